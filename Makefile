@@ -1,0 +1,18 @@
+# The two commands of the README. Both bring uv where it is missing: into .uv/ of this checkout, from PyPI.
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+
+.PHONY: demo test check
+demo: $(UV)
+	@$(UV) run taskbridge demo
+
+test: $(UV)
+	@$(UV) run pytest
+
+# Everything that must be clean before a commit, beside the tests.
+check: $(UV)
+	@$(UV) run python tools/checks.py
+
+.uv/bin/uv:
+	@echo "bringing uv into .uv/"
+	@python3 -m venv .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
