@@ -1,0 +1,173 @@
+"""Dataclass ⇄ Avro in the Confluent wire format: a zero byte, four bytes of schema id, the Avro body."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from confluent_kafka.schema_registry import topic_subject_name_strategy
+from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+
+from schemas.errors import RecordError
+from schemas.events import (
+    Action,
+    Change,
+    CopiedEntry,
+    Lifecycle,
+    Person,
+    QuarantinedCallback,
+    Status,
+    TaskEntry,
+    TaskEvent,
+    TaskNotification,
+    TaskState,
+    View,
+)
+from schemas.registry import RegistryUnavailable, UnknownSchema, schema_text
+from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from schemas.registry import Registry
+    from schemas.topics import Topic
+
+R = TypeVar("R", TaskEvent, TaskState, TaskNotification, QuarantinedCallback)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class Undecodable(RecordError):
+    """The bytes are not a record that this topic's schema can read."""
+
+
+class Codec(Generic[R]):
+    """Encodes and decodes the records of one topic. The registry is asked only for schema ids never seen before."""
+
+    def __init__(self, topic: Topic, from_dict: Callable[[dict[str, Any]], R], registry: Registry) -> None:
+        assert topic.record is not None
+        text = schema_text(topic.record)
+        self._from_dict = from_dict
+        self._context = SerializationContext(topic.name, MessageField.VALUE)
+        subjects = {"subject.name.strategy": topic_subject_name_strategy}
+        # Their constructors are made by a function, which the type checker does not follow.
+        serializer: Any = AvroSerializer
+        deserializer: Any = AvroDeserializer
+        self._serialize = serializer(registry, text, _to_dict, {"auto.register.schemas": False, **subjects})
+        self._deserialize = deserializer(registry, text, conf=subjects)
+
+    def encode(self, record: R) -> bytes:
+        """The record in the Confluent wire format.
+
+        Raises:
+            RegistryUnavailable: the schema's id is not known yet and the registry does not answer.
+        """
+        return cast("bytes", self._serialize(record, self._context))
+
+    def decode(self, value: bytes | None) -> R:
+        """The record that was written by this schema or any compatible version of it.
+
+        Raises:
+            Undecodable: not in the wire format, of an unknown schema, or damaged.
+            RegistryUnavailable: written by a schema not seen before, and the registry does not answer.
+        """
+        if value is None:
+            raise Undecodable("the record has no value")
+        try:
+            return self._from_dict(cast("dict[str, Any]", self._deserialize(value, self._context)))
+        except UnknownSchema as error:
+            raise Undecodable(str(error)) from error
+        except RegistryUnavailable:
+            raise
+        except Exception as error:
+            # Damaged bytes surface as anything: EOFError, IndexError, ValueError, OverflowError and more.
+            raise Undecodable(f"not a readable record: {type(error).__name__}: {error}") from error
+
+
+def task_event_codec(registry: Registry) -> Codec[TaskEvent]:
+    return Codec(TASK_EVENTS, _task_event, registry)
+
+
+def task_state_codec(registry: Registry) -> Codec[TaskState]:
+    return Codec(TASK_STATES, _task_state, registry)
+
+
+def task_notification_codec(registry: Registry) -> Codec[TaskNotification]:
+    return Codec(TASK_NOTIFICATIONS, _task_notification, registry)
+
+
+def quarantined_callback_codec(registry: Registry) -> Codec[QuarantinedCallback]:
+    return Codec(CALLBACKS_QUARANTINE, _quarantined_callback, registry)
+
+
+def _to_dict(record: object, _context: SerializationContext) -> Any:
+    return _plain(record)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as dicts, all the way down, which is what the Avro writer takes."""
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in cast("tuple[Any, ...]", value)]
+    return value
+
+
+def _millis(value: datetime) -> int:
+    return (value - _EPOCH) // _MILLISECOND
+
+
+def _millis_or_none(value: datetime | None) -> int | None:
+    return None if value is None else _millis(value)
+
+
+def _person(value: dict[str, Any] | None) -> Person | None:
+    return None if value is None else Person(**value)
+
+
+# Each takes the dict that was just read, which nobody else holds, and turns its values into ours in place.
+
+
+def _task_event(value: dict[str, Any]) -> TaskEvent:
+    value["action"] = Action(value["action"])
+    value["recipient_ids"] = tuple(value["recipient_ids"])
+    value["originator"] = _person(value["originator"])
+    value["created_at"] = _millis_or_none(value["created_at"])
+    value["finished_at"] = _millis_or_none(value["finished_at"])
+    value["occurred_at"] = _millis(value["occurred_at"])
+    value["received_at"] = _millis(value["received_at"])
+    return TaskEvent(**value)
+
+
+def _task_entry(value: dict[str, Any]) -> TaskEntry:
+    value["status"] = Status(value["status"])
+    value["assignee_ids"] = tuple(value["assignee_ids"])
+    value["created_at"] = _millis_or_none(value["created_at"])
+    value["decided_at"] = _millis_or_none(value["decided_at"])
+    return TaskEntry(**value)
+
+
+def _task_state(value: dict[str, Any]) -> TaskState:
+    value["originator"] = _person(value["originator"])
+    value["lifecycle"] = Lifecycle(value["lifecycle"])
+    value["tasks"] = tuple(_task_entry(each) for each in value["tasks"])
+    value["copied"] = tuple(CopiedEntry(each["user_id"], _millis(each["at"])) for each in value["copied"])
+    value["updated_at"] = _millis(value["updated_at"])
+    return TaskState(**value)
+
+
+def _task_notification(value: dict[str, Any]) -> TaskNotification:
+    value["view"] = View(value["view"])
+    value["change"] = Change(value["change"])
+    value["originator"] = _person(value["originator"])
+    value["status"] = Status(value["status"])
+    value["occurred_at"] = _millis(value["occurred_at"])
+    return TaskNotification(**value)
+
+
+def _quarantined_callback(value: dict[str, Any]) -> QuarantinedCallback:
+    value["received_at"] = _millis(value["received_at"])
+    return QuarantinedCallback(**value)

@@ -1,0 +1,203 @@
+"""The records that both sides share, as frozen dataclasses: one for each Avro schema in ``schemas/avro``.
+
+Field names are the Avro names. Times are milliseconds since the epoch, UTC. What each field means is documented in the
+``.avsc`` file, which is what consumers in other languages read.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SOURCE_YIDA = "yida"
+
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1")
+
+
+class Action(StrEnum):
+    """What happened, in the past tense. ``UNKNOWN`` stands for an action of a newer schema."""
+
+    CREATED = "CREATED"
+    COMPLETED = "COMPLETED"
+    CANCELLED = "CANCELLED"
+    DELETED = "DELETED"
+    COPIED = "COPIED"
+    UNKNOWN = "UNKNOWN"
+
+
+class Lifecycle(StrEnum):
+    ACTIVE = "ACTIVE"
+    DELETED = "DELETED"
+    UNKNOWN = "UNKNOWN"
+
+
+class Status(StrEnum):
+    """The state of a task; ``ACTIVE`` is an instance's before it has any task."""
+
+    PENDING = "PENDING"
+    COMPLETED = "COMPLETED"
+    CANCELLED = "CANCELLED"
+    ACTIVE = "ACTIVE"
+    UNKNOWN = "UNKNOWN"
+
+
+class View(StrEnum):
+    """The four lists of a task center: created by me, pending, handled, copied to me."""
+
+    CREATED = "CREATED"
+    PENDING = "PENDING"
+    HANDLED = "HANDLED"
+    COPIED = "COPIED"
+    UNKNOWN = "UNKNOWN"
+
+
+class Change(StrEnum):
+    ADDED = "ADDED"
+    UPDATED = "UPDATED"
+    REMOVED = "REMOVED"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    user_id: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEvent:
+    """One callback that was verified and understood. Topic ``taskbridge.task-events.v1``, key ``instance_id``."""
+
+    event_id: str
+    source: str
+    action: Action
+    corp_id: str
+    app_type: str
+    instance_id: str
+    task_id: str | None = None
+    actor_id: str | None = None
+    recipient_ids: tuple[str, ...] = ()
+    originator: Person | None = None
+    title: str | None = None
+    url: str | None = None
+    process_code: str | None = None
+    process_name: str | None = None
+    form_uuid: str | None = None
+    serial_no: str | None = None
+    instance_status: str | None = None
+    approved_result: str | None = None
+    created_at: int | None = None
+    finished_at: int | None = None
+    occurred_at: int
+    received_at: int
+    form_data: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+    raw_parameters: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantinedCallback:
+    """A rejected request as received. Topic ``taskbridge.callbacks-quarantine.v1``, key the app type or empty."""
+
+    quarantine_id: str
+    received_at: int
+    action: str
+    reason: str
+    app_type: str | None
+    remote_address: str
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEntry:
+    """One approval step within a ``TaskState``."""
+
+    task_id: str
+    status: Status
+    assignee_ids: tuple[str, ...] = ()
+    actor_id: str | None = None
+    url: str | None = None
+    created_at: int | None = None
+    decided_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedEntry:
+    """Somebody who was copied in, and when first."""
+
+    user_id: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskState:
+    """What is known of one process instance. Topic ``taskbridge.task-states.v1``, key ``instance_id``, compacted."""
+
+    instance_id: str
+    corp_id: str
+    app_type: str
+    title: str | None = None
+    url: str | None = None
+    originator: Person | None = None
+    process_code: str | None = None
+    process_name: str | None = None
+    lifecycle: Lifecycle = Lifecycle.ACTIVE
+    tasks: tuple[TaskEntry, ...] = ()
+    copied: tuple[CopiedEntry, ...] = ()
+    updated_at: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskNotification:
+    """One change of one person's view. Topic ``taskbridge.task-notifications.v1``, key ``{corp_id}/{recipient_id}``."""
+
+    notification_id: str
+    corp_id: str
+    recipient_id: str
+    view: View
+    change: Change
+    instance_id: str
+    task_id: str | None
+    title: str | None
+    url: str | None
+    app_type: str
+    originator: Person | None
+    actor_id: str | None
+    status: Status
+    occurred_at: int
+    event_id: str
+
+
+type_of_record = TaskEvent | QuarantinedCallback | TaskState | TaskNotification
+
+
+def event_id_for(source: str, action: str, parameters: Mapping[str, str]) -> str:
+    """The same for ever for the same callback: UUIDv5 of source, action and all parameters but ``sign``.
+
+    Encoding, token, hex case of the signature and order of the parameters do not enter it. Each part is preceded by its
+    length, so that no two different callbacks run together to one text.
+    """
+    parts = [source, action]
+    for key in sorted(parameters):
+        if key != "sign":
+            parts += (key, parameters[key])
+    return str(uuid.uuid5(_NAMESPACE, "".join(f"{len(part)}:{part}" for part in parts)))
+
+
+def notification_id_for(event_id: str, recipient_id: str, view: View, task_id: str | None, change: Change) -> str:
+    """The same for ever for the same change of the same entry by the same event, so that a consumer can deduplicate."""
+    return str(uuid.uuid5(_NAMESPACE, "\n".join((event_id, recipient_id, view, task_id or "", change))))
+
+
+def notification_key(corp_id: str, user_id: str) -> bytes:
+    """The record key of a person's notifications: their order is kept, and one inbox reads one partition."""
+    return f"{corp_id}/{user_id}".encode()

@@ -1,0 +1,188 @@
+"""The schema registry: registers our schemas under the contract's rules, and remembers their ids on disk.
+
+A service that restarts while the registry is away goes on with the ids it saw last: an id never changes its schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from confluent_kafka.schema_registry import (
+    RegisteredSchema,
+    Schema,
+    SchemaRegistryClient,
+    SchemaRegistryError,
+)
+
+from schemas import topics
+from schemas.errors import ConfigurationError, OperatorError, RecordError, TaskbridgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+    from pathlib import Path
+
+    from schemas.topics import Topic
+
+COMPATIBILITY = "FULL_TRANSITIVE"
+
+_REQUEST_TIMEOUT_S = 5
+_CONFLICT_ATTEMPTS = 10
+_CONFLICT = 409
+_SERVER_ERRORS = 500
+
+
+class RegistryUnavailable(OperatorError):
+    """The schema registry does not answer, and the schema asked for was never seen before."""
+
+
+class SchemaRefused(ConfigurationError):
+    """The registry does not take our schema; its message says why."""
+
+
+class UnknownSchema(RecordError):
+    """The registry has no schema of the id that a record names."""
+
+
+def schema_text(record: str) -> str:
+    """The current Avro schema of a record, as it stands in ``schemas/avro``."""
+    return files("schemas").joinpath("avro", f"{record}.avsc").read_text("utf-8")
+
+
+def _current_schemas() -> list[tuple[Topic, str]]:
+    return [(topic, schema_text(topic.record)) for topic in topics.ALL if topic.record is not None]
+
+
+class Registry(SchemaRegistryClient):
+    """Confluent's client, which answers for our own schemas from memory once their ids are known.
+
+    The Avro serializer asks ``lookup_schema`` and the deserializer ``get_schema``; both are answered without a request
+    for every schema that was registered through this object or is in ``ids_path``.
+    """
+
+    def __init__(self, url: str, *, ids_path: Path | None = None) -> None:
+        super().__init__({"url": url, "timeout": _REQUEST_TIMEOUT_S, "max.retries": 1, "retries.wait.ms": 200})
+        self._ids_path = ids_path
+        self._ids: dict[str, int] = _read_ids(ids_path)
+
+    def knows(self, wanted: Iterable[Topic]) -> bool:
+        """Whether records of all these topics can be encoded without asking the registry."""
+        return all(
+            topic.record is None or _id_key(topic.subject, schema_text(topic.record)) in self._ids for topic in wanted
+        )
+
+    def register(self, wanted: Iterable[Topic]) -> dict[str, int]:
+        """Register the schema of each topic and set its compatibility; returns subject → id. Safe to repeat.
+
+        Raises:
+            RegistryUnavailable: no answer.
+            SchemaRefused: the registry finds a schema invalid or incompatible with an earlier version.
+        """
+        registered: dict[str, int] = {}
+        for topic in wanted:
+            if topic.record is not None:
+                text = schema_text(topic.record)
+                registered[topic.subject] = _until_no_conflict(self, topic.subject, Schema(text, "AVRO"))
+                self._ids[_id_key(topic.subject, text)] = registered[topic.subject]
+        _write_ids(self._ids_path, self._ids)
+        return registered
+
+    def lookup_schema(
+        self,
+        subject_name: str,
+        schema: Schema,
+        normalize_schemas: bool = False,  # noqa: FBT001, FBT002 - the overridden signature
+        fmt: str | None = None,
+        deleted: bool = False,  # noqa: FBT001, FBT002 - the overridden signature
+    ) -> RegisteredSchema:
+        known = self._ids.get(_id_key(subject_name, schema.schema_str or ""))
+        if known is not None:
+            return RegisteredSchema(subject=subject_name, version=None, schema_id=known, guid=None, schema=schema)
+        with _registry_errors(SchemaRefused):
+            return super().lookup_schema(subject_name, schema, normalize_schemas, fmt, deleted)
+
+    def get_schema(
+        self,
+        schema_id: int,
+        subject_name: str | None = None,
+        fmt: str | None = None,
+        reference_format: str | None = None,
+    ) -> Schema:
+        own = self._own_schemas().get(schema_id)
+        if own is not None:
+            return own
+        with _registry_errors(UnknownSchema):
+            return super().get_schema(schema_id, subject_name, fmt, reference_format)
+
+    def _own_schemas(self) -> dict[int, Schema]:
+        """Our current schemas by the ids that are known."""
+        keyed = {_id_key(topic.subject, text): text for topic, text in _current_schemas()}
+        return {self._ids[key]: Schema(text, "AVRO") for key, text in keyed.items() if key in self._ids}
+
+    def answers(self) -> bool:
+        """Whether the registry answers a request now."""
+        try:
+            with _registry_errors(SchemaRefused):
+                self.get_subjects()
+        except TaskbridgeError:
+            return False
+        return True
+
+
+@contextmanager
+def _registry_errors(refusal: type[TaskbridgeError]) -> Generator[None]:
+    """Maps what the client raises to our errors: a 4xx to ``refusal``, anything else to RegistryUnavailable."""
+    try:
+        yield
+    except SchemaRegistryError as error:
+        if error.http_status_code >= _SERVER_ERRORS:
+            raise RegistryUnavailable(f"the schema registry failed: {error.error_message}") from error
+        raise refusal(f"the schema registry refused: {error.error_message}") from error
+    except Exception as error:
+        # The client lets its HTTP library's errors through, and which library that is has changed between its versions.
+        raise RegistryUnavailable(f"the schema registry does not answer: {error}") from error
+
+
+def _until_no_conflict(registry: SchemaRegistryClient, subject: str, schema: Schema) -> int:
+    # Two services that set the compatibility of one subject at the same moment get a 409 from Apicurio.
+    for attempt in range(_CONFLICT_ATTEMPTS):
+        try:
+            with _registry_errors(SchemaRefused):
+                schema_id = registry.register_schema(subject, schema)
+                registry.set_compatibility(subject, COMPATIBILITY)
+                return schema_id
+        except SchemaRefused as refused:
+            cause = refused.__cause__
+            conflict = isinstance(cause, SchemaRegistryError) and cause.http_status_code == _CONFLICT
+            if not conflict or "ncompatib" in str(cause) or attempt == _CONFLICT_ATTEMPTS - 1:
+                raise
+            time.sleep(0.05 * (attempt + 1))
+    raise AssertionError("unreachable")
+
+
+def _id_key(subject: str, text: str) -> str:
+    # The id belongs to this text: a changed schema must not go out under its predecessor's id.
+    canonical = json.dumps(json.loads(text), sort_keys=True)
+    return f"{subject}#{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def _read_ids(path: Path | None) -> dict[str, int]:
+    if path is None:
+        return {}
+    try:
+        return {str(key): int(value) for key, value in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _write_ids(path: Path | None, ids: dict[str, int]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(ids, indent=2, sort_keys=True))
+        temporary.replace(path)
