@@ -1,0 +1,66 @@
+"""RFC 9457 problem documents: the one shape of every HTTP error that a service answers."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+MEDIA_TYPE = "application/problem+json"
+
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "success"],
+    "properties": {
+        "type": {
+            "type": "string",
+            "description": "Names the kind of problem: about:blank or urn:taskbridge:problem:…",
+        },
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What to do about it, in a sentence."},
+        "success": {"type": "boolean", "enum": [False]},
+    },
+}
+"""For OpenAPI documents."""
+
+
+def problem(
+    status: int, detail: str, *, kind: str | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """A problem document. ``kind`` is a short name for the cause, the same for ever; ``detail`` is for people."""
+    return JSONResponse(
+        {
+            "type": f"urn:taskbridge:problem:{kind}" if kind else "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+            "success": False,
+        },
+        status_code=status,
+        headers=dict(headers or {}),
+        media_type=MEDIA_TYPE,
+    )
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Make the framework's own errors (404, 405, anything unforeseen) problem documents too."""
+
+    async def http_error(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return problem(error.status_code, str(error.detail), headers=error.headers)
+
+    async def unforeseen(_request: Request, _error: Exception) -> Response:
+        return problem(500, "An error that was not foreseen; it is in the log.", kind="internal-error")
+
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(Exception, unforeseen)

@@ -1,0 +1,47 @@
+"""Reads a service's settings from the environment, with one readable line for what is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+from schemas.errors import ConfigurationError
+from schemas.topics import DEFAULT_PARTITIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+S = TypeVar("S", bound=BaseSettings)
+
+_PARTITIONS_MAX = 10_000
+
+
+def load_settings(settings_class: type[S], environment: Mapping[str, str]) -> S:
+    """The settings that this environment gives.
+
+    Raises:
+        ConfigurationError: names every variable that is missing or wrong, never its value.
+    """
+    prefix = settings_class.model_config.get("env_prefix", "")
+    given = {name.removeprefix(prefix).lower(): value for name, value in environment.items() if name.startswith(prefix)}
+    try:
+        return settings_class.model_validate(given)
+    except ValidationError as error:
+        lines = [
+            f"{prefix}{str(each['loc'][0]).upper()}: {_reason(each['type'], each['msg'])}" for each in error.errors()
+        ]
+        raise ConfigurationError("; ".join(lines)) from error
+
+
+def partitions_setting(environment: Mapping[str, str]) -> int:
+    """``TASKBRIDGE_PARTITIONS``: how many partitions a topic gets that does not exist yet."""
+    text = environment.get("TASKBRIDGE_PARTITIONS", str(DEFAULT_PARTITIONS))
+    if not text.isdecimal() or not 1 <= int(text) <= _PARTITIONS_MAX:
+        raise ConfigurationError(f"TASKBRIDGE_PARTITIONS: a number from 1 to {_PARTITIONS_MAX} is needed")
+    return int(text)
+
+
+def _reason(kind: str, message: str) -> str:
+    return "is required" if kind == "missing" else message
