@@ -1,0 +1,183 @@
+"""The composition root of the streams service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from schemas import topics
+from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from schemas.errors import ConfigurationError, OperatorError
+from schemas.registry import Registry
+from service.kafka import AsyncProducer, admin_client, producer_config, read_kafka_config
+from service.logs import configure_logs
+from service.settings import load_settings, partitions_setting
+from service.topic_admin import apply_topics
+from streams.agents import TaskAgent
+from streams.http import Server, build_http, listen
+from streams.metrics import Metrics
+from streams.settings import StreamsSettings
+from streams.topology import build_faust_app, instances_table, task_events_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import faust
+    from confluent_kafka.admin import AdminClient
+
+log = structlog.get_logger(__name__)
+
+_TOPICS = (topics.TASK_EVENTS, topics.TASK_STATES, topics.TASK_NOTIFICATIONS, topics.TASK_EVENTS_DLQ)
+_RETRY_MAX_S = 10.0
+_STOP_S = 20.0
+_CRASH_POLL_S = 0.2
+
+
+def run(environment: Mapping[str, str] = os.environ) -> None:
+    """Run the service until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: before anything is started.
+        WorkerFailed: processing cannot go on; a supervisor should start the service again.
+    """
+    settings = load_settings(StreamsSettings, environment)
+    if settings.api_tokens_file is None and not settings.on_loopback:
+        raise ConfigurationError(
+            f"STREAMS_HOST={settings.host} is reachable from outside: set STREAMS_API_TOKENS_FILE, or use 127.0.0.1"
+        )
+    configure_logs(settings.log_format, settings.log_level)
+    asyncio.run(_serve(settings, partitions_setting(environment)))
+
+
+class WorkerFailed(OperatorError):
+    """The worker stopped by itself; the log before it says why."""
+
+
+@dataclass(slots=True)
+class _Health:
+    """What readiness is told of: the steps of the start, then the worker itself."""
+
+    connected: bool = False
+    faust_app: faust.App | None = None
+    problems: list[str] = field(default_factory=list[str])
+
+    def readiness(self) -> dict[str, Any]:
+        app = self.faust_app
+        tables = app is not None and app.tables.actives_ready and not app.rebalancing and not app.should_stop
+        return {
+            "ready": self.connected and tables,
+            "kafka_and_registry": "connected" if self.connected else "waiting",
+            "tables": "live" if tables else "recovering",
+            "problems": self.problems,
+        }
+
+
+async def _serve(settings: StreamsSettings, partitions: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    health, metrics = _Health(), Metrics()
+    server = Server(build_http(health.readiness, metrics.registry))
+    serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
+    try:
+        await _work(settings, partitions, health, metrics, stop)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def _work(
+    settings: StreamsSettings, partitions: int, health: _Health, metrics: Metrics, stop: asyncio.Event
+) -> None:
+    properties = read_kafka_config(settings.kafka_config_file)
+    servers = settings.kafka_bootstrap_servers
+    registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json")
+    found = await _until_connected(_Contract(admin_client(servers, properties), registry, partitions), health, stop)
+    if found is None:
+        return
+    producer = AsyncProducer(producer_config(servers, properties))
+    app = build_faust_app(servers, data_dir=settings.data_dir, partitions=found, kafka_properties=properties)
+    store, changelog = instances_table(app, partitions=found)
+    agent = TaskAgent(
+        app,
+        store=store,
+        changelog=changelog,
+        producer=producer,
+        events=task_event_codec(registry),
+        states=task_state_codec(registry),
+        notifications=task_notification_codec(registry),
+        metrics=metrics,
+    )
+    app.agent(task_events_topic(app), name="tasks")(agent.run)
+    health.faust_app = app
+    try:
+        await app.start()
+        log.info("started", partitions=found, data_dir=str(settings.data_dir))
+        while not stop.is_set() and not app.crashed:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(stop.wait(), _CRASH_POLL_S)
+        if app.crashed:
+            raise WorkerFailed("the worker crashed") from app.crash_reason
+    finally:
+        # Bounded: whatever is not finished is not acknowledged either, and comes again.
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(app.stop(), _STOP_S)
+        await producer.close()
+        log.info("stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class _Contract:
+    """Brings topics and schemas to the contract."""
+
+    admin: AdminClient
+    registry: Registry
+    partitions: int
+
+    def apply(self) -> int:
+        """Blocking; returns the number of partitions that the events have."""
+        reports = apply_topics(self.admin, _TOPICS, partitions=self.partitions)
+        if not self.registry.knows(_TOPICS):
+            self.registry.register(_TOPICS)
+        for report in reports:
+            for line in report.drift:
+                log.warning("a topic differs from the contract", topic=report.name, drift=line)
+        return next(report.partitions for report in reports if report.name == topics.TASK_EVENTS.name)
+
+
+async def _until_connected(contract: _Contract, health: _Health, stop: asyncio.Event) -> int | None:
+    """Wait for Kafka and the registry, however long; the number of event partitions, or None when told to stop."""
+    delay = 0.5
+    while not stop.is_set():
+        try:
+            found = await asyncio.to_thread(contract.apply)
+        except OperatorError as error:
+            health.problems = [str(error)]
+            log.warning("waiting for Kafka and the registry", problem=str(error))
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(stop.wait(), delay)
+            delay = min(delay * 2, _RETRY_MAX_S)
+        else:
+            health.connected, health.problems = True, []
+            return found
+    return None
+
+
+def main() -> None:
+    """For ``python -m streams.app``: one readable line and exit code 1 when it cannot run."""
+    try:
+        run()
+    except (ConfigurationError, OperatorError) as error:
+        sys.exit(f"taskbridge streams: {error}")
+
+
+if __name__ == "__main__":
+    main()

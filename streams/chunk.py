@@ -1,0 +1,84 @@
+"""One chunk of a partition's records: decoded, folded, and turned into what must be written. Does no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from schemas.errors import RecordError
+from streams.lifecycle import fold
+from streams.views import notifications
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from schemas.events import TaskEvent, TaskNotification
+    from streams.lifecycle import Instance
+
+
+class Record(Protocol):
+    """A record as the consumer gives it."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class MisplacedKey(RecordError):
+    """The record's key is not its event's instance id, so its instance may live on another partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that could not be decoded or folded, and why."""
+
+    record: Record
+    reason: RecordError
+
+
+@dataclass(slots=True)
+class ChunkResult:
+    """What a chunk comes to. ``instances`` holds every instance it met, by record key, as it stands at the end."""
+
+    instances: dict[bytes, Instance] = field(default_factory=dict[bytes, "Instance"])
+    notifications: list[TaskNotification] = field(default_factory=list["TaskNotification"])
+    rejected: list[Rejected] = field(default_factory=list[Rejected])
+    folded: int = 0
+
+
+def fold_chunk(
+    records: Iterable[Record],
+    *,
+    decode: Callable[[bytes | None], TaskEvent],
+    load: Callable[[bytes], Instance | None],
+) -> ChunkResult:
+    """Fold the records in their order. Events of one instance fold together: it is loaded, and will be written, once.
+
+    A record that cannot be decoded or folded is set aside with its reason and changes nothing. Any other error leaves
+    no trace at all: the chunk can be tried again.
+    """
+    result = ChunkResult()
+    for record in records:
+        try:
+            event = decode(record.value)
+            key = event.instance_id.encode()
+            if record.key != key:
+                raise MisplacedKey("the record's key is not the event's instance_id")
+            before = result.instances[key] if key in result.instances else load(key)
+            after = fold(before, event)
+        except RecordError as reason:
+            result.rejected.append(Rejected(record, reason))
+        else:
+            result.instances[key] = after
+            result.notifications += notifications(before, after, event)
+            result.folded += 1
+    return result

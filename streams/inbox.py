@@ -1,0 +1,48 @@
+"""A person's task center as a fold of their notifications: apply them as they arrive, and the views are right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas.events import Change, View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from schemas.events import TaskNotification
+
+
+class Line(NamedTuple):
+    """What identifies an entry of a view, among all persons and instances."""
+
+    corp_id: str
+    user_id: str
+    view: View
+    instance_id: str
+    task_id: str | None
+
+
+type_inbox = dict[Line, "TaskNotification"]
+
+
+def apply(inbox: type_inbox, notification: TaskNotification) -> None:
+    """Bring the inbox up to date with one notification. Repeats are harmless; per person, arrival order is enough."""
+    line = Line(
+        notification.corp_id,
+        notification.recipient_id,
+        notification.view,
+        notification.instance_id,
+        notification.task_id,
+    )
+    if notification.change is Change.REMOVED:
+        inbox.pop(line, None)
+    else:
+        inbox[line] = notification
+
+
+def inbox_of(notifications: Iterable[TaskNotification]) -> type_inbox:
+    """The inbox after these notifications, in their order of arrival."""
+    inbox: type_inbox = {}
+    for notification in notifications:
+        apply(inbox, notification)
+    return inbox

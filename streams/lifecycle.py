@@ -1,0 +1,201 @@
+"""The fold: what a process instance is, whatever the order and repetition of its events.
+
+Every part of an instance is a register whose merge is commutative, associative and idempotent, so the order of events
+cannot matter: the latest writer wins a fact, sets only grow, a decision is the greatest one, a deletion never ends.
+``revision`` is the one exception: it counts the changes on the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas.errors import RecordError
+from schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from schemas.events import TaskEvent
+
+FACTS = ("app_type", "title", "url", "originator", "process_code", "process_name")
+"""Fields of ``TaskState`` that an event may state; the latest statement holds."""
+
+
+class UnknownAction(RecordError):
+    """The event's action belongs to a newer schema; this program cannot tell what it does."""
+
+
+class AnotherCorp(RecordError):
+    """The event names another organisation than the instance's. Ids are UUIDs, so it is forged or a mistake."""
+
+
+class Stamp(NamedTuple):
+    """When a fact was stated, and by which event: the order in which the latest writer wins."""
+
+    at: int
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMarks:
+    """What the fold must remember of one task beside its published entry."""
+
+    url: Stamp | None = None
+    decided_by: str | None = None
+    actor_ids: tuple[str, ...] = ()
+    """Everyone who was ever said to have decided it; one of them holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What the fold must remember beside the published ``TaskState``, so that late events find their place."""
+
+    facts: Mapping[str, Stamp] = field(default_factory=dict[str, Stamp])
+    tasks: Mapping[str, TaskMarks] = field(default_factory=dict[str, TaskMarks])
+    originator_ids: tuple[str, ...] = ()
+    assignee_ids: tuple[str, ...] = ()
+    """Assignees of creates that named no task: pending on the instance until a task names them."""
+    deleted_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A process instance: its published state, and the fold's marks."""
+
+    state: TaskState
+    marks: Marks
+
+
+def fold(before: Instance | None, event: TaskEvent) -> Instance:
+    """The instance after one more event; ``before`` itself (the same object) when the event changes nothing.
+
+    Any permutation of any events, with any duplicates, ends in the same instance, ``revision`` aside.
+
+    Raises:
+        UnknownAction, AnotherCorp: nothing was changed; the record belongs in the dead-letter topic.
+    """
+    if event.action is Action.UNKNOWN:
+        raise UnknownAction("the event's action is not known to this version")
+    if before is None:
+        before = Instance(
+            TaskState(
+                instance_id=event.instance_id,
+                corp_id=event.corp_id,
+                app_type=event.app_type,
+                updated_at=event.occurred_at,
+                revision=0,
+            ),
+            Marks(),
+        )
+    elif before.state.corp_id != event.corp_id:
+        raise AnotherCorp(f"the instance belongs to {before.state.corp_id}, the event to {event.corp_id}")
+    after = _ACTIONS[event.action](_with_facts(before, event), event)
+    if after == before and before.state.revision > 0:
+        return before
+    return replace(after, state=replace(after.state, revision=before.state.revision + 1))
+
+
+def _with_facts(before: Instance, event: TaskEvent) -> Instance:
+    stamp = Stamp(event.occurred_at, event.event_id)
+    marks = before.marks
+    stated = {
+        name: getattr(event, name)
+        for name in FACTS
+        if getattr(event, name) is not None and stamp > marks.facts.get(name, _NEVER)
+    }
+    originators = () if event.originator is None else (event.originator.user_id,)
+    return Instance(
+        replace(before.state, **stated, updated_at=max(before.state.updated_at, event.occurred_at)),
+        replace(
+            marks,
+            facts={**marks.facts, **dict.fromkeys(stated, stamp)},
+            originator_ids=_union(marks.originator_ids, originators),
+        ),
+    )
+
+
+def _created(before: Instance, event: TaskEvent) -> Instance:
+    if event.task_id is None:
+        assignees = _union(before.marks.assignee_ids, event.recipient_ids)
+        return replace(before, marks=replace(before.marks, assignee_ids=assignees))
+    entry, marks = _task(before, event.task_id)
+    stamp = Stamp(event.occurred_at, event.event_id)
+    created_at = event.occurred_at if event.created_at is None else event.created_at
+    entry = replace(
+        entry,
+        assignee_ids=_union(entry.assignee_ids, event.recipient_ids),
+        created_at=created_at if entry.created_at is None else min(entry.created_at, created_at),
+    )
+    if event.url is not None and stamp > (marks.url or _NEVER):
+        entry, marks = replace(entry, url=event.url), replace(marks, url=stamp)
+    return _with_task(before, entry, marks)
+
+
+def _decided(before: Instance, event: TaskEvent) -> Instance:
+    if event.task_id is None:
+        return before
+    entry, marks = _task(before, event.task_id)
+    status = Status.COMPLETED if event.action is Action.COMPLETED else Status.CANCELLED
+    if _decision(event.occurred_at, status, event.event_id) > _decision(
+        entry.decided_at, entry.status, marks.decided_by
+    ):
+        entry = replace(entry, status=status, actor_id=event.actor_id, decided_at=event.occurred_at)
+        marks = replace(marks, decided_by=event.event_id)
+    if event.actor_id is not None:
+        marks = replace(marks, actor_ids=_union(marks.actor_ids, (event.actor_id,)))
+    return _with_task(before, entry, marks)
+
+
+def _copied(before: Instance, event: TaskEvent) -> Instance:
+    first = {each.user_id: each.at for each in before.state.copied}
+    for user_id in event.recipient_ids:
+        first[user_id] = min(first.get(user_id, event.occurred_at), event.occurred_at)
+    copied = tuple(CopiedEntry(user_id, first[user_id]) for user_id in sorted(first))
+    return replace(before, state=replace(before.state, copied=copied))
+
+
+def _deleted(before: Instance, event: TaskEvent) -> Instance:
+    # What is known stays, out of sight: a late event finds its place under the deletion, and everyone who ever saw the
+    # instance can be told again that it is gone.
+    deleted_at = max(event.occurred_at, before.marks.deleted_at or event.occurred_at)
+    return Instance(replace(before.state, lifecycle=Lifecycle.DELETED), replace(before.marks, deleted_at=deleted_at))
+
+
+_ACTIONS = {
+    Action.CREATED: _created,
+    Action.COMPLETED: _decided,
+    Action.CANCELLED: _decided,
+    Action.COPIED: _copied,
+    Action.DELETED: _deleted,
+}
+
+_NEVER = Stamp(-(1 << 63), "")
+
+
+def _decision(at: int | None, status: Status, event_id: str | None) -> tuple[int, bool, str]:
+    """What decisions are ordered by: the later, at equal times completed over cancelled, then the event's id."""
+    if at is None:
+        return (_NEVER.at, False, "")
+    return (at, status is Status.COMPLETED, event_id or "")
+
+
+def _task(before: Instance, task_id: str) -> tuple[TaskEntry, TaskMarks]:
+    """The task as known so far; a shell where its create has not come yet."""
+    for entry in before.state.tasks:
+        if entry.task_id == task_id:
+            return entry, before.marks.tasks[task_id]
+    return TaskEntry(task_id=task_id, status=Status.PENDING), TaskMarks()
+
+
+def _with_task(before: Instance, entry: TaskEntry, marks: TaskMarks) -> Instance:
+    others = [each for each in before.state.tasks if each.task_id != entry.task_id]
+    tasks = tuple(sorted([*others, entry], key=lambda each: each.task_id))
+    return Instance(
+        replace(before.state, tasks=tasks),
+        replace(before.marks, tasks={**before.marks.tasks, entry.task_id: marks}),
+    )
+
+
+def _union(ids: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({*ids, *more}))

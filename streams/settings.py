@@ -1,0 +1,37 @@
+"""The settings of the streams service, all by environment."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class StreamsSettings(BaseSettings):
+    """``STREAMS_*``: where Kafka and the registry are, where state is kept, where HTTP is served."""
+
+    model_config = SettingsConfigDict(env_prefix="STREAMS_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(8500, ge=0, le=65535)
+    kafka_bootstrap_servers: str
+    kafka_config_file: Path | None = None
+    schema_registry_url: str
+    data_dir: Path = Path("taskbridge-streams")
+    advertised_url: str | None = None
+    api_tokens_file: Path | None = None
+    log_format: Literal["text", "json"] = "text"
+    log_level: str = "INFO"
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the HTTP side."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
