@@ -1,0 +1,167 @@
+"""The whole bridge on one machine: Kafka, registry, edge, streams; started in order, supervised, stopped in reverse."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx2
+
+from deploy.connection import Connection
+from deploy.local.errors import StackError
+from deploy.local.ports import LOOPBACK, check_free
+from deploy.local.stack import choose_stack
+from deploy.local.supervisor import ServiceSpec, Supervisor
+from schemas import topics
+from service.settings import partitions_setting
+from service.topic_admin import apply_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from deploy.local.endpoints import Endpoints
+    from deploy.local.progress import Progress
+    from deploy.local.supervisor import ServiceEvent
+
+_READY_TIMEOUT_S = 90.0
+_STOP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeOptions:
+    """What ``up`` and ``demo`` are told on the command line."""
+
+    data_dir: Path
+    edge_port: int
+    streams_port: int
+    kafka_port: int
+    registry_port: int
+    credentials: Path | None = None
+
+
+class Bridge:
+    """Starts and supervises everything; what dies comes back by itself until ``stop``.
+
+    A service gets the ``EDGE_*`` and ``STREAMS_*`` of ``environment``; what must fit together here (addresses, ports,
+    data folders, credentials) is set by us.
+    """
+
+    def __init__(
+        self,
+        options: BridgeOptions,
+        *,
+        progress: Progress,
+        environment: Mapping[str, str] = os.environ,
+        keep_data: bool = True,
+    ) -> None:
+        self._options = options
+        self._progress = progress
+        self._environment = environment
+        self._supervisor = Supervisor(on_event=self._report)
+        self._stack = choose_stack(
+            environment,
+            data_dir=options.data_dir,
+            kafka_port=options.kafka_port,
+            registry_port=options.registry_port,
+            supervisor=self._supervisor,
+            progress=progress,
+            keep_data=keep_data,
+        )
+        self.credentials = options.credentials or options.data_dir / "credentials.toml"
+        self.edge_url = f"http://{LOOPBACK}:{options.edge_port}"
+        self.streams_url = f"http://{LOOPBACK}:{options.streams_port}"
+
+    def start(self) -> Connection:
+        """Return when callbacks are accepted and notifications flow.
+
+        Raises:
+            StackError: what is in the way, and what to do about it.
+        """
+        check_free(self._options.edge_port, "--edge-port")
+        check_free(self._options.streams_port, "--streams-port")
+        self._prepare_credentials()
+        self._progress(f"using {self._stack.description}")
+        endpoints = self._stack.start()
+        connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
+        apply_topics(connection.admin(), topics.ALL, partitions=partitions_setting(self._environment))
+        connection.registry().register(topics.ALL)
+        self._supervisor.start(self._service("edge", self.edge_url, self._edge_environment(endpoints)))
+        self._supervisor.start(self._service("streams", self.streams_url, self._streams_environment(endpoints)))
+        return connection
+
+    def stop(self) -> None:
+        """Stop what is running, the last started first. A second call does nothing."""
+        self._supervisor.stop("edge", "streams")
+        self._stack.stop()
+
+    def pid(self, service: str) -> int | None:
+        """The process id of ``kafka``, ``registry``, ``edge`` or ``streams``; None while it is down."""
+        return self._supervisor.pid(service)
+
+    def _report(self, event: ServiceEvent) -> None:
+        self._progress(str(event))
+
+    def _prepare_credentials(self) -> None:
+        if self._options.credentials is not None:
+            if not self._options.credentials.is_file():
+                raise StackError(f"there is no credentials file {self._options.credentials}: check --credentials")
+        elif not self.credentials.exists():
+            self.credentials.parent.mkdir(parents=True, exist_ok=True)
+            self.credentials.touch(mode=0o600)
+            self.credentials.write_text(_EXAMPLE_CREDENTIALS.format(token=secrets.token_hex(20)))
+            self._progress(f"wrote an example credentials file: put your apps into {self.credentials}")
+
+    def _service(self, name: str, url: str, environment: Mapping[str, str]) -> ServiceSpec:
+        return ServiceSpec(
+            name=name,
+            argv=[sys.executable, "-m", "deploy.cli", name],
+            env=environment,
+            log_path=self._options.data_dir / "logs" / f"{name}.log",
+            ready=_answers_ready(url),
+            ready_timeout_s=_READY_TIMEOUT_S,
+            stop_timeout_s=_STOP_TIMEOUT_S,
+        )
+
+    def _edge_environment(self, endpoints: Endpoints) -> dict[str, str]:
+        return {
+            **self._environment,
+            "EDGE_HOST": self._environment.get("EDGE_HOST", LOOPBACK),
+            "EDGE_PORT": str(self._options.edge_port),
+            "EDGE_KAFKA_BOOTSTRAP_SERVERS": endpoints.bootstrap_servers,
+            "EDGE_SCHEMA_REGISTRY_URL": endpoints.registry_url,
+            "EDGE_CREDENTIALS_FILE": str(self.credentials.resolve()),
+            "EDGE_DATA_DIR": str((self._options.data_dir / "edge").resolve()),
+        }
+
+    def _streams_environment(self, endpoints: Endpoints) -> dict[str, str]:
+        return {
+            **self._environment,
+            "STREAMS_HOST": self._environment.get("STREAMS_HOST", LOOPBACK),
+            "STREAMS_PORT": str(self._options.streams_port),
+            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": endpoints.bootstrap_servers,
+            "STREAMS_SCHEMA_REGISTRY_URL": endpoints.registry_url,
+            "STREAMS_DATA_DIR": str((self._options.data_dir / "streams").resolve()),
+        }
+
+
+def _answers_ready(url: str) -> Callable[[], bool]:
+    def ready() -> bool:
+        try:
+            return httpx2.get(f"{url}/readyz", timeout=2, trust_env=False).is_success
+        except httpx2.HTTPError:
+            return False
+
+    return ready
+
+
+_EXAMPLE_CREDENTIALS = """\
+# One entry for each Yida app. The system token is the app's secret: application settings, deployment and operation.
+# While you rotate it, list the old and the new one. The edge reads this file again when it changes.
+[[apps]]
+app_type = "APP_EXAMPLE"
+system_tokens = ["{token}"]
+"""

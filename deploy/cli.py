@@ -1,0 +1,378 @@
+"""The program ``taskbridge``: every command, its flags and its help. What a command does stands in its own module."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from schemas.errors import TaskbridgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from deploy.bridge import Bridge, BridgeOptions
+    from deploy.connection import Connection
+
+# Commands import what they need when they run: `taskbridge --help` must not load Kafka, FastAPI and Faust first.
+
+app = typer.Typer(
+    name="taskbridge",
+    help="Yida's approval-task callbacks, on Kafka: verified, folded into states, and out as notifications.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+topics_app = typer.Typer(help="The topics of the contract.", no_args_is_help=True)
+schemas_app = typer.Typer(help="The Avro schemas of the contract.", no_args_is_help=True)
+app.add_typer(topics_app, name="topics")
+app.add_typer(schemas_app, name="schemas")
+
+BootstrapServers = Annotated[
+    str | None, typer.Option(help="Kafka's address; else from the environment, else the local stack's.")
+]
+RegistryUrl = Annotated[
+    str | None, typer.Option(help="The registry's Confluent API; else from the environment, else the local stack's.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+Token = Annotated[
+    str,
+    typer.Option(
+        help="The app's system token. The environment variable keeps it out of the shell's history.",
+        envvar="TASKBRIDGE_SYSTEM_TOKEN",
+    ),
+]
+Parameters = Annotated[
+    list[str] | None, typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="May be repeated.")
+]
+Encoding = Literal["json", "form", "multipart", "query"]
+
+
+def _example(*lines: str) -> str:
+    return "\n\n".join(["Example:", *lines])
+
+
+@app.command(
+    epilog=_example("taskbridge up", "taskbridge up --data-dir /var/lib/taskbridge --credentials credentials.toml")
+)
+def up(  # one flag each: the contract's list
+    data_dir: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("taskbridge-data"),
+    edge_port: int = 8400,
+    streams_port: int = 8500,
+    kafka_port: int = 9092,
+    registry_port: int = 8081,
+    credentials: Annotated[
+        Path | None, typer.Option(help="Credentials file; an example is made in the data folder where none is given.")
+    ] = None,
+) -> None:
+    """Start Kafka, registry, edge and streams in the foreground, until Ctrl-C or SIGTERM."""
+    options = _options(data_dir, edge_port, streams_port, kafka_port, registry_port, credentials)
+    with _stop_signal() as stop, _bridge(options, keep_data=True) as bridge:
+        connection = bridge.start()
+        _print_addresses(bridge, connection)
+        stop.wait()
+        _progress("stopping")
+
+
+@app.command(epilog=_example("taskbridge demo", "taskbridge demo --keep"))
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running afterwards, until Ctrl-C.")] = False,  # noqa: FBT002
+    data_dir: Annotated[Path | None, typer.Option(help="Default: a temporary folder, removed at the end.")] = None,
+    edge_port: Annotated[int | None, typer.Option(help="Default: a free port.")] = None,
+    streams_port: Annotated[int | None, typer.Option(help="Default: a free port.")] = None,
+    kafka_port: Annotated[int | None, typer.Option(help="Default: a free port.")] = None,
+    registry_port: Annotated[int | None, typer.Option(help="Default: a free port.")] = None,
+    credentials: Annotated[
+        Path | None, typer.Option(help="Where the demo's app and token are written. Default: in the data folder.")
+    ] = None,
+) -> None:
+    """Start everything, post the life of three requests as signed callbacks, and show the notifications they become."""
+    from deploy.demo import play, write_credentials
+    from deploy.local.ports import free_ports
+
+    with _stop_signal() as stop, tempfile.TemporaryDirectory(prefix="taskbridge-demo-") as temporary:
+        folder = data_dir or Path(temporary)
+        given = (edge_port, streams_port, kafka_port, registry_port)
+        free = iter(free_ports(len(given), excluding=[port for port in given if port is not None]))
+        edge_port, streams_port, kafka_port, registry_port = (next(free) if port is None else port for port in given)
+        credentials = credentials or folder / "credentials.toml"
+        token = write_credentials(credentials)
+        options = _options(folder, edge_port, streams_port, kafka_port, registry_port, credentials)
+        with _bridge(options, keep_data=data_dir is not None) as bridge:
+            connection = bridge.start()
+            play(connection, bridge.edge_url, token, Console())
+            if keep:
+                _print_addresses(bridge, connection)
+                stop.wait()
+            _progress("stopping")
+
+
+@app.command(
+    epilog=_example(
+        "EDGE_CREDENTIALS_FILE=credentials.toml EDGE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
+        "EDGE_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge edge",
+    )
+)
+def edge() -> None:
+    """Run the edge against an existing Kafka and registry, configured by EDGE_* in the environment."""
+    from edge.app import run
+
+    run()
+
+
+@app.command(
+    epilog=_example(
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
+        "STREAMS_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge streams",
+    )
+)
+def streams() -> None:
+    """Run the streams service against an existing Kafka and registry, configured by STREAMS_* in the environment."""
+    from streams.app import run
+
+    run()
+
+
+@topics_app.command("apply", epilog=_example("taskbridge topics apply --bootstrap-servers kafka:9092"))
+def topics_apply(
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, help="For topics that are created. Default: TASKBRIDGE_PARTITIONS, else 12.")
+    ] = None,
+    replication: Annotated[int, typer.Option(help="Replicas of created topics; -1 is the broker's default.")] = -1,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Create the missing topics and report how the others differ from the contract; exit code 1 when they do."""
+    from schemas import topics
+    from service.settings import partitions_setting
+    from service.topic_admin import apply_topics
+
+    connection = _connection(bootstrap_servers, registry_url)
+    wanted = partitions or partitions_setting(os.environ)
+    reports = apply_topics(connection.admin(), topics.ALL, partitions=wanted, replication=replication)
+    for report in reports:
+        state = "created" if report.created else "differs" if report.drift else "ok"
+        found: dict[str, Any] = {"topic": report.name, "state": state, "partitions": report.partitions}
+        lines = [
+            f"{state:8}{report.name} ({report.partitions} partitions)",
+            *(f"        {each}" for each in report.drift),
+        ]
+        _print(json.dumps({**found, "drift": report.drift}) if as_json else "\n".join(lines))
+    if any(report.drift for report in reports):
+        raise typer.Exit(1)
+
+
+@schemas_app.command("register", epilog=_example("taskbridge schemas register --registry-url http://registry:8081"))
+def schemas_register(registry_url: RegistryUrl = None, as_json: Json = False) -> None:  # noqa: FBT002
+    """Register the schemas and set their compatibility to FULL_TRANSITIVE. Safe to repeat."""
+    from schemas import topics
+
+    for subject, schema_id in _connection(None, registry_url).registry().register(topics.ALL).items():
+        _print(json.dumps({"subject": subject, "id": schema_id}) if as_json else f"{schema_id:>6}  {subject}")
+
+
+@schemas_app.command("check", epilog=_example("taskbridge schemas check"))
+def schemas_check(as_json: Json = False) -> None:  # noqa: FBT002
+    """Prove that each schema is fully compatible with every version published before; needs no registry."""
+    from deploy.schema_versions import check
+
+    reports = check()
+    for report in reports:
+        found: dict[str, Any] = {"record": report.record, "version": report.version, "problems": report.problems}
+        lines = [f"{'broken' if report.problems else 'ok':8}{report.record} against version {report.version}"]
+        lines += [f"        {each}" for each in report.problems]
+        _print(json.dumps(found) if as_json else "\n".join(lines))
+    if any(report.problems for report in reports):
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog=_example(
+        "taskbridge send complete --url http://127.0.0.1:8400 --token SECRET -p appType=APP_1 \\",
+        "-p corpId=ding1 -p formInstId=I-1 -p taskId=T-1 -p actualWorkId=user1",
+    )
+)
+def send(
+    action: Annotated[Literal["create", "complete", "cancel", "delete", "cc"], typer.Argument()],
+    url: Annotated[str, typer.Option(help="The edge's base address.")],
+    token: Token,
+    parameter: Parameters = None,
+    task_file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A file whose text is the 'task' parameter.")
+    ] = None,
+    encoding: Encoding = "form",
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Sign and post one callback as Yida would. Adds dateTime where it is not given."""
+    from deploy.sending import post_callback
+
+    parameters = _parameters(parameter, task_file)
+    answer = post_callback(url, action, parameters, system_token=_token(token), encoding=encoding)
+    found = {"status": answer.status, "body": answer.body}
+    _print(
+        json.dumps(found, ensure_ascii=False)
+        if as_json
+        else f"{answer.status} {json.dumps(answer.body, ensure_ascii=False)}"
+    )
+    if not answer.accepted:
+        raise typer.Exit(1)
+
+
+@app.command(epilog=_example("taskbridge sign --token SECRET -p appType=APP_1 -p corpId=ding1 -p formInstId=I-1"))
+def sign(
+    token: Token,
+    parameter: Parameters = None,
+    task_file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A file whose text is the 'task' parameter.")
+    ] = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Print the signature of these parameters and the text that is signed, with the token masked."""
+    from edge import signature
+
+    parameters = _parameters(parameter, task_file)
+    found: dict[str, Any] = {
+        "sign": signature.sign(parameters, system_token=_token(token)),
+        "canonical": signature.canonical_string(parameters) + "***",
+        "key_order": signature.canonical_order(parameters),
+    }
+    if as_json:
+        _print(json.dumps(found, ensure_ascii=False))
+    else:
+        _print(
+            f"sign       {found['sign']}\nkey order  {' '.join(found['key_order'])}\ncanonical  {found['canonical']}"
+        )
+
+
+@app.command(epilog=_example("taskbridge tail taskbridge.task-notifications.v1 --from-beginning --max 5"))
+def tail(
+    topic: str,
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start with the oldest record.")] = False,  # noqa: FBT002
+    maximum: Annotated[int | None, typer.Option("--max", min=1, help="Stop after so many records.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The only format there is: one JSON object a line.")] = True,  # noqa: ARG001, FBT002
+) -> None:
+    """Print a topic's records, decoded, as they come: one JSON object a line, until Ctrl-C."""
+    from deploy.tail import Decoder, follow
+
+    connection = _connection(bootstrap_servers, registry_url)
+    decode = Decoder(connection.registry())
+    with _stop_signal() as stop:
+        records = follow(connection, topic, from_beginning=from_beginning, stopped=stop.is_set)
+        for count, message in enumerate(records, 1):
+            _print(json.dumps(decode(message), ensure_ascii=False))
+            if count == maximum:
+                break
+
+
+def main() -> None:
+    """Run the program: exit code 0, 1 with one readable line, or 2 for usage."""
+    try:
+        app()
+    except TaskbridgeError as error:
+        sys.exit(f"taskbridge: {error}")
+    except BrokenPipeError:
+        # The reader of our output has gone (`taskbridge tail … | head`); the interpreter must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(line: str) -> None:
+    typer.echo(line)
+
+
+def _progress(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _connection(bootstrap_servers: str | None, registry_url: str | None) -> Connection:
+    from deploy.connection import find_connection
+
+    return find_connection(bootstrap_servers, registry_url)
+
+
+def _options(  # in the order of the flags
+    data_dir: Path, edge_port: int, streams_port: int, kafka_port: int, registry_port: int, credentials: Path | None
+) -> BridgeOptions:
+    from deploy.bridge import BridgeOptions
+
+    return BridgeOptions(
+        data_dir=data_dir,
+        edge_port=edge_port,
+        streams_port=streams_port,
+        kafka_port=kafka_port,
+        registry_port=registry_port,
+        credentials=credentials,
+    )
+
+
+def _token(token: str) -> str:
+    if not token.strip():
+        raise typer.BadParameter("a blank token signs nothing", param_hint="--token")
+    return token
+
+
+def _parameters(given: list[str] | None, task_file: Path | None) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    for each in given or []:
+        key, separator, value = each.partition("=")
+        if not separator or not key:
+            raise typer.BadParameter(f"'{each}' is not KEY=VALUE", param_hint="-p")
+        if key in parameters:
+            raise typer.BadParameter(f"'{key}' is given twice", param_hint="-p")
+        parameters[key] = value
+    if task_file is not None:
+        parameters["task"] = task_file.read_text("utf-8")
+    return parameters
+
+
+@contextmanager
+def _stop_signal() -> Generator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands."""
+    stop = threading.Event()
+
+    def set_stop(_signum: int, _frame: object) -> None:
+        stop.set()
+
+    before = {each: signal.signal(each, set_stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def _bridge(options: BridgeOptions, *, keep_data: bool) -> Generator[Bridge]:
+    from deploy.bridge import Bridge
+
+    bridge = Bridge(options, progress=_progress, keep_data=keep_data)
+    try:
+        yield bridge
+    finally:
+        bridge.stop()
+
+
+def _print_addresses(bridge: Bridge, connection: Connection) -> None:
+    _print(f"edge         {bridge.edge_url}/yida/tasks/{{create|complete|cancel|delete|cc}}")
+    _print(f"streams      {bridge.streams_url}")
+    _print(f"Kafka        {connection.bootstrap_servers}")
+    _print(f"registry     {connection.registry_url}")
+    _print(f"credentials  {bridge.credentials}")
+    _print("ready; Ctrl-C stops everything")
+
+
+if __name__ == "__main__":
+    main()

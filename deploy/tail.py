@@ -1,0 +1,115 @@
+"""Follows a topic as a consumer outside would, and gives its records as plain JSON values."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.schema_registry.avro import AvroDeserializer
+
+from schemas.cloudevents import rfc3339
+from schemas.errors import ConfigurationError, OperatorError
+from schemas.registry import RegistryUnavailable
+from service.kafka import consumer_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from confluent_kafka import Message
+
+    from deploy.connection import Connection
+    from schemas.registry import Registry
+
+_BATCH = 500
+_WAIT_S = 0.2
+_METADATA_S = 10
+
+
+def follow(
+    connection: Connection, topic: str, *, from_beginning: bool, stopped: Callable[[], bool]
+) -> Iterator[Message]:
+    """The records of all partitions as they come, until ``stopped``. Joins no group and commits nothing.
+
+    Raises:
+        ConfigurationError: there is no such topic.
+        OperatorError: Kafka does not answer.
+    """
+    config: dict[str, Any] = consumer_config(
+        connection.bootstrap_servers, "taskbridge-tail", connection.kafka_properties
+    )
+    consumer = Consumer(config)
+    try:
+        start = 0 if from_beginning else OFFSET_END
+        consumer.assign([TopicPartition(topic, number, start) for number in _partitions(consumer, topic)])
+        while not stopped():
+            for message in consumer.consume(_BATCH, _WAIT_S):
+                error = message.error()
+                if error is None:
+                    yield message
+                elif error.code() not in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):  # noqa: SLF001
+                    raise OperatorError(f"reading {topic}: {error.str()}")
+    finally:
+        consumer.close()
+
+
+def _partitions(consumer: Consumer, topic: str) -> list[int]:
+    try:
+        found = consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
+    except KafkaException as error:
+        raise OperatorError(f"Kafka does not answer: {error.args[0].str()}") from error
+    if found.error is not None:
+        raise ConfigurationError(f"there is no topic {topic}: 'taskbridge topics apply' makes those of the contract")
+    return sorted(found.partitions)
+
+
+class Decoder:
+    """Turns a record into the JSON object that ``tail`` prints, by the schema that the record names."""
+
+    def __init__(self, registry: Registry) -> None:
+        deserializer: Any = AvroDeserializer
+        self._deserialize = deserializer(registry)
+
+    def __call__(self, message: Message) -> dict[str, Any]:
+        kind_and_timestamp = message.timestamp()
+        return {
+            "topic": message.topic(),
+            "partition": message.partition(),
+            "offset": message.offset(),
+            "key": _text(message.key()),
+            "timestamp": rfc3339(kind_and_timestamp[1]),
+            "headers": {name: _text(value) for name, value in message.headers() or []},
+            "value": self._value(message.value()),
+        }
+
+    def _value(self, value: bytes | None) -> Any:
+        """The decoded record; what is in no schema (a dead letter may be anything) as text, else as base64."""
+        if value is None:
+            return None
+        try:
+            return json_value(self._deserialize(value))
+        except RegistryUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - undecodable bytes surface as anything
+            return _text(value)
+
+
+def json_value(value: Any) -> Any:
+    """Times as RFC 3339, bytes as text or base64; all else as it is."""
+    if isinstance(value, dict):
+        return {key: json_value(each) for key, each in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [json_value(each) for each in cast("list[Any]", value)]
+    if isinstance(value, datetime):
+        return rfc3339(round(value.timestamp() * 1000))
+    return _text(value) if isinstance(value, bytes) else value
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(value).decode()
