@@ -1,0 +1,78 @@
+"""Folders that can be full, unwritable or somebody else's: one readable line for each case."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from deploy.local.errors import StackError
+from deploy.local.progress import Heartbeat, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+_MB = 1_000_000
+
+
+def require_space(folder: Path, *, needed_mb: int, remedy: str) -> None:
+    """Make sure that ``folder`` exists and that its disk has room.
+
+    Raises:
+        StackError: it cannot be made, or there is too little room; ``remedy`` is the end of the line.
+    """
+    with readable_os_errors(folder, remedy=remedy):
+        folder.mkdir(parents=True, exist_ok=True)
+        free_mb = shutil.disk_usage(folder).free // _MB
+    if free_mb < needed_mb:
+        raise StackError(f"{folder} needs {needed_mb} MB of disk and has {free_mb} MB: {remedy}")
+
+
+@contextlib.contextmanager
+def readable_os_errors(folder: Path, *, remedy: str) -> Generator[None]:
+    """Turn every OSError of the block into one line that names the folder, the reason and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise StackError(f"cannot write to {error.filename or folder} ({reason}): {remedy}") from error
+
+
+@contextlib.contextmanager
+def locked(lock_path: Path, *, progress: Progress, waiting_for: str) -> Generator[None]:
+    """Hold the lock of ``lock_path`` during the block, after waiting for as long as another process holds it."""
+    heartbeat = Heartbeat(progress)
+    with lock_path.open("a") as lock:
+        while not _try_lock(lock.fileno()):
+            heartbeat.beat(waiting_for)
+            time.sleep(0.1)
+        yield
+
+
+def hold_lock(lock_path: Path, *, remedy: str) -> contextlib.ExitStack:
+    """Take the lock of ``lock_path`` at once, until the returned stack is closed.
+
+    Raises:
+        StackError: another process holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(lock_path.open("a"))
+        if not _try_lock(lock.fileno()):
+            raise StackError(f"another taskbridge is using {lock_path.parent}: {remedy}")
+        return stack.pop_all()
+
+
+def _try_lock(descriptor: int) -> bool:
+    # The kernel drops the lock with the process, however that ends: no stale lock is ever left.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True

@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+from schemas.errors import ConfigurationError
+
+
+class StackError(ConfigurationError):
+    """Kafka and the schema registry cannot be had here; the message says what to do about it."""

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.local.errors import StackError
+from deploy.local.progress import Heartbeat, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+POM = Path(__file__).with_name("pom.xml")
+ALTERNATIVES = (
+    "start Docker, or set TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS and TASKBRIDGE_SCHEMA_REGISTRY_URL to services that run"
+)
+
+
+def copy_dependencies(
+    into: Path, *, log_path: Path, progress: Progress, environ: Mapping[str, str] = os.environ
+) -> None:
+    """Have Maven put every file that pom.xml names, its checksum proven, into the folder ``into``.
+
+    Raises:
+        StackError: there is no Maven, or it failed; the line says what to do.
+    """
+    maven = shutil.which("mvn", path=environ.get("PATH"))
+    if maven is None:
+        raise StackError(
+            f"Maven (mvn) is needed once to fetch Kafka and the schema registry: install it, or {ALTERNATIVES}"
+        )
+    argv = [maven, "-B", "--strict-checksums", "-f", str(POM), f"-DoutputDirectory={into}"]
+    argv.append("org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies")
+    progress("fetching Kafka and the schema registry with Maven, once (about 210 MB)")
+    heartbeat = Heartbeat(progress)
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=dict(environ)
+        )
+        try:
+            while process.poll() is None:
+                time.sleep(0.1)
+                heartbeat.beat(f"fetching: {_downloads(log_path)} files so far")
+        finally:
+            process.kill()  # does nothing to one that ended
+            process.wait()
+    if process.returncode != 0:
+        raise StackError(_explain(log_path))
+
+
+def _downloads(log_path: Path) -> int:
+    return log_path.read_bytes().count(b"Downloaded from")
+
+
+def _explain(log_path: Path) -> str:
+    lines = log_path.read_text(errors="replace").splitlines()
+    reason = next((line.removeprefix("[ERROR]").strip() for line in lines if line.startswith("[ERROR]")), "")
+    if any("No space left on device" in line for line in lines):
+        reason = "no space left on device"
+    return (
+        f"Maven could not fetch Kafka and the schema registry ({reason[:300] or 'no reason given'}); the whole story"
+        f" is in {log_path}: try again when that is mended, or {ALTERNATIVES}"
+    )

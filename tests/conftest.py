@@ -1,0 +1,54 @@
+"""What all tests share: one real Kafka and registry, started when the first test asks for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from deploy.local.ports import free_ports
+from deploy.local.stack import choose_stack
+from deploy.local.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from _pytest.capture import CaptureManager
+
+    from deploy.local.endpoints import Endpoints
+
+# Two cores that a broker may share with the tests say nothing about an example's speed.
+settings.register_profile("taskbridge", deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("taskbridge")
+
+
+@pytest.fixture(scope="session")
+def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Generator[Endpoints]:
+    """Kafka and a registry, shared by all tests of a run: use names of your own for topics and subjects."""
+
+    def say(line: object) -> None:
+        sys.stderr.write(f"\n[stack] {line}")
+        sys.stderr.flush()
+
+    kafka_port, registry_port = free_ports(2)
+    capture = cast("CaptureManager", pytestconfig.pluginmanager.getplugin("capturemanager"))
+    with Supervisor(on_event=say) as supervisor:
+        chosen = choose_stack(
+            os.environ,
+            data_dir=tmp_path_factory.mktemp("stack"),
+            kafka_port=kafka_port,
+            registry_port=registry_port,
+            supervisor=supervisor,
+            progress=say,
+            keep_data=False,
+        )
+        try:
+            # Shown, not captured: the first run fetches 210 MB.
+            with capture.global_and_fixture_disabled():
+                endpoints = chosen.start()
+            yield endpoints
+        finally:
+            chosen.stop()
