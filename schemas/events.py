@@ -7,12 +7,9 @@ Field names are the Avro names. Times are milliseconds since the epoch, UTC. Wha
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping  # noqa: TC003 - whoever asks for the records' types must be able to resolve them
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SOURCE_YIDA = "yida"
 

@@ -76,6 +76,10 @@ class Registry(SchemaRegistryClient):
             topic.record is None or _id_key(topic.subject, schema_text(topic.record)) in self._ids for topic in wanted
         )
 
+    def known_ids(self) -> dict[str, int]:
+        """What ``ids_path`` holds: subject and schema text → id."""
+        return dict(self._ids)
+
     def register(self, wanted: Iterable[Topic]) -> dict[str, int]:
         """Register the schema of each topic and set its compatibility; returns subject → id. Safe to repeat.
 
@@ -88,7 +92,7 @@ class Registry(SchemaRegistryClient):
             if topic.record is not None:
                 text = schema_text(topic.record)
                 registered[topic.subject] = _until_no_conflict(self, topic.subject, Schema(text, "AVRO"))
-                self._ids[_id_key(topic.subject, text)] = registered[topic.subject]
+                self._remember(topic.subject, text, registered[topic.subject])
         _write_ids(self._ids_path, self._ids)
         return registered
 
@@ -118,6 +122,9 @@ class Registry(SchemaRegistryClient):
             return own
         with _registry_errors(UnknownSchema):
             return super().get_schema(schema_id, subject_name, fmt, reference_format)
+
+    def _remember(self, subject: str, text: str, schema_id: int) -> None:
+        self._ids[_id_key(subject, text)] = schema_id
 
     def _own_schemas(self) -> dict[int, Schema]:
         """Our current schemas by the ids that are known."""

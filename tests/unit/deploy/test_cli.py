@@ -1,0 +1,121 @@
+"""The program's surface: every command explains itself with an example, and errors are one readable line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from deploy.cli import app
+from schemas.errors import ConfigurationError
+from streams.app import run as run_streams
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click import Group
+
+TOKEN = "TESTTOKEN"
+
+
+def commands() -> list[list[str]]:
+    root = cast("Group", typer.main.get_command(app))
+    found: list[list[str]] = []
+    for name, command in root.commands.items():
+        group: Any = command
+        found += [[name, inner] for inner in group.commands] if hasattr(group, "commands") else [[name]]
+    return found
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_contracts_commands_are_there() -> None:
+    wanted = ["demo", "up", "edge", "streams", "send", "sign", "tail"]
+    assert [[each] for each in wanted if [each] not in commands()] == []
+    assert [
+        each for each in (["topics", "apply"], ["schemas", "register"], ["schemas", "check"]) if each not in commands()
+    ] == []
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_has_help_with_an_example(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Example:" in result.output
+    assert f"taskbridge {' '.join(command)}" in result.output
+
+
+def test_sign_prints_what_is_signed_with_the_token_masked() -> None:
+    arguments = ["sign", "--token", TOKEN, "-p", "corpId=ding1", "-p", "appType=APP_1", "-p", "sign=old", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    # The digest is md5("APP_1" "ding1" "TESTTOKEN"), as md5sum prints it.
+    assert json.loads(result.output) == {
+        "sign": "0a32735262fc24f232651cdac468573b",
+        "canonical": "APP_1ding1***",
+        "key_order": ["appType", "corpId"],
+    }
+    assert TOKEN not in result.output
+
+
+def test_sign_takes_the_task_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "task.json"
+    path.write_text('{"appType":"APP_1"}', "utf-8")
+    result = CliRunner().invoke(app, ["sign", "--token", TOKEN, "--task-file", str(path), "--json"])
+    assert json.loads(result.output)["canonical"] == '{"appType":"APP_1"}***'
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["sign", "--token", TOKEN, "-p", "novalue"],
+        ["sign", "--token", TOKEN, "-p", "a=1", "-p", "a=2"],
+        ["sign", "--token", " ", "-p", "a=1"],
+        ["send", "approve", "--url", "http://127.0.0.1:1", "--token", TOKEN],
+        ["send", "create", "--url", "http://127.0.0.1:1", "--token", TOKEN, "--encoding", "xml"],
+        ["tail"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("send", "delete", "--url", "http://127.0.0.1:9", "--token", TOKEN), "taskbridge: no answer from http://127"),
+        (("send", "delete", "--url", "nonsense", "--token", TOKEN), "taskbridge: no answer from nonsense"),
+        (("topics", "apply", "--bootstrap-servers", "127.0.0.1:9"), "taskbridge: Kafka does not answer"),
+        (("schemas", "register", "--registry-url", "http://127.0.0.1:9"), "taskbridge: the schema registry does not"),
+        (("up", "--credentials", "/nowhere/c.toml", "--kafka-port", "1"), "there is no credentials file"),
+        (("edge",), "EDGE_KAFKA_BOOTSTRAP_SERVERS: is required"),
+        (("streams",), "STREAMS_KAFKA_BOOTSTRAP_SERVERS: is required"),
+    ],
+)
+def test_errors_are_one_readable_line(arguments: tuple[str, ...], says: str) -> None:
+    code, _, err = run(*arguments)
+    assert code == 1
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err
+
+
+def test_streams_refuses_to_be_open_to_others() -> None:
+    environment = {
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "STREAMS_SCHEMA_REGISTRY_URL": "http://127.0.0.1:9",
+        "STREAMS_HOST": "0.0.0.0",  # noqa: S104
+    }
+    with pytest.raises(ConfigurationError, match="STREAMS_API_TOKENS_FILE"):
+        run_streams(environment)

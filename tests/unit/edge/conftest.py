@@ -1,0 +1,38 @@
+"""One edge app with a publisher that remembers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from starlette.testclient import TestClient
+
+from edge.app import create_app
+from edge.settings import EdgeSettings
+from edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> EdgeSettings:
+    write_credentials(tmp_path / "credentials.toml", SYSTEM_TOKEN, "previous-token")
+    return EdgeSettings(
+        kafka_bootstrap_servers="127.0.0.1:1",
+        schema_registry_url="http://127.0.0.1:1",
+        credentials_file=tmp_path / "credentials.toml",
+        data_dir=tmp_path / "edge",
+    )
+
+
+@pytest.fixture
+def publisher() -> MemoryPublisher:
+    return MemoryPublisher()
+
+
+@pytest.fixture
+def client(settings: EdgeSettings, publisher: MemoryPublisher) -> Generator[TestClient]:
+    with TestClient(create_app(settings, publisher=publisher)) as client:
+        yield client

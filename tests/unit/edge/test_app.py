@@ -1,0 +1,73 @@
+"""A wrong configuration ends the process with one readable line; the decisions stay free of I/O libraries."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.testing import write_credentials
+
+
+def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    defaults = {
+        "EDGE_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "EDGE_SCHEMA_REGISTRY_URL": "http://127.0.0.1:1",
+        "EDGE_CREDENTIALS_FILE": str(tmp_path / "credentials.toml"),
+        "EDGE_DATA_DIR": str(tmp_path / "edge"),
+    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
+    return subprocess.run(
+        [sys.executable, "-c", "from edge.app import run; run()"],
+        env=inherited | defaults | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"EDGE_CREDENTIALS_FILE": "/nowhere"}, "credentials file /nowhere: No such file or directory"),
+        ({"EDGE_KAFKA_BOOTSTRAP_SERVERS": ""}, "EDGE_KAFKA_BOOTSTRAP_SERVERS: "),
+        ({"TASKBRIDGE_PARTITIONS": "0"}, "TASKBRIDGE_PARTITIONS: "),
+        ({"EDGE_BEARER_TOKENS": ""}, "EDGE_BEARER_TOKENS: "),
+        ({"EDGE_KAFKA_CONFIG_FILE": "kafka.properties"}, "Kafka's configuration: No such configuration property"),
+        ({"EDGE_DATA_DIR": "/dev/null/edge"}, "data folder /dev/null/edge: Not a directory"),
+    ],
+    ids=[
+        "no credentials",
+        "no brokers",
+        "no partitions",
+        "blank bearer token",
+        "unknown Kafka property",
+        "no data folder",
+    ],
+)
+def test_a_wrong_configuration_is_one_line_and_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    monkeypatch.chdir(tmp_path)
+    write_credentials(tmp_path / "credentials.toml", "token")
+    (tmp_path / "kafka.properties").write_text("no.such.property=1\n")
+    ended = run_edge(tmp_path, **environment)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(f"taskbridge edge: {said}")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_decisions_import_no_io_library() -> None:
+    program = """
+import sys
+import edge.callbacks, edge.fields, edge.parameters, edge.sender, edge.signature, edge.strict_json
+print(sorted({"fastapi", "starlette", "confluent_kafka", "uvicorn", "asyncio"} & set(sys.modules)))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"

@@ -1,0 +1,185 @@
+"""What Yida's parameters mean, in every shape that is documented or guessed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from edge.callbacks import ACTIONS, event_of, locate
+from edge.errors import Malformed
+from edge.testing import APP_TYPE, CORP_ID, parameters_of, task_of
+from schemas.events import Action, Person, TaskEvent, event_id_for
+
+RECEIVED_AT = 1_700_000_000_000
+
+
+def understand(wire_action: str, parameters: dict[str, str]) -> TaskEvent:
+    return event_of(locate(wire_action, parameters), parameters, received_at=RECEIVED_AT)
+
+
+def with_task(wire_action: str = "create", beside: dict[str, str] | None = None, **changed: Any) -> TaskEvent:
+    task = json.dumps({**task_of("inst-1"), **changed}, ensure_ascii=False)
+    return understand(wire_action, {"task": task, "dateTime": "1693462062502", **(beside or {})})
+
+
+def reason(wire_action: str, parameters: dict[str, str]) -> str:
+    with pytest.raises(Malformed) as caught:
+        understand(wire_action, parameters)
+    return caught.value.reason
+
+
+def test_a_create_becomes_an_event() -> None:
+    parameters = parameters_of("create", instance_id="inst-1") | {"sign": "abc"}
+    assert understand("create", parameters) == TaskEvent(
+        event_id=event_id_for("yida", "create", parameters),
+        source="yida",
+        action=Action.CREATED,
+        corp_id=CORP_ID,
+        app_type=APP_TYPE,
+        instance_id="inst-1",
+        task_id="2199132092",
+        recipient_ids=("0169", "0170"),
+        originator=Person("01690741902689", "张红"),
+        title="张红的1位访客申请",
+        url="https://www.aliwork.com/APP_RY60OCRF33Z7534TEST1/processDetail?id=1",
+        process_code="TPROC--9BC6687125N9XAJ8873I0864QY122BZ96A2GL1",
+        process_name="访客申请",
+        form_uuid="FORM-MT866EA1X3N9W79GDQM2HB400M413OS76A2GL51",
+        instance_status="RUNNING",
+        created_at=1693462062502,
+        occurred_at=1693462062502,
+        received_at=RECEIVED_AT,
+        form_data={"numberField_l4s57vma": "1", "imageField_llyrklcy": None, "deep": '{"n":1.0,"b":true}'},
+        raw_parameters=parameters,
+    )
+
+
+@pytest.mark.parametrize(("wire_action", "action"), [("complete", Action.COMPLETED), ("cancel", Action.CANCELLED)])
+def test_complete_and_cancel_are_about_one_task(wire_action: str, action: Action) -> None:
+    event = understand(wire_action, parameters_of(wire_action, instance_id="inst-1") | {"title": "not documented"})
+    assert (event.action, event.instance_id, event.task_id) == (action, "inst-1", "2199132092")
+    assert (event.actor_id, event.recipient_ids, event.title) == ("01690741902689", (), None)
+
+
+@pytest.mark.parametrize("actor", [None, "", " "])
+def test_the_actor_may_be_absent_or_blank(actor: str | None) -> None:
+    parameters = parameters_of("complete", instance_id="inst-1")
+    del parameters["actualWorkId"]
+    assert understand("complete", parameters | ({} if actor is None else {"actualWorkId": actor})).actor_id is None
+
+
+def test_a_delete_is_about_the_whole_instance() -> None:
+    event = understand("delete", parameters_of("delete", instance_id="inst-1"))
+    assert (event.action, event.instance_id, event.task_id) == (Action.DELETED, "inst-1", None)
+
+
+def test_a_cc_may_look_like_a_create() -> None:
+    event = with_task("cc", {"actualWorkId": "9,0170"}, ccUserIds=["7", 8])
+    assert event.action is Action.COPIED
+    assert event.recipient_ids == ("0169", "0170", "7", "8", "9")
+    assert (event.actor_id, event.title) == (None, "张红的1位访客申请")
+
+
+def test_a_cc_may_be_flat() -> None:
+    parameters = parameters_of("complete", instance_id="inst-1") | {"ccUserIds": '["7"]', "title": "t", "task": ""}
+    event = understand("cc", parameters)
+    assert (event.instance_id, event.task_id, event.actor_id) == ("inst-1", "2199132092", None)
+    assert (event.recipient_ids, event.title) == (("01690741902689", "7"), "t")
+
+
+def test_the_event_id_depends_on_the_action_and_not_on_the_signature() -> None:
+    parameters = parameters_of("complete", instance_id="inst-1")
+    completed = understand("complete", parameters | {"sign": "a"})
+    assert completed.event_id == understand("complete", parameters | {"sign": "A"}).event_id
+    assert completed.event_id != understand("cancel", parameters | {"sign": "a"}).event_id
+
+
+def test_the_documented_sample_without_task_id_recipients_and_url_is_an_event() -> None:
+    event = with_task(corpId=None, taskId=None, actionerId=None, url=None, originatorId="")
+    assert (event.corp_id, event.task_id, event.recipient_ids, event.url) == (CORP_ID, None, (), None)
+    assert event.originator is None
+
+
+@pytest.mark.parametrize("date_time", [None, "", "soon", "0"])
+def test_without_a_readable_date_time_the_receipt_counts(date_time: str | None) -> None:
+    parameters = parameters_of("delete", instance_id="inst-1")
+    del parameters["dateTime"]
+    event = understand("delete", parameters | ({} if date_time is None else {"dateTime": date_time}))
+    assert event.occurred_at == event.received_at == RECEIVED_AT
+
+
+def test_the_instance_is_found_under_each_of_its_names() -> None:
+    names = {"formInstanceId": None, "formInstId": "", "processInstanceId": "p"}
+    for changed, instance_id in (({}, "p"), ({"formInstId": "f"}, "f"), ({"formInstId": 17}, "17")):
+        task = json.dumps({**task_of("inst-1"), **names, **changed})
+        assert understand("create", {"task": task}).instance_id == instance_id
+        assert understand("create", {"task": task, "formInstId": "top"}).instance_id == "top"
+
+
+def test_numbers_serve_as_texts_and_times_as_texts_too() -> None:
+    event = with_task(taskId=2199132092, originatorId=1690741902689, createTime="2023-08-31 14:07:42", version=1.0)
+    assert (event.task_id, event.created_at) == ("2199132092", 1693462062000)
+    assert event.originator == Person("1690741902689", "张红")
+
+
+def test_the_url_is_the_first_that_is_a_web_address() -> None:
+    assert with_task(url="javascript:1", taskUrl="", detailUrl="http://a/", formUrl="http://b/").url == "http://a/"
+
+
+def test_descriptive_fields_of_any_type_never_reject_a_callback() -> None:
+    event = with_task(title={"zh": "张"}, dataMap=[1], createTime={}, finishTime=[], url=True, serialNo=False)
+    assert (event.title, event.form_data, event.created_at, event.url) == ('{"zh":"张"}', {}, None, None)
+
+
+@pytest.mark.parametrize("key", ["taskId", "originatorId", "formInstanceId", "actionerId"])
+@pytest.mark.parametrize("value", [True, {"a": 1}, [[]]])
+def test_ids_of_a_wrong_type_are_malformed(key: str, value: Any) -> None:
+    with pytest.raises(Malformed):
+        understand("create", {"task": json.dumps({**task_of("inst-1"), key: value})})
+
+
+def test_a_top_level_app_serves_where_task_names_none_and_must_agree_where_it_does() -> None:
+    assert with_task(beside={"appType": APP_TYPE}, appType=None).app_type == APP_TYPE
+    assert with_task(beside={"appType": APP_TYPE}).app_type == APP_TYPE
+    task = json.dumps(task_of("inst-1"))
+    assert reason("create", {"task": task, "appType": "APP_OTHER"}) == "no-app"
+    assert reason("create", {"task": task, "corpId": "other"}) == "two-corps"
+
+
+@pytest.mark.parametrize("wire_action", ["complete", "cancel"])
+def test_complete_and_cancel_need_a_task_id(wire_action: str) -> None:
+    assert reason(wire_action, parameters_of(wire_action, instance_id="i") | {"taskId": " "}) == "no-taskId"
+
+
+@pytest.mark.parametrize("wire_action", ACTIONS)
+def test_every_action_needs_app_corp_and_instance(wire_action: str) -> None:
+    flat = {"appType": APP_TYPE, "corpId": CORP_ID, "taskId": "1", "formInstId": "i"}
+    beside = {"task": "{}"} if wire_action in ("create", "cc") else {}
+    understand(wire_action, flat | beside)
+    for key in ("appType", "corpId", "formInstId"):
+        expected = "no-app" if key == "appType" else f"no-{key}"
+        assert reason(wire_action, flat | beside | {key: " "}) == expected
+
+
+@pytest.mark.parametrize("task", ["", "{", "[]", "null", "1", '{"a": NaN}', "[" * 5000, '{"appType": ["x"]}'])
+def test_a_create_whose_task_is_no_object_with_an_app_is_malformed(task: str) -> None:
+    assert reason("create", {"task": task}) in ("task-json", "no-app", "bad-appType")
+
+
+def test_another_signing_scheme_is_named() -> None:
+    for wire_action in ("create", "complete"):
+        with pytest.raises(Malformed, match="__signature") as caught:
+            locate(wire_action, {"__signature": "A" * 32})
+        assert caught.value.reason == "other-signing-scheme"
+    assert locate("complete", parameters_of("complete", instance_id="i") | {"__signature": "x"}).other_scheme
+
+
+def test_only_a_delete_has_extra_keys() -> None:
+    extra = {"actualWorkId": "1", "APPTYPE": "", "taskId": ""}
+    parameters = parameters_of("delete", instance_id="i") | {"sign": "x"}
+    assert locate("delete", parameters).extra_keys(()) == set()
+    assert locate("delete", parameters | extra).extra_keys(()) == set(extra)
+    assert locate("delete", parameters | extra).extra_keys(extra) == set()
+    assert locate("complete", parameters | extra).extra_keys(()) == set()

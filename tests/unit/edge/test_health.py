@@ -1,0 +1,59 @@
+"""Operators see whether a callback can be accepted and kept, and what would be answered to whom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from edge.app import create_app
+from edge.callbacks import ACTIONS
+
+if TYPE_CHECKING:
+    from edge.settings import EdgeSettings
+    from edge.testing import MemoryPublisher
+
+
+def test_it_is_ready_when_every_part_is(client: TestClient) -> None:
+    answer = client.get("/readyz")
+    parts = {"kafka": "ok", "spool": "none", "registry": "ok", "credentials": "ok"}
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, **parts})
+
+
+def test_it_lives_but_is_not_ready_while_kafka_is_away(client: TestClient, publisher: MemoryPublisher) -> None:
+    publisher.away = "does not answer"
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"], answer.json()["kafka"]) == (503, False, "does not answer")
+    assert client.get("/healthz").status_code == 200
+
+
+def test_without_apps_it_runs_and_is_not_ready(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    settings.credentials_file.write_text("")
+    with TestClient(create_app(settings, publisher=publisher)) as client:
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["credentials"]) == (503, "no apps")
+        assert client.post("/yida/tasks/delete?appType=A").status_code == 401
+
+
+def test_metrics_are_prometheus_text_of_this_app_alone(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    with (
+        TestClient(create_app(settings, publisher=publisher)) as one,
+        TestClient(create_app(settings, publisher=publisher)) as other,
+    ):
+        one.post("/yida/tasks/create")
+        assert 'taskbridge_edge_callbacks_total{action="create",outcome="task-json"} 1.0' in one.get("/metrics").text
+        assert "taskbridge_edge_callbacks_total{" not in other.get("/metrics").text
+        assert "taskbridge_edge_credentials_apps 1.0" in one.get("/metrics").text
+        assert one.get("/metrics").headers["content-type"].startswith("text/plain; version=")
+
+
+@pytest.mark.parametrize("wire_action", ACTIONS)
+def test_the_openapi_document_has_every_answer_of_every_action(client: TestClient, wire_action: str) -> None:
+    document: dict[str, Any] = client.get("/openapi.json").json()
+    operation = document["paths"][f"/yida/tasks/{wire_action}"]["post"]
+    assert set(operation["responses"]) == {"200", "400", "401", "408", "413", "415", "503"}
+    for status, response in operation["responses"].items():
+        media_type = "application/json" if status == "200" else "application/problem+json"
+        assert response["content"][media_type]["schema"]["required"]
+    assert set(document["paths"]) >= {"/healthz", "/readyz", "/metrics"}

@@ -1,0 +1,280 @@
+"""The path of a callback through the app: every action in every encoding, every refusal, what the log says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.testclient import TestClient
+from structlog.testing import capture_logs
+
+from edge.app import create_app
+from edge.bad_requests import BadRequest, bad_requests
+from edge.callbacks import ACTIONS
+from edge.sender import ENCODINGS, encode_callback, signed, type_encoding
+from edge.settings import EdgeSettings
+from edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
+from schemas.events import event_id_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import httpx2
+    from fastapi import FastAPI
+
+BAD = bad_requests()
+BEARER = "s3cret-bearer"
+
+
+def send(
+    client: TestClient,
+    wire_action: str,
+    parameters: Mapping[str, str],
+    encoding: type_encoding = "json",
+    headers: Mapping[str, str] | None = None,
+) -> httpx2.Response:
+    encoded = encode_callback(parameters, encoding)
+    path = f"/yida/tasks/{wire_action}?{encoded.query}"
+    return client.post(path, content=encoded.body, headers={**encoded.headers, **(headers or {})})
+
+
+def send_bad(client: TestClient, bad: BadRequest) -> httpx2.Response:
+    content: bytes | Iterable[bytes] = bad.body
+    if bad.chunked:
+        content = (bad.body[at : at + 65536] for at in range(0, len(bad.body), 65536))
+    return client.request(bad.method, f"{bad.path}?{bad.query}", content=content, headers=dict(bad.headers))
+
+
+def good(wire_action: str = "complete", token: str = SYSTEM_TOKEN) -> dict[str, str]:
+    return signed(parameters_of(wire_action, instance_id="inst-1"), system_token=token)
+
+
+def outcomes(client: TestClient) -> dict[str, float]:
+    lines = [line for line in client.get("/metrics").text.splitlines() if "callbacks_total{" in line]
+    return {line.split('outcome="')[1].split('"')[0]: float(line.split()[-1]) for line in lines}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("wire_action", ACTIONS)
+def test_a_callback_is_published_once_and_answered(
+    client: TestClient, publisher: MemoryPublisher, wire_action: str, encoding: type_encoding
+) -> None:
+    parameters = good(wire_action)
+    answer = send(client, wire_action, parameters, encoding)
+    event_id = event_id_for("yida", wire_action, parameters)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == {"success": True, "eventId": event_id, "durability": "kafka"}
+    (event,) = publisher.published
+    assert (event.event_id, event.action, event.instance_id) == (event_id, ACTIONS[wire_action], "inst-1")
+    assert event.raw_parameters == parameters
+    assert outcomes(client) == {"kafka": 1}
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
+def test_a_bad_request_gets_its_problem_and_the_edge_stays_well(
+    client: TestClient, publisher: MemoryPublisher, bad: BadRequest
+) -> None:
+    answer = send_bad(client, bad)
+    assert answer.status_code == bad.status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert set(problem) == {"type", "title", "status", "detail", "success"}
+    assert (problem["status"], problem["success"]) == (bad.status, False)
+    assert problem["type"] == (f"urn:taskbridge:problem:{bad.kind}" if bad.kind else "about:blank")
+    assert problem["detail"]
+    assert publisher.published == []
+    assert send(client, "complete", good()).status_code == 200
+
+
+def test_the_bad_requests_have_names_of_their_own() -> None:
+    assert len({bad.name for bad in BAD}) == len(BAD)
+
+
+def test_all_that_is_not_proven_looks_alike(client: TestClient) -> None:
+    answers = [send_bad(client, bad) for bad in BAD if bad.status == 401]
+    assert len(answers) > 10
+    assert len({answer.content for answer in answers}) == 1
+    assert len({tuple(sorted(answer.headers.items())) for answer in answers}) == 1
+    assert {"unknown-app", "no-sign", "wrong-sign", "other-corp", "delete-extra-key"} <= set(outcomes(client))
+
+
+def test_wrong_methods_are_told_the_right_one(client: TestClient) -> None:
+    assert client.get("/yida/tasks/create").headers["allow"] == "POST"
+
+
+def test_a_bearer_token_is_asked_for_where_one_is_configured(
+    settings: EdgeSettings, publisher: MemoryPublisher
+) -> None:
+    asking = EdgeSettings.model_validate({**settings.model_dump(), "bearer_tokens": (BEARER, "another")})
+    with TestClient(create_app(asking, publisher=publisher)) as client:
+        assert send(client, "complete", good(), headers={"Authorization": f"Bearer {BEARER}"}).status_code == 200
+        missing = send(client, "complete", good())
+        wrong = send(client, "complete", good(), headers={"Authorization": "Bearer wrong"})
+        unsigned = send(client, "complete", good(token="x"), headers={"Authorization": f"Bearer {BEARER}"})
+        assert {missing.status_code, wrong.status_code, unsigned.status_code} == {401}
+        assert missing.content == wrong.content == unsigned.content
+        assert {"no-bearer": 1, "wrong-bearer": 1, "wrong-sign": 1}.items() <= outcomes(client).items()
+
+
+def test_both_readings_of_a_null_verify_and_are_kept_as_they_verified(
+    client: TestClient, publisher: MemoryPublisher
+) -> None:
+    parameters = parameters_of("complete", instance_id="inst-1")
+    absent = signed(parameters, system_token=SYSTEM_TOKEN)
+    as_text = signed({**parameters, "actualWorkId": "null", "x": "null"}, system_token=SYSTEM_TOKEN)
+    for sent in ({**absent, "x": None}, {**as_text, "actualWorkId": None, "x": None}):
+        body = json.dumps(sent).encode()
+        answer = client.post("/yida/tasks/complete", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 200
+    assert [event.raw_parameters for event in publisher.published] == [absent, as_text]
+    assert [event.actor_id for event in publisher.published] == ["01690741902689", None]
+
+
+def test_a_task_sent_as_an_object_is_signed_by_its_text(client: TestClient, publisher: MemoryPublisher) -> None:
+    parameters = good("create")
+    spaced = parameters["task"].replace(": ", " :  ")
+    resigned = signed({**parameters, "task": spaced}, system_token=SYSTEM_TOKEN)
+    body = f'{{"task": {spaced} , "dateTime": {resigned["dateTime"]}, "sign": "{resigned["sign"]}"}}'
+    answer = client.post("/yida/tasks/create", content=body.encode(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200
+    assert publisher.published[0].raw_parameters == resigned
+
+
+def test_while_nothing_can_keep_the_event_the_answer_is_to_try_again(
+    client: TestClient, publisher: MemoryPublisher
+) -> None:
+    publisher.away = "Kafka is away"
+    answer = send(client, "complete", good())
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.json()["type"] == "urn:taskbridge:problem:not-durable"
+    assert outcomes(client) == {"not-durable": 1}
+    publisher.away = None
+    assert send(client, "complete", good()).status_code == 200
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("header", "handed_on"),
+    [
+        (TRACE, TRACE),
+        (None, None),
+        ("", None),
+        ("00-0", None),
+        (TRACE.upper(), None),
+        ("ff" + TRACE[2:], None),
+        (f"00-{'0' * 32}-00f067aa0ba902b7-01", None),
+        (f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01", None),
+    ],
+)
+def test_only_a_valid_trace_context_is_handed_on(
+    client: TestClient, publisher: MemoryPublisher, header: str | None, handed_on: str | None
+) -> None:
+    send(client, "complete", good(), headers={} if header is None else {"traceparent": header})
+    assert publisher.traceparents == [handed_on]
+
+
+def test_an_unforeseen_error_is_a_problem_and_is_counted(
+    settings: EdgeSettings, publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(SYSTEM_TOKEN)
+
+    monkeypatch.setattr(MemoryPublisher, "publish", fail)
+    with TestClient(create_app(settings, publisher=publisher), raise_server_exceptions=False) as client:
+        answer = send(client, "complete", good())
+        assert outcomes(client) == {"error": 1}
+    assert (answer.status_code, answer.json()["success"]) == (500, False)
+    assert SYSTEM_TOKEN not in answer.text
+
+
+def test_no_token_is_ever_in_an_answer_or_in_the_log(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    asking = EdgeSettings.model_validate({**settings.model_dump(), "bearer_tokens": (BEARER,)})
+    secrets = {SYSTEM_TOKEN, BEARER, "previous-token", "s3cret-wrong", *(good(action)["sign"] for action in ACTIONS)}
+    said: list[str] = []
+    with capture_logs() as lines, TestClient(create_app(asking, publisher=publisher)) as client:
+        for authorization in (f"Bearer {BEARER}", "Bearer s3cret-wrong"):
+            client.headers["Authorization"] = authorization
+            said += [send(client, action, good(action)).text for action in ACTIONS]
+            said += [send_bad(client, bad).text for bad in BAD]
+        publisher.away = "Kafka is away"
+        said.append(send(client, "complete", good(), headers={"Authorization": f"Bearer {BEARER}"}).text)
+        said += [client.get(path).text for path in ("/readyz", "/metrics", "/openapi.json")]
+    said += [repr(line) for line in lines]
+    events = {line["event"] for line in lines}
+    assert {"callback_accepted", "callback_rejected", "callback_not_durable"} <= events
+    assert not [text for text in said for secret in secrets if secret in text]
+
+
+def test_each_callback_is_one_log_line(client: TestClient) -> None:
+    with capture_logs() as lines:
+        send(client, "complete", good())
+        send(client, "cancel", good(token="wrong"))
+    accepted, rejected = lines
+    assert (accepted["event"], accepted["action"], accepted["durability"]) == ("callback_accepted", "complete", "kafka")
+    assert (rejected["event"], rejected["reason"], rejected["log_level"]) == (
+        "callback_rejected",
+        "wrong-sign",
+        "warning",
+    )
+
+
+class Sender:
+    """The network side of one ASGI call, which counts what is read and keeps what is answered."""
+
+    def __init__(self, chunks: Iterable[bytes], *, hangs_up: bool = False) -> None:
+        self._chunks = iter(chunks)
+        self._hangs_up = hangs_up
+        self.read = 0
+        self.answered: list[Any] = []
+
+    async def receive(self) -> dict[str, Any]:
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            if self._hangs_up:
+                return {"type": "http.disconnect"}
+            await asyncio.Event().wait()
+        self.read += 1
+        return {"type": "http.request", "body": chunk, "more_body": True}
+
+    async def send(self, message: Any) -> None:
+        self.answered.append(message)
+
+    def call(self, app: FastAPI, headers: list[tuple[bytes, bytes]] | None = None) -> int:
+        scope = {"type": "http", "method": "POST", "path": "/yida/tasks/complete", "query_string": b""}
+        asyncio.run(app(scope | {"headers": headers or [], "client": ("192.0.2.1", 1)}, self.receive, self.send))
+        return self.answered[0]["status"]
+
+
+@pytest.fixture
+def app(settings: EdgeSettings, publisher: MemoryPublisher) -> FastAPI:
+    return create_app(settings, publisher=publisher)
+
+
+def test_a_body_without_end_is_not_read_beyond_the_limit(app: FastAPI) -> None:
+    sender = Sender(iter(lambda: b"x" * 65536, None))
+    assert sender.call(app) == 413
+    assert sender.read == 17
+
+
+def test_an_announced_body_over_the_limit_is_not_read_at_all(app: FastAPI) -> None:
+    sender = Sender([])
+    assert sender.call(app, [(b"content-length", b"1048577")]) == 413
+    assert sender.read == 0
+
+
+def test_a_sender_that_stops_halfway_is_given_up(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.requests.BODY_TIMEOUT_S", 0.1)
+    assert Sender([b'{"a":']).call(app) == 408
+
+
+def test_a_sender_that_hangs_up_is_no_error(app: FastAPI, publisher: MemoryPublisher) -> None:
+    with capture_logs() as lines:
+        Sender([b'{"a":'], hangs_up=True).call(app)
+    assert [line["event"] for line in lines] == ["callback_aborted"]
+    assert publisher.published == []

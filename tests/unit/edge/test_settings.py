@@ -1,0 +1,78 @@
+"""Settings come from the environment alone, and a wrong one is named in one line that repeats no value."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edge.settings import EdgeSettings
+from schemas.errors import ConfigurationError
+from service.settings import load_settings
+
+REQUIRED = {
+    "EDGE_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",
+    "EDGE_SCHEMA_REGISTRY_URL": "http://registry:8081",
+    "EDGE_CREDENTIALS_FILE": "/etc/taskbridge/credentials.toml",
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in REQUIRED.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_defaults_are_the_contracts() -> None:
+    settings = load_settings(EdgeSettings, os.environ)
+    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8400, 1)
+    assert (settings.max_body_bytes, settings.spool_max_bytes) == (1 << 20, 1 << 30)
+    assert settings.kafka_timeout_ms == 1000
+    assert (settings.bearer_tokens, settings.delete_extra_keys, settings.kafka_config_file) == ((), frozenset(), None)
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_BEARER_TOKENS", "s3cret, two")
+    monkeypatch.setenv("EDGE_DELETE_EXTRA_KEYS", "taskId,actualWorkId,")
+    monkeypatch.setenv("EDGE_KAFKA_CONFIG_FILE", "")
+    monkeypatch.setenv("EDGE_DATA_DIR", "/var/lib/taskbridge")
+    settings = load_settings(EdgeSettings, os.environ)
+    assert [token.get_secret_value() for token in settings.bearer_tokens] == ["s3cret", "two"]
+    assert settings.delete_extra_keys == {"taskId", "actualWorkId"}
+    assert settings.kafka_config_file is None
+    assert settings.data_dir == Path("/var/lib/taskbridge")
+    assert "s3cret" not in repr(settings)
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv(name)
+    with pytest.raises(ConfigurationError, match=f"^{name}: is required$"):
+        load_settings(EdgeSettings, os.environ)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EDGE_BEARER_TOKENS", ""),
+        ("EDGE_BEARER_TOKENS", "s3cret,"),
+        ("EDGE_BEARER_TOKENS", "s3cret, ,two"),
+        ("EDGE_PORT", "s3cret"),
+        ("EDGE_PORT", "70000"),
+        ("EDGE_WORKERS", "0"),
+        ("EDGE_MAX_BODY_BYTES", "4000000"),
+        ("EDGE_KAFKA_TIMEOUT_MS", "0"),
+        ("EDGE_LOG_FORMAT", "xml"),
+        ("EDGE_SCHEMA_REGISTRY_URL", "registry:8081"),
+        ("EDGE_KAFKA_BOOTSTRAP_SERVERS", ""),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"^{name}: ") as caught:
+        load_settings(EdgeSettings, os.environ)
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)

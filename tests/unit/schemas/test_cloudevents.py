@@ -1,0 +1,81 @@
+"""The headers of the contract, to the letter."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.cloudevents import event_headers, notification_headers, rfc3339
+from schemas.events import Action, Change, Status, TaskEvent, TaskNotification, View
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def event(action: Action = Action.CREATED) -> TaskEvent:
+    return TaskEvent(
+        event_id="11111111-1111-5111-8111-111111111111",
+        source="yida",
+        action=action,
+        corp_id="ding1",
+        app_type="APP_RY60OCRF33Z7534***",
+        instance_id="实例-1",
+        occurred_at=1_693_462_062_502,
+        received_at=1_693_462_062_900,
+    )
+
+
+def test_an_event_carries_cloudevents_headers() -> None:
+    assert event_headers(event(), traceparent=TRACEPARENT) == [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", b"11111111-1111-5111-8111-111111111111"),
+        ("ce_type", b"taskbridge.task.created.v1"),
+        ("ce_source", b"/yida/ding1/APP_RY60OCRF33Z7534***"),
+        ("ce_subject", "实例-1".encode()),
+        ("ce_time", b"2023-08-31T06:07:42.502Z"),
+        ("content-type", b"application/avro"),
+        ("traceparent", TRACEPARENT.encode()),
+    ]
+
+
+@pytest.mark.parametrize("action", [each for each in Action if each is not Action.UNKNOWN])
+def test_the_type_names_the_action(action: Action) -> None:
+    assert dict(event_headers(event(action)))["ce_type"].decode() == f"taskbridge.task.{action.lower()}.v1"
+
+
+def test_without_a_trace_there_is_no_traceparent() -> None:
+    assert "traceparent" not in dict(event_headers(event()))
+
+
+def test_a_notification_carries_cloudevents_headers() -> None:
+    notification = TaskNotification(
+        notification_id="n",
+        corp_id="d i/ng",
+        recipient_id="ann",
+        view=View.PENDING,
+        change=Change.REMOVED,
+        instance_id="I-1",
+        task_id=None,
+        title=None,
+        url=None,
+        app_type="APP",
+        originator=None,
+        actor_id=None,
+        status=Status.PENDING,
+        occurred_at=0,
+        event_id="e",
+    )
+    assert notification_headers(notification) == [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", b"n"),
+        ("ce_type", b"taskbridge.notification.removed.v1"),
+        ("ce_source", b"/yida/d%20i%2Fng/APP"),
+        ("ce_subject", b"I-1"),
+        ("ce_time", b"1970-01-01T00:00:00.000Z"),
+        ("content-type", b"application/avro"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("time_ms", "text"), [(-1, "1969-12-31T23:59:59.999Z"), (1_700_000_000_007, "2023-11-14T22:13:20.007Z")]
+)
+def test_times_are_rfc3339_with_milliseconds(time_ms: int, text: str) -> None:
+    assert rfc3339(time_ms) == text

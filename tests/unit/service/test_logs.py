@@ -1,0 +1,64 @@
+"""Logs are one line an event, whatever is in it, and show no local variables."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+
+from service.logs import configure_logs
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from service.logs import type_format
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Generator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def fail_with_a_token() -> None:
+    token = "TOKEN-THAT-NOBODY-MAY-SEE"
+    raise ValueError(len(token))
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_traceback_shows_no_local_variables(capsys: pytest.CaptureFixture[str], log_format: type_format) -> None:
+    configure_logs(log_format, "info")
+    try:
+        fail_with_a_token()
+    except ValueError:
+        structlog.get_logger("test").exception("failed")
+    printed = capsys.readouterr().err
+    assert "fail_with_a_token" in printed
+    assert "TOKEN-THAT-NOBODY-MAY-SEE" not in printed
+
+
+def test_json_logs_are_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("json", "info")
+    structlog.get_logger("test").info("received", title="张红\n2026 forged line")
+    logging.getLogger("library").warning("from %s", "a library")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (first["event"], first["title"], first["level"]) == ("received", "张红\\n2026 forged line", "info")
+    assert (second["event"], second["logger"]) == ("from a library", "library")
+
+
+def test_a_line_break_in_a_value_does_not_start_a_second_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("text", "info")
+    structlog.get_logger("test").info("received", title="a\r\n2026 forged line")
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_noisy_libraries_stay_above_debug() -> None:
+    configure_logs("text", "debug")
+    assert not logging.getLogger("aiokafka").isEnabledFor(logging.INFO)
+    assert not logging.getLogger("faust").isEnabledFor(logging.INFO)

@@ -1,0 +1,64 @@
+"""Events of a small world: few people, few tasks and few moments, so that every kind of collision is drawn."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import strategies as st
+
+from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypothesis.strategies import SearchStrategy
+
+PEOPLE = ("ann", "bob", "cai")
+
+
+def event(action: Action, **fields: Any) -> TaskEvent:
+    """An event of the one instance; what a test does not care about has a default."""
+    given: dict[str, Any] = {
+        "event_id": str(uuid.uuid4()),
+        "source": SOURCE_YIDA,
+        "corp_id": "corp",
+        "app_type": "APP",
+        "instance_id": "I-1",
+        "occurred_at": 1_000,
+        "received_at": 1_000,
+        **fields,
+    }
+    return TaskEvent(action=action, **given)
+
+
+@st.composite
+def _events(draw: st.DrawFn) -> TaskEvent:
+    optional_text = st.none() | st.sampled_from(("x", "y"))
+    return event(
+        draw(st.sampled_from([action for action in Action if action is not Action.UNKNOWN])),
+        event_id=str(draw(st.uuids())),
+        task_id=draw(st.none() | st.sampled_from(("T-1", "T-2"))),
+        actor_id=draw(st.none() | st.sampled_from(PEOPLE)),
+        recipient_ids=tuple(draw(st.lists(st.sampled_from(PEOPLE), max_size=2))),
+        originator=draw(st.none() | st.builds(Person, st.sampled_from(PEOPLE), optional_text)),
+        title=draw(optional_text),
+        url=draw(optional_text),
+        process_code=draw(optional_text),
+        process_name=draw(optional_text),
+        app_type=draw(st.sampled_from(("APP", "APP2"))),
+        created_at=draw(st.none() | st.integers(1, 4)),
+        occurred_at=draw(st.integers(1, 4)),
+    )
+
+
+@pytest.fixture
+def make_event() -> Callable[..., TaskEvent]:
+    return event
+
+
+@pytest.fixture(scope="session")
+def histories() -> SearchStrategy[list[TaskEvent]]:
+    """The events of one instance, each with an id of its own."""
+    return st.lists(_events(), min_size=1, max_size=8, unique_by=lambda each: each.event_id)

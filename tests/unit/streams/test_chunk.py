@@ -1,0 +1,181 @@
+"""A chunk folds as its records would one by one, parks what it cannot use, and can be tried again after any crash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.codec import task_event_codec, task_state_codec
+from schemas.events import Action
+from schemas.registry import RegistryUnavailable
+from schemas.testing import FakeRegistry
+from schemas.topics import TASK_EVENTS
+from streams.chunk import ChunkResult, fold_chunk
+from streams.dead_letters import dead_letter_headers, reason_code
+from streams.inbox import inbox_of
+from streams.stored_instance import StoreUnreadable, pack, unpack
+from streams.views import views
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from hypothesis.strategies import DataObject, SearchStrategy
+
+    from schemas.events import TaskEvent, TaskNotification
+    from streams.lifecycle import Instance
+
+    type_make_event = Callable[..., TaskEvent]
+
+REGISTRY = FakeRegistry()
+EVENTS = task_event_codec(REGISTRY)
+STATES = task_state_codec(REGISTRY)
+
+
+@dataclass(frozen=True)
+class FakeRecord:
+    key: bytes | None
+    value: bytes | None
+    offset: int = 0
+    topic: str = TASK_EVENTS.name
+    partition: int = 3
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass
+class World:
+    """Kafka and the local store, as far as a chunk can tell."""
+
+    stored: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
+    sent: list[TaskNotification] = field(default_factory=list["TaskNotification"])
+
+    def load(self, key: bytes) -> Instance | None:
+        return unpack(self.stored[key], STATES) if key in self.stored else None
+
+    def fold(self, events: Iterable[TaskEvent]) -> ChunkResult:
+        return fold_chunk(records_of(events), decode=EVENTS.decode, load=self.load)
+
+    def store(self, result: ChunkResult) -> None:
+        for key, instance in result.instances.items():
+            self.stored[key] = pack(STATES.encode(instance.state), instance.marks)
+
+
+def records_of(events: Iterable[TaskEvent]) -> list[FakeRecord]:
+    return [FakeRecord(each.instance_id.encode(), EVENTS.encode(each), offset) for offset, each in enumerate(events)]
+
+
+def without_revision(instance: Instance | None) -> Instance | None:
+    return instance and replace(instance, state=replace(instance.state, revision=0))
+
+
+@given(data=st.data())
+def test_any_split_into_chunks_and_a_crash_between_any_two_steps_ends_in_the_same_instance(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
+    events = data.draw(histories)
+    straight = World()
+    straight.store(straight.fold(events))
+
+    world = World()
+    rest = events
+    while rest:
+        chunk = rest[: data.draw(st.integers(1, len(rest)))]
+        crash_after = data.draw(st.sampled_from(("nothing", "some notifications", "changelog", "all", None)))
+        result = world.fold(chunk)
+        if crash_after == "some notifications":
+            world.sent += result.notifications[: data.draw(st.integers(0, len(result.notifications)))]
+        if crash_after == "changelog":
+            # Recovered from the changelog at the next start, though no notification left.
+            world.store(result)
+        if crash_after in ("all", None):
+            world.sent += result.notifications
+            world.store(result)
+        if crash_after is None:  # acknowledged
+            rest = rest[len(chunk) :]
+
+    key = events[0].instance_id.encode()
+    assert without_revision(world.load(key)) == without_revision(straight.load(key))
+    assert {(line.user_id, line.view, line.task_id) for line in inbox_of(world.sent)} == set(views(world.load(key)))
+
+
+def test_events_of_one_instance_fold_together_and_are_loaded_once(make_event: type_make_event) -> None:
+    loads: list[bytes] = []
+    events = [make_event(Action.CREATED, title=str(number), occurred_at=number) for number in range(5)]
+    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=loads.append)
+    assert loads == [b"I-1"]
+    assert result.instances[b"I-1"].state.title == "4"
+    assert result.folded == 5
+
+
+def test_bad_records_are_set_aside_with_their_reason_and_the_others_go_on(make_event: type_make_event) -> None:
+    good = make_event(Action.CREATED)
+    other_corp = make_event(Action.DELETED, corp_id="other")
+    value = EVENTS.encode(good)
+    records = [
+        FakeRecord(b"I-1", b"junk", 0),
+        FakeRecord(b"I-1", None, 1),
+        FakeRecord(b"I-1", b"\x00\x00\x00\x00\x63" + value[5:], 2),
+        FakeRecord(b"I-1", value[:-9], 3),
+        FakeRecord(b"I-2", value, 4),
+        FakeRecord(None, value, 5),
+        FakeRecord(b"I-1", value, 6),
+        FakeRecord(b"I-1", EVENTS.encode(other_corp), 7),
+        FakeRecord(b"I-1", EVENTS.encode(make_event(Action.UNKNOWN)), 8),
+    ]
+    result = fold_chunk(records, decode=EVENTS.decode, load=lambda _: None)
+    assert [(each.record.offset, reason_code(each.reason)) for each in result.rejected] == [
+        (0, "undecodable"),
+        (1, "undecodable"),
+        (2, "undecodable"),
+        (3, "undecodable"),
+        (4, "misplaced-key"),
+        (5, "misplaced-key"),
+        (7, "another-corp"),
+        (8, "unknown-action"),
+    ]
+    assert result.folded == 1
+
+
+def test_a_registry_that_is_away_is_not_the_records_fault(make_event: type_make_event) -> None:
+    registry = FakeRegistry()
+    registry.away = True
+    value = b"\x00\x00\x00\x00\x63" + EVENTS.encode(make_event(Action.CREATED))[5:]
+    with pytest.raises(RegistryUnavailable):
+        fold_chunk([FakeRecord(b"I-1", value)], decode=task_event_codec(registry).decode, load=lambda _: None)
+
+
+def test_an_unreadable_store_is_never_taken_for_an_unknown_instance(make_event: type_make_event) -> None:
+    world = World()
+    world.store(world.fold([make_event(Action.CREATED)]))
+    whole = world.stored[b"I-1"]
+    for damaged in (b"", b"\x02" + whole[1:], whole[:-1], whole[:10]):
+        world.stored[b"I-1"] = damaged
+        with pytest.raises(StoreUnreadable):
+            world.fold([make_event(Action.CREATED)])
+
+
+@given(data=st.data())
+def test_what_is_stored_comes_back_as_it_was(histories: SearchStrategy[list[TaskEvent]], data: DataObject) -> None:
+    world = World()
+    result = world.fold(data.draw(histories))
+    world.store(result)
+    for key, instance in result.instances.items():
+        assert world.load(key) == instance
+
+
+def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:
+    record = FakeRecord(b"I-1", b"junk", 7, headers=[("ce_id", b"x")])
+    result = fold_chunk([record], decode=EVENTS.decode, load=lambda _: None)
+    headers = dict(dead_letter_headers(result.rejected[0], now_ms=1_700_000_000_123))
+    assert headers.pop("dlq_detail").startswith(b"not a readable record")
+    assert headers == {
+        "ce_id": b"x",
+        "dlq_reason": b"undecodable",
+        "dlq_topic": b"taskbridge.task-events.v1",
+        "dlq_partition": b"3",
+        "dlq_offset": b"7",
+        "dlq_at": b"2023-11-14T22:13:20.123Z",
+    }
