@@ -92,13 +92,13 @@ def test_brackets_within_texts_are_no_nesting() -> None:
 
 
 def test_escaped_quotes_do_not_make_the_depth_check_quadratic() -> None:
-    hostile = "[" * 101 + '\\"' * 500_000
+    hostile = "[" * 101 + '\\"' * 100_000
     started = time.perf_counter()
     with pytest.raises(ValueError, match="too deep"):
         strict_json.parse(hostile)
     with pytest.raises(ValueError, match=r"."):
-        strict_json.parse("[]" * 101 + '\\"' * 500_000)
-    assert time.perf_counter() - started < 2
+        strict_json.parse("[]" * 101 + '\\"' * 100_000)
+    assert time.perf_counter() - started < 1
 
 
 @given(JSON)

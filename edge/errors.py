@@ -1,0 +1,65 @@
+"""Why a callback is turned away, by what its sender is told.
+
+CallerError
+└── Rejection              ``reason`` is a short code for the log, the metric and the quarantine, the same for ever
+    ├── Malformed          400: the request cannot be understood
+    ├── Unverified         401: who sent it is not proven; all of these look alike from outside
+    ├── TooSlow            408: the body did not arrive in time
+    ├── TooLarge           413
+    └── UnsupportedType    415
+OperatorError
+└── NotDurable             503: understood and verified, but nothing can keep the event now
+"""
+
+from __future__ import annotations
+
+from schemas.errors import CallerError, OperatorError
+
+UNVERIFIED = "The request is not proven to come from an app that is known here. Check the sign and the credentials."
+"""Which of the checks failed would tell a forger how far they got, so every Unverified says this."""
+
+OTHER_SCHEME = "other-signing-scheme"
+OTHER_SCHEME_HINT = (
+    " It carries __signature, which belongs to Yida's service registration;"
+    " callbacks of the Integration Center are signed by another scheme, in the parameter sign."
+)
+
+
+class Rejection(CallerError):
+    """The callback is not accepted; the message is for its sender and repeats nothing of the request."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.app_type: str | None = None
+        """The app that the callback names, where it was understood so far; not verified."""
+
+
+class Malformed(Rejection):
+    """The request cannot be understood."""
+
+
+class Unverified(Rejection):
+    """Nothing proves that a known app sent the request."""
+
+    def __init__(self, reason: str, *, other_scheme: bool = False) -> None:
+        super().__init__(
+            OTHER_SCHEME if other_scheme else reason, UNVERIFIED + (OTHER_SCHEME_HINT if other_scheme else "")
+        )
+
+
+class TooSlow(Rejection):
+    """The body did not arrive in time."""
+
+
+class TooLarge(Rejection):
+    """The request is over the limit."""
+
+
+class UnsupportedType(Rejection):
+    """The body's type or character set is none that is accepted."""
+
+
+class NotDurable(OperatorError):
+    """Nothing can keep the event now; the message says what is away."""

@@ -1,0 +1,51 @@
+"""What operators and orchestrators ask: is the process alive, can it keep a callback, what has it counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from edge.credentials import CredentialsFile
+    from edge.metrics import Metrics
+    from edge.publisher import Publisher
+
+_OK = ("ok", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthRoutes:
+    credentials: CredentialsFile
+    publisher: Publisher
+    metrics: Metrics
+
+    def router(self) -> APIRouter:
+        router = APIRouter(tags=["health"])
+        router.add_api_route("/healthz", self._healthz, methods=["GET"], response_class=JSONResponse)
+        router.add_api_route("/readyz", self._readyz, methods=["GET"], response_class=JSONResponse)
+        router.add_api_route("/metrics", self._metrics, methods=["GET"], response_class=Response)
+        return router
+
+    async def _healthz(self) -> Response:
+        """The process lives."""
+        return JSONResponse({"status": "ok"})
+
+    async def _readyz(self) -> Response:
+        """200 when a callback can be accepted and kept, else 503; the body says what is missing."""
+        parts = self.publisher.health()
+        has_apps = self.credentials.current.count > 0
+        ready = has_apps and all(part in _OK for part in parts.values())
+        said = "ok" if has_apps else "no apps"
+        if self.credentials.broken is not None:
+            said = f"the newest version is not in force: {self.credentials.broken}"
+        return JSONResponse({"ready": ready, **parts, "credentials": said}, status_code=200 if ready else 503)
+
+    async def _metrics(self) -> Response:
+        """In Prometheus' text format."""
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,62 @@
+"""The edge's settings, all from the environment, read once at start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from schemas.topics import MAX_MESSAGE_BYTES
+
+_MIB = 1 << 20
+
+
+def _split(value: Any) -> Any:
+    return [each.strip() for each in value.split(",")] if isinstance(value, str) else value
+
+
+def _no_blank_token(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    # A secret that was not filled in must not open the edge to everyone, nor to whoever sends a blank one.
+    if not all(token.get_secret_value().strip() for token in tokens):
+        raise ValueError("one of the tokens is blank")
+    return tokens
+
+
+def _no_blank(keys: frozenset[str]) -> frozenset[str]:
+    return keys - {""}
+
+
+def _path_or_none(value: Any) -> Any:
+    return value or None
+
+
+class EdgeSettings(BaseSettings):
+    """Each field is the environment variable ``EDGE_`` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="EDGE_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
+    schema_registry_url: Annotated[str, Field(pattern="^https?://.")]
+    credentials_file: Path
+
+    host: str = "127.0.0.1"
+    """Loopback, so that nothing is open by accident; containers set 0.0.0.0."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8400
+    workers: Annotated[int, Field(ge=1)] = 1
+    kafka_config_file: Annotated[Path | None, BeforeValidator(_path_or_none)] = None
+    data_dir: Path = Path("edge-data")
+    max_body_bytes: Annotated[int, Field(ge=1, le=(MAX_MESSAGE_BYTES - _MIB) // 2)] = _MIB
+    """A body stands in its event twice, and the event must fit into a record."""
+    spool_max_bytes: Annotated[int, Field(ge=1)] = 1024 * _MIB
+    kafka_timeout_ms: Annotated[int, Field(ge=1)] = 1000
+    bearer_tokens: Annotated[
+        tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_no_blank_token)
+    ] = ()
+    delete_extra_keys: Annotated[frozenset[str], NoDecode, BeforeValidator(_split), AfterValidator(_no_blank)] = (
+        frozenset()
+    )
+    """Parameters that a delete may carry beside the documented ones."""
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

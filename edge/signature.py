@@ -1,0 +1,76 @@
+"""Yida's signature: MD5 over the values, in the order of the keys that Java's String.CASE_INSENSITIVE_ORDER gives."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING
+
+from schemas.errors import TaskbridgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+SIGN = "sign"
+"""The one parameter that is not signed: the signature itself."""
+
+
+class SignatureMismatch(TaskbridgeError):
+    """None of the tokens made this signature."""
+
+
+def fold(key: str) -> str:
+    """What Java compares in place of ``key``: keys of equal folds are equal ignoring case.
+
+    Java maps each character by toUpperCase and then toLowerCase, one to one; Python's own methods may give several
+    characters for one. This equals Java 17 and 25 on every code point that both sides' Unicode tables know.
+    """
+    return key.lower() if key.isascii() else "".join(map(_fold_character, key))
+
+
+def canonical_order(parameters: Mapping[str, str]) -> list[str]:
+    """The keys that are signed, in the order in which their values are.
+
+    By code point, as Java does from version 16 on. Keys that are equal ignoring case have no defined order.
+    """
+    return sorted((key for key in parameters if key != SIGN), key=fold)
+
+
+def canonical_string(parameters: Mapping[str, str]) -> str:
+    """The text that is signed, without the token that is appended to it."""
+    return "".join(parameters[key] for key in canonical_order(parameters))
+
+
+def sign(parameters: Mapping[str, str], *, system_token: str) -> str:
+    """The signature that Yida puts into ``sign``, in lower-case hex."""
+    return _digest(canonical_string(parameters).encode(), system_token)
+
+
+def verify(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sign: str) -> None:
+    """Prove that a holder of one of ``system_tokens`` signed these parameters.
+
+    The page that describes the scheme gives no hex case, so either is taken.
+
+    Raises:
+        SignatureMismatch: no token's digest is the given one. No digest is in the message.
+    """
+    signed = canonical_string(parameters).encode()
+    given = sign.lower().encode("utf-8", "surrogatepass")
+    # Every token is compared: how long it takes shall not tell which one matched.
+    if not sum(hmac.compare_digest(_digest(signed, token).encode(), given) for token in system_tokens):
+        raise SignatureMismatch("the signature does not match")
+
+
+def _fold_character(character: str) -> str:
+    upper = character.upper()
+    if len(upper) > 1:
+        # Where the upper case is several characters, the one-to-one mapping is the title case, or there is none.
+        upper = character.title()
+        if len(upper) > 1:
+            upper = character
+    # U+0130 is the only character whose lower case is two in Python and one in Java.
+    return "i" if upper == "\u0130" else upper.lower()
+
+
+def _digest(signed: bytes, system_token: str) -> str:
+    return hashlib.md5(signed + system_token.encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,88 @@
+"""A publisher that remembers, and callbacks as Yida sends them, for the tests of whatever meets the edge."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edge.errors import NotDurable
+from edge.publisher import Durability
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from schemas.events import TaskEvent
+
+APP_TYPE = "APP_RY60OCRF33Z7534TEST1"
+CORP_ID = "ding5d17e3add038d44535c2f4657eb6378f"
+SYSTEM_TOKEN = "TESTTOKEN0123456789ABCDEF0123456789ABCDEF"  # noqa: S105 - signs test callbacks only
+DATE_TIME = "1693462062502"
+
+
+@dataclass(slots=True)
+class MemoryPublisher:
+    """Keeps events in a list; refuses them while ``away`` says why."""
+
+    published: list[TaskEvent] = field(default_factory=list["TaskEvent"])
+    traceparents: list[str | None] = field(default_factory=list[str | None])
+    away: str | None = None
+
+    async def start(self) -> None:
+        """There is nothing to connect to."""
+
+    async def close(self) -> None:
+        """There is nothing to wait for."""
+
+    def health(self) -> dict[str, str]:
+        return {"kafka": self.away or "ok", "spool": "none", "registry": "ok"}
+
+    async def publish(self, event: TaskEvent, *, traceparent: str | None) -> Durability:
+        if self.away is not None:
+            raise NotDurable(self.away)
+        self.published.append(event)
+        self.traceparents.append(traceparent)
+        return Durability.KAFKA
+
+
+def write_credentials(path: Path, *tokens: str, app_type: str = APP_TYPE, corp_id: str | None = CORP_ID) -> None:
+    """A credentials file of one app, put in place as a whole."""
+    lines = ["[[apps]]", f"app_type = {json.dumps(app_type)}", f"system_tokens = {json.dumps(tokens)}"]
+    if corp_id is not None:
+        lines.append(f"corp_id = {json.dumps(corp_id)}")
+    new = path.with_suffix(".new")
+    new.write_text("\n".join(lines), "utf-8")
+    new.replace(path)
+
+
+def parameters_of(wire_action: str, *, instance_id: str, task_id: str = "2199132092") -> dict[str, str]:
+    """The parameters of one callback, in the documented shape and not signed."""
+    if wire_action in ("create", "cc"):
+        return {"task": json.dumps(task_of(instance_id, task_id), ensure_ascii=False), "dateTime": DATE_TIME}
+    flat = {"appType": APP_TYPE, "corpId": CORP_ID, "formInstId": instance_id, "dateTime": DATE_TIME}
+    return flat if wire_action == "delete" else flat | {"taskId": task_id, "actualWorkId": "01690741902689"}
+
+
+def task_of(instance_id: str, task_id: str = "2199132092") -> Mapping[str, object]:
+    """What ``task`` holds in a create: the documented sample with the ids that its text promises."""
+    return {
+        "actionerId": ["0169", "0170"],
+        "appType": APP_TYPE,
+        "corpId": CORP_ID,
+        "createTime": 1693462062502,
+        "dataMap": {"numberField_l4s57vma": "1", "imageField_llyrklcy": None, "deep": {"n": 1.0, "b": True}},
+        "finishTime": None,
+        "formInstanceId": instance_id,
+        "formUuid": "FORM-MT866EA1X3N9W79GDQM2HB400M413OS76A2GL51",
+        "originatorCorpId": CORP_ID,
+        "originatorDisplayName": "张红",
+        "originatorId": "01690741902689",
+        "processApprovedResult": "",
+        "processCode": "TPROC--9BC6687125N9XAJ8873I0864QY122BZ96A2GL1",
+        "processInstanceStatus": "RUNNING",
+        "processName": "访客申请",
+        "taskId": task_id,
+        "title": "张红的1位访客申请",
+        "url": "https://www.aliwork.com/APP_RY60OCRF33Z7534TEST1/processDetail?id=1",
+    }

@@ -1,0 +1,76 @@
+"""Decides whether a callback comes from an app that is known here: bearer token, app, signature, organisation."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from edge import signature
+from edge.errors import Unverified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from edge.callbacks import Callback
+    from edge.credentials import App, Credentials
+
+
+def verify(
+    callback: Callback,
+    readings: Sequence[Mapping[str, str]],
+    *,
+    credentials: Credentials,
+    delete_extra_keys: Iterable[str] = (),
+) -> Mapping[str, str]:
+    """Prove that the callback's app signed it; returns the reading of its parameters that is signed.
+
+    Raises:
+        Unverified: it did not. ``reason`` says which check failed, the message does not.
+    """
+    apps = credentials.apps(callback.app_type)
+    if not apps:
+        raise _unverified("unknown-app", callback)
+    if callback.sign is None:
+        raise _unverified("no-sign", callback)
+    signed = False
+    for app in apps:
+        reading = _signed_reading(callback.sign, readings, app)
+        if reading is not None:
+            signed = True
+            if callback.corp_id is None or app.corp_id in (None, callback.corp_id):
+                if callback.extra_keys(delete_extra_keys):
+                    raise _unverified("delete-extra-key", callback)
+                return reading
+    raise _unverified("other-corp" if signed else "wrong-sign", callback)
+
+
+def check_bearer(authorization: str | None, accepted: Sequence[str], callback: Callback) -> None:
+    """Prove that the sender holds one of the accepted tokens; where none is configured, nothing is asked for.
+
+    Raises:
+        Unverified: no token, or another.
+    """
+    if not accepted:
+        return
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise _unverified("no-bearer", callback)
+    given = token.strip().encode("latin-1")  # the bytes as they came
+    # Every token is compared: how long it takes shall not tell which one matched.
+    if not sum(hmac.compare_digest(given, each.encode()) for each in accepted):
+        raise _unverified("wrong-bearer", callback)
+
+
+def _signed_reading(sign: str, readings: Sequence[Mapping[str, str]], app: App) -> Mapping[str, str] | None:
+    tokens = [token.get_secret_value() for token in app.system_tokens]
+    for reading in readings:
+        try:
+            signature.verify(reading, system_tokens=tokens, sign=sign)
+        except signature.SignatureMismatch:
+            continue
+        return reading
+    return None
+
+
+def _unverified(reason: str, callback: Callback) -> Unverified:
+    return Unverified(reason, other_scheme=callback.other_scheme)

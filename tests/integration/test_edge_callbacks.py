@@ -1,0 +1,441 @@
+"""The real edge process on the real Kafka: a callback is one record, a bad request is a problem, and it stays well."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx2
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from deploy.local.ports import free_port
+from edge.bad_requests import BadRequest, bad_requests
+from edge.callbacks import ACTIONS
+from edge.sender import ENCODINGS, encode_callback, signed, type_encoding
+from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
+from schemas.codec import task_event_codec
+from schemas.registry import Registry
+from schemas.topics import TASK_EVENTS
+from service.kafka import consumer_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping
+    from pathlib import Path
+
+    from confluent_kafka import Message
+
+    from deploy.local.endpoints import Endpoints
+    from schemas.events import TaskEvent
+
+pytestmark = pytest.mark.integration
+
+PARTITIONS = 12
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+PAST = {
+    "create": "created",
+    "complete": "completed",
+    "cancel": "cancelled",
+    "delete": "deleted",
+    "cc": "copied",
+}
+
+
+class EdgeProcess:
+    """The edge as it is run in production, on a port of its own."""
+
+    def __init__(self, folder: Path, *, bootstrap_servers: str, registry_url: str, **environment: str) -> None:
+        self.credentials = folder / "credentials.toml"
+        write_credentials(self.credentials, SYSTEM_TOKEN)
+        self.port = free_port()
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+        self._log_path = folder / "edge.log"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
+        own = {
+            "EDGE_PORT": str(self.port),
+            "EDGE_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "EDGE_SCHEMA_REGISTRY_URL": registry_url,
+            "EDGE_CREDENTIALS_FILE": str(self.credentials),
+            "EDGE_DATA_DIR": str(folder / "edge"),
+            "EDGE_LOG_FORMAT": "json",
+            "TASKBRIDGE_PARTITIONS": str(PARTITIONS),
+        }
+        with self._log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from edge.app import run; run()"],
+                env=inherited | own | environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._log_path.read_text("utf-8").splitlines()]
+
+    def is_up(self, path: str = "/readyz") -> bool:
+        assert self._process.poll() is None, self._log_path.read_text("utf-8")
+        try:
+            return self.client.get(path).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def send(
+        self, wire_action: str, parameters: Mapping[str, str], encoding: type_encoding = "json"
+    ) -> httpx2.Response:
+        encoded = encode_callback(parameters, encoding)
+        path = f"/yida/tasks/{wire_action}?{encoded.query}"
+        return self.client.post(path, content=encoded.body, headers={**encoded.headers, "traceparent": TRACE})
+
+    def end(self) -> int:
+        """Ask it to end as an orchestrator does; returns its exit code."""
+        self.client.close()
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of the events topic, read with a plain consumer."""
+
+    partition: int
+    key: bytes
+    value: bytes
+    headers: dict[str, bytes]
+
+
+class EventsTopic:
+    def __init__(self, stack: Endpoints) -> None:
+        self._stack = stack
+        self._registry = Registry(stack.registry_url)
+        self._codec = task_event_codec(self._registry)
+
+    def records(self, instance_id: str) -> list[Record]:
+        """All records of one instance that are there now."""
+        consumer = Consumer(consumer_config(self._stack.bootstrap_servers, f"test-{uuid.uuid4()}"))
+        try:
+            ends = {
+                at: consumer.get_watermark_offsets(TopicPartition(TASK_EVENTS.name, at))[1] for at in range(PARTITIONS)
+            }
+            consumer.assign([TopicPartition(TASK_EVENTS.name, at, 0) for at in range(PARTITIONS)])
+            left, found = sum(ends.values()), list[Record]()
+            while left:
+                message = consumer.poll(30)
+                assert message is not None, "the topic ends before its end"
+                assert message.error() is None
+                left -= 1
+                record = as_record(message)
+                if record.key == instance_id.encode():
+                    found.append(record)
+            return found
+        finally:
+            consumer.close()
+
+    def close(self) -> None:
+        self._registry.close()
+
+    def decode(self, record: Record) -> TaskEvent:
+        return self._codec.decode(record.value)
+
+
+def as_record(message: Message) -> Record:
+    partition, key, value = message.partition(), message.key(), message.value()
+    assert partition is not None
+    assert key is not None
+    assert value is not None
+    headers = cast("list[tuple[str, bytes]]", message.headers() or [])
+    assert len({name for name, _ in headers}) == len(headers)
+    return Record(partition, key, value, dict(headers))
+
+
+def murmur2(key: bytes) -> int:
+    """The hash of org.apache.kafka.common.utils.Utils, written down once more."""
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    h = 0x9747B28C ^ len(key)
+    whole = len(key) // 4 * 4
+    for at in range(0, whole, 4):
+        k = int.from_bytes(key[at : at + 4], "little") * m & mask
+        h = (h * m & mask) ^ ((k ^ k >> 24) * m & mask)
+    if rest := key[whole:]:
+        h = (h ^ int.from_bytes(rest, "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
+    return h ^ h >> 15
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+@contextmanager
+def forwarder(port: int, target: str) -> Generator[None]:
+    """Serves ``target`` at ``port`` too, for as long as it is open."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {"Content-Type": self.headers.get("Content-Type", "application/json")}
+            answer = httpx2.request(self.command, target + self.path, content=body, headers=headers, trust_env=False)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers["Content-Type"])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - the names that the server looks for
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+def good(wire_action: str, instance_id: str, token: str = SYSTEM_TOKEN) -> dict[str, str]:
+    return signed(parameters_of(wire_action, instance_id=instance_id), system_token=token)
+
+
+def send_bad(edge: EdgeProcess, bad: BadRequest) -> httpx2.Response:
+    content: bytes | Iterable[bytes] = bad.body
+    if bad.chunked:
+        content = (bad.body[at : at + 65536] for at in range(0, len(bad.body), 65536))
+    return edge.client.request(bad.method, f"{bad.path}?{bad.query}", content=content, headers=dict(bad.headers))
+
+
+@pytest.fixture(scope="module")
+def edge(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Generator[EdgeProcess]:
+    edge = EdgeProcess(
+        tmp_path_factory.mktemp("edge"), bootstrap_servers=stack.bootstrap_servers, registry_url=stack.registry_url
+    )
+    try:
+        wait_until(edge.is_up)
+        yield edge
+    finally:
+        assert edge.end() == 0
+    assert "edge_stopped" in [line["event"] for line in edge.log()]
+
+
+@pytest.fixture(scope="module")
+def topic(stack: Endpoints) -> Generator[EventsTopic]:
+    with closing(EventsTopic(stack)) as topic:
+        yield topic
+
+
+@pytest.fixture
+def instance_id() -> str:
+    return f"inst-{uuid.uuid4()}"
+
+
+def test_five_actions_in_four_encodings_arrive_as_one_record_each(
+    edge: EdgeProcess, topic: EventsTopic, stack: Endpoints
+) -> None:
+    registered = httpx2.get(f"{stack.registry_url}/subjects/{TASK_EVENTS.subject}/versions/latest", trust_env=False)
+    schema_id: int = registered.json()["id"]
+    for wire_action in ACTIONS:
+        for encoding in ENCODINGS:
+            instance_id = f"实例-{uuid.uuid4()}"
+            parameters = good(wire_action, instance_id)
+            answer = edge.send(wire_action, parameters, encoding)
+            assert (answer.status_code, answer.json()["durability"]) == (200, "kafka"), (wire_action, encoding)
+            (record,) = topic.records(instance_id)
+            assert record.partition == (murmur2(instance_id.encode()) & 0x7FFFFFFF) % PARTITIONS
+            assert record.value[:5] == b"\x00" + schema_id.to_bytes(4, "big")
+            assert record.headers == {
+                "ce_specversion": b"1.0",
+                "ce_id": answer.json()["eventId"].encode(),
+                "ce_type": f"taskbridge.task.{PAST[wire_action]}.v1".encode(),
+                "ce_source": f"/yida/{CORP_ID}/{APP_TYPE}".encode(),
+                "ce_subject": instance_id.encode(),
+                "ce_time": b"2023-08-31T06:07:42.502Z",
+                "content-type": b"application/avro",
+                "traceparent": TRACE.encode(),
+            }
+            event = topic.decode(record)
+            assert event.raw_parameters == parameters
+            assert (event.event_id, event.instance_id) == (answer.json()["eventId"], instance_id)
+            assert abs(event.received_at / 1000 - time.time()) < 60
+
+
+def test_the_hash_that_the_partitions_are_checked_with_is_javas() -> None:
+    # From org.apache.kafka.common.utils.UtilsTest.
+    assert murmur2(b"21") == -973932308 & 0xFFFFFFFF
+    assert murmur2(b"foobar") == -790332482 & 0xFFFFFFFF
+    assert murmur2(b"a-little-bit-long-string") == -985981536 & 0xFFFFFFFF
+
+
+def test_the_largest_body_is_one_record(edge: EdgeProcess, topic: EventsTopic, instance_id: str) -> None:
+    parameters = parameters_of("create", instance_id=instance_id)
+    room = (1 << 20) - len(encode_callback(good("create", instance_id), "json").body) - 100
+    task = json.loads(parameters["task"])
+    task["dataMap"] = {"long": os.urandom(room // 2).hex()}
+    parameters = signed({**parameters, "task": json.dumps(task, ensure_ascii=False)}, system_token=SYSTEM_TOKEN)
+    assert edge.send("create", parameters).status_code == 200
+    (record,) = topic.records(instance_id)
+    assert topic.decode(record).raw_parameters == parameters
+
+
+@pytest.mark.parametrize("bad", bad_requests(), ids=lambda bad: bad.name)
+def test_a_bad_request_gets_its_problem(edge: EdgeProcess, bad: BadRequest) -> None:
+    answer = send_bad(edge, bad)
+    assert (answer.status_code, answer.headers["content-type"]) == (bad.status, "application/problem+json")
+    problem = answer.json()
+    assert (problem["status"], problem["success"]) == (bad.status, False)
+    assert problem["type"] == (f"urn:taskbridge:problem:{bad.kind}" if bad.kind else "about:blank")
+
+
+def connect(edge: EdgeProcess, head: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", edge.port), timeout=30)
+    connection.sendall(f"POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\n{head}\r\n\r\n".encode())
+    return connection
+
+
+def test_a_slow_sender_is_served_and_holds_up_nobody(edge: EdgeProcess, instance_id: str) -> None:
+    body = encode_callback(good("complete", instance_id), "json").body
+    connection = connect(edge, f"Content-Type: application/json\r\nContent-Length: {len(body)}")
+    with connection:
+        for at in range(0, len(body), 64):
+            connection.sendall(body[at : at + 64])
+            assert edge.is_up("/healthz")
+            time.sleep(0.05)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_chunked_sender_without_end_is_stopped_at_the_limit(edge: EdgeProcess) -> None:
+    connection = connect(edge, "Content-Type: application/json\r\nTransfer-Encoding: chunked")
+    chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+    with connection:
+        for _ in range(20):  # 1.25 MiB, and the body is not ended
+            connection.sendall(chunk)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_senders_that_hang_up_halfway_leave_nothing_behind(
+    edge: EdgeProcess, topic: EventsTopic, instance_id: str
+) -> None:
+    body = encode_callback(good("complete", instance_id), "json").body
+    for _ in range(20):
+        with connect(edge, f"Content-Type: application/json\r\nContent-Length: {len(body)}") as connection:
+            connection.sendall(body[:-1])
+    wait_until(lambda: sum(line["event"] == "callback_aborted" for line in edge.log()) >= 20)
+    assert topic.records(instance_id) == []
+
+
+def test_what_is_no_http_is_answered_400(edge: EdgeProcess) -> None:
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=30) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
+def test_callbacks_at_the_same_time_are_all_kept(edge: EdgeProcess, topic: EventsTopic, instance_id: str) -> None:
+    answers: list[int] = []
+
+    def send(number: int) -> None:
+        parameters = parameters_of("complete", instance_id=instance_id, task_id=f"task-{number}")
+        answers.append(edge.send("complete", signed(parameters, system_token=SYSTEM_TOKEN)).status_code)
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 50
+    tasks = {topic.decode(record).task_id for record in topic.records(instance_id)}
+    assert tasks == {f"task-{number}" for number in range(50)}
+
+
+def test_a_token_is_rotated_by_changing_the_file(edge: EdgeProcess, instance_id: str) -> None:
+    def status(token: str) -> int:
+        return edge.send("complete", good("complete", instance_id, token)).status_code
+
+    assert (status(SYSTEM_TOKEN), status("rotated")) == (200, 401)
+    write_credentials(edge.credentials, "rotated", SYSTEM_TOKEN)
+    wait_until(lambda: status("rotated") == 200)
+    assert status(SYSTEM_TOKEN) == 200
+    edge.credentials.write_text("[[apps]")
+    wait_until(lambda: "not in force" in edge.client.get("/readyz").json()["credentials"])
+    assert (status("rotated"), status(SYSTEM_TOKEN)) == (200, 200)
+    write_credentials(edge.credentials, SYSTEM_TOKEN)
+    wait_until(lambda: status("rotated") == 401)
+    assert status(SYSTEM_TOKEN) == 200
+
+
+def test_it_is_well_after_all_that(edge: EdgeProcess, topic: EventsTopic, instance_id: str) -> None:
+    assert edge.is_up("/readyz")
+    assert edge.send("create", good("create", instance_id)).status_code == 200
+    assert len(topic.records(instance_id)) == 1
+    assert 'outcome="error"' not in edge.client.get("/metrics").text
+    lines = edge.log()
+    assert {"callback_accepted", "callback_rejected", "credentials_broken"} <= {line["event"] for line in lines}
+    assert not [line for line in lines if SYSTEM_TOKEN in json.dumps(line) or "exception" in line]
+
+
+def test_while_kafka_is_away_it_says_so_and_ends_in_order(tmp_path: Path, stack: Endpoints, instance_id: str) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    edge = EdgeProcess(tmp_path, bootstrap_servers=nobody, registry_url=stack.registry_url)
+    try:
+        wait_until(lambda: edge.is_up("/healthz"))
+        assert edge.client.get("/readyz").json()["kafka"] == "does not answer"
+        answer = edge.send("complete", good("complete", instance_id))
+        assert answer.status_code == 503
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert int(answer.headers["retry-after"]) > 0
+        assert edge.send("complete", good("complete", instance_id, "wrong")).status_code == 401
+    finally:
+        started = time.monotonic()
+        assert edge.end() == 0
+    assert time.monotonic() - started < 10
+
+
+def test_it_starts_again_without_the_registry(tmp_path: Path, stack: Endpoints, instance_id: str) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    for registry_url in (stack.registry_url, nobody):
+        edge = EdgeProcess(tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=registry_url)
+        try:
+            wait_until(edge.is_up)
+            assert edge.send("complete", good("complete", instance_id)).status_code == 200
+        finally:
+            assert edge.end() == 0
+
+
+def test_it_becomes_ready_by_itself_when_the_registry_comes(tmp_path: Path, stack: Endpoints, instance_id: str) -> None:
+    port = free_port()
+    edge = EdgeProcess(tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=f"http://127.0.0.1:{port}")
+    try:
+        wait_until(lambda: edge.is_up("/healthz"))
+        assert edge.send("complete", good("complete", instance_id)).status_code == 503
+        with forwarder(port, stack.registry_url):
+            wait_until(edge.is_up)
+        assert edge.send("complete", good("complete", instance_id)).status_code == 200
+    finally:
+        assert edge.end() == 0
+
+
+def test_several_workers_serve_one_port(tmp_path: Path, stack: Endpoints, instance_id: str) -> None:
+    edge = EdgeProcess(
+        tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=stack.registry_url, EDGE_WORKERS="2"
+    )
+    try:
+        wait_until(edge.is_up)
+        wait_until(lambda: edge.send("complete", good("complete", instance_id)).status_code == 200)
+        wait_until(lambda: sum(line["event"] == "edge_started" for line in edge.log()) >= 2)
+    finally:
+        assert edge.end() == 0
