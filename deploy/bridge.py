@@ -88,7 +88,7 @@ class Bridge:
         endpoints = self._stack.start()
         connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
         apply_topics(connection.admin(), topics.ALL, partitions=partitions_setting(self._environment))
-        connection.registry().register(topics.ALL)
+        connection.registry.register(topics.ALL)
         self._supervisor.start(self._service("edge", self.edge_url, self._edge_environment(endpoints)))
         self._supervisor.start(self._service("streams", self.streams_url, self._streams_environment(endpoints)))
         return connection

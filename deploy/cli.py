@@ -179,7 +179,7 @@ def schemas_register(registry_url: RegistryUrl = None, as_json: Json = False) ->
     """Register the schemas and set their compatibility to FULL_TRANSITIVE. Safe to repeat."""
     from schemas import topics
 
-    for subject, schema_id in _connection(None, registry_url).registry().register(topics.ALL).items():
+    for subject, schema_id in _connection(None, registry_url).registry.register(topics.ALL).items():
         _print(json.dumps({"subject": subject, "id": schema_id}) if as_json else f"{schema_id:>6}  {subject}")
 
 
@@ -269,7 +269,7 @@ def tail(
     from deploy.tail import Decoder, follow
 
     connection = _connection(bootstrap_servers, registry_url)
-    decode = Decoder(connection.registry())
+    decode = Decoder(connection.registry)
     with _stop_signal() as stop:
         records = follow(connection, topic, from_beginning=from_beginning, stopped=stop.is_set)
         for count, message in enumerate(records, 1):

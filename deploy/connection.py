@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +22,21 @@ LOCAL_REGISTRY_URL = "http://127.0.0.1:8081/apis/ccompat/v7"
 _PREFIXES = ("TASKBRIDGE", "EDGE", "STREAMS")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Connection:
-    """Addresses, and the extra librdkafka properties for TLS or SASL."""
+    """Addresses, and the extra librdkafka properties for TLS or SASL; one client of the registry for all who ask."""
 
     bootstrap_servers: str
     registry_url: str
     kafka_properties: Mapping[str, str]
 
+    @cached_property
     def registry(self) -> Registry:
         return Registry(self.registry_url)
+
+    def close(self) -> None:
+        """Close the registry's connections."""
+        self.registry.close()
 
     def admin(self) -> AdminClient:
         return admin_client(self.bootstrap_servers, self.kafka_properties)

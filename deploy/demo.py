@@ -119,7 +119,7 @@ class _Listener:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._codec: Codec[TaskNotification] = task_notification_codec(connection.registry())
+        self._codec: Codec[TaskNotification] = task_notification_codec(connection.registry)
         self._stop = threading.Event()
         self._news = threading.Condition()
         self._arrived: dict[str, list[TaskNotification]] = {}

@@ -13,12 +13,33 @@ if TYPE_CHECKING:
 
 type_format = Literal["text", "json"]
 
+_THROTTLE_S = 10.0
+_THROTTLE_KEY = 60
+
 _NOISY = ("aiokafka", "faust", "mode", "httpx2", "httpcore2", "librdkafka", "uvicorn.access")
 """Below WARNING these drown our own lines; at DEBUG, aiokafka and faust cost a fifth of the CPU too."""
 
 
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 """Local variables hold tokens and people's form values: no traceback may show them."""
+
+
+class _Throttle(logging.Filter):
+    """Lets a library's message through once in a while: a client that reconnects says it 20 times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(_NOISY):
+            return True
+        # The template, not the text: that has offsets and ports in it.
+        key = str(record.msg)[:_THROTTLE_KEY]
+        due = record.created - self._last.get(key, 0) >= _THROTTLE_S
+        if due:
+            self._last[key] = record.created
+        return due
 
 
 def configure_logs(log_format: type_format, level: str) -> None:
@@ -57,6 +78,7 @@ def configure_logs(log_format: type_format, level: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
         )
     )
+    handler.addFilter(_Throttle())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

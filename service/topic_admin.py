@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from schemas.topics import Topic
 
 _TIMEOUT_S = 15
+_METADATA_S = 5
 _BROKER_DEFAULT = -1
 
 
@@ -56,7 +57,7 @@ def apply_topics(
 
 def _existing(admin: AdminClient) -> dict[str, int]:
     try:
-        found = admin.list_topics(timeout=_TIMEOUT_S).topics
+        found = admin.list_topics(timeout=_METADATA_S).topics
     except KafkaException as error:
         raise TopicsUnavailable(f"Kafka does not answer: {error}") from error
     return {name: len(topic.partitions) for name, topic in found.items()}

@@ -131,6 +131,7 @@ async def _work(
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(app.stop(), _STOP_S)
         await producer.close()
+        registry.close()
         log.info("stopped")
 
 

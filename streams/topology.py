@@ -27,7 +27,9 @@ _CHUNKS_WAITING = 16
 """How many chunks may wait for the agent; more would only be memory, and work to drop at a rebalance."""
 
 _CHUNK_RECORDS = 500
-_SESSION_TIMEOUT_S = 30.0
+_SESSION_TIMEOUT_S = 10.0
+"""A worker that was killed is missed after this long; one that comes back under its name is not missed at all."""
+
 _PRODUCER_TIMEOUT_S = 60.0
 
 
@@ -43,6 +45,7 @@ def build_faust_app(
         "broker_credentials": broker_credentials(kafka_properties),
         "broker_max_poll_records": _CHUNK_RECORDS,
         "broker_session_timeout": _SESSION_TIMEOUT_S,
+        "broker_heartbeat_interval": _SESSION_TIMEOUT_S / 4,
         # A worker that comes back under its old name gets its partitions back at once; a new name would have to wait
         # until the old one's session times out.
         "consumer_group_instance_id": _worker_name(data_dir),

@@ -62,3 +62,13 @@ def test_noisy_libraries_stay_above_debug() -> None:
     configure_logs("text", "debug")
     assert not logging.getLogger("aiokafka").isEnabledFor(logging.INFO)
     assert not logging.getLogger("faust").isEnabledFor(logging.INFO)
+
+
+def test_a_library_that_repeats_itself_is_heard_once_in_a_while(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("text", "info")
+    for number in range(20):
+        logging.getLogger("aiokafka.conn").error("cannot connect, try %s", number)
+        logging.getLogger("edge").error("ours, %s", number)
+    printed = capsys.readouterr().err
+    assert printed.count("cannot connect") == 1
+    assert printed.count("ours") == 20

@@ -1,0 +1,137 @@
+"""Reading topics back as any consumer would, and running the services as real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from deploy.connection import Connection
+from deploy.local.ports import free_port
+from schemas import topics
+from service.kafka import consumer_config
+from service.topic_admin import apply_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+    from confluent_kafka import Message
+
+    from deploy.local.endpoints import Endpoints
+
+
+def eventually(condition: Callable[[], Any], *, within_s: float = 120, what: str) -> Any:
+    """The first true answer of ``condition``; fails when none comes in time."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    pytest.fail(f"did not happen within {within_s} s: {what}")
+
+
+@dataclass
+class Service:
+    """A service of ours as a process of its own, ended with the test."""
+
+    module: str
+    environment: Mapping[str, str]
+    log_path: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "-m", self.module], env=dict(self.environment), stderr=log)
+
+    def status(self, path: str) -> int | None:
+        with contextlib.suppress(httpx2.HTTPError):
+            return httpx2.get(f"{self.url}{path}", timeout=2, trust_env=False).status_code
+        return None
+
+    def wait_until_ready(self) -> None:
+        def ready() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, f"{self.module} died: {self.log_path.read_text()[-2000:]}"
+            return self.status("/readyz") == 200
+
+        eventually(ready, what=f"{self.module} is ready")
+
+    def kill(self) -> None:
+        """SIGKILL, as the kernel does when memory runs out."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, signum: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(signum)
+        code = self.process.wait(60)
+        self.process = None
+        return code
+
+
+@pytest.fixture
+def connection(stack: Endpoints) -> Generator[Connection]:
+    """The shared Kafka and registry, with the contract's topics and schemas in place."""
+    found = Connection(stack.bootstrap_servers, stack.registry_url, {})
+    apply_topics(found.admin(), topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
+    found.registry.register(topics.ALL)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def streams_service(connection: Connection, tmp_path: Path) -> Generator[Service]:
+    service = Service("streams.app", {}, tmp_path / "streams.log")
+    service.environment = {
+        **os.environ,
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+        "STREAMS_SCHEMA_REGISTRY_URL": connection.registry_url,
+        "STREAMS_DATA_DIR": str(tmp_path / "streams"),
+        "STREAMS_PORT": str(service.port),
+    }
+    yield service
+    if service.process is not None:
+        service.kill()
+
+
+@pytest.fixture(name="read_topic")
+def read_topic_fixture(connection: Connection) -> Callable[[str], list[Message]]:
+    """Every record of a topic, from its beginning to what is its end now; each partition in order."""
+
+    def read(topic: str) -> list[Message]:
+        config: dict[str, Any] = consumer_config(connection.bootstrap_servers, "tests")
+        consumer = Consumer(config)
+        partitions = sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in partitions}
+        consumer.assign([TopicPartition(topic, number, 0) for number in partitions if ends[number] > 0])
+        found: list[Message] = []
+        # A position moves past what compaction removed, so it reaches the end whatever records are left.
+        while any(at.offset < ends[at.partition] for at in consumer.position(consumer.assignment())):
+            found += [each for each in consumer.consume(10_000, 0.2) if each.error() is None]
+        consumer.close()
+        return found
+
+    return read
+
+
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Callable[..., Any]:
+    return eventually

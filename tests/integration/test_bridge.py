@@ -1,0 +1,211 @@
+"""The whole bridge: a signed callback comes out as a notification, also after the broker was killed under it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deploy.bridge import Bridge, BridgeOptions
+from deploy.demo import write_credentials
+from deploy.demo_story import APP, CORP, vendor_sample
+from deploy.local.ports import free_ports
+from deploy.sending import post_callback
+from deploy.tail import follow
+from schemas.codec import task_notification_codec
+from schemas.errors import OperatorError
+from schemas.topics import TASK_NOTIFICATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from deploy.connection import Connection
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+# Without the addresses that may point at another Kafka: this bridge starts its own, and kills it.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TASKBRIDGE_KAFKA")}
+
+
+class RunningBridge:
+    """A bridge on free ports, and somebody who posts to it and listens at its other end."""
+
+    def __init__(self, data_dir: Path) -> None:
+        edge, streams, kafka, registry = free_ports(4)
+        self.lines: list[str] = []
+        credentials = data_dir / "credentials.toml"
+        self.token = write_credentials(credentials)
+        self.bridge = Bridge(
+            BridgeOptions(
+                data_dir=data_dir,
+                edge_port=edge,
+                streams_port=streams,
+                kafka_port=kafka,
+                registry_port=registry,
+                credentials=credentials,
+            ),
+            progress=self.lines.append,
+            environment=ENVIRONMENT,
+        )
+        self.connection: Connection | None = None
+
+    def start(self) -> None:
+        self.connection = self.bridge.start()
+
+    def stop(self) -> None:
+        self.bridge.stop()
+        if self.connection is not None:
+            self.connection.close()
+
+    def create(self) -> str:
+        """Post one create until it is accepted, as an impatient person would; returns the event's id."""
+        task = {**vendor_sample(), "formInstanceId": str(uuid.uuid4()), "appType": APP}
+        # The time is given, so that a second try is the same callback with the same event id.
+        parameters = {"task": json.dumps(task, ensure_ascii=False), "dateTime": str(time.time_ns() // 1_000_000)}
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OperatorError):
+                answer = post_callback(
+                    self.bridge.edge_url, "create", parameters, system_token=self.token, encoding="form"
+                )
+                if answer.accepted:
+                    return str(answer.body["eventId"])
+                assert answer.status == 503
+            time.sleep(0.2)
+        pytest.fail("the edge did not accept a callback within 90 s")
+
+    def notified(self, event_ids: set[str], *, within_s: float = 90) -> set[str]:
+        """Which of these events came out as notifications in time."""
+        assert self.connection is not None
+        codec = task_notification_codec(self.connection.registry)
+        deadline = time.monotonic() + within_s
+        found: set[str] = set()
+        for message in follow(
+            self.connection,
+            TASK_NOTIFICATIONS.name,
+            from_beginning=True,
+            stopped=lambda: time.monotonic() > deadline or found >= event_ids,
+        ):
+            found.add(codec.decode(message.value()).event_id)
+        return found & event_ids
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Generator[RunningBridge]:
+    bridge = RunningBridge(tmp_path)
+    try:
+        bridge.start()
+        yield bridge
+    finally:
+        bridge.stop()
+
+
+@pytest.mark.parametrize("victim", ["kafka", "registry", "edge", "streams"])
+def test_whatever_is_killed_comes_back_and_the_path_works_again(running: RunningBridge, victim: str) -> None:
+    before = running.create()
+    assert running.notified({before}) == {before}
+    pid = running.bridge.pid(victim)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while running.bridge.pid(victim) in (pid, None) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    after = {running.create() for _ in range(3)}
+    assert running.notified(after) == after
+    assert any(victim in line and "died" in line for line in running.lines), running.lines
+
+
+def test_a_second_up_finds_yesterdays_events(tmp_path: Path) -> None:
+    first = RunningBridge(tmp_path)
+    try:
+        first.start()
+        event_id = first.create()
+        assert first.notified({event_id}) == {event_id}
+    finally:
+        first.stop()
+    second = RunningBridge(tmp_path)
+    try:
+        second.start()
+        assert second.notified({event_id}) == {event_id}
+        again = second.create()
+        assert second.notified({again}) == {again}
+    finally:
+        second.stop()
+
+
+def program(*arguments: str, **more: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "deploy.cli", *arguments],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+def test_the_demo_shows_every_callback_and_the_four_views() -> None:
+    process = program("demo")
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    assert out.count("POST /yida/tasks/") == 9
+    assert "9 callbacks accepted, 18 notifications" in out
+    assert "The four views at the end" in out
+    assert "REMOVED in 'pending'" in out
+    assert "ADDED in 'handled', now COMPLETED" in out
+    assert "kafka stopped" in err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_up_stops_everything_in_order_when_told(tmp_path: Path, signum: signal.Signals) -> None:
+    edge, streams, kafka, registry = map(str, free_ports(4))
+    process = program(
+        *("up", "--data-dir", str(tmp_path), "--edge-port", edge, "--streams-port", streams),
+        *("--kafka-port", kafka, "--registry-port", registry),
+    )
+    assert process.stdout is not None
+    printed = [process.stdout.readline() for _ in range(6)]
+    assert f"http://127.0.0.1:{edge}/yida/tasks/" in printed[0]
+    assert printed[-1].startswith("ready")
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    stops = [line.split()[0] for line in err.splitlines() if line.endswith(" stopped")]
+    assert stops == ["streams", "edge", "registry", "kafka"]
+
+
+def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge) -> None:
+    event_id = running.create()
+    running.notified({event_id})
+    assert running.connection is not None
+    where = ("--bootstrap-servers", running.connection.bootstrap_servers)
+    where += ("--registry-url", running.connection.registry_url)
+    process = program("tail", TASK_NOTIFICATIONS.name, "--from-beginning", "--max", "1", "--json", *where)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    record = json.loads(out)
+    assert list(record) == ["topic", "partition", "offset", "key", "timestamp", "headers", "value"]
+    assert record["key"] == f"{CORP}/{vendor_sample()['originatorId']}"
+    assert record["headers"]["ce_type"] == "taskbridge.notification.added.v1"
+    assert (record["value"]["view"], record["value"]["event_id"]) == ("CREATED", event_id)
+    assert record["value"]["occurred_at"].endswith("Z")
+
+    process = program("tail", "taskbridge.task-states.v1", *where)
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+    process = program("tail", "no.such.topic", *where)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.startswith("taskbridge: there is no topic no.such.topic")

@@ -1,0 +1,214 @@
+"""The streams service on real Kafka: right states and notifications, also when the worker is killed in mid-stream."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from schemas.cloudevents import event_headers
+from schemas.codec import Undecodable, task_event_codec, task_notification_codec, task_state_codec
+from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, TaskState
+from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from service.kafka import producer_config
+from streams.inbox import inbox_of
+from streams.lifecycle import Instance, fold
+from streams.views import views
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from confluent_kafka import Message
+
+    from deploy.connection import Connection
+
+pytestmark = pytest.mark.integration
+
+
+def lives(count: int, seed: int) -> list[TaskEvent]:
+    """The events of ``count`` instances, all shuffled together."""
+    chance = random.Random(seed)
+
+    def event(action: Action, instance_id: str, at: int, **more: Any) -> TaskEvent:
+        return TaskEvent(
+            event_id=str(uuid.UUID(int=chance.getrandbits(128))),
+            source=SOURCE_YIDA,
+            action=action,
+            corp_id="corp",
+            app_type="APP",
+            instance_id=instance_id,
+            occurred_at=1_700_000_000_000 + at,
+            received_at=1_700_000_000_000,
+            **more,
+        )
+
+    events: list[TaskEvent] = []
+    for _ in range(count):
+        instance_id = str(uuid.UUID(int=chance.getrandbits(128)))
+        ann, bob, cai = chance.sample([f"user-{number}" for number in range(20)], 3)
+        events += [
+            event(Action.CREATED, instance_id, 1, originator=Person(ann), title=f"Request {instance_id[:4]}"),
+            event(Action.CREATED, instance_id, 2, task_id="T-1", recipient_ids=(bob, cai)),
+            event(Action.COMPLETED, instance_id, 3, task_id="T-1", actor_id=bob),
+            event(Action.CREATED, instance_id, 4, task_id="T-2", recipient_ids=(cai,)),
+            event(Action.CANCELLED, instance_id, 5, task_id="T-2", actor_id=ann),
+            event(Action.COPIED, instance_id, 6, recipient_ids=(cai,)),
+        ]
+        if chance.random() < 0.2:
+            events.append(event(Action.DELETED, instance_id, 7))
+    repeated = events + chance.sample(events, count)
+    chance.shuffle(repeated)
+    return repeated
+
+
+def produce(connection: Connection, events: Iterable[TaskEvent], *, pause_s: float = 0) -> None:
+    config: dict[str, Any] = producer_config(connection.bootstrap_servers)
+    producer = Producer(config)
+    codec = task_event_codec(connection.registry)
+    for event in events:
+        producer.produce(
+            TASK_EVENTS.name,
+            key=event.instance_id.encode(),
+            value=codec.encode(event),
+            headers=[*event_headers(event)],
+        )
+        if pause_s:
+            producer.flush()
+            time.sleep(pause_s)
+    assert producer.flush(30) == 0
+
+
+def expected(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[str, Instance]:
+    """What the events on the topic come to, by the plain fold."""
+    codec = task_event_codec(connection.registry)
+    histories: dict[str, list[TaskEvent]] = {}
+    for message in read_topic(TASK_EVENTS.name):
+        try:
+            event = codec.decode(message.value())
+        except Undecodable:
+            continue
+        histories.setdefault(event.instance_id, []).append(event)
+    instances = {key: reduce(fold, events, None) for key, events in histories.items()}
+    return {key: instance for key, instance in instances.items() if instance is not None}
+
+
+def states_on_topic(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[str, TaskState]:
+    """The latest state of each instance; a tombstone leaves none."""
+    codec = task_state_codec(connection.registry)
+    found: dict[str, TaskState] = {}
+    for message in read_topic(TASK_STATES.name):
+        key, value = bytes(message.key() or b"").decode(), message.value()
+        if value is None:
+            found.pop(key, None)
+        else:
+            found[key] = codec.decode(value)
+    return found
+
+
+def assert_all_is_right(connection: Connection, read_topic: Callable[[str], list[Message]]) -> None:
+    """States and folded notifications equal what the events say."""
+    instances = expected(connection, read_topic)
+    alive = {key: instance for key, instance in instances.items() if views(instance)}
+    assert states_on_topic(connection, read_topic) == {key: instance.state for key, instance in alive.items()}
+    codec = task_notification_codec(connection.registry)
+    inbox = inbox_of(codec.decode(message.value()) for message in read_topic(TASK_NOTIFICATIONS.name))
+    assert {(line.instance_id, line.user_id, line.view, line.task_id) for line in inbox} == {
+        (key, *entry) for key, instance in alive.items() for entry in views(instance)
+    }
+
+
+def caught_up(connection: Connection) -> bool:
+    """Whether the worker has committed all that is on the topic."""
+    consumer = Consumer({"bootstrap.servers": connection.bootstrap_servers, "group.id": "taskbridge-streams"})
+    try:
+        partitions = [TopicPartition(TASK_EVENTS.name, number) for number in range(12)]
+        committed = consumer.committed(partitions, timeout=10)
+        return all(at.offset >= (end := consumer.get_watermark_offsets(at)[1]) or end == 0 for at in committed)
+    finally:
+        consumer.close()
+
+
+def test_a_worker_killed_in_mid_stream_ends_in_the_same_states(
+    connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
+) -> None:
+    chance = random.Random(7)
+    produce(connection, lives(1_500, seed=1))
+    for _ in range(4):
+        streams_service.start()
+        time.sleep(chance.uniform(3, 5))
+        streams_service.kill()
+    streams_service.start()
+    eventually(lambda: caught_up(connection), what="all events are processed")
+    assert_all_is_right(connection, read_topic)
+    assert streams_service.stop() == 0
+
+
+def test_a_worker_that_lost_its_disk_comes_back_from_the_changelog(
+    connection: Connection,
+    streams_service: Any,
+    read_topic: Callable[[str], list[Message]],
+    eventually: Any,
+    tmp_path: Any,
+) -> None:
+    first = lives(100, seed=2)
+    produce(connection, first[:400])
+    streams_service.start()
+    eventually(lambda: caught_up(connection), what="the first part is processed")
+    streams_service.kill()
+    streams_service.environment = {**streams_service.environment, "STREAMS_DATA_DIR": str(tmp_path / "another disk")}
+    produce(connection, first[400:])
+    streams_service.start()
+    eventually(lambda: caught_up(connection), what="the rest is processed")
+    assert_all_is_right(connection, read_topic)
+
+
+def test_poison_records_are_parked_and_the_stream_goes_on(
+    connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
+) -> None:
+    codec = task_event_codec(connection.registry)
+    events = lives(1, seed=3)
+    good = codec.encode(events[0])
+    key = f"poison-{uuid.uuid4()}".encode()
+    poison = [b"", b"junk", good[:-7], b"\x00\x7f\xff\xff\xff" + good[5:], good]
+    config: dict[str, Any] = producer_config(connection.bootstrap_servers)
+    producer = Producer(config)
+    for value in poison:
+        producer.produce(TASK_EVENTS.name, key=key, value=value, headers=[("ce_id", b"kept")])
+    assert producer.flush(30) == 0
+    produce(connection, events)
+    streams_service.start()
+    eventually(lambda: caught_up(connection), what="all events are processed")
+    # Once each, as far as a reader can tell by the origin: a chunk may be taken twice, and then parks its records twice.
+    by_origin = {
+        dict(each.headers() or [])["dlq_offset"]: each for each in read_topic(TASK_EVENTS_DLQ.name) if each.key() == key
+    }
+    parked = list(by_origin.values())
+    assert [each.value() for each in parked] == poison
+    headers = [
+        {name: bytes(value) for name, value in each.headers() or [] if isinstance(value, bytes)} for each in parked
+    ]
+    assert [each["dlq_reason"] for each in headers] == [b"undecodable"] * 4 + [b"misplaced-key"]
+    assert {each["ce_id"] for each in headers} == {b"kept"}
+    assert {each["dlq_topic"] for each in headers} == {TASK_EVENTS.name.encode()}
+    assert [int(each["dlq_offset"]) for each in headers] == sorted(int(each["dlq_offset"]) for each in headers)
+    assert events[0].instance_id in states_on_topic(connection, read_topic) or not views(
+        expected(connection, read_topic)[events[0].instance_id]
+    )
+
+
+def test_without_kafka_it_lives_is_not_ready_and_stops_when_told(streams_service: Any, eventually: Any) -> None:
+    streams_service.environment = {
+        **streams_service.environment,
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+    }
+    streams_service.start()
+    eventually(lambda: streams_service.status("/healthz") == 200, what="the process answers")
+    assert streams_service.status("/readyz") == 503
+    assert streams_service.status("/metrics") == 200
+    assert streams_service.status("/nonsense") == 404
+    assert streams_service.stop() == 0
