@@ -70,7 +70,7 @@ def build_faust_app(
 
 def instances_table(app: faust.App, *, partitions: int) -> tuple[Store, str]:
     """Declare the table of instances; returns its store and the name of its changelog topic."""
-    declare: Any = app.Table
+    declare = cast("Any", app).Table
     table = declare(
         "instances",
         key_type=bytes,

@@ -20,8 +20,8 @@ import httpx2
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from bad_requests import BadRequest, bad_requests
 from deploy.local.ports import free_port
-from edge.bad_requests import BadRequest, bad_requests
 from edge.callbacks import ACTIONS
 from edge.sender import ENCODINGS, encode_callback, signed, type_encoding
 from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials

@@ -183,7 +183,7 @@ def test_poison_records_are_parked_and_the_stream_goes_on(
     produce(connection, events)
     streams_service.start()
     eventually(lambda: caught_up(connection), what="all events are processed")
-    # Once each, as far as a reader can tell by the origin: a chunk may be taken twice, and then parks its records twice.
+    # Once each, by their origin: a chunk that is taken twice parks its records twice.
     by_origin = {
         dict(each.headers() or [])["dlq_offset"]: each for each in read_topic(TASK_EVENTS_DLQ.name) if each.key() == key
     }

@@ -10,8 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
+from bad_requests import BadRequest, bad_requests
 from edge.app import create_app
-from edge.bad_requests import BadRequest, bad_requests
 from edge.callbacks import ACTIONS
 from edge.sender import ENCODINGS, encode_callback, signed, type_encoding
 from edge.settings import EdgeSettings

@@ -66,7 +66,7 @@ def _unverified() -> list[BadRequest]:
         "sign that is not hex": {**good, "sign": "签名" * 16},
         "no sign": {key: value for key, value in good.items() if key != "sign"},
         "blank sign": {**good, "sign": " "},
-        "signed with another token": signed(good, system_token="another"),  # noqa: S106 - a wrong one
+        "signed with another token": signed(good, system_token="another"),
         "signed with an empty token": signed(good, system_token=""),
         "changed after signing": {**good, "taskId": "1"},
         "unknown app": _signed(appType=other),
