@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from schemas.cloudevents import event_headers
 from schemas.codec import Undecodable, task_event_codec, task_notification_codec, task_state_codec
-from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, TaskState
+from schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, TaskState
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from service.kafka import producer_config
 from streams.inbox import inbox_of
@@ -113,7 +113,7 @@ def states_on_topic(connection: Connection, read_topic: Callable[[str], list[Mes
 def assert_all_is_right(connection: Connection, read_topic: Callable[[str], list[Message]]) -> None:
     """States and folded notifications equal what the events say."""
     instances = expected(connection, read_topic)
-    alive = {key: instance for key, instance in instances.items() if views(instance)}
+    alive = {key: each for key, each in instances.items() if each.state.lifecycle is Lifecycle.ACTIVE}
     assert states_on_topic(connection, read_topic) == {key: instance.state for key, instance in alive.items()}
     codec = task_notification_codec(connection.registry)
     inbox = inbox_of(codec.decode(message.value()) for message in read_topic(TASK_NOTIFICATIONS.name))
