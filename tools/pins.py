@@ -7,6 +7,7 @@ nothing; exit code 1 when an installed package is not at its pin.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import tempfile
 import tomllib
 from pathlib import Path
 
+# ``uv run`` says which uv it is: it need not be on the PATH.
+UV = os.environ.get("UV", "uv")
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 
@@ -37,14 +40,14 @@ def resolve(pyproject: str) -> str:
 
 def unpinned(pyproject: str) -> list[str]:
     """What is installed here and is not at its pinned version, as ``name==version``."""
-    command = ["uv", "pip", "freeze", "--exclude-editable"]
+    command = [UV, "pip", "freeze", "--exclude-editable"]
     frozen = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     pins = pinned(pyproject)
     return [line for line in frozen if pins.get(line.split("==")[0]) != line.split("==")[1]]
 
 
 def _compile(*sources: str) -> list[str]:
-    command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"]
+    command = [UV, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"]
     command += ["--no-annotate", "--no-header", *sources]
     compiled = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [line.strip().replace('"', "'") for line in compiled.splitlines() if "==" in line]

@@ -121,8 +121,9 @@ def test_assignees_are_the_union_over_a_tasks_creates(make_event: type_make_even
 def test_the_later_decision_holds_and_at_equal_times_completed(
     make_event: type_make_event, completed_at: int, cancelled_at: int, status: Status
 ) -> None:
-    completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=completed_at)
-    cancelled = make_event(Action.CANCELLED, task_id="T-1", actor_id="ann", occurred_at=cancelled_at)
+    # The ids would decide for the cancellation, if they were asked.
+    completed = make_event(Action.COMPLETED, event_id="1", task_id="T-1", actor_id="bob", occurred_at=completed_at)
+    cancelled = make_event(Action.CANCELLED, event_id="2", task_id="T-1", actor_id="ann", occurred_at=cancelled_at)
     for order in ([completed, cancelled], [cancelled, completed]):
         [task] = folded(order).state.tasks
         assert task.status is status

@@ -81,6 +81,15 @@ def test_repeats_heal_a_reader_who_missed_the_first_sending(
     assert inbox_lines(sent + again) == views(instance)
 
 
+def test_a_repeat_also_tells_who_is_no_longer_the_actor(make_event: type_make_event) -> None:
+    first = make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=1_000)
+    second = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=2_000)
+    instance, sent = told(None, [first])
+    instance, _lost = told(instance, [second])
+    _, again = told(instance, [second])
+    assert inbox_lines(sent + again) == views(instance)
+
+
 @given(data=st.data())
 def test_ids_are_the_same_for_the_same_change_and_differ_between_changes(
     histories: SearchStrategy[list[TaskEvent]], data: DataObject
