@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from streams.lifecycle import Instance
     from streams.metrics import Metrics
     from streams.store import Store
-    from streams.transport import type_chunk
+    from streams.transport import ChunkConsumer, type_chunk
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ class TaskAgent:
     """Folds chunks of task events into instances.
 
     The order in a chunk: decode → fold → changelog, states, notifications and dead letters to Kafka and *delivered* →
-    local store → ack. Whatever dies in between, the chunk comes again, and folding it again changes nothing.
+    local store → done. Whatever dies in between, the chunk comes again, and folding it again changes nothing.
     """
 
     def __init__(
@@ -61,19 +61,18 @@ class TaskAgent:
 
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
-        chunks = stream.noack()
-        async for event in chunks.events():
-            tp: TP = event.message.tp
-            generation: int = event.message.generation_id
+        consumer = cast("ChunkConsumer", self._app.consumer)
+        async for event in stream.events():
+            message = event.message
             try:
-                await self._process(tp, event.value, generation)
+                with consumer.working():
+                    await self._process(message.tp, event.value, message.generation_id)
+                    consumer.done(message)
             except Exception as error:
-                log.exception("stopping: a chunk could not be processed", partition=tp.partition)
+                log.exception("stopping: a chunk could not be processed", partition=message.tp.partition)
                 await self._app.crash(error)
                 # Leaving the loop would let Faust start the agent again, behind the chunk that failed.
                 await asyncio.Event().wait()
-            if generation == self._app.consumer_generation_id:
-                await chunks.ack(event)
 
     async def _process(self, tp: TP, records: type_chunk, generation: int) -> None:
         started = time.perf_counter()

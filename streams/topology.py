@@ -89,8 +89,13 @@ def instances_table(app: faust.App, *, partitions: int) -> tuple[Store, str]:
 
 
 def task_events_topic(app: faust.App) -> Any:
-    """The events as raw bytes: they are decoded in the agent's own reach, so that a bad one can be parked."""
-    return app.topic(TASK_EVENTS.name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+    """The events as raw bytes: they are decoded in the agent's own reach, so that a bad one can be parked.
+
+    Without Faust's acks: ``streams.transport`` keeps the positions.
+    """
+    return app.topic(
+        TASK_EVENTS.name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False
+    )
 
 
 def _worker_name(data_dir: Path) -> str:

@@ -7,6 +7,8 @@ Only topics in ``chunk_topics`` come as chunks; a table's recovery reads its cha
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from faust.transport.drivers import aiokafka as driver
@@ -15,11 +17,14 @@ from faust.types import ConsumerMessage
 from schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
     from faust.types import TP, Message
 
     from streams.chunk import Record
+
+_LAST_CHUNK_S = 20.0
+"""How long a rebalance waits for the chunk in work. Afterwards it is left to the partition's new owner."""
 
 type_chunk = list["Record"]
 
@@ -27,11 +32,49 @@ type_chunk = list["Record"]
 class ChunkConsumer(driver.Consumer):
     """Yields one message for each partition of a fetch; its value is the list of the fetched records.
 
-    The message carries the last record's offset. Acking it acks the whole chunk: Faust books the offsets between two
-    messages as a gap, and commits past a gap once the message behind it is acked.
+    What is committed is the position behind the last chunk that was reported ``done``, and nothing else. The topics are
+    declared without Faust's acks: those also count a message that a stream skipped around a rebalance, and fill up the
+    offsets of a whole fetched chunk as a gap, so that a commit could pass records that nobody had processed.
     """
 
     chunk_topics: ClassVar[frozenset[str]] = frozenset({TASK_EVENTS.name})
+
+    def on_init(self) -> None:
+        super().on_init()
+        self._done: dict[TP, int] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def working(self) -> Generator[None]:
+        """While a chunk is in work; a rebalance waits for its end."""
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._idle.set()
+
+    def done(self, message: Message) -> None:
+        """The chunk is durable: its last offset may be committed, unless its partition was given away meanwhile."""
+        if message.generation_id == self.app.consumer_generation_id:
+            self._done[message.tp] = message.offset + 1
+
+    async def wait_empty(self) -> None:
+        await super().wait_empty()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), _LAST_CHUNK_S)
+        await self.commit()
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await super().on_partitions_revoked(revoked)
+        for tp in revoked:
+            self._done.pop(tp, None)
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return (tp for tp in list(self._done) if topics is None or tp in topics or tp.topic in topics)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self._done.get(tp)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - overridden
         fetched, active = await self._wait_next_records(timeout)

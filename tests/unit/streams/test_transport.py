@@ -1,0 +1,196 @@
+"""Only what was reported done is ever committed: not what was fetched, not what Faust acknowledged by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from faust.types import TP
+
+from schemas.topics import TASK_EVENTS
+from streams.topology import build_faust_app
+from streams.transport import ChunkConsumer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+FIRST, SECOND = TP(TASK_EVENTS.name, 0), TP(TASK_EVENTS.name, 1)
+CHANGELOG = TP("changelog", 0)
+
+
+@dataclass
+class FakeRecord:
+    offset: int
+    topic: str = TASK_EVENTS.name
+    partition: int = 0
+    timestamp: int = 0
+    timestamp_type: int = 0
+    headers: Any = ()
+    key: bytes | None = None
+    value: bytes | None = None
+    checksum: None = None
+    serialized_key_size: int = 0
+    serialized_value_size: int = 0
+
+
+class FakeProducer:
+    """Has nothing to flush."""
+
+    async def flush(self) -> None:
+        pass
+
+
+class FakeBroker(ChunkConsumer):
+    """The consumer with a broker that gives what it is told, and remembers what is committed and sought."""
+
+    def on_init(self) -> None:
+        super().on_init()
+        self.fetched: dict[TP, list[FakeRecord]] = {}
+        self.committed: dict[TP, int] = {}
+        self.sought = 0
+
+    def close(self) -> None:
+        self._thread.thread_loop.close()
+
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ARG002, ASYNC109 - overridden
+        return OrderedDict(self.fetched), {FIRST, SECOND, CHANGELOG}
+
+    async def _commit(self, offsets: Any) -> bool:
+        self.committed |= offsets
+        return True
+
+    async def perform_seek(self) -> None:
+        self.sought += 1
+
+    def assignment(self) -> set[TP]:
+        return {FIRST, SECOND}
+
+    def highwater(self, tp: TP) -> int:  # noqa: ARG002 - overridden
+        return 0
+
+
+@pytest.fixture
+def with_consumer(tmp_path: Path) -> Callable[[Callable[[FakeBroker], Awaitable[None]]], None]:
+    """Runs a check in a loop, with a consumer of generation 1."""
+
+    async def main(check: Callable[[FakeBroker], Awaitable[None]]) -> None:
+        async def nothing(*_: Any) -> None:
+            pass
+
+        app = build_faust_app("127.0.0.1:9", data_dir=tmp_path, partitions=2, kafka_properties={})
+        app.producer = cast("Any", FakeProducer())
+        consumer = FakeBroker(
+            app.transport, callback=nothing, on_partitions_revoked=nothing, on_partitions_assigned=nothing
+        )
+        app.consumer_generation_id = 1
+        await check(consumer)
+        consumer.close()
+
+    return lambda check: asyncio.run(main(check))
+
+
+async def chunks_of(consumer: FakeBroker) -> list[tuple[TP, Any]]:
+    return [(tp, message) async for tp, message in consumer.getmany(1.0)]
+
+
+def test_a_fetch_gives_one_chunk_a_partition_and_other_topics_record_by_record(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {
+            FIRST: [FakeRecord(offset) for offset in range(100, 200)],
+            SECOND: [FakeRecord(7, partition=1)],
+            CHANGELOG: [FakeRecord(1, topic="changelog"), FakeRecord(2, topic="changelog")],
+        }
+        got = await chunks_of(consumer)
+        assert [(tp, message.offset) for tp, message in got] == [
+            (FIRST, 199),
+            (SECOND, 7),
+            (CHANGELOG, 1),
+            (CHANGELOG, 2),
+        ]
+        assert [record.offset for record in got[0][1].value] == list(range(100, 200))
+
+    with_consumer(check)
+
+
+def test_what_was_fetched_and_not_done_is_never_committed(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)]}
+        [(_, message)] = await chunks_of(consumer)
+        # What Faust does with a message that a stream skips around a rebalance.
+        message.incref()
+        message.ack(consumer)
+        await consumer.commit()
+        assert consumer.committed == {}
+
+    with_consumer(check)
+
+
+def test_a_chunk_that_is_done_commits_the_position_behind_it(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)], SECOND: [FakeRecord(5, partition=1)]}
+        (_, first), (_, _second) = await chunks_of(consumer)
+        consumer.done(first)
+        assert await consumer.commit()
+        assert consumer.committed == {FIRST: 2}
+        consumer.committed.clear()
+        assert not await consumer.commit()
+        assert consumer.committed == {}
+
+    with_consumer(check)
+
+
+def test_a_chunk_of_an_earlier_generation_commits_nothing(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        [(_, message)] = await chunks_of(consumer)
+        consumer.app.consumer_generation_id = 2
+        consumer.done(message)
+        await consumer.commit()
+        assert consumer.committed == {}
+
+    with_consumer(check)
+
+
+def test_a_position_is_forgotten_with_its_partition(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0, partition=1)]}
+        for _, message in await chunks_of(consumer):
+            consumer.done(message)
+        await consumer.on_partitions_revoked({FIRST})
+        await consumer.commit()
+        assert consumer.committed == {SECOND: 1}
+
+    with_consumer(check)
+
+
+def test_what_is_fetched_while_a_rebalance_begins_is_dropped_and_sought_again(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        consumer.stop_flow()
+        assert await chunks_of(consumer) == []
+        assert consumer.sought == 1
+
+    with_consumer(check)
+
+
+def test_a_rebalance_waits_for_the_chunk_in_work_and_commits_it(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        [(_, message)] = await chunks_of(consumer)
+
+        async def work() -> None:
+            with consumer.working():
+                await asyncio.sleep(0.05)
+                consumer.done(message)
+
+        working = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        await consumer.wait_empty()
+        assert working.done()
+        assert consumer.committed == {FIRST: 1}
+
+    with_consumer(check)
