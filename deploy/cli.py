@@ -266,11 +266,11 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="The only format there is: one JSON object a line.")] = True,  # noqa: ARG001, FBT002
 ) -> None:
     """Print a topic's records, decoded, as they come: one JSON object a line, until Ctrl-C."""
-    from deploy.tail import Decoder, follow
-
-    connection = _connection(bootstrap_servers, registry_url)
-    decode = Decoder(connection.registry)
     with _stop_signal() as stop:
+        from deploy.tail import Decoder, follow
+
+        connection = _connection(bootstrap_servers, registry_url)
+        decode = Decoder(connection.registry)
         records = follow(connection, topic, from_beginning=from_beginning, stopped=stop.is_set)
         for count, message in enumerate(records, 1):
             _print(json.dumps(decode(message), ensure_ascii=False))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +27,6 @@ from schemas.topics import TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
     from deploy.connection import Connection
 
@@ -99,9 +99,10 @@ class RunningBridge:
         return found & event_ids
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Generator[RunningBridge]:
-    bridge = RunningBridge(tmp_path)
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningBridge]:
+    """One bridge for all: what a test kills is back when the test ends."""
+    bridge = RunningBridge(tmp_path_factory.mktemp("bridge"))
     try:
         bridge.start()
         yield bridge
@@ -165,6 +166,12 @@ def test_the_demo_shows_every_callback_and_the_four_views() -> None:
     assert "kafka stopped" in err
 
 
+def catches(pid: int, signum: signal.Signals) -> bool:
+    """Whether the process has a handler for the signal by now."""
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["SigCgt"], 16) >> (signum - 1) & 1)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_up_stops_everything_in_order_when_told(tmp_path: Path, signum: signal.Signals) -> None:
     edge, streams, kafka, registry = map(str, free_ports(4))
@@ -183,7 +190,7 @@ def test_up_stops_everything_in_order_when_told(tmp_path: Path, signum: signal.S
     assert stops == ["streams", "edge", "registry", "kafka"]
 
 
-def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge) -> None:
+def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge, eventually: Any) -> None:
     event_id = running.create()
     running.notified({event_id})
     assert running.connection is not None
@@ -192,7 +199,13 @@ def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge) -> No
     process = program("tail", TASK_NOTIFICATIONS.name, "--from-beginning", "--max", "1", "--json", *where)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    record = json.loads(out)
+    assert len(out.splitlines()) == 1
+    process = program("tail", TASK_NOTIFICATIONS.name, "--from-beginning", "--max", "10000", *where)
+    assert process.stdout is not None
+    record = next(each for each in map(json.loads, process.stdout) if each["value"]["event_id"] == event_id)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
     assert list(record) == ["topic", "partition", "offset", "key", "timestamp", "headers", "value"]
     assert record["key"] == f"{CORP}/{vendor_sample()['originatorId']}"
     assert record["headers"]["ce_type"] == "taskbridge.notification.added.v1"
@@ -200,7 +213,7 @@ def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge) -> No
     assert record["value"]["occurred_at"].endswith("Z")
 
     process = program("tail", "taskbridge.task-states.v1", *where)
-    time.sleep(2)
+    eventually(lambda: catches(process.pid, signal.SIGTERM), what="tail has started")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 0
