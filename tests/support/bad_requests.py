@@ -5,6 +5,7 @@ The edge that they are sent to knows ``edge.testing``'s app, and takes bodies of
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -176,6 +177,13 @@ def _wrong_http() -> list[BadRequest]:
         unsupported("plain text", "text/plain"),
         unsupported("XML", "application/xml"),
         unsupported("another character set", "application/json; charset=gbk"),
+        BadRequest(
+            name="a compressed body",
+            status=415,
+            kind="unsupported-type",
+            headers={**_JSON, "Content-Encoding": "gzip"},
+            body=gzip.compress(body),
+        ),
         BadRequest(name="wrong method", status=405, kind="", method="GET", query=query),
         BadRequest(name="another wrong method", status=405, kind="", method="PUT", headers=_JSON, body=body),
         BadRequest(name="unknown action", status=404, kind="", path="/yida/tasks/approve", headers=_JSON, body=body),
