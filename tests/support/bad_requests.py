@@ -153,6 +153,7 @@ def _unreadable() -> list[BadRequest]:
         malformed("broken percent escape", _FORM, urlencode(good).encode() + b"&x=%zz"),
         malformed("half a surrogate pair", _JSON, text.replace("2199132092", "\\ud800").encode()),
         malformed("too many parameters", _FORM, urlencode({f"k{n}": "" for n in range(300)}).encode()),
+        malformed("too many members", _JSON, json.dumps({f"k{n}": "" for n in range(257)}).encode()),
         malformed("a million separators", _FORM, b"&" * 1_000_000),
         malformed("multipart without its end", multipart.headers, multipart.body[:-6]),
         malformed("multipart without a boundary", {"Content-Type": "multipart/form-data"}, multipart.body),
