@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import sys
 import threading
@@ -21,6 +20,7 @@ from edge.credentials import CredentialsFile
 from edge.gate import GATE, Gate, Limits
 from edge.health import HealthRoutes
 from edge.metrics import Metrics
+from edge.open_files import with_open_files
 from edge.protocol import LimitedProtocol
 from edge.publisher import KafkaPublisher, Publisher
 from edge.routes import CallbackRoutes
@@ -43,8 +43,6 @@ _GRACE_S = 10
 _KEEP_ALIVE_S = 30
 _LAST_S = 12
 """How long the parts may take to close once the last callback is answered. Callbacks hold up the end for _GRACE_S."""
-_OWN_FILES = 128
-"""Files and sockets that a worker needs beside its connections."""
 _WORKER_START_S = 30
 """uvicorn's own 5 s would kill workers that start slowly on a busy machine, and start them again, for ever."""
 
@@ -158,7 +156,7 @@ def _configured() -> tuple[EdgeSettings, FastAPI]:
     settings = load_settings(EdgeSettings, os.environ)
     partitions = partitions_setting(os.environ)
     configure_logs(settings.log_format, settings.log_level)
-    settings = _with_open_files(settings)
+    settings = with_open_files(settings)
     return settings, create_app(settings, partitions=partitions, end_process=True)
 
 
@@ -167,21 +165,6 @@ def _prepare(settings: EdgeSettings) -> None:
     tidy_use(settings.data_dir)
     if (folder := _metrics_folder(settings)) is not None:
         clear_metrics(folder)
-
-
-def _with_open_files(settings: EdgeSettings) -> EdgeSettings:
-    """The settings with no more connections than this process may open, once it may open as many as it can."""
-    wanted = settings.max_connections + _OWN_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return settings
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed == wanted:
-        return settings
-    fewer = max(1, allowed - _OWN_FILES)
-    _log.warning("fewer_connections_than_wanted", open_files_allowed=allowed, connections=fewer)
-    return settings.model_copy(update={"max_connections": fewer})
 
 
 def _metrics_folder(settings: EdgeSettings) -> Path | None:

@@ -200,10 +200,10 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._in_head = self._seen = True
         super().on_message_complete()
+        self._stop_close_timer()
         if self._at_work:
             self._gate.works(self)
         else:  # it was answered before its end
-            self._stop_close_timer()
             self._wait_for_next()
 
     # What the server tells.
