@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
-from raw_http import ask, callback, connect, read_all, read_answer, status_of
 
 from deploy.local.ports import free_port
 from edge import protocol
 from edge.app import create_app
 from edge.protocol import MAX_PIPELINED, LimitedProtocol
 from edge.settings import EdgeSettings
+from raw_http import ask, callback, connect, read_all, read_answer, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
