@@ -26,9 +26,11 @@ def worker(tmp_path: Path, pid: int, *used: Token) -> None:
 
 def test_the_latest_use_by_any_worker_counts(tmp_path: Path) -> None:
     before = time.time()
-    worker(tmp_path, 1, ONE)
-    middle = time.time()
     worker(tmp_path, 2, ONE)
+    middle = time.time()
+    worker(tmp_path, 1, ONE)
+    assert read_use(tmp_path).last[ONE.fingerprint] >= middle
+    worker(tmp_path, 3, ONE)
     use = read_use(tmp_path)
     assert set(use.last) == {ONE.fingerprint}
     assert before <= use.since <= middle <= use.last[ONE.fingerprint]
