@@ -334,16 +334,17 @@ def test_a_refused_source_is_refused_whatever_it_claims(tmp_path: Path, stack: E
 
 
 @contextmanager
-def bad_registry(*, drips: bool) -> Generator[str]:
+def bad_registry(*, drips: bool) -> Generator[tuple[str, list[socket.socket]]]:
     """A server that takes connections and never says a word, or never more than the next letter of its first."""
     over = threading.Event()
     taken: list[socket.socket] = []
 
     def serve() -> None:
-        while not over.wait(0.5):
+        while not over.wait(0.2):
             with suppress(TimeoutError):
                 taken.append(listener.accept()[0])
-                taken[-1].sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                if drips:
+                    taken[-1].sendall(b"HTTP/1.1 200 OK\r\nX: ")
             for connection in taken if drips else []:
                 with suppress(OSError):
                     connection.sendall(b"x")
@@ -353,12 +354,10 @@ def bad_registry(*, drips: bool) -> Generator[str]:
         listener.listen(64)
         listener.settimeout(0.1)
         thread = threading.Thread(target=serve)
-        if drips:
-            thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", taken
         over.set()
-        if drips:
-            thread.join()
+        thread.join()
     for connection in taken:
         connection.close()
 
@@ -369,9 +368,9 @@ def test_it_ends_in_time_with_stuck_senders_and_a_registry_that_never_answers(
     stack: Endpoints,
     drips: bool,  # noqa: FBT001
 ) -> None:
-    with bad_registry(drips=drips) as registry_url, ExitStack() as held:
+    with bad_registry(drips=drips) as (registry_url, asked), ExitStack() as held:
         edge = Edge(tmp_path, stack, EDGE_SCHEMA_REGISTRY_URL=registry_url)
-        edge.wait_until("/healthz")
+        eventually(lambda: len(asked) > 0, within_s=60)
         for data in (b"", POST, JSON + b"Content-Length: 9\r\n\r\n1") * 5:
             held.enter_context(connect(edge.port)).sendall(data)
         time.sleep(1)
