@@ -278,6 +278,25 @@ def tail(
                 break
 
 
+@app.command(
+    epilog=_example("taskbridge tokens --credentials credentials.toml --data-dir /var/lib/taskbridge/edge --json")
+)
+def tokens(
+    credentials: Annotated[
+        Path, typer.Option(envvar="EDGE_CREDENTIALS_FILE", help="The edge's credentials file.")
+    ] = Path("taskbridge-data/credentials.toml"),
+    data_dir: Annotated[Path, typer.Option(envvar="EDGE_DATA_DIR", help="The edge's data folder.")] = Path(
+        "taskbridge-data/edge"
+    ),
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Tell for each token when it was last used, so that an old one can be retired. Tokens are named, never shown."""
+    from deploy.tokens import report_tokens
+
+    for report in report_tokens(credentials, data_dir):
+        _print(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.line())
+
+
 def main() -> None:
     """Run the program: exit code 0, 1 with one readable line, or 2 for usage."""
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse
 
 from edge.callbacks import ACTIONS
-from edge.errors import Malformed, Rejection, TooLarge, TooSlow, UnsupportedType, Unverified
+from edge.errors import Malformed, Overloaded, Rejection, TooLarge, TooSlow, UnsupportedType, Unverified
 from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, problem
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ STATUS: dict[type[Rejection], tuple[int, str]] = {
     TooSlow: (408, "too-slow"),
     TooLarge: (413, "too-large"),
     UnsupportedType: (415, "unsupported-type"),
+    Overloaded: (503, "overloaded"),
 }
 """Class of rejection → status and kind of problem."""
 
@@ -36,7 +37,9 @@ def accepted(event_id: str, durability: Durability) -> Response:
 def rejected(rejection: Rejection) -> Response:
     status, kind = STATUS[type(rejection)]
     # RFC 9110 asks for a challenge with every 401; the same one whatever failed.
-    headers = {"WWW-Authenticate": 'Sign realm="yida"'} if isinstance(rejection, Unverified) else None
+    headers = {"WWW-Authenticate": 'Sign realm="yida"'} if isinstance(rejection, Unverified) else {}
+    if isinstance(rejection, Overloaded):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
     return problem(status, rejection.detail, kind=kind, headers=headers)
 
 

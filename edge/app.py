@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
+import threading
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,17 @@ from fastapi import FastAPI
 
 from edge.answers import callback_paths
 from edge.credentials import CredentialsFile
+from edge.gate import GATE, Gate, Limits
 from edge.health import HealthRoutes
 from edge.metrics import Metrics
+from edge.open_files import with_open_files
+from edge.protocol import LimitedProtocol
 from edge.publisher import KafkaPublisher, Publisher
 from edge.routes import CallbackRoutes
 from edge.settings import EdgeSettings
+from edge.sources import SenderAddress, Sources
+from edge.token_use import TokenUse, tidy_use
+from edge.worker_metrics import WorkerMetrics, clear_metrics
 from schemas.errors import ConfigurationError
 from schemas.topics import DEFAULT_PARTITIONS
 from service.logs import configure_logs
@@ -30,10 +36,13 @@ from service.settings import load_settings, partitions_setting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
     from types import FrameType
 
 _GRACE_S = 10
 _KEEP_ALIVE_S = 30
+_LAST_S = 12
+"""How long the parts may take to close once the last callback is answered. Callbacks hold up the end for _GRACE_S."""
 _WORKER_START_S = 30
 """uvicorn's own 5 s would kill workers that start slowly on a busy machine, and start them again, for ever."""
 
@@ -41,9 +50,15 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 def create_app(
-    settings: EdgeSettings, *, partitions: int = DEFAULT_PARTITIONS, publisher: Publisher | None = None
+    settings: EdgeSettings,
+    *,
+    partitions: int = DEFAULT_PARTITIONS,
+    publisher: Publisher | None = None,
+    end_process: bool = False,
 ) -> FastAPI:
     """The edge, not yet started. ``partitions`` is for topics that are missing; ``publisher`` stands in for Kafka.
+
+    With ``end_process`` the process ends in bounded time after the last callback, whatever its parts still wait for.
 
     Raises:
         ConfigurationError: the credentials, the Kafka configuration or the data folder cannot be used.
@@ -53,17 +68,27 @@ def create_app(
     events = publisher or KafkaPublisher(settings, partitions=partitions)
     metrics = Metrics()
     metrics.watch_credentials(credentials)
+    metrics.watch_publisher(events)
+    token_use = TokenUse(settings.data_dir)
+    metrics.watch_tokens(credentials, token_use)
+    sources = Sources(networks=settings.source_networks, trusted_proxies=settings.trusted_proxies)
+    gate = Gate(Limits.of(settings), sources, count=metrics.count_refused)
+    metrics.watch_gate(gate)
+    worker_metrics = WorkerMetrics(metrics.registry, folder=_metrics_folder(settings))
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
         await events.start()
-        watching = asyncio.create_task(credentials.watch())
+        upkeep = [asyncio.create_task(each) for each in (credentials.watch(), token_use.keep(), worker_metrics.keep())]
         _log.info("edge_started", apps=credentials.current.count, workers=settings.workers)
-        yield
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        yield {GATE: gate}
+        if end_process:
+            _end_process_within(_LAST_S)
+        for each in upkeep:
+            each.cancel()
+        await asyncio.gather(*upkeep, return_exceptions=True)
         await events.close()
+        token_use.flush()
         _log.info("edge_stopped")
 
     app = FastAPI(
@@ -74,9 +99,17 @@ def create_app(
         redirect_slashes=False,
     )
     answer_with_problems(app)
-    callbacks = CallbackRoutes(settings=settings, credentials=credentials, publisher=events, metrics=metrics)
+    app.add_middleware(SenderAddress, sources=sources)
+    callbacks = CallbackRoutes(
+        settings=settings,
+        credentials=credentials,
+        publisher=events,
+        metrics=metrics,
+        sources=sources,
+        token_use=token_use,
+    )
     app.router.routes[:0] = callbacks.routes()
-    app.include_router(HealthRoutes(credentials=credentials, publisher=events, metrics=metrics).router())
+    app.include_router(HealthRoutes(credentials=credentials, publisher=events, metrics=worker_metrics).router())
     _document_callbacks(app)
     return app
 
@@ -96,6 +129,7 @@ def run() -> None:
         signal.signal(each, _exit)
     try:
         settings, app = _configured()
+        _prepare(settings)
     except ConfigurationError as error:
         sys.exit(f"taskbridge edge: {error}")
     uvicorn.run(
@@ -105,7 +139,8 @@ def run() -> None:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=LimitedProtocol,
+        proxy_headers=False,  # uvicorn's own would let anyone on this machine name any address
         ws="none",
         lifespan="on",
         log_config=None,
@@ -121,7 +156,26 @@ def _configured() -> tuple[EdgeSettings, FastAPI]:
     settings = load_settings(EdgeSettings, os.environ)
     partitions = partitions_setting(os.environ)
     configure_logs(settings.log_format, settings.log_level)
-    return settings, create_app(settings, partitions=partitions)
+    settings = with_open_files(settings)
+    return settings, create_app(settings, partitions=partitions, end_process=True)
+
+
+def _prepare(settings: EdgeSettings) -> None:
+    """What is done once, before any worker runs."""
+    tidy_use(settings.data_dir)
+    if (folder := _metrics_folder(settings)) is not None:
+        clear_metrics(folder)
+
+
+def _metrics_folder(settings: EdgeSettings) -> Path | None:
+    return settings.data_dir / "metrics" if settings.workers > 1 else None
+
+
+def _end_process_within(seconds: float) -> None:
+    """End the process by then. All that was answered is durable; only idle threads can still be waiting."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> None:

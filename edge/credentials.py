@@ -1,18 +1,20 @@
-"""The apps that are known here and their tokens: a TOML file that is read again when it changes."""
+"""The apps that are known here and their tokens: a TOML file, and files it names, read again when one changes."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import tomllib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
 
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 POLL_S = 1.0
@@ -32,6 +34,12 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _file_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names or not all(name.strip() and "\0" not in name for name in names):
+        raise ValueError("must name at least one file, and none that is blank")
+    return names
+
+
 def _tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     # What an empty token verifies, anybody can sign.
     if not tokens or not all(token.get_secret_value().strip() for token in tokens):
@@ -42,20 +50,48 @@ def _tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 _Name = Annotated[str, AfterValidator(_not_blank)]
 
 
-class App(BaseModel):
-    """One app, and the tokens that it may sign with at present. A repr shows no token."""
+class _App(BaseModel):
+    """One app as it stands in the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     app_type: _Name
     corp_id: _Name | None = None
-    system_tokens: Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)]
+    system_tokens: Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)] | None = None
+    system_token_files: Annotated[tuple[str, ...], AfterValidator(_file_names)] | None = None
+
+    @model_validator(mode="after")
+    def _has_tokens(self) -> _App:
+        if self.system_tokens is None and self.system_token_files is None:
+            raise ValueError("system_tokens or system_token_files is required")
+        return self
 
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    apps: tuple[App, ...] = ()
+    apps: tuple[_App, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One system token, and what may be said of it. A repr does not show it."""
+
+    secret: SecretStr
+    app_type: str
+    place: str
+    """Where it stands: ``apps.0.system_tokens.1`` of the TOML file, or a file of its own."""
+    fingerprint: str
+    """Names the token in logs, metrics and commands, and gives nothing of it away."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One app, and the tokens that it may sign with at present."""
+
+    app_type: str
+    corp_id: str | None
+    tokens: tuple[Token, ...]
 
 
 class Credentials:
@@ -66,20 +102,27 @@ class Credentials:
         for app in apps:
             self._apps.setdefault(app.app_type, []).append(app)
         self.count = len(apps)
+        self.tokens: Sequence[Token] = [token for app in apps for token in app.tokens]
 
     def apps(self, app_type: str) -> Sequence[App]:
         return self._apps.get(app_type, ())
 
 
-def parse_credentials(text: str) -> Credentials:
-    """The credentials in a TOML text.
+def fingerprint(app_type: str, system_token: str) -> str:
+    """Eight hex digits that name a token of an app, the same for ever."""
+    named = f"taskbridge token fingerprint\0{app_type}\0{system_token}"
+    return hashlib.sha256(named.encode()).hexdigest()[:8]
+
+
+def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = None) -> Credentials:
+    """The credentials in a TOML text; ``read_token`` gives the token in a file that it names.
 
     Raises:
         CredentialsBroken: not TOML, or not what the file should hold.
     """
     try:
         apps = _File.model_validate(tomllib.loads(text)).apps
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise CredentialsBroken(f"not TOML: {error}") from error
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False))
@@ -87,11 +130,27 @@ def parse_credentials(text: str) -> Credentials:
     seen = {(app.app_type, app.corp_id) for app in apps}
     if len(seen) < len(apps):
         raise CredentialsBroken("apps: the same app_type stands twice with the same corp_id")
-    return Credentials(apps)
+    return Credentials([_with_tokens(at, app, read_token) for at, app in enumerate(apps)])
+
+
+def _with_tokens(at: int, app: _App, read_token: Callable[[str], str] | None) -> App:
+    found = [
+        (f"apps.{at}.system_tokens.{number}", token.get_secret_value())
+        for number, token in enumerate(app.system_tokens or ())
+    ]
+    for name in app.system_token_files or ():
+        if read_token is None:
+            raise CredentialsBroken("system_token_files cannot be read here")
+        found.append((name, read_token(name)))
+    return App(
+        app.app_type,
+        app.corp_id,
+        tuple(Token(SecretStr(token), app.app_type, place, fingerprint(app.app_type, token)) for place, token in found),
+    )
 
 
 class CredentialsFile:
-    """The credentials in force: those of the newest version of the file that was right."""
+    """The credentials in force: those of the newest version of the file, and of those it names, that was right."""
 
     def __init__(self, path: Path) -> None:
         """Read the file.
@@ -100,24 +159,21 @@ class CredentialsFile:
             CredentialsBroken: it cannot be read, or is not right. A file without apps is right at this time only.
         """
         self._path = path
-        self._version = _version(path)
+        self._versions: dict[Path, type_version] = {}
         self.current = self._read(may_be_empty=True)
         self.broken: str | None = None
         """Why the newest version of the file is not in force; None when it is."""
 
     async def watch(self) -> None:
-        """Keep up with the file until cancelled."""
+        """Keep up with the files until cancelled."""
         while True:
             await asyncio.sleep(POLL_S)
             await asyncio.to_thread(self.reload_if_changed)
 
     def reload_if_changed(self) -> None:
-        """Put a new version of the file in force; a broken one is reported, and the old one stays."""
-        version = _version(self._path)
-        if version == self._version:
+        """Put a new version of the files in force; a broken one is reported, and the old one stays."""
+        if all(_version(path) == version for path, version in self._versions.items()):
             return
-        # Before it is read: should it change meanwhile, it is read once more.
-        self._version = version
         try:
             credentials = self._read(may_be_empty=False)
         except CredentialsBroken as error:
@@ -128,17 +184,35 @@ class CredentialsFile:
         _log.info("credentials_reloaded", apps=credentials.count)
 
     def _read(self, *, may_be_empty: bool) -> Credentials:
+        self._versions = {}
         try:
-            credentials = parse_credentials(self._path.read_text("utf-8"))
+            credentials = parse_credentials(self._text(self._path), read_token=self._token)
         except CredentialsBroken as error:
             raise CredentialsBroken(f"credentials file {self._path}: {error}") from error
-        except UnicodeDecodeError as error:
-            raise CredentialsBroken(f"credentials file {self._path}: not UTF-8") from error
-        except OSError as error:
-            raise CredentialsBroken(f"credentials file {self._path}: {error.strerror}") from error
         if not credentials.count and not may_be_empty:
             raise CredentialsBroken(f"credentials file {self._path}: no apps")
         return credentials
+
+    def _token(self, name: str) -> str:
+        # Relative to the folder that the TOML is mounted in, whatever its name there is a link to.
+        try:
+            token = self._text(self._path.parent / name)
+        except CredentialsBroken as error:
+            raise CredentialsBroken(f"token file {name}: {error}") from error
+        token = token.removesuffix("\n").removesuffix("\r")
+        if not token.strip():
+            raise CredentialsBroken(f"token file {name}: it is blank")
+        return token
+
+    def _text(self, path: Path) -> str:
+        # Looked at before it is read: should it change meanwhile, it is read once more.
+        self._versions[path] = _version(path)
+        try:
+            return path.read_bytes().decode()
+        except UnicodeDecodeError as error:
+            raise CredentialsBroken("not UTF-8") from error
+        except OSError as error:
+            raise CredentialsBroken(f"{error.strerror}") from error
 
 
 def _version(path: Path) -> type_version:

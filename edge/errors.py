@@ -6,7 +6,8 @@ CallerError
     ├── Unverified         401: who sent it is not proven; all of these look alike from outside
     ├── TooSlow            408: the body did not arrive in time
     ├── TooLarge           413
-    └── UnsupportedType    415
+    ├── UnsupportedType    415
+    └── Overloaded         503: too much is being received at once
 OperatorError
 └── NotDurable             503: understood and verified, but nothing can keep the event now
 """
@@ -59,6 +60,10 @@ class TooLarge(Rejection):
 
 class UnsupportedType(Rejection):
     """The body's type or character set is none that is accepted."""
+
+
+class Overloaded(Rejection):
+    """More is being received at once than memory is set aside for."""
 
 
 class NotDurable(OperatorError):

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 if TYPE_CHECKING:
     from edge.credentials import CredentialsFile
-    from edge.metrics import Metrics
     from edge.publisher import Publisher
+    from edge.worker_metrics import WorkerMetrics
 
 _OK = ("ok", "none")
 
@@ -23,7 +22,7 @@ _OK = ("ok", "none")
 class HealthRoutes:
     credentials: CredentialsFile
     publisher: Publisher
-    metrics: Metrics
+    metrics: WorkerMetrics
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["health"])
@@ -48,4 +47,4 @@ class HealthRoutes:
 
     async def _metrics(self) -> Response:
         """In Prometheus' text format."""
-        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(self.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

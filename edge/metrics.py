@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from edge.credentials import CredentialsFile
+    from edge.gate import Gate
+    from edge.publisher import Publisher
+    from edge.token_use import TokenUse
+
+_STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
 class Metrics:
@@ -30,6 +40,38 @@ class Metrics:
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
             registry=self.registry,
         )
+        self.verify_seconds = Histogram(
+            "taskbridge_edge_verify_seconds",
+            "From the end of a callback's body to what is proven: parsing, verification, shape.",
+            ["action"],
+            buckets=_STEP_BUCKETS,
+            registry=self.registry,
+        )
+        self.publish_seconds = Histogram(
+            "taskbridge_edge_publish_seconds",
+            "From a verified event until it is durable, or until nothing could keep it.",
+            ["action"],
+            buckets=_STEP_BUCKETS,
+            registry=self.registry,
+        )
+        self.connections_refused = Counter(
+            "taskbridge_edge_connections_refused",
+            "Connections closed by the server, by reason: a limit, a sender that is too slow, no HTTP.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.connections = Gauge("taskbridge_edge_connections", "Open connections.", registry=self.registry)
+        self.kafka_up = Gauge(
+            "taskbridge_edge_kafka_up", "1 while Kafka answers and has the topics.", registry=self.registry
+        )
+        self.registry_up = Gauge(
+            "taskbridge_edge_registry_up",
+            "1 while the schemas' ids are known, so that events can be encoded.",
+            registry=self.registry,
+        )
+        Gauge(
+            "taskbridge_edge_build_info", "Always 1; the label says what runs.", ["version"], registry=self.registry
+        ).labels(version("taskbridge")).set(1)
         self.credentials_apps = Gauge(
             "taskbridge_edge_credentials_apps", "Apps in the credentials in force.", registry=self.registry
         )
@@ -45,3 +87,37 @@ class Metrics:
         """Read the credentials' gauges from the file's present state, whenever they are asked for."""
         self.credentials_apps.set_function(lambda: credentials.current.count)
         self.credentials_broken.set_function(lambda: credentials.broken is not None)
+
+    def watch_publisher(self, publisher: Publisher) -> None:
+        """Read whether Kafka and the registry are there from the publisher's health, whenever it is asked for."""
+        self.kafka_up.set_function(lambda: publisher.health().get("kafka") == "ok")
+        self.registry_up.set_function(lambda: publisher.health().get("registry") == "ok")
+
+    def watch_tokens(self, credentials: CredentialsFile, token_use: TokenUse) -> None:
+        """Give each configured token's last use, whenever it is asked for."""
+        self.registry.register(_TokenCollector(credentials, token_use))
+
+    def watch_gate(self, gate: Gate) -> None:
+        self.connections.set_function(lambda: gate.open)
+
+    def count_refused(self, reason: str) -> None:
+        self.connections_refused.labels(reason).inc()
+
+
+class _TokenCollector(Collector):
+    """Made anew each time, so that a token that is retired goes with its series."""
+
+    def __init__(self, credentials: CredentialsFile, token_use: TokenUse) -> None:
+        self._credentials = credentials
+        self._token_use = token_use
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "taskbridge_edge_token_last_used_seconds",
+            "When each configured token last signed a callback, in seconds since 1970; 0 when it never did.",
+            labels=["app_type", "token"],
+        )
+        last = self._token_use.last()
+        for app_type, token in sorted({(each.app_type, each.fingerprint) for each in self._credentials.current.tokens}):
+            family.add_metric([app_type, token], last.get(token, 0))
+        return [family]

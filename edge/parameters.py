@@ -69,7 +69,7 @@ def _body_pairs(content_type: str, body: bytes) -> type_pairs:
 def _json_pairs(body: bytes) -> type_pairs:
     text = _text(body)
     try:
-        pairs = strict_json.members(text)
+        pairs = strict_json.members(text, at_most=MAX_PARAMETERS)
     except ValueError as error:
         raise Malformed("json", f"The body is not a JSON object that can be read: {error}.") from error
     for key, value in pairs:

@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect, Request
 
-from edge.errors import TooLarge, TooSlow
+from edge.errors import Overloaded, TooLarge, TooSlow, UnsupportedType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Generator, Mapping
 
 BODY_TIMEOUT_S = 20
 """Yida sends a few kilobytes at once. Without a bound, slow senders could hold every connection."""
+
+FREE_BODY_BYTES = 64 << 10
+"""What any callback may have in memory while it is received; Yida's are far smaller."""
+LARGE_BODIES_BYTES = 64 << 20
+"""What all beyond that may add up to: nobody is verified yet, and a thousand connections must not fill memory."""
+
+
+@dataclass(slots=True)
+class LargeBodies:
+    """The memory that bodies beyond FREE_BODY_BYTES have, all together, while they are received."""
+
+    room: int = LARGE_BODIES_BYTES
+
+    @contextmanager
+    def share(self) -> Generator[Callable[[int], None]]:
+        """A function that is told each time how large one body is by now; its share comes back at the end.
+
+        Raises:
+            Overloaded: by the function, when there is no room.
+        """
+        taken = 0
+
+        def grown(size: int) -> None:
+            nonlocal taken
+            more = max(0, size - FREE_BODY_BYTES) - taken
+            if more > self.room:
+                raise Overloaded("overloaded", "Too many large bodies at once. Send it again later.")
+            taken += more
+            self.room -= more
+
+        try:
+            yield grown
+        finally:
+            self.room += taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,21 +67,29 @@ class Received:
     body: bytes = field(repr=False)
 
 
-async def receive(request: Request, wire_action: str, *, received_at: int, max_body_bytes: int) -> Received:
+async def receive(
+    request: Request, wire_action: str, *, received_at: int, max_body_bytes: int, large_bodies: LargeBodies
+) -> Received:
     """Read the request, and stop as soon as it is over a limit.
 
     Raises:
         TooLarge: the body, or the query string, has more than ``max_body_bytes``.
         TooSlow: the body did not arrive within BODY_TIMEOUT_S.
+        UnsupportedType: the body is compressed.
+        Overloaded: too many large bodies are being received.
         ClientDisconnect: the sender is gone.
     """
+    # Never unpacked: a kilobyte of gzip can be a gigabyte.
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise UnsupportedType("content-encoding", "Send the body as it is, not compressed.")
     query: bytes = request.scope["query_string"]
     announced = request.headers.get("content-length", "")
     if len(query) > max_body_bytes or (announced.isdecimal() and int(announced) > max_body_bytes):
         raise _too_large(max_body_bytes)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await _body(request, max_body_bytes)
+            with large_bodies.share() as grown:
+                body = await _body(request, max_body_bytes, grown)
     except TimeoutError as error:
         raise TooSlow("slow-body", f"The body did not arrive within {BODY_TIMEOUT_S} seconds.") from error
     return Received(
@@ -65,7 +108,7 @@ def remote_address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-async def _body(request: Request, max_body_bytes: int) -> bytes:
+async def _body(request: Request, max_body_bytes: int, grown: Callable[[int], None]) -> bytes:
     body = bytearray()
     while True:
         message = await request.receive()
@@ -75,6 +118,7 @@ async def _body(request: Request, max_body_bytes: int) -> bytes:
         # Counted while it arrives: a chunked body announces no length.
         if len(body) > max_body_bytes:
             raise _too_large(max_body_bytes)
+        grown(len(body))
         if not message.get("more_body", False):
             return bytes(body)
 

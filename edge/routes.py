@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,10 @@ from starlette.routing import Route
 from edge import answers
 from edge.callbacks import ACTIONS, event_of, locate
 from edge.errors import NotDurable, Rejection
+from edge.log_limit import LineLimit
 from edge.parameters import read_parameters
 from edge.publisher import valid_traceparent
-from edge.requests import receive, remote_address
+from edge.requests import LargeBodies, receive, remote_address
 from edge.verification import check_bearer, verify
 
 if TYPE_CHECKING:
@@ -28,12 +29,18 @@ if TYPE_CHECKING:
     from edge.publisher import Durability, Publisher
     from edge.requests import Received
     from edge.settings import EdgeSettings
+    from edge.sources import Sources
+    from edge.token_use import TokenUse
     from schemas.events import TaskEvent
 
 _log = structlog.stdlib.get_logger(__name__)
 
 _GONE = 499
 """Nobody sees this answer: the sender has hung up."""
+
+
+def _rejection_lines() -> LineLimit:
+    return LineLimit(per_second=20, burst=500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,10 @@ class CallbackRoutes:
     credentials: CredentialsFile
     publisher: Publisher
     metrics: Metrics
+    sources: Sources
+    token_use: TokenUse
+    large_bodies: LargeBodies = field(default_factory=LargeBodies)
+    rejection_lines: LineLimit = field(default_factory=_rejection_lines)
 
     def routes(self) -> list[Route]:
         # Starlette's own routes: FastAPI's would parse the body and resolve dependencies for every callback.
@@ -56,18 +67,27 @@ class CallbackRoutes:
         started = time.perf_counter()
         log = _log.bind(action=wire_action, remote_address=remote_address(request))
         try:
+            self.sources.check(remote_address(request))
             received = await receive(
                 request,
                 wire_action,
                 received_at=time.time_ns() // 1_000_000,
                 max_body_bytes=self.settings.max_body_bytes,
+                large_bodies=self.large_bodies,
             )
-            event = self._understand(received)
-            durability = await self._publish(event, received)
+            with self.metrics.verify_seconds.labels(wire_action).time():
+                event = self._understand(received)
+            with self.metrics.publish_seconds.labels(wire_action).time():
+                durability = await self._publish(event, received)
         except Rejection as rejection:
-            log.warning(
-                "callback_rejected", reason=rejection.reason, detail=rejection.detail, app_type=rejection.app_type
-            )
+            if (left_out := self.rejection_lines.take()) is not None:
+                log.warning(
+                    "callback_rejected",
+                    reason=rejection.reason,
+                    detail=rejection.detail,
+                    app_type=rejection.app_type,
+                    lines_left_out=left_out,
+                )
             response, outcome = answers.rejected(rejection), rejection.reason
         except NotDurable as error:
             log.error("callback_not_durable", problem=str(error))  # noqa: TRY400 - foreseen: no traceback
@@ -101,6 +121,7 @@ class CallbackRoutes:
                 readings,
                 credentials=self.credentials.current,
                 delete_extra_keys=self.settings.delete_extra_keys,
+                used=self.token_use.note,
             )
             return event_of(callback, verified, received_at=received.received_at)
         except Rejection as rejection:

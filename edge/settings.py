@@ -8,9 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from edge.sources import parse_network, type_networks
 from schemas.topics import MAX_MESSAGE_BYTES
 
+_KIB = 1 << 10
 _MIB = 1 << 20
+_URL_MAX = 64 * _KIB - 1
+"""httptools' URL parser counts in 16 bits."""
 
 
 def _split(value: Any) -> Any:
@@ -30,6 +34,14 @@ def _no_blank(keys: frozenset[str]) -> frozenset[str]:
 
 def _path_or_none(value: Any) -> Any:
     return value or None
+
+
+def _networks(value: Any) -> Any:
+    return tuple(parse_network(each) for each in _split(value)) if isinstance(value, str) else value
+
+
+def _networks_or_none(value: Any) -> Any:
+    return _networks(value) if value else ()
 
 
 class EdgeSettings(BaseSettings):
@@ -58,5 +70,18 @@ class EdgeSettings(BaseSettings):
         frozenset()
     )
     """Parameters that a delete may carry beside the documented ones."""
+    source_networks: Annotated[type_networks, NoDecode, BeforeValidator(_networks)] = ()
+    """Where callbacks may come from; anywhere when not given. Blank is wrong, lest it opens the edge by accident."""
+    trusted_proxies: Annotated[type_networks, NoDecode, BeforeValidator(_networks_or_none)] = ()
+    """Hops whose X-Forwarded-For is believed."""
+    max_header_bytes: Annotated[int, Field(ge=_KIB, le=_MIB)] = 16 * _KIB
+    max_url_bytes: Annotated[int, Field(ge=_KIB, le=_URL_MAX)] = _URL_MAX
+    """Of its own, and as large as can be: a whole callback may stand in the query string."""
+    header_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10
+    """How long a connection may take to deliver the head of a request."""
+    max_connections: Annotated[int, Field(ge=1)] = 1000
+    """Of each worker."""
+    max_connections_per_address: Annotated[int, Field(ge=0)] = 0
+    """Of each worker; 0 is no bound. Trusted proxies are not counted."""
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

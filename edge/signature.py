@@ -46,8 +46,8 @@ def sign(parameters: Mapping[str, str], *, system_token: str) -> str:
     return _digest(canonical_string(parameters).encode(), system_token)
 
 
-def verify(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sign: str) -> None:
-    """Prove that a holder of one of ``system_tokens`` signed these parameters.
+def verify(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sign: str) -> int:
+    """Prove that a holder of one of ``system_tokens`` signed these parameters; returns which one it was, from 0.
 
     The page that describes the scheme gives no hex case, so either is taken.
 
@@ -57,8 +57,10 @@ def verify(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sign:
     signed = canonical_string(parameters).encode()
     given = sign.lower().encode("utf-8", "surrogatepass")
     # Every token is compared: how long it takes shall not tell which one matched.
-    if not sum(hmac.compare_digest(_digest(signed, token).encode(), given) for token in system_tokens):
+    matches = [hmac.compare_digest(_digest(signed, token).encode(), given) for token in system_tokens]
+    if not sum(matches):
         raise SignatureMismatch("the signature does not match")
+    return matches.index(True)
 
 
 def _fold_character(character: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import Any, NoReturn, cast
 
 MAX_DEPTH = 100
@@ -36,8 +37,10 @@ def parse(text: str) -> Any:
     return _DECODER.decode(text)
 
 
-def members(text: str) -> list[tuple[str, str | None]]:
+def members(text: str, *, at_most: int = sys.maxsize) -> list[tuple[str, str | None]]:
     """The members of a JSON object in their order, repeated ones too: strings decoded, null as None, the rest verbatim.
+
+    One more than ``at_most`` is the last that is looked at: a megabyte holds a hundred thousand.
 
     Raises:
         ValueError: not one JSON object, or nested deeper than MAX_DEPTH.
@@ -57,6 +60,8 @@ def members(text: str) -> list[tuple[str, str | None]]:
             verbatim = text[start:at]
             is_text = value is None or verbatim[0] == '"'
             found.append((cast("str", key), cast("str | None", value) if is_text else verbatim))
+            if len(found) > at_most:
+                return found
             at = _skip_space(text, at)
             if text[at : at + 1] == "}":
                 at += 1

@@ -9,10 +9,10 @@ from edge import signature
 from edge.errors import Unverified
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from edge.callbacks import Callback
-    from edge.credentials import App, Credentials
+    from edge.credentials import App, Credentials, Token
 
 
 def verify(
@@ -21,8 +21,11 @@ def verify(
     *,
     credentials: Credentials,
     delete_extra_keys: Iterable[str] = (),
+    used: Callable[[Token], None] | None = None,
 ) -> Mapping[str, str]:
     """Prove that the callback's app signed it; returns the reading of its parameters that is signed.
+
+    ``used`` is told which token signed it.
 
     Raises:
         Unverified: it did not. ``reason`` says which check failed, the message does not.
@@ -34,12 +37,15 @@ def verify(
         raise _unverified("no-sign", callback)
     signed = False
     for app in apps:
-        reading = _signed_reading(callback.sign, readings, app)
-        if reading is not None:
+        found = _signed_reading(callback.sign, readings, app)
+        if found is not None:
             signed = True
+            reading, token = found
             if callback.corp_id is None or app.corp_id in (None, callback.corp_id):
                 if callback.extra_keys(delete_extra_keys):
                     raise _unverified("delete-extra-key", callback)
+                if used is not None:
+                    used(token)
                 return reading
     raise _unverified("other-corp" if signed else "wrong-sign", callback)
 
@@ -61,14 +67,16 @@ def check_bearer(authorization: str | None, accepted: Sequence[str], callback: C
         raise _unverified("wrong-bearer", callback)
 
 
-def _signed_reading(sign: str, readings: Sequence[Mapping[str, str]], app: App) -> Mapping[str, str] | None:
-    tokens = [token.get_secret_value() for token in app.system_tokens]
+def _signed_reading(
+    sign: str, readings: Sequence[Mapping[str, str]], app: App
+) -> tuple[Mapping[str, str], Token] | None:
+    system_tokens = [token.secret.get_secret_value() for token in app.tokens]
     for reading in readings:
         try:
-            signature.verify(reading, system_tokens=tokens, sign=sign)
+            matched = signature.verify(reading, system_tokens=system_tokens, sign=sign)
         except signature.SignatureMismatch:
             continue
-        return reading
+        return reading, app.tokens[matched]
     return None
 
 

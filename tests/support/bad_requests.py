@@ -5,6 +5,7 @@ The edge that they are sent to knows ``edge.testing``'s app, and takes bodies of
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -152,6 +153,7 @@ def _unreadable() -> list[BadRequest]:
         malformed("broken percent escape", _FORM, urlencode(good).encode() + b"&x=%zz"),
         malformed("half a surrogate pair", _JSON, text.replace("2199132092", "\\ud800").encode()),
         malformed("too many parameters", _FORM, urlencode({f"k{n}": "" for n in range(300)}).encode()),
+        malformed("too many members", _JSON, json.dumps({f"k{n}": "" for n in range(257)}).encode()),
         malformed("a million separators", _FORM, b"&" * 1_000_000),
         malformed("multipart without its end", multipart.headers, multipart.body[:-6]),
         malformed("multipart without a boundary", {"Content-Type": "multipart/form-data"}, multipart.body),
@@ -176,6 +178,13 @@ def _wrong_http() -> list[BadRequest]:
         unsupported("plain text", "text/plain"),
         unsupported("XML", "application/xml"),
         unsupported("another character set", "application/json; charset=gbk"),
+        BadRequest(
+            name="a compressed body",
+            status=415,
+            kind="unsupported-type",
+            headers={**_JSON, "Content-Encoding": "gzip"},
+            body=gzip.compress(body),
+        ),
         BadRequest(name="wrong method", status=405, kind="", method="GET", query=query),
         BadRequest(name="another wrong method", status=405, kind="", method="PUT", headers=_JSON, body=body),
         BadRequest(name="unknown action", status=404, kind="", path="/yida/tasks/approve", headers=_JSON, body=body),

@@ -71,3 +71,30 @@ print(sorted({"fastapi", "starlette", "confluent_kafka", "uvicorn", "asyncio"} &
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
+
+
+def test_the_process_ends_in_time_whatever_a_part_still_waits_for(tmp_path: Path) -> None:
+    write_credentials(tmp_path / "credentials.toml", "token")
+    program = f"""
+import asyncio, pathlib, time
+import edge.app
+from edge.settings import EdgeSettings
+from edge.testing import MemoryPublisher
+from starlette.testclient import TestClient
+
+class Stuck(MemoryPublisher):
+    async def close(self):
+        await asyncio.to_thread(time.sleep, 60)
+
+edge.app._LAST_S = 0.5
+folder = pathlib.Path({str(tmp_path)!r})
+settings = EdgeSettings(
+    kafka_bootstrap_servers="127.0.0.1:1", schema_registry_url="http://127.0.0.1:1",
+    credentials_file=folder / "credentials.toml", data_dir=folder / "edge",
+)
+with TestClient(edge.app.create_app(settings, publisher=Stuck(), end_process=True)):
+    pass
+print("closed")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert "closed" not in ended.stdout

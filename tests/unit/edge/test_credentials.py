@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from edge.credentials import CredentialsBroken, CredentialsFile, parse_credentials
+from edge.credentials import CredentialsBroken, CredentialsFile, fingerprint, parse_credentials
 from edge.testing import APP_TYPE, CORP_ID, write_credentials
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ APP = f'[[apps]]\napp_type = "A"\nsystem_tokens = ["{SECRET}"]\n'
 
 
 def tokens_in_force(file: CredentialsFile) -> list[str]:
-    return [token.get_secret_value() for app in file.current.apps(APP_TYPE) for token in app.system_tokens]
+    return [token.secret.get_secret_value() for app in file.current.apps(APP_TYPE) for token in app.tokens]
 
 
 def test_the_documented_file_is_read() -> None:
@@ -35,9 +35,9 @@ corp_id = "ding5d17e3add038d445"      # optional; when given, it must match
 system_tokens = ["{SECRET}", "previous"]
 """)
     (app,) = credentials.apps("APP_RY60OCRF33Z7534")
-    assert (app.corp_id, len(app.system_tokens), credentials.count) == ("ding5d17e3add038d445", 2, 1)
+    assert (app.corp_id, len(app.tokens), credentials.count) == ("ding5d17e3add038d445", 2, 1)
     assert credentials.apps("APP_OTHER") == ()
-    assert SECRET not in repr(app) + str(app.model_dump())
+    assert SECRET not in repr(app)
 
 
 @pytest.mark.parametrize("text", ["", "apps = []"])
@@ -147,3 +147,96 @@ def test_the_running_edge_keeps_up_with_the_file(client: TestClient, settings: E
     while said() != "ok":
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+FILES = f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_token_files = ["one", "secrets/two"]\n'
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Path:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "one").write_text("first\n")
+    (tmp_path / "secrets" / "two").write_text("second")
+    path = tmp_path / "credentials.toml"
+    path.write_text(FILES)
+    return path
+
+
+def test_tokens_may_stand_in_files_of_their_own(mounted: Path) -> None:
+    mounted.write_text(FILES + 'system_tokens = ["inline"]')
+    file = CredentialsFile(mounted)
+    assert tokens_in_force(file) == ["inline", "first", "second"]
+    assert [token.place for token in file.current.tokens] == ["apps.0.system_tokens.0", "one", "secrets/two"]
+
+
+@pytest.mark.parametrize(
+    ("content", "token"), [("t\n", "t"), ("t\r\n", "t"), ("t", "t"), ("t\n\n", "t\n"), (" t ", " t ")]
+)
+def test_one_line_end_is_no_part_of_a_token(mounted: Path, content: str, token: str) -> None:
+    (mounted.parent / "one").write_bytes(content.encode())
+    assert tokens_in_force(CredentialsFile(mounted))[0] == token
+
+
+def test_a_changed_token_file_is_noticed_like_the_toml(mounted: Path) -> None:
+    file = CredentialsFile(mounted)
+    (mounted.parent / "one").write_text("rotated\n")
+    file.reload_if_changed()
+    assert tokens_in_force(file) == ["rotated", "second"]
+
+
+@pytest.mark.parametrize("broken", [None, b"", b"\n", b" \n", b"\xff"])
+def test_a_broken_token_file_keeps_the_old_tokens_until_it_is_mended(mounted: Path, broken: bytes | None) -> None:
+    file = CredentialsFile(mounted)
+    two = mounted.parent / "secrets" / "two"
+    two.unlink()
+    if broken is not None:
+        two.write_bytes(broken)
+    with capture_logs() as lines:
+        file.reload_if_changed()
+        file.reload_if_changed()
+    assert len(lines) == 1
+    assert tokens_in_force(file) == ["first", "second"]
+    assert "token file secrets/two: " in (file.broken or "")
+    two.write_text("mended")
+    file.reload_if_changed()
+    assert (tokens_in_force(file), file.broken) == (["first", "mended"], None)
+    two.write_text("again")
+    file.reload_if_changed()
+    assert tokens_in_force(file) == ["first", "again"]
+
+
+def test_a_secret_as_kubernetes_swaps_it_is_noticed(tmp_path: Path) -> None:
+    # The files are links into ..data, which is itself a link to a folder of the present version.
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "app1").write_text(f"token-{version}\n")
+        (tmp_path / version / "credentials.toml").write_text(
+            f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_token_files = ["app1"]\n'
+        )
+    (tmp_path / "..data").symlink_to("v1")
+    for name in ("app1", "credentials.toml"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    file = CredentialsFile(tmp_path / "credentials.toml")
+    assert tokens_in_force(file) == ["token-v1"]
+    (tmp_path / "..data_tmp").symlink_to("v2")
+    (tmp_path / "..data_tmp").replace(tmp_path / "..data")
+    file.reload_if_changed()
+    assert tokens_in_force(file) == ["token-v2"]
+
+
+@pytest.mark.parametrize(
+    "line", ["system_token_files = []", 'system_token_files = ["one", " "]', 'system_token_files = ["a\\u0000b"]', ""]
+)
+def test_an_app_without_tokens_or_with_blank_names_is_broken(mounted: Path, line: str) -> None:
+    mounted.write_text(f'[[apps]]\napp_type = "{APP_TYPE}"\n{line}\n')
+    with pytest.raises(CredentialsBroken, match=r"apps\.0"):
+        CredentialsFile(mounted)
+
+
+def test_a_fingerprint_names_a_token_of_one_app() -> None:
+    names = {fingerprint("A", "one"), fingerprint("A", "two"), fingerprint("B", "one")}
+    assert len(names) == 3
+    assert all(len(name) == 8 and int(name, 16) >= 0 for name in names)
+    (token,) = parse_credentials(APP).tokens
+    assert token.fingerprint == fingerprint("A", SECRET)
+    assert SECRET not in repr(token)

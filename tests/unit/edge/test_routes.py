@@ -278,3 +278,89 @@ def test_a_sender_that_hangs_up_is_no_error(app: FastAPI, publisher: MemoryPubli
         Sender([b'{"a":'], hangs_up=True).call(app)
     assert [line["event"] for line in lines] == ["callback_aborted"]
     assert publisher.published == []
+
+
+def from_sources(settings: EdgeSettings, publisher: MemoryPublisher, peer: str, **changed: str) -> TestClient:
+    changed_settings = EdgeSettings.model_validate({**settings.model_dump(), **changed})
+    return TestClient(create_app(changed_settings, publisher=publisher), client=(peer, 4711))
+
+
+def test_a_source_that_is_not_allowed_looks_like_any_other_that_is_not_proven(
+    settings: EdgeSettings, publisher: MemoryPublisher
+) -> None:
+    with capture_logs() as lines, from_sources(settings, publisher, "192.0.2.9", source_networks="192.0.2.0/29") as it:
+        refused, unproven = send(it, "complete", good()), send(TestClient(it.app), "complete", good(token="x"))
+        assert refused.status_code == 401
+        assert refused.content == unproven.content
+        assert outcomes(it)["source-network"] == 2  # the test client's own name is no address
+        assert it.get("/healthz").status_code == 200
+    reasons = [line["reason"] for line in lines if line["event"] == "callback_rejected"]
+    assert reasons == ["source-network"] * 2
+    with from_sources(settings, publisher, "192.0.2.7", source_networks="192.0.2.0/29") as it:
+        assert send(it, "complete", good()).status_code == 200
+
+
+def test_a_source_that_is_not_allowed_is_refused_before_its_body_is_read(
+    settings: EdgeSettings, publisher: MemoryPublisher
+) -> None:
+    elsewhere = EdgeSettings.model_validate({**settings.model_dump(), "source_networks": "198.51.100.0/24"})
+    sender = Sender([b"{}"])
+    assert (sender.call(create_app(elsewhere, publisher=publisher)), sender.read) == (401, 0)
+
+
+@pytest.mark.parametrize(
+    ("peer", "status", "address"),
+    [("10.0.0.1", 200, "192.0.2.1"), ("203.0.113.1", 401, "203.0.113.1"), ("192.0.2.2", 200, "192.0.2.2")],
+)
+def test_only_a_trusted_proxy_is_believed_about_the_sender(
+    settings: EdgeSettings, publisher: MemoryPublisher, peer: str, status: int, address: str
+) -> None:
+    networks = {"source_networks": "192.0.2.0/24", "trusted_proxies": "10.0.0.0/8"}
+    with capture_logs() as lines, from_sources(settings, publisher, peer, **networks) as it:
+        answer = send(it, "complete", good(), headers={"X-Forwarded-For": "198.51.100.1, 192.0.2.1"})
+    assert answer.status_code == status
+    (said,) = [line for line in lines if line["event"].startswith("callback_")]
+    assert said["remote_address"] == address
+
+
+def test_a_token_that_signed_is_noted_and_one_that_did_not_is_not(client: TestClient) -> None:
+    def used() -> list[bool]:
+        lines = client.get("/metrics").text.splitlines()
+        return sorted(
+            float(line.split()[-1]) > 0 for line in lines if line.startswith("taskbridge_edge_token_last_used")
+        )
+
+    assert used() == [False, False]
+    send(client, "complete", good(token="wrong"))
+    assert used() == [False, False]
+    send(client, "complete", good())
+    assert used() == [False, True]
+    send(client, "complete", good(token="previous-token"))
+    assert used() == [True, True]
+
+
+def test_a_flood_of_rejections_is_counted_in_full_and_logged_in_part(client: TestClient) -> None:
+    with capture_logs() as lines:
+        for _ in range(700):
+            client.post("/yida/tasks/delete")
+    assert 500 <= len(lines) < 600
+    assert outcomes(client) == {"no-app": 700}
+
+
+def test_a_trace_state_without_its_parent_is_nothing(client: TestClient, publisher: MemoryPublisher) -> None:
+    send(client, "complete", good(), headers={"tracestate": "vendor=1"})
+    send(client, "complete", good(), headers={"tracestate": "vendor=1", "traceparent": TRACE})
+    assert publisher.traceparents == [None, TRACE]
+
+
+def test_metrics_tell_how_long_each_step_takes_and_what_is_there(
+    client: TestClient, publisher: MemoryPublisher
+) -> None:
+    send(client, "complete", good())
+    text = client.get("/metrics").text
+    assert 'taskbridge_edge_verify_seconds_count{action="complete"} 1.0' in text
+    assert 'taskbridge_edge_publish_seconds_count{action="complete"} 1.0' in text
+    assert "taskbridge_edge_build_info{version=" in text
+    assert ("taskbridge_edge_kafka_up 1.0" in text, "taskbridge_edge_registry_up 1.0" in text) == (True, True)
+    publisher.away = "away"
+    assert "taskbridge_edge_kafka_up 0.0" in client.get("/metrics").text

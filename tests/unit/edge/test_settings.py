@@ -45,6 +45,14 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "s3cret" not in repr(settings)
 
 
+def test_networks_are_cidrs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_SOURCE_NETWORKS", "192.0.2.0/24, 2001:db8::/32,198.51.100.7")
+    monkeypatch.setenv("EDGE_TRUSTED_PROXIES", "")
+    settings = load_settings(EdgeSettings, os.environ)
+    assert list(map(str, settings.source_networks)) == ["192.0.2.0/24", "2001:db8::/32", "198.51.100.7/32"]
+    assert settings.trusted_proxies == ()
+
+
 @pytest.mark.parametrize("name", REQUIRED)
 def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delenv(name)
@@ -66,6 +74,14 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str)
         ("EDGE_LOG_FORMAT", "xml"),
         ("EDGE_SCHEMA_REGISTRY_URL", "registry:8081"),
         ("EDGE_KAFKA_BOOTSTRAP_SERVERS", ""),
+        ("EDGE_SOURCE_NETWORKS", ""),
+        ("EDGE_SOURCE_NETWORKS", "10.0.0.0/8,"),
+        ("EDGE_SOURCE_NETWORKS", "s3cret"),
+        ("EDGE_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("EDGE_MAX_HEADER_BYTES", "10"),
+        ("EDGE_MAX_URL_BYTES", "65536"),
+        ("EDGE_HEADER_TIMEOUT_S", "0"),
+        ("EDGE_MAX_CONNECTIONS", "0"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_variable(

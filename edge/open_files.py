@@ -1,0 +1,34 @@
+"""Fits the number of connections to the number of files that the process may open: each connection is one."""
+
+from __future__ import annotations
+
+import resource
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from edge.settings import EdgeSettings
+
+OWN_FILES = 128
+"""Files and sockets that a process needs beside its connections."""
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+def with_open_files(settings: EdgeSettings) -> EdgeSettings:
+    """The settings with no more connections than this process may open, once it may open as many as it can.
+
+    Where they run out, nothing is accepted, and the spool cannot open its files either.
+    """
+    wanted = settings.max_connections + OWN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return settings
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed == wanted:
+        return settings
+    fewer = max(1, allowed - OWN_FILES)
+    _log.warning("fewer_connections_than_wanted", open_files_allowed=allowed, connections=fewer)
+    return settings.model_copy(update={"max_connections": fewer})

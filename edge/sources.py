@@ -1,0 +1,131 @@
+"""Where a request comes from: the address that no sender can forge, and whether callbacks may come from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import TYPE_CHECKING
+
+from edge.errors import Unverified
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+type_address = IPv4Address | IPv6Address
+type_networks = tuple[IPv4Network | IPv6Network, ...]
+
+UNKNOWN = ""
+"""The address of a sender that a trusted proxy did not name."""
+
+_MAPPED_BITS = 96
+_SITE_BITS = 64
+
+
+def parse_network(text: str) -> IPv4Network | IPv6Network:
+    """The network that a CIDR names; one of IPv4-mapped IPv6 addresses is the IPv4 network.
+
+    Raises:
+        ValueError: it names none.
+    """
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        raise ValueError("one of the networks is not a CIDR like 10.0.0.0/8, without host bits") from error
+    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
+
+
+def parse_address(text: str) -> type_address | None:
+    """The address, an IPv4-mapped one as IPv4, or None. A port is left out: some proxies write one."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def site_of(address: str) -> str:
+    """What stands for one sender when connections are counted: the address, of IPv6 its /64."""
+    parsed = parse_address(address)
+    return str(IPv6Network((parsed, _SITE_BITS), strict=False)) if isinstance(parsed, IPv6Address) else address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Which senders may report, and which proxies are believed about them."""
+
+    networks: type_networks = ()
+    trusted_proxies: type_networks = ()
+
+    def trusts(self, peer: str) -> bool:
+        """Whether the peer of a connection is one of our proxies."""
+        return _within(parse_address(peer), self.trusted_proxies)
+
+    def address(self, peer: str, forwarded_for: Iterable[str]) -> str:
+        """The sender's address: the peer's, or, when that is a trusted proxy, what the outermost of ours saw.
+
+        ``forwarded_for`` are the X-Forwarded-For headers in their order. Every proxy appends whom it was called by, so
+        from the right each entry was written by a proxy of ours until one is no proxy of ours: that is the sender, and
+        whatever stands left of it the sender may have made up.
+        """
+        sender = parse_address(peer)
+        if sender is None:
+            return peer
+        hops = [hop for header in forwarded_for for hop in header.split(",")] if self.trusted_proxies else []
+        for hop in reversed(hops):
+            if not _within(sender, self.trusted_proxies):
+                break
+            sender = parse_address(hop)
+            if sender is None:
+                return UNKNOWN
+        return str(sender)
+
+    def allowed(self, address: str) -> bool:
+        """Whether callbacks are taken from there; from everywhere when no networks are given."""
+        return not self.networks or _within(parse_address(address), self.networks)
+
+    def check(self, address: str) -> None:
+        """Prove that callbacks are taken from there.
+
+        Raises:
+            Unverified: they are not.
+        """
+        if not self.allowed(address):
+            raise Unverified("source-network")
+
+
+class SenderAddress:
+    """ASGI middleware: from here on ``scope["client"]`` is the sender, and not the proxy in front of the edge."""
+
+    def __init__(self, app: ASGIApp, sources: Sources) -> None:
+        self._app = app
+        self._sources = sources
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope.get("client"):
+            peer, port = scope["client"]
+            forwarded_for = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+            address = self._sources.address(peer, forwarded_for)
+            scope["client"] = (address, port if address == peer else 0)
+        await self._app(scope, receive, send)
+
+
+def _within(address: type_address | None, networks: type_networks) -> bool:
+    return address is not None and any(address in network for network in networks)

@@ -1,0 +1,114 @@
+"""One scrape gives the metrics of all workers, whichever worker it reaches: each sample says whose it is.
+
+See docs/adr/0011-metrics-of-all-workers.md for why it is not prometheus_client's multiprocess mode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Sample
+
+from schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from prometheus_client import CollectorRegistry
+
+WORKER = "worker"
+WRITE_S = 2.0
+"""How old another worker's numbers may be."""
+
+
+class WorkerMetrics:
+    """The metrics of this process, and of its fellow workers where there are any."""
+
+    def __init__(self, registry: CollectorRegistry, *, folder: Path | None) -> None:
+        """``folder`` is where the workers put their metrics; None where there is one worker only."""
+        self._registry = registry
+        self._folder = folder
+
+    def exposition(self) -> bytes:
+        """In Prometheus' text format. With several workers each sample has the label ``worker``, a process id.
+
+        This process' own come from its file too: a counter must not seem to run backwards when the next scrape reaches
+        another worker.
+        """
+        if self._folder is None:
+            return generate_latest(self._registry)
+        self._write(self._folder)
+        return generate_latest(_Families(_read(self._folder)))  # type: ignore[arg-type]
+
+    async def keep(self) -> None:
+        """Put the metrics where the other workers find them, until cancelled."""
+        while self._folder is not None:
+            with contextlib.suppress(OSError):  # a full disk: the gauges of the spool tell
+                self._write(self._folder)
+            await asyncio.sleep(WRITE_S)
+
+    def _write(self, folder: Path) -> None:
+        families = [
+            [each.name, each.documentation, each.type, [[one.name, one.labels, one.value] for one in each.samples]]
+            for each in self._registry.collect()
+        ]
+        folder.mkdir(parents=True, exist_ok=True)
+        new = folder / f"{os.getpid()}.new"
+        new.write_text(json.dumps(families), "utf-8")
+        new.replace(folder / f"{os.getpid()}.json")
+
+
+def clear_metrics(folder: Path) -> None:
+    """Remove what earlier workers left. Only for when no worker runs yet.
+
+    Raises:
+        ConfigurationError: it cannot be removed.
+    """
+    try:
+        for path in folder.glob("*.json"):
+            path.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"data folder {folder}: {error.strerror}") from error
+
+
+class _Families:
+    """Stands in for a registry."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _read(folder: Path) -> Iterable[Metric]:
+    merged: dict[str, Metric] = {}
+    for path in sorted(folder.glob("*.json")):
+        if not _lives(int(path.stem)):
+            path.unlink(missing_ok=True)
+            continue
+        try:
+            families: list[Any] = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:  # removed by another scrape
+            continue
+        for name, documentation, kind, samples in families:
+            metric = merged.setdefault(name, Metric(name, documentation, kind))
+            metric.samples += [Sample(one, {**labels, WORKER: path.stem}, value) for one, labels, value in samples]
+    return merged.values()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,103 @@
+"""Every alert asks for metrics that exist, and says where it is written what to do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from starlette.testclient import TestClient
+
+from edge.app import create_app
+from edge.settings import EdgeSettings
+from edge.testing import MemoryPublisher, write_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOT = Path(__file__).parents[3]
+RULES = (ROOT / "deploy" / "alerts" / "taskbridge-edge.rules.yml").read_text("utf-8")
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+
+# The whole syntax that the file uses: there is no YAML reader among our dependencies.
+HEAD = "groups:\n  - name: taskbridge-edge\n    rules:\n"
+RULE = re.compile(
+    r"      - alert: (?P<alert>[A-Z][A-Za-z]+)\n"
+    r"        expr: (?P<expr>[^\n#]+)\n"
+    r"(?:        for: \d+[smhd]\n)?"
+    r"        labels:\n"
+    r"          severity: (?:page|ticket)\n"
+    r"        annotations:\n"
+    r'          summary: "[^"\n]+\."\n'
+    r'          runbook: "docs/runbook\.md#(?P<section>[a-z]+)"\n'
+)
+
+# What other modules of the edge count, until they are all in one place.
+ELSEWHERE = {
+    "taskbridge_edge_spool_depth",
+    "taskbridge_edge_spool_bytes",
+    "taskbridge_edge_spool_oldest_seconds",
+    "taskbridge_edge_spool_full",
+    "taskbridge_edge_spool_broken",
+    "taskbridge_edge_spool_set_aside_total",
+    "taskbridge_edge_quarantine_total",
+}
+
+
+def rules() -> list[Mapping[str, str]]:
+    return [found.groupdict() for found in RULE.finditer(RULES)]
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> set[str]:
+    write_credentials(tmp_path / "credentials.toml", "token")
+    settings = EdgeSettings(
+        kafka_bootstrap_servers="127.0.0.1:1",
+        schema_registry_url="http://127.0.0.1:1",
+        credentials_file=tmp_path / "credentials.toml",
+        data_dir=tmp_path / "edge",
+    )
+    with TestClient(create_app(settings, publisher=MemoryPublisher())) as client:
+        kinds = re.findall(r"^# TYPE (\S+) (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return {
+        name + ending
+        for name, kind in kinds
+        for ending in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))
+    }
+
+
+def test_the_file_holds_nothing_but_well_formed_rules() -> None:
+    text = re.sub(r"^#.*\n", "", RULES, flags=re.MULTILINE)
+    assert text.startswith(HEAD)
+    assert RULE.sub("", text.removeprefix(HEAD)) == ""
+    names = [rule["alert"] for rule in rules()]
+    assert len(set(names)) == len(names) > 10
+
+
+def test_a_plain_yaml_value_may_be_read_in_one_way_only() -> None:
+    # ": " would begin a mapping in an unquoted value, and these at its start have meanings of their own.
+    assert not [rule["expr"] for rule in rules() if ": " in rule["expr"] or rule["expr"][0] in "\"'{[&*!|>%@`"]
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_an_alert_asks_for_metrics_that_exist(rule: Mapping[str, str], metrics: set[str]) -> None:
+    asked = set(re.findall(r"taskbridge_\w+", rule["expr"]))
+    assert asked or rule["expr"].startswith("up{")
+    assert asked <= metrics | ELSEWHERE
+
+
+def test_every_alert_has_its_section_of_the_runbook_and_the_other_way_round() -> None:
+    sections = re.findall(r"^## (\w+)\n\*\*Means\*\* ", RUNBOOK, re.MULTILINE)
+    assert sections == [rule["alert"] for rule in rules()]
+    assert [section.lower() for section in sections] == [rule["section"] for rule in rules()]
+    for part in re.split(r"^## ", RUNBOOK, flags=re.MULTILINE)[1:]:
+        assert "\n**Look** " in part
+        assert "\n**Do** " in part
+
+
+def test_what_is_refused_has_an_outcome_that_an_alert_knows() -> None:
+    source = "".join((ROOT / "edge" / name).read_text("utf-8") for name in ("verification.py", "sources.py"))
+    reasons = set(re.findall(r'nverified\("([a-z-]+)"', source)) | {"other-corp", "wrong-sign"}
+    (watched,) = [rule["expr"] for rule in rules() if rule["alert"] == "EdgeCallbacksUnverified"]
+    assert reasons - {"no-sign"} <= set(re.findall(r"[a-z]+(?:-[a-z]+)+", watched))
