@@ -20,6 +20,9 @@ from edge.credentials import CredentialsFile
 from edge.health import HealthRoutes
 from edge.metrics import Metrics
 from edge.publisher import KafkaPublisher, Publisher
+from edge.quarantine import Quarantine
+from edge.rejection_log import RejectionLog
+from edge.replays import FILE_NAME, FileWindow
 from edge.routes import CallbackRoutes
 from edge.settings import EdgeSettings
 from schemas.errors import ConfigurationError
@@ -53,9 +56,12 @@ def create_app(
     events = publisher or KafkaPublisher(settings, partitions=partitions)
     metrics = Metrics()
     metrics.watch_credentials(credentials)
+    window = FileWindow(settings.data_dir / FILE_NAME, entries=settings.replay_window_entries)
+    metrics.watch_window(window)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        window.open()
         await events.start()
         watching = asyncio.create_task(credentials.watch())
         _log.info("edge_started", apps=credentials.current.count, workers=settings.workers)
@@ -64,6 +70,7 @@ def create_app(
         with contextlib.suppress(asyncio.CancelledError):
             await watching
         await events.close()
+        window.close()
         _log.info("edge_stopped")
 
     app = FastAPI(
@@ -74,7 +81,15 @@ def create_app(
         redirect_slashes=False,
     )
     answer_with_problems(app)
-    callbacks = CallbackRoutes(settings=settings, credentials=credentials, publisher=events, metrics=metrics)
+    callbacks = CallbackRoutes(
+        settings=settings,
+        credentials=credentials,
+        publisher=events,
+        metrics=metrics,
+        window=window,
+        quarantine=Quarantine(settings, events, metrics.quarantine),
+        rejections=RejectionLog(),
+    )
     app.router.routes[:0] = callbacks.routes()
     app.include_router(HealthRoutes(credentials=credentials, publisher=events, metrics=metrics).router())
     _document_callbacks(app)

@@ -10,6 +10,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 if TYPE_CHECKING:
     from edge.credentials import CredentialsFile
+    from edge.replays import FileWindow
 
 
 class Metrics:
@@ -30,6 +31,17 @@ class Metrics:
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
             registry=self.registry,
         )
+        self.quarantine = Counter(
+            "taskbridge_edge_quarantine",
+            "Rejected callbacks by reason and outcome: kept, suppressed by a bound, or failed to be kept.",
+            ["reason", "outcome"],
+            registry=self.registry,
+        )
+        self.replay_window_usable = Gauge(
+            "taskbridge_edge_replay_window_usable",
+            "0 when the file that tells copied signatures cannot be used: copies then pass for new callbacks.",
+            registry=self.registry,
+        )
         self.credentials_apps = Gauge(
             "taskbridge_edge_credentials_apps", "Apps in the credentials in force.", registry=self.registry
         )
@@ -45,3 +57,6 @@ class Metrics:
         """Read the credentials' gauges from the file's present state, whenever they are asked for."""
         self.credentials_apps.set_function(lambda: credentials.current.count)
         self.credentials_broken.set_function(lambda: credentials.broken is not None)
+
+    def watch_window(self, window: FileWindow) -> None:
+        self.replay_window_usable.set_function(lambda: window.problem is None)
