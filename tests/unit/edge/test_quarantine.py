@@ -7,7 +7,7 @@ import time
 import uuid
 from dataclasses import replace
 from itertools import permutations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
@@ -43,7 +43,7 @@ TOKEN_IN_FORCE = parse_credentials(f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_t
 BEARER = "s3cret-bearer"
 
 
-def request(parameters: Mapping[str, str] | None = None, **changed: object) -> Received:
+def request(parameters: Mapping[str, str] | None = None, **changed: Any) -> Received:
     encoded = encode_callback(good() if parameters is None else parameters, "json")
     received = Received(
         wire_action="complete",
@@ -62,7 +62,7 @@ def good(wire_action: str = "complete", token: str = SYSTEM_TOKEN) -> dict[str, 
     return signed(parameters_of(wire_action, instance_id="inst-1"), system_token=token)
 
 
-def entry(reason: str = "wrong-sign", **changed: object) -> QuarantinedCallback:
+def entry(reason: str = "wrong-sign", **changed: Any) -> QuarantinedCallback:
     return quarantined(request(**changed), Unverified(reason), bearer_tokens=())
 
 
@@ -337,7 +337,7 @@ def keeper(settings: EdgeSettings, publisher: MemoryPublisher, clock: Clock, **c
     return Quarantine(settings.model_copy(update=bounds), publisher, Metrics().quarantine, clock=clock)
 
 
-def flood(quarantine: Quarantine, address: str, times: int, **changed: object) -> int:
+def flood(quarantine: Quarantine, address: str, times: int, **changed: Any) -> int:
     async def run() -> list[str | None]:
         received = request(remote_address=address, **changed)
         return [await quarantine.keep(received, Unverified("wrong-sign")) for _ in range(times)]

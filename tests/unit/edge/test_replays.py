@@ -255,7 +255,8 @@ def test_of_two_workers_at_the_same_moment_exactly_one_wins(path: Path, monkeypa
     with ThreadPoolExecutor(2) as threads:
         for _ in range(20):
             digest = os.urandom(16)
-            known = list(threads.map(lambda n, digest=digest: workers[n].claim(mark(digest, n)), range(2)))
+            claims = [threads.submit(worker.claim, mark(digest, number)) for number, worker in enumerate(workers)]
+            known = [claim.result() for claim in claims]
             assert known.count(None) == 1
     for worker in workers:
         worker.close()
