@@ -304,7 +304,8 @@ def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_wo
         while workers == "2" and not 0 < refused_by_one_worker(edge) < refused:
             assert time.monotonic() < deadline, "one worker got everything"
             with ThreadPoolExecutor(8) as threads:
-                list(threads.map(lambda _: refuse("complete", "cancel"), range(16)))
+                for sending in [threads.submit(refuse, "complete", "cancel") for _ in range(16)]:
+                    sending.result()
         bodies.add(edge.send("complete", good("complete", f"{run}-x", "wrong")).content)
         assert len(bodies) == 1
         return refused
