@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from deploy.options import BootstrapServers, Json, RegistryUrl
+from deploy.options import example as _example
+from deploy.quarantine_commands import quarantine_app
 from schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
@@ -38,14 +41,8 @@ topics_app = typer.Typer(help="The topics of the contract.", no_args_is_help=Tru
 schemas_app = typer.Typer(help="The Avro schemas of the contract.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
+app.add_typer(quarantine_app, name="quarantine")
 
-BootstrapServers = Annotated[
-    str | None, typer.Option(help="Kafka's address; else from the environment, else the local stack's.")
-]
-RegistryUrl = Annotated[
-    str | None, typer.Option(help="The registry's Confluent API; else from the environment, else the local stack's.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Token = Annotated[
     str,
     typer.Option(
@@ -57,10 +54,6 @@ Parameters = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="May be repeated.")
 ]
 Encoding = Literal["json", "form", "multipart", "query"]
-
-
-def _example(*lines: str) -> str:
-    return "\n\n".join(["Example:", *lines])
 
 
 @app.command(

@@ -6,11 +6,12 @@ import base64
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, TopicPartition
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 
+from deploy.topic_reading import partitions_of
 from schemas.cloudevents import rfc3339
-from schemas.errors import ConfigurationError, OperatorError
+from schemas.errors import OperatorError
 from schemas.registry import RegistryUnavailable
 from service.kafka import consumer_config
 
@@ -42,7 +43,7 @@ def follow(
     consumer = Consumer(config)
     try:
         start = 0 if from_beginning else OFFSET_END
-        consumer.assign([TopicPartition(topic, number, start) for number in _partitions(consumer, topic)])
+        consumer.assign([TopicPartition(topic, number, start) for number in partitions_of(consumer, topic)])
         while not stopped():
             for message in consumer.consume(_BATCH, _WAIT_S):
                 error = message.error()
@@ -52,16 +53,6 @@ def follow(
                     raise OperatorError(f"reading {topic}: {error.str()}")
     finally:
         consumer.close()
-
-
-def _partitions(consumer: Consumer, topic: str) -> list[int]:
-    try:
-        found = consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
-    except KafkaException as error:
-        raise OperatorError(f"Kafka does not answer: {error.args[0].str()}") from error
-    if found.error is not None:
-        raise ConfigurationError(f"there is no topic {topic}: 'taskbridge topics apply' makes those of the contract")
-    return sorted(found.partitions)
 
 
 class Decoder:

@@ -23,6 +23,9 @@ from edge.metrics import Metrics
 from edge.open_files import with_open_files
 from edge.protocol import LimitedProtocol
 from edge.publisher import KafkaPublisher, Publisher
+from edge.quarantine import Quarantine
+from edge.rejection_log import RejectionLog
+from edge.replays import FILE_NAME, FileWindow
 from edge.routes import CallbackRoutes
 from edge.settings import EdgeSettings
 from edge.sources import SenderAddress, Sources
@@ -76,8 +79,12 @@ def create_app(
     metrics.watch_gate(gate)
     worker_metrics = WorkerMetrics(metrics.registry, folder=_metrics_folder(settings))
 
+    window = FileWindow(settings.data_dir / FILE_NAME, entries=settings.replay_window_entries)
+    metrics.watch_window(window)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
+        window.open()
         await events.start()
         upkeep = [asyncio.create_task(each) for each in (credentials.watch(), token_use.keep(), worker_metrics.keep())]
         _log.info("edge_started", apps=credentials.current.count, workers=settings.workers)
@@ -89,6 +96,7 @@ def create_app(
         await asyncio.gather(*upkeep, return_exceptions=True)
         await events.close()
         token_use.flush()
+        window.close()
         _log.info("edge_stopped")
 
     app = FastAPI(
@@ -107,6 +115,9 @@ def create_app(
         metrics=metrics,
         sources=sources,
         token_use=token_use,
+        window=window,
+        quarantine=Quarantine(settings, events, metrics.quarantine),
+        rejections=RejectionLog(),
     )
     app.router.routes[:0] = callbacks.routes()
     app.include_router(HealthRoutes(credentials=credentials, publisher=events, metrics=worker_metrics).router())

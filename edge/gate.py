@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from edge.log_limit import LineLimit
+from edge.rejection_log import RejectionLog
 from edge.sources import Sources, site_of
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ GATE = "gate"
 FULL = "too-many-connections"
 ADDRESS_FULL = "too-many-connections-of-one-address"
 GAVE_WAY = "gave-way"
-
-_LINES_PER_S = 1
-_LINES_BURST = 20
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -60,7 +57,7 @@ class Gate:
         self.limits = limits
         self._sources = sources
         self._count = count
-        self._lines = LineLimit(per_second=_LINES_PER_S, burst=_LINES_BURST)
+        self._lines = RejectionLog()
         self._sites: dict[Connection, str] = {}
         self._per_site: Counter[str] = Counter()
         self._waiting: dict[Connection, None] = {}
@@ -111,6 +108,6 @@ class Gate:
     def refuse(self, reason: str, peer: str) -> str:
         """Count it, and say it if not too much is being said."""
         self._count(reason)
-        if (left_out := self._lines.take()) is not None:
-            _log.warning("connection_refused", reason=reason, peer=peer, lines_left_out=left_out)
+        if (left_out := self._lines.admit(reason, peer)) is not None:
+            _log.warning("connection_refused", reason=reason, peer=peer, left_out=left_out)
         return reason

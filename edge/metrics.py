@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edge.credentials import CredentialsFile
     from edge.gate import Gate
     from edge.publisher import Publisher
+    from edge.replays import FileWindow
     from edge.token_use import TokenUse
 
 _STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -72,6 +73,17 @@ class Metrics:
         Gauge(
             "taskbridge_edge_build_info", "Always 1; the label says what runs.", ["version"], registry=self.registry
         ).labels(version("taskbridge")).set(1)
+        self.quarantine = Counter(
+            "taskbridge_edge_quarantine",
+            "Rejected callbacks by reason and outcome: kept, suppressed by a bound, or failed to be kept.",
+            ["reason", "outcome"],
+            registry=self.registry,
+        )
+        self.replay_window_usable = Gauge(
+            "taskbridge_edge_replay_window_usable",
+            "0 when the file that tells copied signatures cannot be used: copies then pass for new callbacks.",
+            registry=self.registry,
+        )
         self.credentials_apps = Gauge(
             "taskbridge_edge_credentials_apps", "Apps in the credentials in force.", registry=self.registry
         )
@@ -96,6 +108,9 @@ class Metrics:
     def watch_tokens(self, credentials: CredentialsFile, token_use: TokenUse) -> None:
         """Give each configured token's last use, whenever it is asked for."""
         self.registry.register(_TokenCollector(credentials, token_use))
+
+    def watch_window(self, window: FileWindow) -> None:
+        self.replay_window_usable.set_function(lambda: window.problem is None)
 
     def watch_gate(self, gate: Gate) -> None:
         self.connections.set_function(lambda: gate.open)

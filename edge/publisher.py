@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException, Producer
 
 from edge.errors import NotDurable
 from schemas.cloudevents import event_headers
-from schemas.codec import task_event_codec
+from schemas.codec import quarantined_callback_codec, task_event_codec
 from schemas.errors import ConfigurationError, TaskbridgeError
 from schemas.registry import Registry
 from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
@@ -29,8 +29,12 @@ from service.kafka import (
 from service.topic_admin import apply_topics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from edge.settings import EdgeSettings
-    from schemas.events import TaskEvent
+    from schemas.cloudevents import type_header
+    from schemas.events import QuarantinedCallback, TaskEvent
+    from schemas.topics import Topic
 
 _OWN_TOPICS = (TASK_EVENTS, CALLBACKS_QUARANTINE)
 
@@ -68,6 +72,14 @@ class Publisher(Protocol):
         """
         ...
 
+    async def quarantine(self, callback: QuarantinedCallback) -> Durability:
+        """Return once the rejected callback is durable.
+
+        Raises:
+            NotDurable: it is not, or that is not known.
+        """
+        ...
+
 
 def valid_traceparent(header: str | None) -> str | None:
     """A W3C trace context that can be handed on, or None."""
@@ -93,6 +105,7 @@ class KafkaPublisher:
             raise ConfigurationError(f"Kafka's configuration: {error.args[0].str()}") from error
         self._registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json")
         self._codec = task_event_codec(self._registry)
+        self._quarantine_codec = quarantined_callback_codec(self._registry)
         self._timeout_s = settings.kafka_timeout_ms / 1000
         self._kafka_answers = False
         self._topics_exist = False
@@ -122,6 +135,23 @@ class KafkaPublisher:
         }
 
     async def publish(self, event: TaskEvent, *, traceparent: str | None) -> Durability:
+        return await self._deliver(
+            TASK_EVENTS,
+            key=event.instance_id,
+            encode=lambda: self._codec.encode(event),
+            headers=event_headers(event, traceparent=traceparent),
+        )
+
+    async def quarantine(self, callback: QuarantinedCallback) -> Durability:
+        return await self._deliver(
+            CALLBACKS_QUARANTINE,
+            key=callback.app_type or "",
+            encode=lambda: self._quarantine_codec.encode(callback),
+        )
+
+    async def _deliver(
+        self, topic: Topic, *, key: str, encode: Callable[[], bytes], headers: Sequence[type_header] = ()
+    ) -> Durability:
         if not self._schemas_known:
             raise NotDurable("the schema registry has not answered yet")
         if not self._topics_exist:
@@ -129,14 +159,9 @@ class KafkaPublisher:
             raise NotDurable("Kafka has not answered yet")
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._producer.produce(
-                    TASK_EVENTS.name,
-                    key=event.instance_id.encode(),
-                    value=self._codec.encode(event),
-                    headers=event_headers(event, traceparent=traceparent),
-                )
+                await self._producer.produce(topic.name, key=key.encode(), value=encode(), headers=headers)
         except TimeoutError as error:
-            raise NotDurable("Kafka did not acknowledge the event in time") from error
+            raise NotDurable("Kafka did not acknowledge the record in time") from error
         except (DeliveryFailed, QueueFull) as error:
             raise NotDurable(str(error)) from error
         return Durability.KAFKA

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect, Request
 
-from edge.errors import Overloaded, TooLarge, TooSlow, UnsupportedType
+from edge.errors import Overloaded, TooLarge, TooSlow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -75,13 +75,9 @@ async def receive(
     Raises:
         TooLarge: the body, or the query string, has more than ``max_body_bytes``.
         TooSlow: the body did not arrive within BODY_TIMEOUT_S.
-        UnsupportedType: the body is compressed.
         Overloaded: too many large bodies are being received.
         ClientDisconnect: the sender is gone.
     """
-    # Never unpacked: a kilobyte of gzip can be a gigabyte.
-    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise UnsupportedType("content-encoding", "Send the body as it is, not compressed.")
     query: bytes = request.scope["query_string"]
     announced = request.headers.get("content-length", "")
     if len(query) > max_body_bytes or (announced.isdecimal() and int(announced) > max_body_bytes):

@@ -1,4 +1,4 @@
-"""The path of one callback: receive, parse, find the app, verify, understand, publish, answer."""
+"""The path of one callback: receive, understand, publish, answer; what is rejected goes into the quarantine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge import answers
-from edge.callbacks import ACTIONS, event_of, locate
+from edge.callbacks import ACTIONS
 from edge.errors import NotDurable, Rejection
-from edge.log_limit import LineLimit
-from edge.parameters import read_parameters
 from edge.publisher import valid_traceparent
 from edge.requests import LargeBodies, receive, remote_address
-from edge.verification import check_bearer, verify
+from edge.understanding import understand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +25,9 @@ if TYPE_CHECKING:
     from edge.credentials import CredentialsFile
     from edge.metrics import Metrics
     from edge.publisher import Durability, Publisher
+    from edge.quarantine import Quarantine
+    from edge.rejection_log import RejectionLog
+    from edge.replays import Window
     from edge.requests import Received
     from edge.settings import EdgeSettings
     from edge.sources import Sources
@@ -39,10 +40,6 @@ _GONE = 499
 """Nobody sees this answer: the sender has hung up."""
 
 
-def _rejection_lines() -> LineLimit:
-    return LineLimit(per_second=20, burst=500)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackRoutes:
     """``POST /yida/tasks/{action}`` for the five actions."""
@@ -53,8 +50,10 @@ class CallbackRoutes:
     metrics: Metrics
     sources: Sources
     token_use: TokenUse
+    window: Window
+    quarantine: Quarantine
+    rejections: RejectionLog
     large_bodies: LargeBodies = field(default_factory=LargeBodies)
-    rejection_lines: LineLimit = field(default_factory=_rejection_lines)
 
     def routes(self) -> list[Route]:
         # Starlette's own routes: FastAPI's would parse the body and resolve dependencies for every callback.
@@ -65,6 +64,7 @@ class CallbackRoutes:
 
     async def _answer(self, wire_action: str, request: Request) -> Response:
         started = time.perf_counter()
+        received: Received | None = None
         log = _log.bind(action=wire_action, remote_address=remote_address(request))
         try:
             self.sources.check(remote_address(request))
@@ -76,24 +76,27 @@ class CallbackRoutes:
                 large_bodies=self.large_bodies,
             )
             with self.metrics.verify_seconds.labels(wire_action).time():
-                event = self._understand(received)
+                event = understand(
+                    received,
+                    credentials=self.credentials.current,
+                    bearer_tokens=self._bearer_tokens(),
+                    delete_extra_keys=self.settings.delete_extra_keys,
+                    window=self.window,
+                    used=self.token_use.note,
+                )
             with self.metrics.publish_seconds.labels(wire_action).time():
                 durability = await self._publish(event, received)
         except Rejection as rejection:
-            if (left_out := self.rejection_lines.take()) is not None:
-                log.warning(
-                    "callback_rejected",
-                    reason=rejection.reason,
-                    detail=rejection.detail,
-                    app_type=rejection.app_type,
-                    lines_left_out=left_out,
-                )
+            # A request that was not received whole cannot be kept.
+            kept = await self.quarantine.keep(received, rejection) if received is not None else None
+            self._log_rejection(log, rejection, remote_address(request), kept)
             response, outcome = answers.rejected(rejection), rejection.reason
         except NotDurable as error:
             log.error("callback_not_durable", problem=str(error))  # noqa: TRY400 - foreseen: no traceback
             response, outcome = answers.unavailable(), "not-durable"
         except ClientDisconnect:
-            log.warning("callback_aborted")
+            if self.rejections.admit("aborted", remote_address(request)) is not None:
+                log.warning("callback_aborted")
             response, outcome = Response(status_code=_GONE), "aborted"
         except Exception:
             self.metrics.callbacks.labels(wire_action, "error").inc()
@@ -105,32 +108,24 @@ class CallbackRoutes:
         self.metrics.seconds.labels(wire_action).observe(time.perf_counter() - started)
         return response
 
-    def _understand(self, received: Received) -> TaskEvent:
-        """The event that the request reports.
-
-        Raises:
-            Rejection: it cannot be understood, or not be proven. What is not understood at all wins over what is not
-                proven, and that over what is proven but incomplete.
-        """
-        readings = read_parameters(received.query, received.headers.get("content-type"), received.body)
-        callback = locate(received.wire_action, readings[0])
-        try:
-            check_bearer(received.headers.get("authorization"), self._bearer_tokens(), callback)
-            verified = verify(
-                callback,
-                readings,
-                credentials=self.credentials.current,
-                delete_extra_keys=self.settings.delete_extra_keys,
-                used=self.token_use.note,
-            )
-            return event_of(callback, verified, received_at=received.received_at)
-        except Rejection as rejection:
-            rejection.app_type = callback.app_type
-            raise
-
     async def _publish(self, event: TaskEvent, received: Received) -> Durability:
         traceparent = valid_traceparent(received.headers.get("traceparent"))
         return await self.publisher.publish(event, traceparent=traceparent)
 
     def _bearer_tokens(self) -> Sequence[str]:
         return [token.get_secret_value() for token in self.settings.bearer_tokens]
+
+    def _log_rejection(
+        self, log: structlog.stdlib.BoundLogger, rejection: Rejection, source: str, kept: str | None
+    ) -> None:
+        left_out = self.rejections.admit(rejection.reason, source)
+        if left_out is not None:
+            said = {"left_out": left_out} if left_out else {}
+            log.warning(
+                "callback_rejected",
+                reason=rejection.reason,
+                detail=rejection.detail,
+                app_type=rejection.app_type,
+                quarantine_id=kept,
+                **said,
+            )

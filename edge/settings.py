@@ -83,5 +83,11 @@ class EdgeSettings(BaseSettings):
     """Of each worker."""
     max_connections_per_address: Annotated[int, Field(ge=0)] = 0
     """Of each worker; 0 is no bound. Trusted proxies are not counted."""
+    quarantine_max_per_minute: Annotated[int, Field(ge=1)] = 600
+    """Rejected callbacks that are kept of one sender; ten times as many of all."""
+    quarantine_max_bytes_per_day: Annotated[int, Field(ge=0)] = 256 * _MIB
+    """Of all senders; one of them gets a quarter. A day's worth may come at once."""
+    replay_window_entries: Annotated[int, Field(ge=8, le=1 << 28)] = 1 << 20
+    """Callbacks that are remembered, so that their signatures pass for nothing else; each takes 24 bytes of disk."""
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

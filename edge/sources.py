@@ -62,9 +62,11 @@ def parse_address(text: str) -> type_address | None:
 
 
 def site_of(address: str) -> str:
-    """What stands for one sender when connections are counted: the address, of IPv6 its /64."""
+    """What counts as one sender: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer gets."""
     parsed = parse_address(address)
-    return str(IPv6Network((parsed, _SITE_BITS), strict=False)) if isinstance(parsed, IPv6Address) else address
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Network((int(parsed), _SITE_BITS), strict=False))
+    return address if parsed is None else str(parsed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from schemas.events import TaskEvent
+    from schemas.events import QuarantinedCallback, TaskEvent
 
 APP_TYPE = "APP_RY60OCRF33Z7534TEST1"
 CORP_ID = "ding5d17e3add038d44535c2f4657eb6378f"
@@ -27,6 +27,7 @@ class MemoryPublisher:
 
     published: list[TaskEvent] = field(default_factory=list["TaskEvent"])
     traceparents: list[str | None] = field(default_factory=list[str | None])
+    quarantined: list[QuarantinedCallback] = field(default_factory=list["QuarantinedCallback"])
     away: str | None = None
 
     async def start(self) -> None:
@@ -43,6 +44,12 @@ class MemoryPublisher:
             raise NotDurable(self.away)
         self.published.append(event)
         self.traceparents.append(traceparent)
+        return Durability.KAFKA
+
+    async def quarantine(self, callback: QuarantinedCallback) -> Durability:
+        if self.away is not None:
+            raise NotDurable(self.away)
+        self.quarantined.append(callback)
         return Durability.KAFKA
 
 

@@ -56,15 +56,21 @@ def check_bearer(authorization: str | None, accepted: Sequence[str], callback: C
     Raises:
         Unverified: no token, or another.
     """
+    fault = bearer_fault(authorization, accepted)
+    if fault is not None:
+        raise _unverified(fault, callback)
+
+
+def bearer_fault(authorization: str | None, accepted: Sequence[str]) -> str | None:
+    """What is wrong with the header, as a reason; None where it holds an accepted token, or none is asked for."""
     if not accepted:
-        return
+        return None
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer":
-        raise _unverified("no-bearer", callback)
+        return "no-bearer"
     given = token.strip().encode("latin-1")  # the bytes as they came
     # Every token is compared: how long it takes shall not tell which one matched.
-    if not sum(hmac.compare_digest(given, each.encode()) for each in accepted):
-        raise _unverified("wrong-bearer", callback)
+    return None if sum(hmac.compare_digest(given, each.encode()) for each in accepted) else "wrong-bearer"
 
 
 def _signed_reading(

@@ -45,6 +45,7 @@ def test_the_contracts_commands_are_there() -> None:
     assert [
         each for each in (["topics", "apply"], ["schemas", "register"], ["schemas", "check"]) if each not in commands()
     ] == []
+    assert [each for each in ("list", "show", "replay") if ["quarantine", each] not in commands()] == []
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
@@ -84,6 +85,8 @@ def test_sign_takes_the_task_from_a_file(tmp_path: Path) -> None:
         ["send", "approve", "--url", "http://127.0.0.1:1", "--token", TOKEN],
         ["send", "create", "--url", "http://127.0.0.1:1", "--token", TOKEN, "--encoding", "xml"],
         ["tail"],
+        ["quarantine", "show"],
+        ["quarantine", "replay", "--all"],
     ],
     ids=" ".join,
 )
@@ -97,6 +100,10 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (("send", "delete", "--url", "http://127.0.0.1:9", "--token", TOKEN), "taskbridge: no answer from http://127"),
         (("send", "delete", "--url", "nonsense", "--token", TOKEN), "taskbridge: no answer from nonsense"),
         (("topics", "apply", "--bootstrap-servers", "127.0.0.1:9"), "taskbridge: Kafka does not answer"),
+        (
+            ("quarantine", "replay", "--all", "--credentials", "/nowhere"),
+            "taskbridge: credentials file /nowhere: No such file or directory",
+        ),
         (("schemas", "register", "--registry-url", "http://127.0.0.1:9"), "taskbridge: the schema registry does not"),
         (("up", "--credentials", "/nowhere/c.toml", "--kafka-port", "1"), "there is no credentials file"),
         (("edge",), "EDGE_KAFKA_BOOTSTRAP_SERVERS: is required"),

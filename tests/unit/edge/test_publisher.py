@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from edge.errors import NotDurable
 from edge.publisher import Durability, KafkaPublisher
 from edge.testing import parameters_of
 from schemas.cloudevents import event_headers
+from schemas.events import QuarantinedCallback
 from service.kafka import Delivered, DeliveryFailed, QueueFull
 
 if TYPE_CHECKING:
@@ -22,6 +24,19 @@ if TYPE_CHECKING:
 
 PARAMETERS = parameters_of("delete", instance_id="实例-1")
 EVENT = event_of(locate("delete", PARAMETERS), PARAMETERS, received_at=1)
+QUARANTINED = QuarantinedCallback(
+    quarantine_id="q-1",
+    received_at=1,
+    action="delete",
+    reason="wrong-sign",
+    app_type=None,
+    remote_address="192.0.2.1",
+    method="POST",
+    path="/yida/tasks/delete",
+    query="",
+    headers={},
+    body=b"{}",
+)
 TOPIC = "taskbridge.task-events.v1"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -75,7 +90,7 @@ def around(monkeypatch: pytest.MonkeyPatch) -> Surroundings:
     def known(*_: object, **__: object) -> KnownRegistry:
         return KnownRegistry()
 
-    for name in ("AsyncProducer", "task_event_codec", "admin_client"):
+    for name in ("AsyncProducer", "task_event_codec", "quarantined_callback_codec", "admin_client"):
         monkeypatch.setattr(f"edge.publisher.{name}", given)
     monkeypatch.setattr("edge.publisher.apply_topics", no_reports)
     monkeypatch.setattr("edge.publisher.Registry", known)
@@ -105,6 +120,28 @@ def test_an_event_is_durable_only_after_its_delivery_report(settings: EdgeSettin
         }
         around.reports[0].set_result(Delivered(TOPIC, 0, 0))
         assert await publishing is Durability.KAFKA
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_quarantined_callback_is_durable_only_after_its_delivery_report(
+    settings: EdgeSettings, around: Surroundings
+) -> None:
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        keeping = [
+            asyncio.create_task(publisher.quarantine(replace(QUARANTINED, app_type=app))) for app in ("APP_应用", None)
+        ]
+        await asyncio.sleep(0.05)
+        assert not any(each.done() for each in keeping)
+        assert {record["topic"] for record in around.produced} == {"taskbridge.callbacks-quarantine.v1"}
+        assert [record["key"] for record in around.produced] == ["APP_应用".encode(), b""]
+        around.reports[0].set_result(Delivered(TOPIC, 0, 0))
+        around.reports[1].set_exception(DeliveryFailed("refused"))
+        assert await keeping[0] is Durability.KAFKA
+        with pytest.raises(NotDurable, match="refused"):
+            await keeping[1]
         await publisher.close()
 
     asyncio.run(scenario())

@@ -343,7 +343,7 @@ def test_a_flood_of_rejections_is_counted_in_full_and_logged_in_part(client: Tes
     with capture_logs() as lines:
         for _ in range(700):
             client.post("/yida/tasks/delete")
-    assert 500 <= len(lines) < 600
+    assert 10 <= len(lines) < 100
     assert outcomes(client) == {"no-app": 700}
 
 

@@ -29,6 +29,8 @@ def test_defaults_are_the_contracts() -> None:
     assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8400, 1)
     assert (settings.max_body_bytes, settings.spool_max_bytes) == (1 << 20, 1 << 30)
     assert settings.kafka_timeout_ms == 1000
+    assert (settings.quarantine_max_per_minute, settings.quarantine_max_bytes_per_day) == (600, 256 << 20)
+    assert settings.replay_window_entries == 1 << 20
     assert (settings.bearer_tokens, settings.delete_extra_keys, settings.kafka_config_file) == ((), frozenset(), None)
 
 
@@ -72,6 +74,9 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str)
         ("EDGE_MAX_BODY_BYTES", "4000000"),
         ("EDGE_KAFKA_TIMEOUT_MS", "0"),
         ("EDGE_LOG_FORMAT", "xml"),
+        ("EDGE_QUARANTINE_MAX_PER_MINUTE", "0"),
+        ("EDGE_QUARANTINE_MAX_BYTES_PER_DAY", "-1"),
+        ("EDGE_REPLAY_WINDOW_ENTRIES", "1"),
         ("EDGE_SCHEMA_REGISTRY_URL", "registry:8081"),
         ("EDGE_KAFKA_BOOTSTRAP_SERVERS", ""),
         ("EDGE_SOURCE_NETWORKS", ""),

@@ -71,3 +71,19 @@ def test_an_ipv6_sender_is_counted_by_its_site() -> None:
     assert site_of("2001:db8::1") == site_of("2001:db8::ffff") != site_of("2001:db8:0:1::1")
     assert site_of("192.0.2.1") != site_of("192.0.2.2")
     assert parse_address("::ffff:192.0.2.1") == parse_address("192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+        ("", ""),
+    ],
+)
+def test_one_sender_is_an_ipv4_address_or_an_ipv6_network(address: str, source: str) -> None:
+    assert site_of(address) == source

@@ -1,0 +1,185 @@
+"""The commands ``taskbridge quarantine list|show|replay``: flags, help and what is printed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.options import BootstrapServers, Json, RegistryUrl, example
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deploy.connection import Connection
+    from deploy.quarantine import Judgement
+    from edge.replays import FileWindow
+    from schemas.events import QuarantinedCallback
+
+# Commands import what they need when they run, as in cli.py.
+
+quarantine_app = typer.Typer(help="Callbacks that were rejected, as they were received.", no_args_is_help=True)
+
+_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+"""What strangers sent is printed: their escape sequences must not reach the terminal. The escapes are JSON's own."""
+
+
+@quarantine_app.command(
+    "list", epilog=example("taskbridge quarantine list", "taskbridge quarantine list --reason wrong-sign --json")
+)
+def list_(
+    reason: Annotated[str | None, typer.Option(help="Only those that were rejected for this reason.")] = None,
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """List the quarantined callbacks in order of receipt."""
+    from deploy.quarantine import read_quarantine, summary
+
+    connection = _connection(bootstrap_servers, registry_url)
+    found = [
+        summary(entry) for entry in read_quarantine(connection, _progress) if reason is None or entry.reason == reason
+    ]
+    for each in sorted(found, key=lambda each: (each["received_at"], each["id"])):
+        _print(_json(each) if as_json else "  ".join(str(value or "-") for value in each.values()))
+
+
+@quarantine_app.command("show", epilog=example("taskbridge quarantine show 0b7f3c1e-6f1d-4c55-9d3c-6a1f2f7f3f10"))
+def show(
+    quarantine_id: Annotated[str, typer.Argument(metavar="ID")],
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Print everything that is kept of one callback."""
+    from deploy.quarantine import read_quarantine
+    from deploy.tail import json_value
+    from schemas.cloudevents import rfc3339
+
+    connection = _connection(bootstrap_servers, registry_url)
+    found = {each.quarantine_id: each for each in read_quarantine(connection, _progress)}
+    entry = found.get(quarantine_id) or _nothing_with([quarantine_id])
+    shown: dict[str, Any] = {"id": quarantine_id, **json_value(asdict(entry))}
+    shown["received_at"] = rfc3339(entry.received_at)
+    if as_json:
+        _print(_json(shown))
+        return
+    headers, body = shown.pop("headers"), shown.pop("body")
+    del shown["quarantine_id"]
+    lines = [f"{name:15} {'-' if value is None else value}" for name, value in shown.items()]
+    lines += [f"header          {name}: {value}" for name, value in sorted(headers.items())]
+    # One line each, whatever line breaks were sent; only the body may have them.
+    _print("\n".join(each.replace("\n", "\\n") for each in lines) + f"\n\n{body}")
+
+
+@quarantine_app.command(
+    "replay",
+    epilog=example(
+        "taskbridge quarantine replay --reason wrong-sign --credentials credentials.toml --data-dir edge-data",
+        "taskbridge quarantine replay --all --dry-run --credentials credentials.toml",
+    ),
+)
+def replay(
+    credentials: Annotated[
+        Path, typer.Option(help="The edge's credentials file, mended.", envvar="EDGE_CREDENTIALS_FILE")
+    ],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
+    reason: Annotated[str | None, typer.Option(help="All that were rejected for this reason.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,  # noqa: FBT002
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and publish nothing.")] = False,  # noqa: FBT002
+    data_dir: Annotated[
+        Path,
+        typer.Option(help="The edge's data folder: it tells copies of accepted callbacks.", envvar="EDGE_DATA_DIR"),
+    ] = Path("edge-data"),
+    delete_extra_keys: Annotated[
+        str, typer.Option(help="Parameters that a delete may carry, by commas.", envvar="EDGE_DELETE_EXTRA_KEYS")
+    ] = "",
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Judge callbacks again, by the code for live ones, and publish those that are right now with their own time.
+
+    Exit code 1 when any of them stays rejected. Safe to repeat: what is on the topic is not published again.
+    """
+    wanted = _wanted(ids or [], reason, everything=everything)
+    from deploy.quarantine import judge, leave_out_published, read_quarantine, release
+    from edge.credentials import CredentialsFile
+
+    apps = CredentialsFile(credentials).current
+    window = _window(data_dir)
+    connection = _connection(bootstrap_servers, registry_url)
+    entries = list(read_quarantine(connection, _progress))
+    missing = set(ids or ()) - {entry.quarantine_id for entry in entries}
+    if missing:
+        _nothing_with(sorted(missing))
+    extra = frozenset(each.strip() for each in delete_extra_keys.split(",")) - {""}
+    judgements = judge(entries, wanted, credentials=apps, delete_extra_keys=extra, known_before=window)
+    judgements = leave_out_published(connection, judgements, _progress)
+    if not dry_run:
+        judgements = release(connection, judgements, window=window, progress=_progress)
+    for each in judgements:
+        _print(_json(each.as_json()) if as_json else _line(each))
+    if not judgements:
+        _progress("nothing to replay")
+    if any(each.stays for each in judgements):
+        raise typer.Exit(1)
+
+
+def _wanted(ids: list[str], reason: str | None, *, everything: bool) -> Callable[[QuarantinedCallback], bool]:
+    if sum((bool(ids), reason is not None, everything)) != 1:
+        raise typer.BadParameter("give ids, or --reason R, or --all", param_hint="ID")
+    if ids:
+        return lambda entry: entry.quarantine_id in ids
+    return lambda entry: everything or entry.reason == reason
+
+
+def _window(data_dir: Path) -> FileWindow | None:
+    from edge.replays import FILE_NAME, FileWindow
+    from schemas.errors import OperatorError
+
+    path = data_dir / FILE_NAME
+    window = FileWindow.existing(path)
+    if window is None:
+        _progress(f"no {path}: copies are told only within the quarantine; --data-dir names the edge's folder")
+        return None
+    window.open()
+    if window.problem is not None:
+        raise OperatorError(f"{path}: {window.problem}")
+    return window
+
+
+def _line(judgement: Judgement) -> str:
+    entry, event = judgement.entry, judgement.event
+    said = judgement.reason or (f"event {event.event_id}" if event else "")
+    return f"{judgement.outcome:18}{entry.quarantine_id}  {entry.action}  {said}"
+
+
+def _nothing_with(ids: list[str]) -> Any:
+    from schemas.errors import ConfigurationError
+
+    raise ConfigurationError(f"no quarantined callback has the id {', '.join(ids)}")
+
+
+def _connection(bootstrap_servers: str | None, registry_url: str | None) -> Connection:
+    from deploy.connection import find_connection
+    from service.logs import configure_logs
+
+    # Libraries' warnings go to standard error, beside what is printed.
+    configure_logs("text", "ERROR")
+    return find_connection(bootstrap_servers, registry_url)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _print(line: str) -> None:
+    typer.echo(line.translate(_CONTROLS))
+
+
+def _progress(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,0 +1,96 @@
+"""Reads what a topic holds now, from its beginning or from a time on, and ends."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from deploy.local.progress import Heartbeat, call_with_heartbeat
+from schemas.errors import ConfigurationError, OperatorError
+from service.kafka import consumer_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from confluent_kafka import Message
+
+    from deploy.connection import Connection
+    from deploy.local.progress import Progress
+
+_METADATA_S = 10
+_BATCH = 500
+_WAIT_S = 0.2
+_STALLED_S = 30
+_TRANSIENT = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._PARTITION_EOF)  # noqa: SLF001
+
+
+def partitions_of(consumer: Consumer, topic: str) -> list[int]:
+    """The topic's partitions.
+
+    Raises:
+        ConfigurationError: there is no such topic.
+        OperatorError: Kafka does not answer.
+    """
+    try:
+        found = consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
+    except KafkaException as error:
+        raise OperatorError(f"Kafka does not answer: {error.args[0].str()}") from error
+    if found.error is not None:
+        raise ConfigurationError(f"there is no topic {topic}: 'taskbridge topics apply' makes those of the contract")
+    return sorted(found.partitions)
+
+
+def read_to_end(
+    connection: Connection, topic: str, *, progress: Progress, since_ms: int | None = None
+) -> Iterator[Message]:
+    """Every record that is there at the start of the call, each partition in order; with ``since_ms`` from then on.
+
+    Raises:
+        ConfigurationError: there is no such topic.
+        OperatorError: Kafka does not answer, or stops answering.
+    """
+    config: dict[str, Any] = consumer_config(
+        connection.bootstrap_servers, "taskbridge-operator", connection.kafka_properties
+    )
+    consumer = Consumer(config)
+    try:
+        starts, ends = call_with_heartbeat(
+            lambda: _bounds(consumer, topic, since_ms), progress, f"waiting for Kafka at {connection.bootstrap_servers}"
+        )
+        consumer.assign(starts)
+        heartbeat, count, moved = Heartbeat(progress), 0, time.monotonic()
+        # A position moves past what retention removed, so it reaches the end whatever records are left.
+        while any(at.offset < ends[at.partition] for at in consumer.position(consumer.assignment())):
+            messages = consumer.consume(_BATCH, _WAIT_S)
+            if messages:
+                moved = time.monotonic()
+            elif time.monotonic() - moved > _STALLED_S:
+                raise OperatorError(f"reading {topic}: Kafka gives no more records")
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    count += 1
+                    yield message
+                elif error.code() not in _TRANSIENT:
+                    raise OperatorError(f"reading {topic}: {error.str()}")
+            heartbeat.beat(f"reading {topic}: {count} records")
+    finally:
+        consumer.close()
+
+
+def _bounds(consumer: Consumer, topic: str, since_ms: int | None) -> tuple[list[TopicPartition], dict[int, int]]:
+    """Where to start in each partition that has something to read, and where each ends."""
+    starts: list[TopicPartition] = []
+    ends: dict[int, int] = {}
+    try:
+        for number in partitions_of(consumer, topic):
+            first, ends[number] = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_METADATA_S)
+            starts.append(TopicPartition(topic, number, first))
+        if since_ms is not None:
+            times = [TopicPartition(topic, at.partition, max(0, since_ms)) for at in starts]
+            starts = consumer.offsets_for_times(times, timeout=_METADATA_S)
+    except KafkaException as error:
+        raise OperatorError(f"Kafka does not answer: {error.args[0].str()}") from error
+    return [at for at in starts if 0 <= at.offset < ends[at.partition]], ends

@@ -1,0 +1,403 @@
+"""From a wrong token to the event on the topic, with the real edge, the real Kafka and the real program."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx2
+import pytest
+
+from deploy.local.ports import free_port
+from edge.callbacks import ACTIONS
+from edge.sender import encode_callback, signed
+from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
+from schemas.codec import quarantined_callback_codec, task_event_codec
+from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+    from confluent_kafka import Message
+
+    from deploy.connection import Connection
+    from schemas.events import QuarantinedCallback
+
+pytestmark = pytest.mark.integration
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Edge:
+    """The edge as it is run in production; it can be started anew on the same folder."""
+
+    def __init__(self, folder: Path, connection: Connection, **environment: str) -> None:
+        self.folder = folder
+        self.credentials = folder / "credentials.toml"
+        self.log_path = folder / "edge.log"
+        self.port = free_port()
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
+        self._environment = inherited | {
+            "EDGE_PORT": str(self.port),
+            "EDGE_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+            "EDGE_SCHEMA_REGISTRY_URL": connection.registry_url,
+            "EDGE_CREDENTIALS_FILE": str(self.credentials),
+            "EDGE_DATA_DIR": str(folder / "edge"),
+            "EDGE_LOG_FORMAT": "json",
+            # These tests are not about a slow Kafka, and the machine may be busy.
+            "EDGE_KAFKA_TIMEOUT_MS": "20000",
+            **environment,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+
+    def start(self) -> None:
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from edge.app import run; run()"],
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + 60
+        self._starts += int(self._environment.get("EDGE_WORKERS", "1"))
+        # Each worker becomes ready by itself: that they all are is likely after 20 connections.
+        while len(self.lines("edge_started")) < self._starts or not all(self._is_ready() for _ in range(20)):
+            assert self._process.poll() is None, self.log_path.read_text("utf-8")
+            assert time.monotonic() < deadline, self.log_path.read_text("utf-8")
+            time.sleep(0.05)
+
+    def end(self, signum: signal.Signals = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send_signal(signum)
+            self._process.wait(30)
+            self._process = None
+
+    def send(self, wire_action: str, parameters: Mapping[str, str]) -> httpx2.Response:
+        encoded = encode_callback(parameters, "json")
+        headers = {**encoded.headers, "traceparent": TRACE, "Connection": "close"}
+        return self.client.post(f"/yida/tasks/{wire_action}", content=encoded.body, headers=headers)
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in self.log_path.read_text("utf-8").splitlines()]
+        return [line for line in found if line["event"] == event]
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.client.get("/readyz", headers={"Connection": "close"}).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+
+@pytest.fixture
+def start_edge(tmp_path: Path, connection: Connection) -> Generator[Callable[..., Edge]]:
+    started: list[Edge] = []
+
+    def start(token: str = SYSTEM_TOKEN, **environment: str) -> Edge:
+        edge = Edge(tmp_path, connection, **environment)
+        write_credentials(edge.credentials, token)
+        started.append(edge)
+        edge.start()
+        return edge
+
+    yield start
+    for edge in started:
+        edge.end()
+        edge.client.close()
+
+
+@pytest.fixture
+def instance_id() -> str:
+    return f"inst-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def events_of(read_topic: Callable[[str], list[Message]]) -> Callable[[str], list[Message]]:
+    def found(instance_id: str) -> list[Message]:
+        return [each for each in read_topic(TASK_EVENTS.name) if each.key() == instance_id.encode()]
+
+    return found
+
+
+@pytest.fixture
+def kept_of(
+    read_topic: Callable[[str], list[Message]], connection: Connection
+) -> Callable[[str], list[QuarantinedCallback]]:
+    """The quarantined callbacks whose body or query names this text, in order of receipt."""
+
+    def found(text: str) -> list[QuarantinedCallback]:
+        codec = quarantined_callback_codec(connection.registry)
+        entries = [codec.decode(each.value()) for each in read_topic(CALLBACKS_QUARANTINE.name)]
+        named = [each for each in entries if text in each.query or text.encode() in each.body]
+        return sorted(named, key=lambda each: each.received_at)
+
+    return found
+
+
+def good(wire_action: str, instance_id: str, token: str = SYSTEM_TOKEN, **changed: str) -> dict[str, str]:
+    return signed({**parameters_of(wire_action, instance_id=instance_id), **changed}, system_token=token)
+
+
+def taskbridge(connection: Connection, *arguments: str, **environment: str) -> tuple[int, list[dict[str, Any]], str]:
+    """Run the program; returns its exit code, the JSON lines it printed, and what it said beside them."""
+    addresses = ["--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url]
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *arguments, *addresses, "--json"],
+        env={name: value for name, value in os.environ.items() if not name.startswith("EDGE_")} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+def test_after_the_token_was_mended_the_callback_is_on_the_topic_once_with_its_own_time(
+    start_edge: Callable[..., Edge],
+    connection: Connection,
+    instance_id: str,
+    events_of: Callable[[str], list[Message]],
+    kept_of: Callable[[str], list[QuarantinedCallback]],
+) -> None:
+    edge = start_edge("an-old-token")
+    parameters = good("complete", instance_id)
+    before = time.time_ns() // 1_000_000
+    assert edge.send("complete", parameters).status_code == 401
+    after = time.time_ns() // 1_000_000
+    assert edge.send("complete", good("complete", instance_id, "forged")).status_code == 401
+    assert events_of(instance_id) == []
+    kept, forged = kept_of(instance_id)
+    assert (kept.reason, kept.app_type, kept.remote_address) == ("wrong-sign", APP_TYPE, "127.0.0.1")
+    assert kept.body == encode_callback(parameters, "json").body
+
+    code, listed, _ = taskbridge(connection, "quarantine", "list", "--reason", "wrong-sign")
+    mine = [each for each in listed if each["id"] in (kept.quarantine_id, forged.quarantine_id)]
+    assert (code, [each["id"] for each in mine]) == (0, [kept.quarantine_id, forged.quarantine_id])
+    assert (mine[0]["action"], mine[0]["app_type"]) == ("complete", APP_TYPE)
+    code, (shown,), _ = taskbridge(connection, "quarantine", "show", kept.quarantine_id)
+    assert (code, json.loads(shown["body"])) == (0, parameters)
+
+    time.sleep(1.1)  # so that its own time is not the time of the replay
+    write_credentials(edge.credentials, SYSTEM_TOKEN)
+    replay = ("quarantine", "replay", kept.quarantine_id, forged.quarantine_id)
+    mended = {"EDGE_CREDENTIALS_FILE": str(edge.credentials), "EDGE_DATA_DIR": str(edge.folder / "edge")}
+    code, said, _ = taskbridge(connection, *replay, "--dry-run", **mended)
+    assert (code, [each["outcome"] for each in said]) == (1, ["would-be-released", "rejected"])
+    assert events_of(instance_id) == []
+    code, said, _ = taskbridge(connection, *replay, **mended)
+    assert (code, [(each["outcome"], each["reason"]) for each in said]) == (
+        1,
+        [("released", None), ("rejected", "wrong-sign")],
+    )
+    code, again, _ = taskbridge(connection, *replay, **mended)
+    assert (code, [each["outcome"] for each in again]) == (1, ["already-published", "rejected"])
+
+    (message,) = events_of(instance_id)
+    event = task_event_codec(connection.registry).decode(message.value())
+    assert before <= event.received_at <= after
+    assert event.received_at == kept.received_at
+    assert (event.event_id, event.raw_parameters) == (said[0]["event_id"], parameters)
+    assert dict(cast("list[tuple[str, bytes]]", message.headers())) == {
+        "ce_specversion": b"1.0",
+        "ce_id": event.event_id.encode(),
+        "ce_type": b"taskbridge.task.completed.v1",
+        "ce_source": f"/yida/{CORP_ID}/{APP_TYPE}".encode(),
+        "ce_subject": instance_id.encode(),
+        "ce_time": b"2023-08-31T06:07:42.502Z",
+        "content-type": b"application/avro",
+        "traceparent": TRACE.encode(),
+    }
+    # The running edge knows what was released: it refuses a copy of it, and takes it again.
+    deadline = time.monotonic() + 20
+    while edge.send("complete", good("complete", f"another-{uuid.uuid4()}")).status_code != 200:
+        assert time.monotonic() < deadline, "the edge does not know the mended token"
+        time.sleep(0.1)
+    assert edge.send("cancel", parameters).status_code == 401
+    assert [each.reason for each in kept_of(instance_id)][-1] == "cross-action-replay"
+    assert edge.send("complete", parameters).status_code == 200
+
+
+def test_a_replay_of_everything_never_releases_a_copy(
+    start_edge: Callable[..., Edge],
+    connection: Connection,
+    instance_id: str,
+    events_of: Callable[[str], list[Message]],
+    kept_of: Callable[[str], list[QuarantinedCallback]],
+) -> None:
+    edge = start_edge("an-old-token")
+    for wire_action in ("complete", "cancel"):  # the original, and a copy of it that came while the token was wrong
+        assert edge.send(wire_action, good("complete", instance_id)).status_code == 401
+    original, copy = kept_of(instance_id)
+    write_credentials(edge.credentials, SYSTEM_TOKEN)
+    mended = {"EDGE_CREDENTIALS_FILE": str(edge.credentials)}
+    code, said, err = taskbridge(connection, "quarantine", "replay", copy.quarantine_id, **mended)
+    assert (code, said[0]["outcome"], said[0]["reason"]) == (1, "rejected", "cross-action-replay")
+    assert "--data-dir" in err
+    code, said, _ = taskbridge(connection, "quarantine", "replay", "--all", **mended)
+    outcomes = {each["id"]: each["outcome"] for each in said}
+    assert (code, outcomes[original.quarantine_id], outcomes[copy.quarantine_id]) == (1, "released", "rejected")
+    assert len(events_of(instance_id)) == 1
+
+
+def test_usage_and_unknown_ids(connection: Connection, tmp_path: Path) -> None:
+    write_credentials(tmp_path / "credentials.toml", SYSTEM_TOKEN)
+    credentials = ("--credentials", str(tmp_path / "credentials.toml"))
+    for command in (("show", "nobody"), ("replay", "nobody", *credentials)):
+        code, printed, err = taskbridge(connection, "quarantine", *command)
+        assert (code, printed) == (1, [])
+        assert err.splitlines()[-1] == "taskbridge: no quarantined callback has the id nobody"
+    code, printed, err = taskbridge(connection, "quarantine", "replay", "--reason", "no-such-reason", *credentials)
+    assert (code, printed, "nothing to replay" in err) == (0, [], True)
+
+
+def copies(wire_action: str, original: Mapping[str, str]) -> dict[str, str]:
+    """The original as another action takes it: a thief renames keys and cuts values as they need."""
+    if wire_action != "delete":
+        return dict(original)
+    copy = {key: value for key, value in original.items() if key not in ("actualWorkId", "taskId")}
+    return {**copy, "formInstId": original["formInstId"] + original.get("taskId", "")}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_one_signature_passes_at_one_action_also_after_a_restart_and_in_every_worker(
+    start_edge: Callable[..., Edge],
+    workers: str,
+    kept_of: Callable[[str], list[QuarantinedCallback]],
+    events_of: Callable[[str], list[Message]],
+) -> None:
+    edge = start_edge(EDGE_WORKERS=workers)
+    run, originals = uuid.uuid4().hex, dict[tuple[str, str], dict[str, str]]()
+    pairs = [pair for pair in permutations(ACTIONS, 2) if takes(*pair)]
+    for first, second in pairs:
+        blank_actor = {"actualWorkId": ""} if second == "delete" else {}
+        original = good(first, f"{run}-{first}-{second}", **blank_actor)
+        originals[first, second] = original
+        assert edge.send(first, original).status_code == 200, (first, second)
+
+    def check() -> int:
+        """Every pair; returns how many copies were refused."""
+        bodies, refused = set[bytes](), 0
+
+        def refuse(first: str, second: str) -> None:
+            nonlocal refused
+            refused += 1
+            answer = edge.send(second, copies(second, originals[first, second]))
+            assert answer.status_code == 401, (first, second)
+            bodies.add(answer.content)
+
+        for pair, original in originals.items():
+            refuse(*pair)
+            assert edge.send(pair[0], original).status_code == 200, pair
+        # Each worker counts what it refused itself. One takes all connections until there are many at a time.
+        deadline = time.monotonic() + 60
+        while workers == "2" and not 0 < refused_by_one_worker(edge) < refused:
+            assert time.monotonic() < deadline, "one worker got everything"
+            with ThreadPoolExecutor(8) as threads:
+                for sending in [threads.submit(refuse, "complete", "cancel") for _ in range(16)]:
+                    sending.result()
+        bodies.add(edge.send("complete", good("complete", f"{run}-x", "wrong")).content)
+        assert len(bodies) == 1
+        return refused
+
+    refused = check()
+    edge.end(signal.SIGKILL if workers == "1" else signal.SIGTERM)
+    edge.start()
+    refused += check()
+    reasons = [each.reason for each in kept_of(run)]
+    assert (reasons.count("cross-action-replay"), reasons.count("wrong-sign"), len(reasons)) == (
+        refused,
+        2,
+        refused + 2,
+    )
+    assert all(len(events_of(f"{run}-{first}-{second}")) == 3 for first, second in pairs[:2])
+
+
+def refused_by_one_worker(edge: Edge) -> float:
+    lines = edge.client.get("/metrics", headers={"Connection": "close"}).text.splitlines()
+    mine = [line for line in lines if "callbacks_total{" in line and 'outcome="cross-action-replay"' in line]
+    return sum(float(line.split()[-1]) for line in mine)
+
+
+def takes(first: str, second: str) -> bool:
+    """Whether the other action's shape can be made of this one's values; where not, it is refused for its shape."""
+    flat = ("complete", "cancel")
+    return (
+        (first in flat and second in (*flat, "delete", "cc"))
+        or {first, second} == {"create", "cc"}
+        or (first == "delete" and second == "cc")
+        or (first == "cc" and second == "create")
+    )
+
+
+def test_copies_that_race_their_original_never_both_pass(start_edge: Callable[..., Edge]) -> None:
+    edge = start_edge(EDGE_WORKERS="2")
+    run = uuid.uuid4().hex
+    passed: list[tuple[int, str]] = []
+
+    def send(wire_action: str) -> None:
+        for number in range(60):
+            parameters = good("complete", f"{run}-{number}")
+            if edge.send(wire_action, parameters).status_code == 200:
+                passed.append((number, wire_action))
+
+    threads = [threading.Thread(target=send, args=(wire_action,)) for wire_action in ("complete", "cancel", "cc")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(number for number, _ in passed) == list(range(60))
+
+
+def test_a_complete_with_its_keys_renamed_is_no_delete(
+    start_edge: Callable[..., Edge], instance_id: str, kept_of: Callable[[str], list[QuarantinedCallback]]
+) -> None:
+    edge = start_edge()
+    original = good("complete", instance_id)
+    assert edge.send("complete", original).status_code == 200
+    renamed = dict(original)
+    renamed["aaa"] = renamed.pop("actualWorkId")
+    renamed["zzz"] = renamed.pop("taskId")
+    assert edge.send("delete", renamed).status_code == 401
+    assert edge.send("delete", original).status_code == 401
+    assert [each.reason for each in kept_of(instance_id)] == ["delete-extra-key", "delete-extra-key"]
+
+
+def test_a_flood_is_bounded_and_others_still_get_in(
+    start_edge: Callable[..., Edge], instance_id: str, kept_of: Callable[[str], list[QuarantinedCallback]]
+) -> None:
+    edge = start_edge(EDGE_QUARANTINE_MAX_PER_MINUTE="20")
+    started = time.monotonic()
+    bodies = {edge.send("complete", good("complete", instance_id, "forged")).content for _ in range(200)}
+    seconds = time.monotonic() - started
+    assert len(bodies) == 1
+    kept = kept_of(instance_id)
+    assert 20 <= len(kept) <= 20 + seconds * 20 / 60 + 1
+    metrics = edge.client.get("/metrics").text
+    assert f'taskbridge_edge_quarantine_total{{outcome="kept",reason="wrong-sign"}} {len(kept)}.0' in metrics
+    assert (
+        f'taskbridge_edge_quarantine_total{{outcome="suppressed",reason="wrong-sign"}} {200 - len(kept)}.0' in metrics
+    )
+    assert len(edge.lines("callback_rejected")) < 100
+    # The same host has other addresses: 127.0.0.2 is another sender.
+    body = encode_callback(good("complete", instance_id, "other"), "json").body
+    with socket.create_connection(("127.0.0.1", edge.port), 30, source_address=("127.0.0.2", 0)) as other:
+        head = (
+            "POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\nX-Odd: caf\xe9\r\nContent-Type: application/json\r\n"
+        )
+        other.sendall(head.encode("latin-1") + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert other.recv(65536).startswith(b"HTTP/1.1 401 ")
+    (entry,) = (each for each in kept_of(instance_id) if each.remote_address == "127.0.0.2")
+    assert (entry.body, entry.headers["x-odd"]) == (body, "caf\xe9")
+    assert edge.send("complete", good("complete", instance_id)).status_code == 200

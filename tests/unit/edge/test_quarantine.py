@@ -1,0 +1,405 @@
+"""What is rejected is kept as received, without secrets, within bounds, and judged again by the code for live ones."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import replace
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+from starlette.testclient import TestClient
+from structlog.testing import capture_logs
+
+from bad_requests import BadRequest, bad_requests
+from edge.app import create_app
+from edge.callbacks import ACTIONS
+from edge.credentials import parse_credentials
+from edge.errors import Malformed, Rejection, Unverified
+from edge.metrics import Metrics
+from edge.quarantine import Quarantine, is_plausible, quarantined, reconsider
+from edge.rejection_log import LINES_PER_MINUTE
+from edge.replays import MemoryWindow
+from edge.requests import Received
+from edge.sender import ENCODINGS, encode_callback, signed
+from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, MemoryPublisher, parameters_of
+from schemas.codec import quarantined_callback_codec
+from schemas.testing import FakeRegistry
+from schemas.topics import MAX_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import httpx2
+
+    from edge.sender import type_encoding
+    from edge.settings import EdgeSettings
+    from schemas.events import QuarantinedCallback, TaskEvent
+
+TOKEN_IN_FORCE = parse_credentials(f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_tokens = ["{SYSTEM_TOKEN}"]')
+BEARER = "s3cret-bearer"
+
+
+def request(parameters: Mapping[str, str] | None = None, **changed: Any) -> Received:
+    encoded = encode_callback(good() if parameters is None else parameters, "json")
+    received = Received(
+        wire_action="complete",
+        received_at=1_700_000_000_123,
+        remote_address="192.0.2.7",
+        method="POST",
+        path="/yida/tasks/complete",
+        query=b"",
+        headers={"content-type": "application/json"},
+        body=encoded.body,
+    )
+    return replace(received, **changed)
+
+
+def good(wire_action: str = "complete", token: str = SYSTEM_TOKEN) -> dict[str, str]:
+    return signed(parameters_of(wire_action, instance_id="inst-1"), system_token=token)
+
+
+def entry(reason: str = "wrong-sign", **changed: Any) -> QuarantinedCallback:
+    return quarantined(request(**changed), Unverified(reason), bearer_tokens=())
+
+
+def judged(found: QuarantinedCallback) -> TaskEvent:
+    return reconsider(found, credentials=TOKEN_IN_FORCE, delete_extra_keys=(), window=MemoryWindow())
+
+
+def send(
+    client: TestClient,
+    wire_action: str,
+    parameters: Mapping[str, str],
+    encoding: type_encoding = "json",
+    headers: Mapping[str, str] | None = None,
+) -> httpx2.Response:
+    encoded = encode_callback(parameters, encoding)
+    path = f"/yida/tasks/{wire_action}?{encoded.query}"
+    return client.post(path, content=encoded.body, headers={**encoded.headers, **(headers or {})})
+
+
+def counted(client: TestClient) -> dict[tuple[str, str], float]:
+    lines = [line for line in client.get("/metrics").text.splitlines() if "edge_quarantine_total{" in line]
+    return {
+        (line.split('reason="')[1].split('"')[0], line.split('outcome="')[1].split('"')[0]): float(line.split()[-1])
+        for line in lines
+    }
+
+
+def test_it_is_kept_as_it_arrived(client: TestClient, publisher: MemoryPublisher) -> None:
+    before = time.time_ns() // 1_000_000
+    body = encode_callback(good(token="wrong"), "json").body
+    headers = {"Content-Type": "application/json", "X-Odd": "odd"}
+    answer = client.post("/yida/tasks/complete?a=%20b&%C3%A9=1", content=body, headers=headers)
+    assert answer.status_code == 401
+    (kept,) = publisher.quarantined
+    assert uuid.UUID(kept.quarantine_id).version == 4
+    assert before <= kept.received_at <= time.time_ns() // 1_000_000
+    assert (kept.action, kept.reason, kept.app_type) == ("complete", "wrong-sign", APP_TYPE)
+    assert (kept.method, kept.path, kept.query) == ("POST", "/yida/tasks/complete", "a=%20b&%C3%A9=1")
+    assert kept.headers["content-type"] == "application/json"
+    assert kept.headers["x-odd"] == "odd"
+    assert (kept.body, kept.remote_address) == (body, "testclient")
+
+
+@pytest.mark.parametrize("bad", bad_requests(), ids=lambda bad: bad.name)
+def test_every_plausible_rejection_is_kept(client: TestClient, publisher: MemoryPublisher, bad: BadRequest) -> None:
+    answer = client.request(bad.method, f"{bad.path}?{bad.query}", content=bad.body, headers=dict(bad.headers))
+    plausible = answer.status_code in (400, 401, 415) and bool(bad.body or bad.query)
+    assert len(publisher.quarantined) == plausible
+    assert sum(counted(client).values()) == plausible
+
+
+def test_bytes_that_are_no_utf_8_survive_the_record() -> None:
+    registry = FakeRegistry()
+    codec = quarantined_callback_codec(registry)
+    kept = entry(headers={"x": "caf\xe9\xff"}, query=b"a=\xff\xe9", body=b"\xff\x00")
+    stored = codec.decode(codec.encode(kept))
+    registry.close()
+    assert stored == kept
+    assert (stored.query.encode("latin-1"), stored.body) == (b"a=\xff\xe9", b"\xff\x00")
+
+
+def test_an_empty_request_is_no_callback() -> None:
+    assert not is_plausible(request(body=b""))
+    assert is_plausible(request(body=b"", query=b"a=1"))
+
+
+def test_secrets_in_headers_are_masked(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    asking = settings.model_copy(update={"bearer_tokens": (SecretStr(BEARER),)})
+    with TestClient(create_app(asking, publisher=publisher)) as client:
+        headers = {"Authorization": f"Bearer {BEARER}", "Cookie": "session=s3cret", "Proxy-Authorization": "s3cret"}
+        send(client, "complete", good(token="wrong"), headers=headers)
+    (kept,) = publisher.quarantined
+    assert "s3cret" not in repr(kept)
+    assert (kept.headers["authorization"], kept.headers["cookie"]) == ("***", "***")
+
+
+def test_what_lacked_its_bearer_token_stays_rejected_whatever_else_was_wrong(
+    settings: EdgeSettings, publisher: MemoryPublisher
+) -> None:
+    asking = settings.model_copy(update={"bearer_tokens": (SecretStr(BEARER),)})
+    unlocated = signed(parameters_of("complete", instance_id="i") | {"appType": ""}, system_token=SYSTEM_TOKEN)
+    with TestClient(create_app(asking, publisher=publisher)) as client:
+        send(client, "complete", good())
+        send(client, "complete", good(), headers={"Authorization": "Bearer *** "})
+        send(client, "complete", unlocated)
+        send(client, "complete", good(token="wrong"), headers={"Authorization": f"Bearer {BEARER}"})
+    reasons: list[str] = []
+    for kept in publisher.quarantined:
+        # As if the body had been mended since: the bearer token alone is in the way.
+        mended = replace(kept, body=encode_callback(good(), "json").body)
+        try:
+            judged(mended)
+            reasons.append("released")
+        except Rejection as rejection:
+            reasons.append(rejection.reason)
+    assert [kept.reason for kept in publisher.quarantined] == ["no-bearer", "wrong-bearer", "no-app", "wrong-sign"]
+    assert reasons == ["no-bearer", "wrong-bearer", "no-bearer", "released"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("wire_action", ACTIONS)
+def test_after_the_fault_is_mended_it_becomes_the_event_it_would_have_been(
+    settings: EdgeSettings, publisher: MemoryPublisher, wire_action: str, encoding: type_encoding
+) -> None:
+    rotated = good(wire_action, token="rotated")
+    with TestClient(create_app(settings, publisher=publisher)) as client:
+        assert send(client, wire_action, rotated, encoding).status_code == 401
+    (kept,) = publisher.quarantined
+    registry = FakeRegistry()
+    codec = quarantined_callback_codec(registry)
+    stored = codec.decode(codec.encode(kept))
+    registry.close()
+    credentials = parse_credentials(f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_tokens = ["rotated"]')
+    found = reconsider(stored, credentials=credentials, delete_extra_keys=(), window=MemoryWindow())
+    assert (found.raw_parameters, found.received_at) == (rotated, kept.received_at)
+    assert found.corp_id == CORP_ID
+
+
+@pytest.mark.parametrize("reason", ["cross-action-replay", "altered-replay", "no-bearer", "wrong-bearer"])
+def test_some_stay_rejected_though_their_signature_is_right(reason: str) -> None:
+    assert judged(entry()).instance_id == "inst-1"
+    with pytest.raises(Unverified) as caught:
+        judged(entry(reason))
+    assert caught.value.reason == reason
+
+
+def test_a_forged_one_stays_rejected() -> None:
+    with pytest.raises(Unverified):
+        judged(entry(parameters=good(token="forged")))
+    with pytest.raises(Malformed):
+        judged(entry(body=b"{"))
+
+
+def test_a_copy_beside_its_original_in_the_quarantine_stays_rejected() -> None:
+    window = MemoryWindow()
+    reconsider(entry(), credentials=TOKEN_IN_FORCE, delete_extra_keys=(), window=window)
+    copy = replace(entry(), action="cancel")
+    with pytest.raises(Unverified) as caught:
+        reconsider(copy, credentials=TOKEN_IN_FORCE, delete_extra_keys=(), window=window)
+    assert caught.value.reason == "cross-action-replay"
+
+
+def fitting(first: str, second: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The parameters of a callback, and what a thief makes of them for another action: the values sign the same."""
+    original = good(first)
+    if first in ("create", "cc"):
+        if second in ("create", "cc"):
+            return original, original
+        # The text of the task cut in pieces, so that some of them are what the other action needs.
+        text, keys = original["dateTime"] + original["task"], dict[str, str]()
+        wanted = {"appType": APP_TYPE, "corpId": CORP_ID, "formInstId": "inst-1"}
+        if second != "delete":
+            wanted["taskId"] = "2199132092"
+        fillers = iter(("aa", "appTypez", "corpIdz", "formInstIdz"))
+        for key, value in wanted.items():
+            before, _, text = text.partition(value)
+            keys[next(fillers)] = before
+            keys[key] = value
+        return original, {**keys, "zz": text, "sign": original["sign"]}
+    if second == "delete":
+        # A complete without an actor: its instance and task in one make an instance of a delete.
+        values = dict(parameters_of(first, instance_id="inst-1"))
+        if first != "delete":
+            values["actualWorkId"] = ""
+        original = signed(values, system_token=SYSTEM_TOKEN)
+        copy = {key: value for key, value in original.items() if key not in ("actualWorkId", "taskId")}
+        return original, {**copy, "formInstId": original["formInstId"] + original.get("taskId", "")}
+    return original, original
+
+
+@pytest.mark.parametrize(("first", "second"), list(permutations(ACTIONS, 2)))
+def test_one_signature_passes_at_one_action_only(
+    settings: EdgeSettings, publisher: MemoryPublisher, first: str, second: str
+) -> None:
+    original, copy = fitting(first, second)
+    extra = settings.model_copy(update={"delete_extra_keys": frozenset(copy)})
+    with TestClient(create_app(extra, publisher=MemoryPublisher())) as client:
+        alone = send(client, second, copy)
+    afresh = extra.model_copy(update={"data_dir": settings.data_dir / "afresh"})
+    with TestClient(create_app(afresh, publisher=publisher)) as client:
+        assert send(client, first, original).status_code == 200
+        refused = send(client, second, copy)
+        assert send(client, first, original, "form").status_code == 200
+    if alone.status_code == 200:
+        assert refused.status_code == 401
+        assert [kept.reason for kept in publisher.quarantined] == ["cross-action-replay"]
+    else:
+        # A create needs a task, and a complete needs a task id: the shape is in the way already.
+        assert (alone.status_code, refused.status_code) == (400, 400)
+        assert second == "create" or (first, second) in (("delete", "complete"), ("delete", "cancel"))
+    assert [event.event_id for event in publisher.published] == [publisher.published[0].event_id] * 2
+
+
+def test_the_window_survives_a_restart(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    with TestClient(create_app(settings, publisher=publisher)) as client:
+        assert send(client, "complete", good()).status_code == 200
+    with TestClient(create_app(settings, publisher=publisher)) as client:
+        assert send(client, "cancel", good()).status_code == 401
+        assert send(client, "complete", good()).status_code == 200
+
+
+def test_a_callback_that_could_not_be_kept_may_come_again_and_its_copy_may_not(
+    client: TestClient, publisher: MemoryPublisher
+) -> None:
+    publisher.away = "Kafka is away"
+    assert send(client, "complete", good()).status_code == 503
+    publisher.away = None
+    assert send(client, "cancel", good()).status_code == 401
+    assert send(client, "complete", good()).status_code == 200
+
+
+def test_all_401_are_the_same_bytes_kept_or_not(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    tight = settings.model_copy(update={"quarantine_max_per_minute": 3})
+    with TestClient(create_app(tight, publisher=publisher)) as client:
+        send(client, "complete", good())
+        answers = [send(client, "cancel", good())]
+        answers += [send(client, "complete", good(token="wrong")) for _ in range(4)]
+        publisher.away = "Kafka is away"
+        answers.append(send(client, "complete", good(token="wrong")))
+        outcomes = {outcome for _, outcome in counted(client)}
+    assert outcomes == {"kept", "suppressed"}
+    assert {answer.status_code for answer in answers} == {401}
+    assert len({answer.content for answer in answers}) == 1
+    assert len({tuple(sorted(answer.headers.items())) for answer in answers}) == 1
+
+
+def test_a_quarantine_that_fails_leaves_the_answer_as_it_is(
+    settings: EdgeSettings, publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def break_down(*_: object) -> None:
+        raise RuntimeError("not foreseen")
+
+    with capture_logs() as lines, TestClient(create_app(settings, publisher=publisher)) as client:
+        expected = send(client, "complete", good(token="wrong"))
+        publisher.away = "Kafka is away"
+        away = send(client, "complete", good(token="wrong"))
+        publisher.away = None
+        monkeypatch.setattr(MemoryPublisher, "quarantine", break_down)
+        broken = send(client, "complete", good(token="wrong"))
+        assert counted(client) == {("wrong-sign", "kept"): 1, ("wrong-sign", "failed"): 2}
+    assert away.content == broken.content == expected.content
+    assert [line["problem"] for line in lines if line["event"] == "quarantine_failed"] == [
+        "Kafka is away",
+        "not foreseen",
+    ]
+
+
+def test_a_quarantine_that_hangs_holds_the_answer_up_for_a_bounded_time(
+    settings: EdgeSettings, publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(MemoryPublisher, "quarantine", hang)
+    monkeypatch.setattr("edge.quarantine._SLACK_S", 0.1)
+    hasty = settings.model_copy(update={"kafka_timeout_ms": 1})
+    with TestClient(create_app(hasty, publisher=publisher)) as client:
+        started = time.perf_counter()
+        assert send(client, "complete", good(token="wrong")).status_code == 401
+        assert time.perf_counter() - started < 5
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def keeper(settings: EdgeSettings, publisher: MemoryPublisher, clock: Clock, **changed: object) -> Quarantine:
+    bounds = {"quarantine_max_per_minute": 10, "quarantine_max_bytes_per_day": 1 << 20, **changed}
+    return Quarantine(settings.model_copy(update=bounds), publisher, Metrics().quarantine, clock=clock)
+
+
+def flood(quarantine: Quarantine, address: str, times: int, **changed: Any) -> int:
+    async def run() -> list[str | None]:
+        received = request(remote_address=address, **changed)
+        return [await quarantine.keep(received, Unverified("wrong-sign")) for _ in range(times)]
+
+    return sum(kept is not None for kept in asyncio.run(run()))
+
+
+def test_a_flood_from_one_address_is_bounded_and_others_still_get_in(
+    settings: EdgeSettings, publisher: MemoryPublisher
+) -> None:
+    clock = Clock()
+    quarantine = keeper(settings, publisher, clock)
+    assert flood(quarantine, "192.0.2.1", 1000) == 10
+    assert flood(quarantine, "192.0.2.2", 5) == 5
+    assert flood(quarantine, "2001:db8::1", 6) + flood(quarantine, "2001:db8::2", 6) == 10
+    clock.now = 60.0
+    assert flood(quarantine, "192.0.2.1", 1000) == 10
+
+
+def test_a_flood_from_everywhere_is_bounded(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    quarantine = keeper(settings, publisher, Clock())
+    assert sum(flood(quarantine, f"10.0.{each}.1", 5) for each in range(100)) == 100
+
+
+def test_the_bytes_of_a_day_are_bounded_for_one_and_for_all(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    clock = Clock()
+    quarantine = keeper(settings, publisher, clock, quarantine_max_per_minute=10_000)
+    body = b"x" * (64 << 10)
+    for hour in range(25):
+        clock.now = hour * 3600.0
+        for address in range(20):
+            flood(quarantine, f"192.0.2.{address}", 100, body=body)
+    by_source: dict[str, int] = {}
+    for kept in publisher.quarantined:
+        by_source[kept.remote_address] = by_source.get(kept.remote_address, 0) + len(kept.body)
+    assert sum(by_source.values()) <= 2 << 20
+    assert max(by_source.values()) <= 2 << 18
+    assert len(by_source) >= 4
+
+
+def test_workers_share_the_bounds(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    quarantine = keeper(settings, publisher, Clock(), workers=5)
+    assert flood(quarantine, "192.0.2.1", 100) == 2
+
+
+def test_what_a_record_cannot_hold_is_not_tried(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    quarantine = keeper(settings, publisher, Clock(), quarantine_max_bytes_per_day=1 << 40)
+    assert flood(quarantine, "192.0.2.1", 1, body=b"x" * MAX_MESSAGE_BYTES) == 0
+    assert flood(quarantine, "192.0.2.1", 1, headers={"x": "\xff" * (MAX_MESSAGE_BYTES // 2)}) == 0
+    assert flood(quarantine, "192.0.2.1", 1, body=b"x" * (3 << 20)) == 1
+
+
+def test_a_flood_costs_few_log_lines_and_is_counted_whole(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    with capture_logs() as lines, TestClient(create_app(settings, publisher=publisher)) as client:
+        for _ in range(3 * LINES_PER_MINUTE):
+            send(client, "complete", good(token="wrong"))
+        assert counted(client) == {("wrong-sign", "kept"): 3 * LINES_PER_MINUTE}
+    rejected = [line for line in lines if line["event"] == "callback_rejected"]
+    assert LINES_PER_MINUTE <= len(rejected) < 2 * LINES_PER_MINUTE
+
+
+def test_the_log_names_the_entry(client: TestClient, publisher: MemoryPublisher) -> None:
+    with capture_logs() as lines:
+        send(client, "complete", good(token="wrong"))
+    assert lines[0]["quarantine_id"] == publisher.quarantined[0].quarantine_id
