@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edge.credentials import CredentialsFile
+    from edge.durability import Durability
     from edge.metrics import Metrics
-    from edge.publisher import Durability, Publisher
+    from edge.publisher import Publisher
     from edge.requests import Received
     from edge.settings import EdgeSettings
     from schemas.events import TaskEvent

@@ -6,14 +6,14 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edge.durability import Durability
 from edge.errors import NotDurable
-from edge.publisher import Durability
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from schemas.events import TaskEvent
+    from schemas.events import QuarantinedCallback, TaskEvent
 
 APP_TYPE = "APP_RY60OCRF33Z7534TEST1"
 CORP_ID = "ding5d17e3add038d44535c2f4657eb6378f"
@@ -27,6 +27,7 @@ class MemoryPublisher:
 
     published: list[TaskEvent] = field(default_factory=list["TaskEvent"])
     traceparents: list[str | None] = field(default_factory=list[str | None])
+    quarantined: list[QuarantinedCallback] = field(default_factory=list["QuarantinedCallback"])
     away: str | None = None
 
     async def start(self) -> None:
@@ -36,13 +37,22 @@ class MemoryPublisher:
         """There is nothing to wait for."""
 
     def health(self) -> dict[str, str]:
-        return {"kafka": self.away or "ok", "spool": "none", "registry": "ok"}
+        return {"kafka": self.away or "ok", "spool": self.away or "ok", "registry": "ok"}
+
+    def can_keep(self) -> bool:
+        return self.away is None
 
     async def publish(self, event: TaskEvent, *, traceparent: str | None) -> Durability:
         if self.away is not None:
             raise NotDurable(self.away)
         self.published.append(event)
         self.traceparents.append(traceparent)
+        return Durability.KAFKA
+
+    async def quarantine(self, callback: QuarantinedCallback) -> Durability:
+        if self.away is not None:
+            raise NotDurable(self.away)
+        self.quarantined.append(callback)
         return Durability.KAFKA
 
 
