@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from edge.spool_store import DAMAGED, TOO_LARGE, SpoolBroken
+from edge.spool_store import DAMAGED, TOO_LARGE, SpoolBroken, keys_ahead
 from schemas.errors import TaskbridgeError
 from schemas.topics import TASK_EVENTS
 from service.kafka import DeliveryFailed, QueueFull
@@ -41,7 +40,7 @@ class DrainObserver(Protocol):
 class Drainer:
     """Drains one spool until it is cancelled, or the spool breaks.
 
-    Order over several files: a record waits while an older one is in another file, whoever drains that.
+    Order over several files: a record waits while an older one of its key is in another file, whoever drains that.
     """
 
     def __init__(self, spool: Spool, kafka: KafkaPath, page: Page, observer: DrainObserver | None = None) -> None:
@@ -86,8 +85,7 @@ class Drainer:
         if not self._kafka.is_open:
             await self._kafka.until_open()
             self._seen.clear()  # nobody gets on while Kafka is away, which says nothing about who is stuck
-        limit = self._older_elsewhere()
-        window = list(takewhile(lambda record: record.created_at < limit, self._pending))
+        window = await self._whose_turn_it_is()
         if not window:
             await asyncio.sleep(_TURN_S)
             return
@@ -164,15 +162,32 @@ class Drainer:
                 return False
         return True
 
-    def _older_elsewhere(self) -> float:
-        """When the oldest record of the other files came; files that have not moved for long do not count."""
+    async def _whose_turn_it_is(self) -> list[SpooledRecord]:
+        """Those that no older record of their key waits for elsewhere; files that have not moved for long do not count."""
+        older = self._older_elsewhere()
+        if not older:
+            return self._pending
+        folder, last = self._spool.claim.path.parent, self._pending[-1].created_at
+        ahead = await asyncio.to_thread(keys_ahead, [folder / f"{number}.db" for number in older], before=last)
+        found: list[SpooledRecord] = []
+        held: set[bytes] = set()
+        for record in self._pending:
+            if record.created_at > ahead.horizon:
+                break
+            if record.key in held or ahead.oldest.get(record.key, record.created_at) < record.created_at:
+                held.add(record.key)
+            else:
+                found.append(record)
+        return found
+
+    def _older_elsewhere(self) -> list[int]:
         now = time.monotonic()
-        moving: list[float] = [float("inf")]
+        found: list[int] = []
         for number, oldest in self._page.oldest_elsewhere(self._spool.claim.number).items():
             seen, since = self._seen.get(number, (0, now))
             if seen != oldest:
                 since = now
             self._seen[number] = (oldest, since)
-            if now - since < _STALLED_S:
-                moving.append(oldest)
-        return min(moving)
+            if oldest < self._pending[-1].created_at and now - since < _STALLED_S:
+                found.append(number)
+        return found

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from edge.spool_record import RowDamaged, record_of
-from edge.spool_store import BROKEN_MARK, DAMAGED, PAGE_BYTES, VERSION, Store, sync
+from edge.spool_store import BROKEN_MARK, DAMAGED, PAGE_BYTES, VERSION, Store, read_only, sync
 from schemas.registry import SchemaRef
 
 if TYPE_CHECKING:
@@ -101,9 +101,7 @@ def examine(path: Path) -> str | None:  # noqa: PLR0911 - one answer for each th
         log = read_log(_with_suffix(path, "-wal"))
         if log.damaged:
             return "its log does not match its checksums"
-        with contextlib.closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        ) as reading:
+        with contextlib.closing(read_only(path)) as reading:
             answer = reading.execute("PRAGMA quick_check(1)").fetchone()[0]
             version = reading.execute("PRAGMA user_version").fetchone()[0]
             tables = {name for (name,) in reading.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}

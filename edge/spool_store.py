@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import sqlite3
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import NotDurable
@@ -30,6 +32,7 @@ TOO_LARGE = "too-large"
 
 _CHECKPOINT_BYTES = 4 << 20
 _BUSY_S = 5
+_LOOK_AHEAD = 2000
 _ROW = "position, created_at, topic, key, headers, schema, body, checksum"
 _SCHEMA = f"""
 CREATE TABLE records (
@@ -231,6 +234,42 @@ class Store:
 
     def _scalar(self, what: str, table: str) -> Any:
         return self._reader.execute(f"SELECT {what} FROM {table}").fetchone()[0]  # noqa: S608 - constants
+
+
+@dataclass(slots=True)
+class Ahead:
+    """What waits in other files, as far as one has looked."""
+
+    oldest: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    """Key → when its oldest record came."""
+    horizon: float = math.inf
+    """About records that came later than this, nothing is known."""
+
+
+def keys_ahead(paths: Iterable[Path], *, before: int) -> Ahead:
+    """The keys of records in other processes' files that came before a time. Looks at a bounded number of records."""
+    ahead = Ahead()
+    query = f"SELECT key, created_at FROM records ORDER BY position LIMIT {_LOOK_AHEAD}"  # noqa: S608 - constants
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            with contextlib.closing(read_only(path)) as reading:
+                rows = reading.execute(query).fetchall()
+        except sqlite3.Error:
+            ahead.horizon = 0
+            return ahead
+        for key, created_at in rows:
+            if created_at < before:
+                ahead.oldest[key] = min(created_at, ahead.oldest.get(key, created_at))
+        if len(rows) == _LOOK_AHEAD:
+            ahead.horizon = min(ahead.horizon, rows[-1][1])
+    return ahead
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, not even when it is closed; beside the owner's it may come and go."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_S)
 
 
 def sync(path: Path) -> None:

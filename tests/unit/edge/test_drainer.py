@@ -155,12 +155,33 @@ def test_a_record_waits_for_older_ones_in_another_file(tmp_path: Path) -> None:
         async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
             await older.put(record(1, key="same"))
             await newer.put(record(2, key="same"))
+            await newer.put(record(3, key="other"))
+            await newer.put(record(4, key="same"))
+            async with draining(newer, await open_path(second)):
+                await until(lambda: second.sent == [3])
+                await asyncio.sleep(0.1)
+                assert second.sent == [3], "only what has an older one of its key elsewhere waits"
+                async with draining(older, await open_path(first)):
+                    await until(lambda: newer.waiting == 0)
+            assert (first.delivered, second.delivered) == ([1], [3, 2, 4])
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.spool_store._LOOK_AHEAD", 5)
+
+    async def scenario() -> None:
+        first, second = TestProducer(), TestProducer()
+        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
+            await asyncio.gather(*(older.put(record(number, key="same")) for number in range(9)))
+            await newer.put(record(9, key="same"))
             async with draining(newer, await open_path(second)):
                 await asyncio.sleep(0.1)
                 assert second.sent == []
                 async with draining(older, await open_path(first)):
                     await until(lambda: newer.waiting == 0)
-            assert (first.delivered, second.delivered) == ([1], [2])
+            assert (first.delivered, second.delivered) == (list(range(9)), [9])
 
     asyncio.run(scenario())
 
@@ -173,8 +194,8 @@ def test_a_file_that_does_not_get_on_holds_the_others_up_for_a_while_only(
     async def scenario() -> None:
         producer = TestProducer()
         async with open_spool(tmp_path) as stuck, open_spool(tmp_path) as other:
-            await stuck.put(record(1))
-            await other.put(record(2))
+            await stuck.put(record(1, key="same"))
+            await other.put(record(2, key="same"))
             async with draining(other, await open_path(producer)):
                 await until(lambda: other.waiting == 0)
             assert producer.delivered == [2]
