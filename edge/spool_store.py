@@ -182,7 +182,7 @@ class Store:
         """Rows, their bytes, when the oldest was written (0 where there is none), rows set aside."""
         query = (
             "SELECT count(*), coalesce(sum(256 + length(key) + 2 * length(headers) + length(body)), 0),"
-            " coalesce(min(created_at), 0) FROM records"
+            " max(0, coalesce(min(CAST(created_at AS INTEGER)), 0)) FROM records"
         )
         with _classified():
             count, size, oldest = self._reader.execute(query).fetchone()
@@ -260,10 +260,10 @@ def keys_ahead(paths: Iterable[Path], *, before: int) -> Ahead:
             ahead.horizon = 0
             return ahead
         for key, created_at in rows:
-            if created_at < before:
+            if isinstance(created_at, int) and created_at < before:
                 ahead.oldest[key] = min(created_at, ahead.oldest.get(key, created_at))
         if len(rows) == _LOOK_AHEAD:
-            ahead.horizon = min(ahead.horizon, rows[-1][1])
+            ahead.horizon = min(ahead.horizon, max((each for _, each in rows if isinstance(each, int)), default=0))
     return ahead
 
 
@@ -291,4 +291,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     # Delivered records leave nothing behind: neither people's form values, nor rows that a recovery would find again.
     connection.execute("PRAGMA secure_delete = ON")
+    # Damaged text is a damaged row, which its checksum tells, and not an error of the whole file.
+    connection.text_factory = _text
     return connection
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
