@@ -37,7 +37,9 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics of the contract.", no_args_is_help=True)
 schemas_app = typer.Typer(help="The Avro schemas of the contract.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
+spool_app = typer.Typer(help="What the edge keeps on disk until Kafka has it.", no_args_is_help=True)
 app.add_typer(schemas_app, name="schemas")
+app.add_typer(spool_app, name="spool")
 
 BootstrapServers = Annotated[
     str | None, typer.Option(help="Kafka's address; else from the environment, else the local stack's.")
@@ -46,6 +48,9 @@ RegistryUrl = Annotated[
     str | None, typer.Option(help="The registry's Confluent API; else from the environment, else the local stack's.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="The edge's data folder, or that of 'up'; else EDGE_DATA_DIR, else the default.")
+]
 Token = Annotated[
     str,
     typer.Option(
@@ -276,6 +281,50 @@ def tail(
             _print(json.dumps(decode(message), ensure_ascii=False))
             if count == maximum:
                 break
+
+
+@spool_app.command("status", epilog=_example("taskbridge spool status --data-dir /var/lib/taskbridge/edge"))
+def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
+    """Print what each spool file holds, and which were damaged; beside the running edge or without it."""
+    from deploy import spool_commands
+    from edge.spool_files import SpoolFolder
+
+    for each in spool_commands.status(SpoolFolder(spool_commands.spool_path(data_dir))):
+        _print(json.dumps(spool_commands.as_json(each)) if as_json else spool_commands.as_line(each))
+
+
+@spool_app.command("verify", epilog=_example("taskbridge spool verify --data-dir /var/lib/taskbridge/edge"))
+def spool_verify(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
+    """Check every page and every record of the spool files; exit code 1 when one is damaged. Changes nothing."""
+    from deploy import spool_commands
+    from edge.spool_files import SpoolFolder
+
+    reports = spool_commands.verify(SpoolFolder(spool_commands.spool_path(data_dir)), _progress)
+    for report in reports:
+        damaged = report["damaged_positions"]
+        state = report["problem"] or (f"damaged records at {damaged}" if damaged else "ok")
+        _print(json.dumps(report) if as_json else f"{report['file']:12}  {report['records']} records  {state}")
+    if any(report["problem"] or report["damaged_positions"] for report in reports):
+        raise typer.Exit(1)
+
+
+@spool_app.command("replay", epilog=_example("taskbridge spool replay --data-dir /var/lib/taskbridge/edge"))
+def spool_replay(
+    data_dir: DataDir = None,
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Deliver the spool to Kafka: watch the edge do it while it runs, else do it here. Exit code 1 when some is left."""
+    from deploy import spool_commands
+
+    path = spool_commands.spool_path(data_dir)
+    with _stop_signal() as stop:
+        connection = _connection(bootstrap_servers, registry_url)
+        left = spool_commands.replay(path, connection, progress=_progress, stopped=stop.is_set)
+    _print(json.dumps({"left": left}) if as_json else f"{left} records left" if left else "the spool is empty")
+    if left:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -32,7 +32,6 @@ _MAX_COMMIT_BYTES = 16 << 20
 _RETRY_S = 1.0
 _FLOOR_BYTES = 64 << 20
 _FLOOR_SHARE = 0.05
-_ROOM_AGAIN = 0.9
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -111,7 +110,7 @@ class Spool:
         self.oldest_at = self._oldest
         self._last_created = 0
         self._stopped = False
-        self._over_bound = False
+        self._refused_bytes = 0
         self._queued = 0
         self._tell()
         self._thread = threading.Thread(target=self._write, name=f"spool-{claim.number}", daemon=True)
@@ -132,8 +131,9 @@ class Spool:
         if self.disk_full:
             raise SpoolFull("the disk of the spool is full")
         if self._page.total_bytes() + record.size > self._max_bytes:
-            self._over_bound = True
+            self._refused_bytes = record.size
             raise SpoolFull("the spool has reached its bound")
+        self._refused_bytes = 0
         position, self._next_position = self._next_position, self._next_position + 1
         self._last_created = created_at = max(time.time_ns(), self._last_created + 1)
         done: asyncio.Future[None] = self._loop.create_future()
@@ -206,10 +206,8 @@ class Spool:
 
     @property
     def is_over_bound(self) -> bool:
-        """It refused a record for its bound on bytes, and still has little room."""
-        if self._over_bound and self._page.total_bytes() < self._max_bytes * _ROOM_AGAIN:
-            self._over_bound = False
-        return self._over_bound
+        """The last record was refused for the bound on bytes, and would be now."""
+        return self._refused_bytes > 0 and self._page.total_bytes() + self._refused_bytes > self._max_bytes
 
     async def close(self, *, remove: bool = False) -> None:
         """Write what was taken on, and leave the rest to whoever owns the file next; an empty file may be removed."""

@@ -102,7 +102,7 @@ def test_over_its_bound_it_refuses_until_there_is_room(tmp_path: Path) -> None:
             with pytest.raises(SpoolFull, match="bound"):
                 spool.put(record(size=1000))
             assert spool.is_over_bound
-            await spool.remove((await spool.read(-1, count=3, max_bytes=1 << 30)))
+            await spool.remove(await spool.read(-1, count=3, max_bytes=1 << 30))
             await spool.put(record(size=1000))
             assert not spool.is_over_bound
 

@@ -1,8 +1,8 @@
 """An outage of minutes at a steady rate: is memory flat, does all of it drain, and does latency recover?
 
-    python tools/spool_soak.py --outage-s 180 --rate 200
+    PYTHONPATH=tests/support uv run python tests/chaos/soak.py --outage-s 180 --rate 200
 
-Runs its own Kafka, registry and edge; the broker is frozen for the outage. Prints one line a step, and the figures as JSON.
+Runs its own Kafka, registry and edge; the broker is frozen for the outage. Prints a line a step, and the figures as JSON.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "support")]
-
 import httpx2
-from running_edge import OwnStack, RunningEdge, wait_until
 
 from edge.sender import encode_callback, signed
 from edge.testing import SYSTEM_TOKEN, parameters_of
+from running_edge import OwnStack, RunningEdge, wait_until
 
 _CALM_S = 15.0
 
@@ -113,7 +111,7 @@ async def _soak(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         found["files_bytes"] = sum(each.stat().st_size for each in (edge.data_dir / "spool").iterdir())
         stack.signal("kafka", signal.SIGCONT)
         back = time.monotonic()
-        while not await asyncio.to_thread(edge.has_drained):
+        while not await asyncio.to_thread(edge.has_drained):  # noqa: ASYNC110 - what operators see is waited for
             await asyncio.sleep(0.2)
         drained = time.monotonic()
         found["drain_s"] = round(drained - back, 1)
