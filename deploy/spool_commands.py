@@ -1,4 +1,4 @@
-"""``taskbridge spool``: what the edge's spool holds, whether it is sound, and its delivery, beside the edge or without it."""
+"""``taskbridge spool``: what the spool holds, whether it is sound, and its delivery, beside the edge or without it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def status(folder: SpoolFolder) -> list[FileStatus]:
 
 
 def verify(folder: SpoolFolder, progress: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Each file with what is the matter with it: SQLite's integrity check, the log's checksums, every row's checksum."""
+    """Each file, and what is the matter with it: by SQLite's integrity check, the log's and every row's checksums."""
     found: list[dict[str, Any]] = []
     for number in folder.numbers():
         path = folder.file(number)
@@ -85,7 +85,7 @@ def verify(folder: SpoolFolder, progress: Callable[[str], None]) -> list[dict[st
         damaged, rows = list[int](), 0
         if problem is None:
             try:
-                with contextlib.closing(_reading(path)) as reading:
+                with contextlib.closing(read_only(path)) as reading:
                     answer = reading.execute("PRAGMA integrity_check(1)").fetchone()[0]
                     problem = None if answer == "ok" else str(answer)
                     for row in reading.execute("SELECT * FROM records ORDER BY position"):
@@ -172,7 +172,7 @@ def _status_of(folder: SpoolFolder, number: int) -> FileStatus:
     path = folder.file(number)
     records, size, oldest, set_aside, problem = 0, 0, 0, dict[str, int](), None
     try:
-        with contextlib.closing(_reading(path)) as reading:
+        with contextlib.closing(read_only(path)) as reading:
             records, size, oldest = reading.execute(
                 "SELECT count(*), coalesce(sum(length(body) + length(headers) + length(key) + 256), 0),"
                 " coalesce(min(created_at), 0) FROM records"
@@ -182,12 +182,6 @@ def _status_of(folder: SpoolFolder, number: int) -> FileStatus:
         problem = f"cannot be read: {error}"
     age = max(0.0, round(time.time() - oldest / 1e9, 1)) if oldest else 0.0
     return FileStatus(path.name, folder.owner(number), records, size, age, set_aside, problem)
-
-
-def _reading(path: Path) -> sqlite3.Connection:
-    connection = read_only(path)
-    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-    return connection
 
 
 def as_json(status: FileStatus) -> dict[str, Any]:

@@ -269,7 +269,9 @@ def keys_ahead(paths: Iterable[Path], *, before: int) -> Ahead:
 
 def read_only(path: Path) -> sqlite3.Connection:
     """A connection that changes nothing, not even when it is closed; beside the owner's it may come and go."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_S)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_S)
+    connection.text_factory = _text
+    return connection
 
 
 def sync(path: Path) -> None:
