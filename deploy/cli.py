@@ -315,7 +315,7 @@ def spool_replay(
     registry_url: RegistryUrl = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Deliver the spool to Kafka: watch the edge do it while it runs, else do it here. Exit code 1 when some is left."""
+    """Deliver the spool to Kafka: watch the edge do it while it runs, else do it here. Exit code 1 when any is left."""
     from deploy import spool_commands
 
     path = spool_commands.spool_path(data_dir)

@@ -24,6 +24,7 @@ from schemas.codec import quarantined_callback_codec, task_event_codec
 from schemas.errors import ConfigurationError, OperatorError
 from schemas.registry import Registry
 from service.kafka import AsyncProducer, producer_config
+from service.logs import configure_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -108,6 +109,8 @@ def replay(path: Path, connection: Connection, *, progress: Callable[[str], None
     Raises:
         OperatorError: Kafka does not answer.
     """
+    # Logs belong to standard error here, and only what is the matter.
+    configure_logs("text", "WARNING")
     folder = SpoolFolder(path)
     folder.prepare()
     if any(folder.owner(number) is not None for number in folder.numbers()):

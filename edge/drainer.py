@@ -163,7 +163,7 @@ class Drainer:
         return True
 
     async def _whose_turn_it_is(self) -> list[SpooledRecord]:
-        """Those that no older record of their key waits for elsewhere; files that have not moved for long do not count."""
+        """Those without an older record of their key elsewhere; files that have not moved for long do not count."""
         older = self._older_elsewhere()
         if not older:
             return self._pending

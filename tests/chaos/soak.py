@@ -2,7 +2,8 @@
 
     PYTHONPATH=tests/support uv run python tests/chaos/soak.py --outage-s 180 --rate 200
 
-Runs its own Kafka, registry and edge; the broker is frozen for the outage. Prints a line a step, and the figures as JSON.
+Runs its own Kafka, registry and edge; the broker is frozen for the outage.
+Prints a line a step, and the figures as JSON.
 """
 
 from __future__ import annotations

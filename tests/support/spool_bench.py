@@ -90,12 +90,12 @@ class TestProducer(AsyncProducer):
 
     def produce(
         self,
-        topic: str,
+        topic: str,  # noqa: ARG002 - the overridden signature
         *,
         key: bytes | None,
         value: bytes | None,
         headers: Sequence[tuple[str, bytes]] = (),  # noqa: ARG002 - the overridden signature
-        partition: int = -1,
+        partition: int = -1,  # noqa: ARG002 - the overridden signature
     ) -> asyncio.Future[Delivered]:
         if self.queue_full:
             raise QueueFull("full")
@@ -141,5 +141,5 @@ async def open_path(producer: TestProducer) -> KafkaPath:
 async def until(condition: object, *, timeout_s: float = 10) -> None:
     assert callable(condition)
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - whatever it is that is waited for
             await asyncio.sleep(0.005)

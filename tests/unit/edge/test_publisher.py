@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -213,9 +214,11 @@ def test_rejected_callbacks_leave_half_of_the_spool_to_proven_ones(
         around.reachable = False
         publisher = KafkaPublisher(settings.model_copy(update={"spool_max_bytes": 20_000}), partitions=1)
         await publisher.start()
-        with pytest.raises(NotDurable, match="proven"):
-            for _ in range(100):
+        for _ in range(100):
+            with contextlib.suppress(NotDurable):
                 await publisher.quarantine(QUARANTINED)
+        with pytest.raises(NotDurable, match="proven"):
+            await publisher.quarantine(QUARANTINED)
         assert await publisher.publish(EVENT, traceparent=None) is Durability.SPOOL
         await publisher.close()
 
@@ -229,9 +232,11 @@ def test_a_full_spool_is_not_ready_and_says_so(settings: EdgeSettings, around: S
         full = settings.model_copy(update={"spool_max_bytes": 3000})
         publisher = KafkaPublisher(full, partitions=1, metrics=metrics)
         await publisher.start()
-        with pytest.raises(NotDurable):
-            for _ in range(20):
+        for _ in range(5):
+            with contextlib.suppress(NotDurable):
                 await publisher.publish(EVENT, traceparent=None)
+        with pytest.raises(NotDurable):
+            await publisher.publish(EVENT, traceparent=None)
         assert publisher.health()["spool"].startswith("full")
         assert not publisher.can_keep()
         said = generate_latest(metrics).decode()

@@ -18,7 +18,7 @@ from edge.spool_metrics import SpoolMetrics
 from edge.spool_record import record_of
 from edge.spool_recovery import examine, open_or_recover, read_intact
 from edge.spool_store import PAGE_BYTES, Store
-from spool_bench import SCHEMA, TestProducer, number_of, open_path, until
+from spool_bench import SCHEMA, TestProducer, number_of, open_path, record, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,9 @@ from spool_bench import SCHEMA, record
 path = Path(sys.argv[1])
 Store.create(path, [SCHEMA])
 store = Store(path)
-rows = [row_of(record(each, size=9000 if each % 10 == 0 else 600), position=each, created_at=each) for each in range(1, 401)]
+def size(each):
+    return 9000 if each % 10 == 0 else 600
+rows = [row_of(record(each, size=size(each)), position=each, created_at=each) for each in range(1, 401)]
 for at in range(0, 200, 20):
     store.write(rows[at : at + 20])
 store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -82,17 +84,40 @@ def middle_leaf(path: Path) -> int:
     return pages[len(pages) // 2]
 
 
+def other_database(db: Path, log: Path) -> None:
+    log.unlink()
+    db.unlink()
+    db.with_name("0.db-shm").unlink(missing_ok=True)
+    with sqlite3.connect(db) as connection:
+        connection.execute("CREATE TABLE t (a)")
+    connection.close()
+
+
 DAMAGES = [
     Damage("nothing", lambda _db, _log: None, ROWS, set_aside=False),
     Damage(
-        "the log torn in its last frame", lambda _db, log: truncate(log, log.stat().st_size - 100), ROWS - 20, False
+        "the log torn in its last frame",
+        lambda _db, log: truncate(log, log.stat().st_size - 100),
+        ROWS - 20,
+        set_aside=False,
     ),
-    Damage("the log cut in half", lambda _db, log: truncate(log, log.stat().st_size // 2), 250, False, ROWS - 20),
+    Damage(
+        "the log cut in half",
+        lambda _db, log: truncate(log, log.stat().st_size // 2),
+        250,
+        set_aside=False,
+        most=ROWS - 20,
+    ),
     Damage("a bit flipped early in the log", lambda _db, log: flip(log, 32 + 24 + 2000), ROWS - 25),
     Damage("a bit flipped in the middle of the log", lambda _db, log: flip(log, 32 + 30 * FRAME + 2000), ROWS - 25),
     Damage("the log's header destroyed", lambda _db, log: flip(log, 0, 32), ROWS - 25),
-    Damage("the log gone", lambda _db, log: log.unlink(), 200, False, 200),
-    Damage("the first page destroyed, a sound one in the log", lambda db, _log: flip(db, 0, PAGE_BYTES), ROWS, False),
+    Damage("the log gone", lambda _db, log: log.unlink(), 200, set_aside=False, most=200),
+    Damage(
+        "the first page destroyed, a sound one in the log",
+        lambda db, _log: flip(db, 0, PAGE_BYTES),
+        ROWS,
+        set_aside=False,
+    ),
     Damage("the first page destroyed", lambda db, log: (log.unlink(), flip(db, 0, PAGE_BYTES))[0], 200, most=200),
     Damage("the header flipped", lambda db, log: (log.unlink(), flip(db, 5))[0], 200, most=200),
     Damage("a page of rows destroyed", lambda db, _log: flip(db, middle_leaf(db), PAGE_BYTES), ROWS - 25),
@@ -103,17 +128,8 @@ DAMAGES = [
     Damage("the file gone, its log still there", lambda db, _log: db.unlink(), 200),
     Damage("the file is something else", lambda db, _log: garbage(db), 200),
     Damage("both emptied", lambda db, log: (truncate(db, 0), truncate(log, 0))[0], 0, most=0),
-    Damage("the file another database", lambda db, log: other_database(db, log), 0, most=0),
+    Damage("the file another database", other_database, 0, most=0),
 ]
-
-
-def other_database(db: Path, log: Path) -> None:
-    log.unlink()
-    db.unlink()
-    db.with_name("0.db-shm").unlink(missing_ok=True)
-    with sqlite3.connect(db) as connection:
-        connection.execute("CREATE TABLE t (a)")
-    connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +152,7 @@ def test_start_up_works_and_what_is_intact_is_delivered(tmp_path: Path, crashed:
         await keeper.start()
         assert keeper.problem is None
         await until(lambda: keeper.waiting == 0)
-        await keeper.own.put(record_after())
+        await keeper.own.put(record(9999))
         await until(lambda: producer.delivered[-1:] == [9999])
         await keeper.close()
         assert metrics.files_damaged._value.get() == damage.set_aside  # pyright: ignore[reportPrivateUsage]
@@ -152,12 +168,6 @@ def test_start_up_works_and_what_is_intact_is_delivered(tmp_path: Path, crashed:
         kept = {each.read_bytes() for each in aside}
         assert {content for content in before.values() if content} <= kept
     assert examine(folder / "0.db") is None
-
-
-def record_after() -> object:
-    from spool_bench import record  # noqa: PLC0415 - beside its use
-
-    return record(9999)
 
 
 def test_every_bit_flip_leaves_all_rows_but_those_of_its_page(tmp_path: Path, crashed: Path) -> None:
