@@ -15,7 +15,7 @@ from edge.errors import NotDurable
 from edge.spool import Spool
 from edge.spool_files import SpoolFolder
 from edge.spool_recovery import open_or_recover
-from edge.spool_store import SpoolBroken, SpoolFull, sync
+from edge.spool_store import SpoolBroken, SpoolFull, holds_nothing, sync
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,7 @@ class SpoolKeeper:
 
     async def start(self) -> None:
         """Open what can be opened now; a disk without room is tried again while it lives."""
-        with contextlib.suppress(SpoolFull):
+        with contextlib.suppress(NotDurable):
             await self._open_own()
             await self.adopt()
 
@@ -172,7 +172,7 @@ class SpoolKeeper:
             await self._prepare()
             claim = await asyncio.to_thread(self.folder.claim_own)
             self._own = await self._open(claim)
-        except SpoolFull as error:
+        except NotDurable as error:
             self.problem = str(error)
             raise
         self.problem = None
@@ -181,6 +181,9 @@ class SpoolKeeper:
         try:
             opened = await asyncio.to_thread(open_or_recover, claim.path, self._schemas)
         except NotDurable:
+            # Without the disk's room Kafka alone must do, unless there is something that nobody may overtake.
+            if await asyncio.to_thread(holds_nothing, claim.path):
+                self.folder.page.set(claim.number, oldest=0, count=0, size=0)
             claim.release()
             raise
         if opened.damaged is not None:

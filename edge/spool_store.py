@@ -267,6 +267,21 @@ def keys_ahead(paths: Iterable[Path], *, before: int) -> Ahead:
     return ahead
 
 
+def holds_nothing(path: Path) -> bool:
+    """Whether it is certain, without writing a byte, that a file that nobody has open holds no records."""
+    if not path.exists():
+        return True
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        return False
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as reading:
+            return reading.execute("SELECT count(*) FROM records").fetchone()[0] == 0
+    except sqlite3.Error:
+        return False
+
+
 def read_only(path: Path) -> sqlite3.Connection:
     """A connection that changes nothing, not even when it is closed; beside the owner's it may come and go."""
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_S)

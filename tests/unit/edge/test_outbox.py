@@ -14,6 +14,7 @@ from edge.errors import NotDurable
 from edge.outbox import Outbox
 from edge.spool_keeper import SpoolKeeper
 from edge.spool_metrics import SpoolMetrics
+from edge.spool_store import SpoolFull, holds_nothing
 from service.kafka import DeliveryFailed
 from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
 
@@ -185,5 +186,45 @@ def test_without_a_spool_kafka_alone_is_enough_and_the_other_way_round(tmp_path:
             with pytest.raises(NotDurable):
                 await outbox.keep(record(2))
             assert not outbox.can_keep
+
+    asyncio.run(scenario())
+
+
+def test_it_is_certain_that_nothing_waits_only_where_it_can_be_seen(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        assert holds_nothing(tmp_path / "0.db")
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            assert not holds_nothing(spool.claim.path), "its log is not looked into"
+        assert not holds_nothing(tmp_path / "0.db")
+        async with open_spool(tmp_path) as spool:
+            await spool.remove(await spool.read(-1, count=9, max_bytes=1 << 30))
+        assert holds_nothing(tmp_path / "0.db")
+
+    asyncio.run(scenario())
+
+
+def test_a_start_on_a_full_disk_does_with_kafka_alone_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path):
+            pass  # a file from before, and empty
+
+        def no_room(*_: object) -> None:
+            raise SpoolFull("no room")
+
+        kafka = await open_path(TestProducer())
+        with monkeypatch.context() as context:
+            context.setattr("edge.spool_keeper.open_or_recover", no_room)
+            async with outbox_on(tmp_path, kafka) as (outbox, keeper):
+                assert await outbox.keep(record(1)) is Durability.KAFKA
+                assert (outbox.can_keep, keeper.full) == (True, True)
+                context.undo()
+                context.setattr("edge.spool_keeper._TEND_S", 0.05)
+                tending = asyncio.create_task(keeper.tend())
+                await until(lambda: not keeper.full)
+                tending.cancel()
+                await asyncio.gather(tending, return_exceptions=True)
 
     asyncio.run(scenario())
