@@ -36,6 +36,10 @@ _log = structlog.stdlib.get_logger(__name__)
 class DrainObserver(Protocol):
     def drained(self, count: int) -> None: ...
 
+    def row_damaged(self) -> None: ...
+
+    def row_too_large(self) -> None: ...
+
 
 class Drainer:
     """Drains one spool until it is cancelled, or the spool breaks.
@@ -100,6 +104,8 @@ class Drainer:
         delivered = [record for record in window if record.position not in failures]
         never = [each for each in window if self._is_never(each, failures, alone=len(window) == 1)]
         for record in never:
+            if self._observer is not None:
+                self._observer.row_too_large()
             _log.error("spool_record_too_large", topic=record.topic, position=record.position, bytes=record.size)
         gone = {record.position for record in (*delivered, *never)}
         self._pending = [record for record in self._pending if record.position not in gone]

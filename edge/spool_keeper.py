@@ -187,8 +187,7 @@ class SpoolKeeper:
             claim.release()
             raise
         if opened.damaged is not None:
-            self._metrics.files_damaged.inc()
-            self._metrics.rows_damaged.inc(opened.rows_damaged)
+            self._metrics.file_damaged(rows_damaged=opened.rows_damaged)
             _log.error("spool_file_set_aside", file=str(opened.damaged), rows_saved=opened.rows_saved)
         page = self.folder.page
         spool = Spool(opened.store, claim, page, max_bytes=self._max_bytes, observer=self._metrics)

@@ -19,8 +19,11 @@ class SpoolMetrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self._registry = registry or CollectorRegistry()
         self._drained = self._counter("drained", "Records delivered from the spool.")
-        self.rows_damaged = self._counter("damaged_records", "Records found damaged, and set aside.")
-        self.files_damaged = self._counter("damaged_files", "Spool files found damaged, and moved aside.")
+        self._rows_damaged = self._counter("damaged_records", "Records found damaged, and set aside.")
+        self._files_damaged = self._counter("damaged_files", "Spool files found damaged, and moved aside.")
+        self._set_aside = self._counter(
+            "set_aside", "Records and files moved out of the way: damaged, or too large for the broker."
+        )
         self._commit_seconds = Histogram(
             f"{_PREFIX}_commit_seconds",
             "One commit of records: transaction, write and fsync.",
@@ -36,9 +39,9 @@ class SpoolMetrics:
 
     def watch(self, keeper: SpoolKeeper, kafka: KafkaPath) -> None:
         """Read the gauges from the present state, whenever they are asked for."""
-        self._gauge("records", "Records that are not delivered yet.").set_function(lambda: keeper.waiting)
+        self._gauge("depth", "Records that are not delivered yet.").set_function(lambda: keeper.waiting)
         self._gauge("bytes", "Bytes that count against EDGE_SPOOL_MAX_BYTES.").set_function(lambda: keeper.size)
-        self._gauge("oldest_age_seconds", "Age of the oldest record that is not delivered yet.").set_function(
+        self._gauge("oldest_seconds", "Age of the oldest record that is not delivered yet.").set_function(
             lambda: keeper.oldest_age_s
         )
         self._gauge("set_aside_records", "Records that cannot be delivered: 'taskbridge spool status'.").set_function(
@@ -57,7 +60,16 @@ class SpoolMetrics:
         self._commit_records.observe(rows)
 
     def row_damaged(self) -> None:
-        self.rows_damaged.inc()
+        self._rows_damaged.inc()
+        self._set_aside.inc()
+
+    def row_too_large(self) -> None:
+        self._set_aside.inc()
+
+    def file_damaged(self, *, rows_damaged: int) -> None:
+        self._files_damaged.inc()
+        self._rows_damaged.inc(rows_damaged)
+        self._set_aside.inc(1 + rows_damaged)
 
     def drained(self, count: int) -> None:
         self._drained.inc(count)

@@ -105,9 +105,9 @@ async def _soak(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         while time.monotonic() - frozen < arguments.outage_s:
             await asyncio.sleep(min(15.0, arguments.outage_s / 4))
             found["rss_mb_during"].append(_rss_mb(edge))
-            depth = await asyncio.to_thread(edge.metric, "taskbridge_edge_spool_records")
+            depth = await asyncio.to_thread(edge.metric, "taskbridge_edge_spool_depth")
             sys.stderr.write(f"{time.monotonic() - frozen:6.0f} s  depth {depth}  rss {_rss_mb(edge)} MB\n")
-        found["depth"] = await asyncio.to_thread(edge.metric, "taskbridge_edge_spool_records")
+        found["depth"] = await asyncio.to_thread(edge.metric, "taskbridge_edge_spool_depth")
         found["spool_bytes"] = await asyncio.to_thread(edge.metric, "taskbridge_edge_spool_bytes")
         found["files_bytes"] = sum(each.stat().st_size for each in (edge.data_dir / "spool").iterdir())
         stack.signal("kafka", signal.SIGCONT)

@@ -404,7 +404,7 @@ def test_while_kafka_is_away_it_keeps_callbacks_says_so_and_ends_in_order(
         answer = edge.send("complete", good("complete", instance_id))
         assert (answer.status_code, answer.json()["durability"]) == (200, "spool")
         assert edge.send("complete", good("complete", instance_id, "wrong")).status_code == 401
-        assert "taskbridge_edge_spool_records 1.0" in edge.client.get("/metrics").text
+        assert "taskbridge_edge_spool_depth 1.0" in edge.client.get("/metrics").text
     finally:
         started = time.monotonic()
         assert edge.end() == 0
@@ -412,7 +412,7 @@ def test_while_kafka_is_away_it_keeps_callbacks_says_so_and_ends_in_order(
     edge = EdgeProcess(tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=stack.registry_url)
     try:
         wait_until(lambda: len(topic.records(instance_id)) == 1)
-        wait_until(lambda: "taskbridge_edge_spool_records 0.0" in edge.client.get("/metrics").text)
+        wait_until(lambda: "taskbridge_edge_spool_depth 0.0" in edge.client.get("/metrics").text)
         (record,) = topic.records(instance_id)
         assert record.headers["ce_id"].decode() == answer.json()["eventId"]
         assert record.headers["traceparent"].decode() == TRACE

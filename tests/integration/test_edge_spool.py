@@ -140,7 +140,7 @@ def test_a_full_disk_is_answered_503_and_recovered_from_by_itself(tmp_path: Path
         ballast.unlink()
         wait_until(edge.is_ready, what="ready again")
         assert send(edge, "full-3").status_code == 200
-        assert edge.metric("taskbridge_edge_spool_records") == 2
+        assert edge.metric("taskbridge_edge_spool_depth") == 2
         # It even starts on a full disk, and opens the spool when there is room.
         assert edge.stop() == 0
         ballast = fill(edge.data_dir)
@@ -149,7 +149,7 @@ def test_a_full_disk_is_answered_503_and_recovered_from_by_itself(tmp_path: Path
         assert send(edge, "full-4").status_code == 503
         ballast.unlink()
         wait_until(edge.is_ready, what="ready again")
-        assert edge.metric("taskbridge_edge_spool_records") == 2
+        assert edge.metric("taskbridge_edge_spool_depth") == 2
         edge.kill()
     assert tmp_path.exists()
 
@@ -177,7 +177,7 @@ def test_a_failed_fsync_stops_everything_until_the_next_start_which_loses_nothin
     assert edge.stop() == 0
     edge.start()
     wait_until(edge.is_ready)
-    assert (edge.metric("taskbridge_edge_spool_records") or 0) >= 1
+    assert (edge.metric("taskbridge_edge_spool_depth") or 0) >= 1
     assert edge.metric("taskbridge_edge_spool_damaged_files_total") == 1
     assert send(edge, "eio-4").status_code == 200
 
@@ -222,7 +222,7 @@ def test_replay_beside_the_running_edge_watches_until_it_is_done(
         wait_until(edge.is_ready)
         done = run_spool("replay", "--data-dir", str(edge.data_dir))
         assert (done.returncode, done.stdout) == (0, "the spool is empty\n"), done.stderr
-        assert edge.metric("taskbridge_edge_spool_records") == 0
+        assert edge.metric("taskbridge_edge_spool_depth") == 0
 
 
 def test_sigterm_leaves_the_rest_in_the_spool_and_ends_in_time(edge: RunningEdge) -> None:
@@ -234,4 +234,4 @@ def test_sigterm_leaves_the_rest_in_the_spool_and_ends_in_time(edge: RunningEdge
     assert time.monotonic() - started < 10
     edge.start()
     wait_until(edge.is_ready)
-    assert edge.metric("taskbridge_edge_spool_records") == 50
+    assert edge.metric("taskbridge_edge_spool_depth") == 50

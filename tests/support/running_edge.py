@@ -146,4 +146,4 @@ class RunningEdge:
         return next((float(line.split()[-1]) for line in lines if line.split()[0] == name), None)
 
     def has_drained(self) -> bool:
-        return self.metric("taskbridge_edge_spool_records") == 0
+        return self.metric("taskbridge_edge_spool_depth") == 0

@@ -155,7 +155,7 @@ def test_start_up_works_and_what_is_intact_is_delivered(tmp_path: Path, crashed:
         await keeper.own.put(record(9999))
         await until(lambda: producer.delivered[-1:] == [9999])
         await keeper.close()
-        assert metrics.files_damaged._value.get() == damage.set_aside  # pyright: ignore[reportPrivateUsage]
+        assert metrics._files_damaged._value.get() == damage.set_aside  # pyright: ignore[reportPrivateUsage]
         return producer
 
     producer = asyncio.run(scenario())
