@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import tempfile
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +16,8 @@ from rich.console import Console
 from deploy.options import BootstrapServers, Json, RegistryUrl
 from deploy.options import example as _example
 from deploy.quarantine_commands import quarantine_app
+from deploy.spool_commands import spool_app
+from deploy.terminal import progress, say, stop_signal
 from schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ schemas_app = typer.Typer(help="The Avro schemas of the contract.", no_args_is_h
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(spool_app, name="spool")
 
 Token = Annotated[
     str,
@@ -71,11 +72,11 @@ def up(  # one flag each: the contract's list
 ) -> None:
     """Start Kafka, registry, edge and streams in the foreground, until Ctrl-C or SIGTERM."""
     options = _options(data_dir, edge_port, streams_port, kafka_port, registry_port, credentials)
-    with _stop_signal() as stop, _bridge(options, keep_data=True) as bridge:
+    with stop_signal() as stop, _bridge(options, keep_data=True) as bridge:
         connection = bridge.start()
         _print_addresses(bridge, connection)
         stop.wait()
-        _progress("stopping")
+        progress("stopping")
 
 
 @app.command(epilog=_example("taskbridge demo", "taskbridge demo --keep"))
@@ -94,7 +95,7 @@ def demo(
     from deploy.demo import play, write_credentials
     from deploy.local.ports import free_ports
 
-    with _stop_signal() as stop, tempfile.TemporaryDirectory(prefix="taskbridge-demo-") as temporary:
+    with stop_signal() as stop, tempfile.TemporaryDirectory(prefix="taskbridge-demo-") as temporary:
         folder = data_dir or Path(temporary)
         given = (edge_port, streams_port, kafka_port, registry_port)
         free = iter(free_ports(len(given), excluding=[port for port in given if port is not None]))
@@ -108,7 +109,7 @@ def demo(
             if keep:
                 _print_addresses(bridge, connection)
                 stop.wait()
-            _progress("stopping")
+            progress("stopping")
 
 
 @app.command(
@@ -162,7 +163,7 @@ def topics_apply(
             f"{state:8}{report.name} ({report.partitions} partitions)",
             *(f"        {each}" for each in report.drift),
         ]
-        _print(json.dumps({**found, "drift": report.drift}) if as_json else "\n".join(lines))
+        say(json.dumps({**found, "drift": report.drift}) if as_json else "\n".join(lines))
     if any(report.drift for report in reports):
         raise typer.Exit(1)
 
@@ -173,7 +174,7 @@ def schemas_register(registry_url: RegistryUrl = None, as_json: Json = False) ->
     from schemas import topics
 
     for subject, schema_id in _connection(None, registry_url).registry.register(topics.ALL).items():
-        _print(json.dumps({"subject": subject, "id": schema_id}) if as_json else f"{schema_id:>6}  {subject}")
+        say(json.dumps({"subject": subject, "id": schema_id}) if as_json else f"{schema_id:>6}  {subject}")
 
 
 @schemas_app.command("check", epilog=_example("taskbridge schemas check"))
@@ -186,7 +187,7 @@ def schemas_check(as_json: Json = False) -> None:  # noqa: FBT002
         found: dict[str, Any] = {"record": report.record, "version": report.version, "problems": report.problems}
         lines = [f"{'broken' if report.problems else 'ok':8}{report.record} against version {report.version}"]
         lines += [f"        {each}" for each in report.problems]
-        _print(json.dumps(found) if as_json else "\n".join(lines))
+        say(json.dumps(found) if as_json else "\n".join(lines))
     if any(report.problems for report in reports):
         raise typer.Exit(1)
 
@@ -214,7 +215,7 @@ def send(
     parameters = _parameters(parameter, task_file)
     answer = post_callback(url, action, parameters, system_token=_token(token), encoding=encoding)
     found = {"status": answer.status, "body": answer.body}
-    _print(
+    say(
         json.dumps(found, ensure_ascii=False)
         if as_json
         else f"{answer.status} {json.dumps(answer.body, ensure_ascii=False)}"
@@ -242,11 +243,9 @@ def sign(
         "key_order": signature.canonical_order(parameters),
     }
     if as_json:
-        _print(json.dumps(found, ensure_ascii=False))
+        say(json.dumps(found, ensure_ascii=False))
     else:
-        _print(
-            f"sign       {found['sign']}\nkey order  {' '.join(found['key_order'])}\ncanonical  {found['canonical']}"
-        )
+        say(f"sign       {found['sign']}\nkey order  {' '.join(found['key_order'])}\ncanonical  {found['canonical']}")
 
 
 @app.command(epilog=_example("taskbridge tail taskbridge.task-notifications.v1 --from-beginning --max 5"))
@@ -259,14 +258,14 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="The only format there is: one JSON object a line.")] = True,  # noqa: ARG001, FBT002
 ) -> None:
     """Print a topic's records, decoded, as they come: one JSON object a line, until Ctrl-C."""
-    with _stop_signal() as stop:
+    with stop_signal() as stop:
         from deploy.tail import Decoder, follow
 
         connection = _connection(bootstrap_servers, registry_url)
         decode = Decoder(connection.registry)
         records = follow(connection, topic, from_beginning=from_beginning, stopped=stop.is_set)
         for count, message in enumerate(records, 1):
-            _print(json.dumps(decode(message), ensure_ascii=False))
+            say(json.dumps(decode(message), ensure_ascii=False))
             if count == maximum:
                 break
 
@@ -287,7 +286,7 @@ def tokens(
     from deploy.tokens import report_tokens
 
     for report in report_tokens(credentials, data_dir):
-        _print(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.line())
+        say(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.line())
 
 
 def main() -> None:
@@ -299,14 +298,6 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of our output has gone (`taskbridge tail … | head`); the interpreter must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _print(line: str) -> None:
-    typer.echo(line)
-
-
-def _progress(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 def _connection(bootstrap_servers: str | None, registry_url: str | None) -> Connection:
@@ -351,26 +342,10 @@ def _parameters(given: list[str] | None, task_file: Path | None) -> dict[str, st
 
 
 @contextmanager
-def _stop_signal() -> Generator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands."""
-    stop = threading.Event()
-
-    def set_stop(_signum: int, _frame: object) -> None:
-        stop.set()
-
-    before = {each: signal.signal(each, set_stop) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
-@contextmanager
 def _bridge(options: BridgeOptions, *, keep_data: bool) -> Generator[Bridge]:
     from deploy.bridge import Bridge
 
-    bridge = Bridge(options, progress=_progress, keep_data=keep_data)
+    bridge = Bridge(options, progress=progress, keep_data=keep_data)
     try:
         yield bridge
     finally:
@@ -378,12 +353,12 @@ def _bridge(options: BridgeOptions, *, keep_data: bool) -> Generator[Bridge]:
 
 
 def _print_addresses(bridge: Bridge, connection: Connection) -> None:
-    _print(f"edge         {bridge.edge_url}/yida/tasks/{{create|complete|cancel|delete|cc}}")
-    _print(f"streams      {bridge.streams_url}")
-    _print(f"Kafka        {connection.bootstrap_servers}")
-    _print(f"registry     {connection.registry_url}")
-    _print(f"credentials  {bridge.credentials}")
-    _print("ready; Ctrl-C stops everything")
+    say(f"edge         {bridge.edge_url}/yida/tasks/{{create|complete|cancel|delete|cc}}")
+    say(f"streams      {bridge.streams_url}")
+    say(f"Kafka        {connection.bootstrap_servers}")
+    say(f"registry     {connection.registry_url}")
+    say(f"credentials  {bridge.credentials}")
+    say("ready; Ctrl-C stops everything")
 
 
 if __name__ == "__main__":

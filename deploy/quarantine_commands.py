@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deploy.options import BootstrapServers, Json, RegistryUrl, example
+from deploy.terminal import progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 # Commands import what they need when they run, as in cli.py.
 
 quarantine_app = typer.Typer(help="Callbacks that were rejected, as they were received.", no_args_is_help=True)
-
-_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-"""What strangers sent is printed: their escape sequences must not reach the terminal. The escapes are JSON's own."""
 
 
 @quarantine_app.command(
@@ -41,10 +39,10 @@ def list_(
 
     connection = _connection(bootstrap_servers, registry_url)
     found = [
-        summary(entry) for entry in read_quarantine(connection, _progress) if reason is None or entry.reason == reason
+        summary(entry) for entry in read_quarantine(connection, progress) if reason is None or entry.reason == reason
     ]
     for each in sorted(found, key=lambda each: (each["received_at"], each["id"])):
-        _print(_json(each) if as_json else "  ".join(str(value or "-") for value in each.values()))
+        say(_json(each) if as_json else "  ".join(str(value or "-") for value in each.values()))
 
 
 @quarantine_app.command("show", epilog=example("taskbridge quarantine show 0b7f3c1e-6f1d-4c55-9d3c-6a1f2f7f3f10"))
@@ -60,19 +58,19 @@ def show(
     from schemas.cloudevents import rfc3339
 
     connection = _connection(bootstrap_servers, registry_url)
-    found = {each.quarantine_id: each for each in read_quarantine(connection, _progress)}
+    found = {each.quarantine_id: each for each in read_quarantine(connection, progress)}
     entry = found.get(quarantine_id) or _nothing_with([quarantine_id])
     shown: dict[str, Any] = {"id": quarantine_id, **json_value(asdict(entry))}
     shown["received_at"] = rfc3339(entry.received_at)
     if as_json:
-        _print(_json(shown))
+        say(_json(shown))
         return
     headers, body = shown.pop("headers"), shown.pop("body")
     del shown["quarantine_id"]
     lines = [f"{name:15} {'-' if value is None else value}" for name, value in shown.items()]
     lines += [f"header          {name}: {value}" for name, value in sorted(headers.items())]
     # One line each, whatever line breaks were sent; only the body may have them.
-    _print("\n".join(each.replace("\n", "\\n") for each in lines) + f"\n\n{body}")
+    say("\n".join(each.replace("\n", "\\n") for each in lines) + f"\n\n{body}")
 
 
 @quarantine_app.command(
@@ -112,19 +110,19 @@ def replay(
     apps = CredentialsFile(credentials).current
     window = _window(data_dir)
     connection = _connection(bootstrap_servers, registry_url)
-    entries = list(read_quarantine(connection, _progress))
+    entries = list(read_quarantine(connection, progress))
     missing = set(ids or ()) - {entry.quarantine_id for entry in entries}
     if missing:
         _nothing_with(sorted(missing))
     extra = frozenset(each.strip() for each in delete_extra_keys.split(",")) - {""}
     judgements = judge(entries, wanted, credentials=apps, delete_extra_keys=extra, known_before=window)
-    judgements = leave_out_published(connection, judgements, _progress)
+    judgements = leave_out_published(connection, judgements, progress)
     if not dry_run:
-        judgements = release(connection, judgements, window=window, progress=_progress)
+        judgements = release(connection, judgements, window=window, progress=progress)
     for each in judgements:
-        _print(_json(each.as_json()) if as_json else _line(each))
+        say(_json(each.as_json()) if as_json else _line(each))
     if not judgements:
-        _progress("nothing to replay")
+        progress("nothing to replay")
     if any(each.stays for each in judgements):
         raise typer.Exit(1)
 
@@ -144,7 +142,7 @@ def _window(data_dir: Path) -> FileWindow | None:
     path = data_dir / FILE_NAME
     window = FileWindow.existing(path)
     if window is None:
-        _progress(f"no {path}: copies are told only within the quarantine; --data-dir names the edge's folder")
+        progress(f"no {path}: copies are told only within the quarantine; --data-dir names the edge's folder")
         return None
     window.open()
     if window.problem is not None:
@@ -175,11 +173,3 @@ def _connection(bootstrap_servers: str | None, registry_url: str | None) -> Conn
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _print(line: str) -> None:
-    typer.echo(line.translate(_CONTROLS))
-
-
-def _progress(line: str) -> None:
-    typer.echo(line, err=True)

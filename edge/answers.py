@@ -13,7 +13,7 @@ from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, problem
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from edge.publisher import Durability
+    from edge.durability import Durability
 
 RETRY_AFTER_S = 5
 

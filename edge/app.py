@@ -68,8 +68,8 @@ def create_app(
     """
     _make_data_dir(settings)
     credentials = CredentialsFile(settings.credentials_file)
-    events = publisher or KafkaPublisher(settings, partitions=partitions)
     metrics = Metrics()
+    events = publisher or KafkaPublisher(settings, partitions=partitions, metrics=metrics.registry)
     metrics.watch_credentials(credentials)
     metrics.watch_publisher(events)
     token_use = TokenUse(settings.data_dir)

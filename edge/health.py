@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edge.publisher import Publisher
     from edge.worker_metrics import WorkerMetrics
 
-_OK = ("ok", "none")
+_OK = "ok"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +36,20 @@ class HealthRoutes:
         return JSONResponse({"status": "ok"})
 
     async def _readyz(self) -> Response:
-        """200 when a callback can be accepted and kept, else 503; the body says what is missing."""
+        """200 when a callback can be accepted and kept, else 503; the body says what is missing.
+
+        Degraded: it can be kept, though not as it should be, in the spool alone for example.
+        """
         parts = self.publisher.health()
         has_apps = self.credentials.current.count > 0
-        ready = has_apps and all(part in _OK for part in parts.values())
+        ready = has_apps and self.publisher.can_keep()
+        degraded = ready and any(part != _OK for part in parts.values())
         said = "ok" if has_apps else "no apps"
         if self.credentials.broken is not None:
             said = f"the newest version is not in force: {self.credentials.broken}"
-        return JSONResponse({"ready": ready, **parts, "credentials": said}, status_code=200 if ready else 503)
+        return JSONResponse(
+            {"ready": ready, "degraded": degraded, **parts, "credentials": said}, status_code=200 if ready else 503
+        )
 
     async def _metrics(self) -> Response:
         """In Prometheus' text format."""

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edge.credentials import CredentialsFile
+    from edge.durability import Durability
     from edge.metrics import Metrics
-    from edge.publisher import Durability, Publisher
+    from edge.publisher import Publisher
     from edge.quarantine import Quarantine
     from edge.rejection_log import RejectionLog
     from edge.replays import Window

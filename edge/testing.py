@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edge.durability import Durability
 from edge.errors import NotDurable
-from edge.publisher import Durability
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,10 @@ class MemoryPublisher:
         """There is nothing to wait for."""
 
     def health(self) -> dict[str, str]:
-        return {"kafka": self.away or "ok", "spool": "none", "registry": "ok"}
+        return {"kafka": self.away or "ok", "spool": self.away or "ok", "registry": "ok"}
+
+    def can_keep(self) -> bool:
+        return self.away is None
 
     async def publish(self, event: TaskEvent, *, traceparent: str | None) -> Durability:
         if self.away is not None:

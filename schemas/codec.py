@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from confluent_kafka.schema_registry import topic_subject_name_strategy
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
+from fastavro import parse_schema, schemaless_writer  # pyright: ignore[reportUnknownVariableType]
 
 from schemas.errors import RecordError
 from schemas.events import (
@@ -25,7 +28,7 @@ from schemas.events import (
     TaskState,
     View,
 )
-from schemas.registry import RegistryUnavailable, UnknownSchema, schema_text
+from schemas.registry import RegistryUnavailable, SchemaRef, UnknownSchema
 from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 
 if TYPE_CHECKING:
@@ -49,7 +52,10 @@ class Codec(Generic[R]):
 
     def __init__(self, topic: Topic, from_dict: Callable[[dict[str, Any]], R], registry: Registry) -> None:
         assert topic.record is not None
-        text = schema_text(topic.record)
+        self.schema = SchemaRef.of(topic)
+        self.schema_key = self.schema.key
+        text = self.schema.text
+        self._body_schema = parse_schema(json.loads(text))
         self._from_dict = from_dict
         self._context = SerializationContext(topic.name, MessageField.VALUE)
         subjects = {"subject.name.strategy": topic_subject_name_strategy}
@@ -66,6 +72,12 @@ class Codec(Generic[R]):
             RegistryUnavailable: the schema's id is not known yet and the registry does not answer.
         """
         return cast("bytes", self._serialize(record, self._context))
+
+    def encode_body(self, record: R) -> bytes:
+        """What ``encode`` gives, without the frame: needs no registry, now or ever."""
+        body = BytesIO()
+        cast("Any", schemaless_writer)(body, self._body_schema, _plain(record))
+        return body.getvalue()
 
     def decode(self, value: bytes | None) -> R:
         """The record that was written by this schema or any compatible version of it.
@@ -85,6 +97,11 @@ class Codec(Generic[R]):
         except Exception as error:
             # Damaged bytes surface as anything: EOFError, IndexError, ValueError, OverflowError and more.
             raise Undecodable(f"not a readable record: {type(error).__name__}: {error}") from error
+
+
+def framed(schema_id: int, body: bytes) -> bytes:
+    """An Avro body in the Confluent wire format."""
+    return b"\x00" + schema_id.to_bytes(4, "big") + body
 
 
 def task_event_codec(registry: Registry) -> Codec[TaskEvent]:

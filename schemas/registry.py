@@ -10,6 +10,7 @@ import json
 import os
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,24 @@ def schema_text(record: str) -> str:
     return files("schemas").joinpath("avro", f"{record}.avsc").read_text("utf-8")
 
 
+@dataclass(frozen=True, slots=True)
+class SchemaRef:
+    """A schema as the registry knows it: what was encoded by it can be framed later, by another version of us too."""
+
+    subject: str
+    text: str
+
+    @staticmethod
+    def of(topic: Topic) -> SchemaRef:
+        assert topic.record is not None
+        return SchemaRef(topic.subject, schema_text(topic.record))
+
+    @property
+    def key(self) -> str:
+        """The same for the same subject and text, for ever."""
+        return _id_key(self.subject, self.text)
+
+
 def _current_schemas() -> list[tuple[Topic, str]]:
     return [(topic, schema_text(topic.record)) for topic in topics.ALL if topic.record is not None]
 
@@ -95,6 +114,25 @@ class Registry(SchemaRegistryClient):
                 self._remember(topic.subject, text, registered[topic.subject])
         _write_ids(self._ids_path, self._ids)
         return registered
+
+    def known_id(self, schema: SchemaRef) -> int | None:
+        """The id of a schema, where it can be told without asking the registry."""
+        return self._ids.get(schema.key)
+
+    def learn_id(self, schema: SchemaRef) -> int:
+        """The id of a schema, registered where it is not yet; it may be an earlier version of one of ours.
+
+        Raises:
+            RegistryUnavailable: not known yet, and no answer.
+            SchemaRefused: the registry does not take it.
+        """
+        known = self.known_id(schema)
+        if known is None:
+            with _registry_errors(SchemaRefused):
+                known = self.register_schema(schema.subject, Schema(schema.text, "AVRO"))
+            self._remember(schema.subject, schema.text, known)
+            _write_ids(self._ids_path, self._ids)
+        return known
 
     def lookup_schema(
         self,

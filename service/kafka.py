@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import ConfigurationError, OperatorError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from confluent_kafka import KafkaError, Message
+    from confluent_kafka import Message
 
 PARTITIONER = "murmur2_random"
 """The Java client's hash, so that producers in Java and this one put a key on the same partition."""
@@ -31,6 +31,13 @@ _FLUSH_S = 5
 
 class DeliveryFailed(OperatorError):
     """Kafka did not acknowledge the record. Whether it was written is not known."""
+
+    def __init__(self, message: str, error: KafkaError | None = None) -> None:
+        super().__init__(message)
+        self.too_large = error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+        """The record, or another one that went out together with it, is larger than the broker takes."""
+        self.fatal = error is not None and error.fatal()
+        """The producer will never deliver anything again: it has to be replaced."""
 
 
 class QueueFull(OperatorError):
@@ -150,7 +157,7 @@ class AsyncProducer:
         except BufferError as error:
             raise QueueFull("the Kafka producer's queue is full") from error
         except KafkaException as error:
-            raise DeliveryFailed(f"{topic}: {error}") from error
+            raise DeliveryFailed(f"{topic}: {error}", error.args[0]) from error
         return future
 
     async def answers(self, *, timeout_s: float = 1.0) -> bool:
@@ -189,7 +196,7 @@ class AsyncProducer:
 
 def _outcome(topic: str, error: KafkaError | None, message: Message) -> Delivered | DeliveryFailed:
     if error is not None:
-        return DeliveryFailed(f"{topic}: {error.str()}")
+        return DeliveryFailed(f"{topic}: {error.str()}", error)
     partition, offset = message.partition(), message.offset()
     assert partition is not None
     assert offset is not None

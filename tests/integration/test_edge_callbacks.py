@@ -89,6 +89,10 @@ class EdgeProcess:
         except httpx2.TransportError:
             return False
 
+    def is_whole(self) -> bool:
+        """Ready, and not only because there is a spool."""
+        return self.is_up() and not self.client.get("/readyz").json()["degraded"]
+
     def send(
         self, wire_action: str, parameters: Mapping[str, str], encoding: type_encoding = "json"
     ) -> httpx2.Response:
@@ -227,7 +231,7 @@ def edge(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Generato
         tmp_path_factory.mktemp("edge"), bootstrap_servers=stack.bootstrap_servers, registry_url=stack.registry_url
     )
     try:
-        wait_until(edge.is_up)
+        wait_until(edge.is_whole)
         yield edge
     finally:
         assert edge.end() == 0
@@ -388,21 +392,32 @@ def test_it_is_well_after_all_that(edge: EdgeProcess, topic: EventsTopic, instan
     assert not [line for line in lines if SYSTEM_TOKEN in json.dumps(line) or "exception" in line]
 
 
-def test_while_kafka_is_away_it_says_so_and_ends_in_order(tmp_path: Path, stack: Endpoints, instance_id: str) -> None:
+def test_while_kafka_is_away_it_keeps_callbacks_says_so_and_ends_in_order(
+    tmp_path: Path, stack: Endpoints, topic: EventsTopic, instance_id: str
+) -> None:
     nobody = f"127.0.0.1:{free_port()}"
     edge = EdgeProcess(tmp_path, bootstrap_servers=nobody, registry_url=stack.registry_url)
     try:
-        wait_until(lambda: edge.is_up("/healthz"))
-        assert edge.client.get("/readyz").json()["kafka"] == "does not answer"
+        wait_until(edge.is_up)
+        health = edge.client.get("/readyz").json()
+        assert (health["kafka"], health["degraded"]) == ("does not answer", True)
         answer = edge.send("complete", good("complete", instance_id))
-        assert answer.status_code == 503
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert int(answer.headers["retry-after"]) > 0
+        assert (answer.status_code, answer.json()["durability"]) == (200, "spool")
         assert edge.send("complete", good("complete", instance_id, "wrong")).status_code == 401
+        assert "taskbridge_edge_spool_depth 1.0" in edge.client.get("/metrics").text
     finally:
         started = time.monotonic()
         assert edge.end() == 0
     assert time.monotonic() - started < 10
+    edge = EdgeProcess(tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=stack.registry_url)
+    try:
+        wait_until(lambda: len(topic.records(instance_id)) == 1)
+        wait_until(lambda: "taskbridge_edge_spool_depth 0.0" in edge.client.get("/metrics").text)
+        (record,) = topic.records(instance_id)
+        assert record.headers["ce_id"].decode() == answer.json()["eventId"]
+        assert record.headers["traceparent"].decode() == TRACE
+    finally:
+        assert edge.end() == 0
 
 
 def test_it_starts_again_without_the_registry(tmp_path: Path, stack: Endpoints, instance_id: str) -> None:
@@ -410,21 +425,28 @@ def test_it_starts_again_without_the_registry(tmp_path: Path, stack: Endpoints, 
     for registry_url in (stack.registry_url, nobody):
         edge = EdgeProcess(tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=registry_url)
         try:
-            wait_until(edge.is_up)
-            assert edge.send("complete", good("complete", instance_id)).status_code == 200
+            wait_until(edge.is_whole)
+            assert edge.send("complete", good("complete", instance_id)).json()["durability"] == "kafka"
         finally:
             assert edge.end() == 0
 
 
-def test_it_becomes_ready_by_itself_when_the_registry_comes(tmp_path: Path, stack: Endpoints, instance_id: str) -> None:
+def test_before_the_registry_was_ever_seen_the_spool_keeps_what_comes(
+    tmp_path: Path, stack: Endpoints, topic: EventsTopic, instance_id: str
+) -> None:
     port = free_port()
     edge = EdgeProcess(tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=f"http://127.0.0.1:{port}")
     try:
-        wait_until(lambda: edge.is_up("/healthz"))
-        assert edge.send("complete", good("complete", instance_id)).status_code == 503
+        wait_until(edge.is_up)
+        parameters = good("complete", instance_id)
+        assert edge.send("complete", parameters).json()["durability"] == "spool"
+        assert edge.client.get("/readyz").json()["registry"] != "ok"
         with forwarder(port, stack.registry_url):
-            wait_until(edge.is_up)
-        assert edge.send("complete", good("complete", instance_id)).status_code == 200
+            wait_until(edge.is_whole)
+            wait_until(lambda: len(topic.records(instance_id)) == 1)
+        (record,) = topic.records(instance_id)
+        assert topic.decode(record).raw_parameters == parameters
+        wait_until(lambda: edge.send("complete", parameters).json()["durability"] == "kafka")
     finally:
         assert edge.end() == 0
 

@@ -9,19 +9,33 @@ from starlette.testclient import TestClient
 
 from edge.app import create_app
 from edge.callbacks import ACTIONS
+from edge.testing import MemoryPublisher
 
 if TYPE_CHECKING:
     from edge.settings import EdgeSettings
-    from edge.testing import MemoryPublisher
 
 
 def test_it_is_ready_when_every_part_is(client: TestClient) -> None:
     answer = client.get("/readyz")
-    parts = {"kafka": "ok", "spool": "none", "registry": "ok", "credentials": "ok"}
+    parts = {"degraded": False, "kafka": "ok", "spool": "ok", "registry": "ok", "credentials": "ok"}
     assert (answer.status_code, answer.json()) == (200, {"ready": True, **parts})
 
 
-def test_it_lives_but_is_not_ready_while_kafka_is_away(client: TestClient, publisher: MemoryPublisher) -> None:
+def test_it_is_ready_but_degraded_while_only_the_spool_can_keep_a_callback(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def health(_: object) -> dict[str, str]:
+        return {"kafka": "does not answer", "spool": "ok", "registry": "ok"}
+
+    monkeypatch.setattr(MemoryPublisher, "health", health)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"], answer.json()["degraded"]) == (200, True, True)
+    assert answer.json()["kafka"] == "does not answer"
+
+
+def test_it_lives_but_is_not_ready_while_nothing_can_keep_a_callback(
+    client: TestClient, publisher: MemoryPublisher
+) -> None:
     publisher.away = "does not answer"
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json()["ready"], answer.json()["kafka"]) == (503, False, "does not answer")

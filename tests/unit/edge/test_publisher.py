@@ -1,21 +1,27 @@
-"""An event counts as durable when Kafka has acknowledged it, and never before; while anything is away, it says what."""
+"""An event is durable when Kafka has acknowledged it or the disk has it, never before; what is away is said."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from edge.callbacks import event_of, locate
-from edge.errors import NotDurable
-from edge.publisher import Durability, KafkaPublisher
+from edge.durability import Durability
+from edge.errors import NotDurable, TooLarge
+from edge.publisher import KafkaPublisher
 from edge.testing import parameters_of
 from schemas.cloudevents import event_headers
+from schemas.codec import quarantined_callback_codec, task_event_codec
 from schemas.events import QuarantinedCallback
+from schemas.testing import FakeRegistry
+from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 from service.kafka import Delivered, DeliveryFailed, QueueFull
+from spool_bench import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,33 +30,33 @@ if TYPE_CHECKING:
 
 PARAMETERS = parameters_of("delete", instance_id="实例-1")
 EVENT = event_of(locate("delete", PARAMETERS), PARAMETERS, received_at=1)
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 QUARANTINED = QuarantinedCallback(
     quarantine_id="q-1",
     received_at=1,
-    action="delete",
+    action="create",
     reason="wrong-sign",
-    app_type=None,
-    remote_address="192.0.2.1",
+    app_type="APP_1",
+    remote_address="127.0.0.1",
     method="POST",
-    path="/yida/tasks/delete",
+    path="/yida/tasks/create",
     query="",
-    headers={},
+    headers={"content-type": "application/json"},
     body=b"{}",
 )
-TOPIC = "taskbridge.task-events.v1"
-TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 class Surroundings:
-    """A producer, registry, codec and admin in one, which do nothing until they are told."""
+    """A producer and an admin in one, which do nothing until they are told."""
 
     def __init__(self) -> None:
         self.produced: list[dict[str, Any]] = []
         self.reports: list[asyncio.Future[Delivered]] = []
         self.full = False
+        self.reachable = True
 
     async def answers(self) -> bool:
-        return True
+        return self.reachable
 
     def produce(self, topic: str, **record: Any) -> asyncio.Future[Delivered]:
         if self.full:
@@ -59,26 +65,25 @@ class Surroundings:
         self.reports.append(asyncio.get_running_loop().create_future())
         return self.reports[-1]
 
-    async def close(self) -> int:
+    async def close(self, *, timeout_s: float = 0) -> int:
+        assert timeout_s < 10
         return 0
-
-    def encode(self, _event: object) -> bytes:
-        return b"encoded"
-
-
-class KnownRegistry:
-    def knows(self, _topics: object) -> bool:
-        return True
-
-    def register(self, _topics: object) -> None:
-        """The ids are known already."""
-
-    def close(self) -> None:
-        """There is no connection."""
 
 
 @pytest.fixture
-def around(monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+def registry(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
+    registry = FakeRegistry()
+
+    def given(*_: object, **__: object) -> FakeRegistry:
+        return registry
+
+    monkeypatch.setattr("edge.publisher.Registry", given)
+    return registry
+
+
+@pytest.fixture
+def around(monkeypatch: pytest.MonkeyPatch, registry: FakeRegistry) -> Surroundings:
+    assert registry
     surroundings = Surroundings()
 
     def given(*_: object, **__: object) -> Surroundings:
@@ -87,25 +92,22 @@ def around(monkeypatch: pytest.MonkeyPatch) -> Surroundings:
     def no_reports(*_: object, **__: object) -> Sequence[object]:
         return ()
 
-    def known(*_: object, **__: object) -> KnownRegistry:
-        return KnownRegistry()
-
-    for name in ("AsyncProducer", "task_event_codec", "quarantined_callback_codec", "admin_client"):
+    for name in ("AsyncProducer", "admin_client"):
         monkeypatch.setattr(f"edge.publisher.{name}", given)
     monkeypatch.setattr("edge.publisher.apply_topics", no_reports)
-    monkeypatch.setattr("edge.publisher.Registry", known)
     return surroundings
 
 
 async def prepared(settings: EdgeSettings) -> KafkaPublisher:
     publisher = KafkaPublisher(settings, partitions=1)
     await publisher.start()
-    while publisher.health()["kafka"] != "ok":  # noqa: ASYNC110 - what operators see is what is waited for
-        await asyncio.sleep(0.01)
+    await until(lambda: publisher.health()["kafka"] == "ok")
     return publisher
 
 
-def test_an_event_is_durable_only_after_its_delivery_report(settings: EdgeSettings, around: Surroundings) -> None:
+def test_an_event_is_durable_only_after_its_delivery_report(
+    settings: EdgeSettings, around: Surroundings, registry: FakeRegistry
+) -> None:
     async def scenario() -> None:
         publisher = await prepared(settings)
         publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
@@ -113,82 +115,133 @@ def test_an_event_is_durable_only_after_its_delivery_report(settings: EdgeSettin
         assert not publishing.done()
         (record,) = around.produced
         assert record == {
-            "topic": TOPIC,
+            "topic": TASK_EVENTS.name,
             "key": "实例-1".encode(),
-            "value": b"encoded",
+            "value": task_event_codec(registry).encode(EVENT),
             "headers": event_headers(EVENT, traceparent=TRACE),
         }
-        around.reports[0].set_result(Delivered(TOPIC, 0, 0))
+        around.reports[0].set_result(Delivered(TASK_EVENTS.name, 0, 0))
         assert await publishing is Durability.KAFKA
         await publisher.close()
 
     asyncio.run(scenario())
 
 
-def test_a_quarantined_callback_is_durable_only_after_its_delivery_report(
+def test_a_rejected_callback_goes_to_the_quarantine_under_its_apps_key(
+    settings: EdgeSettings, around: Surroundings, registry: FakeRegistry
+) -> None:
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        quarantining = asyncio.create_task(publisher.quarantine(QUARANTINED))
+        await asyncio.sleep(0.05)
+        (record,) = around.produced
+        assert (record["topic"], record["key"]) == (CALLBACKS_QUARANTINE.name, b"APP_1")
+        assert quarantined_callback_codec(registry).decode(record["value"]) == QUARANTINED
+        around.reports[0].set_exception(DeliveryFailed("away"))
+        assert await quarantining is Durability.SPOOL
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("problem", ["late", "failed", "queue"])
+def test_what_kafka_does_not_acknowledge_goes_to_the_spool_as_the_same_record(
+    settings: EdgeSettings, around: Surroundings, problem: str
+) -> None:
+    async def scenario() -> None:
+        publisher = await prepared(settings.model_copy(update={"kafka_timeout_ms": 100}))
+        around.full = problem == "queue"
+        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        await asyncio.sleep(0.01)
+        if problem == "failed":
+            around.reports[0].set_exception(DeliveryFailed("purged"))
+        assert await publishing is Durability.SPOOL
+        around.full = False
+        attempts = len(around.produced)
+        await until(lambda: len(around.produced) > attempts or problem != "queue")
+        await until(lambda: len(around.produced) >= (1 if problem == "queue" else 2))
+        assert around.produced[-1] == around.produced[0] | {"headers": tuple(event_headers(EVENT, traceparent=TRACE))}
+        around.reports[-1].set_result(Delivered(TASK_EVENTS.name, 0, 0))
+        await until(lambda: publisher.health()["kafka"] == "ok")
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_it_starts_and_keeps_callbacks_at_once_while_everything_is_away(
+    settings: EdgeSettings, around: Surroundings, registry: FakeRegistry
+) -> None:
+    async def scenario() -> float:
+        registry.away = True
+        registry._ids.clear()  # pyright: ignore[reportPrivateUsage]
+        around.reachable = False
+        publisher = KafkaPublisher(settings, partitions=1)
+        await publisher.start()
+        started = time.perf_counter()
+        assert await publisher.publish(EVENT, traceparent=None) is Durability.SPOOL
+        waited = time.perf_counter() - started
+        health = publisher.health()
+        assert (health["kafka"], health["spool"], publisher.can_keep()) == ("does not answer", "ok", True)
+        assert health["registry"] != "ok"
+        # It takes the ids as soon as there are any, and delivers then.
+        around.reachable, registry.away = True, False
+        await until(lambda: len(around.produced) == 1)
+        assert around.produced[0]["value"] == task_event_codec(registry).encode(EVENT)
+        await publisher.close()
+        return waited
+
+    assert asyncio.run(scenario()) < 0.5
+
+
+def test_a_record_that_can_never_be_delivered_is_refused_before_anything_is_promised(
     settings: EdgeSettings, around: Surroundings
 ) -> None:
     async def scenario() -> None:
         publisher = await prepared(settings)
-        keeping = [
-            asyncio.create_task(publisher.quarantine(replace(QUARANTINED, app_type=app))) for app in ("APP_应用", None)
-        ]
-        await asyncio.sleep(0.05)
-        assert not any(each.done() for each in keeping)
-        assert {record["topic"] for record in around.produced} == {"taskbridge.callbacks-quarantine.v1"}
-        assert [record["key"] for record in around.produced] == ["APP_应用".encode(), b""]
-        around.reports[0].set_result(Delivered(TOPIC, 0, 0))
-        around.reports[1].set_exception(DeliveryFailed("refused"))
-        assert await keeping[0] is Durability.KAFKA
-        with pytest.raises(NotDurable, match="refused"):
-            await keeping[1]
+        huge = event_of(locate("delete", PARAMETERS), {**PARAMETERS, "x": "y" * (6 << 20)}, received_at=1)
+        with pytest.raises(TooLarge):
+            await publisher.publish(huge, traceparent=None)
+        assert around.produced == []
         await publisher.close()
 
     asyncio.run(scenario())
 
 
-def test_a_failed_delivery_is_not_durable(settings: EdgeSettings, around: Surroundings) -> None:
+def test_rejected_callbacks_leave_half_of_the_spool_to_proven_ones(
+    settings: EdgeSettings, around: Surroundings
+) -> None:
     async def scenario() -> None:
-        publisher = await prepared(settings)
-        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=None))
-        await asyncio.sleep(0.01)
-        around.reports[0].set_exception(DeliveryFailed("too large"))
-        with pytest.raises(NotDurable, match="too large"):
-            await publishing
-        around.full = True
-        with pytest.raises(NotDurable, match="full"):
-            await publisher.publish(EVENT, traceparent=None)
+        around.reachable = False
+        publisher = KafkaPublisher(settings.model_copy(update={"spool_max_bytes": 20_000}), partitions=1)
+        await publisher.start()
+        for _ in range(100):
+            with contextlib.suppress(NotDurable):
+                await publisher.quarantine(QUARANTINED)
+        with pytest.raises(NotDurable, match="proven"):
+            await publisher.quarantine(QUARANTINED)
+        assert await publisher.publish(EVENT, traceparent=None) is Durability.SPOOL
         await publisher.close()
 
     asyncio.run(scenario())
 
 
-@pytest.mark.usefixtures("around")
-def test_a_delivery_that_takes_too_long_is_not_durable(settings: EdgeSettings) -> None:
-    async def scenario() -> float:
-        publisher = await prepared(settings.model_copy(update={"kafka_timeout_ms": 100}))
-        started = time.perf_counter()
-        with pytest.raises(NotDurable, match="in time"):
-            await publisher.publish(EVENT, traceparent=None)
-        waited = time.perf_counter() - started
-        await publisher.close()
-        return waited
-
-    assert 0.1 <= asyncio.run(scenario()) < 1
-
-
-def test_it_starts_and_refuses_at_once_while_everything_is_away(settings: EdgeSettings) -> None:
-    async def scenario() -> float:
-        publisher = KafkaPublisher(settings, partitions=1)
+def test_a_full_spool_is_not_ready_and_says_so(settings: EdgeSettings, around: Surroundings) -> None:
+    async def scenario() -> None:
+        around.reachable = False
+        metrics = CollectorRegistry()
+        full = settings.model_copy(update={"spool_max_bytes": 3000})
+        publisher = KafkaPublisher(full, partitions=1, metrics=metrics)
         await publisher.start()
-        started = time.perf_counter()
+        for _ in range(5):
+            with contextlib.suppress(NotDurable):
+                await publisher.publish(EVENT, traceparent=None)
         with pytest.raises(NotDurable):
             await publisher.publish(EVENT, traceparent=None)
-        waited = time.perf_counter() - started
-        health = publisher.health()
-        assert (health["kafka"], health["spool"]) == ("does not answer", "none")
-        assert health["registry"] != "ok"
+        assert publisher.health()["spool"].startswith("full")
+        assert not publisher.can_keep()
+        said = generate_latest(metrics).decode()
+        assert "taskbridge_edge_spool_full 1.0" in said
+        assert "taskbridge_edge_kafka_usable 0.0" in said
         await publisher.close()
-        return waited
 
-    assert asyncio.run(scenario()) < 0.1
+    asyncio.run(scenario())

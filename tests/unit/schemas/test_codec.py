@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import (
     Undecodable,
+    framed,
     quarantined_callback_codec,
     task_event_codec,
     task_notification_codec,
@@ -72,6 +73,14 @@ QUARANTINED = st.builds(
 )
 
 REGISTRY = FakeRegistry()
+
+
+@given(event=EVENTS)
+def test_a_body_that_is_framed_later_is_what_is_encoded_at_once(event: TaskEvent) -> None:
+    codec = task_event_codec(FakeRegistry(away=True))
+    schema_id = REGISTRY.known_id(codec.schema)
+    assert schema_id is not None
+    assert framed(schema_id, codec.encode_body(event)) == task_event_codec(REGISTRY).encode(event)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""``taskbridge spool``: what the edge keeps on disk until Kafka has it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.options import BootstrapServers, Json, RegistryUrl, example
+from deploy.terminal import progress, say, stop_signal
+
+spool_app = typer.Typer(help="What the edge keeps on disk until Kafka has it.", no_args_is_help=True)
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="The edge's data folder, or that of 'up'; else EDGE_DATA_DIR, else the default.")
+]
+
+
+@spool_app.command("status", epilog=example("taskbridge spool status --data-dir /var/lib/taskbridge/edge"))
+def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
+    """Print what each spool file holds, and which were damaged; beside the running edge or without it."""
+    from deploy import spool_inspection
+    from edge.spool_files import SpoolFolder
+
+    for each in spool_inspection.status(SpoolFolder(spool_inspection.spool_path(data_dir))):
+        say(json.dumps(spool_inspection.as_json(each)) if as_json else spool_inspection.as_line(each))
+
+
+@spool_app.command("verify", epilog=example("taskbridge spool verify --data-dir /var/lib/taskbridge/edge"))
+def spool_verify(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
+    """Check every page and every record of the spool files; exit code 1 when one is damaged. Changes nothing."""
+    from deploy import spool_inspection
+    from edge.spool_files import SpoolFolder
+
+    reports = spool_inspection.verify(SpoolFolder(spool_inspection.spool_path(data_dir)), progress)
+    for report in reports:
+        damaged = report["damaged_positions"]
+        state = report["problem"] or (f"damaged records at {damaged}" if damaged else "ok")
+        say(json.dumps(report) if as_json else f"{report['file']:12}  {report['records']} records  {state}")
+    if any(report["problem"] or report["damaged_positions"] for report in reports):
+        raise typer.Exit(1)
+
+
+@spool_app.command("replay", epilog=example("taskbridge spool replay --data-dir /var/lib/taskbridge/edge"))
+def spool_replay(
+    data_dir: DataDir = None,
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Deliver the spool to Kafka: watch the edge do it while it runs, else do it here. Exit code 1 when any is left."""
+    from deploy import spool_inspection
+
+    path = spool_inspection.spool_path(data_dir)
+    with stop_signal() as stop:
+        from deploy.connection import find_connection
+
+        connection = find_connection(bootstrap_servers, registry_url)
+        left = spool_inspection.replay(path, connection, progress=progress, stopped=stop.is_set)
+    say(json.dumps({"left": left}) if as_json else f"{left} records left" if left else "the spool is empty")
+    if left:
+        raise typer.Exit(1)

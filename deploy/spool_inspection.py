@@ -1,0 +1,198 @@
+"""``taskbridge spool``: what the spool holds, whether it is sound, and its delivery, beside the edge or without it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge.errors import NotDurable
+from edge.kafka_path import KafkaPath
+from edge.publisher import SPOOL_FOLDER
+from edge.spool_files import SpoolFolder
+from edge.spool_keeper import SpoolKeeper
+from edge.spool_metrics import SpoolMetrics
+from edge.spool_record import RowDamaged, record_of
+from edge.spool_recovery import examine
+from edge.spool_store import TOO_LARGE, Store, read_only
+from schemas.codec import quarantined_callback_codec, task_event_codec
+from schemas.errors import ConfigurationError, OperatorError
+from schemas.registry import Registry
+from service.kafka import AsyncProducer, producer_config
+from service.logs import configure_logs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from deploy.connection import Connection
+
+_FOLDERS = ("taskbridge-data/edge", "edge-data")
+"""Where the edge keeps its data by default: started by ``up``, and by itself."""
+_PROGRESS_S = 2.0
+_LOOK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """One spool file."""
+
+    file: str
+    owner: int | None
+    """The process that writes it; None when the edge does not run."""
+    records: int
+    bytes: int
+    oldest_age_s: float
+    set_aside: Mapping[str, int]
+    """Records that cannot be delivered, by reason."""
+    problem: str | None
+
+
+def spool_path(data_dir: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
+    """The folder of the spool: in ``data_dir`` (the edge's, or ``up``'s), else in ``EDGE_DATA_DIR``, else the default.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    given = data_dir or (Path(environment["EDGE_DATA_DIR"]) if environment.get("EDGE_DATA_DIR") else None)
+    candidates = [given, given / "edge"] if given is not None else [Path(each) for each in _FOLDERS]
+    for each in candidates:
+        if (each / SPOOL_FOLDER).is_dir():
+            return each / SPOOL_FOLDER
+    raise ConfigurationError(f"there is no spool in {' or '.join(map(str, candidates))}: check --data-dir")
+
+
+def status(folder: SpoolFolder) -> list[FileStatus]:
+    """Each file, and after them the damaged ones that were moved aside. Changes nothing."""
+    found = [_status_of(folder, number) for number in folder.numbers()]
+    for path in folder.damaged():
+        problem = "damaged, moved aside; its intact records were taken over"
+        found.append(FileStatus(path.name, None, 0, path.stat().st_size, 0.0, {}, problem))
+    return found
+
+
+def verify(folder: SpoolFolder, progress: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Each file, and what is the matter with it: by SQLite's integrity check, the log's and every row's checksums."""
+    found: list[dict[str, Any]] = []
+    for number in folder.numbers():
+        path = folder.file(number)
+        progress(f"checking {path}")
+        # While it is written to, its log is read in motion: the owner checks it at its start.
+        problem = examine(path) if folder.owner(number) is None else None
+        damaged, rows = list[int](), 0
+        if problem is None:
+            try:
+                with contextlib.closing(read_only(path)) as reading:
+                    answer = reading.execute("PRAGMA integrity_check(1)").fetchone()[0]
+                    problem = None if answer == "ok" else str(answer)
+                    for row in reading.execute("SELECT * FROM records ORDER BY position"):
+                        rows += 1
+                        try:
+                            record_of(row)
+                        except (RowDamaged, ValueError, TypeError):
+                            damaged.append(row[0])
+            except sqlite3.Error as error:
+                problem = str(error)
+        found.append({"file": path.name, "records": rows, "damaged_positions": damaged, "problem": problem})
+    return found
+
+
+def replay(path: Path, connection: Connection, *, progress: Callable[[str], None], stopped: Callable[[], bool]) -> int:
+    """Return when the spool is empty: watched while the edge runs, else delivered here; returns what is left.
+
+    What was set aside as too large is tried once more. Progress comes every two seconds.
+
+    Raises:
+        OperatorError: Kafka does not answer.
+    """
+    # Logs belong to standard error here, and only what is the matter.
+    configure_logs("text", "WARNING")
+    folder = SpoolFolder(path)
+    folder.prepare()
+    if any(folder.owner(number) is not None for number in folder.numbers()):
+        progress("the edge runs and delivers it: watching")
+        return _watch(folder, progress, stopped)
+    return asyncio.run(_deliver(folder, connection, progress, stopped))
+
+
+def _watch(folder: SpoolFolder, progress: Callable[[str], None], stopped: Callable[[], bool]) -> int:
+    said = time.monotonic()
+    while True:
+        left = sum(each.records for each in status(folder))
+        if not left or stopped():
+            return left
+        if time.monotonic() - said > _PROGRESS_S:
+            said = time.monotonic()
+            progress(f"{left} records left")
+        time.sleep(_LOOK_S)
+
+
+async def _deliver(
+    folder: SpoolFolder, connection: Connection, progress: Callable[[str], None], stopped: Callable[[], bool]
+) -> int:
+    config = producer_config(connection.bootstrap_servers, connection.kafka_properties)
+    registry = Registry(connection.registry_url, ids_path=folder.path.parent / "schema-ids.json")
+    schemas = (task_event_codec(registry).schema, quarantined_callback_codec(registry).schema)
+    kafka = KafkaPath(lambda: AsyncProducer(config), registry)
+    kafka.start()
+    kafka.topics_exist = True  # whoever replays without the edge has made them: 'taskbridge topics apply'
+    kafka.know(*schemas)
+    keeper = SpoolKeeper(folder.path, schemas, kafka, max_bytes=0, metrics=SpoolMetrics())
+    try:
+        if not await kafka.check():
+            raise OperatorError(f"Kafka at {connection.bootstrap_servers} does not answer")
+        for number in folder.numbers():
+            await asyncio.to_thread(_take_back, folder, number)
+        await keeper.adopt()
+        said = time.monotonic()
+        while keeper.waiting and not stopped() and keeper.broken is None:
+            await asyncio.sleep(_LOOK_S)
+            await kafka.check()
+            if time.monotonic() - said > _PROGRESS_S:
+                said = time.monotonic()
+                progress(f"{keeper.waiting} records left")
+        left = keeper.waiting
+    finally:
+        await keeper.close()
+        await kafka.close()
+        registry.close()
+    return left
+
+
+def _take_back(folder: SpoolFolder, number: int) -> None:
+    """Try once more what the broker found too large: its limit may have been raised since."""
+    path = folder.file(number)
+    if examine(path) is None:
+        with contextlib.suppress(NotDurable), contextlib.closing(Store(path)) as store:
+            store.take_back(TOO_LARGE)
+
+
+def _status_of(folder: SpoolFolder, number: int) -> FileStatus:
+    path = folder.file(number)
+    records, size, oldest, set_aside, problem = 0, 0, 0, dict[str, int](), None
+    try:
+        with contextlib.closing(read_only(path)) as reading:
+            records, size, oldest = reading.execute(
+                "SELECT count(*), coalesce(sum(length(body) + length(headers) + length(key) + 256), 0),"
+                " coalesce(min(created_at), 0) FROM records"
+            ).fetchone()
+            set_aside = dict(reading.execute("SELECT reason, count(*) FROM set_aside GROUP BY reason"))
+    except sqlite3.Error as error:
+        problem = f"cannot be read: {error}"
+    age = max(0.0, round(time.time() - oldest / 1e9, 1)) if oldest else 0.0
+    return FileStatus(path.name, folder.owner(number), records, size, age, set_aside, problem)
+
+
+def as_json(status: FileStatus) -> dict[str, Any]:
+    return asdict(status)
+
+
+def as_line(status: FileStatus) -> str:
+    owner = f"process {status.owner}" if status.owner else "no owner"
+    aside = "".join(f", {count} set aside as {reason}" for reason, count in status.set_aside.items())
+    state = status.problem or f"{status.records} records, {status.bytes} bytes, oldest {status.oldest_age_s} s{aside}"
+    return f"{status.file:12}  {owner:14}  {state}"

@@ -1,0 +1,42 @@
+"""How commands speak and how they end: results on standard output, progress on standard error, signals as an event."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+"""What strangers sent is printed: their escape sequences must not reach the terminal. The escapes are JSON's own."""
+
+
+def say(line: str) -> None:
+    """Part of the result."""
+    typer.echo(line.translate(_CONTROLS))
+
+
+def progress(line: str) -> None:
+    """What is being done meanwhile; never part of the result."""
+    typer.echo(line, err=True)
+
+
+@contextmanager
+def stop_signal() -> Generator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands."""
+    stop = threading.Event()
+
+    def set_stop(_signum: int, _frame: object) -> None:
+        stop.set()
+
+    before = {each: signal.signal(each, set_stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

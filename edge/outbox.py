@@ -1,0 +1,81 @@
+"""Decides, for each record, between Kafka and the spool: at one place, on the event loop, so that order holds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from edge.durability import Durability
+from edge.spool_store import SpoolBroken
+from service.kafka import DeliveryFailed, QueueFull
+
+if TYPE_CHECKING:
+    from edge.kafka_path import KafkaPath
+    from edge.spool_keeper import SpoolKeeper
+    from edge.spool_record import Record
+
+_LAST_FEW = 250
+_HOLD_S = 0.25
+_LOOK_S = 0.002
+
+
+class Outbox:
+    """Keeps a record in Kafka, or else in the spool.
+
+    Directly to Kafka only while nothing waits in any spool of the folder: a record must not overtake those that were
+    answered before it.
+    """
+
+    def __init__(self, kafka: KafkaPath, spools: SpoolKeeper, *, timeout_s: float) -> None:
+        self._kafka = kafka
+        self._spools = spools
+        self._timeout_s = timeout_s
+        self._almost_empty: asyncio.Task[bool] | None = None
+
+    async def keep(self, record: Record) -> Durability:
+        """Return once the record is durable.
+
+        Raises:
+            NotDurable: it is not, or that is not known.
+        """
+        if self._spools.broken is not None:
+            raise SpoolBroken(self._spools.broken)
+        if await self._goes_directly(record):
+            try:
+                await self._kafka.send_within(record, timeout_s=self._timeout_s)
+            except (DeliveryFailed, QueueFull):
+                # Perhaps it arrived all the same. It counts as undelivered: twice is allowed, never is not.
+                pass
+            else:
+                return Durability.KAFKA
+        await self._spools.own.put(record)
+        return Durability.SPOOL
+
+    @property
+    def can_keep(self) -> bool:
+        """Whether a record could be kept now."""
+        if self._spools.broken is not None:
+            return False
+        return not self._spools.full or (self._kafka.usable and not self._spools.anything_waits())
+
+    async def _goes_directly(self, record: Record) -> bool:
+        if not self._kafka.usable or not self._kafka.can_frame(record.schema):
+            return False
+        if not self._spools.anything_waits():
+            return True
+        if self._spools.waiting > _LAST_FEW:
+            return False
+        # Were each callback spooled that comes while the last few leave, the spool would never be empty.
+        if self._almost_empty is None or self._almost_empty.done():
+            self._almost_empty = asyncio.create_task(self._until_empty())
+        emptied = await asyncio.shield(self._almost_empty)
+        return emptied and self._kafka.usable and not self._spools.anything_waits()
+
+    async def _until_empty(self) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _HOLD_S
+        while self._kafka.usable and loop.time() < deadline:
+            if not self._spools.anything_waits():
+                return True
+            await asyncio.sleep(_LOOK_S)
+        return False

@@ -1,0 +1,208 @@
+"""Which process owns which spool file, and a page of memory that tells all of them what each file holds.
+
+Files are numbered: ``0.db``, ``1.db``, … beside ``0.lock``, ``1.lock``, …. Who holds a lock owns the file; the kernel
+lets go of it when the process ends, however it ends, and then the next one may take it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge.spool_store import SpoolFull, sync
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_FILES = 256
+UNKNOWN_AGE = 1
+"""As old as can be: whoever owns the file has not looked into it yet."""
+
+_SLOT = struct.Struct("=QQQ")
+_EMPTY = bytes(MAX_FILES * 8)
+
+
+@dataclass(slots=True)
+class Claim:
+    """A spool file that this process owns until it lets go."""
+
+    number: int
+    path: Path
+    _lock: int
+
+    def release(self) -> None:
+        os.close(self._lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    oldest: int
+    """When the oldest undelivered record came, in nanoseconds since the epoch; 0 when there is none."""
+    count: int
+    size: int
+
+
+class Page:
+    """What each spool file of the folder holds now, seen by all its processes; it costs no system call to look.
+
+    Only the order among several workers and the shared bound on bytes rest on it, never durability: what it says after
+    a power loss does not matter, every owner writes its slot anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            # Written, not just extended: touching a hole on a full disk would kill the process.
+            if os.fstat(descriptor).st_size < MAX_FILES * _SLOT.size:
+                os.pwrite(descriptor, bytes(MAX_FILES * _SLOT.size), 0)
+            self._memory = mmap.mmap(descriptor, MAX_FILES * _SLOT.size)
+        finally:
+            os.close(descriptor)
+
+    def set(self, number: int, *, oldest: int, count: int, size: int) -> None:
+        # Oldest stand together at the front, so that one comparison tells whether anything waits anywhere.
+        self._memory[number * 8 : number * 8 + 8] = oldest.to_bytes(8, "little")
+        struct.pack_into("<QQ", self._memory, MAX_FILES * 8 + number * 16, count, size)
+
+    def anything_waits(self) -> bool:
+        return self._memory[: MAX_FILES * 8] != _EMPTY
+
+    def slots(self) -> dict[int, Slot]:
+        """The slots of files that hold anything."""
+        found: dict[int, Slot] = {}
+        for number in range(MAX_FILES):
+            oldest = int.from_bytes(self._memory[number * 8 : number * 8 + 8], "little")
+            count, size = struct.unpack_from("<QQ", self._memory, MAX_FILES * 8 + number * 16)
+            if oldest or size:
+                found[number] = Slot(oldest, count, size)
+        return found
+
+    def oldest_elsewhere(self, number: int) -> dict[int, int]:
+        return {other: slot.oldest for other, slot in self.slots().items() if other != number and slot.oldest}
+
+    def total_bytes(self) -> int:
+        return sum(slot.size for slot in self.slots().values())
+
+    def total_count(self) -> int:
+        return sum(slot.count for slot in self.slots().values())
+
+    def close(self) -> None:
+        self._memory.close()
+
+
+class SpoolFolder:
+    """The folder of the spool files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._page: Page | None = None
+
+    def prepare(self) -> None:
+        """Make the folder, durably.
+
+        Raises:
+            SpoolFull: the disk has no room for it now, or it cannot be written.
+        """
+        try:
+            missing = [each for each in (self.path, *self.path.parents) if not each.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
+            for each in missing:
+                sync(each.parent)
+            if self._page is None:
+                self._page = Page(self.path / "page")
+        except OSError as error:
+            raise SpoolFull(f"the spool's folder: {error}") from error
+
+    @property
+    def is_prepared(self) -> bool:
+        return self._page is not None
+
+    @property
+    def page(self) -> Page:
+        assert self._page is not None, "prepare first"
+        return self._page
+
+    def claim_own(self) -> Claim:
+        """The first file that nobody owns, whatever it holds: so a worker takes over what its predecessor left.
+
+        Raises:
+            SpoolFull: no lock file can be made, or all are taken.
+        """
+        for number in range(MAX_FILES):
+            claim = self._claim(number)
+            if claim is not None:
+                return claim
+        raise SpoolFull(f"{MAX_FILES} processes share the spool's folder already")
+
+    def claim_orphans(self) -> list[Claim]:
+        """Files that nobody owns, among those that exist or that the page says something of."""
+        slots = self.page.slots()
+        found: list[Claim] = []
+        for number in sorted({*slots, *self.numbers()}):
+            claim = self._claim(number)
+            if claim is not None and self._worth_opening(claim):
+                found.append(claim)
+        return found
+
+    def file(self, number: int) -> Path:
+        return self.path / f"{number}.db"
+
+    def numbers(self) -> list[int]:
+        """Of all the files that exist."""
+        return sorted(int(each.stem) for each in self.path.glob("*.db") if each.stem.isdigit())
+
+    def damaged(self) -> list[Path]:
+        """Files that were moved aside."""
+        return sorted(each for each in self.path.glob("*.db.damaged-*") if not each.name.endswith("-wal"))
+
+    def owner(self, number: int) -> int | None:
+        """The process that owns a file; None when nobody does."""
+        path = self.path / f"{number}.lock"
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(path.read_text() or 0)
+        else:
+            return None
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        if self._page is not None:
+            self._page.close()
+            self._page = None
+
+    def _claim(self, number: int) -> Claim | None:
+        try:
+            lock = os.open(self.path / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SpoolFull(f"the spool's lock: {error}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        os.ftruncate(lock, 0)
+        # For people only, so a full disk may keep it from being written.
+        try:
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+        except OSError:
+            os.ftruncate(lock, 0)
+        # Until it is read, nobody may overtake what it holds.
+        self.page.set(number, oldest=UNKNOWN_AGE, count=0, size=0)
+        return Claim(number, self.file(number), lock)
+
+    def _worth_opening(self, claim: Claim) -> bool:
+        if claim.path.exists():
+            return True
+        self.page.set(claim.number, oldest=0, count=0, size=0)
+        claim.release()
+        return False

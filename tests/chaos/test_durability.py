@@ -1,0 +1,272 @@
+"""Whatever is killed, frozen or filled up: what was answered 200 is on the topic, whole, and in order per instance.
+
+TASKBRIDGE_CHAOS_SEEDS=1,2,3 runs more schedules, TASKBRIDGE_CHAOS_SECONDS=600 longer ones. The disk that fills up is a
+tmpfs where the tests run as root; elsewhere the spool's bound on bytes stands in for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from edge.sender import encode_callback, signed
+from edge.testing import SYSTEM_TOKEN, parameters_of
+from running_edge import OwnStack, RunningEdge, wait_until
+from schemas.codec import task_event_codec
+from schemas.registry import Registry
+from schemas.topics import TASK_EVENTS
+from service.kafka import consumer_config
+from spool_disk import can_mount, fill, small_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from deploy.local.endpoints import Endpoints
+    from schemas.events import TaskEvent
+
+pytestmark = pytest.mark.integration
+
+SECONDS = float(os.environ.get("TASKBRIDGE_CHAOS_SECONDS", "25"))
+SEEDS = [int(seed) for seed in os.environ.get("TASKBRIDGE_CHAOS_SEEDS", "1").split(",")]
+KAFKA_TIMEOUT_S = 0.5
+SENDERS = 12
+INSTANCES_EACH = 4
+PERIOD_S = 0.06
+DISK_MB = 24
+
+
+@dataclass
+class Answered:
+    """What the senders were promised: by instance, in the order of the answers."""
+
+    by_instance: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    parameters: dict[str, Mapping[str, str]] = field(default_factory=dict[str, "Mapping[str, str]"])
+    outcomes: Counter[str] = field(default_factory=Counter[str])
+
+
+class Senders:
+    """Threads that each send one callback after the other, at a steady rate, whatever the answers are."""
+
+    def __init__(self, url: str) -> None:
+        self.answered = Answered()
+        self._url = url
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._send_all, args=(number,)) for number in range(SENDERS)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send_all(self, sender: int) -> None:
+        client = httpx2.Client(base_url=self._url, timeout=15, trust_env=False)
+        due = time.monotonic()
+        for number in itertools.count():
+            if self._stop.is_set():
+                break
+            instance_id = f"inst-{sender}-{number % INSTANCES_EACH}"
+            plain = parameters_of("complete", instance_id=instance_id, task_id=f"task-{sender}-{number}")
+            plain["comment"] = "x" * (3000 if number % 7 == 0 else 100)
+            parameters = signed(plain, system_token=SYSTEM_TOKEN)
+            self._send(client, instance_id, parameters)
+            due = max(due + PERIOD_S, time.monotonic() - PERIOD_S)
+            time.sleep(max(0.0, due - time.monotonic()))
+        client.close()
+
+    def _send(self, client: httpx2.Client, instance_id: str, parameters: Mapping[str, str]) -> None:
+        encoded = encode_callback(parameters, "json")
+        try:
+            answer = client.post("/yida/tasks/complete", content=encoded.body, headers=dict(encoded.headers))
+        except httpx2.HTTPError as error:
+            self.answered.outcomes[type(error).__name__] += 1
+            time.sleep(0.1)
+            return
+        if answer.status_code == 200:
+            body = answer.json()
+            self.answered.by_instance[instance_id].append(body["eventId"])
+            self.answered.parameters[body["eventId"]] = parameters
+            self.answered.outcomes[body["durability"]] += 1
+        else:
+            self.answered.outcomes[str(answer.status_code)] += 1
+
+
+class Chaos:
+    """Seeded misfortunes, one at a time; each heals before the next."""
+
+    def __init__(self, seed: int, edge: RunningEdge, stack: OwnStack) -> None:
+        self.log: list[str] = []
+        self._random = random.Random(seed)
+        self._edge = edge
+        self._stack = stack
+
+    def run(self, seconds: float) -> None:
+        kinds: list[Callable[[], None]] = [
+            self.kill_edge,
+            self.kill_broker,
+            self.freeze_broker,
+            self.kill_registry,
+            self.fill_disk,
+            self.kill_edge_while_broker_is_frozen,
+            self.kill_edge_while_broker_is_down,
+        ]
+        if self._edge.workers():
+            kinds.append(self.kill_worker)
+        deadline = time.monotonic() + seconds
+        for kind in self._schedule(kinds):
+            if len(self.log) >= len(kinds) and time.monotonic() > deadline:
+                break
+            self.log.append(kind.__name__)
+            kind()
+            self._pause(0.5, 1.5)
+        for name in ("kafka", "registry"):
+            self._stack.wait_until_back(name)
+
+    def _schedule(self, kinds: list[Callable[[], None]]) -> Iterator[Callable[[], None]]:
+        """Each of them once, in a seeded order, and again."""
+        while True:
+            yield from self._random.sample(kinds, len(kinds))
+
+    def kill_edge(self) -> None:
+        self._edge.kill()
+        self._edge.start()
+        wait_until(self._edge.is_ready)
+
+    def kill_worker(self) -> None:
+        os.kill(self._random.choice(self._edge.workers()), signal.SIGKILL)
+        self._pause(1, 2)
+
+    def kill_broker(self) -> None:
+        self._stack.signal("kafka", signal.SIGKILL)
+        time.sleep(0.5)
+        self._stack.wait_until_back("kafka")
+
+    def freeze_broker(self) -> None:
+        self._stack.signal("kafka", signal.SIGSTOP)
+        self._pause(2 * KAFKA_TIMEOUT_S, 8 * KAFKA_TIMEOUT_S)
+        self._stack.signal("kafka", signal.SIGCONT)
+
+    def kill_edge_while_broker_is_frozen(self) -> None:
+        self._stack.signal("kafka", signal.SIGSTOP)
+        self._pause(2 * KAFKA_TIMEOUT_S, 4 * KAFKA_TIMEOUT_S)
+        self.kill_edge()
+        self._stack.signal("kafka", signal.SIGCONT)
+
+    def kill_edge_while_broker_is_down(self) -> None:
+        # What had only been handed to the producer is gone then: nothing but the spool can have it.
+        self._stack.signal("kafka", signal.SIGKILL)
+        self._pause(1.2 * KAFKA_TIMEOUT_S, 2 * KAFKA_TIMEOUT_S)
+        self.kill_edge()
+        self._stack.wait_until_back("kafka")
+
+    def kill_registry(self) -> None:
+        self._stack.signal("registry", signal.SIGKILL)
+
+    def fill_disk(self) -> None:
+        if not can_mount():
+            return
+        self._stack.signal("kafka", signal.SIGSTOP)
+        ballast = fill(self._edge.data_dir)
+        self._pause(2 * KAFKA_TIMEOUT_S, 5 * KAFKA_TIMEOUT_S)
+        ballast.unlink()
+        self._stack.signal("kafka", signal.SIGCONT)
+        wait_until(self._edge.is_ready, what="room again")
+
+    def _pause(self, least_s: float, most_s: float) -> None:
+        time.sleep(self._random.uniform(least_s, most_s))
+
+
+def read_topic(endpoints: Endpoints) -> dict[str, list[TaskEvent]]:
+    """Every event of the topic, by instance, in the order of its partition."""
+    config: dict[str, Any] = consumer_config(endpoints.bootstrap_servers, "chaos")
+    consumer, registry = Consumer(config), Registry(endpoints.registry_url)
+    codec = task_event_codec(registry)
+    found: dict[str, list[TaskEvent]] = defaultdict(list)
+    with contextlib.closing(consumer), contextlib.closing(registry):
+        partitions = sorted(consumer.list_topics(TASK_EVENTS.name, timeout=20).topics[TASK_EVENTS.name].partitions)
+        ends = {at: consumer.get_watermark_offsets(TopicPartition(TASK_EVENTS.name, at))[1] for at in partitions}
+        consumer.assign([TopicPartition(TASK_EVENTS.name, at, 0) for at in partitions])
+        while any(at.offset < ends[at.partition] for at in consumer.position(consumer.assignment())):
+            for message in consumer.consume(10_000, 0.2):
+                assert message.error() is None
+                event = codec.decode(message.value())
+                assert message.key() == event.instance_id.encode()
+                assert dict(message.headers() or [])["ce_id"] == event.event_id.encode()  # type: ignore[arg-type]
+                found[event.instance_id].append(event)
+    return found
+
+
+def verdict(answered: Answered, topic: Mapping[str, list[TaskEvent]]) -> dict[str, Any]:
+    """What is lost, changed or out of order."""
+    lost, changed, disordered = list[str](), list[str](), list[str]()
+    for instance_id, promised in answered.by_instance.items():
+        first: dict[str, int] = {}
+        for at, event in enumerate(topic.get(instance_id, [])):
+            first.setdefault(event.event_id, at)
+            if event.event_id in answered.parameters:
+                same = event.raw_parameters == answered.parameters[event.event_id]
+                changed += [] if same else [event.event_id]
+        lost += [each for each in promised if each not in first]
+        places = [first[each] for each in promised if each in first]
+        if places != sorted(places):
+            disordered.append(instance_id)
+    events = [event.event_id for each in topic.values() for event in each]
+    duplicates = len(events) - len(set(events))
+    return {"lost": lost, "changed": changed, "disordered": disordered, "duplicates": duplicates}
+
+
+@pytest.mark.timeout(SECONDS + 240)
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_that_was_answered_is_lost(tmp_path: Path, seed: int, workers: int) -> None:
+    with contextlib.ExitStack() as ending:
+        stack = OwnStack(tmp_path / "stack")
+        ending.callback(stack.stop)
+        edge = RunningEdge(
+            tmp_path,
+            bootstrap_servers=stack.endpoints.bootstrap_servers,
+            registry_url=stack.endpoints.registry_url,
+            EDGE_WORKERS=str(workers),
+            EDGE_KAFKA_TIMEOUT_MS=str(int(KAFKA_TIMEOUT_S * 1000)),
+            EDGE_SPOOL_MAX_BYTES=str((DISK_MB if can_mount() else 1) << 20),
+        )
+        if can_mount():
+            ending.enter_context(small_disk(edge.data_dir, megabytes=DISK_MB))
+        edge.start()
+        ending.callback(edge.kill)
+        wait_until(edge.is_whole, what="the edge is ready")
+        senders = Senders(edge.url)
+        senders.start()
+        chaos = Chaos(seed, edge, stack)
+        try:
+            chaos.run(SECONDS)
+        finally:
+            senders.stop()
+            sys.stderr.write(f"\n[chaos] seed {seed}, {workers} workers: {' '.join(chaos.log)}\n")
+            sys.stderr.write(f"[chaos] answers: {dict(senders.answered.outcomes)}\n")
+        wait_until(edge.has_drained, what="the spool is empty")
+        found = verdict(senders.answered, read_topic(stack.endpoints))
+        sys.stderr.write(f"[chaos] {dict(found, lost=len(found['lost']))}\n")
+        assert (found["lost"], found["changed"], found["disordered"]) == ([], [], [])
+        assert {"kafka", "spool"} <= set(senders.answered.outcomes), "the schedule reached only one of the two"
+        assert len(senders.answered.parameters) > 20 * SECONDS
+        assert edge.metric("taskbridge_edge_spool_set_aside_records") == 0
+        assert list((edge.data_dir / "spool").glob("*damaged*")) == []
+        assert edge.stop() == 0

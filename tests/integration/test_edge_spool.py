@@ -1,0 +1,237 @@
+"""The real edge's spool: on the disk before the answer, delivered by the command too, honest about a broken disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+from deploy.local.ports import free_port
+from edge.sender import encode_callback, signed
+from edge.testing import SYSTEM_TOKEN, parameters_of
+from running_edge import RunningEdge, wait_until
+from schemas.codec import task_event_codec
+from schemas.topics import TASK_EVENTS
+from spool_disk import can_mount, fill, small_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from confluent_kafka import Message
+
+    from deploy.connection import Connection
+
+pytestmark = pytest.mark.integration
+
+NOT_THERE = "strace is missing, and with it the proof that answers come after the fsync: apt-get install strace"
+
+
+def send(edge: RunningEdge, instance_id: str, task_id: str = "t-1") -> httpx2.Response:
+    plain = parameters_of("complete", instance_id=instance_id, task_id=task_id)
+    encoded = encode_callback(signed(plain, system_token=SYSTEM_TOKEN), "json")
+    return httpx2.post(
+        f"{edge.url}/yida/tasks/complete",
+        content=encoded.body,
+        headers=dict(encoded.headers),
+        timeout=15,
+        trust_env=False,
+    )
+
+
+def away(folder: Path, connection: Connection) -> RunningEdge:
+    """An edge whose Kafka does not answer."""
+    return RunningEdge(folder, bootstrap_servers=f"127.0.0.1:{free_port()}", registry_url=connection.registry_url)
+
+
+@pytest.fixture
+def edge(tmp_path: Path, connection: Connection) -> Generator[RunningEdge]:
+    edge = away(tmp_path, connection)
+    yield edge
+    if edge.process is not None and edge.process.poll() is None:
+        edge.kill()
+
+
+def task_ids(connection: Connection, messages: list[Message], instance_id: str) -> list[str | None]:
+    codec = task_event_codec(connection.registry)
+    return [codec.decode(each.value()).task_id for each in messages if each.key() == instance_id.encode()]
+
+
+def test_the_spools_fsync_is_complete_before_the_answer_is_written(tmp_path: Path, edge: RunningEdge) -> None:
+    assert shutil.which("strace"), NOT_THERE
+    trace = tmp_path / "trace"
+    calls = "trace=fsync,fdatasync,write,writev,sendto,sendmsg,pwrite64"
+    edge.start("strace", "-f", "-qq", "-ttt", "-T", "-y", "-s", "300", "-e", calls, "-o", str(trace))
+    wait_until(edge.is_ready)
+    ids = [f"strace-{number}" for number in range(5)]
+    for each in ids:
+        answer = send(edge, each)
+        assert (answer.status_code, answer.json()["durability"]) == (200, "spool")
+    assert edge.process is not None
+    (traced,) = Path(f"/proc/{edge.process.pid}/task/{edge.process.pid}/children").read_text().split()
+    os.kill(int(traced), signal.SIGTERM)
+    assert edge.process.wait(30) == 0
+    written, synced, answered = log_and_answers(trace.read_text(errors="replace"))
+    assert len(answered) == len(ids)
+    before = 0.0
+    for at in answered:
+        # The record went into the log after the answer before, and a sync that began after that was over before this.
+        wrote = [each for each in written if before < each < at]
+        assert wrote, "nothing was written for this callback"
+        assert any(wrote[-1] <= began and ended < at for began, ended in synced), "it was answered before the sync"
+        before = at
+
+
+def log_and_answers(trace: str) -> tuple[list[float], list[tuple[float, float]], list[float]]:
+    """From a trace: ends of writes to the spool's log, starts and ends of its syncs, starts of answers to callbacks."""
+    line = re.compile(r"^(\d+) +(\d+\.\d+) (.*)$")
+    duration = re.compile(r"<(\d+\.\d+)>$")
+    unfinished: dict[str, tuple[float, str]] = {}
+    written, synced, answered = list[float](), list[tuple[float, float]](), list[float]()
+    for text in trace.splitlines():
+        found = line.match(text)
+        if found is None:
+            continue
+        thread, at, call = found[1], float(found[2]), found[3]
+        began = at
+        if call.endswith("<unfinished ...>"):
+            unfinished[thread] = (at, call)
+            if "durability" in call:
+                answered.append(at)
+            continue
+        if call.startswith("<..."):
+            began, start = unfinished.pop(thread, (at, ""))
+            took = duration.search(call)
+            ended = began + float(took[1]) if took else at
+            call = start
+        else:
+            took = duration.search(call)
+            ended = began + float(took[1]) if took else at
+            if '"durability' in call or '\\"durability' in call:
+                answered.append(began)
+        if "0.db-wal" in call and call.startswith("pwrite64"):
+            written.append(ended)
+        elif "0.db-wal" in call and call.startswith(("fsync", "fdatasync")):
+            synced.append((began, ended))
+    return written, synced, answered
+
+
+@pytest.mark.skipif(not can_mount(), reason="only root can mount a small disk; the unit tests fake one")
+def test_a_full_disk_is_answered_503_and_recovered_from_by_itself(tmp_path: Path, edge: RunningEdge) -> None:
+    with small_disk(edge.data_dir, megabytes=8):
+        edge.start()
+        wait_until(edge.is_ready)
+        assert send(edge, "full-1").status_code == 200
+        ballast = fill(edge.data_dir)
+        refused = send(edge, "full-2")
+        assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (503, True)
+        wait_until(lambda: not edge.is_ready(), what="not ready")
+        assert edge.metric("taskbridge_edge_spool_full") == 1
+        ballast.unlink()
+        wait_until(edge.is_ready, what="ready again")
+        assert send(edge, "full-3").status_code == 200
+        assert edge.metric("taskbridge_edge_spool_depth") == 2
+        # It even starts on a full disk, and opens the spool when there is room.
+        assert edge.stop() == 0
+        ballast = fill(edge.data_dir)
+        edge.start()
+        wait_until(lambda: edge.get("/healthz") is not None)
+        assert send(edge, "full-4").status_code == 503
+        ballast.unlink()
+        wait_until(edge.is_ready, what="ready again")
+        assert edge.metric("taskbridge_edge_spool_depth") == 2
+        edge.kill()
+    assert tmp_path.exists()
+
+
+def test_a_failed_fsync_stops_everything_until_the_next_start_which_loses_nothing(edge: RunningEdge) -> None:
+    assert shutil.which("strace"), NOT_THERE
+    edge.start()
+    wait_until(edge.is_ready)
+    assert edge.process is not None
+    assert send(edge, "eio-1").status_code == 200
+    inject = ["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"]
+    strace = subprocess.Popen(["strace", "-f", "-qq", "-o", os.devnull, *inject, "-p", str(edge.process.pid)])
+    try:
+        wait_until(lambda: send(edge, "eio-2").status_code == 503, what="the failed fsync is noticed")
+    finally:
+        strace.terminate()
+        strace.wait()
+    assert not edge.is_ready()
+    health = edge.get("/readyz")
+    assert health is not None
+    assert "broken" in health.json()["spool"]
+    assert edge.metric("taskbridge_edge_spool_broken") == 1
+    # The disk works again, and is not believed.
+    assert send(edge, "eio-3").status_code == 503
+    assert edge.stop() == 0
+    edge.start()
+    wait_until(edge.is_ready)
+    assert (edge.metric("taskbridge_edge_spool_depth") or 0) >= 1
+    assert edge.metric("taskbridge_edge_spool_damaged_files_total") == 1
+    assert send(edge, "eio-4").status_code == 200
+
+
+def run_spool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "spool", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+def test_replay_delivers_what_an_edge_that_is_gone_left_behind(
+    edge: RunningEdge, connection: Connection, read_topic: Callable[[str], list[Message]]
+) -> None:
+    edge.start()
+    wait_until(edge.is_ready)
+    wanted = [f"t-{number}" for number in range(30)]
+    assert {send(edge, "replayed", each).status_code for each in wanted} == {200}
+    edge.kill()
+    addresses = ("--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url)
+    done = run_spool("replay", "--data-dir", str(edge.data_dir), *addresses)
+    assert (done.returncode, done.stdout) == (0, "the spool is empty\n"), done.stderr
+    assert task_ids(connection, read_topic(TASK_EVENTS.name), "replayed") == wanted
+    shown = run_spool("status", "--data-dir", str(edge.data_dir), "--json").stdout
+    assert sum(json.loads(line)["records"] for line in shown.splitlines()) == 0
+
+
+def test_replay_beside_the_running_edge_watches_until_it_is_done(
+    tmp_path: Path, edge: RunningEdge, connection: Connection
+) -> None:
+    edge.start()
+    wait_until(edge.is_ready)
+    assert {send(edge, f"watched-{number}").status_code for number in range(30)} == {200}
+    assert edge.stop() == 0
+    edge = RunningEdge(tmp_path, bootstrap_servers=connection.bootstrap_servers, registry_url=connection.registry_url)
+    edge.start()
+    with contextlib.ExitStack() as ending:
+        ending.callback(edge.kill)
+        wait_until(edge.is_ready)
+        done = run_spool("replay", "--data-dir", str(edge.data_dir))
+        assert (done.returncode, done.stdout) == (0, "the spool is empty\n"), done.stderr
+        assert edge.metric("taskbridge_edge_spool_depth") == 0
+
+
+def test_sigterm_leaves_the_rest_in_the_spool_and_ends_in_time(edge: RunningEdge) -> None:
+    edge.start()
+    wait_until(edge.is_ready)
+    assert {send(edge, f"stopped-{number}").status_code for number in range(50)} == {200}
+    started = time.monotonic()
+    assert edge.stop() == 0
+    assert time.monotonic() - started < 10
+    edge.start()
+    wait_until(edge.is_ready)
+    assert edge.metric("taskbridge_edge_spool_depth") == 50

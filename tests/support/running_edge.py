@@ -1,0 +1,149 @@
+"""The edge as a real process that tests may kill, and a Kafka and registry of their own that they may kill too."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx2
+
+from deploy.local.artifacts import cache_folder
+from deploy.local.ports import free_port, free_ports
+from deploy.local.stack import JvmStack
+from deploy.local.supervisor import Backoff, Phase, Supervisor
+from edge.testing import SYSTEM_TOKEN, write_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deploy.local.supervisor import ServiceEvent
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 60, *, what: str = "it") -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
+        time.sleep(0.05)
+
+
+class OwnStack:
+    """Kafka and a registry of one test's own. What is killed comes back by itself."""
+
+    def __init__(self, folder: Path) -> None:
+        self.events: list[ServiceEvent] = []
+        self._supervisor = Supervisor(on_event=self.events.append, backoff=Backoff(first_s=1.0))
+        kafka_port, registry_port = free_ports(2)
+        self._stack = JvmStack(
+            data_dir=folder,
+            kafka_port=kafka_port,
+            registry_port=registry_port,
+            cache=cache_folder(os.environ),
+            supervisor=self._supervisor,
+            progress=print,
+        )
+        self.endpoints = self._stack.start()
+
+    def signal(self, name: str, signum: signal.Signals) -> None:
+        pid = self._supervisor.pid(name)
+        if pid is not None:
+            os.kill(pid, signum)
+
+    def wait_until_back(self, name: str) -> None:
+        def is_ready() -> bool:
+            phases = [each.phase for each in self.events if each.service == name]
+            return phases[-1] is Phase.READY
+
+        wait_until(is_ready, what=f"{name} is back")
+
+    def stop(self) -> None:
+        for name in ("kafka", "registry"):
+            self.signal(name, signal.SIGCONT)
+        self._stack.stop()
+
+
+class RunningEdge:
+    """The edge on a port and a data folder of its own, which stay the same over its restarts."""
+
+    def __init__(self, folder: Path, *, bootstrap_servers: str, registry_url: str, **environment: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.data_dir = folder / "edge"
+        self.log_path = folder / "edge.log"
+        write_credentials(folder / "credentials.toml", SYSTEM_TOKEN)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
+        self._environment = {
+            **inherited,
+            "EDGE_PORT": str(self.port),
+            "EDGE_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "EDGE_SCHEMA_REGISTRY_URL": registry_url,
+            "EDGE_CREDENTIALS_FILE": str(folder / "credentials.toml"),
+            "EDGE_DATA_DIR": str(self.data_dir),
+            "EDGE_LOG_FORMAT": "json",
+            "EDGE_LOG_LEVEL": "WARNING",
+            **environment,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *prefix: str) -> None:
+        """Start it, behind another program if one is given; a session of its own lets a test kill all of it at once."""
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*prefix, sys.executable, "-c", "from edge.app import run; run()"],
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def workers(self) -> list[int]:
+        """The worker processes, where there is more than one."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    def kill(self) -> None:
+        """SIGKILL to every process of it, as when the machine's memory runs out."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def get(self, path: str) -> httpx2.Response | None:
+        with contextlib.suppress(httpx2.HTTPError):
+            return httpx2.get(self.url + path, timeout=5, trust_env=False)
+        return None
+
+    def is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log_path.read_text()[-3000:]
+        answer = self.get("/readyz")
+        return answer is not None and answer.status_code == 200
+
+    def is_whole(self) -> bool:
+        """Ready, and not only because there is a spool."""
+        answer = self.get("/readyz")
+        return answer is not None and answer.status_code == 200 and not answer.json()["degraded"]
+
+    def metric(self, name: str) -> float | None:
+        answer = self.get("/metrics")
+        lines = answer.text.splitlines() if answer is not None else []
+        return next((float(line.split()[-1]) for line in lines if line.split()[0] == name), None)
+
+    def has_drained(self) -> bool:
+        return self.metric("taskbridge_edge_spool_depth") == 0

@@ -1,0 +1,146 @@
+"""A spool on a disk that a test decides about, and a Kafka that acknowledges when it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from edge.kafka_path import KafkaPath
+from edge.spool import Spool
+from edge.spool_files import SpoolFolder
+from edge.spool_record import Record
+from edge.spool_recovery import open_or_recover
+from schemas.codec import task_event_codec
+from schemas.testing import FakeRegistry
+from schemas.topics import TASK_EVENTS
+from service.kafka import AsyncProducer, Delivered, QueueFull
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+    from pathlib import Path
+
+    from edge.spool import SpoolObserver
+    from edge.spool_record import SpooledRecord
+    from schemas.errors import TaskbridgeError
+
+REGISTRY = FakeRegistry()
+SCHEMA = task_event_codec(REGISTRY).schema
+
+
+def record(number: int = 0, *, key: str | None = None, size: int = 100, topic: str = TASK_EVENTS.name) -> Record:
+    """A record that can be told from others by its body."""
+    body = f"{number}:".encode().ljust(size, b".")
+    return Record(topic=topic, key=(key or f"k{number}").encode(), headers=(), schema=SCHEMA.key, body=body)
+
+
+def number_of(value: Record | bytes) -> int:
+    body = value[5:] if isinstance(value, bytes) else value.body
+    return int(body.split(b":")[0])
+
+
+def numbers(records: Sequence[SpooledRecord]) -> list[int]:
+    return [number_of(each) for each in records]
+
+
+class Disk:
+    """What the writer is told of free room."""
+
+    def __init__(self) -> None:
+        self.free = 1 << 40
+
+    def __call__(self) -> tuple[int, int]:
+        return self.free, 1 << 40
+
+
+@asynccontextmanager
+async def open_spool(
+    folder: Path, *, max_bytes: int = 1 << 30, observer: SpoolObserver | None = None, disk: Disk | None = None
+) -> AsyncGenerator[Spool]:
+    """The spool of a process of its own, as far as the folder can tell; closed with the block."""
+    files = SpoolFolder(folder)
+    files.prepare()
+    claim = files.claim_own()
+    opened = open_or_recover(claim.path, [SCHEMA])
+    spool = Spool(opened.store, claim, files.page, max_bytes=max_bytes, observer=observer, free_bytes=disk or Disk())
+    try:
+        yield spool
+    finally:
+        await spool.close()
+
+
+class TestProducer(AsyncProducer):
+    """Acknowledges at once, or when ``release`` is called; fails what ``failing`` has an error for."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+        self.delivered: list[int] = []
+        self.keys_under_way: list[bytes | None] = []
+        self.overlaps: list[bytes | None] = []
+        self.failing: dict[int, TaskbridgeError] = {}
+        self.held = False
+        self.delay_s = 0.0
+        self.queue_full = False
+        self.reachable = True
+        self._held: list[tuple[asyncio.Future[Delivered], int, bytes | None]] = []
+
+    async def answers(self, *, timeout_s: float = 1.0) -> bool:  # noqa: ARG002 - the overridden signature
+        return self.reachable
+
+    def produce(
+        self,
+        topic: str,  # noqa: ARG002 - the overridden signature
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),  # noqa: ARG002 - the overridden signature
+        partition: int = -1,  # noqa: ARG002 - the overridden signature
+    ) -> asyncio.Future[Delivered]:
+        if self.queue_full:
+            raise QueueFull("full")
+        assert value is not None
+        future: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
+        number = number_of(value)
+        self.sent.append(number)
+        if key in self.keys_under_way:
+            self.overlaps.append(key)
+        self.keys_under_way.append(key)
+        self._held.append((future, number, key))
+        if not self.held:
+            asyncio.get_running_loop().call_later(self.delay_s, self.release)
+        return future
+
+    def release(self) -> None:
+        """Deliver the reports that are outstanding."""
+        held, self._held = self._held, []
+        for future, number, key in held:
+            self.keys_under_way.remove(key)
+            if future.done():
+                continue
+            if number in self.failing:
+                future.set_exception(self.failing[number])
+            else:
+                self.delivered.append(number)
+                future.set_result(Delivered("topic", 0, len(self.delivered)))
+
+    async def close(self, *, timeout_s: float = 5) -> int:  # noqa: ARG002 - the overridden signature
+        return 0
+
+
+async def open_path(producer: TestProducer) -> KafkaPath:
+    """A way to Kafka that is open."""
+    path = KafkaPath(lambda: producer, REGISTRY)
+    path.start()
+    path.know(SCHEMA)
+    path.topics_exist = True
+    await path.check()
+    return path
+
+
+async def until(condition: object, *, timeout_s: float = 10) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - whatever it is that is waited for
+            await asyncio.sleep(0.005)

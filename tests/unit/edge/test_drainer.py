@@ -1,0 +1,255 @@
+"""The spool is emptied in order, nothing is deleted before its delivery report, and nothing is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaError
+
+from edge.drainer import Drainer
+from schemas.registry import SchemaRef
+from schemas.topics import CALLBACKS_QUARANTINE
+from service.kafka import DeliveryFailed
+from spool_bench import TestProducer, number_of, numbers, open_path, open_spool, record, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    import pytest
+
+    from edge.kafka_path import KafkaPath
+    from edge.spool import Spool
+
+TOO_LARGE = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+
+
+@asynccontextmanager
+async def draining(spool: Spool, kafka: KafkaPath) -> AsyncGenerator[Drainer]:
+    drainer = Drainer(spool, kafka, spool._page)  # pyright: ignore[reportPrivateUsage]
+    task = asyncio.create_task(drainer.run())
+    try:
+        yield drainer
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def left_in(spool: Spool) -> list[int]:
+    await spool.remove(())  # behind every removal that is under way
+    return numbers(await spool.read(-1, count=10_000, max_bytes=1 << 40))
+
+
+def test_it_empties_the_spool_in_order_with_one_record_of_an_instance_under_way(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number, key=f"k{number % 7}")) for number in range(1200)))
+            async with draining(spool, await open_path(producer)):
+                await until(lambda: spool.waiting == 0)
+            assert producer.overlaps == []
+            assert sorted(producer.delivered) == list(range(1200))
+            for key in range(7):
+                of_key = [number for number in producer.delivered if number % 7 == key]
+                assert of_key == sorted(of_key)
+            assert await left_in(spool) == []
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_deleted_before_its_delivery_report(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.held = True
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+            async with draining(spool, await open_path(producer)):
+                await until(lambda: producer.sent == [0, 1, 2])
+                await asyncio.sleep(0.05)
+                assert (await left_in(spool), spool.waiting) == ([0, 1, 2], 3)
+                producer.release()
+                await until(lambda: spool.waiting == 0)
+            assert await left_in(spool) == []
+
+    asyncio.run(scenario())
+
+
+def test_behind_a_failed_delivery_its_instance_waits_and_the_others_go_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing[0] = DeliveryFailed("timed out")
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number, key=f"k{number % 2}")) for number in range(6)))
+            kafka = await open_path(producer)
+            async with draining(spool, kafka):
+                await until(lambda: producer.delivered == [1, 3, 5])
+                await until(lambda: kafka.usable or producer.sent.count(0) > 1)
+                assert await left_in(spool) == [0, 2, 4]
+                producer.failing.clear()
+                await until(lambda: spool.waiting == 0)
+            assert producer.delivered == [1, 3, 5, 0, 2, 4]
+            assert kafka.usable
+
+    asyncio.run(scenario())
+
+
+def test_while_deliveries_fail_only_one_record_is_tried(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(50)))
+            kafka = await open_path(producer)
+            kafka.fail("timed out")
+            producer.failing[0] = DeliveryFailed("timed out")
+            async with draining(spool, kafka):
+                await until(lambda: producer.sent.count(0) >= 2)
+                assert set(producer.sent) == {0}
+                producer.failing.clear()
+                await until(lambda: spool.waiting == 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_of_the_producer_only_delays(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.queue_full = True
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            kafka = await open_path(producer)
+            async with draining(spool, kafka):
+                await asyncio.sleep(0.05)
+                assert (spool.waiting, kafka.usable) == (1, True)
+                producer.queue_full = False
+                await until(lambda: spool.waiting == 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_record_that_the_broker_finds_too_large_is_set_aside_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        # A broker refuses the whole batch that the record is in.
+        producer.failing = dict.fromkeys(range(5), TOO_LARGE)
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number, key="one")) for number in range(5)))
+            kafka = await open_path(producer)
+            async with draining(spool, kafka):
+                await until(lambda: spool.set_aside == 1)
+                for innocent in (1, 2, 3, 4):
+                    producer.failing.pop(innocent, None)
+                await until(lambda: spool.waiting == 0)
+            assert 0 not in producer.delivered
+            assert spool.set_aside + len(producer.delivered) == 5
+        async with open_spool(tmp_path) as spool:
+            assert spool.set_aside >= 1
+
+    asyncio.run(scenario())
+
+
+def test_a_record_waits_for_older_ones_in_another_file(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first, second = TestProducer(), TestProducer()
+        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
+            await older.put(record(1, key="same"))
+            await newer.put(record(2, key="same"))
+            await newer.put(record(3, key="other"))
+            await newer.put(record(4, key="same"))
+            async with draining(newer, await open_path(second)):
+                await until(lambda: second.sent == [3])
+                await asyncio.sleep(0.1)
+                assert second.sent == [3], "only what has an older one of its key elsewhere waits"
+                async with draining(older, await open_path(first)):
+                    await until(lambda: newer.waiting == 0)
+            assert (first.delivered, second.delivered) == ([1], [3, 2, 4])
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.spool_store._LOOK_AHEAD", 5)
+
+    async def scenario() -> None:
+        first, second = TestProducer(), TestProducer()
+        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
+            await asyncio.gather(*(older.put(record(number, key="same")) for number in range(9)))
+            await newer.put(record(9, key="same"))
+            async with draining(newer, await open_path(second)):
+                await asyncio.sleep(0.1)
+                assert second.sent == []
+                async with draining(older, await open_path(first)):
+                    await until(lambda: newer.waiting == 0)
+            assert (first.delivered, second.delivered) == (list(range(9)), [9])
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_does_not_get_on_holds_the_others_up_for_a_while_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.drainer._STALLED_S", 0.2)
+
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as stuck, open_spool(tmp_path) as other:
+            await stuck.put(record(1, key="same"))
+            await other.put(record(2, key="same"))
+            async with draining(other, await open_path(producer)):
+                await until(lambda: other.waiting == 0)
+            assert producer.delivered == [2]
+
+    asyncio.run(scenario())
+
+
+def test_a_schema_that_nobody_knows_sets_its_records_aside(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as spool:
+            strange = record(1)
+            object.__setattr__(strange, "schema", SchemaRef("s", '"string"').key)
+            await spool.put(strange)
+            await spool.put(record(2))
+            async with draining(spool, await open_path(producer)):
+                await until(lambda: spool.waiting == 0)
+            assert (producer.delivered, spool.set_aside) == ([2], 1)
+
+    asyncio.run(scenario())
+
+
+def test_records_of_the_quarantine_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.held = True
+        async with open_spool(tmp_path) as spool:
+            topic = CALLBACKS_QUARANTINE.name
+            await asyncio.gather(*(spool.put(record(number, key="app", topic=topic)) for number in range(9)))
+            async with draining(spool, await open_path(producer)):
+                await until(lambda: len(producer.sent) == 9)
+                producer.release()
+                await until(lambda: spool.waiting == 0)
+
+    asyncio.run(scenario())
+
+
+def test_it_survives_what_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            kafka = await open_path(producer)
+            original, failed = kafka.send, list[int]()
+
+            def send(each: object) -> object:
+                if not failed:
+                    failed.append(1)
+                    raise RuntimeError("unforeseen")
+                return original(each)  # type: ignore[arg-type]
+
+            monkeypatch.setattr(kafka, "send", send)
+            async with draining(spool, kafka):
+                await until(lambda: spool.waiting == 0)
+            assert [number_of(record(each)) for each in producer.delivered] == [1]
+
+    asyncio.run(scenario())

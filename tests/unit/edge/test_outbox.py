@@ -1,0 +1,231 @@
+"""To Kafka while nothing waits and it acknowledges, else to the spool; no event overtakes those answered before it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edge.durability import Durability
+from edge.errors import NotDurable
+from edge.outbox import Outbox
+from edge.spool_keeper import SpoolKeeper
+from edge.spool_metrics import SpoolMetrics
+from edge.spool_store import SpoolFull, holds_nothing
+from service.kafka import DeliveryFailed
+from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from edge.kafka_path import KafkaPath
+
+
+@asynccontextmanager
+async def outbox_on(
+    folder: Path, kafka: KafkaPath, *, timeout_s: float = 0.2
+) -> AsyncGenerator[tuple[Outbox, SpoolKeeper]]:
+    keeper = SpoolKeeper(folder, [SCHEMA], kafka, max_bytes=1 << 20, metrics=SpoolMetrics())
+    await keeper.start()
+    try:
+        yield Outbox(kafka, keeper, timeout_s=timeout_s), keeper
+    finally:
+        await keeper.close()
+
+
+def test_while_kafka_acknowledges_nothing_touches_the_spool(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with outbox_on(tmp_path, await open_path(producer)) as (outbox, keeper):
+            kept = await asyncio.gather(*(outbox.keep(record(number)) for number in range(10)))
+            assert set(kept) == {Durability.KAFKA}
+            assert keeper.own._next_position == 1  # pyright: ignore[reportPrivateUsage]
+
+    asyncio.run(scenario())
+
+
+def test_a_delivery_that_takes_too_long_goes_to_the_spool_and_nobody_waits_that_long_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.held = True
+        async with outbox_on(tmp_path, await open_path(producer), timeout_s=0.5) as (outbox, keeper):
+            started = time.monotonic()
+            first = asyncio.create_task(outbox.keep(record(1)))
+            await asyncio.sleep(0.3)
+            second = asyncio.create_task(outbox.keep(record(2)))
+            assert {await first, await second} == {Durability.SPOOL}
+            assert 0.5 <= time.monotonic() - started < 0.75, "the second one waited its whole time too"
+            started = time.monotonic()
+            assert await outbox.keep(record(3)) is Durability.SPOOL
+            assert time.monotonic() - started < 0.15
+            producer.held = False
+            producer.release()
+            await until(lambda: keeper.waiting == 0)
+            assert {1, 2, 3} <= set(producer.delivered)
+            assert await outbox.keep(record(4)) is Durability.KAFKA
+
+    asyncio.run(scenario())
+
+
+def test_a_failed_delivery_and_a_full_queue_go_to_the_spool(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with outbox_on(tmp_path, await open_path(producer)) as (outbox, keeper):
+            producer.failing[1] = DeliveryFailed("purged")
+            assert await outbox.keep(record(1)) is Durability.SPOOL
+            producer.failing.clear()
+            await until(lambda: keeper.waiting == 0)
+            producer.queue_full = True
+            assert await outbox.keep(record(2)) is Durability.SPOOL
+            producer.queue_full = False
+            await until(lambda: keeper.waiting == 0)
+            assert producer.delivered == [1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_while_the_spool_holds_anything_queues_behind_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_path(producer)
+        async with outbox_on(tmp_path, kafka) as (outbox, keeper):
+            kafka.fail("away")
+            producer.reachable = False
+            await kafka.check()
+            assert {await outbox.keep(record(number, key="one")) for number in range(400)} == {Durability.SPOOL}
+            producer.reachable = True
+            await kafka.check()
+            assert await outbox.keep(record(400, key="one")) is Durability.SPOOL
+            await until(lambda: keeper.waiting == 0)
+            assert await outbox.keep(record(401, key="one")) is Durability.KAFKA
+            assert producer.delivered == list(range(402))
+
+    asyncio.run(scenario())
+
+
+def test_under_steady_traffic_the_last_few_are_waited_for_so_that_the_spool_ever_gets_empty(tmp_path: Path) -> None:
+    async def scenario() -> list[Durability]:
+        producer = TestProducer()
+        producer.delay_s = 0.03
+        kafka = await open_path(producer)
+        async with outbox_on(tmp_path, kafka, timeout_s=1) as (outbox, _):
+            kafka.fail("once")
+            kept: list[Durability] = []
+
+            async def sender(number: int) -> None:
+                for each in range(60):
+                    kept.append(await outbox.keep(record(each, key=f"k{number}")))
+                    await asyncio.sleep(0.005)
+
+            await asyncio.gather(*(sender(number) for number in range(5)))
+            return kept[-20:]
+
+    assert set(asyncio.run(scenario())) == {Durability.KAFKA}
+
+
+def test_what_another_workers_spool_holds_is_not_overtaken(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as other:
+            await other.put(record(1, key="one"))
+            async with outbox_on(tmp_path, await open_path(producer)) as (outbox, _):
+                assert await outbox.keep(record(2, key="one")) is Durability.SPOOL
+                assert producer.sent == []
+
+    asyncio.run(scenario())
+
+
+def test_what_a_worker_that_is_gone_left_behind_is_adopted_and_its_file_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.spool_keeper._TEND_S", 0.05)
+
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as _own, open_spool(tmp_path) as other:
+            await other.put(record(1))
+        async with outbox_on(tmp_path, await open_path(producer)) as (_, keeper):
+            tending = asyncio.create_task(keeper.tend())
+            await until(lambda: producer.delivered == [1])
+            # One that dies while this one lives.
+            async with open_spool(tmp_path) as third:
+                await third.put(record(3))
+                number = third.claim.number
+            await until(lambda: producer.delivered == [1, 3])
+            await until(lambda: not (tmp_path / f"{number}.db").exists())
+            tending.cancel()
+            await asyncio.gather(tending, return_exceptions=True)
+            assert (tmp_path / "0.db").exists()
+
+    asyncio.run(scenario())
+
+
+def test_a_broken_spool_accepts_nothing_more(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with outbox_on(tmp_path, await open_path(TestProducer())) as (outbox, keeper):
+            keeper.own._break("injected")  # pyright: ignore[reportPrivateUsage]
+            with pytest.raises(NotDurable, match="injected"):
+                await outbox.keep(record(1))
+            assert not outbox.can_keep
+
+    asyncio.run(scenario())
+
+
+def test_without_a_spool_kafka_alone_is_enough_and_the_other_way_round(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        kafka = await open_path(TestProducer())
+        blocked = tmp_path / "file"
+        blocked.write_text("no folder can be here")
+        async with outbox_on(blocked, kafka) as (outbox, _):
+            assert await outbox.keep(record(1)) is Durability.KAFKA
+            assert outbox.can_keep
+            kafka.fail("away")
+            with pytest.raises(NotDurable):
+                await outbox.keep(record(2))
+            assert not outbox.can_keep
+
+    asyncio.run(scenario())
+
+
+def test_it_is_certain_that_nothing_waits_only_where_it_can_be_seen(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        assert holds_nothing(tmp_path / "0.db")
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            assert not holds_nothing(spool.claim.path), "its log is not looked into"
+        assert not holds_nothing(tmp_path / "0.db")
+        async with open_spool(tmp_path) as spool:
+            await spool.remove(await spool.read(-1, count=9, max_bytes=1 << 30))
+        assert holds_nothing(tmp_path / "0.db")
+
+    asyncio.run(scenario())
+
+
+def test_a_start_on_a_full_disk_does_with_kafka_alone_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path):
+            pass  # a file from before, and empty
+
+        def no_room(*_: object) -> None:
+            raise SpoolFull("no room")
+
+        kafka = await open_path(TestProducer())
+        with monkeypatch.context() as context:
+            context.setattr("edge.spool_keeper.open_or_recover", no_room)
+            async with outbox_on(tmp_path, kafka) as (outbox, keeper):
+                assert await outbox.keep(record(1)) is Durability.KAFKA
+                assert (outbox.can_keep, keeper.full) == (True, True)
+                context.undo()
+                context.setattr("edge.spool_keeper._TEND_S", 0.05)
+                tending = asyncio.create_task(keeper.tend())
+                await until(lambda: not keeper.full)
+                tending.cancel()
+                await asyncio.gather(tending, return_exceptions=True)
+
+    asyncio.run(scenario())

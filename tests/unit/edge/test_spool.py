@@ -1,0 +1,281 @@
+"""Callbacks share commits, are answered only after theirs, and a disk without room is no broken disk."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edge.spool_store import BROKEN_MARK, SpoolBroken, SpoolFull, Store
+from spool_bench import Disk, number_of, numbers, open_spool, record, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Commits:
+    """Counts what each commit was about."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def committed(self, *, seconds: float, rows: int) -> None:
+        assert seconds > 0
+        self.rows.append(rows)
+
+    def row_damaged(self) -> None:
+        raise AssertionError
+
+
+def failing(code: int) -> Callable[..., None]:
+    def write(*_: object, **__: object) -> None:
+        error = sqlite3.OperationalError("injected")
+        error.sqlite_errorcode = code
+        from edge.spool_store import _classified  # pyright: ignore[reportPrivateUsage]  # noqa: PLC0415
+
+        with _classified():
+            raise error
+
+    return write
+
+
+def test_what_is_put_is_read_back_in_order_by_the_next_owner(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number, size=number * 700)) for number in range(20)))
+            assert spool.waiting == 20
+        async with open_spool(tmp_path) as spool:
+            assert spool.waiting == 20
+            found = await spool.read(-1, count=100, max_bytes=1 << 30)
+            assert numbers(found) == list(range(20))
+            assert [each.body for each in found] == [record(number, size=number * 700).body for number in range(20)]
+            await spool.remove(found[:5])
+            await spool.put(record(20))
+            left = await spool.read(-1, count=100, max_bytes=1 << 30)
+            assert numbers(left) == list(range(5, 21))
+
+    asyncio.run(scenario())
+
+
+def test_many_callbacks_share_one_commit(tmp_path: Path) -> None:
+    async def scenario() -> Commits:
+        commits = Commits()
+        async with open_spool(tmp_path, observer=commits) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(500)))
+        return commits
+
+    commits = asyncio.run(scenario())
+    assert sum(commits.rows) == 500
+    assert len(commits.rows) <= 50
+
+
+def test_no_future_is_done_before_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            original, held = spool._store.write, [True]  # pyright: ignore[reportPrivateUsage]
+
+            def slow(*arguments: Any, **keywords: Any) -> None:
+                while held[0]:
+                    pass
+                original(*arguments, **keywords)
+
+            monkeypatch.setattr(spool._store, "write", slow)  # pyright: ignore[reportPrivateUsage]
+            done = spool.put(record())
+            await asyncio.sleep(0.05)
+            assert not done.done()
+            held[0] = False
+            await done
+
+    asyncio.run(scenario())
+
+
+def test_over_its_bound_it_refuses_until_there_is_room(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        size = record(size=1000).size
+        async with open_spool(tmp_path, max_bytes=10 * size) as spool:
+            await asyncio.gather(*(spool.put(record(number, size=1000)) for number in range(10)))
+            with pytest.raises(SpoolFull, match="bound"):
+                spool.put(record(size=1000))
+            assert spool.is_over_bound
+            await spool.remove(await spool.read(-1, count=3, max_bytes=1 << 30))
+            await spool.put(record(size=1000))
+            assert not spool.is_over_bound
+
+    asyncio.run(scenario())
+
+
+def test_the_bound_is_one_for_all_files_of_the_folder(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        size = record(size=1000).size
+        async with open_spool(tmp_path, max_bytes=3 * size) as one, open_spool(tmp_path, max_bytes=3 * size) as other:
+            await asyncio.gather(one.put(record(size=1000)), other.put(record(size=1000)), other.put(record(size=1000)))
+            with pytest.raises(SpoolFull):
+                one.put(record(size=1000))
+
+    asyncio.run(scenario())
+
+
+def test_below_the_floor_of_free_space_it_refuses_and_recovers_by_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        disk = Disk()
+        async with open_spool(tmp_path, disk=disk) as spool:
+            await spool.put(record(1))
+            disk.free = 1 << 20
+            with pytest.raises(SpoolFull):
+                await spool.put(record(2))
+            assert (spool.disk_full, spool.waiting) == (True, 1)
+            with pytest.raises(SpoolFull):  # at once: it knows
+                spool.put(record(3))
+            disk.free = 1 << 40
+            await until(lambda: not spool.disk_full)
+            await spool.put(record(4))
+            assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1, 4]
+
+    asyncio.run(scenario())
+
+
+def test_a_full_disk_rolls_the_transaction_back_and_removals_wait_for_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(4)))
+            found = await spool.read(-1, count=2, max_bytes=1 << 30)
+            with monkeypatch.context() as context:
+                context.setattr(Store, "write", failing(sqlite3.SQLITE_FULL))
+                refused = spool.put(record(9))
+                await spool.remove(found)
+                with pytest.raises(SpoolFull):
+                    await refused
+                assert spool.broken is None
+                assert spool.waiting == 2
+            await until(lambda: not spool.disk_full)
+            await spool.put(record(5))
+            await until(lambda: spool.size == record().size * 3)
+        async with open_spool(tmp_path) as spool:
+            assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [2, 3, 5]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR]
+)
+def test_an_io_error_is_final_and_the_next_start_makes_a_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    broken_marks: list[Path] = []
+
+    async def scenario() -> None:
+        calls: list[int] = []
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+
+            def broken(*arguments: Any, **keywords: Any) -> None:
+                calls.append(1)
+                failing(code)(*arguments, **keywords)
+
+            with monkeypatch.context() as context:
+                context.setattr(Store, "write", broken)
+                with pytest.raises(SpoolBroken):
+                    await spool.put(record(2))
+            assert spool.broken is not None
+            with pytest.raises(SpoolBroken):
+                spool.put(record(3))
+            with pytest.raises(SpoolBroken):
+                await spool.remove(())
+            assert calls == [1], "never try again, and believe"
+            assert not spool._page.anything_waits()  # pyright: ignore[reportPrivateUsage]
+        broken_marks.extend(await asyncio.to_thread(lambda: list(tmp_path.glob(f"*{BROKEN_MARK}"))))
+        async with open_spool(tmp_path) as spool:
+            assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1]
+            await spool.put(record(4))
+
+    asyncio.run(scenario())
+    assert broken_marks
+    assert list(tmp_path.glob("0.db.damaged-*"))
+    assert not (tmp_path / f"0.db{BROKEN_MARK}").exists()
+
+
+def test_an_error_of_the_checkpoint_breaks_it_too_after_the_commit_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            monkeypatch.setattr(Store, "checkpoint", failing(sqlite3.SQLITE_IOERR_FSYNC))
+            await spool.put(record(1))
+            await until(lambda: spool.broken is not None)
+
+    asyncio.run(scenario())
+
+
+def test_a_row_with_a_wrong_checksum_is_set_aside_and_the_others_go_on(tmp_path: Path) -> None:
+    class Damages(Commits):
+        def row_damaged(self) -> None:
+            self.rows.append(-1)
+
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+        with sqlite3.connect(tmp_path / "0.db") as connection:
+            connection.execute("UPDATE records SET body = 'nonsense' WHERE position = 2")
+        connection.close()
+        seen = Damages()
+        async with open_spool(tmp_path, observer=seen) as spool:
+            assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [0, 2]
+            assert (spool.waiting, spool.set_aside, seen.rows) == (2, 1, [-1])
+        async with open_spool(tmp_path) as spool:
+            assert (spool.waiting, spool.set_aside) == (2, 1)
+
+    asyncio.run(scenario())
+
+
+def test_an_emptied_spool_gives_its_room_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number, size=4000)) for number in range(2000)))
+            assert (tmp_path / "0.db").stat().st_size + (tmp_path / "0.db-wal").stat().st_size > 8_000_000
+            while found := await spool.read(-1, count=500, max_bytes=1 << 30):
+                assert number_of(found[0]) % 500 == 0
+                await spool.remove(found)
+            await until(lambda: (tmp_path / "0.db-wal").stat().st_size == 0)
+            assert (tmp_path / "0.db").stat().st_size < 100_000
+            assert (spool.waiting, spool.size) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_the_folder_is_synced_when_a_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    original = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    async def scenario() -> None:
+        async with open_spool(tmp_path / "edge" / "spool"):
+            pass
+
+    asyncio.run(scenario())
+    assert {str(tmp_path), str(tmp_path / "edge"), str(tmp_path / "edge" / "spool")} <= set(synced)
+
+
+def test_a_disk_that_cannot_even_be_asked_is_broken(tmp_path: Path) -> None:
+    class NoDisk(Disk):
+        def __call__(self) -> tuple[int, int]:
+            raise SpoolBroken(os.strerror(errno.EIO))
+
+    async def scenario() -> None:
+        async with open_spool(tmp_path, disk=NoDisk()) as spool:
+            with pytest.raises(SpoolBroken):
+                await spool.put(record())
+
+    asyncio.run(scenario())
