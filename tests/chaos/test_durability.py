@@ -125,6 +125,7 @@ class Chaos:
             self.kill_registry,
             self.fill_disk,
             self.kill_edge_while_broker_is_frozen,
+            self.kill_edge_while_broker_is_down,
         ]
         if self._edge.workers():
             kinds.append(self.kill_worker)
@@ -167,6 +168,13 @@ class Chaos:
         self._pause(2 * KAFKA_TIMEOUT_S, 4 * KAFKA_TIMEOUT_S)
         self.kill_edge()
         self._stack.signal("kafka", signal.SIGCONT)
+
+    def kill_edge_while_broker_is_down(self) -> None:
+        # What had only been handed to the producer is gone then: nothing but the spool can have it.
+        self._stack.signal("kafka", signal.SIGKILL)
+        self._pause(1.2 * KAFKA_TIMEOUT_S, 2 * KAFKA_TIMEOUT_S)
+        self.kill_edge()
+        self._stack.wait_until_back("kafka")
 
     def kill_registry(self) -> None:
         self._stack.signal("registry", signal.SIGKILL)

@@ -81,6 +81,7 @@ class TestProducer(AsyncProducer):
         self.overlaps: list[bytes | None] = []
         self.failing: dict[int, TaskbridgeError] = {}
         self.held = False
+        self.delay_s = 0.0
         self.queue_full = False
         self.reachable = True
         self._held: list[tuple[asyncio.Future[Delivered], int, bytes | None]] = []
@@ -108,7 +109,7 @@ class TestProducer(AsyncProducer):
         self.keys_under_way.append(key)
         self._held.append((future, number, key))
         if not self.held:
-            asyncio.get_running_loop().call_soon(self.release)
+            asyncio.get_running_loop().call_later(self.delay_s, self.release)
         return future
 
     def release(self) -> None:

@@ -110,6 +110,7 @@ def test_what_comes_while_the_spool_holds_anything_queues_behind_it(tmp_path: Pa
 def test_under_steady_traffic_the_last_few_are_waited_for_so_that_the_spool_ever_gets_empty(tmp_path: Path) -> None:
     async def scenario() -> list[Durability]:
         producer = TestProducer()
+        producer.delay_s = 0.03
         kafka = await open_path(producer)
         async with outbox_on(tmp_path, kafka, timeout_s=1) as (outbox, _):
             kafka.fail("once")
