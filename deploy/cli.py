@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from deploy.bench_commands import bench_app
 from schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ topics_app = typer.Typer(help="The topics of the contract.", no_args_is_help=Tru
 schemas_app = typer.Typer(help="The Avro schemas of the contract.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
+app.add_typer(bench_app, name="bench")
 
 BootstrapServers = Annotated[
     str | None, typer.Option(help="Kafka's address; else from the environment, else the local stack's.")

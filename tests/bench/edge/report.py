@@ -85,7 +85,7 @@ def _head(results: Results, kinds: Sequence[Kind], command: str) -> list[str]:
         "",
         f"Signed callbacks, {COUNT} different ones of each kind: {sizes};",
         f"{CONNECTIONS} connections; answered 200 once Kafka has acknowledged. The servers run side by side and take",
-        f"turns, {rounds} rounds; a figure is the median of the rounds, with its range in brackets. Kafka, the load and",
+        f"turns, {rounds} rounds; a figure is the median of the rounds, its range in brackets. Kafka, the load and",
         "the server share the machine's cores, so rates are this machine's; ratios are within one round.",
         "",
         "A window counts only if every answer was 200 and Kafka has a record for each. Before, each server's records",
