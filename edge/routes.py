@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from schemas.events import TaskEvent
 
 _log = structlog.stdlib.get_logger(__name__)
+_stdlib_log = logging.getLogger(__name__)
+"""Asked for its level before a line is made: a line costs as much as all else that is done for a callback."""
 
 _GONE = 499
 """Nobody sees this answer: the sender has hung up."""
@@ -54,7 +57,6 @@ class CallbackRoutes:
 
     async def _answer(self, wire_action: str, request: Request) -> Response:
         started = time.perf_counter()
-        log = _log.bind(action=wire_action, remote_address=remote_address(request))
         try:
             received = await receive(
                 request,
@@ -65,21 +67,25 @@ class CallbackRoutes:
             event = self._understand(received)
             durability = await self._publish(event, received)
         except Rejection as rejection:
-            log.warning(
+            _log_of(wire_action, request).warning(
                 "callback_rejected", reason=rejection.reason, detail=rejection.detail, app_type=rejection.app_type
             )
             response, outcome = answers.rejected(rejection), rejection.reason
         except NotDurable as error:
+            log = _log_of(wire_action, request)
             log.error("callback_not_durable", problem=str(error))  # noqa: TRY400 - foreseen: no traceback
             response, outcome = answers.unavailable(), "not-durable"
         except ClientDisconnect:
-            log.warning("callback_aborted")
+            _log_of(wire_action, request).warning("callback_aborted")
             response, outcome = Response(status_code=_GONE), "aborted"
         except Exception:
             self.metrics.callbacks.labels(wire_action, "error").inc()
             raise
         else:
-            log.info("callback_accepted", event_id=event.event_id, app_type=event.app_type, durability=durability)
+            if _stdlib_log.isEnabledFor(logging.DEBUG):
+                _log_of(wire_action, request).debug(
+                    "callback_accepted", event_id=event.event_id, app_type=event.app_type, durability=durability
+                )
             response, outcome = answers.accepted(event.event_id, durability), durability
         self.metrics.callbacks.labels(wire_action, outcome).inc()
         self.metrics.seconds.labels(wire_action).observe(time.perf_counter() - started)
@@ -113,3 +119,7 @@ class CallbackRoutes:
 
     def _bearer_tokens(self) -> Sequence[str]:
         return [token.get_secret_value() for token in self.settings.bearer_tokens]
+
+
+def _log_of(wire_action: str, request: Request) -> structlog.stdlib.BoundLogger:
+    return _log.bind(action=wire_action, remote_address=remote_address(request))

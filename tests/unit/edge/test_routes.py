@@ -193,7 +193,10 @@ def test_an_unforeseen_error_is_a_problem_and_is_counted(
     assert SYSTEM_TOKEN not in answer.text
 
 
-def test_no_token_is_ever_in_an_answer_or_in_the_log(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+def test_no_token_is_ever_in_an_answer_or_in_the_log(
+    settings: EdgeSettings, publisher: MemoryPublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
     asking = EdgeSettings.model_validate({**settings.model_dump(), "bearer_tokens": (BEARER,)})
     secrets = {SYSTEM_TOKEN, BEARER, "previous-token", "s3cret-wrong", *(good(action)["sign"] for action in ACTIONS)}
     said: list[str] = []
@@ -211,7 +214,8 @@ def test_no_token_is_ever_in_an_answer_or_in_the_log(settings: EdgeSettings, pub
     assert not [text for text in said for secret in secrets if secret in text]
 
 
-def test_each_callback_is_one_log_line(client: TestClient) -> None:
+def test_each_callback_is_one_log_line(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
     with capture_logs() as lines:
         send(client, "complete", good())
         send(client, "cancel", good(token="wrong"))
