@@ -87,8 +87,7 @@ class CallbackRoutes:
                     "callback_accepted", event_id=event.event_id, app_type=event.app_type, durability=durability
                 )
             response, outcome = answers.accepted(event.event_id, durability), durability
-        self.metrics.callbacks.labels(wire_action, outcome).inc()
-        self.metrics.seconds.labels(wire_action).observe(time.perf_counter() - started)
+        self.metrics.count(wire_action, outcome, time.perf_counter() - started)
         return response
 
     def _understand(self, received: Received) -> TaskEvent:
