@@ -20,9 +20,12 @@ from edge.parameters import read_parameters
 from edge.publisher import valid_traceparent
 from edge.requests import receive, remote_address
 from edge.verification import check_bearer, verify
+from service.problems import unforeseen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from starlette.types import Receive, Scope, Send
 
     from edge.credentials import CredentialsFile
     from edge.metrics import Metrics
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 _log = structlog.stdlib.get_logger(__name__)
 _stdlib_log = logging.getLogger(__name__)
 """Asked for its level before a line is made: a line costs as much as all else that is done for a callback."""
+
+_ACTION_OF_PATH = {f"/yida/tasks/{action}": action for action in ACTIONS}
 
 _GONE = 499
 """Nobody sees this answer: the sender has hung up."""
@@ -49,11 +54,24 @@ class CallbackRoutes:
     metrics: Metrics
 
     def routes(self) -> list[Route]:
-        # Starlette's own routes: FastAPI's would parse the body and resolve dependencies for every callback.
+        """For what is no callback though it has the path of one, such as a GET."""
         return [
-            Route(f"/yida/tasks/{action}", partial(self._answer, action), methods=["POST"], name=action)
-            for action in ACTIONS
+            Route(path, partial(self._answer, action), methods=["POST"], name=action)
+            for path, action in _ACTION_OF_PATH.items()
         ]
+
+    def action_of(self, scope: Scope) -> str | None:
+        """The action that a request is a callback of, or None when it is none."""
+        return _ACTION_OF_PATH.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+
+    async def serve(self, wire_action: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one callback without any layer of a framework; what was not foreseen is raised after the answer."""
+        try:
+            response = await self._answer(wire_action, Request(scope, receive))
+        except Exception:
+            await unforeseen()(scope, receive, send)
+            raise
+        await response(scope, receive, send)
 
     async def _answer(self, wire_action: str, request: Request) -> Response:
         started = time.perf_counter()
