@@ -26,6 +26,15 @@ def _no_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant)
 
 
+class _Pairs(list[tuple[str, Any]]):
+    """The members of an object, as no array is."""
+
+    __slots__ = ()
+
+
+_PAIRS = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant, object_pairs_hook=_Pairs)
+
+
 def parse(text: str) -> Any:
     """The value of a whole JSON text; numbers come as ``Number``.
 
@@ -43,6 +52,19 @@ def members(text: str) -> list[tuple[str, str | None]]:
         ValueError: not one JSON object, or nested deeper than MAX_DEPTH.
     """
     _check_depth(text)
+    flat = _flat_members(text)
+    return _members_verbatim(text) if flat is None else flat
+
+
+def _flat_members(text: str) -> list[tuple[str, str | None]] | None:
+    """The members when all are strings or null, as Yida's are: in one pass of the compiled scanner."""
+    pairs = _PAIRS.decode(text)
+    if type(pairs) is _Pairs and all(type(value) is str or value is None for _, value in pairs):
+        return pairs
+    return None
+
+
+def _members_verbatim(text: str) -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
     at = _expect(text, _skip_space(text, 0), "{")
     if text[at : at + 1] == "}":
