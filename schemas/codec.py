@@ -140,6 +140,8 @@ def _plain(record: Any) -> dict[str, Any]:
 
 
 def _plain_value(value: Any) -> Any:
+    if isinstance(value, str):  # a member of an enum
+        return value
     if isinstance(value, tuple):
         return [_plain_value(each) for each in cast("tuple[Any, ...]", value)]
     return _plain(value) if is_dataclass(value) else value
