@@ -25,6 +25,7 @@ from service.kafka import (
     admin_client,
     producer_config,
     read_kafka_config,
+    within,
 )
 from service.topic_admin import apply_topics
 
@@ -128,13 +129,13 @@ class KafkaPublisher:
             # Kafka would create the topic on the first record, with settings that are not the contract's.
             raise NotDurable("Kafka has not answered yet")
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._producer.produce(
-                    TASK_EVENTS.name,
-                    key=event.instance_id.encode(),
-                    value=self._codec.encode(event),
-                    headers=event_headers(event, traceparent=traceparent),
-                )
+            delivery = self._producer.produce(
+                TASK_EVENTS.name,
+                key=event.instance_id.encode(),
+                value=self._codec.encode(event),
+                headers=event_headers(event, traceparent=traceparent),
+            )
+            await within(self._timeout_s, delivery)
         except TimeoutError as error:
             raise NotDurable("Kafka did not acknowledge the event in time") from error
         except (DeliveryFailed, QueueFull) as error:
