@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tests.bench.edge.servers import Server
 
 _RATES = (500, 1000, 2000)
-_WARM_UP_S = {SPRING: 10}
+_WARM_UP_S = {SPRING: 15}  # until the JIT compiler is done
 _WARM_UP_OTHERS_S = 3
 _DISK_MB = 6000
 

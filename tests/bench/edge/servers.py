@@ -133,7 +133,7 @@ def _spring(surroundings: Surroundings) -> Server:
         "-jar",
         str(jar),
     ]
-    description = f"Spring Boot 4.0 (Tomcat) and spring-kafka, {version_of(java, '-version')}"
+    description = f"Spring Boot 4.0 (Tomcat, virtual threads) and spring-kafka, {version_of(java, '-version')}"
     return _server(SPRING, description, surroundings, port=port, argv=argv)
 
 
