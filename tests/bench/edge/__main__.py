@@ -115,6 +115,7 @@ def main() -> None:
 
 def _measure(arguments: argparse.Namespace) -> Path:
     left_out: dict[str, str] = {}
+    load_before = os.getloadavg()[0]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
@@ -135,7 +136,15 @@ def _measure(arguments: argparse.Namespace) -> Path:
             left_out["open loop"] = str(error)
         out: Path = arguments.out
         command = f"taskbridge bench edge --rounds {arguments.rounds} --seconds {arguments.seconds}"
-        return write_report(out, run.results, servers=servers, kinds=kinds, left_out=left_out, command=command)
+        return write_report(
+            out,
+            run.results,
+            servers=servers,
+            kinds=kinds,
+            left_out=left_out,
+            command=command,
+            load_before=load_before,
+        )
 
 
 def _surroundings(supervisor: Supervisor, folder: Path) -> tuple[Surroundings, Registry]:

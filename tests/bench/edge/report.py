@@ -58,6 +58,7 @@ def write_report(
     kinds: Sequence[Kind],
     left_out: Mapping[str, str],
     command: str,
+    load_before: float,
 ) -> Path:
     """The page's path. What is in ``left_out`` is named on the page with its reason."""
     out.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ def write_report(
     lines = [*_head(results, kinds, command), *_closed(results, names, kinds), *_ratios(results, names, kinds)]
     if rates:
         lines += _open(out, results, names, kinds, rates)
-    lines += [*_how(servers), *_left_out(left_out), *_machine()]
+    lines += [*_how(servers), *_left_out(left_out), *_machine(load_before)]
     (out / PAGE).write_text("\n".join(lines) + "\n")
     return out / PAGE
 
@@ -165,7 +166,7 @@ def _left_out(left_out: Mapping[str, str]) -> list[str]:
     return ["## Left out", "", *(f"- {name}: {reason}" for name, reason in left_out.items()), ""]
 
 
-def _machine() -> list[str]:
+def _machine(load_before: float) -> list[str]:
     model = next(
         (
             line.partition(":")[2].strip()
@@ -178,4 +179,5 @@ def _machine() -> list[str]:
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     cores = f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, {platform.system()} {platform.release()}"
     ours = f"Python {platform.python_version()}; {libraries}; taskbridge {version('taskbridge')}"
-    return ["## Machine", "", f"{cores}; {ours}."]
+    load = f"Load average before the run: {load_before:.1f}; above 0.5, other work took part of the cores."
+    return ["## Machine", "", f"{cores}; {ours}.", "", load]
