@@ -14,7 +14,7 @@ from edge.signature import SIGN
 from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 ACTIONS: Mapping[str, Action] = {
     "create": Action.CREATED,
@@ -163,23 +163,24 @@ def _ids(callback: Callback) -> dict[str, str | None]:
     }
 
 
-def _description(sources: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def _description(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a create or a cc tells about the instance; ``task`` before the parameters beside it."""
-    merged: dict[str, Any] = {}
-    for source in sources:
-        merged |= {key: value for key, value in source.items() if key not in merged or fields.is_blank(merged[key])}
-    originator_id = fields.optional_id(merged.get("originatorId"), "originatorId")
+
+    def told(key: str) -> Any:
+        return next((source[key] for source in sources if not fields.is_blank(source.get(key))), None)
+
+    originator_id = fields.optional_id(told("originatorId"), "originatorId")
     return {
-        "originator": originator_id and Person(originator_id, fields.text(merged.get("originatorDisplayName"))),
-        "title": fields.text(merged.get("title")),
-        "url": fields.web_address(merged.get(key) for key in _URLS),
-        "process_code": fields.text(merged.get("processCode")),
-        "process_name": fields.text(merged.get("processName")),
-        "form_uuid": fields.text(merged.get("formUuid")),
-        "serial_no": fields.text(merged.get("serialNo")),
-        "instance_status": fields.text(merged.get("processInstanceStatus")),
-        "approved_result": fields.text(merged.get("processApprovedResult")),
-        "created_at": fields.moment(merged.get("createTime")),
-        "finished_at": fields.moment(merged.get("finishTime")),
-        "form_data": fields.form_values(merged.get("dataMap")),
+        "originator": originator_id and Person(originator_id, fields.text(told("originatorDisplayName"))),
+        "title": fields.text(told("title")),
+        "url": fields.web_address(told(key) for key in _URLS),
+        "process_code": fields.text(told("processCode")),
+        "process_name": fields.text(told("processName")),
+        "form_uuid": fields.text(told("formUuid")),
+        "serial_no": fields.text(told("serialNo")),
+        "instance_status": fields.text(told("processInstanceStatus")),
+        "approved_result": fields.text(told("processApprovedResult")),
+        "created_at": fields.moment(told("createTime")),
+        "finished_at": fields.moment(told("finishTime")),
+        "form_data": fields.form_values(told("dataMap")),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -92,8 +93,24 @@ class Metrics:
             "1 when the newest version of the credentials file is not in force, because it is broken.",
             registry=self.registry,
         )
+        # Looking a child up takes longer than counting with it. There are few: actions and outcomes are words of ours.
+        self._counter = cache(self.callbacks.labels)
+        self._histogram = cache(self.seconds.labels)
+        self._verify_histogram = cache(self.verify_seconds.labels)
+        self._publish_histogram = cache(self.publish_seconds.labels)
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+
+    def count(self, action: str, outcome: str, seconds: float) -> None:
+        """Note what became of a callback."""
+        self._counter(action, outcome).inc()
+        self._histogram(action).observe(seconds)
+
+    def count_verify(self, action: str, seconds: float) -> None:
+        self._verify_histogram(action).observe(seconds)
+
+    def count_publish(self, action: str, seconds: float) -> None:
+        self._publish_histogram(action).observe(seconds)
 
     def watch_credentials(self, credentials: CredentialsFile) -> None:
         """Read the credentials' gauges from the file's present state, whenever they are asked for."""

@@ -79,7 +79,9 @@ async def receive(
         ClientDisconnect: the sender is gone.
     """
     query: bytes = request.scope["query_string"]
-    announced = request.headers.get("content-length", "")
+    # Not Starlette's wrapper, which decodes anew at each look. Of a name that stands twice, the first counts.
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(request.scope["headers"])}
+    announced = headers.get("content-length", "")
     if len(query) > max_body_bytes or (announced.isdecimal() and int(announced) > max_body_bytes):
         raise _too_large(max_body_bytes)
     try:
@@ -93,9 +95,9 @@ async def receive(
         received_at=received_at,
         remote_address=remote_address(request),
         method=request.method,
-        path=request.url.path,
+        path=request.scope["path"],
         query=query,
-        headers=dict(request.headers),
+        headers=headers,
         body=body,
     )
 

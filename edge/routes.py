@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,9 +19,12 @@ from edge.errors import NotDurable, Rejection
 from edge.publisher import valid_traceparent
 from edge.requests import LargeBodies, receive, remote_address
 from edge.understanding import understand
+from service.problems import unforeseen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from starlette.types import Receive, Scope, Send
 
     from edge.credentials import CredentialsFile
     from edge.durability import Durability
@@ -36,6 +40,10 @@ if TYPE_CHECKING:
     from schemas.events import TaskEvent
 
 _log = structlog.stdlib.get_logger(__name__)
+_stdlib_log = logging.getLogger(__name__)
+"""Asked for its level before a line is made: a line costs as much as all else that is done for a callback."""
+
+_ACTION_OF_PATH = {f"/yida/tasks/{action}": action for action in ACTIONS}
 
 _GONE = 499
 """Nobody sees this answer: the sender has hung up."""
@@ -57,16 +65,29 @@ class CallbackRoutes:
     large_bodies: LargeBodies = field(default_factory=LargeBodies)
 
     def routes(self) -> list[Route]:
-        # Starlette's own routes: FastAPI's would parse the body and resolve dependencies for every callback.
+        """For what is no callback though it has the path of one, such as a GET."""
         return [
-            Route(f"/yida/tasks/{action}", partial(self._answer, action), methods=["POST"], name=action)
-            for action in ACTIONS
+            Route(path, partial(self._answer, action), methods=["POST"], name=action)
+            for path, action in _ACTION_OF_PATH.items()
         ]
+
+    def action_of(self, scope: Scope) -> str | None:
+        """The action that a request is a callback of, or None when it is none."""
+        return _ACTION_OF_PATH.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+
+    async def serve(self, wire_action: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one callback without any layer of a framework; what was not foreseen is raised after the answer."""
+        self.sources.name_sender(scope)
+        try:
+            response = await self._answer(wire_action, Request(scope, receive))
+        except Exception:
+            await unforeseen()(scope, receive, send)
+            raise
+        await response(scope, receive, send)
 
     async def _answer(self, wire_action: str, request: Request) -> Response:
         started = time.perf_counter()
         received: Received | None = None
-        log = _log.bind(action=wire_action, remote_address=remote_address(request))
         try:
             self.sources.check(remote_address(request))
             received = await receive(
@@ -76,48 +97,60 @@ class CallbackRoutes:
                 max_body_bytes=self.settings.max_body_bytes,
                 large_bodies=self.large_bodies,
             )
-            with self.metrics.verify_seconds.labels(wire_action).time():
-                event = understand(
-                    received,
-                    credentials=self.credentials.current,
-                    bearer_tokens=self._bearer_tokens(),
-                    delete_extra_keys=self.settings.delete_extra_keys,
-                    window=self.window,
-                    used=self.token_use.note,
-                )
-            with self.metrics.publish_seconds.labels(wire_action).time():
-                durability = await self._publish(event, received)
+            event = self._understand(received)
+            durability = await self._publish(event, received)
         except Rejection as rejection:
             # A request that was not received whole cannot be kept.
             kept = await self.quarantine.keep(received, rejection) if received is not None else None
-            self._log_rejection(log, rejection, remote_address(request), kept)
+            self._log_rejection(rejection, _log_of(wire_action, request), remote_address(request), kept)
             response, outcome = answers.rejected(rejection), rejection.reason
         except NotDurable as error:
+            log = _log_of(wire_action, request)
             log.error("callback_not_durable", problem=str(error))  # noqa: TRY400 - foreseen: no traceback
             response, outcome = answers.unavailable(), "not-durable"
         except ClientDisconnect:
             if self.rejections.admit("aborted", remote_address(request)) is not None:
-                log.warning("callback_aborted")
+                _log_of(wire_action, request).warning("callback_aborted")
             response, outcome = Response(status_code=_GONE), "aborted"
         except Exception:
             self.metrics.callbacks.labels(wire_action, "error").inc()
             raise
         else:
-            log.info("callback_accepted", event_id=event.event_id, app_type=event.app_type, durability=durability)
+            if _stdlib_log.isEnabledFor(logging.DEBUG):
+                _log_of(wire_action, request).debug(
+                    "callback_accepted", event_id=event.event_id, app_type=event.app_type, durability=durability
+                )
             response, outcome = answers.accepted(event.event_id, durability), durability
-        self.metrics.callbacks.labels(wire_action, outcome).inc()
-        self.metrics.seconds.labels(wire_action).observe(time.perf_counter() - started)
+        self.metrics.count(wire_action, outcome, time.perf_counter() - started)
         return response
 
+    def _understand(self, received: Received) -> TaskEvent:
+        started = time.perf_counter()
+        try:
+            return understand(
+                received,
+                credentials=self.credentials.current,
+                bearer_tokens=self._bearer_tokens(),
+                delete_extra_keys=self.settings.delete_extra_keys,
+                window=self.window,
+                used=self.token_use.note,
+            )
+        finally:
+            self.metrics.count_verify(received.wire_action, time.perf_counter() - started)
+
     async def _publish(self, event: TaskEvent, received: Received) -> Durability:
+        started = time.perf_counter()
         traceparent = valid_traceparent(received.headers.get("traceparent"))
-        return await self.publisher.publish(event, traceparent=traceparent)
+        try:
+            return await self.publisher.publish(event, traceparent=traceparent)
+        finally:
+            self.metrics.count_publish(received.wire_action, time.perf_counter() - started)
 
     def _bearer_tokens(self) -> Sequence[str]:
         return [token.get_secret_value() for token in self.settings.bearer_tokens]
 
     def _log_rejection(
-        self, log: structlog.stdlib.BoundLogger, rejection: Rejection, source: str, kept: str | None
+        self, rejection: Rejection, log: structlog.stdlib.BoundLogger, source: str, kept: str | None
     ) -> None:
         left_out = self.rejections.admit(rejection.reason, source)
         if left_out is not None:
@@ -130,3 +163,7 @@ class CallbackRoutes:
                 quarantine_id=kept,
                 **said,
             )
+
+
+def _log_of(wire_action: str, request: Request) -> structlog.stdlib.BoundLogger:
+    return _log.bind(action=wire_action, remote_address=remote_address(request))

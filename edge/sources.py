@@ -18,7 +18,7 @@ from edge.errors import Unverified
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Scope
 
 type_address = IPv4Address | IPv6Address
 type_networks = tuple[IPv4Network | IPv6Network, ...]
@@ -112,21 +112,14 @@ class Sources:
         if not self.allowed(address):
             raise Unverified("source-network")
 
-
-class SenderAddress:
-    """ASGI middleware: from here on ``scope["client"]`` is the sender, and not the proxy in front of the edge."""
-
-    def __init__(self, app: ASGIApp, sources: Sources) -> None:
-        self._app = app
-        self._sources = sources
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope.get("client"):
-            peer, port = scope["client"]
-            forwarded_for = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-            address = self._sources.address(peer, forwarded_for)
-            scope["client"] = (address, port if address == peer else 0)
-        await self._app(scope, receive, send)
+    def name_sender(self, scope: Scope) -> None:
+        """From here on ``scope["client"]`` is the sender, and not the proxy in front of the edge."""
+        peer, port = scope.get("client") or ("", 0)
+        if not peer or (not self.trusted_proxies and ":" not in peer):
+            return
+        forwarded_for = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        address = self.address(peer, forwarded_for)
+        scope["client"] = (address, port if address == peer else 0)
 
 
 def _within(address: type_address | None, networks: type_networks) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -15,6 +16,9 @@ type_header = tuple[str, bytes]
 
 _PCHAR = "!$&'()*+,;=:@"
 """What RFC 3986 allows unescaped in a path segment, beside letters, digits and ``-._~``."""
+
+
+_SECONDS_END = len("2026-01-31T08:00:00")
 
 
 def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[type_header]:
@@ -44,9 +48,11 @@ def notification_headers(notification: TaskNotification, *, traceparent: str | N
 def rfc3339(time_ms: int) -> str:
     """Milliseconds since the epoch as ``2026-01-31T08:00:00.000Z``."""
     seconds, milliseconds = divmod(time_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+    # Not strftime, which reads its format anew each time.
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:_SECONDS_END]}.{milliseconds:03d}Z"
 
 
+@lru_cache(maxsize=1024)  # organisations and apps are few
 def _source(*segments: str) -> str:
     return "".join("/" + quote(segment, safe=_PCHAR) for segment in segments)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
+from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from confluent_kafka.schema_registry import topic_subject_name_strategy
-from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
+import fastavro
+from confluent_kafka.schema_registry import Schema, topic_subject_name_strategy
+from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
-from fastavro import parse_schema, schemaless_writer  # pyright: ignore[reportUnknownVariableType]
 
 from schemas.errors import RecordError
 from schemas.events import (
@@ -41,6 +43,7 @@ R = TypeVar("R", TaskEvent, TaskState, TaskNotification, QuarantinedCallback)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_AS_THEY_ARE = frozenset((str, int, bytes, dict, type(None)))
 
 
 class Undecodable(RecordError):
@@ -55,15 +58,14 @@ class Codec(Generic[R]):
         self.schema = SchemaRef.of(topic)
         self.schema_key = self.schema.key
         text = self.schema.text
-        self._body_schema = parse_schema(json.loads(text))
         self._from_dict = from_dict
+        self._registry = registry
+        self._parsed = fastavro.parse_schema(json.loads(text))
+        self._id: int | None = None
         self._context = SerializationContext(topic.name, MessageField.VALUE)
-        subjects = {"subject.name.strategy": topic_subject_name_strategy}
-        # Their constructors are made by a function, which the type checker does not follow.
-        serializer: Any = AvroSerializer
+        # Its constructor is made by a function, which the type checker does not follow.
         deserializer: Any = AvroDeserializer
-        self._serialize = serializer(registry, text, _to_dict, {"auto.register.schemas": False, **subjects})
-        self._deserialize = deserializer(registry, text, conf=subjects)
+        self._deserialize = deserializer(registry, text, conf={"subject.name.strategy": topic_subject_name_strategy})
 
     def encode(self, record: R) -> bytes:
         """The record in the Confluent wire format.
@@ -71,12 +73,17 @@ class Codec(Generic[R]):
         Raises:
             RegistryUnavailable: the schema's id is not known yet and the registry does not answer.
         """
-        return cast("bytes", self._serialize(record, self._context))
+        if self._id is None:
+            registered = self._registry.lookup_schema(self.schema.subject, Schema(self.schema.text, "AVRO"))
+            assert registered.schema_id is not None
+            self._id = registered.schema_id
+        return framed(self._id, self.encode_body(record))
 
     def encode_body(self, record: R) -> bytes:
         """What ``encode`` gives, without the frame: needs no registry, now or ever."""
-        body = BytesIO()
-        cast("Any", schemaless_writer)(body, self._body_schema, _plain(record))
+        # Not by Confluent's serializer: what it decides anew for each record costs as much as the writing.
+        body = io.BytesIO()
+        fastavro.schemaless_writer(body, self._parsed, _plain(record))
         return body.getvalue()
 
     def decode(self, value: bytes | None) -> R:
@@ -120,17 +127,28 @@ def quarantined_callback_codec(registry: Registry) -> Codec[QuarantinedCallback]
     return Codec(CALLBACKS_QUARANTINE, _quarantined_callback, registry)
 
 
-def _to_dict(record: object, _context: SerializationContext) -> Any:
-    return _plain(record)
+@cache
+def _reader(of: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """The names of a dataclass's fields, and what reads them all at once."""
+    names = tuple(each.name for each in fields(of))
+    return names, attrgetter(*names)
 
 
-def _plain(value: Any) -> Any:
+def _plain(record: Any) -> dict[str, Any]:
     """Dataclasses as dicts, all the way down, which is what the Avro writer takes."""
-    if is_dataclass(value):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    names, read = _reader(record.__class__)
+    return {
+        name: value if type(value) in _AS_THEY_ARE else _plain_value(value)
+        for name, value in zip(names, read(record), strict=True)
+    }
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, str):  # a member of an enum
+        return value
     if isinstance(value, tuple):
-        return [_plain(each) for each in cast("tuple[Any, ...]", value)]
-    return value
+        return [_plain_value(each) for each in cast("tuple[Any, ...]", value)]
+    return _plain(value) if is_dataclass(value) else value
 
 
 def _millis(value: datetime) -> int:

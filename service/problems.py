@@ -52,6 +52,11 @@ def problem(
     )
 
 
+def unforeseen() -> JSONResponse:
+    """What is answered to a request that failed for a reason of ours, which is in the log and not in the answer."""
+    return problem(500, "An error that was not foreseen; it is in the log.", kind="internal-error")
+
+
 def answer_with_problems(app: FastAPI) -> None:
     """Make the framework's own errors (404, 405, anything unforeseen) problem documents too."""
 
@@ -59,8 +64,8 @@ def answer_with_problems(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return problem(error.status_code, str(error.detail), headers=error.headers)
 
-    async def unforeseen(_request: Request, _error: Exception) -> Response:
-        return problem(500, "An error that was not foreseen; it is in the log.", kind="internal-error")
+    async def any_error(_request: Request, _error: Exception) -> Response:
+        return unforeseen()
 
     app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(Exception, unforeseen)
+    app.add_exception_handler(Exception, any_error)

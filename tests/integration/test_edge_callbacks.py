@@ -69,6 +69,7 @@ class EdgeProcess:
             "EDGE_CREDENTIALS_FILE": str(self.credentials),
             "EDGE_DATA_DIR": str(folder / "edge"),
             "EDGE_LOG_FORMAT": "json",
+            "EDGE_LOG_LEVEL": "DEBUG",
             "TASKBRIDGE_PARTITIONS": str(PARTITIONS),
         }
         with self._log_path.open("wb") as log:

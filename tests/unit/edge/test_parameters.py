@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import pytest
 from hypothesis import given
@@ -35,6 +35,16 @@ def test_every_encoding_gives_the_same_parameters_and_event_id(parameters: dict[
         assert event_id_for("yida", "create", read(parameters, encoding)[0]) == event_id_for(
             "yida", "create", parameters
         )
+
+
+ESCAPED = st.sampled_from(["%3D", "%0a", "%0D", "%25", "%C3%a9", "=", "==", "\n", "\r", "_", " ", "a", "F", "\0", "\t"])
+
+
+@given(st.lists(ESCAPED))
+def test_escapes_are_undone_as_the_standard_library_does(pieces: list[str]) -> None:
+    encoded = "".join(pieces)
+    [found] = read_parameters(b"", "application/x-www-form-urlencoded", f"key={encoded}".encode())
+    assert found == {"key": unquote(encoded)}
 
 
 CONTENT_TYPES = (None, "", "application/json", "application/x+json", "application/x-www-form-urlencoded")

@@ -193,7 +193,10 @@ def test_an_unforeseen_error_is_a_problem_and_is_counted(
     assert SYSTEM_TOKEN not in answer.text
 
 
-def test_no_token_is_ever_in_an_answer_or_in_the_log(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+def test_no_token_is_ever_in_an_answer_or_in_the_log(
+    settings: EdgeSettings, publisher: MemoryPublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
     asking = EdgeSettings.model_validate({**settings.model_dump(), "bearer_tokens": (BEARER,)})
     secrets = {SYSTEM_TOKEN, BEARER, "previous-token", "s3cret-wrong", *(good(action)["sign"] for action in ACTIONS)}
     said: list[str] = []
@@ -211,7 +214,8 @@ def test_no_token_is_ever_in_an_answer_or_in_the_log(settings: EdgeSettings, pub
     assert not [text for text in said for secret in secrets if secret in text]
 
 
-def test_each_callback_is_one_log_line(client: TestClient) -> None:
+def test_each_callback_is_one_log_line(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
     with capture_logs() as lines:
         send(client, "complete", good())
         send(client, "cancel", good(token="wrong"))
@@ -313,8 +317,14 @@ def test_a_source_that_is_not_allowed_is_refused_before_its_body_is_read(
     [("10.0.0.1", 200, "192.0.2.1"), ("203.0.113.1", 401, "203.0.113.1"), ("192.0.2.2", 200, "192.0.2.2")],
 )
 def test_only_a_trusted_proxy_is_believed_about_the_sender(
-    settings: EdgeSettings, publisher: MemoryPublisher, peer: str, status: int, address: str
+    settings: EdgeSettings,
+    publisher: MemoryPublisher,
+    peer: str,
+    status: int,
+    address: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("DEBUG")
     networks = {"source_networks": "192.0.2.0/24", "trusted_proxies": "10.0.0.0/8"}
     with capture_logs() as lines, from_sources(settings, publisher, peer, **networks) as it:
         answer = send(it, "complete", good(), headers={"X-Forwarded-For": "198.51.100.1, 192.0.2.1"})

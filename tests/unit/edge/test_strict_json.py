@@ -25,6 +25,13 @@ class Pairs:
     pairs: list[tuple[str, object]]
 
 
+@given(st.dictionaries(st.text(), st.text() | st.none()))
+def test_the_short_way_for_texts_gives_what_the_long_way_gives(members: dict[str, str | None]) -> None:
+    for indent in (None, 1):
+        short, long = (json.dumps(members | more, indent=indent) for more in ({}, {"n" * 99: 1}))
+        assert strict_json.members(long) == [*strict_json.members(short), ("n" * 99, "1")]
+
+
 def test_values_that_are_no_texts_are_kept_verbatim() -> None:
     text = ' {"a" : 1.0, "b":{ "c" : [1 ,2] },"d":true,"e":null,"f":"\\u5f20\\n","g":1E400, "a":-0}\r\n'
     assert strict_json.members(text) == [

@@ -1,0 +1,201 @@
+"""Measures the edge beside its peers: ``python -m tests.bench.edge``, which is what ``taskbridge bench edge`` runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.local.artifacts import cache_folder
+from deploy.local.disk import require_space
+from deploy.local.ports import free_ports
+from deploy.local.stack import JvmStack
+from deploy.local.supervisor import Supervisor
+from schemas import topics
+from schemas.errors import OperatorError, TaskbridgeError
+from schemas.registry import Registry
+from schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
+from service.kafka import admin_client
+from service.topic_admin import apply_topics
+from tests.bench.edge.callbacks import make_kinds
+from tests.bench.edge.events_topic import EventsTopic
+from tests.bench.edge.loads import NotCounted, closed_loop, open_loop, wrk
+from tests.bench.edge.proof import prove_same_work
+from tests.bench.edge.report import write_report
+from tests.bench.edge.results import Results
+from tests.bench.edge.servers import EDGE, EDGE_TWO_WORKERS, PEERS, SPRING, VARIANTS, Surroundings, prepare
+from tests.bench.edge.toolchains import ToolMissing, build_go, need
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from tests.bench.edge.callbacks import Kind
+    from tests.bench.edge.loads import Window
+    from tests.bench.edge.servers import Server
+
+_RATES = (500, 1000, 2000)
+_WARM_UP_S = {SPRING: 15}  # until the JIT compiler is done
+_WARM_UP_OTHERS_S = 3
+_DISK_MB = 6000
+
+
+def progress(line: object) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+class Run:
+    """Servers that are up, and what is known of them so far."""
+
+    def __init__(
+        self, supervisor: Supervisor, servers: Sequence[Server], kinds: Sequence[Kind], topic: EventsTopic
+    ) -> None:
+        self._supervisor = supervisor
+        self._servers = servers
+        self._kinds = kinds
+        self._topic = topic
+        self.results = Results()
+
+    def warm_up(self) -> None:
+        for server in self._servers:
+            for kind in self._kinds:
+                seconds = _WARM_UP_S.get(server.name, _WARM_UP_OTHERS_S)
+                progress(f"warming up {server.name}, {kind.name}, {seconds} s")
+                wrk(server, kind, seconds=seconds)
+
+    def closed(self, *, rounds: int, seconds: int) -> None:
+        for number, kind, server in self._turns(rounds):
+            pid = self._pid(server)
+            window = closed_loop(server, kind, self._topic, pid, seconds=seconds)
+            if self._pid(server) != pid:
+                raise NotCounted(f"{server.name} died and was restarted: see its log")
+            self.results.windows.setdefault((server.name, kind.name), []).append(window)
+            progress(f"round {number}/{rounds}  {kind.name:9}{server.name:15}{_line(window)}")
+
+    def open(self, program: Path, *, rounds: int, seconds: int) -> None:
+        for rate in _RATES:
+            for number, kind, server in self._turns(rounds):
+                if server.name not in VARIANTS:
+                    found = open_loop(server, kind, self._topic, program, rate=rate, seconds=seconds)
+                    self.results.schedules.setdefault((server.name, kind.name, rate), []).append(found)
+                    progress(
+                        f"open loop {number}/{rounds}  {kind.name:9}{server.name:15}{rate:>5}/s"
+                        f"  p50 {found.p50_ms:.1f} ms  p99 {found.p99_ms:.1f} ms  p99.9 {found.p999_ms:.1f} ms"
+                    )
+
+    def _turns(self, rounds: int) -> Generator[tuple[int, Kind, Server]]:
+        for number in range(1, rounds + 1):
+            for kind in self._kinds:
+                for server in self._servers:
+                    yield number, kind, server
+
+    def _pid(self, server: Server) -> int:
+        pid = self._supervisor.pid(server.name)
+        if pid is None:
+            raise NotCounted(f"{server.name} is down: see its log")
+        return pid
+
+
+def main() -> None:
+    """Exit code 1 with one line where something is missing or a measurement does not count."""
+    arguments = _arguments()
+    began = time.monotonic()
+    try:
+        need("wrk", "apt-get install wrk")
+        page = _measure(arguments)
+    except (TaskbridgeError, AssertionError) as error:
+        sys.exit(f"taskbridge bench edge: {error}")
+    progress(f"wrote {page} after {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def _measure(arguments: argparse.Namespace) -> Path:
+    left_out: dict[str, str] = {}
+    load_before = os.getloadavg()[0]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
+        require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
+        kinds = make_kinds(folder)
+        supervisor = stack.enter_context(Supervisor(on_event=progress))
+        surroundings, registry = _surroundings(supervisor, folder)
+        topic = EventsTopic(surroundings.endpoints.bootstrap_servers, registry)
+        stack.callback(topic.close)
+        servers = _start(supervisor, surroundings, [EDGE, *arguments.peers], left_out)
+        progress(f"{prove_same_work(servers, kinds, topic)} records compared: all servers do the same work")
+        run = Run(supervisor, servers, kinds, topic)
+        run.warm_up()
+        run.closed(rounds=arguments.rounds, seconds=arguments.seconds)
+        try:
+            program = build_go(progress) / "openloop"
+            run.open(program, rounds=max(1, arguments.rounds // 3), seconds=arguments.seconds)
+        except ToolMissing as error:
+            left_out["open loop"] = str(error)
+        out: Path = arguments.out
+        command = f"taskbridge bench edge --rounds {arguments.rounds} --seconds {arguments.seconds}"
+        return write_report(
+            out,
+            run.results,
+            servers=servers,
+            kinds=kinds,
+            left_out=left_out,
+            command=command,
+            load_before=load_before,
+        )
+
+
+def _surroundings(supervisor: Supervisor, folder: Path) -> tuple[Surroundings, Registry]:
+    kafka_port, registry_port = free_ports(2)
+    services = JvmStack(
+        data_dir=folder / "stack",
+        kafka_port=kafka_port,
+        registry_port=registry_port,
+        cache=cache_folder(os.environ),
+        supervisor=supervisor,
+        progress=progress,
+    )
+    endpoints = services.start()
+    apply_topics(admin_client(endpoints.bootstrap_servers), topics.ALL, partitions=DEFAULT_PARTITIONS)
+    registry = Registry(endpoints.registry_url)
+    schema_id = registry.register(topics.ALL)[TASK_EVENTS.subject]
+    return Surroundings(endpoints=endpoints, schema_id=schema_id, folder=folder, progress=progress), registry
+
+
+def _start(
+    supervisor: Supervisor, surroundings: Surroundings, names: Sequence[str], left_out: dict[str, str]
+) -> list[Server]:
+    """Start what can be started; what cannot for want of a tool is put into ``left_out``, and said."""
+    servers: list[Server] = []
+    for name in names:
+        try:
+            server = prepare(name, surroundings)
+        except OperatorError as error:
+            left_out[name] = str(error)
+            progress(f"LEFT OUT: {name}: {error}")
+            continue
+        supervisor.start(server.spec)
+        servers.append(server)
+    return servers
+
+
+def _line(window: Window) -> str:
+    return (
+        f"{window.cpu_us:6.0f} µs CPU {window.per_second:8,.0f}/s"
+        f"  p50 {window.p50_ms:.1f} ms  p99 {window.p99_ms:.1f} ms"
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.edge", description="The edge beside its peers.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--peers", nargs="*", choices=[*PEERS, *VARIANTS], default=[*PEERS, EDGE_TWO_WORKERS])
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

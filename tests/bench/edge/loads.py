@@ -1,0 +1,136 @@
+"""Puts load on one server; what it reads counts only if every answer and every record is accounted for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import OperatorError
+from tests.bench.edge.toolchains import HERE
+
+if TYPE_CHECKING:
+    from tests.bench.edge.callbacks import Kind
+    from tests.bench.edge.events_topic import EventsTopic
+    from tests.bench.edge.servers import Server
+
+CONNECTIONS = 64
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class NotCounted(OperatorError):
+    """A measurement was not what it should be; the message says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A closed loop over some seconds."""
+
+    per_second: float
+    cpu_us: float
+    """CPU time of the server's processes for each request."""
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """An open loop at a fixed rate; each latency counts from the moment at which its request was due."""
+
+    rate: int
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+
+
+def closed_loop(server: Server, kind: Kind, topic: EventsTopic, pid: int, *, seconds: int) -> Window:
+    """Load the server with as much as CONNECTIONS connections can ask for.
+
+    Raises:
+        NotCounted: an answer other than 200, or records that are not as many as the answers.
+    """
+    wrk(server, kind, seconds=1)  # what the other servers pushed out of the caches comes back
+    before = topic.settled_count()
+    cpu_before = cpu_seconds(pid)
+    found = wrk(server, kind, seconds=seconds)
+    cpu = cpu_seconds(pid) - cpu_before
+    _account(server, kind, found["requests"], topic.settled_count() - before)
+    took = found["microseconds"] / 1e6
+    return Window(
+        per_second=found["requests"] / took,
+        cpu_us=cpu / found["requests"] * 1e6,
+        p50_ms=found["p50_us"] / 1000,
+        p99_ms=found["p99_us"] / 1000,
+    )
+
+
+def wrk(server: Server, kind: Kind, *, seconds: int) -> dict[str, int]:
+    """One run of wrk on one thread, which is enough for every server here.
+
+    Raises:
+        NotCounted: wrk failed, or an answer was not 200.
+    """
+    argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(HERE / "bodies.lua")]
+    argv += [server.url + kind.url_path, "--", str(kind.path), kind.content_type]
+    outcome = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=seconds + 30)
+    line = next((each for each in outcome.stdout.splitlines() if each.startswith("RESULT ")), None)
+    if outcome.returncode != 0 or line is None:
+        raise NotCounted(f"wrk failed: {(outcome.stderr or outcome.stdout).strip()[-300:]}")
+    found: dict[str, int] = json.loads(line.removeprefix("RESULT "))
+    if found["refused"] or found["broken"] or not found["requests"]:
+        raise NotCounted(f"{server.name}, {kind.name}: {found['refused']} refused, {found['broken']} broken")
+    return found
+
+
+def open_loop(server: Server, kind: Kind, topic: EventsTopic, program: Path, *, rate: int, seconds: int) -> Schedule:
+    """Send at a fixed rate, whatever the server does.
+
+    Raises:
+        NotCounted: an answer other than 200, or records that are not as many as the answers.
+    """
+    before = topic.settled_count()
+    argv = [str(program), f"-address=127.0.0.1:{server.port}", f"-path={kind.url_path}"]
+    argv += [f"-content-type={kind.content_type}", f"-bodies={kind.path}", f"-rate={rate}", f"-seconds={seconds}"]
+    argv += [f"-connections={CONNECTIONS}"]
+    outcome = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=4 * seconds + 30)
+    if outcome.returncode != 0:
+        raise NotCounted(f"the open loop failed: {outcome.stderr.strip()[-300:]}")
+    found: dict[str, Any] = json.loads(outcome.stdout)
+    if found["ok"] != found["requests"]:
+        raise NotCounted(f"{server.name}, {kind.name}: {found['requests'] - found['ok']} answers were not 200")
+    _account(server, kind, found["requests"], topic.settled_count() - before, under_way=0)
+    return Schedule(
+        rate, found["p50_us"] / 1000, found["p99_us"] / 1000, found["p999_us"] / 1000, found["max_us"] / 1000
+    )
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and all its descendants that live."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for each in Path("/proc").iterdir():
+        if each.name.isdecimal():
+            try:
+                stat = (each / "stat").read_text()
+            except OSError:
+                continue  # it ended just now
+            # The name in brackets may hold spaces; behind it stand state and parent, and CPU times as 12th and 13th.
+            fields = stat.rpartition(")")[2].split()
+            parents[int(each.name)], ticks[int(each.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
+    total, tree = 0, [pid]
+    while tree:
+        current = tree.pop()
+        total += ticks.get(current, 0)
+        tree += [child for child, parent in parents.items() if parent == current]
+    return total / _TICKS
+
+
+def _account(server: Server, kind: Kind, answered: int, written: int, *, under_way: int = CONNECTIONS) -> None:
+    # wrk hangs up at the end: what was under way on its connections is written and not counted.
+    expected = range(answered, answered + under_way + 1) if server.keeps == "kafka" else range(1)
+    if written not in expected:
+        raise NotCounted(f"{server.name}, {kind.name}: {answered} answers of 200, but {written} records on Kafka")

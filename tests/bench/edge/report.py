@@ -1,0 +1,183 @@
+"""Writes a run down: one page with tables, machine and versions, and three plots beside it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.bench.edge.bars import bars
+from tests.bench.edge.callbacks import COUNT
+from tests.bench.edge.loads import CONNECTIONS
+from tests.bench.edge.servers import BARE, EDGE, EDGE_TWO_WORKERS, GO, SPRING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tests.bench.edge.callbacks import Kind
+    from tests.bench.edge.loads import Schedule, Window
+    from tests.bench.edge.results import Results
+    from tests.bench.edge.servers import Server
+
+PAGE = "edge.md"
+
+_TARGETS = {BARE: 1.15, SPRING: 1.0}
+"""CPU time per request of the edge over that of the peer: at most this."""
+_TWO_WORKERS = 1.6
+_LIBRARIES = ("uvicorn", "uvloop", "httptools", "starlette", "fastapi", "confluent-kafka", "fastavro")
+
+
+def _cpu(window: Window) -> float:
+    return window.cpu_us
+
+
+def _per_second(window: Window) -> float:
+    return window.per_second
+
+
+def _p50(window: Window | Schedule) -> float:
+    return window.p50_ms
+
+
+def _p99(window: Window | Schedule) -> float:
+    return window.p99_ms
+
+
+def _p999(schedule: Schedule) -> float:
+    return schedule.p999_ms
+
+
+def write_report(
+    out: Path,
+    results: Results,
+    *,
+    servers: Sequence[Server],
+    kinds: Sequence[Kind],
+    left_out: Mapping[str, str],
+    command: str,
+    load_before: float,
+) -> Path:
+    """The page's path. What is in ``left_out`` is named on the page with its reason."""
+    out.mkdir(parents=True, exist_ok=True)
+    names = [server.name for server in servers]
+    rates = sorted({rate for _, _, rate in results.schedules})
+    plots = {"edge-cpu.svg": ("CPU time per request", "µs", _cpu), "edge-rate.svg": ("Requests/s", "1/s", _per_second)}
+    for file_name, (title, unit, figure) in plots.items():
+        groups = {kind.name: {name: results.of(name, kind.name, figure) for name in names} for kind in kinds}
+        (out / file_name).write_text(bars(f"{title}, {CONNECTIONS} connections, closed loop", unit, groups))
+    lines = [*_head(results, kinds, command), *_closed(results, names, kinds), *_ratios(results, names, kinds)]
+    if rates:
+        lines += _open(out, results, names, kinds, rates)
+    lines += [*_how(servers), *_left_out(left_out), *_machine(load_before)]
+    (out / PAGE).write_text("\n".join(lines) + "\n")
+    return out / PAGE
+
+
+def _head(results: Results, kinds: Sequence[Kind], command: str) -> list[str]:
+    rounds = max(map(len, results.windows.values()))
+    sizes = ", ".join(f"{kind.name} ({kind.mean_bytes} bytes, {kind.content_type})" for kind in kinds)
+    return [
+        "# The edge beside its peers",
+        "",
+        f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}.",
+        "",
+        f"Signed callbacks, {COUNT} different ones of each kind: {sizes};",
+        f"{CONNECTIONS} connections; answered 200 once Kafka has acknowledged. The servers run side by side and take",
+        f"turns, {rounds} rounds; a figure is the median of the rounds, its range in brackets. Kafka, the load and",
+        "the server share the machine's cores, so rates are this machine's; ratios are within one round.",
+        "",
+        "A window counts only if every answer was 200 and Kafka has a record for each. Before, each server's records",
+        "were compared with the edge's: event, headers, key and partition are equal; forged and broken callbacks are",
+        "refused.",
+        "",
+    ]
+
+
+def _closed(results: Results, names: Sequence[str], kinds: Sequence[Kind]) -> list[str]:
+    lines: list[str] = []
+    for kind in kinds:
+        lines += [
+            f"## {kind.name.capitalize()}, closed loop",
+            "",
+            "| server | CPU µs/request | requests/s | p50 ms | p99 ms |",
+            "|---|---|---|---|---|",
+        ]
+        for name in names:
+            figures = ((_cpu, 0), (_per_second, 0), (_p50, 1), (_p99, 1))
+            cells = [results.of(name, kind.name, figure).text(digits) for figure, digits in figures]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    return [*lines, "![CPU time per request](edge-cpu.svg) ![Requests per second](edge-rate.svg)", ""]
+
+
+def _ratios(results: Results, names: Sequence[str], kinds: Sequence[Kind]) -> list[str]:
+    def line(label: str, server: str, other: str, figure: Callable[[Window], float], wanted: str = "") -> str:
+        cells = [results.ratio(server, other, kind.name, figure).text(2) for kind in kinds]
+        return f"| {label} | {' | '.join(cells)} | {wanted} |"
+
+    lines = ["## Ratios", "", f"| ratio | {' | '.join(kind.name for kind in kinds)} | wanted |"]
+    lines.append("|---|" + "---|" * (len(kinds) + 1))
+    for peer in (BARE, SPRING, GO):
+        if peer in names:
+            wanted = f"at most {_TARGETS[peer]}" if peer in _TARGETS else ""
+            lines.append(line(f"CPU/request: edge over {peer}", EDGE, peer, _cpu, wanted))
+            lines.append(line(f"requests/s: edge over {peer}", EDGE, peer, _per_second))
+    if EDGE_TWO_WORKERS in names:
+        wanted = f"at least {_TWO_WORKERS} where cores allow ({os.cpu_count()} here, for Kafka and the load too)"
+        lines.append(line("requests/s: two workers over one", EDGE_TWO_WORKERS, EDGE, _per_second, wanted))
+    return [*lines, ""]
+
+
+def _open(out: Path, results: Results, names: Sequence[str], kinds: Sequence[Kind], rates: Sequence[int]) -> list[str]:
+    lines = [
+        "## Open loop",
+        "",
+        "Requests leave at a fixed rate whatever the server does, and each is timed from the moment at which it was",
+        "due, so that what waits behind a slow answer counts as slow itself (no coordinated omission).",
+        "",
+        "| kind | requests/s | server | p50 ms | p99 ms | p99.9 ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    measured = [name for name in names if any((name, kind.name, rates[0]) in results.schedules for kind in kinds)]
+    for kind in kinds:
+        for rate in rates:
+            for name in measured:
+                cells = [results.scheduled(name, kind.name, rate, figure).text(1) for figure in (_p50, _p99, _p999)]
+                lines.append(f"| {kind.name} | {rate} | {name} | {' | '.join(cells)} |")
+    groups = {
+        f"{kind.name} {rate}/s": {name: results.scheduled(name, kind.name, rate, _p99) for name in measured}
+        for kind in kinds
+        for rate in rates
+    }
+    (out / "edge-open-loop.svg").write_text(bars("p99 at a fixed rate, open loop", "ms", groups))
+    return [*lines, "", "![p99 at a fixed rate](edge-open-loop.svg)", ""]
+
+
+def _how(servers: Sequence[Server]) -> list[str]:
+    return ["## Servers", "", *(f"- {server.name}: {server.description}" for server in servers), ""]
+
+
+def _left_out(left_out: Mapping[str, str]) -> list[str]:
+    if not left_out:
+        return []
+    return ["## Left out", "", *(f"- {name}: {reason}" for name, reason in left_out.items()), ""]
+
+
+def _machine(load_before: float) -> list[str]:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+    cores = f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, {platform.system()} {platform.release()}"
+    ours = f"Python {platform.python_version()}; {libraries}; taskbridge {version('taskbridge')}"
+    load = f"Load average before the run: {load_before:.1f}; above 0.5, other work took part of the cores."
+    return ["## Machine", "", f"{cores}; {ours}.", "", load]

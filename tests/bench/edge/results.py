@@ -1,0 +1,50 @@
+"""What a run found, and the figures that are drawn from it: medians, spreads, ratios within one round."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from tests.bench.edge.loads import Schedule, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A median and the range around it."""
+
+    median: float
+    low: float
+    high: float
+
+    def text(self, digits: int = 0) -> str:
+        return f"{self.median:,.{digits}f} ({self.low:,.{digits}f}-{self.high:,.{digits}f})"
+
+
+def spread(values: Iterable[float]) -> Spread:
+    found = list(values)
+    return Spread(statistics.median(found), min(found), max(found))
+
+
+@dataclass(slots=True)
+class Results:
+    """Windows by server and kind in the order of the rounds; schedules by server, kind and rate."""
+
+    windows: dict[tuple[str, str], list[Window]] = field(default_factory=dict[tuple[str, str], "list[Window]"])
+    schedules: dict[tuple[str, str, int], list[Schedule]] = field(
+        default_factory=dict[tuple[str, str, int], "list[Schedule]"]
+    )
+
+    def of(self, server: str, kind: str, figure: Callable[[Window], float]) -> Spread:
+        return spread(map(figure, self.windows[server, kind]))
+
+    def ratio(self, server: str, other: str, kind: str, figure: Callable[[Window], float]) -> Spread:
+        """``server`` over ``other``, each pair from one round: what slows the whole machine down cancels out."""
+        pairs = zip(self.windows[server, kind], self.windows[other, kind], strict=True)
+        return spread(figure(one) / figure(two) for one, two in pairs)
+
+    def scheduled(self, server: str, kind: str, rate: int, figure: Callable[[Schedule], float]) -> Spread:
+        return spread(map(figure, self.schedules[server, kind, rate]))

