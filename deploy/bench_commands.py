@@ -27,16 +27,13 @@ class Peer(StrEnum):
     EDGE_SPOOL = "edge-spool"
 
 
-_DEFAULT_PEERS = (Peer.BARE_ASGI, Peer.GO, Peer.SPRING_BOOT, Peer.EDGE_2_WORKERS)
-
-
 @bench_app.command(
     epilog="Example:\n\ntaskbridge bench edge\n\ntaskbridge bench edge --rounds 3 --peers go --peers bare-asgi"
 )
 def edge(
     rounds: Annotated[int, typer.Option(min=1, help="How often the servers take turns.")] = 5,
     seconds: Annotated[int, typer.Option(min=1, help="How long each is loaded at a time.")] = 4,
-    peers: Annotated[list[Peer] | None, typer.Option(help="May be repeated. Default: all but edge-spool.")] = None,
+    peers: Annotated[list[Peer] | None, typer.Option(help="May be repeated. Default: all.")] = None,
     out: Annotated[Path, typer.Option(help="Where the page and its plots are written.")] = Path("docs/benchmarks"),
 ) -> None:
     """Measure the edge beside a bare ASGI app, Go and Spring Boot, in one run of some eight minutes.
@@ -45,7 +42,7 @@ def edge(
     """
     _require_checkout("tests/bench/edge/__main__.py")
     argv = [sys.executable, "-m", "tests.bench.edge", f"--rounds={rounds}", f"--seconds={seconds}"]
-    argv += [f"--out={out.resolve()}", "--peers", *(peers or _DEFAULT_PEERS)]
+    argv += [f"--out={out.resolve()}", "--peers", *(peers or Peer)]
     try:
         status = subprocess.run(argv, cwd=_CHECKOUT, check=False).returncode
     except KeyboardInterrupt:

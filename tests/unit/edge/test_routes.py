@@ -317,6 +317,7 @@ def test_a_source_that_is_not_allowed_is_refused_before_its_body_is_read(
     [("10.0.0.1", 200, "192.0.2.1"), ("203.0.113.1", 401, "203.0.113.1"), ("192.0.2.2", 200, "192.0.2.2")],
 )
 def test_only_a_trusted_proxy_is_believed_about_the_sender(
+    *,
     settings: EdgeSettings,
     publisher: MemoryPublisher,
     peer: str,
