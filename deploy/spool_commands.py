@@ -22,7 +22,7 @@ DataDir = Annotated[
 def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
     """Print what each spool file holds, and which were damaged; beside the running edge or without it."""
     from deploy import spool_inspection
-    from edge.spool_files import SpoolFolder
+    from edge.spool.files import SpoolFolder
 
     for each in spool_inspection.status(SpoolFolder(spool_inspection.spool_path(data_dir))):
         say(json.dumps(spool_inspection.as_json(each)) if as_json else spool_inspection.as_line(each))
@@ -32,7 +32,7 @@ def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # no
 def spool_verify(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
     """Check every page and every record of the spool files; exit code 1 when one is damaged. Changes nothing."""
     from deploy import spool_inspection
-    from edge.spool_files import SpoolFolder
+    from edge.spool.files import SpoolFolder
 
     reports = spool_inspection.verify(SpoolFolder(spool_inspection.spool_path(data_dir)), progress)
     for report in reports:

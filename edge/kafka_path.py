@@ -19,7 +19,7 @@ from service.kafka import DeliveryFailed
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from edge.spool_record import Record
+    from edge.spool.record import Record
     from schemas.registry import Registry
     from service.kafka import AsyncProducer, Delivered
 

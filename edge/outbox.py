@@ -6,13 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from edge.durability import Durability
-from edge.spool_store import SpoolBroken
+from edge.spool.store import SpoolBroken
 from service.kafka import DeliveryFailed, QueueFull
 
 if TYPE_CHECKING:
     from edge.kafka_path import KafkaPath
-    from edge.spool_keeper import SpoolKeeper
-    from edge.spool_record import Record
+    from edge.spool.keeper import SpoolKeeper
+    from edge.spool.record import Record
 
 _LAST_FEW = 250
 _HOLD_S = 0.25

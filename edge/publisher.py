@@ -19,9 +19,9 @@ from edge.durability import Durability  # noqa: TC001 - part of what is imported
 from edge.errors import NotDurable, TooLarge
 from edge.kafka_path import KafkaPath
 from edge.outbox import Outbox
-from edge.spool_keeper import SpoolKeeper
-from edge.spool_metrics import SpoolMetrics
-from edge.spool_record import Record
+from edge.spool.keeper import SpoolKeeper
+from edge.spool.metrics import SpoolMetrics
+from edge.spool.record import Record
 from schemas.cloudevents import event_headers
 from schemas.codec import quarantined_callback_codec, task_event_codec
 from schemas.errors import ConfigurationError, TaskbridgeError

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from edge.kafka_path import KafkaPath
-from edge.spool import Spool
-from edge.spool_files import SpoolFolder
-from edge.spool_record import Record
-from edge.spool_recovery import open_or_recover
+from edge.spool.files import SpoolFolder
+from edge.spool.record import Record
+from edge.spool.recovery import open_or_recover
+from edge.spool.writer import Spool
 from schemas.codec import task_event_codec
 from schemas.testing import FakeRegistry
 from schemas.topics import TASK_EVENTS
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
-    from edge.spool import SpoolObserver
-    from edge.spool_record import SpooledRecord
+    from edge.spool.record import SpooledRecord
+    from edge.spool.writer import SpoolObserver
     from schemas.errors import TaskbridgeError
 
 REGISTRY = FakeRegistry()

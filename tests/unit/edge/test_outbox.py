@@ -12,9 +12,9 @@ import pytest
 from edge.durability import Durability
 from edge.errors import NotDurable
 from edge.outbox import Outbox
-from edge.spool_keeper import SpoolKeeper
-from edge.spool_metrics import SpoolMetrics
-from edge.spool_store import SpoolFull, holds_nothing
+from edge.spool.keeper import SpoolKeeper
+from edge.spool.metrics import SpoolMetrics
+from edge.spool.store import SpoolFull, holds_nothing
 from service.kafka import DeliveryFailed
 from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
 
@@ -142,7 +142,7 @@ def test_what_another_workers_spool_holds_is_not_overtaken(tmp_path: Path) -> No
 def test_what_a_worker_that_is_gone_left_behind_is_adopted_and_its_file_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.spool_keeper._TEND_S", 0.05)
+    monkeypatch.setattr("edge.spool.keeper._TEND_S", 0.05)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -217,12 +217,12 @@ def test_a_start_on_a_full_disk_does_with_kafka_alone_until_there_is_room(
 
         kafka = await open_path(TestProducer())
         with monkeypatch.context() as context:
-            context.setattr("edge.spool_keeper.open_or_recover", no_room)
+            context.setattr("edge.spool.keeper.open_or_recover", no_room)
             async with outbox_on(tmp_path, kafka) as (outbox, keeper):
                 assert await outbox.keep(record(1)) is Durability.KAFKA
                 assert (outbox.can_keep, keeper.full) == (True, True)
                 context.undo()
-                context.setattr("edge.spool_keeper._TEND_S", 0.05)
+                context.setattr("edge.spool.keeper._TEND_S", 0.05)
                 tending = asyncio.create_task(keeper.tend())
                 await until(lambda: not keeper.full)
                 tending.cancel()

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from edge.spool_record import RowDamaged, record_of
-from edge.spool_store import BROKEN_MARK, DAMAGED, PAGE_BYTES, VERSION, Store, read_only, sync
-from edge.sqlite_pages import WAL_HEADER_BYTES, read_log, rows_of
+from edge.spool.pages import WAL_HEADER_BYTES, read_log, rows_of
+from edge.spool.record import RowDamaged, record_of
+from edge.spool.store import BROKEN_MARK, DAMAGED, PAGE_BYTES, VERSION, Store, read_only, sync
 from schemas.registry import SchemaRef
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge.spool_keeper import SpoolKeeper
-from edge.spool_metrics import SpoolMetrics
-from edge.spool_record import record_of
-from edge.spool_recovery import examine, open_or_recover, read_intact
-from edge.spool_store import PAGE_BYTES, Store
+from edge.spool.keeper import SpoolKeeper
+from edge.spool.metrics import SpoolMetrics
+from edge.spool.record import record_of
+from edge.spool.recovery import examine, open_or_recover, read_intact
+from edge.spool.store import PAGE_BYTES, Store
 from spool_bench import SCHEMA, TestProducer, number_of, open_path, record, until
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ WRITER = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, "tests/support")
-from edge.spool_record import row_of
-from edge.spool_store import Store
+from edge.spool.record import row_of
+from edge.spool.store import Store
 from spool_bench import SCHEMA, record
 path = Path(sys.argv[1])
 Store.create(path, [SCHEMA])
@@ -203,7 +203,7 @@ def test_a_crash_in_the_middle_of_a_recovery_loses_nothing(
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for where in ("edge.spool_recovery._move_aside", "edge.spool_recovery.sync"):
+    for where in ("edge.spool.recovery._move_aside", "edge.spool.recovery.sync"):
         with monkeypatch.context() as context:
             context.setattr(where, crash)
             with pytest.raises(KeyboardInterrupt):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from edge.spool_store import DAMAGED, TOO_LARGE, SpoolBroken, keys_ahead
+from edge.spool.store import DAMAGED, TOO_LARGE, SpoolBroken, keys_ahead
 from schemas.errors import TaskbridgeError
 from schemas.topics import TASK_EVENTS
 from service.kafka import DeliveryFailed, QueueFull
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edge.kafka_path import KafkaPath
-    from edge.spool import Spool
-    from edge.spool_files import Page
-    from edge.spool_record import SpooledRecord
+    from edge.spool.files import Page
+    from edge.spool.record import SpooledRecord
+    from edge.spool.writer import Spool
 
 _BATCH_COUNT = 500
 _BATCH_BYTES = 4 << 20

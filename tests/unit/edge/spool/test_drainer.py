@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError
 
-from edge.drainer import Drainer
+from edge.spool.drainer import Drainer
 from schemas.registry import SchemaRef
 from schemas.topics import CALLBACKS_QUARANTINE
 from service.kafka import DeliveryFailed
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pytest
 
     from edge.kafka_path import KafkaPath
-    from edge.spool import Spool
+    from edge.spool.writer import Spool
 
 TOO_LARGE = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
 
@@ -169,7 +169,7 @@ def test_a_record_waits_for_older_ones_in_another_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.spool_store._LOOK_AHEAD", 5)
+    monkeypatch.setattr("edge.spool.store._LOOK_AHEAD", 5)
 
     async def scenario() -> None:
         first, second = TestProducer(), TestProducer()
@@ -189,7 +189,7 @@ def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytes
 def test_a_file_that_does_not_get_on_holds_the_others_up_for_a_while_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.drainer._STALLED_S", 0.2)
+    monkeypatch.setattr("edge.spool.drainer._STALLED_S", 0.2)
 
     async def scenario() -> None:
         producer = TestProducer()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge.spool_store import BROKEN_MARK, SpoolBroken, SpoolFull, Store
+from edge.spool.store import BROKEN_MARK, SpoolBroken, SpoolFull, Store
 from spool_bench import Disk, number_of, numbers, open_spool, record, until
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def failing(code: int) -> Callable[..., None]:
     def write(*_: object, **__: object) -> None:
         error = sqlite3.OperationalError("injected")
         error.sqlite_errorcode = code
-        from edge.spool_store import _classified  # pyright: ignore[reportPrivateUsage]  # noqa: PLC0415
+        from edge.spool.store import _classified  # pyright: ignore[reportPrivateUsage]  # noqa: PLC0415
 
         with _classified():
             raise error

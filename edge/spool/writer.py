@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from edge.spool_record import RowDamaged, record_of, row_of
-from edge.spool_store import DAMAGED, SpoolBroken, SpoolFull
+from edge.spool.record import RowDamaged, record_of, row_of
+from edge.spool.store import DAMAGED, SpoolBroken, SpoolFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edge.spool_files import Claim, Page
-    from edge.spool_record import Record, SpooledRecord, type_row
-    from edge.spool_store import Store
+    from edge.spool.files import Claim, Page
+    from edge.spool.record import Record, SpooledRecord, type_row
+    from edge.spool.store import Store
 
 _LINGER_S = 0.002
 _MAX_COMMIT_ROWS = 1000

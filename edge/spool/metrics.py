@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from edge.kafka_path import KafkaPath
-    from edge.spool_keeper import SpoolKeeper
+    from edge.spool.keeper import SpoolKeeper
 
 _PREFIX = "taskbridge_edge_spool"
 

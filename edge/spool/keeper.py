@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from edge.drainer import Drainer
 from edge.errors import NotDurable
-from edge.spool import Spool
-from edge.spool_files import SpoolFolder
-from edge.spool_recovery import open_or_recover
-from edge.spool_store import SpoolBroken, SpoolFull, holds_nothing, sync
+from edge.spool.drainer import Drainer
+from edge.spool.files import SpoolFolder
+from edge.spool.recovery import open_or_recover
+from edge.spool.store import SpoolBroken, SpoolFull, holds_nothing, sync
+from edge.spool.writer import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from edge.kafka_path import KafkaPath
-    from edge.spool_files import Claim
-    from edge.spool_metrics import SpoolMetrics
+    from edge.spool.files import Claim
+    from edge.spool.metrics import SpoolMetrics
     from schemas.registry import SchemaRef
 
 _TEND_S = 1.0

@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge.spool_store import SpoolFull, sync
+from edge.spool.store import SpoolFull, sync
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
     from pathlib import Path
 
-    from edge.spool_record import type_row
+    from edge.spool.record import type_row
     from schemas.registry import SchemaRef
 
 PAGE_BYTES = 4096
