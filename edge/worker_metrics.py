@@ -44,7 +44,8 @@ class WorkerMetrics:
         """
         if self._folder is None:
             return generate_latest(self._registry)
-        self._write(self._folder)
+        with contextlib.suppress(OSError):  # a full disk: what was written last is given, and the spool's gauges tell
+            self._write(self._folder)
         return generate_latest(_Families(_read(self._folder)))  # type: ignore[arg-type]
 
     async def keep(self) -> None:

@@ -143,7 +143,9 @@ class RunningEdge:
     def metric(self, name: str) -> float | None:
         answer = self.get("/metrics")
         lines = answer.text.splitlines() if answer is not None else []
-        return next((float(line.split()[-1]) for line in lines if line.split()[0] == name), None)
+        # Several workers each say it of the whole folder, and the one that is asked knows the others' a little late.
+        said = [float(line.split()[-1]) for line in lines if line.split()[0].partition("{")[0] == name]
+        return max(said, default=None)
 
     def has_drained(self) -> bool:
         return self.metric("taskbridge_edge_spool_depth") == 0
