@@ -31,7 +31,7 @@ from edge.settings import EdgeSettings
 from edge.sources import Sources
 from edge.token_use import TokenUse, tidy_use
 from edge.worker_metrics import WorkerMetrics, clear_metrics
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, TaskbridgeError
 from schemas.topics import DEFAULT_PARTITIONS
 from service.logs import configure_logs
 from service.problems import answer_with_problems
@@ -186,8 +186,11 @@ def _configured() -> tuple[EdgeSettings, FastAPI]:
 
 
 def _prepare(settings: EdgeSettings) -> None:
-    """What is done once, before any worker runs."""
-    tidy_use(settings.data_dir)
+    """What is done once, before any worker runs. None of it is worth an edge that does not start."""
+    try:
+        tidy_use(settings.data_dir)
+    except TaskbridgeError as error:
+        _log.error("token_use_not_tidied", problem=str(error))
     if (folder := _metrics_folder(settings)) is not None:
         clear_metrics(folder)
 

@@ -405,7 +405,8 @@ def test_while_kafka_is_away_it_keeps_callbacks_says_so_and_ends_in_order(
         answer = edge.send("complete", good("complete", instance_id))
         assert (answer.status_code, answer.json()["durability"]) == (200, "spool")
         assert edge.send("complete", good("complete", instance_id, "wrong")).status_code == 401
-        assert "taskbridge_edge_spool_depth 1.0" in edge.client.get("/metrics").text
+        # The event, and the rejected callback for the quarantine.
+        assert "taskbridge_edge_spool_depth 2.0" in edge.client.get("/metrics").text
     finally:
         started = time.monotonic()
         assert edge.end() == 0
