@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -124,6 +125,8 @@ class Bridge:
             ready=_answers_ready(url),
             ready_timeout_s=_READY_TIMEOUT_S,
             stop_timeout_s=_STOP_TIMEOUT_S,
+            # Killed outright, an edge with several workers would leave them behind, on its port.
+            orphan_signal=signal.SIGTERM,
         )
 
     def _edge_environment(self, endpoints: Endpoints) -> dict[str, str]:
