@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-SECONDS = float(os.environ.get("TASKBRIDGE_CHAOS_SECONDS", "25"))
+SECONDS = float(os.environ.get("TASKBRIDGE_CHAOS_SECONDS", "15"))
 SEEDS = [int(seed) for seed in os.environ.get("TASKBRIDGE_CHAOS_SEEDS", "1").split(",")]
 KAFKA_TIMEOUT_S = 0.5
 SENDERS = 12

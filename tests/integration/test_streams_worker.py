@@ -137,7 +137,7 @@ def test_a_worker_killed_in_mid_stream_ends_in_the_same_states(
     connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
 ) -> None:
     chance = random.Random(7)
-    produce(connection, lives(1_500, seed=1))
+    produce(connection, lives(800, seed=1))
     for _ in range(4):
         streams_service.start()
         time.sleep(chance.uniform(3, 5))
