@@ -73,10 +73,6 @@ class SchemaRef:
         return _id_key(self.subject, self.text)
 
 
-def _current_schemas() -> list[tuple[Topic, str]]:
-    return [(topic, schema_text(topic.record)) for topic in topics.ALL if topic.record is not None]
-
-
 class Registry(SchemaRegistryClient):
     """Confluent's client, which answers for our own schemas from memory once their ids are known.
 
@@ -88,6 +84,13 @@ class Registry(SchemaRegistryClient):
         super().__init__({"url": url, "timeout": _REQUEST_TIMEOUT_S, "max.retries": 1, "retries.wait.ms": 200})
         self._ids_path = ids_path
         self._ids: dict[str, int] = _read_ids(ids_path)
+        self._own: dict[int, Schema] = {}
+        """Our schemas by their ids: the deserializer asks for one with every record."""
+        for topic in topics.ALL:
+            if topic.record is not None:
+                schema = SchemaRef.of(topic)
+                if (known := self.known_id(schema)) is not None:
+                    self._remember(schema.subject, schema.text, known)
 
     def knows(self, wanted: Iterable[Topic]) -> bool:
         """Whether records of all these topics can be encoded without asking the registry."""
@@ -155,7 +158,7 @@ class Registry(SchemaRegistryClient):
         fmt: str | None = None,
         reference_format: str | None = None,
     ) -> Schema:
-        own = self._own_schemas().get(schema_id)
+        own = self._own.get(schema_id)
         if own is not None:
             return own
         with _registry_errors(UnknownSchema):
@@ -163,11 +166,7 @@ class Registry(SchemaRegistryClient):
 
     def _remember(self, subject: str, text: str, schema_id: int) -> None:
         self._ids[_id_key(subject, text)] = schema_id
-
-    def _own_schemas(self) -> dict[int, Schema]:
-        """Our current schemas by the ids that are known."""
-        keyed = {_id_key(topic.subject, text): text for topic, text in _current_schemas()}
-        return {self._ids[key]: Schema(text, "AVRO") for key, text in keyed.items() if key in self._ids}
+        self._own[schema_id] = Schema(text, "AVRO")
 
     def answers(self) -> bool:
         """Whether the registry answers a request now."""

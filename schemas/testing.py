@@ -41,7 +41,7 @@ class FakeRegistry(Registry):
         fmt: str | None = None,  # noqa: ARG002 - the overridden signature
         reference_format: str | None = None,  # noqa: ARG002 - the overridden signature
     ) -> Schema:
-        own = self._own_schemas().get(schema_id)
+        own = self._own.get(schema_id)
         if own is not None:
             return own
         self._refuse_while_away()
