@@ -9,7 +9,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from schemas.cloudevents import event_headers
 from schemas.codec import Undecodable, task_event_codec, task_notification_codec, task_state_codec
@@ -127,7 +127,10 @@ def caught_up(connection: Connection) -> bool:
     consumer = Consumer({"bootstrap.servers": connection.bootstrap_servers, "group.id": "taskbridge-streams"})
     try:
         partitions = [TopicPartition(TASK_EVENTS.name, number) for number in range(12)]
-        committed = consumer.committed(partitions, timeout=10)
+        try:
+            committed = consumer.committed(partitions, timeout=10)
+        except KafkaException:
+            return False  # a broker that has just started has no coordinator for the group yet: ask again
         return all(at.offset >= (end := consumer.get_watermark_offsets(at)[1]) or end == 0 for at in committed)
     finally:
         consumer.close()
