@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +52,8 @@ def show(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Print everything that is kept of one callback."""
+    from msgspec.structs import asdict
+
     from deploy.quarantine import read_quarantine
     from deploy.tail import json_value
     from schemas.cloudevents import rfc3339

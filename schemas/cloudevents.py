@@ -45,6 +45,7 @@ def notification_headers(notification: TaskNotification, *, traceparent: str | N
     )
 
 
+@lru_cache(maxsize=4096)  # all that an event causes happened at its moment
 def rfc3339(time_ms: int) -> str:
     """Milliseconds since the epoch as ``2026-01-31T08:00:00.000Z``."""
     seconds, milliseconds = divmod(time_ms, 1000)

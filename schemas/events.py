@@ -1,7 +1,7 @@
-"""The records that both sides share, as frozen dataclasses: one for each Avro schema in ``schemas/avro``.
+"""The records that both sides share, as immutable structs: one for each Avro schema in ``schemas/avro``.
 
-Field names are the Avro names. Times are milliseconds since the epoch, UTC. What each field means is documented in the
-``.avsc`` file, which is what consumers in other languages read.
+Field names are the Avro names; fields that must be given come first. Times are milliseconds since the epoch, UTC. What
+each field means is documented in the ``.avsc`` file, which is what consumers in other languages read.
 """
 
 from __future__ import annotations
@@ -9,15 +9,22 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Mapping  # noqa: TC003 - whoever asks for the records' types must be able to resolve them
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 SOURCE_YIDA = "yida"
 
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1")
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1").bytes
 
 
-class Action(StrEnum):
+class Word(StrEnum):
+    """One of a fixed set of words. Hashed as the text that it equals, in C: an enum's own hash is a Python function."""
+
+    __hash__ = str.__hash__
+
+
+class Action(Word):
     """What happened, in the past tense. ``UNKNOWN`` stands for an action of a newer schema."""
 
     CREATED = "CREATED"
@@ -28,13 +35,13 @@ class Action(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-class Lifecycle(StrEnum):
+class Lifecycle(Word):
     ACTIVE = "ACTIVE"
     DELETED = "DELETED"
     UNKNOWN = "UNKNOWN"
 
 
-class Status(StrEnum):
+class Status(Word):
     """The state of a task; ``ACTIVE`` is an instance's before it has any task."""
 
     PENDING = "PENDING"
@@ -44,7 +51,7 @@ class Status(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-class View(StrEnum):
+class View(Word):
     """The four lists of a task center: created by me, pending, handled, copied to me."""
 
     CREATED = "CREATED"
@@ -54,21 +61,19 @@ class View(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
-class Change(StrEnum):
+class Change(Word):
     ADDED = "ADDED"
     UPDATED = "UPDATED"
     REMOVED = "REMOVED"
     UNKNOWN = "UNKNOWN"
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(Struct, frozen=True, gc=False):
     user_id: str
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskEvent:
+class TaskEvent(Struct, frozen=True, gc=False):
     """One callback that was verified and understood. Topic ``taskbridge.task-events.v1``, key ``instance_id``."""
 
     event_id: str
@@ -77,6 +82,8 @@ class TaskEvent:
     corp_id: str
     app_type: str
     instance_id: str
+    occurred_at: int
+    received_at: int
     task_id: str | None = None
     actor_id: str | None = None
     recipient_ids: tuple[str, ...] = ()
@@ -91,14 +98,11 @@ class TaskEvent:
     approved_result: str | None = None
     created_at: int | None = None
     finished_at: int | None = None
-    occurred_at: int
-    received_at: int
     form_data: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
     raw_parameters: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuarantinedCallback:
+class QuarantinedCallback(Struct, frozen=True, gc=False):
     """A rejected request as received. Topic ``taskbridge.callbacks-quarantine.v1``, key the app type or empty."""
 
     quarantine_id: str
@@ -114,8 +118,7 @@ class QuarantinedCallback:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskEntry:
+class TaskEntry(Struct, frozen=True, gc=False):
     """One approval step within a ``TaskState``."""
 
     task_id: str
@@ -127,21 +130,21 @@ class TaskEntry:
     decided_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CopiedEntry:
+class CopiedEntry(Struct, frozen=True, gc=False):
     """Somebody who was copied in, and when first."""
 
     user_id: str
     at: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskState:
+class TaskState(Struct, frozen=True, gc=False):
     """What is known of one process instance. Topic ``taskbridge.task-states.v1``, key ``instance_id``, compacted."""
 
     instance_id: str
     corp_id: str
     app_type: str
+    updated_at: int
+    revision: int
     title: str | None = None
     url: str | None = None
     originator: Person | None = None
@@ -150,12 +153,9 @@ class TaskState:
     lifecycle: Lifecycle = Lifecycle.ACTIVE
     tasks: tuple[TaskEntry, ...] = ()
     copied: tuple[CopiedEntry, ...] = ()
-    updated_at: int
-    revision: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskNotification:
+class TaskNotification(Struct, frozen=True, gc=False):
     """One change of one person's view. Topic ``taskbridge.task-notifications.v1``, key ``{corp_id}/{recipient_id}``."""
 
     notification_id: str
@@ -202,7 +202,7 @@ def notification_key(corp_id: str, user_id: str) -> bytes:
 
 
 def _uuid5(name: str) -> str:
-    """``str(uuid.uuid5(_NAMESPACE, name))`` without the object between, which takes longer than the hash."""
-    digits = hashlib.sha1(_NAMESPACE.bytes + name.encode(), usedforsecurity=False).hexdigest()
+    """The text of the UUIDv5, without the object between, which takes longer to make than the hash."""
+    digits = hashlib.sha1(_NAMESPACE + name.encode(), usedforsecurity=False).hexdigest()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"

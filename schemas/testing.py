@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from confluent_kafka.schema_registry import Schema
+
 from schemas import topics
 from schemas.registry import Registry, RegistryUnavailable, UnknownSchema, schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from confluent_kafka.schema_registry import Schema
-
     from schemas.topics import Topic
 
 
 class FakeRegistry(Registry):
-    """Has our own schemas under the ids 1, 2, 3, … and no others; while ``away``, it answers nothing new."""
+    """Has our own schemas under the ids 1, 2, 3, … and those in ``others``; while ``away``, it answers nothing new."""
 
     def __init__(self, *, away: bool = False) -> None:
         super().__init__("http://registry.invalid")
+        self.others: dict[int, str] = {}
         self.away = away
         if not away:
             self.register(topics.ALL)
@@ -44,6 +45,8 @@ class FakeRegistry(Registry):
         own = self._own.get(schema_id)
         if own is not None:
             return own
+        if schema_id in self.others:
+            return Schema(self.others[schema_id], "AVRO")
         self._refuse_while_away()
         raise UnknownSchema(f"no schema has the id {schema_id}")
 

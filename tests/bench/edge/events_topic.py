@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import OffsetSpec
+from msgspec.structs import replace
 
 from schemas.codec import task_event_codec
 from schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 import uuid
-from dataclasses import replace
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
@@ -55,7 +56,7 @@ def request(parameters: Mapping[str, str] | None = None, **changed: Any) -> Rece
         headers={"content-type": "application/json"},
         body=encoded.body,
     )
-    return replace(received, **changed)
+    return dataclasses.replace(received, **changed)
 
 
 def good(wire_action: str = "complete", token: str = SYSTEM_TOKEN) -> dict[str, str]:
