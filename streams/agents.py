@@ -11,22 +11,27 @@ import structlog
 from schemas.cloudevents import notification_headers
 from schemas.events import Lifecycle, notification_key
 from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from streams.bulk_producer import last_offset
 from streams.chunk import fold_chunk
 from streams.dead_letters import dead_letter_headers, reason_code
 from streams.stored_instance import pack, unpack
+from streams.views import show
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import faust
     from faust.types import TP
 
     from schemas.codec import Codec
     from schemas.events import TaskEvent, TaskNotification, TaskState
-    from service.kafka import AsyncProducer, Delivered
-    from streams.chunk import ChunkResult
-    from streams.lifecycle import Instance
+    from streams.bulk_producer import BulkProducer, type_outgoing, type_reports
+    from streams.chunk import ChunkResult, Rejected
+    from streams.live_instances import LiveInstances
     from streams.metrics import Metrics
     from streams.store import Store
     from streams.transport import ChunkConsumer, type_chunk
+    from streams.views import Shown
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +49,8 @@ class TaskAgent:
         *,
         store: Store,
         changelog: str,
-        producer: AsyncProducer,
+        live: LiveInstances,
+        producer: BulkProducer,
         events: Codec[TaskEvent],
         states: Codec[TaskState],
         notifications: Codec[TaskNotification],
@@ -53,6 +59,7 @@ class TaskAgent:
         self._app = app
         self._store = store
         self._changelog = changelog
+        self._live = live
         self._producer = producer
         self._events = events
         self._states = states
@@ -76,42 +83,58 @@ class TaskAgent:
 
     async def _process(self, tp: TP, records: type_chunk, generation: int) -> None:
         started = time.perf_counter()
-        result = fold_chunk(records, decode=self._events.decode, load=lambda key: self._load(tp.partition, key))
-        stored, changelog_offset = await self._deliver(tp.partition, result)
+        result = fold_chunk(
+            records, decode=self._events.decode, load=lambda key: self._load(tp.partition, key, generation)
+        )
+        stored, reports = self._send(tp.partition, result)
+        await self._producer.delivered()
         if generation != self._app.consumer_generation_id:
             # The partition may have moved meanwhile: its new owner reads the changelog, and folds the chunk again.
             log.info("a rebalance overtook a chunk", partition=tp.partition, records=len(records))
             return
         if stored:
-            self._store.write_chunk(tp.partition, stored, changelog_offset=changelog_offset)
+            self._store.write_chunk(tp.partition, stored, changelog_offset=last_offset(reports))
+            self._live.keep(result.instances, generation=generation)
         self._metrics.chunk(tp.partition, records, result, time.perf_counter() - started)
 
-    def _load(self, partition: int, key: bytes) -> Instance | None:
-        stored = self._store.read(partition, key)
-        return None if stored is None else unpack(stored, self._states)
+    def _load(self, partition: int, key: bytes, generation: int) -> Shown | None:
+        shown = self._live.get(key, generation=generation)
+        if shown is None:
+            stored = self._store.read(partition, key)
+            shown = None if stored is None else show(unpack(stored, self._states))
+        return shown
 
-    async def _deliver(self, partition: int, result: ChunkResult) -> tuple[dict[bytes, bytes], int]:
-        """Send all that the chunk came to; returns once Kafka has it all, with the stored values and their offset."""
-        produce = self._producer.produce
+    def _send(self, partition: int, result: ChunkResult) -> tuple[dict[bytes, bytes], type_reports]:
+        """Hand all that the chunk came to over to Kafka; what is to be stored, and the changelog's reports."""
         stored: dict[bytes, bytes] = {}
-        changelog: list[asyncio.Future[Delivered]] = []
-        others: list[asyncio.Future[Delivered]] = []
-        for key, instance in result.instances.items():
+        states: list[type_outgoing] = []
+        for key, shown in result.instances.items():
+            instance = shown.instance
             state = self._states.encode(instance.state)
             stored[key] = pack(state, instance.marks)
-            changelog.append(produce(self._changelog, key=key, value=stored[key], partition=partition))
             deleted = instance.state.lifecycle is Lifecycle.DELETED
-            others.append(produce(TASK_STATES.name, key=key, value=None if deleted else state))
-        others += [
-            produce(
-                TASK_NOTIFICATIONS.name,
-                key=notification_key(each.corp_id, each.recipient_id),
-                value=self._notifications.encode(each),
-                headers=notification_headers(each),
-            )
-            for each in result.notifications
-        ]
-        for each in result.rejected:
+            states.append({"key": key, "value": None if deleted else state})
+        changelog: list[type_outgoing] = [{"key": key, "value": value} for key, value in stored.items()]
+        reports = self._producer.send(self._changelog, changelog, partition=partition)
+        self._producer.send(TASK_STATES.name, states)
+        self._producer.send_with_headers(
+            TASK_NOTIFICATIONS.name,
+            [
+                (
+                    notification_key(each.corp_id, each.recipient_id),
+                    self._notifications.encode(each),
+                    notification_headers(each),
+                )
+                for each in result.notifications
+            ],
+        )
+        if result.rejected:
+            self._park(result.rejected)
+        return stored, reports
+
+    def _park(self, rejected: Sequence[Rejected]) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        for each in rejected:
             log.warning(
                 "a record goes to the dead-letter topic",
                 partition=each.record.partition,
@@ -119,7 +142,7 @@ class TaskAgent:
                 reason=reason_code(each.reason),
                 detail=str(each.reason),
             )
-            headers = dead_letter_headers(each, now_ms=time.time_ns() // 1_000_000)
-            others.append(produce(TASK_EVENTS_DLQ.name, key=each.record.key, value=each.record.value, headers=headers))
-        delivered = await asyncio.gather(*changelog, *others)
-        return stored, max((each.offset for each in delivered[: len(changelog)]), default=-1)
+        self._producer.send_with_headers(
+            TASK_EVENTS_DLQ.name,
+            [(each.record.key, each.record.value, dead_letter_headers(each, now_ms=now_ms)) for each in rejected],
+        )

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from schemas import topics
-from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from schemas.errors import ConfigurationError, OperatorError
 from schemas.registry import Registry
-from service.kafka import AsyncProducer, admin_client, producer_config, read_kafka_config
+from service.kafka import admin_client, producer_config, read_kafka_config
 from service.logs import configure_logs
 from service.settings import load_settings, partitions_setting
 from service.topic_admin import apply_topics
 from streams.agents import TaskAgent
+from streams.bulk_producer import BulkProducer
 from streams.http import Server, build_http, listen
+from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
 from streams.settings import StreamsSettings
 from streams.topology import build_faust_app, instances_table, task_events_topic
@@ -103,15 +105,16 @@ async def _work(
     found = await _until_connected(_Contract(admin_client(servers, properties), registry, partitions), health, stop)
     if found is None:
         return
-    producer = AsyncProducer(producer_config(servers, properties))
+    producer = BulkProducer(producer_config(servers, properties))
     app = build_faust_app(servers, data_dir=settings.data_dir, partitions=found, kafka_properties=properties)
     store, changelog = instances_table(app, partitions=found)
     agent = TaskAgent(
         app,
         store=store,
         changelog=changelog,
+        live=LiveInstances(settings.live_instances),
         producer=producer,
-        events=task_event_codec(registry),
+        events=task_event_head_codec(registry),
         states=task_state_codec(registry),
         notifications=task_notification_codec(registry),
         metrics=metrics,

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from schemas.errors import RecordError
 from streams.lifecycle import fold
-from streams.views import notifications
+from streams.views import notifications, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from schemas.events import TaskEvent, TaskNotification
-    from streams.lifecycle import Instance
+    from streams.views import Shown
 
 
 class Record(Protocol):
@@ -49,7 +49,7 @@ class Rejected:
 class ChunkResult:
     """What a chunk comes to. ``instances`` holds every instance it met, by record key, as it stands at the end."""
 
-    instances: dict[bytes, Instance] = field(default_factory=dict[bytes, "Instance"])
+    instances: dict[bytes, Shown] = field(default_factory=dict[bytes, "Shown"])
     notifications: list[TaskNotification] = field(default_factory=list["TaskNotification"])
     rejected: list[Rejected] = field(default_factory=list[Rejected])
     folded: int = 0
@@ -59,7 +59,7 @@ def fold_chunk(
     records: Iterable[Record],
     *,
     decode: Callable[[bytes | None], TaskEvent],
-    load: Callable[[bytes], Instance | None],
+    load: Callable[[bytes], Shown | None],
 ) -> ChunkResult:
     """Fold the records in their order. Events of one instance fold together: it is loaded, and will be written, once.
 
@@ -74,10 +74,11 @@ def fold_chunk(
             if record.key != key:
                 raise MisplacedKey("the record's key is not the event's instance_id")
             before = result.instances[key] if key in result.instances else load(key)
-            after = fold(before, event)
+            instance = fold(before.instance if before is not None else None, event)
         except RecordError as reason:
             result.rejected.append(Rejected(record, reason))
         else:
+            after = before if before is not None and instance is before.instance else show(instance)
             result.instances[key] = after
             result.notifications += notifications(before, after, event)
             result.folded += 1

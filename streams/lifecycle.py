@@ -7,19 +7,24 @@ cannot matter: the latest writer wins a fact, sets only grow, a decision is the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from schemas.errors import RecordError
 from schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Sequence
 
     from schemas.events import TaskEvent
 
 FACTS = ("app_type", "title", "url", "originator", "process_code", "process_name")
 """Fields of ``TaskState`` that an event may state; the latest statement holds."""
+
+_facts_of = attrgetter(*FACTS)
 
 
 class UnknownAction(RecordError):
@@ -37,8 +42,7 @@ class Stamp(NamedTuple):
     event_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class TaskMarks:
+class TaskMarks(Struct, frozen=True, array_like=True, gc=False):
     """What the fold must remember of one task beside its published entry."""
 
     url: Stamp | None = None
@@ -47,20 +51,19 @@ class TaskMarks:
     """Everyone who was ever said to have decided it; one of them holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
+class Marks(Struct, frozen=True, array_like=True, gc=False):
     """What the fold must remember beside the published ``TaskState``, so that late events find their place."""
 
-    facts: Mapping[str, Stamp] = field(default_factory=dict[str, Stamp])
-    tasks: Mapping[str, TaskMarks] = field(default_factory=dict[str, TaskMarks])
+    facts: tuple[Stamp | None, ...] = (None,) * len(FACTS)
+    """Who stated each of FACTS, in their order."""
+    tasks: dict[str, TaskMarks] = field(default_factory=dict[str, TaskMarks])
     originator_ids: tuple[str, ...] = ()
     assignee_ids: tuple[str, ...] = ()
     """Assignees of creates that named no task: pending on the instance until a task names them."""
     deleted_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(Struct, frozen=True, gc=False):
     """A process instance: its published state, and the fold's marks."""
 
     state: TaskState
@@ -93,25 +96,25 @@ def fold(before: Instance | None, event: TaskEvent) -> Instance:
     after = _ACTIONS[event.action](_with_facts(before, event), event)
     if after == before and before.state.revision > 0:
         return before
-    return replace(after, state=replace(after.state, revision=before.state.revision + 1))
+    return Instance(replace(after.state, revision=before.state.revision + 1), after.marks)
 
 
 def _with_facts(before: Instance, event: TaskEvent) -> Instance:
+    state, marks = before.state, before.marks
     stamp = Stamp(event.occurred_at, event.event_id)
-    marks = before.marks
-    stated = {
-        name: getattr(event, name)
-        for name in FACTS
-        if getattr(event, name) is not None and stamp > marks.facts.get(name, _NEVER)
-    }
-    originators = () if event.originator is None else (event.originator.user_id,)
+    stated: dict[str, Any] = {}
+    facts = list(marks.facts)
+    for at, value in enumerate(_facts_of(event)):
+        known = facts[at]
+        if value is not None and (known is None or stamp > known):
+            stated[FACTS[at]] = value
+            facts[at] = stamp
+    originators = marks.originator_ids
+    if event.originator is not None:
+        originators = _union(originators, (event.originator.user_id,))
     return Instance(
-        replace(before.state, **stated, updated_at=max(before.state.updated_at, event.occurred_at)),
-        replace(
-            marks,
-            facts={**marks.facts, **dict.fromkeys(stated, stamp)},
-            originator_ids=_union(marks.originator_ids, originators),
-        ),
+        replace(state, **stated, updated_at=max(state.updated_at, event.occurred_at)),
+        replace(marks, facts=tuple(facts), originator_ids=originators),
     )
 
 
@@ -189,13 +192,18 @@ def _task(before: Instance, task_id: str) -> tuple[TaskEntry, TaskMarks]:
 
 
 def _with_task(before: Instance, entry: TaskEntry, marks: TaskMarks) -> Instance:
-    others = [each for each in before.state.tasks if each.task_id != entry.task_id]
-    tasks = tuple(sorted([*others, entry], key=lambda each: each.task_id))
+    known = before.state.tasks
+    if entry.task_id in before.marks.tasks:
+        tasks = tuple([entry if each.task_id == entry.task_id else each for each in known])
+    else:
+        tasks = tuple(sorted([*known, entry], key=attrgetter("task_id")))
     return Instance(
         replace(before.state, tasks=tasks),
         replace(before.marks, tasks={**before.marks.tasks, entry.task_id: marks}),
     )
 
 
-def _union(ids: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
+def _union(ids: tuple[str, ...], more: Sequence[str]) -> tuple[str, ...]:
+    if all(each in ids for each in more):
+        return ids
     return tuple(sorted({*ids, *more}))

@@ -21,6 +21,8 @@ class StreamsSettings(BaseSettings):
     kafka_config_file: Path | None = None
     schema_registry_url: str
     data_dir: Path = Path("taskbridge-streams")
+    live_instances: int = Field(30_000, ge=0)
+    """How many instances are held in memory as they stand, some four kilobytes each; others are read from the store."""
     advertised_url: str | None = None
     api_tokens_file: Path | None = None
     log_format: Literal["text", "json"] = "text"

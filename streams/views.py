@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from schemas.events import Change, Lifecycle, Status, TaskNotification, View, notification_id_for
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from streams.lifecycle import Instance
 
 
-class EntryKey(NamedTuple):
+class EntryKey(Struct, frozen=True, gc=False):
     """One line in one person's view. ``task_id`` is None where the line is about the whole instance."""
 
     user_id: str
@@ -22,8 +23,7 @@ class EntryKey(NamedTuple):
     task_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, gc=False):
     """What the line says."""
 
     title: str | None
@@ -34,7 +34,21 @@ class Entry:
     status: Status
 
 
-def views(instance: Instance | None) -> dict[EntryKey, Entry]:
+type_lines = dict[EntryKey, Entry]
+
+
+class Shown(Struct, frozen=True, gc=False):
+    """An instance, and every line that anybody sees of it: found once, and compared with the next ones."""
+
+    instance: Instance
+    lines: type_lines
+
+
+def show(instance: Instance) -> Shown:
+    return Shown(instance, views(instance))
+
+
+def views(instance: Instance | None) -> type_lines:
     """Every line that anybody sees of this instance now; nothing when it is unknown or deleted.
 
     Created: the originator. Pending: the assignees of pending tasks, and those of the instance whom no task has named.
@@ -43,11 +57,12 @@ def views(instance: Instance | None) -> dict[EntryKey, Entry]:
     if instance is None or instance.state.lifecycle is Lifecycle.DELETED:
         return {}
     state = instance.state
-    shown: dict[EntryKey, Entry] = {}
+    shown: type_lines = {}
+    whole = _entry(instance, _instance_status(instance))
     if state.originator is not None:
-        shown[EntryKey(state.originator.user_id, View.CREATED, None)] = _instance_entry(instance)
+        shown[EntryKey(state.originator.user_id, View.CREATED, None)] = whole
     for copied in state.copied:
-        shown[EntryKey(copied.user_id, View.COPIED, None)] = _instance_entry(instance)
+        shown[EntryKey(copied.user_id, View.COPIED, None)] = whole
     for user_id in _unnamed_assignees(instance):
         shown[EntryKey(user_id, View.PENDING, None)] = _entry(instance, Status.PENDING)
     for task in state.tasks:
@@ -59,26 +74,27 @@ def views(instance: Instance | None) -> dict[EntryKey, Entry]:
     return shown
 
 
-def notifications(before: Instance | None, after: Instance, event: TaskEvent) -> list[TaskNotification]:
+def notifications(before: Shown | None, after: Shown, event: TaskEvent) -> list[TaskNotification]:
     """What to tell people after ``event`` took the instance from ``before`` to ``after``.
 
-    The difference of the two views. An event that changed nothing is a repeat whose first notifications may have been
-    lost: then everyone who has, or ever had, a line of the instance is told how it stands now.
+    The difference of the two views. Where ``after`` is ``before``, the same object, the event changed nothing: it is a
+    repeat whose first notifications may have been lost. Then everyone who has, or ever had, a line of the instance is
+    told how it stands now.
     """
-    shown = views(after)
+    instance, shown = after.instance, after.lines
     if before is after:
         return [
-            _notification(after, event, key, Change.UPDATED if key in shown else Change.REMOVED, shown.get(key))
-            for key in _ever_shown(after)
+            _notification(instance, event, key, Change.UPDATED if key in shown else Change.REMOVED, shown.get(key))
+            for key in _ever_shown(instance)
         ]
-    shown_before = views(before)
+    shown_before = before.lines if before is not None else {}
     gone = [
-        _notification(after, event, key, Change.REMOVED, entry)
+        _notification(instance, event, key, Change.REMOVED, entry)
         for key, entry in shown_before.items()
         if key not in shown
     ]
     changed = [
-        _notification(after, event, key, Change.UPDATED if key in shown_before else Change.ADDED, entry)
+        _notification(instance, event, key, Change.UPDATED if key in shown_before else Change.ADDED, entry)
         for key, entry in shown.items()
         if shown_before.get(key) != entry
     ]
@@ -101,58 +117,52 @@ def _ever_shown(instance: Instance) -> Iterator[EntryKey]:
 
 
 def _unnamed_assignees(instance: Instance) -> list[str]:
+    if not instance.marks.assignee_ids:
+        return []
     named = {user_id for task in instance.state.tasks for user_id in task.assignee_ids}
     named.update(user_id for marks in instance.marks.tasks.values() for user_id in marks.actor_ids)
     return [user_id for user_id in instance.marks.assignee_ids if user_id not in named]
 
 
 def _instance_status(instance: Instance) -> Status:
-    found = {task.status for task in instance.state.tasks}
+    found = [task.status for task in instance.state.tasks]
     for status in (Status.PENDING, Status.COMPLETED, Status.CANCELLED):
         if status in found:
             return status
     return Status.ACTIVE
 
 
-def _instance_entry(instance: Instance) -> Entry:
-    return _entry(instance, _instance_status(instance))
-
-
 def _task_entry(instance: Instance, task: TaskEntry) -> Entry:
-    return _entry(instance, task.status, url=task.url, actor_id=task.actor_id)
+    return _entry(instance, task.status, task.url, task.actor_id)
 
 
-def _entry(instance: Instance, status: Status, *, url: str | None = None, actor_id: str | None = None) -> Entry:
+# Positional, here and below: names cost several times as much, and these are made for every event.
+
+
+def _entry(instance: Instance, status: Status, url: str | None = None, actor_id: str | None = None) -> Entry:
     state = instance.state
-    return Entry(
-        title=state.title,
-        url=state.url if url is None else url,
-        app_type=state.app_type,
-        originator=state.originator,
-        actor_id=actor_id,
-        status=status,
-    )
+    return Entry(state.title, state.url if url is None else url, state.app_type, state.originator, actor_id, status)
 
 
 def _notification(
     instance: Instance, event: TaskEvent, key: EntryKey, change: Change, entry: Entry | None
 ) -> TaskNotification:
     if entry is None:
-        entry = _instance_entry(instance)
+        entry = _entry(instance, _instance_status(instance))
     return TaskNotification(
-        notification_id=notification_id_for(event.event_id, key.user_id, key.view, key.task_id, change),
-        corp_id=instance.state.corp_id,
-        recipient_id=key.user_id,
-        view=key.view,
-        change=change,
-        instance_id=instance.state.instance_id,
-        task_id=key.task_id,
-        title=entry.title,
-        url=entry.url,
-        app_type=entry.app_type,
-        originator=entry.originator,
-        actor_id=entry.actor_id,
-        status=entry.status,
-        occurred_at=event.occurred_at,
-        event_id=event.event_id,
+        notification_id_for(event.event_id, key.user_id, key.view, key.task_id, change),
+        instance.state.corp_id,
+        key.user_id,
+        key.view,
+        change,
+        instance.state.instance_id,
+        key.task_id,
+        entry.title,
+        entry.url,
+        entry.app_type,
+        entry.originator,
+        entry.actor_id,
+        entry.status,
+        event.occurred_at,
+        event.event_id,
     )

@@ -118,7 +118,7 @@ def assert_all_is_right(connection: Connection, read_topic: Callable[[str], list
     codec = task_notification_codec(connection.registry)
     inbox = inbox_of(codec.decode(message.value()) for message in read_topic(TASK_NOTIFICATIONS.name))
     assert {(line.instance_id, line.user_id, line.view, line.task_id) for line in inbox} == {
-        (key, *entry) for key, instance in alive.items() for entry in views(instance)
+        (key, line.user_id, line.view, line.task_id) for key, instance in alive.items() for line in views(instance)
     }
 
 

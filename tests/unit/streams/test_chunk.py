@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from schemas.codec import task_event_codec, task_state_codec
 from schemas.events import Action
@@ -18,7 +19,7 @@ from streams.chunk import ChunkResult, fold_chunk
 from streams.dead_letters import dead_letter_headers, reason_code
 from streams.inbox import inbox_of
 from streams.stored_instance import StoreUnreadable, pack, unpack
-from streams.views import views
+from streams.views import EntryKey, Shown, show, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -52,15 +53,19 @@ class World:
     stored: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
     sent: list[TaskNotification] = field(default_factory=list["TaskNotification"])
 
-    def load(self, key: bytes) -> Instance | None:
+    def instance(self, key: bytes) -> Instance | None:
         return unpack(self.stored[key], STATES) if key in self.stored else None
+
+    def load(self, key: bytes) -> Shown | None:
+        found = self.instance(key)
+        return None if found is None else show(found)
 
     def fold(self, events: Iterable[TaskEvent]) -> ChunkResult:
         return fold_chunk(records_of(events), decode=EVENTS.decode, load=self.load)
 
     def store(self, result: ChunkResult) -> None:
-        for key, instance in result.instances.items():
-            self.stored[key] = pack(STATES.encode(instance.state), instance.marks)
+        for key, shown in result.instances.items():
+            self.stored[key] = pack(STATES.encode(shown.instance.state), shown.instance.marks)
 
 
 def records_of(events: Iterable[TaskEvent]) -> list[FakeRecord]:
@@ -97,8 +102,10 @@ def test_any_split_into_chunks_and_a_crash_between_any_two_steps_ends_in_the_sam
             rest = rest[len(chunk) :]
 
     key = events[0].instance_id.encode()
-    assert without_revision(world.load(key)) == without_revision(straight.load(key))
-    assert {(line.user_id, line.view, line.task_id) for line in inbox_of(world.sent)} == set(views(world.load(key)))
+    assert without_revision(world.instance(key)) == without_revision(straight.instance(key))
+    assert {EntryKey(line.user_id, line.view, line.task_id) for line in inbox_of(world.sent)} == set(
+        views(world.instance(key))
+    )
 
 
 def test_events_of_one_instance_fold_together_and_are_loaded_once(make_event: type_make_event) -> None:
@@ -106,7 +113,7 @@ def test_events_of_one_instance_fold_together_and_are_loaded_once(make_event: ty
     events = [make_event(Action.CREATED, title=str(number), occurred_at=number) for number in range(5)]
     result = fold_chunk(records_of(events), decode=EVENTS.decode, load=loads.append)
     assert loads == [b"I-1"]
-    assert result.instances[b"I-1"].state.title == "4"
+    assert result.instances[b"I-1"].instance.state.title == "4"
     assert result.folded == 5
 
 
@@ -151,7 +158,7 @@ def test_an_unreadable_store_is_never_taken_for_an_unknown_instance(make_event: 
     world = World()
     world.store(world.fold([make_event(Action.CREATED)]))
     whole = world.stored[b"I-1"]
-    for damaged in (b"", b"\x02" + whole[1:], whole[:-1], whole[:10]):
+    for damaged in (b"", b"\x01" + whole[1:], whole[:-1], whole[:10]):
         world.stored[b"I-1"] = damaged
         with pytest.raises(StoreUnreadable):
             world.fold([make_event(Action.CREATED)])
@@ -162,15 +169,15 @@ def test_what_is_stored_comes_back_as_it_was(histories: SearchStrategy[list[Task
     world = World()
     result = world.fold(data.draw(histories))
     world.store(result)
-    for key, instance in result.instances.items():
-        assert world.load(key) == instance
+    for key, shown in result.instances.items():
+        assert world.load(key) == shown
 
 
 def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:
     record = FakeRecord(b"I-1", b"junk", 7, headers=[("ce_id", b"x")])
     result = fold_chunk([record], decode=EVENTS.decode, load=lambda _: None)
     headers = dict(dead_letter_headers(result.rejected[0], now_ms=1_700_000_000_123))
-    assert headers.pop("dlq_detail").startswith(b"not a readable record")
+    assert headers.pop("dlq_detail").startswith(b"not in the Confluent wire format")
     assert headers == {
         "ce_id": b"x",
         "dlq_reason": b"undecodable",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from schemas.events import Action, CopiedEntry, Lifecycle, Person, Status
 from streams.lifecycle import AnotherCorp, Instance, UnknownAction, fold
