@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from deploy.bench_commands import bench_app
+from deploy.dlq_commands import dlq_app
 from deploy.options import BootstrapServers, Json, RegistryUrl
 from deploy.options import example as _example
 from deploy.quarantine_commands import quarantine_app
@@ -44,6 +45,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(spool_app, name="spool")
+app.add_typer(dlq_app, name="dlq")
 app.add_typer(bench_app, name="bench")
 
 Token = Annotated[

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.options import BootstrapServers, Json, RegistryUrl, example
-from deploy.terminal import progress, say
+from deploy.options import BootstrapServers, Json, RegistryUrl, example, operator_connection
+from deploy.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deploy.connection import Connection
     from deploy.quarantine import Judgement
     from edge.replays import FileWindow
     from schemas.events import QuarantinedCallback
@@ -36,12 +34,14 @@ def list_(
     """List the quarantined callbacks in order of receipt."""
     from deploy.quarantine import read_quarantine, summary
 
-    connection = _connection(bootstrap_servers, registry_url)
-    found = [
-        summary(entry) for entry in read_quarantine(connection, progress) if reason is None or entry.reason == reason
-    ]
+    with operator_connection(bootstrap_servers, registry_url) as connection:
+        found = [
+            summary(entry)
+            for entry in read_quarantine(connection, progress)
+            if reason is None or entry.reason == reason
+        ]
     for each in sorted(found, key=lambda each: (each["received_at"], each["id"])):
-        say(_json(each) if as_json else "  ".join(str(value or "-") for value in each.values()))
+        say(json_line(each) if as_json else "  ".join(str(value or "-") for value in each.values()))
 
 
 @quarantine_app.command("show", epilog=example("taskbridge quarantine show 0b7f3c1e-6f1d-4c55-9d3c-6a1f2f7f3f10"))
@@ -58,13 +58,13 @@ def show(
     from deploy.tail import json_value
     from schemas.cloudevents import rfc3339
 
-    connection = _connection(bootstrap_servers, registry_url)
-    found = {each.quarantine_id: each for each in read_quarantine(connection, progress)}
+    with operator_connection(bootstrap_servers, registry_url) as connection:
+        found = {each.quarantine_id: each for each in read_quarantine(connection, progress)}
     entry = found.get(quarantine_id) or _nothing_with([quarantine_id])
     shown: dict[str, Any] = {"id": quarantine_id, **json_value(asdict(entry))}
     shown["received_at"] = rfc3339(entry.received_at)
     if as_json:
-        say(_json(shown))
+        say(json_line(shown))
         return
     headers, body = shown.pop("headers"), shown.pop("body")
     del shown["quarantine_id"]
@@ -110,18 +110,18 @@ def replay(
 
     apps = CredentialsFile(credentials).current
     window = _window(data_dir)
-    connection = _connection(bootstrap_servers, registry_url)
-    entries = list(read_quarantine(connection, progress))
-    missing = set(ids or ()) - {entry.quarantine_id for entry in entries}
-    if missing:
-        _nothing_with(sorted(missing))
     extra = frozenset(each.strip() for each in delete_extra_keys.split(",")) - {""}
-    judgements = judge(entries, wanted, credentials=apps, delete_extra_keys=extra, known_before=window)
-    judgements = leave_out_published(connection, judgements, progress)
-    if not dry_run:
-        judgements = release(connection, judgements, window=window, progress=progress)
+    with operator_connection(bootstrap_servers, registry_url) as connection:
+        entries = list(read_quarantine(connection, progress))
+        missing = set(ids or ()) - {entry.quarantine_id for entry in entries}
+        if missing:
+            _nothing_with(sorted(missing))
+        judgements = judge(entries, wanted, credentials=apps, delete_extra_keys=extra, known_before=window)
+        judgements = leave_out_published(connection, judgements, progress)
+        if not dry_run:
+            judgements = release(connection, judgements, window=window, progress=progress)
     for each in judgements:
-        say(_json(each.as_json()) if as_json else _line(each))
+        say(json_line(each.as_json()) if as_json else _line(each))
     if not judgements:
         progress("nothing to replay")
     if any(each.stays for each in judgements):
@@ -161,16 +161,3 @@ def _nothing_with(ids: list[str]) -> Any:
     from schemas.errors import ConfigurationError
 
     raise ConfigurationError(f"no quarantined callback has the id {', '.join(ids)}")
-
-
-def _connection(bootstrap_servers: str | None, registry_url: str | None) -> Connection:
-    from deploy.connection import find_connection
-    from service.logs import configure_logs
-
-    # Libraries' warnings go to standard error, beside what is printed.
-    configure_logs("text", "ERROR")
-    return find_connection(bootstrap_servers, registry_url)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -68,13 +68,13 @@ class Decoder:
             "topic": message.topic(),
             "partition": message.partition(),
             "offset": message.offset(),
-            "key": _text(message.key()),
+            "key": text_of(message.key()),
             "timestamp": rfc3339(kind_and_timestamp[1]),
-            "headers": {name: _text(value) for name, value in message.headers() or []},
-            "value": self._value(message.value()),
+            "headers": {name: text_of(value) for name, value in message.headers() or []},
+            "value": self.value(message.value()),
         }
 
-    def _value(self, value: bytes | None) -> Any:
+    def value(self, value: bytes | None) -> Any:
         """The decoded record; what is in no schema (a dead letter may be anything) as text, else as base64."""
         if value is None:
             return None
@@ -83,7 +83,7 @@ class Decoder:
         except RegistryUnavailable:
             raise
         except Exception:  # noqa: BLE001 - undecodable bytes surface as anything
-            return _text(value)
+            return text_of(value)
 
 
 def json_value(value: Any) -> Any:
@@ -94,10 +94,11 @@ def json_value(value: Any) -> Any:
         return [json_value(each) for each in cast("list[Any]", value)]
     if isinstance(value, datetime):
         return rfc3339(round(value.timestamp() * 1000))
-    return _text(value) if isinstance(value, bytes) else value
+    return text_of(value) if isinstance(value, bytes) else value
 
 
-def _text(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
+    """Bytes as text, or as base64 where they are none."""
     if value is None or isinstance(value, str):
         return value
     try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,6 +20,11 @@ _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0
 def say(line: str) -> None:
     """Part of the result."""
     typer.echo(line.translate(_CONTROLS))
+
+
+def json_line(value: Any) -> str:
+    """One JSON object, as programs and people read it."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def progress(line: str) -> None:

@@ -79,8 +79,6 @@ class Codec(Generic[R]):
             if read is None:
                 read = self._readers[frame] = self._reader_of(frame)
             return read(value, _FRAME_BYTES)
-        except UnknownSchema as error:
-            raise Undecodable(str(error)) from error
         except (RegistryUnavailable, Undecodable):
             raise
         except Exception as error:
@@ -90,7 +88,11 @@ class Codec(Generic[R]):
     def _reader_of(self, frame: bytes) -> type_reader:
         if len(frame) < _FRAME_BYTES or frame[0] != 0:
             raise Undecodable("not in the Confluent wire format")
-        text = self._registry.get_schema(int.from_bytes(frame[1:], "big")).schema_str
+        schema_id = int.from_bytes(frame[1:], "big")
+        try:
+            text = self._registry.get_schema(schema_id).schema_str
+        except UnknownSchema as error:
+            raise Undecodable(f"its schema, id {schema_id}, is not known: {error}") from error
         written = _plain(json.loads(text or "null"))
         if written == self._own:
             return self._read_own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 import uuid
@@ -10,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.schema_registry import Schema
+from msgspec import structs
+from typer.testing import CliRunner
 
+from deploy.cli import app
 from schemas.cloudevents import event_headers
-from schemas.codec import Undecodable, task_event_codec, task_notification_codec, task_state_codec
+from schemas.codec import Undecodable, framed, task_event_codec, task_notification_codec, task_state_codec
 from schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, TaskState
+from schemas.registry import schema_text
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from service.kafka import producer_config
 from streams.inbox import inbox_of
@@ -170,38 +176,79 @@ def test_a_worker_that_lost_its_disk_comes_back_from_the_changelog(
     assert_all_is_right(connection, read_topic)
 
 
-def test_poison_records_are_parked_and_the_stream_goes_on(
+def test_poison_records_are_parked_and_replayed_after_the_fix(
     connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
 ) -> None:
     codec = task_event_codec(connection.registry)
     events = lives(1, seed=3)
+    key = events[0].instance_id.encode()
     good = codec.encode(events[0])
-    key = f"poison-{uuid.uuid4()}".encode()
-    poison = [b"", b"junk", good[:-7], b"\x00\x7f\xff\xff\xff" + good[5:], good]
+    # Of a version of the schema that the registry will only have later, under the next id that it gives.
+    later_id = 1 + connection.registry.register_schema(f"probe-{uuid.uuid4()}", Schema(fresh_schema(), "AVRO"))
+    painted = structs.replace(events[0], event_id=str(uuid.uuid4()), title="painted", occurred_at=1_800_000_000_000)
+    poison: list[tuple[bytes | None, bytes | None, bytes]] = [
+        (key, framed(later_id, codec.encode_body(painted) + b"\x06red"), b"undecodable"),
+        (key, None, b"undecodable"),
+        (key, b"", b"undecodable"),
+        (key, b"junk", b"undecodable"),
+        (key, good[:40], b"undecodable"),
+        (key, b"\x01" + good[1:], b"undecodable"),
+        (key, good.replace(b"user-", b"\xff\xffer-"), b"undecodable"),
+        (key, framed(0x7FFFFFFF, good[5:]), b"undecodable"),
+        (key, codec.encode(structs.replace(events[0], action=Action.UNKNOWN)), b"unknown-action"),
+        (key, codec.encode(structs.replace(events[0], corp_id="another")), b"another-corp"),
+        (b"poison", good, b"misplaced-key"),
+        (None, good, b"misplaced-key"),
+    ]
+    produce(connection, events)
     config: dict[str, Any] = producer_config(connection.bootstrap_servers)
     producer = Producer(config)
-    for value in poison:
-        producer.produce(TASK_EVENTS.name, key=key, value=value, headers=[("ce_id", b"kept")])
+    for record_key, value, _ in poison:
+        producer.produce(TASK_EVENTS.name, key=record_key, value=value, headers=[("ce_id", b"kept")])
     assert producer.flush(30) == 0
-    produce(connection, events)
     streams_service.start()
     eventually(lambda: caught_up(connection), what="all events are processed")
-    # Once each, by their origin: a chunk that is taken twice parks its records twice.
-    by_origin = {
-        dict(each.headers() or [])["dlq_offset"]: each for each in read_topic(TASK_EVENTS_DLQ.name) if each.key() == key
-    }
-    parked = list(by_origin.values())
-    assert [each.value() for each in parked] == poison
-    headers = [
-        {name: bytes(value) for name, value in each.headers() or [] if isinstance(value, bytes)} for each in parked
-    ]
-    assert [each["dlq_reason"] for each in headers] == [b"undecodable"] * 4 + [b"misplaced-key"]
+
+    # By what they are: a chunk that is taken twice parks its records twice.
+    parked: dict[Any, dict[str, Any]] = {}
+    for each in read_topic(TASK_EVENTS_DLQ.name):
+        said = dict(each.headers() or [])
+        parked[each.key(), each.value(), said["dlq_reason"]] = said
+    assert set(poison) <= set(parked)
+    headers = [parked[each] for each in poison]
     assert {each["ce_id"] for each in headers} == {b"kept"}
     assert {each["dlq_topic"] for each in headers} == {TASK_EVENTS.name.encode()}
-    assert [int(each["dlq_offset"]) for each in headers] == sorted(int(each["dlq_offset"]) for each in headers)
-    assert events[0].instance_id in states_on_topic(connection, read_topic) or not views(
-        expected(connection, read_topic)[events[0].instance_id]
-    )
+
+    listed = dlq(connection, "list", "--json")
+    assert {"undecodable", "unknown-action", "another-corp", "misplaced-key"} <= {each["reason"] for each in listed}
+    [letter] = [each for each in listed if f"id {later_id}," in str(each["detail"])][-1:]
+    [shown] = dlq(connection, "show", letter["id"], "--json")
+    assert shown["headers"]["ce_id"] == "kept"
+    newer = json.loads(schema_text("TaskEvent"))
+    newer["fields"].append({"name": "colour", "type": "string", "default": ""})
+    assert connection.registry.register_schema(f"probe-{uuid.uuid4()}", Schema(json.dumps(newer), "AVRO")) == later_id
+    assert [each["outcome"] for each in dlq(connection, "replay", letter["id"], "--json")] == ["replayed"]
+    assert [each["outcome"] for each in dlq(connection, "replay", letter["id"], "--json")] == ["already-replayed"]
+    eventually(lambda: caught_up(connection), what="the replayed record is processed")
+    assert read_instance(connection, read_topic, key.decode()).title == "painted"
+
+
+def read_instance(connection: Connection, read_topic: Callable[[str], list[Message]], key: str) -> TaskState:
+    values = [each.value() for each in read_topic(TASK_STATES.name) if each.key() == key.encode()]
+    return task_state_codec(connection.registry).decode(values[-1])
+
+
+def fresh_schema() -> str:
+    fields = [{"name": "x", "type": "string"}]
+    return json.dumps({"type": "record", "name": f"Probe{uuid.uuid4().hex}", "fields": fields})
+
+
+def dlq(connection: Connection, *arguments: str) -> list[dict[str, Any]]:
+    """What ``taskbridge dlq`` prints as JSON."""
+    where = ["--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url]
+    result = CliRunner().invoke(app, ["dlq", *arguments, *where])
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def test_without_kafka_it_lives_is_not_ready_and_stops_when_told(streams_service: Any, eventually: Any) -> None:

@@ -1,0 +1,136 @@
+"""What operators do with dead letters: read them, and put them back on the topic that they were taken from."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from deploy.tail import Decoder, text_of
+from deploy.topic_reading import read_to_end
+from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ
+from service.kafka import DeliveryFailed, producer_config
+from streams.bulk_producer import BulkProducer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from confluent_kafka import Message
+
+    from deploy.connection import Connection
+    from deploy.local.progress import Progress
+
+REPLAYED, REPLAYED_BEFORE, NOT_OURS, FAILED = "replayed", "already-replayed", "of-another-topic", "not-delivered"
+
+REPLAY_HEADER = "dlq_replay_of"
+"""On a record that was put back: the id of its dead letter, so that it is put back once."""
+
+_PREFIX = "dlq_"
+_BATCH = 500
+
+type_headers = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """One record of the dead-letter topic."""
+
+    id: str
+    """Its place there, as ``partition-offset``."""
+    at_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: type_headers
+
+    def said(self, name: str) -> str | None:
+        """What the header says that the stream added; None where there is none."""
+        return next((text_of(value) for key, value in reversed(self.headers) if key == _PREFIX + name), None)
+
+    @property
+    def received_headers(self) -> type_headers:
+        return [each for each in self.headers if not each[0].startswith(_PREFIX)]
+
+
+def read_dead_letters(connection: Connection, progress: Progress) -> Iterator[DeadLetter]:
+    """Every dead letter, partition by partition."""
+    for message in read_to_end(connection, TASK_EVENTS_DLQ.name, progress=progress):
+        yield DeadLetter(
+            id=f"{message.partition()}-{message.offset()}",
+            at_ms=message.timestamp()[1],
+            key=message.key(),
+            value=message.value(),
+            headers=_headers(message),
+        )
+
+
+def summary(letter: DeadLetter) -> dict[str, Any]:
+    """What a list shows of a dead letter."""
+    return {
+        "id": letter.id,
+        "at": letter.said("at"),
+        "reason": letter.said("reason"),
+        "key": text_of(letter.key),
+        "from": f"{letter.said('topic')} {letter.said('partition')}-{letter.said('offset')}",
+        "detail": letter.said("detail"),
+    }
+
+
+def in_full(letter: DeadLetter, connection: Connection) -> dict[str, Any]:
+    """Everything that is kept of one dead letter; the value decoded where its schema can be had."""
+    headers = {name: text_of(value) for name, value in letter.received_headers}
+    return {**summary(letter), "headers": headers, "value": Decoder(connection.registry).value(letter.value)}
+
+
+def replay(connection: Connection, letters: Sequence[DeadLetter], progress: Progress) -> list[tuple[DeadLetter, str]]:
+    """Put the letters back with the key, value and headers they had, each once; says what became of each.
+
+    Raises:
+        OperatorError: Kafka does not answer.
+    """
+    before = _replayed_before(connection, letters, progress) if letters else set[str]()
+    return asyncio.run(_replay(connection, letters, before, progress))
+
+
+async def _replay(
+    connection: Connection, letters: Sequence[DeadLetter], before: set[str], progress: Progress
+) -> list[tuple[DeadLetter, str]]:
+    producer = BulkProducer(producer_config(connection.bootstrap_servers, connection.kafka_properties))
+    done: list[tuple[DeadLetter, str]] = []
+    try:
+        for start in range(0, len(letters), _BATCH):
+            outcomes = [(each, _outcome(each, before)) for each in letters[start : start + _BATCH]]
+            records = [
+                (each.key, each.value, [*each.received_headers, (REPLAY_HEADER, each.id.encode())])
+                for each, outcome in outcomes
+                if outcome == REPLAYED
+            ]
+            try:
+                producer.send_with_headers(TASK_EVENTS.name, records)
+                await producer.delivered()
+            except DeliveryFailed as error:
+                progress(str(error))
+                outcomes = [(each, FAILED if outcome == REPLAYED else outcome) for each, outcome in outcomes]
+            done += outcomes
+    finally:
+        await producer.close()
+    return done
+
+
+def _outcome(letter: DeadLetter, before: set[str]) -> str:
+    if letter.said("topic") != TASK_EVENTS.name:
+        return NOT_OURS
+    return REPLAYED_BEFORE if letter.id in before else REPLAYED
+
+
+def _replayed_before(connection: Connection, letters: Sequence[DeadLetter], progress: Progress) -> set[str]:
+    since = min(each.at_ms for each in letters)
+    return {
+        value.decode()
+        for message in read_to_end(connection, TASK_EVENTS.name, progress=progress, since_ms=since)
+        for name, value in _headers(message)
+        if name == REPLAY_HEADER
+    }
+
+
+def _headers(message: Message) -> type_headers:
+    return [(name, value or b"") for name, value in cast("list[tuple[str, bytes | None]]", message.headers() or [])]

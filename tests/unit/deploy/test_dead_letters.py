@@ -1,0 +1,44 @@
+"""A dead letter tells why it was parked, and goes back as it was received."""
+
+from __future__ import annotations
+
+from deploy.dead_letters import DeadLetter, summary
+
+LETTER = DeadLetter(
+    id="3-17",
+    at_ms=1_700_000_000_123,
+    key=b"I-1",
+    value=b"junk",
+    headers=[
+        ("ce_id", b"x"),
+        ("dlq_reason", b"of an earlier time"),
+        ("dlq_replay_of", b"3-9"),
+        ("dlq_reason", b"undecodable"),
+        ("dlq_detail", b"not in the Confluent wire format"),
+        ("dlq_topic", b"taskbridge.task-events.v1"),
+        ("dlq_partition", b"3"),
+        ("dlq_offset", b"42"),
+        ("dlq_at", b"2023-11-14T22:13:20.123Z"),
+    ],
+)
+
+
+def test_the_latest_reason_is_the_one_that_is_told() -> None:
+    assert summary(LETTER) == {
+        "id": "3-17",
+        "at": "2023-11-14T22:13:20.123Z",
+        "reason": "undecodable",
+        "key": "I-1",
+        "from": "taskbridge.task-events.v1 3-42",
+        "detail": "not in the Confluent wire format",
+    }
+
+
+def test_only_the_headers_that_were_received_go_back() -> None:
+    assert LETTER.received_headers == [("ce_id", b"x")]
+
+
+def test_what_others_put_on_the_topic_is_told_as_far_as_it_goes() -> None:
+    foreign = DeadLetter(id="0-0", at_ms=0, key=None, value=None, headers=[])
+    assert summary(foreign)["reason"] is None
+    assert foreign.said("topic") is None
