@@ -16,6 +16,7 @@ from schemas import topics
 from schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from schemas.errors import ConfigurationError, OperatorError
 from schemas.registry import Registry
+from service.garbage import collect_garbage_rarely
 from service.kafka import admin_client, producer_config, read_kafka_config
 from service.logs import configure_logs
 from service.settings import load_settings, partitions_setting
@@ -123,6 +124,7 @@ async def _work(
     health.faust_app = app
     try:
         await app.start()
+        collect_garbage_rarely()
         log.info("started", partitions=found, data_dir=str(settings.data_dir))
         while not stop.is_set() and not app.crashed:
             with suppress(asyncio.TimeoutError):

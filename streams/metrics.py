@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counted
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -53,7 +54,7 @@ class Metrics:
         self._chunk_records.observe(len(records))
         self._chunk_seconds.observe(seconds)
         self._position.labels(str(partition)).set(records[-1].offset)
-        for notification in result.notifications:
-            self._notifications.labels(notification.view, notification.change).inc()
+        for (view, change), count in Counted((each.view, each.change) for each in result.notifications).items():
+            self._notifications.labels(view, change).inc(count)
         for rejected in result.rejected:
             self._dead_letters.labels(reason_code(rejected.reason)).inc()
