@@ -23,11 +23,12 @@ from service.settings import load_settings, partitions_setting
 from service.topic_admin import apply_topics
 from streams.agents import TaskAgent
 from streams.bulk_producer import BulkProducer
+from streams.changelog_topic import INSTANCES_CHANGELOG
 from streams.http import Server, build_http, listen
 from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
 from streams.settings import StreamsSettings
-from streams.topology import build_faust_app, instances_table, task_events_topic
+from streams.topology import Worker, build_faust_app, instances_table, task_events_topic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_TOPICS = (topics.TASK_EVENTS, topics.TASK_STATES, topics.TASK_NOTIFICATIONS, topics.TASK_EVENTS_DLQ)
+_CONTRACT = (topics.TASK_EVENTS, topics.TASK_STATES, topics.TASK_NOTIFICATIONS, topics.TASK_EVENTS_DLQ)
 _RETRY_MAX_S = 10.0
 _STOP_S = 20.0
 _CRASH_POLL_S = 0.2
@@ -107,7 +108,14 @@ async def _work(
     if found is None:
         return
     producer = BulkProducer(producer_config(servers, properties))
-    app = build_faust_app(servers, data_dir=settings.data_dir, partitions=found, kafka_properties=properties)
+    worker = Worker(
+        data_dir=settings.data_dir,
+        url=settings.url,
+        standbys=settings.standbys,
+        session_timeout_s=settings.session_timeout_s,
+        restore_buffer_bytes=settings.restore_buffer_bytes,
+    )
+    app = build_faust_app(servers, worker=worker, partitions=found, kafka_properties=properties)
     store, changelog = instances_table(app, partitions=found)
     agent = TaskAgent(
         app,
@@ -122,16 +130,20 @@ async def _work(
     )
     app.agent(task_events_topic(app), name="tasks")(agent.run)
     health.faust_app = app
+    collect_garbage_rarely()
+    # Faust's start returns when the tables are recovered: told to stop, the worker does not wait for that.
+    starting = asyncio.create_task(app.start())
     try:
-        await app.start()
-        collect_garbage_rarely()
-        log.info("started", partitions=found, data_dir=str(settings.data_dir))
+        log.info("starting", partitions=found, data_dir=str(settings.data_dir))
         while not stop.is_set() and not app.crashed:
+            if starting.done():
+                await starting
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), _CRASH_POLL_S)
         if app.crashed:
             raise WorkerFailed("the worker crashed") from app.crash_reason
     finally:
+        starting.cancel()
         # Bounded: whatever is not finished is not acknowledged either, and comes again.
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(app.stop(), _STOP_S)
@@ -150,13 +162,16 @@ class _Contract:
 
     def apply(self) -> int:
         """Blocking; returns the number of partitions that the events have."""
-        reports = apply_topics(self.admin, _TOPICS, partitions=self.partitions)
-        if not self.registry.knows(_TOPICS):
-            self.registry.register(_TOPICS)
+        reports = apply_topics(self.admin, _CONTRACT, partitions=self.partitions)
+        found = next(report.partitions for report in reports if report.name == topics.TASK_EVENTS.name)
+        # With as many partitions as the events, or no state would be where its events are.
+        reports += apply_topics(self.admin, [INSTANCES_CHANGELOG], partitions=found)
+        if not self.registry.knows(_CONTRACT):
+            self.registry.register(_CONTRACT)
         for report in reports:
             for line in report.drift:
                 log.warning("a topic differs from the contract", topic=report.name, drift=line)
-        return next(report.partitions for report in reports if report.name == topics.TASK_EVENTS.name)
+        return found
 
 
 async def _until_connected(contract: _Contract, health: _Health, stop: asyncio.Event) -> int | None:

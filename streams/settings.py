@@ -25,8 +25,16 @@ class StreamsSettings(BaseSettings):
     """How many instances are held in memory as they stand, some four kilobytes each; others are read from the store."""
     advertised_url: str | None = None
     api_tokens_file: Path | None = None
+    standbys: int = Field(1, ge=0)
+    session_timeout_s: float = Field(6.0, gt=0, le=60)
+    restore_buffer_bytes: int = Field(64 << 20, ge=1 << 20)
     log_format: Literal["text", "json"] = "text"
     log_level: str = "INFO"
+
+    @property
+    def url(self) -> str:
+        """Where other workers reach this one."""
+        return self.advertised_url or f"http://{self.host}:{self.port}"
 
     @property
     def on_loopback(self) -> bool:

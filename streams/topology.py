@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import logging
 import uuid
+import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
 
 from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
+from service.kafka import consumer_config
 from streams.broker_credentials import broker_credentials
+from streams.changelog_topic import INSTANCES_CHANGELOG, reader_config
+from streams.recovery import ReaderSettings, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,14 +32,32 @@ _CHUNKS_WAITING = 16
 """How many chunks may wait for the agent; more would only be memory, and work to drop at a rebalance."""
 
 _CHUNK_RECORDS = 500
-_SESSION_TIMEOUT_S = 10.0
-"""A worker that was killed is missed after this long; one that comes back under its name is not missed at all."""
+_COMMIT_INTERVAL_S = 1.0
+"""What a worker that is killed leaves to be folded again."""
 
 _PRODUCER_TIMEOUT_S = 60.0
 
 
+_RESTORE_BATCH_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What one worker is, among those that share the partitions."""
+
+    data_dir: Path
+    url: str
+    """Where the others reach its HTTP side."""
+    standbys: int = 1
+    """How many other workers keep each partition's states warm, as far as there are other workers."""
+    session_timeout_s: float = 6.0
+    """A worker that was killed is missed after this long; one that comes back under its name is not missed at all."""
+    restore_buffer_bytes: int = 64 << 20
+    """Changelog that may wait in memory to be applied."""
+
+
 def build_faust_app(
-    bootstrap_servers: str, *, data_dir: Path, partitions: int, kafka_properties: Mapping[str, str]
+    bootstrap_servers: str, *, worker: Worker, partitions: int, kafka_properties: Mapping[str, str]
 ) -> faust.App:
     """A Faust app with the settings that its sources and issues teach; nothing is connected yet."""
     brokers = bootstrap_servers.split(",")
@@ -44,28 +67,38 @@ def build_faust_app(
         "broker_producer": [f"kafka://{each.strip()}" for each in brokers],
         "broker_credentials": broker_credentials(kafka_properties),
         "broker_max_poll_records": _CHUNK_RECORDS,
-        "broker_session_timeout": _SESSION_TIMEOUT_S,
-        "broker_heartbeat_interval": _SESSION_TIMEOUT_S / 4,
+        "broker_commit_interval": _COMMIT_INTERVAL_S,
+        "broker_session_timeout": worker.session_timeout_s,
+        "broker_heartbeat_interval": worker.session_timeout_s / 4,
+        "canonical_url": worker.url,
         # A worker that comes back under its old name gets its partitions back at once; a new name would have to wait
         # until the old one's session times out.
-        "consumer_group_instance_id": _worker_name(data_dir),
+        "consumer_group_instance_id": _worker_name(worker),
         "consumer_auto_offset_reset": "earliest",
         "consumer_max_fetch_size": MAX_MESSAGE_BYTES + (1 << 20),
-        "datadir": data_dir,
+        "datadir": worker.data_dir,
         "producer_request_timeout": _PRODUCER_TIMEOUT_S,
         # Set here: a table's own ``store`` without a path counts as none, and Faust would take its memory store.
         "store": "chunks://",
         "stream_buffer_maxsize": _CHUNKS_WAITING,
         # A rebalance waits for the chunk in work, so that it ends with its ack and not halfway.
         "stream_wait_empty": True,
+        "table_standby_replicas": worker.standbys,
+        "TableManager": Tables,
         "topic_disable_leader": True,
         "topic_partitions": partitions,
-        "topic_replication_factor": 1,
         "web_enabled": False,
         "web_tables_enabled": False,
         "loghandlers": [logging.NullHandler()],
     }
-    return faust.App(APP_ID, **settings)
+    app = faust.App(APP_ID, **settings)
+    cast("Tables", app.tables).reader_settings = ReaderSettings(
+        reader_config(
+            consumer_config(bootstrap_servers, APP_ID, kafka_properties), buffer_bytes=worker.restore_buffer_bytes
+        ),
+        batch_bytes=_RESTORE_BATCH_BYTES,
+    )
+    return app
 
 
 def instances_table(app: faust.App, *, partitions: int) -> tuple[Store, str]:
@@ -83,9 +116,10 @@ def instances_table(app: faust.App, *, partitions: int) -> tuple[Store, str]:
             "write_buffer_size": 8 << 20,
             "max_open_files": 128,
         },
-        extra_topic_configs={"cleanup.policy": "compact", "max.message.bytes": str(MAX_MESSAGE_BYTES)},
     )
-    return cast("Store", table.data), str(table.changelog_topic.get_topic_name())
+    # The topic is made by us before Faust could: its replication is then what the cluster prescribes.
+    assert table.changelog_topic.get_topic_name() == INSTANCES_CHANGELOG.name
+    return cast("Store", table.data), INSTANCES_CHANGELOG.name
 
 
 def task_events_topic(app: faust.App) -> Any:
@@ -98,13 +132,17 @@ def task_events_topic(app: faust.App) -> Any:
     )
 
 
-def _worker_name(data_dir: Path) -> str:
-    """A name that stays with the data directory: one directory is one worker."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    path = data_dir / "worker-name"
+def _worker_name(worker: Worker) -> str:
+    """A name that stays with the data directory and the address: one of each is one worker.
+
+    With the address, because a worker that comes back under its name gets its assignment back as it was, and Faust
+    takes an assignment for another address as none of its own.
+    """
+    worker.data_dir.mkdir(parents=True, exist_ok=True)
+    path = worker.data_dir / "worker-name"
     try:
-        return path.read_text().strip()
+        name = path.read_text().strip()
     except FileNotFoundError:
         name = f"{APP_ID}-{uuid.uuid4()}"
         path.write_text(name)
-        return name
+    return f"{name}-{zlib.crc32(worker.url.encode()):08x}"

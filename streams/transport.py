@@ -2,7 +2,7 @@
 
 Faust's own path costs some 230 µs a record (fetch, wrap, queue, resume the agent, ack); here that is paid once a chunk.
 It is found by Faust as the ``chunks://`` scheme of the broker's URL, an entry point in the group ``faust.transports``.
-Only topics in ``chunk_topics`` come as chunks; a table's recovery reads its changelog record by record as ever.
+Only topics in ``chunk_topics`` come as chunks. Changelogs are never fetched here: see ``streams.changelog``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from faust.types import ConsumerMessage
 from schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 
     from faust.types import TP, Message
 
@@ -29,6 +29,16 @@ _LAST_CHUNK_S = 20.0
 type_chunk = list["Record"]
 
 
+class _RebalanceListener(driver.ConsumerRebalanceListener):
+    """Keeps aiokafka from fetching changelogs: it would hold the first megabytes of each for ever."""
+
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        thread = self._thread
+        changelogs = thread.app.tables.changelog_topics
+        cast("Any", thread)._ensure_consumer().pause(*(tp for tp in assigned if tp.topic in changelogs))  # noqa: SLF001
+        await super().on_partitions_assigned(assigned)
+
+
 class ChunkConsumer(driver.Consumer):
     """Yields one message for each partition of a fetch; its value is the list of the fetched records.
 
@@ -37,6 +47,7 @@ class ChunkConsumer(driver.Consumer):
     offsets of a whole fetched chunk as a gap, so that a commit could pass records that nobody had processed.
     """
 
+    RebalanceListener = _RebalanceListener
     chunk_topics: ClassVar[frozenset[str]] = frozenset({TASK_EVENTS.name})
 
     def on_init(self) -> None:
@@ -69,6 +80,9 @@ class ChunkConsumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
         for tp in revoked:
             self._done.pop(tp, None)
+
+    async def verify_all_partitions_active(self) -> None:
+        """Nothing: it would miss fetches of changelogs. Whether there is progress is the watchdog's business."""
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (tp for tp in list(self._done) if topics is None or tp in topics or tp.topic in topics)

@@ -11,7 +11,7 @@ import pytest
 from faust.types import TP
 
 from schemas.topics import TASK_EVENTS
-from streams.topology import build_faust_app
+from streams.topology import Worker, build_faust_app
 from streams.transport import ChunkConsumer
 
 if TYPE_CHECKING:
@@ -81,7 +81,12 @@ def with_consumer(tmp_path: Path) -> Callable[[Callable[[FakeBroker], Awaitable[
         async def nothing(*_: Any) -> None:
             pass
 
-        app = build_faust_app("127.0.0.1:9", data_dir=tmp_path, partitions=2, kafka_properties={})
+        app = build_faust_app(
+            "127.0.0.1:9",
+            worker=Worker(data_dir=tmp_path, url="http://127.0.0.1:1"),
+            partitions=2,
+            kafka_properties={},
+        )
         app.producer = cast("Any", FakeProducer())
         consumer = FakeBroker(
             app.transport, callback=nothing, on_partitions_revoked=nothing, on_partitions_assigned=nothing

@@ -1,0 +1,37 @@
+"""The changelog of the instances: what the topic is, and how it is read in bulk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from schemas.topics import MAX_MESSAGE_BYTES, Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TOMBSTONES_KEPT_MS = 7 * 24 * 60 * 60 * 1000
+"""A store that was away for longer may have missed that a key was deleted."""
+
+INSTANCES_CHANGELOG = Topic(
+    "taskbridge-streams-instances-changelog",  # as Faust names it
+    None,
+    {
+        "cleanup.policy": "compact",
+        "delete.retention.ms": str(TOMBSTONES_KEPT_MS),
+        "max.message.bytes": str(MAX_MESSAGE_BYTES),
+    },
+)
+
+
+def reader_config(consumer: Mapping[str, object], *, buffer_bytes: int) -> dict[str, object]:
+    """A consumer's properties turned to reading in bulk, with at most about ``buffer_bytes`` waiting to be applied."""
+    return {
+        **consumer,
+        # The end is told by an event, and soon. A position that Kafka no longer has is an error, never a jump.
+        "enable.partition.eof": True,
+        "fetch.wait.max.ms": 100,
+        "auto.offset.reset": "error",
+        "queued.max.messages.kbytes": buffer_bytes >> 10,
+        # The default of a second would make up most of a restoration.
+        "fetch.queue.backoff.ms": 5,
+    }
