@@ -18,7 +18,7 @@ from streams.stored_instance import pack, unpack
 from streams.views import show
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import faust
     from faust.types import TP
@@ -65,6 +65,7 @@ class TaskAgent:
         self._states = states
         self._notifications = notifications
         self._metrics = metrics
+        self._one_at_a_time = asyncio.Lock()
 
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
@@ -72,14 +73,40 @@ class TaskAgent:
         async for event in stream.events():
             message = event.message
             try:
-                with consumer.working():
-                    await self._process(message.tp, event.value, message.generation_id)
-                    consumer.done(message)
+                async with self._one_at_a_time:
+                    with consumer.working():
+                        await self._process(message.tp, event.value, message.generation_id)
+                        consumer.done(message)
             except Exception as error:
                 log.exception("stopping: a chunk could not be processed", partition=message.tp.partition)
                 await self._app.crash(error)
                 # Leaving the loop would let Faust start the agent again, behind the chunk that failed.
                 await asyncio.Event().wait()
+
+    async def forget(
+        self, partition: int, keys: Iterable[bytes], farewell: Callable[[bytes], list[TaskNotification] | None]
+    ) -> int:
+        """Let go of instances, as durably as a chunk is kept; returns how many went.
+
+        ``farewell`` is asked about each as it is stored now: what to tell people, or None to keep it.
+        """
+        consumer = cast("ChunkConsumer", self._app.consumer)
+        async with self._one_at_a_time:
+            generation = self._app.consumer_generation_id
+            with consumer.working():
+                stored = {key: self._store.read(partition, key) for key in keys}
+                told = {key: farewell(value) for key, value in stored.items() if value is not None}
+                gone = [key for key, notifications in told.items() if notifications is not None]
+                tombstones: list[type_outgoing] = [{"key": key, "value": None} for key in gone]
+                reports = self._producer.send(self._changelog, tombstones, partition=partition)
+                self._producer.send(TASK_STATES.name, [{"key": key, "value": None} for key in gone])
+                self._tell([each for notifications in told.values() for each in notifications or ()])
+                await self._producer.delivered()
+                if not gone or generation != self._app.consumer_generation_id:
+                    return 0
+                self._store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=last_offset(reports))
+                self._live.forget(gone)
+        return len(gone)
 
     async def _process(self, tp: TP, records: type_chunk, generation: int) -> None:
         started = time.perf_counter()
@@ -106,17 +133,24 @@ class TaskAgent:
 
     def _send(self, partition: int, result: ChunkResult) -> tuple[dict[bytes, bytes], type_reports]:
         """Hand all that the chunk came to over to Kafka; what is to be stored, and the changelog's reports."""
+        now_ms = time.time_ns() // 1_000_000
         stored: dict[bytes, bytes] = {}
         states: list[type_outgoing] = []
         for key, shown in result.instances.items():
             instance = shown.instance
             state = self._states.encode(instance.state)
-            stored[key] = pack(state, instance.marks)
+            stored[key] = pack(state, instance, now_ms=now_ms)
             deleted = instance.state.lifecycle is Lifecycle.DELETED
             states.append({"key": key, "value": None if deleted else state})
         changelog: list[type_outgoing] = [{"key": key, "value": value} for key, value in stored.items()]
         reports = self._producer.send(self._changelog, changelog, partition=partition)
         self._producer.send(TASK_STATES.name, states)
+        self._tell(result.notifications)
+        if result.rejected:
+            self._park(result.rejected)
+        return stored, reports
+
+    def _tell(self, notifications: Iterable[TaskNotification]) -> None:
         self._producer.send_with_headers(
             TASK_NOTIFICATIONS.name,
             [
@@ -125,12 +159,9 @@ class TaskAgent:
                     self._notifications.encode(each),
                     notification_headers(each),
                 )
-                for each in result.notifications
+                for each in notifications
             ],
         )
-        if result.rejected:
-            self._park(result.rejected)
-        return stored, reports
 
     def _park(self, rejected: Sequence[Rejected]) -> None:
         now_ms = time.time_ns() // 1_000_000

@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
@@ -27,14 +27,17 @@ from streams.changelog_topic import INSTANCES_CHANGELOG
 from streams.http import Server, build_http, listen
 from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
+from streams.retention import Retention
 from streams.settings import StreamsSettings
 from streams.topology import Worker, build_faust_app, instances_table, task_events_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     import faust
     from confluent_kafka.admin import AdminClient
+
+    from streams.recovery import Tables
 
 log = structlog.get_logger(__name__)
 
@@ -133,6 +136,10 @@ async def _work(
     collect_garbage_rarely()
     # Faust's start returns when the tables are recovered: told to stop, the worker does not wait for that.
     starting = asyncio.create_task(app.start())
+    retention = Retention(
+        agent, store, task_state_codec(registry), actives=lambda: _actives(app, changelog), days=settings.retention_days
+    )
+    letting_go = asyncio.create_task(_or_crash(app, retention.keep()))
     try:
         log.info("starting", partitions=found, data_dir=str(settings.data_dir))
         while not stop.is_set() and not app.crashed:
@@ -144,12 +151,30 @@ async def _work(
             raise WorkerFailed("the worker crashed") from app.crash_reason
     finally:
         starting.cancel()
+        letting_go.cancel()
         # Bounded: whatever is not finished is not acknowledged either, and comes again.
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(app.stop(), _STOP_S)
         await producer.close()
         registry.close()
         log.info("stopped")
+
+
+def _actives(app: faust.App, changelog: str) -> frozenset[int]:
+    """The partitions whose instances this worker changes now; none while they are being sorted out."""
+    tables = cast("Tables", app.tables)
+    if app.rebalancing or not tables.actives_ready or changelog not in tables.recovery.wanted:
+        return frozenset()
+    return tables.recovery.wanted[changelog].actives
+
+
+async def _or_crash(app: faust.App, work: Coroutine[Any, Any, None]) -> None:
+    """What the worker cannot do without: its error is the worker's."""
+    try:
+        await work
+    except Exception as error:
+        log.exception("stopping: upkeep failed")
+        await app.crash(error)
 
 
 @dataclass(frozen=True, slots=True)

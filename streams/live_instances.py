@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from streams.views import Shown
 
@@ -39,5 +39,8 @@ class LiveInstances:
         for key, shown in instances.items():
             self._shown.pop(key, None)  # so that it stands at the end again
             self._shown[key] = shown
-        for key in list(islice(self._shown, max(0, len(self._shown) - self._bound))):
-            del self._shown[key]
+        self.forget(list(islice(self._shown, max(0, len(self._shown) - self._bound))))
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            self._shown.pop(key, None)

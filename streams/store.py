@@ -67,6 +67,21 @@ class Store(rocksdb.Store):
         """
         return self._held(partition).get(key)
 
+    def scan(self, partition: int, after: bytes, *, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """Up to ``limit`` keys behind ``after``, with their values; and the last of them, None when there are no more.
+
+        Raises:
+            PartitionNotHeld: it is not this worker's.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        items = self._held(partition).items(from_key=after)
+        for key, value in items:
+            if key not in (after, self.offset_key):
+                found.append((key, value))
+                if len(found) == limit:
+                    return found, key
+        return found, None
+
     def write_chunk(self, partition: int, values: Mapping[bytes, bytes | None], *, changelog_offset: int) -> None:
         """Put these values, and remember that the changelog is applied up to this offset: both or neither.
 

@@ -101,6 +101,12 @@ def notifications(before: Shown | None, after: Shown, event: TaskEvent) -> list[
     return gone + changed
 
 
+def is_finished(instance: Instance) -> bool:
+    """Whether it had something to be done and nobody has to do any of it now."""
+    done = _instance_status(instance) in (Status.COMPLETED, Status.CANCELLED)
+    return done and not _unnamed_assignees(instance)
+
+
 def _ever_shown(instance: Instance) -> Iterator[EntryKey]:
     """The key of every line that this instance's events can have put into a view."""
     for user_id in instance.marks.originator_ids:

@@ -18,12 +18,15 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from schemas.cloudevents import event_headers
 from schemas.codec import Undecodable, framed, task_event_codec, task_notification_codec, task_state_codec
-from schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, TaskState
+from schemas.events import SOURCE_YIDA, Action, Change, Lifecycle, Person, TaskEvent, TaskState
 from schemas.registry import schema_text
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from service.kafka import producer_config
+from service.topic_admin import apply_topics
+from streams.changelog_topic import INSTANCES_CHANGELOG
 from streams.inbox import inbox_of
 from streams.lifecycle import Instance, fold
+from streams.stored_instance import pack
 from streams.views import views
 
 if TYPE_CHECKING:
@@ -249,6 +252,53 @@ def dlq(connection: Connection, *arguments: str) -> list[dict[str, Any]]:
     result = CliRunner().invoke(app, ["dlq", *arguments, *where])
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_what_was_deleted_long_ago_is_let_go_and_finished_ones_as_is_set(
+    connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
+) -> None:
+    """The worker finds in its changelog what it would have after 31 days."""
+    now_ms = time.time_ns() // 1_000_000
+    aged_ms = now_ms - 31 * 24 * 60 * 60 * 1000
+    states = task_state_codec(connection.registry)
+    apply_topics(connection.admin(), [INSTANCES_CHANGELOG], partitions=12)
+    config: dict[str, Any] = producer_config(connection.bootstrap_servers)
+    producer = Producer(config)
+    kept: dict[str, Instance] = {}
+    for name, written_ms, until in (
+        ("deleted", aged_ms, 7),
+        ("finished", aged_ms, 5),
+        ("live", aged_ms, 2),
+        ("new", now_ms, 7),
+    ):
+        events = [structs.replace(each, instance_id=name) for each in sorted(lives(9, seed=4), key=by_moment)]
+        history = [each for each in events if each.occurred_at <= 1_700_000_000_000 + until]
+        kept[name] = reduce(fold, history[1:], fold(None, history[0]))
+        stored = pack(states.encode(kept[name].state), kept[name], now_ms=written_ms)
+        producer.produce(INSTANCES_CHANGELOG.name, key=name.encode(), value=stored)
+    assert producer.flush(30) == 0
+    assert kept["deleted"].state.lifecycle is Lifecycle.DELETED
+
+    streams_service.environment = {**streams_service.environment, "STREAMS_RETENTION_DAYS": "30"}
+    streams_service.start()
+
+    def left() -> set[str]:
+        found = {bytes(each.key() or b"").decode(): each.value() for each in read_topic(INSTANCES_CHANGELOG.name)}
+        return {name for name in kept if found[name] is not None}
+
+    eventually(lambda: left() == {"live", "new"}, what="two are let go")
+    codec = task_notification_codec(connection.registry)
+    told = [codec.decode(each.value()) for each in read_topic(TASK_NOTIFICATIONS.name)]
+    removed = {
+        (each.instance_id, each.recipient_id, each.view, each.task_id)
+        for each in told
+        if each.change is Change.REMOVED and each.instance_id in kept
+    }
+    assert removed == {("finished", line.user_id, line.view, line.task_id) for line in views(kept["finished"])}
+
+
+def by_moment(event: TaskEvent) -> int:
+    return event.occurred_at
 
 
 def test_without_kafka_it_lives_is_not_ready_and_stops_when_told(streams_service: Any, eventually: Any) -> None:

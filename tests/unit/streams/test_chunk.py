@@ -65,7 +65,7 @@ class World:
 
     def store(self, result: ChunkResult) -> None:
         for key, shown in result.instances.items():
-            self.stored[key] = pack(STATES.encode(shown.instance.state), shown.instance.marks)
+            self.stored[key] = pack(STATES.encode(shown.instance.state), shown.instance, now_ms=0)
 
 
 def records_of(events: Iterable[TaskEvent]) -> list[FakeRecord]:

@@ -1,0 +1,114 @@
+"""Lets go of instances that need not be remembered any longer: long deleted, or finished for as long as is set.
+
+A deletion is remembered for 30 days, so that a late event does not bring the instance back. Finished instances are kept
+for ever unless ``STREAMS_RETENTION_DAYS`` says otherwise; when they go, they go from every view too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from schemas.events import Action, TaskEvent, event_id_for
+from streams.lifecycle import fold
+from streams.store import PartitionNotHeld
+from streams.stored_instance import Age, age_of, unpack
+from streams.views import notifications, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from schemas.codec import Codec
+    from schemas.events import TaskNotification, TaskState
+    from streams.agents import TaskAgent
+    from streams.lifecycle import Instance
+    from streams.store import Store
+
+DELETED_DAYS = 30
+SOURCE = "taskbridge"
+"""The source of the event that stands for the end of a retention, as the cause of its notifications."""
+
+_DAY_MS = 24 * 60 * 60 * 1000
+_PAUSE_S = 1.0
+_LOOKED_AT = 2000
+"""How many instances are looked at a second: a million in eight minutes, for some milliseconds of each second."""
+_REST_S = 3600.0
+
+log = structlog.get_logger(__name__)
+
+
+class Retention:
+    """Looks through the stores of the active partitions, a little at a time, over and over."""
+
+    def __init__(
+        self,
+        agent: TaskAgent,
+        store: Store,
+        states: Codec[TaskState],
+        *,
+        actives: Callable[[], Collection[int]],
+        days: int,
+    ) -> None:
+        """``days`` is how long a finished instance is kept; 0 is for ever."""
+        self._agent = agent
+        self._store = store
+        self._states = states
+        self._actives = actives
+        self._days = days
+
+    async def keep(self) -> None:
+        """Never returns."""
+        while True:
+            actives = sorted(self._actives())
+            for partition in actives:
+                await self._look_through(partition)
+            await asyncio.sleep(_REST_S if actives else _PAUSE_S)
+
+    async def _look_through(self, partition: int) -> None:
+        position: bytes | None = b""
+        while position is not None:
+            await asyncio.sleep(_PAUSE_S)
+            try:
+                stored, position = self._store.scan(partition, position, limit=_LOOKED_AT)
+            except PartitionNotHeld:
+                return
+            if partition not in self._actives():
+                return
+            now_ms = time.time_ns() // 1_000_000
+            expired = [key for key, value in stored if is_expired(age_of(value), now_ms=now_ms, days=self._days)]
+            if expired:
+                gone = await self._agent.forget(partition, expired, self._still_expired)
+                log.info("instances were let go", partition=partition, count=gone)
+
+    def _still_expired(self, stored: bytes) -> list[TaskNotification] | None:
+        """What to tell people when this instance goes; None when it is not to go after all."""
+        now_ms = time.time_ns() // 1_000_000
+        if not is_expired(age_of(stored), now_ms=now_ms, days=self._days):
+            return None
+        return farewell(unpack(stored, self._states), now_ms=now_ms)
+
+
+def is_expired(age: Age, *, now_ms: int, days: int) -> bool:
+    """Whether an instance may go: the age is of its last change, as this machine's clock told it."""
+    kept_days = DELETED_DAYS if age.is_deleted else days if age.is_finished else 0
+    return kept_days > 0 and now_ms - age.written_ms > kept_days * _DAY_MS
+
+
+def farewell(instance: Instance, *, now_ms: int) -> list[TaskNotification]:
+    """What takes every line of the instance away; nothing where it is deleted."""
+    state = instance.state
+    named = {"instance_id": state.instance_id, "revision": str(state.revision)}
+    event = TaskEvent(
+        event_id=event_id_for(SOURCE, "expired", named),
+        source=SOURCE,
+        action=Action.DELETED,
+        corp_id=state.corp_id,
+        app_type=state.app_type,
+        instance_id=state.instance_id,
+        occurred_at=now_ms,
+        received_at=now_ms,
+    )
+    return notifications(show(instance), show(fold(instance, event)), event)

@@ -1,0 +1,76 @@
+"""What may be let go, and that nobody keeps a line of an instance that went."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.events import Action, Change
+from streams.inbox import inbox_of
+from streams.lifecycle import fold
+from streams.retention import farewell, is_expired
+from streams.stored_instance import Age, StoreUnreadable, age_of, pack
+from streams.views import is_finished, notifications, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypothesis.strategies import DataObject, SearchStrategy
+
+    from schemas.events import TaskEvent, TaskNotification
+    from streams.views import Shown
+
+    type_make_event = Callable[..., TaskEvent]
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+
+@pytest.mark.parametrize(
+    ("age", "days", "expired"),
+    [
+        (Age(is_deleted=True, is_finished=False, written_ms=9 * DAY_MS), 0, True),
+        (Age(is_deleted=True, is_finished=False, written_ms=10 * DAY_MS), 0, False),
+        (Age(is_deleted=False, is_finished=True, written_ms=0), 0, False),
+        (Age(is_deleted=False, is_finished=True, written_ms=34 * DAY_MS), 5, True),
+        (Age(is_deleted=False, is_finished=True, written_ms=36 * DAY_MS), 5, False),
+        (Age(is_deleted=False, is_finished=False, written_ms=0), 5, False),
+    ],
+)
+def test_deleted_ones_go_after_30_days_and_finished_ones_as_is_set(age: Age, days: int, *, expired: bool) -> None:
+    assert is_expired(age, now_ms=40 * DAY_MS, days=days) is expired
+
+
+def test_finished_is_what_had_something_to_do_and_has_nothing_left(make_event: type_make_event) -> None:
+    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
+    completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=2_000)
+    waiting = make_event(Action.CREATED, recipient_ids=("bob",), occurred_at=3_000)
+    assert not is_finished(fold(None, make_event(Action.CREATED)))
+    assert not is_finished(fold(None, created))
+    assert is_finished(reduce(fold, [completed], fold(None, created)))
+    assert not is_finished(reduce(fold, [completed, waiting], fold(None, created)))
+
+
+def test_the_age_is_read_from_the_head_alone(make_event: type_make_event) -> None:
+    deleted = fold(None, make_event(Action.DELETED))
+    assert age_of(pack(b"state", deleted, now_ms=77)[:20]) == Age(is_deleted=True, is_finished=False, written_ms=77)
+    for damaged in (b"", b"\x01" * 20, b"\x02F"):
+        with pytest.raises(StoreUnreadable):
+            age_of(damaged)
+
+
+@given(data=st.data())
+def test_nobody_keeps_a_line_of_what_is_let_go(histories: SearchStrategy[list[TaskEvent]], data: DataObject) -> None:
+    shown: Shown | None = None
+    sent: list[TaskNotification] = []
+    for event in data.draw(histories):
+        after = show(fold(None if shown is None else shown.instance, event))
+        sent += notifications(shown, after, event)
+        shown = after
+    assert shown is not None
+    last = farewell(shown.instance, now_ms=5_000)
+    assert {each.change for each in last} <= {Change.REMOVED}
+    assert inbox_of([*sent, *last]) == {}
