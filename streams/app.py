@@ -16,7 +16,7 @@ from schemas import topics
 from schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from schemas.errors import ConfigurationError, OperatorError
 from schemas.registry import Registry
-from service.kafka import admin_client, producer_config, read_kafka_config
+from service.kafka import admin_client, consumer_config, producer_config, read_kafka_config
 from service.logs import configure_logs
 from service.settings import load_settings, partitions_setting
 from service.topic_admin import apply_topics
@@ -26,8 +26,10 @@ from streams.fenced_producers import FencedProducers
 from streams.http import Server, build_http, listen
 from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
+from streams.progress import Ends, Progress
 from streams.settings import StreamsSettings
 from streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
+from streams.watchdog import LoopGuard, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +73,7 @@ class _Health:
 
     connected: bool = False
     faust_app: faust.App | None = None
+    progress: Progress | None = None
     problems: list[str] = field(default_factory=list[str])
 
     def readiness(self) -> dict[str, Any]:
@@ -81,6 +84,7 @@ class _Health:
             "kafka_and_registry": "connected" if self.connected else "waiting",
             "tables": "live" if tables else "recovering",
             "problems": self.problems,
+            **({} if self.progress is None else self.progress.details()),
         }
 
 
@@ -132,19 +136,28 @@ async def _work(
     )
     app.agent(task_events_topic(app), name="tasks")(agent.run)
     health.faust_app = app
+    guard = LoopGuard(settings.watchdog_s)
+    ends = Ends(cast("dict[str, Any]", consumer_config(servers, APP_ID, properties)))
+    health.progress = Progress(app, ends=ends, metrics=metrics, watchdog=Watchdog(settings.watchdog_s), guard=guard)
     # Faust's start returns when the tables are recovered: told to stop, the worker does not wait for that.
-    starting = asyncio.create_task(app.start())
+    starting, watching = asyncio.create_task(app.start()), asyncio.create_task(health.progress.watch())
     try:
         log.info("starting", partitions=found, data_dir=str(settings.data_dir))
         while not stop.is_set() and not app.crashed:
             if starting.done():
                 await starting
+            if watching.done():
+                metrics.stuck()
+                log.error("stopping: the worker stands still", problem=str(watching.exception()), **health.readiness())
+                # As a crash: then nobody waits for the chunk that does not end.
+                await app.crash(cast("BaseException", watching.exception()))
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), _CRASH_POLL_S)
         if app.crashed:
             raise WorkerFailed("the worker crashed") from app.crash_reason
     finally:
         starting.cancel()
+        watching.cancel()
         # Bounded: whatever is not finished is not acknowledged either, and comes again.
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(app.stop(), _STOP_S)
