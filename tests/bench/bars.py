@@ -1,4 +1,4 @@
-"""A grouped bar chart with whiskers as SVG, by hand: no plotting library is needed for three of them."""
+"""A grouped bar chart with whiskers as SVG, by hand: no plotting library is needed for a handful of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tests.bench.edge.results import Spread
+    from tests.bench.spreads import Spread
 
 _COLOURS = ("#1b6ca8", "#7fb2d9", "#d98324", "#5b8c5a", "#8a6bb0", "#9a9a9a")
 _BAR, _GAP, _LEFT, _TOP, _HEIGHT, _BOTTOM = 34, 40, 64, 64, 240, 40
