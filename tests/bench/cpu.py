@@ -27,3 +27,26 @@ def cpu_seconds(pid: int) -> float:
         total += ticks.get(current, 0)
         tree += [child for child, parent in parents.items() if parent == current]
     return total / _TICKS
+
+
+def tree_seconds(pid: int) -> float:
+    """What ``cpu_seconds`` gives, and of ended children what was waited for, from the process's own files only.
+
+    Fit to be asked ten times a second beside a measurement.
+    """
+    folder = Path(f"/proc/{pid}")
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    total = sum(map(int, fields[11:15])) / _TICKS
+    for each in (folder / "task").glob("*/children"):
+        try:
+            children = each.read_text().split()
+        except OSError:
+            continue  # that thread ended just now
+        total += sum(tree_seconds(int(child)) for child in children)
+    return total
+
+
+def resident_mb(pid: int) -> float:
+    """The memory of the process that is in use now, in MiB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)

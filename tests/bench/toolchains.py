@@ -15,7 +15,7 @@ from deploy.local.progress import call_with_heartbeat
 from schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from deploy.local.progress import Progress
 
@@ -46,8 +46,18 @@ def version_of(*argv: str) -> str:
     return lines[0].strip() if lines else "unknown"
 
 
-def built(name: str, sources: Sequence[Path], argv: Sequence[str], cwd: Path, progress: Progress) -> Path:
+def built(
+    name: str,
+    sources: Sequence[Path],
+    argv: Sequence[str],
+    cwd: Path,
+    progress: Progress,
+    *,
+    prepare: Callable[[Path], None] | None = None,
+) -> Path:
     """The folder that ``argv`` filled, ``{into}`` being its name there; done once for each state of the sources.
+
+    ``prepare`` is called with the folder before ``argv`` runs.
 
     Raises:
         OperatorError: it does not build.
@@ -60,6 +70,8 @@ def built(name: str, sources: Sequence[Path], argv: Sequence[str], cwd: Path, pr
     # Under another name until it is whole: a build that was interrupted is done again.
     work = Path(tempfile.mkdtemp(prefix=f"{name}-building-", dir=cache))
     try:
+        if prepare is not None:
+            prepare(work)
         outcome = call_with_heartbeat(
             lambda: subprocess.run(
                 [each.format(into=work) for each in argv], cwd=cwd, capture_output=True, text=True, check=False
