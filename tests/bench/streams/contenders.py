@@ -28,7 +28,9 @@ KAFKA_STREAMS, KAFKA_STREAMS_CACHED = "kafka-streams", "kafka-streams-cache"
 PEERS = (KAFKA_STREAMS, KAFKA_STREAMS_CACHED, PLAIN, QUIX, FAUST)
 
 _OURS_GROUP = "taskbridge-streams"
-_COMMIT_MS, _LINGER_MS, _CACHE_MB = 1000, 5, 64
+_COMMIT_MS, _CACHE_MB = 1000, 64
+LINGER_MS, LOW_LINGER_MS = 50, 2
+_PRODUCER = f"lz4, linger {LINGER_MS} ms ({LOW_LINGER_MS} where latency is measured), batches of 256 KiB"
 _JAVA_FLAGS = (
     "-Xms1g",
     "-Xmx1g",
@@ -69,8 +71,8 @@ class Contender:
     description: str
     channels: Callable[[str, str], Channels]
     """From a measurement's label and the events' topic."""
-    program: Callable[[Channels, Path], Program]
-    """From the channels and the state folder, which need not exist yet."""
+    program: Callable[[Channels, Path, int], Program]
+    """From the channels, the state folder, which need not exist yet, and how long its producer may linger (ms)."""
 
 
 def prepare(name: str, surroundings: Surroundings) -> Contender:
@@ -93,7 +95,7 @@ def _taskbridge(surroundings: Surroundings) -> Contender:
             group=_OURS_GROUP,
         )
 
-    def program(_channels: Channels, folder: Path) -> Program:
+    def program(_channels: Channels, folder: Path, _linger_ms: int) -> Program:
         port = free_port()
         env = _inherited() | {
             "STREAMS_PORT": str(port),
@@ -120,12 +122,11 @@ def _kafka_streams(surroundings: Surroundings, *, name: str = KAFKA_STREAMS, cac
     extra = {
         "PEER_CACHE_BYTES": str(cache_mb << 20),
         "PEER_COMMIT_MS": str(_COMMIT_MS),
-        "PEER_LINGER_MS": str(_LINGER_MS),
     }
     cache = f"record cache of {cache_mb} MiB" if cache_mb else "record cache off"
     description = (
         f"Kafka Streams 4.3.1 on the Processor API, RocksDB store with changelog, {cache}; one thread, commits every "
-        f"{_COMMIT_MS} ms; lz4, linger {_LINGER_MS} ms, batches of 256 KiB; Avro's generated classes and coders; "
+        f"{_COMMIT_MS} ms; {_PRODUCER}; Avro's generated classes and coders; "
         f"heap 1 GiB, ParallelGC, {version_of(java, '-version')}"
     )
     return _peer(surroundings, name, description, argv, extra, changelog="{group}-instances-changelog")
@@ -138,7 +139,7 @@ def _kafka_streams_cached(surroundings: Surroundings) -> Contender:
 def _plain(surroundings: Surroundings) -> Contender:
     description = (
         f"a loop over confluent-kafka {version('confluent-kafka')} and rocksdict {version('rocksdict')}, the project's"
-        " fold; batches of up to 5,000 events, an instance written once a batch; lz4, linger 5 ms"
+        f" fold; batches of up to 5,000 events, an instance written once a batch; {_PRODUCER}"
     )
     return _peer(surroundings, PLAIN, description, [sys.executable, "-m", "tests.bench.streams.peers.plain_loop"])
 
@@ -146,9 +147,7 @@ def _plain(surroundings: Surroundings) -> Contender:
 def _quix(surroundings: Surroundings) -> Contender:
     python = str(build_quix(surroundings.progress))
     found = version_of(python, "-c", "from importlib.metadata import version; print(version('quixstreams'))")
-    description = (
-        f"Quix Streams {found}, the project's fold; at least once, its default commit interval; lz4, linger 5 ms"
-    )
+    description = f"Quix Streams {found}, the project's fold; at least once, its default commit interval; {_PRODUCER}"
     argv = [python, "-m", "tests.bench.streams.peers.quix_streams"]
     return _peer(surroundings, QUIX, description, argv, changelog="changelog__{group}--{events}--default")
 
@@ -156,7 +155,7 @@ def _quix(surroundings: Surroundings) -> Contender:
 def _faust(surroundings: Surroundings) -> Contender:
     description = (
         f"faust-streaming {version('faust-streaming')} as it is, record by record, with its RocksDB table (rocksdict),"
-        " the project's fold; lz4, linger 5 ms"
+        f" the project's fold; {_PRODUCER}"
     )
     argv = [sys.executable, "-m", "tests.bench.streams.peers.stock_faust", "worker"]
     return _peer(surroundings, FAUST, description, argv, changelog="{group}-instances-changelog")
@@ -183,7 +182,7 @@ def _peer(
             group=group,
         )
 
-    def program(channels: Channels, folder: Path) -> Program:
+    def program(channels: Channels, folder: Path, linger_ms: int) -> Program:
         folder.mkdir(parents=True, exist_ok=True)
         ready = folder.with_suffix(".ready")
         ready.unlink(missing_ok=True)
@@ -195,6 +194,7 @@ def _peer(
             "PEER_NOTIFICATIONS_TOPIC": channels.notifications,
             "PEER_CHANGELOG_TOPIC": channels.changelog,
             "PEER_GROUP": channels.group,
+            "PEER_LINGER_MS": str(linger_ms),
             "PEER_STATE_DIR": str(folder),
             "PEER_READY_FILE": str(ready),
             "PEER_PARTITIONS": str(surroundings.partitions),

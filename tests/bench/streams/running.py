@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from deploy.local.child import Child
 from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from tests.bench.cpu import resident_mb, tree_seconds
+from tests.bench.streams.contenders import LINGER_MS
 from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.surroundings import LOGGED
 from tests.bench.toolchains import CHECKOUT
@@ -70,11 +71,13 @@ def drop_topics(surroundings: Surroundings, channels: Channels) -> None:
 class Running:
     """The process from its start to its end; ``ready_s`` and ``ready_cpu_s`` are what it took until it was ready."""
 
-    def __init__(self, contender: Contender, channels: Channels, folder: Path, *, timeout_s: float) -> None:
+    def __init__(
+        self, contender: Contender, channels: Channels, folder: Path, *, timeout_s: float, linger_ms: int = LINGER_MS
+    ) -> None:
         self._name = contender.name
         self._channels = channels
         self._timeout_s = timeout_s
-        self._program = contender.program(channels, folder)
+        self._program = contender.program(channels, folder, linger_ms)
         self._log = folder.with_suffix(".log")
         self._samples: list[Sample] = []
         self._stopping = threading.Event()

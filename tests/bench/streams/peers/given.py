@@ -20,6 +20,7 @@ class Given:
     state_dir: Path
     ready_file: Path
     partitions: int
+    linger_ms: int
     job: Job
 
     @staticmethod
@@ -37,6 +38,7 @@ class Given:
             state_dir=Path(told("STATE_DIR")),
             ready_file=Path(told("READY_FILE")),
             partitions=int(told("PARTITIONS")),
+            linger_ms=int(told("LINGER_MS")),
             job=Job(
                 state_schema_id=int(told("STATE_SCHEMA_ID")),
                 notification_schema_id=int(told("NOTIFICATION_SCHEMA_ID")),

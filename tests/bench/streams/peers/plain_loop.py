@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _BATCH = 5000
 _RESTORE_BATCH = 20_000
-_WAIT_S = 0.05
+_WAIT_S = 0.2
 _REQUEST_S = 30.0
 _OFFSET_KEY = b"\x00changelog-offset"
 
@@ -79,7 +79,7 @@ class Loop:
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "compression.type": "lz4",
-                "linger.ms": 5,
+                "linger.ms": given.linger_ms,
                 "batch.size": 256 << 10,
                 "queue.buffering.max.messages": 1_000_000,
             }
@@ -99,9 +99,11 @@ class Loop:
             signal.signal(signum, self._stop)
         self._consumer.subscribe([self._given.events_topic], on_assign=self._restore)
         while not self._stopping:
-            batch = [each for each in self._consumer.consume(_BATCH, _WAIT_S) if each.error() is None]
-            if batch:
-                self._process(batch)
+            # What is there, and no waiting for more: a batch is as long as the events that came during the last one.
+            found = self._consumer.consume(1, _WAIT_S)
+            if found:
+                found += self._consumer.consume(_BATCH - 1, 0)
+                self._process([each for each in found if each.error() is None])
         self._consumer.close()
         self._store.close()
 
