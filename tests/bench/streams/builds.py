@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,8 @@ def build_quix(progress: Progress) -> Path:
         ToolMissing: no uv.
         OperatorError: it cannot be installed.
     """
-    uv = need("uv", "https://docs.astral.sh/uv")
+    # Where it was brought into the checkout, it is on no PATH, but tells what it runs where it stands.
+    uv = os.environ.get("UV") or need("uv", "https://docs.astral.sh/uv tells how")
     requirements = _HERE / "peers" / "quix-requirements.txt"
     # From a folder outside the checkout: within, uv would hold the peer to the project's own versions.
     script = f"cd {{into}} && {uv} venv -q venv && {uv} pip install -q -p venv -r {requirements}"

@@ -19,6 +19,7 @@ import org.apache.kafka.streams.state.Stores;
 /** The reference job on Kafka Streams: one thread, at least once. Configured by the environment, ended by SIGTERM. */
 public final class Job {
     private static final Map<String, String> GIVEN = System.getenv();
+    private static final int READY_POLL_MS = 20;
 
     public static void main(String[] arguments) throws InterruptedException {
         var cached = Long.parseLong(GIVEN.get("PEER_CACHE_BYTES")) > 0;
@@ -29,13 +30,12 @@ public final class Job {
             over.countDown();
             return StreamThreadExceptionResponse.SHUTDOWN_CLIENT;
         });
-        streams.setStateListener((now, before) -> {
-            if (now == KafkaStreams.State.RUNNING) {
-                tellReady();
-            }
-        });
         Runtime.getRuntime().addShutdownHook(new Thread(streams::close));
         streams.start();
+        while (!isReady(streams)) {
+            Thread.sleep(READY_POLL_MS);
+        }
+        tellReady();
         over.await();
         System.exit(1);
     }
@@ -77,11 +77,20 @@ public final class Job {
         return found;
     }
 
+    /** All partitions are this client's, and their stores are at the ends of their changelogs. RUNNING alone is not it. */
+    private static boolean isReady(KafkaStreams streams) {
+        if (streams.state() != KafkaStreams.State.RUNNING) {
+            return false;
+        }
+        var lags = streams.allLocalStorePartitionLags().get(FoldProcessor.STORE);
+        return lags != null
+                && lags.size() == Integer.parseInt(GIVEN.get("PEER_PARTITIONS"))
+                && lags.values().stream().allMatch(each -> each.offsetLag() == 0);
+    }
+
     private static void tellReady() {
         try {
             Files.createFile(Path.of(GIVEN.get("PEER_READY_FILE")));
-        } catch (java.nio.file.FileAlreadyExistsException again) {
-            return; // after a rebalance
         } catch (IOException error) {
             throw new UncheckedIOException(error);
         }
