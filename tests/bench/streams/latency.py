@@ -32,7 +32,7 @@ WARM_UP_S = 10
 
 _TIMEOUT_S = 120.0
 _TICK_S = 0.001
-_LAST_S = 10.0
+_LAST_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ _RECOVERING = (TASKBRIDGE, KAFKA_STREAMS, PLAIN, FAUST)
 _TIMED = (TASKBRIDGE, KAFKA_STREAMS, PLAIN)
 
 _SHORT_TOPIC = "bench-events-short"
-_FEWER_EVENTS = 5
+_FEWER_EVENTS = 8
 _FEWER_STATES = 20
 """Stock Faust gets so many times fewer: it would take most of the run's time to say the same."""
 
@@ -59,7 +59,7 @@ class Run:
         self._describe(rounds, whole, short)
         for number, contender in self._turns(rounds):
             topic, reference = (_SHORT_TOPIC, short) if contender.name == FAUST else (TASK_EVENTS.name, whole)
-            with self._counting(contender, self.results.windows):
+            with self._counting(contender, "throughput", self.results.windows):
                 window = measure(contender, self._surroundings, topic, reference, f"rate-{number}")
                 self.results.windows.setdefault(contender.name, []).append(window)
                 self._say(
@@ -71,7 +71,7 @@ class Run:
     def recovery(self, *, rounds: int, states: int) -> None:
         for number, contender in self._turns(rounds, _RECOVERING):
             wanted = max(states // _FEWER_STATES, 1000) if contender.name == FAUST else states
-            with self._counting(contender, self.results.restored):
+            with self._counting(contender, "recovery", self.results.restored):
                 found = measure_recovery(contender, self._surroundings, wanted, f"recovery-{number}")
                 self.results.restored.setdefault(contender.name, []).append(found)
                 self._say(
@@ -81,7 +81,7 @@ class Run:
 
     def latency(self, *, rounds: int, seconds: int) -> None:
         for number, contender in self._turns(rounds, _TIMED):
-            with self._counting(contender, self.results.latencies):
+            with self._counting(contender, "latency", self.results.latencies):
                 found = measure_latency(contender, self._surroundings, seconds=seconds, label=f"latency-{number}")
                 self.results.latencies.setdefault(contender.name, []).append(found)
                 times = f"p50 {found.p50_ms:.1f} ms  p99 {found.p99_ms:.1f} ms"
@@ -104,19 +104,19 @@ class Run:
                     yield number, contender
 
     @contextmanager
-    def _counting(self, contender: Contender, found: dict[str, Any]) -> Generator[None]:
+    def _counting(self, contender: Contender, part: str, found: dict[str, Any]) -> Generator[None]:
         """A peer whose work does not count is left out of this part, and the page says why; ours ends the run."""
         try:
             yield
         except NotCounted as error:
             if contender.name == TASKBRIDGE:
                 raise
-            self._leave_out(contender.name, error)
+            self._leave_out(contender.name, f"{part}: {error}")
             self._out.add(contender.name)
             # Its other rounds too: ratios are within one round.
             found.pop(contender.name, None)
 
-    def _leave_out(self, name: str, reason: Exception) -> None:
+    def _leave_out(self, name: str, reason: object) -> None:
         self.left_out[name] = str(reason)
         self._say(f"LEFT OUT: {name}: {reason}")
 

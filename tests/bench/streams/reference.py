@@ -29,12 +29,15 @@ class Reference:
     ids: set[str] = field(default_factory=set[str])
     told: list[int] = field(default_factory=lambda: [0])
     """Notifications after so many events."""
+    _states: dict[bytes, dict[str, Any] | None] | None = None
+    _lines: dict[type_line, type_entry] | None = None
 
     @property
     def events(self) -> int:
         return len(self.told) - 1
 
     def apply(self, key: bytes, event: TaskEvent) -> None:
+        self._states = self._lines = None
         before = self.instances.get(key)
         after = self.instances[key] = fold(before, event)
         found = notifications(before, after, event)
@@ -43,15 +46,19 @@ class Reference:
 
     def states(self) -> dict[bytes, dict[str, Any] | None]:
         """The last state of each instance, its revision aside; None where it is deleted."""
-        return {key: _state(each.state) for key, each in self.instances.items()}
+        if self._states is None:  # asked for in every round
+            self._states = {key: _state(each.state) for key, each in self.instances.items()}
+        return self._states
 
     def lines(self) -> dict[type_line, type_entry]:
         """Every line that anybody sees in the end."""
-        return {
-            (each.state.corp_id, key.user_id, key.view, each.state.instance_id, key.task_id): _entry(entry)
-            for each in self.instances.values()
-            for key, entry in views(each).items()
-        }
+        if self._lines is None:
+            self._lines = {
+                (each.state.corp_id, key.user_id, key.view, each.state.instance_id, key.task_id): _entry(entry)
+                for each in self.instances.values()
+                for key, entry in views(each).items()
+            }
+        return self._lines
 
     def events_behind(self, share: float) -> int:
         """How many events come after the one whose notifications complete this share of all."""

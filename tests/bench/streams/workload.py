@@ -16,7 +16,7 @@ import json
 import random
 import uuid
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schemas.events import Action, Person, TaskEvent, event_id_for
 
@@ -153,24 +153,7 @@ class Life:
             form_data=self._form,
         )
 
-    def _event(
-        self,
-        step: int,
-        action: Action,
-        name: str,
-        parameters: dict[str, str],
-        *,
-        task_id: str | None = None,
-        actor_id: str | None = None,
-        recipient_ids: tuple[str, ...] = (),
-        originator: Person | None = None,
-        title: str | None = None,
-        url: str | None = None,
-        process_code: str | None = None,
-        process_name: str | None = None,
-        created_at: int | None = None,
-        form_data: dict[str, str | None] | None = None,
-    ) -> TaskEvent:
+    def _event(self, step: int, action: Action, name: str, parameters: dict[str, str], **told: Any) -> TaskEvent:
         return TaskEvent(
             event_id=event_id_for("yida", name, parameters),
             source="yida",
@@ -178,19 +161,10 @@ class Life:
             corp_id=CORP_ID,
             app_type=APP_TYPE,
             instance_id=self.instance_id,
-            task_id=task_id,
-            actor_id=actor_id,
-            recipient_ids=recipient_ids,
-            originator=originator,
-            title=title,
-            url=url,
-            process_code=process_code,
-            process_name=process_name,
-            created_at=created_at,
             occurred_at=self._at(step),
             received_at=self._at(step) + 150,
-            form_data=form_data or {},
             raw_parameters=parameters,
+            **told,
         )
 
     def _flat(self, step: int) -> dict[str, str]:
