@@ -126,8 +126,8 @@ def _kafka_streams(surroundings: Surroundings, *, name: str = KAFKA_STREAMS, cac
     cache = f"record cache of {cache_mb} MiB" if cache_mb else "record cache off"
     description = (
         f"Kafka Streams 4.3.1 on the Processor API, RocksDB store with changelog, {cache}; one thread, commits every "
-        f"{_COMMIT_MS} ms; {_PRODUCER}; Avro's generated classes and coders; "
-        f"heap 1 GiB, ParallelGC, {version_of(java, '-version')}"
+        f"{_COMMIT_MS} ms; {_PRODUCER}; Avro's generated classes, "
+        f"of events only what the fold needs; heap 1 GiB, ParallelGC, {version_of(java, '-version')}"
     )
     return _peer(surroundings, name, description, argv, extra, changelog="{group}-instances-changelog")
 

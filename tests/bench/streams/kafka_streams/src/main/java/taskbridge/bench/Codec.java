@@ -37,11 +37,11 @@ final class Codec {
     private BinaryDecoder decoder;
     private BinaryEncoder encoder;
 
-    Codec(int stateSchemaId, int notificationSchemaId, boolean wholeEvents) {
+    Codec(int stateSchemaId, int notificationSchemaId) {
         stateFrame = frame(stateSchemaId);
         notificationFrame = frame(notificationSchemaId);
         var schema = TaskEvent.getClassSchema();
-        events = new SpecificDatumReader<>(schema, wholeEvents ? schema : withoutMaps(schema));
+        events = new SpecificDatumReader<>(schema, withoutMaps(schema));
     }
 
     TaskEvent event(byte[] value) {
@@ -96,7 +96,10 @@ final class Codec {
         }
     }
 
-    /** What the fold needs of an event: all but the form and the raw parameters, which are its last two fields. */
+    /**
+     * What the fold needs of an event: all but the form and the raw parameters, which are its last two fields. Avro
+     * skips them in the bytes, which takes a third off the decoding.
+     */
     private static Schema withoutMaps(Schema schema) {
         var fields = schema.getFields();
         var kept = fields.subList(0, fields.size() - 2).stream()

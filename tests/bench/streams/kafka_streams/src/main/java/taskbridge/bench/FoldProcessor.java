@@ -74,8 +74,8 @@ final class FoldProcessor implements Processor<byte[], byte[], byte[], byte[]> {
     }
 
     /**
-     * With a cache, a state is told once for all changes between two commits, as the DSL's aggregations do it. They do it
-     * by this listener of the cache (TimestampedCacheFlushListener); the Processor API has no public word for it.
+     * With a cache, a state is told once for all changes between two commits, as the DSL's aggregations do it. They do
+     * it by this listener of the cache (TimestampedCacheFlushListener); the Processor API has no public word for it.
      */
     @SuppressWarnings("unchecked")
     private void tellStatesWhenTheCacheIsFlushed() {
@@ -87,7 +87,8 @@ final class FoldProcessor implements Processor<byte[], byte[], byte[], byte[]> {
             internal.setCurrentNode(node);
             try {
                 Change<byte[]> change = flushed.value();
-                context.forward(new Record<>(flushed.key(), published(change.newValue), flushed.timestamp(), NONE), STATES);
+                var value = published(change.newValue);
+                context.forward(new Record<>(flushed.key(), value, flushed.timestamp(), NONE), STATES);
             } finally {
                 internal.setCurrentNode(previous);
             }
@@ -99,11 +100,12 @@ final class FoldProcessor implements Processor<byte[], byte[], byte[], byte[]> {
     }
 
     private static Headers headers(TaskNotification notification) {
+        var source = "/yida/" + notification.getCorpId() + "/" + notification.getAppType();
         return new RecordHeaders()
                 .add("ce_specversion", VERSION)
                 .add("ce_id", notification.getNotificationId().getBytes(UTF_8))
                 .add("ce_type", type(notification).getBytes(UTF_8))
-                .add("ce_source", ("/yida/" + notification.getCorpId() + "/" + notification.getAppType()).getBytes(UTF_8))
+                .add("ce_source", source.getBytes(UTF_8))
                 .add("ce_subject", notification.getInstanceId().getBytes(UTF_8))
                 .add("ce_time", RFC3339.format(Instant.ofEpochMilli(notification.getOccurredAt())).getBytes(UTF_8))
                 .add("content-type", AVRO);

@@ -43,13 +43,11 @@ public final class Job {
     private static Topology topology(boolean cached) {
         var store = Stores.keyValueStoreBuilder(
                 Stores.persistentKeyValueStore(FoldProcessor.STORE), Serdes.ByteArray(), Serdes.ByteArray());
-        var whole = GIVEN.getOrDefault("PEER_DECODE", "projected").equals("whole");
         return new Topology()
                 .addSource("events", GIVEN.get("PEER_EVENTS_TOPIC"))
                 .addProcessor("fold", () -> new FoldProcessor(new Codec(
                         Integer.parseInt(GIVEN.get("PEER_STATE_SCHEMA_ID")),
-                        Integer.parseInt(GIVEN.get("PEER_NOTIFICATION_SCHEMA_ID")),
-                        whole), cached), "events")
+                        Integer.parseInt(GIVEN.get("PEER_NOTIFICATION_SCHEMA_ID"))), cached), "events")
                 .addStateStore(cached ? store.withCachingEnabled() : store.withCachingDisabled(), "fold")
                 .addSink(FoldProcessor.STATES, GIVEN.get("PEER_STATES_TOPIC"), "fold")
                 .addSink(FoldProcessor.NOTIFICATIONS, GIVEN.get("PEER_NOTIFICATIONS_TOPIC"), "fold");
@@ -77,7 +75,7 @@ public final class Job {
         return found;
     }
 
-    /** All partitions are this client's, and their stores are at the ends of their changelogs. RUNNING alone is not it. */
+    /** All partitions are this client's, their stores at the ends of their changelogs. RUNNING alone is not it. */
     private static boolean isReady(KafkaStreams streams) {
         if (streams.state() != KafkaStreams.State.RUNNING) {
             return false;
