@@ -75,7 +75,7 @@ def streams(
     seconds: Annotated[int, typer.Option(min=1, help="How long latencies are measured.")] = 15,
     partitions: Annotated[int, typer.Option(min=1, help="Of every topic.")] = 8,
     peers: Annotated[list[StreamsPeer] | None, typer.Option(help="May be repeated. Default: all.")] = None,
-    only: Annotated[Part | None, typer.Option(help="One part. Default: all but scaling.")] = None,
+    only: Annotated[Part | None, typer.Option(help="One part, on a page of its own. Default: all but scaling.")] = None,
     scaling: Annotated[bool, typer.Option(help="Also with ten thousand to a million instances.")] = False,  # noqa: FBT002
     out: Annotated[Path, typer.Option(help="Where the page and its plots are written.")] = Path("docs/benchmarks"),
 ) -> None:

@@ -61,7 +61,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
             run.scaling(events=arguments.events)
         out: Path = arguments.out
         return write_report(
-            out,
+            out / (f"streams-{arguments.only}.md" if arguments.only else "streams.md"),
             run.results,
             contenders=run.contenders,
             left_out=run.left_out,
@@ -72,9 +72,12 @@ def _measure(arguments: argparse.Namespace) -> Path:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    told = f"--rounds {arguments.rounds} --events {arguments.events} --states {arguments.states}"
-    only = f" --only {arguments.only}" if arguments.only else ""
-    return f"taskbridge bench streams {told}{only}{' --scaling' if arguments.scaling else ''}"
+    """What was asked for, as one would type it."""
+    told = [f"--{name} {getattr(arguments, name)}" for name in ("rounds", "events", "states", "seconds", "partitions")]
+    told += [f"--only {arguments.only}"] if arguments.only else []
+    told += ["--scaling"] if arguments.scaling else []
+    told += [f"--peers {peer}" for peer in arguments.peers] if arguments.peers != list(PEERS) else []
+    return f"taskbridge bench streams {' '.join(told)}"
 
 
 def _arguments() -> argparse.Namespace:

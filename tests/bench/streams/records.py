@@ -26,6 +26,7 @@ _BATCH = 10_000
 _FLUSH_S = 120.0
 _READ_S = 60.0
 _BACKLOG = 100_000
+_ERRORS_ONLY = 3  # a broker that has just started is not ready for idempotent producers yet, and is asked again
 
 
 class Found(NamedTuple):
@@ -42,6 +43,7 @@ class Writer:
 
     def __init__(self, surroundings: Surroundings, *, linger_ms: int = 20) -> None:
         config = {"linger.ms": linger_ms, "batch.size": 512 << 10, "queue.buffering.max.messages": 2 * _BACKLOG}
+        config["log_level"] = _ERRORS_ONLY
         self._producer = Producer(producer_config(surroundings.bootstrap_servers) | config)
         self._failed: list[KafkaError] = []
 

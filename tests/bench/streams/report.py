@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from tests.bench.streams.contenders import Contender
     from tests.bench.streams.results import Results
 
-PAGE = "streams.md"
-
 _RATES = (
     ("per_cpu_second", "events per CPU second", {KAFKA_STREAMS: 1.2, KAFKA_STREAMS_CACHED: 1.2}),
     ("per_second", "events/s", {KAFKA_STREAMS: 1.0, KAFKA_STREAMS_CACHED: 1.0, QUIX: 2.5, FAUST: 10.0}),
@@ -39,7 +37,7 @@ _LIBRARIES = ("faust-streaming", "aiokafka", "confluent-kafka", "fastavro", "roc
 
 
 def write_report(
-    out: Path,
+    page: Path,
     results: Results,
     *,
     contenders: Sequence[Contender],
@@ -49,9 +47,11 @@ def write_report(
     load_before: float,
 ) -> Path:
     """The page's path. ``job`` says in lines what was run; ``left_out`` is named on the page with its reasons."""
+    out = page.parent
     out.mkdir(parents=True, exist_ok=True)
     lines = ["# The streams service beside its peers", ""]
-    lines += [f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}.", "", *job, ""]
+    lines += [f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}.", ""]
+    lines += [*job, ""] if job else []
     if results.windows:
         lines += [*_throughput(out, results), *_throughput_ratios(results)]
     if results.restored:
@@ -64,8 +64,8 @@ def write_report(
     if left_out:
         lines += ["## Left out", "", *(f"- {name}: {reason}" for name, reason in left_out.items()), ""]
     lines += machine_section(_LIBRARIES, load_before)
-    (out / PAGE).write_text("\n".join(lines) + "\n")
-    return out / PAGE
+    page.write_text("\n".join(lines) + "\n")
+    return page
 
 
 def _throughput(out: Path, results: Results) -> list[str]:
