@@ -17,6 +17,25 @@ _CHECKOUT = Path(__file__).parents[1]
 bench_app = typer.Typer(help="Measurements; they run from a checkout.", no_args_is_help=True)
 
 
+class StreamsPeer(StrEnum):
+    """A program that the streams service is measured beside."""
+
+    KAFKA_STREAMS = "kafka-streams"
+    KAFKA_STREAMS_CACHE = "kafka-streams-cache"
+    PLAIN_LOOP = "plain-loop"
+    QUIX = "quix"
+    STOCK_FAUST = "stock-faust"
+
+
+class Part(StrEnum):
+    """One part of what is measured of the streams service."""
+
+    THROUGHPUT = "throughput"
+    RECOVERY = "recovery"
+    LATENCY = "latency"
+    SCALING = "scaling"
+
+
 class Peer(StrEnum):
     """A server that the edge is measured beside."""
 
@@ -43,6 +62,37 @@ def edge(
     _require_checkout("tests/bench/edge/__main__.py")
     argv = [sys.executable, "-m", "tests.bench.edge", f"--rounds={rounds}", f"--seconds={seconds}"]
     argv += [f"--out={out.resolve()}", "--peers", *(peers or Peer)]
+    _run(argv)
+
+
+@bench_app.command(
+    epilog="Example:\n\ntaskbridge bench streams\n\ntaskbridge bench streams --events 20000 --only throughput"
+)
+def streams(
+    rounds: Annotated[int, typer.Option(min=1, help="How often the contenders take turns.")] = 3,
+    events: Annotated[int, typer.Option(min=1000, help="Events of the reference job.")] = 200_000,
+    states: Annotated[int, typer.Option(min=1000, help="States to rebuild after a lost disk.")] = 1_000_000,
+    seconds: Annotated[int, typer.Option(min=1, help="How long latencies are measured.")] = 15,
+    partitions: Annotated[int, typer.Option(min=1, help="Of every topic.")] = 8,
+    peers: Annotated[list[StreamsPeer] | None, typer.Option(help="May be repeated. Default: all.")] = None,
+    only: Annotated[Part | None, typer.Option(help="One part, on a page of its own. Default: all but scaling.")] = None,
+    scaling: Annotated[bool, typer.Option(help="Also with ten thousand to a million instances.")] = False,  # noqa: FBT002
+    out: Annotated[Path, typer.Option(help="Where the page and its plots are written.")] = Path("docs/benchmarks"),
+) -> None:
+    """Measure the streams service beside Kafka Streams, Quix Streams, stock Faust and a plain loop, in some 12 minutes.
+
+    What each of them writes is compared with the project's own fold before a figure counts. Kafka Streams needs mvn
+    (apt-get install maven) and Quix Streams uv; a peer whose tool is missing is left out, and the page says so.
+    """
+    _require_checkout("tests/bench/streams/__main__.py")
+    argv = [sys.executable, "-m", "tests.bench.streams", f"--rounds={rounds}", f"--events={events}"]
+    argv += [f"--states={states}", f"--seconds={seconds}", f"--partitions={partitions}", f"--out={out.resolve()}"]
+    argv += [f"--only={only}"] if only else []
+    argv += ["--scaling"] if scaling else []
+    _run([*argv, "--peers", *(peers or StreamsPeer)])
+
+
+def _run(argv: list[str]) -> None:
     try:
         status = subprocess.run(argv, cwd=_CHECKOUT, check=False).returncode
     except KeyboardInterrupt:

@@ -29,7 +29,8 @@ from tests.bench.edge.proof import prove_same_work
 from tests.bench.edge.report import write_report
 from tests.bench.edge.results import Results
 from tests.bench.edge.servers import EDGE, EDGE_TWO_WORKERS, PEERS, SPRING, VARIANTS, Surroundings, prepare
-from tests.bench.edge.toolchains import ToolMissing, build_go, need
+from tests.bench.edge.toolchains import build_go
+from tests.bench.toolchains import ToolMissing, need
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
 from schemas.errors import OperatorError
+from tests.bench.cpu import cpu_seconds
 from tests.bench.edge.toolchains import HERE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.bench.edge.callbacks import Kind
     from tests.bench.edge.events_topic import EventsTopic
     from tests.bench.edge.servers import Server
 
 CONNECTIONS = 64
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class NotCounted(OperatorError):
@@ -117,27 +117,6 @@ def _kept(server: Server, topic: EventsTopic) -> int:
     exposed = httpx2.get(f"{server.url}/metrics", timeout=10, trust_env=False).text
     depth = next(line for line in exposed.splitlines() if line.startswith("taskbridge_edge_spool_depth "))
     return int(float(depth.split()[1]))
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and all its descendants that live."""
-    parents: dict[int, int] = {}
-    ticks: dict[int, int] = {}
-    for each in Path("/proc").iterdir():
-        if each.name.isdecimal():
-            try:
-                stat = (each / "stat").read_text()
-            except OSError:
-                continue  # it ended just now
-            # The name in brackets may hold spaces; behind it stand state and parent, and CPU times as 12th and 13th.
-            fields = stat.rpartition(")")[2].split()
-            parents[int(each.name)], ticks[int(each.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
-    total, tree = 0, [pid]
-    while tree:
-        current = tree.pop()
-        total += ticks.get(current, 0)
-        tree += [child for child, parent in parents.items() if parent == current]
-    return total / _TICKS
 
 
 def _account(server: Server, kind: Kind, answered: int, written: int, *, under_way: int = CONNECTIONS) -> None:

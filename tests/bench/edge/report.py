@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench.edge.bars import bars
+from tests.bench.bars import bars
 from tests.bench.edge.callbacks import COUNT
 from tests.bench.edge.loads import CONNECTIONS
 from tests.bench.edge.servers import BARE, EDGE, EDGE_TWO_WORKERS, GO, SPRING
+from tests.bench.machine import machine_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from tests.bench.edge.callbacks import Kind
     from tests.bench.edge.loads import Schedule, Window
@@ -71,7 +70,7 @@ def write_report(
     lines = [*_head(results, kinds, command), *_closed(results, names, kinds), *_ratios(results, names, kinds)]
     if rates:
         lines += _open(out, results, names, kinds, rates)
-    lines += [*_how(servers), *_left_out(left_out), *_machine(load_before)]
+    lines += [*_how(servers), *_left_out(left_out), *machine_section(_LIBRARIES, load_before)]
     (out / PAGE).write_text("\n".join(lines) + "\n")
     return out / PAGE
 
@@ -164,20 +163,3 @@ def _left_out(left_out: Mapping[str, str]) -> list[str]:
     if not left_out:
         return []
     return ["## Left out", "", *(f"- {name}: {reason}" for name, reason in left_out.items()), ""]
-
-
-def _machine(load_before: float) -> list[str]:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
-    cores = f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, {platform.system()} {platform.release()}"
-    ours = f"Python {platform.python_version()}; {libraries}; taskbridge {version('taskbridge')}"
-    load = f"Load average before the run: {load_before:.1f}; above 0.5, other work took part of the cores."
-    return ["## Machine", "", f"{cores}; {ours}.", "", load]

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.bench.spreads import Spread, spread
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from tests.bench.edge.loads import Schedule, Window
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """A median and the range around it."""
-
-    median: float
-    low: float
-    high: float
-
-    def text(self, digits: int = 0) -> str:
-        return f"{self.median:,.{digits}f} ({self.low:,.{digits}f}-{self.high:,.{digits}f})"
-
-
-def spread(values: Iterable[float]) -> Spread:
-    found = list(values)
-    return Spread(statistics.median(found), min(found), max(found))
 
 
 @dataclass(slots=True)

@@ -16,7 +16,8 @@ from deploy.local.ports import LOOPBACK, free_port, free_ports
 from deploy.local.supervisor import ServiceSpec
 from schemas.topics import TASK_EVENTS
 from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN
-from tests.bench.edge.toolchains import HERE, SCHEMAS, build_go, build_spring, version_of
+from tests.bench.edge.toolchains import HERE, build_go, build_spring
+from tests.bench.toolchains import SCHEMAS, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,42 +1,16 @@
-"""Builds the peers that are not Python, once for each state of their sources, into the user's cache folder."""
+"""Builds the edge's peers that are not Python."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.local.artifacts import cache_folder
-from deploy.local.progress import call_with_heartbeat
-from schemas.errors import OperatorError
+from tests.bench.toolchains import SCHEMAS, built, need
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from deploy.local.progress import Progress
 
 HERE = Path(__file__).parent
-SCHEMAS = HERE.parents[2] / "schemas" / "avro"
-
-
-class ToolMissing(OperatorError):
-    """A program that is needed is not installed; the message says how to get it."""
-
-
-def need(program: str, remedy: str) -> str:
-    """Where the program is.
-
-    Raises:
-        ToolMissing: nowhere; the message is one line with the remedy.
-    """
-    found = shutil.which(program)
-    if found is None:
-        raise ToolMissing(f"{program} is not installed: {remedy}")
-    return found
 
 
 def build_go(progress: Progress) -> Path:
@@ -48,7 +22,7 @@ def build_go(progress: Progress) -> Path:
     """
     go = need("go", "install Go 1.26 or newer")
     source = HERE / "go"
-    return _built("go", [source], [go, "build", "-mod=readonly", "-o", "{into}/", "./..."], source, progress)
+    return built("go", [source], [go, "build", "-mod=readonly", "-o", "{into}/", "./..."], source, progress)
 
 
 def build_spring(progress: Progress) -> Path:
@@ -61,44 +35,4 @@ def build_spring(progress: Progress) -> Path:
     maven = need("mvn", "apt-get install maven")
     source = HERE / "spring"
     argv = [maven, "-B", "-q", "-DskipTests", f"-Dschemas={SCHEMAS}", "-Dbuild.folder={into}", "package"]
-    return _built("spring", [source, SCHEMAS / "TaskEvent.avsc"], argv, source, progress)
-
-
-def version_of(*argv: str) -> str:
-    """The first line that a program prints of itself; some print it as an error."""
-    outcome = subprocess.run(argv, capture_output=True, text=True, check=False)
-    lines = (outcome.stdout + outcome.stderr).strip().splitlines()
-    return lines[0].strip() if lines else "unknown"
-
-
-def _built(name: str, sources: Sequence[Path], argv: Sequence[str], cwd: Path, progress: Progress) -> Path:
-    cache = cache_folder(os.environ) / "bench"
-    home = cache / f"{name}-{_digest(sources)}"
-    if home.exists():
-        return home
-    cache.mkdir(parents=True, exist_ok=True)
-    # Under another name until it is whole: a build that was interrupted is done again.
-    work = Path(tempfile.mkdtemp(prefix=f"{name}-building-", dir=cache))
-    try:
-        outcome = call_with_heartbeat(
-            lambda: subprocess.run(
-                [each.format(into=work) for each in argv], cwd=cwd, capture_output=True, text=True, check=False
-            ),
-            progress,
-            f"building the {name} peer, once",
-        )
-        if outcome.returncode != 0:
-            raise OperatorError(f"the {name} peer does not build: {(outcome.stderr or outcome.stdout).strip()[-800:]}")
-        work.rename(home)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return home
-
-
-def _digest(sources: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for source in sources:
-        files = sorted(each for each in source.rglob("*") if each.is_file()) if source.is_dir() else [source]
-        for each in files:
-            digest.update(each.name.encode() + b"\0" + each.read_bytes())
-    return digest.hexdigest()[:16]
+    return built("spring", [source, SCHEMAS / "TaskEvent.avsc"], argv, source, progress)

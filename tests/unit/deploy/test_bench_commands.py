@@ -8,12 +8,23 @@ import pytest
 
 from deploy import bench_commands
 from schemas.errors import ConfigurationError
+from tests.bench.streams.contenders import PEERS
+from tests.bench.streams.phases import PARTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
-def test_an_installed_wheel_says_that_a_checkout_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", [bench_commands.edge, bench_commands.streams])
+def test_an_installed_wheel_says_that_a_checkout_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[[], None]
+) -> None:
     monkeypatch.setattr(bench_commands, "_CHECKOUT", tmp_path)
     with pytest.raises(ConfigurationError, match="from a checkout"):
-        bench_commands.edge()
+        command()
+
+
+def test_the_command_offers_what_the_harness_measures() -> None:
+    assert [str(each) for each in bench_commands.StreamsPeer] == list(PEERS)
+    assert [str(each) for each in bench_commands.Part] == list(PARTS)

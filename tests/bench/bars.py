@@ -1,4 +1,4 @@
-"""A grouped bar chart with whiskers as SVG, by hand: no plotting library is needed for three of them."""
+"""A grouped bar chart with whiskers as SVG, by hand: no plotting library is needed for a handful of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tests.bench.edge.results import Spread
+    from tests.bench.spreads import Spread
 
 _COLOURS = ("#1b6ca8", "#7fb2d9", "#d98324", "#5b8c5a", "#8a6bb0", "#9a9a9a")
 _BAR, _GAP, _LEFT, _TOP, _HEIGHT, _BOTTOM = 34, 40, 64, 64, 240, 40
@@ -20,7 +20,7 @@ def bars(title: str, unit: str, groups: Mapping[str, Mapping[str, Spread]]) -> s
     """One group for each key, one bar for each key within, in the order given; whiskers show the whole range."""
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     top = _round_up(max(each.high for group in groups.values() for each in group.values()))
-    width = max(_LEFT + sum(len(group) * _BAR + _GAP for group in groups.values()), _LEFT + 120 * len(names))
+    width = _LEFT + max(sum(len(group) * _BAR + _GAP for group in groups.values()), _legend_step(names) * len(names))
     height = _TOP + _HEIGHT + _BOTTOM
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-size="12">',
@@ -53,10 +53,14 @@ def _bar(left: float, found: Spread, top: float, colour: str) -> list[str]:
 def _legend(names: Sequence[str]) -> list[str]:
     found: list[str] = []
     for at, name in enumerate(names):
-        x = _LEFT + at * 120
+        x = _LEFT + at * _legend_step(names)
         found.append(f'<rect x="{x}" y="32" width="12" height="12" fill="{_COLOURS[at % len(_COLOURS)]}"/>')
         found.append(f'<text x="{x + 17}" y="42">{escape(name)}</text>')
     return found
+
+
+def _legend_step(names: Sequence[str]) -> int:
+    return max(120, 30 + 7 * max(map(len, names)))
 
 
 def _axis(top: float, unit: str, width: float) -> list[str]:

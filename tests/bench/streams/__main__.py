@@ -1,0 +1,98 @@
+"""Measures the streams service beside its peers: ``python -m tests.bench.streams``.
+
+That is what ``taskbridge bench streams`` runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from deploy.local.disk import require_space
+from deploy.local.supervisor import Supervisor
+from schemas.errors import TaskbridgeError
+from tests.bench.streams.contenders import PEERS
+from tests.bench.streams.phases import PARTS, Run
+from tests.bench.streams.report import write_report
+from tests.bench.streams.surroundings import start
+
+_DISK_MB = 12_000
+
+
+def progress(line: object) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def main() -> None:
+    """Exit code 1 with one line where something is missing or the service's own outputs are not what they should be."""
+    arguments = _arguments()
+    began = time.monotonic()
+    try:
+        page = _measure(arguments)
+    except TaskbridgeError as error:
+        sys.exit(f"taskbridge bench streams: {error}")
+    progress(f"wrote {page} after {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def _measure(arguments: argparse.Namespace) -> Path:
+    load_before = os.getloadavg()[0]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
+        require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
+        supervisor = stack.enter_context(Supervisor(on_event=progress))
+        surroundings = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
+        run = Run(surroundings, arguments.peers)
+        parts = [arguments.only] if arguments.only else [part for part in PARTS if part != "scaling"]
+        if arguments.scaling and "scaling" not in parts:
+            parts.append("scaling")
+        if "throughput" in parts:
+            run.throughput(rounds=arguments.rounds, events=arguments.events)
+        if "recovery" in parts:
+            run.recovery(rounds=max(1, arguments.rounds // 3), states=arguments.states)
+        if "latency" in parts:
+            run.latency(rounds=max(1, arguments.rounds // 3), seconds=arguments.seconds)
+        if "scaling" in parts:
+            run.scaling(events=arguments.events)
+        out: Path = arguments.out
+        return write_report(
+            out / (f"streams-{arguments.only}.md" if arguments.only else "streams.md"),
+            run.results,
+            contenders=run.contenders,
+            left_out=run.left_out,
+            job=run.job,
+            command=_command(arguments),
+            load_before=load_before,
+        )
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """What was asked for, as one would type it."""
+    told = [f"--{name} {getattr(arguments, name)}" for name in ("rounds", "events", "states", "seconds", "partitions")]
+    told += [f"--only {arguments.only}"] if arguments.only else []
+    told += ["--scaling"] if arguments.scaling else []
+    told += [f"--peers {peer}" for peer in arguments.peers] if arguments.peers != list(PEERS) else []
+    return f"taskbridge bench streams {' '.join(told)}"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.streams", description="The streams and its peers.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--events", type=int, default=200_000, help="of the reference job")
+    parser.add_argument("--states", type=int, default=1_000_000, help="to rebuild")
+    parser.add_argument("--seconds", type=int, default=15, help="of measured load for latencies")
+    parser.add_argument("--partitions", type=int, default=8)
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--scaling", action="store_true", help="also with 10,000 to 1,000,000 instances")
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Builds what peers need beside this checkout's own environment: the Java job, and a venv for Quix Streams."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.bench.streams.peers.job import MARKS_SCHEMA, without_logical_types
+from tests.bench.toolchains import SCHEMAS, built, need
+
+if TYPE_CHECKING:
+    from deploy.local.progress import Progress
+
+_HERE = Path(__file__).parent
+_JAVA = _HERE / "kafka_streams"
+_RECORDS = ("TaskEvent", "TaskState", "TaskNotification")
+
+
+def build_kafka_streams(progress: Progress) -> Path:
+    """The folder with ``job.jar`` and ``lib``.
+
+    Raises:
+        ToolMissing: no Maven.
+        OperatorError: it does not build.
+    """
+    maven = need("mvn", "apt-get install maven")
+    schemas = [SCHEMAS / f"{record}.avsc" for record in _RECORDS]
+    argv = [maven, "-B", "-q", "-DskipTests", "-Dbuild.folder={into}", "package"]
+    return built("kafka-streams", [_JAVA, *schemas], argv, _JAVA, progress, prepare=_write_schemas)
+
+
+def build_quix(progress: Progress) -> Path:
+    """The Python of an environment that has Quix Streams.
+
+    Raises:
+        ToolMissing: no uv.
+        OperatorError: it cannot be installed.
+    """
+    # Where it was brought into the checkout, it is on no PATH, but tells what it runs where it stands.
+    uv = os.environ.get("UV") or need("uv", "https://docs.astral.sh/uv tells how")
+    requirements = _HERE / "peers" / "quix-requirements.txt"
+    # From a folder outside the checkout: within, uv would hold the peer to the project's own versions.
+    script = f"cd {{into}} && {uv} venv -q venv && {uv} pip install -q -p venv -r {requirements}"
+    argv = ["sh", "-c", script]
+    return built("quix", [requirements], argv, _HERE, progress) / "venv" / "bin" / "python"
+
+
+def _write_schemas(into: Path) -> None:
+    folder = into / "avro"
+    folder.mkdir()
+    for record in _RECORDS:
+        schema = json.loads((SCHEMAS / f"{record}.avsc").read_text("utf-8"))
+        (folder / f"{record}.avsc").write_text(json.dumps(without_logical_types(schema)), "utf-8")
+    (folder / MARKS_SCHEMA.name).write_bytes(MARKS_SCHEMA.read_bytes())

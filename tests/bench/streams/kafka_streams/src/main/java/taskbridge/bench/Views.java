@@ -1,0 +1,132 @@
+package taskbridge.bench;
+
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import taskbridge.v1.Change;
+import taskbridge.v1.Lifecycle;
+import taskbridge.v1.Person;
+import taskbridge.v1.Status;
+import taskbridge.v1.TaskEntry;
+import taskbridge.v1.TaskEvent;
+import taskbridge.v1.TaskNotification;
+import taskbridge.v1.View;
+
+/** The views and notifications of streams/views.py. */
+final class Views {
+    record Key(String userId, View view, String taskId) {}
+
+    record Entry(String title, String url, String appType, Person originator, String actorId, Status status) {}
+
+    private final Ids ids = new Ids();
+
+    static Map<Key, Entry> of(Instance instance) {
+        var state = instance.state();
+        var shown = new LinkedHashMap<Key, Entry>();
+        if (state.getRevision() == 0 || state.getLifecycle() == Lifecycle.DELETED) {
+            return shown;
+        }
+        var whole = instanceEntry(instance);
+        if (state.getOriginator() != null) {
+            shown.put(new Key(state.getOriginator().getUserId(), View.CREATED, null), whole);
+        }
+        for (var copied : state.getCopied()) {
+            shown.put(new Key(copied.getUserId(), View.COPIED, null), whole);
+        }
+        for (var userId : unnamedAssignees(instance)) {
+            shown.put(new Key(userId, View.PENDING, null), entry(instance, Status.PENDING, null, null));
+        }
+        for (var task : state.getTasks()) {
+            if (task.getStatus() == Status.PENDING) {
+                for (var userId : task.getAssigneeIds()) {
+                    shown.put(new Key(userId, View.PENDING, task.getTaskId()), taskEntry(instance, task));
+                }
+            } else if (task.getStatus() == Status.COMPLETED && task.getActorId() != null) {
+                shown.put(new Key(task.getActorId(), View.HANDLED, task.getTaskId()), taskEntry(instance, task));
+            }
+        }
+        return shown;
+    }
+
+    List<TaskNotification> difference(Map<Key, Entry> before, Instance after, boolean changed, TaskEvent event) {
+        var shown = of(after);
+        var found = new ArrayList<TaskNotification>(4);
+        if (!changed) {
+            for (var key : everShown(after)) {
+                var entry = shown.get(key);
+                found.add(notification(after, event, key, entry == null ? Change.REMOVED : Change.UPDATED, entry));
+            }
+            return found;
+        }
+        before.forEach((key, entry) -> {
+            if (!shown.containsKey(key)) {
+                found.add(notification(after, event, key, Change.REMOVED, entry));
+            }
+        });
+        shown.forEach((key, entry) -> {
+            var was = before.get(key);
+            if (!entry.equals(was)) {
+                found.add(notification(after, event, key, was == null ? Change.ADDED : Change.UPDATED, entry));
+            }
+        });
+        return found;
+    }
+
+    private static Iterable<Key> everShown(Instance instance) {
+        var keys = new LinkedHashSet<Key>();
+        var marks = instance.marks();
+        marks.getOriginatorIds().forEach(each -> keys.add(new Key(each, View.CREATED, null)));
+        instance.state().getCopied().forEach(each -> keys.add(new Key(each.getUserId(), View.COPIED, null)));
+        marks.getAssigneeIds().forEach(each -> keys.add(new Key(each, View.PENDING, null)));
+        for (var task : instance.state().getTasks()) {
+            var id = task.getTaskId();
+            task.getAssigneeIds().forEach(each -> keys.add(new Key(each, View.PENDING, id)));
+            marks.getTasks().get(id).getActorIds().forEach(each -> keys.add(new Key(each, View.HANDLED, id)));
+        }
+        return keys;
+    }
+
+    private static List<String> unnamedAssignees(Instance instance) {
+        var marks = instance.marks();
+        if (marks.getAssigneeIds().isEmpty()) {
+            return List.of();
+        }
+        var named = new HashSet<String>();
+        instance.state().getTasks().forEach(each -> named.addAll(each.getAssigneeIds()));
+        marks.getTasks().values().forEach(each -> named.addAll(each.getActorIds()));
+        return marks.getAssigneeIds().stream().filter(each -> !named.contains(each)).toList();
+    }
+
+    private static Entry instanceEntry(Instance instance) {
+        var found = new boolean[Status.values().length];
+        instance.state().getTasks().forEach(each -> found[each.getStatus().ordinal()] = true);
+        for (var status : List.of(Status.PENDING, Status.COMPLETED, Status.CANCELLED)) {
+            if (found[status.ordinal()]) {
+                return entry(instance, status, null, null);
+            }
+        }
+        return entry(instance, Status.ACTIVE, null, null);
+    }
+
+    private static Entry taskEntry(Instance instance, TaskEntry task) {
+        return entry(instance, task.getStatus(), task.getUrl(), task.getActorId());
+    }
+
+    private static Entry entry(Instance instance, Status status, String url, String actorId) {
+        var state = instance.state();
+        return new Entry(state.getTitle(), url == null ? state.getUrl() : url, state.getAppType(),
+                state.getOriginator(), actorId, status);
+    }
+
+    private TaskNotification notification(Instance instance, TaskEvent event, Key key, Change change, Entry given) {
+        var entry = given == null ? instanceEntry(instance) : given;
+        var state = instance.state();
+        var id = ids.notificationId(event.getEventId(), key.userId, key.view.name(), key.taskId, change.name());
+        return new TaskNotification(id, state.getCorpId(), key.userId, key.view, change, state.getInstanceId(),
+                key.taskId, entry.title, entry.url, entry.appType, entry.originator, entry.actorId, entry.status,
+                event.getOccurredAt(), event.getEventId());
+    }
+}

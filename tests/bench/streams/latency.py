@@ -1,0 +1,121 @@
+"""From an event to its notifications, while events come at a fixed rate."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from confluent_kafka import Consumer, TopicPartition
+
+from schemas.codec import task_event_codec
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from service.kafka import consumer_config
+from tests.bench.streams.checker import Decoder
+from tests.bench.streams.contenders import LOW_LINGER_MS
+from tests.bench.streams.errors import NotCounted
+from tests.bench.streams.records import Writer
+from tests.bench.streams.reference import Reference
+from tests.bench.streams.running import Running, drop_topics, make_topics
+from tests.bench.streams.workload import workload
+
+if TYPE_CHECKING:
+    from tests.bench.streams.contenders import Channels, Contender
+    from tests.bench.streams.surroundings import Surroundings
+
+RATE = 1000
+WARM_UP_S = 10
+"""So long the load goes on before the clock counts: the JIT compiler, first fetches, caches."""
+
+_TIMEOUT_S = 120.0
+_TICK_S = 0.001
+_LAST_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+class _Arrival(NamedTuple):
+    at: float
+    value: bytes
+
+
+def measure_latency(contender: Contender, surroundings: Surroundings, *, seconds: int, label: str) -> Latency:
+    """Produce RATE events a second; each is timed from the moment it was due until a consumer has its notification.
+
+    Raises:
+        NotCounted: a notification is missing.
+    """
+    channels = contender.channels(label, TASK_EVENTS.name)
+    folder = surroundings.folder / f"{contender.name}-{label}"
+    surroundings.kafka.create(TASK_EVENTS.name, surroundings.partitions, {})
+    make_topics(surroundings, channels)
+    codec, reference = task_event_codec(surroundings.registry), Reference()
+    events: list[tuple[bytes, bytes]] = []
+    ids: list[str] = []
+    for key, event in workload((WARM_UP_S + seconds) * RATE):
+        reference.apply(key, event)
+        events.append((key, codec.encode(event)))
+        ids.append(event.event_id)
+    arrivals: list[_Arrival] = []
+    over = threading.Event()
+    reader = threading.Thread(target=_read, args=(surroundings, channels, arrivals, over))
+    with Running(contender, channels, folder, timeout_s=_TIMEOUT_S, linger_ms=LOW_LINGER_MS):
+        reader.start()
+        try:
+            began = _feed(surroundings, events)
+            deadline = time.monotonic() + _LAST_S
+            while len(arrivals) < reference.told[-1] and time.monotonic() < deadline:
+                time.sleep(0.1)
+        finally:
+            over.set()
+            reader.join()
+    drop_topics(surroundings, channels)
+    shutil.rmtree(folder, ignore_errors=True)
+    if len(arrivals) < reference.told[-1]:
+        raise NotCounted(f"{contender.name}: {len(arrivals)} notifications of {reference.told[-1]} came")
+    # A repeat has the id of the event that it repeats, and would be timed from that one.
+    due = {event_id: began + number / RATE for number, event_id in enumerate(ids)}
+    times = Counter(ids)
+    counted = {event_id for event_id in ids[WARM_UP_S * RATE :] if times[event_id] == 1}
+    decoder = Decoder("TaskNotification", surroundings.schema_id(TASK_NOTIFICATIONS))
+    found: list[float] = []
+    for arrival in arrivals:
+        event_id = decoder.decode(arrival.value)["event_id"]
+        if event_id in counted:
+            found.append((arrival.at - due[event_id]) * 1000)
+    found.sort()
+    return Latency(found[len(found) // 2], found[int(len(found) * 0.99)], found[-1])
+
+
+def _feed(surroundings: Surroundings, events: list[tuple[bytes, bytes]]) -> float:
+    """Produce on schedule, whatever becomes of it; returns when the first event was due."""
+    writer = Writer(surroundings, linger_ms=0)
+    began = time.time() + 0.1
+    sent = 0
+    while sent < len(events):
+        elapsed_s = time.time() - began
+        due = min(int(elapsed_s * RATE) + 1, len(events)) if elapsed_s >= 0 else 0
+        for key, value in events[sent:due]:
+            writer.write(TASK_EVENTS.name, key, value)
+        sent = max(sent, due)
+        time.sleep(_TICK_S)
+    writer.finish()
+    return began
+
+
+def _read(surroundings: Surroundings, channels: Channels, arrivals: list[_Arrival], over: threading.Event) -> None:
+    consumer = Consumer(consumer_config(surroundings.bootstrap_servers, "bench-latency"))
+    consumer.assign([TopicPartition(channels.notifications, each, 0) for each in range(surroundings.partitions)])
+    while not over.is_set():
+        message = consumer.poll(0.1)
+        if message is not None and message.error() is None:
+            arrivals.append(_Arrival(time.time(), message.value() or b""))
+    consumer.close()

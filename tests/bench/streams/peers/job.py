@@ -1,0 +1,238 @@
+"""The reference job as the Python peers do it: the project's fold and notifications, and Avro straight by fastavro.
+
+An instance is stored as the Java peer stores it: four bytes of length, the state as it is produced to its topic, then
+the marks in Avro. The state is encoded once for both. Events are decoded whole: to have fastavro skip the form and the
+raw parameters takes longer than to read them. Needs fastavro and this checkout, so that it runs in a peer's own
+environment.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import fastavro
+
+from schemas.cloudevents import notification_headers
+from schemas.events import (
+    Action,
+    CopiedEntry,
+    Lifecycle,
+    Person,
+    Status,
+    TaskEntry,
+    TaskEvent,
+    TaskState,
+    notification_key,
+)
+from streams.lifecycle import Instance, Marks, Stamp, TaskMarks, fold
+from streams.views import notifications
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from schemas.cloudevents import type_header
+    from schemas.events import TaskNotification
+
+_HERE = Path(__file__).parent
+_AVRO = _HERE.parents[3] / "schemas" / "avro"
+MARKS_SCHEMA = _HERE.parent / "kafka_streams" / "src" / "main" / "avro" / "Marks.avsc"
+
+_FRAME = 5
+_LENGTH = 4
+
+
+class Told(NamedTuple):
+    """A notification as a Kafka record."""
+
+    key: bytes
+    value: bytes
+    headers: list[type_header]
+
+
+def without_logical_types(schema: Any) -> Any:
+    """The same schema as to bytes, with timestamps as plain numbers: that is what the fold counts in."""
+    if isinstance(schema, list):
+        return [without_logical_types(each) for each in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    found = {
+        key: without_logical_types(value)
+        for key, value in cast("dict[str, Any]", schema).items()
+        if key != "logicalType"
+    }
+    return found["type"] if set(found) == {"type"} and isinstance(found["type"], str) else found
+
+
+class Job:
+    """Turns events into instances, and both into bytes."""
+
+    def __init__(self, *, state_schema_id: int, notification_schema_id: int) -> None:
+        self._events = fastavro.parse_schema(_schema("TaskEvent"))
+        self._states = fastavro.parse_schema(_schema("TaskState"))
+        self._notifications = fastavro.parse_schema(_schema("TaskNotification"))
+        self._marks = fastavro.parse_schema(json.loads(MARKS_SCHEMA.read_text("utf-8")))
+        self._state_frame = b"\x00" + state_schema_id.to_bytes(4, "big")
+        self._notification_frame = b"\x00" + notification_schema_id.to_bytes(4, "big")
+
+    def event(self, value: bytes) -> TaskEvent:
+        body = io.BytesIO(value)
+        body.seek(_FRAME)
+        found = cast("dict[str, Any]", fastavro.schemaless_reader(body, self._events, None))
+        found["action"] = Action(found["action"])
+        found["recipient_ids"] = tuple(found["recipient_ids"])
+        if found["originator"] is not None:
+            found["originator"] = Person(**found["originator"])
+        return TaskEvent(**found)
+
+    def apply(self, before: Instance | None, event: TaskEvent) -> tuple[Instance, list[TaskNotification]]:
+        after = fold(before, event)
+        return after, notifications(before, after, event)
+
+    def state(self, instance: Instance) -> bytes:
+        """The state as it stands on its topic, while the instance is not deleted."""
+        state = instance.state
+        found = {
+            "instance_id": state.instance_id,
+            "corp_id": state.corp_id,
+            "app_type": state.app_type,
+            "title": state.title,
+            "url": state.url,
+            "originator": _person(state.originator),
+            "process_code": state.process_code,
+            "process_name": state.process_name,
+            "lifecycle": state.lifecycle,
+            "tasks": [
+                {
+                    "task_id": task.task_id,
+                    "status": task.status,
+                    "assignee_ids": task.assignee_ids,
+                    "actor_id": task.actor_id,
+                    "url": task.url,
+                    "created_at": task.created_at,
+                    "decided_at": task.decided_at,
+                }
+                for task in state.tasks
+            ],
+            "copied": [{"user_id": each.user_id, "at": each.at} for each in state.copied],
+            "updated_at": state.updated_at,
+            "revision": state.revision,
+        }
+        return _encoded(self._states, found, self._state_frame)
+
+    def pack(self, state: bytes, instance: Instance) -> bytes:
+        marks = instance.marks
+        found = {
+            "facts": {name: {"at": each.at, "event_id": each.event_id} for name, each in marks.facts.items()},
+            "tasks": {
+                task_id: {
+                    "url": None if task.url is None else {"at": task.url.at, "event_id": task.url.event_id},
+                    "decided_by": task.decided_by,
+                    "actor_ids": task.actor_ids,
+                }
+                for task_id, task in marks.tasks.items()
+            },
+            "originator_ids": marks.originator_ids,
+            "assignee_ids": marks.assignee_ids,
+            "deleted_at": marks.deleted_at,
+        }
+        return _encoded(self._marks, found, len(state).to_bytes(_LENGTH, "big") + state)
+
+    def unpack(self, stored: bytes) -> Instance:
+        body = io.BytesIO(stored)
+        body.seek(_LENGTH + _FRAME)
+        state = cast("dict[str, Any]", fastavro.schemaless_reader(body, self._states, None))
+        marks = cast("dict[str, Any]", fastavro.schemaless_reader(body, self._marks, None))
+        return Instance(_state(state), _marks(marks))
+
+    def told(self, found: Iterable[TaskNotification]) -> list[Told]:
+        return [
+            Told(
+                notification_key(each.corp_id, each.recipient_id), self._notification(each), notification_headers(each)
+            )
+            for each in found
+        ]
+
+    def step(self, stored: bytes | None, value: bytes) -> tuple[bytes, bytes | None, list[Told]]:
+        """One event on its own: the stored instance, its state for the topic (None: a tombstone), the notifications."""
+        before = None if stored is None else self.unpack(stored)
+        after, found = self.apply(before, self.event(value))
+        told = self.told(found)
+        if after is before and stored is not None:
+            return (
+                stored,
+                self.published(after, stored[_LENGTH : _LENGTH + int.from_bytes(stored[:_LENGTH], "big")]),
+                told,
+            )
+        state = self.state(after)
+        return self.pack(state, after), self.published(after, state), told
+
+    @staticmethod
+    def published(instance: Instance, state: bytes) -> bytes | None:
+        return None if instance.state.lifecycle is Lifecycle.DELETED else state
+
+    def _notification(self, each: TaskNotification) -> bytes:
+        found = {
+            "notification_id": each.notification_id,
+            "corp_id": each.corp_id,
+            "recipient_id": each.recipient_id,
+            "view": each.view,
+            "change": each.change,
+            "instance_id": each.instance_id,
+            "task_id": each.task_id,
+            "title": each.title,
+            "url": each.url,
+            "app_type": each.app_type,
+            "originator": _person(each.originator),
+            "actor_id": each.actor_id,
+            "status": each.status,
+            "occurred_at": each.occurred_at,
+            "event_id": each.event_id,
+        }
+        return _encoded(self._notifications, found, self._notification_frame)
+
+
+def _schema(record: str) -> Any:
+    return without_logical_types(json.loads((_AVRO / f"{record}.avsc").read_text("utf-8")))
+
+
+def _encoded(schema: Any, record: dict[str, Any], before: bytes) -> bytes:
+    body = io.BytesIO()
+    body.write(before)
+    fastavro.schemaless_writer(body, schema, record)
+    return body.getvalue()
+
+
+def _person(person: Person | None) -> dict[str, str | None] | None:
+    return None if person is None else {"user_id": person.user_id, "name": person.name}
+
+
+def _state(found: dict[str, Any]) -> TaskState:
+    if found["originator"] is not None:
+        found["originator"] = Person(**found["originator"])
+    found["lifecycle"] = Lifecycle(found["lifecycle"])
+    for task in found["tasks"]:
+        task["status"] = Status(task["status"])
+        task["assignee_ids"] = tuple(task["assignee_ids"])
+    found["tasks"] = tuple([TaskEntry(**task) for task in found["tasks"]])
+    found["copied"] = tuple([CopiedEntry(**each) for each in found["copied"]])
+    return TaskState(**found)
+
+
+def _marks(found: dict[str, Any]) -> Marks:
+    return Marks(
+        facts={name: Stamp(each["at"], each["event_id"]) for name, each in found["facts"].items()},
+        tasks={
+            task_id: TaskMarks(
+                None if task["url"] is None else Stamp(task["url"]["at"], task["url"]["event_id"]),
+                task["decided_by"],
+                tuple(task["actor_ids"]),
+            )
+            for task_id, task in found["tasks"].items()
+        },
+        originator_ids=tuple(found["originator_ids"]),
+        assignee_ids=tuple(found["assignee_ids"]),
+        deleted_at=found["deleted_at"],
+    )

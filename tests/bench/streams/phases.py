@@ -1,0 +1,145 @@
+"""The parts of a run: who takes part in which, in turns, and what is said meanwhile."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import OperatorError
+from schemas.topics import TASK_EVENTS
+from tests.bench.streams.contenders import FAUST, KAFKA_STREAMS, PLAIN, TASKBRIDGE, prepare
+from tests.bench.streams.errors import NotCounted
+from tests.bench.streams.latency import measure_latency
+from tests.bench.streams.records import preload
+from tests.bench.streams.recovery import measure_recovery
+from tests.bench.streams.results import Results
+from tests.bench.streams.scaling import INSTANCES, measure_scaling
+from tests.bench.streams.throughput import WARM_UP, measure
+from tests.bench.streams.workload import EVENTS_PER_INSTANCE
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from tests.bench.streams.contenders import Contender
+    from tests.bench.streams.reference import Reference
+    from tests.bench.streams.surroundings import Surroundings
+
+PARTS = ("throughput", "recovery", "latency", "scaling")
+
+_RECOVERING = (TASKBRIDGE, KAFKA_STREAMS, PLAIN, FAUST)
+_TIMED = (TASKBRIDGE, KAFKA_STREAMS, PLAIN)
+
+_SHORT_TOPIC = "bench-events-short"
+_FEWER_EVENTS = 8
+_FEWER_STATES = 20
+"""Stock Faust gets so many times fewer: it would take most of the run's time to say the same."""
+
+
+class Run:
+    """Contenders that are ready to be started, and what is known of them so far."""
+
+    def __init__(self, surroundings: Surroundings, peers: Sequence[str]) -> None:
+        self._surroundings = surroundings
+        self.results = Results()
+        self.left_out: dict[str, str] = {}
+        self.job: list[str] = []
+        self._out: set[str] = set()
+        self.contenders: list[Contender] = []
+        for name in [TASKBRIDGE, *peers]:
+            try:
+                self.contenders.append(prepare(name, surroundings))
+            except OperatorError as error:
+                self._leave_out(name, error)
+
+    def throughput(self, *, rounds: int, events: int) -> None:
+        whole = preload(self._surroundings, TASK_EVENTS.name, events)
+        short = whole
+        if any(each.name == FAUST for each in self.contenders):
+            short = preload(self._surroundings, _SHORT_TOPIC, max(events // _FEWER_EVENTS, 1000))
+        self._describe(rounds, whole, short)
+        for number, contender in self._turns(rounds):
+            topic, reference = (_SHORT_TOPIC, short) if contender.name == FAUST else (TASK_EVENTS.name, whole)
+            with self._counting(contender, "throughput", self.results.windows):
+                window = measure(contender, self._surroundings, topic, reference, f"rate-{number}")
+                self.results.windows.setdefault(contender.name, []).append(window)
+                self._say(
+                    f"round {number}/{rounds}  {contender.name:20}{window.per_second:8,.0f} events/s"
+                    f" {window.per_cpu_second:8,.0f} per CPU s {window.peak_mb:6,.0f} MiB"
+                )
+        self._surroundings.kafka.delete([TASK_EVENTS.name, _SHORT_TOPIC])
+
+    def recovery(self, *, rounds: int, states: int) -> None:
+        for number, contender in self._turns(rounds, _RECOVERING):
+            wanted = max(states // _FEWER_STATES, 1000) if contender.name == FAUST else states
+            with self._counting(contender, "recovery", self.results.restored):
+                found = measure_recovery(contender, self._surroundings, wanted, f"recovery-{number}")
+                self.results.restored.setdefault(contender.name, []).append(found)
+                self._say(
+                    f"recovery {number}/{rounds}  {contender.name:20}{found.states:,} states in {found.seconds:.1f} s,"
+                    f" {found.cpu_us:.1f} µs CPU each"
+                )
+
+    def latency(self, *, rounds: int, seconds: int) -> None:
+        for number, contender in self._turns(rounds, _TIMED):
+            with self._counting(contender, "latency", self.results.latencies):
+                found = measure_latency(contender, self._surroundings, seconds=seconds, label=f"latency-{number}")
+                self.results.latencies.setdefault(contender.name, []).append(found)
+                times = f"p50 {found.p50_ms:.1f} ms  p99 {found.p99_ms:.1f} ms"
+                self._say(f"latency {number}/{rounds}  {contender.name:20}{times}")
+
+    def scaling(self, *, events: int) -> None:
+        contender = self.contenders[0]
+        for instances in INSTANCES:
+            found = measure_scaling(
+                contender, self._surroundings, instances=instances, events=events, label=f"scaling-{instances}"
+            )
+            self.results.scaled.setdefault(instances, []).append(found)
+            self._say(f"scaling  {instances:,} instances  {found.cpu_us:.0f} µs CPU/event  {found.memory_mb:.0f} MiB")
+
+    def _turns(self, rounds: int, names: Sequence[str] | None = None) -> Generator[tuple[int, Contender]]:
+        self._out.clear()
+        for number in range(1, rounds + 1):
+            for contender in self.contenders:
+                if (names is None or contender.name in names) and contender.name not in self._out:
+                    yield number, contender
+
+    @contextmanager
+    def _counting(self, contender: Contender, part: str, found: dict[str, Any]) -> Generator[None]:
+        """A peer whose work does not count is left out of this part, and the page says why; ours ends the run."""
+        try:
+            yield
+        except NotCounted as error:
+            if contender.name == TASKBRIDGE:
+                raise
+            self._leave_out(contender.name, f"{part}: {error}")
+            self._out.add(contender.name)
+            # Its other rounds too: ratios are within one round.
+            found.pop(contender.name, None)
+
+    def _leave_out(self, name: str, reason: object) -> None:
+        self.left_out[name] = str(reason)
+        self._say(f"LEFT OUT: {name}: {reason}")
+
+    def _describe(self, rounds: int, whole: Reference, short: Reference) -> None:
+        instances = whole.events // EVENTS_PER_INSTANCE
+        partitions = self._surroundings.partitions
+        self.job = [
+            f"The reference job: {whole.events:,} task events of some 900 bytes of Avro, ten for each of {instances:,}",
+            f"instances, on {partitions} partitions, which come to {whole.told[-1]:,} notifications.",
+            "All instances are merged at random, each in its own order, so that all live at once; a few events come",
+            "twice or out of order. For each event: decode, read the instance, fold, write it to store and changelog,",
+            "tell its state and notifications; acks=all, at least once, lz4.",
+            "",
+            "The events are on the topic before a contender starts. The clock runs from the moment at which",
+            f"{WARM_UP:.0%} of its notifications are on Kafka (what comes before warms it up) until its last",
+            "output is, both by the broker's time; CPU time is the process's, all threads, between the same moments.",
+            f"Contenders take turns, alone beside Kafka, {rounds} rounds; a figure is the median of the rounds,",
+            "its range in brackets. Ratios are within one round.",
+            f"{FAUST} gets {short.events:,} of the events.",
+            "",
+            "A round counts only if the last state of every instance (a tombstone where it is deleted), the views that",
+            "all notifications come to, and the set of their ids are those of the project's own fold.",
+        ]
+
+    def _say(self, line: str) -> None:
+        self._surroundings.progress(line)

@@ -1,0 +1,93 @@
+"""How long a worker with an empty disk takes to rebuild its states from the changelog."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from schemas.codec import task_event_codec
+from schemas.topics import TASK_EVENTS, TASK_STATES
+from tests.bench.streams.checker import Decoder, check_states
+from tests.bench.streams.errors import NotCounted
+from tests.bench.streams.records import Writer, fill, read_all
+from tests.bench.streams.reference import Reference
+from tests.bench.streams.running import Running, drop_topics, make_topics
+from tests.bench.streams.seeds import Seeds
+from tests.bench.streams.workload import Life
+
+if TYPE_CHECKING:
+    from tests.bench.streams.contenders import Contender
+    from tests.bench.streams.surroundings import Surroundings
+
+_TIMEOUT_S = 1800.0
+_PROVEN = 200
+"""How many instances get an event after the restart, to show that their states are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What rebuilding took beyond a start without any states."""
+
+    states: int
+    seconds: float
+    cpu_us: float
+    """For each state."""
+    peak_mb: float
+
+    @property
+    def per_second(self) -> float:
+        return self.states / self.seconds
+
+
+def measure_recovery(contender: Contender, surroundings: Surroundings, states: int, label: str) -> Restored:
+    """Start the contender on an empty disk, first without states, then with a changelog of so many.
+
+    The difference is what rebuilding takes: process start, joining the group and the rest are in both. Counts only if
+    events that come afterwards find their instances as they were.
+
+    Raises:
+        NotCounted: they do not, or it was not ready in time.
+    """
+    channels = contender.channels(f"{label}-empty", TASK_EVENTS.name)
+    folder = surroundings.folder / f"{contender.name}-{label}"
+    surroundings.kafka.create(TASK_EVENTS.name, surroundings.partitions, {})
+    make_topics(surroundings, channels)
+    with Running(contender, channels, folder, timeout_s=_TIMEOUT_S) as empty:
+        pass
+    drop_topics(surroundings, channels)
+    shutil.rmtree(folder, ignore_errors=True)
+    channels = contender.channels(f"{label}-full", TASK_EVENTS.name)
+    make_topics(surroundings, channels)
+    seeds = Seeds(contender.name, surroundings)
+    fill(surroundings, channels.changelog, seeds.records(states), what=f"of {states:,} states for {contender.name}")
+    surroundings.progress(f"{contender.name} rebuilds {states:,} states")
+    with Running(contender, channels, folder, timeout_s=_TIMEOUT_S) as full:
+        seconds, cpu_s = full.ready_s - empty.ready_s, full.ready_cpu_s - empty.ready_cpu_s
+        reference = _go_on(surroundings, seeds, states)
+        full.wait_until_consumed(surroundings)
+    last = {found.key: found.value for found in read_all(surroundings, channels.states)}
+    drop_topics(surroundings, channels)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        check_states(reference, last, Decoder("TaskState", surroundings.schema_id(TASK_STATES)))
+    except NotCounted as error:
+        raise NotCounted(f"{contender.name}, after rebuilding: {error}") from error
+    if seconds <= 0:
+        raise NotCounted(f"{contender.name} rebuilds {states:,} states in no time: give more --states")
+    return Restored(states=states, seconds=seconds, cpu_us=cpu_s / states * 1e6, peak_mb=full.peak_mb)
+
+
+def _go_on(surroundings: Surroundings, seeds: Seeds, states: int) -> Reference:
+    """Write events of some instances; returns what their states must come to."""
+    codec, writer, reference = task_event_codec(surroundings.registry), Writer(surroundings), Reference()
+    for number in random.Random(states).sample(range(states), min(_PROVEN, states)):
+        instance = seeds.instance(number)
+        event = replace(Life(number + 1).event(7), instance_id=instance.state.instance_id)
+        key = event.instance_id.encode()
+        reference.instances[key] = instance
+        reference.apply(key, event)
+        writer.write(TASK_EVENTS.name, key, codec.encode(event))
+    writer.finish()
+    return reference

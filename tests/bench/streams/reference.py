@@ -1,0 +1,82 @@
+"""What the job must come to, by the project's own fold: the measure of every contender's outputs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from schemas.events import Lifecycle
+from streams.lifecycle import fold
+from streams.views import notifications, views
+
+if TYPE_CHECKING:
+    from schemas.events import TaskEvent, TaskState, View
+    from streams.lifecycle import Instance
+    from streams.views import Entry
+
+type_line = tuple[str, str, "View", str, "str | None"]
+"""Corp, person, view, instance, task: what identifies a line among all views."""
+
+type_entry = tuple[Any, ...]
+"""What the line says: title, url, app type, originator, actor, status."""
+
+
+@dataclass(slots=True)
+class Reference:
+    """Fed with the events in the order in which they are produced, which is each partition's order."""
+
+    instances: dict[bytes, Instance] = field(default_factory=dict[bytes, "Instance"])
+    ids: set[str] = field(default_factory=set[str])
+    told: list[int] = field(default_factory=lambda: [0])
+    """Notifications after so many events."""
+    _states: dict[bytes, dict[str, Any] | None] | None = None
+    _lines: dict[type_line, type_entry] | None = None
+
+    @property
+    def events(self) -> int:
+        return len(self.told) - 1
+
+    def apply(self, key: bytes, event: TaskEvent) -> None:
+        self._states = self._lines = None
+        before = self.instances.get(key)
+        after = self.instances[key] = fold(before, event)
+        found = notifications(before, after, event)
+        self.ids.update(each.notification_id for each in found)
+        self.told.append(self.told[-1] + len(found))
+
+    def states(self) -> dict[bytes, dict[str, Any] | None]:
+        """The last state of each instance, its revision aside; None where it is deleted."""
+        if self._states is None:  # asked for in every round
+            self._states = {key: _state(each.state) for key, each in self.instances.items()}
+        return self._states
+
+    def lines(self) -> dict[type_line, type_entry]:
+        """Every line that anybody sees in the end."""
+        if self._lines is None:
+            self._lines = {
+                (each.state.corp_id, key.user_id, key.view, each.state.instance_id, key.task_id): _entry(entry)
+                for each in self.instances.values()
+                for key, entry in views(each).items()
+            }
+        return self._lines
+
+    def events_behind(self, share: float) -> int:
+        """How many events come after the one whose notifications complete this share of all."""
+        wanted = self.told[-1] * share
+        return self.events - next(count for count, told in enumerate(self.told) if told >= wanted)
+
+
+def _state(state: TaskState) -> dict[str, Any] | None:
+    if state.lifecycle is Lifecycle.DELETED:
+        return None
+    found = asdict(state)
+    del found["revision"]
+    # As Avro gives them back.
+    found["tasks"] = [{**task, "assignee_ids": list(task["assignee_ids"])} for task in found["tasks"]]
+    found["copied"] = list(found["copied"])
+    return found
+
+
+def _entry(entry: Entry) -> type_entry:
+    person = None if entry.originator is None else (entry.originator.user_id, entry.originator.name)
+    return (entry.title, entry.url, entry.app_type, person, entry.actor_id, entry.status)

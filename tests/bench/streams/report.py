@@ -1,0 +1,176 @@
+"""Writes a run down: one page with tables, machine and versions, and plots beside it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from tests.bench.bars import bars
+from tests.bench.machine import machine_section
+from tests.bench.streams.contenders import (
+    FAUST,
+    KAFKA_STREAMS,
+    KAFKA_STREAMS_CACHED,
+    PLAIN,
+    QUIX,
+    TASKBRIDGE,
+)
+from tests.bench.streams.latency import RATE, WARM_UP_S
+from tests.bench.streams.results import of, ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from tests.bench.spreads import Spread
+    from tests.bench.streams.contenders import Contender
+    from tests.bench.streams.results import Results
+
+_RATES = (
+    ("per_cpu_second", "events per CPU second", {KAFKA_STREAMS: 1.2, KAFKA_STREAMS_CACHED: 1.2}),
+    ("per_second", "events/s", {KAFKA_STREAMS: 1.0, KAFKA_STREAMS_CACHED: 1.0, QUIX: 2.5, FAUST: 10.0}),
+)
+"""Of taskbridge over a peer: at least so much is wanted."""
+_RECOVERY = {KAFKA_STREAMS: 1.0, FAUST: 15.0}
+_LIBRARIES = ("faust-streaming", "aiokafka", "confluent-kafka", "fastavro", "rocksdict")
+
+
+def write_report(
+    page: Path,
+    results: Results,
+    *,
+    contenders: Sequence[Contender],
+    left_out: Mapping[str, str],
+    job: Sequence[str],
+    command: str,
+    load_before: float,
+) -> Path:
+    """The page's path. ``job`` says in lines what was run; ``left_out`` is named on the page with its reasons."""
+    out = page.parent
+    out.mkdir(parents=True, exist_ok=True)
+    lines = ["# The streams service beside its peers", ""]
+    lines += [f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}.", ""]
+    lines += [*job, ""] if job else []
+    if results.windows:
+        lines += [*_throughput(out, results), *_throughput_ratios(results)]
+    if results.restored:
+        lines += _recovery(out, results)
+    if results.latencies:
+        lines += _latency(out, results)
+    if results.scaled:
+        lines += _scaling(out, results)
+    lines += ["## Contenders", "", *(f"- {each.name}: {each.description}." for each in contenders), ""]
+    if left_out:
+        lines += ["## Left out", "", *(f"- {name}: {reason}" for name, reason in left_out.items()), ""]
+    lines += machine_section(_LIBRARIES, load_before)
+    page.write_text("\n".join(lines) + "\n")
+    return page
+
+
+def _throughput(out: Path, results: Results) -> list[str]:
+    lines = [
+        "## Throughput",
+        "",
+        "| | events/s | events per CPU second | most memory, MiB | state records |",
+        "|---|---|---|---|---|",
+    ]
+    figures = ("per_second", "per_cpu_second", "peak_mb", "states")
+    for name, found in results.windows.items():
+        lines.append(_row(name, *(of(found, attrgetter(figure)).text() for figure in figures)))
+    groups = {
+        title: {name: of(found, attrgetter(figure)) for name, found in results.windows.items()}
+        for figure, title, _ in reversed(_RATES)
+    }
+    (out / "streams-rate.svg").write_text(bars("The reference job", "1/s", groups))
+    return [*lines, "", "![Events per second and per CPU second](streams-rate.svg)", ""]
+
+
+def _throughput_ratios(results: Results) -> list[str]:
+    lines = ["## Ratios", "", "| taskbridge over | figure | ratio | wanted |", "|---|---|---|---|"]
+    ours = results.windows[TASKBRIDGE]
+    for figure, title, wanted in _RATES:
+        for peer in (KAFKA_STREAMS, KAFKA_STREAMS_CACHED, PLAIN, QUIX, FAUST):
+            if peer in results.windows:
+                found = ratio(ours, results.windows[peer], attrgetter(figure))
+                lines.append(_row(peer, title, found.text(2), _wanted(wanted.get(peer))))
+    return [*lines, ""]
+
+
+def _recovery(out: Path, results: Results) -> list[str]:
+    lines = [
+        "## Recovery",
+        "",
+        "A worker with an empty disk, its states in the changelog: the time until it is ready, less the time that the",
+        "same start takes without any states. Afterwards events must find their instances as they were.",
+        "",
+        "| | states | s | states/s | CPU µs/state | most memory, MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    figures = (("seconds", 1), ("per_second", 0), ("cpu_us", 1), ("peak_mb", 0))
+    for name, found in results.restored.items():
+        cells = [of(found, attrgetter(figure)).text(digits) for figure, digits in figures]
+        lines.append(_row(name, f"{found[0].states:,}", *cells))
+    if TASKBRIDGE in results.restored:
+        lines += ["", "| taskbridge over | figure | ratio | wanted |", "|---|---|---|---|"]
+        for peer, found in results.restored.items():
+            if peer != TASKBRIDGE:
+                ours = ratio(results.restored[TASKBRIDGE], found, attrgetter("per_second"))
+                lines.append(_row(peer, "states/s", ours.text(2), _wanted(_RECOVERY.get(peer))))
+    rates = {name: of(found, attrgetter("per_second")) for name, found in results.restored.items()}
+    (out / "streams-recovery.svg").write_text(bars("Rebuilding states", "1/s", {"states/s": rates}))
+    return [*lines, "", "![States rebuilt in a second](streams-recovery.svg)", ""]
+
+
+def _latency(out: Path, results: Results) -> list[str]:
+    lines = [
+        "## Latency",
+        "",
+        f"{RATE:,} events a second, whatever becomes of them; from the moment an event was due until a consumer has",
+        f"its notification. The first {WARM_UP_S} s do not count.",
+        "",
+        "| | p50 ms | p99 ms | longest ms |",
+        "|---|---|---|---|",
+    ]
+    figures = ("p50_ms", "p99_ms", "max_ms")
+    for name, found in results.latencies.items():
+        lines.append(_row(name, *(of(found, attrgetter(figure)).text(1) for figure in figures)))
+    groups = {
+        figure.removesuffix("_ms"): {name: of(found, attrgetter(figure)) for name, found in results.latencies.items()}
+        for figure in figures[:2]
+    }
+    (out / "streams-latency.svg").write_text(bars("From event to notification", "ms", groups))
+    return [*lines, "", "![Latency](streams-latency.svg)", ""]
+
+
+def _scaling(out: Path, results: Results) -> list[str]:
+    lines = [
+        "## Scaling",
+        "",
+        "The service with so many instances, rebuilt from the changelog; then events that are spread over all of them.",
+        "",
+        "| instances | CPU µs/event | events/s | resident MiB |",
+        "|---|---|---|---|",
+    ]
+    figures = ("cpu_us", "per_second", "memory_mb")
+    for instances, found in results.scaled.items():
+        lines.append(_row(f"{instances:,}", *(of(found, attrgetter(figure)).text() for figure in figures)))
+    plots = {"cpu_us": ("streams-scaling-cpu.svg", "CPU time per event", "µs")}
+    plots["memory_mb"] = ("streams-scaling-memory.svg", "Resident memory", "MiB")
+    for figure, (file_name, title, unit) in plots.items():
+        groups = {f"{each:,}": {TASKBRIDGE: _of(found, figure)} for each, found in results.scaled.items()}
+        (out / file_name).write_text(bars(f"{title}, by number of instances", unit, groups))
+    images = " ".join(f"![{title}]({file_name})" for file_name, title, _ in plots.values())
+    return [*lines, "", images, ""]
+
+
+def _of(found: list[Any], figure: str) -> Spread:
+    return of(found, attrgetter(figure))
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _wanted(least: float | None) -> str:
+    return "" if least is None else f"at least {least:g}"

@@ -1,0 +1,84 @@
+"""What an event costs, and how much memory is taken, as instances become many."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from schemas.codec import task_event_codec
+from schemas.topics import TASK_EVENTS, TASK_STATES
+from tests.bench.streams.checker import Decoder, check_states
+from tests.bench.streams.records import Writer, fill, read_all
+from tests.bench.streams.reference import Reference
+from tests.bench.streams.running import Running, drop_topics, make_topics
+from tests.bench.streams.seeds import Seeds, instance_id
+from tests.bench.streams.throughput import WARM_UP
+from tests.bench.streams.workload import workload
+
+if TYPE_CHECKING:
+    from tests.bench.streams.contenders import Contender
+    from tests.bench.streams.surroundings import Surroundings
+
+INSTANCES = (10_000, 100_000, 1_000_000)
+
+_TIMEOUT_S = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    cpu_us: float
+    """For each event."""
+    per_second: float
+    memory_mb: float
+    """Resident, after the last event."""
+
+
+def measure_scaling(
+    contender: Contender, surroundings: Surroundings, *, instances: int, events: int, label: str
+) -> Scaled:
+    """Rebuild so many instances, then take events that are spread over all of them at random.
+
+    Raises:
+        NotCounted: a state is not what it should be.
+    """
+    channels = contender.channels(label, TASK_EVENTS.name)
+    folder = surroundings.folder / f"{contender.name}-{label}"
+    surroundings.kafka.create(TASK_EVENTS.name, surroundings.partitions, {})
+    make_topics(surroundings, channels)
+    seeds = Seeds(contender.name, surroundings)
+    fill(surroundings, channels.changelog, seeds.records(instances), what=f"of {instances:,} states")
+    with Running(contender, channels, folder, timeout_s=_TIMEOUT_S) as running:
+        reference = _spread(surroundings, seeds, instances, events)
+        running.wait_until_consumed(surroundings)
+        clock, memory_mb = running.clock, running.memory_mb
+    moments: list[float] = []
+    last: dict[bytes, bytes | None] = {}
+    for found in read_all(surroundings, channels.states):
+        last[found.key] = found.value
+        moments.append(found.at)
+    check_states(reference, last, Decoder("TaskState", surroundings.schema_id(TASK_STATES)))
+    moments += [found.at for found in read_all(surroundings, channels.notifications)]
+    drop_topics(surroundings, channels)
+    shutil.rmtree(folder, ignore_errors=True)
+    moments.sort()
+    began, ended = moments[int(len(moments) * WARM_UP)], moments[-1]
+    counted = events * (1 - WARM_UP)
+    cpu_s = clock.cpu_at(ended) - clock.cpu_at(began)
+    return Scaled(cpu_us=cpu_s / counted * 1e6, per_second=counted / (ended - began), memory_mb=memory_mb)
+
+
+def _spread(surroundings: Surroundings, seeds: Seeds, instances: int, events: int) -> Reference:
+    codec, writer, reference = task_event_codec(surroundings.registry), Writer(surroundings), Reference()
+    chance = random.Random(instances)
+    for _, event in workload(events):
+        number = chance.randrange(instances)
+        moved = replace(event, instance_id=instance_id(number))
+        key = moved.instance_id.encode()
+        if key not in reference.instances:
+            reference.instances[key] = seeds.instance(number)
+        reference.apply(key, moved)
+        writer.write(TASK_EVENTS.name, key, codec.encode(moved))
+    writer.finish()
+    return reference

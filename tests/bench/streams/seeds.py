@@ -1,0 +1,79 @@
+"""States as they stand in a changelog: as many as wanted, made of a few hundred true ones under ids of their own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from schemas.codec import task_state_codec
+from schemas.events import Lifecycle
+from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
+from streams.lifecycle import fold
+from streams.stored_instance import pack
+from tests.bench.streams.contenders import TASKBRIDGE
+from tests.bench.streams.peers.job import Job
+from tests.bench.streams.workload import EVENTS_PER_INSTANCE, Life
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from streams.lifecycle import Instance
+    from tests.bench.streams.surroundings import Surroundings
+
+_TEMPLATES = 500
+
+
+class Seeds:
+    """Instance number n has an id of its own and what template n mod 500 says."""
+
+    def __init__(self, name: str, surroundings: Surroundings) -> None:
+        """``name`` is the contender in whose format the states are stored."""
+        stored = _format(name, surroundings)
+        self._templates = [_folded(number) for number in range(_TEMPLATES)]
+        self._stored = [stored(each) for each in self._templates]
+
+    def records(self, count: int) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of the changelog."""
+        old = [each.state.instance_id.encode() for each in self._templates]
+        for number in range(count):
+            key = instance_id(number).encode()
+            template = number % _TEMPLATES
+            # Of the same length, so no length before it changes.
+            yield key, self._stored[template].replace(old[template], key)
+
+    def instance(self, number: int) -> Instance:
+        """What the fold makes of that record."""
+        found = self._templates[number % _TEMPLATES]
+        state, new = found.state, instance_id(number)
+
+        def renamed(url: str | None) -> str | None:
+            return None if url is None else url.replace(state.instance_id, new)
+
+        tasks = tuple(replace(task, url=renamed(task.url)) for task in state.tasks)
+        return replace(found, state=replace(state, instance_id=new, url=renamed(state.url), tasks=tasks))
+
+
+def instance_id(number: int) -> str:
+    text = hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _folded(number: int) -> Instance:
+    life, instance = Life(number), None
+    for position in range(EVENTS_PER_INSTANCE):
+        instance = fold(instance, life.event(position))
+    assert instance is not None
+    # A deleted one would hide what an event after the restart adds.
+    return replace(instance, state=replace(instance.state, lifecycle=Lifecycle.ACTIVE))
+
+
+def _format(name: str, surroundings: Surroundings) -> Callable[[Instance], bytes]:
+    if name == TASKBRIDGE:
+        codec = task_state_codec(surroundings.registry)
+        return lambda instance: pack(codec.encode(instance.state), instance.marks)
+    job = Job(
+        state_schema_id=surroundings.schema_id(TASK_STATES),
+        notification_schema_id=surroundings.schema_id(TASK_NOTIFICATIONS),
+    )
+    return lambda instance: job.pack(job.state(instance), instance)

@@ -1,0 +1,147 @@
+"""Kafka and the registry of a run, and the topics on them: made for one measurement, and gone after it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import NewTopic, OffsetSpec
+
+from deploy.local.artifacts import cache_folder
+from deploy.local.ports import free_ports
+from deploy.local.stack import JvmStack
+from schemas import topics
+from schemas.registry import Registry
+from service.kafka import admin_client
+from tests.bench.streams.errors import NotCounted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from deploy.local.progress import Progress
+    from deploy.local.supervisor import Supervisor
+
+_TIMEOUT_S = 30.0
+_POLL_S = 0.1
+
+LOGGED = {"message.timestamp.type": "LogAppendTime"}
+"""The broker stamps records when it appends them: that is the clock which all peers are measured by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all measurements of a run share."""
+
+    bootstrap_servers: str
+    registry_url: str
+    registry: Registry
+    schema_ids: Mapping[str, int]
+    """By subject."""
+    folder: Path
+    partitions: int
+    progress: Progress
+    kafka: Kafka
+
+    def schema_id(self, topic: topics.Topic) -> int:
+        return self.schema_ids[topic.subject]
+
+
+def start(
+    supervisor: Supervisor, folder: Path, *, partitions: int, environ: Mapping[str, str], progress: Progress
+) -> Surroundings:
+    """Kafka and the registry from their jars, empty."""
+    kafka_port, registry_port = free_ports(2)
+    services = JvmStack(
+        data_dir=folder / "stack",
+        kafka_port=kafka_port,
+        registry_port=registry_port,
+        cache=cache_folder(environ),
+        supervisor=supervisor,
+        progress=progress,
+    )
+    endpoints = services.start()
+    registry = Registry(endpoints.registry_url)
+    return Surroundings(
+        bootstrap_servers=endpoints.bootstrap_servers,
+        registry_url=endpoints.registry_url,
+        registry=registry,
+        schema_ids=registry.register(topics.ALL),
+        folder=folder,
+        partitions=partitions,
+        progress=progress,
+        kafka=Kafka(endpoints.bootstrap_servers),
+    )
+
+
+class Kafka:
+    """What the harness asks of the broker beside records."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._admin = admin_client(bootstrap_servers)
+
+    def create(self, name: str, partitions: int, settings: Mapping[str, str]) -> None:
+        """Make the topic anew: what an earlier one of that name held is gone."""
+        self.delete([name])
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            new = NewTopic(name, partitions, 1, config=dict(settings))
+            try:
+                cast("dict[str, Any]", self._admin.create_topics([new]))[name].result(_TIMEOUT_S)
+            except KafkaException as error:
+                # The one before is still being deleted.
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS or time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_S)
+            else:
+                return
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete those of these topics that there are, and wait until they are gone."""
+        found = self.names()
+        doomed = [name for name in names if name in found]
+        if not doomed:
+            return
+        for future in cast("dict[str, Any]", self._admin.delete_topics(doomed)).values():
+            future.result(_TIMEOUT_S)
+        deadline = time.monotonic() + _TIMEOUT_S
+        while self.names() & set(doomed) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+
+    def names(self) -> set[str]:
+        return set(self._admin.list_topics(timeout=_TIMEOUT_S).topics)
+
+    def ends(self, topic: str, partitions: int) -> list[int]:
+        """The end of each partition now."""
+        latest = cast("OffsetSpec", OffsetSpec.latest())
+        wanted = {TopicPartition(topic, each): latest for each in range(partitions)}
+        found = cast("dict[TopicPartition, Any]", self._admin.list_offsets(wanted))
+        return [found[each].result(_TIMEOUT_S).offset for each in wanted]
+
+    def committed(self, group: str, topic: str, partitions: int) -> list[int]:
+        """What the group has committed of each partition; 0 where nothing yet."""
+        wanted = [TopicPartition(topic, each) for each in range(partitions)]
+        request = [ConsumerGroupTopicPartitions(group, wanted)]
+        futures = cast("dict[str, Any]", self._admin.list_consumer_group_offsets(request))
+        try:
+            found = futures[group].result(_TIMEOUT_S)
+        except KafkaException:
+            return [0] * partitions  # no such group yet
+        return [max(each.offset, 0) for each in found.topic_partitions]
+
+    def forget(self, group: str) -> None:
+        """Delete the group. A worker of static membership stays in it until its session times out: waited for."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            try:
+                cast("dict[str, Any]", self._admin.delete_consumer_groups([group]))[group].result(_TIMEOUT_S)
+            except KafkaException as error:
+                if error.args[0].code() in (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.INVALID_GROUP_ID):
+                    return
+                if time.monotonic() > deadline:
+                    raise NotCounted(f"the group {group} cannot be deleted: {error}") from error
+                time.sleep(_POLL_S)
+            else:
+                return

@@ -1,0 +1,64 @@
+"""A peer that cannot take part, or whose work does not count, is left out by name; our own fault ends the run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from tests.bench.streams import phases
+from tests.bench.streams.contenders import KAFKA_STREAMS, PLAIN, QUIX, TASKBRIDGE, Contender
+from tests.bench.streams.errors import NotCounted
+from tests.bench.streams.latency import Latency
+from tests.bench.toolchains import ToolMissing
+
+if TYPE_CHECKING:
+    from tests.bench.streams.surroundings import Surroundings
+
+
+class _Surroundings:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def progress(self, line: str) -> None:
+        self.said.append(line)
+
+
+def _prepare(name: str, _surroundings: Any) -> Contender:
+    if name == QUIX:
+        raise ToolMissing("uv is not installed")
+    nothing = cast("Any", None)
+    return Contender(name=name, description=name, channels=nothing, program=nothing)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> phases.Run:
+    monkeypatch.setattr(phases, "prepare", _prepare)
+    return phases.Run(cast("Surroundings", _Surroundings()), [KAFKA_STREAMS, PLAIN, QUIX])
+
+
+def _measured(wrong: str, at: str) -> Any:
+    def measure(contender: Contender, _surroundings: Any, *, seconds: int, label: str) -> Latency:
+        if contender.name == wrong and label == at:
+            raise NotCounted("a state differs")
+        return Latency(seconds, 2, 3)
+
+    return measure
+
+
+def test_a_peer_without_its_tool_is_left_out(run: phases.Run) -> None:
+    assert [each.name for each in run.contenders] == [TASKBRIDGE, KAFKA_STREAMS, PLAIN]
+    assert run.left_out == {QUIX: "uv is not installed"}
+
+
+def test_a_peer_that_fails_once_loses_its_other_rounds(run: phases.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phases, "measure_latency", _measured(KAFKA_STREAMS, "latency-2"))
+    run.latency(rounds=3, seconds=1)
+    assert {name: len(found) for name, found in run.results.latencies.items()} == {TASKBRIDGE: 3, PLAIN: 3}
+    assert run.left_out[KAFKA_STREAMS] == "latency: a state differs"
+
+
+def test_the_service_that_fails_ends_the_run(run: phases.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phases, "measure_latency", _measured(TASKBRIDGE, "latency-1"))
+    with pytest.raises(NotCounted):
+        run.latency(rounds=3, seconds=1)
