@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from schemas.errors import RecordError
 from streams.lifecycle import fold
-from streams.views import notifications, show
+from streams.views import difference, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -80,6 +80,6 @@ def fold_chunk(
         else:
             after = before if before is not None and instance is before.instance else show(instance)
             result.instances[key] = after
-            result.notifications += notifications(before, after, event)
+            result.notifications += difference(before, after, event)
             result.folded += 1
     return result

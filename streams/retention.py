@@ -16,7 +16,7 @@ from schemas.events import Action, TaskEvent, event_id_for
 from streams.lifecycle import fold
 from streams.store import PartitionNotHeld
 from streams.stored_instance import Age, age_of, unpack
-from streams.views import notifications, show
+from streams.views import notifications
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -111,4 +111,4 @@ def farewell(instance: Instance, *, now_ms: int) -> list[TaskNotification]:
         occurred_at=now_ms,
         received_at=now_ms,
     )
-    return notifications(show(instance), show(fold(instance, event)), event)
+    return notifications(instance, fold(instance, event), event)

@@ -74,8 +74,16 @@ def views(instance: Instance | None) -> type_lines:
     return shown
 
 
-def notifications(before: Shown | None, after: Shown, event: TaskEvent) -> list[TaskNotification]:
-    """What to tell people after ``event`` took the instance from ``before`` to ``after``.
+def notifications(before: Instance | None, after: Instance, event: TaskEvent) -> list[TaskNotification]:
+    """What to tell people after ``event`` took the instance from ``before`` to ``after``: see ``difference``."""
+    shown = show(after)
+    if before is after:
+        return difference(shown, shown, event)
+    return difference(None if before is None else show(before), shown, event)
+
+
+def difference(before: Shown | None, after: Shown, event: TaskEvent) -> list[TaskNotification]:
+    """What to tell people after ``event`` took the instance from ``before`` to ``after``, for whom both are at hand.
 
     The difference of the two views. Where ``after`` is ``before``, the same object, the event changed nothing: it is a
     repeat whose first notifications may have been lost. Then everyone who has, or ever had, a line of the instance is

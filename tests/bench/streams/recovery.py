@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from schemas.codec import task_event_codec
 from schemas.topics import TASK_EVENTS, TASK_STATES

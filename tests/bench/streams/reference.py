@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from schemas.events import Lifecycle
 from streams.lifecycle import fold
@@ -69,11 +71,8 @@ class Reference:
 def _state(state: TaskState) -> dict[str, Any] | None:
     if state.lifecycle is Lifecycle.DELETED:
         return None
-    found = asdict(state)
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(state))  # plain lists, as Avro gives them back
     del found["revision"]
-    # As Avro gives them back.
-    found["tasks"] = [{**task, "assignee_ids": list(task["assignee_ids"])} for task in found["tasks"]]
-    found["copied"] = list(found["copied"])
     return found
 
 

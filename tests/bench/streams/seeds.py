@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+import time
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from schemas.codec import task_state_codec
 from schemas.events import Lifecycle
@@ -71,7 +73,8 @@ def _folded(number: int) -> Instance:
 def _format(name: str, surroundings: Surroundings) -> Callable[[Instance], bytes]:
     if name == TASKBRIDGE:
         codec = task_state_codec(surroundings.registry)
-        return lambda instance: pack(codec.encode(instance.state), instance.marks)
+        now_ms = time.time_ns() // 1_000_000
+        return lambda instance: pack(codec.encode(instance.state), instance, now_ms=now_ms)
     job = Job(
         state_schema_id=surroundings.schema_id(TASK_STATES),
         notification_schema_id=surroundings.schema_id(TASK_NOTIFICATIONS),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from schemas.cloudevents import notification_headers
 from schemas.codec import task_notification_codec, task_state_codec

@@ -14,7 +14,7 @@ from streams.inbox import inbox_of
 from streams.lifecycle import fold
 from streams.retention import farewell, is_expired
 from streams.stored_instance import Age, StoreUnreadable, age_of, pack
-from streams.views import is_finished, notifications, show
+from streams.views import is_finished, notifications
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from schemas.events import TaskEvent, TaskNotification
-    from streams.views import Shown
+    from streams.lifecycle import Instance
 
     type_make_event = Callable[..., TaskEvent]
 
@@ -64,13 +64,13 @@ def test_the_age_is_read_from_the_head_alone(make_event: type_make_event) -> Non
 
 @given(data=st.data())
 def test_nobody_keeps_a_line_of_what_is_let_go(histories: SearchStrategy[list[TaskEvent]], data: DataObject) -> None:
-    shown: Shown | None = None
+    instance: Instance | None = None
     sent: list[TaskNotification] = []
     for event in data.draw(histories):
-        after = show(fold(None if shown is None else shown.instance, event))
-        sent += notifications(shown, after, event)
-        shown = after
-    assert shown is not None
-    last = farewell(shown.instance, now_ms=5_000)
+        after = fold(instance, event)
+        sent += notifications(instance, after, event)
+        instance = after
+    assert instance is not None
+    last = farewell(instance, now_ms=5_000)
     assert {each.change for each in last} <= {Change.REMOVED}
     assert inbox_of([*sent, *last]) == {}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from schemas.events import Action, Change, Person, Status, View
 from streams.inbox import Line, inbox_of
 from streams.lifecycle import Instance, fold
-from streams.views import Entry, EntryKey, notifications, show, views
+from streams.views import Entry, EntryKey, notifications, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,14 +29,12 @@ def seen(events: Iterable[TaskEvent]) -> set[EntryKey]:
 
 def told(before: Instance | None, events: Iterable[TaskEvent]) -> tuple[Instance | None, list[TaskNotification]]:
     """The instance after these events, and all notifications on the way."""
-    shown = None if before is None else show(before)
     sent: list[TaskNotification] = []
     for event in events:
-        instance = fold(None if shown is None else shown.instance, event)
-        after = shown if shown is not None and instance is shown.instance else show(instance)
-        sent += notifications(shown, after, event)
-        shown = after
-    return None if shown is None else shown.instance, sent
+        after = fold(before, event)
+        sent += notifications(before, after, event)
+        before = after
+    return before, sent
 
 
 def inbox_lines(sent: Iterable[TaskNotification]) -> dict[EntryKey, Entry]:

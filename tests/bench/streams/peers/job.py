@@ -27,7 +27,7 @@ from schemas.events import (
     TaskState,
     notification_key,
 )
-from streams.lifecycle import Instance, Marks, Stamp, TaskMarks, fold
+from streams.lifecycle import FACTS, Instance, Marks, Stamp, TaskMarks, fold
 from streams.views import notifications
 
 if TYPE_CHECKING:
@@ -125,7 +125,11 @@ class Job:
     def pack(self, state: bytes, instance: Instance) -> bytes:
         marks = instance.marks
         found = {
-            "facts": {name: {"at": each.at, "event_id": each.event_id} for name, each in marks.facts.items()},
+            "facts": {
+                name: {"at": each.at, "event_id": each.event_id}
+                for name, each in zip(FACTS, marks.facts, strict=True)
+                if each is not None
+            },
             "tasks": {
                 task_id: {
                     "url": None if task.url is None else {"at": task.url.at, "event_id": task.url.event_id},
@@ -223,10 +227,10 @@ def _state(found: dict[str, Any]) -> TaskState:
 
 def _marks(found: dict[str, Any]) -> Marks:
     return Marks(
-        facts={name: Stamp(each["at"], each["event_id"]) for name, each in found["facts"].items()},
+        facts=tuple([_stamp(found["facts"].get(name)) for name in FACTS]),
         tasks={
             task_id: TaskMarks(
-                None if task["url"] is None else Stamp(task["url"]["at"], task["url"]["event_id"]),
+                _stamp(task["url"]),
                 task["decided_by"],
                 tuple(task["actor_ids"]),
             )
@@ -236,3 +240,7 @@ def _marks(found: dict[str, Any]) -> Marks:
         assignee_ids=tuple(found["assignee_ids"]),
         deleted_at=found["deleted_at"],
     )
+
+
+def _stamp(found: dict[str, Any] | None) -> Stamp | None:
+    return None if found is None else Stamp(found["at"], found["event_id"])
