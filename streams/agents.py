@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from schemas.events import TaskEvent, TaskNotification, TaskState
     from streams.bulk_producer import BulkProducer, type_outgoing, type_reports
     from streams.chunk import ChunkResult, Rejected
+    from streams.fenced_producers import FencedProducers
     from streams.live_instances import LiveInstances
     from streams.metrics import Metrics
     from streams.store import Store
@@ -50,7 +51,7 @@ class TaskAgent:
         store: Store,
         changelog: str,
         live: LiveInstances,
-        producer: BulkProducer,
+        producers: FencedProducers,
         events: Codec[TaskEvent],
         states: Codec[TaskState],
         notifications: Codec[TaskNotification],
@@ -60,7 +61,7 @@ class TaskAgent:
         self._store = store
         self._changelog = changelog
         self._live = live
-        self._producer = producer
+        self._producers = producers
         self._events = events
         self._states = states
         self._notifications = notifications
@@ -94,14 +95,15 @@ class TaskAgent:
         async with self._one_at_a_time:
             generation = self._app.consumer_generation_id
             with consumer.working():
+                producer = self._producers.of(partition)
                 stored = {key: self._store.read(partition, key) for key in keys}
                 told = {key: farewell(value) for key, value in stored.items() if value is not None}
                 gone = [key for key, notifications in told.items() if notifications is not None]
                 tombstones: list[type_outgoing] = [{"key": key, "value": None} for key in gone]
-                reports = self._producer.send(self._changelog, tombstones, partition=partition)
-                self._producer.send(TASK_STATES.name, [{"key": key, "value": None} for key in gone])
-                self._tell([each for notifications in told.values() for each in notifications or ()])
-                await self._producer.delivered()
+                reports = producer.send(self._changelog, tombstones, partition=partition)
+                producer.send(TASK_STATES.name, [{"key": key, "value": None} for key in gone])
+                self._tell(producer, [each for notifications in told.values() for each in notifications or ()])
+                await producer.delivered()
                 if not gone or generation != self._app.consumer_generation_id:
                     return 0
                 self._store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=last_offset(reports))
@@ -113,8 +115,9 @@ class TaskAgent:
         result = fold_chunk(
             records, decode=self._events.decode, load=lambda key: self._load(tp.partition, key, generation)
         )
-        stored, reports = self._send(tp.partition, result)
-        await self._producer.delivered()
+        producer = self._producers.of(tp.partition)
+        stored, reports = self._send(producer, tp.partition, result)
+        await producer.delivered()
         if generation != self._app.consumer_generation_id:
             # The partition may have moved meanwhile: its new owner reads the changelog, and folds the chunk again.
             log.info("a rebalance overtook a chunk", partition=tp.partition, records=len(records))
@@ -131,7 +134,9 @@ class TaskAgent:
             shown = None if stored is None else show(unpack(stored, self._states))
         return shown
 
-    def _send(self, partition: int, result: ChunkResult) -> tuple[dict[bytes, bytes], type_reports]:
+    def _send(
+        self, producer: BulkProducer, partition: int, result: ChunkResult
+    ) -> tuple[dict[bytes, bytes], type_reports]:
         """Hand all that the chunk came to over to Kafka; what is to be stored, and the changelog's reports."""
         now_ms = time.time_ns() // 1_000_000
         stored: dict[bytes, bytes] = {}
@@ -143,15 +148,15 @@ class TaskAgent:
             deleted = instance.state.lifecycle is Lifecycle.DELETED
             states.append({"key": key, "value": None if deleted else state})
         changelog: list[type_outgoing] = [{"key": key, "value": value} for key, value in stored.items()]
-        reports = self._producer.send(self._changelog, changelog, partition=partition)
-        self._producer.send(TASK_STATES.name, states)
-        self._tell(result.notifications)
+        reports = producer.send(self._changelog, changelog, partition=partition)
+        producer.send(TASK_STATES.name, states)
+        self._tell(producer, result.notifications)
         if result.rejected:
-            self._park(result.rejected)
+            _park(producer, result.rejected)
         return stored, reports
 
-    def _tell(self, notifications: Iterable[TaskNotification]) -> None:
-        self._producer.send_with_headers(
+    def _tell(self, producer: BulkProducer, notifications: Iterable[TaskNotification]) -> None:
+        producer.send_with_headers(
             TASK_NOTIFICATIONS.name,
             [
                 (
@@ -163,17 +168,18 @@ class TaskAgent:
             ],
         )
 
-    def _park(self, rejected: Sequence[Rejected]) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        for each in rejected:
-            log.warning(
-                "a record goes to the dead-letter topic",
-                partition=each.record.partition,
-                offset=each.record.offset,
-                reason=reason_code(each.reason),
-                detail=str(each.reason),
-            )
-        self._producer.send_with_headers(
-            TASK_EVENTS_DLQ.name,
-            [(each.record.key, each.record.value, dead_letter_headers(each, now_ms=now_ms)) for each in rejected],
+
+def _park(producer: BulkProducer, rejected: Sequence[Rejected]) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    for each in rejected:
+        log.warning(
+            "a record goes to the dead-letter topic",
+            partition=each.record.partition,
+            offset=each.record.offset,
+            reason=reason_code(each.reason),
+            detail=str(each.reason),
         )
+    producer.send_with_headers(
+        TASK_EVENTS_DLQ.name,
+        [(each.record.key, each.record.value, dead_letter_headers(each, now_ms=now_ms)) for each in rejected],
+    )

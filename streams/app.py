@@ -22,14 +22,14 @@ from service.logs import configure_logs
 from service.settings import load_settings, partitions_setting
 from service.topic_admin import apply_topics
 from streams.agents import TaskAgent
-from streams.bulk_producer import BulkProducer
 from streams.changelog_topic import INSTANCES_CHANGELOG
+from streams.fenced_producers import FencedProducers
 from streams.http import Server, build_http, listen
 from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
 from streams.retention import Retention
 from streams.settings import StreamsSettings
-from streams.topology import Worker, build_faust_app, instances_table, task_events_topic
+from streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -110,7 +110,7 @@ async def _work(
     found = await _until_connected(_Contract(admin_client(servers, properties), registry, partitions), health, stop)
     if found is None:
         return
-    producer = BulkProducer(producer_config(servers, properties))
+    producers = FencedProducers(producer_config(servers, properties), prefix=APP_ID)
     worker = Worker(
         data_dir=settings.data_dir,
         url=settings.url,
@@ -119,13 +119,14 @@ async def _work(
         restore_buffer_bytes=settings.restore_buffer_bytes,
     )
     app = build_faust_app(servers, worker=worker, partitions=found, kafka_properties=properties)
+    cast("Tables", app.tables).claim = producers.claim
     store, changelog = instances_table(app, partitions=found)
     agent = TaskAgent(
         app,
         store=store,
         changelog=changelog,
         live=LiveInstances(settings.live_instances),
-        producer=producer,
+        producers=producers,
         events=task_event_head_codec(registry),
         states=task_state_codec(registry),
         notifications=task_notification_codec(registry),
@@ -155,7 +156,7 @@ async def _work(
         # Bounded: whatever is not finished is not acknowledged either, and comes again.
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(app.stop(), _STOP_S)
-        await producer.close()
+        await producers.close()
         registry.close()
         log.info("stopped")
 

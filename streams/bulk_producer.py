@@ -2,24 +2,38 @@
 
 ``service.kafka.AsyncProducer`` makes a future for every record, which is right for a callback that waits for its own;
 a chunk waits for all of its records together, so here a report costs no Python at all.
+
+With a ``transactional.id`` a chunk is one transaction: readers see all of it or nothing, and once another producer has
+taken the id over, every further write of this one fails, however late it arrives at a broker.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
+from schemas.errors import OperatorError
 from service.kafka import DeliveryFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from confluent_kafka import KafkaError, Message
+    from confluent_kafka import Message
 
 _FLUSH_S = 5
+_CLAIM_S = 30
+_COMMIT_S = 60
+
+_TAKEN_OVER = (
+    KafkaError._FENCED,  # noqa: SLF001 - how the library names its codes
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_ID_MAPPING,
+)
 
 type_reports = dict["KafkaError | None", "Message"]
 """Error → a record that met it. Under None stands the last record that was delivered."""
@@ -30,12 +44,28 @@ type_with_headers = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 """Key, value, headers."""
 
 
+class Fenced(OperatorError):
+    """Another worker has taken the partition over; nothing of the chunk was written. This worker was away too long."""
+
+
 class BulkProducer:
     """Sends the records of one chunk at a time. Nothing is known of any of them before ``delivered`` returns."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
         self._producer = Producer(dict(config), logger=logging.getLogger("librdkafka"))
+        self._transactional = "transactional.id" in config
+        self._open = False
         self._reports: list[type_reports] = []
+
+    def claim(self) -> None:
+        """Take the transactional id over from whoever had it; what they had open is undone. Once, before all else.
+
+        Blocks.
+
+        Raises:
+            KafkaException: Kafka does not answer, or does not allow it.
+        """
+        self._producer.init_transactions(_CLAIM_S)
 
     def send(self, topic: str, records: list[type_outgoing], *, partition: int = -1) -> type_reports:
         """Hand over records; the answer is filled in until ``delivered`` returns. A full queue is waited for.
@@ -80,8 +110,12 @@ class BulkProducer:
 
         Raises:
             DeliveryFailed: they have not; which records they have is not known.
+            Fenced: the transactional id is another producer's.
         """
-        if len(self._producer):
+        if self._open:
+            self._open = False
+            await asyncio.to_thread(self._commit)
+        elif len(self._producer):
             # Sends at once, without waiting for the linger.
             await asyncio.to_thread(self._producer.flush)
         reports, self._reports = self._reports, []
@@ -93,7 +127,26 @@ class BulkProducer:
         """Wait, within bounds, for what was handed over."""
         await asyncio.to_thread(self._producer.flush, _FLUSH_S)
 
+    def _commit(self) -> None:
+        deadline = time.monotonic() + _COMMIT_S
+        while True:
+            try:
+                self._producer.commit_transaction(_COMMIT_S)
+            except KafkaException as raised:
+                error: KafkaError = raised.args[0]
+                if error.retriable() and time.monotonic() < deadline:
+                    continue
+                # It is not aborted here: the worker stops, and whoever claims the id next aborts what is open.
+                if error.code() in _TAKEN_OVER:
+                    raise Fenced(error.str()) from raised
+                raise DeliveryFailed(f"a chunk could not be committed: {error.str()}", error) from raised
+            else:
+                return
+
     def _new_reports(self) -> type_reports:
+        if self._transactional and not self._open:
+            self._producer.begin_transaction()
+            self._open = True
         reports: type_reports = {}
         self._reports.append(reports)
         return reports

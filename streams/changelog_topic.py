@@ -31,6 +31,8 @@ def reader_config(consumer: Mapping[str, object], *, buffer_bytes: int) -> dict[
         "enable.partition.eof": True,
         "fetch.wait.max.ms": 100,
         "auto.offset.reset": "error",
+        # What a killed worker left half written is no state.
+        "isolation.level": "read_committed",
         "queued.max.messages.kbytes": buffer_bytes >> 10,
         # The default of a second would make up most of a restoration.
         "fetch.queue.backoff.ms": 5,

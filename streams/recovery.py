@@ -20,7 +20,7 @@ from streams.changelog import ChangelogReader
 from streams.table_keeper import TableKeeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     import faust
     from faust.types import TP
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _RETRY_S = 1.0
-_PROGRESS_S = 2.0
 _TOUCH_S = 3600.0
 
 
@@ -66,6 +65,8 @@ class Recovery(Service):
         self._generation = 0
         self._keepers: dict[str, TableKeeper] = {}
         self.wanted: dict[str, Wanted] = {}
+        self.taken_over_records = 0
+        """Changelog records that the last takeover had to read."""
         super().__init__(**kwargs)
 
     @property
@@ -137,16 +138,21 @@ class Recovery(Service):
         before = sum(keeper.applied for keeper in self._keepers.values())
         for topic, keeper in self._keepers.items():
             await keeper.give_up(actives=self.wanted[topic].actives, standbys=self.wanted[topic].standbys)
+        if (claim := self._tables.claim) is not None:
+            active = frozenset[int]().union(*(wanted.actives for wanted in self.wanted.values()))
+            # Before anybody asks where the changelog ends: afterwards no record of an earlier owner can come.
+            await self._retried(lambda: asyncio.to_thread(claim, active))
         restoring = [
             await self._retried(lambda keeper=keeper, topic=topic: keeper.restore(self.wanted[topic].actives))
             for topic, keeper in self._keepers.items()
         ]
         await self._unless_changed(asyncio.gather(*restoring))
+        self.taken_over_records = sum(keeper.applied for keeper in self._keepers.values()) - before
         log.info(
             "tables are recovered",
             active=sorted(*(wanted.actives for wanted in self.wanted.values())),
             standby=sorted(*(wanted.standbys for wanted in self.wanted.values())),
-            records=sum(keeper.applied for keeper in self._keepers.values()) - before,
+            records=self.taken_over_records,
             seconds=round(time.monotonic() - started, 3),
         )
         await self._go_live(generation)
@@ -192,7 +198,7 @@ class Recovery(Service):
             try:
                 return await ask()
             except (KafkaException, TimeoutError) as error:
-                log.warning("waiting for Kafka to tell where the changelog ends", problem=str(error))
+                log.warning("waiting for Kafka to take partitions over", problem=str(error))
                 await self._unless_changed(asyncio.ensure_future(asyncio.sleep(_RETRY_S)))
 
     async def _unless_changed(self, work: asyncio.Future[Any]) -> None:
@@ -215,6 +221,8 @@ class Tables(TableManager):
     """Faust's tables, recovered by ``Recovery``."""
 
     reader_settings: ReaderSettings | None = None
+    claim: Callable[[Collection[int]], None] | None = None
+    """Makes this worker the only one that can write for these partitions. Blocks; comes before they are restored."""
     _ours: Recovery | None = None
 
     @property
