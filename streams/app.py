@@ -17,7 +17,7 @@ from schemas.codec import task_event_head_codec, task_notification_codec, task_s
 from schemas.errors import ConfigurationError, OperatorError
 from schemas.registry import Registry
 from service.garbage import collect_garbage_rarely
-from service.kafka import admin_client, producer_config, read_kafka_config
+from service.kafka import admin_client, consumer_config, producer_config, read_kafka_config
 from service.logs import configure_logs
 from service.settings import load_settings, partitions_setting
 from service.topic_admin import apply_topics
@@ -27,9 +27,11 @@ from streams.fenced_producers import FencedProducers
 from streams.http import Server, build_http, listen
 from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
+from streams.progress import Ends, Progress
 from streams.retention import Retention
 from streams.settings import StreamsSettings
 from streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
+from streams.watchdog import LoopGuard, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -73,6 +75,7 @@ class _Health:
 
     connected: bool = False
     faust_app: faust.App | None = None
+    progress: Progress | None = None
     problems: list[str] = field(default_factory=list[str])
 
     def readiness(self) -> dict[str, Any]:
@@ -83,6 +86,7 @@ class _Health:
             "kafka_and_registry": "connected" if self.connected else "waiting",
             "tables": "live" if tables else "recovering",
             "problems": self.problems,
+            **({} if self.progress is None else self.progress.details()),
         }
 
 
@@ -135,24 +139,37 @@ async def _work(
     app.agent(task_events_topic(app), name="tasks")(agent.run)
     health.faust_app = app
     collect_garbage_rarely()
-    # Faust's start returns when the tables are recovered: told to stop, the worker does not wait for that.
-    starting = asyncio.create_task(app.start())
     retention = Retention(
         agent, store, task_state_codec(registry), actives=lambda: _actives(app, changelog), days=settings.retention_days
     )
+    health.progress = Progress(
+        app,
+        ends=Ends(cast("dict[str, Any]", consumer_config(servers, APP_ID, properties))),
+        metrics=metrics,
+        watchdog=Watchdog(settings.watchdog_s),
+        guard=LoopGuard(settings.watchdog_s),
+    )
+    # Faust's start returns when the tables are recovered: told to stop, the worker does not wait for that.
+    starting = asyncio.create_task(app.start())
+    watching = asyncio.create_task(health.progress.watch())
     letting_go = asyncio.create_task(_or_crash(app, retention.keep()))
     try:
         log.info("starting", partitions=found, data_dir=str(settings.data_dir))
         while not stop.is_set() and not app.crashed:
             if starting.done():
                 await starting
+            if watching.done():
+                metrics.stuck()
+                log.error("stopping: the worker stands still", problem=str(watching.exception()), **health.readiness())
+                # As a crash: then nobody waits for the chunk that does not end.
+                await app.crash(cast("BaseException", watching.exception()))
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), _CRASH_POLL_S)
         if app.crashed:
             raise WorkerFailed("the worker crashed") from app.crash_reason
     finally:
-        starting.cancel()
-        letting_go.cancel()
+        for task in (starting, watching, letting_go):
+            task.cancel()
         # Bounded: whatever is not finished is not acknowledged either, and comes again.
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(app.stop(), _STOP_S)

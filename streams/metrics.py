@@ -11,6 +11,7 @@ from streams.dead_letters import reason_code
 
 if TYPE_CHECKING:
     from streams.chunk import ChunkResult
+    from streams.progress import Snapshot
     from streams.transport import type_chunk
 
 _CHUNK_SIZES = (1, 2, 5, 10, 50, 100, 250, 500, 1000, 5000)
@@ -46,6 +47,55 @@ class Metrics:
             ["partition"],
             registry=self.registry,
         )
+
+        self._lag = self._of_partition("lag_records", "Records that wait to be processed.")
+        self._lag_seconds = self._of_partition(
+            "lag_seconds", "Age of the last record that was processed, while others wait; else 0."
+        )
+        self._restoring = self._of_partition("recovery_remaining_records", "Changelog records still to be restored.")
+        self._standby_lag = self._of_partition("standby_lag_records", "Changelog records that a standby is behind.")
+        self._assigned = Gauge(
+            "taskbridge_streams_assigned_partitions",
+            "Partitions of this worker: active or standby.",
+            ["role"],
+            registry=self.registry,
+        )
+        self._recovered = Gauge(
+            "taskbridge_streams_recovery_records", "Changelog records applied since the start.", registry=self.registry
+        )
+        self._recovery_rate = Gauge(
+            "taskbridge_streams_recovery_records_per_second",
+            "Changelog records applied in the last second.",
+            registry=self.registry,
+        )
+        self._rebalances = Gauge("taskbridge_streams_rebalances", "Rebalances since the start.", registry=self.registry)
+        self._watchdog = Counter(
+            "taskbridge_streams_watchdog", "Times that the worker was found standing still.", registry=self.registry
+        )
+
+    def progress(self, now: Snapshot, *, rebalances: int) -> None:
+        """Show how far everything is. A partition that left is shown no more."""
+        for gauge, values in (
+            (self._lag, now.lag),
+            (self._lag_seconds, now.lag_seconds),
+            (self._restoring, now.restoring),
+            (self._standby_lag, now.standby_lag),
+        ):
+            gauge.clear()
+            for partition, value in values.items():
+                gauge.labels(str(partition)).set(value)
+        self._assigned.labels("active").set(len(now.active))
+        self._assigned.labels("standby").set(len(now.standby))
+        self._recovered.set(now.restored)
+        self._recovery_rate.set(now.restored_a_second)
+        self._rebalances.set(rebalances)
+
+    def stuck(self) -> None:
+        """Count that the watchdog's patience is over."""
+        self._watchdog.inc()
+
+    def _of_partition(self, name: str, text: str) -> Gauge:
+        return Gauge(f"taskbridge_streams_{name}", text, ["partition"], registry=self.registry)
 
     def chunk(self, partition: int, records: type_chunk, result: ChunkResult, seconds: float) -> None:
         """Count a chunk that is durable."""

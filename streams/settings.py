@@ -30,6 +30,7 @@ class StreamsSettings(BaseSettings):
     standbys: int = Field(1, ge=0)
     session_timeout_s: float = Field(6.0, gt=0, le=60)
     restore_buffer_bytes: int = Field(64 << 20, ge=1 << 20)
+    watchdog_s: float = Field(120.0, gt=0)
     log_format: Literal["text", "json"] = "text"
     log_level: str = "INFO"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from faust.transport.drivers import aiokafka as driver
 from faust.types import ConsumerMessage
@@ -27,6 +27,13 @@ _LAST_CHUNK_S = 20.0
 """How long a rebalance waits for the chunk in work. Afterwards it is left to the partition's new owner."""
 
 type_chunk = list["Record"]
+
+
+class Position(NamedTuple):
+    """Where the next record stands, and the time of the last one that was processed."""
+
+    offset: int
+    timestamp: float | None
 
 
 class _RebalanceListener(driver.ConsumerRebalanceListener):
@@ -53,6 +60,7 @@ class ChunkConsumer(driver.Consumer):
     def on_init(self) -> None:
         super().on_init()
         self._done: dict[TP, int] = {}
+        self._done_at: dict[TP, float] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -69,9 +77,21 @@ class ChunkConsumer(driver.Consumer):
         """The chunk is durable: its last offset may be committed, unless its partition was given away meanwhile."""
         if message.generation_id == self.app.consumer_generation_id:
             self._done[message.tp] = message.offset + 1
+            self._done_at[message.tp] = message.timestamp
+
+    @property
+    def positions(self) -> dict[TP, Position]:
+        """How far each partition of chunks is processed."""
+        return {
+            tp: Position(self._done.get(tp) or self._committed_offset[tp] or 0, self._done_at.get(tp))
+            for tp in self.assignment()
+            if tp.topic in self.chunk_topics
+        }
 
     async def wait_empty(self) -> None:
         await super().wait_empty()
+        if cast("Any", self.app).crashed:
+            return
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._idle.wait(), _LAST_CHUNK_S)
         await self.commit()
@@ -80,6 +100,7 @@ class ChunkConsumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
         for tp in revoked:
             self._done.pop(tp, None)
+            self._done_at.pop(tp, None)
 
     async def verify_all_partitions_active(self) -> None:
         """Nothing: it would miss fetches of changelogs. Whether there is progress is the watchdog's business."""

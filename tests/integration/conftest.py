@@ -9,17 +9,17 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
 from deploy.connection import Connection
 from deploy.local.ports import free_port
 from schemas import topics
-from service.kafka import consumer_config
 from service.topic_admin import apply_topics
+from stream_lives import read_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -116,20 +116,7 @@ def streams_service(connection: Connection, tmp_path: Path) -> Generator[Service
 def read_topic_fixture(connection: Connection) -> Callable[[str], list[Message]]:
     """Every record of a topic, from its beginning to what is its end now; each partition in order."""
 
-    def read(topic: str) -> list[Message]:
-        config: dict[str, Any] = consumer_config(connection.bootstrap_servers, "tests")
-        consumer = Consumer(config)
-        partitions = sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-        ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in partitions}
-        consumer.assign([TopicPartition(topic, number, 0) for number in partitions if ends[number] > 0])
-        found: list[Message] = []
-        # A position moves past what compaction removed, so it reaches the end whatever records are left.
-        while any(at.offset < ends[at.partition] for at in consumer.position(consumer.assignment())):
-            found += [each for each in consumer.consume(10_000, 0.2) if each.error() is None]
-        consumer.close()
-        return found
-
-    return read
+    return partial(read_topic, connection)
 
 
 @pytest.fixture(name="eventually")

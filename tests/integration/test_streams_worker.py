@@ -10,139 +10,32 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.schema_registry import Schema
 from msgspec import structs
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from schemas.cloudevents import event_headers
-from schemas.codec import Undecodable, framed, task_event_codec, task_notification_codec, task_state_codec
-from schemas.events import SOURCE_YIDA, Action, Change, Lifecycle, Person, TaskEvent, TaskState
+from schemas.codec import framed, task_event_codec, task_notification_codec, task_state_codec
+from schemas.events import Action, Change, Lifecycle, TaskEvent, TaskState
 from schemas.registry import schema_text
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from service.kafka import producer_config
 from service.topic_admin import apply_topics
+from stream_lives import assert_all_is_right, caught_up, lives, produce
 from streams.changelog_topic import INSTANCES_CHANGELOG
-from streams.inbox import inbox_of
 from streams.lifecycle import Instance, fold
 from streams.stored_instance import pack
 from streams.views import views
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from confluent_kafka import Message
 
     from deploy.connection import Connection
 
 pytestmark = pytest.mark.integration
-
-
-def lives(count: int, seed: int) -> list[TaskEvent]:
-    """The events of ``count`` instances, all shuffled together."""
-    chance = random.Random(seed)
-
-    def event(action: Action, instance_id: str, at: int, **more: Any) -> TaskEvent:
-        return TaskEvent(
-            event_id=str(uuid.UUID(int=chance.getrandbits(128))),
-            source=SOURCE_YIDA,
-            action=action,
-            corp_id="corp",
-            app_type="APP",
-            instance_id=instance_id,
-            occurred_at=1_700_000_000_000 + at,
-            received_at=1_700_000_000_000,
-            **more,
-        )
-
-    events: list[TaskEvent] = []
-    for _ in range(count):
-        instance_id = str(uuid.UUID(int=chance.getrandbits(128)))
-        ann, bob, cai = chance.sample([f"user-{number}" for number in range(20)], 3)
-        events += [
-            event(Action.CREATED, instance_id, 1, originator=Person(ann), title=f"Request {instance_id[:4]}"),
-            event(Action.CREATED, instance_id, 2, task_id="T-1", recipient_ids=(bob, cai)),
-            event(Action.COMPLETED, instance_id, 3, task_id="T-1", actor_id=bob),
-            event(Action.CREATED, instance_id, 4, task_id="T-2", recipient_ids=(cai,)),
-            event(Action.CANCELLED, instance_id, 5, task_id="T-2", actor_id=ann),
-            event(Action.COPIED, instance_id, 6, recipient_ids=(cai,)),
-        ]
-        if chance.random() < 0.2:
-            events.append(event(Action.DELETED, instance_id, 7))
-    repeated = events + chance.sample(events, count)
-    chance.shuffle(repeated)
-    return repeated
-
-
-def produce(connection: Connection, events: Iterable[TaskEvent], *, pause_s: float = 0) -> None:
-    config: dict[str, Any] = producer_config(connection.bootstrap_servers)
-    producer = Producer(config)
-    codec = task_event_codec(connection.registry)
-    for event in events:
-        producer.produce(
-            TASK_EVENTS.name,
-            key=event.instance_id.encode(),
-            value=codec.encode(event),
-            headers=[*event_headers(event)],
-        )
-        if pause_s:
-            producer.flush()
-            time.sleep(pause_s)
-    assert producer.flush(30) == 0
-
-
-def expected(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[str, Instance]:
-    """What the events on the topic come to, by the plain fold."""
-    codec = task_event_codec(connection.registry)
-    histories: dict[str, list[TaskEvent]] = {}
-    for message in read_topic(TASK_EVENTS.name):
-        try:
-            event = codec.decode(message.value())
-        except Undecodable:
-            continue
-        histories.setdefault(event.instance_id, []).append(event)
-    instances = {key: reduce(fold, events, None) for key, events in histories.items()}
-    return {key: instance for key, instance in instances.items() if instance is not None}
-
-
-def states_on_topic(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[str, TaskState]:
-    """The latest state of each instance; a tombstone leaves none."""
-    codec = task_state_codec(connection.registry)
-    found: dict[str, TaskState] = {}
-    for message in read_topic(TASK_STATES.name):
-        key, value = bytes(message.key() or b"").decode(), message.value()
-        if value is None:
-            found.pop(key, None)
-        else:
-            found[key] = codec.decode(value)
-    return found
-
-
-def assert_all_is_right(connection: Connection, read_topic: Callable[[str], list[Message]]) -> None:
-    """States and folded notifications equal what the events say."""
-    instances = expected(connection, read_topic)
-    alive = {key: each for key, each in instances.items() if each.state.lifecycle is Lifecycle.ACTIVE}
-    assert states_on_topic(connection, read_topic) == {key: instance.state for key, instance in alive.items()}
-    codec = task_notification_codec(connection.registry)
-    inbox = inbox_of(codec.decode(message.value()) for message in read_topic(TASK_NOTIFICATIONS.name))
-    assert {(line.instance_id, line.user_id, line.view, line.task_id) for line in inbox} == {
-        (key, line.user_id, line.view, line.task_id) for key, instance in alive.items() for line in views(instance)
-    }
-
-
-def caught_up(connection: Connection) -> bool:
-    """Whether the worker has committed all that is on the topic."""
-    consumer = Consumer({"bootstrap.servers": connection.bootstrap_servers, "group.id": "taskbridge-streams"})
-    try:
-        partitions = [TopicPartition(TASK_EVENTS.name, number) for number in range(12)]
-        try:
-            committed = consumer.committed(partitions, timeout=10)
-        except KafkaException:
-            return False  # a broker that has just started has no coordinator for the group yet: ask again
-        return all(at.offset >= (end := consumer.get_watermark_offsets(at)[1]) or end == 0 for at in committed)
-    finally:
-        consumer.close()
 
 
 def test_a_worker_killed_in_mid_stream_ends_in_the_same_states(

@@ -7,21 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import generate_latest
 from starlette.testclient import TestClient
 
 from edge.app import create_app
 from edge.settings import EdgeSettings
 from edge.testing import write_credentials
+from streams.metrics import Metrics as StreamsMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[3]
-RULES = (ROOT / "deploy" / "alerts" / "taskbridge-edge.rules.yml").read_text("utf-8")
+FILES = {
+    service: (ROOT / "deploy" / "alerts" / f"taskbridge-{service}.rules.yml").read_text("utf-8")
+    for service in ("edge", "streams")
+}
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
 
 # The whole syntax that the file uses: there is no YAML reader among our dependencies.
-HEAD = "groups:\n  - name: taskbridge-edge\n    rules:\n"
+HEAD = "groups:\n  - name: taskbridge-{}\n    rules:\n"
 RULE = re.compile(
     r"      - alert: (?P<alert>[A-Z][A-Za-z]+)\n"
     r"        expr: (?P<expr>[^\n#]+)\n"
@@ -35,12 +40,12 @@ RULE = re.compile(
 
 
 def rules() -> list[Mapping[str, str]]:
-    return [found.groupdict() for found in RULE.finditer(RULES)]
+    return [found.groupdict() for text in FILES.values() for found in RULE.finditer(text)]
 
 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The names of all metrics of an edge, with its spool; nothing needs to answer for that."""
+    """The names of all metrics of an edge, with its spool, and of a worker; nothing needs to answer for that."""
     tmp_path = tmp_path_factory.mktemp("edge")
     write_credentials(tmp_path / "credentials.toml", "token")
     settings = EdgeSettings(
@@ -50,7 +55,8 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         data_dir=tmp_path / "edge",
     )
     with TestClient(create_app(settings)) as client:
-        kinds = re.findall(r"^# TYPE (\S+) (\S+)$", client.get("/metrics").text, re.MULTILINE)
+        text = client.get("/metrics").text + generate_latest(StreamsMetrics().registry).decode()
+    kinds = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
     return {
         name + ending
         for name, kind in kinds
@@ -58,10 +64,12 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     }
 
 
-def test_the_file_holds_nothing_but_well_formed_rules() -> None:
-    text = re.sub(r"^#.*\n", "", RULES, flags=re.MULTILINE)
-    assert text.startswith(HEAD)
-    assert RULE.sub("", text.removeprefix(HEAD)) == ""
+@pytest.mark.parametrize("service", FILES)
+def test_the_file_holds_nothing_but_well_formed_rules(service: str) -> None:
+    text = re.sub(r"^#.*\n", "", FILES[service], flags=re.MULTILINE)
+    head = HEAD.format(service)
+    assert text.startswith(head)
+    assert RULE.sub("", text.removeprefix(head)) == ""
     names = [rule["alert"] for rule in rules()]
     assert len(set(names)) == len(names) > 10
 

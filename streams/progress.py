@@ -1,0 +1,165 @@
+"""What a worker knows of its partitions: lag, recovery, standbys. For people, for Prometheus and for the watchdog."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from schemas.topics import TASK_EVENTS
+from streams.changelog_topic import INSTANCES_CHANGELOG
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import faust
+
+    from streams.metrics import Metrics
+    from streams.recovery import Recovery, Tables
+    from streams.transport import ChunkConsumer
+    from streams.watchdog import LoopGuard, Watchdog
+
+log = structlog.get_logger(__name__)
+
+_LOOK_S = 1.0
+_ENDS_EVERY_S = 5.0
+_SAY_EVERY_S = 2.0
+_REQUEST_S = 5.0
+
+
+class Ends:
+    """Where the events end, asked of the broker itself: a consumer that has stopped fetching would not know."""
+
+    def __init__(self, consumer: dict[str, Any]) -> None:
+        self._consumer = Consumer(consumer)
+        self.known: dict[int, int] = {}
+        self._asked = 0.0
+
+    async def refresh(self, partitions: Collection[int]) -> None:
+        """Keeps what it knew while Kafka does not answer: that is not the worker's standing still."""
+        if time.monotonic() - self._asked < _ENDS_EVERY_S:
+            return
+        self._asked = time.monotonic()
+        try:
+            self.known = await asyncio.to_thread(self._ask, partitions)
+        except KafkaException as error:
+            self.known = {}
+            log.warning("Kafka does not tell where the events end", problem=str(error))
+
+    def _ask(self, partitions: Collection[int]) -> dict[int, int]:
+        return {
+            partition: self._consumer.get_watermark_offsets(
+                TopicPartition(TASK_EVENTS.name, partition), timeout=_REQUEST_S
+            )[1]
+            for partition in partitions
+        }
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """One look at the worker."""
+
+    active: list[int] = field(default_factory=list[int])
+    standby: list[int] = field(default_factory=list[int])
+    lag: dict[int, int] = field(default_factory=dict[int, int])
+    lag_seconds: dict[int, float] = field(default_factory=dict[int, float])
+    restoring: dict[int, int] = field(default_factory=dict[int, int])
+    """Records that are still to be restored, by partition."""
+    standby_lag: dict[int, int] = field(default_factory=dict[int, int])
+    restored: int = 0
+    restored_a_second: float = 0.0
+    done: int = 0
+    """Changes with any progress."""
+
+    @property
+    def waiting(self) -> int:
+        return sum(self.lag.values()) + sum(self.restoring.values())
+
+
+class Progress:
+    """Looks once a second."""
+
+    def __init__(self, app: faust.App, *, ends: Ends, metrics: Metrics, watchdog: Watchdog, guard: LoopGuard) -> None:
+        self._app = app
+        self._ends = ends
+        self._metrics = metrics
+        self._watchdog = watchdog
+        self._guard = guard
+        self._said = 0.0
+        self.now = Snapshot()
+
+    @property
+    def recovery(self) -> Recovery:
+        return cast("Tables", self._app.tables).recovery
+
+    def details(self) -> dict[str, Any]:
+        """For ``/readyz``."""
+        now = self.now
+        return {
+            "partitions": {"active": now.active, "standby": now.standby},
+            "recovery": {
+                "remaining": sum(now.restoring.values()),
+                "records": self.recovery.taken_over_records,
+                "records_a_second": round(now.restored_a_second),
+            },
+            "lag": {"events": sum(now.lag.values()), "standby": sum(now.standby_lag.values())},
+        }
+
+    async def watch(self) -> None:
+        """Look until cancelled.
+
+        Raises:
+            Stuck: there is work and none was done for too long.
+        """
+        while True:
+            self._guard.beat()
+            self.now = now = self._look()
+            self._metrics.progress(now, rebalances=self._app.rebalancing_count)
+            self._say(now)
+            await self._ends.refresh(now.active)
+            self._watchdog.look(done=now.done, waiting=now.waiting if self._ends.known else 0, now=time.monotonic())
+            await asyncio.sleep(_LOOK_S)
+
+    def _look(self) -> Snapshot:
+        wanted = self.recovery.wanted.get(INSTANCES_CHANGELOG.name)
+        keeper = self.recovery.keepers.get(INSTANCES_CHANGELOG.name)
+        consumer = cast("ChunkConsumer", self._app.consumer)
+        if wanted is None or keeper is None:
+            return Snapshot()
+        followed = keeper.followed
+        positions = {tp.partition: at for tp, at in consumer.positions.items()}
+        lag = {
+            partition: max(0, end - positions[partition].offset)
+            for partition, end in self._ends.known.items()
+            if partition in positions and partition in wanted.actives
+        }
+        now_s = time.time()
+        return Snapshot(
+            active=sorted(wanted.actives),
+            standby=sorted(wanted.standbys),
+            lag=lag,
+            lag_seconds={
+                partition: max(0.0, now_s - (positions[partition].timestamp or now_s)) if behind else 0.0
+                for partition, behind in lag.items()
+            },
+            restoring={partition: each.remaining for partition, each in followed.items() if each.until is not None},
+            standby_lag={partition: each.remaining for partition, each in followed.items() if each.until is None},
+            restored=keeper.applied,
+            restored_a_second=max(0, keeper.applied - self.now.restored) / _LOOK_S,
+            done=keeper.applied + sum(at.offset for at in positions.values()),
+        )
+
+    def _say(self, now: Snapshot) -> None:
+        remaining = sum(now.restoring.values())
+        if remaining and time.monotonic() - self._said >= _SAY_EVERY_S:
+            self._said = time.monotonic()
+            log.info(
+                "tables recover",
+                remaining=remaining,
+                records_a_second=round(now.restored_a_second),
+                partitions=len(now.restoring),
+            )

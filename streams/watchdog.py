@@ -1,0 +1,80 @@
+"""Tells a worker that stands still from one that has nothing to do, and ends a process that cannot end itself."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from schemas.errors import OperatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 1.0
+_STUCK_EXIT_CODE = 70
+
+
+class Stuck(OperatorError):
+    """There is work, and none was done for too long: the worker stops, so that its supervisor starts it anew."""
+
+
+class Watchdog:
+    """Patience with a worker. Pure: it is told what there is, and the time."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._done: int | None = None
+        self._since = 0.0
+
+    def stands_still_s(self, *, done: int, waiting: int, now: float) -> float:
+        """How long nothing was done although something waited; ``done`` changes with any progress."""
+        if done != self._done or waiting == 0:
+            self._done, self._since = done, now
+        return now - self._since
+
+    def look(self, *, done: int, waiting: int, now: float) -> None:
+        """Say so when the patience is over.
+
+        Raises:
+            Stuck: it is.
+        """
+        still_s = self.stands_still_s(done=done, waiting=waiting, now=now)
+        if still_s > self._patience_s:
+            raise Stuck(f"{waiting} records wait, and none was processed for {still_s:.0f} s")
+
+
+class LoopGuard:
+    """A thread that ends the process when its event loop no longer turns, or does not end after it was told to."""
+
+    def __init__(self, patience_s: float, *, end: Callable[[int], None] = os._exit) -> None:
+        self._patience_s = patience_s
+        self._end = end
+        self._beat = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="loop-guard", daemon=True)
+        self._thread.start()
+
+    def beat(self) -> None:
+        """The loop turns."""
+        self._beat = time.monotonic()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(min(_POLL_S, self._patience_s / 4)):
+            still_s = time.monotonic() - self._beat
+            if still_s > self._patience_s:
+                log.error("the event loop stands still: the process ends", seconds=round(still_s))
+                faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
+                self._end(_STUCK_EXIT_CODE)
+                return

@@ -1,0 +1,103 @@
+"""Several workers: the partitions of one that is killed or frozen go on from a warm standby, and nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from running_workers import Load, Worker
+from stream_lives import assert_all_is_right, caught_up, lives, produce
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    from confluent_kafka import Message
+
+    from deploy.connection import Connection
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def pair(connection: Connection, tmp_path: Path) -> Generator[tuple[Worker, Worker]]:
+    workers = (Worker(tmp_path, connection), Worker(tmp_path, connection))
+    yield workers
+    for worker in workers:
+        worker.kill_if_running()
+
+
+def test_a_killed_worker_and_a_frozen_one_are_taken_over_and_what_they_wrote_too_late_does_not_count(
+    connection: Connection,
+    pair: tuple[Worker, Worker],
+    read_topic: Callable[[str], list[Message]],
+    eventually: Any,
+) -> None:
+    first, second = pair
+    first.start()
+    eventually(first.is_ready, what="the first worker is ready")
+    load = Load(connection, seed=11)
+    try:
+        second.start()
+        eventually(partial(shares, first, second), what="both have partitions, and standbys of the other's")
+
+        second.end(signal.SIGKILL)
+        eventually(partial(owns_all, first), within_s=30, what="the first has taken everything over")
+        assert restored(first) < 500, "it went on from a warm standby, not from the start of the changelog"
+
+        second.start()
+        eventually(partial(shares, first, second), what="both have partitions again")
+        # Frozen in the midst of its work, for longer than its session.
+        first.signal(signal.SIGSTOP)
+        eventually(partial(owns_all, second), within_s=30, what="the second has taken everything over")
+        time.sleep(1)
+        first.signal(signal.SIGCONT)
+        # Its next write is refused; a supervisor would start it anew.
+        assert first.exit_code() == 1
+        assert "Fenced" in first.log_path.read_text()
+    finally:
+        load.stop()
+    eventually(lambda: caught_up(connection), what="all events are processed")
+    assert_all_is_right(connection, read_topic)
+    assert second.end(signal.SIGTERM) == 0
+
+
+_STUCK = """
+import asyncio
+from streams.agents import TaskAgent
+async def never(*_):
+    await asyncio.Event().wait()
+TaskAgent._process = never
+from streams.app import main
+main()
+"""
+
+
+def test_a_worker_whose_agent_never_comes_back_ends_and_says_why(connection: Connection, tmp_path: Path) -> None:
+    produce(connection, lives(1, seed=12))
+    worker = Worker(tmp_path, connection, STREAMS_WATCHDOG_S="3")
+    worker.start(_STUCK)
+    try:
+        assert worker.exit_code() == 1
+    finally:
+        worker.kill_if_running()
+    assert "the worker stands still" in worker.log_path.read_text()
+
+
+def shares(*workers: Worker) -> bool:
+    found = [each.readiness() for each in workers]
+    return all(each.get("ready") and each["partitions"]["active"] and each["partitions"]["standby"] for each in found)
+
+
+def owns_all(worker: Worker) -> bool:
+    found = worker.readiness()
+    return bool(found.get("ready")) and len(found["partitions"]["active"]) == 12
+
+
+def restored(worker: Worker) -> int:
+    """Changelog records that its last takeover had to read."""
+    return int(worker.readiness()["recovery"]["records"])

@@ -1,0 +1,44 @@
+"""A worker that stands still is found out; one that is idle, slow or recovering is left alone."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from streams.watchdog import LoopGuard, Stuck, Watchdog
+
+
+def test_work_that_nobody_does_for_too_long_is_standing_still() -> None:
+    watchdog = Watchdog(patience_s=10)
+    watchdog.look(done=5, waiting=3, now=100)
+    watchdog.look(done=5, waiting=3, now=110)
+    with pytest.raises(Stuck, match="3 records wait, and none was processed for 11 s"):
+        watchdog.look(done=5, waiting=3, now=111)
+
+
+def test_any_progress_is_progress() -> None:
+    watchdog = Watchdog(patience_s=10)
+    for step in range(5):
+        watchdog.look(done=step, waiting=1_000, now=step * 9)
+
+
+def test_having_nothing_to_do_is_not_standing_still_however_long() -> None:
+    watchdog = Watchdog(patience_s=10)
+    watchdog.look(done=5, waiting=0, now=0)
+    watchdog.look(done=5, waiting=0, now=1_000)
+    watchdog.look(done=5, waiting=1, now=1_005)
+    with pytest.raises(Stuck):
+        watchdog.look(done=5, waiting=1, now=1_011)
+
+
+def test_a_loop_that_stands_still_ends_the_process_and_one_that_turns_does_not() -> None:
+    codes: list[int] = []
+    guard = LoopGuard(0.4, end=codes.append)
+    for _ in range(8):
+        time.sleep(0.1)
+        guard.beat()
+    assert codes == []
+    time.sleep(0.8)
+    assert codes == [70]
+    guard.close()
