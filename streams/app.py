@@ -27,6 +27,7 @@ from streams.fenced_producers import FencedProducers
 from streams.http import Server, build_http, listen
 from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
+from streams.offsets import Offsets
 from streams.progress import Ends, Progress
 from streams.retention import Retention
 from streams.settings import StreamsSettings
@@ -144,7 +145,7 @@ async def _work(
     )
     health.progress = Progress(
         app,
-        ends=Ends(cast("dict[str, Any]", consumer_config(servers, APP_ID, properties))),
+        ends=Ends(Offsets(consumer_config(servers, APP_ID, properties))),
         metrics=metrics,
         watchdog=Watchdog(settings.watchdog_s),
         guard=LoopGuard(settings.watchdog_s),

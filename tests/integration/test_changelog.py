@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from service.kafka import consumer_config, producer_config
 from streams.changelog import ChangelogReader
 from streams.changelog_topic import reader_config
+from streams.offsets import Offsets
 from streams.table_keeper import TableKeeper
 from streams.topology import Worker, build_faust_app, instances_table
 
@@ -44,6 +47,12 @@ def create(connection: Connection, name: str) -> None:
     new = NewTopic(name, len(PARTITIONS), config={"cleanup.policy": "compact"})
     admin = connection.admin()
     admin.create_topics([new])[name].result()
+    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
+    for _ in range(100):
+        with contextlib.suppress(KafkaException):
+            offsets.ends(name, PARTITIONS)
+            break
+        time.sleep(0.05)
 
 
 def write(connection: Connection, topic: str, state: type_state, *, seed: int, count: int = 3000) -> None:
@@ -84,7 +93,8 @@ def with_keeper(
         app = build_faust_app("127.0.0.1:9", worker=worker, partitions=3, kafka_properties={})
         store, _ = instances_table(app, partitions=3)
         config = reader_config(consumer_config(connection.bootstrap_servers, "tests"), buffer_bytes=1 << 20)
-        keeper = TableKeeper(store, ChangelogReader(config, topic, store, batch_bytes=1 << 14, on_failure=fail))
+        reader = ChangelogReader(config, topic, store, batch_bytes=1 << 14, on_failure=fail)
+        keeper = TableKeeper(store, topic, reader, Offsets(config))
         try:
             await check(keeper)
         finally:
