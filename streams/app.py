@@ -27,6 +27,7 @@ from streams.fenced_producers import FencedProducers
 from streams.http import Server, build_http, listen
 from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
+from streams.offsets import Offsets
 from streams.progress import Ends, Progress
 from streams.retention import Retention
 from streams.settings import StreamsSettings
@@ -138,17 +139,21 @@ async def _work(
     )
     app.agent(task_events_topic(app), name="tasks")(agent.run)
     health.faust_app = app
-    guard = LoopGuard(settings.watchdog_s)
-    ends = Ends(cast("dict[str, Any]", consumer_config(servers, APP_ID, properties)))
-    health.progress = Progress(app, ends=ends, metrics=metrics, watchdog=Watchdog(settings.watchdog_s), guard=guard)
+    collect_garbage_rarely()
     retention = Retention(
         agent, store, task_state_codec(registry), actives=lambda: _actives(app, changelog), days=settings.retention_days
     )
-    collect_garbage_rarely()
-    watching = asyncio.create_task(health.progress.watch())
-    letting_go = asyncio.create_task(_or_crash(app, retention.keep()))
+    health.progress = Progress(
+        app,
+        ends=Ends(Offsets(consumer_config(servers, APP_ID, properties))),
+        metrics=metrics,
+        watchdog=Watchdog(settings.watchdog_s),
+        guard=LoopGuard(settings.watchdog_s),
+    )
     # Faust's start returns when the tables are recovered: told to stop, the worker does not wait for that.
     starting = asyncio.create_task(app.start())
+    watching = asyncio.create_task(health.progress.watch())
+    letting_go = asyncio.create_task(_or_crash(app, retention.keep()))
     try:
         log.info("starting", partitions=found, data_dir=str(settings.data_dir))
         while not stop.is_set() and not app.crashed:
@@ -164,9 +169,8 @@ async def _work(
         if app.crashed:
             raise WorkerFailed("the worker crashed") from app.crash_reason
     finally:
-        starting.cancel()
-        watching.cancel()
-        letting_go.cancel()
+        for task in (starting, watching, letting_go):
+            task.cancel()
         # Bounded: whatever is not finished is not acknowledged either, and comes again.
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(app.stop(), _STOP_S)

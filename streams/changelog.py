@@ -12,10 +12,9 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import OperatorError
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 _BATCH_MAX = 10_000
 _BATCH_FIRST = 500
 _WAIT_S = 0.1
-_REQUEST_S = 10.0
 _TOUCH_S = 3600.0
 
 
@@ -40,13 +38,6 @@ class Applies(Protocol):
 
     def write_chunk(self, partition: int, values: Mapping[bytes, bytes | None], *, changelog_offset: int) -> None: ...
     def touch(self, partition: int) -> None: ...
-
-
-class Bounds(NamedTuple):
-    """The first offset that a partition still has, and the one behind its last."""
-
-    first: int
-    end: int
 
 
 @dataclass(slots=True)
@@ -77,7 +68,6 @@ class ChangelogReader:
         batch_bytes: int,
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        self._config = dict(config)
         self._topic = topic
         self._store = store
         self._batch_bytes = batch_bytes
@@ -88,7 +78,7 @@ class ChangelogReader:
         self._stopping = False
         self.applied = 0
         """Records applied since the start."""
-        self._consumer = Consumer(self._config, logger=logging.getLogger("librdkafka"))
+        self._consumer = Consumer(dict(config), logger=logging.getLogger("librdkafka"))
         self._thread = threading.Thread(target=self._run, name="changelog-reader", daemon=True)
         self._thread.start()
 
@@ -96,29 +86,6 @@ class ChangelogReader:
     def followed(self) -> dict[int, Followed]:
         """What is being read now, by partition."""
         return dict(self._followed)
-
-    def changelog_id(self) -> str:
-        """Kafka's id of the changelog topic. Blocks.
-
-        Raises:
-            KafkaException: no answer.
-        """
-        admin = AdminClient(_admin(self._config), logger=logging.getLogger("librdkafka"))  # kept until it has answered
-        described = cast("dict[str, Any]", admin.describe_topics(TopicCollection([self._topic])))
-        return str(described[self._topic].result(_REQUEST_S).topic_id)
-
-    def bounds(self, partitions: Iterable[int]) -> dict[int, Bounds]:
-        """What each partition has now. Blocks.
-
-        Raises:
-            KafkaException: no answer.
-        """
-        return {
-            partition: Bounds(
-                *self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=_REQUEST_S)
-            )
-            for partition in partitions
-        }
 
     def follow(self, partition: int, *, start: int, end: int, standby: bool) -> Future[None]:
         """Apply the partition's records from ``start``. The future is done when all below ``end`` are applied.
@@ -237,8 +204,3 @@ _FAILURES = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
-
-
-def _admin(config: Mapping[str, object]) -> dict[str, Any]:
-    consumer_only = ("group.", "auto.", "enable.", "fetch.", "queued.", "isolation.")
-    return {name: value for name, value in config.items() if not name.startswith(consumer_only)}

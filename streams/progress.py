@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from schemas.topics import TASK_EVENTS
 from streams.changelog_topic import INSTANCES_CHANGELOG
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import faust
 
     from streams.metrics import Metrics
+    from streams.offsets import Offsets
     from streams.recovery import Recovery, Tables
     from streams.transport import ChunkConsumer
     from streams.watchdog import LoopGuard, Watchdog
@@ -28,14 +29,13 @@ log = structlog.get_logger(__name__)
 _LOOK_S = 1.0
 _ENDS_EVERY_S = 5.0
 _SAY_EVERY_S = 2.0
-_REQUEST_S = 5.0
 
 
 class Ends:
     """Where the events end, asked of the broker itself: a consumer that has stopped fetching would not know."""
 
-    def __init__(self, consumer: dict[str, Any]) -> None:
-        self._consumer = Consumer(consumer)
+    def __init__(self, offsets: Offsets) -> None:
+        self._offsets = offsets
         self.known: dict[int, int] = {}
         self._asked = 0.0
 
@@ -45,18 +45,10 @@ class Ends:
             return
         self._asked = time.monotonic()
         try:
-            self.known = await asyncio.to_thread(self._ask, partitions)
-        except KafkaException as error:
+            self.known = await asyncio.to_thread(self._offsets.ends, TASK_EVENTS.name, partitions)
+        except (KafkaException, TimeoutError) as error:
             self.known = {}
             log.warning("Kafka does not tell where the events end", problem=str(error))
-
-    def _ask(self, partitions: Collection[int]) -> dict[int, int]:
-        return {
-            partition: self._consumer.get_watermark_offsets(
-                TopicPartition(TASK_EVENTS.name, partition), timeout=_REQUEST_S
-            )[1]
-            for partition in partitions
-        }
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from faust.tables import TableManager
 
 from schemas.errors import OperatorError
 from streams.changelog import ChangelogReader
+from streams.offsets import Offsets
 from streams.table_keeper import TableKeeper
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Recovery(Service):
                 batch_bytes=settings.batch_bytes,
                 on_failure=lambda error: _call_soon(loop, self._fail, error),
             )
-            self._keepers[topic] = TableKeeper(table.data, reader)
+            self._keepers[topic] = TableKeeper(table.data, topic, reader, Offsets(settings.consumer))
 
     async def on_stop(self) -> None:
         self._changed.set()

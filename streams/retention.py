@@ -80,7 +80,10 @@ class Retention:
             now_ms = time.time_ns() // 1_000_000
             expired = [key for key, value in stored if is_expired(age_of(value), now_ms=now_ms, days=self._days)]
             if expired:
-                gone = await self._agent.forget(partition, expired, self._still_expired)
+                try:
+                    gone = await self._agent.forget(partition, expired, self._still_expired)
+                except PartitionNotHeld:
+                    return
                 log.info("instances were let go", partition=partition, count=gone)
 
     def _still_expired(self, stored: bytes) -> list[TaskNotification] | None:

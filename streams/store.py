@@ -21,7 +21,7 @@ from faust.stores import rocksdb
 from schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from faust.types import TP
 
@@ -161,6 +161,10 @@ class Store(rocksdb.Store):
     def is_empty(self, partition: int) -> bool:
         """Whether nothing was ever written to the partition's store."""
         return next(iter(self._held(partition).keys()), None) is None
+
+    def stored_items(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
+        """Every key and its value, in the order of the keys."""
+        return ((key, value) for key, value in self._held(partition).items() if key != self.offset_key)
 
     @property
     def held(self) -> frozenset[int]:

@@ -13,7 +13,8 @@ from streams.changelog_topic import TOMBSTONES_KEPT_MS
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from streams.changelog import Bounds, ChangelogReader, Followed
+    from streams.changelog import ChangelogReader, Followed
+    from streams.offsets import Bounds, Offsets
     from streams.store import Position, Store
 
 log = structlog.get_logger(__name__)
@@ -50,8 +51,10 @@ class TableKeeper:
     then on, until ``give_up`` was told that the partition is no longer active.
     """
 
-    def __init__(self, store: Store, reader: ChangelogReader) -> None:
+    def __init__(self, store: Store, topic: str, reader: ChangelogReader, offsets: Offsets) -> None:
         self.store = store
+        self._topic = topic
+        self._offsets = offsets
         self._reader = reader
 
     @property
@@ -75,7 +78,8 @@ class TableKeeper:
         """Begin to restore these; the future is done when each is at the end that its changelog has now.
 
         Raises:
-            KafkaException: Kafka does not answer.
+            KafkaException: Kafka refuses, or cannot be reached.
+            TimeoutError: it does not answer.
         """
         return asyncio.gather(*await self._follow(partitions, standby=False))
 
@@ -83,7 +87,8 @@ class TableKeeper:
         """Keep these near the end of the changelog, until ``give_up`` or ``restore`` says otherwise.
 
         Raises:
-            KafkaException: Kafka does not answer.
+            KafkaException: Kafka refuses, or cannot be reached.
+            TimeoutError: it does not answer.
         """
         await self._follow(set(partitions) - set(self._reader.followed), standby=True)
 
@@ -108,8 +113,8 @@ class TableKeeper:
     def _open(self, partitions: Collection[int]) -> dict[int, tuple[int, int]]:
         """Open these, empty those that cannot be built upon; where each goes on, and where it ends now. Blocks."""
         store = self.store
-        store.changelog_id = self._reader.changelog_id()
-        bounds = self._reader.bounds(partitions)
+        store.changelog_id = self._offsets.topic_id(self._topic)
+        bounds = self._offsets.bounds(self._topic, partitions)
         found: dict[int, tuple[int, int]] = {}
         for partition in partitions:
             store.hold(partition)

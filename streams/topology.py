@@ -31,7 +31,9 @@ APP_ID = "taskbridge-streams"
 _CHUNKS_WAITING = 16
 """How many chunks may wait for the agent; more would only be memory, and work to drop at a rebalance."""
 
-_CHUNK_RECORDS = 500
+_CHUNK_RECORDS = 1000
+"""In one chunk, which is one transaction. The event loop does nothing else while a chunk is folded."""
+
 _COMMIT_INTERVAL_S = 1.0
 """What a worker that is killed leaves to be folded again."""
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from streams.chunk import Record
 
+_CHUNK_BYTES = 4 << 20
+"""Of values in a chunk. What comes of it waits in the producer, and some chunks more wait for the agent."""
+
 _LAST_CHUNK_S = 20.0
 """How long a rebalance waits for the chunk in work. Afterwards it is left to the partition's new owner."""
 
@@ -127,10 +130,22 @@ class ChunkConsumer(driver.Consumer):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if tp.topic in self.chunk_topics:
-                yield tp, _chunk(tp, records, generation)
+                for part in _parts(records):
+                    yield tp, _chunk(tp, part, generation)
             else:
                 for record in records:
                     yield tp, self._to_message(tp, record)
+
+
+def _parts(records: list[Any]) -> Iterator[list[Any]]:
+    """The records in their order, in parts of at most ``_CHUNK_BYTES``, or of one record where that alone is more."""
+    begin, size = 0, 0
+    for at, record in enumerate(records):
+        size += record.serialized_value_size
+        if size > _CHUNK_BYTES and at > begin:
+            yield records[begin:at]
+            begin, size = at, record.serialized_value_size
+    yield records[begin:]
 
 
 def _chunk(tp: TP, records: list[Any], generation: int) -> Message:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from streams.changelog import Bounds
 from streams.changelog_topic import TOMBSTONES_KEPT_MS
+from streams.offsets import Bounds
 from streams.store import Position
 from streams.table_keeper import Start, starting_point
 

@@ -121,6 +121,17 @@ def test_a_fetch_gives_one_chunk_a_partition_and_other_topics_record_by_record(w
     with_consumer(check)
 
 
+def test_a_chunk_is_bounded_in_bytes_and_a_record_that_is_larger_comes_alone(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        sizes = [2 << 20, 2 << 20, 1, 5 << 20, 1, 1]
+        consumer.fetched = {FIRST: [FakeRecord(at, serialized_value_size=size) for at, size in enumerate(sizes)]}
+        got = await chunks_of(consumer)
+        assert [[record.offset for record in message.value] for _, message in got] == [[0, 1], [2], [3], [4, 5]]
+        assert [message.offset for _, message in got] == [1, 2, 3, 5]
+
+    with_consumer(check)
+
+
 def test_what_was_fetched_and_not_done_is_never_committed(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)]}

@@ -1,0 +1,203 @@
+"""A store restored from real Kafka is what the changelog says, with tombstones and aborted transactions in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from service.kafka import consumer_config, producer_config
+from streams.changelog import ChangelogReader
+from streams.changelog_topic import reader_config
+from streams.offsets import Offsets
+from streams.table_keeper import TableKeeper
+from streams.topology import Worker, build_faust_app, instances_table
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+    from pathlib import Path
+
+    from deploy.connection import Connection
+    from streams.store import Store
+
+pytestmark = pytest.mark.integration
+
+PARTITIONS = (0, 1, 2)
+
+type_state = dict[tuple[int, bytes], bytes]
+
+
+@pytest.fixture
+def topic(connection: Connection) -> Generator[str]:
+    name = f"changelog-{uuid.uuid4()}"
+    create(connection, name)
+    yield name
+    admin = connection.admin()
+    admin.delete_topics([name])[name].result()
+
+
+def create(connection: Connection, name: str) -> None:
+    new = NewTopic(name, len(PARTITIONS), config={"cleanup.policy": "compact"})
+    admin = connection.admin()
+    admin.create_topics([new])[name].result()
+    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
+    for _ in range(100):
+        with contextlib.suppress(KafkaException):
+            offsets.ends(name, PARTITIONS)
+            break
+        time.sleep(0.05)
+
+
+def write(connection: Connection, topic: str, state: type_state, *, seed: int, count: int = 3000) -> None:
+    """Values and tombstones in transactions; the last one is aborted, so that no record stands at the end."""
+    config: dict[str, Any] = producer_config(connection.bootstrap_servers)
+    producer = Producer({**config, "transactional.id": str(uuid.uuid4())})
+    producer.init_transactions(30)
+    chance = random.Random(seed)
+    for aborted in (False, False, True):
+        producer.begin_transaction()
+        for _ in range(count // 3):
+            partition, key = chance.choice(PARTITIONS), f"key-{chance.randrange(300)}".encode()
+            value = None if chance.random() < 0.2 else chance.randbytes(200)
+            producer.produce(topic, key=key, value=value, partition=partition)
+            if aborted:
+                continue
+            if value is None:
+                state.pop((partition, key), None)
+            else:
+                state[partition, key] = value
+        if aborted:
+            producer.flush(30)
+            producer.abort_transaction(30)
+        else:
+            producer.commit_transaction(30)
+
+
+def with_keeper(
+    connection: Connection, topic: str, folder: Path, check: Callable[[TableKeeper], Awaitable[None]]
+) -> None:
+    """Runs a check with the store in the folder, and closes it properly."""
+
+    def fail(error: BaseException) -> None:
+        raise AssertionError from error
+
+    async def main() -> None:
+        worker = Worker(data_dir=folder, url="http://127.0.0.1:1")
+        app = build_faust_app("127.0.0.1:9", worker=worker, partitions=3, kafka_properties={})
+        store, _ = instances_table(app, partitions=3)
+        config = reader_config(consumer_config(connection.bootstrap_servers, "tests"), buffer_bytes=1 << 20)
+        reader = ChangelogReader(config, topic, store, batch_bytes=1 << 14, on_failure=fail)
+        keeper = TableKeeper(store, topic, reader, Offsets(config))
+        try:
+            await check(keeper)
+        finally:
+            keeper.close()
+            await store.stop()
+
+    asyncio.run(main())
+
+
+async def restored(keeper: TableKeeper) -> type_state:
+    await asyncio.wait_for(await keeper.restore(PARTITIONS), 30)
+    assert keeper.followed == {}
+    return held(keeper.store)
+
+
+def held(store: Store) -> type_state:
+    return {(partition, key): value for partition in PARTITIONS for key, value in store.stored_items(partition)}
+
+
+def test_an_empty_store_and_a_half_one_come_to_what_the_changelog_says(
+    connection: Connection, topic: str, tmp_path: Path
+) -> None:
+    state: type_state = {}
+    write(connection, topic, state, seed=1)
+
+    async def from_nothing(keeper: TableKeeper) -> None:
+        assert await restored(keeper) == state
+        assert keeper.applied > 1000
+
+    async def from_there(keeper: TableKeeper) -> None:
+        assert await restored(keeper) == state
+        assert keeper.applied < 2500, "it read on from its position"
+
+    async def again(keeper: TableKeeper) -> None:
+        assert await restored(keeper) == state
+        assert keeper.applied == 0, "the markers at the end are not waited for twice"
+
+    with_keeper(connection, topic, tmp_path, from_nothing)
+    write(connection, topic, state, seed=2)
+    with_keeper(connection, topic, tmp_path, from_there)
+    with_keeper(connection, topic, tmp_path, again)
+
+
+def test_a_standby_follows_and_can_be_made_active_without_reading_again(
+    connection: Connection, topic: str, tmp_path: Path
+) -> None:
+    state: type_state = {}
+
+    async def check(keeper: TableKeeper) -> None:
+        await keeper.stand_by(PARTITIONS)
+        await asyncio.to_thread(write, connection, topic, state, seed=3)
+        for _ in range(100):
+            if held(keeper.store) == state:
+                break
+            await asyncio.sleep(0.1)
+        applied = keeper.applied
+        await keeper.give_up(actives=PARTITIONS, standbys=())
+        assert await restored(keeper) == state
+        # End-of-partition events count too, one a partition.
+        assert keeper.applied - applied <= len(PARTITIONS)
+
+    with_keeper(connection, topic, tmp_path, check)
+
+
+def test_a_changelog_made_anew_empties_the_store(connection: Connection, topic: str, tmp_path: Path) -> None:
+    write(connection, topic, {}, seed=4)
+
+    async def first(keeper: TableKeeper) -> None:
+        assert await restored(keeper) != {}
+
+    with_keeper(connection, topic, tmp_path, first)
+    admin: AdminClient = connection.admin()
+    admin.delete_topics([topic])[topic].result()
+    for _ in range(100):
+        if topic not in admin.list_topics(timeout=10).topics:
+            break
+    create(connection, topic)
+    state: type_state = {}
+    # More than before: by its offsets alone it could be taken for the old one.
+    write(connection, topic, state, seed=5, count=6000)
+
+    async def second(keeper: TableKeeper) -> None:
+        assert await restored(keeper) == state
+
+    with_keeper(connection, topic, tmp_path, second)
+
+
+def test_a_restoration_that_is_broken_off_goes_on_where_it_was(
+    connection: Connection, topic: str, tmp_path: Path
+) -> None:
+    state: type_state = {}
+    write(connection, topic, state, seed=6, count=6000)
+
+    async def broken_off(keeper: TableKeeper) -> None:
+        restoring = await keeper.restore(PARTITIONS)
+        while keeper.applied == 0:  # noqa: ASYNC110 - as early as can be
+            await asyncio.sleep(0.001)
+        await keeper.give_up(actives=(), standbys=())
+        assert keeper.store.held == frozenset()
+        restoring.cancel()
+
+    async def resumed(keeper: TableKeeper) -> None:
+        assert await restored(keeper) == state
+
+    with_keeper(connection, topic, tmp_path, broken_off)
+    with_keeper(connection, topic, tmp_path, resumed)
