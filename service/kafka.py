@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -25,7 +22,9 @@ PARTITIONER = "murmur2_random"
 """The Java client's hash, so that producers in Java and this one put a key on the same partition."""
 
 _REQUEST_OVERHEAD_BYTES = 1 << 20
-_POLL_S = 0.1
+_POLL_S = 0.001
+_IDLE_POLL_S = 0.1
+"""Nothing is outstanding then but librdkafka's own log lines."""
 _FLUSH_S = 5
 
 
@@ -44,8 +43,7 @@ class QueueFull(OperatorError):
     """The producer holds as much as it may; nothing was taken on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """Where an acknowledged record stands."""
 
     topic: str
@@ -117,18 +115,17 @@ def admin_client(bootstrap_servers: str, extra: Mapping[str, str] | None = None)
 
 
 class AsyncProducer:
-    """Produces from one asyncio loop. Each future is resolved by the delivery report, never earlier.
+    """Produces from one asyncio loop. Each future is done by the delivery report, never earlier.
 
-    Delivery reports arrive on a thread of their own and are handed to the loop in batches: one wake-up, many futures.
+    The loop fetches the reports itself, every millisecond while any is outstanding. A thread that waits for them would
+    take the interpreter's lock from the loop at every system call, and wake it for a handful of records each time.
     """
 
     def __init__(self, config: Mapping[str, object]) -> None:
         self._loop = asyncio.get_running_loop()
         self._producer = Producer(dict(config), logger=logging.getLogger("librdkafka"))
-        self._reports: list[tuple[asyncio.Future[Delivered], Delivered | DeliveryFailed]] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="kafka-producer", daemon=True)
-        self._thread.start()
+        self._is_busy = False
+        self._next_poll = self._loop.call_later(_IDLE_POLL_S, self._poll)
 
     def produce(
         self,
@@ -148,7 +145,12 @@ class AsyncProducer:
         future: asyncio.Future[Delivered] = self._loop.create_future()
 
         def report(error: KafkaError | None, message: Message) -> None:
-            self._reports.append((future, _outcome(topic, error, message)))
+            if future.done():  # it was given up
+                return
+            if error is None:
+                future.set_result(Delivered(topic, cast("int", message.partition()), cast("int", message.offset())))
+            else:
+                future.set_exception(DeliveryFailed(f"{topic}: {error.str()}", error))
 
         try:
             self._producer.produce(
@@ -158,6 +160,10 @@ class AsyncProducer:
             raise QueueFull("the Kafka producer's queue is full") from error
         except KafkaException as error:
             raise DeliveryFailed(f"{topic}: {error}", error.args[0]) from error
+        if not self._is_busy:
+            self._is_busy = True
+            self._next_poll.cancel()
+            self._next_poll = self._loop.call_later(_POLL_S, self._poll)
         return future
 
     async def answers(self, *, timeout_s: float = 1.0) -> bool:
@@ -175,23 +181,18 @@ class AsyncProducer:
 
     async def close(self, *, timeout_s: float = _FLUSH_S) -> int:
         """Wait, within bounds, for what was handed over; returns how many records are left without an answer."""
-        left = await asyncio.to_thread(self._producer.flush, timeout_s)
-        self._stopping.set()
-        await asyncio.to_thread(self._thread.join)
-        self._hand_over()
-        return left
+        deadline = self._loop.time() + timeout_s
+        while self.pending and self._loop.time() < deadline:  # noqa: ASYNC110 - librdkafka has no event for it
+            await asyncio.sleep(_POLL_S)
+        self._next_poll.cancel()
+        return self.pending
 
     def _poll(self) -> None:
-        while not self._stopping.is_set():
-            self._producer.poll(_POLL_S)
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        if self._reports:
-            reports, self._reports = self._reports, []
-            # The loop may be gone when the process ends; nobody waits for these futures then.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(_resolve, reports)
+        try:
+            self._producer.poll(0)
+        finally:
+            self._is_busy = self.pending > 0
+            self._next_poll = self._loop.call_later(_POLL_S if self._is_busy else _IDLE_POLL_S, self._poll)
 
 
 async def within(timeout_s: float, delivery: asyncio.Future[Delivered]) -> Delivered:
@@ -211,21 +212,3 @@ async def within(timeout_s: float, delivery: asyncio.Future[Delivered]) -> Deliv
 def _give_up(delivery: asyncio.Future[Delivered]) -> None:
     if not delivery.done():
         delivery.set_exception(TimeoutError())
-
-
-def _outcome(topic: str, error: KafkaError | None, message: Message) -> Delivered | DeliveryFailed:
-    if error is not None:
-        return DeliveryFailed(f"{topic}: {error.str()}", error)
-    partition, offset = message.partition(), message.offset()
-    assert partition is not None
-    assert offset is not None
-    return Delivered(topic, partition, offset)
-
-
-def _resolve(reports: list[tuple[asyncio.Future[Delivered], Delivered | DeliveryFailed]]) -> None:
-    for future, outcome in reports:
-        if not future.done():  # cancelled by a time limit
-            if isinstance(outcome, DeliveryFailed):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
