@@ -14,6 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from edge.gate import GATE
+from edge.requests import FREE_BODY_BYTES, WHOLE_BODY
 from service.problems import MEDIA_TYPE, problem
 
 if TYPE_CHECKING:
@@ -199,6 +200,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._in_head = self._seen = True
+        if not self.cycle.response_complete and len(self.cycle.body) <= FREE_BODY_BYTES:
+            self.scope[WHOLE_BODY] = self.cycle.body  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
         self._stop_close_timer()
         if self._at_work:

@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import uvicorn
@@ -17,6 +18,7 @@ from deploy.local.ports import free_port
 from edge import protocol
 from edge.app import create_app
 from edge.protocol import MAX_PIPELINED, LimitedProtocol
+from edge.requests import FREE_BODY_BYTES
 from edge.settings import EdgeSettings
 from edge.testing import MemoryPublisher
 from raw_http import ask, callback, connect, read_all, read_answer, status_of
@@ -24,6 +26,7 @@ from raw_http import ask, callback, connect, read_all, read_answer, status_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from edge.app import EdgeApp
     from edge.publisher import Durability
     from schemas.events import TaskEvent
 
@@ -35,9 +38,10 @@ class Served:
 
     def __init__(self, settings: EdgeSettings, publisher: MemoryPublisher) -> None:
         self.port = free_port()
+        self.app = cast("EdgeApp", create_app(settings, publisher=publisher))
         self.server = uvicorn.Server(
             uvicorn.Config(
-                create_app(settings, publisher=publisher),
+                self.app,
                 port=self.port,
                 http=LimitedProtocol,
                 proxy_headers=False,
@@ -357,6 +361,33 @@ def test_large_bodies_share_a_bound_and_small_ones_pass(serve: Callable[..., Ser
         assert status_of(ask(served.port, callback())) == 200
     eventually(lambda: served.open() == 0)
     assert status_of(ask(served.port, part + b" " * 100_000)) == 400  # their room is free again
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_a_body_counts_as_a_whole_however_it_arrives(
+    serve: Callable[..., Served], publisher: MemoryPublisher, pieces: int
+) -> None:
+    served = serve()
+    request = callback()
+    head = request.index(b"{")
+    cuts = [0, *([head, head + 9][: pieces - 1]), len(request)]
+    with connect(served.port) as connection:
+        for start, end in pairwise(cuts):
+            connection.sendall(request[start:end])
+            time.sleep(0.05)
+        assert status_of(read_answer(connection)) == 200
+    assert [event.instance_id for event in publisher.published] == ["inst-raw"]
+
+
+def test_a_body_that_is_there_at_once_is_within_the_limits_too(serve: Callable[..., Served]) -> None:
+    served = serve(max_body_bytes=1000)
+    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b" " * 1001 + b"\r\n0\r\n\r\n"
+    assert status_of(ask(served.port, chunked)) == 413
+    roomy = serve()
+    roomy.app.callbacks.large_bodies.room = 0
+    for size, answer in ((FREE_BODY_BYTES, 400), (FREE_BODY_BYTES + 1, 503)):
+        body = POST + b"Content-Length: %d\r\n\r\n" % size + b" " * size
+        assert status_of(ask(roomy.port, body)) == answer
 
 
 def test_a_reader_that_never_reads_is_given_up(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
