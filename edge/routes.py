@@ -118,7 +118,7 @@ class CallbackRoutes:
                 _log_of(wire_action, scope).warning("callback_aborted")
             response, outcome = Response(status_code=_GONE), "aborted"
         except Exception:
-            self.metrics.callbacks.labels(wire_action, "error").inc()
+            self.metrics.count_error(wire_action)
             raise
         else:
             if _stdlib_log.isEnabledFor(logging.DEBUG):
