@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from starlette.requests import ClientDisconnect
 
 from edge.errors import Overloaded, TooLarge, TooSlow
@@ -60,8 +61,7 @@ class LargeBodies:
             self.room += taken
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class Received(Struct, frozen=True, kw_only=True, gc=False):
     """A request as it arrived, byte for byte: all that is needed to run it again."""
 
     wire_action: str
@@ -72,7 +72,11 @@ class Received:
     query: bytes
     headers: Mapping[str, str]
     """Names in lower case."""
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Without what people wrote, and without tokens."""
+        return f"Received({self.method} {self.path}, {len(self.body)} bytes from {self.remote_address})"
 
 
 async def receive(
