@@ -11,6 +11,8 @@ from edge.errors import Malformed, Overloaded, Rejection, TooLarge, TooSlow, Uns
 from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, problem
 
 if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
     from edge.durability import Durability
 
 RETRY_AFTER_S = 5
@@ -36,6 +38,10 @@ class Accepted(Response):
         self.background = None
         self.body = f'{{"success":true,"eventId":"{event_id}","durability":"{durability}"}}'.encode()
         self.raw_headers = [(b"content-length", b"%d" % len(self.body)), (b"content-type", b"application/json")]
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 def accepted(event_id: str, durability: Durability) -> Response:

@@ -14,7 +14,7 @@ import structlog
 
 from schemas.codec import framed
 from schemas.registry import SchemaRef
-from service.kafka import DeliveryFailed
+from service.kafka import DeliveryFailed, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,7 +75,7 @@ class KafkaPath:
     @property
     def usable(self) -> bool:
         """A record that is sent now will probably be acknowledged soon."""
-        return self.is_open and not self.is_failing
+        return self._answers and self.topics_exist and self._failed_at is None
 
     async def until_open(self) -> None:
         await self._open.wait()
@@ -162,8 +162,7 @@ class KafkaPath:
         future = self.send(record)
         self._hurried.add(future)
         try:
-            async with asyncio.timeout(timeout_s):
-                await future
+            await within(timeout_s, future)
         except TimeoutError as error:
             self.fail("no acknowledgement in time")
             raise DeliveryFailed("Kafka did not acknowledge the event in time") from error

@@ -134,6 +134,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        if len(data) <= _SLICE_BYTES and not self._deaf:
+            self._feed(data)
+            return
         # In slices, because the parser tells of an unfinished line only that nothing has come of it.
         for at in range(0, len(data), _SLICE_BYTES):
             if not self._deaf:
@@ -180,7 +183,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._header_bytes > self._limits.max_header_bytes or len(self.headers) >= MAX_HEADERS:
             self._stop(LARGE_HEAD)
         if self._in_head:  # else a trailer, and nothing here wants one
-            super().on_header(name, value)
+            HttpToolsProtocol.on_header(self, name, value)
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
