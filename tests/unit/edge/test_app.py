@@ -92,7 +92,7 @@ settings = EdgeSettings(
     kafka_bootstrap_servers="127.0.0.1:1", schema_registry_url="http://127.0.0.1:1",
     credentials_file=folder / "credentials.toml", data_dir=folder / "edge",
 )
-with TestClient(edge.app.create_app(settings, publisher=Stuck(), end_process=True)):
+with TestClient(edge.app.create_app(settings, publisher=Stuck(), owns_process=True)):
     pass
 print("closed")
 """
