@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from edge.answers import ANSWER_AT_ONCE
 from edge.gate import GATE
 from edge.requests import FREE_BODY_BYTES, WHOLE_BODY
 from service.problems import MEDIA_TYPE, problem
@@ -38,6 +39,8 @@ UNREAD_S = 30
 """How long a peer may not take what it is sent."""
 
 RETRY_AFTER_S = 5
+
+type_headers = list[tuple[bytes, bytes]]
 
 _SLICE_BYTES = 16 << 10
 _PER_HEADER_BYTES = 4
@@ -205,6 +208,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = self._seen = True
         if not self.cycle.response_complete and len(self.cycle.body) <= FREE_BODY_BYTES:
             self.scope[WHOLE_BODY] = self.cycle.body  # type: ignore[typeddict-unknown-key]
+            self.scope[ANSWER_AT_ONCE] = self._answer_at_once  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
         self._stop_close_timer()
         if self._at_work:
@@ -244,6 +248,25 @@ class LimitedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _answer_at_once(self, headers: type_headers, body: bytes) -> bool:
+        """Answer the running request with 200 by one system call; uvicorn makes one for the head, one for the body.
+
+        False when that cannot be now; then nothing was written.
+        """
+        cycle = self._running
+        if cycle is None or cycle.disconnected or cycle.response_started or self.flow.write_paused:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        lines = [b"%s: %s\r\n" % each for each in (*cycle.default_headers, *headers)]
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self.transport.write(b"".join((STATUS_LINE[HTTPStatus.OK], *lines, b"\r\n", body)))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Go on as if no other protocol had been offered; ``rest`` is what follows the head.

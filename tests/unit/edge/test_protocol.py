@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from deploy.local.ports import free_port
 from edge import protocol
@@ -388,6 +389,40 @@ def test_a_body_that_is_there_at_once_is_within_the_limits_too(serve: Callable[.
     for size, answer in ((FREE_BODY_BYTES, 400), (FREE_BODY_BYTES + 1, 503)):
         body = POST + b"Content-Length: %d\r\n\r\n" % size + b" " * size
         assert status_of(ask(roomy.port, body)) == answer
+
+
+def test_an_accepted_callback_is_answered_by_one_write(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unexpected(*_: object) -> None:
+        raise AssertionError("head and body are written one by one")
+
+    served = serve()
+    plain = ask(served.port, callback(host="first"))
+    monkeypatch.setattr(RequestResponseCycle, "send", unexpected)
+    with sent(served.port, callback() * 2 + callback("last", "Connection: close")) as connection:
+        answers = read_all(connection).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    heads = [answer.partition(b"\r\n\r\n")[0].split(b"\r\n") for answer in answers]
+    names = [[line.partition(b":")[0] for line in head] for head in heads]
+    own = [b"date", b"server", b"content-length", b"content-type"]
+    assert names == [own, own, [*own, b"connection"]]
+    assert answers[0].partition(b"\r\n\r\n")[2] == plain.partition(b"\r\n\r\n")[2]
+
+
+def test_while_the_reader_lags_behind_an_answer_waits(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with connect(served.port) as connection:
+        eventually(lambda: served.open() == 1)
+        (at_work,) = served.server.server_state.connections
+        limited = cast("LimitedProtocol", at_work)
+        limited.loop.call_soon_threadsafe(limited.pause_writing)
+        connection.sendall(callback())
+        connection.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(10)
+        limited.loop.call_soon_threadsafe(limited.resume_writing)
+        assert status_of(read_answer(connection)) == 200
 
 
 def test_a_reader_that_never_reads_is_given_up(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
