@@ -139,19 +139,17 @@ class KafkaPath:
     def send(self, record: Record) -> asyncio.Future[Delivered]:
         """Hand over one record; the future gives its place, or raises DeliveryFailed when it is not known to have one.
 
+        It raises QueueFull when it was not handed over.
+
         Raises:
-            QueueFull, DeliveryFailed: not handed over.
+            SchemaIdUnknown
         """
         schema_id = self._ids.get(record.schema)
         if schema_id is None:
             raise SchemaIdUnknown(f"{record.topic}: the id of its schema is not known yet")
-        try:
-            return self._producer.produce(
-                record.topic, key=record.key, value=framed(schema_id, record.body), headers=record.headers
-            )
-        except DeliveryFailed as error:
-            self.replace_if_fatal(error)
-            raise
+        return self._producer.produce(
+            record.topic, key=record.key, value=framed(schema_id, record.body), headers=record.headers
+        )
 
     async def send_within(self, record: Record, *, timeout_s: float) -> None:
         """Return once Kafka has acknowledged the record.

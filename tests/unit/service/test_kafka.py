@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from schemas.errors import ConfigurationError
-from service.kafka import AsyncProducer, DeliveryFailed, producer_config, read_kafka_config, within
+from service.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config, read_kafka_config, within
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ async def deliver_to_nobody() -> int:
         await producer.produce("topic", key=b"k", value=b"v")
     assert not await producer.answers(timeout_s=0.1)
     with pytest.raises(DeliveryFailed):
-        producer.produce("topic", key=None, value=b"x" * (8 << 20))
+        await producer.produce("topic", key=None, value=b"x" * (8 << 20))
     return await producer.close(timeout_s=1)
 
 
@@ -54,6 +54,8 @@ class Librdkafka:
 
     def __init__(self, *_: object, **__: object) -> None:
         self.given: list[Any] = []
+        self.values: list[bytes] = []
+        self.full = False
         self.acknowledged = 0
         self.polls = 0
         self.polled_by = set[int]()
@@ -62,7 +64,10 @@ class Librdkafka:
     def __len__(self) -> int:
         return len(self.given)
 
-    def produce(self, _topic: str, *, on_delivery: Any, **_record: object) -> None:
+    def produce(self, _topic: str, *, value: bytes, on_delivery: Any, **_record: object) -> None:
+        if self.full:
+            raise BufferError
+        self.values.append(value)
         self.given.append(on_delivery)
 
     def poll(self, timeout: float) -> None:
@@ -104,6 +109,44 @@ def test_a_delivery_is_done_soon_after_its_report_and_not_before(librdkafka: Lib
         assert await delivery == ("topic", 3, 7)
         assert time.perf_counter() - started < 0.05
         assert librdkafka.polled_by == {threading.get_ident()}
+        await producer.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_one_turn_of_the_loop_sends_is_handed_over_together_and_in_order(librdkafka: Librdkafka) -> None:
+    async def scenario() -> None:
+        producer = AsyncProducer({})
+        deliveries = [producer.produce("topic", key=None, value=b"%d" % number) for number in range(5)]
+        assert (librdkafka.values, producer.pending) == ([], 5)
+        await asyncio.sleep(0)
+        assert (librdkafka.values, producer.pending) == ([b"0", b"1", b"2", b"3", b"4"], 5)
+        librdkafka.acknowledged = 5
+        await asyncio.gather(*deliveries)
+        await producer.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_given_up_before_it_was_handed_over_is_not_sent(librdkafka: Librdkafka) -> None:
+    async def scenario() -> None:
+        producer = AsyncProducer({})
+        producer.produce("topic", key=None, value=b"given up").cancel()
+        producer.produce("topic", key=None, value=b"sent")
+        await asyncio.sleep(0)
+        assert librdkafka.values == [b"sent"]
+        await producer.close(timeout_s=0)
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_takes_nothing_on(librdkafka: Librdkafka) -> None:
+    async def scenario() -> None:
+        producer = AsyncProducer({})
+        librdkafka.full = True
+        with pytest.raises(QueueFull):
+            await within(1, producer.produce("topic", key=None, value=b"v"))
+        assert producer.pending == 0
         await producer.close()
 
     asyncio.run(scenario())
