@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -48,6 +49,7 @@ _GRACE_S = 10
 _KEEP_ALIVE_S = 30
 _LAST_S = 12
 """How long the parts may take to close once the last callback is answered. Callbacks hold up the end for _GRACE_S."""
+_COLLECT_AFTER_OBJECTS = 10_000
 _WORKER_START_S = 30
 """uvicorn's own 5 s would kill workers that start slowly on a busy machine, and start them again, for ever."""
 
@@ -72,11 +74,12 @@ def create_app(
     *,
     partitions: int = DEFAULT_PARTITIONS,
     publisher: Publisher | None = None,
-    end_process: bool = False,
+    owns_process: bool = False,
 ) -> FastAPI:
     """The edge, not yet started. ``partitions`` is for topics that are missing; ``publisher`` stands in for Kafka.
 
-    With ``end_process`` the process ends in bounded time after the last callback, whatever its parts still wait for.
+    With ``owns_process`` the process is tuned for the edge alone, and ends in bounded time after the last callback,
+    whatever its parts still wait for.
 
     Raises:
         ConfigurationError: the credentials, the Kafka configuration or the data folder cannot be used.
@@ -103,8 +106,10 @@ def create_app(
         await events.start()
         upkeep = [asyncio.create_task(each) for each in (credentials.watch(), token_use.keep(), worker_metrics.keep())]
         _log.info("edge_started", apps=credentials.current.count, workers=settings.workers)
+        if owns_process:
+            _spare_collector()
         yield {GATE: gate}
-        if end_process:
+        if owns_process:
             _end_process_within(_LAST_S)
         for each in upkeep:
             each.cancel()
@@ -182,7 +187,7 @@ def _configured() -> tuple[EdgeSettings, FastAPI]:
     partitions = partitions_setting(os.environ)
     configure_logs(settings.log_format, settings.log_level)
     settings = with_open_files(settings)
-    return settings, create_app(settings, partitions=partitions, end_process=True)
+    return settings, create_app(settings, partitions=partitions, owns_process=True)
 
 
 def _prepare(settings: EdgeSettings) -> None:
@@ -197,6 +202,17 @@ def _prepare(settings: EdgeSettings) -> None:
 
 def _metrics_folder(settings: EdgeSettings) -> Path | None:
     return settings.data_dir / "metrics" if settings.workers > 1 else None
+
+
+def _spare_collector() -> None:
+    """Let the garbage collector look at what callbacks leave behind, and not at all that was built before the first.
+
+    What 64 callbacks hold at once is more than its usual threshold: each pass would find it alive, and keep it for the
+    next, longer ones.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER_OBJECTS)
 
 
 def _end_process_within(seconds: float) -> None:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+
+from msgspec import Struct
 
 from edge import fields, strict_json
 from edge.errors import OTHER_SCHEME, OTHER_SCHEME_HINT, Malformed
@@ -32,27 +33,30 @@ _OF_ONE_TASK = (Action.COMPLETED, Action.CANCELLED)
 _DELETE_KEYS = frozenset({"appType", "corpId", "formInstId", "dateTime", SIGN})
 _FOREIGN_SIGNATURE = "__signature"
 
-_INSTANCE = ("formInstId",)
 _TASK_INSTANCE = ("formInstanceId", "formInstId", "processInstanceId")
 _URLS = ("url", "taskUrl", "detailUrl", "approveUrl", "formUrl")
 _ASSIGNEES = ("actionerId", "actionerIds")
 _COPIED_IN = (*_ASSIGNEES, "actualWorkId", "ccUserIds")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Callback:
+class Callback(Struct, frozen=True, kw_only=True, gc=False):
     """What a request claims to be. Nothing of it is verified, and only what verification needs has been looked at."""
 
     action: Action
     wire_action: str
     app_type: str
-    corp_id: str | None
+    corp_ids: Sequence[str]
+    """The corps that are named, best first."""
     sign: str | None
     other_scheme: bool
     """It is signed as another feature of Yida signs."""
     described: Mapping[str, Any]
     """The members of ``task``; empty for actions that have none."""
     parameters: Mapping[str, str]
+
+    @property
+    def corp_id(self) -> str | None:
+        return self.corp_ids[0] if self.corp_ids else None
 
     def extra_keys(self, allowed: Iterable[str]) -> set[str]:
         """Keys that this action may not carry: a captured complete with renamed keys would sign as a delete."""
@@ -74,7 +78,7 @@ def locate(wire_action: str, parameters: Mapping[str, str]) -> Callback:
         action=action,
         wire_action=wire_action,
         app_type=fields.required_id(named[0], "appType"),
-        corp_id=next(iter(_corps(parameters, described)), None),
+        corp_ids=_corps(parameters, described),
         sign=parameters.get(SIGN, "").strip() or None,
         other_scheme=_FOREIGN_SIGNATURE in parameters,
         described=described,
@@ -89,29 +93,29 @@ def event_of(callback: Callback, verified: Mapping[str, str], *, received_at: in
         Malformed: the action needs something that is missing or is not what it should be.
     """
     action, parameters, described = callback.action, callback.parameters, callback.described
-    ids = _ids(callback)
+    if len(callback.corp_ids) > 1 and len(set(callback.corp_ids)) > 1:
+        raise Malformed("two-corps", "corpId is not the same in all places.")
+    instance_id, task_id = _ids(callback)
     occurred_at = fields.moment(parameters.get("dateTime"))
     common: dict[str, Any] = {
         "event_id": event_id_for(SOURCE_YIDA, callback.wire_action, verified),
         "source": SOURCE_YIDA,
         "action": action,
+        "corp_id": fields.required_id(callback.corp_id, "corpId"),
         "app_type": callback.app_type,
+        "instance_id": instance_id,
+        "task_id": task_id,
         "occurred_at": received_at if occurred_at is None else occurred_at,
         "received_at": received_at,
-        "raw_parameters": dict(verified),
-        **ids,
+        "raw_parameters": verified,
     }
     if action in _OF_ONE_TASK:
         return TaskEvent(**common, actor_id=fields.optional_id(parameters.get("actualWorkId"), "actualWorkId"))
     if action is Action.DELETED:
         return TaskEvent(**common)
-    sources = (described, parameters) if described else (parameters,)
     recipients = _COPIED_IN if action is Action.COPIED else _ASSIGNEES
-    return TaskEvent(
-        **common,
-        recipient_ids=fields.id_union(source.get(key) for source in sources for key in recipients),
-        **_description(sources),
-    )
+    named = [source[key] for source in (described, parameters) for key in recipients if key in source]
+    return TaskEvent(**common, recipient_ids=fields.id_union(named), **_description(described, parameters))
 
 
 def _described(action: Action, parameters: Mapping[str, str]) -> Mapping[str, Any]:
@@ -137,7 +141,7 @@ def _not_located(reason: str, detail: str, parameters: Mapping[str, str]) -> Mal
 
 def _corps(parameters: Mapping[str, str], described: Mapping[str, Any]) -> list[str]:
     """The corps that are named, best first; the originator's own corp counts only where no other is named."""
-    candidates = [parameters.get("corpId"), described.get("corpId")]
+    candidates = (parameters.get("corpId"), described.get("corpId"))
     named = [each for each in candidates if isinstance(each, str) and not fields.is_blank(each)]
     if named:
         return named
@@ -145,29 +149,26 @@ def _corps(parameters: Mapping[str, str], described: Mapping[str, Any]) -> list[
     return [fallback] if isinstance(fallback, str) and not fields.is_blank(fallback) else []
 
 
-def _ids(callback: Callback) -> dict[str, str | None]:
+def _ids(callback: Callback) -> tuple[str, str | None]:
+    """The instance, and the task where there is one."""
     parameters, described = callback.parameters, callback.described
-    if len(set(_corps(parameters, described))) > 1:
-        raise Malformed("two-corps", "corpId is not the same in all places.")
-    instance_id = fields.first(parameters, _INSTANCE)
-    if fields.is_blank(instance_id):
-        instance_id = fields.first(described, _TASK_INSTANCE)
-    task_id = described.get("taskId")
-    if fields.is_blank(task_id):
-        task_id = parameters.get("taskId")
-    need_task = callback.action in _OF_ONE_TASK
-    return {
-        "corp_id": fields.required_id(callback.corp_id, "corpId"),
-        "instance_id": fields.required_id(instance_id, "formInstId"),
-        "task_id": fields.required_id(task_id, "taskId") if need_task else fields.optional_id(task_id, "taskId"),
-    }
+    instance_id: Any = parameters.get("formInstId")
+    task_id: Any = parameters.get("taskId")
+    if described:
+        if fields.is_blank(instance_id):
+            instance_id = fields.first(described, _TASK_INSTANCE)
+        if not fields.is_blank(described.get("taskId")):
+            task_id = described["taskId"]
+    of_task = fields.required_id if callback.action in _OF_ONE_TASK else fields.optional_id
+    return fields.required_id(instance_id, "formInstId"), of_task(task_id, "taskId")
 
 
-def _description(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _description(described: Mapping[str, Any], parameters: Mapping[str, str]) -> dict[str, Any]:
     """What a create or a cc tells about the instance; ``task`` before the parameters beside it."""
 
     def told(key: str) -> Any:
-        return next((source[key] for source in sources if not fields.is_blank(source.get(key))), None)
+        value = described.get(key)
+        return parameters.get(key) if fields.is_blank(value) else value
 
     originator_id = fields.optional_id(told("originatorId"), "originatorId")
     return {

@@ -37,7 +37,11 @@ def is_blank(value: Any) -> bool:
 
 def first(source: Mapping[str, Any], keys: Iterable[str]) -> Any:
     """The first of the keys' values that is not blank."""
-    return next((source[key] for key in keys if not is_blank(source.get(key))), None)
+    for key in keys:
+        value = source.get(key)
+        if not is_blank(value):
+            return value
+    return None
 
 
 def required_id(value: Any, name: str) -> str:
@@ -58,6 +62,8 @@ def optional_id(value: Any, name: str) -> str | None:
     Raises:
         Malformed: too long, with control characters, or not a text or number.
     """
+    if type(value) is str and value.isprintable() and 0 < len(value) <= MAX_ID_CHARACTERS and not value.isspace():
+        return value  # as nearly all are; what follows is for the others
     if is_blank(value):
         return None
     if not isinstance(value, str) or len(value) > MAX_ID_CHARACTERS or _NOT_IN_IDS.search(value):
@@ -112,8 +118,8 @@ def moment(value: Any) -> int | None:
         return None
     written = value.strip()
     if written.isascii() and written.isdigit():
-        factor = {_MS_DIGITS: 1, _S_DIGITS: 1000}.get(len(written), 0)
-        ms = int(written) * factor if factor else 0
+        digits = len(written)
+        ms = int(written) if digits == _MS_DIGITS else int(written) * 1000 if digits == _S_DIGITS else 0
     else:
         try:
             found = datetime.fromisoformat(written)

@@ -14,7 +14,7 @@ import structlog
 
 from schemas.codec import framed
 from schemas.registry import SchemaRef
-from service.kafka import DeliveryFailed
+from service.kafka import DeliveryFailed, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,7 +75,7 @@ class KafkaPath:
     @property
     def usable(self) -> bool:
         """A record that is sent now will probably be acknowledged soon."""
-        return self.is_open and not self.is_failing
+        return self._answers and self.topics_exist and self._failed_at is None
 
     async def until_open(self) -> None:
         await self._open.wait()
@@ -139,19 +139,17 @@ class KafkaPath:
     def send(self, record: Record) -> asyncio.Future[Delivered]:
         """Hand over one record; the future gives its place, or raises DeliveryFailed when it is not known to have one.
 
+        It raises QueueFull when it was not handed over.
+
         Raises:
-            QueueFull, DeliveryFailed: not handed over.
+            SchemaIdUnknown
         """
         schema_id = self._ids.get(record.schema)
         if schema_id is None:
             raise SchemaIdUnknown(f"{record.topic}: the id of its schema is not known yet")
-        try:
-            return self._producer.produce(
-                record.topic, key=record.key, value=framed(schema_id, record.body), headers=record.headers
-            )
-        except DeliveryFailed as error:
-            self.replace_if_fatal(error)
-            raise
+        return self._producer.produce(
+            record.topic, key=record.key, value=framed(schema_id, record.body), headers=record.headers
+        )
 
     async def send_within(self, record: Record, *, timeout_s: float) -> None:
         """Return once Kafka has acknowledged the record.
@@ -162,8 +160,7 @@ class KafkaPath:
         future = self.send(record)
         self._hurried.add(future)
         try:
-            async with asyncio.timeout(timeout_s):
-                await future
+            await within(timeout_s, future)
         except TimeoutError as error:
             self.fail("no acknowledgement in time")
             raise DeliveryFailed("Kafka did not acknowledge the event in time") from error

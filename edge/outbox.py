@@ -40,7 +40,12 @@ class Outbox:
         """
         if self._spools.broken is not None:
             raise SpoolBroken(self._spools.broken)
-        if await self._goes_directly(record):
+        # Directly where nothing waits, which is nearly always: no step more than that takes.
+        if (
+            self._kafka.usable
+            and self._kafka.can_frame(record.schema)
+            and (not self._spools.anything_waits() or await self._are_last_few_through())
+        ):
             try:
                 await self._kafka.send_within(record, timeout_s=self._timeout_s)
             except (DeliveryFailed, QueueFull):
@@ -58,11 +63,8 @@ class Outbox:
             return False
         return not self._spools.full or (self._kafka.usable and not self._spools.anything_waits())
 
-    async def _goes_directly(self, record: Record) -> bool:
-        if not self._kafka.usable or not self._kafka.can_frame(record.schema):
-            return False
-        if not self._spools.anything_waits():
-            return True
+    async def _are_last_few_through(self) -> bool:
+        """Whether what waits is so little that it has left by now."""
         if self._spools.waiting > _LAST_FEW:
             return False
         # Were each callback spooled that comes while the last few leave, the spool would never be empty.

@@ -12,10 +12,10 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from edge import strict_json
 from edge.errors import Malformed, UnsupportedType
-from edge.signature import fold
+from edge.signature import folding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 MAX_PARAMETERS = 256
 """Yida sends eight. The bound keeps a request of a million keys from holding up everyone else's."""
@@ -40,21 +40,27 @@ def read_parameters(query: bytes, content_type: str | None, body: bytes) -> list
         Malformed: cannot be read, or a key is given twice.
         UnsupportedType: a content type or character set that is not accepted.
     """
-    pairs = _form_pairs(query) + (_body_pairs(content_type or "", body) if body else [])
+    pairs = _form_pairs(query) if query else []
+    if body:
+        pairs += _body_pairs(content_type or "", body)
     if len(pairs) > MAX_PARAMETERS:
         raise Malformed("too-many-parameters", f"More than {MAX_PARAMETERS} parameters.")
-    if len({fold(key) for key, _ in pairs}) < len(pairs):
+    keys = [key for key, _ in pairs]
+    if len(set(map(folding(keys), keys))) < len(keys):
         # They would have no defined order, and so no defined signature.
         raise Malformed("duplicate-key", "A parameter is given twice; names that differ only by case count as one.")
-    readings = [{key: value for key, value in pairs if value is not None}]
-    if len(readings[0]) < len(pairs):
-        readings.append({key: "null" if value is None else value for key, value in pairs})
-    return readings
+    parameters = dict(pairs)
+    if None not in parameters.values():
+        return [cast("dict[str, str]", parameters)]
+    return [
+        {key: value for key, value in pairs if value is not None},
+        {key: "null" if value is None else value for key, value in pairs},
+    ]
 
 
 def _body_pairs(content_type: str, body: bytes) -> type_pairs:
-    media_type, options = _options(content_type)
-    if options.get("charset", "").lower() not in _UTF_8:
+    media_type, charset, boundary = _type_of(content_type)
+    if charset not in _UTF_8:
         raise UnsupportedType("charset", "Only UTF-8 is accepted.")
     if not media_type:
         media_type = _JSON if body.lstrip().startswith(b"{") else _FORM
@@ -63,13 +69,15 @@ def _body_pairs(content_type: str, body: bytes) -> type_pairs:
     if media_type == _FORM:
         return _form_pairs(body)
     if media_type == _MULTIPART:
-        return _multipart_pairs(options.get("boundary", ""), body)
+        return _multipart_pairs(boundary, body)
     raise UnsupportedType("content-type", f"Send {_JSON}, {_FORM} or {_MULTIPART}.")
 
 
 @lru_cache(maxsize=64)  # a sender says the same at each callback; strangers cannot fill more than this
-def _options(content_type: str) -> tuple[str, Mapping[str, str]]:
-    return cast("tuple[str, dict[str, str]]", multipart.parse_options_header(content_type))
+def _type_of(content_type: str) -> tuple[str, str, str]:
+    """Media type, character set and boundary."""
+    media_type, options = cast("tuple[str, dict[str, str]]", multipart.parse_options_header(content_type))
+    return media_type, options.get("charset", "").lower(), options.get("boundary", "")
 
 
 def _json_pairs(body: bytes) -> type_pairs:

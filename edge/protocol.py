@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from edge.answers import ANSWER_AT_ONCE
 from edge.gate import GATE
+from edge.requests import FREE_BODY_BYTES, WHOLE_BODY
 from service.problems import MEDIA_TYPE, problem
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ UNREAD_S = 30
 """How long a peer may not take what it is sent."""
 
 RETRY_AFTER_S = 5
+
+type_headers = list[tuple[bytes, bytes]]
 
 _SLICE_BYTES = 16 << 10
 _PER_HEADER_BYTES = 4
@@ -133,6 +137,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        if len(data) <= _SLICE_BYTES and not self._deaf:
+            self._feed(data)
+            return
         # In slices, because the parser tells of an unfinished line only that nothing has come of it.
         for at in range(0, len(data), _SLICE_BYTES):
             if not self._deaf:
@@ -179,7 +186,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._header_bytes > self._limits.max_header_bytes or len(self.headers) >= MAX_HEADERS:
             self._stop(LARGE_HEAD)
         if self._in_head:  # else a trailer, and nothing here wants one
-            super().on_header(name, value)
+            HttpToolsProtocol.on_header(self, name, value)
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -199,6 +206,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._in_head = self._seen = True
+        if not self.cycle.response_complete and len(self.cycle.body) <= FREE_BODY_BYTES:
+            self.scope[WHOLE_BODY] = self.cycle.body  # type: ignore[typeddict-unknown-key]
+            self.scope[ANSWER_AT_ONCE] = self._answer_at_once  # type: ignore[typeddict-unknown-key]
         super().on_message_complete()
         self._stop_close_timer()
         if self._at_work:
@@ -238,6 +248,25 @@ class LimitedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _answer_at_once(self, headers: type_headers, body: bytes) -> bool:
+        """Answer the running request with 200 by one system call; uvicorn makes one for the head, one for the body.
+
+        False when that cannot be now; then nothing was written.
+        """
+        cycle = self._running
+        if cycle is None or cycle.disconnected or cycle.response_started or self.flow.write_paused:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        lines = [b"%s: %s\r\n" % each for each in (*cycle.default_headers, *headers)]
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self.transport.write(b"".join((STATUS_LINE[HTTPStatus.OK], *lines, b"\r\n", body)))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Go on as if no other protocol had been offered; ``rest`` is what follows the head.

@@ -7,14 +7,11 @@ proves is the one it stands for; a repetition of that event passes, for it chang
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import struct
 import time
-import uuid
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
@@ -24,7 +21,6 @@ from edge.signature import SIGN
 from schemas.events import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from schemas.events import TaskEvent
@@ -43,9 +39,12 @@ _SLOTS_AT = 4096
 _SLOT = struct.Struct("<8s8sIB")
 _SLOT_BYTES = _SLOT.size + 3  # three bytes of checksum: a slot that was written halfway counts as empty
 _SET_BYTES = WAYS * _SLOT_BYTES
+_AGES = struct.Struct("<" + "16xI4x" * WAYS)
+"""When each of a set's slots was written."""
 
 _NUMBERED = (Action.UNKNOWN, Action.CREATED, Action.COMPLETED, Action.CANCELLED, Action.DELETED, Action.COPIED)
 """An action's place is its number in the file, so none may be moved."""
+_NUMBER_OF = {action: number for number, action in enumerate(_NUMBERED)}
 
 _LOCK_ATTEMPTS = 50
 _LOCK_PAUSE_S = 0.0001
@@ -56,26 +55,19 @@ _TAG_BYTES = 8
 """Half of the digest tells the marks of a set apart; the other half says which set, and is not kept."""
 
 
-class _Slot(NamedTuple):
-    tag: bytes
-    event: bytes
-    seconds: int
-    action: int
-
-
-_EMPTY = _Slot(b"", b"", -1, 0)
-
 _log = structlog.stdlib.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """One verified digest, and the event that it proved."""
 
     digest: bytes
     event: bytes
     """The first eight bytes of its id, which covers the action and every parameter."""
     action: Action
+
+
+_EVENT_DIGITS = len("01234567-89ab-cdef")
 
 
 class Window(Protocol):
@@ -100,7 +92,7 @@ def refuse_replay(event: TaskEvent, window: Window, *, other_scheme: bool = Fals
 
 def mark_of(event: TaskEvent) -> Mark:
     digest = bytes.fromhex(event.raw_parameters[SIGN].strip())
-    return Mark(digest, uuid.UUID(event.event_id).bytes[:8], event.action)
+    return Mark(digest, bytes.fromhex(event.event_id[:_EVENT_DIGITS].replace("-", "")), event.action)
 
 
 class MemoryWindow:
@@ -150,8 +142,11 @@ class FileWindow:
             fd = self._opened()
             if fd is None:
                 return None
-            with _locked(fd):
+            _lock(fd)
+            try:
                 return self._claim(fd, mark)
+            finally:
+                fcntl.flock(fd, fcntl.LOCK_UN)
         except OSError as error:
             self._failed(error)
             return None
@@ -160,7 +155,7 @@ class FileWindow:
         """What the digest stands for, without remembering anything."""
         try:
             fd = self._opened()
-            return None if fd is None else _known(_slots(self._read_set(fd, digest)), digest)
+            return None if fd is None else _known(self._read_set(fd, self._at(digest)), digest)
         except OSError as error:
             self._failed(error)
             return None
@@ -178,17 +173,17 @@ class FileWindow:
             self._fd = None
 
     def _claim(self, fd: int, mark: Mark) -> Mark | None:
-        slots = _slots(self._read_set(fd, mark.digest))
+        at = self._at(mark.digest)
+        slots = self._read_set(fd, at)
         known = _known(slots, mark.digest)
         if known is None:
-            oldest = min(range(WAYS), key=lambda way: slots[way].seconds)
-            packed = _SLOT.pack(mark.digest[:_TAG_BYTES], mark.event, int(time.time()), _NUMBERED.index(mark.action))
-            os.pwrite(fd, packed + _checksum(packed), self._at(mark.digest) + oldest * _SLOT_BYTES)
+            packed = _SLOT.pack(mark.digest[:_TAG_BYTES], mark.event, int(time.time()), _NUMBER_OF[mark.action])
+            os.pwrite(fd, packed + _checksum(packed), at + _way_to_use(slots) * _SLOT_BYTES)
         return known
 
-    def _read_set(self, fd: int, digest: bytes) -> bytes:
+    def _read_set(self, fd: int, at: int) -> bytes:
         # A file that was cut short reads as empty beyond its end.
-        return os.pread(fd, _SET_BYTES, self._at(digest)).ljust(_SET_BYTES, b"\0")
+        return os.pread(fd, _SET_BYTES, at).ljust(_SET_BYTES, b"\0")
 
     def _at(self, digest: bytes) -> int:
         return _SLOTS_AT + int.from_bytes(digest[_TAG_BYTES:], "little") % self._sets * _SET_BYTES
@@ -198,8 +193,11 @@ class FileWindow:
             self._try_again_at = time.monotonic() + _REOPEN_S
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                with _locked(fd):
+                _lock(fd)
+                try:
                     self._prepare(fd)
+                finally:
+                    fcntl.flock(fd, fcntl.LOCK_UN)
             except OSError:
                 os.close(fd)
                 raise
@@ -225,8 +223,7 @@ class FileWindow:
         self.close()
 
 
-@contextlib.contextmanager
-def _locked(fd: int) -> Generator[None]:
+def _lock(fd: int) -> None:
     """Between looking and writing no other worker may claim the same digest. Held for microseconds.
 
     A worker that was stopped while it held the lock must not stop the others: they go on without.
@@ -237,28 +234,33 @@ def _locked(fd: int) -> Generator[None]:
         except BlockingIOError:
             time.sleep(_LOCK_PAUSE_S)
         else:
-            break
-    try:
-        yield
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)
+            return
 
 
-def _slots(raw: bytes) -> list[_Slot]:
-    slots: list[_Slot] = []
-    for at in range(0, _SET_BYTES, _SLOT_BYTES):
-        packed = raw[at : at + _SLOT.size]
-        whole = raw[at + _SLOT.size : at + _SLOT_BYTES] == _checksum(packed)
-        slots.append(_Slot(*_SLOT.unpack(packed)) if whole else _EMPTY)
-    return slots
-
-
-def _known(slots: Sequence[_Slot], digest: bytes) -> Mark | None:
-    for slot in slots:
-        if slot is not _EMPTY and slot.tag == digest[:_TAG_BYTES]:
-            action = _NUMBERED[slot.action] if slot.action < len(_NUMBERED) else Action.UNKNOWN
-            return Mark(digest, slot.event, action)
+def _known(slots: bytes, digest: bytes) -> Mark | None:
+    """What the digest stands for, by a slot that is whole."""
+    tag = digest[:_TAG_BYTES]
+    at = slots.find(tag)
+    while at >= 0:
+        # It may also be found across two slots, or within another's values.
+        if at % _SLOT_BYTES == 0 and _is_whole(slots, at):
+            _, event, _, number = _SLOT.unpack_from(slots, at)
+            return Mark(digest, event, _NUMBERED[number] if number < len(_NUMBERED) else Action.UNKNOWN)
+        at = slots.find(tag, at + 1)
     return None
+
+
+def _way_to_use(slots: bytes) -> int:
+    """The slot that makes room: the oldest."""
+    ages = _AGES.unpack(slots)
+    latest = ages.index(max(ages))
+    # One that is not whole may say any time, also one that never comes.
+    return ages.index(min(ages)) if _is_whole(slots, latest * _SLOT_BYTES) else latest
+
+
+def _is_whole(slots: bytes, at: int) -> bool:
+    end = at + _SLOT.size
+    return slots[end : at + _SLOT_BYTES] == _checksum(slots[at:end])
 
 
 def _checksum(packed: bytes) -> bytes:

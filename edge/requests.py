@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from starlette.requests import ClientDisconnect, Request
+from msgspec import Struct
+from starlette.requests import ClientDisconnect
 
 from edge.errors import Overloaded, TooLarge, TooSlow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
+
+    from starlette.types import Receive, Scope
 
 BODY_TIMEOUT_S = 20
 """Yida sends a few kilobytes at once. Without a bound, slow senders could hold every connection."""
@@ -21,6 +24,12 @@ FREE_BODY_BYTES = 64 << 10
 """What any callback may have in memory while it is received; Yida's are far smaller."""
 LARGE_BODIES_BYTES = 64 << 20
 """What all beyond that may add up to: nobody is verified yet, and a thousand connections must not fill memory."""
+
+
+WHOLE_BODY = "taskbridge.body"
+"""Under this name the server's protocol puts a body of at most FREE_BODY_BYTES that is all there.
+
+It counts only before anything is received by ASGI's own way."""
 
 
 @dataclass(slots=True)
@@ -52,8 +61,7 @@ class LargeBodies:
             self.room += taken
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class Received(Struct, frozen=True, kw_only=True, gc=False):
     """A request as it arrived, byte for byte: all that is needed to run it again."""
 
     wire_action: str
@@ -64,11 +72,21 @@ class Received:
     query: bytes
     headers: Mapping[str, str]
     """Names in lower case."""
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Without what people wrote, and without tokens."""
+        return f"Received({self.method} {self.path}, {len(self.body)} bytes from {self.remote_address})"
 
 
 async def receive(
-    request: Request, wire_action: str, *, received_at: int, max_body_bytes: int, large_bodies: LargeBodies
+    scope: Scope,
+    from_network: Receive,
+    wire_action: str,
+    *,
+    received_at: int,
+    max_body_bytes: int,
+    large_bodies: LargeBodies,
 ) -> Received:
     """Read the request, and stop as soon as it is over a limit.
 
@@ -78,38 +96,43 @@ async def receive(
         Overloaded: too many large bodies are being received.
         ClientDisconnect: the sender is gone.
     """
-    query: bytes = request.scope["query_string"]
+    query: bytes = scope["query_string"]
     # Not Starlette's wrapper, which decodes anew at each look. Of a name that stands twice, the first counts.
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(request.scope["headers"])}
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
     announced = headers.get("content-length", "")
     if len(query) > max_body_bytes or (announced.isdecimal() and int(announced) > max_body_bytes):
         raise _too_large(max_body_bytes)
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            with large_bodies.share() as grown:
-                body = await _body(request, max_body_bytes, grown)
-    except TimeoutError as error:
-        raise TooSlow("slow-body", f"The body did not arrive within {BODY_TIMEOUT_S} seconds.") from error
+    whole = scope.get(WHOLE_BODY)
+    if whole is not None and len(whole) <= max_body_bytes:
+        body = bytes(whole)  # there is nothing to wait for, and so nothing to bound
+    else:
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                with large_bodies.share() as grown:
+                    body = await _body(from_network, max_body_bytes, grown)
+        except TimeoutError as error:
+            raise TooSlow("slow-body", f"The body did not arrive within {BODY_TIMEOUT_S} seconds.") from error
     return Received(
         wire_action=wire_action,
         received_at=received_at,
-        remote_address=remote_address(request),
-        method=request.method,
-        path=request.scope["path"],
+        remote_address=remote_address(scope),
+        method=scope["method"],
+        path=scope["path"],
         query=query,
         headers=headers,
         body=body,
     )
 
 
-def remote_address(request: Request) -> str:
-    return request.client.host if request.client else ""
+def remote_address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
-async def _body(request: Request, max_body_bytes: int, grown: Callable[[int], None]) -> bytes:
+async def _body(from_network: Receive, max_body_bytes: int, grown: Callable[[int], None]) -> bytes:
     body = bytearray()
     while True:
-        message = await request.receive()
+        message = await from_network()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body += message.get("body", b"")

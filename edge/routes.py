@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -24,6 +24,7 @@ from service.problems import unforeseen
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
     from edge.credentials import CredentialsFile
@@ -67,7 +68,7 @@ class CallbackRoutes:
     def routes(self) -> list[Route]:
         """For what is no callback though it has the path of one, such as a GET."""
         return [
-            Route(path, partial(self._answer, action), methods=["POST"], name=action)
+            Route(path, partial(self._answer_request, action), methods=["POST"], name=action)
             for path, action in _ACTION_OF_PATH.items()
         ]
 
@@ -79,19 +80,23 @@ class CallbackRoutes:
         """Answer one callback without any layer of a framework; what was not foreseen is raised after the answer."""
         self.sources.name_sender(scope)
         try:
-            response = await self._answer(wire_action, Request(scope, receive))
+            response = await self._answer(wire_action, scope, receive)
         except Exception:
             await unforeseen()(scope, receive, send)
             raise
         await response(scope, receive, send)
 
-    async def _answer(self, wire_action: str, request: Request) -> Response:
+    async def _answer_request(self, wire_action: str, request: Request) -> Response:
+        return await self._answer(wire_action, request.scope, request.receive)
+
+    async def _answer(self, wire_action: str, scope: Scope, from_network: Receive) -> Response:
         started = time.perf_counter()
         received: Received | None = None
         try:
-            self.sources.check(remote_address(request))
+            self.sources.check(remote_address(scope))
             received = await receive(
-                request,
+                scope,
+                from_network,
                 wire_action,
                 received_at=time.time_ns() // 1_000_000,
                 max_body_bytes=self.settings.max_body_bytes,
@@ -102,22 +107,22 @@ class CallbackRoutes:
         except Rejection as rejection:
             # A request that was not received whole cannot be kept.
             kept = await self.quarantine.keep(received, rejection) if received is not None else None
-            self._log_rejection(rejection, _log_of(wire_action, request), remote_address(request), kept)
+            self._log_rejection(rejection, _log_of(wire_action, scope), remote_address(scope), kept)
             response, outcome = answers.rejected(rejection), rejection.reason
         except NotDurable as error:
-            log = _log_of(wire_action, request)
+            log = _log_of(wire_action, scope)
             log.error("callback_not_durable", problem=str(error))  # noqa: TRY400 - foreseen: no traceback
             response, outcome = answers.unavailable(), "not-durable"
         except ClientDisconnect:
-            if self.rejections.admit("aborted", remote_address(request)) is not None:
-                _log_of(wire_action, request).warning("callback_aborted")
+            if self.rejections.admit("aborted", remote_address(scope)) is not None:
+                _log_of(wire_action, scope).warning("callback_aborted")
             response, outcome = Response(status_code=_GONE), "aborted"
         except Exception:
-            self.metrics.callbacks.labels(wire_action, "error").inc()
+            self.metrics.count_error(wire_action)
             raise
         else:
             if _stdlib_log.isEnabledFor(logging.DEBUG):
-                _log_of(wire_action, request).debug(
+                _log_of(wire_action, scope).debug(
                     "callback_accepted", event_id=event.event_id, app_type=event.app_type, durability=durability
                 )
             response, outcome = answers.accepted(event.event_id, durability), durability
@@ -165,5 +170,5 @@ class CallbackRoutes:
             )
 
 
-def _log_of(wire_action: str, request: Request) -> structlog.stdlib.BoundLogger:
-    return _log.bind(action=wire_action, remote_address=remote_address(request))
+def _log_of(wire_action: str, scope: Scope) -> structlog.stdlib.BoundLogger:
+    return _log.bind(action=wire_action, remote_address=remote_address(scope))

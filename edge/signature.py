@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 SIGN = "sign"
 """The one parameter that is not signed: the signature itself."""
@@ -28,12 +28,19 @@ def fold(key: str) -> str:
     return key.lower() if key.isascii() else "".join(map(_fold_character, key))
 
 
+def folding(keys: Iterable[str]) -> Callable[[str], str]:
+    """What folds these keys: ``fold``, or where all are ASCII, as they nearly always are, what it comes to then."""
+    return str.lower if "".join(keys).isascii() else fold
+
+
 def canonical_order(parameters: Mapping[str, str]) -> list[str]:
     """The keys that are signed, in the order in which their values are.
 
     By code point, as Java does from version 16 on. Keys that are equal ignoring case have no defined order.
     """
-    return sorted((key for key in parameters if key != SIGN), key=fold)
+    keys = [key for key in parameters if key != SIGN]
+    keys.sort(key=folding(keys))
+    return keys
 
 
 def canonical_string(parameters: Mapping[str, str]) -> str:

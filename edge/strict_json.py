@@ -65,9 +65,12 @@ def members(text: str, *, at_most: int = sys.maxsize) -> list[tuple[str, str | N
 def _flat_members(text: str) -> list[tuple[str, str | None]] | None:
     """The members when all are strings or null, as Yida's are: in one pass of the compiled scanner."""
     pairs = _PAIRS.decode(text)
-    if type(pairs) is _Pairs and all(type(value) is str or value is None for _, value in pairs):
-        return pairs
-    return None
+    if type(pairs) is not _Pairs:
+        return None
+    for _, value in pairs:
+        if type(value) is not str and value is not None:
+            return None
+    return pairs
 
 
 def _members_verbatim(text: str, at_most: int) -> list[tuple[str, str | None]]:

@@ -184,11 +184,12 @@ def event_id_for(source: str, action: str, parameters: Mapping[str, str]) -> str
     Encoding, token, hex case of the signature and order of the parameters do not enter it. Each part is preceded by its
     length, so that no two different callbacks run together to one text.
     """
-    parts = [source, action]
-    for key in sorted(parameters):
-        if key != "sign":
-            parts += (key, parameters[key])
-    return _uuid5("".join([f"{len(part)}:{part}" for part in parts]))
+    parts = [
+        f"{len(key)}:{key}{len(value)}:{value}"
+        for key, value in sorted(parameters.items())  # by keys: no two are equal
+        if key != "sign"
+    ]
+    return _uuid5(f"{len(source)}:{source}{len(action)}:{action}{''.join(parts)}")
 
 
 def notification_id_for(event_id: str, recipient_id: str, view: View, task_id: str | None, change: Change) -> str:

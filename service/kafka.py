@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -16,7 +13,7 @@ from schemas.errors import ConfigurationError, OperatorError
 from schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from confluent_kafka import Message
@@ -25,7 +22,9 @@ PARTITIONER = "murmur2_random"
 """The Java client's hash, so that producers in Java and this one put a key on the same partition."""
 
 _REQUEST_OVERHEAD_BYTES = 1 << 20
-_POLL_S = 0.1
+_POLL_S = 0.001
+_IDLE_POLL_S = 0.1
+"""Nothing is outstanding then but librdkafka's own log lines."""
 _FLUSH_S = 5
 
 
@@ -44,8 +43,7 @@ class QueueFull(OperatorError):
     """The producer holds as much as it may; nothing was taken on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """Where an acknowledged record stands."""
 
     topic: str
@@ -116,19 +114,27 @@ def admin_client(bootstrap_servers: str, extra: Mapping[str, str] | None = None)
     return AdminClient(config, logger=logging.getLogger("librdkafka"))
 
 
-class AsyncProducer:
-    """Produces from one asyncio loop. Each future is resolved by the delivery report, never earlier.
+type_outgoing = tuple[
+    "asyncio.Future[Delivered]", str, "bytes | None", "bytes | None", "Sequence[tuple[str, bytes]]", int
+]
+"""The future, and the record: topic, key, value, headers, partition."""
 
-    Delivery reports arrive on a thread of their own and are handed to the loop in batches: one wake-up, many futures.
+
+class AsyncProducer:
+    """Produces from one asyncio loop. Each future is done by the delivery report, never earlier.
+
+    What one turn of the loop produces is handed to librdkafka at its end, all in a row: singly, each record would wake
+    librdkafka's thread for itself. The loop fetches the reports itself, every millisecond while any is outstanding. A
+    thread that waits for them would take the interpreter's lock from the loop at every system call, and wake it for a
+    handful of records each time.
     """
 
     def __init__(self, config: Mapping[str, object]) -> None:
         self._loop = asyncio.get_running_loop()
         self._producer = Producer(dict(config), logger=logging.getLogger("librdkafka"))
-        self._reports: list[tuple[asyncio.Future[Delivered], Delivered | DeliveryFailed]] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="kafka-producer", daemon=True)
-        self._thread.start()
+        self._outgoing: list[type_outgoing] = []
+        self._is_busy = False
+        self._next_poll = self._loop.call_later(_IDLE_POLL_S, self._poll)
 
     def produce(
         self,
@@ -139,25 +145,15 @@ class AsyncProducer:
         headers: Sequence[tuple[str, bytes]] = (),
         partition: int = -1,
     ) -> asyncio.Future[Delivered]:
-        """Hand over one record. The future gives its place once all in-sync replicas have it, or raises DeliveryFailed.
+        """Send one record. The future gives its place once all in-sync replicas have it.
 
-        Raises:
-            QueueFull: not taken on.
-            DeliveryFailed: refused at once, e.g. larger than a record may be.
+        Else it raises QueueFull when the record was not taken on, and DeliveryFailed when it was not acknowledged, or
+        was refused at once, for being larger than a record may be for example.
         """
         future: asyncio.Future[Delivered] = self._loop.create_future()
-
-        def report(error: KafkaError | None, message: Message) -> None:
-            self._reports.append((future, _outcome(topic, error, message)))
-
-        try:
-            self._producer.produce(
-                topic, key=key, value=value, headers=list(headers), partition=partition, on_delivery=report
-            )
-        except BufferError as error:
-            raise QueueFull("the Kafka producer's queue is full") from error
-        except KafkaException as error:
-            raise DeliveryFailed(f"{topic}: {error}", error.args[0]) from error
+        if not self._outgoing:
+            self._loop.call_soon(self._hand_over)
+        self._outgoing.append((future, topic, key, value, headers, partition))
         return future
 
     async def answers(self, *, timeout_s: float = 1.0) -> bool:
@@ -171,27 +167,57 @@ class AsyncProducer:
     @property
     def pending(self) -> int:
         """Records and reports that are not through yet."""
-        return len(self._producer)
+        return len(self._producer) + len(self._outgoing)
 
     async def close(self, *, timeout_s: float = _FLUSH_S) -> int:
         """Wait, within bounds, for what was handed over; returns how many records are left without an answer."""
-        left = await asyncio.to_thread(self._producer.flush, timeout_s)
-        self._stopping.set()
-        await asyncio.to_thread(self._thread.join)
-        self._hand_over()
-        return left
-
-    def _poll(self) -> None:
-        while not self._stopping.is_set():
-            self._producer.poll(_POLL_S)
-            self._hand_over()
+        deadline = self._loop.time() + timeout_s
+        while self.pending and self._loop.time() < deadline:  # noqa: ASYNC110 - librdkafka has no event for it
+            await asyncio.sleep(_POLL_S)
+        self._next_poll.cancel()
+        return self.pending
 
     def _hand_over(self) -> None:
-        if self._reports:
-            reports, self._reports = self._reports, []
-            # The loop may be gone when the process ends; nobody waits for these futures then.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(_resolve, reports)
+        outgoing, self._outgoing = self._outgoing, []
+        for future, topic, key, value, headers, partition in outgoing:
+            if future.done():
+                continue  # given up in the same turn: it is on its way to elsewhere
+            try:
+                self._producer.produce(
+                    topic,
+                    key=key,
+                    value=value,
+                    headers=list(headers),
+                    partition=partition,
+                    on_delivery=_report_to(future, topic),
+                )
+            except BufferError:
+                future.set_exception(QueueFull("the Kafka producer's queue is full"))
+            except KafkaException as error:
+                future.set_exception(DeliveryFailed(f"{topic}: {error}", error.args[0]))
+        if not self._is_busy:
+            self._is_busy = True
+            self._next_poll.cancel()
+            self._next_poll = self._loop.call_later(_POLL_S, self._poll)
+
+    def _poll(self) -> None:
+        try:
+            self._producer.poll(0)
+        finally:
+            self._is_busy = self.pending > 0
+            self._next_poll = self._loop.call_later(_POLL_S if self._is_busy else _IDLE_POLL_S, self._poll)
+
+
+def _report_to(future: asyncio.Future[Delivered], topic: str) -> Callable[[KafkaError | None, Message], None]:
+    def report(error: KafkaError | None, message: Message) -> None:
+        if future.done():  # it was given up
+            return
+        if error is None:
+            future.set_result(Delivered(topic, cast("int", message.partition()), cast("int", message.offset())))
+        else:
+            future.set_exception(DeliveryFailed(f"{topic}: {error.str()}", error))
+
+    return report
 
 
 async def within(timeout_s: float, delivery: asyncio.Future[Delivered]) -> Delivered:
@@ -211,21 +237,3 @@ async def within(timeout_s: float, delivery: asyncio.Future[Delivered]) -> Deliv
 def _give_up(delivery: asyncio.Future[Delivered]) -> None:
     if not delivery.done():
         delivery.set_exception(TimeoutError())
-
-
-def _outcome(topic: str, error: KafkaError | None, message: Message) -> Delivered | DeliveryFailed:
-    if error is not None:
-        return DeliveryFailed(f"{topic}: {error.str()}", error)
-    partition, offset = message.partition(), message.offset()
-    assert partition is not None
-    assert offset is not None
-    return Delivered(topic, partition, offset)
-
-
-def _resolve(reports: list[tuple[asyncio.Future[Delivered], Delivered | DeliveryFailed]]) -> None:
-    for future, outcome in reports:
-        if not future.done():  # cancelled by a time limit
-            if isinstance(outcome, DeliveryFailed):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)

@@ -76,7 +76,10 @@ class SpoolKeeper:
 
     @property
     def broken(self) -> str | None:
-        return next((each.spool.broken for each in self._kept.values() if each.spool.broken is not None), None)
+        for each in self._kept.values():
+            if each.spool.broken is not None:
+                return each.spool.broken
+        return None
 
     @property
     def full(self) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +18,7 @@ type_row = tuple[int, int, str, bytes, bytes, str, bytes, int]
 """position, created_at, topic, key, headers, schema key, body, checksum."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(Struct, frozen=True, kw_only=True, gc=False):
     """One record for Kafka. The body is Avro without its frame: the schema's id may not be known yet."""
 
     topic: str
@@ -26,17 +26,22 @@ class Record:
     headers: Sequence[tuple[str, bytes]]
     schema: str
     """Key of the SchemaRef that the body was written by."""
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Without what people wrote."""
+        return f"{type(self).__name__}({self.topic}, {self.key!r}, {len(self.body)} bytes)"
 
     @property
     def size(self) -> int:
         """Bytes that the record takes, in Kafka and on disk alike: never less than the truth."""
-        headers = sum(len(name) + len(value) + 16 for name, value in self.headers)
-        return _ROW_OVERHEAD_BYTES + len(self.key) + len(self.body) + headers
+        size = _ROW_OVERHEAD_BYTES + len(self.key) + len(self.body)
+        for name, value in self.headers:
+            size += len(name) + len(value) + 16
+        return size
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpooledRecord(Record):
+class SpooledRecord(Record, frozen=True, kw_only=True, gc=False):
     """A record at its place in one spool file."""
 
     position: int

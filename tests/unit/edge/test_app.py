@@ -76,7 +76,7 @@ print(sorted({"fastapi", "starlette", "confluent_kafka", "uvicorn", "asyncio"} &
 def test_the_process_ends_in_time_whatever_a_part_still_waits_for(tmp_path: Path) -> None:
     write_credentials(tmp_path / "credentials.toml", "token")
     program = f"""
-import asyncio, pathlib, time
+import asyncio, gc, pathlib, time
 import edge.app
 from edge.settings import EdgeSettings
 from edge.testing import MemoryPublisher
@@ -92,9 +92,10 @@ settings = EdgeSettings(
     kafka_bootstrap_servers="127.0.0.1:1", schema_registry_url="http://127.0.0.1:1",
     credentials_file=folder / "credentials.toml", data_dir=folder / "edge",
 )
-with TestClient(edge.app.create_app(settings, publisher=Stuck(), end_process=True)):
-    pass
+with TestClient(edge.app.create_app(settings, publisher=Stuck(), owns_process=True)):
+    print("frozen:", gc.get_freeze_count() > 0, flush=True)
 print("closed")
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert "frozen: True" in ended.stdout, "the collector looks at what was built at start"
     assert "closed" not in ended.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import pytest
@@ -137,3 +138,15 @@ def test_form_values_are_texts_nulls_or_json_text() -> None:
 @pytest.mark.parametrize("value", [None, "", "x", "[]", [], True])
 def test_what_is_no_object_has_no_form_values(value: Any) -> None:
     assert fields.form_values(value) == {}
+
+
+@given(st.text(st.characters(codec="utf-8") | st.characters(categories=["Cc", "Zs", "Cs", "Cf"]), max_size=130))
+def test_an_id_is_any_text_of_its_length_without_control_characters(value: str) -> None:
+    refused = len(value) > fields.MAX_ID_CHARACTERS or any(unicodedata.category(each) in ("Cc", "Cs") for each in value)
+    if not value.strip():
+        assert fields.optional_id(value, "taskId") is None
+    elif refused:
+        with pytest.raises(Malformed):
+            fields.optional_id(value, "taskId")
+    else:
+        assert fields.optional_id(value, "taskId") == value

@@ -8,15 +8,18 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from deploy.local.ports import free_port
 from edge import protocol
 from edge.app import create_app
 from edge.protocol import MAX_PIPELINED, LimitedProtocol
+from edge.requests import FREE_BODY_BYTES
 from edge.settings import EdgeSettings
 from edge.testing import MemoryPublisher
 from raw_http import ask, callback, connect, read_all, read_answer, status_of
@@ -24,6 +27,7 @@ from raw_http import ask, callback, connect, read_all, read_answer, status_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from edge.app import EdgeApp
     from edge.publisher import Durability
     from schemas.events import TaskEvent
 
@@ -35,9 +39,10 @@ class Served:
 
     def __init__(self, settings: EdgeSettings, publisher: MemoryPublisher) -> None:
         self.port = free_port()
+        self.app = cast("EdgeApp", create_app(settings, publisher=publisher))
         self.server = uvicorn.Server(
             uvicorn.Config(
-                create_app(settings, publisher=publisher),
+                self.app,
                 port=self.port,
                 http=LimitedProtocol,
                 proxy_headers=False,
@@ -357,6 +362,67 @@ def test_large_bodies_share_a_bound_and_small_ones_pass(serve: Callable[..., Ser
         assert status_of(ask(served.port, callback())) == 200
     eventually(lambda: served.open() == 0)
     assert status_of(ask(served.port, part + b" " * 100_000)) == 400  # their room is free again
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_a_body_counts_as_a_whole_however_it_arrives(
+    serve: Callable[..., Served], publisher: MemoryPublisher, pieces: int
+) -> None:
+    served = serve()
+    request = callback()
+    head = request.index(b"{")
+    cuts = [0, *([head, head + 9][: pieces - 1]), len(request)]
+    with connect(served.port) as connection:
+        for start, end in pairwise(cuts):
+            connection.sendall(request[start:end])
+            time.sleep(0.05)
+        assert status_of(read_answer(connection)) == 200
+    assert [event.instance_id for event in publisher.published] == ["inst-raw"]
+
+
+def test_a_body_that_is_there_at_once_is_within_the_limits_too(serve: Callable[..., Served]) -> None:
+    served = serve(max_body_bytes=1000)
+    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b" " * 1001 + b"\r\n0\r\n\r\n"
+    assert status_of(ask(served.port, chunked)) == 413
+    roomy = serve()
+    roomy.app.callbacks.large_bodies.room = 0
+    for size, answer in ((FREE_BODY_BYTES, 400), (FREE_BODY_BYTES + 1, 503)):
+        body = POST + b"Content-Length: %d\r\n\r\n" % size + b" " * size
+        assert status_of(ask(roomy.port, body)) == answer
+
+
+def test_an_accepted_callback_is_answered_by_one_write(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unexpected(*_: object) -> None:
+        raise AssertionError("head and body are written one by one")
+
+    served = serve()
+    plain = ask(served.port, callback(host="first"))
+    monkeypatch.setattr(RequestResponseCycle, "send", unexpected)
+    with sent(served.port, callback() * 2 + callback("last", "Connection: close")) as connection:
+        answers = read_all(connection).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    heads = [answer.partition(b"\r\n\r\n")[0].split(b"\r\n") for answer in answers]
+    names = [[line.partition(b":")[0] for line in head] for head in heads]
+    own = [b"date", b"server", b"content-length", b"content-type"]
+    assert names == [own, own, [*own, b"connection"]]
+    assert answers[0].partition(b"\r\n\r\n")[2] == plain.partition(b"\r\n\r\n")[2]
+
+
+def test_while_the_reader_lags_behind_an_answer_waits(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with connect(served.port) as connection:
+        eventually(lambda: served.open() == 1)
+        (at_work,) = served.server.server_state.connections
+        limited = cast("LimitedProtocol", at_work)
+        limited.loop.call_soon_threadsafe(limited.pause_writing)
+        connection.sendall(callback())
+        connection.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(10)
+        limited.loop.call_soon_threadsafe(limited.resume_writing)
+        assert status_of(read_answer(connection)) == 200
 
 
 def test_a_reader_that_never_reads_is_given_up(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 import uuid
 from itertools import permutations
@@ -56,7 +55,7 @@ def request(parameters: Mapping[str, str] | None = None, **changed: Any) -> Rece
         headers={"content-type": "application/json"},
         body=encoded.body,
     )
-    return dataclasses.replace(received, **changed)
+    return replace(received, **changed)
 
 
 def good(wire_action: str = "complete", token: str = SYSTEM_TOKEN) -> dict[str, str]:

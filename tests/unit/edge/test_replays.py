@@ -174,6 +174,30 @@ def test_a_slot_that_was_written_halfway_counts_as_empty(path: Path, window: Fil
     assert window.claim(mark(digest, 1)) == mark(digest, 2)
 
 
+def test_what_looks_like_a_mark_across_two_slots_is_none(path: Path, window: FileWindow) -> None:
+    digest = b"d" * 8 + bytes(8)  # in the first set
+    window.claim(mark(digest))
+    content = path.read_bytes()
+    at = content.index(digest[:8])
+    path.write_bytes(content[:at] + bytes(8) + content[at:-8])
+    assert window.find(digest) is None
+    path.write_bytes(content[:at] + bytes(24) + content[at:-24])
+    assert window.find(digest) == mark(digest)
+
+
+def test_a_slot_that_is_not_whole_makes_room_first_whatever_time_it_says(path: Path, window: FileWindow) -> None:
+    digests = [bytes([n]) * 8 + bytes(8) for n in range(1, WAYS + 1)]  # all in one set, which is full then
+    for number, digest in enumerate(digests):
+        window.claim(mark(digest, 0xABCDE0 + number))
+    content = bytearray(path.read_bytes())
+    at = content.index(mark(b"", 0xABCDE4).event)
+    content[at + 8 : at + 12] = b"\xff" * 4  # a moment that never comes
+    path.write_bytes(content)
+    assert window.claim(mark(b"n" * 8 + bytes(8))) is None
+    known = [window.find(digest) is not None for digest in digests]
+    assert known == [number != 4 for number in range(WAYS)]
+
+
 def test_a_file_that_was_cut_short_works_on(path: Path, window: FileWindow) -> None:
     window.claim(mark(b"d" * 16))
     os.truncate(path, 4096)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from schemas.errors import ConfigurationError
-from service.kafka import AsyncProducer, DeliveryFailed, producer_config, read_kafka_config
+from service.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config, read_kafka_config, within
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,12 +41,174 @@ async def deliver_to_nobody() -> int:
         await producer.produce("topic", key=b"k", value=b"v")
     assert not await producer.answers(timeout_s=0.1)
     with pytest.raises(DeliveryFailed):
-        producer.produce("topic", key=None, value=b"x" * (8 << 20))
+        await producer.produce("topic", key=None, value=b"x" * (8 << 20))
     return await producer.close(timeout_s=1)
 
 
 def test_what_no_broker_acknowledged_was_not_delivered() -> None:
     assert asyncio.run(deliver_to_nobody()) == 0
+
+
+class Librdkafka:
+    """Acknowledges what it was given when it is told, to whoever polls."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.given: list[Any] = []
+        self.values: list[bytes] = []
+        self.full = False
+        self.acknowledged = 0
+        self.polls = 0
+        self.polled_by = set[int]()
+        self.broken = False
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def produce(self, _topic: str, *, value: bytes, on_delivery: Any, **_record: object) -> None:
+        if self.full:
+            raise BufferError
+        self.values.append(value)
+        self.given.append(on_delivery)
+
+    def poll(self, timeout: float) -> None:
+        assert timeout == 0, "the loop would stand still"
+        self.polls += 1
+        self.polled_by.add(threading.get_ident())
+        if self.broken:
+            self.broken = False
+            raise RuntimeError("once")
+        while self.acknowledged and self.given:
+            self.acknowledged -= 1
+            self.given.pop(0)(None, Acknowledged())
+
+
+class Acknowledged:
+    def partition(self) -> int:
+        return 3
+
+    def offset(self) -> int:
+        return 7
+
+
+@pytest.fixture
+def librdkafka(monkeypatch: pytest.MonkeyPatch) -> Librdkafka:
+    fake = Librdkafka()
+    monkeypatch.setattr("service.kafka.Producer", lambda *_, **__: fake)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    return fake
+
+
+def test_a_delivery_is_done_soon_after_its_report_and_not_before(librdkafka: Librdkafka) -> None:
+    async def scenario() -> None:
+        producer = AsyncProducer({})
+        await asyncio.sleep(0.01)
+        delivery = producer.produce("topic", key=None, value=b"v")
+        await asyncio.sleep(0.05)
+        assert not delivery.done()
+        librdkafka.acknowledged = 1
+        started = time.perf_counter()
+        assert await delivery == ("topic", 3, 7)
+        assert time.perf_counter() - started < 0.05
+        assert librdkafka.polled_by == {threading.get_ident()}
+        await producer.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_one_turn_of_the_loop_sends_is_handed_over_together_and_in_order(librdkafka: Librdkafka) -> None:
+    async def scenario() -> None:
+        producer = AsyncProducer({})
+        deliveries = [producer.produce("topic", key=None, value=b"%d" % number) for number in range(5)]
+        assert (librdkafka.values, producer.pending) == ([], 5)
+        await asyncio.sleep(0)
+        assert (librdkafka.values, producer.pending) == ([b"0", b"1", b"2", b"3", b"4"], 5)
+        librdkafka.acknowledged = 5
+        await asyncio.gather(*deliveries)
+        await producer.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_given_up_before_it_was_handed_over_is_not_sent(librdkafka: Librdkafka) -> None:
+    async def scenario() -> None:
+        producer = AsyncProducer({})
+        producer.produce("topic", key=None, value=b"given up").cancel()
+        producer.produce("topic", key=None, value=b"sent")
+        await asyncio.sleep(0)
+        assert librdkafka.values == [b"sent"]
+        await producer.close(timeout_s=0)
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_takes_nothing_on(librdkafka: Librdkafka) -> None:
+    async def scenario() -> None:
+        producer = AsyncProducer({})
+        librdkafka.full = True
+        with pytest.raises(QueueFull):
+            await within(1, producer.produce("topic", key=None, value=b"v"))
+        assert producer.pending == 0
+        await producer.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_delivery_that_was_given_up_disturbs_none_of_the_others(librdkafka: Librdkafka) -> None:
+    async def scenario() -> None:
+        errors: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        producer = AsyncProducer({})
+        given_up, other = (producer.produce("topic", key=None, value=b"v") for _ in range(2))
+        with pytest.raises(TimeoutError):
+            await within(0.01, given_up)
+        librdkafka.acknowledged = 2
+        assert (await within(1, other)).offset == 7
+        assert errors == []
+        await producer.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_producer_that_has_nothing_to_wait_for_is_quiet(librdkafka: Librdkafka) -> None:
+    async def scenario() -> int:
+        producer = AsyncProducer({})
+        for _ in range(20):
+            librdkafka.acknowledged = 1
+            await producer.produce("topic", key=None, value=b"v")
+        polls = librdkafka.polls
+        await asyncio.sleep(0.25)
+        await producer.close()
+        quiet = librdkafka.polls - polls
+        await asyncio.sleep(0.25)
+        assert librdkafka.polls == polls + quiet, "it goes on after its end"
+        return quiet
+
+    assert asyncio.run(scenario()) <= 4
+
+
+def test_reports_are_fetched_whatever_happened_once(librdkafka: Librdkafka) -> None:
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, __: None)
+        producer = AsyncProducer({})
+        librdkafka.broken = True
+        delivery = producer.produce("topic", key=None, value=b"v")
+        librdkafka.acknowledged = 1
+        await within(1, delivery)
+        assert not librdkafka.broken
+        await producer.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_end_waits_for_reports_in_bounded_time(librdkafka: Librdkafka) -> None:
+    async def scenario() -> tuple[int, int]:
+        producer = AsyncProducer({})
+        first, _ = (producer.produce("topic", key=None, value=b"v") for _ in range(2))
+        asyncio.get_running_loop().call_later(0.05, setattr, librdkafka, "acknowledged", 1)
+        left = await producer.close(timeout_s=0.1)
+        assert first.done()
+        return left, await producer.close(timeout_s=0)
+
+    assert asyncio.run(scenario()) == (1, 1)
 
 
 def test_the_producer_waits_for_all_replicas_and_places_keys_as_java_does() -> None:

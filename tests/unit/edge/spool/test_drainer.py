@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError
+from msgspec.structs import replace
 
 from edge.spool.drainer import Drainer
 from schemas.registry import SchemaRef
@@ -207,8 +208,7 @@ def test_a_schema_that_nobody_knows_sets_its_records_aside(tmp_path: Path) -> No
     async def scenario() -> None:
         producer = TestProducer()
         async with open_spool(tmp_path) as spool:
-            strange = record(1)
-            object.__setattr__(strange, "schema", SchemaRef("s", '"string"').key)
+            strange = replace(record(1), schema=SchemaRef("s", '"string"').key)
             await spool.put(strange)
             await spool.put(record(2))
             async with draining(spool, await open_path(producer)):

@@ -1,0 +1,72 @@
+"""What became of callbacks, and how long each step took: counted on the event loop, read when Prometheus asks.
+
+prometheus_client's own counters take a lock for each number, eight for each callback. Here nobody but the loop counts
+or reads, so plain numbers do.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from prometheus_client.core import Metric
+
+
+class Durations:
+    """A histogram of seconds for each action."""
+
+    def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
+        self._name, self._documentation = name, documentation
+        self._bounds = bounds
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+
+    def observe(self, action: str, seconds: float) -> None:
+        counts = self._counts.get(action)
+        if counts is None:
+            counts = self._counts[action] = [0] * (len(self._bounds) + 1)
+            self._sums[action] = 0.0
+        counts[bisect_left(self._bounds, seconds)] += 1
+        self._sums[action] += seconds
+
+    def family(self) -> HistogramMetricFamily:
+        family = HistogramMetricFamily(self._name, self._documentation, labels=["action"])
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        for action, counts in self._counts.items():
+            family.add_metric([action], list(zip(names, accumulate(counts), strict=True)), self._sums[action])
+        return family
+
+
+class Outcomes:
+    """How many callbacks of each action came to what."""
+
+    def __init__(self, name: str, documentation: str) -> None:
+        self._name, self._documentation = name, documentation
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def count(self, action: str, outcome: str) -> None:
+        self._counts[action, outcome] += 1
+
+    def family(self) -> CounterMetricFamily:
+        family = CounterMetricFamily(self._name, self._documentation, labels=["action", "outcome"])
+        for labels, count in self._counts.items():
+            family.add_metric(labels, count)
+        return family
+
+
+class Tally(Collector):
+    """Gives several of these to one registry."""
+
+    def __init__(self, *parts: Durations | Outcomes) -> None:
+        self._parts = parts
+
+    def collect(self) -> Iterable[Metric]:
+        return [part.family() for part in self._parts]
