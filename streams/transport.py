@@ -64,17 +64,21 @@ class ChunkConsumer(driver.Consumer):
         super().on_init()
         self._done: dict[TP, int] = {}
         self._done_at: dict[TP, float] = {}
+        self._at_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     @contextmanager
     def working(self) -> Generator[None]:
-        """While a chunk is in work; a rebalance waits for its end."""
+        """While a chunk is in work; a rebalance waits for the end of all of them."""
+        self._at_work += 1
         self._idle.clear()
         try:
             yield
         finally:
-            self._idle.set()
+            self._at_work -= 1
+            if not self._at_work:
+                self._idle.set()
 
     def done(self, message: Message) -> None:
         """The chunk is durable: its last offset may be committed, unless its partition was given away meanwhile."""

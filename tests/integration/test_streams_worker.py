@@ -42,12 +42,15 @@ def test_a_worker_killed_in_mid_stream_ends_in_the_same_states(
     connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
 ) -> None:
     chance = random.Random(7)
-    produce(connection, lives(800, seed=1))
-    for _ in range(4):
+    events = lives(1600, seed=1)
+    for part in range(4):
         streams_service.start()
-        time.sleep(chance.uniform(3, 5))
+        streams_service.wait_until_ready()
+        produce(connection, events[part::4])
+        time.sleep(chance.uniform(0, 0.3))
         streams_service.kill()
     streams_service.start()
+    streams_service.wait_until_ready()
     eventually(lambda: caught_up(connection), what="all events are processed")
     assert_all_is_right(connection, read_topic)
     assert streams_service.stop() == 0

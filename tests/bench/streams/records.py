@@ -86,22 +86,19 @@ def preload(surroundings: Surroundings, topic: str, events: int) -> Reference:
 def read_all(surroundings: Surroundings, topic: str) -> Iterator[Found]:
     """Every record of the topic, each partition in its order."""
     partitions = surroundings.partitions
-    left = dict(enumerate(surroundings.kafka.ends(topic, partitions)))
-    left = {partition: end for partition, end in left.items() if end > 0}
+    ends = dict(enumerate(surroundings.kafka.ends(topic, partitions)))
+    assigned = [TopicPartition(topic, partition, 0) for partition, end in ends.items() if end > 0]
     consumer = Consumer(consumer_config(surroundings.bootstrap_servers, "bench-reader"))
     try:
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in left])
+        consumer.assign(assigned)
         deadline = time.monotonic() + _READ_S
-        while left:
+        # By the position: behind the last record the marker of its transaction may stand.
+        while any(at.offset < ends[at.partition] for at in consumer.position(assigned)):
             for message in consumer.consume(_BATCH, 0.2):
                 if message.error() is not None:
                     continue
                 deadline = time.monotonic() + _READ_S
                 yield _found(message)
-                partition: Any = message.partition()
-                offset: Any = message.offset()
-                if offset + 1 >= left.get(partition, 0):
-                    left.pop(partition, None)
             if time.monotonic() > deadline:
                 raise NotCounted(f"{topic} cannot be read to its end")
     finally:
