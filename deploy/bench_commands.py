@@ -77,6 +77,7 @@ def streams(
     peers: Annotated[list[StreamsPeer] | None, typer.Option(help="May be repeated. Default: all.")] = None,
     only: Annotated[Part | None, typer.Option(help="One part, on a page of its own. Default: all but scaling.")] = None,
     scaling: Annotated[bool, typer.Option(help="Also with ten thousand to a million instances.")] = False,  # noqa: FBT002
+    one_core: Annotated[bool, typer.Option(help="Hold each contender to one core.")] = False,  # noqa: FBT002
     out: Annotated[Path, typer.Option(help="Where the page and its plots are written.")] = Path("docs/benchmarks"),
 ) -> None:
     """Measure the streams service beside Kafka Streams, Quix Streams, stock Faust and a plain loop, in some 12 minutes.
@@ -89,6 +90,7 @@ def streams(
     argv += [f"--states={states}", f"--seconds={seconds}", f"--partitions={partitions}", f"--out={out.resolve()}"]
     argv += [f"--only={only}"] if only else []
     argv += ["--scaling"] if scaling else []
+    argv += ["--one-core"] if one_core else []
     _run([*argv, "--peers", *(peers or StreamsPeer)])
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from schemas.events import SOURCE_YIDA
+from schemas.events import SOURCE_YIDA, Action, Change
 
 if TYPE_CHECKING:
     from schemas.events import TaskEvent, TaskNotification
@@ -17,59 +17,55 @@ type_header = tuple[str, bytes]
 _PCHAR = "!$&'()*+,;=:@"
 """What RFC 3986 allows unescaped in a path segment, beside letters, digits and ``-._~``."""
 
+_EVENT_TYPES = {action: f"taskbridge.task.{action.lower()}.v1".encode() for action in Action}
+_NOTIFICATION_TYPES = {change: f"taskbridge.notification.{change.lower()}.v1".encode() for change in Change}
+_SPECVERSION: type_header = ("ce_specversion", b"1.0")
+_CONTENT_TYPE: type_header = ("content-type", b"application/avro")
 
-_SECONDS_END = len("2026-01-31T08:00:00")
+_MS_A_DAY = 24 * 60 * 60 * 1000
 
 
 def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[type_header]:
     """Headers of a record on ``taskbridge.task-events.v1``."""
-    return _headers(
-        id_=event.event_id,
-        type_=f"taskbridge.task.{event.action.lower()}.v1",
-        source=_source(event.source, event.corp_id, event.app_type),
-        subject=event.instance_id,
-        time_ms=event.occurred_at,
-        traceparent=traceparent,
-    )
-
-
-def notification_headers(notification: TaskNotification, *, traceparent: str | None = None) -> list[type_header]:
-    """Headers of a record on ``taskbridge.task-notifications.v1``."""
-    return _headers(
-        id_=notification.notification_id,
-        type_=f"taskbridge.notification.{notification.change.lower()}.v1",
-        source=_source(SOURCE_YIDA, notification.corp_id, notification.app_type),
-        subject=notification.instance_id,
-        time_ms=notification.occurred_at,
-        traceparent=traceparent,
-    )
-
-
-@lru_cache(maxsize=4096)  # all that an event causes happened at its moment
-def rfc3339(time_ms: int) -> str:
-    """Milliseconds since the epoch as ``2026-01-31T08:00:00.000Z``."""
-    seconds, milliseconds = divmod(time_ms, 1000)
-    # Not strftime, which reads its format anew each time.
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:_SECONDS_END]}.{milliseconds:03d}Z"
-
-
-@lru_cache(maxsize=1024)  # organisations and apps are few
-def _source(*segments: str) -> str:
-    return "".join("/" + quote(segment, safe=_PCHAR) for segment in segments)
-
-
-def _headers(
-    *, id_: str, type_: str, source: str, subject: str, time_ms: int, traceparent: str | None
-) -> list[type_header]:
     headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", id_.encode()),
-        ("ce_type", type_.encode()),
-        ("ce_source", source.encode()),
-        ("ce_subject", subject.encode()),
-        ("ce_time", rfc3339(time_ms).encode()),
-        ("content-type", b"application/avro"),
+        _SPECVERSION,
+        ("ce_id", event.event_id.encode()),
+        ("ce_type", _EVENT_TYPES[event.action]),
+        ("ce_source", _source(event.source, event.corp_id, event.app_type)),
+        ("ce_subject", event.instance_id.encode()),
+        ("ce_time", rfc3339(event.occurred_at).encode()),
+        _CONTENT_TYPE,
     ]
     if traceparent is not None:
         headers.append(("traceparent", traceparent.encode()))
     return headers
+
+
+def notification_headers(notification: TaskNotification) -> list[type_header]:
+    """Headers of a record on ``taskbridge.task-notifications.v1``."""
+    return [
+        _SPECVERSION,
+        ("ce_id", notification.notification_id.encode()),
+        ("ce_type", _NOTIFICATION_TYPES[notification.change]),
+        ("ce_source", _source(SOURCE_YIDA, notification.corp_id, notification.app_type)),
+        ("ce_subject", notification.instance_id.encode()),
+        ("ce_time", rfc3339(notification.occurred_at).encode()),
+        _CONTENT_TYPE,
+    ]
+
+
+def rfc3339(time_ms: int) -> str:
+    """Milliseconds since the epoch as ``2026-01-31T08:00:00.000Z``."""
+    day, rest = divmod(time_ms, _MS_A_DAY)
+    minutes, milliseconds = divmod(rest, 60_000)
+    return f"{_date(day)}T{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}.{milliseconds % 1000:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * _MS_A_DAY // 1000, UTC).date().isoformat()
+
+
+@lru_cache(maxsize=1024)  # organisations and apps are few
+def _source(*segments: str) -> bytes:
+    return "".join("/" + quote(segment, safe=_PCHAR) for segment in segments).encode()

@@ -40,8 +40,8 @@ type_reports = dict["KafkaError | None", "Message"]
 
 type_outgoing = dict[str, Any]
 """``key`` and ``value`` of a record without headers. librdkafka adds ``_error`` where it did not take it on."""
-type_with_headers = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
-"""Key, value, headers."""
+type_with_headers = tuple[bytes | None, bytes | None, Any]
+"""Key, value, headers: a list of names and bytes, for which the library's type hints have no room."""
 
 
 class Fenced(OperatorError):
@@ -97,7 +97,7 @@ class BulkProducer:
         for key, value, headers in records:
             while True:
                 try:
-                    produce(topic, key=key, value=value, headers=[*headers], on_delivery=report)
+                    produce(topic, key=key, value=value, headers=headers, on_delivery=report)
                 except BufferError:
                     self._producer.flush()
                 except KafkaException as error:

@@ -25,6 +25,7 @@ def machine_section(libraries: Sequence[str], load_before: float) -> list[str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     found = ", ".join(f"{name} {version(name)}" for name in libraries)
     cores = f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, {platform.system()} {platform.release()}"
-    ours = f"Python {platform.python_version()}; {found}; taskbridge {version('taskbridge')}"
+    python = f"Python {platform.python_version()} ({platform.python_compiler()})"
+    ours = f"{python}; {found}; taskbridge {version('taskbridge')}"
     load = f"Load average before the run: {load_before:.1f}; above 0.5, other work took part of the cores."
     return ["## Machine", "", f"{cores}; {ours}.", "", load]

@@ -47,7 +47,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
         supervisor = stack.enter_context(Supervisor(on_event=progress))
         surroundings = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
-        run = Run(surroundings, arguments.peers)
+        run = Run(surroundings, arguments.peers, one_core=arguments.one_core)
         parts = [arguments.only] if arguments.only else [part for part in PARTS if part != "scaling"]
         if arguments.scaling and "scaling" not in parts:
             parts.append("scaling")
@@ -61,7 +61,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
             run.scaling(events=arguments.events)
         out: Path = arguments.out
         return write_report(
-            out / (f"streams-{arguments.only}.md" if arguments.only else "streams.md"),
+            out / _page(arguments),
             run.results,
             contenders=run.contenders,
             left_out=run.left_out,
@@ -71,11 +71,17 @@ def _measure(arguments: argparse.Namespace) -> Path:
         )
 
 
+def _page(arguments: argparse.Namespace) -> str:
+    parts = ["streams", *([arguments.only] if arguments.only else []), *(["one-core"] if arguments.one_core else [])]
+    return f"{'-'.join(parts)}.md"
+
+
 def _command(arguments: argparse.Namespace) -> str:
     """What was asked for, as one would type it."""
     told = [f"--{name} {getattr(arguments, name)}" for name in ("rounds", "events", "states", "seconds", "partitions")]
     told += [f"--only {arguments.only}"] if arguments.only else []
     told += ["--scaling"] if arguments.scaling else []
+    told += ["--one-core"] if arguments.one_core else []
     told += [f"--peers {peer}" for peer in arguments.peers] if arguments.peers != list(PEERS) else []
     return f"taskbridge bench streams {' '.join(told)}"
 
@@ -90,6 +96,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--scaling", action="store_true", help="also with 10,000 to 1,000,000 instances")
+    parser.add_argument("--one-core", action="store_true", help="hold each contender to one core")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     return parser.parse_args()
 

@@ -38,7 +38,9 @@ _FEWER_STATES = 20
 class Run:
     """Contenders that are ready to be started, and what is known of them so far."""
 
-    def __init__(self, surroundings: Surroundings, peers: Sequence[str]) -> None:
+    def __init__(self, surroundings: Surroundings, peers: Sequence[str], *, one_core: bool = False) -> None:
+        """With ``one_core`` each contender has one core for its throughput, and Kafka whatever it needs."""
+        self._one_core = one_core
         self._surroundings = surroundings
         self.results = Results()
         self.left_out: dict[str, str] = {}
@@ -60,7 +62,9 @@ class Run:
         for number, contender in self._turns(rounds):
             topic, reference = (_SHORT_TOPIC, short) if contender.name == FAUST else (TASK_EVENTS.name, whole)
             with self._counting(contender, "throughput", self.results.windows):
-                window = measure(contender, self._surroundings, topic, reference, f"rate-{number}")
+                window = measure(
+                    contender, self._surroundings, topic, reference, f"rate-{number}", one_core=self._one_core
+                )
                 self.results.windows.setdefault(contender.name, []).append(window)
                 self._say(
                     f"round {number}/{rounds}  {contender.name:20}{window.per_second:8,.0f} events/s"
@@ -136,6 +140,7 @@ class Run:
             f"Contenders take turns, alone beside Kafka, {rounds} rounds; a figure is the median of the rounds,",
             "its range in brackets. Ratios are within one round.",
             f"{FAUST} gets {short.events:,} of the events.",
+            *(["Each contender is held to one core; Kafka has what is left."] if self._one_core else []),
             "",
             "A round counts only if the last state of every instance (a tombstone where it is deleted), the views that",
             "all notifications come to, and the set of their ids are those of the project's own fold.",

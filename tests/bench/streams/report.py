@@ -53,7 +53,7 @@ def write_report(
     lines += [f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}.", ""]
     lines += [*job, ""] if job else []
     if results.windows:
-        lines += [*_throughput(out, results), *_throughput_ratios(results)]
+        lines += [*_throughput(page, results), *_throughput_ratios(results)]
     if results.restored:
         lines += _recovery(out, results)
     if results.latencies:
@@ -68,7 +68,7 @@ def write_report(
     return page
 
 
-def _throughput(out: Path, results: Results) -> list[str]:
+def _throughput(page: Path, results: Results) -> list[str]:
     lines = [
         "## Throughput",
         "",
@@ -82,8 +82,9 @@ def _throughput(out: Path, results: Results) -> list[str]:
         title: {name: of(found, attrgetter(figure)) for name, found in results.windows.items()}
         for figure, title, _ in reversed(_RATES)
     }
-    (out / "streams-rate.svg").write_text(bars("The reference job", "1/s", groups))
-    return [*lines, "", "![Events per second and per CPU second](streams-rate.svg)", ""]
+    plot = f"{page.stem}-rate.svg"
+    (page.parent / plot).write_text(bars("The reference job", "1/s", groups))
+    return [*lines, "", f"![Events per second and per CPU second]({plot})", ""]
 
 
 def _throughput_ratios(results: Results) -> list[str]:

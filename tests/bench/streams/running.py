@@ -30,6 +30,7 @@ _SAMPLE_S = 0.1
 _READY_POLL_S = 0.02
 _DONE_POLL_S = 0.25
 _STOP_S = 30.0
+_ON_ONE_CORE = ("taskset", "--cpu-list", "0")  # from util-linux, which is on every Linux
 _CHANGELOG = {"cleanup.policy": "compact", "max.message.bytes": str(4 << 20)}
 
 
@@ -72,12 +73,20 @@ class Running:
     """The process from its start to its end; ``ready_s`` and ``ready_cpu_s`` are what it took until it was ready."""
 
     def __init__(
-        self, contender: Contender, channels: Channels, folder: Path, *, timeout_s: float, linger_ms: int = LINGER_MS
+        self,
+        contender: Contender,
+        channels: Channels,
+        folder: Path,
+        *,
+        timeout_s: float,
+        linger_ms: int = LINGER_MS,
+        one_core: bool = False,
     ) -> None:
         self._name = contender.name
         self._channels = channels
         self._timeout_s = timeout_s
         self._program = contender.program(channels, folder, linger_ms)
+        self._argv = [*_ON_ONE_CORE, *self._program.argv] if one_core else self._program.argv
         self._log = folder.with_suffix(".log")
         self._samples: list[Sample] = []
         self._stopping = threading.Event()
@@ -86,7 +95,7 @@ class Running:
     def __enter__(self) -> Self:
         began = time.monotonic()
         self._child = Child(
-            self._program.argv,
+            self._argv,
             env=self._program.env,
             cwd=CHECKOUT,
             log_path=self._log,

@@ -40,7 +40,15 @@ class Window:
     """Records on the topic of states: what a contender tells once for several events."""
 
 
-def measure(contender: Contender, surroundings: Surroundings, topic: str, reference: Reference, label: str) -> Window:
+def measure(
+    contender: Contender,
+    surroundings: Surroundings,
+    topic: str,
+    reference: Reference,
+    label: str,
+    *,
+    one_core: bool = False,
+) -> Window:
     """Run the contender over the topic, check what it wrote, and read its clock.
 
     Raises:
@@ -49,7 +57,7 @@ def measure(contender: Contender, surroundings: Surroundings, topic: str, refere
     channels = contender.channels(label, topic)
     folder = surroundings.folder / f"{contender.name}-{label}"
     make_topics(surroundings, channels)
-    with Running(contender, channels, folder, timeout_s=_TIMEOUT_S) as running:
+    with Running(contender, channels, folder, timeout_s=_TIMEOUT_S, one_core=one_core) as running:
         running.wait_until_consumed(surroundings)
         clock, peak_mb = running.clock, running.peak_mb
     try:
