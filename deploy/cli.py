@@ -238,7 +238,7 @@ def sign(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Print the signature of these parameters and the text that is signed, with the token masked."""
-    from edge import signature
+    from edge.proof import signature
 
     parameters = _parameters(parameter, task_file)
     found: dict[str, Any] = {

@@ -17,14 +17,14 @@ from structlog.testing import capture_logs
 from bad_requests import BadRequest, bad_requests
 from edge.app import create_app
 from edge.callbacks import ACTIONS
-from edge.credentials import parse_credentials
 from edge.errors import Malformed, Rejection, Unverified
 from edge.metrics import Metrics
+from edge.proof.credentials import parse_credentials
+from edge.proof.replays import MemoryWindow
 from edge.quarantine import Quarantine, is_plausible, quarantined, reconsider
-from edge.rejection_log import LINES_PER_MINUTE
-from edge.replays import MemoryWindow
-from edge.requests import Received
 from edge.sender import ENCODINGS, encode_callback, signed
+from edge.server.rejection_log import LINES_PER_MINUTE
+from edge.server.requests import Received
 from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from schemas.codec import quarantined_callback_codec
 from schemas.testing import FakeRegistry

@@ -273,7 +273,7 @@ def test_an_announced_body_over_the_limit_is_not_read_at_all(app: FastAPI) -> No
 
 
 def test_a_sender_that_stops_halfway_is_given_up(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.requests.BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("edge.server.requests.BODY_TIMEOUT_S", 0.1)
     assert Sender([b'{"a":']).call(app) == 408
 
 

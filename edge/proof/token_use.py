@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from edge.credentials import Token
+    from edge.proof.credentials import Token
 
 FLUSH_S = 5.0
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, cast
 import multipart
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
-from edge import strict_json
 from edge.errors import Malformed, UnsupportedType
-from edge.signature import folding
+from edge.parsing import strict_json
+from edge.proof.signature import folding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

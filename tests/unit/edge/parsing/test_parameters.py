@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import Malformed, Rejection, UnsupportedType
-from edge.parameters import MAX_PARAMETERS, read_parameters
+from edge.parsing.parameters import MAX_PARAMETERS, read_parameters
+from edge.proof.signature import fold
 from edge.sender import ENCODINGS, encode_callback, type_encoding
-from edge.signature import fold
 from schemas.events import event_id_for
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))

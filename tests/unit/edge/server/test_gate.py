@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 from structlog.testing import capture_logs
 
-from edge.gate import ADDRESS_FULL, FULL, GAVE_WAY, Gate, Limits
-from edge.sources import Sources, parse_network
+from edge.server.gate import ADDRESS_FULL, FULL, GAVE_WAY, Gate, Limits
+from edge.server.sources import Sources, parse_network
 
 
 @dataclass(eq=False)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING
 
-from edge import signature
 from edge.errors import Unverified
+from edge.proof import signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from edge.callbacks import Callback
-    from edge.credentials import App, Credentials, Token
+    from edge.proof.credentials import App, Credentials, Token
 
 
 def verify(

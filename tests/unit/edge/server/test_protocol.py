@@ -16,10 +16,10 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from deploy.local.ports import free_port
-from edge import protocol
 from edge.app import create_app
-from edge.protocol import MAX_PIPELINED, LimitedProtocol
-from edge.requests import FREE_BODY_BYTES
+from edge.server import protocol
+from edge.server.protocol import MAX_PIPELINED, LimitedProtocol
+from edge.server.requests import FREE_BODY_BYTES
 from edge.settings import EdgeSettings
 from edge.testing import MemoryPublisher
 from raw_http import ask, callback, connect, read_all, read_answer, status_of

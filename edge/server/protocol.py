@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from edge.answers import ANSWER_AT_ONCE
-from edge.gate import GATE
-from edge.requests import FREE_BODY_BYTES, WHOLE_BODY
+from edge.server.gate import GATE
+from edge.server.requests import FREE_BODY_BYTES
+from edge.server.scope import ANSWER_AT_ONCE, WHOLE_BODY
 from service.problems import MEDIA_TYPE, problem
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
-    from edge.gate import Gate
+    from edge.server.gate import Gate
 
 MAX_HEADERS = 100
 MAX_PIPELINED = 16

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.callbacks import locate
-from edge.credentials import parse_credentials
 from edge.errors import Unverified
+from edge.proof.credentials import parse_credentials
+from edge.proof.verification import check_bearer, verify
 from edge.sender import signed
 from edge.testing import APP_TYPE, CORP_ID, parameters_of
-from edge.verification import check_bearer, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

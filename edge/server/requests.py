@@ -11,6 +11,7 @@ from msgspec import Struct
 from starlette.requests import ClientDisconnect
 
 from edge.errors import Overloaded, TooLarge, TooSlow
+from edge.server.scope import WHOLE_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -24,12 +25,6 @@ FREE_BODY_BYTES = 64 << 10
 """What any callback may have in memory while it is received; Yida's are far smaller."""
 LARGE_BODIES_BYTES = 64 << 20
 """What all beyond that may add up to: nobody is verified yet, and a thousand connections must not fill memory."""
-
-
-WHOLE_BODY = "taskbridge.body"
-"""Under this name the server's protocol puts a body of at most FREE_BODY_BYTES that is all there.
-
-It counts only before anything is received by ASGI's own way."""
 
 
 @dataclass(slots=True)

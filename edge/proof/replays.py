@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import structlog
 
 from edge.errors import Unverified
-from edge.signature import SIGN
+from edge.proof.signature import SIGN
 from schemas.events import Action
 
 if TYPE_CHECKING:

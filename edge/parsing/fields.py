@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from edge import strict_json
 from edge.errors import Malformed
+from edge.parsing import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

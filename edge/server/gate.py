@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from edge.rejection_log import RejectionLog
-from edge.sources import Sources, site_of
+from edge.server.rejection_log import RejectionLog
+from edge.server.sources import Sources, site_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

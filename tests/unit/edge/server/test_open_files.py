@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from edge.open_files import OWN_FILES, with_open_files
+from edge.server.open_files import OWN_FILES, with_open_files
 
 if TYPE_CHECKING:
     from edge.settings import EdgeSettings

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import fields
 from edge.errors import Malformed
-from edge.strict_json import Number, parse
+from edge.parsing import fields
+from edge.parsing.strict_json import Number, parse
 
 MOMENT = 1693462062502  # 2023-08-31 14:07:42.502 in Shanghai
 

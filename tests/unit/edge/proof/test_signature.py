@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.signature import SignatureMismatch, canonical_order, canonical_string, fold, sign, verify
+from edge.proof.signature import SignatureMismatch, canonical_order, canonical_string, fold, sign, verify
 
-ALL: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "vectors" / "sign-vectors.json").read_text("utf-8"))
+ALL: list[dict[str, Any]] = json.loads((Path(__file__).parents[3] / "vectors" / "sign-vectors.json").read_text("utf-8"))
 VECTORS = [vector for vector in ALL if not vector["ambiguous"]]
 
 
