@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from edge.spool.errors import SpoolBroken, SpoolFull
 from edge.spool.record import RowDamaged, record_of, row_of
-from edge.spool.store import DAMAGED, SpoolBroken, SpoolFull
+from edge.spool.store import DAMAGED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
