@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
+    from edge.spool.commits import SpoolObserver
     from edge.spool.record import SpooledRecord
-    from edge.spool.writer import SpoolObserver
     from schemas.errors import TaskbridgeError
 
 REGISTRY = FakeRegistry()
