@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from edge.proof.credentials import Credentials
     from edge.proof.replays import Window
     from schemas.events import QuarantinedCallback, TaskEvent
-    from service.kafka import Delivered
 
 _BATCH = 200
 _CLOCK_SKEW_MS = 60_000
@@ -173,7 +172,7 @@ async def _release(
 
 def _produced(
     producer: AsyncProducer, event: TaskEvent, entry: QuarantinedCallback, value: bytes
-) -> asyncio.Future[Delivered]:
+) -> asyncio.Future[None]:
     return producer.produce(
         TASK_EVENTS.name,
         key=event.instance_id.encode(),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edge.spool.record import Record
     from schemas.registry import Registry
-    from service.kafka import AsyncProducer, Delivered
+    from service.kafka import AsyncProducer
 
 _CHECK_S = 2.0
 _AWAY_CHECK_S = 0.25
@@ -42,7 +42,7 @@ class KafkaPath:
         self._make_producer = make_producer
         self._registry = registry
         self._ids: dict[str, int] = {}
-        self._hurried: set[asyncio.Future[Delivered]] = set()
+        self._hurried: set[asyncio.Future[None]] = set()
         self._closing: set[asyncio.Task[int]] = set()
         self._open = asyncio.Event()
         self._failed_at: float | None = None
@@ -136,8 +136,8 @@ class KafkaPath:
             self._ids[key] = await asyncio.to_thread(self._registry.learn_id, SchemaRef(*texts[key]))
         return key in self._ids
 
-    def send(self, record: Record) -> asyncio.Future[Delivered]:
-        """Hand over one record; the future gives its place, or raises DeliveryFailed when it is not known to have one.
+    def send(self, record: Record) -> asyncio.Future[None]:
+        """Hand over one record; the future raises DeliveryFailed when it is not known to have arrived.
 
         It raises QueueFull when it was not handed over.
 

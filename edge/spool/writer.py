@@ -47,7 +47,6 @@ class Spool:
         self._changed = asyncio.Event()
         self._next_position = store.next_position
         self.waiting, self.size, self._oldest, self.set_aside = store.totals()
-        self.oldest_at = self._oldest
         self._last_created = 0
         self._stopped = False
         self._refused_bytes = 0
@@ -178,7 +177,6 @@ class Spool:
             return
         if not self.waiting:
             self._oldest = 0
-        self.oldest_at = self._oldest
         self._page.set(self.claim.number, oldest=self._oldest, count=self.waiting, size=max(self.size, 0))
 
     def _break(self, problem: str) -> None:

@@ -20,7 +20,7 @@ from schemas.codec import quarantined_callback_codec, task_event_codec
 from schemas.events import QuarantinedCallback
 from schemas.testing import FakeRegistry
 from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
-from service.kafka import Delivered, DeliveryFailed, QueueFull
+from service.kafka import DeliveryFailed, QueueFull
 from spool_bench import until
 
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ class Surroundings:
 
     def __init__(self) -> None:
         self.produced: list[dict[str, Any]] = []
-        self.reports: list[asyncio.Future[Delivered]] = []
+        self.reports: list[asyncio.Future[None]] = []
         self.full = False
         self.reachable = True
 
     async def answers(self) -> bool:
         return self.reachable
 
-    def produce(self, topic: str, **record: Any) -> asyncio.Future[Delivered]:
+    def produce(self, topic: str, **record: Any) -> asyncio.Future[None]:
         if self.full:
             raise QueueFull("full")
         self.produced.append({"topic": topic, **record})
@@ -120,7 +120,7 @@ def test_an_event_is_durable_only_after_its_delivery_report(
             "value": task_event_codec(registry).encode(EVENT),
             "headers": event_headers(EVENT, traceparent=TRACE),
         }
-        around.reports[0].set_result(Delivered(TASK_EVENTS.name, 0, 0))
+        around.reports[0].set_result(None)
         assert await publishing is Durability.KAFKA
         await publisher.close()
 
@@ -161,7 +161,7 @@ def test_what_kafka_does_not_acknowledge_goes_to_the_spool_as_the_same_record(
         await until(lambda: len(around.produced) > attempts or problem != "queue")
         await until(lambda: len(around.produced) >= (1 if problem == "queue" else 2))
         assert around.produced[-1] == around.produced[0] | {"headers": tuple(event_headers(EVENT, traceparent=TRACE))}
-        around.reports[-1].set_result(Delivered(TASK_EVENTS.name, 0, 0))
+        around.reports[-1].set_result(None)
         await until(lambda: publisher.health()["kafka"] == "ok")
         await publisher.close()
 

@@ -79,15 +79,7 @@ class Librdkafka:
             raise RuntimeError("once")
         while self.acknowledged and self.given:
             self.acknowledged -= 1
-            self.given.pop(0)(None, Acknowledged())
-
-
-class Acknowledged:
-    def partition(self) -> int:
-        return 3
-
-    def offset(self) -> int:
-        return 7
+            self.given.pop(0)(None, None)
 
 
 @pytest.fixture
@@ -106,7 +98,7 @@ def test_a_delivery_is_done_soon_after_its_report_and_not_before(librdkafka: Lib
         assert not delivery.done()
         librdkafka.acknowledged = 1
         started = time.perf_counter()
-        assert await delivery == ("topic", 3, 7)
+        await delivery
         assert time.perf_counter() - started < 0.05
         assert librdkafka.polled_by == {threading.get_ident()}
         await producer.close()
@@ -161,7 +153,7 @@ def test_a_delivery_that_was_given_up_disturbs_none_of_the_others(librdkafka: Li
         with pytest.raises(TimeoutError):
             await within(0.01, given_up)
         librdkafka.acknowledged = 2
-        assert (await within(1, other)).offset == 7
+        await within(1, other)
         assert errors == []
         await producer.close()
 
