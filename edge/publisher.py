@@ -234,6 +234,8 @@ class KafkaPublisher:
             _log.info("topic_applied", topic=report.name, created=report.created, partitions=report.partitions)
             for line in report.drift:
                 _log.warning("topic_differs", topic=report.name, difference=line)
+            if report.unchecked is not None:
+                _log.warning("topic_not_checked", topic=report.name, problem=report.unchecked)
 
 
 async def _survive(call: Callable[[], Awaitable[None]]) -> bool:

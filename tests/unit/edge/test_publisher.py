@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from structlog.testing import capture_logs
 
 from edge.callbacks import event_of, locate
 from edge.durability import Durability
@@ -21,6 +22,7 @@ from schemas.events import QuarantinedCallback
 from schemas.testing import FakeRegistry
 from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 from service.kafka import DeliveryFailed, QueueFull
+from service.topic_admin import TopicReport
 from spool_bench import until
 
 if TYPE_CHECKING:
@@ -245,3 +247,24 @@ def test_a_full_spool_is_not_ready_and_says_so(settings: EdgeSettings, around: S
         await publisher.close()
 
     asyncio.run(scenario())
+
+
+def test_topics_that_may_not_be_checked_are_said_and_hold_nothing_up(
+    settings: EdgeSettings, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert around
+    report = TopicReport(TASK_EVENTS.name, created=False, partitions=1, unchecked="allow it")
+
+    def reports(*_: object, **__: object) -> Sequence[TopicReport]:
+        return [report]
+
+    monkeypatch.setattr("edge.publisher.apply_topics", reports)
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)  # it waits for Kafka's part to be ok
+        await publisher.close()
+
+    with capture_logs() as lines:
+        asyncio.run(scenario())
+    (said,) = [each for each in lines if each["event"] == "topic_not_checked"]
+    assert (said["log_level"], said["topic"], said["problem"]) == ("warning", TASK_EVENTS.name, "allow it")
