@@ -35,8 +35,6 @@ class DeliveryFailed(OperatorError):
         super().__init__(message)
         self.too_large = error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE
         """The record, or another one that went out together with it, is larger than the broker takes."""
-        self.fatal = error is not None and error.fatal()
-        """The producer will never deliver anything again: it has to be replaced."""
 
 
 class QueueFull(OperatorError):
@@ -119,6 +117,9 @@ class AsyncProducer:
     handful of records each time.
     """
 
+    is_dead = False
+    """It met a fatal error, and will never deliver anything again: it has to be replaced."""
+
     def __init__(self, config: Mapping[str, object]) -> None:
         self._loop = asyncio.get_running_loop()
         self._producer = Producer(dict(config), logger=logging.getLogger("librdkafka"))
@@ -177,12 +178,12 @@ class AsyncProducer:
                     key=key,
                     value=value,
                     headers=list(headers),
-                    on_delivery=_report_to(future, topic),
+                    on_delivery=self._report_to(future, topic),
                 )
             except BufferError:
                 future.set_exception(QueueFull("the Kafka producer's queue is full"))
             except KafkaException as error:
-                future.set_exception(DeliveryFailed(f"{topic}: {error}", error.args[0]))
+                future.set_exception(self._failure(topic, error.args[0]))
         if not self._is_busy:
             self._is_busy = True
             self._next_poll.cancel()
@@ -191,21 +192,30 @@ class AsyncProducer:
     def _poll(self) -> None:
         try:
             self._producer.poll(0)
+        except KafkaException as error:
+            # Of a fatal error the library tells here only; reports say that their records were purged.
+            if not error.args[0].fatal():
+                raise
+            self.is_dead = True
         finally:
             self._is_busy = self.pending > 0
             self._next_poll = self._loop.call_later(_POLL_S if self._is_busy else _IDLE_POLL_S, self._poll)
 
+    def _report_to(self, future: asyncio.Future[None], topic: str) -> Callable[[KafkaError | None, Message], None]:
+        def report(error: KafkaError | None, _message: Message) -> None:
+            failure = None if error is None else self._failure(topic, error)
+            if future.done():  # it was given up
+                return
+            if failure is None:
+                future.set_result(None)
+            else:
+                future.set_exception(failure)
 
-def _report_to(future: asyncio.Future[None], topic: str) -> Callable[[KafkaError | None, Message], None]:
-    def report(error: KafkaError | None, _message: Message) -> None:
-        if future.done():  # it was given up
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(DeliveryFailed(f"{topic}: {error.str()}", error))
+        return report
 
-    return report
+    def _failure(self, topic: str, error: KafkaError) -> DeliveryFailed:
+        self.is_dead = self.is_dead or error.code() == KafkaError._FATAL  # noqa: SLF001 - its documented name
+        return DeliveryFailed(f"{topic}: {error.str()}", error)
 
 
 async def within(timeout_s: float, delivery: asyncio.Future[None]) -> None:

@@ -144,7 +144,7 @@ class Drainer:
             except (DeliveryFailed, QueueFull) as error:
                 failures |= dict.fromkeys((each.position for each in chain[at:]), error)
                 if isinstance(error, DeliveryFailed) and not error.too_large:
-                    self._kafka.replace_if_fatal(error)
+                    self._kafka.replace_if_dead()
                     self._kafka.fail(str(error))
                 return
 

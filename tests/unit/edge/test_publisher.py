@@ -56,6 +56,7 @@ class Surroundings:
         self.reports: list[asyncio.Future[None]] = []
         self.full = False
         self.reachable = True
+        self.is_dead = False
 
     async def answers(self) -> bool:
         return self.reachable
