@@ -79,7 +79,8 @@ class RunningEdge:
         self.credentials = folder / "credentials.toml"
         write_credentials(self.credentials, SYSTEM_TOKEN)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
-        self._environment = {
+        self.argv = [sys.executable, "-c", "from edge.app import run; run()"]
+        self.environment = {
             **inherited,
             "EDGE_PORT": str(self.port),
             "EDGE_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
@@ -96,8 +97,8 @@ class RunningEdge:
         """Start it, behind another program if one is given; a session of its own lets a test kill all of it at once."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-c", "from edge.app import run; run()"],
-                env=self._environment,
+                [*prefix, *self.argv],
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
