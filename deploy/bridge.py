@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -16,6 +16,7 @@ from deploy.local.errors import StackError
 from deploy.local.ports import LOOPBACK, check_free
 from deploy.local.stack import choose_stack
 from deploy.local.supervisor import ServiceSpec, Supervisor
+from edge.publisher import SPOOL_IS_BROKEN
 from schemas import topics
 from service.settings import partitions_setting
 from service.topic_admin import apply_topics
@@ -90,7 +91,8 @@ class Bridge:
         connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
         apply_topics(connection.admin(), topics.ALL, partitions=partitions_setting(self._environment))
         connection.registry.register(topics.ALL)
-        self._supervisor.start(self._service("edge", self.edge_url, self._edge_environment(endpoints)))
+        edge = self._service("edge", self.edge_url, self._edge_environment(endpoints))
+        self._supervisor.start(replace(edge, ailment=broken_spool(self.edge_url)))
         self._supervisor.start(self._service("streams", self.streams_url, self._streams_environment(endpoints)))
         return connection
 
@@ -159,6 +161,20 @@ def _answers_ready(url: str) -> Callable[[], bool]:
             return False
 
     return ready
+
+
+def broken_spool(url: str) -> Callable[[], str | None]:
+    """Tells whether an edge's spool is broken. It refuses everything then; its next start saves every intact row."""
+
+    def problem() -> str | None:
+        try:
+            said = str(httpx2.get(f"{url}/readyz", timeout=2, trust_env=False).json()["spool"])
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
+            return None
+        head, found, why = said.partition(SPOOL_IS_BROKEN)
+        return f"its spool is broken{why}" if found and not head else None
+
+    return problem
 
 
 _EXAMPLE_CREDENTIALS = """\

@@ -152,7 +152,7 @@ def topics_apply(
     replication: Annotated[int, typer.Option(help="Replicas of created topics; -1 is the broker's default.")] = -1,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Create the missing topics and report how the others differ from the contract; exit code 1 when they do."""
+    """Create the missing topics and report how the others differ from the contract; exit code 1 if they do or may."""
     from schemas import topics
     from service.settings import partitions_setting
     from service.topic_admin import apply_topics
@@ -161,14 +161,14 @@ def topics_apply(
     wanted = partitions or partitions_setting(os.environ)
     reports = apply_topics(connection.admin(), topics.ALL, partitions=wanted, replication=replication)
     for report in reports:
-        state = "created" if report.created else "differs" if report.drift else "ok"
-        found: dict[str, Any] = {"topic": report.name, "state": state, "partitions": report.partitions}
+        found: dict[str, Any] = {"topic": report.name, "state": report.state, "partitions": report.partitions}
+        found |= {"drift": report.drift, "unchecked": report.unchecked}
         lines = [
-            f"{state:8}{report.name} ({report.partitions} partitions)",
-            *(f"        {each}" for each in report.drift),
+            f"{report.state:10}{report.name} ({report.partitions} partitions)",
+            *(f"          {each}" for each in report.remarks),
         ]
-        say(json.dumps({**found, "drift": report.drift}) if as_json else "\n".join(lines))
-    if any(report.drift for report in reports):
+        say(json.dumps(found) if as_json else "\n".join(lines))
+    if any(report.remarks for report in reports):
         raise typer.Exit(1)
 
 
@@ -238,7 +238,7 @@ def sign(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Print the signature of these parameters and the text that is signed, with the token masked."""
-    from edge import signature
+    from edge.proof import signature
 
     parameters = _parameters(parameter, task_file)
     found: dict[str, Any] = {

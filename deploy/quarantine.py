@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from deploy.local.progress import Heartbeat
 from deploy.topic_reading import read_to_end
 from edge.errors import Rejection
+from edge.proof.replays import FileWindow, MemoryWindow, refuse_replay
 from edge.publisher import valid_traceparent
 from edge.quarantine import reconsider
-from edge.replays import FileWindow, MemoryWindow, refuse_replay
 from schemas.cloudevents import event_headers, rfc3339
 from schemas.codec import Undecodable, quarantined_callback_codec, task_event_codec
 from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
     from deploy.connection import Connection
     from deploy.local.progress import Progress
-    from edge.credentials import Credentials
-    from edge.replays import Window
+    from edge.proof.credentials import Credentials
+    from edge.proof.replays import Window
     from schemas.events import QuarantinedCallback, TaskEvent
-    from service.kafka import Delivered
 
 _BATCH = 200
 _CLOCK_SKEW_MS = 60_000
@@ -173,7 +172,7 @@ async def _release(
 
 def _produced(
     producer: AsyncProducer, event: TaskEvent, entry: QuarantinedCallback, value: bytes
-) -> asyncio.Future[Delivered]:
+) -> asyncio.Future[None]:
     return producer.produce(
         TASK_EVENTS.name,
         key=event.instance_id.encode(),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from deploy.quarantine import Judgement
-    from edge.replays import FileWindow
+    from edge.proof.replays import FileWindow
     from schemas.events import QuarantinedCallback
 
 # Commands import what they need when they run, as in cli.py.
@@ -106,7 +106,7 @@ def replay(
     """
     wanted = _wanted(ids or [], reason, everything=everything)
     from deploy.quarantine import judge, leave_out_published, read_quarantine, release
-    from edge.credentials import CredentialsFile
+    from edge.proof.credentials import CredentialsFile
 
     apps = CredentialsFile(credentials).current
     window = _window(data_dir)
@@ -137,7 +137,7 @@ def _wanted(ids: list[str], reason: str | None, *, everything: bool) -> Callable
 
 
 def _window(data_dir: Path) -> FileWindow | None:
-    from edge.replays import FILE_NAME, FileWindow
+    from edge.proof.replays import FILE_NAME, FileWindow
     from schemas.errors import OperatorError
 
     path = data_dir / FILE_NAME

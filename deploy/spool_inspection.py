@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from edge.errors import NotDurable
 from edge.kafka_path import KafkaPath
 from edge.publisher import SPOOL_FOLDER
+from edge.spool.connections import read_only
 from edge.spool.files import SpoolFolder
 from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
 from edge.spool.record import RowDamaged, record_of
 from edge.spool.recovery import examine
-from edge.spool.store import TOO_LARGE, Store, read_only
+from edge.spool.store import TOO_LARGE, Store
 from schemas.codec import quarantined_callback_codec, task_event_codec
 from schemas.errors import ConfigurationError, OperatorError
 from schemas.registry import Registry

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from edge.callbacks import ACTIONS
 from edge.errors import Malformed, Overloaded, Rejection, TooLarge, TooSlow, UnsupportedType, Unverified
+from edge.server.scope import ANSWER_AT_ONCE
 from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, problem
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from edge.durability import Durability
 
 RETRY_AFTER_S = 5
-
-ANSWER_AT_ONCE = "taskbridge.answer"
-"""Under this name the server's protocol puts into the scope what writes headers and body, if it can, and says so."""
 
 STATUS: dict[type[Rejection], tuple[int, str]] = {
     Malformed: (400, "malformed"),

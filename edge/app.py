@@ -17,20 +17,20 @@ import uvicorn
 from fastapi import FastAPI
 
 from edge.answers import callback_paths
-from edge.credentials import CredentialsFile
-from edge.gate import GATE, Gate, Limits
 from edge.health import HealthRoutes
 from edge.metrics import Metrics
-from edge.open_files import with_open_files
-from edge.protocol import LimitedProtocol
+from edge.proof.credentials import CredentialsFile
+from edge.proof.replays import FILE_NAME, FileWindow
+from edge.proof.token_use import TokenUse, tidy_use
 from edge.publisher import KafkaPublisher, Publisher
 from edge.quarantine import Quarantine
-from edge.rejection_log import RejectionLog
-from edge.replays import FILE_NAME, FileWindow
 from edge.routes import CallbackRoutes
+from edge.server.gate import GATE, Gate, Limits
+from edge.server.open_files import with_open_files
+from edge.server.protocol import LimitedProtocol
+from edge.server.rejection_log import RejectionLog
+from edge.server.sources import Sources
 from edge.settings import EdgeSettings
-from edge.sources import Sources
-from edge.token_use import TokenUse, tidy_use
 from edge.worker_metrics import WorkerMetrics, clear_metrics
 from schemas.errors import ConfigurationError, TaskbridgeError
 from schemas.topics import DEFAULT_PARTITIONS

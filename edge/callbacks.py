@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 
-from edge import fields, strict_json
 from edge.errors import OTHER_SCHEME, OTHER_SCHEME_HINT, Malformed
-from edge.signature import SIGN
+from edge.parsing import fields, strict_json
+from edge.proof.signature import SIGN
 from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
 
 if TYPE_CHECKING:

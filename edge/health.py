@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 if TYPE_CHECKING:
-    from edge.credentials import CredentialsFile
+    from edge.proof.credentials import CredentialsFile
     from edge.publisher import Publisher
     from edge.worker_metrics import WorkerMetrics
 

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
     from edge.spool.record import Record
     from schemas.registry import Registry
-    from service.kafka import AsyncProducer, Delivered
+    from service.kafka import AsyncProducer
 
 _CHECK_S = 2.0
 _AWAY_CHECK_S = 0.25
 _FORGIVE_S = 2.0
 _HOPELESS_FLUSH_S = 1.0
+_LAST_REPORT_S = 35.0
+"""By then librdkafka has reported on every record: message.timeout.ms, and some."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -42,7 +44,7 @@ class KafkaPath:
         self._make_producer = make_producer
         self._registry = registry
         self._ids: dict[str, int] = {}
-        self._hurried: set[asyncio.Future[Delivered]] = set()
+        self._hurried: set[asyncio.Future[None]] = set()
         self._closing: set[asyncio.Task[int]] = set()
         self._open = asyncio.Event()
         self._failed_at: float | None = None
@@ -54,8 +56,10 @@ class KafkaPath:
 
     async def close(self) -> int:
         """Wait, within bounds, for what was handed over; returns how many records are left without an answer."""
-        for task in list(self._closing):
-            await task
+        if self._closing:
+            _, late = await asyncio.wait(self._closing, timeout=_HOPELESS_FLUSH_S)
+            for task in late:
+                task.cancel()
         return await (self._producer.close() if self.usable else self._producer.close(timeout_s=_HOPELESS_FLUSH_S))
 
     @property
@@ -82,6 +86,7 @@ class KafkaPath:
 
     async def check(self) -> bool:
         """Ask a broker, and remember whether it answered."""
+        self.replace_if_dead()
         answers = await self._producer.answers()
         if answers != self._answers:
             _log.info("kafka_answers" if answers else "kafka_does_not_answer")
@@ -136,8 +141,8 @@ class KafkaPath:
             self._ids[key] = await asyncio.to_thread(self._registry.learn_id, SchemaRef(*texts[key]))
         return key in self._ids
 
-    def send(self, record: Record) -> asyncio.Future[Delivered]:
-        """Hand over one record; the future gives its place, or raises DeliveryFailed when it is not known to have one.
+    def send(self, record: Record) -> asyncio.Future[None]:
+        """Hand over one record; the future raises DeliveryFailed when it is not known to have arrived.
 
         It raises QueueFull when it was not handed over.
 
@@ -165,18 +170,19 @@ class KafkaPath:
             self.fail("no acknowledgement in time")
             raise DeliveryFailed("Kafka did not acknowledge the event in time") from error
         except DeliveryFailed as error:
-            self.replace_if_fatal(error)
+            self.replace_if_dead()
             if not error.too_large:
                 self.fail(str(error))
             raise
         finally:
             self._hurried.discard(future)
 
-    def replace_if_fatal(self, error: DeliveryFailed) -> None:
+    def replace_if_dead(self) -> None:
         """A producer that met a fatal error (an idempotent one whose broker lost records) never works again."""
-        if error.fatal:
-            _log.error("kafka_producer_replaced", problem=str(error))
-            task = asyncio.create_task(self._producer.close(timeout_s=_HOPELESS_FLUSH_S))
+        if self._producer.is_dead:
+            _log.error("kafka_producer_replaced")
+            # Somebody may wait for a record of its without a limit in time, so each gets its report.
+            task = asyncio.create_task(self._producer.close(timeout_s=_LAST_REPORT_S))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
             self._producer = self._make_producer()

@@ -16,11 +16,11 @@ from edge.tally import Durations, Outcomes, Tally
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from edge.credentials import CredentialsFile
-    from edge.gate import Gate
+    from edge.proof.credentials import CredentialsFile
+    from edge.proof.replays import FileWindow
+    from edge.proof.token_use import TokenUse
     from edge.publisher import Publisher
-    from edge.replays import FileWindow
-    from edge.token_use import TokenUse
+    from edge.server.gate import Gate
 
 _STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from edge.durability import Durability
-from edge.spool.store import SpoolBroken
+from edge.spool.errors import SpoolBroken
 from service.kafka import DeliveryFailed, QueueFull
 
 if TYPE_CHECKING:

@@ -48,6 +48,9 @@ _QUARANTINE_SHARE = 0.5
 
 SPOOL_FOLDER = "spool"
 
+SPOOL_IS_BROKEN = "broken, restart the edge"
+"""How the spool's part of the health begins when only a restart mends it."""
+
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -196,7 +199,7 @@ class KafkaPublisher:
 
     def _spool_health(self) -> str:
         if self._spools.broken is not None:
-            return f"broken, restart the edge: {self._spools.broken}"
+            return f"{SPOOL_IS_BROKEN}: {self._spools.broken}"
         if self._spools.full:
             return f"full: {self._spools.problem or 'no room'}"
         return "ok"
@@ -234,6 +237,8 @@ class KafkaPublisher:
             _log.info("topic_applied", topic=report.name, created=report.created, partitions=report.partitions)
             for line in report.drift:
                 _log.warning("topic_differs", topic=report.name, difference=line)
+            if report.unchecked is not None:
+                _log.warning("topic_not_checked", topic=report.name, problem=report.unchecked)
 
 
 async def _survive(call: Callable[[], Awaitable[None]]) -> bool:

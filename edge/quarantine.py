@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from edge.errors import NotDurable, Unverified
-from edge.rates import Bucket, PerSource, take_all
-from edge.rejection_log import RejectionLog
-from edge.replays import ALTERED, CROSS_ACTION
-from edge.requests import Received
-from edge.sources import site_of
+from edge.proof.replays import ALTERED, CROSS_ACTION
+from edge.proof.verification import bearer_fault
+from edge.server.rates import Bucket, PerSource, take_all
+from edge.server.rejection_log import RejectionLog
+from edge.server.requests import Received
+from edge.server.sources import site_of
 from edge.understanding import understand
-from edge.verification import bearer_fault
 from schemas.events import QuarantinedCallback
 from schemas.topics import MAX_MESSAGE_BYTES
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from prometheus_client import Counter
 
-    from edge.credentials import Credentials
     from edge.errors import Rejection
+    from edge.proof.credentials import Credentials
+    from edge.proof.replays import Window
     from edge.publisher import Publisher
-    from edge.replays import Window
     from edge.settings import EdgeSettings
     from schemas.events import TaskEvent
 

@@ -17,7 +17,7 @@ from edge import answers
 from edge.callbacks import ACTIONS
 from edge.errors import NotDurable, Rejection
 from edge.publisher import valid_traceparent
-from edge.requests import LargeBodies, receive, remote_address
+from edge.server.requests import LargeBodies, receive, remote_address
 from edge.understanding import understand
 from service.problems import unforeseen
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from edge.credentials import CredentialsFile
     from edge.durability import Durability
     from edge.metrics import Metrics
+    from edge.proof.credentials import CredentialsFile
+    from edge.proof.replays import Window
+    from edge.proof.token_use import TokenUse
     from edge.publisher import Publisher
     from edge.quarantine import Quarantine
-    from edge.rejection_log import RejectionLog
-    from edge.replays import Window
-    from edge.requests import Received
+    from edge.server.rejection_log import RejectionLog
+    from edge.server.requests import Received
+    from edge.server.sources import Sources
     from edge.settings import EdgeSettings
-    from edge.sources import Sources
-    from edge.token_use import TokenUse
     from schemas.events import TaskEvent
 
 _log = structlog.stdlib.get_logger(__name__)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from edge.sources import parse_network, type_networks
+from edge.server.sources import parse_network, type_networks
 from schemas.topics import MAX_MESSAGE_BYTES
 
 _KIB = 1 << 10

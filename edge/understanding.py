@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from edge.callbacks import event_of, locate
 from edge.errors import Rejection, UnsupportedType
-from edge.parameters import read_parameters
-from edge.replays import refuse_replay
-from edge.verification import check_bearer, verify
+from edge.parsing.parameters import read_parameters
+from edge.proof.replays import refuse_replay
+from edge.proof.verification import check_bearer, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from edge.credentials import Credentials, Token
-    from edge.replays import Window
-    from edge.requests import Received
+    from edge.proof.credentials import Credentials, Token
+    from edge.proof.replays import Window
+    from edge.server.requests import Received
     from schemas.events import TaskEvent
 
 

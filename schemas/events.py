@@ -175,9 +175,6 @@ class TaskNotification(Struct, frozen=True, gc=False):
     event_id: str
 
 
-type_of_record = TaskEvent | QuarantinedCallback | TaskState | TaskNotification
-
-
 def event_id_for(source: str, action: str, parameters: Mapping[str, str]) -> str:
     """The same for ever for the same callback: UUIDv5 of source, action and all parameters but ``sign``.
 

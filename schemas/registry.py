@@ -98,10 +98,6 @@ class Registry(SchemaRegistryClient):
             topic.record is None or _id_key(topic.subject, schema_text(topic.record)) in self._ids for topic in wanted
         )
 
-    def known_ids(self) -> dict[str, int]:
-        """What ``ids_path`` holds: subject and schema text → id."""
-        return dict(self._ids)
-
     def register(self, wanted: Iterable[Topic]) -> dict[str, int]:
         """Register the schema of each topic and set its compatibility; returns subject → id. Safe to repeat.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -35,20 +35,10 @@ class DeliveryFailed(OperatorError):
         super().__init__(message)
         self.too_large = error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE
         """The record, or another one that went out together with it, is larger than the broker takes."""
-        self.fatal = error is not None and error.fatal()
-        """The producer will never deliver anything again: it has to be replaced."""
 
 
 class QueueFull(OperatorError):
     """The producer holds as much as it may; nothing was taken on."""
-
-
-class Delivered(NamedTuple):
-    """Where an acknowledged record stands."""
-
-    topic: str
-    partition: int
-    offset: int
 
 
 def read_kafka_config(path: Path | None) -> dict[str, str]:
@@ -114,10 +104,8 @@ def admin_client(bootstrap_servers: str, extra: Mapping[str, str] | None = None)
     return AdminClient(config, logger=logging.getLogger("librdkafka"))
 
 
-type_outgoing = tuple[
-    "asyncio.Future[Delivered]", str, "bytes | None", "bytes | None", "Sequence[tuple[str, bytes]]", int
-]
-"""The future, and the record: topic, key, value, headers, partition."""
+type_outgoing = tuple["asyncio.Future[None]", str, "bytes | None", "bytes | None", "Sequence[tuple[str, bytes]]"]
+"""The future, and the record: topic, key, value, headers."""
 
 
 class AsyncProducer:
@@ -128,6 +116,9 @@ class AsyncProducer:
     thread that waits for them would take the interpreter's lock from the loop at every system call, and wake it for a
     handful of records each time.
     """
+
+    is_dead = False
+    """It met a fatal error, and will never deliver anything again: it has to be replaced."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -143,17 +134,16 @@ class AsyncProducer:
         key: bytes | None,
         value: bytes | None,
         headers: Sequence[tuple[str, bytes]] = (),
-        partition: int = -1,
-    ) -> asyncio.Future[Delivered]:
-        """Send one record. The future gives its place once all in-sync replicas have it.
+    ) -> asyncio.Future[None]:
+        """Send one record. The future is done once all in-sync replicas have it.
 
         Else it raises QueueFull when the record was not taken on, and DeliveryFailed when it was not acknowledged, or
         was refused at once, for being larger than a record may be for example.
         """
-        future: asyncio.Future[Delivered] = self._loop.create_future()
+        future: asyncio.Future[None] = self._loop.create_future()
         if not self._outgoing:
             self._loop.call_soon(self._hand_over)
-        self._outgoing.append((future, topic, key, value, headers, partition))
+        self._outgoing.append((future, topic, key, value, headers))
         return future
 
     async def answers(self, *, timeout_s: float = 1.0) -> bool:
@@ -179,7 +169,7 @@ class AsyncProducer:
 
     def _hand_over(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
-        for future, topic, key, value, headers, partition in outgoing:
+        for future, topic, key, value, headers in outgoing:
             if future.done():
                 continue  # given up in the same turn: it is on its way to elsewhere
             try:
@@ -188,13 +178,12 @@ class AsyncProducer:
                     key=key,
                     value=value,
                     headers=list(headers),
-                    partition=partition,
-                    on_delivery=_report_to(future, topic),
+                    on_delivery=self._report_to(future, topic),
                 )
             except BufferError:
                 future.set_exception(QueueFull("the Kafka producer's queue is full"))
             except KafkaException as error:
-                future.set_exception(DeliveryFailed(f"{topic}: {error}", error.args[0]))
+                future.set_exception(self._failure(topic, error.args[0]))
         if not self._is_busy:
             self._is_busy = True
             self._next_poll.cancel()
@@ -203,25 +192,34 @@ class AsyncProducer:
     def _poll(self) -> None:
         try:
             self._producer.poll(0)
+        except KafkaException as error:
+            # Of a fatal error the library tells here only; reports say that their records were purged.
+            if not error.args[0].fatal():
+                raise
+            self.is_dead = True
         finally:
             self._is_busy = self.pending > 0
             self._next_poll = self._loop.call_later(_POLL_S if self._is_busy else _IDLE_POLL_S, self._poll)
 
+    def _report_to(self, future: asyncio.Future[None], topic: str) -> Callable[[KafkaError | None, Message], None]:
+        def report(error: KafkaError | None, _message: Message) -> None:
+            failure = None if error is None else self._failure(topic, error)
+            if future.done():  # it was given up
+                return
+            if failure is None:
+                future.set_result(None)
+            else:
+                future.set_exception(failure)
 
-def _report_to(future: asyncio.Future[Delivered], topic: str) -> Callable[[KafkaError | None, Message], None]:
-    def report(error: KafkaError | None, message: Message) -> None:
-        if future.done():  # it was given up
-            return
-        if error is None:
-            future.set_result(Delivered(topic, cast("int", message.partition()), cast("int", message.offset())))
-        else:
-            future.set_exception(DeliveryFailed(f"{topic}: {error.str()}", error))
+        return report
 
-    return report
+    def _failure(self, topic: str, error: KafkaError) -> DeliveryFailed:
+        self.is_dead = self.is_dead or error.code() == KafkaError._FATAL  # noqa: SLF001 - its documented name
+        return DeliveryFailed(f"{topic}: {error.str()}", error)
 
 
-async def within(timeout_s: float, delivery: asyncio.Future[Delivered]) -> Delivered:
-    """What the delivery gives; a quarter of what ``asyncio.timeout`` costs, since there is one future to give up only.
+async def within(timeout_s: float, delivery: asyncio.Future[None]) -> None:
+    """Return once it is delivered; a quarter of what ``asyncio.timeout`` costs, since only one future may be given up.
 
     Raises:
         TimeoutError: it takes longer.
@@ -229,11 +227,11 @@ async def within(timeout_s: float, delivery: asyncio.Future[Delivered]) -> Deliv
     """
     timer = asyncio.get_running_loop().call_later(timeout_s, _give_up, delivery)
     try:
-        return await delivery
+        await delivery
     finally:
         timer.cancel()
 
 
-def _give_up(delivery: asyncio.Future[Delivered]) -> None:
+def _give_up(delivery: asyncio.Future[None]) -> None:
     if not delivery.done():
         delivery.set_exception(TimeoutError())

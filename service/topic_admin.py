@@ -1,4 +1,7 @@
-"""Brings topics to the contract: creates what is missing, reports what differs, deletes and alters nothing."""
+"""Brings topics to the contract: creates what is missing, reports what differs, deletes and alters nothing.
+
+A user who may only read and write is enough once the topics are there: what may not be looked at is reported too.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,11 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 15
 _METADATA_S = 5
 _BROKER_DEFAULT = -1
+_MAY_NOT_LOOK = (
+    "its settings could not be checked: allow this Kafka user DescribeConfigs on it, or let one who may run"
+    " 'taskbridge topics apply' now and then"
+)
+_NOT_ALLOWED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 
 
 class TopicsUnavailable(OperatorError):
@@ -28,12 +36,26 @@ class TopicsUnavailable(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """What was found of one topic. ``drift`` has one readable line for each difference from the contract."""
+    """What was found of one topic."""
 
     name: str
     created: bool
     partitions: int
     drift: list[str] = field(default_factory=list[str])
+    """One readable line for each difference from the contract."""
+    unchecked: str | None = None
+    """The topic is there, but its settings may not be looked at: why, and what to do."""
+
+    @property
+    def state(self) -> str:
+        if self.created:
+            return "created"
+        return "differs" if self.drift else "unchecked" if self.unchecked else "ok"
+
+    @property
+    def remarks(self) -> list[str]:
+        """All that a person should know of, a line each."""
+        return [*self.drift, *([self.unchecked] if self.unchecked else [])]
 
 
 def apply_topics(
@@ -42,7 +64,7 @@ def apply_topics(
     """Create the missing topics and compare the others with the contract. Safe to repeat, and to run side by side.
 
     Raises:
-        TopicsUnavailable: no answer, or not allowed.
+        TopicsUnavailable: no answer, or a topic is missing and may not be created.
     """
     wanted = list(wanted)
     existing = _existing(admin)
@@ -73,8 +95,14 @@ def _create(admin: AdminClient, missing: list[Topic], *, partitions: int, replic
             future.result()
             created.add(name)
         except KafkaException as error:
+            code = error.args[0].code()
+            if code in _NOT_ALLOWED:
+                raise TopicsUnavailable(
+                    f"topic {name} is not there, or hidden from this Kafka user, who may not create it: let one who"
+                    f" may run 'taskbridge topics apply', and let this one describe and write it"
+                ) from error
             # Somebody else created it in the meantime: it is compared like any other.
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            if code != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopicsUnavailable(f"cannot create topic {name}: {error.args[0].str()}") from error
     return created
 
@@ -84,30 +112,38 @@ def _compare(admin: AdminClient, topics: list[Topic], *, partitions: int) -> lis
         return []
     existing = _existing(admin)
     resources = [ConfigResource(ConfigResource.Type.TOPIC, topic.name) for topic in topics]
-    try:
-        described = cast("dict[ConfigResource, Any]", admin.describe_configs(resources))
-        settings = {
-            resource.name: {str(name): entry.value for name, entry in future.result(_TIMEOUT_S).items()}
-            for resource, future in described.items()
-        }
-    except KafkaException as error:
-        raise TopicsUnavailable(f"cannot read the topics' settings: {error.args[0].str()}") from error
-    return [
-        TopicReport(
-            topic.name,
-            created=False,
-            partitions=existing.get(topic.name, 0),
-            drift=_drift(topic, settings[topic.name], existing.get(topic.name, 0), partitions),
+    described = cast("dict[ConfigResource, Any]", admin.describe_configs(resources))
+    settings = {resource.name: _settings(future) for resource, future in described.items()}
+    reports: list[TopicReport] = []
+    for topic in topics:
+        found, partitions_found = settings[topic.name], existing.get(topic.name, 0)
+        reports.append(
+            TopicReport(
+                topic.name,
+                created=False,
+                partitions=partitions_found,
+                drift=_drift(topic, found, partitions_found, partitions),
+                unchecked=_MAY_NOT_LOOK if found is None else None,
+            )
         )
-        for topic in topics
-    ]
+    return reports
 
 
-def _drift(topic: Topic, settings: dict[str, str | None], found: int, partitions: int) -> list[str]:
+def _settings(described: Any) -> dict[str, str | None] | None:
+    """The settings of one topic; None where this user may not look at them."""
+    try:
+        return {str(name): entry.value for name, entry in described.result(_TIMEOUT_S).items()}
+    except KafkaException as error:
+        if error.args[0].code() in _NOT_ALLOWED:
+            return None
+        raise TopicsUnavailable(f"cannot read the topics' settings: {error.args[0].str()}") from error
+
+
+def _drift(topic: Topic, settings: dict[str, str | None] | None, found: int, partitions: int) -> list[str]:
     lines = [
         f"{name} is {settings.get(name)}, the contract says {value}"
         for name, value in topic.settings.items()
-        if settings.get(name) != value
+        if settings is not None and settings.get(name) != value
     ]
     if found != partitions:
         lines.append(f"{found} partitions, {partitions} are configured (TASKBRIDGE_PARTITIONS)")

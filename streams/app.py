@@ -215,6 +215,8 @@ class _Contract:
         for report in reports:
             for line in report.drift:
                 log.warning("a topic differs from the contract", topic=report.name, drift=line)
+            if report.unchecked is not None:
+                log.warning("a topic could not be checked", topic=report.name, problem=report.unchecked)
         return found
 
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from deploy.local.ailment import Ailment
 from deploy.local.child import Child, describe_exit
 from deploy.local.errors import StackError
 from deploy.local.progress import Heartbeat
@@ -37,6 +38,9 @@ class ServiceSpec:
     ready_timeout_s: float = 60.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 10.0
+    # Asked while it runs: a problem that only a restart mends, or None; once it has lasted, it is restarted.
+    ailment: Callable[[], str | None] | None = None
+    ailment_lasts_s: float = 5.0
     # What the program gets when the supervisor is killed. SIGTERM suits one that has children of its own to stop.
     orphan_signal: signal.Signals = signal.SIGKILL
 
@@ -58,6 +62,7 @@ class Phase(enum.StrEnum):
     WAITING = "waiting"
     READY = "ready"
     DIED = "died"
+    AILED = "ailed"
     RESTARTING = "restarting"
     STOPPED = "stopped"
 
@@ -87,7 +92,7 @@ class Supervisor:
         self._services: dict[str, _Service] = {}
 
     def start(self, spec: ServiceSpec) -> None:
-        """Return when the service is ready. From then on it is restarted whenever it dies.
+        """Return when the service is ready. From then on it is restarted whenever it dies or ails.
 
         Raises:
             StackError: it died or timed out before it was ready; it is not restarted then.
@@ -178,7 +183,7 @@ class _Service:
             self._stopping.wait(delay_s)
 
     def _live(self) -> ServiceEvent | None:
-        """Start the process and return when it is over: how it died, or None when it was asked to stop."""
+        """Start the process and return when it is over: why, or None when it was asked to stop."""
         if self._stopping.is_set():
             return None
         self._ready_at = None
@@ -199,12 +204,18 @@ class _Service:
 
     def _watch(self, child: Child) -> ServiceEvent | None:
         began = time.monotonic()
+        ask = self._spec.ailment
+        ailment = Ailment(ask, lasts_s=self._spec.ailment_lasts_s) if ask is not None else None
         heartbeat = Heartbeat(lambda message: self._emit(Phase.WAITING, message))
         while not self._stopping.wait(_POLL_S):
             if child.has_ended():
                 status = child.end(self._spec.stop_signal, timeout_s=0)
                 return self._death(f"died ({describe_exit(status)}): {child.last_lines()}", status)
             if self._ready_at is not None:
+                problem = ailment.lasting() if ailment is not None else None
+                if problem is not None:
+                    detail = f"was stopped, because only a restart mends this: {problem}"
+                    return ServiceEvent(self._spec.name, Phase.AILED, detail)
                 continue
             # Asked again after the probe: a stranger on the same port must not pass for a child that just died.
             if self._spec.ready() and not child.has_ended():

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from edge.spool.store import DAMAGED, TOO_LARGE, SpoolBroken, keys_ahead
+from edge.spool.elsewhere import keys_ahead
+from edge.spool.errors import SpoolBroken
+from edge.spool.store import DAMAGED, TOO_LARGE
 from schemas.errors import TaskbridgeError
 from schemas.topics import TASK_EVENTS
 from service.kafka import DeliveryFailed, QueueFull
@@ -142,7 +144,7 @@ class Drainer:
             except (DeliveryFailed, QueueFull) as error:
                 failures |= dict.fromkeys((each.position for each in chain[at:]), error)
                 if isinstance(error, DeliveryFailed) and not error.too_large:
-                    self._kafka.replace_if_fatal(error)
+                    self._kafka.replace_if_dead()
                     self._kafka.fail(str(error))
                 return
 

@@ -13,7 +13,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge.spool.store import SpoolFull, sync
+from edge.spool.errors import SpoolFull
+from edge.spool.store import sync
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,9 +12,11 @@ import structlog
 
 from edge.errors import NotDurable
 from edge.spool.drainer import Drainer
+from edge.spool.elsewhere import holds_nothing
+from edge.spool.errors import SpoolBroken, SpoolFull
 from edge.spool.files import SpoolFolder
 from edge.spool.recovery import open_or_recover
-from edge.spool.store import SpoolBroken, SpoolFull, holds_nothing, sync
+from edge.spool.store import sync
 from edge.spool.writer import Spool
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from edge.spool.connections import read_only
 from edge.spool.pages import WAL_HEADER_BYTES, read_log, rows_of
 from edge.spool.record import RowDamaged, record_of
-from edge.spool.store import BROKEN_MARK, DAMAGED, PAGE_BYTES, VERSION, Store, read_only, sync
+from edge.spool.store import BROKEN_MARK, DAMAGED, PAGE_BYTES, VERSION, Store, sync
 from schemas.registry import SchemaRef
 
 if TYPE_CHECKING:

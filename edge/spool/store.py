@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import os
 import sqlite3
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edge.errors import NotDurable
+from edge.spool.connections import owners_connection
+from edge.spool.errors import SpoolFull, classified
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from edge.spool.record import type_row
@@ -31,8 +30,6 @@ DAMAGED = "damaged"
 TOO_LARGE = "too-large"
 
 _CHECKPOINT_BYTES = 4 << 20
-_BUSY_S = 5
-_LOOK_AHEAD = 2000
 _ROW = "position, created_at, topic, key, headers, schema, body, checksum"
 _SCHEMA = f"""
 CREATE TABLE records (
@@ -47,32 +44,6 @@ PRAGMA user_version = {VERSION};
 """
 
 
-class SpoolFull(NotDurable):
-    """The spool has no room, by its own bound or on the disk; it takes callbacks again when there is."""
-
-
-class SpoolBroken(NotDurable):
-    """Reading or writing the spool's file failed: nothing that it says can be believed until the next start."""
-
-
-_FULL_CODES = frozenset({
-    sqlite3.SQLITE_FULL,
-    # The index of the log, which is rebuilt from it, could not grow: nothing was written, and there is no room.
-    sqlite3.SQLITE_IOERR | (19 << 8),  # SQLITE_IOERR_SHMSIZE
-})  # fmt: skip
-
-
-@contextlib.contextmanager
-def _classified() -> Generator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code in _FULL_CODES:
-            raise SpoolFull("the disk of the spool is full") from error
-        raise SpoolBroken(f"the spool's file: {error}") from error
-
-
 class Store:
     """An open spool file that is known to be sound. One connection writes, another reads beside it."""
 
@@ -84,9 +55,9 @@ class Store:
         """
         self.path = path
         self._wal_path = path.with_name(path.name + "-wal")
-        with _classified():
-            self._writer = _connect(path)
-            self._reader = _connect(path)
+        with classified():
+            self._writer = owners_connection(path)
+            self._reader = owners_connection(path)
             self.next_position = 1 + max(self._scalar("max(position)", each) or 0 for each in ("records", "set_aside"))
 
     @staticmethod
@@ -99,7 +70,7 @@ class Store:
         unfinished = path.with_name(path.name + ".new")
         unfinished.unlink(missing_ok=True)
         try:
-            with _classified(), contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
+            with classified(), contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
                 connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("PRAGMA synchronous = FULL")
@@ -126,7 +97,7 @@ class Store:
             SpoolBroken: whether it happened is not known. Never call the store again.
         """
         try:
-            with _classified():
+            with classified():
                 self._writer.execute("BEGIN IMMEDIATE")
                 if rows:
                     self._writer.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
@@ -153,7 +124,7 @@ class Store:
         if not emptied and self.log_bytes < _CHECKPOINT_BYTES:
             return
         try:
-            with _classified():
+            with classified():
                 if emptied:
                     # It frees one page a step, and ``execute`` makes only one.
                     self._writer.executescript("PRAGMA incremental_vacuum")
@@ -175,7 +146,7 @@ class Store:
             SpoolBroken
         """
         query = f"SELECT {_ROW} FROM records WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608 - constants
-        with _classified():
+        with classified():
             return self._reader.execute(query, (after, count)).fetchall()
 
     def totals(self) -> tuple[int, int, int, int]:
@@ -184,26 +155,26 @@ class Store:
             "SELECT count(*), coalesce(sum(256 + length(key) + 2 * length(headers) + length(body)), 0),"
             " max(0, coalesce(min(CAST(created_at AS INTEGER)), 0)) FROM records"
         )
-        with _classified():
+        with classified():
             count, size, oldest = self._reader.execute(query).fetchone()
             return count, size, oldest, self._scalar("count(*)", "set_aside")
 
     def schema_texts(self) -> dict[str, tuple[str, str]]:
         """Schema key → subject and text, of everything that any row was ever encoded by."""
-        with _classified():
+        with classified():
             found = self._reader.execute("SELECT key, subject, text FROM schemas").fetchall()
         return {key: (subject, text) for key, subject, text in found}
 
     def add_schemas(self, schemas: Iterable[SchemaRef]) -> None:
         known = [(each.key, each.subject, each.text) for each in schemas]
-        with _classified():
+        with classified():
             self._writer.execute("BEGIN IMMEDIATE")
             self._writer.executemany("INSERT OR IGNORE INTO schemas VALUES (?, ?, ?)", known)
             self._writer.execute("COMMIT")
 
     def take_back(self, reason: str) -> int:
         """Return what was set aside for this reason to the queue; returns how many."""
-        with _classified():
+        with classified():
             self._writer.execute("BEGIN IMMEDIATE")
             copy = f"INSERT OR IGNORE INTO records SELECT {_ROW} FROM set_aside WHERE reason = ?"  # noqa: S608
             self._writer.execute(copy, (reason,))
@@ -228,65 +199,12 @@ class Store:
             self.path.with_name(self.path.name + BROKEN_MARK).touch()
 
     def _roll_back(self) -> None:
-        with _classified():
+        with classified():
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
 
     def _scalar(self, what: str, table: str) -> Any:
         return self._reader.execute(f"SELECT {what} FROM {table}").fetchone()[0]  # noqa: S608 - constants
-
-
-@dataclass(slots=True)
-class Ahead:
-    """What waits in other files, as far as one has looked."""
-
-    oldest: dict[bytes, int] = field(default_factory=dict[bytes, int])
-    """Key → when its oldest record came."""
-    horizon: float = math.inf
-    """About records that came later than this, nothing is known."""
-
-
-def keys_ahead(paths: Iterable[Path], *, before: int) -> Ahead:
-    """The keys of records in other processes' files that came before a time. Looks at a bounded number of records."""
-    ahead = Ahead()
-    query = f"SELECT key, created_at FROM records ORDER BY position LIMIT {_LOOK_AHEAD}"  # noqa: S608 - constants
-    for path in paths:
-        if not path.exists():
-            continue
-        try:
-            with contextlib.closing(read_only(path)) as reading:
-                rows = reading.execute(query).fetchall()
-        except sqlite3.Error:
-            ahead.horizon = 0
-            return ahead
-        for key, created_at in rows:
-            if isinstance(created_at, int) and created_at < before:
-                ahead.oldest[key] = min(created_at, ahead.oldest.get(key, created_at))
-        if len(rows) == _LOOK_AHEAD:
-            ahead.horizon = min(ahead.horizon, max((each for _, each in rows if isinstance(each, int)), default=0))
-    return ahead
-
-
-def holds_nothing(path: Path) -> bool:
-    """Whether it is certain, without writing a byte, that a file that nobody has open holds no records."""
-    if not path.exists():
-        return True
-    log = path.with_name(path.name + "-wal")
-    if log.exists() and log.stat().st_size:
-        return False
-    try:
-        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as reading:
-            return reading.execute("SELECT count(*) FROM records").fetchone()[0] == 0
-    except sqlite3.Error:
-        return False
-
-
-def read_only(path: Path) -> sqlite3.Connection:
-    """A connection that changes nothing, not even when it is closed; beside the owner's it may come and go."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_S)
-    connection.text_factory = _text
-    return connection
 
 
 def sync(path: Path) -> None:
@@ -296,22 +214,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_S
-    )
-    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-    assert mode == "wal", mode
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
-    # Delivered records leave nothing behind: neither people's form values, nor rows that a recovery would find again.
-    connection.execute("PRAGMA secure_delete = ON")
-    # Damaged text is a damaged row, which its checksum tells, and not an error of the whole file.
-    connection.text_factory = _text
-    return connection
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")

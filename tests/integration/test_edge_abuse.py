@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -14,17 +13,17 @@ import threading
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import httpx2
 import pytest
 
-from deploy.local.ports import free_port
-from edge.testing import SYSTEM_TOKEN, write_credentials
 from raw_http import ask, callback, connect, read_all, read_answer, status_of
+from running_edge import RunningEdge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+    import httpx2
 
     from deploy.local.endpoints import Endpoints
 
@@ -40,45 +39,27 @@ JSON = POST + b"Content-Type: application/json\r\n"
 MANY = 150
 
 
-class Edge:
-    """The edge as it is run in production."""
+class Edge(RunningEdge):
+    """The edge as it is run in production, started."""
 
     def __init__(self, folder: Path, stack: Endpoints, **environment: str) -> None:
-        write_credentials(folder / "credentials.toml", SYSTEM_TOKEN)
-        self.port = free_port()
-        self._log_path = folder / "edge.log"
-        own = {
-            "EDGE_PORT": str(self.port),
-            "EDGE_KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
-            "EDGE_SCHEMA_REGISTRY_URL": stack.registry_url,
-            "EDGE_CREDENTIALS_FILE": str(folder / "credentials.toml"),
-            "EDGE_DATA_DIR": str(folder / "edge"),
-            "EDGE_LOG_FORMAT": "json",
-            # Generous, because the machine may be busy: what is shown is that an attack holds nobody up.
-            "EDGE_KAFKA_TIMEOUT_MS": "10000",
-        }
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
-        with self._log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", "from edge.app import run; run()"],
-                env=inherited | own | environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._log_path.read_text("utf-8").splitlines()]
+        # Generous, because the machine may be busy: what is shown is that an attack holds nobody up.
+        own = {"EDGE_LOG_LEVEL": "INFO", "EDGE_KAFKA_TIMEOUT_MS": "10000"}
+        super().__init__(
+            folder, bootstrap_servers=stack.bootstrap_servers, registry_url=stack.registry_url, **(own | environment)
+        )
+        self.start()
 
     def get(self, path: str) -> httpx2.Response | None:
-        assert self.process.poll() is None, self._log_path.read_text("utf-8")[-3000:]
-        with suppress(httpx2.TransportError):
-            return httpx2.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False)
-        return None
+        assert self.process is not None
+        assert self.process.poll() is None, self.log_path.read_text("utf-8")[-3000:]
+        return super().get(path)
 
     def wait_until(self, path: str) -> None:
         eventually(lambda: (answer := self.get(path)) is not None and answer.status_code == 200, within_s=60)
 
     def memory(self) -> int:
+        assert self.process is not None
         pages = Path(f"/proc/{self.process.pid}/statm").read_text("ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
@@ -87,15 +68,6 @@ class Edge:
         started = time.monotonic()
         assert status_of(ask(self.port, callback())) == 200
         return time.monotonic() - started
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise
 
 
 def eventually(condition: Callable[[], bool], within_s: float = 20) -> None:
@@ -252,7 +224,7 @@ def running(folder: Path, stack: Endpoints, **environment: str) -> Generator[Edg
     try:
         yield edge
     finally:
-        code = edge.end() if edge.process.poll() is None else edge.process.returncode
+        code = edge.stop()
     assert code == 0
 
 
@@ -381,7 +353,7 @@ def test_it_ends_in_time_with_stuck_senders_and_a_registry_that_never_answers(
             held.enter_context(connect(edge.port)).sendall(data)
         time.sleep(1)
         started = time.monotonic()
-        assert edge.end() == 0
+        assert edge.stop() == 0
         assert time.monotonic() - started < 25
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import uuid
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import httpx2
 import pytest
@@ -25,6 +22,7 @@ from deploy.local.ports import free_port
 from edge.callbacks import ACTIONS
 from edge.sender import ENCODINGS, encode_callback, signed, type_encoding
 from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
+from running_edge import RunningEdge
 from schemas.codec import task_event_codec
 from schemas.registry import Registry
 from schemas.topics import TASK_EVENTS
@@ -52,47 +50,14 @@ PAST = {
 }
 
 
-class EdgeProcess:
-    """The edge as it is run in production, on a port of its own."""
+class EdgeProcess(RunningEdge):
+    """The edge as it is run in production, started, with a client of its own."""
 
     def __init__(self, folder: Path, *, bootstrap_servers: str, registry_url: str, **environment: str) -> None:
-        self.credentials = folder / "credentials.toml"
-        write_credentials(self.credentials, SYSTEM_TOKEN)
-        self.port = free_port()
-        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
-        self._log_path = folder / "edge.log"
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
-        own = {
-            "EDGE_PORT": str(self.port),
-            "EDGE_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
-            "EDGE_SCHEMA_REGISTRY_URL": registry_url,
-            "EDGE_CREDENTIALS_FILE": str(self.credentials),
-            "EDGE_DATA_DIR": str(folder / "edge"),
-            "EDGE_LOG_FORMAT": "json",
-            "EDGE_LOG_LEVEL": "DEBUG",
-            "TASKBRIDGE_PARTITIONS": str(PARTITIONS),
-        }
-        with self._log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", "from edge.app import run; run()"],
-                env=inherited | own | environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._log_path.read_text("utf-8").splitlines()]
-
-    def is_up(self, path: str = "/readyz") -> bool:
-        assert self._process.poll() is None, self._log_path.read_text("utf-8")
-        try:
-            return self.client.get(path).status_code == 200
-        except httpx2.TransportError:
-            return False
-
-    def is_whole(self) -> bool:
-        """Ready, and not only because there is a spool."""
-        return self.is_up() and not self.client.get("/readyz").json()["degraded"]
+        own = {"EDGE_LOG_LEVEL": "DEBUG", "TASKBRIDGE_PARTITIONS": str(PARTITIONS)}
+        super().__init__(folder, bootstrap_servers=bootstrap_servers, registry_url=registry_url, **(own | environment))
+        self.client = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.start()
 
     def send(
         self, wire_action: str, parameters: Mapping[str, str], encoding: type_encoding = "json"
@@ -104,13 +69,7 @@ class EdgeProcess:
     def end(self) -> int:
         """Ask it to end as an orchestrator does; returns its exit code."""
         self.client.close()
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            return self._process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise
+        return self.stop()
 
 
 @dataclass(frozen=True)
@@ -319,7 +278,7 @@ def test_a_slow_sender_is_served_and_holds_up_nobody(edge: EdgeProcess, instance
     with connection:
         for at in range(0, len(body), 64):
             connection.sendall(body[at : at + 64])
-            assert edge.is_up("/healthz")
+            assert edge.is_ready("/healthz")
             time.sleep(0.05)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
@@ -384,7 +343,7 @@ def test_a_token_is_rotated_by_changing_the_file(edge: EdgeProcess, instance_id:
 
 
 def test_it_is_well_after_all_that(edge: EdgeProcess, topic: EventsTopic, instance_id: str) -> None:
-    assert edge.is_up("/readyz")
+    assert edge.is_ready("/readyz")
     assert edge.send("create", good("create", instance_id)).status_code == 200
     assert len(topic.records(instance_id)) == 1
     assert 'outcome="error"' not in edge.client.get("/metrics").text
@@ -399,7 +358,7 @@ def test_while_kafka_is_away_it_keeps_callbacks_says_so_and_ends_in_order(
     nobody = f"127.0.0.1:{free_port()}"
     edge = EdgeProcess(tmp_path, bootstrap_servers=nobody, registry_url=stack.registry_url)
     try:
-        wait_until(edge.is_up)
+        wait_until(edge.is_ready)
         health = edge.client.get("/readyz").json()
         assert (health["kafka"], health["degraded"]) == ("does not answer", True)
         answer = edge.send("complete", good("complete", instance_id))
@@ -439,7 +398,7 @@ def test_before_the_registry_was_ever_seen_the_spool_keeps_what_comes(
     port = free_port()
     edge = EdgeProcess(tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=f"http://127.0.0.1:{port}")
     try:
-        wait_until(edge.is_up)
+        wait_until(edge.is_ready)
         parameters = good("complete", instance_id)
         assert edge.send("complete", parameters).json()["durability"] == "spool"
         assert edge.client.get("/readyz").json()["registry"] != "ok"
@@ -458,7 +417,7 @@ def test_several_workers_serve_one_port(tmp_path: Path, stack: Endpoints, instan
         tmp_path, bootstrap_servers=stack.bootstrap_servers, registry_url=stack.registry_url, EDGE_WORKERS="2"
     )
     try:
-        wait_until(edge.is_up)
+        wait_until(edge.is_ready)
         wait_until(lambda: edge.send("complete", good("complete", instance_id)).status_code == 200)
         wait_until(lambda: sum(line["event"] == "edge_started" for line in edge.log()) >= 2)
     finally:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
+from deploy.bridge import broken_spool
 from deploy.local.ports import free_port
+from deploy.local.supervisor import Phase, ServiceSpec, Supervisor
 from edge.sender import encode_callback, signed
 from edge.testing import SYSTEM_TOKEN, parameters_of
 from running_edge import RunningEdge, wait_until
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from deploy.connection import Connection
+    from deploy.local.supervisor import ServiceEvent
 
 pytestmark = pytest.mark.integration
 
@@ -154,19 +157,25 @@ def test_a_full_disk_is_answered_503_and_recovered_from_by_itself(tmp_path: Path
     assert tmp_path.exists()
 
 
+@contextlib.contextmanager
+def fsync_fails(pid: int) -> Generator[None]:
+    inject = ["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"]
+    strace = subprocess.Popen(["strace", "-f", "-qq", "-o", os.devnull, *inject, "-p", str(pid)])
+    try:
+        yield
+    finally:
+        strace.terminate()
+        strace.wait()
+
+
 def test_a_failed_fsync_stops_everything_until_the_next_start_which_loses_nothing(edge: RunningEdge) -> None:
     assert shutil.which("strace"), NOT_THERE
     edge.start()
     wait_until(edge.is_ready)
     assert edge.process is not None
     assert send(edge, "eio-1").status_code == 200
-    inject = ["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"]
-    strace = subprocess.Popen(["strace", "-f", "-qq", "-o", os.devnull, *inject, "-p", str(edge.process.pid)])
-    try:
+    with fsync_fails(edge.process.pid):
         wait_until(lambda: send(edge, "eio-2").status_code == 503, what="the failed fsync is noticed")
-    finally:
-        strace.terminate()
-        strace.wait()
     assert not edge.is_ready()
     health = edge.get("/readyz")
     assert health is not None
@@ -180,6 +189,32 @@ def test_a_failed_fsync_stops_everything_until_the_next_start_which_loses_nothin
     assert (edge.metric("taskbridge_edge_spool_depth") or 0) >= 1
     assert edge.metric("taskbridge_edge_spool_damaged_files_total") == 1
     assert send(edge, "eio-4").status_code == 200
+
+
+def test_the_supervisor_restarts_an_edge_whose_spool_is_broken(tmp_path: Path, edge: RunningEdge) -> None:
+    assert shutil.which("strace"), NOT_THERE
+    events: list[ServiceEvent] = []
+    spec = ServiceSpec(
+        name="edge",
+        argv=edge.argv,
+        env=edge.environment,
+        log_path=tmp_path / "supervised.log",
+        ready=lambda: (answer := edge.get("/readyz")) is not None and answer.is_success,
+        stop_timeout_s=30,
+        ailment=broken_spool(edge.url),
+    )
+    with Supervisor(on_event=events.append) as supervisor:
+        supervisor.start(spec)
+        pid = supervisor.pid("edge")
+        assert pid is not None
+        assert send(edge, "kept").status_code == 200
+        with fsync_fails(pid):
+            wait_until(lambda: send(edge, "refused").status_code == 503, what="the failed fsync is noticed")
+        wait_until(lambda: [each.phase for each in events].count(Phase.READY) == 2, what="a restart")
+        assert send(edge, "taken again").status_code == 200
+        assert (edge.metric("taskbridge_edge_spool_depth") or 0) >= 2
+    (ailed,) = [str(each) for each in events if each.phase is Phase.AILED]
+    assert "only a restart mends this: its spool is broken" in ailed
 
 
 def run_spool(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx2
 import pytest
 
-from deploy.local.ports import free_port
 from edge.callbacks import ACTIONS
 from edge.sender import encode_callback, signed
 from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
+from running_edge import RunningEdge
 from schemas.codec import quarantined_callback_codec, task_event_codec
 from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
@@ -39,51 +39,36 @@ pytestmark = pytest.mark.integration
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-class Edge:
-    """The edge as it is run in production; it can be started anew on the same folder."""
+class Edge(RunningEdge):
+    """The edge as it is run in production, with a client of its own; it can be started anew on the same folder."""
 
     def __init__(self, folder: Path, connection: Connection, **environment: str) -> None:
-        self.folder = folder
-        self.credentials = folder / "credentials.toml"
-        self.log_path = folder / "edge.log"
-        self.port = free_port()
-        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
-        self._environment = inherited | {
-            "EDGE_PORT": str(self.port),
-            "EDGE_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
-            "EDGE_SCHEMA_REGISTRY_URL": connection.registry_url,
-            "EDGE_CREDENTIALS_FILE": str(self.credentials),
-            "EDGE_DATA_DIR": str(folder / "edge"),
-            "EDGE_LOG_FORMAT": "json",
-            # These tests are not about a slow Kafka, and the machine may be busy.
-            "EDGE_KAFKA_TIMEOUT_MS": "20000",
-            **environment,
-        }
-        self._process: subprocess.Popen[bytes] | None = None
+        # These tests are not about a slow Kafka, and the machine may be busy.
+        own = {"EDGE_LOG_LEVEL": "INFO", "EDGE_KAFKA_TIMEOUT_MS": "20000"}
+        super().__init__(
+            folder,
+            bootstrap_servers=connection.bootstrap_servers,
+            registry_url=connection.registry_url,
+            **(own | environment),
+        )
+        self.client = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
+        self._workers = int(environment.get("EDGE_WORKERS", "1"))
         self._starts = 0
 
-    def start(self) -> None:
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", "from edge.app import run; run()"],
-                env=self._environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+    def start(self, *prefix: str) -> None:
+        super().start(*prefix)
         deadline = time.monotonic() + 60
-        self._starts += int(self._environment.get("EDGE_WORKERS", "1"))
+        self._starts += self._workers
         # Each worker becomes ready by itself: that they all are is likely after 20 connections.
-        while len(self.lines("edge_started")) < self._starts or not all(self._is_ready() for _ in range(20)):
-            assert self._process.poll() is None, self.log_path.read_text("utf-8")
+        while len(self.lines("edge_started")) < self._starts or not all(self.is_ready() for _ in range(20)):
             assert time.monotonic() < deadline, self.log_path.read_text("utf-8")
             time.sleep(0.05)
 
     def end(self, signum: signal.Signals = signal.SIGTERM) -> None:
-        if self._process is not None:
-            self._process.send_signal(signum)
-            self._process.wait(30)
-            self._process = None
+        if self.process is not None:
+            self.process.send_signal(signum)
+            self.process.wait(30)
+            self.process = None
 
     def send(self, wire_action: str, parameters: Mapping[str, str]) -> httpx2.Response:
         encoded = encode_callback(parameters, "json")
@@ -91,14 +76,7 @@ class Edge:
         return self.client.post(f"/yida/tasks/{wire_action}", content=encoded.body, headers=headers)
 
     def lines(self, event: str) -> list[dict[str, Any]]:
-        found = [json.loads(line) for line in self.log_path.read_text("utf-8").splitlines()]
-        return [line for line in found if line["event"] == event]
-
-    def _is_ready(self) -> bool:
-        try:
-            return self.client.get("/readyz", headers={"Connection": "close"}).status_code == 200
-        except httpx2.TransportError:
-            return False
+        return [line for line in self.log() if line["event"] == event]
 
 
 @pytest.fixture
@@ -192,7 +170,7 @@ def test_after_the_token_was_mended_the_callback_is_on_the_topic_once_with_its_o
     time.sleep(1.1)  # so that its own time is not the time of the replay
     write_credentials(edge.credentials, SYSTEM_TOKEN)
     replay = ("quarantine", "replay", kept.quarantine_id, forged.quarantine_id)
-    mended = {"EDGE_CREDENTIALS_FILE": str(edge.credentials), "EDGE_DATA_DIR": str(edge.folder / "edge")}
+    mended = {"EDGE_CREDENTIALS_FILE": str(edge.credentials), "EDGE_DATA_DIR": str(edge.data_dir)}
     code, said, _ = taskbridge(connection, *replay, "--dry-run", **mended)
     assert (code, [each["outcome"] for each in said]) == (1, ["would-be-released", "rejected"])
     assert events_of(instance_id) == []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
@@ -75,14 +76,16 @@ class RunningEdge:
         self.url = f"http://127.0.0.1:{self.port}"
         self.data_dir = folder / "edge"
         self.log_path = folder / "edge.log"
-        write_credentials(folder / "credentials.toml", SYSTEM_TOKEN)
+        self.credentials = folder / "credentials.toml"
+        write_credentials(self.credentials, SYSTEM_TOKEN)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
-        self._environment = {
+        self.argv = [sys.executable, "-c", "from edge.app import run; run()"]
+        self.environment = {
             **inherited,
             "EDGE_PORT": str(self.port),
             "EDGE_KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "EDGE_SCHEMA_REGISTRY_URL": registry_url,
-            "EDGE_CREDENTIALS_FILE": str(folder / "credentials.toml"),
+            "EDGE_CREDENTIALS_FILE": str(self.credentials),
             "EDGE_DATA_DIR": str(self.data_dir),
             "EDGE_LOG_FORMAT": "json",
             "EDGE_LOG_LEVEL": "WARNING",
@@ -94,8 +97,8 @@ class RunningEdge:
         """Start it, behind another program if one is given; a session of its own lets a test kill all of it at once."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-c", "from edge.app import run; run()"],
-                env=self._environment,
+                [*prefix, *self.argv],
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -124,15 +127,19 @@ class RunningEdge:
             self.kill()
             raise
 
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of all its starts."""
+        return [json.loads(line) for line in self.log_path.read_text("utf-8").splitlines()]
+
     def get(self, path: str) -> httpx2.Response | None:
         with contextlib.suppress(httpx2.HTTPError):
             return httpx2.get(self.url + path, timeout=5, trust_env=False)
         return None
 
-    def is_ready(self) -> bool:
+    def is_ready(self, path: str = "/readyz") -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log_path.read_text()[-3000:]
-        answer = self.get("/readyz")
+        answer = self.get(path)
         return answer is not None and answer.status_code == 200
 
     def is_whole(self) -> bool:

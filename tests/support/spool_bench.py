@@ -14,14 +14,14 @@ from edge.spool.writer import Spool
 from schemas.codec import task_event_codec
 from schemas.testing import FakeRegistry
 from schemas.topics import TASK_EVENTS
-from service.kafka import AsyncProducer, Delivered, QueueFull
+from service.kafka import AsyncProducer, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
+    from edge.spool.commits import SpoolObserver
     from edge.spool.record import SpooledRecord
-    from edge.spool.writer import SpoolObserver
     from schemas.errors import TaskbridgeError
 
 REGISTRY = FakeRegistry()
@@ -84,7 +84,7 @@ class TestProducer(AsyncProducer):
         self.delay_s = 0.0
         self.queue_full = False
         self.reachable = True
-        self._held: list[tuple[asyncio.Future[Delivered], int, bytes | None]] = []
+        self._held: list[tuple[asyncio.Future[None], int, bytes | None]] = []
 
     async def answers(self, *, timeout_s: float = 1.0) -> bool:  # noqa: ARG002 - the overridden signature
         return self.reachable
@@ -96,12 +96,11 @@ class TestProducer(AsyncProducer):
         key: bytes | None,
         value: bytes | None,
         headers: Sequence[tuple[str, bytes]] = (),  # noqa: ARG002 - the overridden signature
-        partition: int = -1,  # noqa: ARG002 - the overridden signature
-    ) -> asyncio.Future[Delivered]:
+    ) -> asyncio.Future[None]:
         if self.queue_full:
             raise QueueFull("full")
         assert value is not None
-        future: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         number = number_of(value)
         self.sent.append(number)
         if key in self.keys_under_way:
@@ -123,7 +122,7 @@ class TestProducer(AsyncProducer):
                 future.set_exception(self.failing[number])
             else:
                 self.delivered.append(number)
-                future.set_result(Delivered("topic", 0, len(self.delivered)))
+                future.set_result(None)
 
     async def close(self, *, timeout_s: float = 5) -> int:  # noqa: ARG002 - the overridden signature
         return 0

@@ -13,8 +13,8 @@ from deploy import quarantine as commands
 from deploy.cli import app
 from deploy.connection import Connection
 from deploy.quarantine import judge, leave_out_published, summary
-from edge.credentials import parse_credentials
-from edge.replays import FileWindow, refuse_replay
+from edge.proof.credentials import parse_credentials
+from edge.proof.replays import FileWindow, refuse_replay
 from edge.sender import encode_callback, signed
 from edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, write_credentials
 from schemas.events import QuarantinedCallback

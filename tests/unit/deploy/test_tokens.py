@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.tokens import report_tokens
-from edge.credentials import CredentialsFile
-from edge.token_use import TokenUse, UseUnknown, tidy_use
+from edge.proof.credentials import CredentialsFile
+from edge.proof.token_use import TokenUse, UseUnknown, tidy_use
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -66,7 +66,8 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_1(
 def test_decisions_import_no_io_library() -> None:
     program = """
 import sys
-import edge.callbacks, edge.fields, edge.parameters, edge.sender, edge.signature, edge.strict_json
+import edge.callbacks, edge.parsing.fields, edge.parsing.parameters, edge.parsing.strict_json
+import edge.proof.signature, edge.sender
 print(sorted({"fastapi", "starlette", "confluent_kafka", "uvicorn", "asyncio"} & set(sys.modules)))
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

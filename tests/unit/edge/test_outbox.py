@@ -12,9 +12,10 @@ import pytest
 from edge.durability import Durability
 from edge.errors import NotDurable
 from edge.outbox import Outbox
+from edge.spool.elsewhere import holds_nothing
+from edge.spool.errors import SpoolFull
 from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
-from edge.spool.store import SpoolFull, holds_nothing
 from service.kafka import DeliveryFailed
 from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from structlog.testing import capture_logs
 
 from edge.callbacks import event_of, locate
 from edge.durability import Durability
@@ -20,7 +21,8 @@ from schemas.codec import quarantined_callback_codec, task_event_codec
 from schemas.events import QuarantinedCallback
 from schemas.testing import FakeRegistry
 from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
-from service.kafka import Delivered, DeliveryFailed, QueueFull
+from service.kafka import DeliveryFailed, QueueFull
+from service.topic_admin import TopicReport
 from spool_bench import until
 
 if TYPE_CHECKING:
@@ -51,14 +53,15 @@ class Surroundings:
 
     def __init__(self) -> None:
         self.produced: list[dict[str, Any]] = []
-        self.reports: list[asyncio.Future[Delivered]] = []
+        self.reports: list[asyncio.Future[None]] = []
         self.full = False
         self.reachable = True
+        self.is_dead = False
 
     async def answers(self) -> bool:
         return self.reachable
 
-    def produce(self, topic: str, **record: Any) -> asyncio.Future[Delivered]:
+    def produce(self, topic: str, **record: Any) -> asyncio.Future[None]:
         if self.full:
             raise QueueFull("full")
         self.produced.append({"topic": topic, **record})
@@ -120,7 +123,7 @@ def test_an_event_is_durable_only_after_its_delivery_report(
             "value": task_event_codec(registry).encode(EVENT),
             "headers": event_headers(EVENT, traceparent=TRACE),
         }
-        around.reports[0].set_result(Delivered(TASK_EVENTS.name, 0, 0))
+        around.reports[0].set_result(None)
         assert await publishing is Durability.KAFKA
         await publisher.close()
 
@@ -161,7 +164,7 @@ def test_what_kafka_does_not_acknowledge_goes_to_the_spool_as_the_same_record(
         await until(lambda: len(around.produced) > attempts or problem != "queue")
         await until(lambda: len(around.produced) >= (1 if problem == "queue" else 2))
         assert around.produced[-1] == around.produced[0] | {"headers": tuple(event_headers(EVENT, traceparent=TRACE))}
-        around.reports[-1].set_result(Delivered(TASK_EVENTS.name, 0, 0))
+        around.reports[-1].set_result(None)
         await until(lambda: publisher.health()["kafka"] == "ok")
         await publisher.close()
 
@@ -245,3 +248,24 @@ def test_a_full_spool_is_not_ready_and_says_so(settings: EdgeSettings, around: S
         await publisher.close()
 
     asyncio.run(scenario())
+
+
+def test_topics_that_may_not_be_checked_are_said_and_hold_nothing_up(
+    settings: EdgeSettings, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert around
+    report = TopicReport(TASK_EVENTS.name, created=False, partitions=1, unchecked="allow it")
+
+    def reports(*_: object, **__: object) -> Sequence[TopicReport]:
+        return [report]
+
+    monkeypatch.setattr("edge.publisher.apply_topics", reports)
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)  # it waits for Kafka's part to be ok
+        await publisher.close()
+
+    with capture_logs() as lines:
+        asyncio.run(scenario())
+    (said,) = [each for each in lines if each["event"] == "topic_not_checked"]
+    assert (said["log_level"], said["topic"], said["problem"]) == ("warning", TASK_EVENTS.name, "allow it")

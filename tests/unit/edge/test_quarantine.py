@@ -17,23 +17,22 @@ from structlog.testing import capture_logs
 from bad_requests import BadRequest, bad_requests
 from edge.app import create_app
 from edge.callbacks import ACTIONS
-from edge.credentials import parse_credentials
 from edge.errors import Malformed, Rejection, Unverified
 from edge.metrics import Metrics
+from edge.proof.credentials import parse_credentials
+from edge.proof.replays import MemoryWindow
 from edge.quarantine import Quarantine, is_plausible, quarantined, reconsider
-from edge.rejection_log import LINES_PER_MINUTE
-from edge.replays import MemoryWindow
-from edge.requests import Received
 from edge.sender import ENCODINGS, encode_callback, signed
+from edge.server.rejection_log import LINES_PER_MINUTE
+from edge.server.requests import Received
 from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, MemoryPublisher, parameters_of
+from posted import good, send
 from schemas.codec import quarantined_callback_codec
 from schemas.testing import FakeRegistry
 from schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import httpx2
 
     from edge.sender import type_encoding
     from edge.settings import EdgeSettings
@@ -58,28 +57,12 @@ def request(parameters: Mapping[str, str] | None = None, **changed: Any) -> Rece
     return replace(received, **changed)
 
 
-def good(wire_action: str = "complete", token: str = SYSTEM_TOKEN) -> dict[str, str]:
-    return signed(parameters_of(wire_action, instance_id="inst-1"), system_token=token)
-
-
 def entry(reason: str = "wrong-sign", **changed: Any) -> QuarantinedCallback:
     return quarantined(request(**changed), Unverified(reason), bearer_tokens=())
 
 
 def judged(found: QuarantinedCallback) -> TaskEvent:
     return reconsider(found, credentials=TOKEN_IN_FORCE, delete_extra_keys=(), window=MemoryWindow())
-
-
-def send(
-    client: TestClient,
-    wire_action: str,
-    parameters: Mapping[str, str],
-    encoding: type_encoding = "json",
-    headers: Mapping[str, str] | None = None,
-) -> httpx2.Response:
-    encoded = encode_callback(parameters, encoding)
-    path = f"/yida/tasks/{wire_action}?{encoded.query}"
-    return client.post(path, content=encoded.body, headers={**encoded.headers, **(headers or {})})
 
 
 def counted(client: TestClient) -> dict[tuple[str, str], float]:

@@ -13,13 +13,14 @@ from structlog.testing import capture_logs
 from bad_requests import BadRequest, bad_requests
 from edge.app import create_app
 from edge.callbacks import ACTIONS
-from edge.sender import ENCODINGS, encode_callback, signed, type_encoding
+from edge.sender import ENCODINGS, signed, type_encoding
 from edge.settings import EdgeSettings
 from edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
+from posted import good, send
 from schemas.events import event_id_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import httpx2
     from fastapi import FastAPI
@@ -28,27 +29,11 @@ BAD = bad_requests()
 BEARER = "s3cret-bearer"
 
 
-def send(
-    client: TestClient,
-    wire_action: str,
-    parameters: Mapping[str, str],
-    encoding: type_encoding = "json",
-    headers: Mapping[str, str] | None = None,
-) -> httpx2.Response:
-    encoded = encode_callback(parameters, encoding)
-    path = f"/yida/tasks/{wire_action}?{encoded.query}"
-    return client.post(path, content=encoded.body, headers={**encoded.headers, **(headers or {})})
-
-
 def send_bad(client: TestClient, bad: BadRequest) -> httpx2.Response:
     content: bytes | Iterable[bytes] = bad.body
     if bad.chunked:
         content = (bad.body[at : at + 65536] for at in range(0, len(bad.body), 65536))
     return client.request(bad.method, f"{bad.path}?{bad.query}", content=content, headers=dict(bad.headers))
-
-
-def good(wire_action: str = "complete", token: str = SYSTEM_TOKEN) -> dict[str, str]:
-    return signed(parameters_of(wire_action, instance_id="inst-1"), system_token=token)
 
 
 def outcomes(client: TestClient) -> dict[str, float]:
@@ -273,7 +258,7 @@ def test_an_announced_body_over_the_limit_is_not_read_at_all(app: FastAPI) -> No
 
 
 def test_a_sender_that_stops_halfway_is_given_up(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.requests.BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("edge.server.requests.BODY_TIMEOUT_S", 0.1)
     assert Sender([b'{"a":']).call(app) == 408
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import confluent_kafka
 import pytest
+from confluent_kafka import KafkaError
 
 from schemas.errors import ConfigurationError
 from service.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config, read_kafka_config, within
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOBODY = "127.0.0.1:9"
 
@@ -79,15 +80,7 @@ class Librdkafka:
             raise RuntimeError("once")
         while self.acknowledged and self.given:
             self.acknowledged -= 1
-            self.given.pop(0)(None, Acknowledged())
-
-
-class Acknowledged:
-    def partition(self) -> int:
-        return 3
-
-    def offset(self) -> int:
-        return 7
+            self.given.pop(0)(None, None)
 
 
 @pytest.fixture
@@ -106,7 +99,7 @@ def test_a_delivery_is_done_soon_after_its_report_and_not_before(librdkafka: Lib
         assert not delivery.done()
         librdkafka.acknowledged = 1
         started = time.perf_counter()
-        assert await delivery == ("topic", 3, 7)
+        await delivery
         assert time.perf_counter() - started < 0.05
         assert librdkafka.polled_by == {threading.get_ident()}
         await producer.close()
@@ -161,7 +154,7 @@ def test_a_delivery_that_was_given_up_disturbs_none_of_the_others(librdkafka: Li
         with pytest.raises(TimeoutError):
             await within(0.01, given_up)
         librdkafka.acknowledged = 2
-        assert (await within(1, other)).offset == 7
+        await within(1, other)
         assert errors == []
         await producer.close()
 
@@ -217,3 +210,43 @@ def test_the_producer_waits_for_all_replicas_and_places_keys_as_java_does() -> N
     assert config["enable.idempotence"] is True
     assert config["partitioner"] == "murmur2_random"
     assert config["security.protocol"] == "SSL"
+
+
+def librdkafka_meets_a_fatal_error(producer: AsyncProducer) -> None:
+    """As of a broker that lost records. The library has a function for it, which Python is not given."""
+    (library,) = (Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs").glob("librdkafka*")
+    raise_fatal = ctypes.CDLL(str(library)).rd_kafka_test_fatal_error
+    raise_fatal.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]
+    # The handle follows the head of the Python object.
+    handle = ctypes.c_void_p.from_address(id(producer._producer) + object.__basicsize__)  # pyright: ignore[reportPrivateUsage]
+    assert raise_fatal(handle, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, b"test") == 0
+
+
+def test_a_producer_is_dead_after_a_fatal_error_and_says_what_became_of_its_records() -> None:
+    async def scenario() -> None:
+        producer = AsyncProducer({"bootstrap.servers": "127.0.0.1:1", "enable.idempotence": True})
+        before = producer.produce("topic", key=None, value=b"v")
+        await asyncio.sleep(0.05)
+        assert not producer.is_dead
+        librdkafka_meets_a_fatal_error(producer)
+        with pytest.raises(DeliveryFailed):
+            await asyncio.wait_for(before, 5)
+        assert producer.is_dead
+        with pytest.raises(DeliveryFailed):
+            await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 5)
+        assert await producer.close() == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("code", "dead"), [(KafkaError._FATAL, True), (KafkaError._PURGE_QUEUE, False)])
+def test_a_report_alone_tells_a_fatal_error_from_others(librdkafka: Librdkafka, code: int, *, dead: bool) -> None:
+    async def scenario() -> None:
+        producer = AsyncProducer({})
+        with pytest.raises(TimeoutError):
+            await within(0.01, producer.produce("topic", key=None, value=b"v"))
+        librdkafka.given.pop()(KafkaError(code), None)
+        assert producer.is_dead is dead
+        await producer.close()
+
+    asyncio.run(scenario())

@@ -109,6 +109,28 @@ def test_a_service_that_keeps_dying_is_started_ever_more_slowly(tmp_path: Path) 
     assert all(event.exit_status == 7 for event in events if event.phase is Phase.DIED)
 
 
+def test_a_service_that_only_a_restart_mends_is_stopped_in_order_and_started_again(tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    sick = tmp_path / "sick"
+
+    def ailment() -> str | None:
+        return sick.read_text() if sick.exists() else None
+
+    spec = dataclasses.replace(service(tmp_path, OBEDIENT), ailment=ailment, ailment_lasts_s=1.0)
+    with Supervisor(on_event=events.append, backoff=FAST) as supervisor:
+        supervisor.start(spec)
+        first = supervisor.pid("service")
+        sick.write_text("its spool is broken")
+        wait_until((tmp_path / "service.stopped").exists)  # it was asked to stop, not killed
+        sick.unlink()
+        wait_until(lambda: [event.phase for event in events].count(Phase.READY) == 2)
+        assert supervisor.pid("service") not in (None, first)
+
+    phases = [event.phase for event in events]
+    assert phases[2:6] == [Phase.AILED, Phase.RESTARTING, Phase.STARTING, Phase.READY]
+    assert str(events[2]) == "service was stopped, because only a restart mends this: its spool is broken"
+
+
 def test_after_a_time_of_health_the_pause_is_short_again(tmp_path: Path) -> None:
     events: list[ServiceEvent] = []
     with Supervisor(on_event=events.append, backoff=Backoff(first_s=0.1, max_s=5, healthy_after_s=0.1)) as supervisor:

@@ -170,7 +170,7 @@ def test_a_record_waits_for_older_ones_in_another_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.spool.store._LOOK_AHEAD", 5)
+    monkeypatch.setattr("edge.spool.elsewhere._LOOK_AHEAD", 5)
 
     async def scenario() -> None:
         first, second = TestProducer(), TestProducer()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge.spool.store import BROKEN_MARK, SpoolBroken, SpoolFull, Store
+from edge.spool.errors import SpoolBroken, SpoolFull, classified
+from edge.spool.store import BROKEN_MARK, Store
 from spool_bench import Disk, number_of, numbers, open_spool, record, until
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ def failing(code: int) -> Callable[..., None]:
     def write(*_: object, **__: object) -> None:
         error = sqlite3.OperationalError("injected")
         error.sqlite_errorcode = code
-        from edge.spool.store import _classified  # pyright: ignore[reportPrivateUsage]  # noqa: PLC0415
-
-        with _classified():
+        with classified():
             raise error
 
     return write

@@ -1,0 +1,113 @@
+"""Who may hold a connection: bounds their number, and lets idle ones give way to new ones when there is no room."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from edge.server.rejection_log import RejectionLog
+from edge.server.sources import Sources, site_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge.settings import EdgeSettings
+
+GATE = "gate"
+"""Under this name the lifespan hands the gate to the protocol."""
+
+FULL = "too-many-connections"
+ADDRESS_FULL = "too-many-connections-of-one-address"
+GAVE_WAY = "gave-way"
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Connection(Protocol):
+    """What the gate needs of a connection."""
+
+    def give_way(self) -> None:
+        """Close at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one connection may ask of the server; see the settings of the same names."""
+
+    max_header_bytes: int
+    max_url_bytes: int
+    header_timeout_s: float
+    max_connections: int
+    max_connections_per_address: int
+
+    @classmethod
+    def of(cls, settings: EdgeSettings) -> Limits:
+        return cls(**{name: getattr(settings, name) for name in cls.__slots__})
+
+
+class Gate:
+    """The connections of one process."""
+
+    def __init__(self, limits: Limits, sources: Sources, *, count: Callable[[str], None]) -> None:
+        """``count`` is told the reason of each refusal."""
+        self.limits = limits
+        self._sources = sources
+        self._count = count
+        self._lines = RejectionLog()
+        self._sites: dict[Connection, str] = {}
+        self._per_site: Counter[str] = Counter()
+        self._waiting: dict[Connection, None] = {}
+
+    @property
+    def open(self) -> int:
+        return len(self._sites)
+
+    def admit(self, connection: Connection, peer: str) -> str | None:
+        """None when the connection may stay, else why not.
+
+        Where there is no room, that connection gives way whose sender has kept us waiting longest: connections that
+        somebody opens and leaves idle keep nobody out.
+        """
+        site = "" if self._sources.trusts(peer) else site_of(peer)
+        bound = self.limits.max_connections_per_address
+        if site and bound and self._per_site[site] >= bound:
+            return self.refuse(ADDRESS_FULL, peer)
+        if self.open >= self.limits.max_connections:
+            longest = next(iter(self._waiting), None)
+            if longest is None:
+                return self.refuse(FULL, peer)
+            self.refuse(GAVE_WAY, peer)
+            self.leave(longest)
+            longest.give_way()
+        self._sites[connection] = site
+        self._per_site[site] += 1
+        self._waiting[connection] = None
+        return None
+
+    def waits(self, connection: Connection) -> None:
+        """Its sender has to act next."""
+        if connection in self._sites:
+            self._waiting[connection] = None
+
+    def works(self, connection: Connection) -> None:
+        """We have to act next: it does not give way."""
+        self._waiting.pop(connection, None)
+
+    def leave(self, connection: Connection) -> None:
+        self._waiting.pop(connection, None)
+        site = self._sites.pop(connection, None)
+        if site is not None:
+            self._per_site[site] -= 1
+            if not self._per_site[site]:
+                del self._per_site[site]
+
+    def refuse(self, reason: str, peer: str) -> str:
+        """Count it, and say it if not too much is being said."""
+        self._count(reason)
+        if (left_out := self._lines.admit(reason, peer)) is not None:
+            _log.warning("connection_refused", reason=reason, peer=peer, left_out=left_out)
+        return reason

@@ -1,0 +1,143 @@
+"""Receives one callback from the network, within limits of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from starlette.requests import ClientDisconnect
+
+from edge.errors import Overloaded, TooLarge, TooSlow
+from edge.server.scope import WHOLE_BODY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from starlette.types import Receive, Scope
+
+BODY_TIMEOUT_S = 20
+"""Yida sends a few kilobytes at once. Without a bound, slow senders could hold every connection."""
+
+FREE_BODY_BYTES = 64 << 10
+"""What any callback may have in memory while it is received; Yida's are far smaller."""
+LARGE_BODIES_BYTES = 64 << 20
+"""What all beyond that may add up to: nobody is verified yet, and a thousand connections must not fill memory."""
+
+
+@dataclass(slots=True)
+class LargeBodies:
+    """The memory that bodies beyond FREE_BODY_BYTES have, all together, while they are received."""
+
+    room: int = LARGE_BODIES_BYTES
+
+    @contextmanager
+    def share(self) -> Generator[Callable[[int], None]]:
+        """A function that is told each time how large one body is by now; its share comes back at the end.
+
+        Raises:
+            Overloaded: by the function, when there is no room.
+        """
+        taken = 0
+
+        def grown(size: int) -> None:
+            nonlocal taken
+            more = max(0, size - FREE_BODY_BYTES) - taken
+            if more > self.room:
+                raise Overloaded("overloaded", "Too many large bodies at once. Send it again later.")
+            taken += more
+            self.room -= more
+
+        try:
+            yield grown
+        finally:
+            self.room += taken
+
+
+class Received(Struct, frozen=True, kw_only=True, gc=False):
+    """A request as it arrived, byte for byte: all that is needed to run it again."""
+
+    wire_action: str
+    received_at: int
+    remote_address: str
+    method: str
+    path: str
+    query: bytes
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Without what people wrote, and without tokens."""
+        return f"Received({self.method} {self.path}, {len(self.body)} bytes from {self.remote_address})"
+
+
+async def receive(
+    scope: Scope,
+    from_network: Receive,
+    wire_action: str,
+    *,
+    received_at: int,
+    max_body_bytes: int,
+    large_bodies: LargeBodies,
+) -> Received:
+    """Read the request, and stop as soon as it is over a limit.
+
+    Raises:
+        TooLarge: the body, or the query string, has more than ``max_body_bytes``.
+        TooSlow: the body did not arrive within BODY_TIMEOUT_S.
+        Overloaded: too many large bodies are being received.
+        ClientDisconnect: the sender is gone.
+    """
+    query: bytes = scope["query_string"]
+    # Not Starlette's wrapper, which decodes anew at each look. Of a name that stands twice, the first counts.
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+    announced = headers.get("content-length", "")
+    if len(query) > max_body_bytes or (announced.isdecimal() and int(announced) > max_body_bytes):
+        raise _too_large(max_body_bytes)
+    whole = scope.get(WHOLE_BODY)
+    if whole is not None and len(whole) <= max_body_bytes:
+        body = bytes(whole)  # there is nothing to wait for, and so nothing to bound
+    else:
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                with large_bodies.share() as grown:
+                    body = await _body(from_network, max_body_bytes, grown)
+        except TimeoutError as error:
+            raise TooSlow("slow-body", f"The body did not arrive within {BODY_TIMEOUT_S} seconds.") from error
+    return Received(
+        wire_action=wire_action,
+        received_at=received_at,
+        remote_address=remote_address(scope),
+        method=scope["method"],
+        path=scope["path"],
+        query=query,
+        headers=headers,
+        body=body,
+    )
+
+
+def remote_address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+async def _body(from_network: Receive, max_body_bytes: int, grown: Callable[[int], None]) -> bytes:
+    body = bytearray()
+    while True:
+        message = await from_network()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        # Counted while it arrives: a chunked body announces no length.
+        if len(body) > max_body_bytes:
+            raise _too_large(max_body_bytes)
+        grown(len(body))
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _too_large(max_body_bytes: int) -> TooLarge:
+    return TooLarge("too-large", f"More than {max_body_bytes} bytes.")

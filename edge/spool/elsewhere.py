@@ -1,0 +1,63 @@
+"""What other spool files hold, seen without owning them or writing a byte."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sqlite3
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edge.spool.connections import read_only
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_LOOK_AHEAD = 2000
+
+
+@dataclass(slots=True)
+class Ahead:
+    """What waits in other files, as far as one has looked."""
+
+    oldest: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    """Key → when its oldest record came."""
+    horizon: float = math.inf
+    """About records that came later than this, nothing is known."""
+
+
+def keys_ahead(paths: Iterable[Path], *, before: int) -> Ahead:
+    """The keys of records in other processes' files that came before a time. Looks at a bounded number of records."""
+    ahead = Ahead()
+    query = f"SELECT key, created_at FROM records ORDER BY position LIMIT {_LOOK_AHEAD}"  # noqa: S608 - constants
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            with contextlib.closing(read_only(path)) as reading:
+                rows = reading.execute(query).fetchall()
+        except sqlite3.Error:
+            ahead.horizon = 0
+            return ahead
+        for key, created_at in rows:
+            if isinstance(created_at, int) and created_at < before:
+                ahead.oldest[key] = min(created_at, ahead.oldest.get(key, created_at))
+        if len(rows) == _LOOK_AHEAD:
+            ahead.horizon = min(ahead.horizon, max((each for _, each in rows if isinstance(each, int)), default=0))
+    return ahead
+
+
+def holds_nothing(path: Path) -> bool:
+    """Whether it is certain, without writing a byte, that a file that nobody has open holds no records."""
+    if not path.exists():
+        return True
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        return False
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as reading:
+            return reading.execute("SELECT count(*) FROM records").fetchone()[0] == 0
+    except sqlite3.Error:
+        return False

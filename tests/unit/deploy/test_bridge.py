@@ -1,0 +1,63 @@
+"""What the bridge asks of the edge: whether only a restart helps."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deploy.bridge import broken_spool
+from edge.publisher import SPOOL_IS_BROKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Generator[str]:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002 - the overridden signature
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_broken_spool_is_a_problem_with_its_cause() -> None:
+    said = {"ready": False, "spool": f"{SPOOL_IS_BROKEN}: disk I/O error"}
+    with answering(503, json.dumps(said).encode()) as url:
+        assert broken_spool(url)() == "its spool is broken: disk I/O error"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b'{"ready": true, "spool": "ok"}'),
+        (503, b'{"ready": false, "spool": "full: no room"}'),
+        (503, b'{"ready": false}'),
+        (503, b"[]"),
+        (502, b"<html>"),
+    ],
+)
+def test_anything_else_is_none(status: int, body: bytes) -> None:
+    with answering(status, body) as url:
+        assert broken_spool(url)() is None
+
+
+def test_an_edge_that_does_not_answer_has_no_broken_spool() -> None:
+    assert broken_spool("http://127.0.0.1:9")() is None

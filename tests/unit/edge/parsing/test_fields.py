@@ -1,0 +1,152 @@
+"""One loosely typed value becomes what an event may hold, or is refused where it would name a person or a thing."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.errors import Malformed
+from edge.parsing import fields
+from edge.parsing.strict_json import Number, parse
+
+MOMENT = 1693462062502  # 2023-08-31 14:07:42.502 in Shanghai
+
+
+@pytest.mark.parametrize(
+    ("written", "ms"),
+    [
+        ("1693462062502", MOMENT),
+        (Number("1693462062502"), MOMENT),
+        (" 1693462062 ", 1693462062000),
+        ("2023-08-31 14:07:42", 1693462062000),
+        ("2023-08-31T14:07:42.502", MOMENT),
+        ("2023-08-31T06:07:42.502Z", MOMENT),
+        ("2023-08-31T06:07:42.502+00:00", MOMENT),
+        ("2023-08-31T01:07:42.502-05:00", MOMENT),
+        ("2023-08-31", 1693411200000),
+        # China had summer time in 1990; the wire is in fixed UTC+8 all the same.
+        ("1990-07-01 08:00:00", 646790400000),
+        ("9999999999999", 9999999999999),
+    ],
+)
+def test_a_moment_is_read_in_every_known_form(written: str, ms: int) -> None:
+    assert fields.moment(written) == ms
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        None,
+        "",
+        "now",
+        "0",
+        "0000000000000",
+        "-1693462062502",
+        "169346206250",
+        "16934620625021",
+        "1969-12-31T00:00:00Z",
+        "9999-12-31T23:59:59-01:00",
+        "0001-01-01T00:00:00",
+        "2023-13-01 00:00:00",
+        "1693462062502.0",
+        [1],
+        {},
+        True,
+        "\uff11" * 13,
+        "\ud800",
+    ],
+)
+def test_what_names_no_moment_is_none(written: Any) -> None:
+    assert fields.moment(written) is None
+
+
+@given(st.text())
+def test_any_text_is_a_moment_that_can_be_stored_or_none(written: str) -> None:
+    found = fields.moment(written)
+    assert found is None or 0 < found <= 253_402_300_799_999
+
+
+@pytest.mark.parametrize("value", ["x", "x" * 128, "张红", Number("42"), " a ", "FINST-1/2?#"])
+def test_an_id_is_kept_as_it_is(value: str) -> None:
+    found = fields.required_id(value, "taskId")
+    assert found == value
+    assert type(found) is str
+
+
+@pytest.mark.parametrize("value", [None, "", " ", "\t\n"])
+def test_a_blank_id_is_none_or_malformed(value: str | None) -> None:
+    assert fields.optional_id(value, "taskId") is None
+    with pytest.raises(Malformed) as caught:
+        fields.required_id(value, "taskId")
+    assert caught.value.reason == "no-taskId"
+
+
+@pytest.mark.parametrize("value", ["x" * 129, "a\x00", "a\x7f", "a\x85", "\ud800", True, 1, [], {}, ["a"]])
+def test_a_wrong_id_is_malformed_even_where_none_is_needed(value: Any) -> None:
+    with pytest.raises(Malformed) as caught:
+        fields.optional_id(value, "taskId")
+    assert caught.value.reason == "bad-taskId"
+
+
+@pytest.mark.parametrize(
+    ("values", "ids"),
+    [
+        ([], ()),
+        ([None, "", " , "], ()),
+        (["a"], ("a",)),
+        ([" b, a ,b"], ("b", "a")),
+        (['["a", 17, null, "b"]'], ("a", "17", "b")),
+        ([parse('["a", 17]'), "17,c", "a"], ("a", "17", "c")),
+        ([Number("17")], ("17",)),
+    ],
+)
+def test_recipients_are_the_union_in_order(values: list[Any], ids: tuple[str, ...]) -> None:
+    assert fields.id_union(values) == ids
+
+
+@pytest.mark.parametrize("value", [True, {"id": "a"}, [["a"]], [{}], '["a"', '[{"id": "a"}]', "a,\x00b"])
+def test_recipients_that_are_no_ids_are_malformed(value: Any) -> None:
+    with pytest.raises(Malformed):
+        fields.id_union([value])
+
+
+def test_a_web_address_is_the_first_that_can_be_followed() -> None:
+    bad = [None, 1, "", "javascript:alert(1)", "//host/x", "https://", "http://[::1", "ftp://h/", "https://h/a b", "/x"]
+    assert fields.web_address(bad) is None
+    assert fields.web_address([*bad, " https://h/x?y#z ", "http://later/"]) == "https://h/x?y#z"
+    assert fields.web_address(["HTTP://h"]) == "HTTP://h"
+
+
+def test_a_text_is_kept_whatever_it_is() -> None:
+    assert fields.text("a") == "a"
+    assert fields.text(" ") is None
+    assert fields.text(parse('{"zh_CN": "张", "n": 1.0}')) == '{"zh_CN":"张","n":1.0}'
+    assert fields.text("cut \ud83d") == "cut ?"
+
+
+def test_form_values_are_texts_nulls_or_json_text() -> None:
+    written = '{"a": "1", "b": null, "c": 1.0, "d": true, "e": [1, {"f": "张\\ud800"}], "g": ""}'
+    expected = {"a": "1", "b": None, "c": "1.0", "d": "true", "e": '[1,{"f":"张?"}]', "g": ""}
+    assert fields.form_values(parse(written)) == expected
+    assert fields.form_values(written) == expected
+
+
+@pytest.mark.parametrize("value", [None, "", "x", "[]", [], True])
+def test_what_is_no_object_has_no_form_values(value: Any) -> None:
+    assert fields.form_values(value) == {}
+
+
+@given(st.text(st.characters(codec="utf-8") | st.characters(categories=["Cc", "Zs", "Cs", "Cf"]), max_size=130))
+def test_an_id_is_any_text_of_its_length_without_control_characters(value: str) -> None:
+    refused = len(value) > fields.MAX_ID_CHARACTERS or any(unicodedata.category(each) in ("Cc", "Cs") for each in value)
+    if not value.strip():
+        assert fields.optional_id(value, "taskId") is None
+    elif refused:
+        with pytest.raises(Malformed):
+            fields.optional_id(value, "taskId")
+    else:
+        assert fields.optional_id(value, "taskId") == value

@@ -1,0 +1,139 @@
+"""The same parameters come out of every encoding, and nothing but a rejection out of anything else."""
+
+from __future__ import annotations
+
+import contextlib
+from urllib.parse import unquote, urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.errors import Malformed, Rejection, UnsupportedType
+from edge.parsing.parameters import MAX_PARAMETERS, read_parameters
+from edge.proof.signature import fold
+from edge.sender import ENCODINGS, encode_callback, type_encoding
+from schemas.events import event_id_for
+
+UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
+# HTML's way of writing part names cannot tell '%22' from a quote, nor a backslash before a quote from an escape.
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters='%\\"\r\n'))
+PARAMETERS = st.dictionaries(KEYS, UNICODE, min_size=1, max_size=10).filter(
+    lambda found: len({fold(key) for key in found}) == len(found)
+)
+
+
+def read(parameters: dict[str, str], encoding: type_encoding) -> list[dict[str, str]]:
+    encoded = encode_callback(parameters, encoding)
+    return read_parameters(encoded.query.encode(), encoded.headers.get("Content-Type"), encoded.body)
+
+
+@given(PARAMETERS)
+def test_every_encoding_gives_the_same_parameters_and_event_id(parameters: dict[str, str]) -> None:
+    for encoding in ENCODINGS:
+        assert read(parameters, encoding) == [parameters], encoding
+        assert event_id_for("yida", "create", read(parameters, encoding)[0]) == event_id_for(
+            "yida", "create", parameters
+        )
+
+
+ESCAPED = st.sampled_from(["%3D", "%0a", "%0D", "%25", "%C3%a9", "=", "==", "\n", "\r", "_", " ", "a", "F", "\0", "\t"])
+
+
+@given(st.lists(ESCAPED))
+def test_escapes_are_undone_as_the_standard_library_does(pieces: list[str]) -> None:
+    encoded = "".join(pieces)
+    [found] = read_parameters(b"", "application/x-www-form-urlencoded", f"key={encoded}".encode())
+    assert found == {"key": unquote(encoded)}
+
+
+CONTENT_TYPES = (None, "", "application/json", "application/x+json", "application/x-www-form-urlencoded")
+MULTIPART = "multipart/form-data; boundary=b"
+
+
+@given(st.binary(), st.sampled_from([*CONTENT_TYPES, MULTIPART, "multipart/form-data"]) | st.text(), st.binary())
+def test_any_bytes_are_read_or_rejected(query: bytes, content_type: str | None, body: bytes) -> None:
+    with contextlib.suppress(Rejection):
+        assert 1 <= len(read_parameters(query, content_type, body)) <= 2
+
+
+PIECES = [b"--b", b"\r\n", b"--", b"Content-Disposition: form-data; name=", b'"a"', b"x", b"\r\n\r\n", b"\xff", b"%22"]
+
+
+@given(st.lists(st.sampled_from(PIECES)))
+def test_anything_like_multipart_is_read_or_rejected(pieces: list[bytes]) -> None:
+    with contextlib.suppress(Rejection):
+        assert len(read_parameters(b"", MULTIPART, b"--b\r\n" + b"".join(pieces))) == 1
+
+
+def test_json_values_are_kept_by_their_text() -> None:
+    body = b'{"a": 1.0, "b": [1, {"c": null}], "d": false, "e": "x"}'
+    assert read_parameters(b"", "application/json; charset=UTF-8", body) == [
+        {"a": "1.0", "b": '[1, {"c": null}]', "d": "false", "e": "x"}
+    ]
+
+
+def test_a_json_null_is_absent_in_one_reading_and_a_text_in_the_other() -> None:
+    assert read_parameters(b"q=1", "application/json", b'{"a": null, "b": "2"}') == [
+        {"q": "1", "b": "2"},
+        {"q": "1", "a": "null", "b": "2"},
+    ]
+
+
+def test_query_and_body_are_merged() -> None:
+    assert read_parameters(b"a=%E5%BC%A0+1&b", "application/x-www-form-urlencoded", b"c=%2B&&d==") == [
+        {"a": "张 1", "b": "", "c": "+", "d": "="}
+    ]
+
+
+@pytest.mark.parametrize(("body", "expected"), [(b' {"a": "1"}', {"a": "1"}), (b"a=1&b=%7B", {"a": "1", "b": "{"})])
+def test_a_body_without_a_type_is_told_by_its_first_character(body: bytes, expected: dict[str, str]) -> None:
+    assert read_parameters(b"", None, body) == [expected]
+
+
+def test_a_type_without_a_body_does_not_matter() -> None:
+    assert read_parameters(b"a=1", "text/plain", b"") == [{"a": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [(b"a=1&a=1", b""), (b"a=1", b"a=1"), (b"a=1", b"A=1"), (b"", b"%C3%9F=1&%C3%9F=1"), (b"%CF%82=", b"%CE%A3=")],
+)
+def test_a_key_given_twice_is_malformed_in_any_mix(query: bytes, body: bytes) -> None:
+    with pytest.raises(Malformed) as caught:
+        read_parameters(query, "application/x-www-form-urlencoded", body)
+    assert caught.value.reason == "duplicate-key"
+
+
+def test_a_null_counts_as_given() -> None:
+    with pytest.raises(Malformed):
+        read_parameters(b"a=1", "application/json", b'{"A": null}')
+
+
+def test_as_many_parameters_as_the_limit_are_read() -> None:
+    full = {f"k{n}": "v" for n in range(MAX_PARAMETERS)}
+    for encoding in ENCODINGS:
+        assert read(full, encoding) == [full]
+        with pytest.raises(Malformed) as caught:
+            read(full | {"one": "more"}, encoding)
+        assert caught.value.reason in ("too-many-parameters", "multipart")
+    assert urlencode(full).count("&") < 2 * MAX_PARAMETERS
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/json; charset=gbk", "*/*", "json"])
+def test_other_types_and_character_sets_are_not_supported(content_type: str) -> None:
+    with pytest.raises(UnsupportedType):
+        read_parameters(b"", content_type, b"{}")
+
+
+def part(value: bytes, content_type: str) -> bytes:
+    head = f'--b\r\nContent-Disposition: form-data; name="a"\r\nContent-Type: {content_type}\r\n\r\n'
+    return head.encode() + value + b"\r\n--b--\r\n"
+
+
+def test_a_parts_label_counts_only_where_it_makes_a_difference() -> None:
+    label = "text/plain; charset=ISO-8859-1"
+    assert read_parameters(b"", MULTIPART, part(b"ascii", label)) == [{"a": "ascii"}]
+    assert read_parameters(b"", MULTIPART, part("张".encode(), "text/plain; charset=UTF-8")) == [{"a": "张"}]
+    with pytest.raises(UnsupportedType):
+        read_parameters(b"", MULTIPART, part("张".encode(), label))

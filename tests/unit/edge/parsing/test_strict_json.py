@@ -1,0 +1,129 @@
+"""JSON from strangers: verbatim where it matters, bounded where it could hurt."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.parsing import strict_json
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A JSON object as the standard library sees it."""
+
+    pairs: list[tuple[str, object]]
+
+
+@given(st.dictionaries(st.text(), st.text() | st.none()))
+def test_the_short_way_for_texts_gives_what_the_long_way_gives(members: dict[str, str | None]) -> None:
+    for indent in (None, 1):
+        short, long = (json.dumps(members | more, indent=indent) for more in ({}, {"n" * 99: 1}))
+        assert strict_json.members(long) == [*strict_json.members(short), ("n" * 99, "1")]
+
+
+def test_values_that_are_no_texts_are_kept_verbatim() -> None:
+    text = ' {"a" : 1.0, "b":{ "c" : [1 ,2] },"d":true,"e":null,"f":"\\u5f20\\n","g":1E400, "a":-0}\r\n'
+    assert strict_json.members(text) == [
+        ("a", "1.0"),
+        ("b", '{ "c" : [1 ,2] }'),
+        ("d", "true"),
+        ("e", None),
+        ("f", "张\n"),
+        ("g", "1E400"),
+        ("a", "-0"),
+    ]
+    assert strict_json.members("{}") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "{]",
+        "[]",
+        '"a"',
+        "1",
+        '{"a"}',
+        '{"a":}',
+        '{"a":1,}',
+        '{"a":1 "b":2}',
+        "{a:1}",
+        '{"a":1}x',
+        "{1:1}",
+        '{"a":NaN}',
+        '{"a":[Infinity]}',
+        '{"a":"\t"}',
+        '{"a":"',
+        "\ufeff{}",
+    ],
+)
+def test_what_is_not_one_json_object_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        strict_json.members(text)
+
+
+def test_a_number_of_a_million_digits_costs_nothing() -> None:
+    digits = "9" * 1_000_000
+    started = time.perf_counter()
+    assert strict_json.members(f'{{"a":{digits}}}') == [("a", digits)]
+    assert strict_json.parse(digits) == digits
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("depth", [1, strict_json.MAX_DEPTH])
+def test_nesting_within_the_bound_is_read(depth: int) -> None:
+    assert strict_json.parse("[" * depth + "]" * depth) is not None
+
+
+@pytest.mark.parametrize("depth", [strict_json.MAX_DEPTH + 1, 100_000])
+def test_nesting_beyond_the_bound_is_refused(depth: int) -> None:
+    with pytest.raises(ValueError, match="too deep"):
+        strict_json.parse('{"a":' * depth + "1" + "}" * depth)
+
+
+def test_brackets_within_texts_are_no_nesting() -> None:
+    texts = ["[{" * 200, '\\"[' * 200, "]"]
+    assert strict_json.parse(json.dumps(texts)) == texts
+
+
+def test_escaped_quotes_do_not_make_the_depth_check_quadratic() -> None:
+    hostile = "[" * 101 + '\\"' * 100_000
+    started = time.perf_counter()
+    with pytest.raises(ValueError, match="too deep"):
+        strict_json.parse(hostile)
+    with pytest.raises(ValueError, match=r"."):
+        strict_json.parse("[]" * 101 + '\\"' * 100_000)
+    assert time.perf_counter() - started < 1
+
+
+@given(JSON)
+def test_compact_gives_the_same_value_without_spaces(value: object) -> None:
+    written = json.dumps(value, indent=1)
+    compact = strict_json.compact(strict_json.parse(written))
+    assert json.loads(compact) == value
+    assert strict_json.compact(strict_json.parse(compact)) == compact
+
+
+@given(st.text(alphabet='{}[]":,\\ a1u0.-etrunlf'))
+def test_members_agrees_with_the_standard_library_on_what_is_an_object(text: str) -> None:
+    try:
+        expected = json.loads(text, object_pairs_hook=Pairs)
+    except ValueError:
+        expected = None
+    if isinstance(expected, Pairs):
+        assert [key for key, _ in strict_json.members(text)] == [key for key, _ in expected.pairs]
+    else:
+        with pytest.raises(ValueError, match=r"."):
+            strict_json.members(text)

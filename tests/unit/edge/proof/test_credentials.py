@@ -1,0 +1,242 @@
+"""The credentials in force are those of the newest right version of the file, and no token is ever shown."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from edge.proof.credentials import CredentialsBroken, CredentialsFile, fingerprint, parse_credentials
+from edge.testing import APP_TYPE, CORP_ID, write_credentials
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from starlette.testclient import TestClient
+
+    from edge.settings import EdgeSettings
+
+SECRET = "s3cret-token"
+APP = f'[[apps]]\napp_type = "A"\nsystem_tokens = ["{SECRET}"]\n'
+
+
+def tokens_in_force(file: CredentialsFile) -> list[str]:
+    return [token.secret.get_secret_value() for app in file.current.apps(APP_TYPE) for token in app.tokens]
+
+
+def test_the_documented_file_is_read() -> None:
+    credentials = parse_credentials(f"""
+[[apps]]
+app_type = "APP_RY60OCRF33Z7534"
+corp_id = "ding5d17e3add038d445"      # optional; when given, it must match
+system_tokens = ["{SECRET}", "previous"]
+""")
+    (app,) = credentials.apps("APP_RY60OCRF33Z7534")
+    assert (app.corp_id, len(app.tokens), credentials.count) == ("ding5d17e3add038d445", 2, 1)
+    assert credentials.apps("APP_OTHER") == ()
+    assert SECRET not in repr(app)
+
+
+@pytest.mark.parametrize("text", ["", "apps = []"])
+def test_a_file_without_apps_is_right_at_start(text: str) -> None:
+    assert parse_credentials(text).count == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not toml",
+        f'apps = "{SECRET}"',
+        f'[[apps]]\nsystem_tokens = ["{SECRET}"]',
+        f'[[apps]]\napp_type = " "\nsystem_tokens = ["{SECRET}"]',
+        f'[[apps]]\napp_type = "A"\ncorp_id = ""\nsystem_tokens = ["{SECRET}"]',
+        '[[apps]]\napp_type = "A"\nsystem_tokens = []',
+        f'[[apps]]\napp_type = "A"\nsystem_tokens = ["{SECRET}", ""]',
+        f'[[apps]]\napp_type = "A"\nsystem_tokens = ["{SECRET}", " \\t"]',
+        f'[[apps]]\napp_type = "A"\nsystem_tokens = "{SECRET}"',
+        '[[apps]]\napp_type = "A"\nsystem_tokens = [1]',
+        f'{APP}system_token = "{SECRET}"',
+        f'app = "{SECRET}"\n{APP}',
+        APP + APP,
+        f'{APP}corp_id = "c"\n{APP}corp_id = "c"',
+        f'{APP}corp_id = "{SECRET}',
+    ],
+)
+def test_a_broken_file_is_refused_in_one_line_without_its_tokens(text: str) -> None:
+    with pytest.raises(CredentialsBroken) as caught:
+        parse_credentials(text)
+    assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_app_may_stand_with_several_organisations() -> None:
+    assert len(parse_credentials(f'{APP}corp_id = "c"\n{APP}corp_id = "d"\n{APP}').apps("A")) == 3
+
+
+def test_a_missing_or_broken_file_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.toml"
+    with pytest.raises(CredentialsBroken, match=r"credentials\.toml: No such file"):
+        CredentialsFile(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(CredentialsBroken, match=r"credentials\.toml: not UTF-8"):
+        CredentialsFile(path)
+
+
+def test_a_new_version_is_put_in_force_however_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.toml"
+    write_credentials(path, "first")
+    file = CredentialsFile(path)
+    write_credentials(path, "other")  # replaced by a rename
+    file.reload_if_changed()
+    assert tokens_in_force(file) == ["other"]
+    path.write_text(path.read_text().replace("other", "third"))  # written in place, of the same size
+    os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns + 1))
+    file.reload_if_changed()
+    assert tokens_in_force(file) == ["third"]
+
+
+def test_a_link_that_is_switched_is_a_new_version(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.toml"  # as Kubernetes mounts a secret
+    for name in ("one", "two"):
+        write_credentials(tmp_path / name, name)
+    path.symlink_to("one")
+    file = CredentialsFile(path)
+    (tmp_path / "link").symlink_to("two")
+    (tmp_path / "link").replace(path)
+    file.reload_if_changed()
+    assert tokens_in_force(file) == ["two"]
+
+
+@pytest.mark.parametrize("broken", [None, "", "apps = []", "not toml", f'[[apps]]\napp_type = "{SECRET}"'])
+def test_a_broken_new_version_is_reported_once_and_the_old_one_stays(tmp_path: Path, broken: str | None) -> None:
+    path = tmp_path / "credentials.toml"
+    write_credentials(path, SECRET)
+    file = CredentialsFile(path)
+    path.unlink()
+    if broken is not None:
+        path.write_text(broken)
+    with capture_logs() as lines:
+        file.reload_if_changed()
+        file.reload_if_changed()
+    assert [line["event"] for line in lines] == ["credentials_broken"]
+    assert SECRET not in repr(lines)
+    assert (tokens_in_force(file), file.broken is None) == ([SECRET], False)
+    write_credentials(path, "mended")
+    file.reload_if_changed()
+    assert (tokens_in_force(file), file.broken) == (["mended"], None)
+
+
+def test_the_running_edge_keeps_up_with_the_file(client: TestClient, settings: EdgeSettings) -> None:
+    def said() -> str:
+        return client.get("/readyz").json()["credentials"]
+
+    assert said() == "ok"
+    settings.credentials_file.write_text("broken")
+    deadline = time.monotonic() + 10
+    while said() == "ok":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+    assert "not in force" in answer.json()["credentials"]
+    assert "taskbridge_edge_credentials_broken 1.0" in client.get("/metrics").text
+    write_credentials(settings.credentials_file, "new", corp_id=CORP_ID)
+    while said() != "ok":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+FILES = f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_token_files = ["one", "secrets/two"]\n'
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Path:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "one").write_text("first\n")
+    (tmp_path / "secrets" / "two").write_text("second")
+    path = tmp_path / "credentials.toml"
+    path.write_text(FILES)
+    return path
+
+
+def test_tokens_may_stand_in_files_of_their_own(mounted: Path) -> None:
+    mounted.write_text(FILES + 'system_tokens = ["inline"]')
+    file = CredentialsFile(mounted)
+    assert tokens_in_force(file) == ["inline", "first", "second"]
+    assert [token.place for token in file.current.tokens] == ["apps.0.system_tokens.0", "one", "secrets/two"]
+
+
+@pytest.mark.parametrize(
+    ("content", "token"), [("t\n", "t"), ("t\r\n", "t"), ("t", "t"), ("t\n\n", "t\n"), (" t ", " t ")]
+)
+def test_one_line_end_is_no_part_of_a_token(mounted: Path, content: str, token: str) -> None:
+    (mounted.parent / "one").write_bytes(content.encode())
+    assert tokens_in_force(CredentialsFile(mounted))[0] == token
+
+
+def test_a_changed_token_file_is_noticed_like_the_toml(mounted: Path) -> None:
+    file = CredentialsFile(mounted)
+    (mounted.parent / "one").write_text("rotated\n")
+    file.reload_if_changed()
+    assert tokens_in_force(file) == ["rotated", "second"]
+
+
+@pytest.mark.parametrize("broken", [None, b"", b"\n", b" \n", b"\xff"])
+def test_a_broken_token_file_keeps_the_old_tokens_until_it_is_mended(mounted: Path, broken: bytes | None) -> None:
+    file = CredentialsFile(mounted)
+    two = mounted.parent / "secrets" / "two"
+    two.unlink()
+    if broken is not None:
+        two.write_bytes(broken)
+    with capture_logs() as lines:
+        file.reload_if_changed()
+        file.reload_if_changed()
+    assert len(lines) == 1
+    assert tokens_in_force(file) == ["first", "second"]
+    assert "token file secrets/two: " in (file.broken or "")
+    two.write_text("mended")
+    file.reload_if_changed()
+    assert (tokens_in_force(file), file.broken) == (["first", "mended"], None)
+    two.write_text("again")
+    file.reload_if_changed()
+    assert tokens_in_force(file) == ["first", "again"]
+
+
+def test_a_secret_as_kubernetes_swaps_it_is_noticed(tmp_path: Path) -> None:
+    # The files are links into ..data, which is itself a link to a folder of the present version.
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "app1").write_text(f"token-{version}\n")
+        (tmp_path / version / "credentials.toml").write_text(
+            f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_token_files = ["app1"]\n'
+        )
+    (tmp_path / "..data").symlink_to("v1")
+    for name in ("app1", "credentials.toml"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    file = CredentialsFile(tmp_path / "credentials.toml")
+    assert tokens_in_force(file) == ["token-v1"]
+    (tmp_path / "..data_tmp").symlink_to("v2")
+    (tmp_path / "..data_tmp").replace(tmp_path / "..data")
+    file.reload_if_changed()
+    assert tokens_in_force(file) == ["token-v2"]
+
+
+@pytest.mark.parametrize(
+    "line", ["system_token_files = []", 'system_token_files = ["one", " "]', 'system_token_files = ["a\\u0000b"]', ""]
+)
+def test_an_app_without_tokens_or_with_blank_names_is_broken(mounted: Path, line: str) -> None:
+    mounted.write_text(f'[[apps]]\napp_type = "{APP_TYPE}"\n{line}\n')
+    with pytest.raises(CredentialsBroken, match=r"apps\.0"):
+        CredentialsFile(mounted)
+
+
+def test_a_fingerprint_names_a_token_of_one_app() -> None:
+    names = {fingerprint("A", "one"), fingerprint("A", "two"), fingerprint("B", "one")}
+    assert len(names) == 3
+    assert all(len(name) == 8 and int(name, 16) >= 0 for name in names)
+    (token,) = parse_credentials(APP).tokens
+    assert token.fingerprint == fingerprint("A", SECRET)
+    assert SECRET not in repr(token)

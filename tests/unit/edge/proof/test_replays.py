@@ -1,0 +1,313 @@
+"""A signature passes for one event only: after a restart, in another worker, from any table, whatever befalls it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from edge.callbacks import ACTIONS, event_of, locate
+from edge.errors import Unverified
+from edge.proof.replays import ALTERED, CROSS_ACTION, WAYS, FileWindow, Mark, MemoryWindow, mark_of, refuse_replay
+from edge.sender import signed
+from edge.testing import SYSTEM_TOKEN, parameters_of
+from schemas.events import Action
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from schemas.events import TaskEvent
+
+ENTRIES = 1024
+
+
+def event(wire_action: str, parameters: Mapping[str, str]) -> TaskEvent:
+    return event_of(locate(wire_action, parameters), parameters, received_at=1)
+
+
+def complete() -> dict[str, str]:
+    return signed(parameters_of("complete", instance_id="i-1"), system_token=SYSTEM_TOKEN)
+
+
+def mark(digest: bytes, event_number: int = 1, action: Action = Action.CREATED) -> Mark:
+    return Mark(digest, event_number.to_bytes(8, "big"), action)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "window"
+
+
+@pytest.fixture
+def window(path: Path) -> Generator[FileWindow]:
+    window = FileWindow(path, entries=ENTRIES)
+    yield window
+    window.close()
+
+
+def test_the_same_event_passes_again_and_another_does_not(window: FileWindow) -> None:
+    first = event("complete", complete())
+    refuse_replay(first, window)
+    refuse_replay(first, window)
+    with pytest.raises(Unverified) as caught:
+        refuse_replay(event("cancel", complete()), window)
+    assert caught.value.reason == CROSS_ACTION
+    refuse_replay(first, window)
+
+
+def test_other_parameters_of_the_same_signature_are_another_event(window: FileWindow) -> None:
+    original = complete()
+    cut_elsewhere = {**original, "formInstId": "i-", "taskId": "1" + original["taskId"]}
+    padded = {**original, "x": ""}
+    refuse_replay(event("complete", original), window)
+    for altered in (cut_elsewhere, padded):
+        with pytest.raises(Unverified) as caught:
+            refuse_replay(event("complete", altered), window)
+        assert caught.value.reason == ALTERED
+
+
+def test_the_case_of_the_hex_and_blanks_around_it_hide_nothing(window: FileWindow) -> None:
+    original = complete()
+    refuse_replay(event("complete", original), window)
+    written = {**original, "sign": f" {original['sign'].upper()}\n"}
+    refuse_replay(event("complete", written), window)
+    with pytest.raises(Unverified):
+        refuse_replay(event("cancel", written), window)
+
+
+def test_a_refusal_says_outside_what_every_refusal_says(window: FileWindow) -> None:
+    refuse_replay(event("complete", complete()), window)
+    for other_scheme in (False, True):
+        with pytest.raises(Unverified) as caught:
+            refuse_replay(event("cancel", complete()), window, other_scheme=other_scheme)
+        assert caught.value.detail == Unverified("wrong-sign", other_scheme=other_scheme).detail
+        assert caught.value.reason == CROSS_ACTION
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 30), st.integers(0, 3), st.sampled_from(list(ACTIONS.values())), st.booleans()),
+        max_size=80,
+    )
+)
+def test_it_remembers_what_a_dictionary_would(steps: list[tuple[int, int, Action, bool]]) -> None:
+    # At most 31 digests in 1,024 places: none makes room for another, unless nine share one of the 128 sets.
+    path = Path(f"/tmp/taskbridge-window-{uuid.uuid4()}")  # noqa: S108 - one per example
+    window, model = FileWindow(path, entries=ENTRIES), dict[bytes, Mark]()
+    try:
+        for number, event_number, action, restarts in steps:
+            if restarts:
+                window.close()
+                window = FileWindow(path, entries=ENTRIES)
+            wanted = mark(uuid.uuid5(uuid.NAMESPACE_OID, str(number)).bytes, event_number, action)
+            assert window.find(wanted.digest) == model.get(wanted.digest)
+            assert window.claim(wanted) == model.get(wanted.digest)
+            model.setdefault(wanted.digest, wanted)
+        assert window.problem is None
+    finally:
+        window.close()
+        path.unlink(missing_ok=True)
+
+
+def test_in_a_full_set_the_oldest_makes_room(window: FileWindow, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = [bytes([n]) * 8 + bytes(8) for n in range(WAYS + 1)]  # all in one set
+    for second, digest in enumerate(digests):
+        monkeypatch.setattr("edge.proof.replays.time.time", lambda second=second: 1000 + second)
+        assert window.claim(mark(digest)) is None
+    assert window.find(digests[0]) is None
+    assert all(window.find(digest) for digest in digests[1:])
+
+
+def test_the_latest_callbacks_are_remembered_when_there_were_more(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    window = FileWindow(path, entries=ENTRIES)
+    digests = [os.urandom(16) for _ in range(8 * ENTRIES)]
+    for second, digest in enumerate(digests):
+        monkeypatch.setattr("edge.proof.replays.time.time", lambda second=second: second)
+        window.claim(mark(digest))
+    latest = digests[-ENTRIES // 4 :]
+    assert sum(window.find(digest) is not None for digest in latest) == len(latest)
+    assert path.stat().st_size < 4096 + 25 * ENTRIES
+    window.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"x", os.urandom(5000), b"tbreplay" + bytes(6000)],
+    ids=["empty", "short", "noise", "another version"],
+)
+def test_a_damaged_file_is_begun_anew_and_said(path: Path, damage: bytes) -> None:
+    path.write_bytes(damage)
+    with capture_logs() as lines:
+        window = FileWindow(path, entries=ENTRIES)
+        assert window.claim(mark(b"d" * 16)) is None
+        assert window.claim(mark(b"d" * 16)) == mark(b"d" * 16)
+        window.close()
+    assert [line["event"] for line in lines] == (["replay_window_started_anew"] if damage else [])
+
+
+def test_another_size_begins_anew(path: Path, window: FileWindow) -> None:
+    window.claim(mark(b"d" * 16))
+    other = FileWindow(path, entries=2 * ENTRIES)
+    assert other.find(b"d" * 16) is None
+    other.close()
+
+
+def test_a_slot_that_was_written_halfway_counts_as_empty(path: Path, window: FileWindow) -> None:
+    digest = b"d" * 8 + bytes(8)  # in the first set
+    window.claim(mark(digest, 0xABCDEF))
+    content = bytearray(path.read_bytes())
+    at = content.index(mark(digest, 0xABCDEF).event)
+    content[at + 7] = 0
+    path.write_bytes(content)
+    assert window.find(digest) is None
+    assert window.claim(mark(digest, 2)) is None
+    assert window.claim(mark(digest, 1)) == mark(digest, 2)
+
+
+def test_what_looks_like_a_mark_across_two_slots_is_none(path: Path, window: FileWindow) -> None:
+    digest = b"d" * 8 + bytes(8)  # in the first set
+    window.claim(mark(digest))
+    content = path.read_bytes()
+    at = content.index(digest[:8])
+    path.write_bytes(content[:at] + bytes(8) + content[at:-8])
+    assert window.find(digest) is None
+    path.write_bytes(content[:at] + bytes(24) + content[at:-24])
+    assert window.find(digest) == mark(digest)
+
+
+def test_a_slot_that_is_not_whole_makes_room_first_whatever_time_it_says(path: Path, window: FileWindow) -> None:
+    digests = [bytes([n]) * 8 + bytes(8) for n in range(1, WAYS + 1)]  # all in one set, which is full then
+    for number, digest in enumerate(digests):
+        window.claim(mark(digest, 0xABCDE0 + number))
+    content = bytearray(path.read_bytes())
+    at = content.index(mark(b"", 0xABCDE4).event)
+    content[at + 8 : at + 12] = b"\xff" * 4  # a moment that never comes
+    path.write_bytes(content)
+    assert window.claim(mark(b"n" * 8 + bytes(8))) is None
+    known = [window.find(digest) is not None for digest in digests]
+    assert known == [number != 4 for number in range(WAYS)]
+
+
+def test_a_file_that_was_cut_short_works_on(path: Path, window: FileWindow) -> None:
+    window.claim(mark(b"d" * 16))
+    os.truncate(path, 4096)
+    assert window.claim(mark(b"d" * 16)) is None
+    assert window.claim(mark(b"d" * 16, 2)) == mark(b"d" * 16)
+
+
+def test_a_window_that_cannot_be_used_costs_no_callback_and_recovers(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.proof.replays._REOPEN_S", 0.0)
+    path.mkdir()
+    window = FileWindow(path, entries=ENTRIES)
+    with capture_logs() as lines:
+        for _ in range(100):
+            refuse_replay(event("complete", complete()), window)
+    assert [line["event"] for line in lines] == ["replay_window_failed"]
+    assert window.problem == "Is a directory"
+    path.rmdir()
+    refuse_replay(event("complete", complete()), window)
+    assert window.problem is None
+    with pytest.raises(Unverified):
+        refuse_replay(event("cancel", complete()), window)
+    window.close()
+
+
+def test_a_full_disk_costs_no_callback(window: FileWindow, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("edge.proof.replays.os.pwrite", full)
+    with capture_logs():
+        refuse_replay(event("complete", complete()), window)
+    assert window.problem == "No space left on device"
+
+
+def test_it_is_nobody_elses_to_read(path: Path, window: FileWindow) -> None:
+    window.open()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_window_is_found_in_whatever_size_it_has(path: Path, window: FileWindow) -> None:
+    assert FileWindow.existing(path) is None
+    window.claim(mark(b"d" * 16))
+    found = FileWindow.existing(path)
+    assert found is not None
+    assert found.find(b"d" * 16) == mark(b"d" * 16)
+    found.close()
+
+
+def test_memory_reads_the_file_and_writes_nothing_into_it(window: FileWindow) -> None:
+    window.claim(mark(b"d" * 16))
+    memory = MemoryWindow(window)
+    assert memory.claim(mark(b"d" * 16, 2)) == mark(b"d" * 16)
+    assert memory.claim(mark(b"e" * 16)) is None
+    assert memory.claim(mark(b"e" * 16, 2)) == mark(b"e" * 16)
+    assert window.find(b"e" * 16) is None
+
+
+def test_the_mark_is_the_signature_and_the_event(window: FileWindow) -> None:
+    found = mark_of(event("complete", complete()))
+    assert found.digest.hex() == complete()["sign"]
+    assert window.claim(found) is None
+    assert window.find(found.digest) == found
+
+
+def test_of_two_workers_at_the_same_moment_exactly_one_wins(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.pwrite
+
+    def slowly(*arguments: Any) -> int:
+        time.sleep(0.002)  # between looking and writing, for the other to get in
+        return write(*arguments)
+
+    workers = [FileWindow(path, entries=ENTRIES) for _ in range(2)]
+    for worker in workers:
+        worker.open()
+    monkeypatch.setattr("edge.proof.replays.os.pwrite", slowly)
+    monkeypatch.setattr("edge.proof.replays._LOCK_ATTEMPTS", 100_000)
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(20):
+            digest = os.urandom(16)
+            claims = [threads.submit(worker.claim, mark(digest, number)) for number, worker in enumerate(workers)]
+            known = [claim.result() for claim in claims]
+            assert known.count(None) == 1
+    for worker in workers:
+        worker.close()
+
+
+def test_a_worker_that_stopped_with_the_lock_does_not_stop_the_others(path: Path, window: FileWindow) -> None:
+    window.open()
+    with path.open("rb") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        started = time.perf_counter()
+        assert window.claim(mark(b"d" * 16)) is None
+        assert time.perf_counter() - started < 1
+        assert window.claim(mark(b"d" * 16)) == mark(b"d" * 16)
+
+
+def test_a_claim_costs_microseconds(window: FileWindow) -> None:
+    digests = [os.urandom(16) for _ in range(2000)]
+    started = time.perf_counter()
+    for digest in digests:
+        window.claim(mark(digest))
+    # 15 µs on a quiet machine; the bound leaves room for a busy one and none for a system call that waits.
+    assert (time.perf_counter() - started) / len(digests) < 0.0005
+
+
+@pytest.mark.parametrize(("first", "second"), list(permutations(ACTIONS.values(), 2)))
+def test_every_pair_of_actions_is_told_apart(window: FileWindow, first: Action, second: Action) -> None:
+    assert window.claim(mark(b"d" * 16, 1, first)) is None
+    known = window.claim(mark(b"d" * 16, 2, second))
+    assert known is not None
+    assert known.action is first

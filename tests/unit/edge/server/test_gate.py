@@ -1,0 +1,86 @@
+"""Connections are bounded, whoever waits longest gives way, and who is being served never does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from structlog.testing import capture_logs
+
+from edge.server.gate import ADDRESS_FULL, FULL, GAVE_WAY, Gate, Limits
+from edge.server.sources import Sources, parse_network
+
+
+@dataclass(eq=False)
+class Connection:
+    closed: bool = False
+
+    def give_way(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Opened:
+    gate: Gate
+    reasons: list[str] = field(default_factory=list[str])
+
+
+def opened(*, connections: int = 2, per_address: int = 0) -> Opened:
+    limits = Limits(
+        max_header_bytes=1,
+        max_url_bytes=1,
+        header_timeout_s=1,
+        max_connections=connections,
+        max_connections_per_address=per_address,
+    )
+    reasons: list[str] = []
+    sources = Sources(trusted_proxies=(parse_network("10.0.0.0/8"),))
+    return Opened(Gate(limits, sources, count=reasons.append), reasons)
+
+
+def test_the_one_that_waits_longest_gives_way() -> None:
+    it = opened()
+    first, second, third = Connection(), Connection(), Connection()
+    assert [it.gate.admit(each, "192.0.2.1") for each in (first, second)] == [None, None]
+    it.gate.works(first)
+    it.gate.waits(first)  # served meanwhile: now the second waits longer
+    assert it.gate.admit(third, "192.0.2.1") is None
+    assert [first.closed, second.closed, third.closed] == [False, True, False]
+    assert (it.gate.open, it.reasons) == (2, [GAVE_WAY])
+
+
+def test_who_is_being_served_does_not_give_way() -> None:
+    it = opened()
+    served = [Connection(), Connection()]
+    for each in served:
+        it.gate.admit(each, "192.0.2.1")
+        it.gate.works(each)
+    assert it.gate.admit(Connection(), "192.0.2.1") == FULL
+    assert [each.closed for each in served] == [False, False]
+    it.gate.leave(served[0])
+    it.gate.leave(served[0])
+    it.gate.waits(served[0])  # late news of one that has left
+    assert (it.gate.open, it.gate.admit(Connection(), "192.0.2.1")) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("peers", "third"),
+    [
+        (["192.0.2.1"] * 3, ADDRESS_FULL),
+        (["2001:db8::1", "2001:db8::2", "2001:db8::3"], ADDRESS_FULL),
+        (["192.0.2.1", "192.0.2.1", "192.0.2.2"], None),
+        (["10.0.0.1"] * 3, None),
+    ],
+)
+def test_one_address_is_bounded_and_a_proxy_is_not(peers: list[str], third: str | None) -> None:
+    it = opened(connections=9, per_address=2)
+    assert [it.gate.admit(Connection(), peer) for peer in peers] == [None, None, third]
+
+
+def test_a_flood_is_counted_in_full_and_logged_in_part() -> None:
+    it = opened(connections=1)
+    with capture_logs() as lines:
+        for _ in range(1000):
+            it.gate.admit(Connection(), "192.0.2.1")
+    assert len(it.reasons) == 999
+    assert len(lines) < 50

@@ -1,0 +1,463 @@
+"""A sender that exceeds a limit is told so and closed; whoever keeps to them is served meanwhile, and loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from deploy.local.ports import free_port
+from edge.app import create_app
+from edge.server import protocol
+from edge.server.protocol import MAX_PIPELINED, LimitedProtocol
+from edge.server.requests import FREE_BODY_BYTES
+from edge.settings import EdgeSettings
+from edge.testing import MemoryPublisher
+from raw_http import ask, callback, connect, read_all, read_answer, status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from edge.app import EdgeApp
+    from edge.publisher import Durability
+    from schemas.events import TaskEvent
+
+POST = b"POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\n"
+
+
+class Served:
+    """The edge's app behind the protocol, in a thread of this process."""
+
+    def __init__(self, settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+        self.port = free_port()
+        self.app = cast("EdgeApp", create_app(settings, publisher=publisher))
+        self.server = uvicorn.Server(
+            uvicorn.Config(
+                self.app,
+                port=self.port,
+                http=LimitedProtocol,
+                proxy_headers=False,
+                log_config=None,
+                access_log=False,
+                ws="none",
+                timeout_keep_alive=2,
+                timeout_graceful_shutdown=8,
+            )
+        )
+        self._thread = threading.Thread(target=self.server.run)
+
+    def start(self) -> None:
+        self._thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        self.server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def open(self) -> int:
+        return len(self.server.server_state.connections)
+
+    def refused(self, reason: str) -> float:
+        text = ask(self.port, b"GET /metrics HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n").decode()
+        found = [line for line in text.splitlines() if f'refused_total{{reason="{reason}"}}' in line]
+        return float(found[0].split()[1]) if found else 0
+
+
+@pytest.fixture
+def serve(settings: EdgeSettings, publisher: MemoryPublisher) -> Generator[Callable[..., Served]]:
+    with ExitStack() as stack:
+
+        def start(**changed: Any) -> Served:
+            changed_settings = EdgeSettings.model_validate({**settings.model_dump(), **changed})
+            served = Served(changed_settings, publisher)
+            served.start()
+            stack.callback(served.end)
+            return served
+
+        yield start
+
+
+def eventually(condition: Callable[[], bool], within_s: float = 10) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+@contextmanager
+def sent(port: int, data: bytes) -> Generator[socket.socket]:
+    with connect(port) as connection:
+        connection.sendall(data)
+        yield connection
+
+
+def problem_of(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head
+    assert b"connection: close" in head
+    found = json.loads(body)
+    assert (found["status"], found["success"]) == (status_of(answer), False)
+    return status_of(answer), found["type"].rpartition(":")[2]
+
+
+@pytest.mark.parametrize(
+    ("head", "answer"),
+    [
+        (POST + b"X: " + b"x" * 20_000 + b"\r\n\r\n", (431, "large-head")),
+        (POST + b"X: " + b"x" * 1_000_000, (431, "large-head")),  # never ended: httptools keeps it to itself
+        (POST + b"x" * 1_000_000, (431, "large-head")),
+        (POST + b"".join(b"X-%d: 1\r\n" % each for each in range(101)) + b"\r\n", (431, "large-head")),
+        (POST + b"".join(b"X-%d: %s\r\n" % (each, b"x" * 500) for each in range(40)), (431, "large-head")),
+        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", (414, "long-url")),
+        (b"GET /" + b"x" * 1_000_000, (414, "long-url")),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", (400, "malformed-http")),
+        (b"CONNECT edge:443 HTTP/1.1\r\n\r\n", (400, "malformed-http")),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nzzz\r\n", (400, "malformed-http")),
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nhello", (400, "malformed-http")),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n5;" + b"x" * 100_000, (431, "large-head")),  # a chunk's extension
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"x" * 100_000, (431, "large-head")),  # a trailer
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", (431, "large-head")),
+    ],
+)
+def test_what_exceeds_a_limit_gets_its_problem_and_is_closed(
+    serve: Callable[..., Served], publisher: MemoryPublisher, head: bytes, answer: tuple[int, str]
+) -> None:
+    served = serve()
+    with connect(served.port) as connection:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(head)
+        assert problem_of(read_all(connection)) == answer
+    assert served.refused(answer[1]) == 1
+    assert publisher.published == []
+    eventually(lambda: served.open() == 0)
+    assert status_of(ask(served.port, callback())) == 200
+
+
+def test_heads_of_just_the_right_size_are_served(serve: Callable[..., Served]) -> None:
+    served = serve()
+    assert status_of(ask(served.port, callback("i", f"X: {'x' * 16_000}"))) == 200
+    assert status_of(ask(served.port, callback("i", *(f"X-{each}: 1" for each in range(90))))) == 200
+    long = b"GET /healthz?" + b"x" * 65_000 + b" HTTP/1.1\r\nHost: edge\r\n\r\n"
+    assert status_of(ask(served.port, long)) == 200
+
+
+def test_a_head_in_single_bytes_is_served(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with connect(served.port) as connection:
+        for each in callback():
+            connection.sendall(bytes([each]))
+        assert status_of(read_answer(connection)) == 200
+
+
+@pytest.mark.parametrize("drip", [b"X-A: 1\r\n", b"x"])
+def test_a_head_that_drips_in_is_given_up_in_time(serve: Callable[..., Served], drip: bytes) -> None:
+    served = serve(header_timeout_s=0.5)
+    started = time.monotonic()
+    with sent(served.port, POST) as connection:
+        while time.monotonic() < started + 5 and not served.refused("slow-head"):
+            with suppress(OSError):
+                connection.sendall(drip)
+            time.sleep(0.05)
+        assert time.monotonic() - started < 2
+        assert problem_of(read_all(connection)) == (408, "slow-head")
+
+
+def test_who_asks_nothing_is_closed_in_time(serve: Callable[..., Served]) -> None:
+    served = serve(header_timeout_s=0.3)
+    with connect(served.port) as connection:
+        assert read_all(connection, within_s=2) == b""
+
+
+def test_empty_lines_keep_no_connection_open(serve: Callable[..., Served]) -> None:
+    served = serve(header_timeout_s=0.5)
+    started = time.monotonic()
+    with sent(served.port, callback()) as connection, suppress(OSError):
+        read_answer(connection)
+        while time.monotonic() < started + 5:
+            connection.sendall(b"\r\n")
+            time.sleep(0.1)
+    assert time.monotonic() - started < 3
+
+
+def test_the_next_head_on_a_connection_has_its_time_too(serve: Callable[..., Served]) -> None:
+    served = serve(header_timeout_s=0.4)
+    with sent(served.port, callback()) as connection:
+        read_answer(connection)
+        time.sleep(1)  # keep-alive is longer than a head may take
+        connection.sendall(callback())
+        assert status_of(read_answer(connection)) == 200
+        connection.sendall(POST)
+        assert problem_of(read_all(connection, within_s=2)) == (408, "slow-head")
+
+
+def test_an_answer_before_the_end_of_the_body_is_seen_and_then_closed(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 0.5)
+    served = serve()
+    with sent(served.port, POST + b"Content-Length: 9000000\r\n\r\n") as connection:
+        assert status_of(read_answer(connection)) == 413
+        started = time.monotonic()
+        with suppress(OSError):
+            while time.monotonic() < started + 5:
+                connection.sendall(b"x" * 1000)
+                time.sleep(0.05)
+        assert time.monotonic() - started < 2
+
+
+def test_a_body_that_ends_after_its_answer_leaves_the_connection_open(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with sent(served.port, b"POST /nowhere HTTP/1.1\r\nHost: edge\r\nContent-Length: 4\r\n\r\n12") as connection:
+        assert status_of(read_answer(connection)) == 404
+        connection.sendall(b"34" + callback())
+        assert status_of(read_answer(connection)) == 200
+        time.sleep(2.2)  # longer than what is left of a body may take
+
+
+def test_a_sender_that_closes_its_side_at_once_is_served(
+    serve: Callable[..., Served], publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = MemoryPublisher.publish
+
+    async def publish_slowly(self: MemoryPublisher, event: TaskEvent, *, traceparent: str | None) -> Durability:
+        await asyncio.sleep(0.1)
+        return await publish(self, event, traceparent=traceparent)
+
+    monkeypatch.setattr(MemoryPublisher, "publish", publish_slowly)
+    served = serve()
+    for number in range(5):
+        with sent(served.port, callback(f"half-{number}")) as connection:
+            connection.shutdown(socket.SHUT_WR)
+            assert status_of(read_all(connection)) == 200
+    assert len(publisher.published) == 5
+    with sent(served.port, callback()[:-1]) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        assert read_all(connection) == b""
+
+
+def test_a_sender_that_does_not_wait_for_the_answer_loses_nothing(
+    serve: Callable[..., Served], publisher: MemoryPublisher
+) -> None:
+    served = serve()
+    for number in range(20):
+        with sent(served.port, callback(f"gone-{number}")):
+            pass
+    eventually(lambda: len(publisher.published) == 20)
+
+
+def test_an_offer_to_upgrade_is_ignored(serve: Callable[..., Served]) -> None:
+    # Java's HttpClient makes it with every first request, whose body is as good as any.
+    headers = (
+        "Connection: Upgrade, HTTP2-Settings",
+        "Upgrade: h2c",
+        "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA",
+    )
+    served = serve()
+    good = callback("i", *headers)
+    assert status_of(ask(served.port, good)) == 200
+    head, _, body = good.partition(b"\r\n\r\n")
+    with sent(served.port, head + b"\r\n\r\n") as connection:
+        time.sleep(0.1)
+        connection.sendall(body + callback("next", "Connection: close"))
+        assert read_all(connection).count(b"HTTP/1.1 200 ") == 2
+
+
+def test_requests_in_a_row_are_answered_in_order(serve: Callable[..., Served], publisher: MemoryPublisher) -> None:
+    served = serve()
+    requests = [callback(f"row-{number}") for number in range(10)]
+    with sent(served.port, b"".join(requests) + b"GET /nowhere HTTP/1.1\r\nConnection: close\r\n\r\n") as connection:
+        answers = read_all(connection)
+    assert [part[:3] for part in answers.split(b"HTTP/1.1 ")[1:]] == [b"200"] * 10 + [b"404"]
+    assert [event.instance_id for event in publisher.published] == [f"row-{number}" for number in range(10)]
+
+
+def test_too_many_requests_in_a_row_are_not_piled_up(serve: Callable[..., Served], publisher: MemoryPublisher) -> None:
+    served = serve()
+    with sent(served.port, callback("first") + b"GET / HTTP/1.1\r\n\r\n" * 5000) as connection:
+        answers = read_all(connection)
+    assert answers.count(b"HTTP/1.1 ") <= MAX_PIPELINED + 1
+    assert status_of(answers) == 200
+    assert [event.instance_id for event in publisher.published] == ["first"]
+    assert served.refused("pipelined") == 1
+
+
+def test_garbage_after_a_good_request_takes_nothing_from_it(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with sent(served.port, callback() + b"garbage\r\n\r\n") as connection:
+        answers = read_all(connection)
+    assert (status_of(answers), answers.count(b"HTTP/1.1 ")) == (200, 1)
+
+
+def test_idle_connections_give_way_and_keep_nobody_out(serve: Callable[..., Served]) -> None:
+    served = serve(max_connections=20)
+    with ExitStack() as stack:
+        idle = [
+            stack.enter_context(sent(served.port, each))
+            for each in (b"", POST, POST + b"Content-Length: 9\r\n\r\n") * 20
+        ]
+        for _ in range(30):
+            assert status_of(ask(served.port, callback())) == 200
+        assert served.open() <= 20
+        assert served.refused("gave-way") >= 40
+        assert read_all(idle[0]) == b""
+
+
+def test_where_all_are_at_work_a_new_one_is_told_to_come_again(
+    serve: Callable[..., Served], publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    async def wait(*_: object, **__: object) -> str:
+        await asyncio.to_thread(released.wait)
+        return "kafka"
+
+    monkeypatch.setattr(type(publisher), "publish", wait)
+    served = serve(max_connections=3)
+    with ExitStack() as stack:
+        working = [stack.enter_context(sent(served.port, callback())) for _ in range(3)]
+        eventually(lambda: served.server.server_state.tasks.__len__() == 3)
+        with connect(served.port) as connection:
+            answer = read_all(connection)
+        assert problem_of(answer) == (503, "too-many-connections")
+        assert b"retry-after: " in answer
+        released.set()
+        assert [status_of(read_answer(each)) for each in working] == [200] * 3
+
+
+def test_one_address_may_hold_so_many_connections_unless_it_is_a_proxy(serve: Callable[..., Served]) -> None:
+    served = serve(max_connections_per_address=3)
+    with ExitStack() as stack:
+        held = [stack.enter_context(connect(served.port)) for _ in range(3)]
+        eventually(lambda: served.open() == 3)
+        with connect(served.port) as connection:
+            assert problem_of(read_all(connection)) == (503, "too-many-connections-of-one-address")
+        held[0].close()
+        eventually(lambda: served.open() == 2)
+        assert status_of(ask(served.port, callback())) == 200
+    proxied = serve(max_connections_per_address=3, trusted_proxies="127.0.0.0/8")
+    with ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(connect(proxied.port))
+        assert status_of(ask(proxied.port, callback())) == 200
+
+
+def test_large_bodies_share_a_bound_and_small_ones_pass(serve: Callable[..., Served]) -> None:
+    served = serve()
+    part = POST + b"Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n" + b" " * 900_000
+    with ExitStack() as stack:
+        held = [stack.enter_context(sent(served.port, part)) for _ in range(90)]
+        late = held[-1]
+        assert status_of(read_answer(late)) == 503
+        assert status_of(ask(served.port, callback())) == 200
+    eventually(lambda: served.open() == 0)
+    assert status_of(ask(served.port, part + b" " * 100_000)) == 400  # their room is free again
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_a_body_counts_as_a_whole_however_it_arrives(
+    serve: Callable[..., Served], publisher: MemoryPublisher, pieces: int
+) -> None:
+    served = serve()
+    request = callback()
+    head = request.index(b"{")
+    cuts = [0, *([head, head + 9][: pieces - 1]), len(request)]
+    with connect(served.port) as connection:
+        for start, end in pairwise(cuts):
+            connection.sendall(request[start:end])
+            time.sleep(0.05)
+        assert status_of(read_answer(connection)) == 200
+    assert [event.instance_id for event in publisher.published] == ["inst-raw"]
+
+
+def test_a_body_that_is_there_at_once_is_within_the_limits_too(serve: Callable[..., Served]) -> None:
+    served = serve(max_body_bytes=1000)
+    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b" " * 1001 + b"\r\n0\r\n\r\n"
+    assert status_of(ask(served.port, chunked)) == 413
+    roomy = serve()
+    roomy.app.callbacks.large_bodies.room = 0
+    for size, answer in ((FREE_BODY_BYTES, 400), (FREE_BODY_BYTES + 1, 503)):
+        body = POST + b"Content-Length: %d\r\n\r\n" % size + b" " * size
+        assert status_of(ask(roomy.port, body)) == answer
+
+
+def test_an_accepted_callback_is_answered_by_one_write(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unexpected(*_: object) -> None:
+        raise AssertionError("head and body are written one by one")
+
+    served = serve()
+    plain = ask(served.port, callback(host="first"))
+    monkeypatch.setattr(RequestResponseCycle, "send", unexpected)
+    with sent(served.port, callback() * 2 + callback("last", "Connection: close")) as connection:
+        answers = read_all(connection).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    heads = [answer.partition(b"\r\n\r\n")[0].split(b"\r\n") for answer in answers]
+    names = [[line.partition(b":")[0] for line in head] for head in heads]
+    own = [b"date", b"server", b"content-length", b"content-type"]
+    assert names == [own, own, [*own, b"connection"]]
+    assert answers[0].partition(b"\r\n\r\n")[2] == plain.partition(b"\r\n\r\n")[2]
+
+
+def test_while_the_reader_lags_behind_an_answer_waits(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with connect(served.port) as connection:
+        eventually(lambda: served.open() == 1)
+        (at_work,) = served.server.server_state.connections
+        limited = cast("LimitedProtocol", at_work)
+        limited.loop.call_soon_threadsafe(limited.pause_writing)
+        connection.sendall(callback())
+        connection.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(10)
+        limited.loop.call_soon_threadsafe(limited.resume_writing)
+        assert status_of(read_answer(connection)) == 200
+
+
+def test_a_reader_that_never_reads_is_given_up(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_S", 1)
+    monkeypatch.setattr(protocol, "MAX_PIPELINED", 10_000)
+    served = serve()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", served.port))
+        with suppress(OSError):
+            for _ in range(1500):
+                connection.sendall(b"GET /openapi.json HTTP/1.1\r\n\r\n")
+                time.sleep(0.001)
+        eventually(lambda: served.open() == 0)
+
+
+def test_at_the_end_what_is_under_way_is_answered_and_what_hangs_is_closed(
+    serve: Callable[..., Served], publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "LAST_BODY_S", 1)
+    served = serve()
+    good = callback("last")
+    with ExitStack() as stack:
+        idle = stack.enter_context(connect(served.port))
+        halted_head = stack.enter_context(sent(served.port, POST))
+        halted_body = stack.enter_context(sent(served.port, good[:-5]))
+        slow_body = stack.enter_context(sent(served.port, good[:-5]))
+        eventually(lambda: served.open() == 4)
+        eventually(lambda: len(served.server.server_state.tasks) == 2)
+        served.server.should_exit = True
+        time.sleep(0.5)
+        slow_body.sendall(good[-5:])
+        assert status_of(read_all(slow_body)) == 200
+        assert problem_of(read_all(halted_body)) == (503, "stopping")
+        assert read_all(idle) == read_all(halted_head) == b""
+        with pytest.raises(ConnectionRefusedError):
+            connect(served.port)
+    assert [event.instance_id for event in publisher.published] == ["last"]
