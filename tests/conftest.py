@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -23,6 +24,26 @@ if TYPE_CHECKING:
 # Two cores that a broker may share with the tests say nothing about an example's speed.
 settings.register_profile("taskbridge", deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("taskbridge")
+
+
+_TOGETHER = {
+    "chaos": "chaos",
+    "integration/test_edge": "edge",
+    "integration/test_quarantine": "edge",
+    "integration/test_stack": "edge",
+    "integration": "streams",
+}
+"""Start of a test's path → the group of tests that run one after the other, on one Kafka. Unit tests run wherever."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell xdist which tests must not run side by side."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        group = next((group for start, group in _TOGETHER.items() if path.startswith(start)), None)
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
