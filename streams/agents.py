@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -15,6 +13,7 @@ from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from streams.bulk_producer import last_offset
 from streams.chunk import fold_chunk
 from streams.dead_letters import dead_letter_headers, reason_code
+from streams.lanes import Lanes
 from streams.stored_instance import pack, unpack
 from streams.views import show
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from schemas.codec import Codec
     from schemas.events import TaskEvent, TaskNotification, TaskState
-    from streams.bulk_producer import BulkProducer, type_outgoing, type_with_headers
+    from streams.bulk_producer import BulkProducer, type_outgoing, type_reports, type_with_headers
     from streams.chunk import ChunkResult, Rejected
     from streams.fenced_producers import FencedProducers
     from streams.live_instances import LiveInstances
@@ -38,26 +37,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What a chunk comes to, as it goes to Kafka and into the store."""
-
-    result: ChunkResult
-    generation: int
-    """Of the group, when the chunk was fetched: the partition is this worker's as long as it stays the same."""
-    stored: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
-    states: list[type_outgoing] = field(default_factory=list["type_outgoing"])
-    told: list[type_with_headers] = field(default_factory=list["type_with_headers"])
-
-
 class TaskAgent:
     """Folds chunks of task events into instances.
 
     The order in a chunk: decode → fold → changelog, states, notifications and dead letters to Kafka and *delivered* →
     local store → done. Whatever dies in between, the chunk comes again, and folding it again changes nothing.
 
-    While one chunk is being delivered the next one is folded already, on what the first one came to; it is handed over
-    only when the first one is done. So the order holds, and nobody waits for Kafka with nothing to do.
+    One chunk of a partition is in work at a time; while it is being delivered, other partitions' chunks are folded.
     """
 
     def __init__(
@@ -82,54 +68,44 @@ class TaskAgent:
         self._states = states
         self._notifications = notifications
         self._metrics = metrics
-        self._turn = asyncio.Lock()
-        """Held by whoever folds, or changes the store otherwise."""
-        self._under_way: asyncio.Task[None] | None = None
-        self._delivering: Outcome | None = None
-        """What the chunk under way came to: newer than what the store has."""
+        self._lanes = Lanes(self._take, failed=app.crash)
 
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
         async for event in stream.events():
-            message = event.message
-            try:
-                async with self._turn:
-                    await self._take(message, event.value)
-            except Exception as error:
-                log.exception("stopping: a chunk could not be processed", partition=message.partition)
-                await self._stop(error)
+            await self._lanes.put(event.message, event.value)
 
     async def _take(self, message: Message, records: type_chunk) -> None:
         consumer = cast("ChunkConsumer", self._app.consumer)
         started = time.perf_counter()
         with consumer.working():
-            outcome = self._fold(message.partition, records, _generation(message))
-            await self._previous_done()
-            self._delivering = outcome
-            self._under_way = asyncio.create_task(self._finish(message, records, outcome, started))
+            result = await self._process(message, records)
+            if result is not None:
+                consumer.done(message)
+                self._metrics.chunk(message.partition, records, result, time.perf_counter() - started)
 
-    async def _finish(self, message: Message, records: type_chunk, outcome: Outcome, started: float) -> None:
-        consumer = cast("ChunkConsumer", self._app.consumer)
-        try:
-            with consumer.working():
-                if await self._keep(message.partition, outcome):
-                    consumer.done(message)
-                    seconds = time.perf_counter() - started
-                    self._metrics.chunk(message.partition, records, outcome.result, seconds)
-        except Exception as error:
-            log.exception("stopping: a chunk could not be delivered", partition=message.partition)
-            await self._stop(error)
-        finally:
-            self._delivering = None
+    async def _process(self, message: Message, records: type_chunk) -> ChunkResult | None:
+        """Fold, deliver, store; None where a rebalance came before the end.
 
-    async def _previous_done(self) -> None:
-        if self._under_way is not None:
-            await self._under_way
-
-    async def _stop(self, error: Exception) -> None:
-        """Never returns: that would let the chunks behind the one that failed be taken."""
-        await self._app.crash(error)
-        await asyncio.Event().wait()
+        The partition may have moved then: its new owner reads the changelog, and folds the chunk again.
+        """
+        partition, generation = message.partition, message.generation_id
+        assert generation is not None, "the transport gives it to every chunk"
+        if generation != self._app.consumer_generation_id:
+            return None
+        result = fold_chunk(
+            records, decode=self._events.decode, load=lambda key: self._load(partition, key, generation)
+        )
+        producer = self._producers.of(partition)
+        stored, reports = self._send(producer, partition, result)
+        await producer.delivered()
+        if generation != self._app.consumer_generation_id:
+            log.info("a rebalance overtook a chunk", partition=partition, records=len(records))
+            return None
+        if stored:
+            self._store.write_chunk(partition, stored, changelog_offset=last_offset(reports))
+            self._live.keep(result.instances, generation=generation)
+        return result
 
     async def forget(
         self, partition: int, keys: Iterable[bytes], farewell: Callable[[bytes], list[TaskNotification] | None]
@@ -139,8 +115,7 @@ class TaskAgent:
         ``farewell`` is asked about each as it is stored now: what to tell people, or None to keep it.
         """
         consumer = cast("ChunkConsumer", self._app.consumer)
-        async with self._turn:
-            await self._previous_done()
+        async with self._lanes.turn(partition):
             generation = self._app.consumer_generation_id
             with consumer.working():
                 stored = {key: self._store.read(partition, key) for key in keys}
@@ -163,50 +138,29 @@ class TaskAgent:
                 self._live.forget(gone)
         return len(gone)
 
-    def _fold(self, partition: int, records: type_chunk, generation: int) -> Outcome:
-        """What the chunk comes to, and the records that say so."""
-        result = fold_chunk(
-            records, decode=self._events.decode, load=lambda key: self._load(partition, key, generation)
-        )
+    def _send(
+        self, producer: BulkProducer, partition: int, result: ChunkResult
+    ) -> tuple[dict[bytes, bytes], type_reports]:
+        """Hand all that the chunk came to over to Kafka; what is to be stored, and the changelog's reports."""
         now_ms = time.time_ns() // 1_000_000
-        outcome = Outcome(result, generation)
+        stored: dict[bytes, bytes] = {}
+        states: list[type_outgoing] = []
         for key, shown in result.instances.items():
             instance = shown.instance
             state = self._states.encode(instance.state)
-            outcome.stored[key] = pack(state, instance, now_ms=now_ms)
+            stored[key] = pack(state, instance, now_ms=now_ms)
             deleted = instance.state.lifecycle is Lifecycle.DELETED
-            outcome.states.append({"key": key, "value": None if deleted else state})
-        outcome.told = [self._told(each) for each in result.notifications]
-        return outcome
-
-    async def _keep(self, partition: int, outcome: Outcome) -> bool:
-        """Deliver, then store; False where a rebalance came before the end.
-
-        The partition may have moved then: its new owner reads the changelog, and folds the chunk again.
-        """
-        generation = outcome.generation
-        if generation != self._app.consumer_generation_id:
-            return False
-        producer = self._producers.of(partition)
-        changelog: list[type_outgoing] = [{"key": key, "value": value} for key, value in outcome.stored.items()]
+            states.append({"key": key, "value": None if deleted else state})
+        changelog: list[type_outgoing] = [{"key": key, "value": value} for key, value in stored.items()]
         reports = producer.send(self._changelog, changelog, partition=partition)
-        producer.send(TASK_STATES.name, outcome.states)
-        producer.send_with_headers(TASK_NOTIFICATIONS.name, outcome.told)
-        if outcome.result.rejected:
-            _park(producer, outcome.result.rejected)
-        await producer.delivered()
-        if generation != self._app.consumer_generation_id:
-            log.info("a rebalance overtook a chunk", partition=partition)
-            return False
-        if outcome.stored:
-            self._store.write_chunk(partition, outcome.stored, changelog_offset=last_offset(reports))
-            self._live.keep(outcome.result.instances, generation=generation)
-        return True
+        producer.send(TASK_STATES.name, states)
+        producer.send_with_headers(TASK_NOTIFICATIONS.name, [self._told(each) for each in result.notifications])
+        if result.rejected:
+            _park(producer, result.rejected)
+        return stored, reports
 
     def _load(self, partition: int, key: bytes, generation: int) -> Shown | None:
         shown = self._live.get(key, generation=generation)
-        if self._delivering is not None and self._delivering.generation == generation:
-            shown = self._delivering.result.instances.get(key, shown)
         if shown is None:
             stored = self._store.read(partition, key)
             shown = None if stored is None else show(unpack(stored, self._states))
@@ -218,11 +172,6 @@ class TaskAgent:
             self._notifications.encode(notification),
             notification_headers(notification),
         )
-
-
-def _generation(message: Message) -> int:
-    assert message.generation_id is not None, "the transport gives it to every chunk"
-    return message.generation_id
 
 
 def _park(producer: BulkProducer, rejected: Sequence[Rejected]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -20,7 +21,7 @@ from schemas.errors import OperatorError
 from service.kafka import DeliveryFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from confluent_kafka import Message
 
@@ -56,6 +57,8 @@ class BulkProducer:
         self._transactional = "transactional.id" in config
         self._open = False
         self._reports: list[type_reports] = []
+        # Its own: where Kafka does not answer, every producer waits, and others of the process must not wait with them.
+        self._thread = ThreadPoolExecutor(1, "chunk-commit")
 
     def claim(self) -> None:
         """Take the transactional id over from whoever had it; what they had open is undone. Once, before all else.
@@ -114,10 +117,10 @@ class BulkProducer:
         """
         if self._open:
             self._open = False
-            await asyncio.to_thread(self._commit)
+            await self._in_thread(self._commit)
         elif len(self._producer):
             # Sends at once, without waiting for the linger.
-            await asyncio.to_thread(self._producer.flush)
+            await self._in_thread(self._producer.flush)
         reports, self._reports = self._reports, []
         for error, record in ((error, record) for each in reports for error, record in each.items()):
             if error is not None:
@@ -125,7 +128,10 @@ class BulkProducer:
 
     async def close(self) -> None:
         """Wait, within bounds, for what was handed over."""
-        await asyncio.to_thread(self._producer.flush, _FLUSH_S)
+        await self._in_thread(self._producer.flush, _FLUSH_S)
+
+    async def _in_thread(self, wait: Callable[..., object], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, wait, *arguments)
 
     def _commit(self) -> None:
         deadline = time.monotonic() + _COMMIT_S
