@@ -115,7 +115,7 @@ async def _work(
     found = await _until_connected(_Contract(admin_client(servers, properties), registry, partitions), health, stop)
     if found is None:
         return
-    producers = FencedProducers(producer_config(servers, properties), prefix=APP_ID)
+    producers = FencedProducers(producer_config(servers, properties), prefix=APP_ID, fencing=settings.fencing)
     worker = Worker(
         data_dir=settings.data_dir,
         url=settings.url,

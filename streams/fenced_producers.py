@@ -29,10 +29,12 @@ class FencedProducers:
         config: Mapping[str, object],
         *,
         prefix: str,
+        fencing: bool = True,
         make: Callable[[Mapping[str, object]], BulkProducer] = BulkProducer,
     ) -> None:
-        self._config = {**config, "transaction.timeout.ms": _TRANSACTION_TIMEOUT_MS}
-        self._prefix = prefix
+        """Without ``fencing`` there are no transactions, and what a frozen worker wrote too late is taken."""
+        self._config = {**config, "transaction.timeout.ms": _TRANSACTION_TIMEOUT_MS} if fencing else dict(config)
+        self._prefix = prefix if fencing else None
         self._make = make
         self._producers: dict[int, BulkProducer] = {}
 
@@ -66,6 +68,8 @@ class FencedProducers:
         self._producers.clear()
 
     def _claimed(self, partition: int) -> BulkProducer:
+        if self._prefix is None:
+            return self._make(self._config)
         producer = self._make({**self._config, "transactional.id": f"{self._prefix}-{partition}"})
         producer.claim()
         return producer

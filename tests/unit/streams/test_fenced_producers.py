@@ -46,6 +46,17 @@ def test_only_what_is_new_is_claimed_and_what_is_kept_stays_the_same_producer() 
     assert id_of(producers, 2) == "app-2"
 
 
+def test_without_fencing_nothing_is_claimed() -> None:
+    made: list[Mapping[str, object]] = []
+
+    def make(config: Mapping[str, object]) -> BulkProducer:
+        made.append(config)
+        return cast("BulkProducer", object())
+
+    FencedProducers({"acks": "all"}, prefix="app", fencing=False, make=make).claim({0, 1})
+    assert made == [{"acks": "all"}, {"acks": "all"}]
+
+
 def test_a_partition_that_went_is_not_written_for_and_is_claimed_again_when_it_comes_back() -> None:
     claims: list[str] = []
     producers = fenced(claims)
