@@ -173,6 +173,7 @@ class TaskNotification(Struct, frozen=True, gc=False):
     status: Status
     occurred_at: int
     event_id: str
+    process_name: str | None = None
 
 
 def event_id_for(source: str, action: str, parameters: Mapping[str, str]) -> str:

@@ -32,6 +32,7 @@ class Entry(Struct, frozen=True, gc=False):
     originator: Person | None
     actor_id: str | None
     status: Status
+    process_name: str | None
 
 
 type_lines = dict[EntryKey, Entry]
@@ -155,7 +156,15 @@ def _task_entry(instance: Instance, task: TaskEntry) -> Entry:
 
 def _entry(instance: Instance, status: Status, url: str | None = None, actor_id: str | None = None) -> Entry:
     state = instance.state
-    return Entry(state.title, state.url if url is None else url, state.app_type, state.originator, actor_id, status)
+    return Entry(
+        state.title,
+        state.url if url is None else url,
+        state.app_type,
+        state.originator,
+        actor_id,
+        status,
+        state.process_name,
+    )
 
 
 def _notification(
@@ -179,4 +188,5 @@ def _notification(
         entry.status,
         event.occurred_at,
         event.event_id,
+        entry.process_name,
     )

@@ -46,6 +46,7 @@ def inbox_lines(sent: Iterable[TaskNotification]) -> dict[EntryKey, Entry]:
             originator=each.originator,
             actor_id=each.actor_id,
             status=each.status,
+            process_name=each.process_name,
         )
         for line, each in inbox_of(sent).items()
     }

@@ -194,6 +194,7 @@ class Job:
             "status": each.status,
             "occurred_at": each.occurred_at,
             "event_id": each.event_id,
+            "process_name": each.process_name,
         }
         return _encoded(self._notifications, found, self._notification_frame)
 

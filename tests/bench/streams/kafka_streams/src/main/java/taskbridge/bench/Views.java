@@ -19,7 +19,8 @@ import taskbridge.v1.View;
 final class Views {
     record Key(String userId, View view, String taskId) {}
 
-    record Entry(String title, String url, String appType, Person originator, String actorId, Status status) {}
+    record Entry(String title, String url, String appType, Person originator, String actorId, Status status,
+            String processName) {}
 
     private final Ids ids = new Ids();
 
@@ -118,7 +119,7 @@ final class Views {
     private static Entry entry(Instance instance, Status status, String url, String actorId) {
         var state = instance.state();
         return new Entry(state.getTitle(), url == null ? state.getUrl() : url, state.getAppType(),
-                state.getOriginator(), actorId, status);
+                state.getOriginator(), actorId, status, state.getProcessName());
     }
 
     private TaskNotification notification(Instance instance, TaskEvent event, Key key, Change change, Entry given) {
@@ -127,6 +128,6 @@ final class Views {
         var id = ids.notificationId(event.getEventId(), key.userId, key.view.name(), key.taskId, change.name());
         return new TaskNotification(id, state.getCorpId(), key.userId, key.view, change, state.getInstanceId(),
                 key.taskId, entry.title, entry.url, entry.appType, entry.originator, entry.actorId, entry.status,
-                event.getOccurredAt(), event.getEventId());
+                event.getOccurredAt(), event.getEventId(), entry.processName);
     }
 }
