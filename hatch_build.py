@@ -54,13 +54,7 @@ class NativeCore(BuildHookInterface[Any]):
             build_data["force_include"][str(module)] = f"streams/{_MODULE}"
 
     def _build(self) -> Path:
-        environment = dict(os.environ, PYO3_BUILD_EXTENSION_MODULE="1")
-        if sys.platform == "darwin":
-            # Python's own names are found when the module is loaded.
-            environment["RUSTFLAGS"] = "-C link-arg=-undefined -C link-arg=dynamic_lookup"
-        if sys.platform != "win32":
-            # The stable ABI needs no interpreter, and the path of this build's own would have all built anew each time.
-            environment["PYO3_NO_PYTHON"] = "1"
+        environment = dict(os.environ)
         if not self._cargo_is_fit():
             from puccinialin import setup_rust  # noqa: PLC0415 - installed only where it is needed
 

@@ -95,16 +95,13 @@ pub fn fold_all<'a>(given: &[Given<'a>], known: &mut [Known<'a>], frames: Frames
             (None, Some(instance)) => views(instance),
             (None, None) => Lines::default(),
         };
-        let changed = match fold(&mut known.instance, &each.event) {
-            Ok(changed) => changed,
+        let (instance, changed) = match fold(&mut known.instance, &each.event) {
+            Ok(folded) => folded,
             Err(refusal) => {
                 outcome.refused.push((each.record, refusal));
                 known.lines = Some(before);
                 continue;
             }
-        };
-        let Some(instance) = &known.instance else {
-            continue; // the fold has just made it
         };
         let tell = |key: Key<'a>, change, entry: Entry<'a>| {
             outcome.tell(cause, instance, &each.event, key, change, entry, frames);

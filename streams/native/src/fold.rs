@@ -34,10 +34,13 @@ impl Refusal<'_> {
     }
 }
 
-/// Fold one more event into the instance; whether it changed anything.
+/// The instance with one more event folded into it, and whether that changed anything.
 ///
 /// An instance that was not known is made of its first event, which always changes it.
-pub fn fold<'a>(known: &mut Option<Instance<'a>>, event: &Event<'a>) -> Result<bool, Refusal<'a>> {
+pub fn fold<'i, 'a>(
+    known: &'i mut Option<Instance<'a>>,
+    event: &Event<'a>,
+) -> Result<(&'i Instance<'a>, bool), Refusal<'a>> {
     if event.action == Action::Unknown {
         return Err(Refusal::UnknownAction);
     }
@@ -64,7 +67,7 @@ pub fn fold<'a>(known: &mut Option<Instance<'a>>, event: &Event<'a>) -> Result<b
     if changed {
         instance.revision = instance.revision.saturating_add(1);
     }
-    Ok(changed)
+    Ok((instance, changed))
 }
 
 /// An instance of which nothing was told yet.

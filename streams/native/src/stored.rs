@@ -29,7 +29,7 @@ impl Offsets {
 
     /// Each as its distance from the one before, seven bits a byte, the lowest first.
     fn read(written: &[u8]) -> Read<Self> {
-        let (mut growing, mut last) = (Vec::with_capacity(MAX_OFFSETS + 1), 0_u64);
+        let (mut growing, mut last) = (Vec::with_capacity(written.len() + 1), 0_u64);
         let (mut distance, mut shift) = (0_u64, 0);
         for byte in written {
             if shift > 56 {
@@ -63,11 +63,12 @@ impl Offsets {
 /// The instance that was stored, its state framed by our own schema's id; and where its events stand.
 pub fn read<'a>(stored: &'a [u8], state_frame: &[u8]) -> Read<(Instance<'a>, Offsets)> {
     let (head, rest) = stored.split_first_chunk::<HEAD_BYTES>().ok_or(Damaged)?;
-    let [VERSION, _kind, .., a, b, c, d, e, f] = *head else {
+    if head[0] != VERSION {
         return Err(Damaged);
-    };
-    let state_length = usize::try_from(u32::from_be_bytes([a, b, c, d])).map_err(|_| Damaged)?;
-    let offsets_length = usize::from(u16::from_be_bytes([e, f]));
+    }
+    let state_length = u32::from_be_bytes([head[10], head[11], head[12], head[13]]);
+    let state_length = usize::try_from(state_length).map_err(|_| Damaged)?;
+    let offsets_length = usize::from(u16::from_be_bytes([head[14], head[15]]));
     let (state, rest) = rest.split_at_checked(state_length).ok_or(Damaged)?;
     let (offsets, marks) = rest.split_at_checked(offsets_length).ok_or(Damaged)?;
     let body = state.strip_prefix(state_frame).ok_or(Damaged)?;
