@@ -13,12 +13,16 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+# rustup's own place is not on the PATH of a shell that is older than it.
+_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path.home() / ".cargo" / "bin")])
 _MODE = os.environ.get("TASKBRIDGE_NATIVE_CORE", "")
+_REACH_S = 10
 _LIBRARIES = {"win32": ("_native.dll", "_native.pyd"), "darwin": ("lib_native.dylib", "_native.abi3.so")}
 _LIBRARY, _MODULE = _LIBRARIES.get(sys.platform, ("lib_native.so", "_native.abi3.so"))
 
@@ -54,14 +58,18 @@ class NativeCore(BuildHookInterface[Any]):
             build_data["force_include"][str(module)] = f"streams/{_MODULE}"
 
     def _build(self) -> Path:
-        environment = dict(os.environ)
+        environment = dict(os.environ, PATH=_PATH)
         if not self._cargo_is_fit():
             from puccinialin import setup_rust  # noqa: PLC0415 - installed only where it is needed
 
+            # Where it is out of reach, rustup's own attempts would hold the install up for minutes.
+            root = os.environ.get("RUSTUP_UPDATE_ROOT", "https://static.rust-lang.org/rustup")
+            urllib.request.urlopen(f"{root}/release-stable.toml", timeout=_REACH_S).close()  # noqa: S310 - see above
             environment |= setup_rust()
         crate = Path(self.root, "streams", "native")
+        cargo = shutil.which("cargo", path=environment["PATH"]) or "cargo"
         built = subprocess.run(
-            ["cargo", "build", "--release", "--quiet"],
+            [cargo, "build", "--release", "--quiet"],
             cwd=crate,
             env=environment,
             check=False,
@@ -74,9 +82,10 @@ class NativeCore(BuildHookInterface[Any]):
 
     def _cargo_is_fit(self) -> bool:
         """Whether there is a cargo, and of a version that the crate can be built with."""
-        if shutil.which("cargo") is None:
+        cargo = shutil.which("cargo", path=_PATH)
+        if cargo is None:
             return False
-        told = subprocess.run(["cargo", "--version"], check=False, capture_output=True, text=True).stdout
+        told = subprocess.run([cargo, "--version"], check=False, capture_output=True, text=True).stdout
         crate = Path(self.root, "streams", "native", "Cargo.toml").read_text("utf-8")
         wanted = re.search(r'^rust-version = "(\d+)\.(\d+)"', crate, re.MULTILINE)
         found = re.search(r"(\d+)\.(\d+)", told)
