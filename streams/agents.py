@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
 from schemas.cloudevents import notification_headers
-from schemas.events import Lifecycle, notification_key
+from schemas.events import notification_key
 from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from streams.bulk_producer import last_offset
-from streams.chunk import fold_chunk
 from streams.dead_letters import dead_letter_headers, reason_code
 from streams.lanes import Lanes
-from streams.stored_instance import pack, unpack
-from streams.views import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,15 +22,14 @@ if TYPE_CHECKING:
     from faust.types import Message
 
     from schemas.codec import Codec
-    from schemas.events import TaskEvent, TaskNotification, TaskState
+    from schemas.events import TaskNotification
     from streams.bulk_producer import BulkProducer, type_outgoing, type_reports, type_with_headers
-    from streams.chunk import ChunkResult, Rejected
+    from streams.chunk import Rejected
     from streams.fenced_producers import FencedProducers
-    from streams.live_instances import LiveInstances
+    from streams.folding import Folded, Folding
     from streams.metrics import Metrics
     from streams.store import Store
     from streams.transport import ChunkConsumer, type_chunk
-    from streams.views import Shown
 
 log = structlog.get_logger(__name__)
 
@@ -52,20 +49,16 @@ class TaskAgent:
         *,
         store: Store,
         changelog: str,
-        live: LiveInstances,
+        folding: Folding,
         producers: FencedProducers,
-        events: Codec[TaskEvent],
-        states: Codec[TaskState],
         notifications: Codec[TaskNotification],
         metrics: Metrics,
     ) -> None:
         self._app = app
         self._store = store
         self._changelog = changelog
-        self._live = live
+        self._folding = folding
         self._producers = producers
-        self._events = events
-        self._states = states
         self._notifications = notifications
         self._metrics = metrics
         self._lanes = Lanes(self._take, failed=app.crash)
@@ -84,7 +77,7 @@ class TaskAgent:
                 consumer.done(message)
                 self._metrics.chunk(message.partition, records, result, time.perf_counter() - started)
 
-    async def _process(self, message: Message, records: type_chunk) -> ChunkResult | None:
+    async def _process(self, message: Message, records: type_chunk) -> Folded | None:
         """Fold, deliver, store; None where a rebalance came before the end.
 
         The partition may have moved then: its new owner reads the changelog, and folds the chunk again.
@@ -93,18 +86,16 @@ class TaskAgent:
         assert generation is not None, "the transport gives it to every chunk"
         if generation != self._app.consumer_generation_id:
             return None
-        result = fold_chunk(
-            records, decode=self._events.decode, load=lambda key: self._load(partition, key, generation)
-        )
+        result = self._folding.fold(records, partial(self._store.read, partition), generation=generation)
         producer = self._producers.of(partition)
-        stored, reports = self._send(producer, partition, result)
+        reports = self._send(producer, partition, result)
         await producer.delivered()
         if generation != self._app.consumer_generation_id:
             log.info("a rebalance overtook a chunk", partition=partition, records=len(records))
             return None
-        if stored:
-            self._store.write_chunk(partition, stored, changelog_offset=last_offset(reports))
-            self._live.keep(result.instances, generation=generation)
+        if result.stored:
+            self._store.write_chunk(partition, result.stored, changelog_offset=last_offset(reports))
+            self._folding.keep(result, generation=generation)
         return result
 
     async def forget(
@@ -135,36 +126,17 @@ class TaskAgent:
                 if generation != self._app.consumer_generation_id:
                     return 0
                 self._store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=last_offset(reports))
-                self._live.forget(gone)
+                self._folding.forget(gone)
         return len(gone)
 
-    def _send(
-        self, producer: BulkProducer, partition: int, result: ChunkResult
-    ) -> tuple[dict[bytes, bytes], type_reports]:
-        """Hand all that the chunk came to over to Kafka; what is to be stored, and the changelog's reports."""
-        now_ms = time.time_ns() // 1_000_000
-        stored: dict[bytes, bytes] = {}
-        states: list[type_outgoing] = []
-        for key, shown in result.instances.items():
-            instance = shown.instance
-            state = self._states.encode(instance.state)
-            stored[key] = pack(state, instance, now_ms=now_ms)
-            deleted = instance.state.lifecycle is Lifecycle.DELETED
-            states.append({"key": key, "value": None if deleted else state})
-        changelog: list[type_outgoing] = [{"key": key, "value": value} for key, value in stored.items()]
-        reports = producer.send(self._changelog, changelog, partition=partition)
-        producer.send(TASK_STATES.name, states)
-        producer.send_with_headers(TASK_NOTIFICATIONS.name, [self._told(each) for each in result.notifications])
+    def _send(self, producer: BulkProducer, partition: int, result: Folded) -> type_reports:
+        """Hand all that the chunk came to over to Kafka; the changelog's reports."""
+        reports = producer.send(self._changelog, result.changelog, partition=partition)
+        producer.send(TASK_STATES.name, result.states)
+        producer.send_with_headers(TASK_NOTIFICATIONS.name, result.notifications)
         if result.rejected:
             _park(producer, result.rejected)
-        return stored, reports
-
-    def _load(self, partition: int, key: bytes, generation: int) -> Shown | None:
-        shown = self._live.get(key, generation=generation)
-        if shown is None:
-            stored = self._store.read(partition, key)
-            shown = None if stored is None else show(unpack(stored, self._states))
-        return shown
+        return reports
 
     def _told(self, notification: TaskNotification) -> type_with_headers:
         return (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 
 from schemas import topics
-from schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
+from schemas.codec import task_notification_codec, task_state_codec
 from schemas.errors import ConfigurationError, OperatorError
 from schemas.registry import Registry
 from service.garbage import collect_garbage_rarely
@@ -24,8 +24,8 @@ from service.topic_admin import apply_topics
 from streams.agents import TaskAgent
 from streams.changelog_topic import INSTANCES_CHANGELOG
 from streams.fenced_producers import FencedProducers
+from streams.folding_choice import choose_folding
 from streams.http import Server, build_http, listen
-from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
 from streams.offsets import Offsets
 from streams.progress import Ends, Progress
@@ -77,6 +77,7 @@ class _Health:
     connected: bool = False
     faust_app: faust.App | None = None
     progress: Progress | None = None
+    core: str | None = None
     problems: list[str] = field(default_factory=list[str])
 
     def readiness(self) -> dict[str, Any]:
@@ -86,6 +87,7 @@ class _Health:
             "ready": self.connected and tables,
             "kafka_and_registry": "connected" if self.connected else "waiting",
             "tables": "live" if tables else "recovering",
+            "core": self.core,
             "problems": self.problems,
             **({} if self.progress is None else self.progress.details()),
         }
@@ -126,14 +128,14 @@ async def _work(
     app = build_faust_app(servers, worker=worker, partitions=found, kafka_properties=properties)
     cast("Tables", app.tables).claim = producers.claim
     store, changelog = instances_table(app, partitions=found)
+    folding = choose_folding(registry, live_instances=settings.live_instances)
+    health.core = folding.core
     agent = TaskAgent(
         app,
         store=store,
         changelog=changelog,
-        live=LiveInstances(settings.live_instances),
+        folding=folding,
         producers=producers,
-        events=task_event_head_codec(registry),
-        states=task_state_codec(registry),
         notifications=task_notification_codec(registry),
         metrics=metrics,
     )
@@ -167,7 +169,7 @@ async def _work(
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), _CRASH_POLL_S)
         if app.crashed:
-            raise WorkerFailed("the worker crashed") from app.crash_reason
+            raise WorkerFailed(f"the worker crashed: {app.crash_reason}") from app.crash_reason
     finally:
         for task in (starting, watching, letting_go):
             task.cancel()

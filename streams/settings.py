@@ -21,8 +21,8 @@ class StreamsSettings(BaseSettings):
     kafka_config_file: Path | None = None
     schema_registry_url: str
     data_dir: Path = Path("taskbridge-streams")
-    live_instances: int = Field(30_000, ge=0)
-    """How many instances are held in memory as they stand, some four kilobytes each; others are read from the store."""
+    live_instances: int = Field(60_000, ge=0)
+    """How many instances are held in memory, some two kilobytes each (four without the native core); others are read from the store."""
     fencing: bool = True
     """Each chunk is a transaction of its partition's owner: a frozen worker cannot overwrite its successor's states."""
     retention_days: int = Field(0, ge=0)
