@@ -6,14 +6,16 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
+from faust.types import TP
 
 from schemas.cloudevents import notification_headers
 from schemas.events import Lifecycle, notification_key
-from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from streams.bulk_producer import last_offset
 from streams.chunk import fold_chunk
 from streams.dead_letters import dead_letter_headers, reason_code
 from streams.lanes import Lanes
+from streams.rounds import Batch, Overtaken
 from streams.stored_instance import pack, unpack
 from streams.views import show
 
@@ -25,11 +27,11 @@ if TYPE_CHECKING:
 
     from schemas.codec import Codec
     from schemas.events import TaskEvent, TaskNotification, TaskState
-    from streams.bulk_producer import BulkProducer, type_outgoing, type_reports, type_with_headers
+    from streams.bulk_producer import type_outgoing, type_with_headers
     from streams.chunk import ChunkResult, Rejected
-    from streams.fenced_producers import FencedProducers
     from streams.live_instances import LiveInstances
     from streams.metrics import Metrics
+    from streams.rounds import Rounds
     from streams.store import Store
     from streams.transport import ChunkConsumer, type_chunk
     from streams.views import Shown
@@ -40,10 +42,11 @@ log = structlog.get_logger(__name__)
 class TaskAgent:
     """Folds chunks of task events into instances.
 
-    The order in a chunk: decode → fold → changelog, states, notifications and dead letters to Kafka and *delivered* →
-    local store → done. Whatever dies in between, the chunk comes again, and folding it again changes nothing.
+    The order in a chunk: decode → fold → changelog, states, notifications, dead letters and the position behind the
+    chunk to Kafka and *committed* → local store → done. Whatever dies before the commit, the chunk comes again, and
+    nobody saw anything of it; whatever dies after it, the changelog has what the store lacks.
 
-    One chunk of a partition is in work at a time; while it is being delivered, other partitions' chunks are folded.
+    One chunk of a partition is in work at a time; while it is being committed, other partitions' chunks are folded.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class TaskAgent:
         store: Store,
         changelog: str,
         live: LiveInstances,
-        producers: FencedProducers,
+        rounds: Rounds,
         events: Codec[TaskEvent],
         states: Codec[TaskState],
         notifications: Codec[TaskNotification],
@@ -63,7 +66,7 @@ class TaskAgent:
         self._store = store
         self._changelog = changelog
         self._live = live
-        self._producers = producers
+        self._rounds = rounds
         self._events = events
         self._states = states
         self._notifications = notifications
@@ -79,7 +82,8 @@ class TaskAgent:
         consumer = cast("ChunkConsumer", self._app.consumer)
         started = time.perf_counter()
         with consumer.working():
-            result = await self._process(message, records)
+            records = consumer.not_done(message.tp, records)
+            result = await self._process(message, records) if records else None
             if result is not None:
                 consumer.done(message)
                 self._metrics.chunk(message.partition, records, result, time.perf_counter() - started)
@@ -96,14 +100,16 @@ class TaskAgent:
         result = fold_chunk(
             records, decode=self._events.decode, load=lambda key: self._load(partition, key, generation)
         )
-        producer = self._producers.of(partition)
-        stored, reports = self._send(producer, partition, result)
-        await producer.delivered()
-        if generation != self._app.consumer_generation_id:
+        stored, batches = self._batches(partition, result)
+        try:
+            changelog, *_ = await self._rounds.deliver(message.tp, message.offset + 1, batches, generation=generation)
+        except Overtaken:
             log.info("a rebalance overtook a chunk", partition=partition, records=len(records))
             return None
+        if generation != self._app.consumer_generation_id:
+            return None
         if stored:
-            self._store.write_chunk(partition, stored, changelog_offset=last_offset(reports))
+            self._store.write_chunk(partition, stored, changelog_offset=last_offset(changelog))
             self._live.keep(result.instances, generation=generation)
         return result
 
@@ -123,25 +129,30 @@ class TaskAgent:
                 gone = [key for key, notifications in told.items() if notifications is not None]
                 if not gone:
                     return 0
-                producer = self._producers.of(partition)
-                tombstones: list[type_outgoing] = [{"key": key, "value": None} for key in gone]
-                reports = producer.send(self._changelog, tombstones, partition=partition)
-                producer.send(TASK_STATES.name, [{"key": key, "value": None} for key in gone])
-                producer.send_with_headers(
-                    TASK_NOTIFICATIONS.name,
-                    [self._told(each) for notifications in told.values() for each in notifications or ()],
-                )
-                await producer.delivered()
+                farewells = [self._told(each) for notifications in told.values() for each in notifications or ()]
+                source = TP(TASK_EVENTS.name, partition)
+                try:
+                    changelog, *_ = await self._rounds.deliver(
+                        source,
+                        # Where it stands already: the group's coordinator then refuses all of it to a former owner.
+                        consumer.position_of(source),
+                        [
+                            Batch(self._changelog, _tombstones(gone), partition),
+                            Batch(TASK_STATES.name, _tombstones(gone)),
+                            Batch(TASK_NOTIFICATIONS.name, farewells),
+                        ],
+                        generation=generation,
+                    )
+                except Overtaken:
+                    return 0
                 if generation != self._app.consumer_generation_id:
                     return 0
-                self._store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=last_offset(reports))
+                self._store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=last_offset(changelog))
                 self._live.forget(gone)
         return len(gone)
 
-    def _send(
-        self, producer: BulkProducer, partition: int, result: ChunkResult
-    ) -> tuple[dict[bytes, bytes], type_reports]:
-        """Hand all that the chunk came to over to Kafka; what is to be stored, and the changelog's reports."""
+    def _batches(self, partition: int, result: ChunkResult) -> tuple[dict[bytes, bytes], list[Batch]]:
+        """What is to be stored, and all that the chunk came to, for Kafka; the changelog first."""
         now_ms = time.time_ns() // 1_000_000
         stored: dict[bytes, bytes] = {}
         states: list[type_outgoing] = []
@@ -152,12 +163,12 @@ class TaskAgent:
             deleted = instance.state.lifecycle is Lifecycle.DELETED
             states.append({"key": key, "value": None if deleted else state})
         changelog: list[type_outgoing] = [{"key": key, "value": value} for key, value in stored.items()]
-        reports = producer.send(self._changelog, changelog, partition=partition)
-        producer.send(TASK_STATES.name, states)
-        producer.send_with_headers(TASK_NOTIFICATIONS.name, [self._told(each) for each in result.notifications])
-        if result.rejected:
-            _park(producer, result.rejected)
-        return stored, reports
+        return stored, [
+            Batch(self._changelog, changelog, partition),
+            Batch(TASK_STATES.name, states),
+            Batch(TASK_NOTIFICATIONS.name, [self._told(each) for each in result.notifications]),
+            Batch(TASK_EVENTS_DLQ.name, _parked(result.rejected)),
+        ]
 
     def _load(self, partition: int, key: bytes, generation: int) -> Shown | None:
         shown = self._live.get(key, generation=generation)
@@ -174,7 +185,11 @@ class TaskAgent:
         )
 
 
-def _park(producer: BulkProducer, rejected: Sequence[Rejected]) -> None:
+def _tombstones(keys: Iterable[bytes]) -> list[type_outgoing]:
+    return [{"key": key, "value": None} for key in keys]
+
+
+def _parked(rejected: Sequence[Rejected]) -> list[type_with_headers]:
     now_ms = time.time_ns() // 1_000_000
     for each in rejected:
         log.warning(
@@ -184,7 +199,4 @@ def _park(producer: BulkProducer, rejected: Sequence[Rejected]) -> None:
             reason=reason_code(each.reason),
             detail=str(each.reason),
         )
-    producer.send_with_headers(
-        TASK_EVENTS_DLQ.name,
-        [(each.record.key, each.record.value, dead_letter_headers(each, now_ms=now_ms)) for each in rejected],
-    )
+    return [(each.record.key, each.record.value, dead_letter_headers(each, now_ms=now_ms)) for each in rejected]
