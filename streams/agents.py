@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -17,17 +19,18 @@ from streams.dead_letters import dead_letter_headers, reason_code
 from streams.lanes import Lanes
 from streams.rounds import Batch, Overtaken
 from streams.stored_instance import pack, unpack
+from streams.unwritten import Unwritten
 from streams.views import show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     import faust
     from faust.types import Message
 
     from schemas.codec import Codec
     from schemas.events import TaskEvent, TaskNotification, TaskState
-    from streams.bulk_producer import type_outgoing, type_with_headers
+    from streams.bulk_producer import type_outgoing, type_reports, type_with_headers
     from streams.chunk import ChunkResult, Rejected
     from streams.live_instances import LiveInstances
     from streams.metrics import Metrics
@@ -39,6 +42,18 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A chunk that is folded and handed over."""
+
+    message: Message
+    records: type_chunk
+    result: ChunkResult
+    stored: dict[bytes, bytes]
+    started: float
+    working: ExitStack
+
+
 class TaskAgent:
     """Folds chunks of task events into instances.
 
@@ -46,7 +61,8 @@ class TaskAgent:
     chunk to Kafka and *committed* → local store → done. Whatever dies before the commit, the chunk comes again, and
     nobody saw anything of it; whatever dies after it, the changelog has what the store lacks.
 
-    One chunk of a partition is in work at a time; while it is being committed, other partitions' chunks are folded.
+    While a chunk is being committed, the next ones are folded upon it: what they read is the store with what the chunks
+    before will write. Should one of those fail, the worker stops, and nothing of the later ones is committed.
     """
 
     def __init__(
@@ -71,47 +87,55 @@ class TaskAgent:
         self._states = states
         self._notifications = notifications
         self._metrics = metrics
-        self._lanes = Lanes(self._take, failed=app.crash)
+        self._unwritten = Unwritten()
+        self._lanes = Lanes(self._begin, failed=app.crash)
 
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
         async for event in stream.events():
             await self._lanes.put(event.message, event.value)
 
-    async def _take(self, message: Message, records: type_chunk) -> None:
+    def _begin(self, message: Message, records: type_chunk) -> Coroutine[Any, Any, None] | None:
+        """Fold a chunk and hand over what it comes to; what is returned ends it. None where there is nothing to do."""
         consumer = cast("ChunkConsumer", self._app.consumer)
         started = time.perf_counter()
-        with consumer.working():
-            records = consumer.not_done(message.tp, records)
-            result = await self._process(message, records) if records else None
-            if result is not None:
-                consumer.done(message)
-                self._metrics.chunk(message.partition, records, result, time.perf_counter() - started)
-
-    async def _process(self, message: Message, records: type_chunk) -> ChunkResult | None:
-        """Fold, deliver, store; None where a rebalance came before the end.
-
-        The partition may have moved then: its new owner reads the changelog, and folds the chunk again.
-        """
-        partition, generation = message.partition, message.generation_id
-        assert generation is not None, "the transport gives it to every chunk"
-        if generation != self._app.consumer_generation_id:
+        records = consumer.take(message, records)
+        if not records:
             return None
-        result = fold_chunk(
-            records, decode=self._events.decode, load=lambda key: self._load(partition, key, generation)
-        )
-        stored, batches = self._batches(partition, result)
-        try:
-            changelog, *_ = await self._rounds.deliver(message.tp, message.offset + 1, batches, generation=generation)
-        except Overtaken:
-            log.info("a rebalance overtook a chunk", partition=partition, records=len(records))
-            return None
-        if generation != self._app.consumer_generation_id:
-            return None
-        if stored:
-            self._store.write_chunk(partition, stored, changelog_offset=last_offset(changelog))
+        partition, generation = message.partition, cast("int", message.generation_id)
+        with ExitStack() as stack:
+            stack.enter_context(consumer.working())
+            read = self._unwritten.reader(partition, self._store.read, generation=generation)
+            result = fold_chunk(records, decode=self._events.decode, load=lambda key: self._load(read, key, generation))
+            stored, batches = self._batches(partition, result)
+            try:
+                committed = self._rounds.hand_over(message.tp, message.offset + 1, batches, generation=generation)
+            except Overtaken:
+                log.info("a rebalance overtook a chunk", partition=partition, records=len(records))
+                return None
             self._live.keep(result.instances, generation=generation)
-        return result
+            self._unwritten.add(partition, stored, generation=generation)
+            under_way = _UnderWay(message, records, result, stored, started, stack.pop_all())
+            return self._end(under_way, committed)
+
+    async def _end(self, chunk: _UnderWay, committed: Awaitable[list[type_reports]]) -> None:
+        """Store the chunk once it is committed.
+
+        Not where a rebalance came meanwhile: its partition may have moved, and whoever has it reads the changelog.
+        """
+        message = chunk.message
+        partition, generation = message.partition, cast("int", message.generation_id)
+        with chunk.working:
+            try:
+                changelog, *_ = await committed
+                if generation == self._app.consumer_generation_id:
+                    if chunk.stored:
+                        self._store.write_chunk(partition, chunk.stored, changelog_offset=last_offset(changelog))
+                    cast("ChunkConsumer", self._app.consumer).done(message)
+                    seconds = time.perf_counter() - chunk.started
+                    self._metrics.chunk(partition, chunk.records, chunk.result, seconds)
+            finally:
+                self._unwritten.remove(partition, chunk.stored, generation=generation)
 
     async def forget(
         self, partition: int, keys: Iterable[bytes], farewell: Callable[[bytes], list[TaskNotification] | None]
@@ -170,10 +194,10 @@ class TaskAgent:
             Batch(TASK_EVENTS_DLQ.name, _parked(result.rejected)),
         ]
 
-    def _load(self, partition: int, key: bytes, generation: int) -> Shown | None:
+    def _load(self, read: Callable[[bytes], bytes | None], key: bytes, generation: int) -> Shown | None:
         shown = self._live.get(key, generation=generation)
         if shown is None:
-            stored = self._store.read(partition, key)
+            stored = read(key)
             shown = None if stored is None else show(unpack(stored, self._states))
         return shown
 

@@ -59,7 +59,7 @@ class _Delivery:
     next_offset: int
     batches: Sequence[Batch]
     group: bytes
-    done: asyncio.Future[None]
+    done: asyncio.Future[list[type_reports]]
     reports: list[type_reports] = field(default_factory=list[type_reports])
 
     @property
@@ -117,8 +117,19 @@ class Rounds:
     ) -> list[type_reports]:
         """Return once these records, and the group's position ``next_offset`` in ``source``, are committed.
 
-        One report for each batch. ``generation`` is that of the chunk they come from; records that come from no chunk
-        go with the position that ``source`` has already.
+        Raises:
+            Overtaken, Fenced, DeliveryFailed: as ``hand_over``.
+        """
+        return await self.hand_over(source, next_offset, batches, generation=generation)
+
+    def hand_over(
+        self, source: TP, next_offset: int, batches: Sequence[Batch], *, generation: int
+    ) -> asyncio.Future[list[type_reports]]:
+        """The future is done once these records, and the group's position in ``source``, are committed.
+
+        What was handed over first is committed first, or together with what came later. One report for each batch.
+        ``generation`` is that of the chunk they come from; records that come from no chunk go with the position that
+        ``source`` has already.
 
         Raises:
             Overtaken: the generation is over; nothing was begun.
@@ -138,8 +149,7 @@ class Rounds:
             asyncio.get_running_loop().create_future(),
         )
         self._waiting.put(delivery)
-        await delivery.done
-        return delivery.reports
+        return delivery.done
 
     async def close(self) -> None:
         """Wait, within bounds, for the round under way. What was not committed is not done either, and comes again."""
@@ -237,6 +247,7 @@ def _tell(deliveries: Iterable[_Delivery], failure: Exception | None) -> None:
         if delivery.done.done():  # nobody waits for it any more
             continue
         if failure is None:
-            delivery.done.set_result(None)
+            delivery.done.set_result(delivery.reports)
         else:
             delivery.done.set_exception(failure)
+            delivery.done.exception()  # the first is told; asyncio need not complain of those that nobody awaits then

@@ -84,6 +84,7 @@ class ChunkConsumer(driver.Consumer):
         super().on_init()
         self.membership: Membership | None = None
         """What the group knows this worker by since the last rebalance."""
+        self._taken: dict[TP, tuple[int, int]] = {}
         self._done: dict[TP, int] = {}
         self._done_at: dict[TP, float] = {}
         self._at_work = 0
@@ -121,9 +122,19 @@ class ChunkConsumer(driver.Consumer):
         """Of the first record that is not done yet."""
         return self._done.get(tp) or self._committed_offset[tp] or 0
 
-    def not_done(self, tp: TP, records: type_chunk) -> type_chunk:
-        """Those of a chunk that were not done before. A rebalance that changes nothing makes records come again."""
+    def take(self, message: Message, records: type_chunk) -> type_chunk:
+        """Those records of a chunk that were not taken before; none where its generation is over.
+
+        A rebalance that changes nothing makes records come again that are done, or under way, already.
+        """
+        tp, generation = message.tp, message.generation_id
+        if generation is None or generation != self.app.consumer_generation_id:
+            return []
         position = self.position_of(tp)
+        taken_in, taken = self._taken.get(tp, (generation, 0))
+        if taken_in == generation:
+            position = max(position, taken)
+        self._taken[tp] = (generation, message.offset + 1)
         return records if records[0].offset >= position else [each for each in records if each.offset >= position]
 
     async def wait_empty(self) -> None:

@@ -152,13 +152,14 @@ def test_the_position_is_behind_what_is_done_and_what_comes_again_from_before_it
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)], SECOND: [FakeRecord(5, partition=1)]}
         (_, first), (_, second) = await chunks_of(consumer)
-        assert consumer.not_done(FIRST, first.value) == first.value
+        assert consumer.take(first, first.value) == first.value
+        assert consumer.take(first, first.value) == [], "it is under way"
         consumer.done(first)
         assert consumer.position_of(FIRST) == 2
+        consumer.app.consumer_generation_id = first.generation_id = second.generation_id = 2
         again: Any = [FakeRecord(1), FakeRecord(2)]
-        assert [record.offset for record in consumer.not_done(FIRST, again)] == [2]
-        assert consumer.not_done(FIRST, first.value) == []
-        assert consumer.not_done(SECOND, second.value) == second.value
+        assert [record.offset for record in consumer.take(first, again)] == [2]
+        assert consumer.take(second, second.value) == second.value
 
     with_consumer(check)
 
@@ -168,6 +169,7 @@ def test_a_chunk_of_an_earlier_generation_moves_no_position(with_consumer: Any) 
         consumer.fetched = {FIRST: [FakeRecord(0)]}
         [(_, message)] = await chunks_of(consumer)
         consumer.app.consumer_generation_id = 2
+        assert consumer.take(message, message.value) == []
         consumer.done(message)
         assert consumer.position_of(FIRST) == 0
 
