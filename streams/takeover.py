@@ -58,7 +58,8 @@ class Takeover:
         self._name = name
         self._claim = claim
         self._pool = ThreadPoolExecutor(4, "claim")
-        self._being_claimed: set[str] = set()
+        self._claimed: set[str] = set()
+        """By the takeover under way. Once is enough: a worker that comes back under its name must not be hit again."""
 
     async def take(self, owned: Owned, *, generation: int) -> None:
         """Return once the partitions are this worker's alone, and marked with its name.
@@ -86,6 +87,7 @@ class Takeover:
 
     def _settle(self, owned: Owned) -> dict[TP, Committed]:
         began = time.monotonic()
+        self._claimed.clear()
         while True:
             committed = self._offsets.committed(self._group, owned.sources)
             unstable = {source for source, at in committed.items() if not at.is_stable}
@@ -114,13 +116,13 @@ class Takeover:
     def _claim_from(self, committed: dict[TP, Committed], overdue: Collection[int]) -> None:
         """Claim what belongs to those who left, and to those whose transactions are overdue."""
         owners = {at.owner for at in committed.values() if at.owner not in (None, "", self._name)}
-        if not owners - self._being_claimed:
+        if not owners - self._claimed:
             return
         gone = owners - self._offsets.members(self._group)
         late = {at.owner for source, at in committed.items() if source.partition in overdue} & owners
-        for owner in (gone | late) - self._being_claimed:
+        for owner in (gone | late) - self._claimed:
             assert owner is not None
-            self._being_claimed.add(owner)
+            self._claimed.add(owner)
             self._pool.submit(self._claim_one, owner)
 
     def _claim_one(self, owner: str) -> None:
@@ -129,8 +131,6 @@ class Takeover:
             log.info("a former owner's transactions are closed", owner=owner)
         except KafkaException as error:
             log.warning("a former owner's transactions could not be closed", owner=owner, problem=str(error))
-        finally:
-            self._being_claimed.discard(owner)
 
     def _first(self, sources: Collection[TP]) -> dict[TP, int]:
         return {

@@ -71,7 +71,7 @@ import asyncio
 from streams.agents import TaskAgent
 async def never(*_):
     await asyncio.Event().wait()
-TaskAgent._process = never
+TaskAgent._end = never
 from streams.app import main
 main()
 """
