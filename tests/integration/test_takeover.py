@@ -144,6 +144,8 @@ def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_t
                 break
             except TimeoutError:
                 continue
+        while not all(at.is_stable for at in place.offsets.committed(place.group, owned.sources).values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # a commit is decided a moment before it can be read
         at = place.offsets.committed(place.group, owned.sources)
         assert {each: (at[each].offset, at[each].owner) for each in owned.sources} == {
             place.source: (5, next_name),
