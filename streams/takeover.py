@@ -12,8 +12,8 @@ are claimed, which undoes at once what it left open, and readers wait no longer 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -57,7 +57,6 @@ class Takeover:
         self._group = group
         self._name = name
         self._claim = claim
-        self._pool = ThreadPoolExecutor(4, "claim")
         self._claimed: set[str] = set()
         """By the takeover under way. Once is enough: a worker that comes back under its name must not be hit again."""
 
@@ -80,10 +79,6 @@ class Takeover:
                     for source, offset in unmarked.items()
                 )
             )
-
-    def close(self) -> None:
-        """Claims under way are not waited for."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _settle(self, owned: Owned) -> dict[TP, Committed]:
         began = time.monotonic()
@@ -123,7 +118,8 @@ class Takeover:
         for owner in (gone | late) - self._claimed:
             assert owner is not None
             self._claimed.add(owner)
-            self._pool.submit(self._claim_one, owner)
+            # In the background: where nothing is open, nobody has to wait for it. No claim holds up the worker's end.
+            threading.Thread(target=self._claim_one, args=(owner,), name="claim", daemon=True).start()
 
     def _claim_one(self, owner: str) -> None:
         try:

@@ -155,7 +155,6 @@ def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_t
         await rounds.deliver(
             place.source, 6, [Batch(place.changelog, [{"key": b"k", "value": b"v"}], 0)], generation=NOBODY.generation
         )
-        takeover.close()
         await rounds.close()
 
     asyncio.run(take_over())
