@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -23,14 +24,15 @@ from service.settings import load_settings, partitions_setting
 from service.topic_admin import apply_topics
 from streams.agents import TaskAgent
 from streams.changelog_topic import INSTANCES_CHANGELOG
-from streams.fenced_producers import FencedProducers
 from streams.folding_choice import choose_folding
 from streams.http import Server, build_http, listen
 from streams.metrics import Metrics
 from streams.offsets import Offsets
 from streams.progress import Ends, Progress
 from streams.retention import Retention
+from streams.rounds import Rounds, claimed
 from streams.settings import StreamsSettings
+from streams.takeover import Takeover
 from streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
 from streams.watchdog import LoopGuard, Watchdog
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
     from streams.recovery import Tables
+    from streams.transport import ChunkConsumer
 
 log = structlog.get_logger(__name__)
 
@@ -117,7 +120,6 @@ async def _work(
     found = await _until_connected(_Contract(admin_client(servers, properties), registry, partitions), health, stop)
     if found is None:
         return
-    producers = FencedProducers(producer_config(servers, properties), prefix=APP_ID, fencing=settings.fencing)
     worker = Worker(
         data_dir=settings.data_dir,
         url=settings.url,
@@ -126,7 +128,14 @@ async def _work(
         restore_buffer_bytes=settings.restore_buffer_bytes,
     )
     app = build_faust_app(servers, worker=worker, partitions=found, kafka_properties=properties)
-    cast("Tables", app.tables).claim = producers.claim
+    producing = {**producer_config(servers, properties), "linger.ms": 0}
+    name = app.conf.consumer_group_instance_id
+    rounds = Rounds(
+        producing, group=APP_ID, name=name, membership=lambda: cast("ChunkConsumer", app.consumer).membership
+    )
+    offsets = Offsets(consumer_config(servers, APP_ID, properties))
+    takeover = Takeover(offsets, rounds, group=APP_ID, name=name, claim=partial(claimed, producing))
+    cast("Tables", app.tables).takeover = takeover
     store, changelog = instances_table(app, partitions=found)
     folding = choose_folding(registry, live_instances=settings.live_instances)
     health.core = folding.core
@@ -135,7 +144,7 @@ async def _work(
         store=store,
         changelog=changelog,
         folding=folding,
-        producers=producers,
+        rounds=rounds,
         notifications=task_notification_codec(registry),
         metrics=metrics,
     )
@@ -147,7 +156,7 @@ async def _work(
     )
     health.progress = Progress(
         app,
-        ends=Ends(Offsets(consumer_config(servers, APP_ID, properties))),
+        ends=Ends(offsets),
         metrics=metrics,
         watchdog=Watchdog(settings.watchdog_s),
         guard=LoopGuard(settings.watchdog_s),
@@ -176,7 +185,7 @@ async def _work(
         # Bounded: whatever is not finished is not acknowledged either, and comes again.
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(app.stop(), _STOP_S)
-        await producers.close()
+        await rounds.close()
         registry.close()
         log.info("stopped")
 

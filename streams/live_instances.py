@@ -15,8 +15,8 @@ T = TypeVar("T")
 class LiveInstances(Generic[T]):
     """At most ``bound`` instances; those that were touched longest ago go first.
 
-    Holds only what the local store holds too, so that anything may be forgotten at any time. Everything is at each
-    rebalance: a partition that comes back may have been somebody else's meanwhile.
+    Holds only what the local store holds too, or soon will (``streams.unwritten``), so that anything may be forgotten
+    at any time. Everything is at each rebalance: a partition that comes back may have been somebody else's meanwhile.
     """
 
     def __init__(self, bound: int) -> None:
@@ -34,7 +34,7 @@ class LiveInstances(Generic[T]):
         return self._kept.get(key)
 
     def keep(self, instances: Mapping[bytes, T], *, generation: int) -> None:
-        """Remember instances that were just written to the store, in this generation of the group."""
+        """Remember instances as they were just folded, in this generation of the group."""
         if generation != self._generation:
             return
         for key, instance in instances.items():

@@ -45,7 +45,7 @@ class Ends:
             return
         self._asked = time.monotonic()
         try:
-            self.known = await asyncio.to_thread(self._offsets.ends, TASK_EVENTS.name, partitions)
+            self.known = await asyncio.to_thread(self._offsets.decided, TASK_EVENTS.name, partitions)
         except (KafkaException, TimeoutError) as error:
             self.known = {}
             log.warning("Kafka does not tell where the events end", problem=str(error))

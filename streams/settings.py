@@ -23,8 +23,6 @@ class StreamsSettings(BaseSettings):
     data_dir: Path = Path("taskbridge-streams")
     live_instances: int = Field(60_000, ge=0)
     """How many instances are held in memory, some two kilobytes each (four without the native core); others are read from the store."""
-    fencing: bool = True
-    """Each chunk is a transaction of its partition's owner: a frozen worker cannot overwrite its successor's states."""
     retention_days: int = Field(0, ge=0)
     """How long an instance that nobody has to do anything about is kept after its last event; 0 is for ever."""
     advertised_url: str | None = None
