@@ -22,7 +22,7 @@ class StreamsSettings(BaseSettings):
     schema_registry_url: str
     data_dir: Path = Path("taskbridge-streams")
     live_instances: int = Field(60_000, ge=0)
-    """How many instances are held in memory, some two kilobytes each (four without the native core); others are read from the store."""
+    """How many are held in memory, some two kilobytes each (four without the native core); others are on disk."""
     fencing: bool = True
     """Each chunk is a transaction of its partition's owner: a frozen worker cannot overwrite its successor's states."""
     retention_days: int = Field(0, ge=0)
