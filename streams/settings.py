@@ -22,7 +22,7 @@ class StreamsSettings(BaseSettings):
     schema_registry_url: str
     data_dir: Path = Path("taskbridge-streams")
     live_instances: int = Field(60_000, ge=0)
-    """How many instances are held in memory, some two kilobytes each (four without the native core); others are read from the store."""
+    """How many are held in memory, some two kilobytes each (four without the native core); others are on disk."""
     retention_days: int = Field(0, ge=0)
     """How long an instance that nobody has to do anything about is kept after its last event; 0 is for ever."""
     advertised_url: str | None = None
