@@ -18,7 +18,7 @@ from streams.chunk import fold_chunk
 from streams.dead_letters import dead_letter_headers, reason_code
 from streams.lanes import Lanes
 from streams.rounds import Batch, Overtaken
-from streams.stored_instance import pack, unpack
+from streams.stored_instance import event_offsets, pack, unpack
 from streams.unwritten import Unwritten
 from streams.views import show
 
@@ -183,7 +183,7 @@ class TaskAgent:
         for key, shown in result.instances.items():
             instance = shown.instance
             state = self._states.encode(instance.state)
-            stored[key] = pack(state, instance, now_ms=now_ms)
+            stored[key] = pack(state, instance, shown.offsets, now_ms=now_ms)
             deleted = instance.state.lifecycle is Lifecycle.DELETED
             states.append({"key": key, "value": None if deleted else state})
         changelog: list[type_outgoing] = [{"key": key, "value": value} for key, value in stored.items()]
@@ -198,7 +198,7 @@ class TaskAgent:
         shown = self._live.get(key, generation=generation)
         if shown is None:
             stored = read(key)
-            shown = None if stored is None else show(unpack(stored, self._states))
+            shown = None if stored is None else show(unpack(stored, self._states), event_offsets(stored))
         return shown
 
     def _told(self, notification: TaskNotification) -> type_with_headers:

@@ -176,7 +176,7 @@ async def _work(
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), _CRASH_POLL_S)
         if app.crashed:
-            raise WorkerFailed("the worker crashed") from app.crash_reason
+            raise WorkerFailed(f"the worker crashed: {app.crash_reason}") from app.crash_reason
     finally:
         for task in (starting, watching, letting_go):
             task.cancel()
