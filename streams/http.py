@@ -13,17 +13,34 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.errors import ConfigurationError
 from service.problems import answer_with_problems
+from streams.query.access import OnlyOwnHosts
+from streams.query.refusals import answer_refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
+    from fastapi import APIRouter
     from prometheus_client import CollectorRegistry
 
 
-def build_http(readiness: Callable[[], dict[str, Any]], registry: CollectorRegistry) -> FastAPI:
-    """``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status."""
+def build_http(
+    readiness: Callable[[], dict[str, Any]],
+    registry: CollectorRegistry,
+    *,
+    routers: Sequence[APIRouter] = (),
+    only_hosts: frozenset[str] | None = None,
+) -> FastAPI:
+    """``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status.
+
+    With ``only_hosts``, requests under any other name are refused: for a service that asks nobody for a token.
+    """
     http = FastAPI(title="taskbridge streams", version="1", docs_url="/docs", redoc_url=None)
     answer_with_problems(http)
+    answer_refusals(http)
+    if only_hosts is not None:
+        http.add_middleware(OnlyOwnHosts, hosts=only_hosts)
+    for router in routers:
+        http.include_router(router)
 
     @http.get("/healthz", summary="The process lives", tags=["operation"])
     async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
@@ -66,6 +83,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # Whose word is believed on who is asking depends on the address that a request really comes from.
+                proxy_headers=False,
                 timeout_graceful_shutdown=5,
             )
         )
