@@ -23,7 +23,7 @@ from service.logs import configure_logs
 from service.settings import load_settings, partitions_setting
 from service.topic_admin import apply_topics
 from streams.agents import TaskAgent
-from streams.changelog_topic import INSTANCES_CHANGELOG
+from streams.changelog_topic import INBOX_CHANGELOG, INSTANCES_CHANGELOG
 from streams.http import Server, build_http, listen
 from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
@@ -33,6 +33,7 @@ from streams.retention import Retention
 from streams.rounds import Rounds, claimed
 from streams.settings import StreamsSettings
 from streams.takeover import Takeover
+from streams.task_center import TaskCenter
 from streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
 from streams.watchdog import LoopGuard, Watchdog
 
@@ -61,12 +62,9 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
         WorkerFailed: processing cannot go on; a supervisor should start the service again.
     """
     settings = load_settings(StreamsSettings, environment)
-    if settings.api_tokens_file is None and not settings.on_loopback:
-        raise ConfigurationError(
-            f"STREAMS_HOST={settings.host} is reachable from outside: set STREAMS_API_TOKENS_FILE, or use 127.0.0.1"
-        )
+    center = TaskCenter(settings)
     configure_logs(settings.log_format, settings.log_level)
-    asyncio.run(_serve(settings, partitions_setting(environment)))
+    asyncio.run(_serve(settings, partitions_setting(environment), center))
 
 
 class WorkerFailed(OperatorError):
@@ -94,23 +92,36 @@ class _Health:
         }
 
 
-async def _serve(settings: StreamsSettings, partitions: int) -> None:
+async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     health, metrics = _Health(), Metrics()
-    server = Server(build_http(health.readiness, metrics.registry))
+    http = build_http(
+        health.readiness,
+        metrics,
+        routers=center.routers if settings.task_center else (),
+        only_hosts=center.only_hosts,
+    )
+    server = Server(http)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     try:
-        await _work(settings, partitions, health, metrics, stop)
+        await _work(settings, partitions=partitions, center=center, health=health, metrics=metrics, stop=stop)
     finally:
         server.should_exit = True
         await serving
+        await center.close()
 
 
 async def _work(
-    settings: StreamsSettings, partitions: int, health: _Health, metrics: Metrics, stop: asyncio.Event
+    settings: StreamsSettings,
+    *,
+    partitions: int,
+    center: TaskCenter,
+    health: _Health,
+    metrics: Metrics,
+    stop: asyncio.Event,
 ) -> None:
     properties = read_kafka_config(settings.kafka_config_file)
     servers = settings.kafka_bootstrap_servers
@@ -147,6 +158,19 @@ async def _work(
         metrics=metrics,
     )
     app.agent(task_events_topic(app), name="tasks")(agent.run)
+    if settings.task_center:
+        center.open(
+            app,
+            partitions=found,
+            instances=store,
+            changelog=changelog,
+            live=lambda: _actives(app, changelog),
+            rounds=rounds,
+            offsets=offsets,
+            consumer=consumer_config(servers, APP_ID, properties),
+            registry=registry,
+            metrics=metrics,
+        )
     health.faust_app = app
     collect_garbage_rarely()
     retention = Retention(
@@ -155,6 +179,7 @@ async def _work(
     health.progress = Progress(
         app,
         ends=Ends(offsets),
+        inbox_ends=Ends(offsets, topics.TASK_NOTIFICATIONS.name) if settings.task_center else None,
         metrics=metrics,
         watchdog=Watchdog(settings.watchdog_s),
         guard=LoopGuard(settings.watchdog_s),
@@ -163,6 +188,7 @@ async def _work(
     starting = asyncio.create_task(app.start())
     watching = asyncio.create_task(health.progress.watch())
     letting_go = asyncio.create_task(_or_crash(app, retention.keep()))
+    watching_tokens = asyncio.create_task(center.watch())
     try:
         log.info("starting", partitions=found, data_dir=str(settings.data_dir))
         while not stop.is_set() and not app.crashed:
@@ -178,7 +204,7 @@ async def _work(
         if app.crashed:
             raise WorkerFailed(f"the worker crashed: {app.crash_reason}") from app.crash_reason
     finally:
-        for task in (starting, watching, letting_go):
+        for task in (starting, watching, letting_go, watching_tokens):
             task.cancel()
         # Bounded: whatever is not finished is not acknowledged either, and comes again.
         with suppress(asyncio.TimeoutError):
@@ -219,7 +245,7 @@ class _Contract:
         reports = apply_topics(self.admin, _CONTRACT, partitions=self.partitions)
         found = next(report.partitions for report in reports if report.name == topics.TASK_EVENTS.name)
         # With as many partitions as the events, or no state would be where its events are.
-        reports += apply_topics(self.admin, [INSTANCES_CHANGELOG], partitions=found)
+        reports += apply_topics(self.admin, [INSTANCES_CHANGELOG, INBOX_CHANGELOG], partitions=found)
         if not self.registry.knows(_CONTRACT):
             self.registry.register(_CONTRACT)
         for report in reports:

@@ -14,18 +14,20 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from schemas.errors import ConfigurationError
 from service.problems import answer_with_problems
 from streams.query.access import OnlyOwnHosts
+from streams.query.measured import MeasuredQueries
 from streams.query.refusals import answer_refusals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from fastapi import APIRouter
-    from prometheus_client import CollectorRegistry
+
+    from streams.metrics import Metrics
 
 
 def build_http(
     readiness: Callable[[], dict[str, Any]],
-    registry: CollectorRegistry,
+    metrics: Metrics,
     *,
     routers: Sequence[APIRouter] = (),
     only_hosts: frozenset[str] | None = None,
@@ -37,6 +39,7 @@ def build_http(
     http = FastAPI(title="taskbridge streams", version="1", docs_url="/docs", redoc_url=None)
     answer_with_problems(http)
     answer_refusals(http)
+    http.add_middleware(MeasuredQueries, metrics=metrics)
     if only_hosts is not None:
         http.add_middleware(OnlyOwnHosts, hosts=only_hosts)
     for router in routers:
@@ -52,8 +55,8 @@ def build_http(
         return JSONResponse(found, status_code=200 if found["ready"] else 503)
 
     @http.get("/metrics", summary="Prometheus metrics", tags=["operation"])
-    async def metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    async def prometheus() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return http
 

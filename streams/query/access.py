@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from fastapi import Depends
+from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection, Request
 
 from schemas.errors import ConfigurationError
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from streams.settings import StreamsSettings
 
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+TOKEN = Depends(HTTPBearer(auto_error=False, description="A token of the API tokens file."))
+"""For routers: says in the OpenAPI document that a token may be needed. ``Access`` is what asks for it."""
+
 _BURST_S = 2.0
 """A caller that was quiet may ask this many seconds' worth of its rate at once."""
 
@@ -78,7 +84,7 @@ class Caller:
 
 
 class Access:
-    """Turns requests into callers, and refuses those of nobody known. ``caller_of`` is a FastAPI dependency."""
+    """Turns requests into callers, and refuses those of nobody known."""
 
     def __init__(
         self,
@@ -91,7 +97,7 @@ class Access:
         """Without tokens and without single sign-on it is open: only for a service on loopback."""
         self.tokens = tokens
         self._sso = sso
-        self._seal = seal
+        self.seal = seal
         self._rates = PerSource(lambda: Bucket(rate_per_s * _BURST_S, full_after_s=_BURST_S, now=time.monotonic()))
 
     @property
@@ -131,9 +137,9 @@ class Access:
 
     def _forwarded(self, connection: HTTPConnection) -> Identity | None:
         sealed = connection.headers.get(IDENTITY_HEADER)
-        if sealed is None or self._seal is None:
+        if sealed is None or self.seal is None:
             return None
-        return self._seal.open(sealed, target_of(connection))
+        return self.seal.open(sealed, target_of(connection))
 
 
 def build_access(settings: StreamsSettings) -> Access:

@@ -39,18 +39,27 @@ def partition_of(key: bytes, partitions: int) -> int:
 class Owners:
     """What this worker knows of all workers of its group."""
 
-    def __init__(
+    def __init__(self, own_url: str) -> None:
+        self._own_url = own_url.rstrip("/")
+        self._partitions: int | None = None
+        self._distribution: Callable[[], Mapping[str, Mapping[str, Collection[int]]]] = dict
+        self._live: Callable[[], Collection[int]] = tuple
+        self._changelog = ""
+
+    def join(
         self,
         *,
         partitions: int,
-        own_url: str,
         distribution: Callable[[], Mapping[str, Mapping[str, Collection[int]]]],
         live: Callable[[], Collection[int]],
         changelog: str,
     ) -> None:
-        """``live`` tells the partitions that this worker can answer for now: none during a rebalance or recovery."""
+        """Know the group; before that every owner is unknown.
+
+        ``distribution`` gives each worker's URL, and of each changelog topic the partitions that are the worker's.
+        ``live`` gives the partitions that this worker can answer for now: none during a rebalance or recovery.
+        """
         self._partitions = partitions
-        self._own_url = own_url.rstrip("/")
         self._distribution = distribution
         self._live = live
         self._changelog = changelog
@@ -61,7 +70,7 @@ class Owners:
         Raises:
             OwnerUnknown: nobody who could answer now.
         """
-        return self.of_partition(partition_of(notification_key(corp_id, user_id), self._partitions))
+        return self.of_partition(self.partition(notification_key(corp_id, user_id)))
 
     def of_instance(self, instance_id: str) -> Owner:
         """Who has this instance.
@@ -69,7 +78,17 @@ class Owners:
         Raises:
             OwnerUnknown: nobody who could answer now.
         """
-        return self.of_partition(partition_of(instance_id.encode(), self._partitions))
+        return self.of_partition(self.partition(instance_id.encode()))
+
+    def partition(self, key: bytes) -> int:
+        """The partition of a record key.
+
+        Raises:
+            OwnerUnknown: this worker is not in the group yet.
+        """
+        if self._partitions is None:
+            raise OwnerUnknown("this worker is starting")
+        return partition_of(key, self._partitions)
 
     def of_partition(self, partition: int) -> Owner:
         """Who has what is on this partition.
