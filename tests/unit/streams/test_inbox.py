@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.events import Change, Person, Status, TaskNotification, View
+from query_desk import notification
+from schemas.events import Change, TaskNotification, View
 from streams import inbox_layout as layout
 from streams.inbox import Line, apply, type_inbox
 from streams.inbox_changes import MisplacedNotification, UnknownView, check, inbox_changes, keys_read
@@ -17,27 +18,6 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 type_store = dict[bytes, bytes]
-
-
-def notification(
-    change: Change = Change.ADDED, *, corp: str = "corp", user: str = "ann", **fields: object
-) -> TaskNotification:
-    given = {
-        "notification_id": "n",
-        "view": View.PENDING,
-        "instance_id": "I-1",
-        "task_id": "T-1",
-        "title": "Leave",
-        "url": None,
-        "app_type": "APP",
-        "originator": Person("ann", "Ann"),
-        "actor_id": None,
-        "status": Status.PENDING,
-        "occurred_at": 1_000,
-        "event_id": "e",
-        **fields,
-    }
-    return TaskNotification(corp_id=corp, recipient_id=user, change=change, **given)  # pyright: ignore[reportArgumentType]
 
 
 # Ids that would run into each other if they were only put side by side.
