@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -9,13 +11,15 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
+from running_workers import Load, Worker
 from schemas.codec import task_notification_codec
 from schemas.topics import TASK_NOTIFICATIONS
 from stream_lives import caught_up, lives, produce
 from streams.inbox import inbox_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
 
     from confluent_kafka import Message
 
@@ -85,3 +89,86 @@ def test_every_view_is_what_the_notifications_add_up_to(
     eventually(lambda: inbox_caught_up(streams_service.url), what="all notifications are in the inboxes")
     assert_inboxes_are_right(streams_service.url, folded(connection, read_topic))
     assert streams_service.stop() == 0
+
+
+@pytest.fixture
+def three(connection: Connection, tmp_path: Path) -> Generator[list[Worker]]:
+    workers = [Worker(tmp_path, connection) for _ in range(3)]
+    yield workers
+    for worker in workers:
+        worker.kill_if_running()
+
+
+def url_of(worker: Worker) -> str:
+    return f"http://127.0.0.1:{worker.port}"
+
+
+def all_answers(client: httpx2.Client, worker: Worker, users: list[str]) -> dict[str, str | None]:
+    """What this worker says of every view and the counts of every user; None where it says that it cannot now."""
+    answers: dict[str, str | None] = {}
+    for user in users:
+        for path in (f"{user}/counts", *(f"{user}/tasks?view={view}&limit=200" for view in VIEWS)):
+            answer = client.get(f"{url_of(worker)}/v1/corps/corp/users/{path}")
+            assert answer.status_code in (200, 503), answer.text
+            if answer.status_code == 503:
+                assert int(answer.headers["Retry-After"]) >= 1
+            answers[path] = answer.text if answer.status_code == 200 else None
+    return answers
+
+
+def test_any_of_three_workers_answers_for_anybody_and_a_killed_one_makes_none_of_them_wrong(
+    connection: Connection, three: list[Worker], read_topic: Callable[[str], list[Message]], eventually: Any
+) -> None:
+    produce(connection, lives(200, seed=21))
+    for worker in three:
+        worker.start()
+    eventually(lambda: all(worker.is_ready() for worker in three), what="all workers are ready")
+    eventually(lambda: all(_has_some(worker) for worker in three), what="each worker has partitions")
+    eventually(lambda: caught_up(connection), what="all events are processed")
+    eventually(lambda: all(inbox_caught_up(url_of(worker)) for worker in three), what="the inboxes are up to date")
+    inbox = folded(connection, read_topic)
+    users = sorted({line.user_id for line in inbox if line.corp_id == "corp"})
+    with httpx2.Client(trust_env=False, timeout=15) as client:
+        eventually(lambda: None not in all_answers(client, three[0], users).values(), what="all can be asked")
+        right = all_answers(client, three[0], users)
+        assert right == all_answers(client, three[1], users) == all_answers(client, three[2], users)
+        for user in users:
+            counted = Counter(line.view.lower() for line in inbox if (line.corp_id, line.user_id) == ("corp", user))
+            assert json.loads(right[f"{user}/counts"] or "") == {view: counted[view] for view in VIEWS}
+
+        killed, *left = three
+        killed.end(signal.SIGKILL)
+        refused = set[str]()
+
+        def all_right_again() -> bool:
+            complete = True
+            for worker in left:
+                for path, answer in all_answers(client, worker, users).items():
+                    assert answer in (None, right[path]), "an answer is right, or none is given"
+                    if answer is None:
+                        refused.add(path)
+                        complete = False
+            return complete
+
+        eventually(all_right_again, within_s=60, what="the other two answer for everybody again")
+        assert refused, "the dead worker's users could not be answered at first: else nothing was tried here"
+
+        # Back, and killed again while events come: at the end all agree with the notifications.
+        killed.start()
+        load = Load(connection, seed=22)
+        try:
+            eventually(lambda: killed.is_ready() and _has_some(killed), what="the killed worker is back")
+            left[0].end(signal.SIGKILL)
+            eventually(lambda: left[1].is_ready() and killed.is_ready(), what="the others have taken over")
+        finally:
+            load.stop()
+        alive = [killed, left[1]]
+        eventually(lambda: caught_up(connection), what="all events are processed")
+        eventually(lambda: all(inbox_caught_up(url_of(worker)) for worker in alive), what="the inboxes are up to date")
+        eventually(lambda: None not in all_answers(client, killed, users).values(), what="all can be asked")
+        assert all_answers(client, killed, users) == all_answers(client, left[1], users)
+    assert_inboxes_are_right(url_of(killed), folded(connection, read_topic))
+
+
+def _has_some(worker: Worker) -> bool:
+    return bool(worker.readiness().get("partitions", {}).get("active"))
