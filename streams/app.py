@@ -38,7 +38,7 @@ from streams.topology import APP_ID, Worker, build_faust_app, instances_table, t
 from streams.watchdog import LoopGuard, Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping, Sequence
 
     import faust
     from confluent_kafka.admin import AdminClient
@@ -126,7 +126,9 @@ async def _work(
     properties = read_kafka_config(settings.kafka_config_file)
     servers = settings.kafka_bootstrap_servers
     registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json")
-    found = await _until_connected(_Contract(admin_client(servers, properties), registry, partitions), health, stop)
+    changelogs = [INSTANCES_CHANGELOG, *([INBOX_CHANGELOG] if settings.task_center else [])]
+    contract = _Contract(admin_client(servers, properties), registry, partitions, changelogs)
+    found = await _until_connected(contract, health, stop)
     if found is None:
         return
     worker = Worker(
@@ -239,13 +241,14 @@ class _Contract:
     admin: AdminClient
     registry: Registry
     partitions: int
+    changelogs: Sequence[topics.Topic]
 
     def apply(self) -> int:
         """Blocking; returns the number of partitions that the events have."""
         reports = apply_topics(self.admin, _CONTRACT, partitions=self.partitions)
         found = next(report.partitions for report in reports if report.name == topics.TASK_EVENTS.name)
         # With as many partitions as the events, or no state would be where its events are.
-        reports += apply_topics(self.admin, [INSTANCES_CHANGELOG, INBOX_CHANGELOG], partitions=found)
+        reports += apply_topics(self.admin, self.changelogs, partitions=found)
         if not self.registry.knows(_CONTRACT):
             self.registry.register(_CONTRACT)
         for report in reports:

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from streams.dead_letters import reason_code
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streams.chunk import ChunkResult
     from streams.progress import Snapshot
     from streams.transport import type_chunk
@@ -49,6 +51,12 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._tokens_usable = Gauge(
+            "taskbridge_streams_api_tokens_usable",
+            "0 while the newest version of the API tokens file is not in force.",
+            registry=self.registry,
+        )
+        self._tokens_usable.set(1)
         self._inbox_records = Counter(
             "taskbridge_streams_inbox_notifications", "Notifications applied to inboxes.", registry=self.registry
         )
@@ -136,6 +144,10 @@ class Metrics:
     def query(self, route: str, status: int, seconds: float) -> None:
         """Count an answer to a query."""
         self._queries.labels(route, str(status)).observe(seconds)
+
+    def watch_tokens(self, usable: Callable[[], bool]) -> None:
+        """Ask at every scrape whether the tokens file is in force."""
+        self._tokens_usable.set_function(usable)
 
     def inbox_chunk(self, applied: int, seconds: float) -> None:
         """Count a chunk of notifications that is in the inboxes."""

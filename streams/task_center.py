@@ -72,6 +72,9 @@ class TaskCenter:
             metrics=metrics,
         )
         app.agent(notifications_topic(app), name="inbox")(agent.run)
+        tokens = self.access.tokens
+        if tokens is not None:
+            metrics.watch_tokens(lambda: tokens.broken is None)
         self._history = EventReader(consumer)
         self._desk.open(
             Tables(
