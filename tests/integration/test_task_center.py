@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx2
 import pytest
+from msgspec.structs import replace
 
 from running_workers import Load, Worker
 from schemas.codec import task_notification_codec
+from schemas.events import Action
 from schemas.topics import TASK_NOTIFICATIONS
 from stream_lives import caught_up, lives, produce
 from streams.inbox import inbox_of
@@ -88,6 +91,36 @@ def test_every_view_is_what_the_notifications_add_up_to(
     eventually(lambda: caught_up(connection), what="all events are processed")
     eventually(lambda: inbox_caught_up(streams_service.url), what="all notifications are in the inboxes")
     assert_inboxes_are_right(streams_service.url, folded(connection, read_topic))
+    assert streams_service.stop() == 0
+
+
+def test_an_instances_history_is_read_where_its_events_stand(
+    connection: Connection, streams_service: Any, eventually: Any
+) -> None:
+    events = lives(60, seed=41)
+    wanted = [each for each in events if each.action is not Action.DELETED]
+    deleted = {each.instance_id for each in events if each.action is Action.DELETED}
+    instance_id = next(each.instance_id for each in wanted if each.instance_id not in deleted)
+    own = [each for each in wanted if each.instance_id == instance_id]
+    with_form = replace(own[0], action=Action.CREATED, event_id=str(uuid.uuid4()), occurred_at=own[0].occurred_at + 99)
+    with_form = replace(with_form, form_data={"天数": "3", "reason": None}, task_id=None, actor_id=None)
+    produce(connection, [*events, with_form, *own])
+    streams_service.start()
+    streams_service.wait_until_ready()
+    eventually(lambda: caught_up(connection), what="all events are processed")
+    path = f"/v1/instances/{instance_id}"
+    eventually(lambda: get(streams_service.url, path).status_code == 200, what="the instance is there")
+    history = get(streams_service.url, f"{path}/history").json()
+    expected = {each.event_id for each in own} | {with_form.event_id}
+    assert sorted(each["event_id"] for each in history["events"]) == sorted(expected), "each once, though sent twice"
+    assert [each["occurred_at"] for each in history["events"]] == sorted(
+        each["occurred_at"] for each in history["events"]
+    )
+    assert (history["form"], history["form_of"]) == ({"天数": "3", "reason": None}, with_form.event_id)
+    assert history["complete"] is True
+    assert {each["partition"] for each in history["events"]} == {history["events"][0]["partition"]}
+    gone = get(streams_service.url, f"/v1/instances/{next(iter(deleted))}/history")
+    assert gone.status_code == 404
     assert streams_service.stop() == 0
 
 
