@@ -69,11 +69,15 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host}:{port} ({error.strerror}): set STREAMS_PORT and STREAMS_HOST"
         ) from error
+    # Inherited by every connection; asyncio sets it on sockets that it made itself only. Without it the second part of
+    # an answer waits for the client's acknowledgement of the first, which comes after 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 class Server(uvicorn.Server):

@@ -194,7 +194,7 @@ def test_a_notification_that_cannot_be_read_is_parked_and_the_inbox_goes_on(
         return answer.json().get("pending", 0) if answer.status_code == 200 else 0
 
     eventually(lambda: pending() == 1, what="the good one is in the inbox")
-    letters: list[dict[str, bytes | None]] = []
+    letters: list[dict[str, Any]] = []
 
     def parked() -> bool:
         headers = [dict(message.headers() or []) for message in read_topic(TASK_EVENTS_DLQ.name)]
