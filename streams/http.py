@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from schemas.errors import ConfigurationError
 from service.problems import answer_with_problems
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from streams.metrics import Metrics
+
+
+_HEAD_MAX_BYTES = 32 << 10
+_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 def build_http(
@@ -80,6 +85,31 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+class BoundedHeads(HttpToolsProtocol):
+    """Hangs up on a request whose head does not end: uvicorn would keep all of it.
+
+    What a client sends behind a head it reads only as far as somebody wants it, which for queries nobody does.
+    """
+
+    _in_head = True
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > _HEAD_MAX_BYTES:
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_complete()
+
+
 class Server(uvicorn.Server):
     """Uvicorn within a loop that is somebody else's: signals are the composition root's business."""
 
@@ -90,6 +120,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                http=BoundedHeads,
+                ws="none",
                 # Whose word is believed on who is asking depends on the address that a request really comes from.
                 proxy_headers=False,
                 timeout_graceful_shutdown=5,
