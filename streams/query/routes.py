@@ -48,7 +48,7 @@ _Q = Annotated[
 _Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items on a page.")]
 _Cursor = Annotated[
     str | None,
-    Query(max_length=_CURSOR_MAX, description="`next_cursor` of the page before. Good for this user and view."),
+    Query(max_length=_CURSOR_MAX, description="`next_cursor` of the page before, for the same user, view and filters."),
 ]
 
 
