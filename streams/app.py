@@ -211,7 +211,6 @@ async def _work(
         # Bounded: whatever is not finished is not acknowledged either, and comes again.
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(app.stop(), _STOP_S)
-        takeover.close()
         await rounds.close()
         registry.close()
         log.info("stopped")

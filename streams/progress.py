@@ -48,7 +48,7 @@ class Ends:
             return
         self._asked = time.monotonic()
         try:
-            self.known = await asyncio.to_thread(self._offsets.ends, self.topic, partitions)
+            self.known = await asyncio.to_thread(self._offsets.decided, self.topic, partitions)
         except (KafkaException, TimeoutError) as error:
             self.known = {}
             log.warning("Kafka does not tell where a topic ends", topic=self.topic, problem=str(error))

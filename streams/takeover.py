@@ -12,8 +12,8 @@ are claimed, which undoes at once what it left open, and readers wait no longer 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -57,8 +57,8 @@ class Takeover:
         self._group = group
         self._name = name
         self._claim = claim
-        self._pool = ThreadPoolExecutor(4, "claim")
-        self._being_claimed: set[str] = set()
+        self._claimed: set[str] = set()
+        """By the takeover under way. Once is enough: a worker that comes back under its name must not be hit again."""
 
     async def take(self, owned: Owned, *, generation: int) -> None:
         """Return once the partitions are this worker's alone, and marked with its name.
@@ -80,12 +80,9 @@ class Takeover:
                 )
             )
 
-    def close(self) -> None:
-        """Claims under way are not waited for."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
     def _settle(self, owned: Owned) -> dict[TP, Committed]:
         began = time.monotonic()
+        self._claimed.clear()
         while True:
             committed = self._offsets.committed(self._group, owned.sources)
             unstable = {source for source, at in committed.items() if not at.is_stable}
@@ -114,14 +111,15 @@ class Takeover:
     def _claim_from(self, committed: dict[TP, Committed], overdue: Collection[int]) -> None:
         """Claim what belongs to those who left, and to those whose transactions are overdue."""
         owners = {at.owner for at in committed.values() if at.owner not in (None, "", self._name)}
-        if not owners - self._being_claimed:
+        if not owners - self._claimed:
             return
         gone = owners - self._offsets.members(self._group)
         late = {at.owner for source, at in committed.items() if source.partition in overdue} & owners
-        for owner in (gone | late) - self._being_claimed:
+        for owner in (gone | late) - self._claimed:
             assert owner is not None
-            self._being_claimed.add(owner)
-            self._pool.submit(self._claim_one, owner)
+            self._claimed.add(owner)
+            # In the background: where nothing is open, nobody has to wait for it. No claim holds up the worker's end.
+            threading.Thread(target=self._claim_one, args=(owner,), name="claim", daemon=True).start()
 
     def _claim_one(self, owner: str) -> None:
         try:
@@ -129,8 +127,6 @@ class Takeover:
             log.info("a former owner's transactions are closed", owner=owner)
         except KafkaException as error:
             log.warning("a former owner's transactions could not be closed", owner=owner, problem=str(error))
-        finally:
-            self._being_claimed.discard(owner)
 
     def _first(self, sources: Collection[TP]) -> dict[TP, int]:
         return {
