@@ -154,8 +154,8 @@ class Recovery(Service):
         self.taken_over_records = sum(keeper.applied for keeper in self._keepers.values()) - before
         log.info(
             "tables are recovered",
-            active=sorted(*(wanted.actives for wanted in self.wanted.values())),
-            standby=sorted(*(wanted.standbys for wanted in self.wanted.values())),
+            active=sorted(frozenset[int]().union(*(wanted.actives for wanted in self.wanted.values()))),
+            standby=sorted(frozenset[int]().union(*(wanted.standbys for wanted in self.wanted.values()))),
             records=self.taken_over_records,
             seconds=round(time.monotonic() - started, 3),
         )

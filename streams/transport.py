@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 from faust.transport.drivers import aiokafka as driver
 from faust.types import ConsumerMessage
 
-from schemas.topics import TASK_EVENTS
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from streams.group_metadata import Membership
 
 if TYPE_CHECKING:
@@ -68,6 +68,13 @@ class _Thread(driver.AIOKafkaConsumerThread):
         aiokafka._isolation_level = "read_committed"  # noqa: SLF001
         return aiokafka
 
+    def fetch_position(self, tp: TP) -> int:
+        """Where the next fetch begins; 0 where that is not known."""
+        subscription = cast("Any", self)._ensure_consumer()._subscription.subscription  # noqa: SLF001
+        assignment = None if subscription is None else subscription.assignment
+        state = None if assignment is None else assignment.state_value(tp)
+        return state.position if state is not None and state.has_valid_position else 0
+
 
 class ChunkConsumer(driver.Consumer):
     """Yields one message for each partition of a fetch; its value is the list of the fetched records.
@@ -78,7 +85,7 @@ class ChunkConsumer(driver.Consumer):
     """
 
     RebalanceListener = _RebalanceListener
-    chunk_topics: ClassVar[frozenset[str]] = frozenset({TASK_EVENTS.name})
+    chunk_topics: ClassVar[frozenset[str]] = frozenset({TASK_EVENTS.name, TASK_NOTIFICATIONS.name})
 
     def on_init(self) -> None:
         super().on_init()
@@ -87,6 +94,7 @@ class ChunkConsumer(driver.Consumer):
         self._taken: dict[TP, tuple[int, int]] = {}
         self._done: dict[TP, int] = {}
         self._done_at: dict[TP, float] = {}
+        self._handed_over: dict[TP, int] = {}
         self._at_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -113,10 +121,17 @@ class ChunkConsumer(driver.Consumer):
     def positions(self) -> dict[TP, Position]:
         """How far each partition of chunks is processed."""
         return {
-            tp: Position(self.position_of(tp), self._done_at.get(tp))
+            tp: Position(self._reached(tp), self._done_at.get(tp))
             for tp in self.assignment()
             if tp.topic in self.chunk_topics
         }
+
+    def _reached(self, tp: TP) -> int:
+        position = self.position_of(tp)
+        if position < self._handed_over.get(tp, 0):
+            return position
+        # Behind the last record there may be the ends of transactions, which are no records and never come as such.
+        return max(position, cast("_Thread", self._thread).fetch_position(tp))
 
     def position_of(self, tp: TP) -> int:
         """Of the first record that is not done yet."""
@@ -149,6 +164,7 @@ class ChunkConsumer(driver.Consumer):
         for tp in revoked:
             self._done.pop(tp, None)
             self._done_at.pop(tp, None)
+            self._handed_over.pop(tp, None)
 
     async def verify_all_partitions_active(self) -> None:
         """Nothing: it would miss fetches of changelogs. Whether there is progress is the watchdog's business."""
@@ -176,6 +192,7 @@ class ChunkConsumer(driver.Consumer):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if tp.topic in self.chunk_topics:
+                self._handed_over[tp] = records[-1].offset + 1
                 for part in _parts(records):
                     yield tp, _chunk(tp, part, generation)
             else:

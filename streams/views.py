@@ -115,6 +115,11 @@ def is_finished(instance: Instance) -> bool:
     return done and not _unnamed_assignees(instance)
 
 
+def was_shown_to(instance: Instance, user_id: str) -> bool:
+    """Whether this person has, or ever had, a line of the instance in any view."""
+    return any(key.user_id == user_id for key in _ever_shown(instance))
+
+
 def _ever_shown(instance: Instance) -> Iterator[EntryKey]:
     """The key of every line that this instance's events can have put into a view."""
     for user_id in instance.marks.originator_ids:
