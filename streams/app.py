@@ -9,9 +9,10 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import structlog
+from confluent_kafka import KafkaException
 
 from schemas import topics
 from schemas.codec import task_notification_codec, task_state_codec
@@ -21,11 +22,12 @@ from service.garbage import collect_garbage_rarely
 from service.kafka import admin_client, consumer_config, producer_config, read_kafka_config
 from service.logs import configure_logs
 from service.settings import load_settings, partitions_setting
-from service.topic_admin import apply_topics
+from service.topic_admin import TopicsUnavailable, apply_topics
 from streams.agents import TaskAgent
-from streams.changelog_topic import INBOX_CHANGELOG, INSTANCES_CHANGELOG
+from streams.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from streams.folding_choice import choose_folding
 from streams.http import Server, build_http, listen
+from streams.live_version import AnotherVersion, LiveVersion, SwitchUnderWay
 from streams.metrics import Metrics
 from streams.offsets import Offsets
 from streams.progress import Ends, Progress
@@ -34,7 +36,14 @@ from streams.rounds import Rounds, claimed
 from streams.settings import StreamsSettings
 from streams.takeover import Takeover
 from streams.task_center import TaskCenter
-from streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
+from streams.topology import (
+    APP_ID,
+    Worker,
+    build_faust_app,
+    instances_table,
+    remove_other_versions,
+    task_events_topic,
+)
 from streams.watchdog import LoopGuard, Watchdog
 
 if TYPE_CHECKING:
@@ -52,10 +61,11 @@ _CONTRACT = (topics.TASK_EVENTS, topics.TASK_STATES, topics.TASK_NOTIFICATIONS, 
 _RETRY_MAX_S = 10.0
 _STOP_S = 20.0
 _CRASH_POLL_S = 0.2
+_VERSION_POLL_S = 1.0
 
 
 def run(environment: Mapping[str, str] = os.environ) -> None:
-    """Run the service until SIGTERM or SIGINT.
+    """Run the service until SIGTERM or SIGINT. When another version of the instances becomes live, start again as that.
 
     Raises:
         ConfigurationError: before anything is started.
@@ -108,15 +118,22 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
     )
     server = Server(http)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
+    switched: AnotherVersion | None = None
     try:
         await _work(settings, partitions=partitions, center=center, health=health, metrics=metrics, stop=stop)
+    except AnotherVersion as error:
+        switched = error
     finally:
         server.should_exit = True
         await serving
         await center.close()
+    if switched is not None and not stop.is_set():
+        log.info("starting again", because=str(switched))
+        # In its own place, so that it comes back at once, whoever watches over it and whatever back-off that has.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
 
 
-async def _work(
+async def _work(  # noqa: PLR0915 - the composition root: one step after the other
     settings: StreamsSettings,
     *,
     partitions: int,
@@ -128,11 +145,14 @@ async def _work(
     properties = read_kafka_config(settings.kafka_config_file)
     servers = settings.kafka_bootstrap_servers
     registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json")
-    changelogs = [INSTANCES_CHANGELOG, *([INBOX_CHANGELOG] if settings.task_center else [])]
-    contract = _Contract(admin_client(servers, properties), registry, partitions, changelogs)
-    found = await _until_connected(contract, health, stop)
-    if found is None:
+    offsets = Offsets(consumer_config(servers, APP_ID, properties))
+    live_version = LiveVersion(servers, properties, offsets)
+    changelogs = [INBOX_CHANGELOG] if settings.task_center else []
+    contract = _Contract(admin_client(servers, properties), registry, partitions, changelogs, live_version)
+    prepared = await _until_connected(contract, health, stop)
+    if prepared is None:
         return
+    found, version = prepared
     worker = Worker(
         data_dir=settings.data_dir,
         url=settings.url,
@@ -141,9 +161,11 @@ async def _work(
         restore_buffer_bytes=settings.restore_buffer_bytes,
     )
     app = build_faust_app(servers, worker=worker, partitions=found, kafka_properties=properties)
-    offsets = Offsets(consumer_config(servers, APP_ID, properties))
     rounds = _rounds(app, offsets, producer_config(servers, properties))
-    store, changelog = instances_table(app, partitions=found)
+    # Asked again, once the group has this worker as a member: a switch begins when it has none.
+    cast("Tables", app.tables).admit = partial(live_version.check, version)
+    store, changelog = instances_table(app, partitions=found, version=version)
+    await asyncio.to_thread(remove_other_versions, app, version=version)
     folding = choose_folding(registry, live_instances=settings.live_instances)
     health.core = folding.core
     agent = TaskAgent(
@@ -176,6 +198,7 @@ async def _work(
     )
     health.progress = Progress(
         app,
+        changelog=changelog,
         ends=Ends(offsets),
         inbox_ends=Ends(offsets, topics.TASK_NOTIFICATIONS.name) if settings.task_center else None,
         metrics=metrics,
@@ -187,9 +210,12 @@ async def _work(
     watching = asyncio.create_task(health.progress.watch())
     letting_go = asyncio.create_task(_or_crash(app, retention.keep()))
     watching_tokens = asyncio.create_task(center.watch())
+    switching = asyncio.create_task(_until_another_version(live_version, version))
     try:
-        log.info("starting", partitions=found, data_dir=str(settings.data_dir))
+        log.info("starting", partitions=found, version=version, data_dir=str(settings.data_dir))
         while not stop.is_set() and not app.crashed:
+            if switching.done():
+                await switching
             if starting.done():
                 await starting
             if watching.done():
@@ -199,10 +225,9 @@ async def _work(
                 await app.crash(cast("BaseException", watching.exception()))
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), _CRASH_POLL_S)
-        if app.crashed:
-            raise WorkerFailed(f"the worker crashed: {app.crash_reason}") from app.crash_reason
+        _raise_if_crashed(app)
     finally:
-        for task in (starting, watching, letting_go, watching_tokens):
+        for task in (starting, watching, letting_go, watching_tokens, switching):
             task.cancel()
         # Bounded: whatever is not finished is not acknowledged either, and comes again.
         with suppress(asyncio.TimeoutError):
@@ -210,6 +235,13 @@ async def _work(
         await rounds.close()
         registry.close()
         log.info("stopped")
+
+
+def _raise_if_crashed(app: faust.App) -> None:
+    if isinstance(app.crash_reason, AnotherVersion):
+        raise app.crash_reason
+    if app.crashed:
+        raise WorkerFailed(f"the worker crashed: {app.crash_reason}") from app.crash_reason
 
 
 def _actives(app: faust.App, changelog: str) -> frozenset[int]:
@@ -241,6 +273,26 @@ def _rounds(app: faust.App, offsets: Offsets, producing: Mapping[str, object]) -
     return rounds
 
 
+async def _until_another_version(live_version: LiveVersion, version: int) -> None:
+    """Never returns.
+
+    Raises:
+        AnotherVersion: this one is not live any more, or will not be in a moment.
+    """
+    while True:
+        await asyncio.sleep(_VERSION_POLL_S)
+        # Without Kafka this worker does nothing that would do harm.
+        with suppress(KafkaException, TimeoutError):
+            await asyncio.to_thread(live_version.check, version)
+
+
+class _Prepared(NamedTuple):
+    partitions: int
+    """That the events have."""
+    version: int
+    """Of the instances, the one that is live."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Contract:
     """Brings topics and schemas to the contract."""
@@ -249,13 +301,20 @@ class _Contract:
     registry: Registry
     partitions: int
     changelogs: Sequence[topics.Topic]
+    """Beside that of the instances."""
+    live_version: LiveVersion
 
-    def apply(self) -> int:
-        """Blocking; returns the number of partitions that the events have."""
+    def apply(self) -> _Prepared:
+        """Blocking."""
+        self.live_version.prepare()
+        try:
+            version = self.live_version.settled()
+        except (KafkaException, TimeoutError) as error:
+            raise TopicsUnavailable(f"Kafka does not tell which version is live: {error}") from error
         reports = apply_topics(self.admin, _CONTRACT, partitions=self.partitions)
         found = next(report.partitions for report in reports if report.name == topics.TASK_EVENTS.name)
         # With as many partitions as the events, or no state would be where its events are.
-        reports += apply_topics(self.admin, self.changelogs, partitions=found)
+        reports += apply_topics(self.admin, [instances_changelog(version), *self.changelogs], partitions=found)
         if not self.registry.knows(_CONTRACT):
             self.registry.register(_CONTRACT)
         for report in reports:
@@ -263,21 +322,21 @@ class _Contract:
                 log.warning("a topic differs from the contract", topic=report.name, drift=line)
             if report.unchecked is not None:
                 log.warning("a topic could not be checked", topic=report.name, problem=report.unchecked)
-        return found
+        return _Prepared(found, version)
 
 
-async def _until_connected(contract: _Contract, health: _Health, stop: asyncio.Event) -> int | None:
-    """Wait for Kafka and the registry, however long; the number of event partitions, or None when told to stop."""
+async def _until_connected(contract: _Contract, health: _Health, stop: asyncio.Event) -> _Prepared | None:
+    """Wait for Kafka and the registry, and for the end of a switch, however long; None when told to stop."""
     delay = 0.5
     while not stop.is_set():
         try:
             found = await asyncio.to_thread(contract.apply)
         except OperatorError as error:
             health.problems = [str(error)]
-            log.warning("waiting for Kafka and the registry", problem=str(error))
+            log.warning("waiting", problem=str(error))
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), delay)
-            delay = min(delay * 2, _RETRY_MAX_S)
+            delay = _VERSION_POLL_S if isinstance(error, SwitchUnderWay) else min(delay * 2, _RETRY_MAX_S)
         else:
             health.connected, health.problems = True, []
             return found
