@@ -11,16 +11,13 @@ import structlog
 from faust.types import TP
 
 from schemas.cloudevents import notification_headers
-from schemas.events import Lifecycle, notification_key
+from schemas.events import notification_key
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from streams.bulk_producer import last_offset
-from streams.chunk import fold_chunk
 from streams.dead_letters import dead_letter_headers, reason_code
 from streams.lanes import Lanes
 from streams.rounds import Batch, Overtaken
-from streams.stored_instance import event_offsets, pack, unpack
 from streams.unwritten import Unwritten
-from streams.views import show
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -29,15 +26,14 @@ if TYPE_CHECKING:
     from faust.types import Message
 
     from schemas.codec import Codec
-    from schemas.events import TaskEvent, TaskNotification, TaskState
+    from schemas.events import TaskNotification
     from streams.bulk_producer import type_outgoing, type_reports, type_with_headers
-    from streams.chunk import ChunkResult, Rejected
-    from streams.live_instances import LiveInstances
+    from streams.chunk import Rejected
+    from streams.folding import Folded, Folding
     from streams.metrics import Metrics
     from streams.rounds import Rounds
     from streams.store import Store
     from streams.transport import ChunkConsumer, type_chunk
-    from streams.views import Shown
 
 log = structlog.get_logger(__name__)
 
@@ -48,8 +44,7 @@ class _UnderWay:
 
     message: Message
     records: type_chunk
-    result: ChunkResult
-    stored: dict[bytes, bytes]
+    folded: Folded
     started: float
     working: ExitStack
 
@@ -71,20 +66,16 @@ class TaskAgent:
         *,
         store: Store,
         changelog: str,
-        live: LiveInstances,
+        folding: Folding,
         rounds: Rounds,
-        events: Codec[TaskEvent],
-        states: Codec[TaskState],
         notifications: Codec[TaskNotification],
         metrics: Metrics,
     ) -> None:
         self._app = app
         self._store = store
         self._changelog = changelog
-        self._live = live
+        self._folding = folding
         self._rounds = rounds
-        self._events = events
-        self._states = states
         self._notifications = notifications
         self._metrics = metrics
         self._unwritten = Unwritten()
@@ -106,16 +97,16 @@ class TaskAgent:
         with ExitStack() as stack:
             stack.enter_context(consumer.working())
             read = self._unwritten.reader(partition, self._store.read, generation=generation)
-            result = fold_chunk(records, decode=self._events.decode, load=lambda key: self._load(read, key, generation))
-            stored, batches = self._batches(partition, result)
+            folded = self._folding.fold(records, read, generation=generation)
+            batches = self._batches(partition, folded)
             try:
                 committed = self._rounds.hand_over(message.tp, message.offset + 1, batches, generation=generation)
             except Overtaken:
                 log.info("a rebalance overtook a chunk", partition=partition, records=len(records))
                 return None
-            self._live.keep(result.instances, generation=generation)
-            self._unwritten.add(partition, stored, generation=generation)
-            under_way = _UnderWay(message, records, result, stored, started, stack.pop_all())
+            self._folding.keep(folded, generation=generation)
+            self._unwritten.add(partition, folded.stored, generation=generation)
+            under_way = _UnderWay(message, records, folded, started, stack.pop_all())
             return self._end(under_way, committed)
 
     async def _end(self, chunk: _UnderWay, committed: Awaitable[list[type_reports]]) -> None:
@@ -125,17 +116,18 @@ class TaskAgent:
         """
         message = chunk.message
         partition, generation = message.partition, cast("int", message.generation_id)
+        stored = chunk.folded.stored
         with chunk.working:
             try:
                 changelog, *_ = await committed
                 if generation == self._app.consumer_generation_id:
-                    if chunk.stored:
-                        self._store.write_chunk(partition, chunk.stored, changelog_offset=last_offset(changelog))
+                    if stored:
+                        self._store.write_chunk(partition, stored, changelog_offset=last_offset(changelog))
                     cast("ChunkConsumer", self._app.consumer).done(message)
                     seconds = time.perf_counter() - chunk.started
-                    self._metrics.chunk(partition, chunk.records, chunk.result, seconds)
+                    self._metrics.chunk(partition, chunk.records, chunk.folded, seconds)
             finally:
-                self._unwritten.remove(partition, chunk.stored, generation=generation)
+                self._unwritten.remove(partition, stored, generation=generation)
 
     async def forget(
         self, partition: int, keys: Iterable[bytes], farewell: Callable[[bytes], list[TaskNotification] | None]
@@ -172,34 +164,17 @@ class TaskAgent:
                 if generation != self._app.consumer_generation_id:
                     return 0
                 self._store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=last_offset(changelog))
-                self._live.forget(gone)
+                self._folding.forget(gone)
         return len(gone)
 
-    def _batches(self, partition: int, result: ChunkResult) -> tuple[dict[bytes, bytes], list[Batch]]:
-        """What is to be stored, and all that the chunk came to, for Kafka; the changelog first."""
-        now_ms = time.time_ns() // 1_000_000
-        stored: dict[bytes, bytes] = {}
-        states: list[type_outgoing] = []
-        for key, shown in result.instances.items():
-            instance = shown.instance
-            state = self._states.encode(instance.state)
-            stored[key] = pack(state, instance, shown.offsets, now_ms=now_ms)
-            deleted = instance.state.lifecycle is Lifecycle.DELETED
-            states.append({"key": key, "value": None if deleted else state})
-        changelog: list[type_outgoing] = [{"key": key, "value": value} for key, value in stored.items()]
-        return stored, [
-            Batch(self._changelog, changelog, partition),
-            Batch(TASK_STATES.name, states),
-            Batch(TASK_NOTIFICATIONS.name, [self._told(each) for each in result.notifications]),
-            Batch(TASK_EVENTS_DLQ.name, _parked(result.rejected)),
+    def _batches(self, partition: int, folded: Folded) -> list[Batch]:
+        """All that the chunk came to, for Kafka; the changelog first."""
+        return [
+            Batch(self._changelog, folded.changelog, partition),
+            Batch(TASK_STATES.name, folded.states),
+            Batch(TASK_NOTIFICATIONS.name, folded.notifications),
+            Batch(TASK_EVENTS_DLQ.name, _parked(folded.rejected)),
         ]
-
-    def _load(self, read: Callable[[bytes], bytes | None], key: bytes, generation: int) -> Shown | None:
-        shown = self._live.get(key, generation=generation)
-        if shown is None:
-            stored = read(key)
-            shown = None if stored is None else show(unpack(stored, self._states), event_offsets(stored))
-        return shown
 
     def _told(self, notification: TaskNotification) -> type_with_headers:
         return (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 
 from schemas import topics
-from schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
+from schemas.codec import task_notification_codec, task_state_codec
 from schemas.errors import ConfigurationError, OperatorError
 from schemas.registry import Registry
 from service.garbage import collect_garbage_rarely
@@ -24,8 +24,8 @@ from service.settings import load_settings, partitions_setting
 from service.topic_admin import apply_topics
 from streams.agents import TaskAgent
 from streams.changelog_topic import INBOX_CHANGELOG, INSTANCES_CHANGELOG
+from streams.folding_choice import choose_folding
 from streams.http import Server, build_http, listen
-from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
 from streams.offsets import Offsets
 from streams.progress import Ends, Progress
@@ -78,6 +78,7 @@ class _Health:
     connected: bool = False
     faust_app: faust.App | None = None
     progress: Progress | None = None
+    core: str | None = None
     problems: list[str] = field(default_factory=list[str])
 
     def readiness(self) -> dict[str, Any]:
@@ -87,6 +88,7 @@ class _Health:
             "ready": self.connected and tables,
             "kafka_and_registry": "connected" if self.connected else "waiting",
             "tables": "live" if tables else "recovering",
+            "core": self.core,
             "problems": self.problems,
             **({} if self.progress is None else self.progress.details()),
         }
@@ -126,8 +128,7 @@ async def _work(
     properties = read_kafka_config(settings.kafka_config_file)
     servers = settings.kafka_bootstrap_servers
     registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json")
-    changelogs = [INSTANCES_CHANGELOG, *([INBOX_CHANGELOG] if settings.task_center else [])]
-    contract = _Contract(admin_client(servers, properties), registry, partitions, changelogs)
+    contract = _Contract(admin_client(servers, properties), registry, partitions, _changelogs(settings))
     found = await _until_connected(contract, health, stop)
     if found is None:
         return
@@ -148,14 +149,14 @@ async def _work(
     takeover = Takeover(offsets, rounds, group=APP_ID, name=name, claim=partial(claimed, producing))
     cast("Tables", app.tables).takeover = takeover
     store, changelog = instances_table(app, partitions=found)
+    folding = choose_folding(registry, live_instances=settings.live_instances)
+    health.core = folding.core
     agent = TaskAgent(
         app,
         store=store,
         changelog=changelog,
-        live=LiveInstances(settings.live_instances),
+        folding=folding,
         rounds=rounds,
-        events=task_event_head_codec(registry),
-        states=task_state_codec(registry),
         notifications=task_notification_codec(registry),
         metrics=metrics,
     )
@@ -214,6 +215,10 @@ async def _work(
         await rounds.close()
         registry.close()
         log.info("stopped")
+
+
+def _changelogs(settings: StreamsSettings) -> list[topics.Topic]:
+    return [INSTANCES_CHANGELOG, INBOX_CHANGELOG] if settings.task_center else [INSTANCES_CHANGELOG]
 
 
 def _actives(app: faust.App, changelog: str) -> frozenset[int]:

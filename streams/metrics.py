@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter as Counted
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -12,7 +11,7 @@ from streams.dead_letters import reason_code
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streams.chunk import ChunkResult
+    from streams.folding import Folded
     from streams.progress import Snapshot
     from streams.transport import type_chunk
 
@@ -125,14 +124,14 @@ class Metrics:
     def _of_partition(self, name: str, text: str) -> Gauge:
         return Gauge(f"taskbridge_streams_{name}", text, ["partition"], registry=self.registry)
 
-    def chunk(self, partition: int, records: type_chunk, result: ChunkResult, seconds: float) -> None:
+    def chunk(self, partition: int, records: type_chunk, result: Folded, seconds: float) -> None:
         """Count a chunk that is durable."""
         self._records.inc(len(records))
         self._folds.inc(result.folded)
         self._chunk_records.observe(len(records))
         self._chunk_seconds.observe(seconds)
         self._position.labels(str(partition)).set(records[-1].offset)
-        for (view, change), count in Counted((each.view, each.change) for each in result.notifications).items():
+        for (view, change), count in result.changes.items():
             self._notifications.labels(view, change).inc(count)
         for rejected in result.rejected:
             self.parked(rejected.reason)

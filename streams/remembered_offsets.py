@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MAX_OFFSETS = 100
 
 _MORE, _BITS, _LOW = 0x80, 7, 0x7F
+_LARGEST = (1 << 63) - 1
 
 
 def with_offset(offsets: tuple[int, ...], offset: int) -> tuple[int, ...]:
@@ -38,7 +39,7 @@ def read_offsets(written: bytes) -> tuple[int, ...]:
     """What ``write_offsets`` wrote.
 
     Raises:
-        ValueError: it ends within a number.
+        ValueError: it ends within a number, or one is larger than any offset.
     """
     offsets: list[int] = []
     last = distance = shift = 0
@@ -51,4 +52,6 @@ def read_offsets(written: bytes) -> tuple[int, ...]:
             distance = shift = 0
     if shift:
         raise ValueError("it ends within an offset")
+    if last > _LARGEST:
+        raise ValueError("an offset of more than 63 bits")
     return tuple(offsets)

@@ -21,8 +21,8 @@ class StreamsSettings(BaseSettings):
     kafka_config_file: Path | None = None
     schema_registry_url: str
     data_dir: Path = Path("taskbridge-streams")
-    live_instances: int = Field(30_000, ge=0)
-    """How many instances are held in memory as they stand, some four kilobytes each; others are read from the store."""
+    live_instances: int = Field(60_000, ge=0)
+    """How many are held in memory, some two kilobytes each (four without the native core); others are on disk."""
     retention_days: int = Field(0, ge=0)
     """How long an instance that nobody has to do anything about is kept after its last event; 0 is for ever."""
     advertised_url: str | None = None
