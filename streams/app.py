@@ -128,8 +128,7 @@ async def _work(
     properties = read_kafka_config(settings.kafka_config_file)
     servers = settings.kafka_bootstrap_servers
     registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json")
-    changelogs = [INSTANCES_CHANGELOG, *([INBOX_CHANGELOG] if settings.task_center else [])]
-    contract = _Contract(admin_client(servers, properties), registry, partitions, changelogs)
+    contract = _Contract(admin_client(servers, properties), registry, partitions, _changelogs(settings))
     found = await _until_connected(contract, health, stop)
     if found is None:
         return
@@ -210,6 +209,10 @@ async def _work(
         await rounds.close()
         registry.close()
         log.info("stopped")
+
+
+def _changelogs(settings: StreamsSettings) -> list[topics.Topic]:
+    return [INSTANCES_CHANGELOG, INBOX_CHANGELOG] if settings.task_center else [INSTANCES_CHANGELOG]
 
 
 def _actives(app: faust.App, changelog: str) -> frozenset[int]:
