@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -64,6 +65,7 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
     settings = load_settings(StreamsSettings, environment)
     center = TaskCenter(settings)
     configure_logs(settings.log_format, settings.log_level)
+    logging.getLogger().addHandler(center.operations.errors)
     asyncio.run(_serve(settings, partitions_setting(environment), center))
 
 
@@ -181,11 +183,12 @@ async def _work(
         watchdog=Watchdog(settings.watchdog_s),
         guard=LoopGuard(settings.watchdog_s),
     )
+    center.operations.follow(health.progress, lambda: bool(health.readiness()["ready"]))
     # Faust's start returns when the tables are recovered: told to stop, the worker does not wait for that.
     starting = asyncio.create_task(app.start())
     watching = asyncio.create_task(health.progress.watch())
     letting_go = asyncio.create_task(_or_crash(app, retention.keep()))
-    watching_tokens = asyncio.create_task(center.watch())
+    keeping = asyncio.create_task(center.watch())
     try:
         log.info("starting", partitions=found, data_dir=str(settings.data_dir))
         while not stop.is_set() and not app.crashed:
@@ -201,11 +204,9 @@ async def _work(
         if app.crashed:
             raise WorkerFailed(f"the worker crashed: {app.crash_reason}") from app.crash_reason
     finally:
-        for task in (starting, watching, letting_go, watching_tokens):
-            task.cancel()
-        # Bounded: whatever is not finished is not acknowledged either, and comes again.
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(app.stop(), _STOP_S)
+        # First: their clients look for another worker while this one finishes.
+        center.stop()
+        await _end(app, starting, watching, letting_go, keeping)
         await rounds.close()
         registry.close()
         log.info("stopped")
@@ -213,6 +214,14 @@ async def _work(
 
 def _changelogs(settings: StreamsSettings) -> list[topics.Topic]:
     return [INSTANCES_CHANGELOG, INBOX_CHANGELOG] if settings.task_center else [INSTANCES_CHANGELOG]
+
+
+async def _end(app: faust.App, *tasks: asyncio.Task[Any]) -> None:
+    """Bounded: whatever is not finished is not acknowledged either, and comes again."""
+    for task in tasks:
+        task.cancel()
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(app.stop(), _STOP_S)
 
 
 def _actives(app: faust.App, changelog: str) -> frozenset[int]:
