@@ -49,7 +49,7 @@ class Watched:
 
     page: Page
     complaints: list[str] = field(default_factory=list[str])
-    allowed: tuple[str, ...] = ("Failed to load resource", "net::ERR_")
+    allowed: tuple[str, ...] = ("Failed to load resource", "net::ERR_", "blocked by CORS policy")
     """Chromium's own words on answers that a test asked for: a 401, a broken connection."""
 
     def __post_init__(self) -> None:

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.middleware.cors import CORSMiddleware
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
 
 from fake_operations import callbacks, overview
 from fake_people import APPS, CORP, ME, OTHERS, PEOPLE, TITLES
-from service.problems import answer_with_problems, problem
-from streams.http import Server, listen
+from service.problems import problem
+from streams.http import Server, build_http, listen
 from streams.pages.routes import pages_router
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class FakeTaskCenter:
     queries: list[str] = field(default_factory=list[str])
     last_event_ids: list[str | None] = field(default_factory=list["str | None"])
     _epoch: int = 0
+    _resets: int = 0
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -95,6 +97,10 @@ class FakeTaskCenter:
         self.streams_refused = refuse
         self._epoch += 1
 
+    def reset_streams(self) -> None:
+        """Tell all who listen that something was missed, as after a pause longer than the topic's retention."""
+        self._resets += 1
+
     def _put(
         self,
         user: str,
@@ -138,40 +144,33 @@ class FakeTaskCenter:
     # What is answered
 
     def app(self) -> FastAPI:
-        app = FastAPI()
-        answer_with_problems(app)
-        if self.allowed_origins:
-            app.add_middleware(
-                CORSMiddleware,
-                allow_origins=self.allowed_origins,
-                allow_headers=["authorization", "last-event-id"],
-                expose_headers=["retry-after"],
-            )
-        app.include_router(pages_router())
-        app.middleware("http")(self._as_told)
-        app.get("/v1/me")(self._me)
-        app.get("/v1/corps/{corp}/users/{user}/tasks")(self._tasks)
-        app.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
-        app.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
-        app.get("/v1/instances/{instance}")(self._instance)
-        app.get("/v1/instances/{instance}/history")(self._history)
-        app.get("/v1/ops/overview")(self._overview)
-        app.get("/v1/ops/callbacks")(self._callbacks)
-        return app
+        api = APIRouter(dependencies=[Depends(self._as_told)])
+        api.get("/v1/me")(self._me)
+        api.get("/v1/corps/{corp}/users/{user}/tasks")(self._tasks)
+        api.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
+        api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
+        api.get("/v1/instances/{instance}")(self._instance)
+        api.get("/v1/instances/{instance}/history")(self._history)
+        api.get("/v1/ops/overview")(self._overview)
+        api.get("/v1/ops/callbacks")(self._callbacks)
+        return build_http(
+            lambda: {"ready": True},
+            CollectorRegistry(),
+            [pages_router(), api],
+            allowed_origins=self.allowed_origins,
+        )
 
-    async def _as_told(self, request: Request, call_next: Any) -> Response:
+    async def _as_told(self, request: Request) -> None:
         path = request.url.path
-        if not path.startswith("/v1/"):
-            return await call_next(request)
         self.queries.append(f"{path}?{request.url.query}")
         if self.delay_s and "events" not in path:
             await asyncio.sleep(self.delay_s)
         for end, status in self.fails.items():
             if path.endswith(end):
-                return problem(status, "It was told to fail.", headers={"Retry-After": "0"} if status == 503 else None)
+                headers = {"Retry-After": "0"} if status == 503 else None
+                raise HTTPException(status, "It was told to fail.", headers=headers)
         if self.mode == "token" and request.headers.get("authorization") != f"Bearer {TOKEN}":
-            return problem(401, "A bearer token is needed.")
-        return await call_next(request)
+            raise HTTPException(401, "A bearer token is needed.")
 
     async def _me(self) -> dict[str, Any]:
         sso = self.mode == "sso"
@@ -216,7 +215,11 @@ class FakeTaskCenter:
     async def _stream(self, user: str, place: int, epoch: int) -> AsyncIterator[bytes]:
         yield b"retry: 1000\n\n"
         yield f": alive\nid: 0-{place - 1}\n\n".encode() if place else b": alive\n\n"
+        resets = self._resets
         while epoch == self._epoch:
+            if resets != self._resets:
+                resets = self._resets
+                yield b'event: reset\ndata: {"reason": "told to"}\n\n'
             for number in range(place, len(self.told)):
                 recipient, notification = self.told[number]
                 if recipient == user:

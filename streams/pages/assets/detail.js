@@ -109,8 +109,8 @@ export class Detail {
       this._body,
       this._head(this._state),
       this._people(this._state),
-      this._section("timeline", this._words.detail.timeline, timelineShown(this._history, this._context())),
-      this._section("form", this._words.detail.form, formShown(this._history?.form ?? {}, this._words)),
+      this._section(this._words.detail.timeline, timelineShown(this._history, this._context())),
+      this._section(this._words.detail.form, formShown(this._history?.form ?? {}, this._words)),
       this._technical(this._state),
     );
     if (focused) this._body.querySelector(`[data-keep="${focused}"]`)?.focus({ preventScroll: true });
@@ -184,8 +184,8 @@ export class Detail {
     );
   }
 
-  _section(kind, heading, ...content) {
-    return element("section", { class: `detail-section ${kind}` }, element("h3", {}, heading), ...content);
+  _section(heading, ...content) {
+    return element("section", { class: "detail-section" }, element("h3", {}, heading), ...content);
   }
 
   _technical(state) {

@@ -66,7 +66,8 @@ export class TaskRows extends EventTarget {
 
   move(by) {
     if (this._items.length === 0) return;
-    const from = this._key === null ? (by > 0 ? -1 : 0) : this._index;
+    // From the place of a row that is gone, "next" is the row that took it.
+    const from = this.current === null && by > 0 ? this._index - 1 : this._index;
     this._go(Math.max(0, Math.min(this._items.length - 1, from + by)));
     if (this._index + 5 >= this._items.length) this.dispatchEvent(new CustomEvent("end"));
   }
@@ -96,10 +97,7 @@ export class TaskRows extends EventTarget {
     if (this._key === null) return;
     const index = this._items.findIndex((item) => keyOf(item) === this._key);
     if (index >= 0) this.mark(this._key);
-    else {
-      this._index = Math.min(this._index, this._items.length) - 1;
-      this.root.removeAttribute("aria-activedescendant");
-    }
+    else this.root.removeAttribute("aria-activedescendant");
   }
 
   _onKey(event) {

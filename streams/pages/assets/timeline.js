@@ -19,7 +19,7 @@ function step(event, { words, format, name }) {
   return element(
     "li",
     { class: "step", data: { action: event.action } },
-    element("span", { class: "step-icon" }, icon(ICONS[event.action] ?? "clock")),
+    element("span", { class: "step-icon" }, icon(event.action === "CREATED" && event.recipient_ids?.length > 0 ? "send" : (ICONS[event.action] ?? "clock"))),
     element(
       "div",
       { class: "step-main" },
