@@ -28,6 +28,7 @@ from streams.http import Server, build_http, listen
 from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
 from streams.offsets import Offsets
+from streams.pages.portals import let_portals_in
 from streams.pages.routes import pages_router
 from streams.progress import Ends, Progress
 from streams.retention import Retention
@@ -98,9 +99,8 @@ async def _serve(settings: StreamsSettings, partitions: int) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     health, metrics = _Health(), Metrics()
-    http = build_http(
-        health.readiness, metrics.registry, [pages_router()], allowed_origins=settings.allowed_origins
-    )
+    http = build_http(health.readiness, metrics.registry, routers=[pages_router()])
+    let_portals_in(http, settings.allowed_origins)
     server = Server(http)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     try:

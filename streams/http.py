@@ -10,7 +10,6 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.middleware.cors import CORSMiddleware
 
 from schemas.errors import ConfigurationError
 from service.problems import answer_with_problems
@@ -23,18 +22,13 @@ if TYPE_CHECKING:
 
 
 def build_http(
-    readiness: Callable[[], dict[str, Any]],
-    registry: CollectorRegistry,
-    routers: Sequence[APIRouter] = (),
-    *,
-    allowed_origins: Sequence[str] = (),
+    readiness: Callable[[], dict[str, Any]], registry: CollectorRegistry, *, routers: Sequence[APIRouter] = ()
 ) -> FastAPI:
-    """``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status.
-
-    Scripts of ``allowed_origins`` may read what their user may: for the component in a portal of another origin.
-    """
+    """``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status."""
     http = FastAPI(title="taskbridge streams", version="1", docs_url="/docs", redoc_url=None)
     answer_with_problems(http)
+    for router in routers:
+        http.include_router(router)
 
     @http.get("/healthz", summary="The process lives", tags=["operation"])
     async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
@@ -49,19 +43,6 @@ def build_http(
     async def metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    for router in routers:
-        http.include_router(router)
-    if allowed_origins:
-        http.add_middleware(
-            CORSMiddleware,
-            allow_origins=allowed_origins,
-            allow_methods=["GET"],
-            allow_headers=["authorization", "last-event-id"],
-            # For single sign-on by a cookie of the proxy in front.
-            allow_credentials=True,
-            expose_headers=["retry-after"],
-            max_age=3600,
-        )
     return http
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.sync_api import expect
 
 from browsing import Watched, chromium, new_context
 from fake_task_center import FakeTaskCenter, serving
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from playwright.sync_api import Browser, BrowserContext, Page
+
+# Two cores that others share: five seconds, the default, say nothing.
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +36,7 @@ def fake() -> Generator[FakeTaskCenter]:
 
 @pytest.fixture(name="open_page")
 def open_page_fixture(browser: Browser) -> Generator[Callable[..., Page]]:
-    """Opens an address in a fresh profile. At the end no page may have complained: no script error, no CSP violation."""
+    """Opens an address in a fresh profile. At the end no page may have complained: of a script, or of its policy."""
     contexts: list[BrowserContext] = []
     watched: list[Watched] = []
 

@@ -30,7 +30,13 @@ def main(folder: Path = IMAGES) -> None:
         _take(browser, folder / "task-center-dark.png", fake.page_of() + first, **dark)
         _take(browser, folder / "task-center-phone.png", fake.page_of(), viewport=PHONE, device_scale_factor=1.5)
         _take(browser, folder / "task-center-phone-detail.png", fake.page_of() + first, viewport=PHONE)
-        _take(browser, folder / "operation.png", f"{fake.url}/ops", viewport={"width": 1280, "height": 1400}, locale="en-GB")
+        _take(
+            browser,
+            folder / "operation.png",
+            f"{fake.url}/ops",
+            viewport={"width": 1280, "height": 1400},
+            locale="en-GB",
+        )
         _take(browser, folder / "operation-dark.png", f"{fake.url}/ops", viewport=DESK, color_scheme="dark")
 
 

@@ -11,13 +11,11 @@ from browsing import serious_findings
 from fake_people import ME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from playwright.sync_api import Page
 
+    from browsing import type_open
     from fake_task_center import FakeTaskCenter
 
-type_open = "Callable[..., Page]"
 
 DESK = {"width": 1360, "height": 860}
 PHONE = {"width": 390, "height": 780}
@@ -25,7 +23,9 @@ PHONE = {"width": 390, "height": 780}
 
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_pages_in_every_state(fake: FakeTaskCenter, open_page: type_open, theme: str, viewport: dict[str, int]) -> None:
+def test_the_pages_in_every_state(
+    fake: FakeTaskCenter, open_page: type_open, theme: str, viewport: dict[str, int]
+) -> None:
     options = {"color_scheme": theme, "viewport": viewport, "reduced_motion": "reduce"}
     findings: dict[str, list[str]] = {}
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
-type_open = "Callable[..., Page]"
-type_embedded = "tuple[FakeTaskCenter, str]"
+    from browsing import type_open
+
+type_embedded = tuple[FakeTaskCenter, str]
 
 
 @contextmanager
@@ -30,20 +31,24 @@ def portal(fake_url: Callable[[], str], *, component: bool = True) -> Generator[
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/html; charset=utf-8")
-            policy = f"default-src 'none'; script-src {fake_url()} 'nonce-x'; connect-src {fake_url()}; style-src 'nonce-x'; img-src data:"
-            self.send_header("Content-Security-Policy", policy)
+            ours = fake_url()
+            policy = f"default-src 'none'; script-src {ours} 'nonce-x'; connect-src {ours}; style-src 'nonce-x'"
+            self.send_header("Content-Security-Policy", f"{policy}; img-src data:")
             self.end_headers()
             page = f"""<!doctype html><html lang="zh"><title>门户</title><link rel="icon" href="data:,">
             <style nonce="x">html {{ font-size: 10px }} * {{ color: red; font-size: 40px }}</style>
             <script nonce="x">window.giveToken = async () => "{TOKEN}"; window.told = [];
             for (const name of ["select", "counts", "live", "error"])
-              addEventListener(`taskbridge-${{name}}`, (event) => {{ told.push([name, event.detail]); if (name === "select") event.preventDefault(); }});
+              addEventListener(`taskbridge-${{name}}`, (event) => {{
+                told.push([name, event.detail]);
+                if (name === "select") event.preventDefault();
+              }});
             </script>
             {f'<script type="module" src="{fake_url()}/assets/taskbridge-tasks.js"></script>' if component else ""}
             <main><h1>门户</h1></main></html>"""
             self.wfile.write(page.encode())
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, *args: object, **named: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -89,13 +94,16 @@ def test_it_is_live_in_a_portal_of_another_origin_and_keeps_its_looks(
     expect(page.locator(".row")).to_have_count(11)
     fake.add("新到的")
     expect(page.locator(".row-title").first).to_have_text("新到的")
-    assert page.evaluate("getComputedStyle(document.querySelector('taskbridge-tasks').shadowRoot.querySelector('.row-title')).fontSize") == "14px"
+    assert (
+        page.evaluate(
+            "getComputedStyle(document.querySelector('taskbridge-tasks').shadowRoot.querySelector('.row-title')).fontSize"
+        )
+        == "14px"
+    )
     assert {name for name, _ in page.evaluate("told")} == {"counts", "live"}
 
 
-def test_a_choice_is_told_and_a_portal_may_take_it_over(
-    embedded: type_embedded, open_page: type_open
-) -> None:
+def test_a_choice_is_told_and_a_portal_may_take_it_over(embedded: type_embedded, open_page: type_open) -> None:
     fake, url = embedded
     page = open_page(url)
     put(page, {**PERSON, "view": "created", "lang": "en"})

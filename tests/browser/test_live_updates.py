@@ -9,13 +9,10 @@ from playwright.sync_api import expect
 from fake_people import MARKUP, ME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from playwright.sync_api import Page
 
+    from browsing import type_open
     from fake_task_center import FakeTaskCenter
-
-type_open = "Callable[..., Page]"
 
 
 def live(page: Page) -> None:
@@ -34,7 +31,9 @@ def test_a_new_task_slides_in_and_the_counts_move(fake: FakeTaskCenter, open_pag
     expect(page).to_have_title("(12) 待我处理 · 任务中心")
 
 
-def test_what_was_handled_elsewhere_goes_and_is_found_among_the_handled(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_what_was_handled_elsewhere_goes_and_is_found_among_the_handled(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
     page = open_page(fake.page_of())
     live(page)
     item = fake.items[ME, "pending"][2]
@@ -45,7 +44,9 @@ def test_what_was_handled_elsewhere_goes_and_is_found_among_the_handled(fake: Fa
     expect(page.locator(".row-title").first).to_have_text(item["title"])
 
 
-def test_the_selected_task_stays_put_while_others_come_and_when_it_goes(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_the_selected_task_stays_put_while_others_come_and_when_it_goes(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
     page = open_page(fake.page_of())
     live(page)
     item = fake.items[ME, "pending"][1]

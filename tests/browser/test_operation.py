@@ -9,13 +9,8 @@ from playwright.sync_api import expect
 from fake_people import ME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from playwright.sync_api import Page
-
+    from browsing import type_open
     from fake_task_center import FakeTaskCenter
-
-type_open = "Callable[..., Page]"
 
 
 def test_it_says_first_what_is_wrong(fake: FakeTaskCenter, open_page: type_open) -> None:

@@ -1,6 +1,5 @@
 """The page as its reader sees it: views, search, filter, pages, details, keyboard, languages, sizes."""
 
-# ruff: noqa: RUF001 - Chinese text
 from __future__ import annotations
 
 import re
@@ -12,13 +11,11 @@ from playwright.sync_api import expect
 from fake_people import CORP, LONG, MARKUP, ME, RIGHT_TO_LEFT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from playwright.sync_api import Page
 
+    from browsing import type_open
     from fake_task_center import FakeTaskCenter
 
-type_open = "Callable[..., Page]"
 PHONE = {"width": 390, "height": 780}
 
 
@@ -30,8 +27,8 @@ def tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name).click()
 
 
-def current(page: Page) -> str:
-    return page.locator(".row[aria-selected=true] .row-title").inner_text()
+def is_current(page: Page, title: str) -> None:
+    expect(page.locator(".row[aria-selected=true] .row-title")).to_have_text(title)
 
 
 def test_four_views_show_their_items_and_counts(fake: FakeTaskCenter, open_page: type_open) -> None:
@@ -64,15 +61,21 @@ def test_every_kind_of_title_is_shown_as_the_text_that_it_is(fake: FakeTaskCente
     expect(page).to_have_title(re.compile("任务中心"))
 
 
-@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "https://user:pw@evil.example", "//evil", None])
-def test_an_address_that_is_not_plain_http_is_no_link(fake: FakeTaskCenter, open_page: type_open, url: str | None) -> None:
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "data:text/html,x", "https://user:pw@evil.example", "//evil", None]
+)
+def test_an_address_that_is_not_plain_http_is_no_link(
+    fake: FakeTaskCenter, open_page: type_open, url: str | None
+) -> None:
     item = fake.add("坏链接", url=url)
     page = open_page(fake.page_of(more=f"#pending/{item['instance_id']}"))
     expect(page.locator(".detail")).to_contain_text("此任务没有可用的审批链接")
     assert page.locator(".detail a").count() == 0
 
 
-def test_the_approval_page_opens_beside_without_a_way_back_into_ours(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_the_approval_page_opens_beside_without_a_way_back_into_ours(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
     item = fake.items[ME, "pending"][0]
     page = open_page(fake.page_of(more=f"#pending/{item['instance_id']}"))
     link = page.locator(".open-page")
@@ -93,10 +96,26 @@ def test_search_waits_for_the_typist_and_asks_once(fake: FakeTaskCenter, open_pa
     expect(page.locator(".row")).to_have_count(11)
 
 
+def test_a_search_goes_on_until_something_is_found_or_all_was_looked_at(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
+    page = open_page(fake.page_of(more="#handled"))
+    expect(page.locator(".row")).to_have_count(50)
+    page.get_by_role("searchbox").fill("第95")
+    # Among the first three hundred, and then far behind.
+    expect(page.locator(".row")).to_have_count(11)
+    page.get_by_role("searchbox").fill("第999号")
+    expect(page.locator(".row-title")).to_have_text(["请假申请 第999号"])
+    page.get_by_role("searchbox").fill("没有")
+    expect(page.locator(".task-list .nothing")).to_contain_text("没有符合条件的任务")
+
+
 def test_the_filter_offers_the_apps_that_were_seen(fake: FakeTaskCenter, open_page: type_open) -> None:
     page = open_page(fake.page_of())
     page.get_by_role("combobox").select_option("APP_HRLV77A0PP1292")
-    expect(page.locator(".row").locator(".row-title")).to_have_text(["韩梅梅的年假申请（3天）", RIGHT_TO_LEFT, "欧阳静怡的转正申请"])
+    expect(page.locator(".row").locator(".row-title")).to_have_text(
+        ["韩梅梅的年假申请（3天）", RIGHT_TO_LEFT, "欧阳静怡的转正申请"]
+    )
 
 
 def test_a_thousand_items_come_page_by_page_and_each_once(fake: FakeTaskCenter, open_page: type_open) -> None:
@@ -115,12 +134,16 @@ def test_a_thousand_items_come_page_by_page_and_each_once(fake: FakeTaskCenter, 
     assert page.evaluate("document.activeElement.role") == "listbox"
 
 
-def test_details_tell_who_has_it_what_happened_and_what_was_filled_in(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_details_tell_who_has_it_what_happened_and_what_was_filled_in(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
     page = open_page(fake.page_of(more="#handled"))
     page.locator(".row").first.click()
     detail = page.locator(".detail")
     expect(detail.locator("h2")).to_have_text("访客申请 第1号")
-    expect(detail.locator(".step-said")).to_have_text(["韩梅梅 发起", "提交给 我、韩梅梅", "抄送给 王伟", "我 处理完成"])
+    expect(detail.locator(".step-said")).to_have_text(
+        ["韩梅梅 发起", "提交给 我、韩梅梅", "抄送给 王伟", "我 处理完成"]
+    )
     expect(detail.locator(".step-late")).to_have_text("延迟 95 s 收到")
     expect(detail.locator(".form-values").first).to_contain_text("王伟、韩梅梅")
     expect(detail.locator("table")).to_contain_text("显示器")
@@ -132,7 +155,7 @@ def test_a_link_names_the_view_and_the_instance(fake: FakeTaskCenter, open_page:
     item = fake.items[ME, "created"][2]
     page = open_page(fake.page_of(more=f"#created/{item['instance_id']}"))
     expect(page.locator(".detail h2")).to_have_text(item["title"])
-    assert current(page) == item["title"]
+    is_current(page, item["title"])
     page.evaluate("location.hash = '#copied'")
     expect(page.get_by_role("tab", name="抄送我的")).to_have_attribute("aria-selected", "true")
 
@@ -147,7 +170,7 @@ def test_the_keyboard_does_it_all(fake: FakeTaskCenter, open_page: type_open) ->
     expect(page.locator(".row")).to_have_count(11)
     for key in ("j", "j", "ArrowDown", "k"):
         page.keyboard.press(key)
-    assert current(page) == "差旅费报销：上海—深圳，¥3,482.00"
+    is_current(page, "差旅费报销：上海—深圳，¥3,482.00")
     expect(page.locator(".detail h2")).to_have_text("差旅费报销：上海—深圳，¥3,482.00")
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.className") == "detail-body"
@@ -226,7 +249,8 @@ def test_while_it_loads_it_says_so(fake: FakeTaskCenter, open_page: type_open) -
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(403, "没有权限查看"), (429, "请求太频繁"), (500, "服务返回了错误（500）"), (503, "服务正在恢复数据")]
+    ("status", "said"),
+    [(403, "没有权限查看"), (429, "请求太频繁"), (500, "服务返回了错误（500）"), (503, "服务正在恢复数据")],
 )
 def test_an_error_says_what_to_do_and_another_try_is_a_button_away(
     fake: FakeTaskCenter, open_page: type_open, status: int, said: str

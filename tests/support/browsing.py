@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage
+
+type_open = Callable[..., Page]
+"""Opens an address, in a profile with these options."""
 
 _FLAGS = [
     "--no-sandbox",
@@ -79,10 +83,8 @@ def serious_findings(page: Page) -> list[str]:
     # Through the debugger: the page's policy would let in neither a script tag nor an eval.
     session = page.context.new_cdp_session(page)
     session.send("Runtime.evaluate", {"expression": Axe().axe_script})
-    answer = session.send(
-        "Runtime.evaluate",
-        {"expression": "axe.run(document, {resultTypes: ['violations']})", "awaitPromise": True, "returnByValue": True},
-    )
+    axe = {"expression": "axe.run(document, {resultTypes: ['violations']})"}
+    answer = cast("Any", session.send("Runtime.evaluate", {**axe, "awaitPromise": True, "returnByValue": True}))
     session.detach()
     return [
         f"{found['id']} ({found['impact']}): {node['html'][:160]} {node['failureSummary'][:200]}"

@@ -143,6 +143,7 @@ def overview(now: datetime) -> dict[str, Any]:
 
 def callbacks(instance_id: str, state: Any, history: Any, now: datetime) -> dict[str, Any]:
     """What became of the callbacks of an instance."""
+    assignees: list[str] = state["tasks"][0]["assignee_ids"] if state else []
     found = state is not None
     quarantined = instance_id == "inst-rejected"
     events = len(history["events"]) if history else 0
@@ -179,7 +180,7 @@ def callbacks(instance_id: str, state: Any, history: Any, now: datetime) -> dict
                 "occurred_at": _iso(now),
                 "notification_id": f"n-{recipient}",
             }
-            for recipient in (state["tasks"][0]["assignee_ids"] if found else [])
+            for recipient in assignees
         ],
         "searched": {"quarantine_records": 53, "dead_letter_records": 2, "since": _iso(now - timedelta(days=7))},
     }

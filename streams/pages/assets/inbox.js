@@ -116,8 +116,7 @@ export class Inbox extends EventTarget {
     this.problem = null;
     this._changed();
     try {
-      const query = { view: this.view, limit: PAGE, cursor, ...this.filter };
-      const page = await this._api.tasks(this.person, query, loading.signal);
+      const page = await this._page(cursor, loading.signal);
       if (loading.signal.aborted) return;
       const known = new Set(cursor === null ? [] : this.items.map(keyOf));
       const added = page.items.filter((item) => !known.has(keyOf(item)));
@@ -140,6 +139,16 @@ export class Inbox extends EventTarget {
         this._changed();
       }
     }
+  }
+
+  /** A page with something on it, or the last one: a search looks at so many lines at a time, and may find nothing there. */
+  async _page(cursor, signal) {
+    const query = { view: this.view, limit: PAGE, ...this.filter };
+    let page = await this._api.tasks(this.person, { ...query, cursor }, signal);
+    while (page.items.length === 0 && page.next_cursor !== null && !signal.aborted) {
+      page = await this._api.tasks(this.person, { ...query, cursor: page.next_cursor }, signal);
+    }
+    return page;
   }
 
   async _loadCounts() {

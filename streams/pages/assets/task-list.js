@@ -230,6 +230,12 @@ export class TaskList extends EventTarget {
       else if (isNarrowed) replace(this._state, nothingToShow("search", words.noMatch, this._clearButton()));
       else replace(this._state, nothingToShow(this._inbox.view === "pending" ? "check" : "inbox", words.empty[this._inbox.view]));
     }
+    if (cursor !== this._cursorShown && !loadingMore) {
+      this._cursorShown = cursor;
+      // Seen anew: few rows may leave the foot where it was, and then nothing else would say that it is in sight.
+      this._seen.unobserve(this._foot);
+      this._seen.observe(this._foot);
+    }
     const more = phase === "ready" && items.length > 0 && cursor !== null;
     const foot = !more ? (phase === "ready" && items.length > 20 ? "end" : "") : loadingMore ? "loading" : problem ? "failed" : "more";
     const footKey = `${foot} ${foot === "end" ? items.length : ""}`;
