@@ -99,7 +99,8 @@ async def _serve(settings: StreamsSettings, partitions: int) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     health, metrics = _Health(), Metrics()
-    http = build_http(health.readiness, metrics.registry, routers=[pages_router()])
+    http = build_http(health.readiness, metrics.registry)
+    http.include_router(pages_router())
     let_portals_in(http, settings.allowed_origins)
     server = Server(http)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))

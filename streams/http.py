@@ -15,20 +15,15 @@ from schemas.errors import ConfigurationError
 from service.problems import answer_with_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator
 
-    from fastapi import APIRouter
     from prometheus_client import CollectorRegistry
 
 
-def build_http(
-    readiness: Callable[[], dict[str, Any]], registry: CollectorRegistry, *, routers: Sequence[APIRouter] = ()
-) -> FastAPI:
+def build_http(readiness: Callable[[], dict[str, Any]], registry: CollectorRegistry) -> FastAPI:
     """``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status."""
     http = FastAPI(title="taskbridge streams", version="1", docs_url="/docs", redoc_url=None)
     answer_with_problems(http)
-    for router in routers:
-        http.include_router(router)
 
     @http.get("/healthz", summary="The process lives", tags=["operation"])
     async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]

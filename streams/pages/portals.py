@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from starlette.middleware.cors import CORSMiddleware
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from schemas.errors import ConfigurationError
 
+if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
-def let_portals_in(http: FastAPI, origins: Sequence[str]) -> None:
-    """Scripts of these origins may read what their user may; without any, nothing changes."""
+def let_portals_in(http: FastAPI, setting: str) -> None:
+    """Scripts of these origins (comma-separated) may read what their user may; without any, nothing changes.
+
+    Raises:
+        ConfigurationError: one is no origin.
+    """
+    origins = [part.strip() for part in setting.split(",") if part.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        # No wildcard: whoever is allowed reads everything that the user of the browser may.
+        if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
+            raise ConfigurationError(f"STREAMS_ALLOWED_ORIGINS has {origin!r}: give origins, as https://portal.example")
     if not origins:
         return
     http.add_middleware(

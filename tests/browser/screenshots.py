@@ -44,7 +44,7 @@ def _take(browser: Browser, path: Path, url: str, **options: Any) -> None:
     context = new_context(browser, **options)
     page = context.new_page()
     page.goto(url)
-    page.wait_for_selector(".row, .panel")
+    page.wait_for_selector(".timeline:visible, .row:visible, .panel.errors")
     page.wait_for_timeout(600)
     page.screenshot(path=path)
     context.close()

@@ -66,7 +66,7 @@ def embedded_fixture() -> Generator[tuple[FakeTaskCenter, str]]:
     fake = FakeTaskCenter()
     fake.fill()
     with portal(lambda: fake.url) as url:
-        fake.allowed_origins = [url]
+        fake.allowed_origins = url
         with serving(fake):
             yield fake, url
 

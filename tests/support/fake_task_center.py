@@ -40,7 +40,7 @@ class FakeTaskCenter:
     """End of a path → the status that it is answered with."""
     delay_s: float = 0.0
     streams_refused: bool = False
-    allowed_origins: list[str] = field(default_factory=list[str])
+    allowed_origins: str = ""
     port: int = 0
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     items: dict[tuple[str, str], list[dict[str, Any]]] = field(
