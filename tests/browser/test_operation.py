@@ -39,6 +39,17 @@ def test_it_shows_flow_outcomes_partitions_and_what_was_parked(fake: FakeTaskCen
     expect(page.locator(".errors")).to_contain_text("<script>alert(1)</script>")
 
 
+def test_a_partition_that_nobody_works_on_is_the_first_thing_to_know(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
+    fake.dead_workers = 1
+    page = open_page(f"{fake.url}/ops", locale="en-GB")
+    expect(page.locator(".notices li[data-level=bad]")).to_have_text(
+        ["Worker http://10.0.0.13:8500 cannot be reached", "Nobody works on partition 8, 9, 10, 11"]
+    )
+    expect(page.locator(".map .badge").last).to_have_text("unreachable")
+
+
 def test_a_plot_can_be_read_by_keyboard(fake: FakeTaskCenter, open_page: type_open) -> None:
     page = open_page(f"{fake.url}/ops")
     page.locator(".flow .plot-area").focus()

@@ -161,6 +161,8 @@ def test_a_task_comes_is_handled_and_is_deleted_before_our_eyes(
     expect(page.locator(".detail .step")).to_have_count(2, timeout=SOON_MS)
     page.keyboard.press("2")
     shown(page, task.title)
+    page.locator(".row").click()
+    expect(page.locator(".detail h2")).to_have_text(task.title)
     company.delete(task)
     expect(page.locator(".task-list .nothing")).to_be_visible(timeout=SOON_MS)
     counted(page, 1, 0)

@@ -17,8 +17,17 @@ def _flow(base: float, phase: float) -> list[int]:
     return [round(base * (1 + 0.5 * math.sin(minute / 9 + phase) + 0.12 * ((minute * 7) % 5))) for minute in range(60)]
 
 
-def overview(now: datetime) -> dict[str, Any]:
-    """The same at every call, but for ``at``."""
+def overview(now: datetime, *, dead_workers: int = 0) -> dict[str, Any]:
+    """The same at every call, but for ``at``. The last so many workers are dead, and nobody has taken over."""
+    found = _all_alive(now)
+    for worker in found["workers"][len(WORKERS) - dead_workers :]:
+        found["partitions"] = [each for each in found["partitions"] if each["worker"] != worker["url"]]
+        unknown = dict.fromkeys(("lag_records", "inbox_lag_records", "sse_connections", "since"))
+        worker.update(unknown, reachable=False, ready=False, active=[], standby=[])
+    return found
+
+
+def _all_alive(now: datetime) -> dict[str, Any]:
     times = [_iso(now - timedelta(minutes=59 - minute)) for minute in range(60)]
     outage = [max(0, 900 - abs(minute - 38) * 150) for minute in range(60)]
     return {

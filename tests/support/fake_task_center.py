@@ -40,6 +40,7 @@ class FakeTaskCenter:
     """End of a path → the status that it is answered with."""
     delay_s: float = 0.0
     streams_refused: bool = False
+    dead_workers: int = 0
     allowed_origins: str = ""
     port: int = 0
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -272,7 +273,9 @@ class FakeTaskCenter:
         return history(found[0])
 
     async def _overview(self) -> Any:
-        return overview(self.now) if self.operator else problem(403, "Not an operator.")
+        if not self.operator:
+            return problem(403, "Not an operator.")
+        return overview(self.now, dead_workers=self.dead_workers)
 
     async def _callbacks(self, instance_id: str) -> Any:
         found = self._found(instance_id)

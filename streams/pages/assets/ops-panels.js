@@ -29,7 +29,7 @@ export function notices(overview, words, format) {
     if (!worker.reachable) note("bad", say.workerDown(worker.url));
     else if (!worker.ready) note("warn", say.workerNotReady(worker.url));
   }
-  const orphans = overview.partitions.filter((partition) => !partition.worker).map((partition) => partition.partition);
+  const orphans = orphaned(overview);
   if (orphans.length > 0) note("bad", say.noWorker(orphans.join(", ")));
   for (const { partition, lag_seconds: lag } of overview.partitions) {
     if (lag > LAG_MATTERS_S) note("warn", say.lag(partition, format.seconds(lag)));
@@ -38,6 +38,13 @@ export function notices(overview, words, format) {
   if (overview.quarantine.total > 0) note("info", say.quarantine(format.number(overview.quarantine.total)));
   const order = ["bad", "warn", "info"];
   return found.toSorted((one, other) => order.indexOf(one[0]) - order.indexOf(other[0]));
+}
+
+/** Partitions that nobody says to work on. They are numbered from zero, so a gap is one, and so is a standby's own. */
+function orphaned({ partitions, workers }) {
+  const worked = new Set(partitions.filter(({ worker }) => worker).map(({ partition }) => partition));
+  const seen = [...partitions.map(({ partition }) => partition), ...workers.flatMap(({ standby }) => standby ?? [])];
+  return Array.from({ length: Math.max(-1, ...seen) + 1 }, (_, number) => number).filter((number) => !worked.has(number));
 }
 
 export function noticesShown(found, words) {
