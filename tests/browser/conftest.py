@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 expect.set_options(timeout=30_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Generator[Browser]:
+    """One for each module: while Playwright lives, its loop runs in this thread, and no other test could run one."""
     with chromium() as running:
         yield running
 
