@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from service.kafka import consumer_config, producer_config
 from streams.inbox import inbox_of
 from streams.lifecycle import Instance, fold
-from streams.views import views
+from streams.views import notifications, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -131,6 +132,27 @@ def assert_all_is_right(connection: Connection, read_topic: Callable[[str], list
     assert {(line.instance_id, line.user_id, line.view, line.task_id) for line in inbox} == {
         (key, line.user_id, line.view, line.task_id) for key, instance in alive.items() for line in views(instance)
     }
+
+
+def assert_told_exactly_once(
+    connection: Connection, read_topic: Callable[[str], list[Message]], events: Iterable[TaskEvent] | None = None
+) -> None:
+    """The notifications are those that the plain fold gives, each as often, and no other; of these events' instances.
+
+    An event that stands on the topic twice is told twice, on purpose: see design.md.
+    """
+    ours = None if events is None else {event.instance_id for event in events}
+    codec, told = task_event_codec(connection.registry), task_notification_codec(connection.registry)
+    instances: dict[str, Instance] = {}
+    wanted: Counter[str] = Counter()
+    for message in read_topic(TASK_EVENTS.name):
+        if ours is None or bytes(message.key() or b"").decode() in ours:
+            event = codec.decode(message.value())
+            before = instances.get(event.instance_id)
+            instances[event.instance_id] = after = fold(before, event)
+            wanted.update(str(each) for each in notifications(before, after, event))
+    found = (told.decode(message.value()) for message in read_topic(TASK_NOTIFICATIONS.name))
+    assert Counter(str(each) for each in found if ours is None or each.instance_id in ours) == wanted
 
 
 def caught_up(connection: Connection) -> bool:
