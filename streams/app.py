@@ -29,6 +29,8 @@ from streams.folding_choice import choose_folding
 from streams.http import Server, build_http, listen
 from streams.metrics import Metrics
 from streams.offsets import Offsets
+from streams.pages.portals import let_portals_in
+from streams.pages.routes import pages_router
 from streams.progress import Ends, Progress
 from streams.retention import Retention
 from streams.rounds import Rounds, claimed
@@ -108,6 +110,9 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
         routers=center.routers if settings.task_center else (),
         only_hosts=center.only_hosts,
     )
+    if settings.task_center:
+        http.include_router(pages_router())
+    let_portals_in(http, settings.allowed_origins)
     server = Server(http)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     try:

@@ -33,6 +33,8 @@ class StreamsSettings(BaseSettings):
     edge_urls: str = ""
     """Where the edges are, comma-separated: the operations page shows what they say of themselves."""
     api_tokens_file: Path | None = None
+    allowed_origins: str = ""
+    """Whose pages may embed the component: origins such as ``https://portal.example``, comma-separated."""
     query_rate_per_s: float = Field(500.0, gt=0)
     """Queries of one caller (a token, a person who signed in, else an address) that a worker answers, on average."""
     sso_proxies: str = ""
