@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import structlog
+from aiokafka.errors import IllegalStateError
 from confluent_kafka import KafkaException
 from faust import Service
 from faust.tables import TableManager
@@ -195,7 +196,11 @@ class Recovery(Service):
         if self._changed.is_set() or app.consumer_generation_id != generation:
             raise Superseded
         consumer.resume_partitions({tp for tp in consumer.assignment() if tp.topic not in self._keepers})
-        await self._unless_changed(asyncio.ensure_future(consumer.perform_seek()))
+        try:
+            await self._unless_changed(asyncio.ensure_future(consumer.perform_seek()))
+        except IllegalStateError as error:
+            # Partitions went away meanwhile: the rebalance that took them comes here next.
+            raise Superseded from error
         self.completed.set()
         app.flow_control.resume()
         consumer.resume_flow()

@@ -13,6 +13,7 @@ import asyncio
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import ConsumerMessage
 
@@ -182,7 +183,8 @@ class ChunkConsumer(driver.Consumer):
             return
         if not self.flow_active:
             # A rebalance has begun: what was fetched is dropped, so the position must go back to what was committed.
-            await self.perform_seek()
+            with suppress(IllegalStateError):  # the partitions are gone by now: whoever gets them seeks for itself
+                await self.perform_seek()
             return
         generation = self.app.consumer_generation_id
         for tp, records in cast("dict[TP, list[Any]]", fetched).items():

@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,6 +31,8 @@ from streams.offsets import Offsets
 from streams.rebuild.alone import alone
 from streams.rebuild.publication import Publication
 from streams.rebuild.rebuilding import Rebuilding, Sources
+from streams.rebuild.workers import Workers
+from streams.rounds import claimed
 from streams.settings import StreamsSettings
 from streams.topology import APP_ID
 from streams.transaction import TransactionalWriter
@@ -85,6 +88,14 @@ class _Rebuild:
         self._admin = admin_client(self._servers, self._properties)
         self._offsets = Offsets(self._consumer)
         self._live_version = LiveVersion(self._servers, self._properties, self._offsets)
+        self._workers = Workers(
+            self._admin,
+            self._offsets,
+            group=APP_ID,
+            claim=partial(claimed, self._producer),
+            tell=tell,
+            stopping=stopping,
+        )
 
     def run(self, *, dry_run: bool) -> dict[str, Any]:
         began = time.monotonic()
@@ -135,7 +146,7 @@ class _Rebuild:
             publication.write_changelog(rebuilding)
             # What came meanwhile, so that little is left while no worker works.
             rebuilding.catch_up()
-            publication.switch(rebuilding, self._admin, APP_ID)
+            publication.switch(rebuilding, self._workers)
             return {"version": live + 1, "switched": True, **asdict(rebuilding.counts)}
 
     def _rebuilding(self, registry: Registry, folder: Path, live: int) -> Rebuilding:
@@ -147,6 +158,7 @@ class _Rebuild:
         sources = Sources(
             consumer=self._consumer,
             offsets=self._offsets,
+            positions=self._workers.positions,
             changelog=changelog if changelog in there else None,
             partitions=there[topics.TASK_EVENTS.name],
             states_partitions=there[topics.TASK_STATES.name],

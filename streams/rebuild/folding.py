@@ -55,44 +55,46 @@ class EventFold:
         *,
         consumer: Mapping[str, object],
         offsets: Offsets,
+        positions: Callable[[], Mapping[int, int]],
         folding: Folding,
         base: Callable[[bytes, int], bytes | None],
     ) -> None:
         """``base`` gives what an instance is built upon, as it is stored: by its key and its partition's first offset.
 
-        ``folding`` is the workers' own.
+        ``folding`` is the workers' own. ``positions`` tells how far they are: what comes after that is left to them.
         """
         self._new = new
         self._offsets = offsets
+        self._positions = positions
         self._folding = folding
         self._base = base
         self._first: dict[int, int] = {}
         self._next: dict[int, int] = {}
         self.folded = self.rejected = 0
-        config = {
-            **reader_config(consumer, buffer_bytes=_BUFFER_BYTES),
-            # As the workers read them.
-            "isolation.level": "read_uncommitted",
-        }
+        config: Any = reader_config(consumer, buffer_bytes=_BUFFER_BYTES)
         self._consumer = Consumer(config, logger=logging.getLogger("librdkafka"))
 
     def catch_up(self, partitions: int, tick: Callable[[int, int], None]) -> None:
-        """Fold what the topic has now. ``tick`` is told again and again how many records are folded, and of how many.
+        """Fold what the workers have by now. ``tick`` is told again and again how much is folded, and of how much.
+
+        Not what they have not: they fold that as ever, and tell people what happened, not that it came out another.
 
         Raises:
             KafkaException, TimeoutError: Kafka refuses, or does not answer.
             EventsUnreadable: events were deleted before they could be read.
         """
+        positions = self._positions()
         bounds = self._offsets.bounds(TASK_EVENTS.name, range(partitions))
         for partition, bound in bounds.items():
             self._first.setdefault(partition, bound.first)
             self._next.setdefault(partition, bound.first)
-        ends = {each: bound.end for each, bound in bounds.items() if bound.end > self._next[each]}
+        reached = {each: min(bound.end, positions.get(each, bound.end)) for each, bound in bounds.items()}
+        ends = {each: end for each, end in reached.items() if end > self._next[each]}
         began = sum(self._next.values())
         total = sum(ends[each] - self._next[each] for each in ends)
         self._consumer.assign([TopicPartition(TASK_EVENTS.name, each, self._next[each]) for each in ends])
         while ends:
-            self._fold(self._consumer.consume(_CHUNK_RECORDS, _WAIT_S))
+            self._fold(self._consumer.consume(_CHUNK_RECORDS, _WAIT_S), ends)
             for partition in [each for each, end in ends.items() if self._next[each] >= end]:
                 del ends[partition]
                 self._consumer.incremental_unassign([TopicPartition(TASK_EVENTS.name, partition)])
@@ -101,16 +103,17 @@ class EventFold:
     def close(self) -> None:
         self._consumer.close()
 
-    def _fold(self, messages: list[Message]) -> None:
+    def _fold(self, messages: list[Message], ends: Mapping[int, int]) -> None:
         fetched: dict[int, list[FetchedRecord]] = {}
         for message in messages:
             partition, offset = cast("int", message.partition()), cast("int", message.offset())
-            error = message.error()
-            if error is None:
+            error, end = message.error(), ends.get(partition, 0)
+            if error is None and offset < end:
                 fetched.setdefault(partition, []).append(_record(message, partition, offset))
                 self._next[partition] = offset + 1
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - how the library names its codes
-                self._next[partition] = max(self._next[partition], offset)
+            elif error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - how the library names its codes
+                # Offsets before it may be no records: the ends of transactions.
+                self._next[partition] = max(self._next[partition], min(offset, end))
             elif error.fatal() or error.code() in _FAILURES:
                 raise EventsUnreadable(
                     f"events cannot be read, perhaps as their retention ended meanwhile: {error.str()}"

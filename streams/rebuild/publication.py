@@ -6,7 +6,6 @@ the version is live. Whoever dies before its end has changed nothing.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -17,30 +16,23 @@ from schemas.cloudevents import notification_headers
 from schemas.errors import OperatorError
 from schemas.events import notification_key
 from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
-from streams.live_version import members, say
+from streams.live_version import say
 from streams.rebuild.copies import Ticker, unfold_kept
 from streams.version import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from confluent_kafka.admin import AdminClient
-
     from schemas.codec import Codec
     from schemas.events import TaskNotification
     from streams.rebuild.rebuilding import Rebuilding
+    from streams.rebuild.workers import Workers
     from streams.transaction import TransactionalWriter
 
 _TOGETHER = 20_000
 """Records of the changelog in one transaction."""
-_LEAVE_S = 180.0
-_LOOK_S = 0.5
 
 log = structlog.get_logger(__name__)
-
-
-class WorkersStay(OperatorError):
-    """Workers did not stop for the switch, so that it was given up: they are of a program that knows no versions."""
 
 
 class Publication:
@@ -83,10 +75,8 @@ class Publication:
                     more = False
             tick(written, max(written, rebuilding.counts.instances))
 
-    def switch(self, rebuilding: Rebuilding, admin: AdminClient, group: str) -> None:
-        """Have the workers of the live version stop, make ours right to the last event, and live.
-
-        A worker that is frozen, and counts as gone, cannot write when it wakes: the group refuses its positions.
+    def switch(self, rebuilding: Rebuilding, workers: Workers) -> None:
+        """Have the workers of the live version stop, make ours as up to date as theirs was, and live.
 
         Raises:
             OperatorError: it was given up; the live version is what it was, and its workers go on.
@@ -94,7 +84,7 @@ class Publication:
         with self._writer.transaction():
             say(self._writer, Versions(self._live, self._version))
         try:
-            self._wait_until_gone(admin, group)
+            workers.wait_until_gone()
             rebuilding.catch_up()
             self._tell("telling what came out another")
             with self._writer.transaction():
@@ -109,17 +99,6 @@ class Publication:
             with suppress(OperatorError, KafkaException), self._writer.transaction():
                 say(self._writer, Versions(self._live))
             raise
-
-    def _wait_until_gone(self, admin: AdminClient, group: str) -> None:
-        deadline, said = time.monotonic() + _LEAVE_S, 0.0
-        while found := members(admin, group):
-            self._stopping()
-            if time.monotonic() > deadline:
-                raise WorkersStay(f"still there after {_LEAVE_S:.0f} s: {', '.join(found)}. Nothing was switched")
-            if time.monotonic() - said > Ticker.EVERY_S:
-                said = time.monotonic()
-                self._tell(f"waiting until the workers have stopped: {', '.join(found)}")
-            time.sleep(_LOOK_S)
 
     def _write_changes(self, rebuilding: Rebuilding) -> None:
         new = rebuilding.new

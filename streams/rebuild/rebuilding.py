@@ -30,6 +30,8 @@ class Sources(NamedTuple):
 
     consumer: Mapping[str, object]
     offsets: Offsets
+    positions: Callable[[], Mapping[int, int]]
+    """How far the live version's workers are in the events."""
     changelog: str | None
     """Of the live version; None where it is lost."""
     partitions: int
@@ -88,6 +90,7 @@ class Rebuilding:
             self.new,
             consumer=sources.consumer,
             offsets=sources.offsets,
+            positions=sources.positions,
             folding=sources.folding,
             base=self._base,
         )
@@ -99,7 +102,7 @@ class Rebuilding:
                 copy.close()
 
     def catch_up(self) -> None:
-        """Read on to the ends of all topics, and complete what the events do not tell any more.
+        """Read on as far as the live version is by now, and complete what the events do not tell any more.
 
         In this order: an instance that the events do not tell of then has none, and is not merely not folded yet.
         """

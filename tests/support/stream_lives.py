@@ -19,6 +19,7 @@ from schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, Ta
 from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from service.kafka import consumer_config, producer_config
 from streams.inbox import inbox_of
+from streams.inbox_changes import inbox_changes
 from streams.lifecycle import Instance, fold
 from streams.views import notifications, views
 
@@ -137,6 +138,23 @@ def notifications_on_topic(
         for message in read_topic(TASK_NOTIFICATIONS.name)
         if not bytes(message.key() or b"").startswith(TOLD_DIRECTLY.encode())
     ]
+
+
+def inboxes_told(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[bytes, bytes]:
+    """The inboxes as the notifications on the topic make them, one by one."""
+    codec = task_notification_codec(connection.registry)
+    store: dict[bytes, bytes] = {}
+    for message in read_topic(TASK_NOTIFICATIONS.name):
+        try:
+            notification = codec.decode(message.value())
+        except Exception:  # noqa: BLE001, S112 - another test's poison
+            continue
+        for key, value in inbox_changes([notification], stored=store.get).items():
+            if value is None:
+                store.pop(key, None)
+            else:
+                store[key] = value
+    return store
 
 
 def assert_all_is_right(
