@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from confluent_kafka.admin import AdminClient
 
-_SESSION_MS = 10_000
-_WAIT_S = 15.0
+_SESSION_MS = 6_000
+"""No broker allows less by default."""
+_WAIT_S = 10.0
 _LOOK_S = 0.5
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-import pytest
 from faust.types import TP
 
 from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
@@ -14,6 +13,8 @@ from streams.rebuild.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    import pytest
 
 
 class Told:
@@ -55,7 +56,11 @@ def test_a_position_counts_once_no_transaction_is_open_that_would_move_it() -> N
 
 def test_everybody_who_had_partitions_is_claimed_when_all_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     there = [["ann", "bob"], ["bob"], []]
-    monkeypatch.setattr(rebuild_workers, "members", lambda *_: there.pop(0))
+
+    def members(_admin: object, _group: str) -> list[str]:
+        return there.pop(0)
+
+    monkeypatch.setattr(rebuild_workers, "members", members)
     monkeypatch.setattr(rebuild_workers, "_LOOK_S", 0)
     claimed: list[str] = []
     told = {
