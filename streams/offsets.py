@@ -26,6 +26,9 @@ _ANSWER_S = 10.0
 _CONSUMERS_ONLY = ("group.", "auto.", "enable.", "fetch.", "queued.", "isolation.")
 
 
+_OUTDATED = (KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION)
+
+
 class Bounds(NamedTuple):
     """The first offset that a partition still has, and the one behind its last."""
 
@@ -53,8 +56,8 @@ class Offsets:
     """
 
     def __init__(self, consumer: Mapping[str, object]) -> None:
-        config = {name: value for name, value in consumer.items() if not name.startswith(_CONSUMERS_ONLY)}
-        self._admin = AdminClient(cast("dict[str, Any]", config), logger=logging.getLogger("librdkafka"))
+        self._config = {name: value for name, value in consumer.items() if not name.startswith(_CONSUMERS_ONLY)}
+        self._admin = self._client()
 
     def topic_id(self, topic: str) -> str:
         """Kafka's id of the topic: another one when it was deleted and made anew."""
@@ -118,5 +121,18 @@ class Offsets:
         if not partitions:
             return {}
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
+        try:
+            return self._list(wanted, how)
+        except KafkaException as raised:
+            if raised.args[0].code() not in _OUTDATED:
+                raise
+            # After a broker's restart its client goes on with the leaders' epochs that it knew, for minutes.
+            self._admin = self._client()
+            return self._list(wanted, how)
+
+    def _list(self, wanted: dict[TopicPartition, Any], how: dict[str, Any]) -> dict[int, int]:
         asked = cast("dict[TopicPartition, Any]", self._admin.list_offsets(wanted, request_timeout=_ANSWER_S, **how))
         return {at.partition: answer.result(_ANSWER_S).offset for at, answer in asked.items()}
+
+    def _client(self) -> AdminClient:
+        return AdminClient(cast("dict[str, Any]", self._config), logger=logging.getLogger("librdkafka"))
