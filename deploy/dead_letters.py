@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from deploy.tail import Decoder, text_of
-from deploy.topic_reading import read_to_end
+from deploy.topic_reading import read_one, read_to_end
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ
 from service.kafka import DeliveryFailed, producer_config
 from streams.bulk_producer import BulkProducer
+from streams.dead_letters import LEFT_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
     from deploy.connection import Connection
     from deploy.local.progress import Progress
 
-REPLAYED, REPLAYED_BEFORE, NOT_OURS, FAILED = "replayed", "already-replayed", "of-another-topic", "not-delivered"
+REPLAYED, REPLAYED_BEFORE, NOT_OURS, FAILED, GONE = (
+    "replayed",
+    "already-replayed",
+    "of-another-topic",
+    "not-delivered",
+    "no-longer-kept",
+)
 
 REPLAY_HEADER = "dlq_replay_of"
 """On a record that was put back: the id of its dead letter, so that it is put back once."""
@@ -45,6 +52,11 @@ class DeadLetter:
     def said(self, name: str) -> str | None:
         """What the header says that the stream added; None where there is none."""
         return next((text_of(value) for key, value in reversed(self.headers) if key == _PREFIX + name), None)
+
+    @property
+    def was_left(self) -> bool:
+        """Too large to be parked: its value and headers are still where they were received, if they are kept there."""
+        return any(name == LEFT_HEADER for name, _ in self.headers)
 
     @property
     def received_headers(self) -> type_headers:
@@ -77,6 +89,7 @@ def summary(letter: DeadLetter) -> dict[str, Any]:
 
 def in_full(letter: DeadLetter, connection: Connection) -> dict[str, Any]:
     """Everything that is kept of one dead letter; the value decoded where its schema can be had."""
+    letter = _whole(letter, connection)
     headers = {name: text_of(value) for name, value in letter.received_headers}
     return {**summary(letter), "headers": headers, "value": Decoder(connection.registry).value(letter.value)}
 
@@ -98,7 +111,8 @@ async def _replay(
     done: list[tuple[DeadLetter, str]] = []
     try:
         for start in range(0, len(letters), _BATCH):
-            outcomes = [(each, _outcome(each, before)) for each in letters[start : start + _BATCH]]
+            batch = [_whole(each, connection) for each in letters[start : start + _BATCH]]
+            outcomes = [(each, _outcome(each, before)) for each in batch]
             records = [
                 (each.key, each.value, [*each.received_headers, (REPLAY_HEADER, each.id.encode())])
                 for each, outcome in outcomes
@@ -119,7 +133,20 @@ async def _replay(
 def _outcome(letter: DeadLetter, before: set[str]) -> str:
     if letter.said("topic") != TASK_EVENTS.name:
         return NOT_OURS
-    return REPLAYED_BEFORE if letter.id in before else REPLAYED
+    if letter.id in before:
+        return REPLAYED_BEFORE
+    return GONE if letter.was_left and letter.value is None else REPLAYED
+
+
+def _whole(letter: DeadLetter, connection: Connection) -> DeadLetter:
+    """The letter with what was left on the topic that it was taken from, as long as that is kept there."""
+    partition, offset = letter.said("partition"), letter.said("offset")
+    if not letter.was_left or letter.said("topic") != TASK_EVENTS.name or partition is None or offset is None:
+        return letter
+    found = read_one(connection, TASK_EVENTS.name, int(partition), int(offset))
+    if found is None:
+        return letter
+    return replace(letter, key=found.key(), value=found.value(), headers=[*_headers(found), *letter.headers])
 
 
 def _replayed_before(connection: Connection, letters: Sequence[DeadLetter], progress: Progress) -> set[str]:

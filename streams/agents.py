@@ -12,8 +12,9 @@ from schemas.events import Lifecycle, notification_key
 from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from streams.bulk_producer import last_offset
 from streams.chunk import fold_chunk
-from streams.dead_letters import dead_letter_headers, reason_code
+from streams.dead_letters import dead_letter, reason_code
 from streams.lanes import Lanes
+from streams.outgoing import Outgoing
 from streams.stored_instance import pack, unpack
 from streams.views import show
 
@@ -93,11 +94,10 @@ class TaskAgent:
         assert generation is not None, "the transport gives it to every chunk"
         if generation != self._app.consumer_generation_id:
             return None
-        result = fold_chunk(
-            records, decode=self._events.decode, load=lambda key: self._load(partition, key, generation)
-        )
+        outgoing = self._fold(records, lambda key: self._load(partition, key, generation))
+        result, stored = outgoing.result, outgoing.stored
         producer = self._producers.of(partition)
-        stored, reports = self._send(producer, partition, result)
+        reports = self._send(producer, partition, outgoing)
         await producer.delivered()
         if generation != self._app.consumer_generation_id:
             log.info("a rebalance overtook a chunk", partition=partition, records=len(records))
@@ -138,10 +138,18 @@ class TaskAgent:
                 self._live.forget(gone)
         return len(gone)
 
-    def _send(
-        self, producer: BulkProducer, partition: int, result: ChunkResult
-    ) -> tuple[dict[bytes, bytes], type_reports]:
-        """Hand all that the chunk came to over to Kafka; what is to be stored, and the changelog's reports."""
+    def _fold(self, records: type_chunk, load: Callable[[bytes], Shown | None]) -> Outgoing:
+        """What the chunk comes to, and fits into records: events of an instance that would not are set aside."""
+        too_large: set[bytes] = set()
+        while True:
+            result = fold_chunk(records, decode=self._events.decode, load=load, too_large=too_large)
+            outgoing = self._encode(result)
+            found = outgoing.too_large()
+            if not found:
+                return outgoing
+            too_large |= found
+
+    def _encode(self, result: ChunkResult) -> Outgoing:
         now_ms = time.time_ns() // 1_000_000
         stored: dict[bytes, bytes] = {}
         states: list[type_outgoing] = []
@@ -151,13 +159,17 @@ class TaskAgent:
             stored[key] = pack(state, instance, now_ms=now_ms)
             deleted = instance.state.lifecycle is Lifecycle.DELETED
             states.append({"key": key, "value": None if deleted else state})
-        changelog: list[type_outgoing] = [{"key": key, "value": value} for key, value in stored.items()]
+        return Outgoing(result, stored, states, [self._told(each) for each in result.notifications])
+
+    def _send(self, producer: BulkProducer, partition: int, outgoing: Outgoing) -> type_reports:
+        """Hand all that the chunk came to over to Kafka; the changelog's reports."""
+        changelog: list[type_outgoing] = [{"key": key, "value": value} for key, value in outgoing.stored.items()]
         reports = producer.send(self._changelog, changelog, partition=partition)
-        producer.send(TASK_STATES.name, states)
-        producer.send_with_headers(TASK_NOTIFICATIONS.name, [self._told(each) for each in result.notifications])
-        if result.rejected:
-            _park(producer, result.rejected)
-        return stored, reports
+        producer.send(TASK_STATES.name, outgoing.states)
+        producer.send_with_headers(TASK_NOTIFICATIONS.name, outgoing.notifications)
+        if outgoing.result.rejected:
+            _park(producer, outgoing.result.rejected)
+        return reports
 
     def _load(self, partition: int, key: bytes, generation: int) -> Shown | None:
         shown = self._live.get(key, generation=generation)
@@ -184,7 +196,4 @@ def _park(producer: BulkProducer, rejected: Sequence[Rejected]) -> None:
             reason=reason_code(each.reason),
             detail=str(each.reason),
         )
-    producer.send_with_headers(
-        TASK_EVENTS_DLQ.name,
-        [(each.record.key, each.record.value, dead_letter_headers(each, now_ms=now_ms)) for each in rejected],
-    )
+    producer.send_with_headers(TASK_EVENTS_DLQ.name, [dead_letter(each, now_ms=now_ms) for each in rejected])

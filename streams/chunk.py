@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from schemas.errors import RecordError
+from streams.acceptance import TooLarge, accept
 from streams.lifecycle import fold
 from streams.views import difference, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from schemas.events import TaskEvent, TaskNotification
     from streams.views import Shown
@@ -60,9 +61,11 @@ def fold_chunk(
     *,
     decode: Callable[[bytes | None], TaskEvent],
     load: Callable[[bytes], Shown | None],
+    too_large: Container[bytes] = (),
 ) -> ChunkResult:
     """Fold the records in their order. Events of one instance fold together: it is loaded, and will be written, once.
 
+    ``too_large``: keys of instances that cannot take these events, as what comes of them would not fit into a record.
     A record that cannot be decoded or folded is set aside with its reason and changes nothing. Any other error leaves
     no trace at all: the chunk can be tried again.
     """
@@ -70,9 +73,12 @@ def fold_chunk(
     for record in records:
         try:
             event = decode(record.value)
+            accept(event)
             key = event.instance_id.encode()
             if record.key != key:
                 raise MisplacedKey("the record's key is not the event's instance_id")
+            if key in too_large:
+                raise TooLarge("what is kept or told of the instance would be larger than a record may be")
             before = result.instances[key] if key in result.instances else load(key)
             instance = fold(before.instance if before is not None else None, event)
         except RecordError as reason:

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,34 @@ class Misfortunes:
         worker.signal(signal.SIGCONT)
 
 
+class Takeovers:
+    """How long partitions were without a worker that had them live, after each kind of misfortune."""
+
+    def __init__(self, workers: list[Worker], misfortunes: Misfortunes) -> None:
+        self.seconds: list[tuple[str, float]] = []
+        self._workers = workers
+        self._misfortunes = misfortunes
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        since, cause = 0.0, "start"
+        while not self._stop.wait(0.2):
+            found = [each.readiness(timeout_s=0.5) for each in self._workers]
+            held = {partition for each in found if each.get("ready") for partition in each["partitions"]["active"]}
+            if len(held) == topics.DEFAULT_PARTITIONS:
+                if since:
+                    self.seconds.append((cause, round(time.monotonic() - since, 1)))
+                since = 0.0
+            elif not since:
+                since, cause = time.monotonic(), (self._misfortunes.log or ["start"])[-1]
+
+
 @pytest.mark.skipif(not ASKED_FOR, reason="set TASKBRIDGE_CHAOS_SECONDS or TASKBRIDGE_CHAOS_SEEDS")
 @pytest.mark.timeout(SECONDS * 3 + 600)
 @pytest.mark.parametrize("seed", SEEDS)
@@ -102,12 +131,15 @@ def test_nothing_is_lost_and_nothing_is_wrong(own_stack: OwnStack, tmp_path: Pat
     workers = [Worker(tmp_path, connection) for _ in range(WORKERS)]
     misfortunes = Misfortunes(seed, workers, own_stack)
     load = Load(connection, seed)
+    misfortunes.revive()
+    takeovers = Takeovers(workers, misfortunes)
     try:
-        misfortunes.revive()
         misfortunes.run(SECONDS)
     finally:
+        takeovers.stop()
         load.stop()
     sys.stdout.write(f"seed {seed}: {misfortunes.log}\n")
+    sys.stdout.write(f"seed {seed}: seconds in which not every partition was live: {takeovers.seconds}\n")
     try:
 
         def settled() -> bool:
