@@ -139,15 +139,23 @@ class TaskAgent:
         return len(gone)
 
     def _fold(self, records: type_chunk, load: Callable[[bytes], Shown | None]) -> Outgoing:
-        """What the chunk comes to, and fits into records: events of an instance that would not are set aside."""
-        too_large: set[bytes] = set()
+        """What the chunk comes to, as far as it fits into records.
+
+        Of an instance's events that together do not, the largest are set aside, twice as many each time.
+        """
+        too_large: set[int] = set()
+        count = 1
         while True:
             result = fold_chunk(records, decode=self._events.decode, load=load, too_large=too_large)
             outgoing = self._encode(result)
             found = outgoing.too_large()
             if not found:
                 return outgoing
-            too_large |= found
+            for key in found:
+                theirs = [each for each in records if each.key == key and each.offset not in too_large]
+                theirs.sort(key=lambda each: len(each.value or b""), reverse=True)
+                too_large.update(each.offset for each in theirs[:count])
+            count *= 2
 
     def _encode(self, result: ChunkResult) -> Outgoing:
         now_ms = time.time_ns() // 1_000_000

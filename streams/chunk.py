@@ -61,11 +61,11 @@ def fold_chunk(
     *,
     decode: Callable[[bytes | None], TaskEvent],
     load: Callable[[bytes], Shown | None],
-    too_large: Container[bytes] = (),
+    too_large: Container[int] = (),
 ) -> ChunkResult:
     """Fold the records in their order. Events of one instance fold together: it is loaded, and will be written, once.
 
-    ``too_large``: keys of instances that cannot take these events, as what comes of them would not fit into a record.
+    ``too_large``: offsets of records that their instance cannot take: what would come of it fits into no record.
     A record that cannot be decoded or folded is set aside with its reason and changes nothing. Any other error leaves
     no trace at all: the chunk can be tried again.
     """
@@ -77,10 +77,10 @@ def fold_chunk(
             key = event.instance_id.encode()
             if record.key != key:
                 raise MisplacedKey("the record's key is not the event's instance_id")
-            if key in too_large:
-                raise TooLarge("what is kept or told of the instance would be larger than a record may be")
             before = result.instances[key] if key in result.instances else load(key)
             instance = fold(before.instance if before is not None else None, event)
+            if record.offset in too_large:
+                raise TooLarge("what is kept or told of its instance would be larger than a record may be")
         except RecordError as reason:
             result.rejected.append(Rejected(record, reason))
         else:

@@ -6,7 +6,7 @@ import random
 import time
 import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
@@ -14,8 +14,9 @@ from schemas.cloudevents import event_headers
 from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from schemas.errors import RecordError
 from schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, TaskState
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from service.kafka import consumer_config, producer_config
+from streams.acceptance import accept
 from streams.inbox import inbox_of
 from streams.lifecycle import Instance, fold
 from streams.views import views
@@ -96,14 +97,24 @@ def produce(connection: Connection, events: Iterable[TaskEvent], *, pause_s: flo
     assert producer.flush(30) == 0
 
 
+def headers_of(message: Message) -> dict[str, bytes]:
+    return dict(cast("list[tuple[str, bytes]]", message.headers() or []))
+
+
 def expected(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[str, Instance]:
-    """What the events on the topic come to, by the plain fold; what cannot be folded counts as nothing."""
+    """What the events on the topic come to, by the plain fold; what cannot be folded or kept counts as nothing."""
     codec = task_event_codec(connection.registry)
     instances: dict[str, Instance] = {}
+    too_large = {
+        (int(said["dlq_partition"]), int(said["dlq_offset"]))
+        for said in (headers_of(message) for message in read_topic(TASK_EVENTS_DLQ.name))
+        if said["dlq_reason"] == b"too-large"
+    }
     for message in read_topic(TASK_EVENTS.name):
         with suppress(RecordError):
             event = codec.decode(message.value())
-            if message.key() == event.instance_id.encode():
+            accept(event)
+            if message.key() == event.instance_id.encode() and (message.partition(), message.offset()) not in too_large:
                 instances[event.instance_id] = fold(instances.get(event.instance_id), event)
     return instances
 

@@ -240,13 +240,17 @@ def test_an_id_may_have_any_character_that_is_no_control_character(make_event: t
     assert not fold_chunk(records_of([event]), decode=EVENTS.decode, load=lambda _: None).rejected
 
 
-def test_events_of_an_instance_that_grew_too_large_are_set_aside_and_the_others_go_on(
-    make_event: type_make_event,
-) -> None:
-    events = [make_event(Action.CREATED, instance_id=name) for name in ("I-1", "I-2", "I-1")]
-    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=lambda _: None, too_large={b"I-1"})
-    assert [(each.record.offset, reason_code(each.reason)) for each in result.rejected] == [
-        (0, "too-large"),
-        (2, "too-large"),
+def test_what_its_instance_cannot_take_is_set_aside_and_the_others_go_on(make_event: type_make_event) -> None:
+    events = [
+        make_event(Action.CREATED, instance_id="I-1"),
+        make_event(Action.CREATED, instance_id="I-1", title="long"),
+        make_event(Action.CREATED, instance_id="I-2"),
+        make_event(Action.CREATED, instance_id="I-1", corp_id="another"),
     ]
-    assert list(result.instances) == [b"I-2"]
+    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=lambda _: None, too_large={1, 3})
+    assert [(each.record.offset, reason_code(each.reason)) for each in result.rejected] == [
+        (1, "too-large"),
+        (3, "another-corp"),
+    ]
+    assert result.instances[b"I-1"].instance.state.title is None
+    assert list(result.instances) == [b"I-1", b"I-2"]
