@@ -58,6 +58,7 @@ def test_the_same_life_in_thirty_orders_ends_equal(
     # Half of the instances come mixed with each other, as they would; the others one by one, so that their events fold
     # together in chunks.
     mixed = ids[INSTANCES // 2 :]
+    posts = [(name, post) for name in ids for post in shuffled(life(name), chance)]
     chance.shuffle(posts)
     posts.sort(key=lambda each: "" if each[0] in mixed else each[0])
     with httpx2.Client(base_url=edge.url, timeout=30, trust_env=False) as client:
