@@ -98,6 +98,29 @@ def streams(
     _run([*argv, "--peers", *(peers or StreamsPeer)])
 
 
+@bench_app.command(
+    epilog="Example:\n\ntaskbridge bench query\n\ntaskbridge bench query --users 100 --busy-tasks 10000 --rounds 1"
+)
+def query(
+    rounds: Annotated[int, typer.Option(min=1, help="How often the queries take turns.")] = 3,
+    seconds: Annotated[int, typer.Option(min=1, help="How long each kind is asked at a time.")] = 5,
+    users: Annotated[int, typer.Option(min=1, help="People with an inbox.")] = 1_000,
+    tasks: Annotated[int, typer.Option(min=2, help="Tasks of each.")] = 200,
+    busy_tasks: Annotated[int, typer.Option(min=250, help="Handled tasks of one person who has very many.")] = 100_000,
+    events_per_second: Annotated[int, typer.Option(min=1, help="Of the stream that is processed meanwhile.")] = 500,
+    partitions: Annotated[int, typer.Option(min=1, help="Of every topic.")] = 12,
+    out: Annotated[Path, typer.Option(help="Where the page is written.")] = Path("docs/benchmarks"),
+) -> None:
+    """Measure the task center's queries beside a FastAPI handler that returns a constant, in some ten minutes.
+
+    Needs wrk (apt-get install wrk).
+    """
+    _require_checkout("tests/bench/query/__main__.py")
+    argv = [sys.executable, "-m", "tests.bench.query", f"--rounds={rounds}", f"--seconds={seconds}", f"--users={users}"]
+    argv += [f"--tasks={tasks}", f"--busy-tasks={busy_tasks}", f"--events-per-second={events_per_second}"]
+    _run([*argv, f"--partitions={partitions}", f"--out={out.resolve()}"])
+
+
 def _run(argv: list[str]) -> None:
     try:
         status = subprocess.run(argv, cwd=_CHECKOUT, check=False).returncode

@@ -20,6 +20,7 @@ from deploy.options import example as _example
 from deploy.quarantine_commands import quarantine_app
 from deploy.spool_commands import spool_app
 from deploy.terminal import progress, say, stop_signal
+from deploy.token_commands import token_app
 from schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ app.add_typer(schemas_app, name="schemas")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(spool_app, name="spool")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(token_app, name="token")
 app.add_typer(bench_app, name="bench")
 
 Token = Annotated[

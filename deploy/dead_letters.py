@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from deploy.tail import Decoder, text_of
 from deploy.topic_reading import read_one, read_to_end
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ
-from service.kafka import DeliveryFailed, producer_config
-from streams.bulk_producer import BulkProducer
+from service.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config
 from streams.dead_letters import LEFT_HEADER
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def replay(connection: Connection, letters: Sequence[DeadLetter], progress: Prog
 async def _replay(
     connection: Connection, letters: Sequence[DeadLetter], before: set[str], progress: Progress
 ) -> list[tuple[DeadLetter, str]]:
-    producer = BulkProducer(producer_config(connection.bootstrap_servers, connection.kafka_properties))
+    producer = AsyncProducer(producer_config(connection.bootstrap_servers, connection.kafka_properties))
     done: list[tuple[DeadLetter, str]] = []
     try:
         for start in range(0, len(letters), _BATCH):
@@ -119,9 +118,13 @@ async def _replay(
                 if outcome == REPLAYED
             ]
             try:
-                producer.send_with_headers(TASK_EVENTS.name, records)
-                await producer.delivered()
-            except DeliveryFailed as error:
+                await asyncio.gather(
+                    *(
+                        producer.produce(TASK_EVENTS.name, key=key, value=value, headers=headers)
+                        for key, value, headers in records
+                    )
+                )
+            except (DeliveryFailed, QueueFull) as error:
                 progress(str(error))
                 outcomes = [(each, FAILED if outcome == REPLAYED else outcome) for each, outcome in outcomes]
             done += outcomes

@@ -12,13 +12,13 @@ import structlog
 from edge.errors import NotDurable, Unverified
 from edge.proof.replays import ALTERED, CROSS_ACTION
 from edge.proof.verification import bearer_fault
-from edge.server.rates import Bucket, PerSource, take_all
 from edge.server.rejection_log import RejectionLog
 from edge.server.requests import Received
 from edge.server.sources import site_of
 from edge.understanding import understand
 from schemas.events import QuarantinedCallback
 from schemas.topics import MAX_MESSAGE_BYTES
+from service.rates import Bucket, PerSource, take_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -54,11 +54,23 @@ class Codec(Generic[R]):
         Raises:
             RegistryUnavailable: the schema's id is not known yet and the registry does not answer.
         """
+        return self.frame() + self._write(record)
+
+    def frame(self) -> bytes:
+        """What stands in front of each record that ``encode`` gives.
+
+        Raises:
+            RegistryUnavailable: the schema's id is not known yet and the registry does not answer.
+        """
         if self._frame is None:
             registered = self._registry.lookup_schema(self.schema.subject, Schema(self.schema.text, "AVRO"))
             assert registered.schema_id is not None
             self._frame = framed(registered.schema_id, b"")
-        return self._frame + self._write(record)
+        return self._frame
+
+    def own_frames(self) -> list[bytes]:
+        """The frames that ``decode`` has met of a schema that writes just what ours does."""
+        return [frame for frame, read in self._readers.items() if read is self._read_own]
 
     def encode_body(self, record: R) -> bytes:
         """What ``encode`` gives, without the frame: needs no registry, now or ever."""

@@ -18,6 +18,7 @@ type_schema = str | list[Any] | dict[str, Any]
 
 _ONE_BYTE = 128
 _LAST_SHIFT = 63
+_LARGEST = (1 << 64) - 1
 _KEPT_LENGTHS = 1 << 16
 _KEPT_RECORDS = 1 << 15
 _KEPT_NUMBERS = 1 << 15
@@ -232,6 +233,8 @@ def _read_long(body: bytes, position: int) -> tuple[int, int]:
         position += 1
         value |= (byte & 127) << shift
         shift += 7
+    if value > _LARGEST:
+        raise ValueError("a number of more than 64 bits")
     return value, position
 
 

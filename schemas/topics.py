@@ -13,8 +13,8 @@ DEFAULT_PARTITIONS = 12
 MAX_MESSAGE_BYTES = 4 << 20
 """A body of 1 MiB stands in its event twice (parsed and raw), and needs room for headers and growth in encoding."""
 
-MAX_NOTIFICATION_BYTES = 1_048_588
-"""A broker's own default: nothing that is shown in a list needs more, and any consumer takes it."""
+USUAL_MESSAGE_BYTES = 1_048_588
+"""A broker's own default, for topics that say nothing of it. No notification needs more, and any consumer takes it."""
 
 _DAY_MS = 24 * 60 * 60 * 1000
 
@@ -41,11 +41,7 @@ _LARGE = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
 
 TASK_EVENTS = Topic("taskbridge.task-events.v1", "TaskEvent", _kept(30) | _LARGE)
 TASK_STATES = Topic("taskbridge.task-states.v1", "TaskState", {"cleanup.policy": "compact"} | _LARGE)
-TASK_NOTIFICATIONS = Topic(
-    "taskbridge.task-notifications.v1",
-    "TaskNotification",
-    _kept(7) | {"max.message.bytes": str(MAX_NOTIFICATION_BYTES)},
-)
+TASK_NOTIFICATIONS = Topic("taskbridge.task-notifications.v1", "TaskNotification", _kept(7))
 TASK_EVENTS_DLQ = Topic("taskbridge.task-events-dlq.v1", None, _kept(30) | _LARGE)
 CALLBACKS_QUARANTINE = Topic(
     "taskbridge.callbacks-quarantine.v1",

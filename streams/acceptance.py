@@ -37,7 +37,16 @@ def accept(event: TaskEvent) -> None:
         not instance_id.isprintable() and _NOT_IN_IDS.search(instance_id)
     ):
         raise OutsideContract("the instance_id is not a text of 1 to 128 characters without control characters")
-    if not _FIRST_MS <= event.occurred_at <= _LAST_MS:
-        raise OutsideContract(f"occurred_at, {event.occurred_at}, is not a moment of the years 1 to 9999")
-    if event.created_at is not None and not _FIRST_MS <= event.created_at <= _LAST_MS:
-        raise OutsideContract(f"created_at, {event.created_at}, is not a moment of the years 1 to 9999")
+    check_moment("occurred_at", event.occurred_at)
+    if event.created_at is not None:
+        check_moment("created_at", event.created_at)
+
+
+def check_moment(field: str, at: int) -> None:
+    """Return where it has a text.
+
+    Raises:
+        OutsideContract: it has none.
+    """
+    if not _FIRST_MS <= at <= _LAST_MS:
+        raise OutsideContract(f"{field}, {at}, is not a moment of the years 1 to 9999")

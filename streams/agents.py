@@ -3,48 +3,63 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
+from faust.types import TP
 
 from schemas.cloudevents import notification_headers
-from schemas.events import Lifecycle, notification_key
-from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from schemas.events import notification_key
+from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from streams.bulk_producer import last_offset
-from streams.chunk import fold_chunk
 from streams.dead_letters import dead_letter, reason_code
 from streams.lanes import Lanes
-from streams.outgoing import Outgoing
-from streams.stored_instance import pack, unpack
-from streams.views import show
+from streams.outgoing import fold_what_fits
+from streams.rounds import Batch, Overtaken
+from streams.unwritten import Unwritten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     import faust
     from faust.types import Message
 
     from schemas.codec import Codec
-    from schemas.events import TaskEvent, TaskNotification, TaskState
-    from streams.bulk_producer import BulkProducer, type_outgoing, type_reports, type_with_headers
-    from streams.chunk import ChunkResult, Rejected
-    from streams.fenced_producers import FencedProducers
-    from streams.live_instances import LiveInstances
+    from schemas.events import TaskNotification
+    from streams.bulk_producer import type_outgoing, type_reports, type_with_headers
+    from streams.chunk import Rejected
+    from streams.folding import Folded, Folding
     from streams.metrics import Metrics
+    from streams.rounds import Rounds
     from streams.store import Store
     from streams.transport import ChunkConsumer, type_chunk
-    from streams.views import Shown
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A chunk that is folded and handed over."""
+
+    message: Message
+    records: type_chunk
+    folded: Folded
+    started: float
+    working: ExitStack
 
 
 class TaskAgent:
     """Folds chunks of task events into instances.
 
-    The order in a chunk: decode → fold → changelog, states, notifications and dead letters to Kafka and *delivered* →
-    local store → done. Whatever dies in between, the chunk comes again, and folding it again changes nothing.
+    The order in a chunk: decode → fold → changelog, states, notifications, dead letters and the position behind the
+    chunk to Kafka and *committed* → local store → done. Whatever dies before the commit, the chunk comes again, and
+    nobody saw anything of it; whatever dies after it, the changelog has what the store lacks.
 
-    One chunk of a partition is in work at a time; while it is being delivered, other partitions' chunks are folded.
+    While a chunk is being committed, the next ones are folded upon it: what they read is the store with what the chunks
+    before will write. Should one of those fail, the worker stops, and nothing of the later ones is committed.
     """
 
     def __init__(
@@ -53,59 +68,74 @@ class TaskAgent:
         *,
         store: Store,
         changelog: str,
-        live: LiveInstances,
-        producers: FencedProducers,
-        events: Codec[TaskEvent],
-        states: Codec[TaskState],
+        folding: Folding,
+        rounds: Rounds,
         notifications: Codec[TaskNotification],
+        notification_bytes: int,
         metrics: Metrics,
     ) -> None:
         self._app = app
         self._store = store
         self._changelog = changelog
-        self._live = live
-        self._producers = producers
-        self._events = events
-        self._states = states
+        self._folding = folding
+        self._rounds = rounds
         self._notifications = notifications
+        self._notification_bytes = notification_bytes
         self._metrics = metrics
-        self._lanes = Lanes(self._take, failed=app.crash)
+        self._unwritten = Unwritten()
+        self._lanes = Lanes(self._begin, failed=app.crash)
 
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
         async for event in stream.events():
             await self._lanes.put(event.message, event.value)
 
-    async def _take(self, message: Message, records: type_chunk) -> None:
+    def _begin(self, message: Message, records: type_chunk) -> Coroutine[Any, Any, None] | None:
+        """Fold a chunk and hand over what it comes to; what is returned ends it. None where there is nothing to do."""
         consumer = cast("ChunkConsumer", self._app.consumer)
         started = time.perf_counter()
-        with consumer.working():
-            result = await self._process(message, records)
-            if result is not None:
-                consumer.done(message)
-                self._metrics.chunk(message.partition, records, result, time.perf_counter() - started)
+        records = consumer.take(message, records)
+        if not records:
+            return None
+        partition, generation = message.partition, cast("int", message.generation_id)
+        with ExitStack() as stack:
+            stack.enter_context(consumer.working())
+            read = self._unwritten.reader(partition, self._store.read, generation=generation)
+            folded = fold_what_fits(
+                partial(self._folding.fold, records, read, generation=generation),
+                records,
+                notification_bytes=self._notification_bytes,
+            )
+            batches = self._batches(partition, folded)
+            try:
+                committed = self._rounds.hand_over(message.tp, message.offset + 1, batches, generation=generation)
+            except Overtaken:
+                log.info("a rebalance overtook a chunk", partition=partition, records=len(records))
+                return None
+            self._folding.keep(folded, generation=generation)
+            self._unwritten.add(partition, folded.stored, generation=generation)
+            under_way = _UnderWay(message, records, folded, started, stack.pop_all())
+            return self._end(under_way, committed)
 
-    async def _process(self, message: Message, records: type_chunk) -> ChunkResult | None:
-        """Fold, deliver, store; None where a rebalance came before the end.
+    async def _end(self, chunk: _UnderWay, committed: Awaitable[list[type_reports]]) -> None:
+        """Store the chunk once it is committed.
 
-        The partition may have moved then: its new owner reads the changelog, and folds the chunk again.
+        Not where a rebalance came meanwhile: its partition may have moved, and whoever has it reads the changelog.
         """
-        partition, generation = message.partition, message.generation_id
-        assert generation is not None, "the transport gives it to every chunk"
-        if generation != self._app.consumer_generation_id:
-            return None
-        outgoing = self._fold(records, lambda key: self._load(partition, key, generation))
-        result, stored = outgoing.result, outgoing.stored
-        producer = self._producers.of(partition)
-        reports = self._send(producer, partition, outgoing)
-        await producer.delivered()
-        if generation != self._app.consumer_generation_id:
-            log.info("a rebalance overtook a chunk", partition=partition, records=len(records))
-            return None
-        if stored:
-            self._store.write_chunk(partition, stored, changelog_offset=last_offset(reports))
-            self._live.keep(result.instances, generation=generation)
-        return result
+        message = chunk.message
+        partition, generation = message.partition, cast("int", message.generation_id)
+        stored = chunk.folded.stored
+        with chunk.working:
+            try:
+                changelog, *_ = await committed
+                if generation == self._app.consumer_generation_id:
+                    if stored:
+                        self._store.write_chunk(partition, stored, changelog_offset=last_offset(changelog))
+                    cast("ChunkConsumer", self._app.consumer).done(message)
+                    seconds = time.perf_counter() - chunk.started
+                    self._metrics.chunk(partition, chunk.records, chunk.folded, seconds)
+            finally:
+                self._unwritten.remove(partition, stored, generation=generation)
 
     async def forget(
         self, partition: int, keys: Iterable[bytes], farewell: Callable[[bytes], list[TaskNotification] | None]
@@ -123,68 +153,36 @@ class TaskAgent:
                 gone = [key for key, notifications in told.items() if notifications is not None]
                 if not gone:
                     return 0
-                producer = self._producers.of(partition)
-                tombstones: list[type_outgoing] = [{"key": key, "value": None} for key in gone]
-                reports = producer.send(self._changelog, tombstones, partition=partition)
-                producer.send(TASK_STATES.name, [{"key": key, "value": None} for key in gone])
-                producer.send_with_headers(
-                    TASK_NOTIFICATIONS.name,
-                    [self._told(each) for notifications in told.values() for each in notifications or ()],
-                )
-                await producer.delivered()
+                farewells = [self._told(each) for notifications in told.values() for each in notifications or ()]
+                source = TP(TASK_EVENTS.name, partition)
+                try:
+                    changelog, *_ = await self._rounds.deliver(
+                        source,
+                        # Where it stands already: the group's coordinator then refuses all of it to a former owner.
+                        consumer.position_of(source),
+                        [
+                            Batch(self._changelog, _tombstones(gone), partition),
+                            Batch(TASK_STATES.name, _tombstones(gone)),
+                            Batch(TASK_NOTIFICATIONS.name, farewells),
+                        ],
+                        generation=generation,
+                    )
+                except Overtaken:
+                    return 0
                 if generation != self._app.consumer_generation_id:
                     return 0
-                self._store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=last_offset(reports))
-                self._live.forget(gone)
+                self._store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=last_offset(changelog))
+                self._folding.forget(gone)
         return len(gone)
 
-    def _fold(self, records: type_chunk, load: Callable[[bytes], Shown | None]) -> Outgoing:
-        """What the chunk comes to, as far as it fits into records.
-
-        Of an instance's events that together do not, the largest are set aside, twice as many each time.
-        """
-        too_large: set[int] = set()
-        count = 1
-        while True:
-            result = fold_chunk(records, decode=self._events.decode, load=load, too_large=too_large)
-            outgoing = self._encode(result)
-            found = outgoing.too_large()
-            if not found:
-                return outgoing
-            for key in found:
-                theirs = [each for each in records if each.key == key and each.offset not in too_large]
-                theirs.sort(key=lambda each: len(each.value or b""), reverse=True)
-                too_large.update(each.offset for each in theirs[:count])
-            count *= 2
-
-    def _encode(self, result: ChunkResult) -> Outgoing:
-        now_ms = time.time_ns() // 1_000_000
-        stored: dict[bytes, bytes] = {}
-        states: list[type_outgoing] = []
-        for key, shown in result.instances.items():
-            instance = shown.instance
-            state = self._states.encode(instance.state)
-            stored[key] = pack(state, instance, now_ms=now_ms)
-            deleted = instance.state.lifecycle is Lifecycle.DELETED
-            states.append({"key": key, "value": None if deleted else state})
-        return Outgoing(result, stored, states, [self._told(each) for each in result.notifications])
-
-    def _send(self, producer: BulkProducer, partition: int, outgoing: Outgoing) -> type_reports:
-        """Hand all that the chunk came to over to Kafka; the changelog's reports."""
-        changelog: list[type_outgoing] = [{"key": key, "value": value} for key, value in outgoing.stored.items()]
-        reports = producer.send(self._changelog, changelog, partition=partition)
-        producer.send(TASK_STATES.name, outgoing.states)
-        producer.send_with_headers(TASK_NOTIFICATIONS.name, outgoing.notifications)
-        if outgoing.result.rejected:
-            _park(producer, outgoing.result.rejected)
-        return reports
-
-    def _load(self, partition: int, key: bytes, generation: int) -> Shown | None:
-        shown = self._live.get(key, generation=generation)
-        if shown is None:
-            stored = self._store.read(partition, key)
-            shown = None if stored is None else show(unpack(stored, self._states))
-        return shown
+    def _batches(self, partition: int, folded: Folded) -> list[Batch]:
+        """All that the chunk came to, for Kafka; the changelog first."""
+        return [
+            Batch(self._changelog, folded.changelog, partition),
+            Batch(TASK_STATES.name, folded.states),
+            Batch(TASK_NOTIFICATIONS.name, folded.notifications),
+            Batch(TASK_EVENTS_DLQ.name, _parked(folded.rejected)),
+        ]
 
     def _told(self, notification: TaskNotification) -> type_with_headers:
         return (
@@ -194,7 +192,11 @@ class TaskAgent:
         )
 
 
-def _park(producer: BulkProducer, rejected: Sequence[Rejected]) -> None:
+def _tombstones(keys: Iterable[bytes]) -> list[type_outgoing]:
+    return [{"key": key, "value": None} for key in keys]
+
+
+def _parked(rejected: Sequence[Rejected]) -> list[type_with_headers]:
     now_ms = time.time_ns() // 1_000_000
     for each in rejected:
         log.warning(
@@ -204,4 +206,4 @@ def _park(producer: BulkProducer, rejected: Sequence[Rejected]) -> None:
             reason=reason_code(each.reason),
             detail=str(each.reason),
         )
-    producer.send_with_headers(TASK_EVENTS_DLQ.name, [dead_letter(each, now_ms=now_ms) for each in rejected])
+    return [dead_letter(each, now_ms=now_ms) for each in rejected]

@@ -8,12 +8,13 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
 from schemas import topics
-from schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
+from schemas.codec import task_notification_codec, task_state_codec
 from schemas.errors import ConfigurationError, OperatorError
 from schemas.registry import Registry
 from service.garbage import collect_garbage_rarely
@@ -22,25 +23,28 @@ from service.logs import configure_logs
 from service.settings import load_settings, partitions_setting
 from service.topic_admin import apply_topics
 from streams.agents import TaskAgent
-from streams.changelog_topic import INSTANCES_CHANGELOG
-from streams.fenced_producers import FencedProducers
+from streams.changelog_topic import INBOX_CHANGELOG, INSTANCES_CHANGELOG
+from streams.folding_choice import choose_folding
 from streams.http import Server, build_http, listen
-from streams.live_instances import LiveInstances
 from streams.metrics import Metrics
 from streams.offsets import Offsets
 from streams.progress import Ends, Progress
 from streams.retention import Retention
+from streams.rounds import Rounds, claimed
 from streams.settings import StreamsSettings
+from streams.takeover import Takeover
+from streams.task_center import TaskCenter
 from streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
 from streams.watchdog import LoopGuard, Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping, Sequence
 
     import faust
     from confluent_kafka.admin import AdminClient
 
     from streams.recovery import Tables
+    from streams.transport import ChunkConsumer
 
 log = structlog.get_logger(__name__)
 
@@ -58,12 +62,9 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
         WorkerFailed: processing cannot go on; a supervisor should start the service again.
     """
     settings = load_settings(StreamsSettings, environment)
-    if settings.api_tokens_file is None and not settings.on_loopback:
-        raise ConfigurationError(
-            f"STREAMS_HOST={settings.host} is reachable from outside: set STREAMS_API_TOKENS_FILE, or use 127.0.0.1"
-        )
+    center = TaskCenter(settings)
     configure_logs(settings.log_format, settings.log_level)
-    asyncio.run(_serve(settings, partitions_setting(environment)))
+    asyncio.run(_serve(settings, partitions_setting(environment), center))
 
 
 class WorkerFailed(OperatorError):
@@ -77,6 +78,7 @@ class _Health:
     connected: bool = False
     faust_app: faust.App | None = None
     progress: Progress | None = None
+    core: str | None = None
     problems: list[str] = field(default_factory=list[str])
 
     def readiness(self) -> dict[str, Any]:
@@ -86,36 +88,51 @@ class _Health:
             "ready": self.connected and tables,
             "kafka_and_registry": "connected" if self.connected else "waiting",
             "tables": "live" if tables else "recovering",
+            "core": self.core,
             "problems": self.problems,
             **({} if self.progress is None else self.progress.details()),
         }
 
 
-async def _serve(settings: StreamsSettings, partitions: int) -> None:
+async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     health, metrics = _Health(), Metrics()
-    server = Server(build_http(health.readiness, metrics.registry))
+    http = build_http(
+        health.readiness,
+        metrics,
+        routers=center.routers if settings.task_center else (),
+        only_hosts=center.only_hosts,
+    )
+    server = Server(http)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     try:
-        await _work(settings, partitions, health, metrics, stop)
+        await _work(settings, partitions=partitions, center=center, health=health, metrics=metrics, stop=stop)
     finally:
         server.should_exit = True
         await serving
+        await center.close()
 
 
 async def _work(
-    settings: StreamsSettings, partitions: int, health: _Health, metrics: Metrics, stop: asyncio.Event
+    settings: StreamsSettings,
+    *,
+    partitions: int,
+    center: TaskCenter,
+    health: _Health,
+    metrics: Metrics,
+    stop: asyncio.Event,
 ) -> None:
     properties = read_kafka_config(settings.kafka_config_file)
     servers = settings.kafka_bootstrap_servers
     registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json")
-    found = await _until_connected(_Contract(admin_client(servers, properties), registry, partitions), health, stop)
+    changelogs = [INSTANCES_CHANGELOG, *([INBOX_CHANGELOG] if settings.task_center else [])]
+    contract = _Contract(admin_client(servers, properties), registry, partitions, changelogs)
+    found = await _until_connected(contract, health, stop)
     if found is None:
         return
-    producers = FencedProducers(producer_config(servers, properties), prefix=APP_ID, fencing=settings.fencing)
     worker = Worker(
         data_dir=settings.data_dir,
         url=settings.url,
@@ -124,20 +141,35 @@ async def _work(
         restore_buffer_bytes=settings.restore_buffer_bytes,
     )
     app = build_faust_app(servers, worker=worker, partitions=found, kafka_properties=properties)
-    cast("Tables", app.tables).claim = producers.claim
+    offsets = Offsets(consumer_config(servers, APP_ID, properties))
+    rounds = _rounds(app, offsets, producer_config(servers, properties))
     store, changelog = instances_table(app, partitions=found)
+    folding = choose_folding(registry, live_instances=settings.live_instances)
+    health.core = folding.core
     agent = TaskAgent(
         app,
         store=store,
         changelog=changelog,
-        live=LiveInstances(settings.live_instances),
-        producers=producers,
-        events=task_event_head_codec(registry),
-        states=task_state_codec(registry),
+        folding=folding,
+        rounds=rounds,
         notifications=task_notification_codec(registry),
+        notification_bytes=await asyncio.to_thread(_notification_bytes, offsets),
         metrics=metrics,
     )
     app.agent(task_events_topic(app), name="tasks")(agent.run)
+    if settings.task_center:
+        center.open(
+            app,
+            partitions=found,
+            instances=store,
+            changelog=changelog,
+            live=lambda: _actives(app, changelog),
+            rounds=rounds,
+            offsets=offsets,
+            consumer=consumer_config(servers, APP_ID, properties),
+            registry=registry,
+            metrics=metrics,
+        )
     health.faust_app = app
     collect_garbage_rarely()
     retention = Retention(
@@ -145,7 +177,8 @@ async def _work(
     )
     health.progress = Progress(
         app,
-        ends=Ends(Offsets(consumer_config(servers, APP_ID, properties))),
+        ends=Ends(offsets),
+        inbox_ends=Ends(offsets, topics.TASK_NOTIFICATIONS.name) if settings.task_center else None,
         metrics=metrics,
         watchdog=Watchdog(settings.watchdog_s),
         guard=LoopGuard(settings.watchdog_s),
@@ -154,6 +187,7 @@ async def _work(
     starting = asyncio.create_task(app.start())
     watching = asyncio.create_task(health.progress.watch())
     letting_go = asyncio.create_task(_or_crash(app, retention.keep()))
+    watching_tokens = asyncio.create_task(center.watch())
     try:
         log.info("starting", partitions=found, data_dir=str(settings.data_dir))
         while not stop.is_set() and not app.crashed:
@@ -167,16 +201,25 @@ async def _work(
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), _CRASH_POLL_S)
         if app.crashed:
-            raise WorkerFailed("the worker crashed") from app.crash_reason
+            raise WorkerFailed(f"the worker crashed: {app.crash_reason}") from app.crash_reason
     finally:
-        for task in (starting, watching, letting_go):
+        for task in (starting, watching, letting_go, watching_tokens):
             task.cancel()
         # Bounded: whatever is not finished is not acknowledged either, and comes again.
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(app.stop(), _STOP_S)
-        await producers.close()
+        await rounds.close()
         registry.close()
         log.info("stopped")
+
+
+def _notification_bytes(offsets: Offsets) -> int:
+    """What the broker really takes, or nearly always does; never more than our own consumers and producers take."""
+    with suppress(TimeoutError):
+        found = offsets.largest_record(topics.TASK_NOTIFICATIONS.name)
+        if found is not None:
+            return min(found, topics.MAX_MESSAGE_BYTES)
+    return topics.USUAL_MESSAGE_BYTES
 
 
 def _actives(app: faust.App, changelog: str) -> frozenset[int]:
@@ -196,6 +239,18 @@ async def _or_crash(app: faust.App, work: Coroutine[Any, Any, None]) -> None:
         await app.crash(error)
 
 
+def _rounds(app: faust.App, offsets: Offsets, producing: Mapping[str, object]) -> Rounds:
+    """What writes for this worker, and what makes sure at a takeover that nobody else does any more."""
+    producing = {**producing, "linger.ms": 0}
+    name = app.conf.consumer_group_instance_id
+    rounds = Rounds(
+        producing, group=APP_ID, name=name, membership=lambda: cast("ChunkConsumer", app.consumer).membership
+    )
+    takeover = Takeover(offsets, rounds, group=APP_ID, name=name, claim=partial(claimed, producing))
+    cast("Tables", app.tables).takeover = takeover
+    return rounds
+
+
 @dataclass(frozen=True, slots=True)
 class _Contract:
     """Brings topics and schemas to the contract."""
@@ -203,13 +258,14 @@ class _Contract:
     admin: AdminClient
     registry: Registry
     partitions: int
+    changelogs: Sequence[topics.Topic]
 
     def apply(self) -> int:
         """Blocking; returns the number of partitions that the events have."""
         reports = apply_topics(self.admin, _CONTRACT, partitions=self.partitions)
         found = next(report.partitions for report in reports if report.name == topics.TASK_EVENTS.name)
         # With as many partitions as the events, or no state would be where its events are.
-        reports += apply_topics(self.admin, [INSTANCES_CHANGELOG], partitions=found)
+        reports += apply_topics(self.admin, self.changelogs, partitions=found)
         if not self.registry.knows(_CONTRACT):
             self.registry.register(_CONTRACT)
         for report in reports:

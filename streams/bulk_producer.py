@@ -1,39 +1,42 @@
-"""Sends what a chunk comes to: many records in one call, and one answer when Kafka has all of them.
+"""A transactional producer for many records at a time: one call hands them over, one commits them with their offsets.
 
 ``service.kafka.AsyncProducer`` makes a future for every record, which is right for a callback that waits for its own;
-a chunk waits for all of its records together, so here a report costs no Python at all.
-
-With a ``transactional.id`` a chunk is one transaction: readers see all of it or nothing, and once another producer has
-taken the id over, every further write of this one fails, however late it arrives at a broker.
+here all wait for one commit, so that a record's report costs no Python at all.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from schemas.errors import OperatorError
 from service.kafka import DeliveryFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from confluent_kafka import Message
 
-_FLUSH_S = 5
 _CLAIM_S = 30
 _COMMIT_S = 60
+_ABORT_S = 5
 
-_TAKEN_OVER = (
+TRANSACTION_TIMEOUT_MS = 30_000
+"""What is open for longer is undone by Kafka itself. Only where nobody comes who claims it: readers wait until then."""
+
+_FENCED = (
+    # The transactional id is another producer's by now, or its time was over.
     KafkaError._FENCED,  # noqa: SLF001 - how the library names its codes
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.PRODUCER_FENCED,
     KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    # The group has gone on without this worker.
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_INSTANCE_ID,
 )
 
 type_reports = dict["KafkaError | None", "Message"]
@@ -46,61 +49,62 @@ type_with_headers = tuple[bytes | None, bytes | None, Any]
 
 
 class Fenced(OperatorError):
-    """Another worker has taken the partition over; nothing of the chunk was written. This worker was away too long."""
+    """The partitions are another worker's by now, and nothing was written. This worker was away too long."""
 
 
 class BulkProducer:
-    """Sends the records of one chunk at a time. Nothing is known of any of them before ``delivered`` returns."""
+    """One transaction at a time. Every method blocks; all belong to one thread."""
 
-    def __init__(self, config: Mapping[str, object]) -> None:
-        self._producer = Producer(dict(config), logger=logging.getLogger("librdkafka"))
-        self._transactional = "transactional.id" in config
-        self._open = False
-        self._reports: list[type_reports] = []
-        # Its own: where Kafka does not answer, every producer waits, and others of the process must not wait with them.
-        self._thread = ThreadPoolExecutor(1, "chunk-commit")
+    def __init__(self, config: Mapping[str, object], transactional_id: str) -> None:
+        self._producer = Producer(
+            {**config, "transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS},
+            logger=logging.getLogger("librdkafka"),
+        )
 
     def claim(self) -> None:
         """Take the transactional id over from whoever had it; what they had open is undone. Once, before all else.
-
-        Blocks.
 
         Raises:
             KafkaException: Kafka does not answer, or does not allow it.
         """
         self._producer.init_transactions(_CLAIM_S)
 
-    def send(self, topic: str, records: list[type_outgoing], *, partition: int = -1) -> type_reports:
-        """Hand over records; the answer is filled in until ``delivered`` returns. A full queue is waited for.
+    def begin(self) -> None:
+        """What is sent from now on is visible when it is committed, or never."""
+        self._producer.begin_transaction()
+
+    def send(self, topic: str, records: Sequence[type_outgoing], reports: type_reports, *, partition: int = -1) -> None:
+        """Hand over records; the reports are there after the commit. A full queue is waited for.
 
         Raises:
             DeliveryFailed: one of them cannot be sent, e.g. it is larger than a record may be.
         """
-        reports = self._new_reports()
-        while records:
+        remaining = list(records)
+        while remaining:
             # In the order of the reports the last one wins; a dict's own method is called without Python code.
-            self._producer.produce_batch(topic, records, partition=partition, on_delivery=reports.__setitem__)
-            records = [record for record in records if "_error" in record]
-            for record in records:
+            self._producer.produce_batch(topic, remaining, partition=partition, on_delivery=reports.__setitem__)
+            remaining = [record for record in remaining if "_error" in record]
+            for record in remaining:
                 error: KafkaError = record.pop("_error")
-                if error.code() != error._QUEUE_FULL:  # noqa: SLF001 - how the library names its codes
+                if error.code() != error._QUEUE_FULL:  # noqa: SLF001
                     raise DeliveryFailed(f"{topic}: {error.str()}", error)
-            if records:
+            if remaining:
                 self._producer.flush()
-        return reports
 
-    def send_with_headers(self, topic: str, records: Sequence[type_with_headers]) -> None:
+    def send_with_headers(
+        self, topic: str, records: Sequence[type_with_headers], reports: type_reports, *, partition: int = -1
+    ) -> None:
         """The same for records with headers, which can only be handed over one by one.
 
         Raises:
             DeliveryFailed: as above.
         """
-        report = self._new_reports().__setitem__
+        report = reports.__setitem__
         produce = self._producer.produce
         for key, value, headers in records:
             while True:
                 try:
-                    produce(topic, key=key, value=value, headers=headers, on_delivery=report)
+                    produce(topic, key=key, value=value, headers=headers, partition=partition, on_delivery=report)
                 except BufferError:
                     self._producer.flush()
                 except KafkaException as error:
@@ -108,54 +112,38 @@ class BulkProducer:
                 else:
                     break
 
-    async def delivered(self) -> None:
-        """Return once all in-sync replicas have everything that was handed over.
+    def commit(self, offsets: Sequence[TopicPartition], group: bytes) -> None:
+        """Return once all that was sent is on all in-sync replicas, and the group's offsets with it: all or nothing.
 
         Raises:
-            DeliveryFailed: they have not; which records they have is not known.
-            Fenced: the transactional id is another producer's.
+            Fenced: the transactional id, or the group, has gone to others; nothing was written.
+            DeliveryFailed: it did not come to that. Where Kafka did not answer, it may have been written all the same.
         """
-        if self._open:
-            self._open = False
-            await self._in_thread(self._commit)
-        elif len(self._producer):
-            # Sends at once, without waiting for the linger.
-            await self._in_thread(self._producer.flush)
-        reports, self._reports = self._reports, []
-        for error, record in ((error, record) for each in reports for error, record in each.items()):
-            if error is not None:
-                raise DeliveryFailed(f"{record.topic()}: {error.str()}", error)
-
-    async def close(self) -> None:
-        """Wait, within bounds, for what was handed over."""
-        await self._in_thread(self._producer.flush, _FLUSH_S)
-
-    async def _in_thread(self, wait: Callable[..., object], *arguments: object) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, wait, *arguments)
-
-    def _commit(self) -> None:
         deadline = time.monotonic() + _COMMIT_S
+        offsets_sent = False
         while True:
             try:
+                if not offsets_sent:
+                    self._producer.send_offsets_to_transaction(list(offsets), group, _COMMIT_S)
+                    offsets_sent = True
                 self._producer.commit_transaction(_COMMIT_S)
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
                 if error.retriable() and time.monotonic() < deadline:
                     continue
-                # It is not aborted here: the worker stops, and whoever claims the id next aborts what is open.
-                if error.code() in _TAKEN_OVER:
+                if error.code() in _FENCED:
                     raise Fenced(error.str()) from raised
-                raise DeliveryFailed(f"a chunk could not be committed: {error.str()}", error) from raised
+                raise DeliveryFailed(f"a transaction could not be committed: {error.str()}", error) from raised
             else:
                 return
 
-    def _new_reports(self) -> type_reports:
-        if self._transactional and not self._open:
-            self._producer.begin_transaction()
-            self._open = True
-        reports: type_reports = {}
-        self._reports.append(reports)
-        return reports
+    def abort(self) -> None:
+        """Undo what is open, as far as Kafka answers soon: whoever claims the id next does it as well.
+
+        Raises:
+            KafkaException: it could not be undone.
+        """
+        self._producer.abort_transaction(_ABORT_S)
 
 
 def last_offset(reports: type_reports) -> int:

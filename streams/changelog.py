@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from confluent_kafka import Message
 
@@ -95,6 +95,8 @@ class ChangelogReader:
         following = Followed(next_offset=start, until=None if standby else end, end=end)
 
         def begin() -> None:
+            if not following.done.set_running_or_notify_cancel():
+                return  # a rebalance overtook it: whoever asked has gone, and asks for what is wanted then
             if following.next_offset >= end:
                 following.done.set_result(None)
                 if not standby:
@@ -105,13 +107,18 @@ class ChangelogReader:
         self._commands.put(begin)
         return following.done
 
-    def leave(self, partitions: Iterable[int]) -> Future[None]:
-        """Stop reading these. When the future is done, this thread writes nothing more to them."""
+    def leave_all_but(self, standbys: Collection[int]) -> Future[None]:
+        """Stop reading all but these, where they are on standby already. Also what was asked for and has not begun.
+
+        When the future is done, this thread writes nothing more to the others. A restoration of one of these is left
+        too: it would end by itself, and its partition would be without a standby.
+        """
         left: Future[None] = Future()
 
         def stop() -> None:
-            for partition in partitions:
-                self._leave(partition)
+            for partition, following in list(self._followed.items()):
+                if partition not in standbys or following.until is not None:
+                    self._leave(partition)
             left.set_result(None)
 
         self._commands.put(stop)

@@ -1,4 +1,4 @@
-"""The changelog of the instances: what the topic is, and how it is read in bulk."""
+"""The changelogs of the tables: what the topics are, and how they are read in bulk."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 TOMBSTONES_KEPT_MS = 7 * 24 * 60 * 60 * 1000
 """A store that was away for longer may have missed that a key was deleted."""
 
-INSTANCES_CHANGELOG = Topic(
-    "taskbridge-streams-instances-changelog",  # as Faust names it
-    None,
-    {
-        "cleanup.policy": "compact",
-        "delete.retention.ms": str(TOMBSTONES_KEPT_MS),
-        "max.message.bytes": str(MAX_MESSAGE_BYTES),
-    },
-)
+_SETTINGS = {
+    "cleanup.policy": "compact",
+    "delete.retention.ms": str(TOMBSTONES_KEPT_MS),
+    "max.message.bytes": str(MAX_MESSAGE_BYTES),
+}
+
+# The names are Faust's: app, table, "changelog".
+INSTANCES_CHANGELOG = Topic("taskbridge-streams-instances-changelog", None, _SETTINGS)
+INBOX_CHANGELOG = Topic("taskbridge-streams-inbox-changelog", None, _SETTINGS)
 
 
 def reader_config(consumer: Mapping[str, object], *, buffer_bytes: int) -> dict[str, object]:

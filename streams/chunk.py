@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from schemas.errors import RecordError
 from streams.acceptance import TooLarge, accept
 from streams.lifecycle import fold
-from streams.views import difference, show
+from streams.remembered_offsets import with_offset
+from streams.views import Shown, difference, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
-    from schemas.events import TaskEvent, TaskNotification
-    from streams.views import Shown
+    from schemas.events import Action, TaskEvent, TaskNotification
 
 
 class Record(Protocol):
@@ -51,9 +52,21 @@ class ChunkResult:
     """What a chunk comes to. ``instances`` holds every instance it met, by record key, as it stands at the end."""
 
     instances: dict[bytes, Shown] = field(default_factory=dict[bytes, "Shown"])
-    notifications: list[TaskNotification] = field(default_factory=list["TaskNotification"])
+    told: list[tuple[Record, list[TaskNotification]]] = field(
+        default_factory=list["tuple[Record, list[TaskNotification]]"]
+    )
+    """What each record that was folded has people told."""
     rejected: list[Rejected] = field(default_factory=list[Rejected])
-    folded: int = 0
+    actions: Counter[Action] = field(default_factory=Counter["Action"])
+    """Events that were folded, by what they say happened."""
+
+    @property
+    def folded(self) -> int:
+        return self.actions.total()
+
+    @property
+    def notifications(self) -> list[TaskNotification]:
+        return [each for _, told in self.told for each in told]
 
 
 def fold_chunk(
@@ -84,8 +97,12 @@ def fold_chunk(
         except RecordError as reason:
             result.rejected.append(Rejected(record, reason))
         else:
-            after = before if before is not None and instance is before.instance else show(instance)
+            offsets = with_offset(before.offsets if before is not None else (), record.offset)
+            if before is not None and instance is before.instance:
+                after = Shown(instance, before.lines, offsets)
+            else:
+                after = show(instance, offsets)
             result.instances[key] = after
-            result.notifications += difference(before, after, event)
-            result.folded += 1
+            result.told.append((record, difference(before, after, event)))
+            result.actions[event.action] += 1
     return result

@@ -10,20 +10,45 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from schemas.errors import ConfigurationError
 from service.problems import answer_with_problems
+from streams.query.access import OnlyOwnHosts
+from streams.query.measured import MeasuredQueries
+from streams.query.refusals import answer_refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
-    from prometheus_client import CollectorRegistry
+    from fastapi import APIRouter
+
+    from streams.metrics import Metrics
 
 
-def build_http(readiness: Callable[[], dict[str, Any]], registry: CollectorRegistry) -> FastAPI:
-    """``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status."""
+_HEAD_MAX_BYTES = 32 << 10
+_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+def build_http(
+    readiness: Callable[[], dict[str, Any]],
+    metrics: Metrics,
+    *,
+    routers: Sequence[APIRouter] = (),
+    only_hosts: frozenset[str] | None = None,
+) -> FastAPI:
+    """``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status.
+
+    With ``only_hosts``, requests under any other name are refused: for a service that asks nobody for a token.
+    """
     http = FastAPI(title="taskbridge streams", version="1", docs_url="/docs", redoc_url=None)
     answer_with_problems(http)
+    answer_refusals(http)
+    http.add_middleware(MeasuredQueries, metrics=metrics)
+    if only_hosts is not None:
+        http.add_middleware(OnlyOwnHosts, hosts=only_hosts)
+    for router in routers:
+        http.include_router(router)
 
     @http.get("/healthz", summary="The process lives", tags=["operation"])
     async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
@@ -35,8 +60,8 @@ def build_http(readiness: Callable[[], dict[str, Any]], registry: CollectorRegis
         return JSONResponse(found, status_code=200 if found["ready"] else 503)
 
     @http.get("/metrics", summary="Prometheus metrics", tags=["operation"])
-    async def metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    async def prometheus() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return http
 
@@ -49,11 +74,40 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host}:{port} ({error.strerror}): set STREAMS_PORT and STREAMS_HOST"
         ) from error
+    # Inherited by every connection; asyncio sets it on sockets that it made itself only. Without it the second part of
+    # an answer waits for the client's acknowledgement of the first, which comes after 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+class BoundedHeads(HttpToolsProtocol):
+    """Hangs up on a request whose head does not end: uvicorn would keep all of it.
+
+    What a client sends behind a head it reads only as far as somebody wants it, which for queries nobody does.
+    """
+
+    _in_head = True
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > _HEAD_MAX_BYTES:
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_complete()
 
 
 class Server(uvicorn.Server):
@@ -66,6 +120,10 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                http=BoundedHeads,
+                ws="none",
+                # Whose word is believed on who is asking depends on the address that a request really comes from.
+                proxy_headers=False,
                 timeout_graceful_shutdown=5,
             )
         )

@@ -1,21 +1,22 @@
-"""Chunks of one partition are processed one after the other, those of several partitions side by side.
+"""Chunks of one partition begin and end one after the other, those of several partitions side by side.
 
-Each chunk ends with a transaction, which takes some milliseconds whatever is in it. Meanwhile the other partitions are
-worked on, and what comes for this one waits and is then taken together: the more there is, the larger the chunks, and
-where there is little, nothing waits for anything but the chunk before.
+A chunk is folded, and ends with the commit of a round, some milliseconds later. Meanwhile the next ones are folded upon
+it, so that they are in the round that follows. What comes while the loop is busy waits, and is taken together: the more
+there is, the larger the chunks, and where there is little, nothing waits for anything but the round under way.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
     from faust.types import Message
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _WAITING = 16
 """How many chunks may wait in all lanes together; more would only be memory, and work to drop at a rebalance."""
+_UNDER_WAY = 4
+"""How many chunks of one partition may be folded and not committed yet."""
 _RECORDS = 1000
 _BYTES = 4 << 20
 """What chunks are put together up to: a chunk's own bounds."""
@@ -45,7 +48,10 @@ class Waiting(NamedTuple):
 class _Lane:
     waiting: deque[Waiting] = field(default_factory=deque["Waiting"])
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UNDER_WAY))
     task: asyncio.Task[None] | None = None
+    last: asyncio.Task[None] | None = None
+    """The end of the chunk that was begun last."""
 
 
 class Lanes:
@@ -53,12 +59,15 @@ class Lanes:
 
     def __init__(
         self,
-        process: Callable[[Message, type_chunk], Awaitable[None]],
+        begin: Callable[[Message, type_chunk], Coroutine[Any, Any, None] | None],
         *,
         failed: Callable[[Exception], Awaitable[None]],
     ) -> None:
-        """``failed`` is told the first error of ``process``; no lane begins anything after that."""
-        self._process = process
+        """``begin`` returns what is to be awaited as the chunk's end, in the order of a partition's chunks.
+
+        ``failed`` is told the first error of either; no lane begins or ends anything after that.
+        """
+        self._begin = begin
         self._failed = failed
         self._lanes: dict[int, _Lane] = {}
         self._room = asyncio.Semaphore(_WAITING)
@@ -72,9 +81,14 @@ class Lanes:
         if lane.task is None or lane.task.done():
             lane.task = asyncio.create_task(self._drive(lane))
 
-    def turn(self, partition: int) -> asyncio.Lock:
-        """Held while a chunk of the partition is processed; whoever else changes its instances takes it too."""
-        return self._lane(partition).turn
+    @asynccontextmanager
+    async def turn(self, partition: int) -> AsyncGenerator[None]:
+        """No chunk of the partition is under way: for whoever else changes its instances."""
+        lane = self._lane(partition)
+        async with lane.turn:
+            if lane.last is not None:
+                await asyncio.wait([lane.last])
+            yield
 
     def _lane(self, partition: int) -> _Lane:
         return self._lanes.setdefault(partition, _Lane())
@@ -83,11 +97,33 @@ class Lanes:
         try:
             while lane.waiting and not self._stopped:
                 async with lane.turn:
-                    message, records = self._next(lane)
-                    await self._process(message, records)
-        except Exception as error:
+                    await lane.room.acquire()
+                    end = self._begin(*self._next(lane))
+                    if end is None:
+                        lane.room.release()
+                    else:
+                        lane.last = asyncio.create_task(self._end(lane, lane.last, end))
+                # To what else the loop has to do; without it, a lane with much to do would keep it for itself.
+                await asyncio.sleep(0)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is skipped
+            await self._fail(error)
+
+    async def _end(self, lane: _Lane, before: asyncio.Task[None] | None, end: Coroutine[Any, Any, None]) -> None:
+        try:
+            if before is not None:
+                await asyncio.wait([before])
+            if not self._stopped:
+                await end
+        except Exception as error:  # noqa: BLE001
+            await self._fail(error)
+        finally:
+            end.close()  # nothing, where it came to its end
+            lane.room.release()
+
+    async def _fail(self, error: Exception) -> None:
+        if not self._stopped:
             self._stopped = True
-            log.exception("stopping: a chunk could not be processed")
+            log.error("stopping: a chunk could not be processed", exc_info=error)
             await self._failed(error)
 
     def _next(self, lane: _Lane) -> Waiting:

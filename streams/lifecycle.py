@@ -7,10 +7,11 @@ cannot matter: the latest writer wins a fact, sets only grow, a decision is the 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from schemas.errors import RecordError
@@ -56,7 +57,8 @@ class Marks(Struct, frozen=True, array_like=True, gc=False):
 
     facts: tuple[Stamp | None, ...] = (None,) * len(FACTS)
     """Who stated each of FACTS, in their order."""
-    tasks: dict[str, TaskMarks] = field(default_factory=dict[str, TaskMarks])
+    tasks: tuple[TaskMarks, ...] = ()
+    """Of each of the state's tasks, in their order."""
     originator_ids: tuple[str, ...] = ()
     assignee_ids: tuple[str, ...] = ()
     """Assignees of creates that named no task: pending on the instance until a task names them."""
@@ -161,7 +163,8 @@ def _copied(before: Instance, event: TaskEvent) -> Instance:
 def _deleted(before: Instance, event: TaskEvent) -> Instance:
     # What is known stays, out of sight: a late event finds its place under the deletion, and everyone who ever saw the
     # instance can be told again that it is gone.
-    deleted_at = max(event.occurred_at, before.marks.deleted_at or event.occurred_at)
+    known = before.marks.deleted_at
+    deleted_at = event.occurred_at if known is None else max(event.occurred_at, known)
     return Instance(replace(before.state, lifecycle=Lifecycle.DELETED), replace(before.marks, deleted_at=deleted_at))
 
 
@@ -185,21 +188,20 @@ def _decision(at: int | None, status: Status, event_id: str | None) -> tuple[int
 
 def _task(before: Instance, task_id: str) -> tuple[TaskEntry, TaskMarks]:
     """The task as known so far; a shell where its create has not come yet."""
-    for entry in before.state.tasks:
+    for entry, marks in zip(before.state.tasks, before.marks.tasks, strict=True):
         if entry.task_id == task_id:
-            return entry, before.marks.tasks[task_id]
+            return entry, marks
     return TaskEntry(task_id=task_id, status=Status.PENDING), TaskMarks()
 
 
 def _with_task(before: Instance, entry: TaskEntry, marks: TaskMarks) -> Instance:
-    known = before.state.tasks
-    if entry.task_id in before.marks.tasks:
-        tasks = tuple([entry if each.task_id == entry.task_id else each for each in known])
-    else:
-        tasks = tuple(sorted([*known, entry], key=attrgetter("task_id")))
+    """The instance with the task in the place of its id: the order of tasks is that of their ids."""
+    ids = [each.task_id for each in before.state.tasks]
+    at = bisect_left(ids, entry.task_id)
+    behind = at + 1 if ids[at : at + 1] == [entry.task_id] else at
     return Instance(
-        replace(before.state, tasks=tasks),
-        replace(before.marks, tasks={**before.marks.tasks, entry.task_id: marks}),
+        replace(before.state, tasks=(*before.state.tasks[:at], entry, *before.state.tasks[behind:])),
+        replace(before.marks, tasks=(*before.marks.tasks[:at], marks, *before.marks.tasks[behind:])),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter as Counted
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,10 +9,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from streams.dead_letters import reason_code
 
 if TYPE_CHECKING:
-    from streams.chunk import ChunkResult
+    from collections.abc import Callable
+
+    from streams.folding import Folded
     from streams.progress import Snapshot
     from streams.transport import type_chunk
 
+_QUERY_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _CHUNK_SIZES = (1, 2, 5, 10, 50, 100, 250, 500, 1000, 5000)
 
 
@@ -48,6 +50,30 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._tokens_usable = Gauge(
+            "taskbridge_streams_api_tokens_usable",
+            "0 while the newest version of the API tokens file is not in force.",
+            registry=self.registry,
+        )
+        self._tokens_usable.set(1)
+        self._inbox_records = Counter(
+            "taskbridge_streams_inbox_notifications", "Notifications applied to inboxes.", registry=self.registry
+        )
+        self._inbox_seconds = Histogram(
+            "taskbridge_streams_inbox_chunk_seconds",
+            "From the decoding of a chunk of notifications to its local store.",
+            registry=self.registry,
+        )
+        self._inbox_lag = self._of_partition("inbox_lag_records", "Notifications that wait to be applied to inboxes.")
+
+        self._queries = Histogram(
+            "taskbridge_streams_query_seconds",
+            "From a query's arrival to the beginning of its answer, by route and status.",
+            ["route", "status"],
+            buckets=_QUERY_SECONDS,
+            registry=self.registry,
+        )
+
         self._lag = self._of_partition("lag_records", "Records that wait to be processed.")
         self._lag_seconds = self._of_partition(
             "lag_seconds", "Age of the last record that was processed, while others wait; else 0."
@@ -78,6 +104,7 @@ class Metrics:
         for gauge, values in (
             (self._lag, now.lag),
             (self._lag_seconds, now.lag_seconds),
+            (self._inbox_lag, now.inbox_lag),
             (self._restoring, now.restoring),
             (self._standby_lag, now.standby_lag),
         ):
@@ -97,14 +124,31 @@ class Metrics:
     def _of_partition(self, name: str, text: str) -> Gauge:
         return Gauge(f"taskbridge_streams_{name}", text, ["partition"], registry=self.registry)
 
-    def chunk(self, partition: int, records: type_chunk, result: ChunkResult, seconds: float) -> None:
+    def chunk(self, partition: int, records: type_chunk, result: Folded, seconds: float) -> None:
         """Count a chunk that is durable."""
         self._records.inc(len(records))
         self._folds.inc(result.folded)
         self._chunk_records.observe(len(records))
         self._chunk_seconds.observe(seconds)
         self._position.labels(str(partition)).set(records[-1].offset)
-        for (view, change), count in Counted((each.view, each.change) for each in result.notifications).items():
+        for (view, change), count in result.changes.items():
             self._notifications.labels(view, change).inc(count)
         for rejected in result.rejected:
-            self._dead_letters.labels(reason_code(rejected.reason)).inc()
+            self.parked(rejected.reason)
+
+    def parked(self, reason: Exception) -> None:
+        """Count a record that goes to the dead letters."""
+        self._dead_letters.labels(reason_code(reason)).inc()
+
+    def query(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer to a query."""
+        self._queries.labels(route, str(status)).observe(seconds)
+
+    def watch_tokens(self, usable: Callable[[], bool]) -> None:
+        """Ask at every scrape whether the tokens file is in force."""
+        self._tokens_usable.set_function(usable)
+
+    def inbox_chunk(self, applied: int, seconds: float) -> None:
+        """Count a chunk of notifications that is in the inboxes."""
+        self._inbox_records.inc(applied)
+        self._inbox_seconds.observe(seconds)

@@ -8,11 +8,19 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from confluent_kafka import TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
+from faust.types import TP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 _ANSWER_S = 10.0
 _CONSUMERS_ONLY = ("group.", "auto.", "enable.", "fetch.", "queued.", "isolation.")
@@ -23,6 +31,17 @@ class Bounds(NamedTuple):
 
     first: int
     end: int
+
+
+class Committed(NamedTuple):
+    """A position that a group has committed."""
+
+    offset: int
+    """Negative where there is none."""
+    owner: str | None
+    """Who committed it: the offset's metadata."""
+    is_stable: bool
+    """No transaction is open that would commit another one."""
 
 
 class Offsets:
@@ -42,19 +61,62 @@ class Offsets:
         described = cast("dict[str, Any]", self._admin.describe_topics(TopicCollection([topic])))
         return str(described[topic].result(_ANSWER_S).topic_id)
 
+    def largest_record(self, topic: str) -> int | None:
+        """How many bytes a record of the topic may have; None where Kafka does not tell this user."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        described = cast("dict[ConfigResource, Any]", self._admin.describe_configs([resource]))
+        try:
+            return int(described[resource].result(_ANSWER_S)["max.message.bytes"].value)
+        except KafkaException:
+            return None
+
     def bounds(self, topic: str, partitions: Iterable[int]) -> dict[int, Bounds]:
-        """What each partition has now."""
+        """What each partition has now that a reader with ``read_committed`` reaches."""
         wanted = list(partitions)
         first = self._ask(topic, wanted, OffsetSpec.earliest())
-        return {partition: Bounds(first[partition], end) for partition, end in self.ends(topic, wanted).items()}
+        return {partition: Bounds(first[partition], end) for partition, end in self.decided(topic, wanted).items()}
 
     def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """The offset behind the last of each partition."""
         return self._ask(topic, list(partitions), OffsetSpec.latest())
 
-    def _ask(self, topic: str, partitions: list[int], spec: Any) -> dict[int, int]:
+    def decided(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """The offset up to which each partition has no record of an open transaction."""
+        return self._ask(topic, list(partitions), OffsetSpec.latest(), isolation_level=IsolationLevel.READ_COMMITTED)
+
+    def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, Committed]:
+        """The positions of a group. Where one is not stable, it is the one before the transaction that is open."""
+        # The unstable ones first: what is stable afterwards is then what is told.
+        last = self._committed(group, partitions, require_stable=False)
+        stable = self._committed(group, partitions, require_stable=True)
+        found: dict[TP, Committed] = {}
+        for tp, at in stable.items():
+            error = at.error
+            if error is not None and error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
+                raise KafkaException(error)
+            known = at if error is None else last[tp]
+            found[tp] = Committed(known.offset, known.metadata, is_stable=error is None)
+        return found
+
+    def members(self, group: str) -> frozenset[str]:
+        """The instance ids of the group's members, dead ones included until their session ends."""
+        asked = cast("Any", self._admin).describe_consumer_groups([group], request_timeout=_ANSWER_S)
+        described = asked[group].result(_ANSWER_S)
+        return frozenset(member.group_instance_id for member in described.members if member.group_instance_id)
+
+    def _committed(self, group: str, partitions: Collection[TP], *, require_stable: bool) -> dict[TP, TopicPartition]:
+        if not partitions:
+            return {}
+        wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(tp.topic, tp.partition) for tp in partitions])
+        asked = cast("Any", self._admin).list_consumer_group_offsets(
+            [wanted], require_stable=require_stable, request_timeout=_ANSWER_S
+        )
+        answer = asked[group].result(_ANSWER_S).topic_partitions
+        return {TP(each.topic, each.partition): each for each in answer}
+
+    def _ask(self, topic: str, partitions: list[int], spec: Any, **how: Any) -> dict[int, int]:
         if not partitions:
             return {}
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
-        asked = cast("dict[TopicPartition, Any]", self._admin.list_offsets(wanted, request_timeout=_ANSWER_S))
+        asked = cast("dict[TopicPartition, Any]", self._admin.list_offsets(wanted, request_timeout=_ANSWER_S, **how))
         return {at.partition: answer.result(_ANSWER_S).offset for at, answer in asked.items()}

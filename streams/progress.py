@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from confluent_kafka import KafkaException
+from faust.types import TP
 
 from schemas.topics import TASK_EVENTS
 from streams.changelog_topic import INSTANCES_CHANGELOG
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Mapping
 
     import faust
 
+    from streams.changelog import Followed
     from streams.metrics import Metrics
     from streams.offsets import Offsets
     from streams.recovery import Recovery, Tables
-    from streams.transport import ChunkConsumer
+    from streams.transport import ChunkConsumer, Position
     from streams.watchdog import LoopGuard, Watchdog
 
 log = structlog.get_logger(__name__)
@@ -32,9 +34,10 @@ _SAY_EVERY_S = 2.0
 
 
 class Ends:
-    """Where the events end, asked of the broker itself: a consumer that has stopped fetching would not know."""
+    """Where a topic ends, asked of the broker itself: a consumer that has stopped fetching would not know."""
 
-    def __init__(self, offsets: Offsets) -> None:
+    def __init__(self, offsets: Offsets, topic: str = TASK_EVENTS.name) -> None:
+        self.topic = topic
         self._offsets = offsets
         self.known: dict[int, int] = {}
         self._asked = 0.0
@@ -45,10 +48,10 @@ class Ends:
             return
         self._asked = time.monotonic()
         try:
-            self.known = await asyncio.to_thread(self._offsets.ends, TASK_EVENTS.name, partitions)
+            self.known = await asyncio.to_thread(self._offsets.decided, self.topic, partitions)
         except (KafkaException, TimeoutError) as error:
             self.known = {}
-            log.warning("Kafka does not tell where the events end", problem=str(error))
+            log.warning("Kafka does not tell where a topic ends", topic=self.topic, problem=str(error))
 
 
 @dataclass(slots=True)
@@ -59,6 +62,8 @@ class Snapshot:
     standby: list[int] = field(default_factory=list[int])
     lag: dict[int, int] = field(default_factory=dict[int, int])
     lag_seconds: dict[int, float] = field(default_factory=dict[int, float])
+    inbox_lag: dict[int, int] = field(default_factory=dict[int, int])
+    """Notifications that are not in the inboxes yet, by partition."""
     restoring: dict[int, int] = field(default_factory=dict[int, int])
     """Records that are still to be restored, by partition."""
     standby_lag: dict[int, int] = field(default_factory=dict[int, int])
@@ -69,15 +74,26 @@ class Snapshot:
 
     @property
     def waiting(self) -> int:
-        return sum(self.lag.values()) + sum(self.restoring.values())
+        return sum(self.lag.values()) + sum(self.inbox_lag.values()) + sum(self.restoring.values())
 
 
 class Progress:
     """Looks once a second."""
 
-    def __init__(self, app: faust.App, *, ends: Ends, metrics: Metrics, watchdog: Watchdog, guard: LoopGuard) -> None:
+    def __init__(
+        self,
+        app: faust.App,
+        *,
+        ends: Ends,
+        inbox_ends: Ends | None,
+        metrics: Metrics,
+        watchdog: Watchdog,
+        guard: LoopGuard,
+    ) -> None:
+        """``inbox_ends`` is None where this group keeps no inboxes."""
         self._app = app
         self._ends = ends
+        self._inbox_ends = inbox_ends
         self._metrics = metrics
         self._watchdog = watchdog
         self._guard = guard
@@ -98,7 +114,11 @@ class Progress:
                 "records": self.recovery.taken_over_records,
                 "records_a_second": round(now.restored_a_second),
             },
-            "lag": {"events": sum(now.lag.values()), "standby": sum(now.standby_lag.values())},
+            "lag": {
+                "events": sum(now.lag.values()),
+                "notifications": sum(now.inbox_lag.values()),
+                "standby": sum(now.standby_lag.values()),
+            },
         }
 
     async def watch(self) -> None:
@@ -113,22 +133,22 @@ class Progress:
             self._metrics.progress(now, rebalances=self._app.rebalancing_count)
             self._say(now)
             await self._ends.refresh(now.active)
+            if self._inbox_ends is not None:
+                await self._inbox_ends.refresh(now.active)
             self._watchdog.look(done=now.done, waiting=now.waiting if self._ends.known else 0, now=time.monotonic())
             await asyncio.sleep(_LOOK_S)
 
     def _look(self) -> Snapshot:
         wanted = self.recovery.wanted.get(INSTANCES_CHANGELOG.name)
-        keeper = self.recovery.keepers.get(INSTANCES_CHANGELOG.name)
         consumer = cast("ChunkConsumer", self._app.consumer)
-        if wanted is None or keeper is None:
+        if wanted is None:
             return Snapshot()
-        followed = keeper.followed
-        positions = {tp.partition: at for tp, at in consumer.positions.items()}
-        lag = {
-            partition: max(0, end - positions[partition].offset)
-            for partition, end in self._ends.known.items()
-            if partition in positions and partition in wanted.actives
-        }
+        keepers = list(self.recovery.keepers.values())
+        followed = [(partition, each) for keeper in keepers for partition, each in keeper.followed.items()]
+        restored = sum(keeper.applied for keeper in keepers)
+        reached = consumer.positions
+        positions = {tp.partition: at for tp, at in reached.items() if tp.topic == TASK_EVENTS.name}
+        lag = _behind(self._ends, reached, wanted.actives)
         now_s = time.time()
         return Snapshot(
             active=sorted(wanted.actives),
@@ -138,11 +158,12 @@ class Progress:
                 partition: max(0.0, now_s - (positions[partition].timestamp or now_s)) if behind else 0.0
                 for partition, behind in lag.items()
             },
-            restoring={partition: each.remaining for partition, each in followed.items() if each.until is not None},
-            standby_lag={partition: each.remaining for partition, each in followed.items() if each.until is None},
-            restored=keeper.applied,
-            restored_a_second=max(0, keeper.applied - self.now.restored) / _LOOK_S,
-            done=keeper.applied + sum(at.offset for at in positions.values()),
+            inbox_lag={} if self._inbox_ends is None else _behind(self._inbox_ends, reached, wanted.actives),
+            restoring=_remaining(each for each in followed if each[1].until is not None),
+            standby_lag=_remaining(each for each in followed if each[1].until is None),
+            restored=restored,
+            restored_a_second=max(0, restored - self.now.restored) / _LOOK_S,
+            done=restored + sum(at.offset for at in reached.values()),
         )
 
     def _say(self, now: Snapshot) -> None:
@@ -155,3 +176,20 @@ class Progress:
                 records_a_second=round(now.restored_a_second),
                 partitions=len(now.restoring),
             )
+
+
+def _behind(ends: Ends, reached: Mapping[TP, Position], actives: Collection[int]) -> dict[int, int]:
+    """Records of the topic that wait, by partition, as far as both ends are known."""
+    return {
+        partition: max(0, end - reached[tp].offset)
+        for partition, end in ends.known.items()
+        if (tp := TP(ends.topic, partition)) in reached and partition in actives
+    }
+
+
+def _remaining(followed: Iterable[tuple[int, Followed]]) -> dict[int, int]:
+    """Changelog records still to be applied, by partition: of all its tables together."""
+    remaining: dict[int, int] = {}
+    for partition, each in followed:
+        remaining[partition] = remaining.get(partition, 0) + each.remaining
+    return remaining

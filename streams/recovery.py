@@ -18,14 +18,17 @@ from faust.tables import TableManager
 from schemas.errors import OperatorError
 from streams.changelog import ChangelogReader
 from streams.offsets import Offsets
+from streams.rounds import Overtaken
 from streams.table_keeper import TableKeeper
+from streams.takeover import Owned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
     import faust
     from faust.types import TP
 
+    from streams.takeover import Takeover
 
 log = structlog.get_logger(__name__)
 
@@ -139,10 +142,10 @@ class Recovery(Service):
         before = sum(keeper.applied for keeper in self._keepers.values())
         for topic, keeper in self._keepers.items():
             await keeper.give_up(actives=self.wanted[topic].actives, standbys=self.wanted[topic].standbys)
-        if (claim := self._tables.claim) is not None:
-            active = frozenset[int]().union(*(wanted.actives for wanted in self.wanted.values()))
-            # Before anybody asks where the changelog ends: afterwards no record of an earlier owner can come.
-            await self._retried(lambda: asyncio.to_thread(claim, active))
+        takeover, owned = self._tables.takeover, self._owned()
+        assert takeover is not None, "Tables.takeover is set where the app is built"
+        # Before anybody asks where the changelog ends: afterwards no record of an earlier owner can come.
+        await self._retried(lambda: takeover.take(owned, generation=generation))
         restoring = [
             await self._retried(lambda keeper=keeper, topic=topic: keeper.restore(self.wanted[topic].actives))
             for topic, keeper in self._keepers.items()
@@ -151,8 +154,8 @@ class Recovery(Service):
         self.taken_over_records = sum(keeper.applied for keeper in self._keepers.values()) - before
         log.info(
             "tables are recovered",
-            active=sorted(*(wanted.actives for wanted in self.wanted.values())),
-            standby=sorted(*(wanted.standbys for wanted in self.wanted.values())),
+            active=sorted(frozenset[int]().union(*(wanted.actives for wanted in self.wanted.values()))),
+            standby=sorted(frozenset[int]().union(*(wanted.standbys for wanted in self.wanted.values()))),
             records=self.taken_over_records,
             seconds=round(time.monotonic() - started, 3),
         )
@@ -160,6 +163,11 @@ class Recovery(Service):
         for topic, keeper in self._keepers.items():
             await self._retried(lambda keeper=keeper, topic=topic: keeper.stand_by(self.wanted[topic].standbys))
         self._tables.on_standbys_ready()
+
+    def _owned(self) -> Owned:
+        actives = self.app.assignor.assigned_actives()
+        changelogs = frozenset(tp for tp in actives if tp.topic in self._keepers)
+        return Owned(frozenset(actives) - changelogs, changelogs)
 
     def _assigned(self) -> dict[str, Wanted]:
         assignor = self.app.assignor
@@ -198,6 +206,8 @@ class Recovery(Service):
         while True:
             try:
                 return await ask()
+            except Overtaken as error:
+                raise Superseded from error
             except (KafkaException, TimeoutError) as error:
                 log.warning("waiting for Kafka to take partitions over", problem=str(error))
                 await self._unless_changed(asyncio.ensure_future(asyncio.sleep(_RETRY_S)))
@@ -222,8 +232,8 @@ class Tables(TableManager):
     """Faust's tables, recovered by ``Recovery``."""
 
     reader_settings: ReaderSettings | None = None
-    claim: Callable[[Collection[int]], None] | None = None
-    """Makes this worker the only one that can write for these partitions. Blocks; comes before they are restored."""
+    takeover: Takeover | None = None
+    """Makes this worker the only one that can write for its partitions, before they are restored."""
     _ours: Recovery | None = None
 
     @property

@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -21,14 +21,23 @@ class StreamsSettings(BaseSettings):
     kafka_config_file: Path | None = None
     schema_registry_url: str
     data_dir: Path = Path("taskbridge-streams")
-    live_instances: int = Field(30_000, ge=0)
-    """How many instances are held in memory as they stand, some four kilobytes each; others are read from the store."""
-    fencing: bool = True
-    """Each chunk is a transaction of its partition's owner: a frozen worker cannot overwrite its successor's states."""
+    live_instances: int = Field(60_000, ge=0)
+    """How many are held in memory, some two kilobytes each (four without the native core); others are on disk."""
     retention_days: int = Field(0, ge=0)
     """How long an instance that nobody has to do anything about is kept after its last event; 0 is for ever."""
     advertised_url: str | None = None
+    task_center: bool = True
+    """Whether the group keeps the inboxes and answers queries; the same for all workers of the group."""
     api_tokens_file: Path | None = None
+    query_rate_per_s: float = Field(500.0, gt=0)
+    """Queries of one caller (a token, a person who signed in, else an address) that a worker answers, on average."""
+    sso_proxies: str = ""
+    """Networks of the reverse proxies whose word on who is asking is believed: CIDRs, comma-separated."""
+    sso_user_header: str = "x-forwarded-user"
+    sso_corp_header: str | None = None
+    sso_corp_id: str | None = None
+    cluster_secret: SecretStr | None = Field(None, min_length=16)
+    """Shared by all workers: they sign with it on whose behalf they forward a query. Needed with SSO only."""
     standbys: int = Field(1, ge=0)
     session_timeout_s: float = Field(6.0, gt=0, le=60)
     restore_buffer_bytes: int = Field(64 << 20, ge=1 << 20)

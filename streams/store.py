@@ -1,4 +1,4 @@
-"""The instances' store: one RocksDB a partition, written by the batch together with the changelog offset it reaches.
+"""A table's store: one RocksDB a partition, written by the batch together with the changelog offset it reaches.
 
 Found by Faust as the ``chunks://`` scheme of a table's store, an entry point in the group ``faust.stores``. Faust only
 declares it; partitions are opened and closed by ``streams.recovery``, and one party at a time writes to each: the
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import rocksdict
@@ -66,6 +67,25 @@ class Store(rocksdb.Store):
             PartitionNotHeld: it is not this worker's.
         """
         return self._held(partition).get(key)
+
+    def read_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
+        """The values of these keys, in their order, in one call.
+
+        Raises:
+            PartitionNotHeld: it is not this worker's.
+        """
+        return self._held(partition).get(keys) if keys else []
+
+    def slice(self, partition: int, start: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` keys from ``start`` on and before ``end``, with their values. Nothing else is looked at.
+
+        Raises:
+            PartitionNotHeld: it is not this worker's.
+        """
+        bounded = rocksdict.ReadOptions()
+        # Without it, what was deleted behind the end would be walked over too.
+        bounded.set_iterate_upper_bound(end)
+        return list(islice(self._held(partition).items(from_key=start, read_opt=bounded), limit))
 
     def scan(self, partition: int, after: bytes, *, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         """Up to ``limit`` keys behind ``after``, with their values; and the last of them, None when there are no more.

@@ -69,7 +69,7 @@ class TableKeeper:
 
     async def give_up(self, *, actives: Collection[int], standbys: Collection[int]) -> None:
         """Stop reading what is no standby any more, and close what is neither. Standbys go on undisturbed."""
-        await asyncio.wrap_future(self._reader.leave(set(self._reader.followed) - set(standbys)))
+        await asyncio.wrap_future(self._reader.leave_all_but(standbys))
         for partition in self.store.held - set(actives) - set(standbys):
             log.info("a partition's store is closed", partition=partition)
             await asyncio.to_thread(self.store.release, partition)
@@ -81,7 +81,10 @@ class TableKeeper:
             KafkaException: Kafka refuses, or cannot be reached.
             TimeoutError: it does not answer.
         """
-        return asyncio.gather(*await self._follow(partitions, standby=False))
+        restoring = asyncio.gather(*await self._follow(partitions, standby=False))
+        # A rebalance may come before anybody awaits it.
+        restoring.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return restoring
 
     async def stand_by(self, partitions: Collection[int]) -> None:
         """Keep these near the end of the changelog, until ``give_up`` or ``restore`` says otherwise.

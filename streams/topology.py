@@ -1,7 +1,8 @@
 """What the streams service reads, keeps and writes, declared once for Faust.
 
 Reads ``taskbridge.task-events.v1`` (a chunk at a time). Keeps the table ``instances``, partitioned like the events,
-with a compacted changelog. Writes states, notifications and dead letters: see ``agents``.
+with a compacted changelog. Writes states, notifications and dead letters: see ``agents``. With the task center, reads
+``taskbridge.task-notifications.v1`` too, and keeps the table ``inbox``: see ``inbox_agent``.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import faust
 
-from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
+from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_NOTIFICATIONS
 from service.kafka import consumer_config
 from streams.broker_credentials import broker_credentials
-from streams.changelog_topic import INSTANCES_CHANGELOG, reader_config
+from streams.changelog_topic import INBOX_CHANGELOG, INSTANCES_CHANGELOG, reader_config
 from streams.recovery import ReaderSettings, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from schemas.topics import Topic
     from streams.store import Store
 
 APP_ID = "taskbridge-streams"
@@ -105,9 +107,21 @@ def build_faust_app(
 
 def instances_table(app: faust.App, *, partitions: int) -> tuple[Store, str]:
     """Declare the table of instances; returns its store and the name of its changelog topic."""
+    return _table(app, "instances", INSTANCES_CHANGELOG, partitions)
+
+
+def inbox_table(app: faust.App, *, partitions: int) -> tuple[Store, str]:
+    """Declare the table of inboxes, with the same partitions; returns its store and the name of its changelog topic.
+
+    Topics and changelogs with as many partitions go to the same workers: Faust's assignor sees to it.
+    """
+    return _table(app, "inbox", INBOX_CHANGELOG, partitions)
+
+
+def _table(app: faust.App, name: str, changelog: Topic, partitions: int) -> tuple[Store, str]:
     declare = cast("Any", app).Table
     table = declare(
-        "instances",
+        name,
         key_type=bytes,
         value_type=bytes,
         partitions=partitions,
@@ -120,8 +134,8 @@ def instances_table(app: faust.App, *, partitions: int) -> tuple[Store, str]:
         },
     )
     # The topic is made by us before Faust could: its replication is then what the cluster prescribes.
-    assert table.changelog_topic.get_topic_name() == INSTANCES_CHANGELOG.name
-    return cast("Store", table.data), INSTANCES_CHANGELOG.name
+    assert table.changelog_topic.get_topic_name() == changelog.name
+    return cast("Store", table.data), changelog.name
 
 
 def task_events_topic(app: faust.App) -> Any:
@@ -129,8 +143,17 @@ def task_events_topic(app: faust.App) -> Any:
 
     Without Faust's acks: ``streams.transport`` keeps the positions.
     """
+    return _chunks_of(app, TASK_EVENTS)
+
+
+def notifications_topic(app: faust.App) -> Any:
+    """The notifications, likewise."""
+    return _chunks_of(app, TASK_NOTIFICATIONS)
+
+
+def _chunks_of(app: faust.App, topic: Topic) -> Any:
     return app.topic(
-        TASK_EVENTS.name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False
+        topic.name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False
     )
 
 

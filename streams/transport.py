@@ -1,5 +1,7 @@
 """Chunks instead of records: Faust's transport, which hands an agent all records of one fetch and partition at once.
 
+Positions are committed by ``streams.rounds``, in one transaction with what comes of the records, and never here.
+
 Faust's own path costs some 230 µs a record (fetch, wrap, queue, resume the agent, ack); here that is paid once a chunk.
 It is found by Faust as the ``chunks://`` scheme of the broker's URL, an entry point in the group ``faust.transports``.
 Only topics in ``chunk_topics`` come as chunks. Changelogs are never fetched here: see ``streams.changelog``.
@@ -14,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 from faust.transport.drivers import aiokafka as driver
 from faust.types import ConsumerMessage
 
-from schemas.topics import TASK_EVENTS
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from streams.group_metadata import Membership
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterable, Iterator
@@ -43,27 +46,55 @@ class _RebalanceListener(driver.ConsumerRebalanceListener):
     """Keeps aiokafka from fetching changelogs: it would hold the first megabytes of each for ever."""
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
-        thread = self._thread
+        thread = cast("Any", self._thread)
         changelogs = thread.app.tables.changelog_topics
-        cast("Any", thread)._ensure_consumer().pause(*(tp for tp in assigned if tp.topic in changelogs))  # noqa: SLF001
+        aiokafka = thread._ensure_consumer()  # noqa: SLF001
+        aiokafka.pause(*(tp for tp in assigned if tp.topic in changelogs))
+        thread.consumer.membership = _membership(aiokafka)
         await super().on_partitions_assigned(assigned)
+
+
+def _membership(aiokafka: Any) -> Membership:
+    coordinator = aiokafka._coordinator  # noqa: SLF001 - nobody else knows the member's id
+    return Membership(coordinator.generation, coordinator.member_id, coordinator._group_instance_id)  # noqa: SLF001
+
+
+class _Thread(driver.AIOKafkaConsumerThread):
+    """aiokafka's consumer, with what Faust has no settings for."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        aiokafka = cast("Any", super()._create_worker_consumer(transport))
+        # Of what another worker's transaction left unfinished, nothing is to be folded.
+        aiokafka._isolation_level = "read_committed"  # noqa: SLF001
+        return aiokafka
+
+    def fetch_position(self, tp: TP) -> int:
+        """Where the next fetch begins; 0 where that is not known."""
+        subscription = cast("Any", self)._ensure_consumer()._subscription.subscription  # noqa: SLF001
+        assignment = None if subscription is None else subscription.assignment
+        state = None if assignment is None else assignment.state_value(tp)
+        return state.position if state is not None and state.has_valid_position else 0
 
 
 class ChunkConsumer(driver.Consumer):
     """Yields one message for each partition of a fetch; its value is the list of the fetched records.
 
-    What is committed is the position behind the last chunk that was reported ``done``, and nothing else. The topics are
-    declared without Faust's acks: those also count a message that a stream skipped around a rebalance, and fill up the
-    offsets of a whole fetched chunk as a gap, so that a commit could pass records that nobody had processed.
+    Faust commits nothing. The topics are declared without its acks: those also count a message that a stream skipped
+    around a rebalance, and fill up the offsets of a whole fetched chunk as a gap, so that a commit could pass records
+    that nobody had processed.
     """
 
     RebalanceListener = _RebalanceListener
-    chunk_topics: ClassVar[frozenset[str]] = frozenset({TASK_EVENTS.name})
+    chunk_topics: ClassVar[frozenset[str]] = frozenset({TASK_EVENTS.name, TASK_NOTIFICATIONS.name})
 
     def on_init(self) -> None:
         super().on_init()
+        self.membership: Membership | None = None
+        """What the group knows this worker by since the last rebalance."""
+        self._taken: dict[TP, tuple[int, int]] = {}
         self._done: dict[TP, int] = {}
         self._done_at: dict[TP, float] = {}
+        self._handed_over: dict[TP, int] = {}
         self._at_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -81,7 +112,7 @@ class ChunkConsumer(driver.Consumer):
                 self._idle.set()
 
     def done(self, message: Message) -> None:
-        """The chunk is durable: its last offset may be committed, unless its partition was given away meanwhile."""
+        """The chunk is committed and stored."""
         if message.generation_id == self.app.consumer_generation_id:
             self._done[message.tp] = message.offset + 1
             self._done_at[message.tp] = message.timestamp
@@ -90,10 +121,36 @@ class ChunkConsumer(driver.Consumer):
     def positions(self) -> dict[TP, Position]:
         """How far each partition of chunks is processed."""
         return {
-            tp: Position(self._done.get(tp) or self._committed_offset[tp] or 0, self._done_at.get(tp))
+            tp: Position(self._reached(tp), self._done_at.get(tp))
             for tp in self.assignment()
             if tp.topic in self.chunk_topics
         }
+
+    def _reached(self, tp: TP) -> int:
+        position = self.position_of(tp)
+        if position < self._handed_over.get(tp, 0):
+            return position
+        # Behind the last record there may be the ends of transactions, which are no records and never come as such.
+        return max(position, cast("_Thread", self._thread).fetch_position(tp))
+
+    def position_of(self, tp: TP) -> int:
+        """Of the first record that is not done yet."""
+        return self._done.get(tp) or self._committed_offset[tp] or 0
+
+    def take(self, message: Message, records: type_chunk) -> type_chunk:
+        """Those records of a chunk that were not taken before; none where its generation is over.
+
+        A rebalance that changes nothing makes records come again that are done, or under way, already.
+        """
+        tp, generation = message.tp, message.generation_id
+        if generation is None or generation != self.app.consumer_generation_id:
+            return []
+        position = self.position_of(tp)
+        taken_in, taken = self._taken.get(tp, (generation, 0))
+        if taken_in == generation:
+            position = max(position, taken)
+        self._taken[tp] = (generation, message.offset + 1)
+        return records if records[0].offset >= position else [each for each in records if each.offset >= position]
 
     async def wait_empty(self) -> None:
         await super().wait_empty()
@@ -101,22 +158,23 @@ class ChunkConsumer(driver.Consumer):
             return
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._idle.wait(), _LAST_CHUNK_S)
-        await self.commit()
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
         for tp in revoked:
             self._done.pop(tp, None)
             self._done_at.pop(tp, None)
+            self._handed_over.pop(tp, None)
 
     async def verify_all_partitions_active(self) -> None:
         """Nothing: it would miss fetches of changelogs. Whether there is progress is the watchdog's business."""
 
-    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
-        return (tp for tp in list(self._done) if topics is None or tp in topics or tp.topic in topics)
+    def _new_consumer_thread(self) -> Any:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
 
-    def _new_offset(self, tp: TP) -> int | None:
-        return self._done.get(tp)
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:  # noqa: ARG002 - overridden
+        """Nothing is left to Faust to commit."""
+        return iter(())
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - overridden
         fetched, active = await self._wait_next_records(timeout)
@@ -134,6 +192,7 @@ class ChunkConsumer(driver.Consumer):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if tp.topic in self.chunk_topics:
+                self._handed_over[tp] = records[-1].offset + 1
                 for part in _parts(records):
                     yield tp, _chunk(tp, part, generation)
             else:

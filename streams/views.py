@@ -43,10 +43,12 @@ class Shown(Struct, frozen=True, gc=False):
 
     instance: Instance
     lines: type_lines
+    offsets: tuple[int, ...] = ()
+    """Of its last events on their partition, growing. Not part of the instance: they depend on what came when."""
 
 
-def show(instance: Instance) -> Shown:
-    return Shown(instance, views(instance))
+def show(instance: Instance, offsets: tuple[int, ...] = ()) -> Shown:
+    return Shown(instance, views(instance), offsets)
 
 
 def views(instance: Instance | None) -> type_lines:
@@ -77,21 +79,18 @@ def views(instance: Instance | None) -> type_lines:
 
 def notifications(before: Instance | None, after: Instance, event: TaskEvent) -> list[TaskNotification]:
     """What to tell people after ``event`` took the instance from ``before`` to ``after``: see ``difference``."""
-    shown = show(after)
-    if before is after:
-        return difference(shown, shown, event)
-    return difference(None if before is None else show(before), shown, event)
+    return difference(None if before is None else show(before), show(after), event)
 
 
 def difference(before: Shown | None, after: Shown, event: TaskEvent) -> list[TaskNotification]:
     """What to tell people after ``event`` took the instance from ``before`` to ``after``, for whom both are at hand.
 
-    The difference of the two views. Where ``after`` is ``before``, the same object, the event changed nothing: it is a
-    repeat whose first notifications may have been lost. Then everyone who has, or ever had, a line of the instance is
-    told how it stands now.
+    The difference of the two views. Where the instance is the same object, the event changed nothing: it is a repeat
+    whose first notifications may have been lost. Then everyone who has, or ever had, a line of the instance is told how
+    it stands now.
     """
     instance, shown = after.instance, after.lines
-    if before is after:
+    if before is not None and before.instance is instance:
         return [
             _notification(instance, event, key, Change.UPDATED if key in shown else Change.REMOVED, shown.get(key))
             for key in _ever_shown(instance)
@@ -116,6 +115,11 @@ def is_finished(instance: Instance) -> bool:
     return done and not _unnamed_assignees(instance)
 
 
+def was_shown_to(instance: Instance, user_id: str) -> bool:
+    """Whether this person has, or ever had, a line of the instance in any view."""
+    return any(key.user_id == user_id for key in _ever_shown(instance))
+
+
 def _ever_shown(instance: Instance) -> Iterator[EntryKey]:
     """The key of every line that this instance's events can have put into a view."""
     for user_id in instance.marks.originator_ids:
@@ -124,10 +128,10 @@ def _ever_shown(instance: Instance) -> Iterator[EntryKey]:
         yield EntryKey(copied.user_id, View.COPIED, None)
     for user_id in instance.marks.assignee_ids:
         yield EntryKey(user_id, View.PENDING, None)
-    for task in instance.state.tasks:
+    for task, marks in zip(instance.state.tasks, instance.marks.tasks, strict=True):
         for user_id in task.assignee_ids:
             yield EntryKey(user_id, View.PENDING, task.task_id)
-        for user_id in instance.marks.tasks[task.task_id].actor_ids:
+        for user_id in marks.actor_ids:
             yield EntryKey(user_id, View.HANDLED, task.task_id)
 
 
@@ -135,7 +139,7 @@ def _unnamed_assignees(instance: Instance) -> list[str]:
     if not instance.marks.assignee_ids:
         return []
     named = {user_id for task in instance.state.tasks for user_id in task.assignee_ids}
-    named.update(user_id for marks in instance.marks.tasks.values() for user_id in marks.actor_ids)
+    named.update(user_id for marks in instance.marks.tasks for user_id in marks.actor_ids)
     return [user_id for user_id in instance.marks.assignee_ids if user_id not in named]
 
 

@@ -33,9 +33,16 @@ def resolve(pyproject: str) -> str:
         project = Path(folder, "pyproject.toml")
         project.write_text(text, "utf-8")
         build = Path(folder, "build.in")
-        build.write_text("\n".join(tomllib.loads(text)["build-system"]["requires"]), "utf-8")
+        build.write_text("\n".join(built_with(text)), "utf-8")
         text = _with_pins(text, "constraint-dependencies", _compile("--group", f"{project}:dev", str(project)))
         return _with_pins(text, "build-constraint-dependencies", _compile(str(build)))
+
+
+def built_with(pyproject: str) -> list[str]:
+    """What a build needs, with what brings a Rust toolchain where there is none."""
+    found = tomllib.loads(pyproject)
+    hook = found["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]
+    return [*found["build-system"]["requires"], hook["toolchain"]]
 
 
 def unpinned(pyproject: str) -> list[str]:

@@ -12,16 +12,13 @@ import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
 
 from schemas.errors import ConfigurationError
+from service.file_version import POLL_S, type_version, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-POLL_S = 1.0
-
 _log = structlog.stdlib.get_logger(__name__)
-
-type_version = tuple[int, ...] | None
 
 
 class CredentialsBroken(ConfigurationError):
@@ -172,7 +169,7 @@ class CredentialsFile:
 
     def reload_if_changed(self) -> None:
         """Put a new version of the files in force; a broken one is reported, and the old one stays."""
-        if all(_version(path) == version for path, version in self._versions.items()):
+        if all(version_of(path) == version for path, version in self._versions.items()):
             return
         try:
             credentials = self._read(may_be_empty=False)
@@ -206,19 +203,10 @@ class CredentialsFile:
 
     def _text(self, path: Path) -> str:
         # Looked at before it is read: should it change meanwhile, it is read once more.
-        self._versions[path] = _version(path)
+        self._versions[path] = version_of(path)
         try:
             return path.read_bytes().decode()
         except UnicodeDecodeError as error:
             raise CredentialsBroken("not UTF-8") from error
         except OSError as error:
             raise CredentialsBroken(f"{error.strerror}") from error
-
-
-def _version(path: Path) -> type_version:
-    """What differs whenever the file was written, replaced, or had its permissions mended."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

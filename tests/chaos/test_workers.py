@@ -21,7 +21,7 @@ from running_edge import OwnStack, wait_until
 from running_workers import Load, Worker
 from schemas import topics
 from service.topic_admin import apply_topics
-from stream_lives import assert_all_is_right, caught_up, read_topic
+from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, read_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -124,7 +124,7 @@ class Takeovers:
 @pytest.mark.skipif(not ASKED_FOR, reason="set TASKBRIDGE_CHAOS_SECONDS or TASKBRIDGE_CHAOS_SEEDS")
 @pytest.mark.timeout(SECONDS * 3 + 600)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_lost_and_nothing_is_wrong(own_stack: OwnStack, tmp_path: Path, seed: int) -> None:
+def test_nothing_is_lost_or_wrong_or_told_twice(own_stack: OwnStack, tmp_path: Path, seed: int) -> None:
     connection = Connection(own_stack.endpoints.bootstrap_servers, own_stack.endpoints.registry_url, {})
     apply_topics(connection.admin(), topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
     connection.registry.register(topics.ALL)
@@ -148,6 +148,7 @@ def test_nothing_is_lost_and_nothing_is_wrong(own_stack: OwnStack, tmp_path: Pat
 
         wait_until(settled, timeout_s=300, what="all events are processed")
         assert_all_is_right(connection, lambda topic: read_topic(connection, topic))
+        assert_told_exactly_once(connection, lambda topic: read_topic(connection, topic))
     finally:
         for worker in workers:
             worker.kill_if_running()

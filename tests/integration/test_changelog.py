@@ -182,6 +182,26 @@ def test_a_changelog_made_anew_empties_the_store(connection: Connection, topic: 
     with_keeper(connection, topic, tmp_path, second)
 
 
+def test_a_restoration_that_nobody_waits_for_any_more_harms_nothing(
+    connection: Connection, topic: str, tmp_path: Path
+) -> None:
+    state: type_state = {}
+    write(connection, topic, state, seed=7, count=600)
+
+    async def overtaken(keeper: TableKeeper) -> None:
+        for _ in range(20):
+            (await keeper.restore(PARTITIONS)).cancel()
+            await keeper.give_up(actives=PARTITIONS, standbys=())
+        # An empty stretch of changelog is restored as soon as it is asked for, which is when it was cancelled above.
+        assert await restored(keeper) == state
+        for _ in range(20):
+            (await keeper.restore(PARTITIONS)).cancel()
+            await keeper.give_up(actives=PARTITIONS, standbys=())
+        assert await restored(keeper) == state
+
+    with_keeper(connection, topic, tmp_path, overtaken)
+
+
 def test_a_restoration_that_is_broken_off_goes_on_where_it_was(
     connection: Connection, topic: str, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from schemas.registry import schema_text
 from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from service.kafka import producer_config
 from service.topic_admin import apply_topics
-from stream_lives import assert_all_is_right, caught_up, lives, produce
+from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
 from streams.changelog_topic import INSTANCES_CHANGELOG
 from streams.lifecycle import Instance, fold
 from streams.store import Store
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 
-def test_a_worker_killed_in_mid_stream_ends_in_the_same_states(
+def test_a_worker_killed_in_mid_stream_ends_in_the_same_states_and_tells_everything_once(
     connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
 ) -> None:
     chance = random.Random(7)
@@ -55,6 +55,7 @@ def test_a_worker_killed_in_mid_stream_ends_in_the_same_states(
     streams_service.wait_until_ready()
     eventually(lambda: caught_up(connection), what="all events are processed")
     assert_all_is_right(connection, read_topic)
+    assert_told_exactly_once(connection, read_topic, events)
     assert streams_service.stop() == 0
 
 

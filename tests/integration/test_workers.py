@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from running_workers import Load, Worker
-from stream_lives import assert_all_is_right, caught_up, lives, produce
+from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -63,6 +63,7 @@ def test_a_killed_worker_and_a_frozen_one_are_taken_over_and_what_they_wrote_too
         load.stop()
     eventually(lambda: caught_up(connection), what="all events are processed")
     assert_all_is_right(connection, read_topic)
+    assert_told_exactly_once(connection, read_topic)
     assert second.end(signal.SIGTERM) == 0
 
 
@@ -71,7 +72,7 @@ import asyncio
 from streams.agents import TaskAgent
 async def never(*_):
     await asyncio.Event().wait()
-TaskAgent._process = never
+TaskAgent._end = never
 from streams.app import main
 main()
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +20,7 @@ from service.kafka import consumer_config, producer_config
 from streams.acceptance import accept
 from streams.inbox import inbox_of
 from streams.lifecycle import Instance, fold
-from streams.views import views
+from streams.views import notifications, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -101,8 +102,15 @@ def headers_of(message: Message) -> dict[str, bytes]:
     return dict(cast("list[tuple[str, bytes]]", message.headers() or []))
 
 
+_SMALL_BYTES = 100_000
+"""No event of this size is the largest of those that make an instance of these tests too large."""
+
+
 def expected(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[str, Instance]:
-    """What the events on the topic come to, by the plain fold; what cannot be folded or kept counts as nothing."""
+    """What the events on the topic come to, by the plain fold; what cannot be folded or kept counts as nothing.
+
+    What the worker parked as too large is left out, and has to be large: the worker's word alone is not enough.
+    """
     codec = task_event_codec(connection.registry)
     instances: dict[str, Instance] = {}
     too_large = {
@@ -114,7 +122,10 @@ def expected(connection: Connection, read_topic: Callable[[str], list[Message]])
         with suppress(RecordError):
             event = codec.decode(message.value())
             accept(event)
-            if message.key() == event.instance_id.encode() and (message.partition(), message.offset()) not in too_large:
+            if (message.partition(), message.offset()) in too_large:
+                size = len(message.value() or b"")
+                assert size > _SMALL_BYTES, f"an event of {size} bytes was parked as too large"
+            elif message.key() == event.instance_id.encode():
                 instances[event.instance_id] = fold(instances.get(event.instance_id), event)
     return instances
 
@@ -142,6 +153,27 @@ def assert_all_is_right(connection: Connection, read_topic: Callable[[str], list
     assert {(line.instance_id, line.user_id, line.view, line.task_id) for line in inbox} == {
         (key, line.user_id, line.view, line.task_id) for key, instance in alive.items() for line in views(instance)
     }
+
+
+def assert_told_exactly_once(
+    connection: Connection, read_topic: Callable[[str], list[Message]], events: Iterable[TaskEvent] | None = None
+) -> None:
+    """The notifications are those that the plain fold gives, each as often, and no other; of these events' instances.
+
+    An event that stands on the topic twice is told twice, on purpose: see design.md.
+    """
+    ours = None if events is None else {event.instance_id for event in events}
+    codec, told = task_event_codec(connection.registry), task_notification_codec(connection.registry)
+    instances: dict[str, Instance] = {}
+    wanted: Counter[str] = Counter()
+    for message in read_topic(TASK_EVENTS.name):
+        if ours is None or bytes(message.key() or b"").decode() in ours:
+            event = codec.decode(message.value())
+            before = instances.get(event.instance_id)
+            instances[event.instance_id] = after = fold(before, event)
+            wanted.update(str(each) for each in notifications(before, after, event))
+    found = (told.decode(message.value()) for message in read_topic(TASK_NOTIFICATIONS.name))
+    assert Counter(str(each) for each in found if ours is None or each.instance_id in ours) == wanted
 
 
 def caught_up(connection: Connection) -> bool:

@@ -103,13 +103,16 @@ def _taskbridge(surroundings: Surroundings) -> Contender:
             "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
             "STREAMS_DATA_DIR": str(folder),
             "TASKBRIDGE_PARTITIONS": str(surroundings.partitions),
+            # The job that is compared has no inbox.
+            "STREAMS_TASK_CENTER": "false",
         }
         url = f"http://{LOOPBACK}:{port}/readyz"
         return Program(argv=[sys.executable, "-m", "streams.app"], env=env, is_ready=lambda: _answers(url))
 
     return Contender(
         name=TASKBRIDGE,
-        description="the streams service as it is run, one worker, with its default settings",
+        description="the streams service as it is run, one worker, with its default settings, but without the task "
+        "center (`STREAMS_TASK_CENTER=false`): the job has no inbox",
         channels=channels,
         program=program,
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("command", [bench_commands.edge, bench_commands.streams])
+@pytest.mark.parametrize("command", [bench_commands.edge, bench_commands.streams, bench_commands.query])
 def test_an_installed_wheel_says_that_a_checkout_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[[], None]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
 from streams.chunk import ChunkResult, fold_chunk
 from streams.dead_letters import LEFT_HEADER, dead_letter, reason_code
 from streams.inbox import inbox_of
+from streams.remembered_offsets import MAX_OFFSETS
 from streams.store import Store
-from streams.stored_instance import StoreUnreadable, pack, unpack
+from streams.stored_instance import StoreUnreadable, event_offsets, pack, unpack
 from streams.views import EntryKey, Shown, show, views
 
 if TYPE_CHECKING:
@@ -60,14 +62,14 @@ class World:
 
     def load(self, key: bytes) -> Shown | None:
         found = self.instance(key)
-        return None if found is None else show(found)
+        return None if found is None else show(found, event_offsets(self.stored[key]))
 
     def fold(self, events: Iterable[TaskEvent]) -> ChunkResult:
         return fold_chunk(records_of(events), decode=EVENTS.decode, load=self.load)
 
     def store(self, result: ChunkResult) -> None:
         for key, shown in result.instances.items():
-            self.stored[key] = pack(STATES.encode(shown.instance.state), shown.instance, now_ms=0)
+            self.stored[key] = pack(STATES.encode(shown.instance.state), shown.instance, shown.offsets, now_ms=0)
 
 
 def records_of(events: Iterable[TaskEvent]) -> list[FakeRecord]:
@@ -117,6 +119,7 @@ def test_events_of_one_instance_fold_together_and_are_loaded_once(make_event: ty
     assert loads == [b"I-1"]
     assert result.instances[b"I-1"].instance.state.title == "4"
     assert result.folded == 5
+    assert result.actions == {Action.CREATED: 5}
 
 
 def test_bad_records_are_set_aside_with_their_reason_and_the_others_go_on(make_event: type_make_event) -> None:
@@ -160,7 +163,7 @@ def test_an_unreadable_store_is_never_taken_for_an_unknown_instance(make_event: 
     world = World()
     world.store(world.fold([make_event(Action.CREATED)]))
     whole = world.stored[b"I-1"]
-    for damaged in (b"", b"\x01" + whole[1:], whole[:-1], whole[:10]):
+    for damaged in (b"", b"\x02" + whole[1:], whole[:-1], whole[:10]):
         world.stored[b"I-1"] = damaged
         with pytest.raises(StoreUnreadable):
             world.fold([make_event(Action.CREATED)])
@@ -173,6 +176,43 @@ def test_what_is_stored_comes_back_as_it_was(histories: SearchStrategy[list[Task
     world.store(result)
     for key, shown in result.instances.items():
         assert world.load(key) == shown
+
+
+@given(
+    chunks=st.lists(
+        st.lists(st.integers(0, (1 << 63) - 1), min_size=1, max_size=MAX_OFFSETS + 20), min_size=1, max_size=3
+    )
+)
+def test_the_last_events_of_an_instance_are_found_again_by_their_offsets(
+    make_event: type_make_event, chunks: list[list[int]]
+) -> None:
+    world, known = World(), list[int]()
+    for offsets in chunks:
+        records = records_of([make_event(Action.CREATED)] * len(offsets))
+        moved = [dataclasses.replace(record, offset=at) for record, at in zip(records, offsets, strict=True)]
+        world.store(fold_chunk(moved, decode=EVENTS.decode, load=world.load))
+        for offset in offsets:
+            if offset > (known or [-1])[-1]:
+                known.append(offset)
+        assert event_offsets(world.stored[b"I-1"]) == tuple(known[-MAX_OFFSETS:])
+
+
+def test_offsets_are_read_without_what_stands_around_them_and_never_from_damage(make_event: type_make_event) -> None:
+    world = World()
+    world.store(world.fold([make_event(Action.CREATED)] * 200))
+    whole = world.stored[b"I-1"]
+    assert event_offsets(whole) == tuple(range(100, 200))
+    state_length, length = int.from_bytes(whole[10:14], "big"), int.from_bytes(whole[14:16], "big")
+    end = 16 + state_length + length
+    assert event_offsets(whole[:16] + bytes(state_length) + whole[16 + state_length : end]) == tuple(range(100, 200))
+    for damaged in (b"", b"\x02" + whole[1:], whole[:15], whole[: end - 1], whole[: end - 1] + b"\xff"):
+        with pytest.raises(StoreUnreadable):
+            event_offsets(damaged)
+
+
+def test_a_store_of_another_format_says_what_to_do() -> None:
+    with pytest.raises(StoreUnreadable, match="taskbridge streams --rebuild"):
+        unpack(b"\x02L" + bytes(40), STATES)
 
 
 def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:

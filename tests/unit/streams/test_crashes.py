@@ -9,22 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from schemas.codec import task_event_codec, task_state_codec
+from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from schemas.events import Lifecycle
 from schemas.testing import FakeRegistry
 from schemas.topics import TASK_EVENTS
-from streams.chunk import fold_chunk
 from streams.inbox import inbox_of
 from streams.lifecycle import Instance, fold
-from streams.stored_instance import pack, unpack
-from streams.views import Entry, Shown, show, views
+from streams.native_folding import IS_BUILT, NativeFolding
+from streams.python_folding import PythonFolding
+from streams.stored_instance import unpack
+from streams.views import Entry, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,10 +33,14 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from schemas.events import TaskEvent, TaskNotification, TaskState
+    from streams.folding import Folded, Folding, type_read
+    from streams.transport import type_chunk
 
 REGISTRY = FakeRegistry()
 EVENTS = task_event_codec(REGISTRY)
 STATES = task_state_codec(REGISTRY)
+NOTIFICATIONS = task_notification_codec(REGISTRY)
+CORES = [NativeFolding.core, PythonFolding.core] if IS_BUILT else [PythonFolding.core]
 
 NO_TRANSACTIONS = "no transactions"
 """Each topic gets its records by itself: any part of them may be there when the worker dies."""
@@ -71,19 +76,25 @@ class Outcome(NamedTuple):
     states: dict[bytes, TaskState | None]
     notifications: list[TaskNotification]
     parked: list[int]
-    live: dict[bytes, Shown]
+    folded: Folded
 
 
-def take(records: Sequence[Record], load: Callable[[bytes], Shown | None]) -> Outcome:
-    found = fold_chunk(records, decode=EVENTS.decode, load=load)
-    instances = {key: shown.instance for key, shown in found.instances.items()}
+def take(folding: Folding, records: Sequence[Record], read: type_read) -> Outcome:
+    found = folding.fold(cast("type_chunk", records), read, generation=1)
+    states = ((each["key"], each["value"]) for each in found.states)
     return Outcome(
-        {key: pack(STATES.encode(each.state), each, now_ms=0) for key, each in instances.items()},
-        {key: shown_state(each) for key, each in instances.items()},
-        found.notifications,
+        found.stored,
+        {cast("bytes", key): None if value is None else STATES.decode(value) for key, value in states},
+        [NOTIFICATIONS.decode(value) for _, value, _ in found.notifications],
         [each.record.offset for each in found.rejected],
-        found.instances,
+        found,
     )
+
+
+def new_folding(core: str) -> Folding:
+    """With room for one instance in memory: some are read from the store, some are not."""
+    kind = NativeFolding if core == NativeFolding.core else PythonFolding
+    return kind(events=EVENTS, states=STATES, notifications=NOTIFICATIONS, live_instances=1, now_ms=lambda: 0)
 
 
 def shown_state(instance: Instance) -> TaskState | None:
@@ -96,6 +107,7 @@ class World:
 
     log: list[Record]
     transactions: str
+    core: str
     committed: int = 0
     changelog: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
     disks: list[tuple[int, dict[bytes, bytes]]] = field(default_factory=lambda: [(0, {})])
@@ -126,7 +138,7 @@ class Life:
         applied, disk = data.draw(st.sampled_from(world.disks))
         self._store = dict(disk)
         self._store.update(world.changelog[applied:])
-        self._live: dict[bytes, Shown] = {}
+        self._folding = new_folding(world.core)
         self._position = world.committed
         world.disks = [(len(world.changelog), dict(self._store))]
 
@@ -134,7 +146,7 @@ class Life:
         world = self._world
         records = world.log[self._position : self._position + size]
         _die_if(dies_at == Step.FETCHED)
-        outcome = take(records, self._load)
+        outcome = take(self._folding, records, self._store.get)
         _die_if(dies_at == Step.FOLDED)
         if dies_at == Step.SENT and world.transactions == NO_TRANSACTIONS:
             world.write(outcome, lambda count: self._data.draw(st.integers(0, count)))
@@ -145,7 +157,7 @@ class Life:
             world.committed = self._position
         _die_if(dies_at == Step.DELIVERED)
         self._store.update(outcome.stored)
-        self._live.update(outcome.live)
+        self._folding.keep(outcome.folded, generation=1)
         world.disks.append((len(world.changelog), dict(self._store)))
         _die_if(dies_at == Step.STORED)
         if dies_at == Step.COMMITTED or self._data.draw(st.booleans()):  # from time to time, not with every chunk
@@ -155,12 +167,6 @@ class Life:
     @property
     def is_through(self) -> bool:
         return self._position == len(self._world.log)
-
-    def _load(self, key: bytes) -> Shown | None:
-        if key in self._live:
-            return self._live[key]
-        stored = self._store.get(key)
-        return None if stored is None else show(unpack(stored, STATES))
 
 
 def _die_if(now: bool) -> None:  # noqa: FBT001
@@ -228,17 +234,18 @@ def first_of_each_id(sent: Iterable[TaskNotification]) -> list[TaskNotification]
     return list(found.values())
 
 
+@pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("transactions", [NO_TRANSACTIONS, OFFSETS_APART, OFFSETS_INSIDE])
 @given(data=st.data())
 def test_any_order_repetition_chunks_and_deaths_come_to_what_the_events_say(
-    histories: SearchStrategy[list[TaskEvent]], transactions: str, data: DataObject
+    histories: SearchStrategy[list[TaskEvent]], transactions: str, core: str, data: DataObject
 ) -> None:
     first, second = data.draw(histories), data.draw(histories)
     logical = first + [replace(each, instance_id="I-2", event_id=f"2-{each.event_id}") for each in second]
     poison = data.draw(st.lists(st.sampled_from((b"", b"junk")), max_size=2))
     repeats = data.draw(st.lists(st.sampled_from(logical), max_size=6))
     arrived = data.draw(st.permutations([*logical, *repeats, *poison]))
-    world = World(log_of(arrived), transactions)
+    world = World(log_of(arrived), transactions, core)
     live_through(world, data)
 
     # Against the events in the order in which they happened to be drawn, each once: not in that of their arrival.
@@ -258,12 +265,13 @@ def test_any_order_repetition_chunks_and_deaths_come_to_what_the_events_say(
     }
 
 
+@pytest.mark.parametrize("core", CORES)
 @given(data=st.data())
 def test_with_the_offset_in_the_transaction_nothing_is_said_twice(
-    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+    histories: SearchStrategy[list[TaskEvent]], core: str, data: DataObject
 ) -> None:
     events = data.draw(histories)
-    world, calm = World(log_of(events), OFFSETS_INSIDE), World(log_of(events), OFFSETS_INSIDE)
+    world, calm = (World(log_of(events), OFFSETS_INSIDE, core) for _ in range(2))
     live_through(world, data)
     life = Life(calm, data)
     while not life.is_through:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from streams.lanes import Lanes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from faust.types import Message
 
@@ -27,18 +27,23 @@ class Work:
 
     def __init__(self) -> None:
         self.begun: list[tuple[int, list[int], int]] = []
+        self.ended: list[int] = []
         self.ends: list[asyncio.Event] = []
         self.errors: list[Exception] = []
-        self.lanes = Lanes(self._process, failed=self._failed)
+        self.lanes = Lanes(self._begin, failed=self._failed)
         self.fails = False
 
-    async def _process(self, message: Message, records: type_chunk) -> None:
+    def _begin(self, message: Message, records: type_chunk) -> Coroutine[Any, Any, None] | None:
         self.begun.append((message.partition, [each.offset for each in records], message.offset))
         end = asyncio.Event()
         self.ends.append(end)
+        return self._end(message.offset, end)
+
+    async def _end(self, offset: int, end: asyncio.Event) -> None:
         await end.wait()
         if self.fails:
             raise ValueError("no")
+        self.ended.append(offset)
 
     async def _failed(self, error: Exception) -> None:
         self.errors.append(error)
@@ -58,16 +63,39 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_one_partition_goes_in_order_and_what_waited_is_taken_together() -> None:
+def test_what_waited_is_taken_together_and_the_next_chunk_begins_before_the_first_ends() -> None:
     async def story(work: Work) -> None:
         for offsets in ((0,), (1, 2), (3,)):
             await work.lanes.put(*chunk(0, *offsets))
         await settle()
-        work.ends[0].set()
         await work.lanes.put(*chunk(0, 4))
         await settle()
 
     assert run(story).begun == [(0, [0, 1, 2, 3], 3), (0, [4], 4)]
+
+
+def test_chunks_of_one_partition_end_in_the_order_in_which_they_began() -> None:
+    async def story(work: Work) -> None:
+        for offset in range(3):
+            await work.lanes.put(*chunk(0, offset))
+            await settle()
+        for end in reversed(work.ends):
+            end.set()
+            await settle()
+
+    assert run(story).ended == [0, 1, 2]
+
+
+def test_only_so_many_chunks_of_one_partition_are_under_way() -> None:
+    async def story(work: Work) -> None:
+        for offset in range(6):
+            await work.lanes.put(*chunk(0, offset))
+            await settle()
+        assert [offset for _, _, offset in work.begun] == [0, 1, 2, 3]
+        work.ends[0].set()
+        await settle()
+
+    assert run(story).begun[4:] == [(0, [4, 5], 5)]
 
 
 def test_while_one_partition_waits_for_kafka_another_one_is_worked_on() -> None:
@@ -86,9 +114,7 @@ def test_chunks_of_two_generations_are_not_put_together() -> None:
         await settle()
         await work.lanes.put(*chunk(0, 1))
         await work.lanes.put(*chunk(0, 1, generation=2))
-        for _ in range(2):
-            work.ends[-1].set()
-            await settle()
+        await settle()
 
     assert [offsets for _, offsets, _ in run(story).begun] == [[0], [1], [1]]
 
@@ -111,49 +137,57 @@ def test_what_is_put_together_stays_within_a_chunks_bounds() -> None:
 def test_only_so_many_chunks_may_wait() -> None:
     async def story(work: Work) -> None:
         async def put_all() -> None:
-            for offset in range(40):
-                await work.lanes.put(*chunk(0, offset))
+            for number in range(40):  # no two of them fit into one
+                await work.lanes.put(*chunk(0, *range(number * 600, number * 600 + 600)))
 
         putting = asyncio.create_task(put_all())
         await settle()
         assert not putting.done()
         while not putting.done():
-            work.ends[-1].set()
+            for end in work.ends:
+                end.set()
             await settle()
-        work.ends[-1].set()
-        await settle()
+        for _ in range(10):
+            for end in work.ends:
+                end.set()
+            await settle()
 
-    assert [offset for _, offsets, _ in run(story).begun for offset in offsets] == list(range(40))
+    assert [offset for _, offsets, _ in run(story).begun for offset in offsets] == list(range(40 * 600))
 
 
-def test_after_a_failure_nothing_is_begun() -> None:
+def test_after_a_failure_nothing_is_begun_and_nothing_ends() -> None:
     async def story(work: Work) -> None:
         work.fails = True
         await work.lanes.put(*chunk(0, 0))
         await settle()
         await work.lanes.put(*chunk(0, 1))
-        work.ends[0].set()
+        await settle()
+        for end in work.ends:
+            end.set()
         await settle()
         await work.lanes.put(*chunk(1, 0))
         await settle()
         assert [type(each) for each in work.errors] == [ValueError]
 
-    assert run(story).begun == [(0, [0], 0)]
+    work = run(story)
+    assert work.begun == [(0, [0], 0), (0, [1], 1)]
+    assert work.ended == []
 
 
-def test_who_takes_a_partitions_turn_waits_for_its_chunk_and_holds_up_the_next() -> None:
+def test_who_takes_a_partitions_turn_waits_for_its_chunks_and_holds_up_the_next() -> None:
     async def story(work: Work) -> None:
         await work.lanes.put(*chunk(0, 0))
         await settle()
-        turn = asyncio.create_task(work.lanes.turn(0).acquire())
+        turn = work.lanes.turn(0)
+        entering = asyncio.ensure_future(turn.__aenter__())
         await settle()
-        assert not turn.done()
+        assert not entering.done()
         work.ends[0].set()
-        await turn
+        await entering
         await work.lanes.put(*chunk(0, 1))
         await settle()
         assert len(work.begun) == 1
-        work.lanes.turn(0).release()
+        await turn.__aexit__(None, None, None)
         await settle()
         assert len(work.begun) == 2
 

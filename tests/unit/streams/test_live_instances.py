@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from schemas.events import Action
 from streams.lifecycle import fold
 from streams.live_instances import LiveInstances
-from streams.views import show
+from streams.views import Shown, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from schemas.events import TaskEvent
-    from streams.views import Shown
 
     type_make_event = Callable[..., TaskEvent]
 
@@ -23,7 +22,7 @@ def instances(make_event: type_make_event, *ids: str) -> dict[bytes, Shown]:
 
 
 def test_what_was_kept_is_found_in_the_same_generation_only(make_event: type_make_event) -> None:
-    live = LiveInstances(10)
+    live = LiveInstances[Shown](10)
     assert live.get(b"a", generation=1) is None
     kept = instances(make_event, "a")
     live.keep(kept, generation=1)
@@ -33,14 +32,14 @@ def test_what_was_kept_is_found_in_the_same_generation_only(make_event: type_mak
 
 
 def test_a_chunk_that_a_rebalance_overtook_leaves_nothing(make_event: type_make_event) -> None:
-    live = LiveInstances(10)
+    live = LiveInstances[Shown](10)
     live.get(b"a", generation=2)
     live.keep(instances(make_event, "a"), generation=1)
     assert live.get(b"a", generation=2) is None
 
 
 def test_those_that_were_touched_longest_ago_make_room(make_event: type_make_event) -> None:
-    live = LiveInstances(2)
+    live = LiveInstances[Shown](2)
     live.get(b"a", generation=1)
     live.keep(instances(make_event, "a", "b"), generation=1)
     live.keep(instances(make_event, "a"), generation=1)
@@ -52,7 +51,7 @@ def test_those_that_were_touched_longest_ago_make_room(make_event: type_make_eve
 
 
 def test_a_bound_of_zero_keeps_nothing(make_event: type_make_event) -> None:
-    live = LiveInstances(0)
+    live = LiveInstances[Shown](0)
     live.get(b"a", generation=1)
     live.keep(instances(make_event, "a"), generation=1)
     assert len(live) == 0

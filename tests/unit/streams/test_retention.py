@@ -57,7 +57,7 @@ def test_finished_is_what_had_something_to_do_and_has_nothing_left(make_event: t
 def test_the_age_is_read_from_the_head_alone(make_event: type_make_event) -> None:
     deleted = fold(None, make_event(Action.DELETED))
     assert age_of(pack(b"state", deleted, now_ms=77)[:20]) == Age(is_deleted=True, is_finished=False, written_ms=77)
-    for damaged in (b"", b"\x01" * 20, b"\x02F"):
+    for damaged in (b"", b"\x01" * 20, b"\x03F"):
         with pytest.raises(StoreUnreadable):
             age_of(damaged)
 

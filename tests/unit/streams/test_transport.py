@@ -1,4 +1,4 @@
-"""Only what was reported done is ever committed: not what was fetched, not what Faust acknowledged by itself."""
+"""A position is what was reported done: not what was fetched, not what Faust acknowledged by itself."""
 
 from __future__ import annotations
 
@@ -132,41 +132,46 @@ def test_a_chunk_is_bounded_in_bytes_and_a_record_that_is_larger_comes_alone(wit
     with_consumer(check)
 
 
-def test_what_was_fetched_and_not_done_is_never_committed(with_consumer: Any) -> None:
+def test_faust_commits_nothing_by_itself(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)]}
         [(_, message)] = await chunks_of(consumer)
         # What Faust does with a message that a stream skips around a rebalance.
         message.incref()
         message.ack(consumer)
+        consumer.done(message)
         await consumer.commit()
         assert consumer.committed == {}
 
     with_consumer(check)
 
 
-def test_a_chunk_that_is_done_commits_the_position_behind_it(with_consumer: Any) -> None:
+def test_the_position_is_behind_what_is_done_and_what_comes_again_from_before_it_is_left_out(
+    with_consumer: Any,
+) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)], SECOND: [FakeRecord(5, partition=1)]}
-        (_, first), (_, _second) = await chunks_of(consumer)
+        (_, first), (_, second) = await chunks_of(consumer)
+        assert consumer.take(first, first.value) == first.value
+        assert consumer.take(first, first.value) == [], "it is under way"
         consumer.done(first)
-        assert await consumer.commit()
-        assert consumer.committed == {FIRST: 2}
-        consumer.committed.clear()
-        assert not await consumer.commit()
-        assert consumer.committed == {}
+        assert consumer.position_of(FIRST) == 2
+        consumer.app.consumer_generation_id = first.generation_id = second.generation_id = 2
+        again: Any = [FakeRecord(1), FakeRecord(2)]
+        assert [record.offset for record in consumer.take(first, again)] == [2]
+        assert consumer.take(second, second.value) == second.value
 
     with_consumer(check)
 
 
-def test_a_chunk_of_an_earlier_generation_commits_nothing(with_consumer: Any) -> None:
+def test_a_chunk_of_an_earlier_generation_moves_no_position(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0)]}
         [(_, message)] = await chunks_of(consumer)
         consumer.app.consumer_generation_id = 2
+        assert consumer.take(message, message.value) == []
         consumer.done(message)
-        await consumer.commit()
-        assert consumer.committed == {}
+        assert consumer.position_of(FIRST) == 0
 
     with_consumer(check)
 
@@ -177,8 +182,7 @@ def test_a_position_is_forgotten_with_its_partition(with_consumer: Any) -> None:
         for _, message in await chunks_of(consumer):
             consumer.done(message)
         await consumer.on_partitions_revoked({FIRST})
-        await consumer.commit()
-        assert consumer.committed == {SECOND: 1}
+        assert (consumer.position_of(FIRST), consumer.position_of(SECOND)) == (0, 1)
 
     with_consumer(check)
 
@@ -193,7 +197,7 @@ def test_what_is_fetched_while_a_rebalance_begins_is_dropped_and_sought_again(wi
     with_consumer(check)
 
 
-def test_a_rebalance_waits_for_the_chunk_in_work_and_commits_it(with_consumer: Any) -> None:
+def test_a_rebalance_waits_for_the_chunk_in_work(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0)]}
         [(_, message)] = await chunks_of(consumer)
@@ -207,6 +211,6 @@ def test_a_rebalance_waits_for_the_chunk_in_work_and_commits_it(with_consumer: A
         await asyncio.sleep(0)
         await consumer.wait_empty()
         assert working.done()
-        assert consumer.committed == {FIRST: 1}
+        assert consumer.position_of(FIRST) == 1
 
     with_consumer(check)

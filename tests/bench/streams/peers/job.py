@@ -131,12 +131,12 @@ class Job:
                 if each is not None
             },
             "tasks": {
-                task_id: {
+                entry.task_id: {
                     "url": None if task.url is None else {"at": task.url.at, "event_id": task.url.event_id},
                     "decided_by": task.decided_by,
                     "actor_ids": task.actor_ids,
                 }
-                for task_id, task in marks.tasks.items()
+                for entry, task in zip(instance.state.tasks, marks.tasks, strict=True)
             },
             "originator_ids": marks.originator_ids,
             "assignee_ids": marks.assignee_ids,
@@ -149,7 +149,8 @@ class Job:
         body.seek(_LENGTH + _FRAME)
         state = cast("dict[str, Any]", fastavro.schemaless_reader(body, self._states, None))
         marks = cast("dict[str, Any]", fastavro.schemaless_reader(body, self._marks, None))
-        return Instance(_state(state), _marks(marks))
+        found = _state(state)
+        return Instance(found, _marks(marks, found))
 
     def told(self, found: Iterable[TaskNotification]) -> list[Told]:
         return [
@@ -226,21 +227,18 @@ def _state(found: dict[str, Any]) -> TaskState:
     return TaskState(**found)
 
 
-def _marks(found: dict[str, Any]) -> Marks:
+def _marks(found: dict[str, Any], state: TaskState) -> Marks:
     return Marks(
         facts=tuple([_stamp(found["facts"].get(name)) for name in FACTS]),
-        tasks={
-            task_id: TaskMarks(
-                _stamp(task["url"]),
-                task["decided_by"],
-                tuple(task["actor_ids"]),
-            )
-            for task_id, task in found["tasks"].items()
-        },
+        tasks=tuple([_task_marks(found["tasks"][task.task_id]) for task in state.tasks]),
         originator_ids=tuple(found["originator_ids"]),
         assignee_ids=tuple(found["assignee_ids"]),
         deleted_at=found["deleted_at"],
     )
+
+
+def _task_marks(found: dict[str, Any]) -> TaskMarks:
+    return TaskMarks(_stamp(found["url"]), found["decided_by"], tuple(found["actor_ids"]))
 
 
 def _stamp(found: dict[str, Any] | None) -> Stamp | None:

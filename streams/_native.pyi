@@ -1,0 +1,53 @@
+"""The native core of the fold: ``streams/native``, built when the project is installed."""
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from schemas.errors import RecordError
+from streams.chunk import Record
+
+class Folded:
+    """What a chunk comes to, ready for ``produce_batch``, ``produce`` and the store; see ``streams.folding.Folded``."""
+
+    @property
+    def stored(self) -> dict[bytes, bytes]: ...
+    @property
+    def changelog(self) -> list[dict[str, Any]]: ...
+    @property
+    def states(self) -> list[dict[str, Any]]: ...
+    @property
+    def notifications(self) -> list[tuple[bytes | None, bytes | None, Any]]: ...
+    @property
+    def rejected(self) -> list[tuple[int, RecordError | tuple[str, str]]]:
+        """Places among the records, and the error that ``translate`` gave, or the name and the text of one."""
+    @property
+    def actions(self) -> dict[str, int]: ...
+    @property
+    def changes(self) -> dict[tuple[str, str], int]: ...
+    @property
+    def untold(self) -> list[int]:
+        """Offsets, see ``streams.folding.Folded``."""
+    @property
+    def largest(self) -> int: ...
+
+def fold_chunk(
+    records: list[Record],
+    *,
+    own_frames: list[bytes],
+    translate: Callable[[bytes | None], bytes | RecordError],
+    load: Callable[[bytes], bytes | None],
+    renew: Callable[[bytes], bytes],
+    state_frame: bytes,
+    notification_frame: bytes,
+    now_ms: int,
+    too_large: AbstractSet[int],
+    most_told_bytes: int,
+) -> Folded:
+    """Fold the records in their order: what ``streams.chunk.fold_chunk`` comes to, as it is written.
+
+    ``own_frames`` stand in front of events that our own schema wrote. Any other value, and any that is damaged, is
+    given to ``translate``: it answers with the event's Avro body by our own schema, or with why there is none.
+    ``load`` gives the stored form of an instance; where that cannot be read here, ``renew`` gives it anew.
+    What these three raise, this raises; nothing is changed then.
+    """

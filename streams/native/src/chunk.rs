@@ -1,0 +1,207 @@
+//! One chunk of a partition's records, folded and turned into what must be written. Mirrors `streams/chunk.py`.
+//!
+//! Knows nothing of Python: `lib.rs` gives it borrowed bytes and makes records of what it gives back.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use crate::avro::Read;
+use crate::event::Event;
+use crate::fold::{Refusal, check, fold};
+use crate::instance::Instance;
+use crate::stored::{self, Offsets};
+use crate::told::{notification_id, write_notification};
+use crate::views::{Entry, Key, Lines, tell_again, tell_difference, views};
+use crate::words::{Action, Change, Lifecycle, View};
+
+/// An instance that the chunk meets, under its record key.
+#[derive(Default)]
+pub struct Known<'a> {
+    instance: Option<Instance<'a>>,
+    offsets: Offsets,
+    lines: Option<Lines<'a>>,
+    is_folded: bool,
+}
+
+impl<'a> Known<'a> {
+    /// The instance as it was stored.
+    pub fn read(bytes: &'a [u8], state_frame: &[u8]) -> Read<Self> {
+        let (instance, offsets) = stored::read(bytes, state_frame)?;
+        Ok(Self { instance: Some(instance), offsets, ..Self::default() })
+    }
+}
+
+/// A record that could be read, and the place of its instance among those that are known.
+pub struct Given<'a> {
+    pub record: usize,
+    pub offset: i64,
+    pub event: Event<'a>,
+    pub known: Result<usize, Refusal<'a>>,
+}
+
+/// Where an instance that was folded into stands in `Outcome::bytes`.
+pub struct Written {
+    pub known: usize,
+    pub stored: Range<usize>,
+    pub state: Range<usize>,
+    pub is_deleted: bool,
+}
+
+/// Where a notification stands in `Outcome::bytes`, and what its headers need.
+pub struct Told<'a> {
+    /// Place among what was given.
+    pub cause: usize,
+    pub key: Range<usize>,
+    pub value: Range<usize>,
+    pub id: String,
+    pub change: Change,
+    pub app_type: &'a str,
+}
+
+/// What a chunk comes to.
+#[derive(Default)]
+pub struct Outcome<'a> {
+    pub bytes: Vec<u8>,
+    /// In the order in which instances were first folded into.
+    pub written: Vec<Written>,
+    pub told: Vec<Told<'a>>,
+    /// Records that were set aside, in their order.
+    pub refused: Vec<(usize, Refusal<'a>)>,
+    /// Events that were folded, by action.
+    pub actions: [u64; Action::ALL.len()],
+    /// Notifications, by view and change.
+    pub changes: [[u64; Change::ALL.len()]; View::ALL.len()],
+    /// Places of what was given of which more would have to be told than `Bounds::told_bytes`; growing.
+    pub untold: Vec<usize>,
+    told_bytes: usize,
+}
+
+/// What stands in front of each encoded record: a zero byte and its schema's id.
+#[derive(Clone, Copy)]
+pub struct Frames<'f> {
+    pub state: &'f [u8],
+    pub notification: &'f [u8],
+}
+
+/// What fits.
+#[derive(Clone, Copy)]
+pub struct Bounds<'b> {
+    /// Offsets of records that their instance cannot take.
+    pub too_large: &'b HashSet<i64>,
+    /// Of the notifications of one event, all together.
+    pub told_bytes: usize,
+}
+
+/// Fold the records in their order. Events of one instance fold together: it is written once.
+pub fn fold_all<'a>(
+    given: &[Given<'a>],
+    known: &mut [Known<'a>],
+    frames: Frames<'_>,
+    bounds: Bounds<'_>,
+    now_ms: i64,
+) -> Outcome<'a> {
+    let mut outcome = Outcome::default();
+    let mut folded: Vec<usize> = Vec::new();
+    for (cause, each) in given.iter().enumerate() {
+        let checked = each.known.and_then(|place| {
+            check(known[place].instance.as_ref(), &each.event)?;
+            if bounds.too_large.contains(&each.offset) { Err(Refusal::TooLarge) } else { Ok(place) }
+        });
+        let place = match checked {
+            Ok(place) => place,
+            Err(refusal) => {
+                outcome.refused.push((each.record, refusal));
+                continue;
+            }
+        };
+        let known = &mut known[place];
+        let before = match (known.lines.take(), &known.instance) {
+            (Some(lines), _) => lines,
+            (None, Some(instance)) => views(instance),
+            (None, None) => Lines::default(),
+        };
+        let (instance, changed) = fold(&mut known.instance, &each.event);
+        outcome.told_bytes = 0;
+        let tell = |key: Key<'a>, change, entry: Entry<'a>| {
+            if outcome.untold.last() != Some(&cause) {
+                outcome.tell(cause, instance, &each.event, key, change, entry, frames, bounds);
+            }
+        };
+        if changed {
+            let after = views(instance);
+            tell_difference(&before, &after, tell);
+            known.lines = Some(after);
+        } else {
+            tell_again(instance, &before, tell);
+            known.lines = Some(before);
+        }
+        known.offsets.add(each.offset);
+        outcome.actions[each.event.action.number()] += 1;
+        if !known.is_folded {
+            known.is_folded = true;
+            folded.push(place);
+        }
+    }
+    for place in folded {
+        if let Some(instance) = &known[place].instance {
+            outcome.write(place, instance, &known[place].offsets, frames, now_ms);
+        }
+    }
+    outcome
+}
+
+impl<'a> Outcome<'a> {
+    /// Bytes of the largest instance or notification.
+    pub fn largest(&self) -> usize {
+        let written = self.written.iter().map(|each| each.stored.len());
+        written.chain(self.told.iter().map(|each| each.value.len())).max().unwrap_or(0)
+    }
+
+    fn tell(
+        &mut self,
+        cause: usize,
+        instance: &Instance<'a>,
+        event: &Event<'a>,
+        key: Key<'a>,
+        change: Change,
+        entry: Entry<'a>,
+        frames: Frames<'_>,
+        bounds: Bounds<'_>,
+    ) {
+        let id = notification_id(event.event_id, &key, change);
+        let bytes = &mut self.bytes;
+        let begin = bytes.len();
+        bytes.extend_from_slice(instance.corp_id.as_bytes());
+        bytes.push(b'/');
+        bytes.extend_from_slice(key.user_id.as_bytes());
+        let key_end = bytes.len();
+        bytes.extend_from_slice(frames.notification);
+        write_notification(bytes, &id, instance, event, &key, change, &entry);
+        self.told_bytes += bytes.len() - key_end;
+        if self.told_bytes > bounds.told_bytes {
+            bytes.truncate(begin);
+            self.untold.push(cause);
+            return;
+        }
+        self.changes[key.view.number()][change.number()] += 1;
+        self.told.push(Told {
+            cause,
+            key: begin..key_end,
+            value: key_end..self.bytes.len(),
+            id,
+            change,
+            app_type: entry.app_type,
+        });
+    }
+
+    fn write(&mut self, known: usize, instance: &Instance<'_>, offsets: &Offsets, frames: Frames<'_>, now_ms: i64) {
+        let begin = self.bytes.len();
+        let state = stored::write(&mut self.bytes, instance, offsets, frames.state, now_ms);
+        self.written.push(Written {
+            known,
+            stored: begin..self.bytes.len(),
+            state,
+            is_deleted: instance.lifecycle == Lifecycle::Deleted,
+        });
+    }
+}

@@ -1,0 +1,83 @@
+//! A task event, read up to the fields that the fold needs. Mirrors `TaskEvent` of `schemas/events.py`.
+
+use crate::avro::{Read, Reader};
+use crate::words::Action;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Person<'a> {
+    pub user_id: &'a str,
+    pub name: Option<&'a str>,
+}
+
+impl<'a> Person<'a> {
+    pub fn read(reader: &mut Reader<'a>) -> Read<Self> {
+        Ok(Self { user_id: reader.text()?, name: reader.optional_text()? })
+    }
+}
+
+/// One callback that was verified and understood; its texts are borrowed from the record's value.
+pub struct Event<'a> {
+    pub event_id: &'a str,
+    pub action: Action,
+    pub corp_id: &'a str,
+    pub app_type: &'a str,
+    pub instance_id: &'a str,
+    pub task_id: Option<&'a str>,
+    pub actor_id: Option<&'a str>,
+    pub recipient_ids: Vec<&'a str>,
+    pub originator: Option<Person<'a>>,
+    pub title: Option<&'a str>,
+    pub url: Option<&'a str>,
+    pub process_code: Option<&'a str>,
+    pub process_name: Option<&'a str>,
+    pub created_at: Option<i64>,
+    pub occurred_at: i64,
+}
+
+impl<'a> Event<'a> {
+    /// The event in an Avro body of our own schema, in the order of `schemas/avro/TaskEvent.avsc`.
+    ///
+    /// `form_data` and `raw_parameters` come last and are not looked at: the fold needs neither.
+    pub fn read(body: &'a [u8]) -> Read<Self> {
+        let reader = &mut Reader::new(body);
+        let event_id = reader.text()?;
+        let _source = reader.text()?;
+        let action = reader.symbol(&Action::ALL)?;
+        let corp_id = reader.text()?;
+        let app_type = reader.text()?;
+        let instance_id = reader.text()?;
+        let task_id = reader.optional_text()?;
+        let actor_id = reader.optional_text()?;
+        let recipient_ids = reader.texts()?;
+        let originator = reader.optional(Person::read)?;
+        let title = reader.optional_text()?;
+        let url = reader.optional_text()?;
+        let process_code = reader.optional_text()?;
+        let process_name = reader.optional_text()?;
+        let _form_uuid = reader.optional_text()?;
+        let _serial_no = reader.optional_text()?;
+        let _instance_status = reader.optional_text()?;
+        let _approved_result = reader.optional_text()?;
+        let created_at = reader.optional_long()?;
+        let _finished_at = reader.optional_long()?;
+        let occurred_at = reader.long()?;
+        let _received_at = reader.long()?;
+        Ok(Self {
+            event_id,
+            action,
+            corp_id,
+            app_type,
+            instance_id,
+            task_id,
+            actor_id,
+            recipient_ids,
+            originator,
+            title,
+            url,
+            process_code,
+            process_name,
+            created_at,
+            occurred_at,
+        })
+    }
+}

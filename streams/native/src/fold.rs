@@ -1,0 +1,203 @@
+//! The fold: what an instance is, whatever the order and repetition of its events. Mirrors `streams/lifecycle.py`.
+//!
+//! The Python module is the specification, and says why each register is as it is. Here an instance is changed in
+//! place, and each register says whether it changed.
+
+use crate::event::Event;
+use crate::instance::{Copied, Fact, Instance, Stamp, Task};
+use crate::words::{Action, Lifecycle, Status};
+
+/// Why an event cannot be folded. Nothing was changed; the record belongs in the dead-letter topic.
+#[derive(Clone, Copy)]
+pub enum Refusal<'a> {
+    ImpossibleId,
+    ImpossibleMoment { field: &'static str, at: i64 },
+    MisplacedKey,
+    UnknownAction,
+    AnotherCorp { ours: &'a str, theirs: &'a str },
+    TooLarge,
+}
+
+impl Refusal<'_> {
+    /// The name of the Python error, and its text.
+    pub fn told(&self) -> (&'static str, String) {
+        match self {
+            Self::ImpossibleId => (
+                "OutsideContract",
+                "the instance_id is not a text of 1 to 128 characters without control characters".into(),
+            ),
+            Self::ImpossibleMoment { field, at } => {
+                ("OutsideContract", format!("{field}, {at}, is not a moment of the years 1 to 9999"))
+            }
+            Self::MisplacedKey => ("MisplacedKey", "the record's key is not the event's instance_id".into()),
+            Self::UnknownAction => ("UnknownAction", "the event's action is not known to this version".into()),
+            Self::TooLarge => {
+                ("TooLarge", "what is kept or told of its instance would be larger than a record may be".into())
+            }
+            Self::AnotherCorp { ours, theirs } => {
+                ("AnotherCorp", format!("the instance belongs to {ours}, the event to {theirs}"))
+            }
+        }
+    }
+}
+
+/// Whether this instance takes the event.
+pub fn check<'a>(known: Option<&Instance<'a>>, event: &Event<'a>) -> Result<(), Refusal<'a>> {
+    if event.action == Action::Unknown {
+        return Err(Refusal::UnknownAction);
+    }
+    match known {
+        Some(instance) if instance.corp_id != event.corp_id => {
+            Err(Refusal::AnotherCorp { ours: instance.corp_id, theirs: event.corp_id })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The instance with one more event folded into it, and whether that changed anything. It was checked before.
+///
+/// An instance that was not known is made of its first event, which always changes it.
+pub fn fold<'i, 'a>(known: &'i mut Option<Instance<'a>>, event: &Event<'a>) -> (&'i Instance<'a>, bool) {
+    let instance = known.get_or_insert_with(|| unknown(event));
+    let changed = with_facts(instance, event)
+        | match event.action {
+            Action::Created => created(instance, event),
+            Action::Completed => decided(instance, event, Status::Completed),
+            Action::Cancelled => decided(instance, event, Status::Cancelled),
+            Action::Copied => copied(instance, event),
+            Action::Deleted => deleted(instance, event),
+            Action::Unknown => false, // refused before
+        };
+    let changed = changed || instance.revision == 0;
+    if changed {
+        instance.revision = instance.revision.saturating_add(1);
+    }
+    (instance, changed)
+}
+
+/// An instance of which nothing was told yet.
+fn unknown<'a>(event: &Event<'a>) -> Instance<'a> {
+    Instance {
+        instance_id: event.instance_id,
+        corp_id: event.corp_id,
+        app_type: Fact { value: event.app_type, stated: None },
+        title: Fact::default(),
+        url: Fact::default(),
+        originator: Fact::default(),
+        process_code: Fact::default(),
+        process_name: Fact::default(),
+        lifecycle: Lifecycle::Active,
+        tasks: Vec::new(),
+        copied: Vec::new(),
+        updated_at: event.occurred_at,
+        revision: 0,
+        originator_ids: Vec::new(),
+        assignee_ids: Vec::new(),
+        deleted_at: None,
+    }
+}
+
+fn stamp<'a>(event: &Event<'a>) -> Stamp<'a> {
+    Stamp { at: event.occurred_at, event_id: event.event_id }
+}
+
+fn with_facts<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
+    let stamp = stamp(event);
+    let mut changed = instance.app_type.state(event.app_type, stamp);
+    changed |= event.title.is_some() && instance.title.state(event.title, stamp);
+    changed |= event.url.is_some() && instance.url.state(event.url, stamp);
+    if let Some(person) = event.originator {
+        changed |= instance.originator.state(event.originator, stamp);
+        changed |= unite(&mut instance.originator_ids, &[person.user_id]);
+    }
+    changed |= event.process_code.is_some() && instance.process_code.state(event.process_code, stamp);
+    changed |= event.process_name.is_some() && instance.process_name.state(event.process_name, stamp);
+    changed | raise(&mut instance.updated_at, event.occurred_at)
+}
+
+fn created<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
+    let Some(task_id) = event.task_id else {
+        return unite(&mut instance.assignee_ids, &event.recipient_ids);
+    };
+    let (task, mut changed) = task(instance, task_id);
+    changed |= unite(&mut task.assignee_ids, &event.recipient_ids);
+    let created_at = event.created_at.unwrap_or(event.occurred_at);
+    if task.created_at.is_none_or(|known| created_at < known) {
+        task.created_at = Some(created_at);
+        changed = true;
+    }
+    changed | (event.url.is_some() && task.url.state(event.url, stamp(event)))
+}
+
+fn decided<'a>(instance: &mut Instance<'a>, event: &Event<'a>, status: Status) -> bool {
+    let Some(task_id) = event.task_id else {
+        return false;
+    };
+    let (task, mut changed) = task(instance, task_id);
+    // The later holds, at equal times completed over cancelled, then the event's id.
+    let known = task.decided_at.map(|at| (at, task.status == Status::Completed, task.decided_by.unwrap_or("")));
+    let decision = (event.occurred_at, status == Status::Completed, event.event_id);
+    if known < Some(decision) {
+        task.status = status;
+        task.actor_id = event.actor_id;
+        task.decided_at = Some(event.occurred_at);
+        task.decided_by = Some(event.event_id);
+        changed = true;
+    }
+    changed | unite(&mut task.actor_ids, event.actor_id.as_slice())
+}
+
+fn copied<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
+    let mut changed = false;
+    for &user_id in &event.recipient_ids {
+        let known = &mut instance.copied;
+        match known.binary_search_by_key(&user_id, |each| each.user_id) {
+            Ok(at) if known[at].at <= event.occurred_at => continue,
+            Ok(at) => known[at].at = event.occurred_at,
+            Err(at) => known.insert(at, Copied { user_id, at: event.occurred_at }),
+        }
+        changed = true;
+    }
+    changed
+}
+
+fn deleted(instance: &mut Instance<'_>, event: &Event<'_>) -> bool {
+    let known = (instance.lifecycle, instance.deleted_at);
+    instance.lifecycle = Lifecycle::Deleted;
+    instance.deleted_at = instance.deleted_at.max(Some(event.occurred_at));
+    known != (instance.lifecycle, instance.deleted_at)
+}
+
+/// The task as known so far, a shell where its create has not come yet; and whether it was unknown.
+fn task<'i, 'a>(instance: &'i mut Instance<'a>, task_id: &'a str) -> (&'i mut Task<'a>, bool) {
+    let found = instance.tasks.binary_search_by_key(&task_id, |each| each.task_id);
+    if let Err(at) = found {
+        instance.tasks.insert(at, Task::shell(task_id));
+    }
+    let (Ok(at) | Err(at)) = found;
+    (&mut instance.tasks[at], found.is_err())
+}
+
+/// Add ids to an ordered set of them; whether one was new.
+fn unite<'a>(ids: &mut Vec<&'a str>, more: &[&'a str]) -> bool {
+    let known = ids.len();
+    for each in more {
+        if ids[..known].binary_search(each).is_err() {
+            ids.push(each);
+        }
+    }
+    let changed = ids.len() > known;
+    if changed {
+        ids.sort_unstable();
+        ids.dedup();
+    }
+    changed
+}
+
+fn raise(known: &mut i64, value: i64) -> bool {
+    let raised = value > *known;
+    if raised {
+        *known = value;
+    }
+    raised
+}

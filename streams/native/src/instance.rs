@@ -1,0 +1,92 @@
+//! What is known of one process instance: its published state and the fold's marks in one struct.
+//!
+//! Mirrors `TaskState` of `schemas/events.py` and `Marks` of `streams/lifecycle.py`. Texts are borrowed: from the
+//! stored form that the instance was read from, and from the events that were folded into it since.
+
+use crate::event::Person;
+use crate::words::{Lifecycle, Status};
+
+/// When a fact was stated, and by which event: the order in which the latest writer wins.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp<'a> {
+    pub at: i64,
+    pub event_id: &'a str,
+}
+
+/// What the latest statement decides, and who made it.
+#[derive(Clone, Copy, Default)]
+pub struct Fact<'a, T> {
+    pub value: T,
+    pub stated: Option<Stamp<'a>>,
+}
+
+impl<'a, T> Fact<'a, T> {
+    /// Take a statement if it is later than the one that holds; whether it was.
+    pub fn state(&mut self, value: T, stamp: Stamp<'a>) -> bool {
+        let later = self.stated < Some(stamp);
+        if later {
+            *self = Self { value, stated: Some(stamp) };
+        }
+        later
+    }
+}
+
+/// One approval step: its published entry and what the fold must remember beside it.
+pub struct Task<'a> {
+    pub task_id: &'a str,
+    pub status: Status,
+    pub assignee_ids: Vec<&'a str>,
+    pub actor_id: Option<&'a str>,
+    pub url: Fact<'a, Option<&'a str>>,
+    pub created_at: Option<i64>,
+    pub decided_at: Option<i64>,
+    pub decided_by: Option<&'a str>,
+    /// Everyone who was ever said to have decided it; one of them holds.
+    pub actor_ids: Vec<&'a str>,
+}
+
+impl<'a> Task<'a> {
+    /// A task whose create has not come yet.
+    pub fn shell(task_id: &'a str) -> Self {
+        Self {
+            task_id,
+            status: Status::Pending,
+            assignee_ids: Vec::new(),
+            actor_id: None,
+            url: Fact::default(),
+            created_at: None,
+            decided_at: None,
+            decided_by: None,
+            actor_ids: Vec::new(),
+        }
+    }
+}
+
+/// Somebody who was copied in, and when first.
+pub struct Copied<'a> {
+    pub user_id: &'a str,
+    pub at: i64,
+}
+
+pub struct Instance<'a> {
+    pub instance_id: &'a str,
+    pub corp_id: &'a str,
+    pub app_type: Fact<'a, &'a str>,
+    pub title: Fact<'a, Option<&'a str>>,
+    pub url: Fact<'a, Option<&'a str>>,
+    pub originator: Fact<'a, Option<Person<'a>>>,
+    pub process_code: Fact<'a, Option<&'a str>>,
+    pub process_name: Fact<'a, Option<&'a str>>,
+    pub lifecycle: Lifecycle,
+    /// Ordered by id.
+    pub tasks: Vec<Task<'a>>,
+    /// Ordered by id.
+    pub copied: Vec<Copied<'a>>,
+    pub updated_at: i64,
+    pub revision: i64,
+    /// Everyone who was ever said to have started it.
+    pub originator_ids: Vec<&'a str>,
+    /// Assignees of creates that named no task: pending on the instance until a task names them.
+    pub assignee_ids: Vec<&'a str>,
+    pub deleted_at: Option<i64>,
+}

@@ -1,0 +1,171 @@
+//! MessagePack, as far as the marks use it, byte for byte as msgspec writes it. See `streams/stored_instance.py`.
+
+use crate::avro::{Damaged, Read};
+
+/// Reads values from the front; texts are borrowed.
+pub struct Unpacker<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Unpacker<'a> {
+    pub fn new(packed: &'a [u8]) -> Self {
+        Self { rest: packed }
+    }
+
+    pub fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn take(&mut self, length: usize) -> Read<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(Damaged)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Read<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    /// An unsigned number of that many bytes, the highest first.
+    fn unsigned(&mut self, bytes: usize) -> Read<u64> {
+        Ok(self.take(bytes)?.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+    }
+
+    fn length(&mut self, bytes: usize) -> Read<usize> {
+        usize::try_from(self.unsigned(bytes)?).map_err(|_| Damaged)
+    }
+
+    pub fn integer(&mut self) -> Read<i64> {
+        let kind = self.byte()?;
+        match kind {
+            0x00..=0x7f => Ok(i64::from(kind)),
+            0xe0..=0xff => Ok(i64::from(kind.cast_signed())),
+            0xcc..=0xcf => {
+                let value = self.unsigned(1 << (kind - 0xcc))?;
+                i64::try_from(value).map_err(|_| Damaged)
+            }
+            0xd0..=0xd3 => {
+                let bytes = 1 << (kind - 0xd0);
+                let unused = 64 - 8 * bytes as u32;
+                Ok((self.unsigned(bytes)? << unused).cast_signed() >> unused)
+            }
+            _ => Err(Damaged),
+        }
+    }
+
+    pub fn text(&mut self) -> Read<&'a str> {
+        let kind = self.byte()?;
+        let length = match kind {
+            0xa0..=0xbf => usize::from(kind & 0x1f),
+            0xd9..=0xdb => self.length(1 << (kind - 0xd9))?,
+            _ => return Err(Damaged),
+        };
+        std::str::from_utf8(self.take(length)?).map_err(|_| Damaged)
+    }
+
+    /// How many items the array that follows has.
+    pub fn array(&mut self) -> Read<usize> {
+        let kind = self.byte()?;
+        match kind {
+            0x90..=0x9f => Ok(usize::from(kind & 0x0f)),
+            0xdc | 0xdd => self.length(2 << (kind - 0xdc)),
+            _ => Err(Damaged),
+        }
+    }
+
+    /// The array of exactly so many items that stands for a struct.
+    pub fn fields(&mut self, count: usize) -> Read<()> {
+        if self.array()? == count { Ok(()) } else { Err(Damaged) }
+    }
+
+    pub fn optional<T>(&mut self, value: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
+        if self.rest.first() == Some(&NIL) {
+            self.byte()?;
+            return Ok(None);
+        }
+        value(self).map(Some)
+    }
+
+    pub fn texts(&mut self) -> Read<Vec<&'a str>> {
+        let mut texts = Vec::new();
+        for _ in 0..self.array()? {
+            texts.push(self.text()?);
+        }
+        Ok(texts)
+    }
+}
+
+const NIL: u8 = 0xc0;
+
+/// Writes values to the end, each in its shortest form.
+pub trait Packer {
+    fn pack_nil(&mut self);
+    fn pack_integer(&mut self, value: i64);
+    fn pack_text(&mut self, value: &str);
+    fn pack_array(&mut self, items: usize);
+    fn pack_optional<T>(&mut self, value: Option<T>, pack: impl FnOnce(&mut Self, T));
+    fn pack_texts(&mut self, values: &[&str]);
+}
+
+impl Packer for Vec<u8> {
+    fn pack_nil(&mut self) {
+        self.push(NIL);
+    }
+
+    fn pack_integer(&mut self, value: i64) {
+        let bytes = value.to_be_bytes();
+        let (kind, length) = match value {
+            -32..=0x7f => return self.push(bytes[7]),
+            0x80..=0xff => (0xcc, 1),
+            0x100..=0xffff => (0xcd, 2),
+            0x1_0000..=0xffff_ffff => (0xce, 4),
+            0x1_0000_0000.. => (0xcf, 8),
+            -0x80..-32 => (0xd0, 1),
+            -0x8000..-0x80 => (0xd1, 2),
+            -0x8000_0000..-0x8000 => (0xd2, 4),
+            ..-0x8000_0000 => (0xd3, 8),
+        };
+        self.push(kind);
+        self.extend_from_slice(&bytes[8 - length..]);
+    }
+
+    fn pack_text(&mut self, value: &str) {
+        pack_length(self, value.len(), (0xa0, 32), [Some(0xd9), Some(0xda), Some(0xdb)]);
+        self.extend_from_slice(value.as_bytes());
+    }
+
+    fn pack_array(&mut self, items: usize) {
+        pack_length(self, items, (0x90, 16), [None, Some(0xdc), Some(0xdd)]);
+    }
+
+    fn pack_optional<T>(&mut self, value: Option<T>, pack: impl FnOnce(&mut Self, T)) {
+        match value {
+            None => self.pack_nil(),
+            Some(value) => pack(self, value),
+        }
+    }
+
+    fn pack_texts(&mut self, values: &[&str]) {
+        self.pack_array(values.len());
+        for value in values {
+            self.pack_text(value);
+        }
+    }
+}
+
+/// A length in the shortest form that is there: within the first byte, or behind it in 1, 2 or 4 bytes.
+fn pack_length(out: &mut Vec<u8>, length: usize, (short, below): (u8, usize), kinds: [Option<u8>; 3]) {
+    let bytes = (length as u64).to_be_bytes();
+    if length < below {
+        return out.push(short | bytes[7]);
+    }
+    for (kind, size) in kinds.into_iter().zip([1, 2, 4]) {
+        if let Some(kind) = kind
+            && (size == 4 || length >> (8 * size) == 0)
+        {
+            out.push(kind);
+            out.extend_from_slice(&bytes[8 - size..]);
+            return;
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What a chunk comes to, as Python hands it to librdkafka and to the store.
+
+use std::ops::Range;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+
+use crate::chunk::{Given, Outcome, Told};
+use crate::event::Event;
+use crate::told::{rfc3339, source};
+use crate::words::{Action, Change, View};
+
+/// See `streams/_native.pyi`.
+#[pyclass(frozen, get_all)]
+pub struct Folded {
+    changelog: Py<PyList>,
+    states: Py<PyList>,
+    notifications: Py<PyList>,
+    stored: Py<PyDict>,
+    rejected: Py<PyList>,
+    actions: Py<PyDict>,
+    changes: Py<PyDict>,
+    untold: Py<PyList>,
+    largest: usize,
+}
+
+impl Folded {
+    /// `rejected`: records that the codec could not read, and its errors.
+    pub fn of<'py>(
+        py: Python<'py>,
+        outcome: &Outcome<'_>,
+        given: &[Given<'_>],
+        keys: &[&Bound<'py, PyBytes>],
+        mut rejected: Vec<(usize, Bound<'py, PyAny>)>,
+    ) -> PyResult<Self> {
+        let bytes = |range: &Range<usize>| PyBytes::new(py, &outcome.bytes[range.clone()]);
+        let (changelog, states, stored) = (PyList::empty(py), PyList::empty(py), PyDict::new(py));
+        for each in &outcome.written {
+            let (key, value) = (keys[each.known], bytes(&each.stored));
+            changelog.append(record(key, Some(&value))?)?;
+            let state = (!each.is_deleted).then(|| bytes(&each.state));
+            states.append(record(key, state.as_ref())?)?;
+            stored.set_item(key, value)?;
+        }
+        let notifications = PyList::empty(py);
+        let mut headers = Headers::new(py)?;
+        for each in &outcome.told {
+            let told = headers.of(each, &given[each.cause].event)?;
+            notifications.append((bytes(&each.key), bytes(&each.value), told))?;
+        }
+        for (record, refusal) in &outcome.refused {
+            rejected.push((*record, refusal.told().into_pyobject(py)?.into_any()));
+        }
+        rejected.sort_by_key(|(record, _)| *record);
+        Ok(Self {
+            changelog: changelog.unbind(),
+            states: states.unbind(),
+            notifications: notifications.unbind(),
+            stored: stored.unbind(),
+            rejected: PyList::new(py, rejected)?.unbind(),
+            actions: actions(py, outcome)?.unbind(),
+            changes: changes(py, outcome)?.unbind(),
+            untold: PyList::new(py, outcome.untold.iter().map(|&cause| given[cause].offset))?.unbind(),
+            largest: outcome.largest(),
+        })
+    }
+}
+
+fn record<'py>(key: &Bound<'py, PyBytes>, value: Option<&Bound<'py, PyBytes>>) -> PyResult<Bound<'py, PyDict>> {
+    let py = key.py();
+    let record = PyDict::new(py);
+    record.set_item(intern!(py, "key"), key)?;
+    record.set_item(intern!(py, "value"), value)?;
+    Ok(record)
+}
+
+fn actions<'py>(py: Python<'py>, outcome: &Outcome<'_>) -> PyResult<Bound<'py, PyDict>> {
+    let counts = PyDict::new(py);
+    for action in Action::ALL {
+        let count = outcome.actions[action.number()];
+        if count > 0 {
+            counts.set_item(action.text(), count)?;
+        }
+    }
+    Ok(counts)
+}
+
+fn changes<'py>(py: Python<'py>, outcome: &Outcome<'_>) -> PyResult<Bound<'py, PyDict>> {
+    let counts = PyDict::new(py);
+    for view in View::ALL {
+        for change in Change::ALL {
+            let count = outcome.changes[view.number()][change.number()];
+            if count > 0 {
+                counts.set_item((view.text(), change.text()), count)?;
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// CloudEvents headers of notifications. Mirrors `notification_headers` of `schemas/cloudevents.py`.
+///
+/// Neighbours share what is the same: all but the id within an event, and the source within an app.
+struct Headers<'py> {
+    py: Python<'py>,
+    specversion: Bound<'py, PyTuple>,
+    content_type: Bound<'py, PyTuple>,
+    types: [Bound<'py, PyTuple>; Change::ALL.len()],
+    cause: Option<Cause<'py>>,
+    source: Option<Source<'py>>,
+}
+
+struct Cause<'py> {
+    place: usize,
+    subject: Bound<'py, PyTuple>,
+    time: Bound<'py, PyTuple>,
+}
+
+struct Source<'py> {
+    corp_id: String,
+    app_type: String,
+    header: Bound<'py, PyTuple>,
+}
+
+impl<'py> Headers<'py> {
+    fn new(py: Python<'py>) -> PyResult<Self> {
+        let of_change = |change: Change| {
+            let word = change.text().to_ascii_lowercase();
+            header(intern!(py, "ce_type"), format!("taskbridge.notification.{word}.v1").as_bytes())
+        };
+        Ok(Self {
+            py,
+            specversion: header(intern!(py, "ce_specversion"), b"1.0")?,
+            content_type: header(intern!(py, "content-type"), b"application/avro")?,
+            types: [of_change(Change::Added)?, of_change(Change::Updated)?, of_change(Change::Removed)?],
+            cause: None,
+            source: None,
+        })
+    }
+
+    fn of(&mut self, told: &Told<'_>, event: &Event<'_>) -> PyResult<Bound<'py, PyList>> {
+        let py = self.py;
+        let id = header(intern!(py, "ce_id"), told.id.as_bytes())?;
+        let cause = match self.cause.take().filter(|known| known.place == told.cause) {
+            Some(known) => known,
+            None => Cause {
+                place: told.cause,
+                subject: header(intern!(py, "ce_subject"), event.instance_id.as_bytes())?,
+                time: header(intern!(py, "ce_time"), rfc3339(event.occurred_at).as_bytes())?,
+            },
+        };
+        let is_same = |known: &Source<'_>| known.corp_id == event.corp_id && known.app_type == told.app_type;
+        let source = match self.source.take().filter(is_same) {
+            Some(known) => known,
+            None => Source {
+                corp_id: event.corp_id.to_owned(),
+                app_type: told.app_type.to_owned(),
+                header: header(intern!(py, "ce_source"), &source(event.corp_id, told.app_type))?,
+            },
+        };
+        let kind = &self.types[told.change.number()];
+        let (cause, source) = (self.cause.insert(cause), self.source.insert(source));
+        PyList::new(py, [&self.specversion, &id, kind, &source.header, &cause.subject, &cause.time, &self.content_type])
+    }
+}
+
+fn header<'py>(name: &Bound<'py, PyString>, value: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
+    let py = name.py();
+    PyTuple::new(py, [name.as_any(), PyBytes::new(py, value).as_any()])
+}

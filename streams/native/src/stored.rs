@@ -1,0 +1,256 @@
+//! How an instance stands in the store and its changelog. Mirrors `streams/stored_instance.py`, which describes it.
+
+use std::ops::Range;
+
+use crate::avro::{Damaged, Read, Reader, Writer};
+use crate::event::Person;
+use crate::instance::{Copied, Fact, Instance, Stamp, Task};
+use crate::msgpack::{Packer, Unpacker};
+use crate::views::is_finished;
+use crate::words::{Lifecycle, Status};
+
+const VERSION: u8 = 3;
+const HEAD_BYTES: usize = 16;
+const MAX_OFFSETS: usize = 100;
+
+/// Where the last events of an instance stand on their partition, growing. Mirrors `streams/remembered_offsets.py`.
+#[derive(Default)]
+pub struct Offsets {
+    growing: Vec<i64>,
+}
+
+impl Offsets {
+    /// Remember one more. One that is not behind the last was met before: it comes again.
+    pub fn add(&mut self, offset: i64) {
+        if self.growing.last().is_none_or(|&last| offset > last) {
+            self.growing.push(offset);
+        }
+    }
+
+    /// Each as its distance from the one before, seven bits a byte, the lowest first.
+    fn read(written: &[u8]) -> Read<Self> {
+        let (mut growing, mut last) = (Vec::with_capacity(written.len() + 1), 0_u64);
+        let (mut distance, mut shift) = (0_u64, 0);
+        for byte in written {
+            if shift > 56 {
+                return Err(Damaged);
+            }
+            distance |= u64::from(byte & 0x7f) << shift;
+            shift += 7;
+            if *byte < 0x80 {
+                last = last.checked_add(distance).ok_or(Damaged)?;
+                growing.push(i64::try_from(last).map_err(|_| Damaged)?);
+                (distance, shift) = (0, 0);
+            }
+        }
+        if shift == 0 { Ok(Self { growing }) } else { Err(Damaged) }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut before = 0;
+        for offset in &self.growing[self.growing.len().saturating_sub(MAX_OFFSETS)..] {
+            let mut rest = (offset - before).cast_unsigned();
+            before = *offset;
+            while rest > 0x7f {
+                out.push((rest & 0x7f) as u8 | 0x80);
+                rest >>= 7;
+            }
+            out.push(rest as u8);
+        }
+    }
+}
+
+/// The instance that was stored, its state framed by our own schema's id; and where its events stand.
+pub fn read<'a>(stored: &'a [u8], state_frame: &[u8]) -> Read<(Instance<'a>, Offsets)> {
+    let (head, rest) = stored.split_first_chunk::<HEAD_BYTES>().ok_or(Damaged)?;
+    if head[0] != VERSION {
+        return Err(Damaged);
+    }
+    let state_length = u32::from_be_bytes([head[10], head[11], head[12], head[13]]);
+    let state_length = usize::try_from(state_length).map_err(|_| Damaged)?;
+    let offsets_length = usize::from(u16::from_be_bytes([head[14], head[15]]));
+    let (state, rest) = rest.split_at_checked(state_length).ok_or(Damaged)?;
+    let (offsets, marks) = rest.split_at_checked(offsets_length).ok_or(Damaged)?;
+    let body = state.strip_prefix(state_frame).ok_or(Damaged)?;
+    let mut instance = read_state(body)?;
+    read_marks(marks, &mut instance)?;
+    Ok((instance, Offsets::read(offsets)?))
+}
+
+/// The stored form of an instance, written to the end of `out`; and where in `out` its framed state stands.
+pub fn write(
+    out: &mut Vec<u8>,
+    instance: &Instance<'_>,
+    offsets: &Offsets,
+    state_frame: &[u8],
+    now_ms: i64,
+) -> Range<usize> {
+    let begin = out.len();
+    let kind = match instance.lifecycle {
+        Lifecycle::Deleted => b'D',
+        _ if is_finished(instance) => b'F',
+        _ => b'L',
+    };
+    out.extend([VERSION, kind]);
+    out.extend(now_ms.to_be_bytes());
+    out.extend([0; 6]); // the lengths of what follows, once they are known
+    let state_begin = out.len();
+    out.extend_from_slice(state_frame);
+    write_state(out, instance);
+    let state_end = out.len();
+    offsets.write(out);
+    // Neither can be larger: a record is bounded, and a hundred offsets take ten bytes each at most.
+    let lengths = ((state_end - state_begin) as u32, (out.len() - state_end) as u16);
+    out[begin + 10..begin + 14].copy_from_slice(&lengths.0.to_be_bytes());
+    out[begin + 14..begin + 16].copy_from_slice(&lengths.1.to_be_bytes());
+    write_marks(out, instance);
+    state_begin..state_end
+}
+
+/// The published state, in the order of `schemas/avro/TaskState.avsc`; the marks are still missing.
+fn read_state(body: &[u8]) -> Read<Instance<'_>> {
+    let reader = &mut Reader::new(body);
+    let instance = Instance {
+        instance_id: reader.text()?,
+        corp_id: reader.text()?,
+        app_type: unstated(reader.text()?),
+        title: unstated(reader.optional_text()?),
+        url: unstated(reader.optional_text()?),
+        originator: unstated(reader.optional(Person::read)?),
+        process_code: unstated(reader.optional_text()?),
+        process_name: unstated(reader.optional_text()?),
+        lifecycle: reader.symbol(&Lifecycle::ALL)?,
+        tasks: reader.array(read_task)?,
+        copied: reader.array(read_copied)?,
+        updated_at: reader.long()?,
+        revision: reader.long()?,
+        originator_ids: Vec::new(),
+        assignee_ids: Vec::new(),
+        deleted_at: None,
+    };
+    if reader.is_at_end() { Ok(instance) } else { Err(Damaged) }
+}
+
+fn unstated<'a, T>(value: T) -> Fact<'a, T> {
+    Fact { value, stated: None }
+}
+
+fn read_task<'a>(reader: &mut Reader<'a>) -> Read<Task<'a>> {
+    Ok(Task {
+        task_id: reader.text()?,
+        status: reader.symbol(&Status::ALL)?,
+        assignee_ids: reader.texts()?,
+        actor_id: reader.optional_text()?,
+        url: unstated(reader.optional_text()?),
+        created_at: reader.optional_long()?,
+        decided_at: reader.optional_long()?,
+        decided_by: None,
+        actor_ids: Vec::new(),
+    })
+}
+
+fn read_copied<'a>(reader: &mut Reader<'a>) -> Read<Copied<'a>> {
+    Ok(Copied { user_id: reader.text()?, at: reader.long()? })
+}
+
+fn write_state(out: &mut Vec<u8>, instance: &Instance<'_>) {
+    out.text(instance.instance_id);
+    out.text(instance.corp_id);
+    out.text(instance.app_type.value);
+    out.optional_text(instance.title.value);
+    out.optional_text(instance.url.value);
+    write_person(out, instance.originator.value);
+    out.optional_text(instance.process_code.value);
+    out.optional_text(instance.process_name.value);
+    out.count(instance.lifecycle.number());
+    out.array(&instance.tasks, write_task);
+    out.array(&instance.copied, |out, each| {
+        out.text(each.user_id);
+        out.long(each.at);
+    });
+    out.long(instance.updated_at);
+    out.long(instance.revision);
+}
+
+fn write_task(out: &mut Vec<u8>, task: &Task<'_>) {
+    out.text(task.task_id);
+    out.count(task.status.number());
+    out.array(&task.assignee_ids, |out, each| out.text(each));
+    out.optional_text(task.actor_id);
+    out.optional_text(task.url.value);
+    out.optional_long(task.created_at);
+    out.optional_long(task.decided_at);
+}
+
+/// A person or null, as events, states and notifications have it.
+pub fn write_person(out: &mut Vec<u8>, person: Option<Person<'_>>) {
+    match person {
+        None => out.push(0),
+        Some(person) => {
+            out.push(2);
+            out.text(person.user_id);
+            out.optional_text(person.name);
+        }
+    }
+}
+
+/// `Marks`, in the order of its fields: facts, tasks, `originator_ids`, `assignee_ids`, `deleted_at`.
+fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
+    let marks = &mut Unpacker::new(packed);
+    marks.fields(5)?;
+    marks.fields(6)?;
+    instance.app_type.stated = marks.optional(read_stamp)?;
+    instance.title.stated = marks.optional(read_stamp)?;
+    instance.url.stated = marks.optional(read_stamp)?;
+    instance.originator.stated = marks.optional(read_stamp)?;
+    instance.process_code.stated = marks.optional(read_stamp)?;
+    instance.process_name.stated = marks.optional(read_stamp)?;
+    marks.fields(instance.tasks.len())?;
+    for task in &mut instance.tasks {
+        marks.fields(3)?;
+        task.url.stated = marks.optional(read_stamp)?;
+        task.decided_by = marks.optional(Unpacker::text)?;
+        task.actor_ids = marks.texts()?;
+    }
+    instance.originator_ids = marks.texts()?;
+    instance.assignee_ids = marks.texts()?;
+    instance.deleted_at = marks.optional(Unpacker::integer)?;
+    if marks.is_at_end() { Ok(()) } else { Err(Damaged) }
+}
+
+fn read_stamp<'a>(marks: &mut Unpacker<'a>) -> Read<Stamp<'a>> {
+    marks.fields(2)?;
+    Ok(Stamp { at: marks.integer()?, event_id: marks.text()? })
+}
+
+fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
+    let facts = [
+        instance.app_type.stated,
+        instance.title.stated,
+        instance.url.stated,
+        instance.originator.stated,
+        instance.process_code.stated,
+        instance.process_name.stated,
+    ];
+    out.pack_array(5);
+    out.pack_array(facts.len());
+    for stated in facts {
+        out.pack_optional(stated, write_stamp);
+    }
+    out.pack_array(instance.tasks.len());
+    for task in &instance.tasks {
+        out.pack_array(3);
+        out.pack_optional(task.url.stated, write_stamp);
+        out.pack_optional(task.decided_by, Vec::pack_text);
+        out.pack_texts(&task.actor_ids);
+    }
+    out.pack_texts(&instance.originator_ids);
+    out.pack_texts(&instance.assignee_ids);
+    out.pack_optional(instance.deleted_at, Vec::pack_integer);
+}
+
+fn write_stamp(out: &mut Vec<u8>, stamp: Stamp<'_>) {
+    out.pack_array(2);
+    out.pack_integer(stamp.at);
+    out.pack_text(stamp.event_id);
+}

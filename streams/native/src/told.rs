@@ -1,0 +1,119 @@
+//! A notification as its record: key, id, Avro value, and what its headers say.
+//!
+//! Mirrors `TaskNotification` and `notification_id_for` of `schemas/events.py`, and `schemas/cloudevents.py`.
+
+use sha1::{Digest, Sha1};
+
+use crate::avro::Writer;
+use crate::event::Event;
+use crate::instance::Instance;
+use crate::stored::write_person;
+use crate::views::{Entry, Key};
+use crate::words::Change;
+
+/// UUIDv5 of `urn:taskbridge:v1` among URLs.
+const NAMESPACE: [u8; 16] = 0xbeed_6008_2b82_591e_ac77_c8fe_12cc_ab1b_u128.to_be_bytes();
+
+/// The same for ever for the same change of the same entry by the same event.
+pub fn notification_id(event_id: &str, key: &Key<'_>, change: Change) -> String {
+    let mut hash = Sha1::new();
+    hash.update(NAMESPACE);
+    let task_id = key.task_id.unwrap_or("");
+    for part in [event_id, key.user_id, key.view.text(), task_id] {
+        hash.update(part);
+        hash.update("\n");
+    }
+    hash.update(change.text());
+    uuid_text(&hash.finalize())
+}
+
+/// The text of the UUID, version 5, that a digest begins with.
+fn uuid_text(digest: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(36);
+    for (at, &byte) in digest.iter().take(16).enumerate() {
+        let byte = match at {
+            6 => byte & 0x0f | 0x50,
+            8 => byte & 0x3f | 0x80,
+            _ => byte,
+        };
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 0x0f)]));
+    }
+    text
+}
+
+/// The Avro body of a notification, in the order of `schemas/avro/TaskNotification.avsc`.
+pub fn write_notification(
+    out: &mut Vec<u8>,
+    notification_id: &str,
+    instance: &Instance<'_>,
+    event: &Event<'_>,
+    key: &Key<'_>,
+    change: Change,
+    entry: &Entry<'_>,
+) {
+    out.text(notification_id);
+    out.text(instance.corp_id);
+    out.text(key.user_id);
+    out.count(key.view.number());
+    out.count(change.number());
+    out.text(instance.instance_id);
+    out.optional_text(key.task_id);
+    out.optional_text(entry.title);
+    out.optional_text(entry.url);
+    out.text(entry.app_type);
+    write_person(out, entry.originator);
+    out.optional_text(entry.actor_id);
+    out.count(entry.status.number());
+    out.long(event.occurred_at);
+    out.text(event.event_id);
+    out.optional_text(entry.process_name);
+}
+
+/// `ce_source`: `/yida/{corp_id}/{app_type}`, escaped as RFC 3986 asks of path segments.
+pub fn source(corp_id: &str, app_type: &str) -> Vec<u8> {
+    let mut path = b"/yida/".to_vec();
+    escape(&mut path, corp_id);
+    path.push(b'/');
+    escape(&mut path, app_type);
+    path
+}
+
+fn escape(path: &mut Vec<u8>, segment: &str) {
+    for &byte in segment.as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
+            path.push(byte);
+        } else {
+            path.extend(format!("%{byte:02X}").bytes());
+        }
+    }
+}
+
+/// Milliseconds since the epoch, of the years 1 to 9999, as `2026-01-31T08:00:00.000Z`.
+pub fn rfc3339(time_ms: i64) -> String {
+    const DAY_MS: i64 = 86_400_000;
+    let (year, month, day) = date(time_ms.div_euclid(DAY_MS));
+    let rest = time_ms.rem_euclid(DAY_MS);
+    let (hour, minute, second, ms) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60, rest % 1000);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+/// Year, month and day of a day that is counted from the epoch, in the Gregorian calendar.
+///
+/// Years are counted from March here, so that the leap day is a year's last.
+fn date(days: i64) -> (i64, i64, i64) {
+    const ERA_DAYS: i64 = 146_097; // 400 years
+    let days = days + 719_468; // from the first of March of the year 0
+    let (era, day) = (days.div_euclid(ERA_DAYS), days.rem_euclid(ERA_DAYS));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day_of_month = day - (153 * month + 2) / 5 + 1;
+    let is_next_year = month >= 10; // January and February
+    let month = if is_next_year { month - 9 } else { month + 3 };
+    (400 * era + year + i64::from(is_next_year), month, day_of_month)
+}

@@ -1,0 +1,196 @@
+"""Who is asking, and what they may see. The one place where a request becomes a caller."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from fastapi import Depends
+from fastapi.security import HTTPBearer
+from starlette.requests import HTTPConnection, Request
+
+from schemas.errors import ConfigurationError
+from service.problems import problem
+from service.rates import Bucket, PerSource
+from streams.query.refusals import Forbidden, TooManyQueries, Unauthorized
+from streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal, single_sign_on, target_of
+from streams.query.tokens import ALL_CORPS, TokensFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from streams.query.sso import SingleSignOn
+    from streams.settings import StreamsSettings
+
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+TOKEN = Depends(HTTPBearer(auto_error=False, description="A token of the API tokens file."))
+"""For routers: says in the OpenAPI document that a token may be needed. ``Access`` is what asks for it."""
+
+_BURST_S = 2.0
+"""A caller that was quiet may ask this many seconds' worth of its rate at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is asking.
+
+    ``open``: anybody on this machine, where no tokens are set. ``token``: a program. ``sso``: a person, of whom a
+    trusted proxy has said who they are; they may ask about themselves only.
+    """
+
+    mode: Literal["open", "token", "sso"]
+    name: str | None = None
+    corps: tuple[str, ...] = ()
+    corp_id: str | None = None
+    user_id: str | None = None
+    rate_key: str = field(default="", repr=False)
+
+    def may_see(self, corp_id: str, user_id: str | None = None) -> bool:
+        """Whether this corp, and this user of it, are the caller's to ask about.
+
+        With mode ``sso`` and no ``user_id`` the answer is about the corp only: of its instances such a caller may see
+        those that concern them (``streams.query.instances``).
+        """
+        if self.mode == "sso":
+            return corp_id == self.corp_id and user_id in (None, self.user_id)
+        return ALL_CORPS in self.corps or corp_id in self.corps
+
+    def check(self, corp_id: str, user_id: str) -> None:
+        """Refuse what the caller may not ask about.
+
+        Raises:
+            Forbidden: neither says nor depends on whether there is such a user.
+        """
+        if not self.may_see(corp_id, user_id):
+            raise Forbidden("this caller may not see this user of this corp")
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether they may see how the bridge is doing, which shows something of every corp."""
+        return self.mode != "sso" and ALL_CORPS in self.corps
+
+    @property
+    def identity(self) -> Identity | None:
+        """For whom a forwarded query must be signed; None where the caller's own token goes along."""
+        if self.corp_id is None or self.user_id is None:
+            return None
+        return Identity(self.corp_id, self.user_id)
+
+
+class Access:
+    """Turns requests into callers, and refuses those of nobody known."""
+
+    def __init__(
+        self,
+        *,
+        tokens: TokensFile | None,
+        sso: SingleSignOn | None = None,
+        seal: IdentitySeal | None = None,
+        rate_per_s: float = 500.0,
+    ) -> None:
+        """Without tokens and without single sign-on it is open: only for a service on loopback."""
+        self.tokens = tokens
+        self._sso = sso
+        self.seal = seal
+        self._rates = PerSource(lambda: Bucket(rate_per_s * _BURST_S, full_after_s=_BURST_S, now=time.monotonic()))
+
+    @property
+    def is_open(self) -> bool:
+        return self.tokens is None and self._sso is None
+
+    async def caller_of(self, request: Request) -> Caller:
+        """Who is asking.
+
+        Raises:
+            Unauthorized: nobody who is known here.
+            TooManyQueries: they have asked too often.
+        """
+        caller = self.identify(request)
+        bucket = self._rates.of(caller.rate_key)
+        if not bucket.holds(1, now=time.monotonic()):
+            raise TooManyQueries("too many queries: ask again in a second", retry_after_s=1)
+        bucket.take(1)
+        return caller
+
+    def identify(self, connection: HTTPConnection) -> Caller:
+        """As ``caller_of``, without counting."""
+        if self._sso is not None:
+            identity = self._sso.identity_of(connection) or self._forwarded(connection)
+            if identity is not None:
+                return Caller("sso", corp_id=identity.corp_id, user_id=identity.user_id, rate_key=f"sso {identity!r}")
+        if self.is_open:
+            address = connection.client.host if connection.client is not None else ""
+            return Caller("open", corps=(ALL_CORPS,), rate_key=f"open {address}")
+        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+        entry = None
+        if self.tokens is not None and scheme.lower() == "bearer":
+            entry = self.tokens.current.find(token.strip())
+        if entry is None:
+            raise Unauthorized("a bearer token that is known here is needed")
+        return Caller("token", name=entry.name, corps=entry.corps, rate_key=f"token {entry.name}")
+
+    def _forwarded(self, connection: HTTPConnection) -> Identity | None:
+        sealed = connection.headers.get(IDENTITY_HEADER)
+        if sealed is None or self.seal is None:
+            return None
+        return self.seal.open(sealed, target_of(connection))
+
+
+def build_access(settings: StreamsSettings) -> Access:
+    """What the settings ask for.
+
+    Raises:
+        ConfigurationError: the tokens file is broken, or anybody could ask from outside.
+    """
+    if settings.api_tokens_file is None and not settings.on_loopback:
+        raise ConfigurationError(
+            f"STREAMS_HOST={settings.host} is reachable from outside: set STREAMS_API_TOKENS_FILE, or use 127.0.0.1"
+        )
+    secret = settings.cluster_secret
+    return Access(
+        tokens=None if settings.api_tokens_file is None else TokensFile(settings.api_tokens_file),
+        sso=single_sign_on(settings),
+        seal=None if secret is None else IdentitySeal(secret.get_secret_value()),
+        rate_per_s=settings.query_rate_per_s,
+    )
+
+
+def own_hosts(settings: StreamsSettings) -> frozenset[str]:
+    """The names under which an open service may be asked: a web page elsewhere can point a name of its own at us."""
+    advertised = urlsplit(settings.url).hostname or settings.host
+    return _LOCAL_HOSTS | {_as_in_header(settings.host), _as_in_header(advertised)}
+
+
+class OnlyOwnHosts:
+    """Refuses requests under a foreign name, which is how a web page would reach a service on its reader's machine."""
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
+        self._app = app
+        self._hosts = frozenset(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            host = HTTPConnection(scope).headers.get("host", "")
+            if _without_port(host) not in self._hosts:
+                detail = "this service is open to its own machine only, under that machine's own names"
+                await problem(400, detail, kind="foreign-host")(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _without_port(host: str) -> str:
+    name, separator, port = host.rpartition(":")
+    return (name if separator and port.isdecimal() else host).lower().rstrip(".")
+
+
+def _as_in_header(host: str) -> str:
+    try:
+        return f"[{host}]" if ipaddress.ip_address(host).version == 6 else host  # noqa: PLR2004
+    except ValueError:
+        return host.lower()

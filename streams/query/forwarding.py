@@ -1,0 +1,129 @@
+"""Hands a query on to the worker that has the answer, with the caller's authorisation, and never twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import aiohttp
+import structlog
+from starlette.responses import Response, StreamingResponse
+from yarl import URL
+
+from streams.query.refusals import NotNow
+from streams.query.sso import IDENTITY_HEADER, IdentitySeal, target_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from starlette.requests import Request
+
+    from streams.query.access import Caller
+
+log = structlog.get_logger(__name__)
+
+FORWARDED_HEADER = "x-taskbridge-forwarded"
+
+_REQUEST_HEADERS = ("authorization", "accept", "last-event-id")
+_ANSWER_HEADERS = ("content-type", "retry-after", "www-authenticate", "cache-control")
+_CONNECT_S = 1.0
+_ANSWER_S = 10.0
+_SILENCE_S = 45.0
+"""A stream says something every fifteen seconds; an owner that is silent for longer is gone."""
+_AT_ONCE = 256
+
+
+class OwnerUnreachable(NotNow):
+    """The owner does not answer, or says that it is no longer the owner."""
+
+
+class Forwarding:
+    """One pool of connections to the other workers."""
+
+    def __init__(self, seal: IdentitySeal | None) -> None:
+        self._seal = seal
+        self._session: aiohttp.ClientSession | None = None
+        self._streams: aiohttp.ClientSession | None = None
+
+    async def forward(self, request: Request, url: str, caller: Caller) -> Response:
+        """The owner's answer, as it is.
+
+        Raises:
+            OwnerUnreachable: it does not answer, or the query was forwarded before.
+        """
+        target = self._target(request, url)
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=_ANSWER_S, sock_connect=_CONNECT_S)
+            self._session = _session(timeout, limit=_AT_ONCE)
+        try:
+            async with self._session.get(target, headers=self._headers(request, caller)) as answer:
+                body = await answer.read()
+                return Response(body, answer.status, headers=_kept(answer))
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _unreachable(url, error) from error
+
+    async def forward_stream(self, request: Request, url: str, caller: Caller) -> Response:
+        """The owner's answer while it is still being written, for server-sent events. Ends when either side ends.
+
+        Raises:
+            OwnerUnreachable: as above.
+        """
+        target = self._target(request, url)
+        if self._streams is None:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+            # As many as people have pages open: each is a connection of its own.
+            self._streams = _session(timeout, limit=0)
+        try:
+            answer = await self._streams.get(target, headers=self._headers(request, caller))
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _unreachable(url, error) from error
+        return StreamingResponse(_parts(answer), answer.status, headers=_kept(answer))
+
+    async def close(self) -> None:
+        for session in (self._session, self._streams):
+            if session is not None:
+                await session.close()
+
+    def _target(self, request: Request, url: str) -> URL:
+        if FORWARDED_HEADER in request.headers:
+            raise OwnerUnreachable("two workers take each other for the owner: a rebalance is on")
+        return URL(url + target_of(request), encoded=True)
+
+    def _headers(self, request: Request, caller: Caller) -> dict[str, str]:
+        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+        headers[FORWARDED_HEADER] = "1"
+        if caller.identity is not None:
+            if self._seal is None:
+                log.error("a query cannot be forwarded: with SSO, several workers need STREAMS_CLUSTER_SECRET")
+                raise OwnerUnreachable("this worker may not forward queries of people who signed in")
+            headers.pop("authorization", None)
+            headers[IDENTITY_HEADER] = self._seal.seal(caller.identity, target_of(request))
+        return headers
+
+
+async def _parts(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    try:
+        async for part in answer.content.iter_any():
+            yield part
+    except (aiohttp.ClientError, TimeoutError):
+        # The stream ends, and the reader comes back with its Last-Event-ID.
+        return
+    finally:
+        answer.close()
+
+
+def _session(timeout: aiohttp.ClientTimeout, *, limit: int) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        timeout=timeout,
+        connector=aiohttp.TCPConnector(limit=limit),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+
+
+def _kept(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers}
+
+
+def _unreachable(url: str, error: Exception) -> OwnerUnreachable:
+    log.warning("the owner of a query does not answer", owner=url, problem=f"{type(error).__name__}: {error}")
+    return OwnerUnreachable("the worker that has this does not answer")

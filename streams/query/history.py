@@ -1,0 +1,175 @@
+"""An instance's history: its events, read from their topic at the offsets that the stored instance remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.errors import RecordError
+from schemas.events import Action
+from schemas.topics import TASK_EVENTS
+from streams.query.json_forms import event_json
+from streams.query.refusals import NotNow
+from streams.remembered_offsets import MAX_OFFSETS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from confluent_kafka import Message
+
+    from schemas.codec import Codec
+    from schemas.events import TaskEvent, TaskState
+
+log = structlog.get_logger(__name__)
+
+_READ_S = 3.0
+_POLL_S = 0.2
+_TOGETHER = 200
+"""Offsets no further apart are read in one go: reading past some records costs less than to seek once more."""
+_RECORDS_MAX = 20_000
+_WAITING_MAX = 32
+
+type_found = dict[int, bytes]
+
+
+class EventReader:
+    """One consumer in a thread of its own, that reads single records of the events topic."""
+
+    def __init__(self, config: Mapping[str, object], topic: str = TASK_EVENTS.name) -> None:
+        self._config = {
+            **config,
+            # A position that retention has passed is gone on from where the partition begins.
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 20,
+            # One record is wanted, not the megabytes behind it.
+            "fetch.message.max.bytes": 256 << 10,
+            "queued.max.messages.kbytes": 4 << 10,
+        }
+        self._topic = topic
+        self._consumer: Consumer | None = None
+        self._thread = ThreadPoolExecutor(1, "event-reader")
+        self._waiting = 0
+
+    async def read(self, partition: int, offsets: Sequence[int]) -> type_found:
+        """The values at these offsets, as far as they are still there and can be read in time; the newest first.
+
+        Raises:
+            NotNow: too many wait already, or Kafka does not answer.
+        """
+        if not offsets:
+            return {}
+        if self._waiting >= _WAITING_MAX:
+            raise NotNow("too many histories are being read")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, partition, offsets)
+        except KafkaException as error:
+            log.warning("events cannot be read", partition=partition, problem=str(error))
+            raise NotNow("the events cannot be read at the moment") from error
+        finally:
+            self._waiting -= 1
+
+    async def close(self) -> None:
+        def close() -> None:
+            if self._consumer is not None:
+                self._consumer.close()
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, close)
+        self._thread.shutdown()
+
+    def _read(self, partition: int, offsets: Sequence[int]) -> type_found:
+        if self._consumer is None:
+            self._consumer = Consumer(cast("dict[str, Any]", self._config), logger=logging.getLogger("librdkafka"))
+        deadline = time.monotonic() + _READ_S
+        found: type_found = {}
+        for run in reversed(runs(offsets)):
+            wanted = set(run)
+            self._consumer.assign([TopicPartition(self._topic, partition, run[0])])
+            for message in self._messages(deadline):
+                offset = message.offset() or 0
+                if offset in wanted:
+                    found[offset] = message.value() or b""
+                if offset >= run[-1]:
+                    break
+        self._consumer.unassign()
+        return found
+
+    def _messages(self, deadline: float) -> Iterable[Message]:
+        """Records as they come, up to the partition's end, the deadline, and a number of them."""
+        consumer = self._consumer
+        assert consumer is not None
+        seen = 0
+        while time.monotonic() < deadline and seen < _RECORDS_MAX:
+            message = consumer.poll(_POLL_S)
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                seen += 1
+                yield message
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - how the library names its codes
+                return
+            elif error.fatal() or not error.retriable():
+                raise KafkaException(error)
+
+
+def runs(offsets: Sequence[int]) -> list[list[int]]:
+    """Growing offsets, in groups that are each read in one go."""
+    grouped = [[offsets[0]]]
+    for before, offset in pairwise(offsets):
+        if offset - before > _TOGETHER:
+            grouped.append([])
+        grouped[-1].append(offset)
+    return grouped
+
+
+class Histories:
+    """Histories of instances, as JSON."""
+
+    def __init__(self, reader: EventReader, events: Codec[TaskEvent]) -> None:
+        self._reader = reader
+        self._events = events
+
+    async def of(self, partition: int, state: TaskState, offsets: Sequence[int]) -> dict[str, Any]:
+        """The instance's events, oldest first, each once, and its form.
+
+        Raises:
+            NotNow: the events cannot be read at the moment.
+        """
+        values = await self._reader.read(partition, offsets)
+        found: dict[str, tuple[int, TaskEvent]] = {}
+        for offset in sorted(values):
+            event = self._decoded(values[offset])
+            if event is not None and event.instance_id == state.instance_id and event.corp_id == state.corp_id:
+                found.setdefault(event.event_id, (offset, event))
+        form_of = latest_form(event for _, event in found.values())
+        in_order = sorted(found.values(), key=lambda each: (each[1].occurred_at, each[0]))
+        return {
+            "instance_id": state.instance_id,
+            "corp_id": state.corp_id,
+            "form": {} if form_of is None else dict(form_of.form_data),
+            "form_of": None if form_of is None else form_of.event_id,
+            "events": [event_json(event, partition=partition, offset=offset) for offset, event in in_order],
+            "complete": len(values) == len(offsets) < MAX_OFFSETS,
+        }
+
+    def _decoded(self, value: bytes) -> TaskEvent | None:
+        try:
+            return self._events.decode(value)
+        except RecordError:
+            # Folded once, so it could be read then: it is of a topic that was made anew.
+            return None
+
+
+def latest_form(events: Iterable[TaskEvent]) -> TaskEvent | None:
+    """The event whose form is the instance's: the latest create or cc that carries any values."""
+    with_form = [each for each in events if each.form_data and each.action in (Action.CREATED, Action.COPIED)]
+    return max(with_form, key=lambda each: (each.occurred_at, each.event_id), default=None)

@@ -1,0 +1,115 @@
+"""Reads people's inboxes a page at a time. What a query costs depends on the page, not on what the person has.
+
+Reads block the worker's loop, so each is bounded: a page, or a slice of a search. A search gives the loop back between
+its slices, and ends after so many lines with a cursor to go on from, whatever it has found until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+from streams import inbox_layout as layout
+from streams.query.refusals import NotNow
+from streams.store import PartitionNotHeld
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from schemas.events import View
+    from streams.store import Store
+
+LOOKED_AT_MAX = 10_000
+"""Lines that one search looks at."""
+_SLICE = 500
+
+
+class Page(NamedTuple):
+    """A part of a view."""
+
+    items: list[layout.Item]
+    next_place: bytes | None
+    """Behind which the next page begins; None at the end."""
+
+
+class Inboxes:
+    """The inboxes of this worker's partitions."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def counts(self, partition: int, user: bytes) -> layout.type_counts:
+        """How many lines each view has, in the order of ``VIEWS``.
+
+        Raises:
+            NotNow: the partition went to another worker meanwhile.
+        """
+        try:
+            return layout.read_counts(self._store.read(partition, layout.counts_key(user)))
+        except PartitionNotHeld as error:
+            raise _moved() from error
+
+    def page(self, partition: int, user: bytes, view: View, *, limit: int, after: bytes | None = None) -> Page:
+        """The next ``limit`` lines of a view, newest first.
+
+        Raises:
+            NotNow: the partition went to another worker meanwhile.
+        """
+        wanted = limit + 1
+        if after is None:
+            # Known to be all: then nothing is looked for behind the last one, where there may be much that went.
+            wanted = min(wanted, self.counts(partition, user)[layout.VIEWS.index(view)])
+        found = self._slice(partition, user, view, after, wanted)
+        items = [layout.read_item(value) for _, value in found[:limit]]
+        return Page(items, found[limit - 1][0] if len(found) > limit else None)
+
+    async def search(
+        self,
+        partition: int,
+        user: bytes,
+        view: View,
+        matches: Callable[[layout.Item], bool],
+        *,
+        limit: int,
+        after: bytes | None = None,
+    ) -> Page:
+        """The next lines that match, newest first: up to ``limit`` of them, among the next LOOKED_AT_MAX of the view.
+
+        Raises:
+            NotNow: the partition went to another worker meanwhile.
+        """
+        if after is None and not self.counts(partition, user)[layout.VIEWS.index(view)]:
+            return Page([], None)
+        items: list[layout.Item] = []
+        place = after
+        for _ in range(LOOKED_AT_MAX // _SLICE):
+            found = self._slice(partition, user, view, place, _SLICE)
+            for at, (place, value) in enumerate(found, 1):
+                item = layout.read_item(value)
+                if matches(item):
+                    items.append(item)
+                    if len(items) == limit:
+                        is_end = at == len(found) < _SLICE
+                        return Page(items, None if is_end else place)
+            if len(found) < _SLICE:
+                return Page(items, None)
+            await asyncio.sleep(0)
+        return Page(items, place)
+
+    def _slice(
+        self, partition: int, user: bytes, view: View, after: bytes | None, limit: int
+    ) -> list[tuple[bytes, bytes]]:
+        """Places and values."""
+        if not limit:
+            return []
+        prefix = layout.entries_prefix(user, view)
+        start = prefix if after is None else prefix + after + b"\x00"
+        try:
+            found = self._store.slice(partition, start, layout.behind(prefix), limit=limit)
+        except PartitionNotHeld as error:
+            raise _moved() from error
+        return [(key[len(prefix) :], value) for key, value in found]
+
+
+def _moved() -> NotNow:
+    return NotNow("what is asked for is moving to another worker")

@@ -1,0 +1,67 @@
+"""Reads instances as the fold stored them, for those who may see them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas.events import Lifecycle
+from streams.query.refusals import NotNow, Unknown
+from streams.store import PartitionNotHeld
+from streams.stored_instance import event_offsets, unpack
+from streams.views import was_shown_to
+
+if TYPE_CHECKING:
+    from schemas.codec import Codec
+    from schemas.events import TaskState
+    from streams.lifecycle import Instance
+    from streams.query.access import Caller
+    from streams.store import Store
+
+
+class Found(NamedTuple):
+    """An instance, and where its events stand on its partition of the events topic."""
+
+    state: TaskState
+    event_offsets: tuple[int, ...]
+
+
+class Instances:
+    """The instances of this worker's partitions."""
+
+    def __init__(self, store: Store, states: Codec[TaskState]) -> None:
+        self._store = store
+        self._states = states
+
+    def find(self, partition: int, instance_id: str, caller: Caller) -> Found:
+        """The instance.
+
+        Raises:
+            Unknown: it was never heard of, is deleted, or is nothing that this caller may see.
+            NotNow: the partition went to another worker meanwhile.
+        """
+        found = self.look_up(partition, instance_id)
+        if found is None:
+            raise _unknown()
+        instance, offsets = found
+        state = instance.state
+        if state.lifecycle is Lifecycle.DELETED or not caller.may_see(state.corp_id):
+            raise _unknown()
+        if caller.user_id is not None and not was_shown_to(instance, caller.user_id):
+            raise _unknown()
+        return Found(state, offsets)
+
+    def look_up(self, partition: int, instance_id: str) -> tuple[Instance, tuple[int, ...]] | None:
+        """The instance as it is stored, deleted or not, and its events' offsets: for those who may see everything.
+
+        Raises:
+            NotNow: the partition went to another worker meanwhile.
+        """
+        try:
+            stored = self._store.read(partition, instance_id.encode())
+        except PartitionNotHeld as error:
+            raise NotNow("what is asked for is moving to another worker") from error
+        return None if stored is None else (unpack(stored, self._states), event_offsets(stored))
+
+
+def _unknown() -> Unknown:
+    return Unknown("no such instance, or none that this caller may see")

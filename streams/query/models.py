@@ -1,0 +1,224 @@
+"""What the answers look like, for the OpenAPI document. The answers themselves are written by ``json_forms``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA
+
+type_view = Literal["created", "pending", "handled", "copied"]
+type_status = Literal["PENDING", "COMPLETED", "CANCELLED", "ACTIVE", "UNKNOWN"]
+
+MOMENT = "2026-01-31T08:00:00.000Z"
+_moment = Field(description="ISO 8601, UTC, with milliseconds.", examples=[MOMENT])
+
+PERSON_EXAMPLE = {"user_id": "manager01", "name": "王小明"}
+ITEM_EXAMPLE: dict[str, Any] = {
+    "instance_id": "f30233fb-72e1-4af4-8cb8-c7e0ea9ee530",
+    "task_id": "TASK-1",
+    "view": "pending",
+    "title": "王小明发起的请假申请",
+    "url": "https://example.aliwork.com/APP_RY60OCRF33Z7534/task/1",
+    "app_type": "APP_RY60OCRF33Z7534",
+    "originator": PERSON_EXAMPLE,
+    "status": "PENDING",
+    "created_at": MOMENT,
+    "updated_at": MOMENT,
+}
+
+
+def _shown(example: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [cast("Any", example)]})
+
+
+class PersonOut(BaseModel):
+    user_id: str
+    name: str | None
+
+
+class ItemOut(BaseModel):
+    """One line of a view."""
+
+    model_config = _shown(ITEM_EXAMPLE)
+
+    instance_id: str
+    task_id: str | None = Field(description="Null in the views created and copied: one line stands for the instance.")
+    view: type_view
+    title: str | None
+    url: str | None = Field(description="The approval page; http or https.")
+    app_type: str
+    originator: PersonOut | None
+    status: type_status
+    created_at: str = Field(description="When it entered the view: the order of the list.", examples=[MOMENT])
+    updated_at: str = _moment
+
+
+class PageOut(BaseModel):
+    model_config = _shown({"items": [ITEM_EXAMPLE], "next_cursor": "AQx7…"})
+
+    items: list[ItemOut]
+    next_cursor: str | None = Field(
+        description="For the next page; null at the end. A search may give one with few items or none: then there is "
+        "more to look through."
+    )
+
+
+class CountsOut(BaseModel):
+    model_config = _shown({"created": 3, "pending": 12, "handled": 812, "copied": 0})
+
+    created: int
+    pending: int
+    handled: int
+    copied: int
+
+
+class TaskOut(BaseModel):
+    task_id: str
+    status: type_status
+    assignee_ids: list[str]
+    actor_id: str | None
+    url: str | None
+    created_at: str | None = _moment
+    decided_at: str | None = _moment
+
+
+class CopiedOut(BaseModel):
+    user_id: str
+    at: str = _moment
+
+
+class InstanceOut(BaseModel):
+    """A process instance as the events of it add up to."""
+
+    model_config = _shown(
+        {
+            "instance_id": ITEM_EXAMPLE["instance_id"],
+            "corp_id": "ding5d17e3add038d445",
+            "app_type": ITEM_EXAMPLE["app_type"],
+            "title": ITEM_EXAMPLE["title"],
+            "url": None,
+            "originator": PERSON_EXAMPLE,
+            "process_code": "TPROC--1",
+            "process_name": "请假申请",
+            "lifecycle": "ACTIVE",
+            "tasks": [
+                {
+                    "task_id": "TASK-1",
+                    "status": "PENDING",
+                    "assignee_ids": ["manager02"],
+                    "actor_id": None,
+                    "url": ITEM_EXAMPLE["url"],
+                    "created_at": MOMENT,
+                    "decided_at": None,
+                }
+            ],
+            "copied": [{"user_id": "hr01", "at": MOMENT}],
+            "updated_at": MOMENT,
+            "revision": 3,
+        }
+    )
+
+    instance_id: str
+    corp_id: str
+    app_type: str
+    title: str | None
+    url: str | None
+    originator: PersonOut | None
+    process_code: str | None
+    process_name: str | None
+    lifecycle: Literal["ACTIVE"] = Field(description="A deleted instance is answered like an unknown one.")
+    tasks: list[TaskOut]
+    copied: list[CopiedOut]
+    updated_at: str = _moment
+    revision: int = Field(description="How many events have changed it.")
+
+
+class EventOut(BaseModel):
+    """One event: a callback as it was understood."""
+
+    event_id: str
+    action: Literal["CREATED", "COMPLETED", "CANCELLED", "DELETED", "COPIED", "UNKNOWN"]
+    occurred_at: str = _moment
+    received_at: str = _moment
+    task_id: str | None
+    actor_id: str | None
+    recipient_ids: list[str]
+    title: str | None
+    app_type: str
+    partition: int = Field(description="Where it stands on the topic taskbridge.task-events.v1.")
+    offset: int
+
+
+class HistoryOut(BaseModel):
+    model_config = _shown(
+        {
+            "instance_id": ITEM_EXAMPLE["instance_id"],
+            "corp_id": "ding5d17e3add038d445",
+            "form": {"days": "3", "reason": None},
+            "form_of": "0b8d6b3e-6c9e-5c0e-8a40-5c2f3c1f8a10",
+            "events": [
+                {
+                    "event_id": "0b8d6b3e-6c9e-5c0e-8a40-5c2f3c1f8a10",
+                    "action": "CREATED",
+                    "occurred_at": MOMENT,
+                    "received_at": MOMENT,
+                    "task_id": "TASK-1",
+                    "actor_id": None,
+                    "recipient_ids": ["manager02"],
+                    "title": ITEM_EXAMPLE["title"],
+                    "app_type": ITEM_EXAMPLE["app_type"],
+                    "partition": 3,
+                    "offset": 1812,
+                }
+            ],
+            "complete": True,
+        }
+    )
+
+    instance_id: str
+    corp_id: str
+    form: dict[str, str | None] = Field(description="The form's values, of the latest event that carried any.")
+    form_of: str | None = Field(description="That event's id.")
+    events: list[EventOut] = Field(description="Oldest first. The same callback, received twice, stands here once.")
+    complete: bool = Field(description="False when older events are beyond the topic's retention or the last hundred.")
+
+
+class MeOut(BaseModel):
+    model_config = _shown(
+        {
+            "mode": "token",
+            "name": "portal",
+            "corps": ["ding5d17e3add038d445"],
+            "corp_id": None,
+            "user_id": None,
+            "operator": False,
+        }
+    )
+
+    mode: Literal["open", "token", "sso"]
+    name: str | None = Field(description="The token's name in the tokens file.")
+    corps: list[str] = Field(description='Corps that may be asked about; ["*"] for all.')
+    corp_id: str | None = Field(description="With single sign-on: whose corp.")
+    user_id: str | None = Field(description="With single sign-on: who.")
+    operator: bool = Field(description="Whether /ops may be seen.")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problem documents that a route answers with, for its ``responses``."""
+    return {
+        status: {"description": _MEANINGS[status], "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}}}
+        for status in statuses
+    }
+
+
+_MEANINGS = {
+    400: "The query cannot be answered as it is.",
+    401: "A bearer token is needed, and none that is known was given.",
+    403: "The caller may not see this user of this corp.",
+    404: "Unknown, deleted, or not for this caller: the three are not told apart.",
+    429: "This caller asks too often; `Retry-After` says when to come back.",
+    503: "The worker that has the answer is unknown, restores its tables, or does not answer; `Retry-After` says when "
+    "to come back.",
+}

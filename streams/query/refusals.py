@@ -1,0 +1,102 @@
+"""Why a query is not answered: each class names the status that it is told with.
+
+Refused
+├── BadQuery         400  the query itself is wrong
+├── Unauthorized     401  who asks is not known
+├── Forbidden        403  who asks may not see this
+├── Unknown          404  there is no such thing, or none that this caller may see: not told apart
+├── TooManyQueries   429  this caller asks too often
+└── NotNow           503  the right worker cannot answer at the moment; the same query may succeed soon
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar
+
+from fastapi.exceptions import RequestValidationError
+
+from schemas.errors import TaskbridgeError
+from service.problems import problem
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+
+class Refused(TaskbridgeError):
+    """The root. The message is for the caller and goes into the problem's ``detail``."""
+
+    status: ClassVar[int] = 400
+    kind: ClassVar[str] = "bad-query"
+
+    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.retry_after_s is None else {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
+
+
+class BadQuery(Refused):
+    """The query cannot be answered as it is."""
+
+
+class Unauthorized(Refused):
+    """No token, or none that is known here. Which of the two is not told."""
+
+    status = 401
+    kind = "unauthorized"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(Refused):
+    """The caller is known, and may not see this corp or user."""
+
+    status = 403
+    kind = "forbidden"
+
+
+class Unknown(Refused):
+    """Nothing of that name that the caller may see."""
+
+    status = 404
+    kind = "unknown"
+
+
+class TooManyQueries(Refused):
+    """The caller's rate is used up for the moment."""
+
+    status = 429
+    kind = "too-many-queries"
+
+
+class NotNow(Refused):
+    """The worker that has the answer is unknown, restores, or cannot be reached."""
+
+    status = 503
+    kind = "not-now"
+
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s)
+
+
+def answer_refusals(app: FastAPI) -> None:
+    """Turn every refusal, and what the framework finds wrong with a query, into its problem document."""
+
+    async def refused(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        return problem(error.status, str(error), kind=error.kind, headers=error.headers)
+
+    async def invalid(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        found = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
+        return problem(BadQuery.status, found, kind=BadQuery.kind)
+
+    app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(RequestValidationError, invalid)

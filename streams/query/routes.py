@@ -1,0 +1,206 @@
+"""The read API: who asks → whose worker has it → here or there → the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
+from starlette.responses import Response
+
+from schemas.events import View
+from streams import inbox_layout as layout
+from streams.query import models
+from streams.query.access import TOKEN
+from streams.query.cursors import read_cursor, write_cursor
+from streams.query.json_forms import item_json, state_json, to_json
+from streams.query.refusals import NotNow
+from streams.query.search import matcher
+
+if TYPE_CHECKING:
+    from streams.query.access import Access, Caller
+    from streams.query.forwarding import Forwarding
+    from streams.query.history import Histories
+    from streams.query.inboxes import Inboxes, Page
+    from streams.query.instances import Instances
+    from streams.query.owners import Owners
+
+LIMIT_MAX, LIMIT_DEFAULT = 200, 50
+ID_MAX = 256
+_Q_MAX = 200
+_CURSOR_MAX = 2_000
+
+CorpId = Annotated[str, Path(max_length=ID_MAX, examples=["ding5d17e3add038d445"])]
+UserId = Annotated[str, Path(max_length=ID_MAX, examples=["manager02"])]
+InstanceId = Annotated[str, Path(max_length=ID_MAX, examples=["f30233fb-72e1-4af4-8cb8-c7e0ea9ee530"])]
+_View = Annotated[models.type_view, Query(description="Which of the four lists.")]
+_AppType = Annotated[str | None, Query(max_length=ID_MAX, description="Only of this app.")]
+_Q = Annotated[
+    str,
+    Query(
+        max_length=_Q_MAX,
+        description="Only where this stands in the title, the process' name or the originator's name, in any case. One "
+        "query looks at no more than the next 10,000 lines of the view: `next_cursor` goes on behind them.",
+        examples=["请假"],
+    ),
+]
+_Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items on a page.")]
+_Cursor = Annotated[
+    str | None,
+    Query(max_length=_CURSOR_MAX, description="`next_cursor` of the page before, for the same user, view and filters."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a worker answers from."""
+
+    inboxes: Inboxes
+    instances: Instances
+    histories: Histories
+
+
+class Desk:
+    """What the routes share; the tables come when Kafka is connected."""
+
+    def __init__(self, access: Access, owners: Owners, forwarding: Forwarding) -> None:
+        self.access = access
+        self.owners = owners
+        self.forwarding = forwarding
+        self._tables: Tables | None = None
+
+    def open(self, tables: Tables) -> None:
+        self._tables = tables
+
+    @property
+    def tables(self) -> Tables:
+        """What is here.
+
+        Raises:
+            NotNow: this worker is still waiting for Kafka.
+        """
+        if self._tables is None:
+            raise NotNow("this worker is starting")
+        return self._tables
+
+
+def build_router(desk: Desk) -> APIRouter:
+    """``/v1/me``, and the queries about users."""
+    router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
+    of_user: dict[str, Any] = {"responses": models.problems(400, 401, 403, 429, 503)}
+
+    @router.get("/me", summary="Who is asking", response_model=models.MeOut, responses=models.problems(401, 429))
+    async def me(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return _json(_me(await desk.access.caller_of(request)))
+
+    @router.get(
+        "/corps/{corp_id}/users/{user_id}/tasks",
+        summary="A view, newest first",
+        response_model=models.PageOut,
+        **of_user,
+    )
+    async def tasks(  # pyright: ignore[reportUnusedFunction]
+        request: Request,
+        *,
+        corp_id: CorpId,
+        user_id: UserId,
+        view: _View,
+        app_type: _AppType = None,
+        q: _Q = "",
+        limit: _Limit = LIMIT_DEFAULT,
+        cursor: _Cursor = None,
+    ) -> Response:
+        caller = await desk.access.caller_of(request)
+        caller.check(corp_id, user_id)
+        user, wanted = layout.user_part(corp_id, user_id), View(view.upper())
+        after = None if cursor is None else read_cursor(cursor, user, wanted)
+        owner = desk.owners.of_user(corp_id, user_id)
+        if not owner.here:
+            return await desk.forwarding.forward(request, owner.url, caller)
+        inboxes, matches = desk.tables.inboxes, matcher(q, app_type)
+        if matches is None:
+            page = inboxes.page(owner.partition, user, wanted, limit=limit, after=after)
+        else:
+            page = await inboxes.search(owner.partition, user, wanted, matches, limit=limit, after=after)
+            # The loop was given back meanwhile, so the partition may have gone and come.
+            if desk.owners.of_user(corp_id, user_id) != owner:
+                raise NotNow("what is asked for is moving to another worker")
+        return _json(_page(page, user, wanted, view))
+
+    @router.get(
+        "/corps/{corp_id}/users/{user_id}/counts",
+        summary="How many lines each view has",
+        response_model=models.CountsOut,
+        **of_user,
+    )
+    async def counts(  # pyright: ignore[reportUnusedFunction]
+        request: Request,
+        corp_id: CorpId,
+        user_id: UserId,
+    ) -> Response:
+        caller = await desk.access.caller_of(request)
+        caller.check(corp_id, user_id)
+        owner = desk.owners.of_user(corp_id, user_id)
+        if not owner.here:
+            return await desk.forwarding.forward(request, owner.url, caller)
+        found = desk.tables.inboxes.counts(owner.partition, layout.user_part(corp_id, user_id))
+        return _json({view.value.lower(): count for view, count in zip(layout.VIEWS, found, strict=True)})
+
+    return router
+
+
+def build_instances_router(desk: Desk) -> APIRouter:
+    """The queries about one instance."""
+    router = APIRouter(prefix="/v1/instances", tags=["task center"], dependencies=[TOKEN])
+    refused: dict[str, Any] = {"responses": models.problems(400, 401, 404, 429, 503)}
+
+    @router.get("/{instance_id}", summary="An instance", response_model=models.InstanceOut, **refused)
+    async def instance(  # pyright: ignore[reportUnusedFunction]
+        request: Request,
+        instance_id: InstanceId,
+    ) -> Response:
+        caller = await desk.access.caller_of(request)
+        owner = desk.owners.of_instance(instance_id)
+        if not owner.here:
+            return await desk.forwarding.forward(request, owner.url, caller)
+        return _json(state_json(desk.tables.instances.find(owner.partition, instance_id, caller).state))
+
+    @router.get(
+        "/{instance_id}/history", summary="Its events, and its form", response_model=models.HistoryOut, **refused
+    )
+    async def history(  # pyright: ignore[reportUnusedFunction]
+        request: Request,
+        instance_id: InstanceId,
+    ) -> Response:
+        caller = await desk.access.caller_of(request)
+        owner = desk.owners.of_instance(instance_id)
+        if not owner.here:
+            return await desk.forwarding.forward(request, owner.url, caller)
+        found = desk.tables.instances.find(owner.partition, instance_id, caller)
+        return _json(await desk.tables.histories.of(owner.partition, found.state, found.event_offsets))
+
+    return router
+
+
+def _page(page: Page, user: bytes, view: View, name: str) -> dict[str, Any]:
+    return {
+        "items": [item_json(item, name) for item in page.items],
+        "next_cursor": None if page.next_place is None else write_cursor(user, view, page.next_place),
+    }
+
+
+def _me(caller: Caller) -> dict[str, Any]:
+    return {
+        "mode": caller.mode,
+        "name": caller.name,
+        "corps": list(caller.corps) if caller.corp_id is None else [caller.corp_id],
+        "corp_id": caller.corp_id,
+        "user_id": caller.user_id,
+        "operator": caller.is_operator,
+    }
+
+
+def _json(content: object) -> Response:
+    # What people have to do is nobody's to keep on the way.
+    return Response(to_json(content), media_type="application/json", headers={"Cache-Control": "no-store"})

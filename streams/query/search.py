@@ -1,0 +1,38 @@
+"""What a person finds with a few letters: compared without case, and as people see the characters. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from unicodedata import normalize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streams.inbox_layout import Item
+
+
+def folded(text: str) -> str:
+    """Equal for texts that look alike: full-width and half-width, composed and decomposed, upper and lower case."""
+    if text.isascii():
+        return text.lower()
+    return normalize("NFKC", normalize("NFKC", text).casefold())
+
+
+def matcher(q: str, app_type: str | None) -> Callable[[Item], bool] | None:
+    """Whether an item is among those that are asked for; None where all are.
+
+    ``q`` is found anywhere in the title, the process' name or the originator's name; spaces around it do not count.
+    """
+    wanted = folded(q.strip())
+    if not wanted and app_type is None:
+        return None
+
+    def matches(item: Item) -> bool:
+        if app_type is not None and item.app_type != app_type:
+            return False
+        if not wanted:
+            return True
+        found = (item.title, item.process_name, item.originator_name)
+        return any(text is not None and wanted in folded(text) for text in found)
+
+    return matches

@@ -1,0 +1,159 @@
+"""Single sign-on in front: who a trusted reverse proxy says is asking, and how one worker tells it to another.
+
+The headers are believed from the proxies' addresses only. A worker that forwards a query is no proxy, so it signs whom
+it asks for, with a key that all workers share, for this one query and a minute.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from schemas.errors import ConfigurationError
+from streams.query.refusals import Unauthorized
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
+    from streams.settings import StreamsSettings
+
+IDENTITY_HEADER = "x-taskbridge-identity"
+
+_VALID_S = 60
+_ID_MAX = 256
+
+type_network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Identity(NamedTuple):
+    """Somebody who signed in."""
+
+    corp_id: str
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SingleSignOn:
+    """Whom to believe, and in which headers. Either the corp's header is named, or the one corp."""
+
+    proxies: tuple[type_network, ...]
+    user_header: str
+    corp_header: str | None
+    corp_id: str | None
+
+    def identity_of(self, connection: HTTPConnection) -> Identity | None:
+        """Who is asking, by a proxy's word; None where none has said anything, or one who is no proxy.
+
+        Raises:
+            Unauthorized: a proxy's word is not clear.
+        """
+        if connection.client is None or not self._is_proxy(connection.client.host):
+            return None
+        user_id = _only(connection, self.user_header)
+        if user_id is None:
+            return None
+        corp_id = self.corp_id if self.corp_header is None else _only(connection, self.corp_header)
+        if corp_id is None:
+            raise Unauthorized(f"the proxy names a user and no corp: {self.corp_header} is missing")
+        return Identity(corp_id, user_id)
+
+    def _is_proxy(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in self.proxies)
+
+
+def single_sign_on(settings: StreamsSettings) -> SingleSignOn | None:
+    """What the settings say; None where no proxy is trusted.
+
+    Raises:
+        ConfigurationError: a network is none, or it is not said whose users they are.
+    """
+    networks = [each.strip() for each in settings.sso_proxies.split(",") if each.strip()]
+    if not networks:
+        return None
+    if (settings.sso_corp_header is None) == (settings.sso_corp_id is None):
+        raise ConfigurationError("STREAMS_SSO_PROXIES: set one of STREAMS_SSO_CORP_HEADER and STREAMS_SSO_CORP_ID")
+    try:
+        proxies = tuple(ipaddress.ip_network(each) for each in networks)
+    except ValueError as error:
+        raise ConfigurationError(f"STREAMS_SSO_PROXIES: {error}") from error
+    return SingleSignOn(proxies, settings.sso_user_header.lower(), settings.sso_corp_header, settings.sso_corp_id)
+
+
+class IdentitySeal:
+    """Signs an identity for one query, and knows what another worker signed."""
+
+    def __init__(self, secret: str) -> None:
+        self._key = hashlib.sha256(b"taskbridge forwarded identity\0" + secret.encode()).digest()
+
+    def seal(self, identity: Identity, target: str) -> str:
+        """The header's value; ``target`` is the path and query that it holds for."""
+        payload = msgspec.msgpack.encode((identity.corp_id, identity.user_id, int(time.time()) + _VALID_S))
+        return ".".join(_text(each) for each in (payload, self._mac(payload, target)))
+
+    def open(self, sealed: str, target: str) -> Identity:
+        """Whom it names.
+
+        Raises:
+            Unauthorized: it was not signed with this secret, for another query, or too long ago.
+        """
+        try:
+            payload, mac = (_bytes(each) for each in sealed.split("."))
+            if not hmac.compare_digest(mac, self._mac(payload, target)):
+                raise Unauthorized("the forwarded identity is not signed as it must be")
+            corp_id, user_id, until = msgspec.msgpack.decode(payload, type=tuple[str, str, int])
+        except (ValueError, msgspec.DecodeError) as error:
+            raise Unauthorized("the forwarded identity cannot be read") from error
+        if time.time() > until:
+            raise Unauthorized("the forwarded identity is too old: do the workers' clocks agree?")
+        return Identity(corp_id, user_id)
+
+    def _mac(self, payload: bytes, target: str) -> bytes:
+        return hmac.digest(self._key, len(payload).to_bytes(4, "big") + payload + target.encode(), "sha256")
+
+
+def target_of(connection: HTTPConnection) -> str:
+    """Path and query exactly as they were sent."""
+    path: bytes = connection.scope.get("raw_path") or connection.scope["path"].encode()
+    return (path + b"?" + connection.scope["query_string"]).decode("latin-1")
+
+
+def _only(connection: HTTPConnection, name: str) -> str | None:
+    """The header's one value; None where it is missing or blank.
+
+    Raises:
+        Unauthorized: it stands twice, as when a proxy adds its own to the client's, or is no name.
+    """
+    wanted = name.lower().encode("latin-1")
+    values = [value for header, value in connection.scope["headers"] if header == wanted]
+    if not values:
+        return None
+    if len(values) > 1:
+        raise Unauthorized(f"{name} stands more than once: the proxy must replace what clients send")
+    try:
+        value = values[0].decode().strip()
+    except UnicodeDecodeError as error:
+        raise Unauthorized(f"{name} is not UTF-8") from error
+    if len(value) > _ID_MAX:
+        raise Unauthorized(f"{name} is longer than {_ID_MAX} characters")
+    return value or None
+
+
+def _text(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).decode().rstrip("=")
+
+
+def _bytes(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,0 +1,100 @@
+"""The task center's parts of a worker, put together: the inboxes, and the API that reads them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from streams.inbox_agent import InboxAgent
+from streams.query.access import build_access, own_hosts
+from streams.query.forwarding import Forwarding
+from streams.query.history import EventReader, Histories
+from streams.query.inboxes import Inboxes
+from streams.query.instances import Instances
+from streams.query.owners import Owners
+from streams.query.routes import Desk, Tables, build_instances_router, build_router
+from streams.topology import inbox_table, notifications_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    import faust
+    from fastapi import APIRouter
+
+    from schemas.registry import Registry
+    from streams.metrics import Metrics
+    from streams.offsets import Offsets
+    from streams.rounds import Rounds
+    from streams.settings import StreamsSettings
+    from streams.store import Store
+
+
+class TaskCenter:
+    """Made before anything is connected, so that the API can say so; ``open`` brings the tables."""
+
+    def __init__(self, settings: StreamsSettings) -> None:
+        """Raise ConfigurationError where the settings of who may ask are wrong."""
+        self.access = build_access(settings)
+        self.owners = Owners(settings.url)
+        self.forwarding = Forwarding(self.access.seal)
+        self.only_hosts = own_hosts(settings) if self.access.is_open else None
+        self._desk = Desk(self.access, self.owners, self.forwarding)
+        self._history: EventReader | None = None
+
+    @property
+    def routers(self) -> list[APIRouter]:
+        return [build_router(self._desk), build_instances_router(self._desk)]
+
+    def open(
+        self,
+        app: faust.App,
+        *,
+        partitions: int,
+        instances: Store,
+        changelog: str,
+        live: Callable[[], Collection[int]],
+        rounds: Rounds,
+        offsets: Offsets,
+        consumer: Mapping[str, object],
+        registry: Registry,
+        metrics: Metrics,
+    ) -> InboxAgent:
+        """Keep the inboxes and answer from them. ``changelog`` is the instances', ``live`` as ``Owners.join`` says."""
+        inbox, inbox_changelog = inbox_table(app, partitions=partitions)
+        agent = InboxAgent(
+            app,
+            store=inbox,
+            changelog=inbox_changelog,
+            rounds=rounds,
+            offsets=offsets,
+            notifications=task_notification_codec(registry),
+            metrics=metrics,
+        )
+        app.agent(notifications_topic(app), name="inbox")(agent.run)
+        tokens = self.access.tokens
+        if tokens is not None:
+            metrics.watch_tokens(lambda: tokens.broken is None)
+        self._history = EventReader(consumer)
+        self._desk.open(
+            Tables(
+                Inboxes(inbox),
+                Instances(instances, task_state_codec(registry)),
+                Histories(self._history, task_event_codec(registry)),
+            )
+        )
+        self.owners.join(
+            partitions=partitions,
+            distribution=lambda: cast("Any", app.assignor).tables_metadata(),
+            live=live,
+            changelog=changelog,
+        )
+        return agent
+
+    async def watch(self) -> None:
+        """Keep up with the tokens file until cancelled."""
+        if self.access.tokens is not None:
+            await self.access.tokens.watch()
+
+    async def close(self) -> None:
+        await asyncio.gather(self.forwarding.close(), *([] if self._history is None else [self._history.close()]))

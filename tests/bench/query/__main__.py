@@ -1,0 +1,170 @@
+"""Measures the task center's queries: ``python -m tests.bench.query``, as ``taskbridge bench query`` runs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx2
+
+from deploy.local.child import Child
+from deploy.local.ports import LOOPBACK, free_ports
+from deploy.local.supervisor import Supervisor
+from schemas import topics
+from schemas.errors import TaskbridgeError
+from service.kafka import admin_client
+from service.topic_admin import apply_topics
+from tests.bench.cpu import resident_mb
+from tests.bench.query.asking import CONSTANT, Kind, Window, ask, kinds
+from tests.bench.query.company import Trickle, fill
+from tests.bench.query.report import write_report
+from tests.bench.streams.errors import NotCounted
+from tests.bench.streams.surroundings import Surroundings, start
+from tests.bench.toolchains import CHECKOUT, need
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_READY_S = 600.0
+_OK = 200
+_CONNECTIONS = (1, 16)
+_REST = "At rest"
+
+
+def progress(line: object) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def main() -> None:
+    """Exit code 1 with one line where something is missing, or an answer is not what it should be."""
+    arguments = _arguments()
+    began = time.monotonic()
+    try:
+        page = _measure(arguments)
+    except TaskbridgeError as error:
+        sys.exit(f"taskbridge bench query: {error}")
+    progress(f"wrote {page} after {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def _measure(arguments: argparse.Namespace) -> Path:
+    need("wrk", "apt-get install wrk")
+    load_before = os.getloadavg()[0]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
+        supervisor = stack.enter_context(Supervisor(on_event=progress))
+        surroundings = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
+        apply_topics(
+            admin_client(surroundings.bootstrap_servers), topics.ALL, partitions=arguments.partitions, replication=1
+        )
+        constant_port, port = free_ports(2)
+        constant_url, url = (f"http://{LOOPBACK}:{each}" for each in (constant_port, port))
+        constant = _child(stack, [sys.executable, "-m", "tests.bench.query.constant", str(constant_port)], {}, folder)
+        worker = _child(stack, [sys.executable, "-m", "streams.app"], _settings(surroundings, folder, port), folder)
+        _until(lambda: _answers(f"{url}/readyz"), "the worker is ready")
+        _until(lambda: _answers(f"{constant_url}/constant"), "the constant is served")
+        progress("filling the inboxes")
+        began = time.monotonic()
+        told = fill(surroundings, users=arguments.users, tasks=arguments.tasks, busy_tasks=arguments.busy_tasks)
+        _until(lambda: _applied(url) >= told, "the inboxes are filled")
+        facts = [
+            f"{told:,} notifications were in the inboxes {time.monotonic() - began:.0f} s after the first was sent."
+        ]
+        asked = kinds(url, users=arguments.users, busy_tasks=arguments.busy_tasks)
+        peers = [(Kind(CONSTANT, "FastAPI, a constant", ["/constant"]), constant_url, constant)]
+        peers += [(kind, url, worker) for kind in asked]
+        facts.append(f"Memory of the worker before: {resident_mb(worker):.0f} MiB.")
+        windows: dict[tuple[str, str, int], list[Window]] = defaultdict(list)
+        under_events = f"Under {arguments.events_per_second} events a second"
+        for condition in (_REST, under_events):
+            trickle = None
+            if condition == under_events:
+                trickle = Trickle(surroundings, per_second=arguments.events_per_second, users=arguments.users)
+            for number in range(arguments.rounds):
+                progress(f"{condition.lower()}, round {number + 1} of {arguments.rounds}")
+                for connections in _CONNECTIONS:
+                    for kind, address, pid in peers:
+                        found = ask(address, kind, pid, folder, connections=connections, seconds=arguments.seconds)
+                        windows[condition, kind.name, connections].append(found)
+            if trickle is not None:
+                facts.append(f"{trickle.stop():,} events were written meanwhile.")
+        facts.append(f"Memory of the worker after all queries: {resident_mb(worker):.0f} MiB.")
+        return write_report(
+            arguments.out / "query.md",
+            windows,
+            [kind for kind, _, _ in peers],
+            facts=facts,
+            command=_command(arguments),
+            load_before=load_before,
+        )
+
+
+def _child(stack: ExitStack, argv: list[str], settings: dict[str, str], folder: Path) -> int:
+    foreign = ("STREAMS_", "TASKBRIDGE_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | settings
+    child = Child(argv, env=env, cwd=CHECKOUT, log_path=folder / f"{argv[2]}.log", orphan_signal=signal.SIGKILL)
+    stack.callback(child.end, signal.SIGTERM, timeout_s=20)
+    return child.pid
+
+
+def _settings(surroundings: Surroundings, folder: Path, port: int) -> dict[str, str]:
+    return {
+        "STREAMS_PORT": str(port),
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
+        "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+        "STREAMS_DATA_DIR": str(folder / "worker"),
+        # One caller asks for all: here its rate is what is measured.
+        "STREAMS_QUERY_RATE_PER_S": "1000000",
+    }
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + _READY_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise NotCounted(f"did not happen within {_READY_S:.0f} s: {what}")
+        time.sleep(0.2)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(url, timeout=5, trust_env=False).status_code == _OK
+    except httpx2.HTTPError:
+        return False
+
+
+def _applied(url: str) -> int:
+    text = httpx2.get(f"{url}/metrics", timeout=30, trust_env=False).text
+    found = [line for line in text.splitlines() if line.startswith("taskbridge_streams_inbox_notifications_total ")]
+    return int(float(found[0].split()[1])) if found else 0
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    names = ("rounds", "seconds", "users", "tasks", "busy-tasks", "events-per-second", "partitions")
+    told = " ".join(f"--{name} {getattr(arguments, name.replace('-', '_'))}" for name in names)
+    return f"taskbridge bench query {told}"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.query")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--users", type=int, default=1_000)
+    parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--busy-tasks", type=int, default=100_000)
+    parser.add_argument("--events-per-second", type=int, default=500)
+    parser.add_argument("--partitions", type=int, default=12)
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""The inbox table on real Kafka: built anew from its topic it is the same; what it cannot read harms nobody."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from running_workers import Worker
+from schemas.codec import task_notification_codec
+from schemas.events import Change, Person, Status, TaskNotification, View, notification_key
+from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
+from service.kafka import producer_config
+from stream_lives import lives, produce
+from streams import inbox_layout as layout
+from streams.changelog_topic import INBOX_CHANGELOG
+from streams.inbox_changes import inbox_changes
+from streams.topology import Worker as WorkerSettings
+from streams.topology import build_faust_app, inbox_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from pathlib import Path
+
+    from confluent_kafka import Message
+
+    from deploy.connection import Connection
+
+pytestmark = pytest.mark.integration
+
+USERS = int(os.environ.get("TASKBRIDGE_INBOX_USERS", "150"))
+TASKS = int(os.environ.get("TASKBRIDGE_INBOX_TASKS", "20"))
+"""The proof that is asked for is 10,000 users of 200 tasks: set these for it, and some minutes aside."""
+
+
+@pytest.fixture
+def worker(connection: Connection, tmp_path: Path) -> Generator[Worker]:
+    worker = Worker(tmp_path, connection)
+    yield worker
+    worker.kill_if_running()
+
+
+def told(chance: random.Random, corp: str, user: str, number: int) -> Iterable[TaskNotification]:
+    """What one task means for one person: it comes, mostly changes, and sometimes goes."""
+
+    def notification(view: View, change: Change, at: int) -> TaskNotification:
+        return TaskNotification(
+            notification_id=f"{chance.getrandbits(64):x}",
+            corp_id=corp,
+            recipient_id=user,
+            view=view,
+            change=change,
+            instance_id=f"I-{user}-{number}",
+            task_id="T-1",
+            title=f"请假 {number}",
+            url=None,
+            app_type="APP",
+            originator=Person("ann", "Ann"),
+            actor_id=None,
+            status=Status.PENDING,
+            occurred_at=1_700_000_000_000 + number * 1000 + at,
+            event_id="e",
+            process_name="Leave",
+        )
+
+    yield notification(View.PENDING, Change.ADDED, 0)
+    if chance.random() < 0.7:
+        yield notification(View.PENDING, Change.REMOVED, 1)
+        yield notification(View.HANDLED, Change.ADDED, 1)
+        if chance.random() < 0.3:
+            yield notification(View.HANDLED, Change.UPDATED, 2)
+
+
+def tell(connection: Connection, corp: str, *, users: int, tasks: int, seed: int) -> None:
+    chance = random.Random(seed)
+    config: dict[str, Any] = producer_config(connection.bootstrap_servers) | {"queue.buffering.max.messages": 1_000_000}
+    producer = Producer(config)
+    codec = task_notification_codec(connection.registry)
+    for number in range(tasks):
+        for user in range(users):
+            for each in told(chance, corp, f"user-{user}", number):
+                key = notification_key(each.corp_id, each.recipient_id)
+                producer.produce(TASK_NOTIFICATIONS.name, key=key, value=codec.encode(each))
+        producer.poll(0)
+    assert producer.flush(120) == 0
+
+
+def is_up_to_date(worker: Worker) -> bool:
+    """It has read all that is on the topic, by the topic's own ends."""
+    found = worker.readiness()
+    return found.get("ready", False) and found["lag"]["notifications"] == 0
+
+
+def committed_to_the_end(connection: Connection) -> bool:
+    """The group is behind the last notification of each partition, whose end may be that of a transaction."""
+    consumer = Consumer({"bootstrap.servers": connection.bootstrap_servers, "group.id": "taskbridge-streams"})
+    try:
+        partitions = [TopicPartition(TASK_NOTIFICATIONS.name, number) for number in range(12)]
+        positions = consumer.committed(partitions, timeout=10)
+        return all(at.offset >= (end := consumer.get_watermark_offsets(at)[1]) - 1 or end == 0 for at in positions)
+    finally:
+        consumer.close()
+
+
+def rebuilt(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[bytes, bytes]:
+    """The inboxes as the notifications on the topic make them, one by one."""
+    codec = task_notification_codec(connection.registry)
+    store: dict[bytes, bytes] = {}
+    for message in read_topic(TASK_NOTIFICATIONS.name):
+        try:
+            notification = codec.decode(message.value())
+        except Exception:  # noqa: BLE001, S112 - another test's poison
+            continue
+        for key, value in inbox_changes([notification], stored=store.get).items():
+            if value is None:
+                store.pop(key, None)
+            else:
+                store[key] = value
+    return store
+
+
+def in_stores(folder: Path) -> dict[bytes, bytes]:
+    """What a worker that has stopped has on its disk."""
+    settings = WorkerSettings(data_dir=folder, url="http://127.0.0.1:1")
+    store, _ = inbox_table(
+        build_faust_app("127.0.0.1:9", worker=settings, partitions=12, kafka_properties={}), partitions=12
+    )
+    found: dict[bytes, bytes] = {}
+    for number in range(12):
+        store.hold(number)
+        found.update((key, value) for key, value in store.stored_items(number) if key != layout.APPLIED_KEY)
+        store.release(number)
+    return found
+
+
+def test_the_inbox_built_anew_from_its_topic_and_from_its_changelog_equals_the_live_one(
+    connection: Connection,
+    worker: Worker,
+    tmp_path: Path,
+    read_topic: Callable[[str], list[Message]],
+    eventually: Any,
+) -> None:
+    corp = f"corp-{random.random()}"
+    worker.start()
+    eventually(worker.is_ready, what="the worker is ready")
+    tell(connection, corp, users=USERS, tasks=TASKS, seed=3)
+    wait_s = 120 + USERS * TASKS // 2_000
+    eventually(partial(committed_to_the_end, connection), within_s=wait_s, what="the inboxes are up to date")
+    eventually(partial(is_up_to_date, worker), what="it says so")
+    assert worker.end(signal.SIGTERM) == 0
+    folder = tmp_path / f"worker-{worker.port}"
+    live, expected = in_stores(folder), rebuilt(connection, read_topic)
+    assert live == expected
+    user = layout.user_part(corp, "user-0")
+    assert sum(layout.read_counts(live[layout.counts_key(user)])) == TASKS
+    # The same worker with an empty disk.
+    shutil.rmtree(folder)
+    worker.start()
+    eventually(partial(is_up_to_date, worker), within_s=wait_s, what="it is restored")
+    assert worker.end(signal.SIGTERM) == 0
+    assert in_stores(folder) == expected
+
+
+def test_a_notification_that_cannot_be_read_is_parked_and_the_inbox_goes_on(
+    connection: Connection, worker: Worker, read_topic: Callable[[str], list[Message]], eventually: Any
+) -> None:
+    corp = f"corp-{random.random()}"
+    key = notification_key(corp, "user-0")
+    codec = task_notification_codec(connection.registry)
+    good = next(iter(told(random.Random(1), corp, "user-0", 1)))
+    config: dict[str, Any] = producer_config(connection.bootstrap_servers)
+    producer = Producer(config)
+    for poisoned_key, value in (
+        (key, b"not avro"),
+        (key, None),
+        (b"another/key", codec.encode(good)),
+        (key, codec.encode(good)),
+    ):
+        producer.produce(TASK_NOTIFICATIONS.name, key=poisoned_key, value=value, headers=[("mark", corp.encode())])
+    producer.flush()
+    worker.start()
+    eventually(worker.is_ready, what="the worker is ready")
+    url = f"http://127.0.0.1:{worker.port}/v1/corps/{corp}/users/user-0/counts"
+
+    def pending() -> int:
+        answer = httpx2.get(url, timeout=5, trust_env=False)
+        return answer.json().get("pending", 0) if answer.status_code == 200 else 0
+
+    eventually(lambda: pending() == 1, what="the good one is in the inbox")
+    letters: list[dict[str, Any]] = []
+
+    def parked() -> bool:
+        headers = [dict(message.headers() or []) for message in read_topic(TASK_EVENTS_DLQ.name)]
+        letters[:] = [each for each in headers if each.get("mark") == corp.encode()]
+        return len(letters) == 3
+
+    eventually(parked, what="the others are parked")
+    assert {each["dlq_topic"] for each in letters} == {TASK_NOTIFICATIONS.name.encode()}
+    assert sorted(each["dlq_reason"] or b"" for each in letters) == [
+        b"misplaced-notification",
+        b"undecodable",
+        b"undecodable",
+    ]
+    assert worker.end(signal.SIGTERM) == 0
+
+
+def test_a_group_without_a_task_center_keeps_no_inboxes_and_answers_no_queries(
+    connection: Connection, tmp_path: Path, eventually: Any, read_topic: Callable[[str], list[Message]]
+) -> None:
+    worker = Worker(tmp_path, connection, STREAMS_TASK_CENTER="false")
+    before = len(read_topic(INBOX_CHANGELOG.name)) if _exists(connection, INBOX_CHANGELOG.name) else 0
+    try:
+        worker.start()
+        eventually(worker.is_ready, what="the worker is ready")
+        produce(connection, lives(5, seed=31))
+        eventually(lambda: worker.metrics().get("taskbridge_streams_folds_total", 0) >= 30, what="events are folded")
+        assert httpx2.get(f"http://127.0.0.1:{worker.port}/v1/me", trust_env=False).status_code == 404
+        after = len(read_topic(INBOX_CHANGELOG.name)) if _exists(connection, INBOX_CHANGELOG.name) else 0
+        assert after == before
+        assert worker.end(signal.SIGTERM) == 0
+    finally:
+        worker.kill_if_running()
+
+
+def _exists(connection: Connection, topic: str) -> bool:
+    return topic in connection.admin().list_topics(timeout=10).topics

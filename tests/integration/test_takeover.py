@@ -1,0 +1,162 @@
+"""On real Kafka: who is no member any more cannot commit, and what a dead owner left open is closed by the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+import uuid
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import NewTopic
+from faust.types import TP
+
+from service.kafka import consumer_config, producer_config
+from streams.bulk_producer import BulkProducer, Fenced
+from streams.group_metadata import Membership, group_metadata
+from streams.offsets import Offsets
+from streams.rounds import Batch, Rounds, claimed
+from streams.takeover import Owned, Takeover
+
+if TYPE_CHECKING:
+    from deploy.connection import Connection
+
+pytestmark = pytest.mark.integration
+
+NOBODY = Membership(-1, "", None)
+"""Of a group without members, as far as Kafka checks."""
+
+
+class Place:
+    """A topic of events, one of a changelog and a group of one test's own."""
+
+    def __init__(self, connection: Connection) -> None:
+        name = uuid.uuid4().hex[:8]
+        self.servers = connection.bootstrap_servers
+        self.events, self.changelog, self.group = f"events-{name}", f"changelog-{name}", f"group-{name}"
+        wanted = [NewTopic(topic, 2, 1) for topic in (self.events, self.changelog)]
+        admin = connection.admin()
+        for made in cast("Any", admin).create_topics(wanted).values():
+            made.result(30)
+        self.offsets = Offsets(consumer_config(self.servers, self.group))
+
+    @property
+    def source(self) -> TP:
+        return TP(self.events, 0)
+
+    def producer(self, name: str) -> BulkProducer:
+        [first, *_] = claimed(producer_config(self.servers), name)
+        return first
+
+    def takeover(self, name: str) -> tuple[Takeover, Rounds]:
+        producing = producer_config(self.servers)
+        rounds = Rounds(producing, group=self.group, name=name, membership=lambda: NOBODY)
+        return Takeover(self.offsets, rounds, group=self.group, name=name, claim=partial(claimed, producing)), rounds
+
+
+@pytest.fixture
+def place(connection: Connection) -> Place:
+    return Place(connection)
+
+
+def position(place: Place, offset: int, owner: str) -> list[TopicPartition]:
+    return [TopicPartition(place.events, 0, offset, owner)]
+
+
+def joined(consumer: Consumer, *others: Consumer, above: int = -1) -> Membership:
+    """The consumer's membership, once its generation is above the given one."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for each in (consumer, *others):
+            each.poll(0.1)
+        told = cast("bytes", cast("Any", consumer).consumer_group_metadata())
+        [generation] = struct.unpack_from("=i", told, len(b"CGMDv2:"))
+        if generation > above:
+            return Membership(generation, told.split(b"\0")[-4].decode(), told.split(b"\0")[-2].decode())
+    pytest.fail("the group was not joined")
+
+
+def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(place: Place) -> None:
+    def member(name: str) -> Consumer:
+        config: dict[str, Any] = {**consumer_config(place.servers, place.group), "group.instance.id": name}
+        consumer = Consumer(config)
+        consumer.subscribe([place.events])
+        return consumer
+
+    first = member("first")
+    membership = joined(first)
+    assert group_metadata(place.group, membership) == cast("Any", first).consumer_group_metadata()
+    producer = place.producer("worker")
+
+    def commit(membership: Membership, offset: int) -> None:
+        producer.begin()
+        producer.send(place.changelog, [{"key": b"k", "value": b"v"}], {}, partition=0)
+        try:
+            producer.commit(position(place, offset, "worker"), group_metadata(place.group, membership))
+        except Fenced:
+            producer.abort()
+            raise
+
+    commit(membership, 1)
+    second = member("second")
+    now = joined(first, second, above=membership.generation)
+    for stale in (
+        membership,
+        now._replace(member_id="stranger"),
+        now._replace(generation=now.generation + 1),
+        now._replace(instance_id="second"),
+    ):
+        with pytest.raises(Fenced):
+            commit(stale, 2)
+    commit(now, 3)
+    assert place.offsets.committed(place.group, [place.source])[place.source].offset == 3
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("offsets_sent", [True, False])
+def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_there_then(
+    place: Place, *, offsets_sent: bool
+) -> None:
+    group = group_metadata(place.group, NOBODY)
+    dead_name, next_name = f"dead-{place.group}", f"next-{place.group}"
+    dead = place.producer(dead_name)
+    dead.begin()
+    dead.commit(position(place, 5, dead_name), group)
+    dead.begin()
+    dead.send(place.changelog, [{"key": b"k", "value": b"never"}], {}, partition=0)
+    kafka = cast("Any", dead)._producer
+    assert kafka.flush(30) == 0
+    if offsets_sent:
+        kafka.send_offsets_to_transaction(position(place, 9, dead_name), group, 30)
+    assert place.offsets.committed(place.group, [place.source])[place.source].is_stable is not offsets_sent
+    assert place.offsets.decided(place.changelog, [0])[0] < place.offsets.ends(place.changelog, [0])[0]
+
+    async def take_over() -> None:
+        takeover, rounds = place.takeover(next_name)
+        owned = Owned(frozenset({place.source, TP(place.events, 1)}), frozenset({TP(place.changelog, 0)}))
+        for _ in range(20):
+            try:
+                await takeover.take(owned, generation=NOBODY.generation)
+                break
+            except TimeoutError:
+                continue
+        while not all(at.is_stable for at in place.offsets.committed(place.group, owned.sources).values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # a commit is decided a moment before it can be read
+        at = place.offsets.committed(place.group, owned.sources)
+        assert {each: (at[each].offset, at[each].owner) for each in owned.sources} == {
+            place.source: (5, next_name),
+            TP(place.events, 1): (0, next_name),
+        }
+        assert place.offsets.decided(place.changelog, [0]) == place.offsets.ends(place.changelog, [0])
+        await rounds.deliver(
+            place.source, 6, [Batch(place.changelog, [{"key": b"k", "value": b"v"}], 0)], generation=NOBODY.generation
+        )
+        await rounds.close()
+
+    asyncio.run(take_over())
+    with pytest.raises(Fenced):
+        dead.commit(position(place, 9, dead_name), group)

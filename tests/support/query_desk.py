@@ -1,0 +1,124 @@
+"""The read API on real stores and without Kafka: this worker has every partition, and inboxes are written directly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from schemas.codec import task_event_codec, task_state_codec
+from schemas.events import Change, Person, Status, TaskNotification, View, notification_key
+from schemas.testing import FakeRegistry
+from streams.http import build_http
+from streams.inbox_changes import inbox_changes
+from streams.metrics import Metrics
+from streams.query.forwarding import Forwarding
+from streams.query.history import Histories
+from streams.query.inboxes import Inboxes
+from streams.query.instances import Instances
+from streams.query.owners import Owners
+from streams.query.routes import Desk, Tables, build_instances_router, build_router
+from streams.stored_instance import pack
+from streams.topology import Worker, build_faust_app, inbox_table, instances_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from fastapi import FastAPI
+
+    from streams.lifecycle import Instance
+    from streams.query.access import Access
+
+PARTITIONS = 3
+URL = "http://127.0.0.1:8500"
+
+
+def notification(
+    change: Change = Change.ADDED, *, corp: str = "corp", user: str = "ann", **fields: object
+) -> TaskNotification:
+    """A notification; what a test does not care about has a default."""
+    given: dict[str, Any] = {
+        "notification_id": "n",
+        "view": View.PENDING,
+        "instance_id": "I-1",
+        "task_id": "T-1",
+        "title": "Leave",
+        "url": None,
+        "app_type": "APP",
+        "originator": Person("ann", "Ann"),
+        "actor_id": None,
+        "status": Status.PENDING,
+        "occurred_at": 1_000,
+        "event_id": "e",
+        **fields,
+    }
+    return TaskNotification(corp_id=corp, recipient_id=user, change=change, **given)
+
+
+class MemoryEvents:
+    """The events topic as far as a history needs it."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[int, int], bytes] = {}
+
+    async def read(self, partition: int, offsets: Sequence[int]) -> dict[int, bytes]:
+        return {each: self.values[partition, each] for each in offsets if (partition, each) in self.values}
+
+
+class QueryDesk:
+    """A worker that answers queries."""
+
+    def __init__(self, folder: Path, access: Access) -> None:
+        faust_app = build_faust_app(
+            "127.0.0.1:9", worker=Worker(data_dir=folder, url=URL), partitions=PARTITIONS, kafka_properties={}
+        )
+        self.instances, _ = instances_table(faust_app, partitions=PARTITIONS)
+        self.inbox, _ = inbox_table(faust_app, partitions=PARTITIONS)
+        self.live = set(range(PARTITIONS))
+        self.distribution: dict[str, dict[str, list[int]]] = {}
+        for store in (self.instances, self.inbox):
+            store.changelog_id = "first"
+            for partition in self.live:
+                store.hold(partition)
+        self.owners = Owners(URL)
+        self.owners.join(
+            partitions=PARTITIONS, distribution=lambda: self.distribution, live=lambda: self.live, changelog="changelog"
+        )
+        self.registry = FakeRegistry()
+        self.states = task_state_codec(self.registry)
+        self.events = MemoryEvents()
+        self.metrics = Metrics()
+        desk = Desk(access, self.owners, Forwarding(access.seal))
+        desk.open(
+            Tables(
+                Inboxes(self.inbox),
+                Instances(self.instances, self.states),
+                Histories(cast("Any", self.events), task_event_codec(self.registry)),
+            )
+        )
+        self.routers = [build_router(desk), build_instances_router(desk)]
+
+    def http(self, *, only_hosts: frozenset[str] | None = None) -> FastAPI:
+        return build_http(dict, self.metrics, routers=self.routers, only_hosts=only_hosts)
+
+    def tell(self, notifications: Iterable[TaskNotification]) -> None:
+        """Apply notifications, each as a chunk."""
+        for each in notifications:
+            partition = self.owners.partition(notification_key(each.corp_id, each.recipient_id))
+
+            def stored(key: bytes, partition: int = partition) -> bytes | None:
+                return self.inbox.read(partition, key)
+
+            self.inbox.write_chunk(partition, inbox_changes([each], stored=stored), changelog_offset=1)
+
+    def keep(self, instance: Instance, offsets: Sequence[int] = ()) -> int:
+        """Store an instance; returns its partition."""
+        key = instance.state.instance_id.encode()
+        partition = self.owners.partition(key)
+        stored = pack(self.states.encode(instance.state), instance, offsets, now_ms=1)
+        self.instances.write_chunk(partition, {key: stored}, changelog_offset=1)
+        return partition
+
+    def close(self) -> None:
+        for store in (self.instances, self.inbox):
+            for partition in store.held:
+                store.release(partition)

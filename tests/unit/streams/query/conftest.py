@@ -1,0 +1,34 @@
+"""Workers that answer queries, without Kafka."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from query_desk import QueryDesk
+from streams.query.access import Access
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+
+@pytest.fixture
+def make_desk(tmp_path: Path) -> Generator[Callable[[Access], QueryDesk]]:
+    made: list[QueryDesk] = []
+
+    def make(access: Access) -> QueryDesk:
+        desk = QueryDesk(tmp_path / f"worker-{len(made)}", access)
+        made.append(desk)
+        return desk
+
+    yield make
+    for desk in made:
+        desk.close()
+
+
+@pytest.fixture
+def desk(make_desk: Callable[[Access], QueryDesk]) -> QueryDesk:
+    """One that is open to its machine."""
+    return make_desk(Access(tokens=None))

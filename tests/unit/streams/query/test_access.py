@@ -1,0 +1,301 @@
+"""Who may ask about whom: by every route of the OpenAPI document, also by those that are yet to be written."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from query_desk import QueryDesk, notification
+from schemas.errors import ConfigurationError
+from schemas.events import Action
+from service.settings import load_settings
+from streams.lifecycle import fold
+from streams.query.access import Access, build_access, own_hosts
+from streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal
+from streams.query.tokens import TokensBroken, TokensFile, digest_of, new_token, parse_tokens
+from streams.settings import StreamsSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from schemas.events import TaskEvent
+
+OURS, THEIRS, ALL = new_token(), new_token(), new_token()
+SECRET = "a secret of all workers"
+
+NEEDS_NO_TOKEN = {"/healthz", "/readyz", "/metrics"}
+ABOUT_THE_CALLER = {"/v1/me"}
+
+
+def settings(**given: str) -> StreamsSettings:
+    needed = {"kafka_bootstrap_servers": "127.0.0.1:1", "schema_registry_url": "http://127.0.0.1:1"}
+    return load_settings(
+        StreamsSettings, {f"STREAMS_{name.upper()}": value for name, value in (needed | given).items()}
+    )
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens.toml"
+    entries = (("ours", OURS, "ours"), ("theirs", THEIRS, "theirs"), ("all", ALL, "*"))
+    path.write_text(
+        "".join(
+            f'[[tokens]]\nname = "{name}"\nsha256 = "{digest_of(token)}"\ncorps = ["{corp}"]\n'
+            for name, token, corp in entries
+        )
+    )
+    return path
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def furnish(desk: QueryDesk, make_event: Callable[..., TaskEvent], corp: str, user: str = "ann") -> None:
+    """An instance ``I-{corp}`` that the user has a line of."""
+    created = make_event(
+        Action.CREATED, corp_id=corp, instance_id=f"I-{corp}", task_id="T-1", recipient_ids=(user,), title="Leave"
+    )
+    desk.keep(fold(None, created))
+    desk.tell([notification(corp=corp, user=user, instance_id=f"I-{corp}")])
+
+
+def queries(client: TestClient, corp: str) -> list[tuple[str, str, str]]:
+    """Every operation of the OpenAPI document, filled in with that corp's things: template, method, path."""
+    named = {"corp_id": corp, "user_id": "ann", "instance_id": f"I-{corp}"}
+    found: list[tuple[str, str, str]] = []
+    for template, operations in client.get("/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            query = "&".join(
+                f"{each['name']}={'pending' if each['name'] == 'view' else named.get(each['name'], '1')}"
+                for each in operation.get("parameters", ())
+                if each["in"] == "query" and each["required"]
+            )
+            found.append((template, method, f"{template.format(**named)}?{query}"))
+    return found
+
+
+def test_a_token_of_one_corp_reads_nothing_of_another_by_any_route(
+    make_desk: Callable[[Access], QueryDesk], tokens: Path, make_event: Callable[..., TaskEvent]
+) -> None:
+    desk = make_desk(build_access(settings(api_tokens_file=str(tokens))))
+    furnish(desk, make_event, "ours")
+    with TestClient(desk.http()) as client:
+        asked = queries(client, "ours")
+        assert {template for template, _, _ in asked} > NEEDS_NO_TOKEN | ABOUT_THE_CALLER
+        for template, method, path in asked:
+            if template in NEEDS_NO_TOKEN:
+                continue
+            answers = {who: client.request(method, path, headers=bearer(who)) for who in (OURS, THEIRS, ALL)}
+            assert client.request(method, path).status_code == 401, path
+            assert client.request(method, path, headers=bearer("wrong")).status_code == 401, path
+            assert answers[OURS].status_code == answers[ALL].status_code == 200, path
+            if template in ABOUT_THE_CALLER:
+                assert "ours" not in answers[THEIRS].text
+            else:
+                assert answers[THEIRS].status_code == (404 if "instance_id" in template else 403), path
+                assert "Leave" not in answers[THEIRS].text
+
+
+def test_what_is_not_there_and_what_is_not_for_the_caller_are_not_told_apart(
+    make_desk: Callable[[Access], QueryDesk], tokens: Path, make_event: Callable[..., TaskEvent]
+) -> None:
+    desk = make_desk(build_access(settings(api_tokens_file=str(tokens))))
+    furnish(desk, make_event, "ours")
+    deleted = make_event(Action.DELETED, corp_id="theirs", instance_id="I-deleted")
+    desk.keep(fold(None, deleted))
+    with TestClient(desk.http()) as client:
+        answers = {
+            path: client.get(f"/v1/instances/{path}", headers=bearer(THEIRS))
+            for path in ("I-ours", "I-never", "I-deleted", "I-deleted/history")
+        }
+    assert {answer.status_code for answer in answers.values()} == {404}
+    assert len({answer.text for answer in answers.values()}) == 1
+
+
+@pytest.fixture
+def sso_client(
+    make_desk: Callable[[Access], QueryDesk], tokens: Path, make_event: Callable[..., TaskEvent]
+) -> Callable[[str], TestClient]:
+    access = build_access(
+        settings(
+            api_tokens_file=str(tokens),
+            sso_proxies="10.1.0.0/16, fd00::/8",
+            sso_corp_header="X-Forwarded-Corp",
+            cluster_secret=SECRET,
+        )
+    )
+    desk = make_desk(access)
+    furnish(desk, make_event, "ours")
+    desk.keep(fold(None, make_event(Action.CREATED, corp_id="ours", instance_id="I-of-others", recipient_ids=("bob",))))
+    http = desk.http()
+    return lambda address: TestClient(http, client=(address, 1))
+
+
+ANN = {"X-Forwarded-User": "ann", "X-Forwarded-Corp": "ours"}
+
+
+@pytest.mark.parametrize("proxy", ["10.1.2.3", "::ffff:10.1.2.3", "fd00::1"])
+def test_who_signed_in_at_a_trusted_proxy_sees_themselves_and_what_concerns_them(
+    sso_client: Callable[[str], TestClient], proxy: str
+) -> None:
+    client = sso_client(proxy)
+
+    def status(path: str) -> int:
+        return client.get(path, headers=ANN).status_code
+
+    assert client.get("/v1/me", headers=ANN).json() == {
+        "mode": "sso",
+        "name": None,
+        "corps": ["ours"],
+        "corp_id": "ours",
+        "user_id": "ann",
+        "operator": False,
+    }
+    assert status("/v1/corps/ours/users/ann/tasks?view=pending") == 200
+    assert status("/v1/corps/ours/users/bob/tasks?view=pending") == 403
+    assert status("/v1/corps/theirs/users/ann/counts") == 403
+    assert status("/v1/instances/I-ours") == 200
+    assert status("/v1/instances/I-of-others") == 404
+    assert status("/v1/instances/I-of-others/history") == 404
+
+
+def test_the_headers_of_anybody_else_are_as_if_they_were_not_there(sso_client: Callable[[str], TestClient]) -> None:
+    client = sso_client("10.2.0.1")
+    assert client.get("/v1/me", headers=ANN).status_code == 401
+    me = client.get("/v1/me", headers=ANN | bearer(THEIRS)).json()
+    assert (me["mode"], me["corps"], me["user_id"]) == ("token", ["theirs"], None)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("X-Forwarded-User", "ann"), ("X-Forwarded-User", "bob"), ("X-Forwarded-Corp", "ours")],
+        [("X-Forwarded-User", "ann")],
+        [("X-Forwarded-User", "a" * 300), ("X-Forwarded-Corp", "ours")],
+        [("X-Forwarded-User", " "), ("X-Forwarded-Corp", "ours")],
+    ],
+)
+def test_a_proxy_whose_word_is_not_clear_is_not_believed(
+    sso_client: Callable[[str], TestClient], headers: list[tuple[str, Any]]
+) -> None:
+    assert sso_client("10.1.2.3").get("/v1/me", headers=headers).status_code == 401
+
+
+def test_an_identity_that_another_worker_signed_holds_for_its_query_and_a_minute(
+    sso_client: Callable[[str], TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = sso_client("192.0.2.1")
+    path = "/v1/corps/ours/users/ann/counts"
+    sealed = IdentitySeal(SECRET).seal(Identity("ours", "ann"), f"{path}?")
+    assert client.get(path, headers={IDENTITY_HEADER: sealed}).status_code == 200
+    for wrong in (
+        IdentitySeal("a secret of some other").seal(Identity("ours", "ann"), f"{path}?"),
+        IdentitySeal(SECRET).seal(Identity("ours", "ann"), "/v1/corps/ours/users/bob/counts?"),
+        sealed[:-2],
+        "x.y",
+        "",
+        "é",
+    ):
+        assert client.get(path, headers=[(IDENTITY_HEADER.encode(), wrong.encode())]).status_code == 401
+    now = time.time()
+    monkeypatch.setattr("streams.query.sso.time.time", lambda: now + 61)
+    assert client.get(path, headers={IDENTITY_HEADER: sealed}).status_code == 401
+
+
+def test_without_a_secret_no_identity_is_taken(make_desk: Callable[[Access], QueryDesk], tokens: Path) -> None:
+    access = build_access(settings(api_tokens_file=str(tokens), sso_proxies="10.1.0.0/16", sso_corp_id="ours"))
+    client = TestClient(make_desk(access).http(), client=("192.0.2.1", 1))
+    sealed = IdentitySeal("").seal(Identity("ours", "ann"), "/v1/me?")
+    assert client.get("/v1/me", headers={IDENTITY_HEADER: sealed}).status_code == 401
+
+
+def test_with_single_sign_on_nobody_is_let_in_openly() -> None:
+    access = build_access(settings(sso_proxies="10.1.0.0/16", sso_corp_id="ours"))
+    assert not access.is_open
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"host": "0.0.0.0"},  # noqa: S104 - refused
+        {"host": "streams.internal"},
+        {"sso_proxies": "10.0.0.0/33", "sso_corp_id": "ours"},
+        {"sso_proxies": "10.0.0.0/8"},
+        {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_corp_header": "x-corp"},
+        {"cluster_secret": "short"},
+        {"api_tokens_file": "/nonexistent/tokens.toml"},
+    ],
+)
+def test_it_refuses_to_start(given: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError):
+        build_access(settings(**given))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "tokens = []",
+        "[[tokens]]",
+        '[[tokens]]\nname = "a"\nsha256 = "abc"\ncorps = ["*"]',
+        f'[[tokens]]\nname = "a"\nsha256 = "{digest_of("")}"\ncorps = ["*"]',
+        f'[[tokens]]\nname = "a"\nsha256 = "{digest_of("t")}"\ncorps = []',
+        f'[[tokens]]\nname = "a"\nsha256 = "{digest_of("t")}"\ncorps = [" "]',
+        f'[[tokens]]\nname = "a"\nsha256 = "{digest_of("t")}"\ncorps = ["*", "ours"]',
+        f'[[tokens]]\nname = " "\nsha256 = "{digest_of("t")}"\ncorps = ["*"]',
+        f'[[tokens]]\nname = "a"\nsha256 = "{digest_of("t")}"\ncorps = ["*"]\ntoken = "t"',
+        f'[[tokens]]\nname = "a"\nsha256 = "{digest_of("t")}"\ncorps = ["*"]\n' * 2,
+        "not toml",
+    ],
+)
+def test_a_file_that_is_not_right_is_broken_and_shows_no_digest(text: str) -> None:
+    with pytest.raises(TokensBroken) as broken:
+        parse_tokens(text)
+    assert digest_of("t") not in str(broken.value)
+
+
+def test_a_broken_new_version_is_reported_and_the_old_one_stays(tokens: Path) -> None:
+    file = TokensFile(tokens)
+    good = tokens.read_text()
+    tokens.write_text(good[:-5])
+    file.reload_if_changed()
+    assert file.broken is not None
+    assert file.current.find(OURS) is not None
+    tokens.write_text(good.replace('name = "ours"', 'name = "renamed"'))
+    file.reload_if_changed()
+    assert file.broken is None
+    entry = file.current.find(OURS)
+    assert entry is not None
+    assert entry.name == "renamed"
+
+
+def test_an_open_service_answers_under_its_own_names_only(desk: QueryDesk) -> None:
+    client = TestClient(desk.http(only_hosts=own_hosts(settings())), base_url="http://127.0.0.1:8500")
+    for host, status in (
+        ("127.0.0.1:8500", 200),
+        ("localhost:8500", 200),
+        ("LOCALHOST", 200),
+        ("[::1]:8500", 200),
+        ("evil.example", 400),
+        ("evil.example:8500", 400),
+        ("localhost.evil.example", 400),
+        ("127.0.0.1.evil.example:8500", 400),
+        ("", 400),
+    ):
+        assert client.get("/v1/me", headers={"Host": host}).status_code == status, host
+
+
+def test_a_caller_who_asks_too_often_is_told_when_to_come_back(make_desk: Callable[[Access], QueryDesk]) -> None:
+    desk = make_desk(Access(tokens=None, rate_per_s=2))
+    client = TestClient(desk.http())
+    answers = [client.get("/v1/me") for _ in range(30)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert answers[0].status_code == 200
+    assert refused
+    assert refused[0].headers["Retry-After"] == "1"
+    assert refused[0].headers["content-type"] == "application/problem+json"

@@ -1,0 +1,181 @@
+"""Answers look as the OpenAPI document says, to the letter, and a bad query gets a problem that says what is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import TypeAdapter
+from starlette.testclient import TestClient
+
+from query_desk import notification
+from schemas.codec import task_event_codec
+from schemas.events import Action, Change, Person, Status, View
+from streams.lifecycle import fold
+from streams.query import models
+from streams.remembered_offsets import MAX_OFFSETS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from pydantic import BaseModel
+
+    from query_desk import QueryDesk
+    from schemas.events import TaskEvent
+
+
+@pytest.fixture
+def client(desk: QueryDesk) -> Generator[TestClient]:
+    with TestClient(desk.http()) as client:
+        yield client
+
+
+def fits(model: type[BaseModel], answer: dict[str, Any]) -> None:
+    """Every field is there, of its type, and none besides."""
+    known = set(model.model_fields)
+    assert set(answer) == known
+    TypeAdapter(model).validate_python(answer, strict=True)
+
+
+def test_an_item_is_as_the_contract_has_it(client: TestClient, desk: QueryDesk) -> None:
+    desk.tell(
+        [
+            notification(occurred_at=1_769_846_400_000, originator=Person("王", None), url="https://x"),
+            notification(Change.UPDATED, occurred_at=1_769_846_401_234, title="<b>", status=Status.CANCELLED),
+            notification(view=View.CREATED, task_id=None, title=None, originator=None),
+        ]
+    )
+    pending = client.get("/v1/corps/corp/users/ann/tasks?view=pending").json()
+    fits(models.PageOut, pending)
+    assert pending == {
+        "items": [
+            {
+                "instance_id": "I-1",
+                "task_id": "T-1",
+                "view": "pending",
+                "title": "<b>",
+                "url": None,
+                "app_type": "APP",
+                "originator": {"user_id": "ann", "name": "Ann"},
+                "status": "CANCELLED",
+                "created_at": "2026-01-31T08:00:00.000Z",
+                "updated_at": "2026-01-31T08:00:01.234Z",
+            }
+        ],
+        "next_cursor": None,
+    }
+    created = client.get("/v1/corps/corp/users/ann/tasks?view=created").json()
+    fits(models.ItemOut, created["items"][0])
+    assert created["items"][0]["originator"] is None
+    counts = client.get("/v1/corps/corp/users/ann/counts").json()
+    fits(models.CountsOut, counts)
+    assert counts == {"created": 1, "pending": 1, "handled": 0, "copied": 0}
+    fits(models.MeOut, client.get("/v1/me").json())
+
+
+def test_a_moment_beyond_the_calendar_is_no_error(client: TestClient, desk: QueryDesk) -> None:
+    desk.tell([notification(occurred_at=1 << 60), notification(instance_id="I-2", occurred_at=-(1 << 60))])
+    items = client.get("/v1/corps/corp/users/ann/tasks?view=pending").json()["items"]
+    assert [item["created_at"] for item in items] == ["9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00.000Z"]
+
+
+def test_an_instance_and_its_history(client: TestClient, desk: QueryDesk, make_event: Callable[..., TaskEvent]) -> None:
+    created = make_event(
+        Action.CREATED,
+        task_id="T-1",
+        recipient_ids=("bob",),
+        originator=Person("ann", "Ann"),
+        title="Leave",
+        occurred_at=5_000,
+        form_data={"days": "2"},
+    )
+    copied = make_event(Action.COPIED, recipient_ids=("cai",), occurred_at=7_000, form_data={"days": "3", "why": None})
+    completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=6_000)
+    foreign = make_event(Action.CREATED, instance_id="I-2", occurred_at=1)
+    instance = fold(fold(fold(None, completed), created), copied)
+    offsets = [3, 4, 7, 9, 12, 20]
+    partition = desk.keep(instance, offsets)
+    codec = task_event_codec(desk.registry)
+    for offset, event in zip(offsets, (completed, created, copied, created, foreign), strict=False):
+        desk.events.values[partition, offset] = codec.encode(event)
+    found = client.get("/v1/instances/I-1").json()
+    fits(models.InstanceOut, found)
+    fits(models.TaskOut, found["tasks"][0])
+    history = client.get("/v1/instances/I-1/history").json()
+    fits(models.HistoryOut, history)
+    fits(models.EventOut, history["events"][0])
+    assert [(each["action"], each["offset"]) for each in history["events"]] == [
+        ("CREATED", 4),
+        ("COMPLETED", 3),
+        ("COPIED", 7),
+    ], "oldest first, each event once, and only its own"
+    assert (history["form"], history["form_of"]) == ({"days": "3", "why": None}, copied.event_id)
+    assert history["complete"] is False, "what stood at 20 is gone"
+    desk.events.values[partition, 20] = codec.encode(completed)
+    assert client.get("/v1/instances/I-1/history").json()["complete"] is True
+
+
+def test_with_the_last_hundred_events_there_may_be_more(
+    client: TestClient, desk: QueryDesk, make_event: Callable[..., TaskEvent]
+) -> None:
+    created = make_event(Action.CREATED)
+    partition = desk.keep(fold(None, created), range(MAX_OFFSETS))
+    value = task_event_codec(desk.registry).encode(created)
+    desk.events.values = {(partition, offset): value for offset in range(MAX_OFFSETS)}
+    assert client.get("/v1/instances/I-1/history").json()["complete"] is False
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "view=",
+        "view=all",
+        "view=PENDING",
+        "view=pending&limit=0",
+        "view=pending&limit=201",
+        "view=pending&limit=ten",
+        "view=pending&cursor=",
+        "view=pending&cursor=nonsense",
+        f"view=pending&cursor={'A' * 3000}",
+        f"view=pending&q={'a' * 201}",
+        f"view=pending&app_type={'a' * 257}",
+    ],
+)
+def test_a_bad_query_is_a_problem_that_says_what_is_wrong(client: TestClient, query: str) -> None:
+    answer = client.get(f"/v1/corps/corp/users/ann/tasks?{query}")
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    found = answer.json()
+    assert found["status"] == 400
+    assert found["success"] is False
+    assert found["detail"].split(":")[0] in {"view", "limit", "cursor", "q", "app_type"}
+
+
+def test_what_is_not_there_is_a_problem_too(client: TestClient) -> None:
+    for path, status in (("/v1/instances/nothing", 404), ("/v1/nothing", 404)):
+        answer = client.get(path)
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert client.post("/v1/me").status_code == 405
+    assert client.get("/v1/corps/corp/users/nobody/tasks?view=pending").json() == {"items": [], "next_cursor": None}
+
+
+def test_every_route_is_documented_with_an_example_and_its_problems(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    asked = {path: each["get"] for path, each in document["paths"].items() if path.startswith("/v1")}
+    for path, operation in asked.items():
+        schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        model = document["components"]["schemas"][schema["$ref"].split("/")[-1]]
+        assert model["examples"], path
+        assert {"401", "429"} <= set(operation["responses"]), path
+        assert operation["security"] == [{"HTTPBearer": []}], path
+
+
+def test_queries_are_measured_by_their_route(client: TestClient) -> None:
+    client.get("/v1/corps/corp/users/somebody/counts")
+    client.get("/v1/corps/corp/users/somebody/tasks?view=nothing")
+    text = client.get("/metrics").text
+    assert 'query_seconds_count{route="/v1/corps/{corp_id}/users/{user_id}/counts",status="200"} 1.0' in text
+    assert 'query_seconds_count{route="/v1/corps/{corp_id}/users/{user_id}/tasks",status="400"} 1.0' in text
+    assert "somebody" not in text

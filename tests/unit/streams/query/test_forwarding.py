@@ -1,0 +1,156 @@
+"""Any worker answers for anybody: it asks the owner, with the caller's authorisation, and never in a circle."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+
+from deploy.local.ports import free_port
+from query_desk import PARTITIONS, URL, QueryDesk, notification
+from streams.query.access import Access
+from streams.query.forwarding import FORWARDED_HEADER
+from streams.query.owners import Owners, OwnerUnknown, partition_of
+from streams.query.sso import IdentitySeal, SingleSignOn
+from streams.query.tokens import ApiTokens, digest_of, new_token, parse_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from fastapi import FastAPI
+
+PATH = "/v1/corps/corp/users/%E7%8E%8B%20ann/tasks?view=pending&q=%E8%AF%B7%E5%81%87%26"
+"""With a user and a search that are not the same when they are written anew."""
+
+
+@contextmanager
+def serving(http: FastAPI) -> Generator[str]:
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(http, host="127.0.0.1", port=port, log_config=None, proxy_headers=False))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            threading.Event().wait(0.01)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def hand_over(asked: QueryDesk, url: str) -> None:
+    """Everything is another worker's."""
+    asked.live = set()
+    asked.distribution = {url: {"changelog": list(range(PARTITIONS))}, URL: {"changelog": []}}
+
+
+def test_the_owners_answer_is_the_answer(make_desk: Callable[[Access], QueryDesk]) -> None:
+    asked, owner = make_desk(Access(tokens=None)), make_desk(Access(tokens=None))
+    owner.tell([notification(user="王 ann", title="请假&", instance_id="I-1")])
+    with serving(owner.http()) as url, TestClient(asked.http()) as client:
+        hand_over(asked, url)
+        answer = client.get(PATH)
+        assert [item["title"] for item in answer.json()["items"]] == ["请假&"]
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["content-type"] == "application/json"
+        assert client.get("/v1/instances/I-unknown").status_code == 404
+
+
+def test_the_callers_own_token_goes_along(make_desk: Callable[[Access], QueryDesk]) -> None:
+    ours, theirs = new_token(), new_token()
+
+    def tokens() -> ApiTokens:
+        return parse_tokens(
+            f'[[tokens]]\nname = "a"\nsha256 = "{digest_of(ours)}"\ncorps = ["corp"]\n'
+            f'[[tokens]]\nname = "b"\nsha256 = "{digest_of(theirs)}"\ncorps = ["other"]\n'
+        )
+
+    class File:
+        current = tokens()
+
+    asked, owner = make_desk(Access(tokens=File())), make_desk(Access(tokens=File()))  # pyright: ignore[reportArgumentType]
+    with serving(owner.http()) as url, TestClient(asked.http()) as client:
+        hand_over(asked, url)
+        assert client.get(PATH, headers={"Authorization": f"Bearer {ours}"}).status_code == 200
+        assert client.get(PATH, headers={"Authorization": f"Bearer {theirs}"}).status_code == 403
+        assert client.get(PATH).status_code == 401
+        # An instance is refused by its owner, which alone knows whose it is.
+        assert client.get("/v1/instances/I-1", headers={"Authorization": f"Bearer {theirs}"}).status_code == 404
+
+
+@pytest.mark.parametrize("secret", [None, "shared by all workers"])
+def test_whoever_signed_in_is_the_same_person_at_the_owner(
+    make_desk: Callable[[Access], QueryDesk], secret: str | None
+) -> None:
+    import ipaddress  # noqa: PLC0415
+
+    def access() -> Access:
+        sso = SingleSignOn((ipaddress.ip_network("10.0.0.0/8"),), "x-forwarded-user", None, "corp")
+        return Access(tokens=None, sso=sso, seal=None if secret is None else IdentitySeal(secret))
+
+    asked, owner = make_desk(access()), make_desk(access())
+    owner.tell([notification(user="ann")])
+    # The owner is asked from 127.0.0.1, which is no proxy.
+    with serving(owner.http()) as url, TestClient(asked.http(), client=("10.0.0.1", 1)) as client:
+        hand_over(asked, url)
+        answers = [
+            client.get(f"/v1/corps/corp/users/{user}/counts", headers={"X-Forwarded-User": "ann"}).status_code
+            for user in ("ann", "bob")
+        ]
+    assert answers == ([503, 403] if secret is None else [200, 403])
+
+
+def test_two_that_take_each_other_for_the_owner_answer_neither(make_desk: Callable[[Access], QueryDesk]) -> None:
+    first, second = make_desk(Access(tokens=None)), make_desk(Access(tokens=None))
+    with serving(first.http()) as url, serving(second.http()) as other, TestClient(first.http()) as client:
+        hand_over(first, other)
+        hand_over(second, url)
+        answer = client.get(PATH)
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_nobody_is_asked_while_the_owner_is_unknown_restoring_or_dead(desk: QueryDesk) -> None:
+    with TestClient(desk.http()) as client:
+        for distribution in (
+            {},
+            {URL: {"changelog": list(range(PARTITIONS))}},
+            {f"http://127.0.0.1:{free_port()}": {"changelog": list(range(PARTITIONS))}},
+        ):
+            desk.live, desk.distribution = set(), distribution
+            for path in (PATH, "/v1/corps/corp/users/ann/counts", "/v1/instances/I-1", "/v1/instances/I-1/history"):
+                answer = client.get(path)
+                assert answer.status_code == 503, answer.text
+                assert int(answer.headers["Retry-After"]) >= 1
+
+
+def test_a_forwarded_query_is_answered_by_the_owner_itself(desk: QueryDesk) -> None:
+    with TestClient(desk.http()) as client:
+        assert client.get(PATH, headers={FORWARDED_HEADER: "1"}).status_code == 200
+
+
+def test_a_worker_that_is_starting_knows_no_owner() -> None:
+    with pytest.raises(OwnerUnknown):
+        Owners(URL).of_user("corp", "ann")
+
+
+@pytest.mark.parametrize(
+    ("key", "hashed"),
+    [
+        # From the Java client: org.apache.kafka.common.utils.Utils.murmur2, as its own UtilsTest has them.
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
+def test_a_key_is_on_the_partition_where_javas_client_puts_it(key: bytes, hashed: int) -> None:
+    for partitions in (1, 7, 12):
+        assert partition_of(key, partitions) == (hashed & 0x7FFFFFFF) % partitions

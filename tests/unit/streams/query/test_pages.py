@@ -1,0 +1,192 @@
+"""Pages of a view: each line that was there throughout exactly once, in order, whatever comes and goes meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from query_desk import QueryDesk, notification
+from schemas.events import Change, Person, TaskNotification, View
+from streams import inbox_layout as layout
+from streams.query.access import Access
+from streams.query.cursors import read_cursor, write_cursor
+from streams.query.inboxes import LOOKED_AT_MAX, Inboxes
+from streams.query.refusals import BadQuery
+from streams.query.search import folded, matcher
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+    from streams.query.inboxes import Page
+
+USER = layout.user_part("corp", "ann")
+
+
+def _changes(max_size: int) -> SearchStrategy[list[TaskNotification]]:
+    return st.lists(
+        st.builds(
+            notification,
+            st.sampled_from((Change.ADDED, Change.UPDATED, Change.REMOVED)),
+            # Neighbours in the store, whose lines must never show.
+            user=st.sampled_from(("ann", "ann", "ann", "an", "ann\0", "anna")),
+            view=st.sampled_from((View.PENDING, View.PENDING, View.HANDLED)),
+            instance_id=st.sampled_from([f"I-{number}" for number in range(8)]),
+            task_id=st.sampled_from((None, "T-1")),
+            occurred_at=st.integers(1, 6),
+            title=st.sampled_from(("Leave", "leave 二", "Trip")),
+        ),
+        max_size=max_size,
+    )
+
+
+def lines(page: Page) -> list[tuple[str, str | None]]:
+    return [(item.instance_id, item.task_id) for item in page.items]
+
+
+def all_lines(desk: QueryDesk, view: View = View.PENDING) -> list[tuple[str, str | None]]:
+    partition = desk.owners.of_user("corp", "ann").partition
+    return lines(Inboxes(desk.inbox).page(partition, USER, view, limit=1_000))
+
+
+@settings(max_examples=60)
+@given(
+    before=_changes(25),
+    meanwhile=st.lists(_changes(5), max_size=6),
+    limit=st.integers(1, 4),
+    search=st.booleans(),
+)
+def test_a_walk_returns_what_was_there_throughout_exactly_once(
+    *, before: list[TaskNotification], meanwhile: list[list[TaskNotification]], limit: int, search: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        desk = QueryDesk(Path(folder), Access(tokens=None))
+        try:
+            desk.tell(before)
+            inboxes, partition = Inboxes(desk.inbox), desk.owners.of_user("corp", "ann").partition
+            stayed = set(all_lines(desk))
+            seen: list[tuple[str, str | None]] = []
+            place: bytes | None = None
+            nothing: list[TaskNotification] = []
+            coming = iter(meanwhile)
+            matches = matcher("leave" if search else "", "APP")
+            assert matches is not None
+            while True:
+                if search:
+                    page = asyncio.run(inboxes.search(partition, USER, View.PENDING, matches, limit=limit, after=place))
+                else:
+                    page = inboxes.page(partition, USER, View.PENDING, limit=limit, after=place)
+                assert len(page.items) <= limit
+                seen += lines(page)
+                place = page.next_place
+                if place is None:
+                    break
+                for change in next(coming, nothing):
+                    desk.tell([change])
+                    if change.recipient_id == "ann" and change.view is View.PENDING:
+                        if change.change is Change.REMOVED:
+                            stayed.discard((change.instance_id, change.task_id))
+                        if search and folded(change.title or "")[:5] != "leave":
+                            stayed.discard((change.instance_id, change.task_id))
+            if search:
+                stayed = {line for line in stayed if line in seen or _would_match(desk, line)}
+            assert [line for line in seen if line in stayed] == list(
+                dict.fromkeys(line for line in seen if line in stayed)
+            )
+            assert stayed <= set(seen)
+        finally:
+            desk.close()
+
+
+def _would_match(desk: QueryDesk, line: tuple[str, str | None]) -> bool:
+    partition = desk.owners.of_user("corp", "ann").partition
+    page = Inboxes(desk.inbox).page(partition, USER, View.PENDING, limit=1_000)
+    item = next(each for each in page.items if (each.instance_id, each.task_id) == line)
+    return "leave" in folded(item.title or "")
+
+
+def test_the_newest_come_first_and_those_of_one_moment_by_their_ids(desk: QueryDesk) -> None:
+    desk.tell(
+        [
+            notification(instance_id="b", occurred_at=5),
+            notification(instance_id="a", task_id="T-2", occurred_at=5),
+            notification(instance_id="a", task_id="T-10", occurred_at=5),
+            notification(instance_id="c", occurred_at=9),
+            notification(instance_id="d", occurred_at=1),
+            notification(Change.UPDATED, instance_id="d", occurred_at=99),
+        ]
+    )
+    assert all_lines(desk) == [("c", "T-1"), ("a", "T-10"), ("a", "T-2"), ("b", "T-1"), ("d", "T-1")]
+
+
+def test_a_search_ends_after_so_many_lines_and_goes_on_from_there(desk: QueryDesk) -> None:
+    partition, values = desk.owners.of_user("corp", "ann").partition, dict[bytes, bytes | None]()
+    for number in range(LOOKED_AT_MAX + 1):
+        told = notification(instance_id=f"I-{number:06}", title="the last" if number == LOOKED_AT_MAX else "Leave")
+        line = layout.Line(1, layout.line_part(told.instance_id, told.task_id))
+        values[layout.entry_key(USER, View.PENDING, line)] = layout.write_item(layout.item_of(told, entered_at=1))
+    values[layout.counts_key(USER)] = layout.write_counts((0, LOOKED_AT_MAX + 1, 0, 0))
+    desk.inbox.write_chunk(partition, values, changelog_offset=1)
+    with TestClient(desk.http()) as client:
+        path = "/v1/corps/corp/users/ann/tasks?view=pending&q=the%20last"
+        first = client.get(path).json()
+        assert first["items"] == []
+        assert first["next_cursor"] is not None
+        second = client.get(f"{path}&cursor={first['next_cursor']}").json()
+        assert [item["title"] for item in second["items"]] == ["the last"]
+        assert second["next_cursor"] is None
+
+
+@pytest.mark.parametrize(
+    ("q", "title"),
+    [
+        ("请假", "王小明发起的请假申请"),
+        ("LEAVE", "Annual leave"),
+        ("straße", "STRASSE 5"),
+        ("ＡＢＣ１", "abc123"),  # noqa: RUF001 - full-width on purpose
+        ("é", "Cafe\u0301"),
+        ("ﾃｽﾄ", "テスト申請"),
+        ("  leave ", "leave"),
+        ("i̇", "İstanbul"),
+    ],
+)
+def test_a_search_finds_what_looks_alike(q: str, title: str) -> None:
+    matches = matcher(q, None)
+    assert matches is not None
+    assert matches(layout.item_of(notification(title=title), entered_at=1))
+    assert not matches(layout.item_of(notification(title="其他", originator=None), entered_at=1))
+
+
+def test_a_search_looks_at_title_process_and_originator_and_the_app_alone() -> None:
+    item = layout.item_of(
+        notification(title="t", process_name="Leave request", originator=Person("x", "王小明")), entered_at=1
+    )
+    for q, found in (("request", True), ("小明", True), ("x", False), ("app", False)):
+        matches = matcher(q, None)
+        assert matches is not None
+        assert matches(item) is found
+    in_app, elsewhere = matcher("", "APP"), matcher("request", "OTHER")
+    assert in_app is not None
+    assert elsewhere is not None
+    assert in_app(item)
+    assert not elsewhere(item)
+
+
+@given(st.binary(min_size=0, max_size=40), st.text(max_size=60))
+def test_a_cursor_is_good_for_its_user_and_view_only(suffix: bytes, noise: str) -> None:
+    place = layout.place(layout.Line(5, suffix + b"\0"))
+    cursor = write_cursor(USER, View.PENDING, place)
+    assert read_cursor(cursor, USER, View.PENDING) == place
+    for user, view in ((layout.user_part("corp", "bob"), View.PENDING), (USER, View.HANDLED)):
+        with pytest.raises(BadQuery):
+            read_cursor(cursor, user, view)
+    with pytest.raises(BadQuery):
+        read_cursor(noise, USER, View.PENDING)
+    with pytest.raises(BadQuery):
+        read_cursor(cursor[:-4], USER, View.PENDING) if suffix == b"" else read_cursor(cursor[2:], USER, View.PENDING)

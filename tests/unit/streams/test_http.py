@@ -1,0 +1,65 @@
+"""The HTTP side by its sockets: answers go out whole and at once, and a head without end is not kept."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from streams.http import Server, build_http, listen
+from streams.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+
+@asynccontextmanager
+async def served() -> AsyncGenerator[int]:
+    listening = listen("127.0.0.1", 0)
+    server = Server(build_http(dict, Metrics()))
+    serving = asyncio.create_task(server.serve([listening]))
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def test_connections_do_not_wait_for_acknowledgements() -> None:
+    with (
+        listen("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_head_without_end_is_hung_up_on_and_others_are_served() -> None:
+    async def send(port: int, heads: list[bytes]) -> bytes:
+        """What is answered, until the connection ends or a body has come."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        answer = b""
+        try:
+            for head in heads:
+                writer.write(head)
+                await writer.drain()
+            answer = await asyncio.wait_for(reader.read(4096), 10)
+        except ConnectionError:
+            answer = b"hung up"  # before its answer could be read
+        writer.close()
+        return answer
+
+    async def ask() -> tuple[bytes, bytes]:
+        async with served() as port:
+            start = b"GET /healthz HTTP/1.1\r\nhost: a\r\nx-long: "
+            return (
+                await send(port, [start, *([b"a" * 10_000] * 50)]),
+                await send(port, [start + b"a" * 20_000 + b"\r\n\r\n"] * 3),
+            )
+
+    endless, good = asyncio.run(ask())
+    assert endless == b"hung up" or endless.startswith(b"HTTP/1.1 431")
+    assert good.startswith(b"HTTP/1.1 200")

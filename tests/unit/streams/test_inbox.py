@@ -1,0 +1,133 @@
+"""The inbox as keys in a store: whatever arrives, in whatever chunks, it holds what the plain fold of it holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from query_desk import notification
+from schemas.events import Change, TaskNotification, View
+from streams import inbox_layout as layout
+from streams.inbox import Line, apply, type_inbox
+from streams.inbox_changes import MisplacedNotification, UnknownView, check, inbox_changes, keys_read
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+type_store = dict[bytes, bytes]
+
+
+# Ids that would run into each other if they were only put side by side.
+_IDS = st.sampled_from(("a", "a\0", "a\0b", "", "b", "ab", "\0", "\0\x01", "一"))
+
+
+def _notifications() -> SearchStrategy[list[TaskNotification]]:
+    return st.lists(
+        st.builds(
+            notification,
+            st.sampled_from((Change.ADDED, Change.UPDATED, Change.REMOVED)),
+            corp=_IDS,
+            user=_IDS,
+            view=st.sampled_from(layout.VIEWS),
+            instance_id=_IDS,
+            task_id=st.none() | _IDS,
+            occurred_at=st.integers(-2, 5),
+            title=st.none() | st.sampled_from(("x", "y")),
+        ),
+        max_size=30,
+    )
+
+
+def write(store: type_store, chunk: list[TaskNotification]) -> None:
+    readable = set(keys_read(chunk))
+
+    def stored(key: bytes) -> bytes | None:
+        assert key in readable, "everything is read in one go, before"
+        return store.get(key)
+
+    for key, value in inbox_changes(chunk, stored=stored).items():
+        if value is None:
+            store.pop(key, None)
+        else:
+            store[key] = value
+
+
+def items_of(store: type_store, corp: str, user: str, view: View) -> list[layout.Item]:
+    prefix = layout.entries_prefix(layout.user_part(corp, user), view)
+    return [layout.read_item(value) for key, value in sorted(store.items()) if prefix <= key < layout.behind(prefix)]
+
+
+def entering_times(notifications: list[TaskNotification]) -> dict[Line, int]:
+    inbox: type_inbox = {}
+    times: dict[Line, int] = {}
+    for each in notifications:
+        before = set(inbox)
+        apply(inbox, each)
+        for line in set(inbox) - before:
+            times[line] = each.occurred_at
+        for line in before - set(inbox):
+            del times[line]
+    return times
+
+
+@given(_notifications(), st.integers(1, 7))
+@example([notification(), notification(Change.REMOVED), notification(occurred_at=2)], 1)
+def test_the_keys_hold_what_the_plain_fold_holds(notifications: list[TaskNotification], size: int) -> None:
+    store: type_store = {}
+    inbox: type_inbox = {}
+    for at in range(0, len(notifications), size):
+        write(store, notifications[at : at + size])
+    for each in notifications:
+        apply(inbox, each)
+    times = entering_times(notifications)
+    for corp, user in {(each.corp_id, each.recipient_id) for each in notifications}:
+        mine = [(line, each) for line, each in inbox.items() if (line.corp_id, line.user_id) == (corp, user)]
+        counts = layout.read_counts(store.get(layout.counts_key(layout.user_part(corp, user))))
+        assert counts == tuple(sum(line.view is view for line, _ in mine) for view in layout.VIEWS)
+        for view in layout.VIEWS:
+            in_order = sorted(
+                ((line, each) for line, each in mine if line.view is view),
+                key=lambda found: (
+                    -times[found[0]],
+                    found[0].instance_id.encode(),
+                    found[0].task_id is not None,
+                    (found[0].task_id or "").encode(),
+                ),
+            )
+            assert items_of(store, corp, user, view) == [
+                layout.item_of(each, entered_at=times[line]) for line, each in in_order
+            ]
+    for corp, user in {(each.corp_id, each.recipient_id) for each in notifications}:
+        write(store, [notification(Change.REMOVED, corp=corp, user=user, view=view, instance_id=i, task_id=t)
+                      for (c, u, view, i, t) in inbox if (c, u) == (corp, user)])  # fmt: skip
+    assert store == {}, "an inbox that is empty again takes no place"
+
+
+def test_an_update_of_a_line_that_is_there_keeps_its_place() -> None:
+    store: type_store = {}
+    write(store, [notification(instance_id="I-1"), notification(instance_id="I-2", occurred_at=2_000)])
+    write(store, [notification(Change.UPDATED, instance_id="I-1", occurred_at=9_000, title="Longer leave")])
+    first, second = items_of(store, "corp", "ann", View.PENDING)
+    assert (first.instance_id, second.instance_id) == ("I-2", "I-1")
+    assert (second.title, second.created_at, second.updated_at) == ("Longer leave", 1_000, 9_000)
+
+
+def test_what_goes_without_having_come_changes_nothing() -> None:
+    assert inbox_changes([notification(Change.REMOVED)], stored=lambda _: None) == {}
+
+
+def test_a_view_of_a_newer_schema_is_refused() -> None:
+    with pytest.raises(UnknownView):
+        check(notification(view=View.UNKNOWN), b"corp/ann")
+    with pytest.raises(UnknownView):
+        check(notification(Change.UNKNOWN), b"corp/ann")
+
+
+def test_a_notification_under_another_key_is_refused() -> None:
+    check(notification(), b"corp/ann")
+    for key in (b"corp/bob", b"", None):
+        with pytest.raises(MisplacedNotification):
+            check(notification(), key)

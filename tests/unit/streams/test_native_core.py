@@ -1,0 +1,272 @@
+"""The native core gives byte for byte what the Python implementation gives, for any chunk and whatever is stored.
+
+That includes the words of what is wrong with a record: what the core cannot read, the Python codec says.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from fold_inputs import (
+    CHUNKS,
+    EVENTS,
+    NEVER_SEEN,
+    OWN_AGAIN,
+    REGISTRY,
+    SAME_INSTANCE,
+    FakeRecord,
+    by_older_state_schema,
+    damaged,
+    event,
+)
+from schemas.codec import framed, task_event_head_codec, task_notification_codec, task_state_codec
+from schemas.errors import RecordError, TaskbridgeError
+from schemas.events import Action, Person
+from schemas.registry import RegistryUnavailable
+from schemas.testing import FakeRegistry
+from streams.acceptance import OutsideContract
+from streams.folding import MOST_TOLD_BYTES, NONE, Folded
+from streams.native_folding import IS_BUILT, NativeFolding
+from streams.python_folding import PythonFolding
+from streams.remembered_offsets import MAX_OFFSETS
+from streams.store import PartitionNotHeld, Store
+from streams.stored_instance import StoreUnreadable, event_offsets, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from hypothesis.strategies import DataObject
+
+    from schemas.events import TaskEvent
+    from streams.folding import Folding
+    from streams.lifecycle import Instance
+
+# Without a Rust toolchain the service runs the Python implementation, and there is nothing to compare it with.
+pytestmark = pytest.mark.skipif(
+    not IS_BUILT and shutil.which("cargo") is None, reason="no native core: there is no Rust toolchain here"
+)
+
+STATES = task_state_codec(REGISTRY)
+
+
+def in_order(instance: Instance) -> bool:
+    """Whether all ids stand in their order and once, as every fold leaves them."""
+    state, marks = instance.state, instance.marks
+    lists = [
+        [each.task_id for each in state.tasks],
+        [each.user_id for each in state.copied],
+        marks.originator_ids,
+        marks.assignee_ids,
+        *(each.assignee_ids for each in state.tasks),
+        *(each.actor_ids for each in marks.tasks),
+    ]
+    return all(list(each) == sorted(set(each)) for each in lists)
+
+
+def folding(
+    kind: type[NativeFolding | PythonFolding],
+    live_instances: int,
+    *,
+    now_ms: int = 0,
+    most_told_bytes: int = MOST_TOLD_BYTES,
+) -> Folding:
+    return kind(
+        events=task_event_head_codec(REGISTRY),
+        states=task_state_codec(REGISTRY),
+        notifications=task_notification_codec(REGISTRY),
+        live_instances=live_instances,
+        now_ms=lambda: now_ms,
+        most_told_bytes=most_told_bytes,
+    )
+
+
+def plain(folded: Folded) -> dict[str, Any]:
+    return {
+        "stored": list(folded.stored.items()),
+        "changelog": folded.changelog,
+        "states": folded.states,
+        "notifications": folded.notifications,
+        # Also the words: what the core cannot read, the Python codec says what is wrong with.
+        "rejected": [(each.record.offset, type(each.reason), str(each.reason)) for each in folded.rejected],
+        "actions": dict(folded.actions),
+        "changes": dict(folded.changes),
+        "folded": folded.folded,
+        "largest": folded.largest,
+        "untold": sorted(folded.untold),
+    }
+
+
+def fold_both(records: Sequence[FakeRecord], stored: dict[bytes, bytes]) -> tuple[Folded | type, Folded | type]:
+    """What each comes to, or what it raises."""
+    found: list[Folded | type] = []
+    for kind in (NativeFolding, PythonFolding):
+        try:
+            found.append(folding(kind, 0).fold(list(records), stored.get, generation=1))
+        except TaskbridgeError as error:
+            found.append(type(error))
+    return found[0], found[1]
+
+
+def stored_after(events: Iterable[TaskEvent]) -> dict[bytes, bytes]:
+    records: list[Any] = [
+        FakeRecord(each.instance_id.encode(), EVENTS.encode(each), at) for at, each in enumerate(events)
+    ]
+    return folding(PythonFolding, 0).fold(records, lambda _: None, generation=1).stored
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    chunks=CHUNKS,
+    live=st.sampled_from((0, 1, 100)),
+    now_ms=st.integers(-(1 << 63), (1 << 63) - 1),
+    too_large=st.just(NONE) | st.sets(st.integers(0, 5)),
+    most_told_bytes=st.sampled_from((MOST_TOLD_BYTES, 200, 0)),
+)
+def test_any_chunks_come_to_the_same_bytes(
+    chunks: list[list[FakeRecord]], live: int, now_ms: int, too_large: set[int], most_told_bytes: int
+) -> None:
+    native = folding(NativeFolding, live, now_ms=now_ms, most_told_bytes=most_told_bytes)
+    python = folding(PythonFolding, live, now_ms=now_ms, most_told_bytes=most_told_bytes)
+    stored: dict[bytes, bytes] = {}
+    for chunk in chunks:
+        records: list[Any] = list(chunk)
+        ours = native.fold(records, stored.get, generation=1, too_large=too_large)
+        theirs = python.fold(records, stored.get, generation=1, too_large=too_large)
+        assert plain(ours) == plain(theirs)
+        stored |= ours.stored
+        native.keep(ours, generation=1)
+        python.keep(theirs, generation=1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(life=st.data(), repeats=st.integers(1, 3))
+def test_whole_lives_come_to_the_same_bytes_in_any_order(life: DataObject, repeats: int) -> None:
+    """One instance of one organisation, so that nothing is refused and everything meets."""
+    events: list[TaskEvent] = life.draw(st.lists(SAME_INSTANCE, min_size=1, max_size=25))
+    order: list[TaskEvent] = life.draw(st.permutations(events * repeats))
+    records: list[Any] = [FakeRecord(b"I", EVENTS.encode(each), 7 * at) for at, each in enumerate(order)]
+    native, python = folding(NativeFolding, 10), folding(PythonFolding, 10)
+    ours, theirs = (each.fold(records, lambda _: None, generation=1) for each in (native, python))
+    assert plain(ours) == plain(theirs)
+    assert ours.folded == len(records)
+
+
+def test_large_instances_come_to_the_same_bytes() -> None:
+    """Whose lists, texts and numbers need the longest forms of each length."""
+    many = tuple(f"{number}" for number in range(66_000))
+    large = [event(event_id="1", recipient_ids=many), event(event_id="2" * 300, action=Action.DELETED)]
+    wide = [event(event_id="1" * 70_000, originator=Person("ann"), title="长" * 70_000)]
+    long = [event(event_id=f"e{n}", task_id=f"T-{n}", recipient_ids=many[: n % 40], url="u" * n) for n in range(300)]
+    for events in (large, wide, long):
+        records = [FakeRecord(b"I", EVENTS.encode(each), at << 20) for at, each in enumerate(events)]
+        ours, theirs = fold_both(records, {})
+        assert isinstance(ours, Folded)
+        assert isinstance(theirs, Folded)
+        assert plain(ours) == plain(theirs)
+        assert event_offsets(ours.stored[b"I"]) == tuple(each.offset for each in records)[-MAX_OFFSETS:]
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_damaged_store_is_unreadable_to_both_or_the_same_to_both(data: DataObject) -> None:
+    events: list[TaskEvent] = data.draw(st.lists(SAME_INSTANCE, min_size=1, max_size=4))
+    stored = {key: data.draw(damaged(value)) for key, value in stored_after(events).items()}
+    try:
+        instance = unpack(stored[b"I"], STATES)
+        event_offsets(stored[b"I"])
+    except StoreUnreadable:
+        instance = None
+    ours, theirs = fold_both([FakeRecord(b"I", EVENTS.encode(event(event_id="last")), 9)], stored)
+    if instance is None:
+        assert ours is theirs is StoreUnreadable
+    elif instance == unpack(stored_after(events)[b"I"], STATES) or in_order(instance):
+        assert not isinstance(ours, type)
+        assert not isinstance(theirs, type)
+        assert plain(ours) == plain(theirs)
+    # Else the damage made an instance that no fold can end in, with its ids out of order: each makes of it what it can.
+
+
+@settings(max_examples=50, deadline=None)
+@given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
+def test_a_store_that_another_version_of_the_schema_wrote_is_read_by_that_version(events: list[TaskEvent]) -> None:
+    stored = {key: by_older_state_schema(value) for key, value in stored_after(events).items()}
+    ours, theirs = fold_both([FakeRecord(b"I", EVENTS.encode(event(event_id="last")), 9)], stored)
+    assert not isinstance(ours, type)
+    assert not isinstance(theirs, type)
+    assert plain(ours) == plain(theirs)
+
+
+def test_events_of_our_own_schema_under_another_id_need_no_translation_but_the_first() -> None:
+    translated: list[bytes | None] = []
+
+    class Counting(NativeFolding):
+        def _translate(self, value: bytes | None) -> bytes | RecordError:
+            translated.append(value)
+            return super()._translate(value)
+
+    native = folding(Counting, 0)
+    value = framed(OWN_AGAIN, EVENTS.encode_body(event(event_id="1")))
+    for offset in range(3):
+        records: list[Any] = [FakeRecord(b"I", value, offset), FakeRecord(b"I", EVENTS.encode(event(event_id="2")))]
+        assert native.fold(records, lambda _: None, generation=1).folded == 2
+    assert len(translated) == 2
+
+
+def test_a_registry_that_is_away_is_not_the_records_fault() -> None:
+    away = FakeRegistry()
+    away.away = True
+    native = NativeFolding(
+        events=task_event_head_codec(away),
+        states=task_state_codec(away),
+        notifications=task_notification_codec(away),
+        live_instances=0,
+    )
+    records: list[Any] = [FakeRecord(b"I", framed(NEVER_SEEN, b"x"))]
+    with pytest.raises(RegistryUnavailable):
+        native.fold(records, lambda _: None, generation=1)
+
+
+def test_what_the_store_raises_comes_through_and_leaves_no_trace() -> None:
+    def gone(key: bytes) -> bytes | None:
+        raise PartitionNotHeld(key.decode())
+
+    native = folding(NativeFolding, 10)
+    records: list[Any] = [FakeRecord(b"I", EVENTS.encode(event(event_id="1")))]
+    with pytest.raises(PartitionNotHeld):
+        native.fold(records, gone, generation=1)
+    assert native.fold(records, lambda _: None, generation=1).folded == 1
+
+
+def test_an_instance_in_memory_is_found_in_its_generation_only_and_not_once_it_is_let_go() -> None:
+    reads: list[bytes] = []
+    native = folding(NativeFolding, 10)
+    records: list[Any] = [FakeRecord(b"I", EVENTS.encode(event(event_id="1")))]
+    for generation, forgotten in ((1, False), (1, False), (2, False), (2, True), (2, False)):
+        if forgotten:
+            native.forget([b"I"])
+        native.keep(native.fold(records, reads.append, generation=generation), generation=generation)
+        reads.append(b"-")
+    assert reads == [b"I", b"-", b"-", b"I", b"-", b"I", b"-", b"-"]
+
+
+def test_an_id_that_no_event_may_have_is_never_looked_up() -> None:
+    """It might be the name under which the store keeps its own position."""
+    records: list[Any] = []
+    for at, name in enumerate((Store.offset_key.decode(), "", "x" * 129, "a\x7f")):
+        changed = structs.replace(event(event_id="1"), instance_id=name)
+        records.append(FakeRecord(name.encode(), EVENTS.encode(changed), at))
+    for kind in (NativeFolding, PythonFolding):
+        reads: list[bytes] = []
+        folded = folding(kind, 0).fold(records, reads.append, generation=1)
+        assert [type(each.reason) for each in folded.rejected] == [OutsideContract] * 4
+        assert reads == []
+
+
+def test_the_core_is_built_where_a_toolchain_is() -> None:
+    assert IS_BUILT
