@@ -144,9 +144,10 @@ def _outcome(letter: DeadLetter, before: set[str]) -> str:
 def _whole(letter: DeadLetter, connection: Connection) -> DeadLetter:
     """The letter with what was left on the topic that it was taken from, as long as that is kept there."""
     partition, offset = letter.said("partition"), letter.said("offset")
-    if not letter.was_left or letter.said("topic") != TASK_EVENTS.name or partition is None or offset is None:
+    topic = letter.said("topic")
+    if not letter.was_left or topic is None or partition is None or offset is None:
         return letter
-    found = read_one(connection, TASK_EVENTS.name, int(partition), int(offset))
+    found = read_one(connection, topic, int(partition), int(offset))
     if found is None:
         return letter
     return replace(letter, key=found.key(), value=found.value(), headers=[*_headers(found), *letter.headers])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from query_desk import notification
 from schemas.events import Change, TaskNotification, View
 from streams import inbox_layout as layout
+from streams.acceptance import OutsideContract
 from streams.inbox import Line, apply, type_inbox
 from streams.inbox_changes import MisplacedNotification, UnknownView, check, inbox_changes, keys_read
 
@@ -124,6 +125,13 @@ def test_a_view_of_a_newer_schema_is_refused() -> None:
         check(notification(view=View.UNKNOWN), b"corp/ann")
     with pytest.raises(UnknownView):
         check(notification(Change.UNKNOWN), b"corp/ann")
+
+
+@pytest.mark.parametrize("at", [253_402_300_800_000, -62_135_596_800_001])
+def test_a_moment_outside_of_the_calendar_is_refused(at: int) -> None:
+    """It has no text, and would stand above everything for ever."""
+    with pytest.raises(OutsideContract):
+        check(notification(occurred_at=at), b"corp/ann")
 
 
 def test_a_notification_under_another_key_is_refused() -> None:
