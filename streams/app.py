@@ -214,11 +214,11 @@ async def _work(
 
 
 def _notification_bytes(offsets: Offsets) -> int:
-    """What the broker really takes, or nearly always does; never more than our own consumers and producers take."""
+    """What the broker really takes, or nearly always does; never more than an inbox can keep of one."""
     with suppress(TimeoutError):
         found = offsets.largest_record(topics.TASK_NOTIFICATIONS.name)
         if found is not None:
-            return min(found, topics.MAX_MESSAGE_BYTES)
+            return min(found, topics.USUAL_MESSAGE_BYTES)
     return topics.USUAL_MESSAGE_BYTES
 
 

@@ -143,7 +143,7 @@ class InboxAgent:
                 continue
             try:
                 notification = self._notifications.decode(record.value)
-                check(notification, record.key)
+                check(notification, record.key, size=len(record.value or b""))
             except RecordError as reason:
                 log.warning(
                     "a notification goes to the dead-letter topic",
