@@ -150,6 +150,7 @@ class Bridge:
             "STREAMS_KAFKA_BOOTSTRAP_SERVERS": endpoints.bootstrap_servers,
             "STREAMS_SCHEMA_REGISTRY_URL": endpoints.registry_url,
             "STREAMS_DATA_DIR": str((self._options.data_dir / "streams").resolve()),
+            "STREAMS_EDGE_URLS": self._environment.get("STREAMS_EDGE_URLS", self.edge_url),
         }
 
 

@@ -18,6 +18,7 @@ from deploy.dlq_commands import dlq_app
 from deploy.options import BootstrapServers, Json, RegistryUrl
 from deploy.options import example as _example
 from deploy.quarantine_commands import quarantine_app
+from deploy.simulate_commands import SIMULATE_EXAMPLES, simulate
 from deploy.spool_commands import spool_app
 from deploy.terminal import progress, say, stop_signal
 from deploy.token_commands import token_app
@@ -49,6 +50,7 @@ app.add_typer(spool_app, name="spool")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(token_app, name="token")
 app.add_typer(bench_app, name="bench")
+app.command(epilog=SIMULATE_EXAMPLES)(simulate)
 
 Token = Annotated[
     str,
@@ -81,6 +83,8 @@ def up(  # one flag each: the contract's list
     with stop_signal() as stop, _bridge(options, keep_data=True) as bridge:
         connection = bridge.start()
         _print_addresses(bridge, connection)
+        say(f"try it       taskbridge simulate --url {bridge.edge_url} --credentials {bridge.credentials}")
+        say("ready; Ctrl-C stops everything")
         stop.wait()
         progress("stopping")
 
@@ -98,7 +102,7 @@ def demo(
     ] = None,
 ) -> None:
     """Start everything, post the life of three requests as signed callbacks, and show the notifications they become."""
-    from deploy.demo import play, write_credentials
+    from deploy.demo import person_pages, play, trickle, write_credentials
     from deploy.local.ports import free_ports
 
     with stop_signal() as stop, tempfile.TemporaryDirectory(prefix="taskbridge-demo-") as temporary:
@@ -114,7 +118,10 @@ def demo(
             play(connection, bridge.edge_url, token, Console())
             if keep:
                 _print_addresses(bridge, connection)
-                stop.wait()
+                for name, page in person_pages(bridge.streams_url).items():
+                    say(f"  {name:28} {page}")
+                say("a simulated company is at work, so the pages change by themselves; Ctrl-C stops everything")
+                trickle(bridge.edge_url, bridge.credentials, stop)
             progress("stopping")
 
 
@@ -361,10 +368,11 @@ def _bridge(options: BridgeOptions, *, keep_data: bool) -> Generator[Bridge]:
 def _print_addresses(bridge: Bridge, connection: Connection) -> None:
     say(f"edge         {bridge.edge_url}/yida/tasks/{{create|complete|cancel|delete|cc}}")
     say(f"streams      {bridge.streams_url}")
+    say(f"task center  {bridge.streams_url}/")
+    say(f"operations   {bridge.streams_url}/ops")
     say(f"Kafka        {connection.bootstrap_servers}")
     say(f"registry     {connection.registry_url}")
     say(f"credentials  {bridge.credentials}")
-    say("ready; Ctrl-C stops everything")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,16 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from rich.table import Table
 
 from deploy.demo_story import APP, CORP, PEOPLE, story
 from deploy.sending import post_callback
+from deploy.simulate import apps_of, simulate
+from deploy.simulation import Simulation
 from deploy.tail import follow
 from schemas.codec import task_notification_codec
 from schemas.errors import OperatorError
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
     from streams.inbox import type_inbox
 
 _NOTIFICATIONS_WITHIN_S = 20.0
+_COMPANYS_APPS = ("APP_OA7K2MDEMO", "APP_FIN3XDEMO")
+"""Beside the story's: a company has several."""
+_TRICKLE_A_SECOND, _CHAOS = 0.7, 0.05
 _QUIET_S = 0.3
 """A callback's notifications are written together; this long after the last one, no more are expected."""
 
@@ -44,12 +51,33 @@ _VIEW_NAMES = {
 
 
 def write_credentials(path: Path) -> str:
-    """A credentials file for the demo's app; returns the token in it, which nobody else knows."""
-    token = secrets.token_hex(20).upper()
+    """A credentials file for the demo's apps; returns the token of the story's, which nobody else knows."""
+    tokens = {app: secrets.token_hex(20).upper() for app in (APP, *_COMPANYS_APPS)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
-    path.write_text(f'[[apps]]\napp_type = "{APP}"\ncorp_id = "{CORP}"\nsystem_tokens = ["{token}"]\n')
-    return token
+    path.write_text(
+        "\n".join(
+            f'[[apps]]\napp_type = "{app}"\ncorp_id = "{CORP}"\nsystem_tokens = ["{token}"]\n'
+            for app, token in tokens.items()
+        )
+    )
+    return tokens[APP]
+
+
+def person_pages(streams_url: str) -> dict[str, str]:
+    """The task center of each person of the story, by their name."""
+    return {
+        name: f"{streams_url}/?{urlencode({'corp_id': CORP, 'user_id': user_id})}" for user_id, name in PEOPLE.items()
+    }
+
+
+def trickle(edge_url: str, credentials: Path, stop: threading.Event) -> None:
+    """A company at work, until told to stop: the pages live. Whatever becomes of the edge, the demo goes on."""
+    simulation = Simulation(apps_of(credentials), seed=secrets.randbelow(1 << 32), chaos=_CHAOS)
+    while not stop.is_set():
+        with suppress(OperatorError):
+            simulate(edge_url, simulation, rate=_TRICKLE_A_SECOND, stop=stop, progress=lambda _: None)
+        stop.wait(1)
 
 
 def play(connection: Connection, edge_url: str, system_token: str, console: Console) -> None:

@@ -13,7 +13,7 @@ from deploy.terminal import json_line, progress, say
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from deploy.dead_letters import DeadLetter
+    from service.parked import DeadLetter
 
 # Commands import what they need when they run, as in cli.py.
 

@@ -12,7 +12,7 @@ from edge.errors import Rejection
 from edge.proof.replays import FileWindow, MemoryWindow, refuse_replay
 from edge.publisher import valid_traceparent
 from edge.quarantine import reconsider
-from schemas.cloudevents import event_headers, rfc3339
+from schemas.cloudevents import event_headers
 from schemas.codec import Undecodable, quarantined_callback_codec, task_event_codec
 from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 from service.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config
@@ -60,18 +60,6 @@ def read_quarantine(connection: Connection, progress: Progress) -> Iterator[Quar
             yield codec.decode(message.value())
         except Undecodable as error:
             progress(f"partition {message.partition()}, offset {message.offset()}: {error}")
-
-
-def summary(entry: QuarantinedCallback) -> dict[str, Any]:
-    """What a list shows of an entry."""
-    return {
-        "id": entry.quarantine_id,
-        "received_at": rfc3339(entry.received_at),
-        "action": entry.action,
-        "reason": entry.reason,
-        "app_type": entry.app_type,
-        "remote_address": entry.remote_address,
-    }
 
 
 def judge(

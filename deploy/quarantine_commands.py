@@ -32,11 +32,12 @@ def list_(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """List the quarantined callbacks in order of receipt."""
-    from deploy.quarantine import read_quarantine, summary
+    from deploy.quarantine import read_quarantine
+    from service.parked import quarantined_summary
 
     with operator_connection(bootstrap_servers, registry_url) as connection:
         found = [
-            summary(entry)
+            quarantined_summary(entry)
             for entry in read_quarantine(connection, progress)
             if reason is None or entry.reason == reason
         ]

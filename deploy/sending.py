@@ -14,6 +14,7 @@ from schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
     from edge.sender import type_encoding
 
@@ -33,27 +34,49 @@ class Answer:
         return self.status == HTTPStatus.OK
 
 
+class Sender:
+    """Posts to one edge over one connection."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        # Without the environment's proxies: the address given is the one that is meant.
+        self._client = httpx2.Client(timeout=_TIMEOUT_S, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def post(self, action: str, parameters: Mapping[str, str], *, system_token: str, encoding: type_encoding) -> Answer:
+        """Sign and post. ``dateTime`` is now, in milliseconds, where it is not given.
+
+        Raises:
+            OperatorError: no HTTP answer at all.
+        """
+        stamped = {"dateTime": str(time.time_ns() // 1_000_000), **parameters}
+        request = encode_callback(signed(stamped, system_token=system_token), encoding)
+        target = f"{self._url.rstrip('/')}/yida/tasks/{action}" + (f"?{request.query}" if request.query else "")
+        try:
+            started = time.perf_counter()
+            response = self._client.post(target, content=request.body, headers=dict(request.headers))
+            milliseconds = (time.perf_counter() - started) * 1000
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise OperatorError(f"no answer from {self._url}: {error}") from error
+        try:
+            body = response.json()
+        except ValueError:
+            body = response.text
+        return Answer(response.status_code, body, milliseconds)
+
+
 def post_callback(
     url: str, action: str, parameters: Mapping[str, str], *, system_token: str, encoding: type_encoding
 ) -> Answer:
-    """Sign and post to the edge at ``url``. ``dateTime`` is now, in milliseconds, where it is not given.
+    """Sign and post one callback to the edge at ``url``.
 
     Raises:
         OperatorError: no HTTP answer at all.
     """
-    stamped = {"dateTime": str(time.time_ns() // 1_000_000), **parameters}
-    request = encode_callback(signed(stamped, system_token=system_token), encoding)
-    target = f"{url.rstrip('/')}/yida/tasks/{action}" + (f"?{request.query}" if request.query else "")
-    try:
-        # Without the environment's proxies: the address given is the one that is meant.
-        with httpx2.Client(timeout=_TIMEOUT_S, trust_env=False) as client:
-            started = time.perf_counter()
-            response = client.post(target, content=request.body, headers=dict(request.headers))
-            milliseconds = (time.perf_counter() - started) * 1000
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise OperatorError(f"no answer from {url}: {error}") from error
-    try:
-        body = response.json()
-    except ValueError:
-        body = response.text
-    return Answer(response.status_code, body, milliseconds)
+    with Sender(url) as sender:
+        return sender.post(action, parameters, system_token=system_token, encoding=encoding)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +13,7 @@ from schemas.cloudevents import rfc3339
 from schemas.errors import OperatorError
 from schemas.registry import RegistryUnavailable
 from service.kafka import consumer_config
+from service.parked import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,13 +95,3 @@ def json_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return rfc3339(round(value.timestamp() * 1000))
     return text_of(value) if isinstance(value, bytes) else value
-
-
-def text_of(value: Any) -> str | None:
-    """Bytes as text, or as base64 where they are none."""
-    if value is None or isinstance(value, str):
-        return value
-    try:
-        return bytes(value).decode()
-    except UnicodeDecodeError:
-        return "base64:" + base64.b64encode(value).decode()

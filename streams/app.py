@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -28,6 +29,8 @@ from streams.folding_choice import choose_folding
 from streams.http import Server, build_http, listen
 from streams.metrics import Metrics
 from streams.offsets import Offsets
+from streams.pages.portals import let_portals_in
+from streams.pages.routes import pages_router
 from streams.progress import Ends, Progress
 from streams.retention import Retention
 from streams.rounds import Rounds, claimed
@@ -64,6 +67,7 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
     settings = load_settings(StreamsSettings, environment)
     center = TaskCenter(settings)
     configure_logs(settings.log_format, settings.log_level)
+    logging.getLogger().addHandler(center.operations.errors)
     asyncio.run(_serve(settings, partitions_setting(environment), center))
 
 
@@ -106,6 +110,9 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
         routers=center.routers if settings.task_center else (),
         only_hosts=center.only_hosts,
     )
+    if settings.task_center:
+        http.include_router(pages_router())
+    let_portals_in(http, settings.allowed_origins)
     server = Server(http)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     try:
@@ -128,8 +135,7 @@ async def _work(
     properties = read_kafka_config(settings.kafka_config_file)
     servers = settings.kafka_bootstrap_servers
     registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json")
-    changelogs = [INSTANCES_CHANGELOG, *([INBOX_CHANGELOG] if settings.task_center else [])]
-    contract = _Contract(admin_client(servers, properties), registry, partitions, changelogs)
+    contract = _Contract(admin_client(servers, properties), registry, partitions, _changelogs(settings))
     found = await _until_connected(contract, health, stop)
     if found is None:
         return
@@ -183,11 +189,12 @@ async def _work(
         watchdog=Watchdog(settings.watchdog_s),
         guard=LoopGuard(settings.watchdog_s),
     )
+    center.operations.follow(health.progress, lambda: bool(health.readiness()["ready"]))
     # Faust's start returns when the tables are recovered: told to stop, the worker does not wait for that.
     starting = asyncio.create_task(app.start())
     watching = asyncio.create_task(health.progress.watch())
     letting_go = asyncio.create_task(_or_crash(app, retention.keep()))
-    watching_tokens = asyncio.create_task(center.watch())
+    keeping = asyncio.create_task(center.watch())
     try:
         log.info("starting", partitions=found, data_dir=str(settings.data_dir))
         while not stop.is_set() and not app.crashed:
@@ -203,14 +210,24 @@ async def _work(
         if app.crashed:
             raise WorkerFailed(f"the worker crashed: {app.crash_reason}") from app.crash_reason
     finally:
-        for task in (starting, watching, letting_go, watching_tokens):
-            task.cancel()
-        # Bounded: whatever is not finished is not acknowledged either, and comes again.
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(app.stop(), _STOP_S)
+        # First: their clients look for another worker while this one finishes.
+        center.stop()
+        await _end(app, starting, watching, letting_go, keeping)
         await rounds.close()
         registry.close()
         log.info("stopped")
+
+
+def _changelogs(settings: StreamsSettings) -> list[topics.Topic]:
+    return [INSTANCES_CHANGELOG, INBOX_CHANGELOG] if settings.task_center else [INSTANCES_CHANGELOG]
+
+
+async def _end(app: faust.App, *tasks: asyncio.Task[Any]) -> None:
+    """Bounded: whatever is not finished is not acknowledged either, and comes again."""
+    for task in tasks:
+        task.cancel()
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(app.stop(), _STOP_S)
 
 
 def _notification_bytes(offsets: Offsets) -> int:

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from schemas.errors import ConfigurationError
 from service.problems import answer_with_problems
+from streams.live.stream import HoldsStreams
 from streams.query.access import OnlyOwnHosts
 from streams.query.measured import MeasuredQueries
 from streams.query.refusals import answer_refusals
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from streams.metrics import Metrics
+
+_UNREAD_MS = 60_000
 
 
 _HEAD_MAX_BYTES = 32 << 10
@@ -82,6 +85,8 @@ def listen(host: str, port: int) -> socket.socket:
     # Inherited by every connection; asyncio sets it on sockets that it made itself only. Without it the second part of
     # an answer waits for the client's acknowledgement of the first, which comes after 40 ms.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Inherited too: a peer that vanished, or reads no more, is given up, whatever waits for it.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
     return listening
 
 
@@ -91,8 +96,12 @@ class BoundedHeads(HttpToolsProtocol):
     What a client sends behind a head it reads only as far as somebody wants it, which for queries nobody does.
     """
 
-    _in_head = True
-    _head_bytes = 0
+    # Beside the many attributes that the class above has, two more would double the room of each connection's dict.
+    __slots__ = ("_head_bytes", "_in_head")
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._in_head, self._head_bytes = True, 0
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
@@ -116,7 +125,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                HoldsStreams(app),
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
@@ -17,6 +17,8 @@ from streams.inbox_changes import check, inbox_changes, keys_read
 from streams.inbox_layout import APPLIED_KEY, Applied, read_applied, write_applied
 from streams.lanes import Lanes
 from streams.rounds import Batch, Overtaken
+from streams.store import PartitionNotHeld
+from streams.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,15 +36,6 @@ if TYPE_CHECKING:
     from streams.transport import ChunkConsumer, type_chunk
 
 log = structlog.get_logger(__name__)
-
-
-class Told(NamedTuple):
-    """A notification that is in its recipient's inbox now, and where it stands on its partition."""
-
-    offset: int
-    corp_id: str
-    user_id: str
-    notification: TaskNotification
 
 
 class InboxAgent:
@@ -78,6 +71,20 @@ class InboxAgent:
     def listen(self, told: Callable[[int, Sequence[Told]], None]) -> None:
         """Have ``told`` called with a partition and the notifications just applied, in their order, in this loop."""
         self._listeners.append(told)
+
+    def next_offset(self, partition: int) -> int | None:
+        """Behind the last notification that this partition's inboxes hold: from there on, listeners will be told.
+
+        None where the partition is not held here.
+        """
+        try:
+            stored = self._store.read(partition, APPLIED_KEY)
+        except PartitionNotHeld:
+            return None
+        applied = None if stored is None else read_applied(stored)
+        if applied is None or (self._topic_id and applied.topic_id != self._topic_id):
+            return 0
+        return applied.offset + 1
 
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from streams.dead_letters import reason_code
+from streams.operations.flow import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +26,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.flow = Flow()
         self._records = Counter(
             "taskbridge_streams_records", "Records taken from the task-events topic.", registry=self.registry
         )
@@ -126,6 +129,7 @@ class Metrics:
 
     def chunk(self, partition: int, records: type_chunk, result: Folded, seconds: float) -> None:
         """Count a chunk that is durable."""
+        self.flow.count(result.actions, now_s=time.time())
         self._records.inc(len(records))
         self._folds.inc(result.folded)
         self._chunk_records.observe(len(records))

@@ -70,6 +70,15 @@ class Offsets:
         except KafkaException:
             return None
 
+    def partitions(self, topic: str) -> list[int]:
+        """The numbers of the topic's partitions."""
+        described = cast("dict[str, Any]", self._admin.describe_topics(TopicCollection([topic])))
+        return [each.id for each in described[topic].result(_ANSWER_S).partitions]
+
+    def since(self, topic: str, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
+        """The first offset of each partition at or after a time; -1 where there is none."""
+        return self._ask(topic, list(partitions), OffsetSpec.for_timestamp(time_ms))
+
     def bounds(self, topic: str, partitions: Iterable[int]) -> dict[int, Bounds]:
         """What each partition has now that a reader with ``read_committed`` reaches."""
         wanted = list(partitions)

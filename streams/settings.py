@@ -28,7 +28,13 @@ class StreamsSettings(BaseSettings):
     advertised_url: str | None = None
     task_center: bool = True
     """Whether the group keeps the inboxes and answers queries; the same for all workers of the group."""
+    event_streams: int = Field(10_000, ge=1)
+    """Connections for live updates that a worker holds at a time, some ten kilobytes each."""
+    edge_urls: str = ""
+    """Where the edges are, comma-separated: the operations page shows what they say of themselves."""
     api_tokens_file: Path | None = None
+    allowed_origins: str = ""
+    """Whose pages may embed the component: origins such as ``https://portal.example``, comma-separated."""
     query_rate_per_s: float = Field(500.0, gt=0)
     """Queries of one caller (a token, a person who signed in, else an address) that a worker answers, on average."""
     sso_proxies: str = ""

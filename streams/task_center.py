@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from streams.inbox_agent import InboxAgent
+from streams.live.updates import LiveUpdates
+from streams.operations.room import OperationsRoom
+from streams.operations.routes import operations_router
 from streams.query.access import build_access, own_hosts
 from streams.query.forwarding import Forwarding
 from streams.query.history import EventReader, Histories
@@ -41,10 +44,19 @@ class TaskCenter:
         self.only_hosts = own_hosts(settings) if self.access.is_open else None
         self._desk = Desk(self.access, self.owners, self.forwarding)
         self._history: EventReader | None = None
+        self.live = LiveUpdates(self._desk, most=settings.event_streams)
+        self.operations = OperationsRoom(
+            self._desk, own_url=settings.url, edge_urls=settings.edge_urls, streams=lambda: self.live.hub.count
+        )
 
     @property
     def routers(self) -> list[APIRouter]:
-        return [build_router(self._desk), build_instances_router(self._desk)]
+        return [
+            build_router(self._desk),
+            build_instances_router(self._desk),
+            self.live.router,
+            operations_router(self.operations, self.access),
+        ]
 
     def open(
         self,
@@ -75,6 +87,8 @@ class TaskCenter:
         tokens = self.access.tokens
         if tokens is not None:
             metrics.watch_tokens(lambda: tokens.broken is None)
+        self.operations.open(consumer=consumer, offsets=offsets, registry=registry, flow=metrics.flow)
+        self.live.open(app, agent, consumer=consumer, offsets=offsets, registry=registry, metrics=metrics)
         self._history = EventReader(consumer)
         self._desk.open(
             Tables(
@@ -92,9 +106,14 @@ class TaskCenter:
         return agent
 
     async def watch(self) -> None:
-        """Keep up with the tokens file until cancelled."""
-        if self.access.tokens is not None:
-            await self.access.tokens.watch()
+        """Keep up with the tokens file, event streams alive, and samples for operators, until cancelled."""
+        tokens = self.access.tokens
+        await asyncio.gather(self.live.keep(), self.operations.keep(), *([] if tokens is None else [tokens.watch()]))
+
+    def stop(self) -> None:
+        """End what is open: nothing new is to be told from here."""
+        self.live.stop()
 
     async def close(self) -> None:
-        await asyncio.gather(self.forwarding.close(), *([] if self._history is None else [self._history.close()]))
+        history = [] if self._history is None else [self._history.close()]
+        await asyncio.gather(self.forwarding.close(), self.live.close(), self.operations.close(), *history)

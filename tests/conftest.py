@@ -27,6 +27,7 @@ settings.load_profile("taskbridge")
 
 
 _TOGETHER = {
+    "browser": "browser",
     "chaos": "chaos",
     "integration/test_edge": "edge",
     "integration/test_quarantine": "edge",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 from typing import TYPE_CHECKING
 
 import structlog
+
+from service.open_files import allow_open_files
 
 if TYPE_CHECKING:
     from edge.settings import EdgeSettings
@@ -22,11 +23,7 @@ def with_open_files(settings: EdgeSettings) -> EdgeSettings:
     Where they run out, nothing is accepted, and the spool cannot open its files either.
     """
     wanted = settings.max_connections + OWN_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return settings
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    allowed = allow_open_files(wanted)
     if allowed == wanted:
         return settings
     fewer = max(1, allowed - OWN_FILES)

@@ -180,9 +180,10 @@ def test_up_stops_everything_in_order_when_told(tmp_path: Path, signum: signal.S
         *("--kafka-port", kafka, "--registry-port", registry),
     )
     assert process.stdout is not None
-    printed = [process.stdout.readline() for _ in range(6)]
+    printed = list(iter(process.stdout.readline, "ready; Ctrl-C stops everything\n"))
     assert f"http://127.0.0.1:{edge}/yida/tasks/" in printed[0]
-    assert printed[-1].startswith("ready")
+    assert f"task center  http://127.0.0.1:{streams}/\n" in printed
+    assert f"operations   http://127.0.0.1:{streams}/ops\n" in printed
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err

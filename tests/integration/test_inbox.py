@@ -19,7 +19,7 @@ from schemas.codec import task_notification_codec
 from schemas.events import Change, Person, Status, TaskNotification, View, notification_key
 from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from service.kafka import producer_config
-from stream_lives import lives, produce
+from stream_lives import TOLD_DIRECTLY, lives, produce
 from streams import inbox_layout as layout
 from streams.changelog_topic import INBOX_CHANGELOG
 from streams.inbox_changes import check, inbox_changes
@@ -149,7 +149,7 @@ def test_the_inbox_built_anew_from_its_topic_and_from_its_changelog_equals_the_l
     read_topic: Callable[[str], list[Message]],
     eventually: Any,
 ) -> None:
-    corp = f"corp-{random.random()}"
+    corp = f"{TOLD_DIRECTLY}{random.random()}"
     worker.start()
     eventually(worker.is_ready, what="the worker is ready")
     tell(connection, corp, users=USERS, tasks=TASKS, seed=3)
@@ -173,7 +173,7 @@ def test_the_inbox_built_anew_from_its_topic_and_from_its_changelog_equals_the_l
 def test_a_notification_that_cannot_be_read_is_parked_and_the_inbox_goes_on(
     connection: Connection, worker: Worker, read_topic: Callable[[str], list[Message]], eventually: Any
 ) -> None:
-    corp = f"corp-{random.random()}"
+    corp = f"{TOLD_DIRECTLY}{random.random()}"
     key = notification_key(corp, "user-0")
     codec = task_notification_codec(connection.registry)
     good = next(iter(told(random.Random(1), corp, "user-0", 1)))
@@ -182,7 +182,7 @@ def test_a_notification_that_cannot_be_read_is_parked_and_the_inbox_goes_on(
     for poisoned_key, value in (
         (key, b"not avro"),
         (key, None),
-        (b"another/key", codec.encode(good)),
+        (f"{TOLD_DIRECTLY}another/key".encode(), codec.encode(good)),
         (key, codec.encode(structs.replace(good, occurred_at=1 << 60))),
         (key, codec.encode(good)),
     ):

@@ -14,10 +14,8 @@ import pytest
 from msgspec.structs import replace
 
 from running_workers import Load, Worker
-from schemas.codec import task_notification_codec
 from schemas.events import Action
-from schemas.topics import TASK_NOTIFICATIONS
-from stream_lives import caught_up, lives, produce
+from stream_lives import caught_up, lives, notifications_on_topic, produce
 from streams.inbox import inbox_of
 
 if TYPE_CHECKING:
@@ -52,8 +50,7 @@ def walk(url: str, user: str, **query: Any) -> Iterator[dict[str, Any]]:
 
 
 def folded(connection: Connection, read_topic: Callable[[str], list[Message]]) -> type_inbox:
-    codec = task_notification_codec(connection.registry)
-    return inbox_of(codec.decode(message.value()) for message in read_topic(TASK_NOTIFICATIONS.name))
+    return inbox_of(notifications_on_topic(connection, read_topic))
 
 
 def assert_inboxes_are_right(url: str, inbox: type_inbox) -> None:

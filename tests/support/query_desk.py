@@ -87,7 +87,7 @@ class QueryDesk:
         self.states = task_state_codec(self.registry)
         self.events = MemoryEvents()
         self.metrics = Metrics()
-        desk = Desk(access, self.owners, Forwarding(access.seal))
+        self.desk = desk = Desk(access, self.owners, Forwarding(access.seal))
         desk.open(
             Tables(
                 Inboxes(self.inbox),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from deploy.dead_letters import DeadLetter, summary
+from deploy.dead_letters import summary
+from service.parked import DeadLetter
 
 LETTER = DeadLetter(
     id="3-17",

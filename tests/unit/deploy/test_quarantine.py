@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 from deploy import quarantine as commands
 from deploy.cli import app
 from deploy.connection import Connection
-from deploy.quarantine import judge, leave_out_published, summary
+from deploy.quarantine import judge, leave_out_published
 from edge.proof.credentials import parse_credentials
 from edge.proof.replays import FileWindow, refuse_replay
 from edge.sender import encode_callback, signed
 from edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, write_credentials
 from schemas.events import QuarantinedCallback
+from service.parked import quarantined_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +116,7 @@ def test_what_is_on_the_topic_or_comes_twice_is_not_published_again(
 
 
 def test_a_list_shows_what_tells_entries_apart() -> None:
-    assert summary(ORIGINAL) == {
+    assert quarantined_summary(ORIGINAL) == {
         "id": "original",
         "received_at": "1970-01-01T00:00:00.001Z",
         "action": "complete",

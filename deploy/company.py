@@ -1,0 +1,128 @@
+"""The simulated company: its people, and the processes that its apps hold. Plain values; what happens is elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Employee(NamedTuple):
+    user_id: str
+    name: str
+    department: str
+    is_head: bool = False
+
+
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    # Of each department the head comes first.
+    "管理部": ("李雷", "周敏", "吴刚", "郑爽"),
+    "财务部": ("陈静", "赵磊", "孙丽", "钱进", "林芳"),
+    "人力资源部": ("杨洋", "黄蓉", "徐峰", "马超"),
+    "法务部": ("胡斌", "郭靖", "何洁"),
+    "研发部": ("张伟", "刘洋", "王芳", "李娜", "张敏", "高峰", "罗丹", "梁宇", "宋佳", "唐悦"),
+    "销售部": ("许晴", "韩雪", "冯涛", "邓超", "曹颖", "彭博"),
+    "行政部": ("韩梅梅", "王伟", "曾志", "肖云"),
+}
+
+_KNOWN_IDS = {"李雷": "0169-li-lei", "韩梅梅": "0169-han-mei", "王伟": "0169-wang-wei"}
+"""Those of the demo's story work here too."""
+
+EMPLOYEES: tuple[Employee, ...] = (
+    Employee("01690741902689", "张红", "研发部"),
+    *(
+        Employee(_KNOWN_IDS.get(name, f"0169{department:02d}{number:04d}"), name, title, number == 0)
+        for department, (title, names) in enumerate(_NAMES.items(), 1)
+        for number, name in enumerate(names)
+    ),
+)
+
+
+class Step(NamedTuple):
+    """One approval: by the applicant's head, or by one or some of a department; any one of them decides."""
+
+    name: str
+    department: str | None = None
+    assignees: int = 1
+
+
+class Process(NamedTuple):
+    """A form, and the way of what is filed with it."""
+
+    name: str
+    code: str
+    title: str
+    form: Mapping[str, tuple[str, ...]]
+    """Field → the values that are filed."""
+    steps: tuple[Step, ...]
+    copied_to: str | None = None
+    """The department of whom it concerns afterwards."""
+
+
+_BY_HEAD = Step("部门负责人审批")
+
+PROCESSES: tuple[Process, ...] = (
+    Process(
+        "请假申请",
+        "LEAVE",
+        "{name}的请假申请（{selectField_leave_type}{numberField_days}天）",
+        {
+            "selectField_leave_type": ("年假", "病假", "事假", "婚假", "调休"),
+            "numberField_days": ("0.5", "1", "2", "3", "5", "10"),
+            "textareaField_reason": ("家中有事", "身体不适，需要就医", "与家人出游", "", "搬家"),
+        },
+        (_BY_HEAD,),
+        "人力资源部",
+    ),
+    Process(
+        "出差申请",
+        "TRAVEL",
+        "{name}出差{textField_city}",
+        {
+            "textField_city": ("上海", "深圳", "成都", "西安", "武汉", "杭州"),
+            "selectField_transport": ("高铁", "飞机", "自驾"),
+            "numberField_budget": ("1800", "3200", "4500", "8000"),
+            "textareaField_purpose": ("客户拜访", "项目验收", "行业展会", "技术交流"),
+        },
+        (_BY_HEAD, Step("财务复核", "财务部", 2)),
+        "行政部",
+    ),
+    Process(
+        "采购申请",
+        "PURCHASE",
+        "采购：{textField_item} × {numberField_count}",
+        {
+            "textField_item": ("笔记本电脑", "显示器", "办公椅", "服务器内存", "打印纸"),
+            "numberField_count": ("1", "2", "5", "10", "40"),
+            "numberField_amount": ("1280.00", "6999.00", "15200.00", "88000.00"),
+            "selectField_supplier": ("联想", "戴尔", "得力", "京东企业购"),
+        },
+        (_BY_HEAD, Step("行政询价", "行政部", 2), Step("财务审批", "财务部", 3)),
+    ),
+    Process(
+        "合同审批",
+        "CONTRACT",
+        "{textField_partner}·{selectField_kind}",
+        {
+            "textField_partner": ("华东科技有限公司", "蓝海传媒", "<星辰>软件", "远大物流", "O'Neill & Partners"),
+            "selectField_kind": ("销售合同", "框架协议", "保密协议", "租赁合同"),
+            "numberField_amount": ("0", "50000", "320000", "1500000"),
+            "dateField_signed": ("2026-03-01", "2026-04-15", "2026-06-30"),
+        },
+        (_BY_HEAD, Step("法务审核", "法务部", 2), Step("财务会签", "财务部"), Step("总经理审批", "管理部")),
+        "法务部",
+    ),
+    Process(
+        "入职办理",
+        "ONBOARDING",
+        "新员工入职：{textField_newcomer}（{selectField_position}）",
+        {
+            "textField_newcomer": ("陆小曼", "沈从文", "顾佳", "江南", "石磊"),
+            "selectField_position": ("前端工程师", "销售经理", "会计", "测试工程师"),
+            "dateField_entry": ("2026-02-09", "2026-03-02", "2026-03-16"),
+        },
+        (Step("人事确认", "人力资源部", 2), Step("配置设备", "行政部", 3), Step("开通账号", "研发部", 2)),
+        "管理部",
+    ),
+)

@@ -1,0 +1,77 @@
+"""The command ``taskbridge simulate``: flags, help and what is printed."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.options import Json, example
+from deploy.terminal import json_line, progress, say, stop_signal
+
+# Commands import what they need when they run, as in cli.py.
+
+SIMULATE_EXAMPLES = example(
+    "taskbridge simulate --rate 5",
+    "taskbridge simulate --rate 50 --seconds 60 --chaos 0.1 --seed 7",
+    "taskbridge simulate --url http://127.0.0.1:8400 --app APP_1 --token SECRET --count 100 --json",
+)
+
+
+def simulate(
+    url: Annotated[str, typer.Option(help="The edge's base address.")] = "http://127.0.0.1:8400",
+    rate: Annotated[float, typer.Option(min=0.01, help="Callbacks a second.")] = 5.0,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
+    chaos: Annotated[float, typer.Option(min=0, max=1, help="Share that comes twice, or out of order.")] = 0.05,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed is the same company life. Default: a new one.")
+    ] = None,
+    app: Annotated[
+        list[str] | None, typer.Option(help="An app type that posts; may be repeated. Default: all.")
+    ] = None,
+    corp: Annotated[str | None, typer.Option(help="The organisation, where the credentials name none.")] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(help="The apps' system token, instead of a credentials file.", envvar="TASKBRIDGE_SYSTEM_TOKEN"),
+    ] = None,
+    credentials: Annotated[
+        Path | None, typer.Option(envvar="EDGE_CREDENTIALS_FILE", help="The edge's credentials file.")
+    ] = None,
+    data_dir: Annotated[Path, typer.Option(help="Of 'taskbridge up': its credentials file is read.")] = Path(
+        "taskbridge-data"
+    ),
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Be a company at work: some dozen people file, approve, cancel and copy, until Ctrl-C.
+
+    Every callback is signed and posted as Yida does it, and never a second time, whatever the answer. Exit code 0, on
+    Ctrl-C too; 1 when not even the first was accepted.
+    """
+    if token is not None and not (app and token.strip()):
+        raise typer.BadParameter("needs --app, and must not be blank", param_hint="--token")
+    from dataclasses import replace
+
+    from deploy.simulate import SIMULATED_CORP, apps_of
+    from deploy.simulate import simulate as post
+    from deploy.simulation import SimulatedApp, Simulation
+
+    if token is not None:
+        apps = [SimulatedApp(each, corp or SIMULATED_CORP, token) for each in app or ()]
+    else:
+        apps = apps_of(credentials or data_dir / "credentials.toml", app or ())
+        apps = [replace(each, corp_id=corp) for each in apps] if corp else apps
+    chosen = secrets.randbelow(1 << 32) if seed is None else seed
+    progress(f"{len(apps)} apps post {rate:g} callbacks a second to {url}, seed {chosen}; Ctrl-C ends it")
+    with stop_signal() as stop:
+        simulation = Simulation(apps, seed=chosen, chaos=chaos)
+        tally = post(url, simulation, rate=rate, stop=stop, progress=progress, count=count, seconds=seconds)
+    if as_json:
+        say(json_line({**tally.as_json(), "instances": dict(simulation.started), "seed": chosen}))
+        return
+    say(tally.line())
+    say("instances: " + ", ".join(f"{name} {started}" for name, started in simulation.started.most_common()))
+    if tally.problem is not None:
+        say(f"the last that was not accepted: {tally.problem}")

@@ -1,0 +1,196 @@
+"""Hands each notification that was just applied to the streams of its person. Does no I/O: one loop, no locks.
+
+A subscription knows where it began: all notifications from there on reach it, in order and once, or it is told that it
+ended. What came before is the reader's business (``streams.live.missed``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from schemas.errors import OperatorError
+from streams.live.wire import Place, notification_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from streams.told import Told
+
+HEARTBEAT_S = 15.0
+
+WAITING_MAX = 256
+"""Events that may wait for one slow reader. They are shared between streams; a reader that resumes has lost none."""
+
+_GOLDEN = 0.618
+"""Multiples of it spread evenly over an interval, however many there are."""
+
+
+class Ending(StrEnum):
+    """Why a stream ended; also the label of a metric."""
+
+    SLOW = "slow"
+    MOVED = "moved"
+    STOPPING = "stopping"
+
+
+class TooManyStreams(OperatorError):
+    """There are as many event streams here as there may be: try again later."""
+
+
+class NotFollowed(OperatorError):
+    """The partition of this person is on its way to another worker: try again in a moment."""
+
+
+class Subscription:
+    """What one stream has still to write. ``wake`` is called whenever there is something, from within the loop."""
+
+    __slots__ = ("_waiting", "beats", "begins", "due", "ending", "next_offset", "partition", "person", "wake")
+
+    def __init__(
+        self, corp_id: str, user_id: str, partition: int, *, begins: int, due: float, wake: Callable[[], None]
+    ) -> None:
+        self.person = (corp_id, user_id)
+        self.partition = partition
+        self.begins = begins
+        """Every notification from this offset on comes by itself."""
+        self.next_offset = 0
+        """Nothing before this offset is given out any more."""
+        self.wake = wake
+        self.due = due
+        """When the next heartbeat is."""
+        self.beats = False
+        """A heartbeat is to be written."""
+        self.ending: Ending | None = None
+        self._waiting: deque[tuple[int, bytes]] | None = None  # most have nothing waiting for most of their life
+
+    def push(self, offset: int, frame: bytes) -> None:
+        """Put in what the stream has not seen; one that lets too much wait ends."""
+        if self.ending is not None or offset < self.next_offset:
+            return
+        if self._waiting is None:
+            self._waiting = deque()
+        if len(self._waiting) >= WAITING_MAX:
+            self.end(Ending.SLOW)
+            return
+        self._waiting.append((offset, frame))
+        self.wake()
+
+    def end(self, ending: Ending) -> None:
+        """Nothing more will come. What waits is dropped: whoever resumes gets it."""
+        if self.ending is None:
+            self.ending, self._waiting = ending, None
+            self.wake()
+
+    def take(self) -> tuple[int, bytes]:
+        """How many events wait, and all of them in one piece."""
+        waiting, self._waiting = self._waiting, None
+        fresh: list[bytes] = []
+        for offset, frame in waiting or ():
+            if offset >= self.next_offset:
+                self.next_offset = offset + 1
+                fresh.append(frame)
+        return len(fresh), b"".join(fresh)
+
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._waiting)
+
+
+class Hub:
+    """All streams of one worker."""
+
+    def __init__(
+        self, *, next_offset: Callable[[int], int | None], most: int, heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
+        """``next_offset`` says which notification of a partition will be told next; None where that is not known.
+
+        ``most`` bounds the streams.
+        """
+        self._next_offset = next_offset
+        self._most = most
+        self._heartbeat_s = heartbeat_s
+        # By both ids: in a record's key they stand side by side, and one with a slash could pass for another two.
+        self._of_person: dict[tuple[str, str], list[Subscription]] = {}
+        self.count = 0
+        self.sent = 0
+        self.cut: Counter[Ending] = Counter()
+        self.stopping = False
+
+    def subscribe(
+        self, corp_id: str, user_id: str, partition: int, *, now: float, wake: Callable[[], None]
+    ) -> Subscription:
+        """From now on, every notification of this person.
+
+        Raises:
+            TooManyStreams: this worker holds as many as it may, or is about to stop.
+            NotFollowed: this worker does not read the partition.
+        """
+        if self.stopping or self.count >= self._most:
+            raise TooManyStreams(str(TooManyStreams.__doc__))
+        begins = self._next_offset(partition)
+        if begins is None:
+            raise NotFollowed(str(NotFollowed.__doc__))
+        # Those that came at once do not beat at once.
+        due = now + self._heartbeat_s * (self.count * _GOLDEN % 1)
+        found = Subscription(corp_id, user_id, partition, begins=begins, due=due, wake=wake)
+        self._of_person.setdefault(found.person, []).append(found)
+        self.count += 1
+        return found
+
+    def leave(self, subscription: Subscription) -> None:
+        """Forget a stream. A second call does nothing."""
+        of_person = self._of_person.get(subscription.person, [])
+        if subscription in of_person:
+            of_person.remove(subscription)
+            self.count -= 1
+            if subscription.ending is not None:
+                self.cut[subscription.ending] += 1
+            if not of_person:
+                del self._of_person[subscription.person]
+
+    def told(self, partition: int, notifications: Sequence[Told]) -> None:
+        """Pass on what was just applied, in the order of the partition. Repeats after a rebalance are dropped.
+
+        Each notification is encoded once, and only when somebody listens.
+        """
+        for offset, corp_id, user_id, notification in notifications:
+            listening = self._of_person.get((corp_id, user_id))
+            if listening:
+                frame = notification_frame(partition, offset, notification)
+                for each in listening:
+                    each.push(offset, frame)
+
+    def place(self, subscription: Subscription) -> Place | None:
+        """Where somebody who has read all of this stream would go on; None while something waits."""
+        offset = self._next_offset(subscription.partition)
+        if offset is None or subscription.has_waiting or subscription.ending is not None:
+            return None
+        return Place(subscription.partition, max(offset, subscription.next_offset))
+
+    def beat(self, now: float) -> None:
+        """Have those write a heartbeat whose time has come. To be called several times within ``heartbeat_s``."""
+        for each in list(self._all()):
+            if each.due <= now:
+                each.due = now + self._heartbeat_s
+                each.beats = True
+                each.wake()
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """End the streams of all other partitions; their clients find the new owner by themselves.
+
+        To be called at every assignment: of a partition that went and came back, something was told elsewhere.
+        """
+        for each in list(self._all()):
+            if each.partition not in partitions:
+                each.end(Ending.MOVED)
+
+    def stop(self) -> None:
+        """End all, and take no more."""
+        self.stopping = True
+        for each in list(self._all()):
+            each.end(Ending.STOPPING)
+
+    def _all(self) -> Iterator[Subscription]:
+        return (each for of_person in self._of_person.values() for each in of_person)

@@ -1,0 +1,38 @@
+"""What Prometheus is told of the event streams; read from the hub whenever it is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from streams.live.hub import Ending
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client import Metric
+
+    from streams.live.hub import Hub
+
+
+class HubCollector(Collector):
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "taskbridge_streams_sse_connections", "Event streams that are held here.", value=self._hub.count
+        )
+        yield CounterMetricFamily(
+            "taskbridge_streams_sse_sent", "Notifications written to event streams.", value=self._hub.sent
+        )
+        cut = CounterMetricFamily(
+            "taskbridge_streams_sse_cut",
+            "Event streams that were ended from here: too slow a reader, a partition that moved, a stop.",
+            labels=["reason"],
+        )
+        for ending in Ending:
+            cut.add_metric([ending], self._hub.cut[ending])
+        yield cut

@@ -1,0 +1,89 @@
+"""The address of a person's event stream: who may listen, where it is held, and from where on it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handler's annotations
+from starlette.responses import Response
+
+from schemas.errors import OperatorError
+from streams.live.stream import EventStream, Writer
+from streams.live.wire import MEDIA_TYPE, BrokenEventId, place_of
+from streams.query import models
+from streams.query.access import TOKEN
+from streams.query.refusals import BadQuery, NotNow
+from streams.query.routes import CorpId, UserId  # noqa: TC001 - as above
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streams.live.hub import Hub
+    from streams.live.missed import MissedReader
+    from streams.query.routes import Desk
+
+_ID_MAX = 64
+
+_LastEventId = Annotated[
+    str | None, Header(max_length=_ID_MAX, description="The last id that was received: what was missed comes first.")
+]
+_After = Annotated[
+    str | None,
+    Query(alias="last_event_id", max_length=_ID_MAX, description="The same, for clients that cannot set headers."),
+]
+
+_EXAMPLE = (
+    "retry: 1000\n\n: alive\nid: 3-1741\n\n"
+    'id: 3-1742\nevent: notification\ndata: {"notification_id": "…", "view": "pending", "change": "ADDED", …}\n\n'
+)
+_FOUND: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Each notification of this person as it happens, once the lists show it; a comment every 15 "
+        "seconds. The event `reset` says that something was missed that is no longer there: load the lists again. "
+        "A stream may end at any time: connect again with the last id, and nothing is missed.",
+        "content": {MEDIA_TYPE.partition(";")[0]: {"schema": {"type": "string"}, "example": _EXAMPLE}},
+    }
+}
+
+
+def events_router(hub: Hub, missed: Callable[[], MissedReader | None], desk: Desk) -> APIRouter:
+    """``GET /v1/corps/{corp_id}/users/{user_id}/events``. ``missed`` gives the reader, once there is one."""
+    router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
+
+    @router.get(
+        "/corps/{corp_id}/users/{user_id}/events",
+        summary="Live updates, as server-sent events",
+        response_class=Response,
+        responses={**models.problems(400, 401, 403, 429, 503), **_FOUND},
+    )
+    async def events(  # pyright: ignore[reportUnusedFunction]
+        request: Request,
+        corp_id: CorpId,
+        user_id: UserId,
+        last_event_id: _LastEventId = None,
+        after: _After = None,
+    ) -> Response:
+        caller = await desk.access.caller_of(request)
+        caller.check(corp_id, user_id)
+        try:
+            # A browser that reconnects sends the header beside the address that it was given at first.
+            resume = place_of(found) if (found := last_event_id or after) else None
+        except BrokenEventId as error:
+            raise BadQuery(str(error)) from error
+        owner = desk.owners.of_user(corp_id, user_id)
+        if not owner.here:
+            return await desk.forwarding.forward_stream(request, owner.url, caller)
+        reader = missed()
+        if reader is None:
+            raise NotNow("this worker is starting")
+        writer = Writer(hub, reader, resume)
+        now = asyncio.get_running_loop().time()
+        try:
+            writer.subscription = hub.subscribe(corp_id, user_id, owner.partition, now=now, wake=writer.wake)
+        except OperatorError as error:
+            raise NotNow(str(error), retry_after_s=2) from error
+        return EventStream(writer)
+
+    return router

@@ -1,0 +1,172 @@
+"""One open connection of server-sent events: what was missed first, then what comes, until an end.
+
+At rest a connection is one coroutine that waits for the client's end. What is to be written is written by a task that
+lives as long as there is something: ten thousand idle streams are then ten thousand coroutines, and nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from starlette.responses import Response
+
+from schemas.errors import OperatorError
+from streams.live.wire import MEDIA_TYPE, OPENING, end_frame, heartbeat_frame, reset_frame
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from streams.live.hub import Hub, Subscription
+    from streams.live.missed import MissedReader
+    from streams.live.wire import Place
+
+log = structlog.get_logger(__name__)
+
+_HEADERS = [
+    (b"content-type", MEDIA_TYPE.encode()),
+    (b"cache-control", b"no-store"),
+    # nginx would hold events back until its buffer is full.
+    (b"x-accel-buffering", b"no"),
+]
+
+_HELD = "taskbridge.event_stream"
+_NEEDED_BY_SERVER = {"type", "method", "http_version", "path", "query_string", "client"}
+"""What uvicorn reads of a request until its end. The rest, headers and all, would be kept as long as the stream."""
+
+_MADE_ANEW = "the topic was made anew since this id was given"
+_TOO_OLD = "what happened after this id is no longer there in full"
+
+
+class EventStream(Response):
+    """An answer that goes on for long: it is left to ``HoldsStreams``, once the framework is through with the request.
+
+    Its layers would stay on the stack for as long as a stream lives, and take as much memory again as the stream.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        # Without Response's own: it would make a body and headers that are never sent.
+        self.background = None
+        self.status_code = 200
+        self._writer = writer
+
+    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        scope[_HELD] = self._writer
+
+
+class HoldsStreams:
+    """Goes around the whole app, and writes the streams that requests to it have opened."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+        writer: Writer | None = scope.pop(_HELD, None)
+        if writer is not None:
+            for name in set(scope) - _NEEDED_BY_SERVER:
+                del scope[name]
+            await writer.run(receive, send)
+
+
+class Writer:
+    """Writes one subscription to one connection."""
+
+    __slots__ = ("_hub", "_missed", "_resume", "_send", "_task", "subscription")
+
+    def __init__(self, hub: Hub, missed: MissedReader, resume: Place | None) -> None:
+        self._hub = hub
+        self._missed = missed
+        self._resume = resume
+        self._send: Send | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.subscription: Subscription | None = None
+
+    def wake(self) -> None:
+        """There is something to write."""
+        if self._task is None and self._send is not None:
+            self._task = asyncio.get_running_loop().create_task(self._write())
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Return when the client has gone or the stream has ended."""
+        subscription = self.subscription
+        assert subscription is not None
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send({"type": "http.response.body", "body": OPENING, "more_body": True})
+            self._send = send
+            self._task = asyncio.get_running_loop().create_task(self._begin())
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        finally:
+            self._hub.leave(subscription)
+            if self._task is not None:
+                self._task.cancel()
+
+    async def _begin(self) -> None:
+        try:
+            if self._resume is not None:
+                await self._catch_up(self._resume)
+        except OperatorError as error:
+            await self._close(str(error))
+            return
+        # One who loses the connection before the first event has a place to go on from, and misses nothing.
+        self._subscribed.beats = True
+        await self._write()
+
+    async def _catch_up(self, resume: Place) -> None:
+        """Write what lies between the id and what comes by itself; then nothing before the end of that comes again."""
+        subscription = self._subscribed
+        at, until = resume.next_offset, subscription.begins
+        if resume.partition != subscription.partition:
+            await self._put(reset_frame(_MADE_ANEW))
+            return
+        while at != until and subscription.ending is None:
+            page = await self._missed.read(subscription.partition, at, until, subscription.person)
+            if page.is_ahead:
+                await self._put(reset_frame(_MADE_ANEW))
+                return
+            if page.is_cut:
+                await self._put(reset_frame(_TOO_OLD))
+            if page.frames:
+                self._hub.sent += len(page.frames)
+                await self._put(b"".join(page.frames))
+            if at > until:
+                break  # given out by another worker that was ahead of this one
+            at = page.reached
+        subscription.next_offset = at
+
+    async def _write(self) -> None:
+        """Write until there is nothing, or the end. Between the last look and the task's end there is no ``await``."""
+        subscription = self._subscribed
+        while True:
+            if subscription.ending is not None:
+                await self._close(subscription.ending)
+                return
+            count, fresh = subscription.take()
+            if fresh:
+                subscription.beats = False
+                self._hub.sent += count
+                await self._put(fresh)
+            elif subscription.beats:
+                subscription.beats = False
+                await self._put(heartbeat_frame(self._hub.place(subscription)))
+            else:
+                self._task = None
+                return
+
+    @property
+    def _subscribed(self) -> Subscription:
+        assert self.subscription is not None
+        return self.subscription
+
+    async def _put(self, body: bytes) -> None:
+        await self._sending({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def _close(self, reason: str) -> None:
+        await self._sending({"type": "http.response.body", "body": end_frame(reason), "more_body": False})
+
+    async def _sending(self, message: Any) -> None:
+        assert self._send is not None
+        await self._send(message)

@@ -1,0 +1,92 @@
+"""Live updates, put together: the hub, the reader of what was missed, and the route to both."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+
+from schemas.codec import task_notification_codec
+from schemas.topics import TASK_NOTIFICATIONS
+from service.open_files import allow_open_files
+from streams.live.hub import HEARTBEAT_S, Hub
+from streams.live.metrics import HubCollector
+from streams.live.missed import MissedReader
+from streams.live.routes import events_router
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import faust
+    from fastapi import APIRouter
+
+    from schemas.registry import Registry
+    from streams.inbox_agent import InboxAgent
+    from streams.metrics import Metrics
+    from streams.offsets import Offsets
+    from streams.query.routes import Desk
+
+log = structlog.get_logger(__name__)
+
+_OWN_FILES = 8192
+"""Tables of two dozen partitions, with their standbys, and connections to Kafka and to other workers."""
+
+_BEATS = 15
+"""So many times within a heartbeat it is looked whose time has come."""
+
+
+class LiveUpdates:
+    """Made before anything is connected, as the task center is; ``open`` brings what is to be told."""
+
+    def __init__(self, desk: Desk, *, most: int) -> None:
+        allowed = allow_open_files(most + _OWN_FILES)
+        if allowed < most + _OWN_FILES:
+            most = max(1, allowed - _OWN_FILES)
+            log.warning("fewer event streams than wanted", open_files_allowed=allowed, streams=most)
+        self._desk = desk
+        self._agent: InboxAgent | None = None
+        self.hub = Hub(next_offset=self._next_offset, most=most)
+        self._missed: MissedReader | None = None
+
+    @property
+    def router(self) -> APIRouter:
+        return events_router(self.hub, lambda: self._missed, self._desk)
+
+    def open(
+        self,
+        app: faust.App,
+        agent: InboxAgent,
+        *,
+        consumer: Mapping[str, object],
+        offsets: Offsets,
+        registry: Registry,
+        metrics: Metrics,
+    ) -> None:
+        """Pass on what the agent applies, and let go of the streams whose partitions leave."""
+        self._agent = agent
+        self._missed = MissedReader(consumer, offsets=offsets, codec=task_notification_codec(registry))
+        metrics.registry.register(HubCollector(self.hub))
+        agent.listen(self.hub.told)
+        cast("Any", app.on_partitions_assigned).connect(self._assigned)
+
+    async def keep(self) -> None:
+        """Heartbeats, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(HEARTBEAT_S / _BEATS)
+            self.hub.beat(loop.time())
+
+    def stop(self) -> None:
+        """End all streams: the server waits for open answers before it ends."""
+        self.hub.stop()
+
+    async def close(self) -> None:
+        if self._missed is not None:
+            await self._missed.close()
+
+    def _next_offset(self, partition: int) -> int | None:
+        return None if self._agent is None else self._agent.next_offset(partition)
+
+    async def _assigned(self, _app: faust.App, assigned: set[Any], **_: Any) -> None:
+        self.hub.assigned({tp.partition for tp in assigned if tp.topic == TASK_NOTIFICATIONS.name})

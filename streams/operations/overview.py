@@ -1,0 +1,95 @@
+"""Puts together what all workers say of themselves. Does no I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from streams.operations.flow import flow_of
+from streams.operations.history import history_of
+from streams.query.json_forms import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from streams.operations.history import Sample
+
+type_share = dict[str, Any]
+"""What a worker says of itself: see ``WorkerShare``."""
+
+ERRORS = 50
+
+
+def overview(
+    shares: Mapping[str, type_share | None],
+    *,
+    now_s: float,
+    edges: Sequence[Mapping[str, Any]],
+    samples: Iterable[Sample],
+    quarantine: Mapping[str, Any],
+    dead_letters: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The whole. ``shares`` has every worker of the group by its URL, and None for one that did not answer."""
+    known = {url: share for url, share in shares.items() if share is not None}
+    return {
+        "at": iso(round(now_s * 1000)),
+        "flow": flow_of((share["flow"] for share in known.values()), now_s=now_s),
+        "edges": list(edges),
+        "quarantine": dict(quarantine),
+        "dead_letters": dict(dead_letters),
+        "partitions": _partitions(known),
+        "workers": [_worker(url, share) for url, share in sorted(shares.items())],
+        "errors": _errors(known),
+        "history": history_of(samples, (share["lag_samples"] for share in known.values())),
+    }
+
+
+def _worker(url: str, share: type_share | None) -> dict[str, Any]:
+    if share is None:
+        return {
+            "url": url,
+            "reachable": False,
+            "ready": False,
+            "active": [],
+            "standby": [],
+            "lag_records": None,
+            "inbox_lag_records": None,
+            "sse_connections": None,
+            "since": None,
+        }
+    return {
+        "url": url,
+        "reachable": True,
+        "ready": share["ready"],
+        "active": share["active"],
+        "standby": share["standby"],
+        "lag_records": sum(share["lag"].values()),
+        "inbox_lag_records": sum(share["inbox_lag"].values()),
+        "sse_connections": share["sse_connections"],
+        "since": share["since"],
+    }
+
+
+def _partitions(known: Mapping[str, type_share]) -> list[dict[str, Any]]:
+    """Each partition that somebody has. During a rebalance two may still say so: the later is shown, for a moment."""
+    found: dict[int, dict[str, Any]] = {}
+    for url, share in sorted(known.items()):
+        for partition in share["active"]:
+            name = str(partition)
+            found[partition] = {
+                "partition": partition,
+                "worker": url,
+                "standbys": [],
+                "lag_records": share["lag"].get(name, 0),
+                "lag_seconds": round(share["lag_seconds"].get(name, 0.0), 1),
+                "inbox_lag_records": share["inbox_lag"].get(name, 0),
+            }
+    for url, share in sorted(known.items()):
+        for partition in share["standby"]:
+            if partition in found:
+                found[partition]["standbys"].append(url)
+    return [found[partition] for partition in sorted(found)]
+
+
+def _errors(known: Mapping[str, type_share]) -> list[dict[str, Any]]:
+    errors = [{**each, "worker": url} for url, share in known.items() for each in share["errors"]]
+    return sorted(errors, key=lambda each: each["at"], reverse=True)[:ERRORS]

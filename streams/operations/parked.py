@@ -1,0 +1,155 @@
+"""How much was set aside, why, and the latest of it: kept up by reading on from where it was left, when it is asked."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.errors import TaskbridgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from confluent_kafka import Message
+
+    from streams.offsets import Offsets
+
+log = structlog.get_logger(__name__)
+
+LATEST = 50
+_REFRESH_S = 3.0
+_PASS_S = 2.0
+_BEGIN_RECORDS = 2000
+"""Of each partition, when it is looked at for the first time. Older ones are for 'taskbridge quarantine list'."""
+_BATCH = 200
+_WAIT_S = 0.2
+_HOUR_MS = 3_600_000
+
+
+class SetAside(NamedTuple):
+    """One entry, as the overview shows it."""
+
+    at_ms: int
+    reason: str
+    shown: dict[str, Any]
+
+
+class Reading:
+    """One consumer that reads parts of topics, one after the other. Every method blocks."""
+
+    def __init__(self, config: Mapping[str, object], offsets: Offsets) -> None:
+        self.offsets = offsets
+        self._config: dict[str, Any] = {
+            **config,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 20,
+            "queued.max.messages.kbytes": 16 << 10,
+        }
+        self._consumer: Consumer | None = None
+        self._turn = threading.Lock()
+
+    def between(
+        self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int], *, within_s: float
+    ) -> Iterator[Message]:
+        """The records from each partition's start to before its end, as far as they can be read in time.
+
+        Raises:
+            KafkaException: Kafka refuses.
+        """
+        left = {partition for partition, start in starts.items() if start < ends[partition]}
+        if not left:
+            return
+        with self._turn:
+            if self._consumer is None:
+                self._consumer = Consumer(self._config, logger=logging.getLogger("librdkafka"))
+            self._consumer.assign([TopicPartition(topic, each, starts[each]) for each in left])
+            deadline = time.monotonic() + within_s
+            try:
+                while left and time.monotonic() < deadline:
+                    for message in self._consumer.consume(_BATCH, _WAIT_S):
+                        partition, error = message.partition() or 0, message.error()
+                        if error is None and (message.offset() or 0) < ends[partition]:
+                            yield message
+                        elif error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                            left.discard(partition)
+                        elif error.fatal() or not error.retriable():
+                            raise KafkaException(error)
+            finally:
+                self._consumer.unassign()
+
+    def close(self) -> None:
+        with self._turn:
+            if self._consumer is not None:
+                self._consumer.close()
+                self._consumer = None
+
+
+class Parked:
+    """What is known of one topic. Blocking, and called from one thread at a time."""
+
+    def __init__(self, reading: Reading, topic: str, *, entry_of: Callable[[Message], SetAside], kept_ms: int) -> None:
+        """``kept_ms`` is the topic's retention: what is older is counted no more."""
+        self._reading = reading
+        self._topic = topic
+        self._entry_of = entry_of
+        self._kept_ms = kept_ms
+        self._next: dict[int, int] = {}
+        self._counts: Counter[tuple[int, str]] = Counter()
+        self._latest: deque[SetAside] = deque(maxlen=LATEST * 4)
+        self._looked = float("-inf")
+
+    def overview(self, *, now_ms: int) -> dict[str, Any]:
+        """Counts by reason, and the latest, the newest first. As it was, while Kafka does not answer."""
+        if time.monotonic() - self._looked >= _REFRESH_S:
+            try:
+                self._read_on()
+            except (KafkaException, TimeoutError) as error:
+                log.warning("what was set aside cannot be read", topic=self._topic, problem=str(error))
+            self._looked = time.monotonic()
+        first_hour = (now_ms - self._kept_ms) // _HOUR_MS
+        for each in [each for each in self._counts if each[0] < first_hour]:
+            del self._counts[each]
+        reasons: Counter[str] = Counter()
+        for (_, reason), count in self._counts.items():
+            reasons[reason] += count
+        latest = sorted(self._latest, key=lambda each: each.at_ms, reverse=True)[:LATEST]
+        return {
+            "total": reasons.total(),
+            "reasons": dict(reasons.most_common()),
+            "latest": [each.shown for each in latest],
+        }
+
+    def _read_on(self) -> None:
+        offsets = self._reading.offsets
+        bounds = offsets.bounds(self._topic, offsets.partitions(self._topic))
+        ends = {partition: bound.end for partition, bound in bounds.items()}
+        starts = {
+            partition: max(bound.first, self._next.get(partition, bound.end - _BEGIN_RECORDS))
+            for partition, bound in bounds.items()
+        }
+        read = dict(starts)
+        for message in self._reading.between(self._topic, starts, ends, within_s=_PASS_S):
+            read[message.partition() or 0] = (message.offset() or 0) + 1
+            try:
+                entry = self._entry_of(message)
+            except TaskbridgeError as error:
+                log.warning("an entry cannot be read", topic=self._topic, problem=str(error))
+                continue
+            self._counts[entry.at_ms // _HOUR_MS, entry.reason] += 1
+            self._latest.append(entry)
+        # A topic that was made anew ends before what was read.
+        self._next = {partition: min(offset, ends[partition]) for partition, offset in read.items()}
+
+
+def newest(offsets: Offsets, topic: str, most: int) -> tuple[dict[int, int], dict[int, int]]:
+    """Starts and ends of the last ``most`` records of each partition. Blocking."""
+    bounds = offsets.bounds(topic, offsets.partitions(topic))
+    ends = {partition: bound.end for partition, bound in bounds.items()}
+    return {each: max(bound.first, bound.end - most) for each, bound in bounds.items()}, ends

@@ -1,0 +1,239 @@
+"""The operator's room: this worker's own numbers, kept all the time, and everybody's, put together when it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import structlog
+from confluent_kafka import KafkaException
+
+from schemas.codec import quarantined_callback_codec, task_notification_codec
+from schemas.events import Lifecycle
+from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ
+from service.parked import dead_letter_of, quarantined_summary
+from streams.operations.asking import Asking
+from streams.operations.edges import edge_of, totals_of
+from streams.operations.history import SAMPLE_S, History
+from streams.operations.last_errors import LastErrors
+from streams.operations.overview import overview
+from streams.operations.parked import Parked, Reading, SetAside
+from streams.operations.search import Search, dead_letter_summary
+from streams.operations.verdict import verdict
+from streams.query.json_forms import iso, state_json
+from streams.query.refusals import NotNow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from confluent_kafka import Message
+
+    from schemas.codec import Codec
+    from schemas.events import QuarantinedCallback
+    from schemas.registry import Registry
+    from streams.offsets import Offsets
+    from streams.operations.edges import Answers
+    from streams.operations.flow import Flow
+    from streams.progress import Progress
+    from streams.query.routes import Desk
+
+log = structlog.get_logger(__name__)
+
+_NOTHING: dict[str, Any] = {"total": 0, "reasons": {}, "latest": []}
+type_set_aside = tuple[dict[str, Any], dict[str, Any]]
+"""Quarantine and dead letters."""
+
+_PARKED_S = 3.0
+"""How long the overview waits for the topics; then it shows what is known already."""
+
+
+class OperationsRoom:
+    """Made before anything is connected; ``open`` brings the topics, and ``follow`` the worker's progress."""
+
+    def __init__(self, desk: Desk, *, own_url: str, edge_urls: str, streams: Callable[[], int]) -> None:
+        """``edge_urls`` is comma-separated; ``streams`` counts the open event streams."""
+        self._desk = desk
+        self._own_url = own_url.rstrip("/")
+        self._edge_urls = [each.strip().rstrip("/") for each in edge_urls.split(",") if each.strip()]
+        self._streams = streams
+        self.errors = LastErrors()
+        self._history = History()
+        self._since = iso(time.time_ns() // 1_000_000)
+        self._asking = Asking()
+        self._flow: Flow | None = None
+        self._progress: Progress | None = None
+        self._ready: Callable[[], bool] = bool
+        self._thread = ThreadPoolExecutor(1, "operations")
+        self._searching = ThreadPoolExecutor(1, "search")
+        self._readings: list[Reading] = []
+        self._quarantine: Parked | None = None
+        self._dead_letters: Parked | None = None
+        self._search: Search | None = None
+        self._looking: asyncio.Future[type_set_aside] | None = None
+        self._set_aside: type_set_aside = (_NOTHING, _NOTHING)
+
+    def open(self, *, consumer: Mapping[str, object], offsets: Offsets, registry: Registry, flow: Flow) -> None:
+        """Kafka is connected."""
+        self._flow = flow
+        following, searching = Reading(consumer, offsets), Reading(consumer, offsets)
+        self._readings = [following, searching]
+        quarantined = quarantined_callback_codec(registry)
+        self._quarantine = Parked(
+            following,
+            CALLBACKS_QUARANTINE.name,
+            entry_of=lambda message: _quarantined(message, quarantined),
+            kept_ms=int(CALLBACKS_QUARANTINE.settings["retention.ms"]),
+        )
+        self._dead_letters = Parked(
+            following, TASK_EVENTS_DLQ.name, entry_of=_letter, kept_ms=int(TASK_EVENTS_DLQ.settings["retention.ms"])
+        )
+        notifications = task_notification_codec(registry)
+        self._search = Search(searching, self._desk.owners, quarantined=quarantined, notifications=notifications)
+
+    def follow(self, progress: Progress, ready: Callable[[], bool]) -> None:
+        """The worker is at work."""
+        self._progress, self._ready = progress, ready
+
+    async def keep(self) -> None:
+        """Take a sample every ten seconds, until cancelled."""
+        while True:
+            now_s = time.time()
+            await asyncio.sleep(SAMPLE_S - now_s % SAMPLE_S)
+            edges = [edge_of(each) for each in await self._ask_edges()]
+            lag = 0 if self._progress is None else sum(self._progress.now.lag.values())
+            self._history.add(now_s=time.time(), lag_records=lag, edges=totals_of(edges))
+
+    def share(self) -> dict[str, Any]:
+        """What this worker says of itself, to whichever worker puts the overview together."""
+        now = None if self._progress is None else self._progress.now
+        return {
+            "ready": self._ready(),
+            "active": [] if now is None else now.active,
+            "standby": [] if now is None else now.standby,
+            "lag": {} if now is None else _by_name(now.lag),
+            "lag_seconds": {} if now is None else _by_name(now.lag_seconds),
+            "inbox_lag": {} if now is None else _by_name(now.inbox_lag),
+            "sse_connections": self._streams(),
+            "since": self._since,
+            "flow": {} if self._flow is None else self._flow.share(),
+            "errors": self.errors.share(),
+            "lag_samples": self._history.lag_share(),
+        }
+
+    async def overview(self, authorization: str | None) -> dict[str, Any]:
+        """Everybody's, with whom could not be reached."""
+        others = [url for url in self._desk.owners.workers() if url != self._own_url]
+        shares, edges, (quarantine, dead_letters) = await asyncio.gather(
+            asyncio.gather(*(self._asking.worker(url, "/v1/ops/worker", authorization) for url in others)),
+            self._ask_edges(),
+            self._parked(),
+        )
+        return overview(
+            {self._own_url: self.share(), **dict(zip(others, shares, strict=True))},
+            now_s=time.time(),
+            edges=[edge_of(each) for each in edges],
+            samples=list(self._history.samples),
+            quarantine=quarantine,
+            dead_letters=dead_letters,
+        )
+
+    async def instance(self, instance_id: str, *, forwarded: bool, authorization: str | None) -> dict[str, Any]:
+        """State and history from whose worker has it: ``{"state", "deleted", "history"}``.
+
+        Raises:
+            NotNow: its worker is unknown, or does not answer.
+        """
+        owner = self._desk.owners.of_instance(instance_id)
+        if not owner.here:
+            path = "/v1/ops/instance?" + urlencode({"instance_id": instance_id})
+            found = None if forwarded else await self._asking.instance(owner.url, path, authorization)
+            if found is None:
+                raise NotNow("the worker that has this instance does not answer")
+            return found
+        tables = self._desk.tables
+        stored = tables.instances.look_up(owner.partition, instance_id)
+        if stored is None:
+            return {"state": None, "deleted": False, "history": None}
+        instance, offsets = stored
+        history = await tables.histories.of(owner.partition, instance.state, offsets)
+        deleted = instance.state.lifecycle is Lifecycle.DELETED
+        return {"state": state_json(instance.state), "deleted": deleted, "history": history}
+
+    async def callbacks(self, instance_id: str, authorization: str | None) -> dict[str, Any]:
+        """Whether callbacks of this instance were received, and what became of them.
+
+        Raises:
+            NotNow: this worker is starting, or Kafka or the instance's worker does not answer.
+        """
+        if self._search is None:
+            raise NotNow("this worker is starting")
+        known = await self.instance(instance_id, forwarded=False, authorization=authorization)
+        try:
+            findings = await asyncio.get_running_loop().run_in_executor(
+                self._searching, self._search.find, instance_id, known["state"], known["history"]
+            )
+        except (KafkaException, TimeoutError) as error:
+            log.warning("topics cannot be searched", problem=str(error))
+            raise NotNow("the topics cannot be searched at the moment") from error
+        found: dict[str, Any] = {
+            "instance_id": instance_id,
+            **known,
+            "quarantined": findings.quarantined,
+            "dead_letters": findings.dead_letters,
+            "notifications": findings.notifications,
+            "searched": findings.searched(),
+        }
+        said = verdict(
+            deleted=known["deleted"],
+            state=known["state"],
+            history=known["history"],
+            quarantined=findings.quarantined,
+            dead_letters=findings.dead_letters,
+            notifications=findings.notifications,
+            since=found["searched"]["since"],
+        )
+        return {"verdict": said, **found, "state": None if known["deleted"] else known["state"]}
+
+    async def close(self) -> None:
+        await self._asking.close()
+        for each in self._readings:
+            await asyncio.to_thread(each.close)
+        for thread in (self._thread, self._searching):
+            thread.shutdown(wait=False)
+
+    async def _ask_edges(self) -> list[Answers]:
+        return await asyncio.gather(*map(self._asking.edge, self._edge_urls))
+
+    async def _parked(self) -> type_set_aside:
+        quarantine, dead_letters = self._quarantine, self._dead_letters
+        if quarantine is None or dead_letters is None:
+            return self._set_aside
+        now_ms = time.time_ns() // 1_000_000
+
+        def look() -> type_set_aside:
+            return quarantine.overview(now_ms=now_ms), dead_letters.overview(now_ms=now_ms)
+
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(self._thread, look))
+        with suppress(TimeoutError):
+            self._set_aside = await asyncio.wait_for(asyncio.shield(self._looking), _PARKED_S)
+        return self._set_aside
+
+
+def _by_name(values: Mapping[int, Any]) -> dict[str, Any]:
+    """By texts, as JSON's names are: whoever merges need not know whether it came over the wire."""
+    return {str(partition): value for partition, value in values.items()}
+
+
+def _quarantined(message: Message, codec: Codec[QuarantinedCallback]) -> SetAside:
+    entry = codec.decode(message.value())
+    return SetAside(entry.received_at, entry.reason, quarantined_summary(entry))
+
+
+def _letter(message: Message) -> SetAside:
+    letter = dead_letter_of(message)
+    return SetAside(letter.at_ms, letter.said("reason") or "unknown", dead_letter_summary(letter))

@@ -1,0 +1,68 @@
+"""What operators ask: how the bridge is doing, and what became of a callback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
+from starlette.responses import Response
+
+from streams.query import models
+from streams.query.access import TOKEN
+from streams.query.forwarding import FORWARDED_HEADER
+from streams.query.json_forms import to_json
+from streams.query.refusals import Forbidden
+from streams.query.routes import ID_MAX
+
+if TYPE_CHECKING:
+    from streams.operations.room import OperationsRoom
+    from streams.query.access import Access
+
+_InstanceId = Annotated[
+    str,
+    Query(min_length=1, max_length=ID_MAX, description="Yida's formInstId.", examples=["f30233fb-72e1-4af4"]),
+]
+
+
+def operations_router(room: OperationsRoom, access: Access) -> APIRouter:
+    """``/v1/ops/…``, for operators only: it shows something of every corp."""
+    router = APIRouter(prefix="/v1/ops", tags=["operations"], dependencies=[TOKEN])
+    refused = models.problems(400, 401, 403, 429, 503)
+
+    async def authorization_of(request: Request) -> str | None:
+        """What goes along to other workers.
+
+        Raises:
+            Unauthorized, Forbidden: not from an operator.
+        """
+        if not (await access.caller_of(request)).is_operator:
+            raise Forbidden("this is for operators: a token for all corps is needed")
+        return request.headers.get("authorization")
+
+    @router.get("/overview", summary="How the bridge is doing", responses=refused)
+    async def overview(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """Flow, edges, what was set aside, partitions, workers and last errors, of all workers together."""
+        return _json(await room.overview(await authorization_of(request)))
+
+    @router.get("/callbacks", summary="What became of an instance's callbacks", responses=refused)
+    async def callbacks(request: Request, instance_id: _InstanceId) -> Response:  # pyright: ignore[reportUnusedFunction]
+        """One search of states, events, quarantine, dead letters and notifications, and a verdict in a sentence."""
+        return _json(await room.callbacks(instance_id, await authorization_of(request)))
+
+    @router.get("/worker", include_in_schema=False)
+    async def worker(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        await authorization_of(request)
+        return _json(room.share())
+
+    @router.get("/instance", include_in_schema=False)
+    async def instance(request: Request, instance_id: _InstanceId) -> Response:  # pyright: ignore[reportUnusedFunction]
+        authorization = await authorization_of(request)
+        forwarded = FORWARDED_HEADER in request.headers
+        return _json(await room.instance(instance_id, forwarded=forwarded, authorization=authorization))
+
+    return router
+
+
+def _json(content: Any) -> Response:
+    return Response(to_json(content), media_type="application/json", headers={"Cache-Control": "no-store"})

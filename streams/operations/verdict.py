@@ -1,0 +1,65 @@
+"""What became of a callback, in one plain sentence. Does no I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def verdict(
+    *,
+    deleted: bool,
+    state: Mapping[str, Any] | None,
+    history: Mapping[str, Any] | None,
+    quarantined: Sequence[Mapping[str, Any]],
+    dead_letters: Sequence[Mapping[str, Any]],
+    notifications: Sequence[Mapping[str, Any]],
+    since: str,
+) -> str:
+    """All arguments as the answer shows them; ``since`` is how far back was searched."""
+    aside = _set_aside(quarantined, dead_letters)
+    if deleted:
+        return f"Received, and deleted since.{aside}"
+    if state is not None:
+        return f"Received: {_events(history)}; {_told(notifications)}.{aside}"
+    if not aside:
+        return f"Never received here since {since}, as far as the topics still tell."
+    return f"Received, and not accepted.{aside}"
+
+
+def _events(history: Mapping[str, Any] | None) -> str:
+    events: Sequence[Mapping[str, Any]] = () if history is None else history["events"]
+    if not events:
+        return "its events are no longer on their topic"
+    last = events[-1]
+    count = f"{len(events)} event{'s' if len(events) != 1 else ''}"
+    at_least = "" if history is None or history["complete"] else "at least "
+    return f"{at_least}{count}, last {last['action'].lower()} at {last['occurred_at']}"
+
+
+def _told(notifications: Sequence[Mapping[str, Any]]) -> str:
+    people = len({each["recipient_id"] for each in notifications})
+    if not people:
+        return "no notification of it is on the topic any more"
+    return f"{people} {'person was' if people == 1 else 'people were'} notified"
+
+
+def _set_aside(quarantined: Sequence[Mapping[str, Any]], dead_letters: Sequence[Mapping[str, Any]]) -> str:
+    said = ""
+    if quarantined:
+        reasons = Counter(str(each["reason"]) for each in quarantined)
+        named = ", ".join(
+            reason if count == 1 else f"{reason} ({count} times)" for reason, count in reasons.most_common()
+        )
+        said += f" Rejected by the edge {_times(len(quarantined))}: {named}; it waits in the quarantine."
+    if dead_letters:
+        reasons = Counter(str(each["reason"]) for each in dead_letters)
+        said += f" Parked as a dead letter {_times(len(dead_letters))}: {', '.join(reasons)}."
+    return said
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

@@ -1,0 +1,70 @@
+// The values of a form as Yida gives them: texts, some of which are lists or tables in JSON.
+
+import { element, replace } from "./dom.js";
+
+const LONG = 2000;
+const FIELD_ID = /^\w+_\w+$/;
+
+export function formShown(form, words) {
+  const entries = Object.entries(form);
+  const filled = entries.filter(([, value]) => !isEmpty(value));
+  const empty = entries.filter(([, value]) => isEmpty(value));
+  if (entries.length === 0) return element("p", { class: "faint" }, words.detail.noForm);
+  const list = element("dl", { class: "form-values" }, ...filled.flatMap(([name, value]) => field(name, read(value), words)));
+  if (empty.length === 0) return list;
+  const holder = element("div", {});
+  const show = element("button", { type: "button", class: "quiet-button", data: { keep: "empty" } }, words.detail.emptyFields(empty.length));
+  show.addEventListener("click", () => {
+    replace(holder, element("dl", { class: "form-values" }, ...empty.flatMap(([name]) => field(name, null, words))));
+  });
+  replace(holder, show);
+  return [list, holder];
+}
+
+function field(name, value, words) {
+  return [element("dt", { class: FIELD_ID.test(name) ? "mono" : "" }, element("bdi", {}, name)), element("dd", {}, shown(value, words))];
+}
+
+function isEmpty(value) {
+  return value === null || value.trim() === "" || value === "[]" || value === "{}";
+}
+
+/** JSON that is a list or an object is read; everything else is the text that it is. */
+function read(value) {
+  if (!/^\s*[[{]/.test(value)) return value;
+  try {
+    return JSON.parse(value);
+  } catch {
+    return value;
+  }
+}
+
+function shown(value, words) {
+  if (value === null || value === undefined || value === "") return element("span", { class: "faint" }, "–");
+  if (typeof value === "boolean") return value ? words.detail.yes : words.detail.no;
+  if (Array.isArray(value)) {
+    if (value.length > 0 && value.every(isRecord)) return table(value, words);
+    return element("bdi", {}, value.map((part) => (isRecord(part) ? JSON.stringify(part) : String(part))).join("、"));
+  }
+  if (isRecord(value)) {
+    return element("dl", { class: "form-values nested" }, ...Object.entries(value).flatMap(([name, inner]) => field(name, inner, words)));
+  }
+  const text = String(value);
+  return element("bdi", { class: "form-text" }, text.length > LONG ? `${text.slice(0, LONG)}…` : text);
+}
+
+function table(rows, words) {
+  const columns = [...new Set(rows.flatMap(Object.keys))];
+  return element(
+    "div",
+    { class: "table-scroller", tabindex: "0", role: "group", "aria-label": words.detail.form },
+    element(
+      "table",
+      {},
+      element("thead", {}, element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)))),
+      element("tbody", {}, ...rows.slice(0, 100).map((row) => element("tr", {}, ...columns.map((name) => element("td", {}, shown(row[name] ?? null, words)))))),
+    ),
+  );
+}
+
+const isRecord = (value) => typeof value === "object" && value !== null && !Array.isArray(value);

@@ -1,0 +1,261 @@
+// One person's task center as it stands: a view's items, the counts, and what the stream says about both.
+
+import { Problem } from "./api.js";
+import { debounced, webAddress } from "./dom.js";
+import { LiveStream } from "./live-stream.js";
+
+export const VIEWS = ["pending", "handled", "created", "copied"];
+
+const PAGE = 50;
+const COUNTS_AFTER_MS = 150;
+/** A tab that nobody looks at gives its connection back: a browser has six for each address. */
+const HIDDEN_MS = 60_000;
+const HIDDEN_COUNTS_MS = 30_000;
+
+export const keyOf = (item) => `${item.instance_id}\n${item.task_id ?? ""}`;
+
+/**
+ * Emits "change" whenever something to be shown changed, "arrived" (`item`) for what the stream added to the view that
+ * is shown, and "instance" (`instanceId`) for every instance that the stream tells something about.
+ */
+export class Inbox extends EventTarget {
+  constructor(api, person) {
+    super();
+    this._api = api;
+    this.person = person;
+    this.view = "pending";
+    this.filter = { app_type: "", q: "" };
+    this.items = [];
+    this.cursor = null;
+    /** "loading": nothing to show yet; "ready"; "failed": see `problem`. */
+    this.phase = "loading";
+    this.loadingMore = false;
+    this.problem = null;
+    this.counts = {};
+    this.live = "connecting";
+    /** Apps seen so far, with the names of their processes: what the filter offers. */
+    this.apps = new Map();
+    /** Names of people seen so far: assignees and actors come as ids only. */
+    this.names = new Map();
+    this._loading = null;
+    this._waiting = [];
+    this._refreshCounts = debounced(() => this._loadCounts(), COUNTS_AFTER_MS);
+    this._stream = new LiveStream((lastEventId, signal) => api.events(person, lastEventId, signal));
+    this._stream.addEventListener("state", ({ detail }) => this._onState(detail));
+    this._stream.addEventListener("open", ({ detail }) => this._onOpen(detail));
+    this._stream.addEventListener("event", ({ detail }) => this._onEvent(detail));
+    this._listeners = null;
+  }
+
+  /** Read the view and follow the stream. What was missed in between is read anew. */
+  start() {
+    this._listeners = new AbortController();
+    const { signal } = this._listeners;
+    addEventListener("online", () => this._stream.wake(), { signal });
+    addEventListener("offline", () => this._changed(), { signal });
+    document.addEventListener("visibilitychange", () => this._onVisibility(), { signal });
+    this.reload();
+    this._stream.start();
+  }
+
+  stop() {
+    this._listeners?.abort();
+    this._loading?.abort();
+    this._refreshCounts.cancel();
+    clearTimeout(this._hidden);
+    clearInterval(this._hiddenCounts);
+    this._stream.stop();
+  }
+
+  show(view) {
+    if (view === this.view || !VIEWS.includes(view)) return;
+    this.view = view;
+    this._forget();
+  }
+
+  /** Narrow the list: `q` is a text, `app_type` an app; empty ones are none. */
+  narrow(changes) {
+    const filter = { ...this.filter, ...changes };
+    if (filter.q === this.filter.q && filter.app_type === this.filter.app_type) return;
+    this.filter = filter;
+    this._forget();
+  }
+
+  get isNarrowed() {
+    return this.filter.q !== "" || this.filter.app_type !== "";
+  }
+
+  _forget() {
+    this.items = [];
+    this.cursor = null;
+    this.phase = "loading";
+    this._changed();
+    this.reload();
+  }
+
+  /** The first page and the counts, from the service. */
+  async reload() {
+    this._refreshCounts();
+    await this._load(null);
+    if (this._stream.state === "waiting" && this.phase === "ready") this._stream.wake();
+  }
+
+  /** The next page, when there is one. */
+  async more() {
+    if (this.cursor === null || this.loadingMore || this.phase !== "ready") return;
+    await this._load(this.cursor);
+  }
+
+  async _load(cursor) {
+    this._loading?.abort();
+    const loading = new AbortController();
+    this._loading = loading;
+    this._waiting = [];
+    this.loadingMore = cursor !== null;
+    if (this.phase === "failed") this.phase = "loading";
+    this.problem = null;
+    this._changed();
+    try {
+      const page = await this._page(cursor, loading.signal);
+      if (loading.signal.aborted) return;
+      const known = new Set(cursor === null ? [] : this.items.map(keyOf));
+      const added = page.items.filter((item) => !known.has(keyOf(item)));
+      this.items = cursor === null ? added : [...this.items, ...added];
+      this.cursor = page.next_cursor;
+      this.phase = "ready";
+      for (const item of added) this._see(item);
+    } catch (error) {
+      if (loading.signal.aborted) return;
+      if (!(error instanceof Problem)) throw error;
+      this.problem = error;
+      // What is shown stays; only a list with nothing to show turns into the problem.
+      if (this.items.length === 0) this.phase = "failed";
+    } finally {
+      if (this._loading === loading) {
+        this._loading = null;
+        this.loadingMore = false;
+        // What the stream told meanwhile may be newer than the page.
+        for (const notification of this._waiting.splice(0)) this._apply(notification);
+        this._changed();
+      }
+    }
+  }
+
+  /** A page with something on it, or the last one: a search looks at so many lines at a time, and may find nothing there. */
+  async _page(cursor, signal) {
+    const query = { view: this.view, limit: PAGE, ...this.filter };
+    let page = await this._api.tasks(this.person, { ...query, cursor }, signal);
+    while (page.items.length === 0 && page.next_cursor !== null && !signal.aborted) {
+      page = await this._api.tasks(this.person, { ...query, cursor: page.next_cursor }, signal);
+    }
+    return page;
+  }
+
+  async _loadCounts() {
+    try {
+      this.counts = await this._api.counts(this.person);
+      this._changed();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+    }
+  }
+
+  _onState({ state, problem }) {
+    this.live = state;
+    if (problem !== null) {
+      this.problem = problem;
+      if (this.items.length === 0) this.phase = "failed";
+    }
+    this._changed();
+  }
+
+  _onOpen({ resumed }) {
+    // Resumed: what was missed comes as events. Else it may have happened between the page and the stream.
+    if (resumed && this.phase === "ready") this._refreshCounts();
+    else this.reload();
+  }
+
+  _onEvent({ type, data }) {
+    // What was missed cannot be sent any more: it was longer ago than the topic keeps.
+    if (type === "reset") this.reload();
+    if (type !== "notification") return;
+    let notification;
+    try {
+      notification = JSON.parse(data);
+    } catch {
+      return; // Of a newer service: the next page has what it meant.
+    }
+    this._refreshCounts();
+    this.dispatchEvent(new CustomEvent("instance", { detail: { instanceId: notification.instance_id } }));
+    if (notification.view !== this.view) return;
+    if (this._loading === null) this._apply(notification);
+    else this._waiting.push(notification);
+  }
+
+  _apply(notification) {
+    const key = keyOf(notification);
+    const index = this.items.findIndex((item) => keyOf(item) === key);
+    if (notification.change === "REMOVED") {
+      if (index >= 0) this.items = this.items.toSpliced(index, 1);
+    } else if (index >= 0) {
+      const changed = { ...this.items[index], ...withoutGaps(itemOf(notification)), updated_at: notification.occurred_at };
+      this.items = this._matches(changed) ? this.items.with(index, changed) : this.items.toSpliced(index, 1);
+    } else {
+      this._insert(notification);
+    }
+    this._changed();
+  }
+
+  _insert(notification) {
+    const item = { ...itemOf(notification), created_at: notification.occurred_at, updated_at: notification.occurred_at };
+    if (!this._matches(item)) return;
+    const found = this.items.findIndex((other) => Date.parse(other.created_at) <= Date.parse(item.created_at));
+    const at = found < 0 ? this.items.length : found;
+    // Older than all that is shown, and there is more: it comes with its page. An update is no news of when it entered.
+    if (this.cursor !== null && (found < 0 || notification.change === "UPDATED")) return;
+    this.items = this.items.toSpliced(at, 0, item);
+    this._see(item);
+    this.dispatchEvent(new CustomEvent("arrived", { detail: { item } }));
+  }
+
+  _matches(item) {
+    if (this.filter.app_type !== "" && item.app_type !== this.filter.app_type) return false;
+    const sought = this.filter.q.trim().toLowerCase();
+    if (sought === "") return true;
+    return [item.title, item.process_name, item.originator?.name].some((text) => text?.toLowerCase().includes(sought));
+  }
+
+  _see({ app_type: app, process_name: name, originator }) {
+    if (originator?.name) this.names.set(originator.user_id, originator.name);
+    const names = this.apps.get(app) ?? new Set();
+    if (name) names.add(name);
+    this.apps.set(app, names);
+  }
+
+  _onVisibility() {
+    clearTimeout(this._hidden);
+    clearInterval(this._hiddenCounts);
+    if (document.visibilityState === "visible") {
+      this._stream.start();
+      this._stream.wake();
+      return;
+    }
+    this._hidden = setTimeout(() => {
+      this._stream.stop();
+      this._hiddenCounts = setInterval(() => this._loadCounts(), HIDDEN_COUNTS_MS);
+    }, HIDDEN_MS);
+  }
+
+  _changed() {
+    this.dispatchEvent(new CustomEvent("change"));
+  }
+}
+
+function itemOf({ instance_id, task_id, view, title, url, app_type, originator, status, process_name }) {
+  return { instance_id, task_id, view, title, url: webAddress(url), app_type, originator, status, process_name };
+}
+
+/** A notification does not take away what an item had. */
+function withoutGaps(item) {
+  return Object.fromEntries(Object.entries(item).filter(([name, value]) => value != null || name === "task_id"));
+}

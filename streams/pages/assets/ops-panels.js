@@ -1,0 +1,193 @@
+// The panels of the operator's page: each makes elements of one part of the overview.
+
+import { element, icon } from "./dom.js";
+import { bar, bars, line, stackedBars } from "./plots.js";
+
+const LAG_MATTERS_S = 5;
+
+export function panel(kind, heading, hint, ...content) {
+  return element(
+    "section",
+    { class: `panel ${kind}` },
+    element("header", {}, element("h2", {}, heading), hint ? element("p", { class: "faint" }, hint) : null),
+    ...content,
+  );
+}
+
+/** What an operator should know first: `[[level, sentence]]`, the worst on top; empty when all is well. */
+export function notices(overview, words, format) {
+  const say = words.notices;
+  const found = [];
+  const note = (level, sentence) => found.push([level, sentence]);
+  for (const edge of overview.edges) {
+    if (!edge.reachable) note("bad", say.edgeDown(edge.url));
+    else if (!edge.ready) note("bad", say.edgeNotReady(edge.url));
+    else if (edge.degraded) note("warn", say.edgeDegraded(edge.url));
+    if (edge.spool?.records > 0) note("warn", say.spool(format.number(edge.spool.records), format.seconds(edge.spool.oldest_age_s)));
+  }
+  for (const worker of overview.workers) {
+    if (!worker.reachable) note("bad", say.workerDown(worker.url));
+    else if (!worker.ready) note("warn", say.workerNotReady(worker.url));
+  }
+  const orphans = orphaned(overview);
+  if (orphans.length > 0) note("bad", say.noWorker(orphans.join(", ")));
+  for (const { partition, lag_seconds: lag } of overview.partitions) {
+    if (lag > LAG_MATTERS_S) note("warn", say.lag(partition, format.seconds(lag)));
+  }
+  if (overview.dead_letters.total > 0) note("warn", say.deadLetters(format.number(overview.dead_letters.total)));
+  if (overview.quarantine.total > 0) note("info", say.quarantine(format.number(overview.quarantine.total)));
+  const order = ["bad", "warn", "info"];
+  return found.toSorted((one, other) => order.indexOf(one[0]) - order.indexOf(other[0]));
+}
+
+/** Partitions that nobody says to work on. They are numbered from zero, so a gap is one, and so is a standby's own. */
+function orphaned({ partitions, workers }) {
+  const worked = new Set(partitions.filter(({ worker }) => worker).map(({ partition }) => partition));
+  const seen = [...partitions.map(({ partition }) => partition), ...workers.flatMap(({ standby }) => standby ?? [])];
+  return Array.from({ length: Math.max(-1, ...seen) + 1 }, (_, number) => number).filter((number) => !worked.has(number));
+}
+
+export function noticesShown(found, words) {
+  if (found.length === 0) {
+    return element("div", { class: "notices well" }, icon("check"), element("b", {}, words.well), element("span", {}, words.wellText));
+  }
+  return element(
+    "ul",
+    { class: "notices" },
+    ...found.map(([level, sentence]) => element("li", { data: { level } }, icon(level === "info" ? "clock" : "warning"), element("span", {}, sentence))),
+  );
+}
+
+export function flowPlot({ minutes, actions }, words, format) {
+  const series = Object.entries(words.actions).map(([action, name]) => ({ name, kind: action.toLowerCase(), values: actions[action] ?? [] }));
+  return stackedBars({ times: minutes, series, label: words.flow, help: words.plotHelp, format });
+}
+
+export function historyPlots(history, words, format) {
+  return Object.entries(words.histories).map(([name, label]) => {
+    const kind = { lag_records: "lag", spool_records: "spool", accepted_per_minute: "accepted", rejected_per_minute: "rejected" }[name];
+    const plot = line({ times: history.times, values: (history[name] ?? []).map(Number), label, help: words.plotHelp, format, kind });
+    return { name, label, plot };
+  });
+}
+
+export function edgesShown(edges, words, format) {
+  if (edges.length === 0) return [element("p", { class: "faint" }, words.none)];
+  return edges.map((edge) => {
+    const state = !edge.reachable ? "unreachable" : !edge.ready ? "notReady" : edge.degraded ? "degraded" : "ready";
+    const outcomes = Object.entries(edge.outcomes ?? {}).toSorted((one, other) => other[1] - one[1]);
+    const spool = edge.spool;
+    return element(
+      "article",
+      { class: "edge" },
+      element("h3", {}, element("bdi", { class: "mono" }, edge.url), badge(state, words.states[state])),
+      edge.problem ? element("p", { class: "edge-problem" }, element("bdi", {}, edge.problem)) : null,
+      bars(outcomes.map(([name, number]) => [name === "accepted" ? words.accepted : name, number, name === "accepted" ? "accepted" : "rejected"]), format),
+      element(
+        "p",
+        { class: "edge-spool" },
+        element("span", { class: "faint" }, words.spoolName),
+        spool && spool.records > 0
+          ? element("b", {}, `${format.number(spool.records)} · ${format.bytes(spool.bytes)} · ${format.seconds(spool.oldest_age_s)}`)
+          : element("span", {}, words.spoolEmpty),
+      ),
+    );
+  });
+}
+
+export function badge(state, text) {
+  return element("span", { class: "badge", data: { state } }, text);
+}
+
+/** Workers × partitions: who works on what, who stands by, and how far behind each partition is. */
+export function partitionMap({ partitions, workers }, words, format) {
+  const numbers = partitions.map(({ partition }) => partition);
+  const most = Math.max(1, ...partitions.map(({ lag_records: lag }) => lag ?? 0));
+  const cell = (worker, number) => {
+    const role = worker.active?.includes(number) ? "active" : worker.standby?.includes(number) ? "standby" : null;
+    return element("td", {}, role === null ? null : element("span", { class: `cell ${role}` }, element("span", { class: "unseen" }, words[role])));
+  };
+  const row = (worker) => {
+    const state = !worker.reachable ? "unreachable" : worker.ready ? "ready" : "notReady";
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, element("bdi", { class: "mono" }, worker.url), badge(state, words.states[state])),
+      ...numbers.map((number) => cell(worker, number)),
+      element("td", { class: "number" }, format.number(worker.sse_connections)),
+      element("td", { class: "number" }, format.number(worker.inbox_lag_records)),
+      element("td", { class: "since" }, format.ago(worker.since)),
+    );
+  };
+  const lag = (partition) =>
+    element(
+      "td",
+      { class: "lag", data: { late: String((partition.lag_seconds ?? 0) > LAG_MATTERS_S) } },
+      bar((partition.lag_records ?? 0) / most, (partition.lag_seconds ?? 0) > LAG_MATTERS_S ? "rejected" : "lag"),
+      element("span", {}, format.number(partition.lag_records)),
+      element("small", {}, format.seconds(partition.lag_seconds)),
+    );
+  return element(
+    "div",
+    { class: "table-scroller", tabindex: "0", role: "group", "aria-label": words.map },
+    element(
+      "table",
+      { class: "map" },
+      element(
+        "thead",
+        {},
+        element(
+          "tr",
+          {},
+          element("th", { scope: "col" }, words.worker),
+          ...numbers.map((number) => element("th", { scope: "col", class: "mono", "aria-label": `${words.partition} ${number}` }, String(number))),
+          ...[words.connections, words.inboxLag, words.since].map((name) => element("th", { scope: "col" }, name)),
+        ),
+      ),
+      element("tbody", {}, ...workers.map(row)),
+      element("tfoot", {}, element("tr", {}, element("th", { scope: "row" }, words.lag), ...partitions.map(lag), element("td", { colspan: "3" }))),
+    ),
+  );
+}
+
+/** A table of texts: `columns` are `[heading, (row) => text or element]`. */
+export function rowsShown(rows, columns, label) {
+  return element(
+    "div",
+    { class: "table-scroller", tabindex: "0", role: "group", "aria-label": label },
+    element(
+      "table",
+      {},
+      element("thead", {}, element("tr", {}, ...columns.map(([heading]) => element("th", { scope: "col" }, heading)))),
+      element("tbody", {}, ...rows.map((row) => element("tr", {}, ...columns.map(([, shown]) => element("td", {}, element("bdi", {}, shown(row) ?? "–")))))),
+    ),
+  );
+}
+
+export function reasonsShown({ total, reasons }, format) {
+  if (total === 0) return null;
+  const entries = Object.entries(reasons).toSorted((one, other) => other[1] - one[1]);
+  return bars(entries.map(([reason, number]) => [reason, number, "rejected"]), format);
+}
+
+export function quarantineColumns(words, format) {
+  const { columns } = words;
+  return [
+    [columns.at, (row) => format.full(row.received_at)],
+    [columns.action, (row) => row.action],
+    [columns.reason, (row) => row.reason],
+    [columns.app, (row) => row.app_type],
+    [columns.from, (row) => row.remote_address],
+  ];
+}
+
+export function deadLetterColumns(words, format) {
+  const { columns } = words;
+  return [
+    [columns.at, (row) => format.full(row.at)],
+    [columns.reason, (row) => row.reason],
+    [columns.detail, (row) => row.detail],
+    [columns.where, (row) => `${row.partition} / ${row.offset}`],
+    [columns.key, (row) => row.key],
+  ];
+}

@@ -1,0 +1,112 @@
+// "Was this callback received, and what became of it?" by the id of an instance.
+
+import { Problem } from "./api.js";
+import { element, icon, replace } from "./dom.js";
+import { deadLetterColumns, quarantineColumns, rowsShown } from "./ops-panels.js";
+import { problemShown } from "./states.js";
+import { timelineShown } from "./timeline.js";
+
+export class CallbackSearch {
+  constructor(api, words, opsWords, format) {
+    this._api = api;
+    this._words = words;
+    this._ops = opsWords;
+    this._format = format;
+    this._asking = null;
+    this._field = element("input", {
+      type: "search",
+      name: "instance_id",
+      "aria-label": opsWords.findHint,
+      placeholder: opsWords.findHint,
+      autocomplete: "off",
+      spellcheck: "false",
+      maxlength: "512",
+    });
+    this._answer = element("div", { class: "find-answer", "aria-live": "polite" });
+    const form = element("form", { class: "find-form", role: "search" }, icon("search"), this._field, element("button", { type: "submit", class: "primary-button" }, opsWords.find));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.find(this._field.value);
+    });
+    this.root = element("section", { class: "panel find" }, element("h2", {}, opsWords.findTitle), form, this._answer);
+  }
+
+  get sought() {
+    return this._field.value.trim();
+  }
+
+  async find(given) {
+    const id = given.trim();
+    this._field.value = id;
+    this._asking?.abort();
+    history.replaceState(null, "", id === "" ? location.pathname : `#${encodeURIComponent(id)}`);
+    if (id === "") {
+      replace(this._answer);
+      return;
+    }
+    const asking = new AbortController();
+    this._asking = asking;
+    replace(this._answer, element("p", { class: "faint" }, this._words.loading));
+    try {
+      const found = await this._api.callbacks(id, asking.signal);
+      if (!asking.signal.aborted) replace(this._answer, this._shown(found));
+    } catch (error) {
+      if (asking.signal.aborted) return;
+      if (!(error instanceof Problem)) throw error;
+      replace(this._answer, problemShown(error, this._words, () => this.find(id)));
+    }
+  }
+
+  _shown(found) {
+    const ops = this._ops;
+    const verdict = verdictOf(found);
+    const { quarantine_records: quarantine, dead_letter_records: letters, since } = found.searched;
+    return [
+      element(
+        "div",
+        { class: "verdict", data: { verdict } },
+        icon(verdict === "known" ? "check" : verdict === "unknown" ? "search" : "warning"),
+        element("div", {}, element("b", {}, ops.verdicts[verdict]), element("p", {}, element("bdi", {}, found.verdict))),
+      ),
+      found.state?.title ? element("p", { class: "find-title" }, element("bdi", {}, found.state.title)) : null,
+      found.history ? this._part(ops.openInstance, timelineShown(found.history, this._context(found))) : null,
+      found.quarantined.length > 0 ? this._part(ops.quarantine, this._table(found.quarantined, quarantineColumns(ops, this._format), ops.quarantine)) : null,
+      found.dead_letters.length > 0 ? this._part(ops.deadLetters, rowsShown(found.dead_letters, deadLetterColumns(ops, this._format), ops.deadLetters)) : null,
+      found.notifications.length > 0 ? this._part(ops.notifications, this._notifications(found.notifications)) : null,
+      element("p", { class: "faint" }, ops.searched(this._format.number(quarantine), this._format.number(letters), this._format.full(since))),
+    ];
+  }
+
+  _context({ state }) {
+    const originator = state?.originator;
+    const name = (id) => (id === originator?.user_id && originator.name ? originator.name : id);
+    return { words: this._words, format: this._format, name };
+  }
+
+  _part(heading, ...content) {
+    return element("section", { class: "find-part" }, element("h3", {}, heading), ...content);
+  }
+
+  _table(rows, columns, label) {
+    return rowsShown(rows, [...columns, [this._ops.columns.detail, (row) => row.detail]], label);
+  }
+
+  _notifications(rows) {
+    const { columns, changes } = this._ops;
+    const shown = [
+      [columns.at, (row) => this._format.full(row.occurred_at)],
+      [columns.who, (row) => row.recipient_id],
+      [columns.view, (row) => this._words.views[row.view] ?? row.view],
+      [columns.change, (row) => changes[row.change] ?? row.change],
+      [columns.status, (row) => this._words.statuses[row.status] ?? row.status],
+    ];
+    return rowsShown(rows, shown, this._ops.notifications);
+  }
+}
+
+function verdictOf({ state, deleted, quarantined, dead_letters: letters, history: events }) {
+  if (deleted) return "deleted";
+  if (state !== null || (events?.events.length ?? 0) > 0) return "known";
+  if (letters.length > 0) return "deadLettered";
+  return quarantined.length > 0 ? "quarantined" : "unknown";
+}

@@ -1,0 +1,65 @@
+"""axe finds nothing serious: on every state of every page, light and dark, on a desk and on a phone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from browsing import serious_findings
+from fake_people import ME
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from browsing import type_open
+    from fake_task_center import FakeTaskCenter
+
+
+DESK = {"width": 1360, "height": 860}
+PHONE = {"width": 390, "height": 780}
+
+
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_pages_in_every_state(
+    fake: FakeTaskCenter, open_page: type_open, theme: str, viewport: dict[str, int]
+) -> None:
+    options = {"color_scheme": theme, "viewport": viewport, "reduced_motion": "reduce"}
+    findings: dict[str, list[str]] = {}
+
+    def look(state: str, page: Page) -> None:
+        findings[state] = serious_findings(page)
+
+    page = open_page(fake.page_of(), **options)
+    expect(page.locator(".row")).to_have_count(11)
+    look("list", page)
+    page.locator(".row").nth(4).click()
+    expect(page.locator("ol.timeline")).to_be_visible()
+    page.locator(".technical summary").click()
+    look("detail", page)
+    fake.break_streams(refuse=True)
+    expect(page.locator(".live")).to_have_attribute("data-state", "waiting")
+    fake.complete(fake.items[ME, "pending"][4])
+    fake.streams_refused = False
+    look("reconnecting", page)
+    page = open_page(fake.page_of(more="#created"), **options)
+    expect(page.locator(".row")).to_have_count(4)
+    page.keyboard.press("?")
+    look("created and help", page)
+    page = open_page(fake.page_of("nobody"), **options)
+    expect(page.locator(".task-list .nothing")).to_be_visible()
+    look("empty", page)
+    page = open_page(fake.url, **options)
+    expect(page.get_by_label("用户 ID")).to_be_visible()
+    look("sign in", page)
+    page = open_page(f"{fake.url}/ops#inst-rejected", **options)
+    expect(page.locator(".panel.errors")).to_be_visible()
+    expect(page.locator(".verdict")).to_be_visible()
+    look("operation", page)
+    fake.fails = {"/tasks": 500, "/overview": 500}
+    page = open_page(fake.page_of(), **options)
+    expect(page.get_by_role("alert")).to_be_visible()
+    look("error", page)
+    assert {state: found for state, found in findings.items() if found} == {}

@@ -1,0 +1,120 @@
+"""The modules by themselves, in the browser that runs them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from browsing import type_open
+    from fake_task_center import FakeTaskCenter
+
+
+@pytest.fixture(name="run")
+def run_fixture(fake: FakeTaskCenter, open_page: type_open) -> Callable[[str, str, Any], Any]:
+    page = open_page(fake.url)
+
+    def run(module: str, function: str, argument: Any) -> Any:
+        return page.evaluate(
+            f"(argument) => import('/assets/{module}').then(async (module) => ({function})(module, argument))", argument
+        )
+
+    return run
+
+
+EVENTS = """async ({ serverSentEvents }, parts) => {
+  const bytes = parts.map((part) => Uint8Array.from(part));
+  const body = new ReadableStream({
+    start(control) {
+      bytes.forEach((part) => control.enqueue(part));
+      control.close();
+    },
+  });
+  const found = [];
+  for await (const event of serverSentEvents(body)) if (event !== null) found.push(event);
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_events_are_read_however_they_are_cut(run: Callable[[str, str, Any], Any], size: int, newline: str) -> None:
+    lines = [
+        "retry: 1000",
+        "",
+        ": alive",
+        "id: 3-7",
+        "",
+        "event: notification",
+        "id: 3-8",
+        'data: {"title":"任务"}',
+        "",
+    ]
+    lines += ["data:one", "data:  two", "data", "", "event: unfinished", "data: lost"]
+    # The last line end of a stream with bare CRs may be half of one, so nothing can be told of what follows it.
+    content = newline.join(lines).encode()
+    parts = [list(content[start : start + size]) for start in range(0, len(content), size)]
+    assert run("live-stream.js", EVENTS, parts) == [
+        {"type": "id", "data": "", "id": "3-7"},
+        {"type": "notification", "data": '{"title":"任务"}', "id": "3-8"},
+        {"type": "message", "data": "one\n two\n", "id": None},
+    ]
+
+
+def test_both_languages_say_everything(run: Callable[[str, str, Any], Any]) -> None:
+    shape = """(module, names) => {
+      const shape = (value) => value !== null && typeof value === "object"
+        ? Object.fromEntries(Object.keys(value).toSorted().map((key) => [key, shape(value[key])]))
+        : typeof value === "function" ? `function/${value.length}` : typeof value;
+      return names.map((path) => shape(path.reduce((found, name) => found[name], module)));
+    }"""
+    for module, names in (
+        ("words.js", [["LANGUAGES", "zh"], ["LANGUAGES", "en"]]),
+        ("words-ops.js", [["OPS_WORDS", "zh-CN"], ["OPS_WORDS", "en"]]),
+    ):
+        chinese, english = run(module, shape, names)
+        assert json.dumps(chinese, indent=1) == json.dumps(english, indent=1)
+
+
+@pytest.mark.parametrize(
+    ("url", "safe"),
+    [
+        ("https://yida.example/a?b=c", "https://yida.example/a?b=c"),
+        ("HTTP://yida.example", "http://yida.example/"),
+        ("java\nscript:alert(1)", None),
+        (" javascript:alert(1)", None),
+        ("/relative", None),
+        ("https://user@evil.example/", None),
+        ("blob:https://yida.example/x", None),
+        (None, None),
+        (7, None),
+    ],
+)
+def test_only_addresses_of_the_web_are_addresses(
+    run: Callable[[str, str, Any], Any], url: Any, safe: str | None
+) -> None:
+    assert run("dom.js", "({ webAddress }, url) => webAddress(url)", url) == safe
+
+
+@pytest.mark.parametrize("name", ["href", "src", "srcdoc", "style", "onclick", "formaction"])
+def test_elements_take_no_attribute_that_runs_or_loads(run: Callable[[str, str, Any], Any], name: str) -> None:
+    attempt = """({ element }, name) => {
+      try { element("a", { [name]: "x" }); return "made"; } catch (error) { return error.name; }
+    }"""
+    assert run("dom.js", attempt, name) == "TypeError"
+
+
+def test_a_given_name_stands_in_the_avatar(run: Callable[[str, str, Any], Any]) -> None:
+    names = ["欧阳静怡", "张红", "Ann-Marie Smith", "Plato", "", None, "👩‍💻 Ada"]
+    assert run("format.js", "({ initials }, names) => names.map(initials)", names)[:6] == [
+        "静怡",
+        "张红",
+        "AS",
+        "P",
+        "–",
+        "–",
+    ]

@@ -1,0 +1,102 @@
+"""The operator's page: what it shows, what it finds, and whom it lets in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from playwright.sync_api import expect
+
+from fake_people import ME
+
+if TYPE_CHECKING:
+    from browsing import type_open
+    from fake_task_center import FakeTaskCenter
+
+
+def test_it_says_first_what_is_wrong(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(f"{fake.url}/ops", locale="en-GB")
+    expect(page.locator(".notices li")).to_have_text(
+        [
+            "Edge http://10.0.0.21:8400 is degraded: it keeps callbacks on its own disk",
+            "212 callbacks wait in an edge’s spool, the oldest for 95 s",
+            "Partition 5 is 13 s behind",
+            "2 records are on the dead-letter topic",
+            "53 rejected callbacks are in quarantine",
+        ]
+    )
+
+
+def test_it_shows_flow_outcomes_partitions_and_what_was_parked(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(f"{fake.url}/ops")
+    expect(page.locator(".flow .plot-key")).to_contain_text(["创建", "完成", "撤销", "删除", "抄送"])
+    expect(page.locator(".edges .bars").first).to_contain_text("128,734")
+    expect(page.locator(".map .cell.active")).to_have_count(12)
+    expect(page.locator(".map .cell.standby")).to_have_count(12)
+    expect(page.locator(".map [data-late=true]")).to_contain_text("340")
+    expect(page.locator(".quarantine")).to_contain_text("wrong-sign")
+    # A key is whatever a producer made of it.
+    expect(page.locator(".dead-letters")).to_contain_text("<b>inst-00007</b>")
+    expect(page.locator(".errors")).to_contain_text("<script>alert(1)</script>")
+
+
+def test_a_partition_that_nobody_works_on_is_the_first_thing_to_know(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
+    fake.dead_workers = 1
+    page = open_page(f"{fake.url}/ops", locale="en-GB")
+    expect(page.locator(".notices li[data-level=bad]")).to_have_text(
+        ["Worker http://10.0.0.13:8500 cannot be reached", "Nobody works on partition 8, 9, 10, 11"]
+    )
+    expect(page.locator(".map .badge").last).to_have_text("unreachable")
+
+
+def test_a_plot_can_be_read_by_keyboard(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(f"{fake.url}/ops")
+    page.locator(".flow .plot-area").focus()
+    page.keyboard.press("ArrowLeft")
+    last = page.locator(".flow .plot-readout")
+    expect(last.locator("b").first).to_have_text(page.locator(".flow .plot-axis span").last.inner_text())
+
+
+def test_one_search_tells_what_became_of_a_callback(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(f"{fake.url}/ops")
+    known = fake.items[ME, "pending"][0]
+    field = page.get_by_role("searchbox")
+    field.fill(f"  {known['instance_id']} ")
+    page.keyboard.press("Enter")
+    expect(page.locator(".verdict")).to_contain_text("收到了，实例")
+    expect(page.locator(".find-title")).to_have_text(known["title"])
+    expect(page.locator(".find-part .step")).to_have_count(3)
+    field.fill("inst-rejected")
+    page.get_by_role("button", name="查询").click()
+    expect(page.locator(".verdict")).to_contain_text("被拒绝并隔离")
+    expect(page.locator(".find-part table")).to_contain_text("the digests differ")
+    field.fill("<img src=x>")
+    page.keyboard.press("Enter")
+    expect(page.locator(".verdict")).to_contain_text("没有找到任何记录")
+    # The answer has an address that can be passed on.
+    page.goto(f"{fake.url}/ops#inst-rejected")
+    page.reload()
+    expect(page.locator(".verdict")).to_contain_text("被拒绝并隔离")
+
+
+def test_it_goes_on_when_the_service_is_back(fake: FakeTaskCenter, open_page: type_open) -> None:
+    fake.fails = {"/overview": 500}
+    page = open_page(f"{fake.url}/ops")
+    expect(page.get_by_role("alert")).to_contain_text("服务返回了错误")
+    expect(page.locator(".live")).to_have_attribute("data-state", "waiting")
+    fake.fails = {}
+    expect(page.locator(".panel.flow")).to_be_visible()
+    expect(page.locator(".live")).to_have_attribute("data-state", "live")
+
+
+def test_who_is_no_operator_is_asked_for_a_token_that_is(fake: FakeTaskCenter, open_page: type_open) -> None:
+    fake.mode, fake.operator = "token", False
+    page = open_page(f"{fake.url}/ops")
+    page.get_by_label("访问令牌").fill("let-me-in")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("此令牌不能查看运维数据")
+    fake.operator = True
+    page.get_by_label("访问令牌").fill("let-me-in")
+    page.keyboard.press("Enter")
+    expect(page.locator(".panel.flow")).to_be_visible()

@@ -1,0 +1,309 @@
+"""The page as its reader sees it: views, search, filter, pages, details, keyboard, languages, sizes."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from fake_people import CORP, LONG, MARKUP, ME, RIGHT_TO_LEFT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from browsing import type_open
+    from fake_task_center import FakeTaskCenter
+
+PHONE = {"width": 390, "height": 780}
+
+
+def rows(page: Page) -> list[str]:
+    return page.locator(".row-title").all_text_contents()
+
+
+def tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def is_current(page: Page, title: str) -> None:
+    expect(page.locator(".row[aria-selected=true] .row-title")).to_have_text(title)
+
+
+def test_four_views_show_their_items_and_counts(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(fake.page_of())
+    expect(page.get_by_role("tab")).to_have_text(["待我处理11", "我已处理1k", "我创建的4", "抄送我的3"])
+    expect(page.locator(".row")).to_have_count(11)
+    tab(page, "我创建的")
+    expect(page.locator(".row .status")).to_have_text(["进行中", "已撤销", "已完成", "待处理"])
+    tab(page, "抄送我的")
+    expect(page.locator(".row-title").first).to_have_text("韩梅梅的周报")
+    assert page.url.endswith("#copied")
+    tab(page, "我已处理")
+    expect(page.locator(".row")).to_have_count(50)
+    expect(page).to_have_title("(11) 我已处理 · 任务中心")
+
+
+def test_every_kind_of_title_is_shown_as_the_text_that_it_is(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(fake.page_of())
+    expect(page.locator(".row")).to_have_count(11)
+    shown = rows(page)
+    assert MARKUP in shown
+    assert LONG in shown
+    assert RIGHT_TO_LEFT in shown
+    assert "无标题" in shown
+    page.locator(".row").filter(has_text="<script>").click()
+    expect(page.locator(".detail h2")).to_have_text(MARKUP)
+    # Values of the form and keys of Kafka's records are as little markup as titles are.
+    expect(page.locator(".form-values")).to_contain_text("<img src=x onerror=alert(1)>")
+    assert page.locator("#page img, #page script, #page b").count() == 0
+    expect(page).to_have_title(re.compile("任务中心"))
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "data:text/html,x", "https://user:pw@evil.example", "//evil", None]
+)
+def test_an_address_that_is_not_plain_http_is_no_link(
+    fake: FakeTaskCenter, open_page: type_open, url: str | None
+) -> None:
+    item = fake.add("坏链接", url=url)
+    page = open_page(fake.page_of(more=f"#pending/{item['instance_id']}"))
+    expect(page.locator(".detail")).to_contain_text("此任务没有可用的审批链接")
+    assert page.locator(".detail a").count() == 0
+
+
+def test_the_approval_page_opens_beside_without_a_way_back_into_ours(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
+    item = fake.items[ME, "pending"][0]
+    page = open_page(fake.page_of(more=f"#pending/{item['instance_id']}"))
+    link = page.locator(".open-page")
+    expect(link).to_have_attribute("href", item["url"])
+    expect(link).to_have_attribute("rel", "noopener noreferrer")
+    expect(link).to_have_attribute("target", "_blank")
+
+
+def test_search_waits_for_the_typist_and_asks_once(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(fake.page_of())
+    expect(page.locator(".row")).to_have_count(11)
+    page.get_by_role("searchbox").press_sequentially("显示器", delay=20)
+    expect(page.locator(".row")).to_have_count(1)
+    assert len([query for query in fake.queries if "q=" in query]) == 1
+    page.get_by_role("searchbox").fill("没有这样的任务")
+    expect(page.locator(".nothing-heading")).to_have_text(["没有符合条件的任务", "选择一条任务查看详情"])
+    page.get_by_role("button", name="清除筛选").click()
+    expect(page.locator(".row")).to_have_count(11)
+
+
+def test_a_search_goes_on_until_something_is_found_or_all_was_looked_at(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
+    page = open_page(fake.page_of(more="#handled"))
+    expect(page.locator(".row")).to_have_count(50)
+    page.get_by_role("searchbox").fill("第95")
+    # Among the first three hundred, and then far behind.
+    expect(page.locator(".row")).to_have_count(11)
+    page.get_by_role("searchbox").fill("第999号")
+    expect(page.locator(".row-title")).to_have_text(["请假申请 第999号"])
+    page.get_by_role("searchbox").fill("没有")
+    expect(page.locator(".task-list .nothing")).to_contain_text("没有符合条件的任务")
+
+
+def test_the_filter_offers_the_apps_that_were_seen(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(fake.page_of())
+    page.get_by_role("combobox").select_option("APP_HRLV77A0PP1292")
+    expect(page.locator(".row").locator(".row-title")).to_have_text(
+        ["韩梅梅的年假申请（3天）", RIGHT_TO_LEFT, "欧阳静怡的转正申请"]
+    )
+
+
+def test_a_thousand_items_come_page_by_page_and_each_once(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(fake.page_of(more="#handled"))
+    expect(page.locator(".row")).to_have_count(50)
+    page.locator(".rows").focus()
+    for _ in range(150):
+        page.keyboard.press("PageDown")
+        if page.locator(".row").count() == 1000:
+            break
+        page.wait_for_timeout(20)
+    expect(page.locator(".row")).to_have_count(1000)
+    assert len(set(rows(page))) == 1000
+    expect(page.locator(".list-foot")).to_have_text("共 1000 条，已全部显示")
+    # Loading took the keyboard nowhere.
+    assert page.evaluate("document.activeElement.role") == "listbox"
+
+
+def test_details_tell_who_has_it_what_happened_and_what_was_filled_in(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
+    page = open_page(fake.page_of(more="#handled"))
+    page.locator(".row").first.click()
+    detail = page.locator(".detail")
+    expect(detail.locator("h2")).to_have_text("访客申请 第1号")
+    expect(detail.locator(".step-said")).to_have_text(
+        ["韩梅梅 发起", "提交给 我、韩梅梅", "抄送给 王伟", "我 处理完成"]
+    )
+    expect(detail.locator(".step-late")).to_have_text("延迟 95 s 收到")
+    expect(detail.locator(".form-values").first).to_contain_text("王伟、韩梅梅")
+    expect(detail.locator("table")).to_contain_text("显示器")
+    detail.get_by_role("button", name="显示 2 个空字段").click()
+    expect(detail).to_contain_text("cascadeDateField_l4sbkqco")
+
+
+def test_a_link_names_the_view_and_the_instance(fake: FakeTaskCenter, open_page: type_open) -> None:
+    item = fake.items[ME, "created"][2]
+    page = open_page(fake.page_of(more=f"#created/{item['instance_id']}"))
+    expect(page.locator(".detail h2")).to_have_text(item["title"])
+    is_current(page, item["title"])
+    page.evaluate("location.hash = '#copied'")
+    expect(page.get_by_role("tab", name="抄送我的")).to_have_attribute("aria-selected", "true")
+
+
+def test_an_instance_that_is_not_there_says_so(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(fake.page_of(more="#pending/nothing-like-it"))
+    expect(page.locator(".detail")).to_contain_text("任务已不存在")
+
+
+def test_the_keyboard_does_it_all(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(fake.page_of())
+    expect(page.locator(".row")).to_have_count(11)
+    for key in ("j", "j", "ArrowDown", "k"):
+        page.keyboard.press(key)
+    is_current(page, "差旅费报销：上海—深圳，¥3,482.00")
+    expect(page.locator(".detail h2")).to_have_text("差旅费报销：上海—深圳，¥3,482.00")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.className") == "detail-body"
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.role") == "listbox"
+    page.keyboard.press("3")
+    expect(page.get_by_role("tab", name="我创建的")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("/")
+    page.keyboard.type("访客")
+    expect(page.locator(".row")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(page.locator(".row")).to_have_count(4)
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    page.get_by_role("tab", name="我创建的").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="抄送我的")).to_be_focused()
+    expect(page.locator(".row")).to_have_count(3)
+
+
+def test_the_language_is_the_browsers_until_another_is_chosen(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(fake.page_of(), locale="en-GB")
+    expect(page.get_by_role("tab").first).to_have_text("Pending11")
+    page.locator(".row").first.click()
+    expect(page.locator(".detail h2")).to_have_text("张红的1位访客申请")
+    page.get_by_role("button", name="切换为中文").click()
+    expect(page.get_by_role("tab").first).to_have_text("待我处理11")
+    expect(page.locator(".detail .facts").first).to_contain_text("当前处理人")
+    expect(page.get_by_role("button", name="Switch to English")).to_be_focused()
+    page.reload()
+    expect(page.get_by_role("tab").first).to_have_text("待我处理11")
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+
+
+def test_dark_is_the_systems_until_light_is_chosen(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(fake.page_of(), color_scheme="dark")
+    paper = "getComputedStyle(document.querySelector('.task-list')).backgroundColor"
+    expect(page.locator(".row")).to_have_count(11)
+    assert page.evaluate(paper) == "rgb(22, 25, 31)"
+    page.get_by_role("button", name="外观：跟随系统").click()
+    assert page.evaluate(paper) == "rgb(255, 255, 255)"
+    page.reload()
+    expect(page.get_by_role("button", name="外观：浅色")).to_be_visible()
+    assert page.evaluate(paper) == "rgb(255, 255, 255)"
+
+
+def test_on_a_phone_the_details_take_the_place_of_the_list_and_back_leads_back(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
+    page = open_page(fake.page_of(), viewport=PHONE, has_touch=True)
+    page.locator(".row").first.tap()
+    expect(page.locator(".detail h2")).to_be_visible()
+    expect(page.get_by_role("listbox")).to_be_hidden()
+    page.go_back()
+    expect(page.get_by_role("listbox")).to_be_visible()
+    page.locator(".row").nth(1).tap()
+    page.get_by_role("button", name="返回列表").tap()
+    expect(page.get_by_role("listbox")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_nothing_to_do_is_said_kindly(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(fake.page_of("nobody"))
+    expect(page.locator(".task-list .nothing")).to_contain_text("都处理完了")
+
+
+def test_while_it_loads_it_says_so(fake: FakeTaskCenter, open_page: type_open) -> None:
+    fake.delay_s = 1.5
+    page = open_page(fake.page_of())
+    expect(page.locator(".placeholder").first).to_be_visible()
+    expect(page.locator(".row")).to_have_count(11)
+    expect(page.locator(".placeholder")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(403, "没有权限查看"), (429, "请求太频繁"), (500, "服务返回了错误（500）"), (503, "服务正在恢复数据")],
+)
+def test_an_error_says_what_to_do_and_another_try_is_a_button_away(
+    fake: FakeTaskCenter, open_page: type_open, status: int, said: str
+) -> None:
+    fake.fails = {"/tasks": status}
+    page = open_page(fake.page_of())
+    expect(page.get_by_role("alert")).to_contain_text(said)
+    fake.fails = {}
+    page.get_by_role("button", name="重试").click()
+    expect(page.locator(".row")).to_have_count(11)
+
+
+def test_a_timeline_that_cannot_be_read_hides_nothing_else(fake: FakeTaskCenter, open_page: type_open) -> None:
+    fake.fails = {"/history": 500}
+    page = open_page(fake.page_of())
+    page.locator(".row").first.click()
+    expect(page.locator(".detail")).to_contain_text("暂时读不到动态")
+    expect(page.locator(".facts").first).to_contain_text("韩梅梅")
+
+
+def test_the_person_is_asked_for_and_remembered(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(fake.url)
+    page.get_by_label("企业 ID").fill(CORP)
+    page.get_by_label("用户 ID").fill(ME)
+    page.get_by_role("button", name="继续").click()
+    expect(page.locator(".row")).to_have_count(11)
+    page.reload()
+    expect(page.locator(".row")).to_have_count(11)
+    page.get_by_role("button", name="切换用户").click()
+    expect(page.get_by_label("用户 ID")).to_be_visible()
+
+
+def test_a_token_is_asked_for_and_ends_with_the_tab(fake: FakeTaskCenter, open_page: type_open) -> None:
+    fake.mode, fake.corps = "token", [CORP]
+    page = open_page(fake.url)
+    page.get_by_label("访问令牌").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("令牌无效，请检查后重试。")
+    page.get_by_label("访问令牌").fill("let-me-in")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("企业 ID")).to_have_value(CORP)
+    page.get_by_label("用户 ID").fill(ME)
+    page.keyboard.press("Enter")
+    expect(page.locator(".row")).to_have_count(11)
+    expect(page.locator(".live")).to_have_attribute("data-state", "live")
+    assert page.evaluate("JSON.stringify(localStorage)") == "{}"
+    page.reload()
+    expect(page.locator(".row")).to_have_count(11)
+
+
+def test_single_sign_on_needs_no_question(fake: FakeTaskCenter, open_page: type_open) -> None:
+    fake.mode, fake.operator = "sso", False
+    page = open_page(f"{fake.url}/?corp_id=other&user_id=other")
+    expect(page.locator(".row")).to_have_count(11)
+    assert page.get_by_role("link", name="运维").count() == 0
+    assert page.get_by_role("button", name="切换用户").count() == 0

@@ -1,0 +1,121 @@
+"""What operators see, from any worker: all workers together, what was set aside, and what became of one callback."""
+
+from __future__ import annotations
+
+import signal
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import msgspec
+import pytest
+from confluent_kafka import Producer
+
+from running_workers import Worker
+from schemas.codec import quarantined_callback_codec
+from schemas.events import QuarantinedCallback
+from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+from service.kafka import producer_config
+from stream_lives import lives, produce
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from deploy.connection import Connection
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def workers(connection: Connection, tmp_path: Path, eventually: Any) -> Generator[list[Worker]]:
+    nobody = "http://127.0.0.1:9"
+    found = [Worker(tmp_path, connection, STREAMS_EDGE_URLS=nobody) for _ in range(2)]
+    for each in found:
+        each.start()
+    eventually(
+        lambda: all(each.is_ready() and each.readiness()["partitions"]["active"] for each in found),
+        what="both workers have partitions",
+    )
+    yield found
+    for each in found:
+        each.kill_if_running()
+
+
+def ask(worker: Worker, path: str, **query: str) -> dict[str, Any]:
+    found = httpx2.get(f"http://127.0.0.1:{worker.port}/v1/ops/{path}", params=query, timeout=30, trust_env=False)
+    return found.json() if found.status_code == 200 else {}
+
+
+def set_aside(connection: Connection, instance_id: str) -> None:
+    """A rejected request that names the instance, and a record with its key that cannot be decoded."""
+    config: dict[str, Any] = producer_config(connection.bootstrap_servers)
+    producer = Producer(config)
+    entry = QuarantinedCallback(
+        quarantine_id=str(uuid.uuid4()),
+        received_at=time.time_ns() // 1_000_000,
+        action="complete",
+        reason="wrong-sign",
+        app_type="APP",
+        remote_address="192.0.2.1",
+        method="POST",
+        path="/yida/tasks/complete",
+        query="",
+        headers={"authorization": "*** wrong"},
+        body=f"formInstId={instance_id}&sign=00000000".encode(),
+    )
+    producer.produce(CALLBACKS_QUARANTINE.name, value=quarantined_callback_codec(connection.registry).encode(entry))
+    producer.produce(TASK_EVENTS.name, key=instance_id.encode(), value=b"no record")
+    assert producer.flush(30) == 0
+
+
+def test_any_worker_shows_all_of_them_and_tells_what_became_of_a_callback(
+    connection: Connection, workers: list[Worker], eventually: Any
+) -> None:
+    events = [each for each in lives(3, seed=77) if each.action != "DELETED"]
+    instance_id = events[0].instance_id
+    produce(connection, [msgspec.structs.replace(each, received_at=time.time_ns() // 1_000_000) for each in events])
+    set_aside(connection, instance_id)
+
+    for worker in workers:
+        found = eventually(
+            lambda asked=worker: (
+                (answer := ask(asked, "callbacks", instance_id=instance_id)).get("dead_letters")
+                and answer["notifications"]
+                and answer
+            ),
+            what="the search finds all of it",
+        )
+        assert found["verdict"].startswith("Received: "), found["verdict"]
+        assert "Rejected by the edge once: wrong-sign" in found["verdict"]
+        assert "Parked as a dead letter once: undecodable" in found["verdict"]
+        assert found["state"]["instance_id"] == instance_id
+        wanted = {each.event_id for each in events if each.instance_id == instance_id}
+        assert {each["event_id"] for each in found["history"]["events"]} == wanted
+        assert "sign=" not in str(found["quarantined"])
+        assert "authorization" not in str(found).lower()
+        assert found["searched"]["quarantine_records"] >= 1
+
+        seen = ask(worker, "overview")
+        urls = {f"http://127.0.0.1:{each.port}" for each in workers}
+        assert {each["url"] for each in seen["workers"] if each["reachable"]} == urls
+        assert {each["worker"] for each in seen["partitions"]} == urls
+        assert [each["partition"] for each in seen["partitions"]] == list(range(12))
+        assert sum(map(sum, seen["flow"]["actions"].values())) >= len(wanted)
+        assert seen["quarantine"]["reasons"]["wrong-sign"] >= 1
+        assert seen["dead_letters"]["reasons"]["undecodable"] >= 1
+        assert seen["dead_letters"]["latest"][0]["key"]
+        assert seen["edges"][0]["reachable"] is False
+        assert any("dead-letter" in each["message"] for each in seen["errors"])
+
+    nothing = ask(workers[0], "callbacks", instance_id="never heard of")
+    assert nothing["verdict"].startswith("Never received here since ")
+    assert (nothing["state"], nothing["history"]) == (None, None)
+
+    workers[1].signal(signal.SIGSTOP)
+    try:
+        hung = next(each for each in ask(workers[0], "overview")["workers"] if str(workers[1].port) in each["url"])
+        assert hung["reachable"] is False
+    finally:
+        workers[1].signal(signal.SIGCONT)

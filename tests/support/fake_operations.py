@@ -1,0 +1,195 @@
+"""What the operator's page is told by the fake: a bridge with a bad quarter of an hour behind it."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+WORKERS = ("http://10.0.0.11:8500", "http://10.0.0.12:8500", "http://10.0.0.13:8500")
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _flow(base: float, phase: float) -> list[int]:
+    return [round(base * (1 + 0.5 * math.sin(minute / 9 + phase) + 0.12 * ((minute * 7) % 5))) for minute in range(60)]
+
+
+def overview(now: datetime, *, dead_workers: int = 0) -> dict[str, Any]:
+    """The same at every call, but for ``at``. The last so many workers are dead, and nobody has taken over."""
+    found = _all_alive(now)
+    for worker in found["workers"][len(WORKERS) - dead_workers :]:
+        found["partitions"] = [each for each in found["partitions"] if each["worker"] != worker["url"]]
+        unknown = dict.fromkeys(("lag_records", "inbox_lag_records", "sse_connections", "since"))
+        worker.update(unknown, reachable=False, ready=False, active=[], standby=[])
+    return found
+
+
+def _all_alive(now: datetime) -> dict[str, Any]:
+    times = [_iso(now - timedelta(minutes=59 - minute)) for minute in range(60)]
+    outage = [max(0, 900 - abs(minute - 38) * 150) for minute in range(60)]
+    return {
+        "at": _iso(datetime.now(UTC)),
+        "flow": {
+            "minutes": times,
+            "actions": {
+                "CREATED": _flow(42, 0),
+                "COMPLETED": _flow(35, 0.6),
+                "CANCELLED": _flow(4, 1.9),
+                "DELETED": _flow(1.4, 3),
+                "COPIED": _flow(9, 2.2),
+            },
+        },
+        "edges": [
+            {
+                "url": "http://10.0.0.21:8400",
+                "reachable": True,
+                "ready": True,
+                "degraded": True,
+                "outcomes": {"accepted": 128_734, "wrong-sign": 41, "unknown-app": 7, "malformed": 3},
+                "spool": {"records": 212, "bytes": 3_400_000, "oldest_age_s": 95.0},
+                "problem": "Kafka did not acknowledge within 1000 ms",
+            },
+            {
+                "url": "http://10.0.0.22:8400",
+                "reachable": True,
+                "ready": True,
+                "degraded": False,
+                "outcomes": {"accepted": 127_020, "wrong-sign": 2},
+                "spool": {"records": 0, "bytes": 0, "oldest_age_s": None},
+                "problem": None,
+            },
+        ],
+        "quarantine": {
+            "total": 53,
+            "reasons": {"wrong-sign": 43, "unknown-app": 7, "malformed": 3},
+            "latest": [
+                {
+                    "id": f"q-{number}",
+                    "received_at": _iso(now - timedelta(minutes=3 + 11 * number)),
+                    "action": ("create", "complete", "cc")[number % 3],
+                    "reason": ("wrong-sign", "unknown-app", "malformed")[number % 3],
+                    "app_type": "APP_FNXK2201QW8810" if number % 2 else None,
+                    "remote_address": "203.0.113.7",
+                }
+                for number in range(5)
+            ],
+        },
+        "dead_letters": {
+            "total": 2,
+            "reasons": {"undecodable": 1, "other-corp": 1},
+            "latest": [
+                {
+                    "id": "3-8812",
+                    "at": _iso(now - timedelta(minutes=22)),
+                    "reason": "undecodable",
+                    "detail": "schema id 77 is not known to the registry",
+                    "partition": 3,
+                    "offset": 8812,
+                    "key": "<b>inst-00007</b>",
+                },
+                {
+                    "id": "7-140",
+                    "at": _iso(now - timedelta(hours=5)),
+                    "reason": "other-corp",
+                    "detail": "the instance is of another corp",
+                    "partition": 7,
+                    "offset": 140,
+                    "key": "inst-00020",
+                },
+            ],
+        },
+        "partitions": [
+            {
+                "partition": partition,
+                "worker": WORKERS[partition // 4],
+                "standbys": [WORKERS[(partition // 4 + 1) % 3]],
+                "lag_records": (0, 2, 1, 0, 0, 340, 1, 0, 0, 3, 0, 0)[partition],
+                "lag_seconds": (0.0, 0.1, 0.1, 0.0, 0.0, 12.5, 0.1, 0.0, 0.0, 0.2, 0.0, 0.0)[partition],
+                "inbox_lag_records": partition % 3,
+            }
+            for partition in range(12)
+        ],
+        "workers": [
+            {
+                "url": url,
+                "reachable": True,
+                "ready": True,
+                "active": list(range(4 * index, 4 * index + 4)),
+                "standby": [(4 * index + 8 + number) % 12 for number in range(4)],
+                "lag_records": (3, 341, 3)[index],
+                "inbox_lag_records": 4,
+                "sse_connections": (812, 790, 845)[index],
+                "since": _iso(now - timedelta(days=3 - index, hours=4)),
+            }
+            for index, url in enumerate(WORKERS)
+        ],
+        "errors": [
+            {
+                "at": _iso(now - timedelta(minutes=21)),
+                "worker": WORKERS[0],
+                "level": "error",
+                "message": "a record was parked: undecodable <script>alert(1)</script>",
+            },
+            {
+                "at": _iso(now - timedelta(minutes=38)),
+                "worker": WORKERS[1],
+                "level": "warning",
+                "message": "waiting for Kafka: the broker does not answer",
+            },
+        ],
+        "history": {
+            "times": times,
+            "lag_records": [round(value / 2) + minute % 4 for minute, value in enumerate(outage)],
+            "spool_records": [round(value / 1.5) for value in outage],
+            "accepted_per_minute": _flow(92, 0.3),
+            "rejected_per_minute": [minute % 7 == 0 for minute in range(60)],
+        },
+    }
+
+
+def callbacks(instance_id: str, state: Any, history: Any, now: datetime) -> dict[str, Any]:
+    """What became of the callbacks of an instance."""
+    assignees: list[str] = state["tasks"][0]["assignee_ids"] if state else []
+    found = state is not None
+    quarantined = instance_id == "inst-rejected"
+    events = len(history["events"]) if history else 0
+    return {
+        "instance_id": instance_id,
+        "verdict": f"Received: {events} events were folded."
+        if found
+        else "Received and rejected: wrong-sign."
+        if quarantined
+        else "Nothing about this instance was received.",
+        "state": state,
+        "deleted": False,
+        "history": history,
+        "quarantined": [
+            {
+                "id": "q-9",
+                "received_at": _iso(now - timedelta(minutes=9)),
+                "action": "create",
+                "reason": "wrong-sign",
+                "app_type": None,
+                "remote_address": "203.0.113.7",
+                "detail": "the digests differ",
+            }
+        ]
+        if quarantined
+        else [],
+        "dead_letters": [],
+        "notifications": [
+            {
+                "recipient_id": recipient,
+                "view": "pending",
+                "change": "ADDED",
+                "status": "PENDING",
+                "occurred_at": _iso(now),
+                "notification_id": f"n-{recipient}",
+            }
+            for recipient in assignees
+        ],
+        "searched": {"quarantine_records": 53, "dead_letter_records": 2, "since": _iso(now - timedelta(days=7))},
+    }

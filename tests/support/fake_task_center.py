@@ -1,0 +1,363 @@
+"""A task center in memory with the JSON of the real one: what the pages are developed and tested against."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from fake_operations import callbacks, overview
+from fake_people import APPS, CORP, ME, OTHERS, PEOPLE, TITLES
+from service.problems import answer_with_problems, problem
+from streams.http import Server, listen
+from streams.pages.portals import let_portals_in
+from streams.pages.routes import pages_router
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator
+
+VIEWS = ("pending", "handled", "created", "copied")
+TOKEN = "let-me-in"
+_LINES_A_SEARCH = 300
+
+
+@dataclass(slots=True)
+class FakeTaskCenter:
+    """What the service answers, and how it fails; both may be changed while a browser looks."""
+
+    mode: str = "open"
+    corps: list[str] = field(default_factory=lambda: ["*"])
+    operator: bool = True
+    fails: dict[str, int] = field(default_factory=dict[str, int])
+    """End of a path → the status that it is answered with."""
+    delay_s: float = 0.0
+    streams_refused: bool = False
+    dead_workers: int = 0
+    allowed_origins: str = ""
+    port: int = 0
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    items: dict[tuple[str, str], list[dict[str, Any]]] = field(
+        default_factory=dict[tuple[str, str], list[dict[str, Any]]]
+    )
+    told: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
+    """(user, notification): an event's id is its place in here."""
+    queries: list[str] = field(default_factory=list[str])
+    last_event_ids: list[str | None] = field(default_factory=list["str | None"])
+    _epoch: int = 0
+    _resets: int = 0
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def page_of(self, user: str = ME, more: str = "") -> str:
+        return f"{self.url}/?corp_id={CORP}&user_id={user}{more}"
+
+    # What happens
+
+    def fill(self, *, handled: int = 1000) -> None:
+        """Somebody with a day's work: titles of every kind, and a long past."""
+        for index, (title, app, who) in reversed(list(enumerate(TITLES))):
+            minutes = 3 + 37 * index if index < 8 else 1500 * (index - 6)
+            self._put(ME, "pending", title, index=app, minutes=minutes, originator=OTHERS[who]["user_id"])
+        for number in reversed(range(handled)):
+            title = f"{APPS[number % len(APPS)][1]} 第{number + 1}号"
+            self._put(ME, "handled", title, index=number, minutes=20 + 95 * number, status="COMPLETED")
+        for number, status in enumerate(("PENDING", "COMPLETED", "CANCELLED", "ACTIVE")):
+            title = f"李雷的{APPS[number][1]}"
+            self._put(ME, "created", title, index=number, minutes=400 - 90 * number, status=status, originator=ME)
+        for number in reversed(range(3)):
+            self._put(ME, "copied", f"{OTHERS[number]['name']}的周报", index=number, minutes=50 + 700 * number)
+
+    def add(self, title: str | None, *, view: str = "pending", user: str = ME, **more: Any) -> dict[str, Any]:
+        """It enters a view now, and the stream says so."""
+        item = self._put(user, view, title, index=next(self._numbers), minutes=0, **more)
+        self._tell(user, "ADDED", item)
+        return item
+
+    def remove(self, item: dict[str, Any], *, user: str = ME) -> None:
+        self.items[user, item["view"]].remove(item)
+        self._tell(user, "REMOVED", item)
+
+    def complete(self, item: dict[str, Any], *, user: str = ME) -> dict[str, Any]:
+        """From pending to handled."""
+        self.remove(item, user=user)
+        done = {**item, "view": "handled", "status": "COMPLETED", "created_at": _iso(datetime.now(UTC))}
+        self.items.setdefault((user, "handled"), []).insert(0, done)
+        self._tell(user, "ADDED", done)
+        return done
+
+    def break_streams(self, *, refuse: bool = False) -> None:
+        """End every open stream; with ``refuse`` no new one is let in until it is set back."""
+        self.streams_refused = refuse
+        self._epoch += 1
+
+    def reset_streams(self) -> None:
+        """Tell all who listen that something was missed, as after a pause longer than the topic's retention."""
+        self._resets += 1
+
+    def _put(
+        self,
+        user: str,
+        view: str,
+        title: str | None,
+        *,
+        index: int,
+        minutes: int,
+        status: str = "PENDING",
+        originator: str | None = None,
+        **more: Any,
+    ) -> dict[str, Any]:
+        app, process = APPS[index % len(APPS)]
+        number = next(self._numbers)
+        per_task = view in {"pending", "handled"}
+        at = _iso(self.now - timedelta(minutes=minutes) if minutes else datetime.now(UTC))
+        item = {
+            "instance_id": f"inst-{number:05d}",
+            "task_id": f"TASK-{number:05d}" if per_task else None,
+            "view": view,
+            "title": title,
+            "url": f"https://yida.example/{app}/processDetail?procInsId=inst-{number:05d}",
+            "app_type": app,
+            "process_name": process,
+            "originator": {"user_id": originator, "name": PEOPLE[originator]}
+            if originator
+            else OTHERS[index % len(OTHERS)],
+            "status": status,
+            "created_at": at,
+            "updated_at": at,
+            **more,
+        }
+        self.items.setdefault((user, view), []).insert(0, item)
+        return item
+
+    def _tell(self, user: str, change: str, item: dict[str, Any]) -> None:
+        kept = {name: item[name] for name in item if name not in {"created_at", "updated_at"}}
+        told = {**kept, "change": change, "corp_id": CORP, "recipient_id": user, "actor_id": None}
+        self.told.append((user, {**told, "occurred_at": _iso(datetime.now(UTC)), "event_id": f"e{len(self.told)}"}))
+
+    # What is answered
+
+    def app(self) -> FastAPI:
+        api = APIRouter(dependencies=[Depends(self._as_told)])
+        api.get("/v1/me")(self._me)
+        api.get("/v1/corps/{corp}/users/{user}/tasks")(self._tasks)
+        api.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
+        api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
+        api.get("/v1/instances/{instance}")(self._instance)
+        api.get("/v1/instances/{instance}/history")(self._history)
+        api.get("/v1/ops/overview")(self._overview)
+        api.get("/v1/ops/callbacks")(self._callbacks)
+        app = FastAPI()
+        answer_with_problems(app)
+        app.include_router(pages_router())
+        app.include_router(api)
+        let_portals_in(app, self.allowed_origins)
+        return app
+
+    async def _as_told(self, request: Request) -> None:
+        path = request.url.path
+        self.queries.append(f"{path}?{request.url.query}")
+        if self.delay_s and "events" not in path:
+            await asyncio.sleep(self.delay_s)
+        for end, status in self.fails.items():
+            if path.endswith(end):
+                headers = {"Retry-After": "0"} if status == 503 else None
+                raise HTTPException(status, "It was told to fail.", headers=headers)
+        if self.mode == "token" and request.headers.get("authorization") != f"Bearer {TOKEN}":
+            raise HTTPException(401, "A bearer token is needed.")
+
+    async def _me(self) -> dict[str, Any]:
+        sso = self.mode == "sso"
+        return {
+            "mode": self.mode,
+            "name": "portal" if self.mode == "token" else None,
+            "corps": [CORP] if sso else self.corps,
+            "corp_id": CORP if sso else None,
+            "user_id": ME if sso else None,
+            "operator": self.operator,
+        }
+
+    async def _tasks(  # noqa: PLR0917 - the query's parameters
+        self, corp: str, user: str, view: str, app_type: str = "", q: str = "", limit: int = 50, cursor: str = "0"
+    ) -> Any:
+        if corp != CORP:
+            return problem(403, "This token may not see this corp.")
+        # As the real one: a search looks at so many lines at a time, and goes on with the next page.
+        lines = self.items.get((user, view), [])
+        start = int(cursor)
+        end = start + (_LINES_A_SEARCH if q or app_type else limit)
+        found = [
+            item
+            for item in lines[start:end]
+            if (not app_type or item["app_type"] == app_type)
+            and (not q or q.lower() in f"{item['title']} {item['process_name']} {item['originator']['name']}".lower())
+        ]
+        return {"items": found, "next_cursor": str(end) if end < len(lines) else None}
+
+    async def _counts(self, user: str) -> dict[str, int]:
+        return {view: len(self.items.get((user, view), [])) for view in VIEWS}
+
+    async def _events(self, request: Request, user: str) -> Response:
+        if self.streams_refused:
+            return problem(503, "Told to refuse.", headers={"Retry-After": "0"})
+        given = request.headers.get("last-event-id")
+        self.last_event_ids.append(given)
+        start = len(self.told) if given is None else int(given.split("-")[1]) + 1
+        return StreamingResponse(self._stream(user, start, self._epoch), media_type="text/event-stream")
+
+    async def _stream(self, user: str, place: int, epoch: int) -> AsyncIterator[bytes]:
+        yield b"retry: 1000\n\n"
+        yield f": alive\nid: 0-{place - 1}\n\n".encode() if place else b": alive\n\n"
+        resets = self._resets
+        while epoch == self._epoch:
+            if resets != self._resets:
+                resets = self._resets
+                yield b'event: reset\ndata: {"reason": "told to"}\n\n'
+            for number in range(place, len(self.told)):
+                recipient, notification = self.told[number]
+                if recipient == user:
+                    body = JSONResponse(notification).body
+                    yield b"id: 0-%d\nevent: notification\ndata: %b\n\n" % (number, bytes(body))
+            place = len(self.told)
+            await asyncio.sleep(0.02)
+
+    def _found(self, instance: str) -> list[dict[str, Any]]:
+        return [item for items in self.items.values() for item in items if item["instance_id"] == instance]
+
+    async def _instance(self, instance: str) -> Any:
+        found = self._found(instance)
+        return self._state(found[0]) if found else problem(404, "There is no such instance.")
+
+    def _state(self, item: dict[str, Any]) -> dict[str, Any]:
+        pending = item["status"] == "PENDING"
+        return {
+            "instance_id": item["instance_id"],
+            "corp_id": CORP,
+            "app_type": item["app_type"],
+            "updated_at": item["updated_at"],
+            "revision": 3,
+            "title": item["title"],
+            "url": item["url"],
+            "originator": item["originator"],
+            "process_code": "TPROC--9BC6687125N9XAJ8873I",
+            "process_name": item["process_name"],
+            "lifecycle": "ACTIVE",
+            "tasks": [
+                {
+                    "task_id": item["task_id"] or f"TASK-of-{item['instance_id']}",
+                    "status": item["status"] if item["status"] != "ACTIVE" else "PENDING",
+                    "assignee_ids": [ME, "0169-han-mei"],
+                    "actor_id": None if pending else ME,
+                    "url": item["url"],
+                    "created_at": item["created_at"],
+                    "decided_at": None if pending else item["updated_at"],
+                }
+            ],
+            "copied": [{"user_id": "0169-wang-wei", "at": item["created_at"]}],
+        }
+
+    async def _history(self, instance: str) -> Any:
+        found = self._found(instance)
+        if not found:
+            return problem(404, "There is no such instance.")
+        return history(found[0])
+
+    async def _overview(self) -> Any:
+        if not self.operator:
+            return problem(403, "Not an operator.")
+        return overview(self.now, dead_workers=self.dead_workers)
+
+    async def _callbacks(self, instance_id: str) -> Any:
+        found = self._found(instance_id)
+        state = self._state(found[0]) if found else None
+        return callbacks(instance_id, state, history(found[0]) if found else None, self.now)
+
+
+def history(item: dict[str, Any]) -> dict[str, Any]:
+    """Created, put before its assignees, copied to somebody; handled, if it was."""
+    start = datetime.fromisoformat(item["created_at"]) - timedelta(minutes=4)
+    steps: list[tuple[str, int, str | None, list[str], int]] = [
+        ("CREATED", 0, item["originator"]["user_id"], [], 1),
+        ("CREATED", 4, None, [ME, "0169-han-mei"], 95),
+        ("COPIED", 5, None, ["0169-wang-wei"], 0),
+    ]
+    if item["status"] == "COMPLETED":
+        steps.append(("COMPLETED", 30, ME, [], 0))
+    return {
+        "instance_id": item["instance_id"],
+        "corp_id": CORP,
+        "form": {
+            "申请事由": f"{item['title'] or '—'}\n请于本周五之前批复, 谢谢。",
+            "textField_l4s57vm9": "<img src=x onerror=alert(1)>",
+            "numberField_l4s57vma": "1280.50",
+            "employeeField_l5": '["王伟","韩梅梅"]',
+            "tableField_l4s57vmb": '[{"物品":"显示器","数量":"2","单价":"1,299.00"},'
+            '{"物品":"键盘","数量":"2","单价":"399.00"}]',
+            "radioField_l6": "否",
+            "textareaField_l4s57vmf": "",
+            "cascadeDateField_l4sbkqco": None,
+        },
+        "form_of": "e-1",
+        "events": [
+            {
+                "event_id": f"e-{number}",
+                "action": action,
+                "occurred_at": _iso(start + timedelta(minutes=minutes)),
+                "received_at": _iso(start + timedelta(minutes=minutes, seconds=late_s)),
+                "task_id": item["task_id"],
+                "actor_id": actor,
+                "recipient_ids": recipients,
+                "title": item["title"],
+                "app_type": item["app_type"],
+                "partition": 3,
+                "offset": 100 + number,
+            }
+            for number, (action, minutes, actor, recipients, late_s) in enumerate(steps)
+        ],
+        "complete": True,
+    }
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextmanager
+def serving(fake: FakeTaskCenter) -> Generator[FakeTaskCenter]:
+    """The fake on a free port of this machine, in a thread."""
+    server = Server(fake.app())
+    listening = listen("127.0.0.1", fake.port)
+    fake.port = listening.getsockname()[1]
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
+    thread.start()
+    try:
+        yield fake
+    finally:
+        fake.break_streams()
+        server.should_exit = True
+        thread.join(20)
+
+
+def main() -> None:
+    """For developing the pages: ``PYTHONPATH=tests/support uv run python -m fake_task_center``."""
+    fake = FakeTaskCenter(port=8599)
+    fake.fill()
+    with serving(fake):
+        print(fake.page_of(), f"{fake.url}/ops")  # noqa: T201 - for people
+        for number in itertools.count():
+            threading.Event().wait(8)
+            fake.add(f"新到的申请 {number}")
+
+
+if __name__ == "__main__":
+    main()

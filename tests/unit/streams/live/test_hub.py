@@ -1,0 +1,188 @@
+"""Whoever subscribes gets every notification of their own from then on, in order and once, or is told of the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from streams.live import hub as hub_module
+from streams.live.hub import WAITING_MAX, Ending, Hub, NotFollowed, Subscription, TooManyStreams
+from streams.live.wire import Place
+from streams.told import Told
+
+if TYPE_CHECKING:
+    from schemas.events import TaskNotification
+
+
+class Listener:
+    def __init__(self, hub: Hub, user_id: str = "ann", *, partition: int = 0, now: float = 0) -> None:
+        self.woken = 0
+        self.subscription: Subscription = hub.subscribe("corp", user_id, partition, now=now, wake=self._wake)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def ids(self) -> list[str]:
+        _, body = self.subscription.take()
+        return [line.removeprefix("id: ") for line in body.decode().split("\n") if line.startswith("id: ")]
+
+
+def make_hub(*, most: int = 100, next_offset: int | None = 5) -> Hub:
+    return Hub(next_offset=lambda _: next_offset, most=most)
+
+
+def tell(hub: Hub, notification: TaskNotification, *offsets: int, user_id: str = "ann", partition: int = 0) -> None:
+    hub.told(partition, [Told(offset, "corp", user_id, notification) for offset in offsets])
+
+
+def test_each_gets_their_own_in_order(notification: TaskNotification) -> None:
+    hub = make_hub()
+    ann, ann_too, bob = Listener(hub), Listener(hub), Listener(hub, "bob")
+
+    tell(hub, notification, 5, 6)
+    tell(hub, notification, 7, user_id="bob")
+
+    assert ann.ids() == ann_too.ids() == ["0-6", "0-7"]
+    assert bob.ids() == ["0-8"]
+    assert (ann.woken, bob.woken) == (2, 1)
+
+
+def test_a_name_with_a_slash_hears_nothing_of_another_corp(notification: TaskNotification) -> None:
+    hub = make_hub()
+    stranger = Listener(hub, "x/ann")
+
+    hub.told(0, [Told(5, "corp/x", "ann", notification)])
+
+    assert stranger.ids() == []
+
+
+def test_a_notification_is_encoded_once_however_many_listen(
+    notification: TaskNotification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, encoded = make_hub(), list[int]()
+
+    def encode(_partition: int, offset: int, _notification: TaskNotification) -> bytes:
+        encoded.append(offset)
+        return b""
+
+    monkeypatch.setattr(hub_module, "notification_frame", encode)
+    listeners = [Listener(hub) for _ in range(5)]
+
+    tell(hub, notification, 5)
+    tell(hub, notification, 6, user_id="nobody listens")
+
+    assert encoded == [5]
+    assert all(each.subscription.has_waiting for each in listeners)
+
+
+def test_what_is_told_again_after_a_rebalance_is_given_once(notification: TaskNotification) -> None:
+    hub = make_hub()
+    ann = Listener(hub)
+    tell(hub, notification, 5, 6)
+    tell(hub, notification, 5, 6, 7)
+    assert ann.ids() == ["0-6", "0-7", "0-8"]
+
+    tell(hub, notification, 6, 7, 8)
+    assert ann.ids() == ["0-9"]
+
+
+def test_what_was_read_from_kafka_is_not_given_again(notification: TaskNotification) -> None:
+    hub = make_hub()
+    ann = Listener(hub)
+    tell(hub, notification, 5, 6)
+    ann.subscription.next_offset = 6
+    assert ann.ids() == ["0-7"]
+
+
+def test_a_reader_that_is_too_slow_ends_and_costs_the_others_nothing(notification: TaskNotification) -> None:
+    hub = make_hub()
+    slow, quick = Listener(hub), Listener(hub)
+
+    received = 0
+    for offset in range(5, 5 + WAITING_MAX + 1):
+        tell(hub, notification, offset)
+        received += len(quick.ids())
+
+    assert slow.subscription.ending is Ending.SLOW
+    assert slow.subscription.take() == (0, b""), "it resumes with what it has not seen"
+    assert quick.subscription.ending is None
+    assert received == WAITING_MAX + 1
+    hub.leave(slow.subscription)
+    assert hub.cut[Ending.SLOW] == 1
+
+
+def test_a_stream_knows_where_it_begins_and_where_it_is(notification: TaskNotification) -> None:
+    applied = 5
+    hub = Hub(next_offset=lambda _: applied, most=10)
+    ann = Listener(hub)
+    assert ann.subscription.begins == 5
+    assert hub.place(ann.subscription) == Place(0, 5)
+
+    tell(hub, notification, 8, user_id="bob")
+    applied = 9
+    assert hub.place(ann.subscription) == Place(0, 9), "others' notifications count as seen"
+    assert Listener(hub).subscription.begins == 9
+
+    tell(hub, notification, 9)
+    assert hub.place(ann.subscription) is None, "not before it is written"
+
+
+def test_a_client_that_is_ahead_of_this_worker_is_not_sent_back(notification: TaskNotification) -> None:
+    hub = make_hub(next_offset=5)
+    ann = Listener(hub)
+    ann.subscription.next_offset = 8
+    assert hub.place(ann.subscription) == Place(0, 8)
+    tell(hub, notification, 5, 6, 7, 8)
+    assert ann.ids() == ["0-9"]
+
+
+def test_streams_of_a_partition_that_went_end() -> None:
+    hub = make_hub()
+    ann, bob = Listener(hub), Listener(hub, "bob", partition=1)
+
+    hub.assigned({0})
+    hub.assigned({0, 1})
+
+    assert (ann.subscription.ending, bob.subscription.ending) == (None, Ending.MOVED)
+
+
+def test_a_partition_that_is_not_read_here_is_refused() -> None:
+    with pytest.raises(NotFollowed):
+        Listener(make_hub(next_offset=None))
+
+
+def test_streams_are_bounded_and_places_are_given_back() -> None:
+    hub = make_hub(most=2)
+    ann, _ = Listener(hub), Listener(hub)
+    with pytest.raises(TooManyStreams):
+        Listener(hub)
+
+    hub.leave(ann.subscription)
+    hub.leave(ann.subscription)
+    Listener(hub)
+    assert hub.count == 2
+
+
+def test_a_stop_ends_all_and_takes_no_more() -> None:
+    hub = make_hub()
+    listeners = [Listener(hub), Listener(hub, "bob")]
+    hub.stop()
+    assert {each.subscription.ending for each in listeners} == {Ending.STOPPING}
+    assert all(each.woken for each in listeners)
+    with pytest.raises(TooManyStreams):
+        Listener(hub)
+
+
+def test_heartbeats_come_in_time_and_not_all_at_once() -> None:
+    hub = make_hub(most=1000)
+    listeners = [Listener(hub, now=0) for _ in range(150)]
+
+    most_at_once = 0
+    for second in range(1, 17):
+        before = sum(each.woken for each in listeners)
+        hub.beat(second)
+        most_at_once = max(most_at_once, sum(each.woken for each in listeners) - before)
+
+    assert all(each.subscription.beats for each in listeners)
+    assert most_at_once < 15

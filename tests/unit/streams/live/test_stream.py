@@ -1,0 +1,255 @@
+"""One connection: what was missed, then what comes, in order; an end that is said; and who may listen at all."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from fastapi.testclient import TestClient
+
+from query_desk import QueryDesk
+from streams.http import build_http
+from streams.live.hub import WAITING_MAX, Hub
+from streams.live.missed import MissedUnreadable, Page
+from streams.live.routes import events_router
+from streams.live.stream import Writer
+from streams.live.wire import Place
+from streams.query.access import Access
+from streams.told import Told
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from schemas.events import TaskNotification
+    from streams.live.missed import MissedReader
+
+
+class Missed:
+    """Pages as they were prepared; ``asked`` has what was asked for."""
+
+    def __init__(self, *pages: Page | Exception) -> None:
+        self._pages = list(pages)
+        self.asked: list[tuple[int, int]] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    async def read(self, _partition: int, start: int, until: int, _person: tuple[str, str]) -> Page:
+        self.asked.append((start, until))
+        self.meanwhile()
+        page = self._pages.pop(0)
+        if isinstance(page, Exception):
+            raise page
+        return page
+
+
+class Connection:
+    """An ASGI connection whose client may stop reading."""
+
+    def __init__(self, hub: Hub, missed: Missed | None = None, resume: Place | None = None) -> None:
+        self.body = b""
+        self.complete = False
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self._gone = asyncio.Event()
+        writer = Writer(hub, cast("MissedReader", missed), resume)
+        writer.subscription = hub.subscribe("corp", "ann", 0, now=0, wake=writer.wake)
+        self.subscription = writer.subscription
+        self.task = asyncio.create_task(writer.run(self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        await self.reads.wait()
+        self.body += message.get("body", b"")
+        if message["type"] == "http.response.body" and not message["more_body"]:
+            self.complete = True
+            self._gone.set()
+
+    async def close(self) -> None:
+        self._gone.set()
+        await self.task
+
+    @property
+    def ids(self) -> list[str]:
+        frames = self.body.decode().split("\n\n")
+        return [each.split("\n")[0].removeprefix("id: ") for each in frames if "event: notification" in each]
+
+
+async def turns(count: int = 10) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def make_hub(next_offset: int = 5) -> Hub:
+    return Hub(next_offset=lambda _: next_offset, most=10)
+
+
+def tell(hub: Hub, notification: TaskNotification, *offsets: int) -> None:
+    hub.told(0, [Told(offset, "corp", "ann", notification) for offset in offsets])
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(cast("Any", test()))
+
+
+def frames(*offsets: int) -> list[bytes]:
+    return [f"id: 0-{offset + 1}\nevent: notification\ndata: x\n\n".encode() for offset in offsets]
+
+
+def test_a_new_stream_gets_a_place_at_once_and_then_what_comes(notification: TaskNotification) -> None:
+    async def test() -> None:
+        hub = make_hub()
+        connection = Connection(hub)
+        await turns()
+        assert connection.body.startswith(b"retry: ")
+        assert b"id: 0-5\n\n" in connection.body
+        tell(hub, notification, 5, 6)
+        await turns()
+        assert connection.ids == ["0-6", "0-7"]
+        assert (hub.count, hub.sent) == (1, 2)
+        await connection.close()
+        assert hub.count == 0
+
+    run(test)
+
+
+def test_what_comes_while_the_missed_is_read_comes_after_it_and_once(notification: TaskNotification) -> None:
+    async def test() -> None:
+        hub = make_hub(next_offset=5)
+        missed = Missed(Page(frames(2), reached=4), Page(frames(4), reached=5))
+        missed.meanwhile = lambda: tell(hub, notification, 5)
+        connection = Connection(hub, missed, Place(0, 2))
+        await turns(20)
+        assert missed.asked == [(2, 5), (4, 5)]
+        assert connection.ids == ["0-3", "0-5", "0-6"]
+        await connection.close()
+
+    run(test)
+
+
+def test_nothing_is_read_when_nothing_was_missed() -> None:
+    async def test() -> None:
+        missed = Missed()
+        connection = Connection(make_hub(next_offset=5), missed, Place(0, 5))
+        await turns()
+        assert missed.asked == []
+        await connection.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("resume", "page", "resets"),
+    [
+        (Place(0, 2), Page(reached=5, is_cut=True), 1),
+        (Place(0, 900), Page(reached=5, is_ahead=True), 1),
+        (Place(7, 2), Page(), 1),
+        (Place(0, 7), Page(reached=5), 0),
+    ],
+    ids=["retention took it", "of a longer topic", "of another partition", "a worker was ahead"],
+)
+def test_what_can_no_longer_be_sent_is_said(
+    notification: TaskNotification, resume: Place, page: Page, resets: int
+) -> None:
+    async def test() -> None:
+        hub = make_hub(next_offset=5)
+        connection = Connection(hub, Missed(page), resume)
+        await turns()
+        assert connection.body.count(b"event: reset\n") == resets
+        tell(hub, notification, 5, 6, 7)
+        await turns()
+        # Who was ahead has seen 5 and 6 already; everybody else gets all that comes.
+        assert connection.ids == (["0-6", "0-7", "0-8"] if resets else ["0-8"])
+        await connection.close()
+
+    run(test)
+
+
+def test_a_reader_that_stops_reading_is_ended_and_told_so_when_it_reads_again(notification: TaskNotification) -> None:
+    async def test() -> None:
+        hub = make_hub()
+        connection = Connection(hub)
+        await turns()
+        connection.reads.clear()
+        for offset in range(5, 5 + WAITING_MAX + 10):
+            tell(hub, notification, offset)
+            await asyncio.sleep(0)
+        assert connection.subscription.ending == "slow"
+        connection.reads.set()
+        await connection.task
+        assert connection.complete
+        assert b": closed: slow\n\n" in connection.body
+        assert hub.count == 0
+
+    run(test)
+
+
+def test_a_stop_ends_the_answer_properly() -> None:
+    async def test() -> None:
+        hub = make_hub()
+        connections = [Connection(hub), Connection(hub)]
+        await turns()
+        hub.stop()
+        await asyncio.gather(*(each.task for each in connections))
+        assert all(each.complete for each in connections)
+
+    run(test)
+
+
+def test_what_cannot_be_read_ends_the_stream_and_the_client_keeps_its_place() -> None:
+    async def test() -> None:
+        connection = Connection(make_hub(), Missed(MissedUnreadable("Kafka is away")), Place(0, 2))
+        await connection.task
+        assert connection.complete
+        assert b"id: " not in connection.body
+
+    run(test)
+
+
+def test_a_heartbeat_is_written_when_its_time_has_come() -> None:
+    async def test() -> None:
+        hub = make_hub()
+        connection = Connection(hub)
+        await turns()
+        before = connection.body.count(b": alive\n")
+        hub.beat(1000)
+        await turns()
+        assert connection.body.count(b": alive\n") == before + 1
+        await connection.close()
+
+    run(test)
+
+
+def client_of(folder: Path, access: Access, *, most: int = 10) -> tuple[QueryDesk, TestClient]:
+    desk = QueryDesk(folder, access)
+    hub = Hub(next_offset=lambda _: 5, most=most)
+    router = events_router(hub, lambda: cast("MissedReader", object()), desk.desk)
+    return desk, TestClient(build_http(dict, desk.metrics, routers=[router]))
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "says"),
+    [
+        ({"Last-Event-ID": "nonsense"}, "", "Last-Event-ID"),
+        ({}, "?last_event_id=1", "Last-Event-ID"),
+        ({"Last-Event-ID": "1" * 100}, "", "last-event-id"),
+    ],
+)
+def test_an_id_that_was_never_given_is_refused(tmp_path: Path, headers: dict[str, str], query: str, says: str) -> None:
+    desk, client = client_of(tmp_path, Access(tokens=None))
+    answer = client.get(f"/v1/corps/corp/users/ann/events{query}", headers=headers)
+    assert answer.status_code == 400
+    assert says.lower() in answer.json()["detail"].lower()
+    desk.close()
+
+
+def test_more_streams_than_there_may_be_are_told_when_to_come_back(tmp_path: Path) -> None:
+    desk, client = client_of(tmp_path, Access(tokens=None), most=0)
+    answer = client.get("/v1/corps/corp/users/ann/events")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    desk.live.clear()
+    assert client.get("/v1/corps/corp/users/ann/events").status_code == 503
+    desk.close()

@@ -1,0 +1,84 @@
+"""Only operators see how the bridge is doing, and the events of a person are for those who may see that person."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from fastapi.testclient import TestClient
+
+from query_desk import QueryDesk
+from streams.http import build_http
+from streams.live.hub import Hub
+from streams.live.routes import events_router
+from streams.operations.room import OperationsRoom
+from streams.operations.routes import operations_router
+from streams.query.access import Access
+from streams.query.tokens import TokensFile
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from streams.live.missed import MissedReader
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Generator[TestClient]:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(
+        "\n".join(
+            f'[[tokens]]\nname = "{name}"\nsha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\ncorps = ["{corp}"]'
+            for name, corp in (("operator-secret-of-all", "*"), ("portal-secret-of-corp", "corp"))
+        )
+    )
+    access = Access(tokens=TokensFile(tokens))
+    desk = QueryDesk(tmp_path / "worker", access)
+    hub = Hub(next_offset=lambda _: 5, most=0)
+    room = OperationsRoom(desk.desk, own_url="http://127.0.0.1:8500", edge_urls=" , ", streams=lambda: hub.count)
+    routers = [
+        operations_router(room, access),
+        events_router(hub, lambda: cast("MissedReader", object()), desk.desk),
+    ]
+    with TestClient(build_http(dict, desk.metrics, routers=routers)) as found:
+        yield found
+    desk.close()
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+OPERATOR, PORTAL = bearer("operator-secret-of-all"), bearer("portal-secret-of-corp")
+
+
+@pytest.mark.parametrize("path", ["overview", "callbacks?instance_id=I", "worker", "instance?instance_id=I"])
+def test_operators_only(client: TestClient, path: str) -> None:
+    assert client.get(f"/v1/ops/{path}").status_code == 401
+    assert client.get(f"/v1/ops/{path}", headers=bearer("wrong")).status_code == 401
+    assert client.get(f"/v1/ops/{path}", headers=PORTAL).status_code == 403
+    assert client.get(f"/v1/ops/{path}", headers=OPERATOR).status_code in (200, 503)
+
+
+def test_a_person_is_listened_to_by_whom_may_see_them(client: TestClient) -> None:
+    mine, others = "/v1/corps/corp/users/ann/events", "/v1/corps/other/users/ann/events"
+    assert client.get(mine).status_code == 401
+    assert client.get(others, headers=PORTAL).status_code == 403
+    # 503: these hold no streams, which is asked last.
+    assert client.get(mine, headers=PORTAL).status_code == 503
+    assert client.get(others, headers=OPERATOR).status_code == 503
+
+
+def test_an_overview_without_kafka_is_one_too(client: TestClient) -> None:
+    found = client.get("/v1/ops/overview", headers=OPERATOR).json()
+    assert [each["url"] for each in found["workers"]] == ["http://127.0.0.1:8500"]
+    assert found["edges"] == []
+    assert len(found["flow"]["minutes"]) == 60
+    assert found["history"]["times"] == []
+
+
+def test_what_is_asked_for_must_be_named(client: TestClient) -> None:
+    answer = client.get("/v1/ops/callbacks?instance_id=", headers=OPERATOR)
+    assert answer.status_code == 400
+    assert "instance_id" in answer.json()["detail"]

@@ -1,0 +1,83 @@
+"""Was this callback received, and what became of it? One sentence that can be read out on the phone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streams.operations.search import first_event_ms, mentions, people_of
+from streams.operations.verdict import verdict
+
+EVENTS = [
+    {"action": "CREATED", "occurred_at": "2026-01-31T08:00:00.000Z", "received_at": "2026-01-31T08:00:01.000Z"},
+    {"action": "COMPLETED", "occurred_at": "2026-01-31T09:00:00.000Z", "received_at": "2026-01-31T09:00:01.000Z"},
+]
+HISTORY: dict[str, Any] = {"events": EVENTS, "complete": True}
+STATE: dict[str, Any] = {"instance_id": "I-1"}
+
+
+def said(**found: Any) -> str:
+    nothing: Any = {"deleted": False, "state": None, "history": None, "quarantined": [], "dead_letters": []}
+    nothing |= {"notifications": [], "since": "2026-01-24T08:00:00.000Z"}
+    return verdict(**(nothing | found))
+
+
+def test_received_and_told() -> None:
+    told = [{"recipient_id": "ann"}, {"recipient_id": "bob"}, {"recipient_id": "ann"}]
+    assert said(state=STATE, history=HISTORY, notifications=told) == (
+        "Received: 2 events, last completed at 2026-01-31T09:00:00.000Z; 2 people were notified."
+    )
+
+
+def test_one_event_and_one_person() -> None:
+    history = {"events": EVENTS[:1], "complete": False}
+    assert said(state=STATE, history=history, notifications=[{"recipient_id": "ann"}]) == (
+        "Received: at least 1 event, last created at 2026-01-31T08:00:00.000Z; 1 person was notified."
+    )
+
+
+def test_rejected() -> None:
+    assert said(quarantined=[{"reason": "wrong-sign"}, {"reason": "wrong-sign"}]) == (
+        "Received, and not accepted. Rejected by the edge twice: wrong-sign (2 times); it waits in the quarantine."
+    )
+
+
+def test_received_and_one_of_its_callbacks_was_not_accepted() -> None:
+    sentence = said(state=STATE, history=HISTORY, quarantined=[{"reason": "unknown-app"}])
+    assert "2 events" in sentence
+    assert sentence.endswith("Rejected by the edge once: unknown-app; it waits in the quarantine.")
+
+
+def test_parked() -> None:
+    assert said(dead_letters=[{"reason": "undecodable"}]).endswith("Parked as a dead letter once: undecodable.")
+
+
+def test_deleted_and_never_seen() -> None:
+    assert said(state=STATE, deleted=True, history=HISTORY) == "Received, and deleted since."
+    assert said().startswith("Never received here since 2026-01-24T08:00:00.000Z")
+
+
+def test_old_events_and_notifications_are_said_to_be_gone() -> None:
+    sentence = said(state=STATE, history={"events": [], "complete": False})
+    assert "no longer on their topic" in sentence
+    assert "no notification" in sentence
+
+
+def test_an_id_is_looked_for_as_it_may_stand_in_a_request() -> None:
+    assert mentions("I-1") == [b"I-1"]
+    assert set(mentions('a b/"é')) == {b'a b/"\xc3\xa9', b"a%20b%2F%22%C3%A9", b"a+b%2F%22%C3%A9", b'a b/\\"\\u00e9'}
+
+
+def test_everybody_concerned_is_looked_up() -> None:
+    state: dict[str, Any] = {
+        "originator": {"user_id": "ann", "name": None},
+        "tasks": [{"assignee_ids": ["bob", "cai"], "actor_id": "dan"}, {"assignee_ids": [], "actor_id": None}],
+        "copied": [{"user_id": "eve", "at": "2026-01-31T08:00:00.000Z"}],
+    }
+    assert people_of(state) == {"ann", "bob", "cai", "dan", "eve"}
+    assert people_of({"originator": None, "tasks": [], "copied": []}) == set()
+
+
+def test_notifications_are_read_from_the_first_event_on_where_that_is_known() -> None:
+    assert first_event_ms(HISTORY) == 1_769_846_401_000
+    assert first_event_ms({**HISTORY, "complete": False}) is None
+    assert first_event_ms(None) is None

@@ -1,0 +1,63 @@
+"""What the pages' own files must keep to, whoever changes them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import streams.pages
+from streams.pages.assets import read_assets
+
+FOLDER = Path(streams.pages.__file__).parent / "assets"
+SCRIPTS = sorted(FOLDER.glob("*.js"))
+MARKUP_SINKS = re.compile(
+    r"\b(innerHTML|outerHTML|insertAdjacentHTML|setHTMLUnsafe|createContextualFragment|DOMParser|document\.write\w*"
+    r"|eval|Function|importScripts)\s*[=(]|\bset(?:Timeout|Interval)\(\s*[\"'`]"
+)
+
+
+def _imports(script: Path) -> set[str]:
+    return set(re.findall(r'^(?:import|export)\b[^;]*?from "\./([^"]+)"', script.read_text("utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_no_script_makes_markup_or_code_of_text(script: Path) -> None:
+    assert MARKUP_SINKS.findall(script.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize("page", sorted(FOLDER.glob("*.html")), ids=lambda path: path.name)
+def test_no_page_has_anything_inline(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert re.findall(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text) == []
+
+
+@pytest.mark.parametrize(("page", "start"), [("index.html", "task-center.js"), ("ops.html", "ops.js")])
+def test_a_page_preloads_exactly_the_modules_that_it_needs(page: str, start: str) -> None:
+    needed: set[str] = set()
+    waiting = {start}
+    while waiting:
+        name = waiting.pop()
+        needed.add(name)
+        waiting |= _imports(FOLDER / name) - needed
+    preloaded = set(re.findall(r'modulepreload" href="/assets/([^"]+)"', (FOLDER / page).read_text("utf-8")))
+    assert preloaded == needed - {start}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_module_imports_only_what_is_there(script: Path) -> None:
+    for name in _imports(script):
+        assert (FOLDER / name).is_file()
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    for path in FOLDER.iterdir():
+        addresses = re.findall(r"https?://[^\s\"'`)]+", path.read_text("utf-8"))
+        assert {address for address in addresses if not address.startswith("http://www.w3.org/")} == set(), path.name
+
+
+def test_the_version_is_that_of_all_files() -> None:
+    found = read_assets()
+    assert found.version == read_assets().version
+    assert found.version.encode() in found.pages["index.html"].content

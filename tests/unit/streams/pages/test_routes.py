@@ -1,0 +1,113 @@
+"""The pages' files over HTTP: what is served, how long it is kept, and what the headers forbid."""
+
+from __future__ import annotations
+
+import gzip
+import re
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from schemas.errors import ConfigurationError
+from service.problems import answer_with_problems
+from streams.pages.assets import read_assets
+from streams.pages.portals import let_portals_in
+from streams.pages.routes import pages_router
+
+
+@pytest.fixture
+def client() -> TestClient:
+    return TestClient(_http())
+
+
+def _http(origins: str = "") -> FastAPI:
+    http = FastAPI()
+    answer_with_problems(http)
+    http.include_router(pages_router())
+    let_portals_in(http, origins)
+    return http
+
+
+@pytest.mark.parametrize("path", ["/", "/ops"])
+def test_a_page_forbids_everything_but_its_own_files(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert policy["require-trusted-types-for"] == "'script'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("path", ["/", "/ops"])
+def test_every_file_that_a_page_names_is_there_and_kept_for_ever(client: TestClient, path: str) -> None:
+    named = re.findall(r'(?:href|src)="([^"]+)"', client.get(path).text)
+    assert named
+    for name in named:
+        answer = client.get(name)
+        assert answer.status_code == 200, name
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+
+
+def test_files_of_another_version_are_not_kept(client: TestClient) -> None:
+    assert client.get("/assets/0123456789abcdef/dom.js").headers["cache-control"] == "no-cache"
+
+
+def test_a_known_file_is_not_sent_again(client: TestClient) -> None:
+    first = client.get("/assets/taskbridge-tasks.js")
+    assert first.headers["content-type"] == "text/javascript; charset=utf-8"
+    again = client.get("/assets/taskbridge-tasks.js", headers={"If-None-Match": f'"x", {first.headers["etag"]}'})
+    assert again.status_code == 304
+    assert again.content == b""
+
+
+def test_files_are_compressed_for_those_who_can_read_it(client: TestClient) -> None:
+    part = read_assets().parts["dom.js"]
+    assert gzip.decompress(part.compressed) == part.content
+    plain = client.get("/assets/dom.js", headers={"Accept-Encoding": "identity"})
+    assert plain.content == part.content
+    assert "content-encoding" not in plain.headers
+    packed = client.get("/assets/dom.js", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.headers["vary"] == "Accept-Encoding"
+    assert packed.content == part.content
+
+
+@pytest.mark.parametrize(
+    "name", ["..%2froutes.py", "%2e%2e/__init__.py", "index.html", "nothing.js", "", "..%5croutes.py", "x/y/dom.js"]
+)
+def test_only_known_names_are_served(client: TestClient, name: str) -> None:
+    answer = client.get(f"/assets/{name}")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_portal_is_let_in_when_it_is_named() -> None:
+    asked = {"Origin": "https://portal.example", "Access-Control-Request-Method": "GET"}
+    wanted = {**asked, "Access-Control-Request-Headers": "authorization,last-event-id"}
+    named = TestClient(_http("https://portal.example"))
+    assert (
+        named.options("/assets/dom.js", headers=wanted).headers["access-control-allow-origin"]
+        == "https://portal.example"
+    )
+    assert (
+        "access-control-allow-origin"
+        not in named.get("/assets/dom.js", headers={"Origin": "https://evil.example"}).headers
+    )
+    assert "access-control-allow-origin" not in TestClient(_http()).get("/assets/dom.js", headers=asked).headers
+
+
+@pytest.mark.parametrize("origins", ["*", "https://*.example", "portal.example", "https://a.example/tasks", "null"])
+def test_what_is_no_origin_stops_the_start(origins: str) -> None:
+    with pytest.raises(ConfigurationError, match="STREAMS_ALLOWED_ORIGINS"):
+        let_portals_in(FastAPI(), origins)
+
+
+def test_origins_are_comma_separated() -> None:
+    client = TestClient(_http("https://portal.example, http://127.0.0.1:8080,"))
+    for origin in ("https://portal.example", "http://127.0.0.1:8080"):
+        answer = client.get("/assets/dom.js", headers={"Origin": origin})
+        assert answer.headers["access-control-allow-origin"] == origin
