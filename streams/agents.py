@@ -147,6 +147,8 @@ class TaskAgent:
         consumer = cast("ChunkConsumer", self._app.consumer)
         async with self._lanes.turn(partition):
             generation = self._app.consumer_generation_id
+            if not consumer.flow_active:
+                return 0
             with consumer.working():
                 stored = {key: self._store.read(partition, key) for key in keys}
                 told = {key: farewell(value) for key, value in stored.items() if value is not None}

@@ -35,13 +35,14 @@ async def by_the_edge(connection: Connection, topic: str, keys: list[bytes]) -> 
     await producer.close()
 
 
-async def by_the_streams(connection: Connection, topic: str, keys: list[bytes]) -> None:
+def by_the_streams(connection: Connection, topic: str, keys: list[bytes]) -> None:
     """Both of its ways: states go in a batch, notifications with their headers."""
-    producer = BulkProducer(producer_config(connection.bootstrap_servers))
-    producer.send(topic, [{"key": key, "value": b"states"} for key in keys])
-    producer.send_with_headers(topic, [(key, b"notifications", [("x", b"")]) for key in keys])
-    await producer.delivered()
-    await producer.close()
+    producer = BulkProducer(producer_config(connection.bootstrap_servers), f"taskbridge-streams-{uuid.uuid4()}")
+    producer.claim()
+    producer.begin()
+    producer.send(topic, [{"key": key, "value": b"states"} for key in keys], {})
+    producer.send_with_headers(topic, [(key, b"notifications", [("x", b"")]) for key in keys], {})
+    producer.commit([], b"")
 
 
 @pytest.mark.parametrize("partitions", [1, 3, 12])
@@ -52,7 +53,7 @@ def test_a_key_has_one_partition_whoever_writes_it(
     apply_topics(connection.admin(), [topic], partitions=partitions)
     keys = [bytes.fromhex(each["key"]) for each in VECTORS]
     asyncio.run(by_the_edge(connection, topic.name, keys))
-    asyncio.run(by_the_streams(connection, topic.name, keys))
+    by_the_streams(connection, topic.name, keys)
     expected = {
         (bytes.fromhex(each["key"]), who, each["partitions"][str(partitions)])
         for each in VECTORS
