@@ -107,7 +107,7 @@ class InboxAgent:
         """What was applied; None where a rebalance came before the end: the new owner applies the chunk then."""
         partition, generation = message.partition, message.generation_id
         assert generation is not None, "the transport gives it to every chunk"
-        if generation != self._app.consumer_generation_id or not self._app.consumer.flow_active:
+        if generation != self._app.consumer_generation_id or not cast("ChunkConsumer", self._app.consumer).flow_active:
             return None
         if not self._topic_id:
             self._topic_id = await asyncio.to_thread(self._offsets.topic_id, TASK_NOTIFICATIONS.name)

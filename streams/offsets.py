@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from confluent_kafka import (
@@ -20,7 +21,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 from faust.types import TP
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Generator, Iterable, Mapping
 
 _ANSWER_S = 10.0
 _CONSUMERS_ONLY = ("group.", "auto.", "enable.", "fetch.", "queued.", "isolation.")
@@ -53,13 +54,30 @@ class Offsets:
     """
 
     def __init__(self, consumer: Mapping[str, object]) -> None:
-        config = {name: value for name, value in consumer.items() if not name.startswith(_CONSUMERS_ONLY)}
-        self._admin = AdminClient(cast("dict[str, Any]", config), logger=logging.getLogger("librdkafka"))
+        self._config = {name: value for name, value in consumer.items() if not name.startswith(_CONSUMERS_ONLY)}
+        self._admin = self._made()
+
+    def _made(self) -> AdminClient:
+        return AdminClient(cast("dict[str, Any]", self._config), logger=logging.getLogger("librdkafka"))
+
+    @contextmanager
+    def _asking(self) -> Generator[AdminClient]:
+        """The client; another one after a failure.
+
+        It goes on asking with the leader epochs that it knew, for up to five minutes: after a restart of the broker
+        each answer is FENCED_LEADER_EPOCH, and no partition could be taken over.
+        """
+        try:
+            yield self._admin
+        except (KafkaException, TimeoutError):
+            self._admin = self._made()
+            raise
 
     def topic_id(self, topic: str) -> str:
         """Kafka's id of the topic: another one when it was deleted and made anew."""
-        described = cast("dict[str, Any]", self._admin.describe_topics(TopicCollection([topic])))
-        return str(described[topic].result(_ANSWER_S).topic_id)
+        with self._asking() as admin:
+            described = cast("dict[str, Any]", admin.describe_topics(TopicCollection([topic])))
+            return str(described[topic].result(_ANSWER_S).topic_id)
 
     def largest_record(self, topic: str) -> int | None:
         """How many bytes a record of the topic may have; None where Kafka does not tell this user."""
@@ -72,8 +90,9 @@ class Offsets:
 
     def partitions(self, topic: str) -> list[int]:
         """The numbers of the topic's partitions."""
-        described = cast("dict[str, Any]", self._admin.describe_topics(TopicCollection([topic])))
-        return [each.id for each in described[topic].result(_ANSWER_S).partitions]
+        with self._asking() as admin:
+            described = cast("dict[str, Any]", admin.describe_topics(TopicCollection([topic])))
+            return [each.id for each in described[topic].result(_ANSWER_S).partitions]
 
     def since(self, topic: str, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
         """The first offset of each partition at or after a time; -1 where there is none."""
@@ -109,23 +128,26 @@ class Offsets:
 
     def members(self, group: str) -> frozenset[str]:
         """The instance ids of the group's members, dead ones included until their session ends."""
-        asked = cast("Any", self._admin).describe_consumer_groups([group], request_timeout=_ANSWER_S)
-        described = asked[group].result(_ANSWER_S)
+        with self._asking() as admin:
+            asked = cast("Any", admin).describe_consumer_groups([group], request_timeout=_ANSWER_S)
+            described = asked[group].result(_ANSWER_S)
         return frozenset(member.group_instance_id for member in described.members if member.group_instance_id)
 
     def _committed(self, group: str, partitions: Collection[TP], *, require_stable: bool) -> dict[TP, TopicPartition]:
         if not partitions:
             return {}
         wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(tp.topic, tp.partition) for tp in partitions])
-        asked = cast("Any", self._admin).list_consumer_group_offsets(
-            [wanted], require_stable=require_stable, request_timeout=_ANSWER_S
-        )
-        answer = asked[group].result(_ANSWER_S).topic_partitions
+        with self._asking() as admin:
+            asked = cast("Any", admin).list_consumer_group_offsets(
+                [wanted], require_stable=require_stable, request_timeout=_ANSWER_S
+            )
+            answer = asked[group].result(_ANSWER_S).topic_partitions
         return {TP(each.topic, each.partition): each for each in answer}
 
     def _ask(self, topic: str, partitions: list[int], spec: Any, **how: Any) -> dict[int, int]:
         if not partitions:
             return {}
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
-        asked = cast("dict[TopicPartition, Any]", self._admin.list_offsets(wanted, request_timeout=_ANSWER_S, **how))
-        return {at.partition: answer.result(_ANSWER_S).offset for at, answer in asked.items()}
+        with self._asking() as admin:
+            asked = cast("dict[TopicPartition, Any]", admin.list_offsets(wanted, request_timeout=_ANSWER_S, **how))
+            return {at.partition: answer.result(_ANSWER_S).offset for at, answer in asked.items()}
