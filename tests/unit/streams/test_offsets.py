@@ -1,4 +1,4 @@
-"""Kafka's client for offsets is made anew once it failed: it would go on with what it knew of a broker's earlier life."""
+"""The client that asks for offsets is made anew once it failed: it would go on with what it knew of a broker before."""
 
 from __future__ import annotations
 
