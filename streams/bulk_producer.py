@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
 _CLAIM_S = 30
+_OFFSETS_S = 8
 _COMMIT_S = 60
 _ABORT_S = 5
 
@@ -50,6 +51,10 @@ type_with_headers = tuple[bytes | None, bytes | None, Any]
 
 class Fenced(OperatorError):
     """The partitions are another worker's by now, and nothing was written. This worker was away too long."""
+
+
+class OffsetsNotTaken(DeliveryFailed):
+    """The group's coordinator took no offsets, so nothing is committed: fresh producers can do all of it again."""
 
 
 class BulkProducer:
@@ -117,15 +122,13 @@ class BulkProducer:
 
         Raises:
             Fenced: the transactional id, or the group, has gone to others; nothing was written.
+            OffsetsNotTaken: it did not come to that, because the group's coordinator was not reached.
             DeliveryFailed: it did not come to that. Where Kafka did not answer, it may have been written all the same.
         """
+        self._send_offsets(list(offsets), group)
         deadline = time.monotonic() + _COMMIT_S
-        offsets_sent = False
         while True:
             try:
-                if not offsets_sent:
-                    self._producer.send_offsets_to_transaction(list(offsets), group, _COMMIT_S)
-                    offsets_sent = True
                 self._producer.commit_transaction(_COMMIT_S)
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
@@ -144,6 +147,22 @@ class BulkProducer:
             KafkaException: it could not be undone.
         """
         self._producer.abort_transaction(_ABORT_S)
+
+    def _send_offsets(self, offsets: list[TopicPartition], group: bytes) -> None:
+        deadline = time.monotonic() + _OFFSETS_S
+        while True:
+            try:
+                self._producer.send_offsets_to_transaction(offsets, group, _OFFSETS_S)
+            except KafkaException as raised:
+                error: KafkaError = raised.args[0]
+                if error.code() in _FENCED:
+                    raise Fenced(error.str()) from raised
+                if not error.retriable():
+                    raise DeliveryFailed(f"offsets could not be committed: {error.str()}", error) from raised
+                if time.monotonic() >= deadline:
+                    raise OffsetsNotTaken(f"offsets could not be committed: {error.str()}", error) from raised
+            else:
+                return
 
 
 def last_offset(reports: type_reports) -> int:

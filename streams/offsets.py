@@ -27,6 +27,9 @@ _ANSWER_S = 10.0
 _CONSUMERS_ONLY = ("group.", "auto.", "enable.", "fetch.", "queued.", "isolation.")
 
 
+_OUTDATED = (KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION)
+
+
 class Bounds(NamedTuple):
     """The first offset that a partition still has, and the one behind its last."""
 
@@ -64,8 +67,8 @@ class Offsets:
     def _asking(self) -> Generator[AdminClient]:
         """The client; another one after a failure.
 
-        It goes on asking with the leader epochs that it knew, for up to five minutes: after a restart of the broker
-        each answer is FENCED_LEADER_EPOCH, and no partition could be taken over.
+        After a broker's restart it goes on for minutes with the leaders' epochs and the coordinators that it knew
+        (librdkafka issue 5511), and no partition could be taken over.
         """
         try:
             yield self._admin
@@ -148,6 +151,14 @@ class Offsets:
         if not partitions:
             return {}
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
+        try:
+            return self._list(wanted, how)
+        except KafkaException as raised:
+            if raised.args[0].code() not in _OUTDATED:
+                raise
+            return self._list(wanted, how)
+
+    def _list(self, wanted: dict[TopicPartition, Any], how: dict[str, Any]) -> dict[int, int]:
         with self._asking() as admin:
             asked = cast("dict[TopicPartition, Any]", admin.list_offsets(wanted, request_timeout=_ANSWER_S, **how))
             return {at.partition: answer.result(_ANSWER_S).offset for at, answer in asked.items()}

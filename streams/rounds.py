@@ -23,7 +23,7 @@ import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
 from schemas.errors import OperatorError
-from streams.bulk_producer import BulkProducer, type_outgoing, type_reports, type_with_headers
+from streams.bulk_producer import BulkProducer, OffsetsNotTaken, type_outgoing, type_reports, type_with_headers
 from streams.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Rounds:
         turn = 0
         while deliveries := self._next_round():
             if self._failure is None:
-                self._failure = self._perform(self._producers[turn], deliveries)
+                self._failure = self._perform(turn, deliveries)
                 turn = (turn + 1) % len(self._producers)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 deliveries[0].done.get_loop().call_soon_threadsafe(_tell, deliveries, self._failure)
@@ -183,22 +183,40 @@ class Rounds:
             deliveries.append(delivery)
         return deliveries
 
-    def _perform(self, producer: BulkProducer, deliveries: Sequence[_Delivery]) -> Exception | None:
+    def _perform(self, turn: int, deliveries: Sequence[_Delivery]) -> Exception | None:
         try:
-            producer.begin()
             try:
-                for delivery in deliveries:
-                    delivery.reports = [_send(producer, batch) for batch in delivery.batches]
-                producer.commit(self._offsets(deliveries), deliveries[0].group)
-            except OperatorError:
-                # So that nobody waits for its end. Where it was claimed or is committed, it is not ours to undo.
-                with suppress(KafkaException):
-                    producer.abort()
-                raise
+                self._attempt(self._producers[turn], deliveries)
+            except OffsetsNotTaken as error:
+                # A producer whose group coordinator vanished may never ask who it is now: librdkafka issue 5511.
+                log.warning("new producers take over, as the group's coordinator is not reached", problem=str(error))
+                self._renew()
+                self._attempt(self._producers[turn], deliveries)
         except Exception as error:
             log.exception("a round failed", chunks=len(deliveries))
             return error
         return None
+
+    def _attempt(self, producer: BulkProducer, deliveries: Sequence[_Delivery]) -> None:
+        producer.begin()
+        try:
+            for delivery in deliveries:
+                delivery.reports = [_send(producer, batch) for batch in delivery.batches]
+            producer.commit(self._offsets(deliveries), deliveries[0].group)
+        except OffsetsNotTaken:
+            raise
+        except OperatorError:
+            # So that nobody waits for its end. Where it was claimed or is committed, it is not ours to undo.
+            with suppress(KafkaException):
+                producer.abort()
+            raise
+
+    def _renew(self) -> None:
+        """New producers under the same names: what the former ones have open is undone."""
+        former, self._producers = self._producers, []
+        # Their ends may take long, and nothing waits for them.
+        threading.Thread(target=former.clear, name="former-producers", daemon=True).start()
+        self._producers = claimed(self._config, self._name, self._make)
 
     def _offsets(self, deliveries: Iterable[_Delivery]) -> list[TopicPartition]:
         # The name says who may have something open for this partition: see streams.takeover.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from faust.types import TP
 
-from streams.bulk_producer import Fenced
+from streams.bulk_producer import Fenced, OffsetsNotTaken
 from streams.group_metadata import Membership, group_metadata
 from streams.rounds import Batch, Overtaken, Rounds
 
@@ -175,3 +175,23 @@ def test_a_round_that_is_refused_is_undone_and_nothing_is_begun_after_it() -> No
     told(producers, story)
     assert producers.aborted == 1
     assert producers.transactions == []
+
+
+def test_a_round_whose_offsets_no_coordinator_took_is_done_again_by_new_producers() -> None:
+    producers = FakeProducers()
+    producers.failure = OffsetsNotTaken("not reached")
+
+    async def story(rounds: Rounds) -> None:
+        first = rounds.hand_over(FIRST, 1, one(b"a"), generation=5)
+        before = len(producers.claimed)
+        producers.may_commit.release()
+        while len(producers.claimed) < 2 * before:  # noqa: ASYNC110 - it is counted by another thread
+            await asyncio.sleep(0.01)
+        producers.failure = None
+        producers.may_commit.release()
+        await first
+
+    told(producers, story)
+    assert producers.claimed[:2] == producers.claimed[2:]
+    assert producers.aborted == 0
+    assert [each["positions"] for each in producers.transactions] == [{("events", 0): (1, "worker")}]
