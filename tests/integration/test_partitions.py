@@ -14,6 +14,7 @@ from schemas.topics import Topic
 from service.kafka import AsyncProducer, producer_config
 from service.topic_admin import apply_topics
 from streams.bulk_producer import BulkProducer
+from streams.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,7 @@ def by_the_streams(connection: Connection, topic: str, keys: list[bytes]) -> Non
     producer.begin()
     producer.send(topic, [{"key": key, "value": b"states"} for key in keys], {})
     producer.send_with_headers(topic, [(key, b"notifications", [("x", b"")]) for key in keys], {})
-    producer.commit([], b"")
+    producer.commit([], group_metadata("partitions", Membership(-1, "", None)))
 
 
 @pytest.mark.parametrize("partitions", [1, 3, 12])
