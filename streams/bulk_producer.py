@@ -7,7 +7,9 @@ here all wait for one commit, so that a record's report costs no Python at all.
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -16,12 +18,13 @@ from schemas.errors import OperatorError
 from service.kafka import DeliveryFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from confluent_kafka import Message
 
 _CLAIM_S = 30
 _OFFSETS_S = 8
+_LATE_S = 1
 _COMMIT_S = 60
 _ABORT_S = 5
 
@@ -152,7 +155,9 @@ class BulkProducer:
         deadline = time.monotonic() + _OFFSETS_S
         while True:
             try:
-                self._producer.send_offsets_to_transaction(offsets, group, _OFFSETS_S)
+                _in_time(lambda: self._producer.send_offsets_to_transaction(offsets, group, _OFFSETS_S))
+            except TimeoutError as late:
+                raise OffsetsNotTaken("the group's coordinator does not answer") from late
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
                 if error.code() in _FENCED:
@@ -163,6 +168,26 @@ class BulkProducer:
                     raise OffsetsNotTaken(f"offsets could not be committed: {error.str()}", error) from raised
             else:
                 return
+
+
+def _in_time(call: Callable[[], object]) -> None:
+    """Call in a thread that is left behind when it takes too long: the library's own time limit does not always hold.
+
+    A producer whose group coordinator left the metadata may never ask who it is now: librdkafka's issue 5511.
+
+    Raises:
+        TimeoutError: it takes too long.
+    """
+    ended: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            ended.set_exception(error)
+
+    threading.Thread(target=run, name="send-offsets", daemon=True).start()
+    ended.result(_OFFSETS_S + _LATE_S)
 
 
 def last_offset(reports: type_reports) -> int:

@@ -188,7 +188,6 @@ class Rounds:
             try:
                 self._attempt(self._producers[turn], deliveries)
             except OffsetsNotTaken as error:
-                # A producer whose group coordinator vanished may never ask who it is now: librdkafka issue 5511.
                 log.warning("new producers take over, as the group's coordinator is not reached", problem=str(error))
                 self._renew()
                 self._attempt(self._producers[turn], deliveries)
