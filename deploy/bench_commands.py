@@ -77,6 +77,9 @@ def streams(
     peers: Annotated[list[StreamsPeer] | None, typer.Option(help="May be repeated. Default: all.")] = None,
     only: Annotated[Part | None, typer.Option(help="One part, on a page of its own. Default: all but scaling.")] = None,
     scaling: Annotated[bool, typer.Option(help="Also with ten thousand to a million instances.")] = False,  # noqa: FBT002
+    instances: Annotated[
+        list[int] | None, typer.Option(min=1, help="Of scaling; may be repeated. Default: 10000, 100000, 1000000.")
+    ] = None,
     one_core: Annotated[bool, typer.Option(help="Hold each contender to one core.")] = False,  # noqa: FBT002
     out: Annotated[Path, typer.Option(help="Where the page and its plots are written.")] = Path("docs/benchmarks"),
 ) -> None:
@@ -90,6 +93,7 @@ def streams(
     argv += [f"--states={states}", f"--seconds={seconds}", f"--partitions={partitions}", f"--out={out.resolve()}"]
     argv += [f"--only={only}"] if only else []
     argv += ["--scaling"] if scaling else []
+    argv += ["--instances", *map(str, instances)] if instances else []
     argv += ["--one-core"] if one_core else []
     _run([*argv, "--peers", *(peers or StreamsPeer)])
 

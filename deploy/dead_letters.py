@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
 from deploy.tail import Decoder
-from deploy.topic_reading import read_to_end
+from deploy.topic_reading import read_one, read_to_end
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ
 from service.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config
 from service.parked import dead_letter_of, headers_of, text_of
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
     from deploy.local.progress import Progress
     from service.parked import DeadLetter
 
-REPLAYED, REPLAYED_BEFORE, NOT_OURS, FAILED = "replayed", "already-replayed", "of-another-topic", "not-delivered"
+REPLAYED, REPLAYED_BEFORE, NOT_OURS, FAILED, GONE = (
+    "replayed",
+    "already-replayed",
+    "of-another-topic",
+    "not-delivered",
+    "no-longer-kept",
+)
 
 REPLAY_HEADER = "dlq_replay_of"
 """On a record that was put back: the id of its dead letter, so that it is put back once."""
@@ -46,6 +53,7 @@ def summary(letter: DeadLetter) -> dict[str, Any]:
 
 def in_full(letter: DeadLetter, connection: Connection) -> dict[str, Any]:
     """Everything that is kept of one dead letter; the value decoded where its schema can be had."""
+    letter = _whole(letter, connection)
     headers = {name: text_of(value) for name, value in letter.received_headers}
     return {**summary(letter), "headers": headers, "value": Decoder(connection.registry).value(letter.value)}
 
@@ -66,6 +74,7 @@ async def _replay(
     producer = AsyncProducer(producer_config(connection.bootstrap_servers, connection.kafka_properties))
 
     async def put_back(letter: DeadLetter) -> tuple[DeadLetter, str]:
+        letter = _whole(letter, connection)
         outcome = _outcome(letter, before)
         if outcome == REPLAYED:
             headers = [*letter.received_headers, (REPLAY_HEADER, letter.id.encode())]
@@ -78,8 +87,12 @@ async def _replay(
 
     done: list[tuple[DeadLetter, str]] = []
     try:
-        for start in range(0, len(letters), _BATCH):
-            done += await asyncio.gather(*map(put_back, letters[start : start + _BATCH]))
+        parked = [each for each in letters if not each.was_left]
+        for start in range(0, len(parked), _BATCH):
+            done += await asyncio.gather(*map(put_back, parked[start : start + _BATCH]))
+        for each in letters:
+            if each.was_left:  # one by one: they are large
+                done.append(await put_back(each))
     finally:
         await producer.close()
     return done
@@ -88,7 +101,20 @@ async def _replay(
 def _outcome(letter: DeadLetter, before: set[str]) -> str:
     if letter.said("topic") != TASK_EVENTS.name:
         return NOT_OURS
-    return REPLAYED_BEFORE if letter.id in before else REPLAYED
+    if letter.id in before:
+        return REPLAYED_BEFORE
+    return GONE if letter.was_left and letter.value is None else REPLAYED
+
+
+def _whole(letter: DeadLetter, connection: Connection) -> DeadLetter:
+    """The letter with what was left on the topic that it was taken from, as long as that is kept there."""
+    topic, partition, offset = letter.said("topic"), letter.said("partition"), letter.said("offset")
+    if not letter.was_left or topic is None or partition is None or offset is None:
+        return letter
+    found = read_one(connection, topic, int(partition), int(offset))
+    if found is None:
+        return letter
+    return changed(letter, key=found.key(), value=found.value(), headers=[*headers_of(found), *letter.headers])
 
 
 def _replayed_before(connection: Connection, letters: Sequence[DeadLetter], progress: Progress) -> set[str]:

@@ -77,11 +77,11 @@ def replay(
     """Put records back on the topic they were taken from, once what was wrong with them, or with us, is mended.
 
     What still cannot be used is parked again, as a new dead letter. Safe to repeat: each is put back once. Exit code 1
-    when any could not be delivered.
+    when any could not be delivered, or was too large to be parked whole and is no longer kept where it came from.
     """
     if sum((bool(ids), reason is not None, everything)) != 1:
         raise typer.BadParameter("give ids, or --reason R, or --all", param_hint="ID")
-    from deploy.dead_letters import FAILED, read_dead_letters
+    from deploy.dead_letters import FAILED, GONE, read_dead_letters
     from deploy.dead_letters import replay as put_back
 
     with operator_connection(bootstrap_servers, registry_url) as connection:
@@ -96,7 +96,7 @@ def replay(
         say(json_line(shown) if as_json else f"{outcome:18}{letter.id}  {shown['reason'] or '-'}")
     if not done:
         progress("nothing to replay")
-    if any(outcome == FAILED for _, outcome in done):
+    if any(outcome in (FAILED, GONE) for _, outcome in done):
         raise typer.Exit(1)
 
 

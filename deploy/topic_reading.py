@@ -80,6 +80,34 @@ def read_to_end(
         consumer.close()
 
 
+def read_one(connection: Connection, topic: str, partition: int, offset: int) -> Message | None:
+    """The record of this place; None where it is no longer kept.
+
+    Raises:
+        OperatorError: Kafka does not answer.
+    """
+    config: dict[str, Any] = {
+        **consumer_config(connection.bootstrap_servers, "taskbridge-operator", connection.kafka_properties),
+        "auto.offset.reset": "error",
+    }
+    consumer = Consumer(config)
+    try:
+        consumer.assign([TopicPartition(topic, partition, offset)])
+        deadline = time.monotonic() + _STALLED_S
+        while time.monotonic() < deadline:
+            for message in consumer.consume(1, _WAIT_S):
+                error = message.error()
+                if error is None:
+                    return message if message.offset() == offset else None
+                if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - how the library names its codes
+                    return None
+                if error.code() not in _TRANSIENT:
+                    raise OperatorError(f"reading {topic}: {error.str()}")
+        raise OperatorError(f"reading {topic}: Kafka gives no more records")
+    finally:
+        consumer.close()
+
+
 def _bounds(consumer: Consumer, topic: str, since_ms: int | None) -> tuple[list[TopicPartition], dict[int, int]]:
     """Where to start in each partition that has something to read, and where each ends."""
     starts: list[TopicPartition] = []

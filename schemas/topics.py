@@ -13,6 +13,9 @@ DEFAULT_PARTITIONS = 12
 MAX_MESSAGE_BYTES = 4 << 20
 """A body of 1 MiB stands in its event twice (parsed and raw), and needs room for headers and growth in encoding."""
 
+USUAL_MESSAGE_BYTES = 1_048_588
+"""A broker's own default, for topics that say nothing of it. No notification needs more, and any consumer takes it."""
+
 _DAY_MS = 24 * 60 * 60 * 1000
 
 

@@ -34,6 +34,11 @@ class DeadLetter:
         return next((text_of(value) for key, value in reversed(self.headers) if key == _PREFIX + name), None)
 
     @property
+    def was_left(self) -> bool:
+        """Too large to be parked: its value and headers are still where they were received, if they are kept there."""
+        return self.said("left") is not None
+
+    @property
     def received_headers(self) -> type_headers:
         return [each for each in self.headers if not each[0].startswith(_PREFIX)]
 

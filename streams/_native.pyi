@@ -1,6 +1,7 @@
 """The native core of the fold: ``streams/native``, built when the project is installed."""
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from schemas.errors import RecordError
@@ -24,6 +25,11 @@ class Folded:
     def actions(self) -> dict[str, int]: ...
     @property
     def changes(self) -> dict[tuple[str, str], int]: ...
+    @property
+    def untold(self) -> list[int]:
+        """Offsets, see ``streams.folding.Folded``."""
+    @property
+    def largest(self) -> int: ...
 
 def fold_chunk(
     records: list[Record],
@@ -35,6 +41,8 @@ def fold_chunk(
     state_frame: bytes,
     notification_frame: bytes,
     now_ms: int,
+    too_large: AbstractSet[int],
+    most_told_bytes: int,
 ) -> Folded:
     """Fold the records in their order: what ``streams.chunk.fold_chunk`` comes to, as it is written.
 

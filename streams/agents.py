@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -14,8 +15,9 @@ from schemas.cloudevents import notification_headers
 from schemas.events import notification_key
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from streams.bulk_producer import last_offset
-from streams.dead_letters import dead_letter_headers, reason_code
+from streams.dead_letters import dead_letter, reason_code
 from streams.lanes import Lanes
+from streams.outgoing import fold_what_fits
 from streams.rounds import Batch, Overtaken
 from streams.unwritten import Unwritten
 
@@ -69,6 +71,7 @@ class TaskAgent:
         folding: Folding,
         rounds: Rounds,
         notifications: Codec[TaskNotification],
+        notification_bytes: int,
         metrics: Metrics,
     ) -> None:
         self._app = app
@@ -77,6 +80,7 @@ class TaskAgent:
         self._folding = folding
         self._rounds = rounds
         self._notifications = notifications
+        self._notification_bytes = notification_bytes
         self._metrics = metrics
         self._unwritten = Unwritten()
         self._lanes = Lanes(self._begin, failed=app.crash)
@@ -97,7 +101,11 @@ class TaskAgent:
         with ExitStack() as stack:
             stack.enter_context(consumer.working())
             read = self._unwritten.reader(partition, self._store.read, generation=generation)
-            folded = self._folding.fold(records, read, generation=generation)
+            folded = fold_what_fits(
+                partial(self._folding.fold, records, read, generation=generation),
+                records,
+                notification_bytes=self._notification_bytes,
+            )
             batches = self._batches(partition, folded)
             try:
                 committed = self._rounds.hand_over(message.tp, message.offset + 1, batches, generation=generation)
@@ -139,6 +147,8 @@ class TaskAgent:
         consumer = cast("ChunkConsumer", self._app.consumer)
         async with self._lanes.turn(partition):
             generation = self._app.consumer_generation_id
+            if not consumer.flow_active:
+                return 0
             with consumer.working():
                 stored = {key: self._store.read(partition, key) for key in keys}
                 told = {key: farewell(value) for key, value in stored.items() if value is not None}
@@ -198,4 +208,4 @@ def _parked(rejected: Sequence[Rejected]) -> list[type_with_headers]:
             reason=reason_code(each.reason),
             detail=str(each.reason),
         )
-    return [(each.record.key, each.record.value, dead_letter_headers(each, now_ms=now_ms)) for each in rejected]
+    return [dead_letter(each, now_ms=now_ms) for each in rejected]

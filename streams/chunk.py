@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from schemas.errors import RecordError
+from streams.acceptance import TooLarge, accept
 from streams.lifecycle import fold
 from streams.remembered_offsets import with_offset
 from streams.views import Shown, difference, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from schemas.events import Action, TaskEvent, TaskNotification
 
@@ -51,7 +52,10 @@ class ChunkResult:
     """What a chunk comes to. ``instances`` holds every instance it met, by record key, as it stands at the end."""
 
     instances: dict[bytes, Shown] = field(default_factory=dict[bytes, "Shown"])
-    notifications: list[TaskNotification] = field(default_factory=list["TaskNotification"])
+    told: list[tuple[Record, list[TaskNotification]]] = field(
+        default_factory=list["tuple[Record, list[TaskNotification]]"]
+    )
+    """What each record that was folded has people told."""
     rejected: list[Rejected] = field(default_factory=list[Rejected])
     actions: Counter[Action] = field(default_factory=Counter["Action"])
     """Events that were folded, by what they say happened."""
@@ -60,15 +64,21 @@ class ChunkResult:
     def folded(self) -> int:
         return self.actions.total()
 
+    @property
+    def notifications(self) -> list[TaskNotification]:
+        return [each for _, told in self.told for each in told]
+
 
 def fold_chunk(
     records: Iterable[Record],
     *,
     decode: Callable[[bytes | None], TaskEvent],
     load: Callable[[bytes], Shown | None],
+    too_large: Container[int] = (),
 ) -> ChunkResult:
     """Fold the records in their order. Events of one instance fold together: it is loaded, and will be written, once.
 
+    ``too_large``: offsets of records that their instance cannot take: what would come of it fits into no record.
     A record that cannot be decoded or folded is set aside with its reason and changes nothing. Any other error leaves
     no trace at all: the chunk can be tried again.
     """
@@ -76,11 +86,14 @@ def fold_chunk(
     for record in records:
         try:
             event = decode(record.value)
+            accept(event)
             key = event.instance_id.encode()
             if record.key != key:
                 raise MisplacedKey("the record's key is not the event's instance_id")
             before = result.instances[key] if key in result.instances else load(key)
             instance = fold(before.instance if before is not None else None, event)
+            if record.offset in too_large:
+                raise TooLarge("what is kept or told of its instance would be larger than a record may be")
         except RecordError as reason:
             result.rejected.append(Rejected(record, reason))
         else:
@@ -90,6 +103,6 @@ def fold_chunk(
             else:
                 after = show(instance, offsets)
             result.instances[key] = after
-            result.notifications += difference(before, after, event)
+            result.told.append((record, difference(before, after, event)))
             result.actions[event.action] += 1
     return result

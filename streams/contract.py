@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from schemas.registry import Registry
     from streams.health import Health
     from streams.live_version import LiveVersion
+    from streams.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +77,15 @@ class Contract:
             if report.unchecked is not None:
                 log.warning("a topic could not be checked", topic=report.name, problem=report.unchecked)
         return Prepared(found, version)
+
+
+def notification_bytes(offsets: Offsets) -> int:
+    """What the broker really takes of one, or nearly always does; never more than an inbox can keep. Blocks."""
+    with suppress(TimeoutError):
+        found = offsets.largest_record(topics.TASK_NOTIFICATIONS.name)
+        if found is not None:
+            return min(found, topics.USUAL_MESSAGE_BYTES)
+    return topics.USUAL_MESSAGE_BYTES
 
 
 async def until_connected(contract: Contract, health: Health, stop: asyncio.Event) -> Prepared | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from streams.bulk_producer import type_outgoing, type_with_headers
     from streams.chunk import Rejected
     from streams.transport import type_chunk
+
+MOST_TOLD_BYTES = 64 << 20
+"""Of one event's notifications together: a long title that very many people are told of must not fill the memory."""
+
+NONE: AbstractSet[int] = frozenset()
 
 type_read = Callable[[bytes], "bytes | None"]
 """What the local store holds under a record key."""
@@ -35,6 +41,10 @@ class Folded:
     """Notifications, by view and change."""
     live: Mapping[bytes, Any]
     """What to keep in memory of each instance, once it is stored."""
+    largest: int
+    """Bytes of the largest value among ``stored`` and ``notifications``."""
+    untold: AbstractSet[int]
+    """Offsets of events whose notifications would be more than MOST_TOLD_BYTES together: here they are not complete."""
 
     @property
     def folded(self) -> int:
@@ -47,9 +57,12 @@ class Folding(Protocol):
     @property
     def core(self) -> str: ...
 
-    def fold(self, records: type_chunk, read: type_read, *, generation: int) -> Folded:
+    def fold(
+        self, records: type_chunk, read: type_read, *, generation: int, too_large: AbstractSet[int] = NONE
+    ) -> Folded:
         """What the records come to, in their order; ``read`` is asked for instances that are not in memory.
 
+        ``too_large``: offsets of records that are set aside although they could be folded, see ``streams.outgoing``.
         Does no I/O beside that. An error that is no record's fault leaves no trace: the chunk can be tried again.
 
         Raises:

@@ -12,7 +12,7 @@ from schemas.errors import RecordError
 from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from streams.bulk_producer import last_offset
 from streams.chunk import Rejected
-from streams.dead_letters import dead_letter_headers, reason_code
+from streams.dead_letters import dead_letter, reason_code
 from streams.inbox_changes import check, inbox_changes, keys_read
 from streams.inbox_layout import APPLIED_KEY, Applied, read_applied, write_applied
 from streams.lanes import Lanes
@@ -107,7 +107,7 @@ class InboxAgent:
         """What was applied; None where a rebalance came before the end: the new owner applies the chunk then."""
         partition, generation = message.partition, message.generation_id
         assert generation is not None, "the transport gives it to every chunk"
-        if generation != self._app.consumer_generation_id:
+        if generation != self._app.consumer_generation_id or not cast("ChunkConsumer", self._app.consumer).flow_active:
             return None
         if not self._topic_id:
             self._topic_id = await asyncio.to_thread(self._offsets.topic_id, TASK_NOTIFICATIONS.name)
@@ -150,7 +150,7 @@ class InboxAgent:
                 continue
             try:
                 notification = self._notifications.decode(record.value)
-                check(notification, record.key)
+                check(notification, record.key, size=len(record.value or b""))
             except RecordError as reason:
                 log.warning(
                     "a notification goes to the dead-letter topic",
@@ -168,4 +168,4 @@ class InboxAgent:
 
 def _letters(rejected: Sequence[Rejected]) -> list[type_with_headers]:
     now_ms = time.time_ns() // 1_000_000
-    return [(each.record.key, each.record.value, dead_letter_headers(each, now_ms=now_ms)) for each in rejected]
+    return [dead_letter(each, now_ms=now_ms) for each in rejected]

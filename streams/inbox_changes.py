@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import RecordError
 from schemas.events import Change, View, notification_key
+from schemas.topics import USUAL_MESSAGE_BYTES
 from streams import inbox_layout as layout
+from streams.acceptance import TooLarge, check_moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,13 +26,18 @@ class MisplacedNotification(RecordError):
     """The record's key is not its notification's corp and recipient, so their inbox may live on another partition."""
 
 
-def check(notification: TaskNotification, key: bytes | None) -> None:
+def check(notification: TaskNotification, key: bytes | None, *, size: int) -> None:
     """Refuse what no inbox can take.
 
     Raises:
         UnknownView: of a newer schema.
+        OutsideContract: of a moment that the API could not write.
+        TooLarge: ids stand in an inbox's keys, and may take twice their bytes there: it might not fit into a record.
         MisplacedNotification: under another person's key.
     """
+    check_moment("occurred_at", notification.occurred_at)
+    if size > USUAL_MESSAGE_BYTES:
+        raise TooLarge(f"a notification of {size} bytes; ours have at most {USUAL_MESSAGE_BYTES}")
     if notification.view is View.UNKNOWN or notification.change is Change.UNKNOWN:
         raise UnknownView(f"view {notification.view}, change {notification.change}")
     if key != notification_key(notification.corp_id, notification.recipient_id):

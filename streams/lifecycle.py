@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 FACTS = ("app_type", "title", "url", "originator", "process_code", "process_name")
 """Fields of ``TaskState`` that an event may state; the latest statement holds."""
 
-_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
-"""The first and the last moment that can be written as a date of four digits."""
-
 _facts_of = attrgetter(*FACTS)
 
 
@@ -37,10 +34,6 @@ class UnknownAction(RecordError):
 
 class AnotherCorp(RecordError):
     """The event names another organisation than the instance's. Ids are UUIDs, so it is forged or a mistake."""
-
-
-class ImpossibleMoment(RecordError):
-    """A moment of the event is before the year 1 or after 9999, and could not be told to anybody as a date."""
 
 
 class Stamp(NamedTuple):
@@ -85,12 +78,10 @@ def fold(before: Instance | None, event: TaskEvent) -> Instance:
     Any permutation of any events, with any duplicates, ends in the same instance, ``revision`` aside.
 
     Raises:
-        UnknownAction, ImpossibleMoment, AnotherCorp: nothing was changed; the record belongs in the dead-letter topic.
+        UnknownAction, AnotherCorp: nothing was changed; the record belongs in the dead-letter topic.
     """
     if event.action is Action.UNKNOWN:
         raise UnknownAction("the event's action is not known to this version")
-    if not (_FIRST_MS <= event.occurred_at <= _LAST_MS and _FIRST_MS <= (event.created_at or 0) <= _LAST_MS):
-        raise ImpossibleMoment("the event's moments are not within the years 1 to 9999")
     if before is None:
         before = Instance(
             TaskState(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import RecordError
 from schemas.events import Action, Change, View
+from streams.acceptance import OutsideContract, TooLarge
 from streams.chunk import MisplacedKey, Rejected
-from streams.folding import Folded
-from streams.lifecycle import AnotherCorp, ImpossibleMoment, UnknownAction
+from streams.folding import MOST_TOLD_BYTES, NONE, Folded
+from streams.lifecycle import AnotherCorp, UnknownAction
 from streams.live_instances import LiveInstances
 from streams.stored_instance import age_of, event_offsets, pack, unpack
 
@@ -20,6 +21,7 @@ except ImportError:  # not built: no Rust toolchain was there, and none could be
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from collections.abc import Set as AbstractSet
 
     from schemas.codec import Codec
     from schemas.events import TaskEvent, TaskNotification, TaskState
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 IS_BUILT = _native is not None
 
 _REFUSALS: dict[str, type[RecordError]] = {
-    error.__name__: error for error in (MisplacedKey, UnknownAction, ImpossibleMoment, AnotherCorp)
+    error.__name__: error for error in (OutsideContract, MisplacedKey, UnknownAction, AnotherCorp, TooLarge)
 }
 
 
@@ -46,14 +48,18 @@ class NativeFolding:
         notifications: Codec[TaskNotification],
         live_instances: int,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        most_told_bytes: int = MOST_TOLD_BYTES,
     ) -> None:
         self._events = events
         self._states = states
         self._notifications = notifications
         self._live = LiveInstances[bytes](live_instances)
         self._now_ms = now_ms
+        self._most_told_bytes = most_told_bytes
 
-    def fold(self, records: type_chunk, read: type_read, *, generation: int) -> Folded:
+    def fold(
+        self, records: type_chunk, read: type_read, *, generation: int, too_large: AbstractSet[int] = NONE
+    ) -> Folded:
         assert _native is not None, "only made where it is built"
         live = self._live
 
@@ -70,6 +76,8 @@ class NativeFolding:
             state_frame=self._states.frame(),
             notification_frame=self._notifications.frame(),
             now_ms=self._now_ms(),
+            too_large=too_large,
+            most_told_bytes=self._most_told_bytes,
         )
         return Folded(
             stored=folded.stored,
@@ -83,6 +91,8 @@ class NativeFolding:
             actions={Action(action): count for action, count in folded.actions.items()},
             changes={(View(view), Change(change)): count for (view, change), count in folded.changes.items()},
             live=folded.stored,
+            largest=folded.largest,
+            untold=frozenset(folded.untold),
         )
 
     def keep(self, folded: Folded, *, generation: int) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from confluent_kafka import (
@@ -16,11 +17,11 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 from faust.types import TP
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Generator, Iterable, Mapping
 
 _ANSWER_S = 10.0
 _CONSUMERS_ONLY = ("group.", "auto.", "enable.", "fetch.", "queued.", "isolation.")
@@ -57,17 +58,44 @@ class Offsets:
 
     def __init__(self, consumer: Mapping[str, object]) -> None:
         self._config = {name: value for name, value in consumer.items() if not name.startswith(_CONSUMERS_ONLY)}
-        self._admin = self._client()
+        self._admin = self._made()
+
+    def _made(self) -> AdminClient:
+        return AdminClient(cast("dict[str, Any]", self._config), logger=logging.getLogger("librdkafka"))
+
+    @contextmanager
+    def _asking(self) -> Generator[AdminClient]:
+        """The client; another one after a failure.
+
+        After a broker's restart it goes on for minutes with the leaders' epochs and the coordinators that it knew
+        (librdkafka issue 5511), and no partition could be taken over.
+        """
+        try:
+            yield self._admin
+        except (KafkaException, TimeoutError):
+            self._admin = self._made()
+            raise
 
     def topic_id(self, topic: str) -> str:
         """Kafka's id of the topic: another one when it was deleted and made anew."""
-        described = cast("dict[str, Any]", self._admin.describe_topics(TopicCollection([topic])))
-        return str(described[topic].result(_ANSWER_S).topic_id)
+        with self._asking() as admin:
+            described = cast("dict[str, Any]", admin.describe_topics(TopicCollection([topic])))
+            return str(described[topic].result(_ANSWER_S).topic_id)
+
+    def largest_record(self, topic: str) -> int | None:
+        """How many bytes a record of the topic may have; None where Kafka does not tell this user."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        described = cast("dict[ConfigResource, Any]", self._admin.describe_configs([resource]))
+        try:
+            return int(described[resource].result(_ANSWER_S)["max.message.bytes"].value)
+        except KafkaException:
+            return None
 
     def partitions(self, topic: str) -> list[int]:
         """The numbers of the topic's partitions."""
-        described = cast("dict[str, Any]", self._admin.describe_topics(TopicCollection([topic])))
-        return [each.id for each in described[topic].result(_ANSWER_S).partitions]
+        with self._asking() as admin:
+            described = cast("dict[str, Any]", admin.describe_topics(TopicCollection([topic])))
+            return [each.id for each in described[topic].result(_ANSWER_S).partitions]
 
     def since(self, topic: str, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
         """The first offset of each partition at or after a time; -1 where there is none."""
@@ -103,18 +131,20 @@ class Offsets:
 
     def members(self, group: str) -> frozenset[str]:
         """The instance ids of the group's members, dead ones included until their session ends."""
-        asked = cast("Any", self._admin).describe_consumer_groups([group], request_timeout=_ANSWER_S)
-        described = asked[group].result(_ANSWER_S)
+        with self._asking() as admin:
+            asked = cast("Any", admin).describe_consumer_groups([group], request_timeout=_ANSWER_S)
+            described = asked[group].result(_ANSWER_S)
         return frozenset(member.group_instance_id for member in described.members if member.group_instance_id)
 
     def _committed(self, group: str, partitions: Collection[TP], *, require_stable: bool) -> dict[TP, TopicPartition]:
         if not partitions:
             return {}
         wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(tp.topic, tp.partition) for tp in partitions])
-        asked = cast("Any", self._admin).list_consumer_group_offsets(
-            [wanted], require_stable=require_stable, request_timeout=_ANSWER_S
-        )
-        answer = asked[group].result(_ANSWER_S).topic_partitions
+        with self._asking() as admin:
+            asked = cast("Any", admin).list_consumer_group_offsets(
+                [wanted], require_stable=require_stable, request_timeout=_ANSWER_S
+            )
+            answer = asked[group].result(_ANSWER_S).topic_partitions
         return {TP(each.topic, each.partition): each for each in answer}
 
     def _ask(self, topic: str, partitions: list[int], spec: Any, **how: Any) -> dict[int, int]:
@@ -126,13 +156,9 @@ class Offsets:
         except KafkaException as raised:
             if raised.args[0].code() not in _OUTDATED:
                 raise
-            # After a broker's restart its client goes on with the leaders' epochs that it knew, for minutes.
-            self._admin = self._client()
             return self._list(wanted, how)
 
     def _list(self, wanted: dict[TopicPartition, Any], how: dict[str, Any]) -> dict[int, int]:
-        asked = cast("dict[TopicPartition, Any]", self._admin.list_offsets(wanted, request_timeout=_ANSWER_S, **how))
-        return {at.partition: answer.result(_ANSWER_S).offset for at, answer in asked.items()}
-
-    def _client(self) -> AdminClient:
-        return AdminClient(cast("dict[str, Any]", self._config), logger=logging.getLogger("librdkafka"))
+        with self._asking() as admin:
+            asked = cast("dict[TopicPartition, Any]", admin.list_offsets(wanted, request_timeout=_ANSWER_S, **how))
+            return {at.partition: answer.result(_ANSWER_S).offset for at, answer in asked.items()}

@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import structlog
-from aiokafka.errors import IllegalStateError
 from confluent_kafka import KafkaException
 from faust import Service
 from faust.tables import TableManager
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from faust.types import TP
 
     from streams.takeover import Takeover
+    from streams.transport import ChunkConsumer
 
 log = structlog.get_logger(__name__)
 
@@ -148,7 +148,7 @@ class Recovery(Service):
         # Before anybody asks where the changelog ends: afterwards no record of an earlier owner can come.
         if (admit := self._tables.admit) is not None:
             await self._retried(lambda: asyncio.to_thread(admit))
-        await self._retried(lambda: takeover.take(owned, generation=generation))
+        await self._retried(lambda: self._take_over(takeover, owned, generation=generation))
         restoring = [
             await self._retried(lambda keeper=keeper, topic=topic: keeper.restore(self.wanted[topic].actives))
             for topic, keeper in self._keepers.items()
@@ -166,6 +166,14 @@ class Recovery(Service):
         for topic, keeper in self._keepers.items():
             await self._retried(lambda keeper=keeper, topic=topic: keeper.stand_by(self.wanted[topic].standbys))
         self._tables.on_standbys_ready()
+
+    async def _take_over(self, takeover: Takeover, owned: Owned, *, generation: int) -> None:
+        """A rebalance waits for it, as for a chunk: what it commits would be refused otherwise."""
+        consumer = cast("ChunkConsumer", self.app.consumer)
+        if consumer.is_leaving:
+            raise Superseded
+        with consumer.working():
+            await takeover.take(owned, generation=generation)
 
     def _owned(self) -> Owned:
         actives = self.app.assignor.assigned_actives()
@@ -190,17 +198,15 @@ class Recovery(Service):
 
     async def _go_live(self, generation: int) -> None:
         """Let the streams go on from what is committed. The steps and their order are Faust's."""
-        app, consumer = self.app, self.app.consumer
+        app, consumer = self.app, cast("ChunkConsumer", self.app.consumer)
         await app.on_rebalance_complete.send()
         app.in_recovery = False
         if self._changed.is_set() or app.consumer_generation_id != generation:
             raise Superseded
         consumer.resume_partitions({tp for tp in consumer.assignment() if tp.topic not in self._keepers})
-        try:
-            await self._unless_changed(asyncio.ensure_future(consumer.perform_seek()))
-        except IllegalStateError as error:
-            # Partitions went away meanwhile: the rebalance that took them comes here next.
-            raise Superseded from error
+        await self._unless_changed(asyncio.ensure_future(consumer.perform_seek()))
+        if consumer.is_leaving or app.consumer_generation_id != generation:
+            raise Superseded
         self.completed.set()
         app.flow_control.resume()
         consumer.resume_flow()

@@ -96,6 +96,8 @@ class ChunkConsumer(driver.Consumer):
         self._done: dict[TP, int] = {}
         self._done_at: dict[TP, float] = {}
         self._handed_over: dict[TP, int] = {}
+        self.is_leaving = False
+        """A rebalance has begun: what is in work now is waited for, and nothing else."""
         self._at_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -139,12 +141,14 @@ class ChunkConsumer(driver.Consumer):
         return self._done.get(tp) or self._committed_offset[tp] or 0
 
     def take(self, message: Message, records: type_chunk) -> type_chunk:
-        """Those records of a chunk that were not taken before; none where its generation is over.
+        """Those records of a chunk that were not taken before; none where its generation is over, or about to be.
+
+        What a rebalance does not wait for must not begin: it would be refused, and its store may be closed by then.
 
         A rebalance that changes nothing makes records come again that are done, or under way, already.
         """
         tp, generation = message.tp, message.generation_id
-        if generation is None or generation != self.app.consumer_generation_id:
+        if generation is None or generation != self.app.consumer_generation_id or not self.flow_active:
             return []
         position = self.position_of(tp)
         taken_in, taken = self._taken.get(tp, (generation, 0))
@@ -160,7 +164,17 @@ class ChunkConsumer(driver.Consumer):
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._idle.wait(), _LAST_CHUNK_S)
 
+    async def perform_seek(self) -> None:
+        """Back to what is committed. Where a rebalance overtakes it, the next assignment begins there by itself."""
+        with suppress(IllegalStateError):
+            await super().perform_seek()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self.is_leaving = False
+        await super().on_partitions_assigned(assigned, generation_id)
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self.is_leaving = True
         await super().on_partitions_revoked(revoked)
         for tp in revoked:
             self._done.pop(tp, None)
@@ -183,8 +197,7 @@ class ChunkConsumer(driver.Consumer):
             return
         if not self.flow_active:
             # A rebalance has begun: what was fetched is dropped, so the position must go back to what was committed.
-            with suppress(IllegalStateError):  # the partitions are gone by now: whoever gets them seeks for itself
-                await self.perform_seek()
+            await self.perform_seek()
             return
         generation = self.app.consumer_generation_id
         for tp, records in cast("dict[TP, list[Any]]", fetched).items():

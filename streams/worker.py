@@ -18,7 +18,7 @@ from service.garbage import collect_garbage_rarely
 from service.kafka import admin_client, consumer_config, producer_config, read_kafka_config
 from streams.agents import TaskAgent
 from streams.changelog_topic import INBOX_CHANGELOG
-from streams.contract import Contract, until_connected
+from streams.contract import Contract, notification_bytes, until_connected
 from streams.folding_choice import choose_folding
 from streams.live_version import AnotherVersion, LiveVersion
 from streams.offsets import Offsets
@@ -104,7 +104,8 @@ async def work(surroundings: Surroundings, *, partitions: int, stop: asyncio.Eve
     try:
         prepared = await until_connected(contract, surroundings.health, stop)
         if prepared is not None:
-            parts = _put_together(surroundings, kafka, registry, prepared)
+            most = await asyncio.to_thread(notification_bytes, offsets)
+            parts = _put_together(surroundings, kafka, registry, prepared, most_notification_bytes=most)
             await asyncio.to_thread(remove_other_versions, parts.app, version=prepared.version)
             log.info("starting", **prepared._asdict(), data_dir=str(settings.data_dir))
             another = _until_another_version(kafka.live_version, prepared.version)
@@ -114,7 +115,9 @@ async def work(surroundings: Surroundings, *, partitions: int, stop: asyncio.Eve
         log.info("stopped")
 
 
-def _put_together(surroundings: Surroundings, kafka: _Kafka, registry: Registry, prepared: Prepared) -> _Parts:
+def _put_together(
+    surroundings: Surroundings, kafka: _Kafka, registry: Registry, prepared: Prepared, *, most_notification_bytes: int
+) -> _Parts:
     settings, center, health, metrics = surroundings
     partitions, version = prepared
     worker = Worker(
@@ -137,6 +140,7 @@ def _put_together(surroundings: Surroundings, kafka: _Kafka, registry: Registry,
         folding=folding,
         rounds=rounds,
         notifications=task_notification_codec(registry),
+        notification_bytes=most_notification_bytes,
         metrics=metrics,
     )
     app.agent(task_events_topic(app), name="tasks")(agent.run)

@@ -25,6 +25,7 @@ from service.logs import configure_logs
 from service.settings import load_settings
 from service.topic_admin import apply_topics
 from streams.changelog_topic import instances_changelog
+from streams.contract import notification_bytes
 from streams.folding_choice import choose_folding
 from streams.live_version import REBUILD_ID, LiveVersion, say
 from streams.offsets import Offsets
@@ -163,6 +164,7 @@ class _Rebuild:
             partitions=there[topics.TASK_EVENTS.name],
             states_partitions=there[topics.TASK_STATES.name],
             folding=choose_folding(registry, live_instances=self._settings.live_instances),
+            notification_bytes=notification_bytes(self._offsets),
             states=task_state_codec(registry),
             retention_days=self._settings.retention_days,
         )

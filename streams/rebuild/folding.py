@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from schemas.errors import OperatorError
 from schemas.topics import TASK_EVENTS
 from streams.changelog_topic import reader_config
+from streams.outgoing import fold_what_fits
 from streams.rebuild.copies import Kept
 from streams.stored_instance import restamped
 
@@ -57,6 +58,7 @@ class EventFold:
         offsets: Offsets,
         positions: Callable[[], Mapping[int, int]],
         folding: Folding,
+        notification_bytes: int,
         base: Callable[[bytes, int], bytes | None],
     ) -> None:
         """``base`` gives what an instance is built upon, as it is stored: by its key and its partition's first offset.
@@ -67,6 +69,7 @@ class EventFold:
         self._offsets = offsets
         self._positions = positions
         self._folding = folding
+        self._notification_bytes = notification_bytes
         self._base = base
         self._first: dict[int, int] = {}
         self._next: dict[int, int] = {}
@@ -122,7 +125,11 @@ class EventFold:
             self._fold_records(partition, records)
 
     def _fold_records(self, partition: int, records: list[FetchedRecord]) -> None:
-        result = self._folding.fold([*records], partial(self._read, partition), generation=_GENERATION)
+        result = fold_what_fits(
+            partial(self._folding.fold, [*records], partial(self._read, partition), generation=_GENERATION),
+            [*records],
+            notification_bytes=self._notification_bytes,
+        )
         self.folded += result.folded
         self.rejected += len(result.rejected)
         # An instance is as old as its last event: what retention had let go of is let go of again.

@@ -37,6 +37,8 @@ class Sources(NamedTuple):
     partitions: int
     states_partitions: int
     folding: Folding
+    notification_bytes: int
+    """Of the largest that a worker tells: an event that comes to larger ones is refused by both."""
     states: Codec[TaskState]
     retention_days: int
 
@@ -92,6 +94,7 @@ class Rebuilding:
             offsets=sources.offsets,
             positions=sources.positions,
             folding=sources.folding,
+            notification_bytes=sources.notification_bytes,
             base=self._base,
         )
 

@@ -10,7 +10,9 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,6 +43,11 @@ def own_stack(tmp_path: Path) -> Generator[OwnStack]:
     stack.stop()
 
 
+def now() -> str:
+    """As in the workers' logs."""
+    return datetime.now(UTC).strftime("%H:%M:%S.%f")[:-5]
+
+
 class Misfortunes:
     """Seeded, one at a time; who died is started again, as a supervisor would."""
 
@@ -49,6 +56,8 @@ class Misfortunes:
         self._workers = workers
         self._stack = stack
         self.log: list[str] = []
+        self.told: list[str] = []
+        """The same with the time and whom it met: what the workers' logs are read beside."""
 
     def run(self, seconds: float) -> None:
         kinds: list[Callable[[Worker], None]] = [self.kill, self.stop, self.freeze, self.blink, self.kill_broker]
@@ -56,7 +65,10 @@ class Misfortunes:
         while time.monotonic() < deadline or len(self.log) < len(kinds):
             for kind in self._chance.sample(kinds, len(kinds)):
                 self.log.append(kind.__name__)
-                kind(self._chance.choice(self._workers))
+                worker = self._chance.choice(self._workers)
+                began = now()
+                kind(worker)
+                self.told.append(f"{began} {kind.__name__} {worker.port}, until {now()}")
                 time.sleep(self._chance.uniform(0, 8))
                 self.revive()
 
@@ -92,6 +104,35 @@ class Misfortunes:
         worker.signal(signal.SIGCONT)
 
 
+class Takeovers:
+    """How long partitions were without a worker that had them live, after each kind of misfortune."""
+
+    def __init__(self, workers: list[Worker], misfortunes: Misfortunes) -> None:
+        self.seconds: list[tuple[str, str, float]] = []
+        """When it began, after what, and how long it lasted."""
+        self._workers = workers
+        self._misfortunes = misfortunes
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        since, began, cause = 0.0, "", "start"
+        while not self._stop.wait(0.2):
+            found = [each.readiness(timeout_s=0.5) for each in self._workers]
+            held = {partition for each in found if each.get("ready") for partition in each["partitions"]["active"]}
+            if len(held) == topics.DEFAULT_PARTITIONS:
+                if since:
+                    self.seconds.append((began, cause, round(time.monotonic() - since, 1)))
+                since = 0.0
+            elif not since:
+                since, began, cause = time.monotonic(), now(), (self._misfortunes.log or ["start"])[-1]
+
+
 @pytest.mark.skipif(not ASKED_FOR, reason="set TASKBRIDGE_CHAOS_SECONDS or TASKBRIDGE_CHAOS_SEEDS")
 @pytest.mark.timeout(SECONDS * 3 + 600)
 @pytest.mark.parametrize("seed", SEEDS)
@@ -102,12 +143,15 @@ def test_nothing_is_lost_or_wrong_or_told_twice(own_stack: OwnStack, tmp_path: P
     workers = [Worker(tmp_path, connection) for _ in range(WORKERS)]
     misfortunes = Misfortunes(seed, workers, own_stack)
     load = Load(connection, seed)
+    misfortunes.revive()
+    takeovers = Takeovers(workers, misfortunes)
     try:
-        misfortunes.revive()
         misfortunes.run(SECONDS)
     finally:
+        takeovers.stop()
         load.stop()
-    sys.stdout.write(f"seed {seed}: {misfortunes.log}\n")
+    sys.stdout.write("\n".join([f"seed {seed}:", *misfortunes.told, ""]))
+    sys.stdout.write(f"seed {seed}: seconds in which not every partition was live: {takeovers.seconds}\n")
     try:
 
         def settled() -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bad_requests import bad_requests
 from raw_http import ask, callback, connect, read_all, read_answer, status_of
 from running_edge import RunningEdge
 
@@ -200,6 +201,35 @@ def unproven(port: int) -> None:
         assert (answers.count(b"HTTP/1.1 401 "), answers.count(b"HTTP/1.1 404 ")) == (10, 1)
 
 
+def hostile_numbers(port: int) -> None:
+    for number in (b"9" * 900_000, b"1e" + b"9" * 900_000, b"-0." + b"0" * 900_000):
+        body = b'{"taskId": ' + number + b"}"
+        answer = send(port, JSON + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert status_of(answer) == 400
+
+
+def every_bad_request(port: int) -> None:
+    for bad in bad_requests() * 2:
+        target = f"{bad.path}?{bad.query}" if bad.query else bad.path
+        head = f"{bad.method} {target} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in bad.headers.items())
+        if bad.chunked:
+            parts = (f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), chunked(bad.body), b"0\r\n\r\n")
+        else:
+            parts = (f"{head}Content-Length: {len(bad.body)}\r\n\r\n".encode(), bad.body)
+        # What is too large is refused while it still comes, and the answer may be lost with the connection.
+        wanted = (bad.status, 0) if bad.status == 413 else (bad.status,)
+        assert status_of(send(port, *parts)) in wanted, bad.name
+
+
+def copies_at_other_actions(port: int) -> None:
+    original = callback("inst-copied")
+    assert status_of(ask(port, original)) == 200
+    for _ in range(200):
+        assert status_of(ask(port, original.replace(b"/complete ", b"/cancel "))) == 401
+    assert status_of(ask(port, original)) == 200
+
+
 ATTACKS = (
     header_bomb,
     many_headers,
@@ -215,6 +245,9 @@ ATTACKS = (
     half_closed,
     unread_answers,
     unproven,
+    hostile_numbers,
+    every_bad_request,
+    copies_at_other_actions,
 )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from msgspec import structs
 
 from running_workers import Worker
 from schemas.codec import task_notification_codec
@@ -163,6 +164,7 @@ def test_a_notification_that_cannot_be_read_is_parked_and_the_inbox_goes_on(
         (key, b"not avro"),
         (key, None),
         (f"{TOLD_DIRECTLY}another/key".encode(), codec.encode(good)),
+        (key, codec.encode(structs.replace(good, occurred_at=1 << 60))),
         (key, codec.encode(good)),
     ):
         producer.produce(TASK_NOTIFICATIONS.name, key=poisoned_key, value=value, headers=[("mark", corp.encode())])
@@ -181,12 +183,13 @@ def test_a_notification_that_cannot_be_read_is_parked_and_the_inbox_goes_on(
     def parked() -> bool:
         headers = [dict(message.headers() or []) for message in read_topic(TASK_EVENTS_DLQ.name)]
         letters[:] = [each for each in headers if each.get("mark") == corp.encode()]
-        return len(letters) == 3
+        return len(letters) == 4
 
     eventually(parked, what="the others are parked")
     assert {each["dlq_topic"] for each in letters} == {TASK_NOTIFICATIONS.name.encode()}
     assert sorted(each["dlq_reason"] or b"" for each in letters) == [
         b"misplaced-notification",
+        b"outside-contract",
         b"undecodable",
         b"undecodable",
     ]

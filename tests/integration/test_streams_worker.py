@@ -19,12 +19,13 @@ from deploy.cli import app
 from schemas.codec import framed, task_event_codec, task_notification_codec, task_state_codec
 from schemas.events import Action, Change, Lifecycle, TaskState
 from schemas.registry import schema_text
-from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from service.kafka import producer_config
 from service.topic_admin import apply_topics
 from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
 from streams.changelog_topic import instances_changelog
 from streams.lifecycle import Instance, fold
+from streams.store import Store
 from streams.stored_instance import pack
 from streams.version import FIRST_VERSION
 from streams.views import views
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from deploy.connection import Connection
+    from schemas.events import TaskEvent
 
 pytestmark = pytest.mark.integration
 
@@ -87,6 +89,10 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     # Of a version of the schema that the registry will only have later, under the next id that it gives.
     later_id = 1 + connection.registry.register_schema(f"probe-{uuid.uuid4()}", Schema(fresh_schema(), "AVRO"))
     painted = structs.replace(events[0], event_id=str(uuid.uuid4()), title="painted", occurred_at=1_800_000_000_000)
+    newer_action = json.loads(schema_text("TaskEvent").replace('"COPIED"', '"COPIED", "RECALLED"'))
+    newer_id = connection.registry.register_schema(f"probe-{uuid.uuid4()}", Schema(json.dumps(newer_action), "AVRO"))
+    later_id += 1
+    state = TaskState(instance_id=key.decode(), corp_id="corp", app_type="APP", updated_at=1, revision=1)
     poison: list[tuple[bytes | None, bytes | None, bytes]] = [
         (key, framed(later_id, codec.encode_body(painted) + b"\x06red"), b"undecodable"),
         (key, None, b"undecodable"),
@@ -96,7 +102,21 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
         (key, b"\x01" + good[1:], b"undecodable"),
         (key, good.replace(b"user-", b"\xff\xffer-"), b"undecodable"),
         (key, framed(0x7FFFFFFF, good[5:]), b"undecodable"),
+        (key, task_state_codec(connection.registry).encode(state), b"undecodable"),
         (key, codec.encode(structs.replace(events[0], action=Action.UNKNOWN)), b"unknown-action"),
+        (key, framed(newer_id, recalled(codec.encode_body(events[0]))), b"unknown-action"),
+        (key, codec.encode(structs.replace(events[0], occurred_at=1 << 60)), b"outside-contract"),
+        (key, codec.encode(structs.replace(events[0], created_at=-(1 << 60))), b"outside-contract"),
+        *foreign(codec, events[0], instance_id=Store.offset_key.decode()),
+        *foreign(codec, events[0], instance_id=""),
+        *foreign(codec, events[0], instance_id="x" * 129),
+        (
+            key,
+            codec.encode(
+                structs.replace(painted, event_id="long", title="t" * (3 << 19), occurred_at=1_900_000_000_000)
+            ),
+            b"too-large",
+        ),
         (key, codec.encode(structs.replace(events[0], corp_id="another")), b"another-corp"),
         (b"poison", good, b"misplaced-key"),
         (None, good, b"misplaced-key"),
@@ -105,10 +125,11 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     config: dict[str, Any] = producer_config(connection.bootstrap_servers)
     producer = Producer(config)
     for record_key, value, _ in poison:
-        producer.produce(TASK_EVENTS.name, key=record_key, value=value, headers=[("ce_id", b"kept")])
+        producer.produce(TASK_EVENTS.name, key=record_key, value=value, headers=[("ce_id", b"kept"), ("empty", None)])
     assert producer.flush(30) == 0
     streams_service.start()
     eventually(lambda: caught_up(connection), what="all events are processed")
+    streams_service.wait_until_ready()
 
     # By what they are: a chunk that is taken twice parks its records twice.
     parked: dict[Any, dict[str, Any]] = {}
@@ -132,6 +153,73 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     assert [each["outcome"] for each in dlq(connection, "replay", letter["id"], "--json")] == ["already-replayed"]
     eventually(lambda: caught_up(connection), what="the replayed record is processed")
     assert read_instance(connection, read_topic, key.decode()).title == "painted"
+
+    # What is not mended is parked again; the stream goes on, and all else is as it was.
+    assert {each["outcome"] for each in dlq(connection, "replay", "--all", "--json")} == {
+        "replayed",
+        "already-replayed",
+    }
+    produce(connection, lives(1, seed=5))
+    eventually(lambda: caught_up(connection), what="the replayed records are processed")
+    assert len(read_topic(TASK_EVENTS_DLQ.name)) >= 2 * len(poison) - 1
+    assert_all_is_right(connection, read_topic)
+
+
+def test_an_instance_and_a_dead_letter_that_are_too_large_do_not_stop_the_worker(
+    connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
+) -> None:
+    codec = task_event_codec(connection.registry)
+    chance = random.Random(17)
+
+    def created(event_id: str, people: tuple[str, ...], *, at: int) -> TaskEvent:
+        event = min(lives(1, seed=18), key=lambda each: each.occurred_at)
+        return structs.replace(
+            event, event_id=event_id, instance_id="grows", task_id="T-1", recipient_ids=people, occurred_at=at
+        )
+
+    # People with very long names, so that few of them are enough.
+    first, second = ([chance.randbytes(50_000).hex() for _ in range(25)] for _ in range(2))
+    junk = chance.randbytes(MAX_MESSAGE_BYTES - 500)
+    config: dict[str, Any] = producer_config(connection.bootstrap_servers)
+    producer = Producer(config)
+    for event in (created("1", tuple(first), at=1), created("2", tuple(second), at=2), created("3", ("ann",), at=3)):
+        producer.produce(TASK_EVENTS.name, key=b"grows", value=codec.encode(event))
+        producer.flush(30)
+    producer.produce(TASK_EVENTS.name, key=b"grows", value=junk)
+    assert producer.flush(30) == 0
+    streams_service.start()
+    eventually(lambda: caught_up(connection), what="all events are processed")
+    streams_service.wait_until_ready()
+
+    mine = [each for each in dlq(connection, "list", "--json") if each["key"] == "grows"]
+    reasons = [each["reason"] for each in mine]
+    assert reasons[-1] == "undecodable"
+    # Whether they came in one chunk or in three: one of the two is too much, and nothing else is set aside for it.
+    assert reasons[:-1] == ["too-large"]
+    [shown] = dlq(connection, "show", mine[-1]["id"], "--json")
+    assert len(str(shown["value"])) > MAX_MESSAGE_BYTES // 2, "it is read from where it was left"
+    done = dlq(connection, "replay", mine[-1]["id"], "--json")
+    assert [each["outcome"] for each in done] == ["replayed"]
+    eventually(lambda: caught_up(connection), what="the replayed record is processed")
+    again = [each for each in dlq(connection, "list", "--json") if each["key"] == "grows"]
+    assert [each["reason"] for each in again[len(mine) :]] == ["undecodable"]
+
+    assert len(read_instance(connection, read_topic, "grows").tasks[0].assignee_ids) == 26
+
+
+def recalled(body: bytes) -> bytes:
+    """An event's body with an action that only a newer schema has."""
+    # event_id and source, each behind its length in one byte, stand before the action.
+    action_at = 1 + (body[0] >> 1)
+    action_at += 1 + (body[action_at] >> 1)
+    symbols = next(each for each in json.loads(schema_text("TaskEvent"))["fields"] if each["name"] == "action")
+    return body[:action_at] + bytes([2 * len(symbols["type"]["symbols"])]) + body[action_at + 1 :]
+
+
+def foreign(codec: Any, event: TaskEvent, *, instance_id: str) -> list[tuple[bytes | None, bytes | None, bytes]]:
+    """A record under a key that the edge lets no instance have."""
+    changed = structs.replace(event, instance_id=instance_id)
+    return [(instance_id.encode(), codec.encode(changed), b"outside-contract")]
 
 
 def read_instance(connection: Connection, read_topic: Callable[[str], list[Message]], key: str) -> TaskState:

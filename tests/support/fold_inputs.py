@@ -15,6 +15,7 @@ from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
 from schemas.registry import schema_text
 from schemas.testing import FakeRegistry
 from schemas.topics import TASK_EVENTS
+from streams.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +74,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "action": st.sampled_from([each for each in Action if each is not Action.UNKNOWN] * 4 + [Action.UNKNOWN]),
     "corp_id": st.sampled_from(("corp", "corp", "corp", "corp", "公司")),
     "app_type": st.sampled_from(("APP", "APP", "A p/p")),
-    "instance_id": st.sampled_from(("I-1", "I-2", "实例")),
+    "instance_id": st.sampled_from(("I-1", "I-2", "实例") * 4)
+    | st.sampled_from(("", "长" * 128, "长" * 129, "I\x9f", "I\xa0\u200b", Store.offset_key.decode())),
     "occurred_at": MOMENTS,
     "received_at": st.just(1),
     "task_id": st.none() | st.sampled_from(("T-1", "T-2", "T-3", "")),

@@ -59,10 +59,10 @@ class Worker:
         self.process = None
         return code
 
-    def readiness(self) -> dict[str, Any]:
+    def readiness(self, *, timeout_s: float = 2) -> dict[str, Any]:
         """What ``/readyz`` tells; empty where nobody answers."""
         with contextlib.suppress(httpx2.HTTPError):
-            return httpx2.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2, trust_env=False).json()
+            return httpx2.get(f"http://127.0.0.1:{self.port}/readyz", timeout=timeout_s, trust_env=False).json()
         return {}
 
     def is_ready(self) -> bool:

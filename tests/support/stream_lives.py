@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from msgspec.structs import replace
@@ -16,10 +16,11 @@ from schemas.cloudevents import event_headers
 from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from schemas.errors import RecordError
 from schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, TaskNotification, TaskState
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from service.kafka import consumer_config, producer_config
+from streams.acceptance import accept
 from streams.inbox import inbox_of
-from streams.inbox_changes import inbox_changes
+from streams.inbox_changes import check, inbox_changes
 from streams.lifecycle import Instance, fold
 from streams.views import notifications, views
 
@@ -103,14 +104,34 @@ def produce(connection: Connection, events: Iterable[TaskEvent], *, pause_s: flo
     assert producer.flush(30) == 0
 
 
+def headers_of(message: Message) -> dict[str, bytes]:
+    return dict(cast("list[tuple[str, bytes]]", message.headers() or []))
+
+
+_SMALL_BYTES = 100_000
+"""No event of this size is the largest of those that make an instance of these tests too large."""
+
+
 def expected(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[str, Instance]:
-    """What the events on the topic come to, by the plain fold; what cannot be folded counts as nothing."""
+    """What the events on the topic come to, by the plain fold; what cannot be folded or kept counts as nothing.
+
+    What the worker parked as too large is left out, and has to be large: the worker's word alone is not enough.
+    """
     codec = task_event_codec(connection.registry)
     instances: dict[str, Instance] = {}
+    too_large = {
+        (int(said["dlq_partition"]), int(said["dlq_offset"]))
+        for said in (headers_of(message) for message in read_topic(TASK_EVENTS_DLQ.name))
+        if said["dlq_reason"] == b"too-large"
+    }
     for message in read_topic(TASK_EVENTS.name):
         with suppress(RecordError):
             event = codec.decode(message.value())
-            if message.key() == event.instance_id.encode():
+            accept(event)
+            if (message.partition(), message.offset()) in too_large:
+                size = len(message.value() or b"")
+                assert size > _SMALL_BYTES, f"an event of {size} bytes was parked as too large"
+            elif message.key() == event.instance_id.encode():
                 instances[event.instance_id] = fold(instances.get(event.instance_id), event)
     return instances
 
@@ -147,6 +168,7 @@ def inboxes_told(connection: Connection, read_topic: Callable[[str], list[Messag
     for message in read_topic(TASK_NOTIFICATIONS.name):
         try:
             notification = codec.decode(message.value())
+            check(notification, message.key(), size=len(message.value() or b""))
         except Exception:  # noqa: BLE001, S112 - another test's poison
             continue
         for key, value in inbox_changes([notification], stored=store.get).items():

@@ -2,11 +2,12 @@
 //!
 //! Knows nothing of Python: `lib.rs` gives it borrowed bytes and makes records of what it gives back.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::avro::Read;
 use crate::event::Event;
-use crate::fold::{Refusal, fold};
+use crate::fold::{Refusal, check, fold};
 use crate::instance::Instance;
 use crate::stored::{self, Offsets};
 use crate::told::{notification_id, write_notification};
@@ -35,8 +36,7 @@ pub struct Given<'a> {
     pub record: usize,
     pub offset: i64,
     pub event: Event<'a>,
-    /// None where the record's key is not its event's instance id.
-    pub known: Option<usize>,
+    pub known: Result<usize, Refusal<'a>>,
 }
 
 /// Where an instance that was folded into stands in `Outcome::bytes`.
@@ -71,6 +71,9 @@ pub struct Outcome<'a> {
     pub actions: [u64; Action::ALL.len()],
     /// Notifications, by view and change.
     pub changes: [[u64; Change::ALL.len()]; View::ALL.len()],
+    /// Places of what was given of which more would have to be told than `Bounds::told_bytes`; growing.
+    pub untold: Vec<usize>,
+    told_bytes: usize,
 }
 
 /// What stands in front of each encoded record: a zero byte and its schema's id.
@@ -80,14 +83,36 @@ pub struct Frames<'f> {
     pub notification: &'f [u8],
 }
 
+/// What fits.
+#[derive(Clone, Copy)]
+pub struct Bounds<'b> {
+    /// Offsets of records that their instance cannot take.
+    pub too_large: &'b HashSet<i64>,
+    /// Of the notifications of one event, all together.
+    pub told_bytes: usize,
+}
+
 /// Fold the records in their order. Events of one instance fold together: it is written once.
-pub fn fold_all<'a>(given: &[Given<'a>], known: &mut [Known<'a>], frames: Frames<'_>, now_ms: i64) -> Outcome<'a> {
+pub fn fold_all<'a>(
+    given: &[Given<'a>],
+    known: &mut [Known<'a>],
+    frames: Frames<'_>,
+    bounds: Bounds<'_>,
+    now_ms: i64,
+) -> Outcome<'a> {
     let mut outcome = Outcome::default();
     let mut folded: Vec<usize> = Vec::new();
     for (cause, each) in given.iter().enumerate() {
-        let Some(place) = each.known else {
-            outcome.refused.push((each.record, Refusal::MisplacedKey));
-            continue;
+        let checked = each.known.and_then(|place| {
+            check(known[place].instance.as_ref(), &each.event)?;
+            if bounds.too_large.contains(&each.offset) { Err(Refusal::TooLarge) } else { Ok(place) }
+        });
+        let place = match checked {
+            Ok(place) => place,
+            Err(refusal) => {
+                outcome.refused.push((each.record, refusal));
+                continue;
+            }
         };
         let known = &mut known[place];
         let before = match (known.lines.take(), &known.instance) {
@@ -95,16 +120,12 @@ pub fn fold_all<'a>(given: &[Given<'a>], known: &mut [Known<'a>], frames: Frames
             (None, Some(instance)) => views(instance),
             (None, None) => Lines::default(),
         };
-        let (instance, changed) = match fold(&mut known.instance, &each.event) {
-            Ok(folded) => folded,
-            Err(refusal) => {
-                outcome.refused.push((each.record, refusal));
-                known.lines = Some(before);
-                continue;
-            }
-        };
+        let (instance, changed) = fold(&mut known.instance, &each.event);
+        outcome.told_bytes = 0;
         let tell = |key: Key<'a>, change, entry: Entry<'a>| {
-            outcome.tell(cause, instance, &each.event, key, change, entry, frames);
+            if outcome.untold.last() != Some(&cause) {
+                outcome.tell(cause, instance, &each.event, key, change, entry, frames, bounds);
+            }
         };
         if changed {
             let after = views(instance);
@@ -130,6 +151,12 @@ pub fn fold_all<'a>(given: &[Given<'a>], known: &mut [Known<'a>], frames: Frames
 }
 
 impl<'a> Outcome<'a> {
+    /// Bytes of the largest instance or notification.
+    pub fn largest(&self) -> usize {
+        let written = self.written.iter().map(|each| each.stored.len());
+        written.chain(self.told.iter().map(|each| each.value.len())).max().unwrap_or(0)
+    }
+
     fn tell(
         &mut self,
         cause: usize,
@@ -139,6 +166,7 @@ impl<'a> Outcome<'a> {
         change: Change,
         entry: Entry<'a>,
         frames: Frames<'_>,
+        bounds: Bounds<'_>,
     ) {
         let id = notification_id(event.event_id, &key, change);
         let bytes = &mut self.bytes;
@@ -149,6 +177,12 @@ impl<'a> Outcome<'a> {
         let key_end = bytes.len();
         bytes.extend_from_slice(frames.notification);
         write_notification(bytes, &id, instance, event, &key, change, &entry);
+        self.told_bytes += bytes.len() - key_end;
+        if self.told_bytes > bounds.told_bytes {
+            bytes.truncate(begin);
+            self.untold.push(cause);
+            return;
+        }
         self.changes[key.view.number()][change.number()] += 1;
         self.told.push(Told {
             cause,

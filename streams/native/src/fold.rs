@@ -7,25 +7,32 @@ use crate::event::Event;
 use crate::instance::{Copied, Fact, Instance, Stamp, Task};
 use crate::words::{Action, Lifecycle, Status};
 
-/// The years 1 to 9999: no other moment can be written as text.
-const MOMENTS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
-
 /// Why an event cannot be folded. Nothing was changed; the record belongs in the dead-letter topic.
+#[derive(Clone, Copy)]
 pub enum Refusal<'a> {
+    ImpossibleId,
+    ImpossibleMoment { field: &'static str, at: i64 },
     MisplacedKey,
     UnknownAction,
-    ImpossibleMoment,
     AnotherCorp { ours: &'a str, theirs: &'a str },
+    TooLarge,
 }
 
 impl Refusal<'_> {
     /// The name of the Python error, and its text.
     pub fn told(&self) -> (&'static str, String) {
         match self {
+            Self::ImpossibleId => (
+                "OutsideContract",
+                "the instance_id is not a text of 1 to 128 characters without control characters".into(),
+            ),
+            Self::ImpossibleMoment { field, at } => {
+                ("OutsideContract", format!("{field}, {at}, is not a moment of the years 1 to 9999"))
+            }
             Self::MisplacedKey => ("MisplacedKey", "the record's key is not the event's instance_id".into()),
             Self::UnknownAction => ("UnknownAction", "the event's action is not known to this version".into()),
-            Self::ImpossibleMoment => {
-                ("ImpossibleMoment", "the event's moments are not within the years 1 to 9999".into())
+            Self::TooLarge => {
+                ("TooLarge", "what is kept or told of its instance would be larger than a record may be".into())
             }
             Self::AnotherCorp { ours, theirs } => {
                 ("AnotherCorp", format!("the instance belongs to {ours}, the event to {theirs}"))
@@ -34,25 +41,23 @@ impl Refusal<'_> {
     }
 }
 
-/// The instance with one more event folded into it, and whether that changed anything.
-///
-/// An instance that was not known is made of its first event, which always changes it.
-pub fn fold<'i, 'a>(
-    known: &'i mut Option<Instance<'a>>,
-    event: &Event<'a>,
-) -> Result<(&'i Instance<'a>, bool), Refusal<'a>> {
+/// Whether this instance takes the event.
+pub fn check<'a>(known: Option<&Instance<'a>>, event: &Event<'a>) -> Result<(), Refusal<'a>> {
     if event.action == Action::Unknown {
         return Err(Refusal::UnknownAction);
     }
-    let impossible = |moment: &i64| !MOMENTS.contains(moment);
-    if impossible(&event.occurred_at) || event.created_at.as_ref().is_some_and(impossible) {
-        return Err(Refusal::ImpossibleMoment);
+    match known {
+        Some(instance) if instance.corp_id != event.corp_id => {
+            Err(Refusal::AnotherCorp { ours: instance.corp_id, theirs: event.corp_id })
+        }
+        _ => Ok(()),
     }
-    if let Some(instance) = known
-        && instance.corp_id != event.corp_id
-    {
-        return Err(Refusal::AnotherCorp { ours: instance.corp_id, theirs: event.corp_id });
-    }
+}
+
+/// The instance with one more event folded into it, and whether that changed anything. It was checked before.
+///
+/// An instance that was not known is made of its first event, which always changes it.
+pub fn fold<'i, 'a>(known: &'i mut Option<Instance<'a>>, event: &Event<'a>) -> (&'i Instance<'a>, bool) {
     let instance = known.get_or_insert_with(|| unknown(event));
     let changed = with_facts(instance, event)
         | match event.action {
@@ -61,13 +66,13 @@ pub fn fold<'i, 'a>(
             Action::Cancelled => decided(instance, event, Status::Cancelled),
             Action::Copied => copied(instance, event),
             Action::Deleted => deleted(instance, event),
-            Action::Unknown => false, // refused above
+            Action::Unknown => false, // refused before
         };
     let changed = changed || instance.revision == 0;
     if changed {
         instance.revision = instance.revision.saturating_add(1);
     }
-    Ok((instance, changed))
+    (instance, changed)
 }
 
 /// An instance of which nothing was told yet.

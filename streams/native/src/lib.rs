@@ -5,6 +5,7 @@
 //! version's schema, damage) is shown to the Python codec, which has the last word: it translates it, or says in its
 //! own words what is wrong with it.
 
+mod acceptance;
 mod avro;
 mod chunk;
 mod event;
@@ -17,16 +18,18 @@ mod told;
 mod views;
 mod words;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
+use crate::acceptance::accept;
 use crate::avro::Damaged;
-use crate::chunk::{Frames, Given, Known, fold_all};
+use crate::chunk::{Bounds, Frames, Given, Known, fold_all};
 use crate::event::Event;
+use crate::fold::Refusal;
 use crate::records::Folded;
 
 /// A record, as far as the fold looks at it.
@@ -38,7 +41,9 @@ struct Taken<'py> {
 
 /// Fold the records in their order; see `streams/_native.pyi`.
 #[pyfunction]
-#[pyo3(signature = (records, *, own_frames, translate, load, renew, state_frame, notification_frame, now_ms))]
+#[pyo3(signature = (
+    records, *, own_frames, translate, load, renew, state_frame, notification_frame, now_ms, too_large, most_told_bytes
+))]
 fn fold_chunk<'py>(
     py: Python<'py>,
     records: &Bound<'py, PyList>,
@@ -49,6 +54,8 @@ fn fold_chunk<'py>(
     state_frame: &[u8],
     notification_frame: &[u8],
     now_ms: i64,
+    too_large: HashSet<i64>,
+    most_told_bytes: usize,
 ) -> PyResult<Folded> {
     let frames = Frames { state: state_frame, notification: notification_frame };
     let taken = records.iter().map(|each| take(&each)).collect::<PyResult<Vec<_>>>()?;
@@ -94,7 +101,8 @@ fn fold_chunk<'py>(
         known[place] = Known::read(bytes.as_bytes(), state_frame).map_err(not_ours)?;
     }
 
-    let outcome = py.detach(|| fold_all(&given, &mut known, frames, now_ms));
+    let bounds = Bounds { too_large: &too_large, told_bytes: most_told_bytes };
+    let outcome = py.detach(|| fold_all(&given, &mut known, frames, bounds, now_ms));
     Folded::of(py, &outcome, &given, &keys, rejected)
 }
 
@@ -113,7 +121,9 @@ fn read_own<'a>(value: &'a [u8], own_frames: &[Vec<u8>]) -> Option<Event<'a>> {
     Event::read(body).ok()
 }
 
-/// Give each event the place of its instance, and the places their keys.
+/// Give each event that is accepted the place of its instance, and the places their keys.
+///
+/// Only these are loaded: an id that is none might be the name under which the store keeps something else.
 fn placed<'t, 'py>(
     taken: &'t [Taken<'py>],
     events: Vec<Option<Event<'t>>>,
@@ -126,7 +136,7 @@ fn placed<'t, 'py>(
             continue;
         };
         let key = each.key.as_ref().filter(|key| key.as_bytes() == event.instance_id.as_bytes());
-        let known = key.map(|key| {
+        let known = accept(&event).and(key.ok_or(Refusal::MisplacedKey)).map(|key| {
             *places.entry(key.as_bytes()).or_insert_with(|| {
                 keys.push(key);
                 keys.len() - 1

@@ -21,6 +21,8 @@ pub struct Folded {
     rejected: Py<PyList>,
     actions: Py<PyDict>,
     changes: Py<PyDict>,
+    untold: Py<PyList>,
+    largest: usize,
 }
 
 impl Folded {
@@ -59,6 +61,8 @@ impl Folded {
             rejected: PyList::new(py, rejected)?.unbind(),
             actions: actions(py, outcome)?.unbind(),
             changes: changes(py, outcome)?.unbind(),
+            untold: PyList::new(py, outcome.untold.iter().map(|&cause| given[cause].offset))?.unbind(),
+            largest: outcome.largest(),
         })
     }
 }

@@ -19,6 +19,7 @@ from schemas.errors import TaskbridgeError
 from tests.bench.streams.contenders import PEERS
 from tests.bench.streams.phases import PARTS, Run
 from tests.bench.streams.report import write_report
+from tests.bench.streams.scaling import INSTANCES
 from tests.bench.streams.surroundings import start
 
 _DISK_MB = 12_000
@@ -47,7 +48,9 @@ def _measure(arguments: argparse.Namespace) -> Path:
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
         supervisor = stack.enter_context(Supervisor(on_event=progress))
         surroundings = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
-        run = Run(surroundings, arguments.peers, one_core=arguments.one_core)
+        # Scaling is about the service alone: nothing else has to be built for it.
+        peers: list[str] = [] if arguments.only == "scaling" else arguments.peers
+        run = Run(surroundings, peers, one_core=arguments.one_core)
         parts = [arguments.only] if arguments.only else [part for part in PARTS if part != "scaling"]
         if arguments.scaling and "scaling" not in parts:
             parts.append("scaling")
@@ -58,7 +61,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         if "latency" in parts:
             run.latency(rounds=max(1, arguments.rounds // 3), seconds=arguments.seconds)
         if "scaling" in parts:
-            run.scaling(events=arguments.events)
+            run.scaling(events=arguments.events, instances=arguments.instances)
         out: Path = arguments.out
         return write_report(
             out / _page(arguments),
@@ -81,6 +84,8 @@ def _command(arguments: argparse.Namespace) -> str:
     told = [f"--{name} {getattr(arguments, name)}" for name in ("rounds", "events", "states", "seconds", "partitions")]
     told += [f"--only {arguments.only}"] if arguments.only else []
     told += ["--scaling"] if arguments.scaling else []
+    if arguments.instances != list(INSTANCES):
+        told += [f"--instances {each}" for each in arguments.instances]
     told += ["--one-core"] if arguments.one_core else []
     told += [f"--peers {peer}" for peer in arguments.peers] if arguments.peers != list(PEERS) else []
     return f"taskbridge bench streams {' '.join(told)}"
@@ -96,6 +101,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--scaling", action="store_true", help="also with 10,000 to 1,000,000 instances")
+    parser.add_argument("--instances", type=int, nargs="*", default=list(INSTANCES), help="of scaling")
     parser.add_argument("--one-core", action="store_true", help="hold each contender to one core")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     return parser.parse_args()

@@ -13,7 +13,7 @@ from tests.bench.streams.latency import measure_latency
 from tests.bench.streams.records import preload
 from tests.bench.streams.recovery import measure_recovery
 from tests.bench.streams.results import Results
-from tests.bench.streams.scaling import INSTANCES, measure_scaling
+from tests.bench.streams.scaling import measure_scaling
 from tests.bench.streams.throughput import WARM_UP, measure
 from tests.bench.streams.workload import EVENTS_PER_INSTANCE
 
@@ -91,14 +91,14 @@ class Run:
                 times = f"p50 {found.p50_ms:.1f} ms  p99 {found.p99_ms:.1f} ms"
                 self._say(f"latency {number}/{rounds}  {contender.name:20}{times}")
 
-    def scaling(self, *, events: int) -> None:
+    def scaling(self, *, events: int, instances: Sequence[int]) -> None:
         contender = self.contenders[0]
-        for instances in INSTANCES:
+        for many in instances:
             found = measure_scaling(
-                contender, self._surroundings, instances=instances, events=events, label=f"scaling-{instances}"
+                contender, self._surroundings, instances=many, events=events, label=f"scaling-{many}"
             )
-            self.results.scaled.setdefault(instances, []).append(found)
-            self._say(f"scaling  {instances:,} instances  {found.cpu_us:.0f} µs CPU/event  {found.memory_mb:.0f} MiB")
+            self.results.scaled.setdefault(many, []).append(found)
+            self._say(f"scaling  {many:,} instances  {found.cpu_us:.0f} µs CPU/event  {found.memory_mb:.0f} MiB")
 
     def _turns(self, rounds: int, names: Sequence[str] | None = None) -> Generator[tuple[int, Contender]]:
         self._out.clear()

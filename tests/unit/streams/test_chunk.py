@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from schemas.cloudevents import notification_headers
 from schemas.codec import task_event_codec, task_state_codec
 from schemas.events import Action
 from schemas.registry import RegistryUnavailable
 from schemas.testing import FakeRegistry
-from schemas.topics import TASK_EVENTS
+from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
 from streams.chunk import ChunkResult, fold_chunk
-from streams.dead_letters import dead_letter_headers, reason_code
+from streams.dead_letters import LEFT_HEADER, dead_letter, reason_code
 from streams.inbox import inbox_of
 from streams.remembered_offsets import MAX_OFFSETS
+from streams.store import Store
 from streams.stored_instance import StoreUnreadable, event_offsets, pack, unpack
 from streams.views import EntryKey, Shown, show, views
 
@@ -216,7 +218,9 @@ def test_a_store_of_another_format_says_what_to_do() -> None:
 def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:
     record = FakeRecord(b"I-1", b"junk", 7, headers=[("ce_id", b"x")])
     result = fold_chunk([record], decode=EVENTS.decode, load=lambda _: None)
-    headers = dict(dead_letter_headers(result.rejected[0], now_ms=1_700_000_000_123))
+    key, value, parked = dead_letter(result.rejected[0], now_ms=1_700_000_000_123)
+    assert (key, value) == (b"I-1", b"junk")
+    headers = dict(parked)
     assert headers.pop("dlq_detail").startswith(b"not in the Confluent wire format")
     assert headers == {
         "ce_id": b"x",
@@ -226,3 +230,67 @@ def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:
         "dlq_offset": b"7",
         "dlq_at": b"2023-11-14T22:13:20.123Z",
     }
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        FakeRecord(b"I-1", bytes(MAX_MESSAGE_BYTES - 100)),
+        FakeRecord(bytes(MAX_MESSAGE_BYTES), b""),
+        FakeRecord(b"I-1", b"", headers=[("x", bytes(MAX_MESSAGE_BYTES))]),
+    ],
+    ids=["value", "key", "headers"],
+)
+def test_a_record_too_large_to_be_parked_with_its_reason_is_left_where_it_is(large: FakeRecord) -> None:
+    result = fold_chunk([large], decode=EVENTS.decode, load=lambda _: None)
+    key, value, headers = dead_letter(result.rejected[0], now_ms=0)
+    assert value is None
+    assert key in (b"I-1", None)
+    said = dict(headers)
+    assert (said["dlq_partition"], said["dlq_offset"]) == (b"3", b"0")
+    assert int(said[LEFT_HEADER]) >= MAX_MESSAGE_BYTES - 100
+
+
+@pytest.mark.parametrize(
+    "outside",
+    [
+        {"instance_id": ""},
+        {"instance_id": "x" * 129},
+        {"instance_id": Store.offset_key.decode()},
+        {"occurred_at": 1 << 62},
+        {"occurred_at": -(1 << 62)},
+        {"occurred_at": 253_402_300_800_000},
+        {"created_at": 1 << 62},
+    ],
+    ids=str,
+)
+def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
+    make_event: type_make_event, outside: dict[str, Any]
+) -> None:
+    events = [make_event(Action.CREATED, **outside), make_event(Action.CREATED, instance_id="I-2", title="申请　一")]
+    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=lambda _: None)
+    assert [reason_code(each.reason) for each in result.rejected] == ["outside-contract"]
+    assert list(result.instances) == [b"I-2"]
+    for each in result.notifications:
+        notification_headers(each)
+
+
+def test_an_id_may_have_any_character_that_is_no_control_character(make_event: type_make_event) -> None:
+    event = make_event(Action.CREATED, instance_id="申请　一\u200b 🙂")
+    assert not fold_chunk(records_of([event]), decode=EVENTS.decode, load=lambda _: None).rejected
+
+
+def test_what_its_instance_cannot_take_is_set_aside_and_the_others_go_on(make_event: type_make_event) -> None:
+    events = [
+        make_event(Action.CREATED, instance_id="I-1"),
+        make_event(Action.CREATED, instance_id="I-1", title="long"),
+        make_event(Action.CREATED, instance_id="I-2"),
+        make_event(Action.CREATED, instance_id="I-1", corp_id="another"),
+    ]
+    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=lambda _: None, too_large={1, 3})
+    assert [(each.record.offset, reason_code(each.reason)) for each in result.rejected] == [
+        (1, "too-large"),
+        (3, "another-corp"),
+    ]
+    assert result.instances[b"I-1"].instance.state.title is None
+    assert list(result.instances) == [b"I-1", b"I-2"]

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from query_desk import notification
 from schemas.events import Change, TaskNotification, View
+from schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 from streams import inbox_layout as layout
+from streams.acceptance import OutsideContract, TooLarge
 from streams.inbox import Line, apply, type_inbox
 from streams.inbox_changes import MisplacedNotification, UnknownView, check, inbox_changes, keys_read
 
@@ -121,13 +123,33 @@ def test_what_goes_without_having_come_changes_nothing() -> None:
 
 def test_a_view_of_a_newer_schema_is_refused() -> None:
     with pytest.raises(UnknownView):
-        check(notification(view=View.UNKNOWN), b"corp/ann")
+        check(notification(view=View.UNKNOWN), b"corp/ann", size=100)
     with pytest.raises(UnknownView):
-        check(notification(Change.UNKNOWN), b"corp/ann")
+        check(notification(Change.UNKNOWN), b"corp/ann", size=100)
+
+
+@pytest.mark.parametrize("at", [253_402_300_800_000, -62_135_596_800_001])
+def test_a_moment_outside_of_the_calendar_is_refused(at: int) -> None:
+    """It has no text, and would stand above everything for ever."""
+    with pytest.raises(OutsideContract):
+        check(notification(occurred_at=at), b"corp/ann", size=100)
+
+
+def test_a_notification_that_is_larger_than_ours_may_be_is_refused() -> None:
+    check(notification(), b"corp/ann", size=USUAL_MESSAGE_BYTES)
+    with pytest.raises(TooLarge):
+        check(notification(), b"corp/ann", size=USUAL_MESSAGE_BYTES + 1)
+
+
+def test_the_largest_notification_fits_into_the_inboxs_changelog() -> None:
+    """Ids of zero bytes only, which take twice their place in keys."""
+    large = notification(instance_id="\0" * USUAL_MESSAGE_BYTES, task_id="T-1")
+    changes = inbox_changes([large], stored=lambda _: None)
+    assert max(len(key) + len(value or b"") for key, value in changes.items()) < MAX_MESSAGE_BYTES
 
 
 def test_a_notification_under_another_key_is_refused() -> None:
-    check(notification(), b"corp/ann")
+    check(notification(), b"corp/ann", size=100)
     for key in (b"corp/bob", b"", None):
         with pytest.raises(MisplacedNotification):
-            check(notification(), key)
+            check(notification(), key, size=100)

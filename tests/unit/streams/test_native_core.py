@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from fold_inputs import (
     CHUNKS,
@@ -29,11 +30,12 @@ from schemas.errors import RecordError, TaskbridgeError
 from schemas.events import Action, Person
 from schemas.registry import RegistryUnavailable
 from schemas.testing import FakeRegistry
-from streams.folding import Folded
+from streams.acceptance import OutsideContract
+from streams.folding import MOST_TOLD_BYTES, NONE, Folded
 from streams.native_folding import IS_BUILT, NativeFolding
 from streams.python_folding import PythonFolding
 from streams.remembered_offsets import MAX_OFFSETS
-from streams.store import PartitionNotHeld
+from streams.store import PartitionNotHeld, Store
 from streams.stored_instance import StoreUnreadable, event_offsets, unpack
 
 if TYPE_CHECKING:
@@ -67,13 +69,20 @@ def in_order(instance: Instance) -> bool:
     return all(list(each) == sorted(set(each)) for each in lists)
 
 
-def folding(kind: type[NativeFolding | PythonFolding], live_instances: int, *, now_ms: int = 0) -> Folding:
+def folding(
+    kind: type[NativeFolding | PythonFolding],
+    live_instances: int,
+    *,
+    now_ms: int = 0,
+    most_told_bytes: int = MOST_TOLD_BYTES,
+) -> Folding:
     return kind(
         events=task_event_head_codec(REGISTRY),
         states=task_state_codec(REGISTRY),
         notifications=task_notification_codec(REGISTRY),
         live_instances=live_instances,
         now_ms=lambda: now_ms,
+        most_told_bytes=most_told_bytes,
     )
 
 
@@ -88,6 +97,8 @@ def plain(folded: Folded) -> dict[str, Any]:
         "actions": dict(folded.actions),
         "changes": dict(folded.changes),
         "folded": folded.folded,
+        "largest": folded.largest,
+        "untold": sorted(folded.untold),
     }
 
 
@@ -110,14 +121,23 @@ def stored_after(events: Iterable[TaskEvent]) -> dict[bytes, bytes]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(chunks=CHUNKS, live=st.sampled_from((0, 1, 100)), now_ms=st.integers(-(1 << 63), (1 << 63) - 1))
-def test_any_chunks_come_to_the_same_bytes(chunks: list[list[FakeRecord]], live: int, now_ms: int) -> None:
-    native, python = folding(NativeFolding, live, now_ms=now_ms), folding(PythonFolding, live, now_ms=now_ms)
+@given(
+    chunks=CHUNKS,
+    live=st.sampled_from((0, 1, 100)),
+    now_ms=st.integers(-(1 << 63), (1 << 63) - 1),
+    too_large=st.just(NONE) | st.sets(st.integers(0, 5)),
+    most_told_bytes=st.sampled_from((MOST_TOLD_BYTES, 200, 0)),
+)
+def test_any_chunks_come_to_the_same_bytes(
+    chunks: list[list[FakeRecord]], live: int, now_ms: int, too_large: set[int], most_told_bytes: int
+) -> None:
+    native = folding(NativeFolding, live, now_ms=now_ms, most_told_bytes=most_told_bytes)
+    python = folding(PythonFolding, live, now_ms=now_ms, most_told_bytes=most_told_bytes)
     stored: dict[bytes, bytes] = {}
     for chunk in chunks:
         records: list[Any] = list(chunk)
-        ours = native.fold(records, stored.get, generation=1)
-        theirs = python.fold(records, stored.get, generation=1)
+        ours = native.fold(records, stored.get, generation=1, too_large=too_large)
+        theirs = python.fold(records, stored.get, generation=1, too_large=too_large)
         assert plain(ours) == plain(theirs)
         stored |= ours.stored
         native.keep(ours, generation=1)
@@ -233,6 +253,19 @@ def test_an_instance_in_memory_is_found_in_its_generation_only_and_not_once_it_i
         native.keep(native.fold(records, reads.append, generation=generation), generation=generation)
         reads.append(b"-")
     assert reads == [b"I", b"-", b"-", b"I", b"-", b"I", b"-", b"-"]
+
+
+def test_an_id_that_no_event_may_have_is_never_looked_up() -> None:
+    """It might be the name under which the store keeps its own position."""
+    records: list[Any] = []
+    for at, name in enumerate((Store.offset_key.decode(), "", "x" * 129, "a\x7f")):
+        changed = structs.replace(event(event_id="1"), instance_id=name)
+        records.append(FakeRecord(name.encode(), EVENTS.encode(changed), at))
+    for kind in (NativeFolding, PythonFolding):
+        reads: list[bytes] = []
+        folded = folding(kind, 0).fold(records, reads.append, generation=1)
+        assert [type(each.reason) for each in folded.rejected] == [OutsideContract] * 4
+        assert reads == []
 
 
 def test_the_core_is_built_where_a_toolchain_is() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
 from schemas.topics import TASK_EVENTS
@@ -193,6 +194,42 @@ def test_what_is_fetched_while_a_rebalance_begins_is_dropped_and_sought_again(wi
         consumer.stop_flow()
         assert await chunks_of(consumer) == []
         assert consumer.sought == 1
+
+    with_consumer(check)
+
+
+def test_a_chunk_that_was_not_begun_before_a_rebalance_is_not_begun_during_it(with_consumer: Any) -> None:
+    """It would be waited for by nobody: the group refuses what it writes, and the worker would end for that."""
+
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        [(_, message)] = await chunks_of(consumer)
+        consumer.stop_flow()
+        assert consumer.take(message, message.value) == []
+        consumer.resume_flow()
+        assert consumer.take(message, message.value) == message.value
+
+    with_consumer(check)
+
+
+def test_an_assignment_that_changes_while_it_is_sought_does_no_harm(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        async def overtaken() -> dict[TP, int]:
+            raise IllegalStateError("No current assignment for partition")
+
+        consumer.seek_to_committed = overtaken
+        await ChunkConsumer.perform_seek(consumer)
+
+    with_consumer(check)
+
+
+def test_from_its_beginning_to_its_end_a_rebalance_is_known(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        assert not consumer.is_leaving
+        await consumer.on_partitions_revoked({FIRST})
+        assert consumer.is_leaving
+        await consumer.on_partitions_assigned({FIRST}, 2)
+        assert not consumer.is_leaving
 
     with_consumer(check)
 

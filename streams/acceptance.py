@@ -1,0 +1,52 @@
+"""What an event must be beside readable. The edge sends no others; whoever else can write to the topic might. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from schemas.errors import RecordError
+
+if TYPE_CHECKING:
+    from schemas.events import TaskEvent
+
+_MAX_ID_CHARACTERS = 128
+_NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The years 1 to 9999: what CloudEvents' ``time`` and the JSON of the API can say."""
+
+
+class OutsideContract(RecordError):
+    """The record can be read, but says what no event may say."""
+
+
+class TooLarge(RecordError):
+    """With this event, what is kept or told of its instance would be larger than a record may be."""
+
+
+def accept(event: TaskEvent) -> None:
+    """Return where the event can be folded, kept and told of.
+
+    Raises:
+        OutsideContract: it cannot. An id with control characters might be the name under which the store keeps its own
+            position; a moment outside of the calendar has no text, and would win against every true one for ever.
+    """
+    instance_id = event.instance_id
+    if not 0 < len(instance_id) <= _MAX_ID_CHARACTERS or (
+        not instance_id.isprintable() and _NOT_IN_IDS.search(instance_id)
+    ):
+        raise OutsideContract("the instance_id is not a text of 1 to 128 characters without control characters")
+    check_moment("occurred_at", event.occurred_at)
+    if event.created_at is not None:
+        check_moment("created_at", event.created_at)
+
+
+def check_moment(field: str, at: int) -> None:
+    """Return where it has a text.
+
+    Raises:
+        OutsideContract: it has none.
+    """
+    if not _FIRST_MS <= at <= _LAST_MS:
+        raise OutsideContract(f"{field}, {at}, is not a moment of the years 1 to 9999")

@@ -1,0 +1,139 @@
+"""Edge, streams and the operator's commands on a Kafka that asks for TLS and a password."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from deploy.connection import Connection
+from deploy.sending import post_callback
+from edge.testing import SYSTEM_TOKEN, parameters_of
+from running_edge import RunningEdge, wait_until
+from running_workers import Worker
+from schemas.events import Status
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from secured_kafka import SecuredKafka
+from stream_lives import assert_all_is_right, read_topic, states_on_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from deploy.local.endpoints import Endpoints
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Generator[SecuredKafka]:
+    with SecuredKafka(tmp_path_factory.mktemp("secured")) as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def outside(secured: SecuredKafka, stack: Endpoints) -> Generator[Connection]:
+    """To look at the topics without what is being tested."""
+    connection = Connection(secured.open_servers, stack.registry_url, {})
+    yield connection
+    connection.close()
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_a_callback_passes_through_all_of_it(
+    secured: SecuredKafka, outside: Connection, tmp_path: Path, mechanism: str
+) -> None:
+    config = str(secured.config_file(mechanism))
+    taskbridge(outside, secured, config, "topics", "apply")
+    edge = RunningEdge(
+        tmp_path,
+        bootstrap_servers=secured.servers,
+        registry_url=outside.registry_url,
+        EDGE_KAFKA_CONFIG_FILE=config,
+    )
+    worker = Worker(
+        tmp_path, outside, STREAMS_KAFKA_BOOTSTRAP_SERVERS=secured.servers, STREAMS_KAFKA_CONFIG_FILE=config
+    )
+    edge.start()
+    worker.start()
+    instance_id = f"through {mechanism}"
+    try:
+        wait_until(edge.is_whole, what="the edge is ready")
+        parameters = parameters_of("create", instance_id=instance_id)
+        assert post(edge, parameters)["durability"] == "kafka"
+        wait_until(worker.is_ready, what="the worker is ready")
+        wait_until(lambda: instance_id in states(outside), what="the instance has a state")
+        assert states(outside)[instance_id].tasks[0].status is Status.PENDING
+        [told, *_] = taskbridge(
+            outside, secured, config, "tail", TASK_NOTIFICATIONS.name, "--from-beginning", "--max", "1", "--json"
+        )
+        assert told["value"]["corp_id"]
+        assert taskbridge(outside, secured, config, "dlq", "list", "--json") == []
+        assert taskbridge(outside, secured, config, "quarantine", "list", "--json") == []
+        assert_all_is_right(outside, lambda topic: read_topic(outside, topic))
+        assert edge.stop() == 0
+    finally:
+        edge.kill()
+        worker.kill_if_running()
+
+
+def test_with_a_wrong_password_the_edge_still_keeps_what_it_answers(
+    secured: SecuredKafka, outside: Connection, tmp_path: Path
+) -> None:
+    wrong, right = (
+        str(secured.config_file("SCRAM-SHA-512", password="wrong")),
+        str(secured.config_file("SCRAM-SHA-512")),
+    )
+    taskbridge(outside, secured, right, "topics", "apply")
+    edge = RunningEdge(
+        tmp_path,
+        bootstrap_servers=secured.servers,
+        registry_url=outside.registry_url,
+        EDGE_KAFKA_CONFIG_FILE=wrong,
+    )
+    edge.start()
+    worker = Worker(tmp_path, outside, STREAMS_KAFKA_BOOTSTRAP_SERVERS=secured.servers, STREAMS_KAFKA_CONFIG_FILE=wrong)
+    worker.start()
+    try:
+        wait_until(edge.is_ready, what="the edge can keep callbacks")
+        parameters = parameters_of("create", instance_id="spooled first")
+        assert post(edge, parameters)["durability"] == "spool"
+        wait_until(lambda: worker.readiness().get("problems"), what="the worker says what is the matter")
+        assert not worker.readiness()["ready"]
+        edge.stop()
+        edge.environment["EDGE_KAFKA_CONFIG_FILE"] = right
+        edge.start()
+        wait_until(edge.has_drained, what="the spool is empty")
+        events = [each.key() for each in read_topic(outside, TASK_EVENTS.name)]
+        assert events.count(b"spooled first") == 1
+    finally:
+        edge.kill()
+        worker.kill_if_running()
+
+
+def post(edge: RunningEdge, parameters: dict[str, str]) -> dict[str, Any]:
+    answer = post_callback(edge.url, "create", parameters, system_token=SYSTEM_TOKEN, encoding="json")
+    assert answer.status == 200
+    return cast("dict[str, Any]", answer.body)
+
+
+def states(connection: Connection) -> dict[str, Any]:
+    return states_on_topic(connection, lambda topic: read_topic(connection, topic))
+
+
+def taskbridge(outside: Connection, secured: SecuredKafka, config: str, *arguments: str) -> list[dict[str, Any]]:
+    """What the program prints as JSON, told of Kafka as an operator would tell it."""
+    environment = {
+        **os.environ,
+        "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": secured.servers,
+        "TASKBRIDGE_SCHEMA_REGISTRY_URL": outside.registry_url,
+        "TASKBRIDGE_KAFKA_CONFIG_FILE": config,
+    }
+    argv = [sys.executable, "-m", "deploy.cli", *arguments]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

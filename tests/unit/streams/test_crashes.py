@@ -1,0 +1,282 @@
+"""Whatever the order, the repetition, the cut into chunks and the moments of death: state and notifications are right.
+
+A model of a partition: its log, what is committed, the changelog, the local store and the topics that are written. It
+takes a chunk by the steps of ``agents`` and can die between any two of them, or in the midst of one; what is left of
+each part then is what Kafka or RocksDB leaves, and the next life starts from that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from schemas.events import Lifecycle
+from schemas.testing import FakeRegistry
+from schemas.topics import TASK_EVENTS
+from streams.inbox import inbox_of
+from streams.lifecycle import Instance, fold
+from streams.native_folding import IS_BUILT, NativeFolding
+from streams.python_folding import PythonFolding
+from streams.stored_instance import unpack
+from streams.views import Entry, views
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from hypothesis.strategies import DataObject, SearchStrategy
+
+    from schemas.events import TaskEvent, TaskNotification, TaskState
+    from streams.folding import Folded, Folding, type_read
+    from streams.transport import type_chunk
+
+REGISTRY = FakeRegistry()
+EVENTS = task_event_codec(REGISTRY)
+STATES = task_state_codec(REGISTRY)
+NOTIFICATIONS = task_notification_codec(REGISTRY)
+CORES = [NativeFolding.core, PythonFolding.core] if IS_BUILT else [PythonFolding.core]
+
+NO_TRANSACTIONS = "no transactions"
+"""Each topic gets its records by itself: any part of them may be there when the worker dies."""
+OFFSETS_APART = "a transaction a chunk"
+"""All that a chunk comes to is there, or nothing; its offset is committed later."""
+OFFSETS_INSIDE = "a transaction a chunk, its offset inside"
+
+
+class Death(Exception):
+    """The worker dies here."""
+
+
+class Step:
+    """Where it dies: the names of the model's steps, in their order."""
+
+    FETCHED, FOLDED, SENT, DELIVERED, STORED, COMMITTED = range(6)
+
+
+@dataclass(frozen=True)
+class Record:
+    key: bytes | None
+    value: bytes | None
+    offset: int
+    topic: str = TASK_EVENTS.name
+    partition: int = 0
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+class Outcome(NamedTuple):
+    """What a chunk is turned into: the only thing here that depends on how the fold is called."""
+
+    stored: dict[bytes, bytes]
+    states: dict[bytes, TaskState | None]
+    notifications: list[TaskNotification]
+    parked: list[int]
+    folded: Folded
+
+
+def take(folding: Folding, records: Sequence[Record], read: type_read) -> Outcome:
+    found = folding.fold(cast("type_chunk", records), read, generation=1)
+    states = ((each["key"], each["value"]) for each in found.states)
+    return Outcome(
+        found.stored,
+        {cast("bytes", key): None if value is None else STATES.decode(value) for key, value in states},
+        [NOTIFICATIONS.decode(value) for _, value, _ in found.notifications],
+        [each.record.offset for each in found.rejected],
+        found,
+    )
+
+
+def new_folding(core: str) -> Folding:
+    """With room for one instance in memory: some are read from the store, some are not."""
+    kind = NativeFolding if core == NativeFolding.core else PythonFolding
+    return kind(events=EVENTS, states=STATES, notifications=NOTIFICATIONS, live_instances=1, now_ms=lambda: 0)
+
+
+def shown_state(instance: Instance) -> TaskState | None:
+    return None if instance.state.lifecycle is Lifecycle.DELETED else instance.state
+
+
+@dataclass
+class World:
+    """What outlives the worker."""
+
+    log: list[Record]
+    transactions: str
+    core: str
+    committed: int = 0
+    changelog: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
+    disks: list[tuple[int, dict[bytes, bytes]]] = field(default_factory=lambda: [(0, {})])
+    """The store after each batch, with the changelog's offset that it reaches. RocksDB has no log of its own: after a
+    death, any of them may be what is left."""
+    states: list[tuple[bytes, TaskState | None]] = field(default_factory=list[tuple[bytes, "TaskState | None"]])
+    notifications: list[TaskNotification] = field(default_factory=list["TaskNotification"])
+    parked: list[int] = field(default_factory=list[int])
+
+    def write(self, outcome: Outcome, part: Callable[[int], int]) -> None:
+        """What Kafka has of it: ``part`` of each partition's records, from the first on."""
+        changelog = list(outcome.stored.items())
+        self.changelog += changelog[: part(len(changelog))]
+        states = list(outcome.states.items())
+        self.states += states[: part(len(states))]
+        for recipient in dict.fromkeys(each.recipient_id for each in outcome.notifications):
+            theirs = [each for each in outcome.notifications if each.recipient_id == recipient]
+            self.notifications += theirs[: part(len(theirs))]
+        self.parked += outcome.parked[: part(len(outcome.parked))]
+
+
+class Life:
+    """A worker from its start to its death: on its old disk, on a standby's that is behind, or on an empty one."""
+
+    def __init__(self, world: World, data: DataObject) -> None:
+        self._world = world
+        self._data = data
+        applied, disk = data.draw(st.sampled_from(world.disks))
+        self._store = dict(disk)
+        self._store.update(world.changelog[applied:])
+        self._folding = new_folding(world.core)
+        self._position = world.committed
+        world.disks = [(len(world.changelog), dict(self._store))]
+
+    def take_chunk(self, size: int, dies_at: int | None) -> None:
+        world = self._world
+        records = world.log[self._position : self._position + size]
+        _die_if(dies_at == Step.FETCHED)
+        outcome = take(self._folding, records, self._store.get)
+        _die_if(dies_at == Step.FOLDED)
+        if dies_at == Step.SENT and world.transactions == NO_TRANSACTIONS:
+            world.write(outcome, lambda count: self._data.draw(st.integers(0, count)))
+        _die_if(dies_at == Step.SENT)
+        world.write(outcome, lambda count: count)
+        self._position += len(records)
+        if world.transactions == OFFSETS_INSIDE:
+            world.committed = self._position
+        _die_if(dies_at == Step.DELIVERED)
+        self._store.update(outcome.stored)
+        self._folding.keep(outcome.folded, generation=1)
+        world.disks.append((len(world.changelog), dict(self._store)))
+        _die_if(dies_at == Step.STORED)
+        if dies_at == Step.COMMITTED or self._data.draw(st.booleans()):  # from time to time, not with every chunk
+            world.committed = self._position
+        _die_if(dies_at == Step.COMMITTED)
+
+    @property
+    def is_through(self) -> bool:
+        return self._position == len(self._world.log)
+
+
+def _die_if(now: bool) -> None:  # noqa: FBT001
+    if now:
+        raise Death
+
+
+def live_through(world: World, data: DataObject) -> None:
+    """Lives, one after the other, until the log is processed; each but the last few dies somewhere."""
+    deaths = data.draw(st.lists(st.integers(Step.FETCHED, Step.COMMITTED), max_size=6))
+    life = Life(world, data)
+    while not life.is_through:
+        dies_at = deaths.pop() if deaths and data.draw(st.booleans()) else None
+        try:
+            life.take_chunk(data.draw(st.integers(1, 6)), dies_at)
+        except Death:
+            life = Life(world, data)
+    # The end is looked at as the next worker would find it.
+    Life(world, data)
+
+
+def log_of(events: Iterable[TaskEvent | bytes]) -> list[Record]:
+    return [
+        Record(b"I-1", each, offset)
+        if isinstance(each, bytes)
+        else Record(each.instance_id.encode(), EVENTS.encode(each), offset)
+        for offset, each in enumerate(events)
+    ]
+
+
+def reference(events: Iterable[TaskEvent | bytes]) -> dict[bytes, Instance]:
+    """What the events come to, one by one and with nobody dying."""
+    found: dict[bytes, list[TaskEvent]] = {}
+    for each in events:
+        if not isinstance(each, bytes):
+            found.setdefault(each.instance_id.encode(), []).append(each)
+    return {key: reduce(fold, theirs[1:], fold(None, theirs[0])) for key, theirs in found.items()}
+
+
+def without_revision(instance: Instance) -> Instance:
+    return replace(instance, state=replace(instance.state, revision=0))
+
+
+def lines_told(sent: Iterable[TaskNotification]) -> dict[object, Entry]:
+    return {
+        (line.instance_id, line.user_id, line.view, line.task_id): Entry(
+            each.title, each.url, each.app_type, each.originator, each.actor_id, each.status, each.process_name
+        )
+        for line, each in inbox_of(sent).items()
+    }
+
+
+def lines_seen(instances: dict[bytes, Instance]) -> dict[object, Entry]:
+    return {
+        (key.decode(), line.user_id, line.view, line.task_id): entry
+        for key, instance in instances.items()
+        for line, entry in views(instance).items()
+    }
+
+
+def first_of_each_id(sent: Iterable[TaskNotification]) -> list[TaskNotification]:
+    found: dict[str, TaskNotification] = {}
+    for each in sent:
+        found.setdefault(each.notification_id, each)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("transactions", [NO_TRANSACTIONS, OFFSETS_APART, OFFSETS_INSIDE])
+@given(data=st.data())
+def test_any_order_repetition_chunks_and_deaths_come_to_what_the_events_say(
+    histories: SearchStrategy[list[TaskEvent]], transactions: str, core: str, data: DataObject
+) -> None:
+    first, second = data.draw(histories), data.draw(histories)
+    logical = first + [replace(each, instance_id="I-2", event_id=f"2-{each.event_id}") for each in second]
+    poison = data.draw(st.lists(st.sampled_from((b"", b"junk")), max_size=2))
+    repeats = data.draw(st.lists(st.sampled_from(logical), max_size=6))
+    arrived = data.draw(st.permutations([*logical, *repeats, *poison]))
+    world = World(log_of(arrived), transactions, core)
+    live_through(world, data)
+
+    # Against the events in the order in which they happened to be drawn, each once: not in that of their arrival.
+    instances = reference(logical)
+    [(_, disk)] = world.disks
+    restored = {key: unpack(stored, STATES) for key, stored in disk.items()}
+    assert {key: without_revision(each) for key, each in restored.items()} == {
+        key: without_revision(each) for key, each in instances.items()
+    }
+    assert dict(world.changelog) == disk
+    # A reader of the compacted topic, and both kinds of readers of the notifications.
+    assert dict(world.states) == {key: shown_state(each) for key, each in restored.items()}
+    assert lines_told(world.notifications) == lines_seen(instances)
+    assert lines_told(first_of_each_id(world.notifications)) == lines_seen(instances)
+    assert set(world.parked) == {
+        record.offset for record, each in zip(world.log, arrived, strict=True) if each in poison
+    }
+
+
+@pytest.mark.parametrize("core", CORES)
+@given(data=st.data())
+def test_with_the_offset_in_the_transaction_nothing_is_said_twice(
+    histories: SearchStrategy[list[TaskEvent]], core: str, data: DataObject
+) -> None:
+    events = data.draw(histories)
+    world, calm = (World(log_of(events), OFFSETS_INSIDE, core) for _ in range(2))
+    live_through(world, data)
+    life = Life(calm, data)
+    while not life.is_through:
+        life.take_chunk(1, None)
+    assert sorted(each.notification_id for each in world.notifications) == sorted(
+        each.notification_id for each in calm.notifications
+    )
+    assert [state for _, state in world.states][-1:] == [state for _, state in calm.states][-1:]
