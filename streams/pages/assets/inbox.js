@@ -8,6 +8,7 @@ export const VIEWS = ["pending", "handled", "created", "copied"];
 
 const PAGE = 50;
 const COUNTS_AFTER_MS = 150;
+const APPS_AFTER_MS = 150;
 /** A tab that nobody looks at gives its connection back: a browser has six for each address. */
 const HIDDEN_MS = 60_000;
 const HIDDEN_COUNTS_MS = 30_000;
@@ -33,13 +34,14 @@ export class Inbox extends EventTarget {
     this.problem = null;
     this.counts = {};
     this.live = "connecting";
-    /** Apps seen so far, with the names of their processes: what the filter offers. */
+    /** Apps known so far, with the names of their processes: what the filter offers, and what rows are called by. */
     this.apps = new Map();
     /** Names of people seen so far: assignees and actors come as ids only. */
     this.names = new Map();
     this._loading = null;
     this._waiting = [];
     this._refreshCounts = debounced(() => this._loadCounts(), COUNTS_AFTER_MS);
+    this._refreshApps = debounced(() => this._loadApps(), APPS_AFTER_MS);
     this._stream = new LiveStream((lastEventId, signal) => api.events(person, lastEventId, signal));
     this._stream.addEventListener("state", ({ detail }) => this._onState(detail));
     this._stream.addEventListener("open", ({ detail }) => this._onOpen(detail));
@@ -55,6 +57,7 @@ export class Inbox extends EventTarget {
     addEventListener("offline", () => this._changed(), { signal });
     document.addEventListener("visibilitychange", () => this._onVisibility(), { signal });
     this.reload();
+    this._refreshApps();
     this._stream.start();
   }
 
@@ -62,6 +65,7 @@ export class Inbox extends EventTarget {
     this._listeners?.abort();
     this._loading?.abort();
     this._refreshCounts.cancel();
+    this._refreshApps.cancel();
     clearTimeout(this._hidden);
     clearInterval(this._hiddenCounts);
     this._stream.stop();
@@ -160,6 +164,26 @@ export class Inbox extends EventTarget {
     }
   }
 
+  /** Lists name the app only. Failing is no harm: names are missing until the next unknown app. */
+  async _loadApps() {
+    try {
+      const { items } = await this._api.apps(this.person);
+      for (const { app_type: app, process_name: name } of items) this._know(app, name);
+      this._changed();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+    }
+  }
+
+  /** The process that an item is of, as far as it is sure: an app may have several. Null when it is not. */
+  processOf({ app_type: app, process_name: name, title }) {
+    if (name) return name;
+    const names = [...(this.apps.get(app) ?? [])];
+    if (names.length === 1) return names[0];
+    const named = names.filter((found) => title?.includes(found));
+    return named.toSorted((one, other) => other.length - one.length)[0] ?? null;
+  }
+
   _onState({ state, problem }) {
     this.live = state;
     if (problem !== null) {
@@ -227,6 +251,11 @@ export class Inbox extends EventTarget {
 
   _see({ app_type: app, process_name: name, originator }) {
     if (originator?.name) this.names.set(originator.user_id, originator.name);
+    if (!this.apps.has(app) && !name) this._refreshApps();
+    this._know(app, name);
+  }
+
+  _know(app, name) {
     const names = this.apps.get(app) ?? new Set();
     if (name) names.add(name);
     this.apps.set(app, names);
