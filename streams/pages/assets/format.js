@@ -4,6 +4,9 @@ const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
+/** Where `Intl` has only the word for this very instant. */
+const JUST_NOW = { "zh-CN": "刚刚", en: "just now" };
+
 export class Format {
   constructor(language) {
     this.language = language;
@@ -31,7 +34,7 @@ export class Format {
     const time = Date.parse(iso ?? "");
     if (Number.isNaN(time)) return "";
     const passed = now - time;
-    if (passed < MINUTE && passed > -MINUTE) return this._relative.format(0, "second");
+    if (passed < MINUTE && passed > -MINUTE) return JUST_NOW[this.language] ?? this._relative.format(0, "second");
     if (passed > 0 && passed < HOUR) return this._relative.format(-Math.floor(passed / MINUTE), "minute");
     if (new Date(time).toDateString() === new Date(now).toDateString()) return this._clock.format(time);
     if (passed > 0 && passed < 300 * DAY) return this._day.format(time);
