@@ -153,7 +153,7 @@ const EN = {
     rejected: (n, reasons) => `Rejected by the edge ${n === 1 ? "once" : `${n} times`} (${reasons}), and kept in quarantine.`,
     parked: (n, reasons) => `Parked as a dead letter ${n === 1 ? "once" : `${n} times`} (${reasons}).`,
     never: (since) => `Never received since ${since}, as far as records are still kept.`,
-    clause: ", ",
+    clause: "; ",
     end: ".",
   },
   searched: (quarantine, letters, since) => `Searched ${quarantine} quarantined callbacks and ${letters} dead letters since ${since}`,
