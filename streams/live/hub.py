@@ -40,7 +40,7 @@ class TooManyStreams(OperatorError):
 
 
 class TooManyOfPerson(OperatorError):
-    """This person has as many event streams as one person may have: close some, or try again later."""
+    """Somebody has as many event streams as one person may have: close some, or try again later."""
 
 
 class NotFollowed(OperatorError):

@@ -11,10 +11,12 @@ export class Format {
   constructor(language) {
     this.language = language;
     this._relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
-    this._clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hour12: false });
+    this._clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
     this._day = new Intl.DateTimeFormat(language, { month: "short", day: "numeric" });
     this._date = new Intl.DateTimeFormat(language, { year: "numeric", month: "short", day: "numeric" });
-    this._full = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium", hour12: false });
+    this._full = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+    const moment = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+    this._moment = new Intl.DateTimeFormat(language, moment);
     this._number = new Intl.NumberFormat(language);
   }
 
@@ -44,6 +46,13 @@ export class Format {
   full(iso) {
     const time = Date.parse(iso ?? "");
     return Number.isNaN(time) ? "" : this._full.format(time);
+  }
+
+  /** For a column of a table: the year only where it is another one. */
+  moment(iso, now = Date.now()) {
+    const time = Date.parse(iso ?? "");
+    if (Number.isNaN(time)) return "";
+    return new Date(time).getFullYear() === new Date(now).getFullYear() ? this._moment.format(time) : this._full.format(time);
   }
 
   clock(iso) {

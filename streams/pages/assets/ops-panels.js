@@ -176,7 +176,7 @@ export function reasonsShown({ total, reasons }, format) {
 export function quarantineColumns(words, format) {
   const { columns } = words;
   return [
-    [columns.at, (row) => format.full(row.received_at)],
+    [columns.at, (row) => format.moment(row.received_at)],
     [columns.action, (row) => row.action],
     [columns.reason, (row) => row.reason],
     [columns.app, (row) => row.app_type],
@@ -187,7 +187,7 @@ export function quarantineColumns(words, format) {
 export function deadLetterColumns(words, format) {
   const { columns } = words;
   return [
-    [columns.at, (row) => format.full(row.at)],
+    [columns.at, (row) => format.moment(row.at)],
     [columns.reason, (row) => row.reason],
     [columns.detail, (row) => row.detail],
     [columns.where, (row) => `${row.partition} / ${row.offset}`],

@@ -112,7 +112,7 @@ export class CallbackSearch {
   _notifications(rows) {
     const { columns, changes } = this._ops;
     const shown = [
-      [columns.at, (row) => this._format.full(row.occurred_at)],
+      [columns.at, (row) => this._format.moment(row.occurred_at)],
       [columns.who, (row) => row.recipient_id],
       [columns.view, (row) => this._words.views[row.view] ?? row.view],
       [columns.change, (row) => changes[row.change] ?? row.change],

@@ -138,7 +138,7 @@ class Operation {
   _errors(errors) {
     const { columns } = this._ops;
     const shown = [
-      [columns.at, (row) => this._format.full(row.at)],
+      [columns.at, (row) => this._format.moment(row.at)],
       [this._ops.worker, (row) => row.worker],
       [columns.detail, (row) => row.message],
     ];

@@ -223,7 +223,9 @@ def test_a_heartbeat_is_written_when_its_time_has_come() -> None:
     run(test)
 
 
-def client_of(folder: Path, access: Access, *, most: int = 10, most_of_person: int = 32) -> tuple[QueryDesk, TestClient]:
+def client_of(
+    folder: Path, access: Access, *, most: int = 10, most_of_person: int = 32
+) -> tuple[QueryDesk, TestClient]:
     desk = QueryDesk(folder, access)
     hub = Hub(next_offset=lambda _: 5, most=most, most_of_person=most_of_person)
     router = events_router(hub, lambda: cast("MissedReader", object()), desk.desk)
@@ -259,5 +261,5 @@ def test_one_person_does_not_take_the_places_of_all_others(tmp_path: Path) -> No
     desk, client = client_of(tmp_path, Access(tokens=None), most_of_person=0)
     answer = client.get("/v1/corps/corp/users/ann/events")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
-    assert "this person" in answer.json()["detail"].lower()
+    assert "one person" in answer.json()["detail"]
     desk.close()
