@@ -1,6 +1,7 @@
 // One person's task center as it stands: a view's items, the counts, and what the stream says about both.
 
 import { Problem } from "./api.js";
+import { Apps } from "./apps.js";
 import { debounced, webAddress } from "./dom.js";
 import { LiveStream } from "./live-stream.js";
 
@@ -34,8 +35,8 @@ export class Inbox extends EventTarget {
     this.problem = null;
     this.counts = {};
     this.live = "connecting";
-    /** Apps known so far, with the names of their processes: what the filter offers, and what rows are called by. */
-    this.apps = new Map();
+    /** Those known so far: what the filter offers, and what rows are called by. */
+    this.apps = new Apps();
     /** Names of people seen so far: assignees and actors come as ids only. */
     this.names = new Map();
     this._loading = null;
@@ -168,20 +169,11 @@ export class Inbox extends EventTarget {
   async _loadApps() {
     try {
       const { items } = await this._api.apps(this.person);
-      for (const { app_type: app, process_name: name } of items) this._know(app, name);
+      for (const { app_type: app, process_name: name } of items) this.apps.know(app, name);
       this._changed();
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
     }
-  }
-
-  /** The process that an item is of, as far as it is sure: an app may have several. Null when it is not. */
-  processOf({ app_type: app, process_name: name, title }) {
-    if (name) return name;
-    const names = [...(this.apps.get(app) ?? [])];
-    if (names.length === 1) return names[0];
-    const named = names.filter((found) => title?.includes(found));
-    return named.toSorted((one, other) => other.length - one.length)[0] ?? null;
   }
 
   _onState({ state, problem }) {
@@ -252,13 +244,7 @@ export class Inbox extends EventTarget {
   _see({ app_type: app, process_name: name, originator }) {
     if (originator?.name) this.names.set(originator.user_id, originator.name);
     if (!this.apps.has(app) && !name) this._refreshApps();
-    this._know(app, name);
-  }
-
-  _know(app, name) {
-    const names = this.apps.get(app) ?? new Set();
-    if (name) names.add(name);
-    this.apps.set(app, names);
+    this.apps.know(app, name);
   }
 
   _onVisibility() {

@@ -8,7 +8,6 @@ import { nothingToShow, problemShown } from "./states.js";
 
 const SEARCH_AFTER_MS = 250;
 const ANNOUNCE_AFTER_MS = 400;
-const NAMES_MAX = 3;
 
 /** Emits "cursor" (`item`) when another row is the current one, "choose" (`item`) when it is clicked or entered. */
 export class TaskList extends EventTarget {
@@ -206,12 +205,10 @@ export class TaskList extends EventTarget {
 
   _renderApps() {
     const { apps, filter } = this._inbox;
-    const signature = [...apps].map(([app, names]) => app + [...names].join()).join("\n");
-    if (signature !== this._appsShown) {
-      this._appsShown = signature;
-      const options = appLabels(apps, this._words)
-        .toSorted((one, other) => one[1].localeCompare(other[1], this._words.tag))
-        .map(([app, text]) => element("option", { value: app }, text));
+    const known = apps.version;
+    if (known !== this._appsShown) {
+      this._appsShown = known;
+      const options = apps.labels(this._words).map(([app, text]) => element("option", { value: app }, text));
       replace(this._apps, element("option", { value: "" }, this._words.allApps), ...options);
     }
     this._apps.value = filter.app_type;
@@ -269,16 +266,6 @@ export class TaskList extends EventTarget {
     const title = arrivals[0]?.title ?? this._words.untitled;
     this._said.textContent = arrivals.length > 1 ? this._words.arrivedMany(arrivals.length) : this._words.arrived(title);
   }
-}
-
-/** Apps by the names of their processes; by their id as well where two would be called the same. */
-function appLabels(apps, words) {
-  const labels = [...apps].map(([app, names]) => {
-    const shown = [...names].slice(0, NAMES_MAX).join(words.listComma);
-    return [app, names.size > NAMES_MAX ? `${shown}…` : shown];
-  });
-  const uses = (label) => labels.filter(([, other]) => other === label).length;
-  return labels.map(([app, label]) => [app, label === "" ? app : uses(label) > 1 ? `${label} · ${app}` : label]);
 }
 
 /** The approval page of an item, when it has a safe one. */

@@ -130,7 +130,7 @@ export class TaskRows extends EventTarget {
 
   _row(key, item) {
     const known = this._rows.get(key);
-    const process = this._inbox.processOf(item);
+    const process = this._inbox.apps.processOf(item);
     if (known?.item === item && known.process === process) return known.row;
     const row = known?.row ?? element("div", { class: "row", role: "option", id: `tb-row-${(made += 1)}`, part: "row", "aria-selected": "false" });
     replace(row, this._parts(item, process));
