@@ -78,7 +78,7 @@ PROCESSES: tuple[Process, ...] = (
     Process(
         "出差申请",
         "TRAVEL",
-        "{name}出差{textField_city}",
+        "{name}的出差申请（{textField_city}）",
         {
             "textField_city": ("上海", "深圳", "成都", "西安", "武汉", "杭州"),
             "selectField_transport": ("高铁", "飞机", "自驾"),
@@ -91,7 +91,7 @@ PROCESSES: tuple[Process, ...] = (
     Process(
         "采购申请",
         "PURCHASE",
-        "采购：{textField_item} × {numberField_count}",
+        "采购申请：{textField_item} × {numberField_count}",
         {
             "textField_item": ("笔记本电脑", "显示器", "办公椅", "服务器内存", "打印纸"),
             "numberField_count": ("1", "2", "5", "10", "40"),
@@ -103,7 +103,7 @@ PROCESSES: tuple[Process, ...] = (
     Process(
         "合同审批",
         "CONTRACT",
-        "{textField_partner}·{selectField_kind}",
+        "合同审批：{textField_partner}·{selectField_kind}",
         {
             "textField_partner": ("华东科技有限公司", "蓝海传媒", "<星辰>软件", "远大物流", "O'Neill & Partners"),
             "selectField_kind": ("销售合同", "框架协议", "保密协议", "租赁合同"),
@@ -116,7 +116,7 @@ PROCESSES: tuple[Process, ...] = (
     Process(
         "入职办理",
         "ONBOARDING",
-        "新员工入职：{textField_newcomer}（{selectField_position}）",
+        "入职办理：{textField_newcomer}（{selectField_position}）",
         {
             "textField_newcomer": ("陆小曼", "沈从文", "顾佳", "江南", "石磊"),
             "selectField_position": ("前端工程师", "销售经理", "会计", "测试工程师"),

@@ -20,6 +20,7 @@ from streams.query.measured import MeasuredQueries
 from streams.query.refusals import answer_refusals
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Generator, Sequence
 
     from fastapi import APIRouter
@@ -30,6 +31,7 @@ _UNREAD_MS = 60_000
 
 
 _HEAD_MAX_BYTES = 32 << 10
+_HEAD_S = 20.0
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -91,19 +93,30 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class BoundedHeads(HttpToolsProtocol):
-    """Hangs up on a request whose head does not end: uvicorn would keep all of it.
+    """Hangs up on a request whose head does not end, in bytes or in time: uvicorn would keep all of it, for ever.
 
     What a client sends behind a head it reads only as far as somebody wants it, which for queries nobody does.
     """
 
-    # Beside the many attributes that the class above has, two more would double the room of each connection's dict.
-    __slots__ = ("_head_bytes", "_in_head")
+    # Beside the many attributes that the class above has, more would double the room of each connection's dict.
+    __slots__ = ("_head_bytes", "_head_timer", "_in_head")
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._in_head, self._head_bytes = True, 0
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_awaiting()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._in_head and self._head_timer is None:
+            self._await_head()
         self._head_bytes += len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > _HEAD_MAX_BYTES:
@@ -112,11 +125,20 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._stop_awaiting()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._in_head, self._head_bytes = True, 0
         super().on_message_complete()
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(_HEAD_S, self.transport.close)
+
+    def _stop_awaiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 class Server(uvicorn.Server):

@@ -30,6 +30,8 @@ class StreamsSettings(BaseSettings):
     """Whether the group keeps the inboxes and answers queries; the same for all workers of the group."""
     event_streams: int = Field(10_000, ge=1)
     """Connections for live updates that a worker holds at a time, some ten kilobytes each."""
+    event_streams_per_user: int = Field(32, ge=1)
+    """Of one person: their tabs and devices, and no more of the places than that."""
     edge_urls: str = ""
     """Where the edges are, comma-separated: the operations page shows what they say of themselves."""
     api_tokens_file: Path | None = None

@@ -44,7 +44,7 @@ class TaskCenter:
         self.only_hosts = own_hosts(settings) if self.access.is_open else None
         self._desk = Desk(self.access, self.owners, self.forwarding)
         self._history: EventReader | None = None
-        self.live = LiveUpdates(self._desk, most=settings.event_streams)
+        self.live = LiveUpdates(self._desk, most=settings.event_streams, most_of_person=settings.event_streams_per_user)
         self.operations = OperationsRoom(
             self._desk, own_url=settings.url, edge_urls=settings.edge_urls, streams=lambda: self.live.hub.count
         )

@@ -39,6 +39,10 @@ class TooManyStreams(OperatorError):
     """There are as many event streams here as there may be: try again later."""
 
 
+class TooManyOfPerson(OperatorError):
+    """Somebody has as many event streams as one person may have: close some, or try again later."""
+
+
 class NotFollowed(OperatorError):
     """The partition of this person is on its way to another worker: try again in a moment."""
 
@@ -102,14 +106,20 @@ class Hub:
     """All streams of one worker."""
 
     def __init__(
-        self, *, next_offset: Callable[[int], int | None], most: int, heartbeat_s: float = HEARTBEAT_S
+        self,
+        *,
+        next_offset: Callable[[int], int | None],
+        most: int,
+        most_of_person: int,
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         """``next_offset`` says which notification of a partition will be told next; None where that is not known.
 
-        ``most`` bounds the streams.
+        ``most`` bounds all streams, and ``most_of_person`` those of one person: nobody takes the places of the others.
         """
         self._next_offset = next_offset
         self._most = most
+        self._most_of_person = most_of_person
         self._heartbeat_s = heartbeat_s
         # By both ids: in a record's key they stand side by side, and one with a slash could pass for another two.
         self._of_person: dict[tuple[str, str], list[Subscription]] = {}
@@ -125,10 +135,13 @@ class Hub:
 
         Raises:
             TooManyStreams: this worker holds as many as it may, or is about to stop.
+            TooManyOfPerson: others are free to come.
             NotFollowed: this worker does not read the partition.
         """
         if self.stopping or self.count >= self._most:
             raise TooManyStreams(str(TooManyStreams.__doc__))
+        if len(self._of_person.get((corp_id, user_id), ())) >= self._most_of_person:
+            raise TooManyOfPerson(str(TooManyOfPerson.__doc__))
         begins = self._next_offset(partition)
         if begins is None:
             raise NotFollowed(str(NotFollowed.__doc__))

@@ -10,11 +10,12 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response
 
 from schemas.errors import OperatorError
+from streams.live.hub import TooManyOfPerson
 from streams.live.stream import EventStream, Writer
 from streams.live.wire import MEDIA_TYPE, BrokenEventId, place_of
 from streams.query import models
 from streams.query.access import TOKEN
-from streams.query.refusals import BadQuery, NotNow
+from streams.query.refusals import BadQuery, NotNow, TooManyQueries
 from streams.query.routes import CorpId, UserId  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from streams.query.routes import Desk
 
 _ID_MAX = 64
+_LATER_S = 30
+"""For somebody who has many streams open; a page that waits shows its lists all the same."""
 
 _LastEventId = Annotated[
     str | None, Header(max_length=_ID_MAX, description="The last id that was received: what was missed comes first.")
@@ -82,6 +85,8 @@ def events_router(hub: Hub, missed: Callable[[], MissedReader | None], desk: Des
         now = asyncio.get_running_loop().time()
         try:
             writer.subscription = hub.subscribe(corp_id, user_id, owner.partition, now=now, wake=writer.wake)
+        except TooManyOfPerson as error:
+            raise TooManyQueries(str(error), retry_after_s=_LATER_S) from error
         except OperatorError as error:
             raise NotNow(str(error), retry_after_s=2) from error
         return EventStream(writer)

@@ -39,14 +39,14 @@ _BEATS = 15
 class LiveUpdates:
     """Made before anything is connected, as the task center is; ``open`` brings what is to be told."""
 
-    def __init__(self, desk: Desk, *, most: int) -> None:
+    def __init__(self, desk: Desk, *, most: int, most_of_person: int) -> None:
         allowed = allow_open_files(most + _OWN_FILES)
         if allowed < most + _OWN_FILES:
             most = max(1, allowed - _OWN_FILES)
             log.warning("fewer event streams than wanted", open_files_allowed=allowed, streams=most)
         self._desk = desk
         self._agent: InboxAgent | None = None
-        self.hub = Hub(next_offset=self._next_offset, most=most)
+        self.hub = Hub(next_offset=self._next_offset, most=most, most_of_person=most_of_person)
         self._missed: MissedReader | None = None
 
     @property

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LOOKED_AT_MAX = 10_000
 """Lines that one search looks at."""
 _SLICE = 500
+APPS_LOOKED_AT = 500
+"""The newest lines of each view in which somebody's apps are looked for."""
 
 
 class Page(NamedTuple):
@@ -30,6 +32,13 @@ class Page(NamedTuple):
     items: list[layout.Item]
     next_place: bytes | None
     """Behind which the next page begins; None at the end."""
+
+
+class App(NamedTuple):
+    """What somebody's lines belong to."""
+
+    app_type: str
+    process_name: str | None
 
 
 class Inboxes:
@@ -95,6 +104,24 @@ class Inboxes:
                 return Page(items, None)
             await asyncio.sleep(0)
         return Page(items, place)
+
+    async def apps(self, partition: int, user: bytes) -> list[App]:
+        """Each app of the APPS_LOOKED_AT newest lines of every view, once for each of its processes.
+
+        Without a process' name only where no line of the app has one.
+
+        Raises:
+            NotNow: the partition went to another worker meanwhile.
+        """
+        names: dict[str, set[str]] = {}
+        for view, count in zip(layout.VIEWS, self.counts(partition, user), strict=True):
+            for _, value in self._slice(partition, user, view, None, min(count, APPS_LOOKED_AT)):
+                item = layout.read_item(value)
+                found = names.setdefault(item.app_type, set())
+                if item.process_name is not None:
+                    found.add(item.process_name)
+            await asyncio.sleep(0)
+        return [App(app, name) for app in sorted(names) for name in sorted(names[app]) or [None]]
 
     def _slice(
         self, partition: int, user: bytes, view: View, after: bytes | None, limit: int

@@ -74,6 +74,19 @@ class CountsOut(BaseModel):
     copied: int
 
 
+class AppOut(BaseModel):
+    app_type: str
+    process_name: str | None
+
+
+class AppsOut(BaseModel):
+    model_config = _shown(
+        {"items": [{"app_type": ITEM_EXAMPLE["app_type"], "process_name": "请假申请"}]},
+    )
+
+    items: list[AppOut]
+
+
 class TaskOut(BaseModel):
     task_id: str
     status: type_status

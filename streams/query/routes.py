@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from streams.query.history import Histories
     from streams.query.inboxes import Inboxes, Page
     from streams.query.instances import Instances
-    from streams.query.owners import Owners
+    from streams.query.owners import Owner, Owners
 
 LIMIT_MAX, LIMIT_DEFAULT = 200, 50
 ID_MAX = 256
@@ -123,9 +123,7 @@ def build_router(desk: Desk) -> APIRouter:
             page = inboxes.page(owner.partition, user, wanted, limit=limit, after=after)
         else:
             page = await inboxes.search(owner.partition, user, wanted, matches, limit=limit, after=after)
-            # The loop was given back meanwhile, so the partition may have gone and come.
-            if desk.owners.of_user(corp_id, user_id) != owner:
-                raise NotNow("what is asked for is moving to another worker")
+            _still_here(desk, corp_id, user_id, owner)
         return _json(_page(page, user, wanted, view))
 
     @router.get(
@@ -146,6 +144,28 @@ def build_router(desk: Desk) -> APIRouter:
             return await desk.forwarding.forward(request, owner.url, caller)
         found = desk.tables.inboxes.counts(owner.partition, layout.user_part(corp_id, user_id))
         return _json({view.value.lower(): count for view, count in zip(layout.VIEWS, found, strict=True)})
+
+    @router.get(
+        "/corps/{corp_id}/users/{user_id}/apps",
+        summary="What the lines belong to",
+        description="The apps, with the names of their processes, of this person's newest lines: 500 of each view, "
+        "2,000 in all. An app stands here once for each of its processes, and without a name only where none is known.",
+        response_model=models.AppsOut,
+        **of_user,
+    )
+    async def apps(  # pyright: ignore[reportUnusedFunction]
+        request: Request,
+        corp_id: CorpId,
+        user_id: UserId,
+    ) -> Response:
+        caller = await desk.access.caller_of(request)
+        caller.check(corp_id, user_id)
+        owner = desk.owners.of_user(corp_id, user_id)
+        if not owner.here:
+            return await desk.forwarding.forward(request, owner.url, caller)
+        found = await desk.tables.inboxes.apps(owner.partition, layout.user_part(corp_id, user_id))
+        _still_here(desk, corp_id, user_id, owner)
+        return _json({"items": [{"app_type": app, "process_name": name} for app, name in found]})
 
     return router
 
@@ -181,6 +201,12 @@ def build_instances_router(desk: Desk) -> APIRouter:
         return _json(await desk.tables.histories.of(owner.partition, found.state, found.event_offsets))
 
     return router
+
+
+def _still_here(desk: Desk, corp_id: str, user_id: str, owner: Owner) -> None:
+    """The loop was given back meanwhile, so the partition may have gone and come."""
+    if desk.owners.of_user(corp_id, user_id) != owner:
+        raise NotNow("what is asked for is moving to another worker")
 
 
 def _page(page: Page, user: bytes, view: View, name: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def _notification(user_id: str) -> TaskNotification:
 
 
 async def _worker(port: int, heartbeat_s: float) -> None:
-    hub = Hub(next_offset=lambda _: 1, most=100_000, heartbeat_s=heartbeat_s)
+    hub = Hub(next_offset=lambda _: 1, most=100_000, most_of_person=100_000, heartbeat_s=heartbeat_s)
     owners = Owners("http://127.0.0.1")
     owners.join(partitions=_PARTITIONS, distribution=dict, live=lambda: range(_PARTITIONS), changelog="inbox")
     access, reader = Access(tokens=None, rate_per_s=100_000), cast("Any", object())

@@ -118,3 +118,22 @@ def test_a_given_name_stands_in_the_avatar(run: Callable[[str, str, Any], Any]) 
         "–",
         "–",
     ]
+
+
+@pytest.mark.parametrize(
+    ("language", "shown"),
+    [
+        ("zh-CN", ["刚刚", "5分钟前", "00:10", "1月2日 00:10:00", "2025年1月2日 00:10:00"]),
+        ("en", ["just now", "5 min. ago", "00:10", "Jan 2, 00:10:00", "Jan 2, 2025, 00:10:00"]),
+    ],
+)
+def test_times_are_as_exact_as_their_place_needs(
+    run: Callable[[str, str, Any], Any], language: str, shown: list[str]
+) -> None:
+    # In the browser's zone, Shanghai: ten past midnight, which no clock may call 24:10.
+    function = """({ Format }, language) => {
+      const format = new Format(language), at = '2026-01-01T16:10:00.000Z', now = Date.parse(at);
+      return [format.ago(at, now + 1000), format.ago(at, now + 300_000), format.ago(at, now + 7_200_000),
+        format.moment(at, now), format.moment('2025-01-01T16:10:00.000Z', now)];
+    }"""
+    assert run("format.js", function, language) == shown

@@ -80,6 +80,28 @@ def test_one_search_tells_what_became_of_a_callback(fake: FakeTaskCenter, open_p
     expect(page.locator(".verdict")).to_contain_text("被拒绝并隔离")
 
 
+def test_the_verdict_is_in_the_readers_words_and_time(fake: FakeTaskCenter, open_page: type_open) -> None:
+    known = fake.items[ME, "pending"][0]["instance_id"]
+    for locale, says in (("zh-CN", "3 个事件，最后一个是“抄送”"), ("en-GB", "3 events; the last one “Copied” at ")):
+        page = open_page(f"{fake.url}/ops#{known}", locale=locale)
+        expect(page.locator(".verdict p")).to_contain_text(says)
+    page = open_page(f"{fake.url}/ops#inst-rejected", locale="en-GB")
+    expect(page.locator(".verdict p")).to_contain_text("Rejected by the edge")
+    # Somebody cut the link in the middle of a character.
+    page = open_page(f"{fake.url}/ops#%E4%BD", locale="en-GB")
+    expect(page.locator(".verdict p")).to_contain_text("Never received since")
+
+
+def test_nothing_is_wider_or_longer_than_a_phone(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(f"{fake.url}/ops#inst-rejected", viewport={"width": 390, "height": 780})
+    expect(page.locator(".panel.errors")).to_be_attached()
+    expect(page.locator(".find-part")).to_be_attached()
+    measured = "(({scrollWidth: w, scrollHeight: h}) => [w, h])(document.documentElement)"
+    assert page.evaluate(measured) == [390, 780]
+    inside = page.locator(".operation").evaluate("(root) => root.scrollWidth - root.clientWidth")
+    assert inside == 0
+
+
 def test_it_goes_on_when_the_service_is_back(fake: FakeTaskCenter, open_page: type_open) -> None:
     fake.fails = {"/overview": 500}
     page = open_page(f"{fake.url}/ops")

@@ -110,6 +110,30 @@ def test_a_search_goes_on_until_something_is_found_or_all_was_looked_at(
     expect(page.locator(".task-list .nothing")).to_contain_text("没有符合条件的任务")
 
 
+def test_rows_and_the_filter_name_apps_by_their_processes(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(fake.page_of())
+    expect(page.locator(".row-process").first).to_have_text(re.compile("申请|报销|审批"))
+    assert "APP_" not in "".join(page.locator(".row-more").all_inner_texts())
+    options = page.locator(".app-filter option")
+    expect(options).to_have_text(["全部应用", "采购审批", "访客申请", "费用报销", "请假申请"])
+    # Unknown until now; its name comes with the notification.
+    fake.add("差旅", app_type="APP_NEW", process_name="差旅申请")
+    expect(page.locator(".row-process").first).to_have_text("差旅申请")
+    expect(options).to_contain_text(["差旅申请"])
+
+
+def test_of_an_app_with_several_processes_a_row_tells_one_only_when_it_is_sure(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
+    app = {"app_type": "APP_MANY", "user": "many"}
+    fake.add("张红的请假申请", process_name="请假申请", **app)
+    fake.add("三天", process_name="出差申请", **app)
+    page = open_page(fake.page_of("many"))
+    expect(page.locator(".app-filter option")).to_have_text(["全部应用", "出差申请、请假申请"])
+    expect(page.locator(".row")).to_have_count(2)
+    expect(page.locator(".row-process")).to_have_text(["请假申请"])
+
+
 def test_the_filter_offers_the_apps_that_were_seen(fake: FakeTaskCenter, open_page: type_open) -> None:
     page = open_page(fake.page_of())
     page.get_by_role("combobox").select_option("APP_HRLV77A0PP1292")

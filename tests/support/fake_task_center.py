@@ -152,6 +152,7 @@ class FakeTaskCenter:
         api.get("/v1/me")(self._me)
         api.get("/v1/corps/{corp}/users/{user}/tasks")(self._tasks)
         api.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
+        api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
         api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
         api.get("/v1/instances/{instance}")(self._instance)
         api.get("/v1/instances/{instance}/history")(self._history)
@@ -202,10 +203,17 @@ class FakeTaskCenter:
             if (not app_type or item["app_type"] == app_type)
             and (not q or q.lower() in f"{item['title']} {item['process_name']} {item['originator']['name']}".lower())
         ]
-        return {"items": found, "next_cursor": str(end) if end < len(lines) else None}
+        # The process' name is in notifications, and not in items.
+        items = [{name: value for name, value in item.items() if name != "process_name"} for item in found]
+        return {"items": items, "next_cursor": str(end) if end < len(lines) else None}
 
     async def _counts(self, user: str) -> dict[str, int]:
         return {view: len(self.items.get((user, view), [])) for view in VIEWS}
+
+    async def _apps(self, user: str) -> dict[str, Any]:
+        lines = (item for view in VIEWS for item in self.items.get((user, view), []))
+        found = sorted({(item["app_type"], item["process_name"]) for item in lines})
+        return {"items": [{"app_type": app, "process_name": name} for app, name in found]}
 
     async def _events(self, request: Request, user: str) -> Response:
         if self.streams_refused:

@@ -78,7 +78,7 @@ class LiveWorker:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         config: dict[str, Any] = consumer_config(self._connection.bootstrap_servers, "tests-live")
-        self.hub = Hub(next_offset=self._next.get, most=20_000, heartbeat_s=self._heartbeat_s)
+        self.hub = Hub(next_offset=self._next.get, most=20_000, most_of_person=20_000, heartbeat_s=self._heartbeat_s)
         offsets = Offsets(config)
         missed = MissedReader(config, offsets=offsets, codec=self._codec, topic=self._topic)
         owners = Owners(self.url)

@@ -33,6 +33,8 @@ export class Api {
 
   counts = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/counts`, {}, signal);
 
+  apps = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/apps`, {}, signal);
+
   instance = (id, signal) => this.get(`/v1/instances/${encodeURIComponent(id)}`, {}, signal);
 
   history = (id, signal) => this.get(`/v1/instances/${encodeURIComponent(id)}/history`, {}, signal);

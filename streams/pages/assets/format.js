@@ -4,14 +4,19 @@ const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
+/** Where `Intl` has only the word for this very instant. */
+const JUST_NOW = { "zh-CN": "刚刚", en: "just now" };
+
 export class Format {
   constructor(language) {
     this.language = language;
     this._relative = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
-    this._clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hour12: false });
+    this._clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
     this._day = new Intl.DateTimeFormat(language, { month: "short", day: "numeric" });
     this._date = new Intl.DateTimeFormat(language, { year: "numeric", month: "short", day: "numeric" });
-    this._full = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium", hour12: false });
+    this._full = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+    const moment = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+    this._moment = new Intl.DateTimeFormat(language, moment);
     this._number = new Intl.NumberFormat(language);
   }
 
@@ -31,7 +36,7 @@ export class Format {
     const time = Date.parse(iso ?? "");
     if (Number.isNaN(time)) return "";
     const passed = now - time;
-    if (passed < MINUTE && passed > -MINUTE) return this._relative.format(0, "second");
+    if (passed < MINUTE && passed > -MINUTE) return JUST_NOW[this.language] ?? this._relative.format(0, "second");
     if (passed > 0 && passed < HOUR) return this._relative.format(-Math.floor(passed / MINUTE), "minute");
     if (new Date(time).toDateString() === new Date(now).toDateString()) return this._clock.format(time);
     if (passed > 0 && passed < 300 * DAY) return this._day.format(time);
@@ -41,6 +46,13 @@ export class Format {
   full(iso) {
     const time = Date.parse(iso ?? "");
     return Number.isNaN(time) ? "" : this._full.format(time);
+  }
+
+  /** For a column of a table: the year only where it is another one. */
+  moment(iso, now = Date.now()) {
+    const time = Date.parse(iso ?? "");
+    if (Number.isNaN(time)) return "";
+    return new Date(time).getFullYear() === new Date(now).getFullYear() ? this._moment.format(time) : this._full.format(time);
   }
 
   clock(iso) {

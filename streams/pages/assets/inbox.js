@@ -1,6 +1,7 @@
 // One person's task center as it stands: a view's items, the counts, and what the stream says about both.
 
 import { Problem } from "./api.js";
+import { Apps } from "./apps.js";
 import { debounced, webAddress } from "./dom.js";
 import { LiveStream } from "./live-stream.js";
 
@@ -8,6 +9,7 @@ export const VIEWS = ["pending", "handled", "created", "copied"];
 
 const PAGE = 50;
 const COUNTS_AFTER_MS = 150;
+const APPS_AFTER_MS = 150;
 /** A tab that nobody looks at gives its connection back: a browser has six for each address. */
 const HIDDEN_MS = 60_000;
 const HIDDEN_COUNTS_MS = 30_000;
@@ -33,13 +35,14 @@ export class Inbox extends EventTarget {
     this.problem = null;
     this.counts = {};
     this.live = "connecting";
-    /** Apps seen so far, with the names of their processes: what the filter offers. */
-    this.apps = new Map();
+    /** Those known so far: what the filter offers, and what rows are called by. */
+    this.apps = new Apps();
     /** Names of people seen so far: assignees and actors come as ids only. */
     this.names = new Map();
     this._loading = null;
     this._waiting = [];
     this._refreshCounts = debounced(() => this._loadCounts(), COUNTS_AFTER_MS);
+    this._refreshApps = debounced(() => this._loadApps(), APPS_AFTER_MS);
     this._stream = new LiveStream((lastEventId, signal) => api.events(person, lastEventId, signal));
     this._stream.addEventListener("state", ({ detail }) => this._onState(detail));
     this._stream.addEventListener("open", ({ detail }) => this._onOpen(detail));
@@ -55,6 +58,7 @@ export class Inbox extends EventTarget {
     addEventListener("offline", () => this._changed(), { signal });
     document.addEventListener("visibilitychange", () => this._onVisibility(), { signal });
     this.reload();
+    this._refreshApps();
     this._stream.start();
   }
 
@@ -62,6 +66,7 @@ export class Inbox extends EventTarget {
     this._listeners?.abort();
     this._loading?.abort();
     this._refreshCounts.cancel();
+    this._refreshApps.cancel();
     clearTimeout(this._hidden);
     clearInterval(this._hiddenCounts);
     this._stream.stop();
@@ -160,6 +165,17 @@ export class Inbox extends EventTarget {
     }
   }
 
+  /** Lists name the app only. Failing is no harm: names are missing until the next unknown app. */
+  async _loadApps() {
+    try {
+      const { items } = await this._api.apps(this.person);
+      for (const { app_type: app, process_name: name } of items) this.apps.know(app, name);
+      this._changed();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+    }
+  }
+
   _onState({ state, problem }) {
     this.live = state;
     if (problem !== null) {
@@ -227,9 +243,8 @@ export class Inbox extends EventTarget {
 
   _see({ app_type: app, process_name: name, originator }) {
     if (originator?.name) this.names.set(originator.user_id, originator.name);
-    const names = this.apps.get(app) ?? new Set();
-    if (name) names.add(name);
-    this.apps.set(app, names);
+    if (!this.apps.has(app) && !name) this._refreshApps();
+    this.apps.know(app, name);
   }
 
   _onVisibility() {

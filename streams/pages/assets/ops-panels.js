@@ -14,6 +14,9 @@ export function panel(kind, heading, hint, ...content) {
   );
 }
 
+/** In place of a table that would be empty. */
+export const noneShown = (sentence) => element("p", { class: "panel-none" }, icon("check"), sentence);
+
 /** What an operator should know first: `[[level, sentence]]`, the worst on top; empty when all is well. */
 export function notices(overview, words, format) {
   const say = words.notices;
@@ -125,7 +128,7 @@ export function partitionMap({ partitions, workers }, words, format) {
       { class: "lag", data: { late: String((partition.lag_seconds ?? 0) > LAG_MATTERS_S) } },
       bar((partition.lag_records ?? 0) / most, (partition.lag_seconds ?? 0) > LAG_MATTERS_S ? "rejected" : "lag"),
       element("span", {}, format.number(partition.lag_records)),
-      element("small", {}, format.seconds(partition.lag_seconds)),
+      element("small", {}, partition.lag_records > 0 ? format.seconds(partition.lag_seconds) : ""),
     );
   return element(
     "div",
@@ -173,7 +176,7 @@ export function reasonsShown({ total, reasons }, format) {
 export function quarantineColumns(words, format) {
   const { columns } = words;
   return [
-    [columns.at, (row) => format.full(row.received_at)],
+    [columns.at, (row) => format.moment(row.received_at)],
     [columns.action, (row) => row.action],
     [columns.reason, (row) => row.reason],
     [columns.app, (row) => row.app_type],
@@ -184,7 +187,7 @@ export function quarantineColumns(words, format) {
 export function deadLetterColumns(words, format) {
   const { columns } = words;
   return [
-    [columns.at, (row) => format.full(row.at)],
+    [columns.at, (row) => format.moment(row.at)],
     [columns.reason, (row) => row.reason],
     [columns.detail, (row) => row.detail],
     [columns.where, (row) => `${row.partition} / ${row.offset}`],

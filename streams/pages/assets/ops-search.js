@@ -66,7 +66,7 @@ export class CallbackSearch {
         "div",
         { class: "verdict", data: { verdict } },
         icon(verdict === "known" ? "check" : verdict === "unknown" ? "search" : "warning"),
-        element("div", {}, element("b", {}, ops.verdicts[verdict]), element("p", {}, element("bdi", {}, found.verdict))),
+        element("div", {}, element("b", {}, ops.verdicts[verdict]), element("p", {}, element("bdi", {}, this._told(found)))),
       ),
       found.state?.title ? element("p", { class: "find-title" }, element("bdi", {}, found.state.title)) : null,
       found.history ? this._part(ops.openInstance, timelineShown(found.history, this._context(found))) : null,
@@ -75,6 +75,24 @@ export class CallbackSearch {
       found.notifications.length > 0 ? this._part(ops.notifications, this._notifications(found.notifications)) : null,
       element("p", { class: "faint" }, ops.searched(this._format.number(quarantine), this._format.number(letters), this._format.full(since))),
     ];
+  }
+
+  /** The service's own sentence is English and in UTC: for scripts. People get the same in their words and time. */
+  _told({ state, deleted, history: events, quarantined, dead_letters: letters, notifications, searched }) {
+    const { told, actions } = this._ops;
+    const said = [];
+    if (state !== null && !deleted) {
+      const last = events?.events.at(-1);
+      const received = last
+        ? [told.events(events.events.length, events.complete), told.last(actions[last.action] ?? last.action, this._format.full(last.occurred_at))]
+        : [told.eventsGone];
+      const people = new Set(notifications.map((each) => each.recipient_id)).size;
+      said.push([...received, told.people(people)].join(told.clause) + told.end);
+    }
+    if (quarantined.length > 0) said.push(told.rejected(quarantined.length, reasonsOf(quarantined, this._words)));
+    if (letters.length > 0) said.push(told.parked(letters.length, reasonsOf(letters, this._words)));
+    if (said.length === 0 && !deleted) said.push(told.never(this._format.full(searched.since)));
+    return said.join(" ");
   }
 
   _context({ state }) {
@@ -94,7 +112,7 @@ export class CallbackSearch {
   _notifications(rows) {
     const { columns, changes } = this._ops;
     const shown = [
-      [columns.at, (row) => this._format.full(row.occurred_at)],
+      [columns.at, (row) => this._format.moment(row.occurred_at)],
       [columns.who, (row) => row.recipient_id],
       [columns.view, (row) => this._words.views[row.view] ?? row.view],
       [columns.change, (row) => changes[row.change] ?? row.change],
@@ -103,6 +121,8 @@ export class CallbackSearch {
     return rowsShown(rows, shown, this._ops.notifications);
   }
 }
+
+const reasonsOf = (entries, words) => [...new Set(entries.map(({ reason }) => reason))].join(words.listComma);
 
 function verdictOf({ state, deleted, quarantined, dead_letters: letters, history: events }) {
   if (deleted) return "deleted";

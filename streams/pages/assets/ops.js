@@ -8,6 +8,7 @@ import {
   edgesShown,
   flowPlot,
   historyPlots,
+  noneShown,
   notices,
   noticesShown,
   panel,
@@ -35,7 +36,7 @@ class Operation {
 
   start() {
     this.draw(chosenWords());
-    const sought = decodeURIComponent(location.hash.slice(1));
+    const sought = readAddress();
     if (sought !== "") this._search.find(sought);
     this._refresh();
     addEventListener("online", () => this._refresh());
@@ -96,8 +97,8 @@ class Operation {
       ["history", overview.history, (history) => this._historyPanel(history)],
       ["map", [overview.partitions, overview.workers], () => panel("map", ops.map, ops.mapHint, partitionMap(overview, ops, format))],
       ["edges", overview.edges, (edges) => panel("edges", ops.edges, null, ...edgesShown(edges, ops, format))],
-      ["quarantine", overview.quarantine, (found) => this._parked("quarantine", ops.quarantine, found, quarantineColumns(ops, format))],
-      ["dead-letters", overview.dead_letters, (found) => this._parked("dead-letters", ops.deadLetters, found, deadLetterColumns(ops, format))],
+      ["quarantine", overview.quarantine, (found) => this._parked("quarantine", ops.quarantine, found, quarantineColumns(ops, format), ops.noQuarantine)],
+      ["dead-letters", overview.dead_letters, (found) => this._parked("dead-letters", ops.deadLetters, found, deadLetterColumns(ops, format), ops.noDeadLetters)],
       ["errors", overview.errors, (errors) => this._errors(errors)],
     ];
     if (this._parts.size === 0) replace(this._panels);
@@ -128,20 +129,31 @@ class Operation {
     );
   }
 
-  _parked(kind, heading, found, columns) {
+  _parked(kind, heading, found, columns, none) {
+    if (found.total === 0) return panel(kind, heading, null, noneShown(none));
     const rows = found.latest.length > 0 ? rowsShown(found.latest, columns, heading) : null;
-    return panel(kind, heading, found.total > 0 ? this._ops.total(this._format.number(found.total)) : this._ops.none, reasonsShown(found, this._format), rows);
+    return panel(kind, heading, this._ops.total(this._format.number(found.total)), reasonsShown(found, this._format), rows);
   }
 
   _errors(errors) {
     const { columns } = this._ops;
     const shown = [
-      [columns.at, (row) => this._format.full(row.at)],
+      [columns.at, (row) => this._format.moment(row.at)],
       [this._ops.worker, (row) => row.worker],
       [columns.detail, (row) => row.message],
     ];
-    const content = errors.length > 0 ? rowsShown(errors, shown, this._ops.errors) : element("p", { class: "faint" }, this._ops.noErrors);
+    const content = errors.length > 0 ? rowsShown(errors, shown, this._ops.errors) : noneShown(this._ops.noErrors);
     return panel("errors", this._ops.errors, null, content);
+  }
+}
+
+/** The id behind `#`, as it was given; as it stands where somebody cut the link in the middle of a character. */
+function readAddress() {
+  const given = location.hash.slice(1);
+  try {
+    return decodeURIComponent(given);
+  } catch {
+    return given;
   }
 }
 

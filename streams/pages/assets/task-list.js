@@ -101,7 +101,7 @@ export class TaskList extends EventTarget {
       part: "filter",
       on: { change: () => this._inbox.narrow({ app_type: this._apps.value }) },
     });
-    this._rows = new TaskRows(words, this._format, this._inbox.person);
+    this._rows = new TaskRows(words, this._format, this._inbox);
     this._rows.addEventListener("cursor", ({ detail }) => this._forward("cursor", detail));
     this._rows.addEventListener("choose", ({ detail }) => this._forward("choose", detail));
     this._rows.addEventListener("end", () => this._inbox.more());
@@ -205,13 +205,10 @@ export class TaskList extends EventTarget {
 
   _renderApps() {
     const { apps, filter } = this._inbox;
-    const signature = [...apps].map(([app, names]) => app + [...names].join()).join("\n");
-    if (signature !== this._appsShown) {
-      this._appsShown = signature;
-      const options = [...apps]
-        .map(([app, names]) => [app, names.size > 0 ? `${[...names].slice(0, 2).join("、")} · ${app}` : app])
-        .toSorted((one, other) => one[1].localeCompare(other[1], this._words.tag))
-        .map(([app, text]) => element("option", { value: app }, text));
+    const known = apps.version;
+    if (known !== this._appsShown) {
+      this._appsShown = known;
+      const options = apps.labels(this._words).map(([app, text]) => element("option", { value: app }, text));
       replace(this._apps, element("option", { value: "" }, this._words.allApps), ...options);
     }
     this._apps.value = filter.app_type;

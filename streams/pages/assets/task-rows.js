@@ -11,11 +11,11 @@ let made = 0;
 
 /** Emits "cursor" and "choose" (`item`), and "end" when somebody wants to go on below the last row. */
 export class TaskRows extends EventTarget {
-  constructor(words, format, person) {
+  constructor(words, format, inbox) {
     super();
     this._words = words;
     this._format = format;
-    this._person = person;
+    this._inbox = inbox;
     this._rows = new Map();
     this._items = [];
     this._key = null;
@@ -130,14 +130,15 @@ export class TaskRows extends EventTarget {
 
   _row(key, item) {
     const known = this._rows.get(key);
-    if (known?.item === item) return known.row;
+    const process = this._inbox.apps.processOf(item);
+    if (known?.item === item && known.process === process) return known.row;
     const row = known?.row ?? element("div", { class: "row", role: "option", id: `tb-row-${(made += 1)}`, part: "row", "aria-selected": "false" });
-    replace(row, this._parts(item));
+    replace(row, this._parts(item, process));
     if (this._fresh?.delete(key)) {
       row.classList.add("fresh");
       row.addEventListener("animationend", () => row.classList.remove("fresh"), { once: true });
     }
-    this._rows.set(key, { row, item });
+    this._rows.set(key, { row, item, process });
     return row;
   }
 
@@ -145,18 +146,24 @@ export class TaskRows extends EventTarget {
     return item.view === "pending" && Date.now() - Date.parse(item.created_at) > LONG_MS;
   }
 
-  _parts(item) {
+  _parts(item, process) {
     const words = this._words;
-    const { originator, status, title, process_name: process, app_type: app } = item;
+    const { originator, status, title } = item;
     const name = originator?.name || originator?.user_id || words.unknownPerson;
-    const mine = originator?.user_id === this._person.userId;
+    const mine = originator?.user_id === this._inbox.person.userId;
     return [
       element("span", { class: "avatar", "aria-hidden": "true", data: { hue: hue(originator?.user_id ?? name) } }, initials(originator?.name)),
       element(
         "span",
         { class: "row-main" },
         element("bdi", { class: title ? "row-title" : "row-title untitled" }, title || words.untitled),
-        element("span", { class: "row-more" }, element("bdi", {}, mine ? words.you : name), element("span", { class: "dot", "aria-hidden": "true" }, "·"), element("bdi", { class: "row-process" }, process || app)),
+        element(
+          "span",
+          { class: "row-more" },
+          element("bdi", {}, mine ? words.you : name),
+          process === null ? null : element("span", { class: "dot", "aria-hidden": "true" }, "·"),
+          process === null ? null : element("bdi", { class: "row-process" }, process),
+        ),
       ),
       element(
         "span",

@@ -11,6 +11,7 @@ export const EN = {
   search: "Search title, process or originator",
   searchLabel: "Search tasks",
   clearSearch: "Clear the search",
+  listComma: ", ",
   allApps: "All apps",
   appLabel: "Filter by app",
   listLabel: (view) => `${view} tasks`,

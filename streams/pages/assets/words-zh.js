@@ -9,6 +9,7 @@ export const ZH = {
   search: "搜索标题、流程或发起人",
   searchLabel: "搜索任务",
   clearSearch: "清除搜索",
+  listComma: "、",
   allApps: "全部应用",
   appLabel: "按应用筛选",
   listLabel: (view) => `${view}的任务`,

@@ -7,6 +7,8 @@ import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 from streams.http import Server, build_http, listen
 from streams.metrics import Metrics
 
@@ -63,3 +65,19 @@ def test_a_head_without_end_is_hung_up_on_and_others_are_served() -> None:
     endless, good = asyncio.run(ask())
     assert endless == b"hung up" or endless.startswith(b"HTTP/1.1 431")
     assert good.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nGET /heal"])
+def test_a_head_that_is_not_finished_in_time_is_given_up(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.http._HEAD_S", 0.1)
+
+    async def ask() -> bytes:
+        async with served() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(begun)
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    answer = asyncio.run(ask())
+    assert answer.startswith(b"HTTP/1.1 200") if b"\r\n\r\n" in begun else answer == b""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from streams.live import hub as hub_module
-from streams.live.hub import WAITING_MAX, Ending, Hub, NotFollowed, Subscription, TooManyStreams
+from streams.live.hub import WAITING_MAX, Ending, Hub, NotFollowed, Subscription, TooManyOfPerson, TooManyStreams
 from streams.live.wire import Place
 from streams.told import Told
 
@@ -28,8 +28,8 @@ class Listener:
         return [line.removeprefix("id: ") for line in body.decode().split("\n") if line.startswith("id: ")]
 
 
-def make_hub(*, most: int = 100, next_offset: int | None = 5) -> Hub:
-    return Hub(next_offset=lambda _: next_offset, most=most)
+def make_hub(*, most: int = 100, most_of_person: int = 1000, next_offset: int | None = 5) -> Hub:
+    return Hub(next_offset=lambda _: next_offset, most=most, most_of_person=most_of_person)
 
 
 def tell(hub: Hub, notification: TaskNotification, *offsets: int, user_id: str = "ann", partition: int = 0) -> None:
@@ -114,7 +114,7 @@ def test_a_reader_that_is_too_slow_ends_and_costs_the_others_nothing(notificatio
 
 def test_a_stream_knows_where_it_begins_and_where_it_is(notification: TaskNotification) -> None:
     applied = 5
-    hub = Hub(next_offset=lambda _: applied, most=10)
+    hub = Hub(next_offset=lambda _: applied, most=10, most_of_person=10)
     ann = Listener(hub)
     assert ann.subscription.begins == 5
     assert hub.place(ann.subscription) == Place(0, 5)
@@ -162,6 +162,17 @@ def test_streams_are_bounded_and_places_are_given_back() -> None:
     hub.leave(ann.subscription)
     Listener(hub)
     assert hub.count == 2
+
+
+def test_one_persons_streams_are_bounded_whatever_others_have() -> None:
+    hub = make_hub(most_of_person=2)
+    ann, _ = Listener(hub), Listener(hub)
+    with pytest.raises(TooManyOfPerson):
+        Listener(hub)
+    Listener(hub, "bob")
+
+    hub.leave(ann.subscription)
+    Listener(hub)
 
 
 def test_a_stop_ends_all_and_takes_no_more() -> None:

@@ -84,7 +84,7 @@ async def turns(count: int = 10) -> None:
 
 
 def make_hub(next_offset: int = 5) -> Hub:
-    return Hub(next_offset=lambda _: next_offset, most=10)
+    return Hub(next_offset=lambda _: next_offset, most=10, most_of_person=32)
 
 
 def tell(hub: Hub, notification: TaskNotification, *offsets: int) -> None:
@@ -223,9 +223,11 @@ def test_a_heartbeat_is_written_when_its_time_has_come() -> None:
     run(test)
 
 
-def client_of(folder: Path, access: Access, *, most: int = 10) -> tuple[QueryDesk, TestClient]:
+def client_of(
+    folder: Path, access: Access, *, most: int = 10, most_of_person: int = 32
+) -> tuple[QueryDesk, TestClient]:
     desk = QueryDesk(folder, access)
-    hub = Hub(next_offset=lambda _: 5, most=most)
+    hub = Hub(next_offset=lambda _: 5, most=most, most_of_person=most_of_person)
     router = events_router(hub, lambda: cast("MissedReader", object()), desk.desk)
     return desk, TestClient(build_http(dict, desk.metrics, routers=[router]))
 
@@ -252,4 +254,12 @@ def test_more_streams_than_there_may_be_are_told_when_to_come_back(tmp_path: Pat
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     desk.live.clear()
     assert client.get("/v1/corps/corp/users/ann/events").status_code == 503
+    desk.close()
+
+
+def test_one_person_does_not_take_the_places_of_all_others(tmp_path: Path) -> None:
+    desk, client = client_of(tmp_path, Access(tokens=None), most_of_person=0)
+    answer = client.get("/v1/corps/corp/users/ann/events")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
+    assert "one person" in answer.json()["detail"]
     desk.close()

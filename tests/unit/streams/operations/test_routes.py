@@ -35,7 +35,7 @@ def client(tmp_path: Path) -> Generator[TestClient]:
     )
     access = Access(tokens=TokensFile(tokens))
     desk = QueryDesk(tmp_path / "worker", access)
-    hub = Hub(next_offset=lambda _: 5, most=0)
+    hub = Hub(next_offset=lambda _: 5, most=0, most_of_person=1)
     room = OperationsRoom(desk.desk, own_url="http://127.0.0.1:8500", edge_urls=" , ", streams=lambda: hub.count)
     routers = [
         operations_router(room, access),

@@ -117,6 +117,19 @@ def test_what_is_not_there_and_what_is_not_for_the_caller_are_not_told_apart(
     assert len({answer.text for answer in answers.values()}) == 1
 
 
+def test_no_route_changes_anything(desk: QueryDesk) -> None:
+    with TestClient(desk.http()) as client:
+        assert {method for _, method, _ in queries(client, "ours")} == {"get"}
+
+
+def test_no_answer_is_kept_on_the_way(desk: QueryDesk, make_event: Callable[..., TaskEvent]) -> None:
+    furnish(desk, make_event, "ours")
+    with TestClient(desk.http()) as client:
+        for template, _, path in queries(client, "ours"):
+            if template not in NEEDS_NO_TOKEN:
+                assert client.get(path).headers["cache-control"] == "no-store", path
+
+
 @pytest.fixture
 def sso_client(
     make_desk: Callable[[Access], QueryDesk], tokens: Path, make_event: Callable[..., TaskEvent]

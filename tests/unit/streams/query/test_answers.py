@@ -71,6 +71,9 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, desk: QueryDesk) 
     counts = client.get("/v1/corps/corp/users/ann/counts").json()
     fits(models.CountsOut, counts)
     assert counts == {"created": 1, "pending": 1, "handled": 0, "copied": 0}
+    apps = client.get("/v1/corps/corp/users/ann/apps").json()
+    fits(models.AppsOut, apps)
+    assert apps == {"items": [{"app_type": "APP", "process_name": None}]}
     fits(models.MeOut, client.get("/v1/me").json())
 
 

@@ -17,7 +17,7 @@ from schemas.events import Change, Person, TaskNotification, View
 from streams import inbox_layout as layout
 from streams.query.access import Access
 from streams.query.cursors import read_cursor, write_cursor
-from streams.query.inboxes import LOOKED_AT_MAX, Inboxes
+from streams.query.inboxes import APPS_LOOKED_AT, LOOKED_AT_MAX, Inboxes
 from streams.query.refusals import BadQuery
 from streams.query.search import folded, matcher
 
@@ -190,3 +190,23 @@ def test_a_cursor_is_good_for_its_user_and_view_only(suffix: bytes, noise: str) 
         read_cursor(noise, USER, View.PENDING)
     with pytest.raises(BadQuery):
         read_cursor(cursor[:-4], USER, View.PENDING) if suffix == b"" else read_cursor(cursor[2:], USER, View.PENDING)
+
+
+def test_apps_are_found_with_the_names_of_their_processes_among_the_newest_lines(desk: QueryDesk) -> None:
+    told = [
+        notification(instance_id="I-1", app_type="APP_B", process_name=None),
+        notification(instance_id="I-2", app_type="APP_A", process_name="Travel", view=View.CREATED, task_id=None),
+        notification(instance_id="I-3", app_type="APP_A", process_name="Leave", view=View.HANDLED),
+        notification(instance_id="I-4", app_type="APP_A", process_name=None, view=View.COPIED, task_id=None),
+    ]
+    old = notification(instance_id="I-0", app_type="APP_OLD", occurred_at=1)
+    newer = (notification(instance_id=f"N-{number}", app_type="APP_B") for number in range(APPS_LOOKED_AT))
+    desk.tell([*told, old, *newer, notification(user="bob", app_type="APP_OF_BOB")])
+    with TestClient(desk.http()) as client:
+        found = client.get("/v1/corps/corp/users/ann/apps").json()
+        assert client.get("/v1/corps/corp/users/nobody/apps").json() == {"items": []}
+    assert [(app["app_type"], app["process_name"]) for app in found["items"]] == [
+        ("APP_A", "Leave"),
+        ("APP_A", "Travel"),
+        ("APP_B", None),
+    ]

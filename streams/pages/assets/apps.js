@@ -1,0 +1,45 @@
+// The apps of somebody's tasks, by the names of their processes: lists name an app by its id only.
+
+const NAMES_MAX = 3;
+
+export class Apps {
+  constructor() {
+    this._names = new Map();
+    /** Changes with what is known. */
+    this.version = 0;
+  }
+
+  has(app) {
+    return this._names.has(app);
+  }
+
+  know(app, name) {
+    const names = this._names.get(app) ?? new Set();
+    if (this._names.has(app) && (!name || names.has(name))) return;
+    if (name) names.add(name);
+    this._names.set(app, names);
+    this.version += 1;
+  }
+
+  /** The process that an item is of, as far as it is sure: an app may have several. Null when it is not. */
+  processOf({ app_type: app, process_name: name, title }) {
+    if (name) return name;
+    const names = [...(this._names.get(app) ?? [])];
+    if (names.length === 1) return names[0];
+    const named = names.filter((found) => title?.includes(found));
+    return named.toSorted((one, other) => other.length - one.length)[0] ?? null;
+  }
+
+  /** `[[app, text]]` for people, in the order of the texts; with the id where nothing else tells two apart. */
+  labels(words) {
+    const labels = [...this._names].map(([app, names]) => {
+      const sorted = [...names].toSorted((one, other) => one.localeCompare(other, words.tag));
+      const shown = sorted.slice(0, NAMES_MAX).join(words.listComma);
+      return [app, names.size > NAMES_MAX ? `${shown}…` : shown];
+    });
+    const uses = (label) => labels.filter(([, other]) => other === label).length;
+    return labels
+      .map(([app, label]) => [app, label === "" ? app : uses(label) > 1 ? `${label} · ${app}` : label])
+      .toSorted((one, other) => one[1].localeCompare(other[1], words.tag));
+  }
+}
