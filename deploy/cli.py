@@ -62,6 +62,13 @@ Token = Annotated[
 Parameters = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="May be repeated.")
 ]
+Rebuild = Annotated[
+    bool, typer.Option("--rebuild", help="Make all states anew from the events, beside the workers, and switch.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --rebuild: only tell what would come out another.")]
+ForgetOld = Annotated[
+    bool, typer.Option("--forget-old", help="Delete what is left on Kafka of the states before the last rebuild.")
+]
 Encoding = Literal["json", "form", "multipart", "query"]
 
 
@@ -142,10 +149,31 @@ def edge() -> None:
     epilog=_example(
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
         "STREAMS_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge streams",
+        "taskbridge streams --rebuild --dry-run",
     )
 )
-def streams() -> None:
-    """Run the streams service against an existing Kafka and registry, configured by STREAMS_* in the environment."""
+def streams(
+    rebuild: Rebuild = False,  # noqa: FBT002
+    dry_run: DryRun = False,  # noqa: FBT002
+    forget_old: ForgetOld = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Run the streams service against an existing Kafka and registry, configured by STREAMS_* in the environment.
+
+    With --rebuild it is no worker: it makes the states anew while workers go on, and ends when the new ones are live.
+    """
+    if dry_run and not rebuild:
+        raise typer.BadParameter("goes with --rebuild", param_hint="--dry-run")
+    if rebuild and forget_old:
+        raise typer.BadParameter("goes alone, once the rebuild is done", param_hint="--forget-old")
+    if rebuild or forget_old:
+        from deploy.rebuild_command import forget, remake
+
+        if rebuild:
+            remake(dry_run=dry_run, as_json=as_json)
+        else:
+            forget(as_json=as_json)
+        return
     from streams.app import run
 
     run()

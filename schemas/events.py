@@ -14,6 +14,8 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 SOURCE_YIDA = "yida"
+SOURCE_TASKBRIDGE = "taskbridge"
+"""Of the cause of a notification that no callback caused: the end of a retention, or a rebuild of the states."""
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1").bytes
 

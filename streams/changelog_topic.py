@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from schemas.topics import MAX_MESSAGE_BYTES, Topic
+from streams.version import FIRST_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,8 +20,16 @@ _SETTINGS = {
 }
 
 # The names are Faust's: app, table, "changelog".
-INSTANCES_CHANGELOG = Topic("taskbridge-streams-instances-changelog", None, _SETTINGS)
 INBOX_CHANGELOG = Topic("taskbridge-streams-inbox-changelog", None, _SETTINGS)
+
+
+def instances_table_name(version: int) -> str:
+    return "instances" if version == FIRST_VERSION else f"instances-v{version}"
+
+
+def instances_changelog(version: int) -> Topic:
+    """The changelog topic of that version of the instances."""
+    return Topic(f"taskbridge-streams-{instances_table_name(version)}-changelog", None, _SETTINGS)
 
 
 def reader_config(consumer: Mapping[str, object], *, buffer_bytes: int) -> dict[str, object]:

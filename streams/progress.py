@@ -12,7 +12,6 @@ from confluent_kafka import KafkaException
 from faust.types import TP
 
 from schemas.topics import TASK_EVENTS
-from streams.changelog_topic import INSTANCES_CHANGELOG
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -84,14 +83,16 @@ class Progress:
         self,
         app: faust.App,
         *,
+        changelog: str,
         ends: Ends,
         inbox_ends: Ends | None,
         metrics: Metrics,
         watchdog: Watchdog,
         guard: LoopGuard,
     ) -> None:
-        """``inbox_ends`` is None where this group keeps no inboxes."""
+        """``changelog``: the instances'. ``inbox_ends`` is None where this group keeps no inboxes."""
         self._app = app
+        self._changelog = changelog
         self._ends = ends
         self._inbox_ends = inbox_ends
         self._metrics = metrics
@@ -139,7 +140,7 @@ class Progress:
             await asyncio.sleep(_LOOK_S)
 
     def _look(self) -> Snapshot:
-        wanted = self.recovery.wanted.get(INSTANCES_CHANGELOG.name)
+        wanted = self.recovery.wanted.get(self._changelog)
         consumer = cast("ChunkConsumer", self._app.consumer)
         if wanted is None:
             return Snapshot()

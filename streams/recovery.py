@@ -146,6 +146,8 @@ class Recovery(Service):
         takeover, owned = self._tables.takeover, self._owned()
         assert takeover is not None, "Tables.takeover is set where the app is built"
         # Before anybody asks where the changelog ends: afterwards no record of an earlier owner can come.
+        if (admit := self._tables.admit) is not None:
+            await self._retried(lambda: asyncio.to_thread(admit))
         await self._retried(lambda: self._take_over(takeover, owned, generation=generation))
         restoring = [
             await self._retried(lambda keeper=keeper, topic=topic: keeper.restore(self.wanted[topic].actives))
@@ -243,6 +245,8 @@ class Tables(TableManager):
     """Faust's tables, recovered by ``Recovery``."""
 
     reader_settings: ReaderSettings | None = None
+    admit: Callable[[], None] | None = None
+    """Raises where this worker may not work although it is in the group. Blocks; comes before all else."""
     takeover: Takeover | None = None
     """Makes this worker the only one that can write for its partitions, before they are restored."""
     _ours: Recovery | None = None

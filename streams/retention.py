@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from schemas.events import Action, TaskEvent, event_id_for
+from schemas.events import SOURCE_TASKBRIDGE, Action, TaskEvent, event_id_for
 from streams.lifecycle import fold
 from streams.store import PartitionNotHeld
 from streams.stored_instance import Age, age_of, unpack
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from streams.store import Store
 
 DELETED_DAYS = 30
-SOURCE = "taskbridge"
-"""The source of the event that stands for the end of a retention, as the cause of its notifications."""
 
 _DAY_MS = 24 * 60 * 60 * 1000
 _PAUSE_S = 1.0
@@ -105,8 +103,8 @@ def farewell(instance: Instance, *, now_ms: int) -> list[TaskNotification]:
     state = instance.state
     named = {"instance_id": state.instance_id, "revision": str(state.revision)}
     event = TaskEvent(
-        event_id=event_id_for(SOURCE, "expired", named),
-        source=SOURCE,
+        event_id=event_id_for(SOURCE_TASKBRIDGE, "expired", named),
+        source=SOURCE_TASKBRIDGE,
         action=Action.DELETED,
         corp_id=state.corp_id,
         app_type=state.app_type,

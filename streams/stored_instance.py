@@ -94,6 +94,26 @@ def event_offsets(stored: bytes) -> tuple[int, ...]:
         raise StoreUnreadable(f"a stored instance cannot be read: {error}") from error
 
 
+def restamped(stored: bytes, *, written_ms: int) -> bytes:
+    """The same instance, as if it had been written then.
+
+    Raises:
+        StoreUnreadable: of another version, or damaged.
+    """
+    version, kind, _, *lengths = _head(stored)
+    return _HEAD.pack(version, kind, written_ms, *lengths) + stored[_HEAD.size :]
+
+
+def state_value(stored: bytes) -> bytes:
+    """The instance's state as it is published.
+
+    Raises:
+        StoreUnreadable: of another version, or damaged.
+    """
+    *_, length, _ = _head(stored)
+    return stored[_HEAD.size : _HEAD.size + length]
+
+
 def unpack(stored: bytes, codec: Codec[TaskState]) -> Instance:
     """The instance that ``pack`` stored.
 

@@ -8,18 +8,21 @@ with a compacted changelog. Writes states, notifications and dead letters: see `
 from __future__ import annotations
 
 import logging
+import shutil
 import uuid
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
+import structlog
 
 from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_NOTIFICATIONS
 from service.kafka import consumer_config
 from streams.broker_credentials import broker_credentials
-from streams.changelog_topic import INBOX_CHANGELOG, INSTANCES_CHANGELOG, reader_config
+from streams.changelog_topic import INBOX_CHANGELOG, instances_changelog, instances_table_name, reader_config
 from streams.recovery import ReaderSettings, Tables
+from streams.version import FIRST_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from streams.store import Store
 
 APP_ID = "taskbridge-streams"
+
+log = structlog.get_logger(__name__)
 
 _CHUNKS_WAITING = 16
 """How many chunks may wait for the agent; more would only be memory, and work to drop at a rebalance."""
@@ -105,9 +110,9 @@ def build_faust_app(
     return app
 
 
-def instances_table(app: faust.App, *, partitions: int) -> tuple[Store, str]:
-    """Declare the table of instances; returns its store and the name of its changelog topic."""
-    return _table(app, "instances", INSTANCES_CHANGELOG, partitions)
+def instances_table(app: faust.App, *, partitions: int, version: int = FIRST_VERSION) -> tuple[Store, str]:
+    """Declare that version of the table of instances; returns its store and the name of its changelog topic."""
+    return _table(app, instances_table_name(version), instances_changelog(version), partitions)
 
 
 def inbox_table(app: faust.App, *, partitions: int) -> tuple[Store, str]:
@@ -136,6 +141,16 @@ def _table(app: faust.App, name: str, changelog: Topic, partitions: int) -> tupl
     # The topic is made by us before Faust could: its replication is then what the cluster prescribes.
     assert table.changelog_topic.get_topic_name() == changelog.name
     return cast("Store", table.data), changelog.name
+
+
+def remove_other_versions(app: faust.App, *, version: int) -> None:
+    """Take the stores of versions that are not live off the disk. Blocks."""
+    live = instances_table_name(version)
+    others = [path for path in app.conf.tabledir.glob("instances*-*.db") if path.name.rpartition("-")[0] != live]
+    for path in others:
+        shutil.rmtree(path, ignore_errors=True)
+    if others:
+        log.info("stores of another version are removed", stores=len(others), live=version)
 
 
 def task_events_topic(app: faust.App) -> Any:

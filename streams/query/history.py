@@ -145,10 +145,12 @@ class Histories:
             NotNow: the events cannot be read at the moment.
         """
         values = await self._reader.read(partition, offsets)
+        its_own = 0
         found: dict[str, tuple[int, TaskEvent]] = {}
         for offset in sorted(values):
             event = self._decoded(values[offset])
             if event is not None and event.instance_id == state.instance_id and event.corp_id == state.corp_id:
+                its_own += 1
                 found.setdefault(event.event_id, (offset, event))
         form_of = latest_form(event for _, event in found.values())
         in_order = sorted(found.values(), key=lambda each: (each[1].occurred_at, each[0]))
@@ -158,7 +160,8 @@ class Histories:
             "form": {} if form_of is None else dict(form_of.form_data),
             "form_of": None if form_of is None else form_of.event_id,
             "events": [event_json(event, partition=partition, offset=offset) for offset, event in in_order],
-            "complete": len(values) == len(offsets) < MAX_OFFSETS,
+            # Another's event where one of its own should stand: the topic was made anew, or a rebuild found no events.
+            "complete": 0 < its_own == len(offsets) < MAX_OFFSETS,
         }
 
     def _decoded(self, value: bytes) -> TaskEvent | None:

@@ -19,10 +19,9 @@ from schemas.codec import task_notification_codec
 from schemas.events import Change, Person, Status, TaskNotification, View, notification_key
 from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from service.kafka import producer_config
-from stream_lives import TOLD_DIRECTLY, lives, produce
+from stream_lives import TOLD_DIRECTLY, inboxes_told, lives, produce
 from streams import inbox_layout as layout
 from streams.changelog_topic import INBOX_CHANGELOG
-from streams.inbox_changes import check, inbox_changes
 from streams.topology import Worker as WorkerSettings
 from streams.topology import build_faust_app, inbox_table
 
@@ -110,24 +109,6 @@ def committed_to_the_end(connection: Connection) -> bool:
         consumer.close()
 
 
-def rebuilt(connection: Connection, read_topic: Callable[[str], list[Message]]) -> dict[bytes, bytes]:
-    """The inboxes as the notifications on the topic make them, one by one."""
-    codec = task_notification_codec(connection.registry)
-    store: dict[bytes, bytes] = {}
-    for message in read_topic(TASK_NOTIFICATIONS.name):
-        try:
-            notification = codec.decode(message.value())
-            check(notification, message.key(), size=len(message.value() or b""))
-        except Exception:  # noqa: BLE001, S112 - another test's poison
-            continue
-        for key, value in inbox_changes([notification], stored=store.get).items():
-            if value is None:
-                store.pop(key, None)
-            else:
-                store[key] = value
-    return store
-
-
 def in_stores(folder: Path) -> dict[bytes, bytes]:
     """What a worker that has stopped has on its disk."""
     settings = WorkerSettings(data_dir=folder, url="http://127.0.0.1:1")
@@ -158,7 +139,7 @@ def test_the_inbox_built_anew_from_its_topic_and_from_its_changelog_equals_the_l
     eventually(partial(is_up_to_date, worker), what="it says so")
     assert worker.end(signal.SIGTERM) == 0
     folder = tmp_path / f"worker-{worker.port}"
-    live, expected = in_stores(folder), rebuilt(connection, read_topic)
+    live, expected = in_stores(folder), inboxes_told(connection, read_topic)
     assert live == expected
     user = layout.user_part(corp, "user-0")
     assert sum(layout.read_counts(live[layout.counts_key(user)])) == TASKS

@@ -23,10 +23,11 @@ from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENTS_DLQ, TASK
 from service.kafka import producer_config
 from service.topic_admin import apply_topics
 from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
-from streams.changelog_topic import INSTANCES_CHANGELOG
+from streams.changelog_topic import instances_changelog
 from streams.lifecycle import Instance, fold
 from streams.store import Store
 from streams.stored_instance import pack
+from streams.version import FIRST_VERSION
 from streams.views import views
 
 if TYPE_CHECKING:
@@ -246,7 +247,8 @@ def test_what_was_deleted_long_ago_is_let_go_and_finished_ones_as_is_set(
     now_ms = time.time_ns() // 1_000_000
     aged_ms = now_ms - 31 * 24 * 60 * 60 * 1000
     states = task_state_codec(connection.registry)
-    apply_topics(connection.admin(), [INSTANCES_CHANGELOG], partitions=12)
+    changelog = instances_changelog(FIRST_VERSION)
+    apply_topics(connection.admin(), [changelog], partitions=12)
     config: dict[str, Any] = producer_config(connection.bootstrap_servers)
     producer = Producer(config)
     kept: dict[str, Instance] = {}
@@ -263,7 +265,7 @@ def test_what_was_deleted_long_ago_is_let_go_and_finished_ones_as_is_set(
         history = [each for each in events if each.occurred_at <= 1_700_000_000_000 + until]
         kept[name] = reduce(fold, history[1:], fold(None, history[0]))
         stored = pack(states.encode(kept[name].state), kept[name], now_ms=written_ms)
-        producer.produce(INSTANCES_CHANGELOG.name, key=name.encode(), value=stored)
+        producer.produce(changelog.name, key=name.encode(), value=stored)
     assert producer.flush(30) == 0
     assert kept["deleted"].state.lifecycle is Lifecycle.DELETED
 
@@ -271,7 +273,7 @@ def test_what_was_deleted_long_ago_is_let_go_and_finished_ones_as_is_set(
     streams_service.start()
 
     def left() -> set[str]:
-        found = {bytes(each.key() or b"").decode(): each.value() for each in read_topic(INSTANCES_CHANGELOG.name)}
+        found = {bytes(each.key() or b"").decode(): each.value() for each in read_topic(changelog.name)}
         return {name for name in kept if found[name] is not None}
 
     eventually(lambda: left() == {"live", "new"}, what="two are let go")

@@ -13,6 +13,7 @@ from schemas.codec import task_event_codec
 from schemas.events import Action, Change, Person, Status, View
 from streams.lifecycle import fold
 from streams.query import models
+from streams.rebuild.comparison import GONE
 from streams.remembered_offsets import MAX_OFFSETS
 
 if TYPE_CHECKING:
@@ -115,7 +116,25 @@ def test_an_instance_and_its_history(client: TestClient, desk: QueryDesk, make_e
     assert (history["form"], history["form_of"]) == ({"days": "3", "why": None}, copied.event_id)
     assert history["complete"] is False, "what stood at 20 is gone"
     desk.events.values[partition, 20] = codec.encode(completed)
+    assert client.get("/v1/instances/I-1/history").json()["complete"] is False, "another's stands at 12"
+    desk.events.values[partition, 12] = codec.encode(created)
     assert client.get("/v1/instances/I-1/history").json()["complete"] is True
+
+
+@pytest.mark.parametrize("offsets", [(), GONE, (*GONE, 9)])
+@pytest.mark.parametrize("at_0", [True, False])
+def test_the_history_of_an_instance_whose_events_are_gone_is_not_complete(
+    client: TestClient, desk: QueryDesk, make_event: Callable[..., TaskEvent], offsets: tuple[int, ...], *, at_0: bool
+) -> None:
+    created = make_event(Action.CREATED)
+    partition = desk.keep(fold(None, created), offsets)
+    codec = task_event_codec(desk.registry)
+    if at_0:
+        desk.events.values[partition, 0] = codec.encode(make_event(Action.CREATED, instance_id="I-2"))
+    desk.events.values[partition, 9] = codec.encode(created)
+    history = client.get("/v1/instances/I-1/history").json()
+    assert [each["offset"] for each in history["events"]] == [each for each in offsets if each]
+    assert history["complete"] is False
 
 
 def test_with_the_last_hundred_events_there_may_be_more(

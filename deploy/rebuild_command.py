@@ -1,0 +1,67 @@
+"""What ``taskbridge streams --rebuild`` and ``--forget-old`` print."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from deploy.connection import find_connection
+from deploy.terminal import json_line, progress, say
+from streams.rebuild.command import rebuild
+from streams.rebuild.forgetting import forget_old
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LINES = {
+    "events": "events folded",
+    "rejected": "records that cannot be folded, parked before",
+    "instances": "instances",
+    "built_upon": "of them with events that are gone: folded onto the old state",
+    "carried_over": "of them with no event left: taken over as they were",
+    "from_published": "of those: from the published state, the old one being unreadable",
+    "let_go": "instances let go, their retention being over",
+    "lost": "instances lost: no event, and no state that can be read",
+    "states": "states published, having come out another",
+    "notifications": "notifications of what came out another",
+}
+
+
+def remake(*, dry_run: bool, as_json: bool) -> None:
+    """Run a rebuild to its end."""
+    found = rebuild(_environment(), dry_run=dry_run, tell=progress)
+    if as_json:
+        say(json_line(found))
+        return
+    for line in _lines(found):
+        say(line)
+    if found["switched"]:
+        say(f"version {found['version']} is live. Once you are content: taskbridge streams --forget-old")
+    else:
+        say("nothing was changed")
+
+
+def forget(*, as_json: bool) -> None:
+    """Delete old changelogs, and tell which."""
+    deleted = forget_old(_environment())
+    for name in deleted:
+        say(json_line({"deleted": name}) if as_json else f"deleted {name}")
+    if not deleted and not as_json:
+        say("there is nothing to forget")
+
+
+def _lines(found: Mapping[str, Any]) -> list[str]:
+    return [f"{found[name]:>12,}  {text}" for name, text in _LINES.items() if found[name] or name in _ALWAYS]
+
+
+_ALWAYS = ("events", "instances", "states", "notifications")
+
+
+def _environment() -> Mapping[str, str]:
+    """The service's own settings; where Kafka and the registry are not among them, as for every operator's command."""
+    found = find_connection(None, None)
+    defaults = {
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": found.bootstrap_servers,
+        "STREAMS_SCHEMA_REGISTRY_URL": found.registry_url,
+    }
+    return {**defaults, **os.environ}

@@ -1,0 +1,42 @@
+"""What readiness is told of: the steps of a worker's start, then the worker itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import faust
+
+    from streams.progress import Progress
+
+
+@dataclass(slots=True)
+class Health:
+    """Filled in step by step, by whoever takes the step."""
+
+    connected: bool = False
+    faust_app: faust.App | None = None
+    progress: Progress | None = None
+    core: str | None = None
+    problems: list[str] = field(default_factory=list[str])
+
+    @property
+    def is_ready(self) -> bool:
+        return self.connected and self._tables_live
+
+    def readiness(self) -> dict[str, Any]:
+        """As ``/readyz`` tells it."""
+        return {
+            "ready": self.is_ready,
+            "kafka_and_registry": "connected" if self.connected else "waiting",
+            "tables": "live" if self._tables_live else "recovering",
+            "core": self.core,
+            "problems": self.problems,
+            **({} if self.progress is None else self.progress.details()),
+        }
+
+    @property
+    def _tables_live(self) -> bool:
+        app = self.faust_app
+        return app is not None and app.tables.actives_ready and not app.rebalancing and not app.should_stop

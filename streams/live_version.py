@@ -1,0 +1,132 @@
+"""Asks Kafka which version of the instances is live, and gives up a switch whose rebuild died in the midst of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.errors import OperatorError
+from service.kafka import admin_client, consumer_config, producer_config
+from service.topic_admin import apply_topics
+from streams.changelog_topic import reader_config
+from streams.transaction import TransactionalWriter
+from streams.version import VERSION_KEY, VERSION_TOPIC, Versions, read_versions, write_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from confluent_kafka.admin import AdminClient
+
+    from streams.offsets import Offsets
+
+REBUILD_ID = "taskbridge-streams-rebuild"
+"""The group that a rebuild is the only member of, and its transactional id."""
+
+_ANSWER_S = 10.0
+_BUFFER_BYTES = 1 << 20
+
+log = structlog.get_logger(__name__)
+
+
+class SwitchUnderWay(OperatorError):
+    """A rebuild is making its version live. Workers wait: seconds, or as long as telling the differences takes."""
+
+
+class AnotherVersion(OperatorError):
+    """The worker's version is not live any more: it has to start again, as a worker of the one that is."""
+
+
+class LiveVersion:
+    """Every method blocks, may be called from any thread, and raises KafkaException or TimeoutError without Kafka."""
+
+    def __init__(self, servers: str, properties: Mapping[str, str], offsets: Offsets) -> None:
+        self._consumer = reader_config(consumer_config(servers, REBUILD_ID, properties), buffer_bytes=_BUFFER_BYTES)
+        self._producer = producer_config(servers, properties)
+        self._admin = admin_client(servers, properties)
+        self._offsets = offsets
+        self._read_to = -1
+        self._versions = Versions()
+
+    def prepare(self) -> None:
+        """Make the topic where it is missing.
+
+        Raises:
+            TopicsUnavailable: it may not be made.
+        """
+        apply_topics(self._admin, [VERSION_TOPIC], partitions=1)
+
+    def read(self) -> Versions:
+        """What is said now. Costs one small request where nothing new was said."""
+        if self._offsets.ends(VERSION_TOPIC.name, [0])[0] != self._read_to:
+            self._versions, self._read_to = self._read()
+        return self._versions
+
+    def settled(self) -> int:
+        """The version that a worker which starts now is to be of.
+
+        Raises:
+            SwitchUnderWay: there will be another one in a moment; ask again.
+        """
+        versions = self.read()
+        if versions.next is None:
+            return versions.live
+        if members(self._admin, REBUILD_ID):
+            raise SwitchUnderWay(f"a rebuild is making version {versions.next} of the instances live")
+        # It died, or is frozen: from the claim on it can no longer write that its version is live. Perhaps it has.
+        writer = TransactionalWriter(self._producer, REBUILD_ID)
+        writer.claim()
+        versions = self.read()
+        if versions.next is not None:
+            log.warning("a switch is given up: its rebuild is gone", live=versions.live, given_up=versions.next)
+            with writer.transaction():
+                say(writer, Versions(versions.live))
+        return versions.live
+
+    def check(self, version: int) -> None:
+        """Return if this version may work.
+
+        Raises:
+            AnotherVersion: another one is live, or about to be.
+        """
+        if self.read() != Versions(version):
+            raise AnotherVersion(f"version {version} of the instances is not the live one any more")
+
+    def _read(self) -> tuple[Versions, int]:
+        deadline = time.monotonic() + _ANSWER_S
+        written: bytes | None = None
+        with closing(Consumer(dict(self._consumer), logger=logging.getLogger("librdkafka"))) as consumer:
+            consumer.assign([TopicPartition(VERSION_TOPIC.name, 0, OFFSET_BEGINNING)])
+            while (left := deadline - time.monotonic()) > 0:
+                message = consumer.poll(left)
+                if message is None:
+                    continue
+                error = message.error()
+                if error is None:
+                    written = message.value() if message.key() == VERSION_KEY else written
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - how the library names its codes
+                    return read_versions(written), cast("int", message.offset())
+                elif error.fatal() or not error.retriable():
+                    raise KafkaException(error)
+        raise TimeoutError(f"Kafka does not answer about {VERSION_TOPIC.name}")
+
+
+def say(writer: TransactionalWriter, versions: Versions) -> None:
+    """Part of a transaction."""
+    writer.send(VERSION_TOPIC.name, VERSION_KEY, write_versions(versions), partition=0)
+
+
+def members(admin: AdminClient, group: str) -> list[str]:
+    """Who is in the group now, a readable name each. One that was killed is, until its session is over.
+
+    Raises:
+        KafkaException: Kafka refuses, or cannot be reached.
+        TimeoutError: it does not answer.
+    """
+    asked = cast("dict[str, Any]", admin.describe_consumer_groups([group], request_timeout=_ANSWER_S))
+    found = asked[group].result(_ANSWER_S)
+    return [f"{each.group_instance_id or each.client_id} on {each.host.lstrip('/')}" for each in found.members]

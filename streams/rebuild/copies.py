@@ -1,0 +1,165 @@
+"""What a rebuild keeps on its own disk: values by key with the partition of each, in RocksDB, made anew each time."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import rocksdict
+
+from streams.changelog import ChangelogReader
+from streams.changelog_topic import reader_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from streams.offsets import Offsets
+
+_BATCH_BYTES = 8 << 20
+_BUFFER_BYTES = 64 << 20
+_WRITE_BUFFER_BYTES = 32 << 20
+_LOOK_S = 0.1
+_PARTITION = struct.Struct(">H")
+
+_WITHOUT_WAL: Any = rocksdict.WriteOptions()
+_WITHOUT_WAL.disable_wal = True  # its stubs take it for a method
+
+
+class Kept(NamedTuple):
+    """A value, and the partition that it belongs to."""
+
+    partition: int
+    value: bytes
+
+
+class Copy:
+    """One RocksDB, emptied by whoever makes its folder; nothing of it need survive the process."""
+
+    def __init__(self, path: Path) -> None:
+        options = rocksdict.Options(raw_mode=True)
+        options.create_if_missing(True)  # noqa: FBT003 - its only parameter
+        options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
+        options.set_max_open_files(128)
+        self._db: Any = rocksdict.Rdict(str(path), options)
+        self.changed: dict[bytes, int] | None = None
+        """The keys that were written since this was made an empty dict, with the partition of each."""
+
+    def get(self, key: bytes) -> Kept | None:
+        found: bytes | None = self._db.get(key)
+        return None if found is None else unfold_kept(found)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """As they are now, in the order of the keys; for ``unfold_kept``. Writing meanwhile changes nothing here."""
+        return iter(self._db.items())
+
+    def write(self, values: Mapping[bytes, Kept | None]) -> None:
+        if self.changed is not None:
+            self._note(self.changed, values)
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key, kept in values.items():
+            if kept is None:
+                batch.delete(key)
+            else:
+                batch.put(key, _PARTITION.pack(kept.partition) + kept.value)
+        self._db.write(batch, _WITHOUT_WAL)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _note(self, changed: dict[bytes, int], values: Mapping[bytes, Kept | None]) -> None:
+        for key, kept in values.items():
+            there = self.get(key) if kept is None else kept
+            if there is not None:
+                changed[key] = there.partition
+
+
+class TopicCopy(Copy):
+    """The latest value of each key of a compacted topic, as far as ``catch_up`` has read it."""
+
+    def __init__(self, path: Path, topic: str, *, consumer: Mapping[str, object], offsets: Offsets) -> None:
+        super().__init__(path)
+        self._topic = topic
+        self._offsets = offsets
+        self._next: dict[int, int] = {}
+        self._failure: BaseException | None = None
+        self._failed = threading.Event()
+        config = reader_config(consumer, buffer_bytes=_BUFFER_BYTES)
+        self._reader = ChangelogReader(config, topic, self, batch_bytes=_BATCH_BYTES, on_failure=self._fail)
+
+    def catch_up(self, partitions: int, tick: Callable[[int, int], None]) -> None:
+        """Apply what the topic has now. ``tick`` is told again and again how many records are read, and of how many.
+
+        Raises:
+            KafkaException, TimeoutError: Kafka refuses, or does not answer.
+            ChangelogUnreadable: the topic cannot be read.
+        """
+        bounds = self._offsets.bounds(self._topic, range(partitions))
+        starts = {each: max(bound.first, self._next.get(each, 0)) for each, bound in bounds.items()}
+        self._next.update(starts)
+        total = sum(max(0, bound.end - starts[each]) for each, bound in bounds.items())
+        reading = [
+            self._reader.follow(each, start=starts[each], end=bound.end, standby=False)
+            for each, bound in bounds.items()
+        ]
+        while not all(each.done() for each in reading):
+            if self._failed.wait(_LOOK_S):
+                assert self._failure is not None
+                raise self._failure
+            tick(total - sum(each.remaining for each in self._reader.followed.values()), total)
+
+    def write_chunk(self, partition: int, values: Mapping[bytes, bytes | None], *, changelog_offset: int) -> None:
+        """As ``ChangelogReader`` writes."""
+        self.write({key: None if value is None else Kept(partition, value) for key, value in values.items()})
+        self._next[partition] = changelog_offset + 1
+
+    def touch(self, partition: int) -> None:
+        """Nothing: no position here grows old."""
+
+    def close(self) -> None:
+        self._reader.close()
+        super().close()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._failed.set()
+
+
+def unfold_kept(stored: bytes) -> Kept:
+    """What stands in a copy, as ``Copy.items`` gives it."""
+    return Kept(_PARTITION.unpack_from(stored)[0], stored[_PARTITION.size :])
+
+
+class Ticker:
+    """A line for people every two seconds while something goes on: how much is done, how fast, and for how long yet."""
+
+    EVERY_S: ClassVar = 2.0
+
+    def __init__(self, say: Callable[[str], None], what: str, *, stopping: Callable[[], None]) -> None:
+        """``stopping`` raises where whoever runs this was told to stop."""
+        self._say = say
+        self._what = what
+        self._stopping = stopping
+        self._began = self._said = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        self._stopping()
+        now = time.monotonic()
+        if now - self._said < self.EVERY_S:
+            return
+        self._said = now
+        rate = done / (now - self._began)
+        left = f", about {_spoken((total - done) / rate)} left" if rate > 0 else ""
+        self._say(f"{self._what}: {done:,} of {total:,}, {rate:,.0f}/s{left}")
+
+
+_MINUTE_S = 60
+
+
+def _spoken(seconds: float) -> str:
+    if seconds < 2 * _MINUTE_S:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / _MINUTE_S)
+    return f"{minutes} min" if minutes < 2 * _MINUTE_S else f"{minutes // _MINUTE_S} h {minutes % _MINUTE_S} min"

@@ -1,0 +1,161 @@
+"""Folds every event on the topic, from the first that is left to the last, and tells nobody."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.errors import OperatorError
+from schemas.topics import TASK_EVENTS
+from streams.changelog_topic import reader_config
+from streams.outgoing import fold_what_fits
+from streams.rebuild.copies import Kept
+from streams.stored_instance import restamped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from confluent_kafka import Message
+
+    from streams.folding import Folding
+    from streams.offsets import Offsets
+    from streams.rebuild.copies import Copy
+
+_CHUNK_RECORDS = 2000
+_WAIT_S = 0.2
+_BUFFER_BYTES = 64 << 20
+_GENERATION = 0
+"""Of a group that there is none of."""
+
+
+class EventsUnreadable(OperatorError):
+    """The events cannot be read from where the rebuild stands: start it again."""
+
+
+class FetchedRecord(NamedTuple):
+    """A record in the shape that the fold takes, and when it was written."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    written_ms: int
+
+
+class EventFold:
+    """Reads on from where it stopped; whatever it met is in the copy ``new`` as a worker would have stored it."""
+
+    def __init__(
+        self,
+        new: Copy,
+        *,
+        consumer: Mapping[str, object],
+        offsets: Offsets,
+        positions: Callable[[], Mapping[int, int]],
+        folding: Folding,
+        notification_bytes: int,
+        base: Callable[[bytes, int], bytes | None],
+    ) -> None:
+        """``base`` gives what an instance is built upon, as it is stored: by its key and its partition's first offset.
+
+        ``folding`` is the workers' own. ``positions`` tells how far they are: what comes after that is left to them.
+        """
+        self._new = new
+        self._offsets = offsets
+        self._positions = positions
+        self._folding = folding
+        self._notification_bytes = notification_bytes
+        self._base = base
+        self._first: dict[int, int] = {}
+        self._next: dict[int, int] = {}
+        self.folded = self.rejected = 0
+        config: Any = reader_config(consumer, buffer_bytes=_BUFFER_BYTES)
+        self._consumer = Consumer(config, logger=logging.getLogger("librdkafka"))
+
+    def catch_up(self, partitions: int, tick: Callable[[int, int], None]) -> None:
+        """Fold what the workers have by now. ``tick`` is told again and again how much is folded, and of how much.
+
+        Not what they have not: they fold that as ever, and tell people what happened, not that it came out another.
+
+        Raises:
+            KafkaException, TimeoutError: Kafka refuses, or does not answer.
+            EventsUnreadable: events were deleted before they could be read.
+        """
+        positions = self._positions()
+        bounds = self._offsets.bounds(TASK_EVENTS.name, range(partitions))
+        for partition, bound in bounds.items():
+            self._first.setdefault(partition, bound.first)
+            self._next.setdefault(partition, bound.first)
+        reached = {each: min(bound.end, positions.get(each, bound.end)) for each, bound in bounds.items()}
+        ends = {each: end for each, end in reached.items() if end > self._next[each]}
+        began = sum(self._next.values())
+        total = sum(ends[each] - self._next[each] for each in ends)
+        self._consumer.assign([TopicPartition(TASK_EVENTS.name, each, self._next[each]) for each in ends])
+        while ends:
+            self._fold(self._consumer.consume(_CHUNK_RECORDS, _WAIT_S), ends)
+            for partition in [each for each, end in ends.items() if self._next[each] >= end]:
+                del ends[partition]
+                self._consumer.incremental_unassign([TopicPartition(TASK_EVENTS.name, partition)])
+            tick(sum(self._next.values()) - began, total)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _fold(self, messages: list[Message], ends: Mapping[int, int]) -> None:
+        fetched: dict[int, list[FetchedRecord]] = {}
+        for message in messages:
+            partition, offset = cast("int", message.partition()), cast("int", message.offset())
+            error, end = message.error(), ends.get(partition, 0)
+            if error is None and offset < end:
+                fetched.setdefault(partition, []).append(_record(message, partition, offset))
+                self._next[partition] = offset + 1
+            elif error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - how the library names its codes
+                # Offsets before it may be no records: the ends of transactions.
+                self._next[partition] = max(self._next[partition], min(offset, end))
+            elif error.fatal() or error.code() in _FAILURES:
+                raise EventsUnreadable(
+                    f"events cannot be read, perhaps as their retention ended meanwhile: {error.str()}"
+                ) from KafkaException(error)
+        for partition, records in fetched.items():
+            self._fold_records(partition, records)
+
+    def _fold_records(self, partition: int, records: list[FetchedRecord]) -> None:
+        result = fold_what_fits(
+            partial(self._folding.fold, [*records], partial(self._read, partition), generation=_GENERATION),
+            [*records],
+            notification_bytes=self._notification_bytes,
+        )
+        self.folded += result.folded
+        self.rejected += len(result.rejected)
+        # An instance is as old as its last event: what retention had let go of is let go of again.
+        written_ms = {record.key: record.written_ms for record in records}
+        self._new.write(
+            {
+                key: Kept(partition, restamped(stored, written_ms=written_ms[key]))
+                for key, stored in result.stored.items()
+            }
+        )
+        self._folding.keep(result, generation=_GENERATION)
+
+    def _read(self, partition: int, key: bytes) -> bytes | None:
+        kept = self._new.get(key)
+        return self._base(key, self._first[partition]) if kept is None else kept.value
+
+
+def _record(message: Message, partition: int, offset: int) -> FetchedRecord:
+    _, written_ms = message.timestamp()
+    key, value = cast("Any", message.key()), cast("Any", message.value())
+    return FetchedRecord(TASK_EVENTS.name, partition, offset, key, value, (), written_ms)
+
+
+_FAILURES = (
+    KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
+    KafkaError.OFFSET_OUT_OF_RANGE,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)

@@ -1,0 +1,49 @@
+"""Deletes what is left of versions that are not live any more: their changelogs on Kafka."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaException
+
+from schemas.errors import OperatorError
+from service.kafka import admin_client, consumer_config, read_kafka_config
+from service.logs import configure_logs
+from service.settings import load_settings
+from streams.changelog_topic import instances_changelog
+from streams.live_version import LiveVersion
+from streams.offsets import Offsets
+from streams.rebuild.command import delete_topics
+from streams.settings import StreamsSettings
+from streams.topology import APP_ID
+from streams.version import FIRST_VERSION, VERSION_TOPIC
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ANSWER_S = 15
+
+
+def forget_old(environment: Mapping[str, str]) -> list[str]:
+    """The names of the changelogs that were deleted; none where the first version is live.
+
+    Raises:
+        OperatorError: Kafka does not answer, or does not allow it.
+    """
+    settings = load_settings(StreamsSettings, environment)
+    configure_logs(settings.log_format, "WARNING")
+    servers, properties = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
+    admin = admin_client(servers, properties)
+    offsets = Offsets(consumer_config(servers, APP_ID, properties))
+    try:
+        there = admin.list_topics(timeout=_ANSWER_S).topics
+        if VERSION_TOPIC.name not in there:
+            return []
+        live = LiveVersion(servers, properties, offsets).read().live
+        names = [instances_changelog(version).name for version in range(FIRST_VERSION, live)]
+        old = [name for name in names if name in there]
+        if old:
+            delete_topics(admin, old)
+    except (KafkaException, TimeoutError) as error:
+        raise OperatorError(f"Kafka refuses or does not answer: {error}") from error
+    return old

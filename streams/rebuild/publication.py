@@ -1,0 +1,116 @@
+"""Makes a rebuilt version live: its changelog first, and then, while no worker works, all the rest at one stroke.
+
+In one transaction: the rest of the changelog, the states and notifications of what came out another, and the word that
+the version is live. Whoever dies before its end has changed nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+from confluent_kafka import KafkaException
+
+from schemas.cloudevents import notification_headers
+from schemas.errors import OperatorError
+from schemas.events import notification_key
+from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
+from streams.live_version import say
+from streams.rebuild.copies import Ticker, unfold_kept
+from streams.version import Versions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from schemas.codec import Codec
+    from schemas.events import TaskNotification
+    from streams.rebuild.rebuilding import Rebuilding
+    from streams.rebuild.workers import Workers
+    from streams.transaction import TransactionalWriter
+
+_TOGETHER = 20_000
+"""Records of the changelog in one transaction."""
+
+log = structlog.get_logger(__name__)
+
+
+class Publication:
+    """Of one version, after that which is ``live``."""
+
+    def __init__(
+        self,
+        writer: TransactionalWriter,
+        *,
+        changelog: str,
+        live: int,
+        notifications: Codec[TaskNotification],
+        tell: Callable[[str], None],
+        stopping: Callable[[], None],
+    ) -> None:
+        self._writer = writer
+        self._changelog = changelog
+        self._live = live
+        self._version = live + 1
+        self._notifications = notifications
+        self._tell = tell
+        self._stopping = stopping
+
+    def write_changelog(self, rebuilding: Rebuilding) -> None:
+        """Everything so far; from then on the changes are remembered, for ``switch``."""
+        rebuilding.new.changed = {}
+        tick = Ticker(self._tell, "new changelog", stopping=self._stopping)
+        items = rebuilding.new.items()
+        written = 0
+        more = True
+        while more:
+            with self._writer.transaction():
+                for key, stored in items:
+                    partition, value = unfold_kept(stored)
+                    self._writer.send(self._changelog, key, value, partition=partition)
+                    written += 1
+                    if written % _TOGETHER == 0:
+                        break
+                else:
+                    more = False
+            tick(written, max(written, rebuilding.counts.instances))
+
+    def switch(self, rebuilding: Rebuilding, workers: Workers) -> None:
+        """Have the workers of the live version stop, make ours as up to date as theirs was, and live.
+
+        Raises:
+            OperatorError: it was given up; the live version is what it was, and its workers go on.
+        """
+        with self._writer.transaction():
+            say(self._writer, Versions(self._live, self._version))
+        try:
+            workers.wait_until_gone()
+            rebuilding.catch_up()
+            self._tell("telling what came out another")
+            with self._writer.transaction():
+                self._write_changes(rebuilding)
+                for outcome in rebuilding.outcomes(self._version):
+                    if outcome.publish_state:
+                        self._writer.send(TASK_STATES.name, outcome.key, outcome.state)
+                    self._notify(outcome.notifications)
+                say(self._writer, Versions(self._version))
+        except BaseException:
+            # Where this fails too, the first worker that asks finds that nobody is there to switch.
+            with suppress(OperatorError, KafkaException), self._writer.transaction():
+                say(self._writer, Versions(self._live))
+            raise
+
+    def _write_changes(self, rebuilding: Rebuilding) -> None:
+        new = rebuilding.new
+        for key, partition in (new.changed or {}).items():
+            kept = new.get(key)
+            self._writer.send(self._changelog, key, None if kept is None else kept.value, partition=partition)
+
+    def _notify(self, notifications: Iterable[TaskNotification]) -> None:
+        for each in notifications:
+            self._writer.send(
+                TASK_NOTIFICATIONS.name,
+                notification_key(each.corp_id, each.recipient_id),
+                self._notifications.encode(each),
+                headers=notification_headers(each),
+            )

@@ -1,0 +1,109 @@
+"""The workers of the live version, as a rebuild sees them: how far they are, and that all are gone for the switch."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from faust.types import TP
+
+from schemas.errors import OperatorError
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from streams.live_version import members
+from streams.rebuild.copies import Ticker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from confluent_kafka.admin import AdminClient
+
+    from streams.offsets import Offsets
+
+_LEAVE_S = 180.0
+_LOOK_S = 0.5
+_DECIDED_S = 60.0
+"""Kafka undoes a worker's transaction after half of that."""
+_POLL_S = 0.02
+
+
+class WorkersStay(OperatorError):
+    """Workers did not stop for the switch, so that it was given up: they are of a program that knows no versions."""
+
+
+class Workers:
+    """Those of one group. Every method blocks, and may be told to stop.
+
+    Raises:
+        KafkaException, TimeoutError: Kafka refuses, or does not answer.
+    """
+
+    def __init__(
+        self,
+        admin: AdminClient,
+        offsets: Offsets,
+        *,
+        group: str,
+        claim: Callable[[str], object],
+        tell: Callable[[str], None],
+        stopping: Callable[[], None],
+    ) -> None:
+        """``claim`` takes the producers of the worker of that name over, and blocks."""
+        self._admin = admin
+        self._offsets = offsets
+        self._group = group
+        self._claim = claim
+        self._tell = tell
+        self._stopping = stopping
+
+    def positions(self) -> dict[int, int]:
+        """Up to where each partition of events is processed, at the least; not where it has never been.
+
+        A transaction that is open is waited for: what it wrote may be readable a moment before its position is.
+        """
+        left = {TP(TASK_EVENTS.name, each) for each in self._offsets.partitions(TASK_EVENTS.name)}
+        found: dict[int, int] = {}
+        deadline = time.monotonic() + _DECIDED_S
+        while left:
+            self._stopping()
+            for source, at in self._offsets.committed(self._group, left).items():
+                if at.is_stable:
+                    left.discard(source)
+                    if at.offset >= 0:
+                        found[source.partition] = at.offset
+            if left and time.monotonic() > deadline:
+                raise TimeoutError(f"transactions stay open: partitions {sorted(each.partition for each in left)}")
+            time.sleep(_POLL_S if left else 0)
+        return found
+
+    def wait_until_gone(self) -> None:
+        """Return once no worker is there, and nothing is open that one of them wrote.
+
+        A worker that is frozen, and counts as gone, can write nothing when it wakes: its producers are claimed.
+
+        Raises:
+            WorkersStay: they are still there after minutes.
+        """
+        deadline, said = time.monotonic() + _LEAVE_S, 0.0
+        while found := members(self._admin, self._group):
+            self._stopping()
+            if time.monotonic() > deadline:
+                raise WorkersStay(f"still there after {_LEAVE_S:.0f} s: {', '.join(found)}. Nothing was switched")
+            if time.monotonic() - said > Ticker.EVERY_S:
+                said = time.monotonic()
+                self._tell(f"waiting until the workers have stopped: {', '.join(found)}")
+            time.sleep(_LOOK_S)
+        if owners := self._owners():
+            # Side by side: each waits up to half a second for librdkafka's timers.
+            with ThreadPoolExecutor(len(owners)) as pool:
+                for claimed in [pool.submit(self._claim, owner) for owner in owners]:
+                    claimed.result()
+
+    def _owners(self) -> set[str]:
+        """Whoever may have something open: see ``streams.takeover``."""
+        sources = [
+            TP(topic, partition)
+            for topic in (TASK_EVENTS.name, TASK_NOTIFICATIONS.name)
+            for partition in self._offsets.partitions(topic)
+        ]
+        return {at.owner for at in self._offsets.committed(self._group, sources).values() if at.owner}

@@ -1,0 +1,51 @@
+"""The version of the instances that is live, as one record on Kafka says it for workers on any machine. Pure.
+
+A version is a table with its own changelog and its own stores: see ``streams.changelog_topic``. The group, its
+positions in the events and everything else that workers keep is the same for all versions.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from schemas.errors import OperatorError
+from schemas.topics import Topic
+
+FIRST_VERSION = 1
+
+VERSION_TOPIC = Topic("taskbridge-streams-version", None, {"cleanup.policy": "compact"})
+"""One partition, one key."""
+VERSION_KEY = b"instances"
+
+
+class VersionUnreadable(OperatorError):
+    """The record that says which version is live says none: this program did not write it."""
+
+
+class Versions(NamedTuple):
+    """Where no record says otherwise, the first version is live."""
+
+    live: int = FIRST_VERSION
+    next: int | None = None
+    """A rebuild is about to make this one live, and no worker may work until it has, or is given up."""
+
+
+def write_versions(versions: Versions) -> bytes:
+    return json.dumps({"live": versions.live, "next": versions.next}).encode()
+
+
+def read_versions(written: bytes | None) -> Versions:
+    """What ``write_versions`` wrote.
+
+    Raises:
+        VersionUnreadable: something else did.
+    """
+    if written is None:
+        return Versions()
+    try:
+        found = json.loads(written)
+        following = found["next"]
+        return Versions(int(found["live"]), None if following is None else int(following))
+    except (ValueError, KeyError, TypeError) as error:
+        raise VersionUnreadable(f"{VERSION_TOPIC.name} says {written[:100]!r}, which names no version") from error

@@ -1,0 +1,371 @@
+"""States made anew beside running workers, on a Kafka of their own, since which version is live stands on Kafka."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from confluent_kafka import KafkaException, Producer, TopicPartition
+from msgspec import structs
+
+from deploy.connection import Connection
+from running_edge import OwnStack
+from running_workers import Load, Worker
+from schemas import topics
+from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from schemas.events import Action, Lifecycle, notification_key
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from service.kafka import consumer_config, producer_config
+from service.topic_admin import apply_topics
+from stream_lives import (
+    assert_all_is_right,
+    assert_told_exactly_once,
+    caught_up,
+    expected,
+    inboxes_told,
+    lives,
+    produce,
+    read_topic,
+)
+from streams import inbox_layout as layout
+from streams.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from streams.lifecycle import Instance, fold
+from streams.live_version import REBUILD_ID, LiveVersion, members
+from streams.offsets import Offsets
+from streams.rebuild.alone import alone
+from streams.stored_instance import event_offsets, pack, unpack
+from streams.topology import APP_ID
+from streams.version import VERSION_TOPIC, Versions
+from streams.views import notifications
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from pathlib import Path
+
+    from confluent_kafka import Message
+
+    from schemas.events import TaskEvent, TaskNotification
+
+    type_read = Callable[[str], list[Message]]
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Generator[Connection]:
+    stack = OwnStack(tmp_path_factory.mktemp("stack"))
+    found = Connection(stack.endpoints.bootstrap_servers, stack.endpoints.registry_url, {})
+    try:
+        found.registry.register(topics.ALL)
+        yield found
+    finally:
+        found.close()
+        stack.stop()
+
+
+@pytest.fixture
+def connection(own_kafka: Connection, eventually: Any) -> Connection:
+    """As if nothing had ever run there."""
+    admin = own_kafka.admin()
+    if left := topics_on(own_kafka):
+        for future in cast("dict[str, Any]", admin.delete_topics([*left], operation_timeout=30)).values():
+            future.result(60)
+        eventually(lambda: not topics_on(own_kafka), what="the topics of the test before are gone")
+        # Their positions go with them; the group's members are gone, or will be when their session ends.
+        eventually(lambda: not members(admin, APP_ID), what="the workers of the test before are gone")
+    apply_topics(admin, topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
+    return own_kafka
+
+
+@pytest.fixture
+def read(connection: Connection) -> type_read:
+    return partial(read_topic, connection)
+
+
+@pytest.fixture
+def workers(connection: Connection, tmp_path: Path) -> Generator[tuple[Worker, Worker]]:
+    pair = (Worker(tmp_path, connection), Worker(tmp_path, connection))
+    yield pair
+    for worker in pair:
+        worker.kill_if_running()
+
+
+@pytest.fixture
+def rebuild(connection: Connection, tmp_path: Path) -> Generator[Rebuild]:
+    found = Rebuild(connection, tmp_path)
+    yield found
+    found.kill_if_running()
+
+
+class Rebuild:
+    """``taskbridge streams --rebuild`` as a process of its own."""
+
+    def __init__(self, connection: Connection, folder: Path) -> None:
+        self.log_path = folder / "rebuild.log"
+        self._environment = {
+            **os.environ,
+            "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+            "TASKBRIDGE_SCHEMA_REGISTRY_URL": connection.registry_url,
+            "STREAMS_DATA_DIR": str(folder / "rebuild"),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "deploy.cli", "streams", "--json", *(arguments or ("--rebuild",))]
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, stderr=log)
+        return self._process
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """What it came to."""
+        process = self.start(*arguments)
+        out, _ = process.communicate(timeout=180)
+        assert process.returncode == 0, self.log_path.read_text()
+        return json.loads(out)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.communicate()
+
+    def kill_if_running(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+
+class Stored:
+    """The instances as the live changelog has them, and a hand that writes there what the program would not."""
+
+    def __init__(self, connection: Connection, read: type_read, *, version: int = 1) -> None:
+        self._connection = connection
+        self._states = task_state_codec(connection.registry)
+        self._notifications = task_notification_codec(connection.registry)
+        self.topic = instances_changelog(version).name
+        self._last = {bytes(each.key() or b""): each for each in read(self.topic)}
+
+    @property
+    def known(self) -> list[str]:
+        """Their ids."""
+        return sorted(key.decode() for key in self._last)
+
+    def instance(self, key: str) -> Instance:
+        return unpack(bytes(self._last[key.encode()].value() or b""), self._states)
+
+    def write(
+        self, key: str, instance: Instance, told: Iterable[TaskNotification], *, value: bytes | None = None
+    ) -> None:
+        """As a worker would after some event that there is not, or with a changelog's ``value`` that none would."""
+        config: dict[str, Any] = producer_config(self._connection.bootstrap_servers)
+        producer = Producer(config)
+        known = self._last.get(key.encode())
+        state = self._states.encode(instance.state)
+        offsets = () if known is None else event_offsets(bytes(known.value() or b""))
+        producer.produce(
+            self.topic,
+            key=key,
+            value=pack(state, instance, offsets, now_ms=time.time_ns() // 1_000_000) if value is None else value,
+            partition=3 if known is None else known.partition() or 0,
+        )
+        deleted = instance.state.lifecycle is Lifecycle.DELETED
+        producer.produce(TASK_STATES.name, key=key, value=None if deleted else state)
+        for each in told:
+            producer.produce(
+                TASK_NOTIFICATIONS.name,
+                key=notification_key(each.corp_id, each.recipient_id),
+                value=self._notifications.encode(each),
+            )
+        assert producer.flush(30) == 0
+
+
+def history(seed: int, key: str) -> list[TaskEvent]:
+    """The events of one instance that are on no topic."""
+    return [structs.replace(each, instance_id=key) for each in lives(1, seed=seed) if each.action is not Action.DELETED]
+
+
+def folded(events: Iterable[TaskEvent], before: Instance | None = None) -> tuple[Instance, list[TaskNotification]]:
+    told: list[TaskNotification] = []
+    for event in events:
+        after = fold(before, event)
+        told += notifications(before, after, event)
+        before = after
+    assert before is not None
+    return before, told
+
+
+def versions(connection: Connection) -> Versions:
+    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
+    return LiveVersion(connection.bootstrap_servers, {}, offsets).read()
+
+
+def topics_on(connection: Connection) -> dict[str, list[int]]:
+    """Those of taskbridge, with their partitions."""
+    there = connection.admin().list_topics(timeout=10).topics
+    return {name: list(each.partitions) for name, each in there.items() if name.startswith("taskbridge")}
+
+
+def ends(connection: Connection) -> dict[str, dict[int, int]]:
+    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
+    return {name: offsets.ends(name, partitions) for name, partitions in topics_on(connection).items()}
+
+
+def processed(connection: Connection, workers: Iterable[Worker], eventually: Any) -> None:
+    eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
+    eventually(lambda: caught_up(connection), what="all events are processed")
+
+
+def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_old_version_knew_is_still_there(
+    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: type_read, eventually: Any
+) -> None:
+    produce(connection, lives(300, seed=21))
+    first, _ = workers
+    first.start()
+    processed(connection, [first], eventually)
+    assert first.end(signal.SIGTERM) == 0
+
+    stored = Stored(connection, read)
+    alive = [key for key in stored.known if stored.instance(key).state.lifecycle is Lifecycle.ACTIVE]
+    wrong = alive[::7]
+    for number, key in enumerate(wrong):
+        before = stored.instance(key)
+        after, told = folded(history(number, key), before)
+        stored.write(key, after, told)
+    only_old, told = folded(history(1000, "only-old"))
+    stored.write("only-old", only_old, told)
+
+    before = ends(connection)
+    tried = rebuild.run("--rebuild", "--dry-run")
+    assert ends(connection) == before, "a dry run changes nothing"
+    assert (tried["carried_over"], tried["switched"]) == (1, False)
+    assert tried["states"] == len(wrong)
+
+    for worker in workers:
+        worker.start()
+    processed(connection, workers, eventually)
+    load = Load(connection, seed=22)
+    try:
+        found = rebuild.run()
+        assert found["switched"]
+        assert (found["carried_over"], found["states"]) == (1, len(wrong)), "what was on its way is no difference"
+    finally:
+        load.stop()
+    assert versions(connection) == Versions(2)
+    processed(connection, workers, eventually)
+    for worker in workers:
+        assert "starting again" in worker.log_path.read_text()
+    assert_all_is_right(connection, read, instances={**expected(connection, read), "only-old": only_old})
+    codec = task_event_codec(connection.registry)
+    others = [event for event in map(codec.decode, values(read, TASK_EVENTS.name)) if event.instance_id not in wrong]
+    assert_told_exactly_once(connection, read, others)
+    eventually(lambda: inboxes_kept(read) == inboxes_told(connection, read), what="the inboxes are as was told")
+
+    assert rebuild.run("--forget-old") == {"deleted": instances_changelog(1).name}
+    again = rebuild.run("--rebuild", "--dry-run")
+    assert (again["version"], again["states"], again["notifications"]) == (2, 0, 0), "what is right stays as it is"
+    for worker in workers:
+        assert worker.end(signal.SIGTERM) == 0
+
+
+def test_a_rebuild_that_is_killed_changes_nothing_wherever_it_was_and_the_next_one_does_it_all(
+    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: type_read, eventually: Any
+) -> None:
+    first, second = workers
+    produce(connection, lives(500, seed=23))
+    first.start()
+    apply_topics(connection.admin(), [VERSION_TOPIC], partitions=1)
+    # This process is at work as the one rebuild that there can be.
+    with alone(connection.admin(), consumer_config(connection.bootstrap_servers, REBUILD_ID)):
+        process = rebuild.start()
+        process.communicate(timeout=180)
+        assert process.returncode == 1
+        assert "a rebuild is running already" in rebuild.log_path.read_text()
+    processed(connection, [first], eventually)
+
+    rebuild.start()
+    eventually(lambda: changelog_is_written(connection, 2), what="the new changelog is being written")
+    rebuild.kill()
+    assert versions(connection).live == 1
+
+    rebuild.start()
+    eventually(lambda: versions(connection).next == 2, what="the switch is announced")
+    rebuild.kill()
+    second.start()
+    produce(connection, lives(50, seed=24))
+    processed(connection, workers, eventually)
+    assert versions(connection) == Versions(1)
+    assert_all_is_right(connection, read)
+
+    assert rebuild.run()["switched"]
+    assert versions(connection) == Versions(2)
+    processed(connection, workers, eventually)
+    assert_all_is_right(connection, read)
+
+
+def test_what_the_events_do_not_tell_any_more_is_taken_from_the_old_states_and_those_from_what_was_published(
+    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: type_read, eventually: Any
+) -> None:
+    worker, _ = workers
+    events = lives(200, seed=25)
+    produce(connection, events[:700])
+    worker.start()
+    processed(connection, [worker], eventually)
+    cut = ends(connection)[TASK_EVENTS.name]
+    produce(connection, events[700:])
+    processed(connection, [worker], eventually)
+    right = expected(connection, read)
+    assert worker.end(signal.SIGTERM) == 0
+    # The retention of the first events is over.
+    before = [TopicPartition(TASK_EVENTS.name, partition, end) for partition, end in cut.items()]
+    admin = connection.admin()
+    for each in cast("dict[TopicPartition, Any]", admin.delete_records(before)).values():
+        each.result(60)
+
+    stored = Stored(connection, read)
+    for key in [key for key, each in right.items() if each.state.lifecycle is Lifecycle.ACTIVE][::5]:
+        stored.write(key, right[key], [], value=b"\x01 of a format before")
+
+    found = rebuild.run()
+    assert found["built_upon"] > found["from_published"] > 0
+    assert found["carried_over"] > 0
+    assert found["lost"] == 0
+    assert found["states"] <= found["from_published"], "nothing but how often they changed"
+    assert_all_is_right(connection, read, instances=right, counted=False)
+
+    # Now the changelog is lost too: what is left is what was published.
+    changelog = instances_changelog(2).name
+    admin.delete_topics([changelog])[changelog].result(60)
+    eventually(lambda: changelog not in admin.list_topics(timeout=10).topics, what="it is gone")
+    found = rebuild.run()
+    assert found["from_published"] > 0
+    assert versions(connection) == Versions(3)
+    worker.start()
+    processed(connection, [worker], eventually)
+    # Nothing is published of deleted instances: of those, only the events that are left are known.
+    deleted = {key for key, each in right.items() if each.state.lifecycle is Lifecycle.DELETED}
+    left = {key: each for key, each in expected(connection, read).items() if key in deleted}
+    known = {key: each for key, each in right.items() if key not in deleted}
+    assert_all_is_right(connection, read, instances={**known, **left}, counted=False)
+
+
+def values(read: type_read, topic: str) -> list[bytes]:
+    return [bytes(each.value() or b"") for each in read(topic)]
+
+
+def inboxes_kept(read: type_read) -> dict[bytes, bytes]:
+    """The inboxes by their changelog."""
+    found = {bytes(each.key() or b""): each.value() for each in read(INBOX_CHANGELOG.name)}
+    return {key: value for key, value in found.items() if value is not None and key != layout.APPLIED_KEY}
+
+
+def changelog_is_written(connection: Connection, version: int) -> bool:
+    try:
+        found = ends(connection)
+    except KafkaException:
+        return False  # a topic that was just made has no leader yet
+    return VERSION_TOPIC.name in found and any(found.get(instances_changelog(version).name, {}).values())

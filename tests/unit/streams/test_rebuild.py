@@ -1,0 +1,148 @@
+"""What a rebuild builds an instance upon, and that whoever followed the old version ends up with the new one."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from schemas.events import Action, Change, Status, View
+from streams.inbox import apply, inbox_of
+from streams.lifecycle import fold
+from streams.rebuild.comparison import GONE, from_published, is_whole, side_by_side, told
+from streams.rebuild.copies import Copy, Kept, Ticker, unfold_kept
+from streams.remembered_offsets import MAX_OFFSETS
+from streams.views import EntryKey, show, views
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hypothesis.strategies import DataObject, SearchStrategy
+
+    from schemas.events import TaskEvent, TaskNotification
+    from streams.lifecycle import Instance
+
+    type_make_event = Callable[..., TaskEvent]
+    type_histories = SearchStrategy[list[TaskEvent]]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "first_offset", "whole"),
+    [
+        ((), 0, True),  # the topic begins where it always did
+        ((7, 9), 7, True),
+        ((7, 9), 8, False),
+        ((), 1, False),  # not known
+        (tuple(range(500, 500 + MAX_OFFSETS)), 400, False),  # there may have been more
+        (GONE, 1, False),
+        ((*GONE, 900), 800, False),
+    ],
+)
+def test_an_instance_is_built_upon_nothing_only_where_all_of_its_events_are_certainly_there(
+    offsets: tuple[int, ...], first_offset: int, *, whole: bool
+) -> None:
+    assert is_whole(offsets, first_offset=first_offset) is whole
+
+
+def sent_by_the_old_one(events: list[TaskEvent]) -> tuple[Instance, list[TaskNotification]]:
+    instance = reduce(fold, events[1:], fold(None, events[0]))
+    return instance, told(None, show(instance), version=1, certain=True)
+
+
+def shown_to(inbox: list[TaskNotification]) -> set[EntryKey]:
+    return {EntryKey(line.user_id, line.view, line.task_id) for line in inbox_of(inbox)}
+
+
+@given(data=st.data())
+def test_who_followed_the_old_version_ends_up_with_what_the_new_one_shows(
+    histories: type_histories, data: DataObject
+) -> None:
+    old, sent = sent_by_the_old_one(data.draw(histories))
+    new, _ = sent_by_the_old_one(data.draw(histories))
+    difference = told(show(old), show(new), version=2, certain=True)
+    assert shown_to([*sent, *difference]) == set(views(new))
+    inbox = inbox_of(sent)
+    for each in difference:
+        apply(inbox, each)
+    assert {line.status for line in inbox.values()} == {entry.status for entry in views(new).values()}
+
+
+@given(data=st.data())
+def test_where_only_the_published_state_is_left_they_end_up_right_as_well(
+    histories: type_histories, data: DataObject
+) -> None:
+    """But for assignees of the instance itself in the old one, which are not published."""
+    events = [each for each in data.draw(histories) if each.task_id or not each.recipient_ids]
+    assume(events)
+    old, sent = sent_by_the_old_one(events)
+    new, _ = sent_by_the_old_one(data.draw(histories))
+    left = None if not views(old) else show(from_published(old.state))
+    assert shown_to([*sent, *told(left, show(new), version=2, certain=False)]) == set(views(new))
+
+
+def test_what_is_told_has_the_same_ids_whenever_it_is_tried_again(make_event: type_make_event) -> None:
+    old = show(fold(None, make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann", "bob"))))
+    new = show(fold(None, make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), occurred_at=2_000)))
+    [first], [again] = (told(old, new, version=2, certain=True) for _ in range(2))
+    assert first == again
+    assert (first.recipient_id, first.change, first.occurred_at) == ("bob", Change.REMOVED, 2_000)
+    [later] = told(old, new, version=3, certain=True)
+    assert later.notification_id != first.notification_id
+    assert told(new, new, version=2, certain=True)[0].change is Change.UPDATED
+
+
+def test_a_published_state_alone_shows_the_lines_of_its_tasks_and_gives_way_to_events(
+    make_event: type_make_event,
+) -> None:
+    events = [
+        make_event(Action.CREATED, title="old", task_id="T-1", recipient_ids=("ann",)),
+        make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=2_000),
+        make_event(Action.COPIED, recipient_ids=("cai",), occurred_at=2_500),
+    ]
+    instance = reduce(fold, events[1:], fold(None, events[0]))
+    left = from_published(instance.state)
+    assert views(left) == views(instance)
+    after = fold(left, make_event(Action.CREATED, title="new", task_id="T-1", recipient_ids=("bob",), occurred_at=1))
+    assert after.state.title == "new"
+    assert after.state.tasks[0].status is Status.COMPLETED
+    assert EntryKey("ann", View.HANDLED, "T-1") in views(after)
+
+
+def test_side_by_side_has_every_key_once_in_its_order() -> None:
+    one = [(b"a", b"1"), (b"c", b"1")]
+    two = [(b"b", b"2"), (b"c", b"2")]
+    assert list(side_by_side(one, (), two)) == [
+        (b"a", [b"1", None, None]),
+        (b"b", [None, None, b"2"]),
+        (b"c", [b"1", None, b"2"]),
+    ]
+
+
+def test_a_copy_notes_what_changes_from_when_it_is_told_to(tmp_path: Path) -> None:
+    copy = Copy(tmp_path / "copy")
+    copy.write({b"a": Kept(3, b"1"), b"b": Kept(4, b"1")})
+    copy.changed = {}
+    before = copy.items()
+    copy.write({b"a": None, b"c": Kept(5, b""), b"never there": None})
+    assert copy.changed == {b"a": 3, b"c": 5}
+    assert [(key, unfold_kept(value)) for key, value in before] == [(b"a", Kept(3, b"1")), (b"b", Kept(4, b"1"))]
+    assert (copy.get(b"a"), copy.get(b"c")) == (None, Kept(5, b""))
+    copy.close()
+
+
+def test_a_person_is_told_how_far_it_is_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    lines: list[str] = []
+    tick = Ticker(lines.append, "events", stopping=lambda: None)
+    for _ in range(5):
+        now[0] += 1.0
+        tick(int(1000 * (now[0] - 100)), 901_000)
+    assert lines == [
+        "events: 2,000 of 901,000, 1,000/s, about 15 min left",
+        "events: 4,000 of 901,000, 1,000/s, about 15 min left",
+    ]

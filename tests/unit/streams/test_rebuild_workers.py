@@ -1,0 +1,74 @@
+"""How far a rebuild takes the workers to be, and whose transactions it ends once they are gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from faust.types import TP
+
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from streams.offsets import Committed, Offsets
+from streams.rebuild import workers as rebuild_workers
+from streams.rebuild.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import pytest
+
+
+class Told:
+    """Positions as Kafka tells them, a next answer each time until the last."""
+
+    def __init__(self, *answers: dict[TP, Committed]) -> None:
+        self._answers = list(answers)
+
+    def partitions(self, topic: str) -> list[int]:
+        return sorted({tp.partition for tp in self._answers[0] if tp.topic == topic})
+
+    def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, Committed]:
+        assert group == "workers"
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return {tp: answer[tp] for tp in partitions}
+
+
+def workers(told: Told, claimed: list[str]) -> Workers:
+    return Workers(
+        cast("Any", None),
+        cast("Offsets", told),
+        group="workers",
+        claim=claimed.append,
+        tell=lambda _: None,
+        stopping=lambda: None,
+    )
+
+
+def test_a_position_counts_once_no_transaction_is_open_that_would_move_it() -> None:
+    first, second, third = (TP(TASK_EVENTS.name, number) for number in range(3))
+    before = {
+        first: Committed(5, "ann", is_stable=False),
+        second: Committed(7, "bob", is_stable=True),
+        third: Committed(-1, None, is_stable=True),
+    }
+    later = {**before, first: Committed(6, "ann", is_stable=True), second: Committed(9, "bob", is_stable=False)}
+    assert workers(Told(before, before, later), []).positions() == {0: 6, 1: 7}
+
+
+def test_everybody_who_had_partitions_is_claimed_when_all_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [["ann", "bob"], ["bob"], []]
+
+    def members(_admin: object, _group: str) -> list[str]:
+        return there.pop(0)
+
+    monkeypatch.setattr(rebuild_workers, "members", members)
+    monkeypatch.setattr(rebuild_workers, "_LOOK_S", 0)
+    claimed: list[str] = []
+    told = {
+        TP(TASK_EVENTS.name, 0): Committed(5, "ann", is_stable=True),
+        TP(TASK_EVENTS.name, 1): Committed(5, "ann", is_stable=False),
+        TP(TASK_EVENTS.name, 2): Committed(-1, "", is_stable=True),
+        TP(TASK_NOTIFICATIONS.name, 0): Committed(3, "bob", is_stable=True),
+    }
+    workers(Told(told), claimed).wait_until_gone()
+    assert sorted(claimed) == ["ann", "bob"]
+    assert not there

@@ -1,0 +1,29 @@
+"""Which version is live is said in one record; the first one has the names that there were before versions."""
+
+from __future__ import annotations
+
+import pytest
+
+from streams.changelog_topic import instances_changelog, instances_table_name
+from streams.version import FIRST_VERSION, Versions, VersionUnreadable, read_versions, write_versions
+
+
+@pytest.mark.parametrize("versions", [Versions(), Versions(3), Versions(3, 4)])
+def test_what_is_said_is_understood(versions: Versions) -> None:
+    assert read_versions(write_versions(versions)) == versions
+
+
+def test_where_nothing_is_said_the_first_is_live() -> None:
+    assert read_versions(None) == Versions(FIRST_VERSION)
+
+
+@pytest.mark.parametrize("written", [b"", b"2", b"{}", b'{"live": "x", "next": null}', b"\xff"])
+def test_what_nobody_here_said_is_not_guessed_at(written: bytes) -> None:
+    with pytest.raises(VersionUnreadable):
+        read_versions(written)
+
+
+def test_each_version_has_a_changelog_of_its_own() -> None:
+    assert instances_changelog(1).name == "taskbridge-streams-instances-changelog"
+    assert instances_changelog(12).name == "taskbridge-streams-instances-v12-changelog"
+    assert instances_table_name(12) == "instances-v12"
