@@ -5,10 +5,10 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from schemas.errors import RecordError
-from streams.chunk import Record
+from streams.fold.chunk import Record
 
 class Folded:
-    """What a chunk comes to, ready for ``produce_batch``, ``produce`` and the store; see ``streams.folding.Folded``."""
+    """What a chunk comes to, ready for ``produce_batch``, ``produce`` and the store: see ``streams.fold.folding``."""
 
     @property
     def stored(self) -> dict[bytes, bytes]: ...
@@ -27,7 +27,7 @@ class Folded:
     def changes(self) -> dict[tuple[str, str], int]: ...
     @property
     def untold(self) -> list[int]:
-        """Offsets, see ``streams.folding.Folded``."""
+        """Offsets, see ``streams.fold.folding.Folded``."""
     @property
     def largest(self) -> int: ...
 
@@ -44,7 +44,7 @@ def fold_chunk(
     too_large: AbstractSet[int],
     most_told_bytes: int,
 ) -> Folded:
-    """Fold the records in their order: what ``streams.chunk.fold_chunk`` comes to, as it is written.
+    """Fold the records in their order: what ``streams.fold.chunk.fold_chunk`` comes to, as it is written.
 
     ``own_frames`` stand in front of events that our own schema wrote. Any other value, and any that is damaged, is
     given to ``translate``: it answers with the event's Avro body by our own schema, or with why there is none.

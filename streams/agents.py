@@ -14,12 +14,12 @@ from faust.types import TP
 from schemas.cloudevents import notification_headers
 from schemas.events import notification_key
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from streams.bulk_producer import last_offset
-from streams.dead_letters import dead_letter, reason_code
-from streams.lanes import Lanes
-from streams.outgoing import fold_what_fits
-from streams.rounds import Batch, Overtaken
-from streams.unwritten import Unwritten
+from streams.commit.bulk_producer import last_offset
+from streams.commit.lanes import Lanes
+from streams.commit.rounds import Batch, Overtaken
+from streams.fold.dead_letters import dead_letter, reason_code
+from streams.fold.outgoing import fold_what_fits
+from streams.fold.unwritten import Unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
     from schemas.codec import Codec
     from schemas.events import TaskNotification
-    from streams.bulk_producer import type_outgoing, type_reports, type_with_headers
-    from streams.chunk import Rejected
-    from streams.folding import Folded, Folding
+    from streams.commit.bulk_producer import type_outgoing, type_reports, type_with_headers
+    from streams.commit.rounds import Rounds
+    from streams.commit.transport import ChunkConsumer, type_chunk
+    from streams.fold.chunk import Rejected
+    from streams.fold.folding import Folded, Folding
     from streams.metrics import Metrics
-    from streams.rounds import Rounds
-    from streams.store import Store
-    from streams.transport import ChunkConsumer, type_chunk
+    from streams.tables.store import Store
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ from confluent_kafka import KafkaException
 from schemas import topics
 from schemas.errors import OperatorError
 from service.topic_admin import TopicsUnavailable, apply_topics
-from streams.changelog_topic import instances_changelog
 from streams.live_version import SwitchUnderWay
+from streams.tables.changelog_topic import instances_changelog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from schemas.registry import Registry
     from streams.health import Health
     from streams.live_version import LiveVersion
-    from streams.offsets import Offsets
+    from streams.tables.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from schemas.errors import OperatorError
 from service.kafka import admin_client, consumer_config, producer_config
 from service.topic_admin import apply_topics
-from streams.changelog_topic import reader_config
-from streams.transaction import TransactionalWriter
+from streams.commit.transaction import TransactionalWriter
+from streams.tables.changelog_topic import reader_config
 from streams.version import VERSION_KEY, VERSION_TOPIC, Versions, read_versions, write_versions
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka.admin import AdminClient
 
-    from streams.offsets import Offsets
+    from streams.tables.offsets import Offsets
 
 REBUILD_ID = "taskbridge-streams-rebuild"
 """The group that a rebuild is the only member of, and its transactional id."""

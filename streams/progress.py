@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     import faust
 
-    from streams.changelog import Followed
+    from streams.commit.transport import ChunkConsumer, Position
     from streams.metrics import Metrics
-    from streams.offsets import Offsets
-    from streams.recovery import Recovery, Tables
-    from streams.transport import ChunkConsumer, Position
+    from streams.tables.changelog import Followed
+    from streams.tables.offsets import Offsets
+    from streams.tables.recovery import Recovery, Tables
     from streams.watchdog import LoopGuard, Watchdog
 
 log = structlog.get_logger(__name__)

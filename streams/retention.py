@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from schemas.events import SOURCE_TASKBRIDGE, Action, TaskEvent, event_id_for
-from streams.lifecycle import fold
-from streams.store import PartitionNotHeld
-from streams.stored_instance import Age, age_of, unpack
-from streams.views import notifications
+from streams.fold.lifecycle import fold
+from streams.fold.stored_instance import Age, age_of, unpack
+from streams.fold.views import notifications
+from streams.tables.store import PartitionNotHeld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from schemas.codec import Codec
     from schemas.events import TaskNotification, TaskState
     from streams.agents import TaskAgent
-    from streams.lifecycle import Instance
-    from streams.store import Store
+    from streams.fold.lifecycle import Instance
+    from streams.tables.store import Store
 
 DELETED_DAYS = 30
 

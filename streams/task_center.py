@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
-from streams.inbox_agent import InboxAgent
+from streams.inbox_table.agent import InboxAgent
 from streams.live.updates import LiveUpdates
 from streams.operations.room import OperationsRoom
 from streams.operations.routes import operations_router
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from schemas.registry import Registry
+    from streams.commit.rounds import Rounds
     from streams.metrics import Metrics
-    from streams.offsets import Offsets
-    from streams.rounds import Rounds
     from streams.settings import StreamsSettings
-    from streams.store import Store
+    from streams.tables.offsets import Offsets
+    from streams.tables.store import Store
 
 
 class TaskCenter:

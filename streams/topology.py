@@ -19,9 +19,9 @@ import structlog
 
 from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_NOTIFICATIONS
 from service.kafka import consumer_config
-from streams.broker_credentials import broker_credentials
-from streams.changelog_topic import INBOX_CHANGELOG, instances_changelog, instances_table_name, reader_config
-from streams.recovery import ReaderSettings, Tables
+from streams.commit.broker_credentials import broker_credentials
+from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog, instances_table_name, reader_config
+from streams.tables.recovery import ReaderSettings, Tables
 from streams.version import FIRST_VERSION
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from schemas.topics import Topic
-    from streams.store import Store
+    from streams.tables.store import Store
 
 APP_ID = "taskbridge-streams"
 
@@ -156,7 +156,7 @@ def remove_other_versions(app: faust.App, *, version: int) -> None:
 def task_events_topic(app: faust.App) -> Any:
     """The events as raw bytes: they are decoded in the agent's own reach, so that a bad one can be parked.
 
-    Without Faust's acks: ``streams.transport`` keeps the positions.
+    Without Faust's acks: ``streams.commit.transport`` keeps the positions.
     """
     return _chunks_of(app, TASK_EVENTS)
 

@@ -17,15 +17,15 @@ from schemas.registry import Registry
 from service.garbage import collect_garbage_rarely
 from service.kafka import admin_client, consumer_config, producer_config, read_kafka_config
 from streams.agents import TaskAgent
-from streams.changelog_topic import INBOX_CHANGELOG
+from streams.commit.rounds import Rounds, claimed
+from streams.commit.takeover import Takeover
 from streams.contract import Contract, notification_bytes, until_connected
-from streams.folding_choice import choose_folding
+from streams.fold.folding_choice import choose_folding
 from streams.live_version import AnotherVersion, LiveVersion
-from streams.offsets import Offsets
 from streams.progress import Ends, Progress
 from streams.retention import Retention
-from streams.rounds import Rounds, claimed
-from streams.takeover import Takeover
+from streams.tables.changelog_topic import INBOX_CHANGELOG
+from streams.tables.offsets import Offsets
 from streams.topology import (
     APP_ID,
     Worker,
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
     import faust
 
+    from streams.commit.transport import ChunkConsumer
     from streams.contract import Prepared
     from streams.health import Health
     from streams.metrics import Metrics
-    from streams.recovery import Tables
     from streams.settings import StreamsSettings
+    from streams.tables.recovery import Tables
     from streams.task_center import TaskCenter
-    from streams.transport import ChunkConsumer
 
 log = structlog.get_logger(__name__)
 

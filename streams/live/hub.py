@@ -16,7 +16,7 @@ from streams.live.wire import Place, notification_frame
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from streams.told import Told
+    from streams.inbox_table.told import Told
 
 HEARTBEAT_S = 15.0
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from schemas.codec import Codec
     from schemas.events import TaskNotification
-    from streams.offsets import Offsets
+    from streams.tables.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from schemas.registry import Registry
-    from streams.inbox_agent import InboxAgent
+    from streams.inbox_table.agent import InboxAgent
     from streams.metrics import Metrics
-    from streams.offsets import Offsets
     from streams.query.routes import Desk
+    from streams.tables.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

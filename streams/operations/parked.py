@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from streams.offsets import Offsets
+    from streams.tables.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from schemas.codec import Codec
     from schemas.events import QuarantinedCallback
     from schemas.registry import Registry
-    from streams.offsets import Offsets
     from streams.operations.edges import Answers
     from streams.operations.flow import Flow
     from streams.progress import Progress
     from streams.query.routes import Desk
+    from streams.tables.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

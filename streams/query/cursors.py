@@ -10,7 +10,7 @@ import binascii
 import hashlib
 from typing import TYPE_CHECKING
 
-from streams.inbox_layout import TIME_BYTES
+from streams.inbox_table.layout import TIME_BYTES
 from streams.query.refusals import BadQuery
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _NOT_OURS = "cursor: it is not one that this view of this user has given; begin 
 
 
 def write_cursor(user: bytes, view: View, place: bytes) -> str:
-    """``user`` as ``streams.inbox_layout`` writes it; ``place`` as it stands in an entry's key."""
+    """``user`` as ``streams.inbox_table.layout`` writes it; ``place`` as it stands in an entry's key."""
     return base64.urlsafe_b64encode(_VERSION + _bound_to(user, view) + place).decode().rstrip("=")
 
 

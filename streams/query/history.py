@@ -15,9 +15,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from schemas.errors import RecordError
 from schemas.events import Action
 from schemas.topics import TASK_EVENTS
+from streams.fold.remembered_offsets import MAX_OFFSETS
 from streams.query.json_forms import event_json
 from streams.query.refusals import NotNow
-from streams.remembered_offsets import MAX_OFFSETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from streams import inbox_layout as layout
+from streams.inbox_table import layout
 from streams.query.refusals import NotNow
-from streams.store import PartitionNotHeld
+from streams.tables.store import PartitionNotHeld
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from schemas.events import View
-    from streams.store import Store
+    from streams.tables.store import Store
 
 LOOKED_AT_MAX = 10_000
 """Lines that one search looks at."""

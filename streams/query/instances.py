@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.events import Lifecycle
+from streams.fold.stored_instance import event_offsets, unpack
+from streams.fold.views import was_shown_to
 from streams.query.refusals import NotNow, Unknown
-from streams.store import PartitionNotHeld
-from streams.stored_instance import event_offsets, unpack
-from streams.views import was_shown_to
+from streams.tables.store import PartitionNotHeld
 
 if TYPE_CHECKING:
     from schemas.codec import Codec
     from schemas.events import TaskState
-    from streams.lifecycle import Instance
+    from streams.fold.lifecycle import Instance
     from streams.query.access import Caller
-    from streams.store import Store
+    from streams.tables.store import Store
 
 
 class Found(NamedTuple):

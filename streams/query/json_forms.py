@@ -14,7 +14,7 @@ from schemas.cloudevents import rfc3339
 
 if TYPE_CHECKING:
     from schemas.events import Person, TaskEvent, TaskNotification, TaskState, View
-    from streams.inbox_layout import Item
+    from streams.inbox_table.layout import Item
 
 to_json = msgspec.json.Encoder().encode
 

@@ -10,7 +10,7 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response
 
 from schemas.events import View
-from streams import inbox_layout as layout
+from streams.inbox_table import layout
 from streams.query import models
 from streams.query.access import TOKEN
 from streams.query.cursors import read_cursor, write_cursor

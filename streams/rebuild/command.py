@@ -24,19 +24,19 @@ from service.kafka import admin_client, consumer_config, producer_config, read_k
 from service.logs import configure_logs
 from service.settings import load_settings
 from service.topic_admin import apply_topics
-from streams.changelog_topic import instances_changelog
+from streams.commit.rounds import claimed
+from streams.commit.transaction import TransactionalWriter
 from streams.contract import notification_bytes
-from streams.folding_choice import choose_folding
+from streams.fold.folding_choice import choose_folding
 from streams.live_version import REBUILD_ID, LiveVersion, say
-from streams.offsets import Offsets
 from streams.rebuild.alone import alone
 from streams.rebuild.publication import Publication
 from streams.rebuild.rebuilding import Rebuilding, Sources
 from streams.rebuild.workers import Workers
-from streams.rounds import claimed
 from streams.settings import StreamsSettings
+from streams.tables.changelog_topic import instances_changelog
+from streams.tables.offsets import Offsets
 from streams.topology import APP_ID
-from streams.transaction import TransactionalWriter
 from streams.version import VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from schemas.events import SOURCE_TASKBRIDGE, Action, Change, Status, TaskEvent, event_id_for
-from streams.lifecycle import FACTS, Instance, Marks, TaskMarks
-from streams.remembered_offsets import MAX_OFFSETS
-from streams.views import Shown, difference
+from streams.fold.lifecycle import FACTS, Instance, Marks, TaskMarks
+from streams.fold.remembered_offsets import MAX_OFFSETS
+from streams.fold.views import Shown, difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

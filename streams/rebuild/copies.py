@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import rocksdict
 
-from streams.changelog import ChangelogReader
-from streams.changelog_topic import reader_config
+from streams.tables.changelog import ChangelogReader
+from streams.tables.changelog_topic import reader_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from streams.offsets import Offsets
+    from streams.tables.offsets import Offsets
 
 _BATCH_BYTES = 8 << 20
 _BUFFER_BYTES = 64 << 20

@@ -10,19 +10,19 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import OperatorError
 from schemas.topics import TASK_EVENTS
-from streams.changelog_topic import reader_config
-from streams.outgoing import fold_what_fits
+from streams.fold.outgoing import fold_what_fits
+from streams.fold.stored_instance import restamped
 from streams.rebuild.copies import Kept
-from streams.stored_instance import restamped
+from streams.tables.changelog_topic import reader_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from confluent_kafka import Message
 
-    from streams.folding import Folding
-    from streams.offsets import Offsets
+    from streams.fold.folding import Folding
     from streams.rebuild.copies import Copy
+    from streams.tables.offsets import Offsets
 
 _CHUNK_RECORDS = 2000
 _WAIT_S = 0.2

@@ -10,11 +10,11 @@ from schemas.errors import OperatorError
 from service.kafka import admin_client, consumer_config, read_kafka_config
 from service.logs import configure_logs
 from service.settings import load_settings
-from streams.changelog_topic import instances_changelog
 from streams.live_version import LiveVersion
-from streams.offsets import Offsets
 from streams.rebuild.command import delete_topics
 from streams.settings import StreamsSettings
+from streams.tables.changelog_topic import instances_changelog
+from streams.tables.offsets import Offsets
 from streams.topology import APP_ID
 from streams.version import FIRST_VERSION, VERSION_TOPIC
 

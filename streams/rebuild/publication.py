@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from schemas.codec import Codec
     from schemas.events import TaskNotification
+    from streams.commit.transaction import TransactionalWriter
     from streams.rebuild.rebuilding import Rebuilding
     from streams.rebuild.workers import Workers
-    from streams.transaction import TransactionalWriter
 
 _TOGETHER = 20_000
 """Records of the changelog in one transaction."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.topics import TASK_STATES
+from streams.fold.stored_instance import HEAD_BYTES, StoreUnreadable, age_of, event_offsets, pack, state_value, unpack
+from streams.fold.views import show
 from streams.rebuild.comparison import GONE, from_published, is_whole, side_by_side, told
 from streams.rebuild.copies import Copy, Kept, Ticker, TopicCopy, unfold_kept
 from streams.rebuild.folding import EventFold
 from streams.retention import is_expired
-from streams.stored_instance import HEAD_BYTES, StoreUnreadable, age_of, event_offsets, pack, state_value, unpack
-from streams.views import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from schemas.codec import Codec
     from schemas.events import TaskNotification, TaskState
-    from streams.folding import Folding
-    from streams.offsets import Offsets
-    from streams.views import Shown
+    from streams.fold.folding import Folding
+    from streams.fold.views import Shown
+    from streams.tables.offsets import Offsets
 
 
 class Sources(NamedTuple):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka.admin import AdminClient
 
-    from streams.offsets import Offsets
+    from streams.tables.offsets import Offsets
 
 _LEAVE_S = 180.0
 _LOOK_S = 0.5
@@ -100,7 +100,7 @@ class Workers:
                     claimed.result()
 
     def _owners(self) -> set[str]:
-        """Whoever may have something open: see ``streams.takeover``."""
+        """Whoever may have something open: see ``streams.commit.takeover``."""
         sources = [
             TP(topic, partition)
             for topic in (TASK_EVENTS.name, TASK_NOTIFICATIONS.name)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from schemas.events import Change, Status, TaskNotification, View
 from service.open_files import allow_open_files
 from streams.http import Server, build_http, listen
+from streams.inbox_table.told import Told
 from streams.live.hub import Hub
 from streams.live.routes import events_router
 from streams.metrics import Metrics
@@ -27,7 +28,6 @@ from streams.query.access import Access
 from streams.query.forwarding import Forwarding
 from streams.query.owners import Owners
 from streams.query.routes import Desk
-from streams.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,10 +14,10 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from service.kafka import consumer_config, producer_config
-from streams.changelog import ChangelogReader
-from streams.changelog_topic import reader_config
-from streams.offsets import Offsets
-from streams.table_keeper import TableKeeper
+from streams.tables.changelog import ChangelogReader
+from streams.tables.changelog_topic import reader_config
+from streams.tables.offsets import Offsets
+from streams.tables.table_keeper import TableKeeper
 from streams.topology import Worker, build_faust_app, instances_table
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deploy.connection import Connection
-    from streams.store import Store
+    from streams.tables.store import Store
 
 pytestmark = pytest.mark.integration
 

@@ -22,8 +22,8 @@ from schemas.topics import DEFAULT_PARTITIONS, Topic
 from service.kafka import admin_client, consumer_config, producer_config
 from service.topic_admin import apply_topics
 from stream_lives import lives, produce
-from streams.offsets import Offsets
 from streams.query.owners import partition_of
+from streams.tables.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

@@ -20,8 +20,8 @@ from schemas.events import Change, Person, Status, TaskNotification, View, notif
 from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from service.kafka import producer_config
 from stream_lives import TOLD_DIRECTLY, inboxes_told, lives, produce
-from streams import inbox_layout as layout
-from streams.changelog_topic import INBOX_CHANGELOG
+from streams.inbox_table import layout
+from streams.tables.changelog_topic import INBOX_CHANGELOG
 from streams.topology import Worker as WorkerSettings
 from streams.topology import build_faust_app, inbox_table
 

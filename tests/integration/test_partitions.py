@@ -13,8 +13,8 @@ import pytest
 from schemas.topics import Topic
 from service.kafka import AsyncProducer, producer_config
 from service.topic_admin import apply_topics
-from streams.bulk_producer import BulkProducer
-from streams.group_metadata import Membership, group_metadata
+from streams.commit.bulk_producer import BulkProducer
+from streams.commit.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -34,16 +34,16 @@ from stream_lives import (
     produce,
     read_topic,
 )
-from streams import inbox_layout as layout
-from streams.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from streams.lifecycle import Instance, fold
+from streams.fold.lifecycle import Instance, fold
+from streams.fold.stored_instance import event_offsets, pack, unpack
+from streams.fold.views import notifications
+from streams.inbox_table import layout
 from streams.live_version import REBUILD_ID, LiveVersion, members
-from streams.offsets import Offsets
 from streams.rebuild.alone import alone
-from streams.stored_instance import event_offsets, pack, unpack
+from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from streams.tables.offsets import Offsets
 from streams.topology import APP_ID
 from streams.version import VERSION_TOPIC, Versions
-from streams.views import notifications
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

@@ -23,12 +23,12 @@ from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENTS_DLQ, TASK
 from service.kafka import producer_config
 from service.topic_admin import apply_topics
 from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
-from streams.changelog_topic import instances_changelog
-from streams.lifecycle import Instance, fold
-from streams.store import Store
-from streams.stored_instance import pack
+from streams.fold.lifecycle import Instance, fold
+from streams.fold.stored_instance import pack
+from streams.fold.views import views
+from streams.tables.changelog_topic import instances_changelog
+from streams.tables.store import Store
 from streams.version import FIRST_VERSION
-from streams.views import views
 
 if TYPE_CHECKING:
     from collections.abc import Callable

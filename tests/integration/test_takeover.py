@@ -15,11 +15,11 @@ from confluent_kafka.admin import NewTopic
 from faust.types import TP
 
 from service.kafka import consumer_config, producer_config
-from streams.bulk_producer import BulkProducer, Fenced
-from streams.group_metadata import Membership, group_metadata
-from streams.offsets import Offsets
-from streams.rounds import Batch, Rounds, claimed
-from streams.takeover import Owned, Takeover
+from streams.commit.bulk_producer import BulkProducer, Fenced
+from streams.commit.group_metadata import Membership, group_metadata
+from streams.commit.rounds import Batch, Rounds, claimed
+from streams.commit.takeover import Owned, Takeover
+from streams.tables.offsets import Offsets
 
 if TYPE_CHECKING:
     from deploy.connection import Connection

@@ -15,7 +15,7 @@ from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
 from schemas.registry import schema_text
 from schemas.testing import FakeRegistry
 from schemas.topics import TASK_EVENTS
-from streams.store import Store
+from streams.tables.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,17 +14,17 @@ from schemas.codec import task_notification_codec
 from schemas.topics import DEFAULT_PARTITIONS
 from service.kafka import consumer_config
 from streams.http import Server, build_http
+from streams.inbox_table.told import Told
 from streams.live.hub import Hub
 from streams.live.metrics import HubCollector
 from streams.live.missed import MissedReader
 from streams.live.routes import events_router
 from streams.metrics import Metrics
-from streams.offsets import Offsets
 from streams.query.access import Access
 from streams.query.forwarding import Forwarding
 from streams.query.owners import Owners
 from streams.query.routes import Desk
-from streams.told import Told
+from streams.tables.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

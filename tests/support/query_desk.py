@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 from schemas.codec import task_event_codec, task_state_codec
 from schemas.events import Change, Person, Status, TaskNotification, View, notification_key
 from schemas.testing import FakeRegistry
+from streams.fold.stored_instance import pack
 from streams.http import build_http
-from streams.inbox_changes import inbox_changes
+from streams.inbox_table.changes import inbox_changes
 from streams.metrics import Metrics
 from streams.query.forwarding import Forwarding
 from streams.query.history import Histories
@@ -16,7 +17,6 @@ from streams.query.inboxes import Inboxes
 from streams.query.instances import Instances
 from streams.query.owners import Owners
 from streams.query.routes import Desk, Tables, build_instances_router, build_router
-from streams.stored_instance import pack
 from streams.topology import Worker, build_faust_app, inbox_table, instances_table
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from streams.lifecycle import Instance
+    from streams.fold.lifecycle import Instance
     from streams.query.access import Access
 
 PARTITIONS = 3

@@ -18,11 +18,11 @@ from schemas.errors import RecordError
 from schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, TaskNotification, TaskState
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from service.kafka import consumer_config, producer_config
-from streams.acceptance import accept
+from streams.fold.acceptance import accept
+from streams.fold.lifecycle import Instance, fold
+from streams.fold.views import notifications, views
 from streams.inbox import inbox_of
-from streams.inbox_changes import check, inbox_changes
-from streams.lifecycle import Instance, fold
-from streams.views import notifications, views
+from streams.inbox_table.changes import check, inbox_changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -1,4 +1,4 @@
-//! One chunk of a partition's records, folded and turned into what must be written. Mirrors `streams/chunk.py`.
+//! One chunk of a partition's records, folded and turned into what must be written. Mirrors `streams/fold/chunk.py`.
 //!
 //! Knows nothing of Python: `lib.rs` gives it borrowed bytes and makes records of what it gives back.
 

@@ -1,6 +1,6 @@
 //! The Python module `streams._native`: a chunk's records in, what must be written out.
 //!
-//! The Python implementation (`streams/chunk.py` and what it imports) is the specification, and
+//! The Python implementation (`streams/fold/chunk.py` and what it imports) is the specification, and
 //! `tests/unit/streams/test_native_core.py` holds this one to it, byte for byte. Whatever cannot be read here (another
 //! version's schema, damage) is shown to the Python codec, which has the last word: it translates it, or says in its
 //! own words what is wrong with it.

@@ -1,4 +1,4 @@
-//! MessagePack, as far as the marks use it, byte for byte as msgspec writes it. See `streams/stored_instance.py`.
+//! MessagePack, as far as the marks use it, byte for byte as msgspec writes it. See `streams/fold/stored_instance.py`.
 
 use crate::avro::{Damaged, Read};
 

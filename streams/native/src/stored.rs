@@ -1,4 +1,4 @@
-//! How an instance stands in the store and its changelog. Mirrors `streams/stored_instance.py`, which describes it.
+//! How an instance stands in the store and its changelog. Mirrors `streams/fold/stored_instance.py`, which describes it.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ const VERSION: u8 = 3;
 const HEAD_BYTES: usize = 16;
 const MAX_OFFSETS: usize = 100;
 
-/// Where the last events of an instance stand on their partition, growing. Mirrors `streams/remembered_offsets.py`.
+/// Where the last events of an instance stand on their partition, growing. Mirrors `streams/fold/remembered_offsets.py`.
 #[derive(Default)]
 pub struct Offsets {
     growing: Vec<i64>,

@@ -1,4 +1,4 @@
-//! What people see of an instance, and what to tell them when it changes. Mirrors `streams/views.py`.
+//! What people see of an instance, and what to tell them when it changes. Mirrors `streams/fold/views.py`.
 
 use crate::event::Person;
 use crate::instance::{Instance, Task};

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from schemas.events import Lifecycle
-from streams.lifecycle import fold
-from streams.views import notifications, views
+from streams.fold.lifecycle import fold
+from streams.fold.views import notifications, views
 
 if TYPE_CHECKING:
     from schemas.events import TaskEvent, TaskState, View
-    from streams.lifecycle import Instance
-    from streams.views import Entry
+    from streams.fold.lifecycle import Instance
+    from streams.fold.views import Entry
 
 type_line = tuple[str, str, "View", str, "str | None"]
 """Corp, person, view, instance, task: what identifies a line among all views."""

@@ -12,8 +12,8 @@ from schemas.codec import task_notification_codec, task_state_codec
 from schemas.events import Change, Lifecycle, TaskNotification, notification_id_for, notification_key
 from schemas.testing import FakeRegistry
 from schemas.topics import ALL, TASK_NOTIFICATIONS, TASK_STATES
-from streams.lifecycle import fold
-from streams.views import notifications
+from streams.fold.lifecycle import fold
+from streams.fold.views import notifications
 from tests.bench.streams.checker import Decoder, Told, check_notifications, check_states
 from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.reference import Reference

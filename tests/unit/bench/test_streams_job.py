@@ -8,13 +8,13 @@ from schemas.codec import task_event_codec, task_notification_codec, task_state_
 from schemas.events import Lifecycle
 from schemas.testing import FakeRegistry
 from schemas.topics import ALL, TASK_NOTIFICATIONS, TASK_STATES
-from streams.lifecycle import fold
-from streams.views import notifications
+from streams.fold.lifecycle import fold
+from streams.fold.views import notifications
 from tests.bench.streams.peers.job import Job
 from tests.bench.streams.workload import workload
 
 if TYPE_CHECKING:
-    from streams.lifecycle import Instance
+    from streams.fold.lifecycle import Instance
 
 _REGISTRY = FakeRegistry()
 _IDS = _REGISTRY.register(ALL)

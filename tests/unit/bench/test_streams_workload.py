@@ -11,13 +11,13 @@ import pytest
 from schemas.codec import task_event_codec
 from schemas.events import Action
 from schemas.testing import FakeRegistry
-from streams.lifecycle import fold
-from streams.views import notifications
+from streams.fold.lifecycle import fold
+from streams.fold.views import notifications
 from tests.bench.streams.workload import EVENTS_PER_INSTANCE, workload
 
 if TYPE_CHECKING:
     from schemas.events import TaskEvent
-    from streams.lifecycle import Instance
+    from streams.fold.lifecycle import Instance
 
 _EVENTS = 5000
 

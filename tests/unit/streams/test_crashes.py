@@ -20,12 +20,12 @@ from schemas.codec import task_event_codec, task_notification_codec, task_state_
 from schemas.events import Lifecycle
 from schemas.testing import FakeRegistry
 from schemas.topics import TASK_EVENTS
+from streams.fold.lifecycle import Instance, fold
+from streams.fold.native_folding import IS_BUILT, NativeFolding
+from streams.fold.python_folding import PythonFolding
+from streams.fold.stored_instance import unpack
+from streams.fold.views import Entry, views
 from streams.inbox import inbox_of
-from streams.lifecycle import Instance, fold
-from streams.native_folding import IS_BUILT, NativeFolding
-from streams.python_folding import PythonFolding
-from streams.stored_instance import unpack
-from streams.views import Entry, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from schemas.events import TaskEvent, TaskNotification, TaskState
-    from streams.folding import Folded, Folding, type_read
-    from streams.transport import type_chunk
+    from streams.commit.transport import type_chunk
+    from streams.fold.folding import Folded, Folding, type_read
 
 REGISTRY = FakeRegistry()
 EVENTS = task_event_codec(REGISTRY)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from query_desk import notification
 from schemas.events import Change, TaskNotification, View
 from schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
-from streams import inbox_layout as layout
-from streams.acceptance import OutsideContract, TooLarge
+from streams.fold.acceptance import OutsideContract, TooLarge
 from streams.inbox import Line, apply, type_inbox
-from streams.inbox_changes import MisplacedNotification, UnknownView, check, inbox_changes, keys_read
+from streams.inbox_table import layout
+from streams.inbox_table.changes import MisplacedNotification, UnknownView, check, inbox_changes, keys_read
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

@@ -30,13 +30,13 @@ from schemas.errors import RecordError, TaskbridgeError
 from schemas.events import Action, Person
 from schemas.registry import RegistryUnavailable
 from schemas.testing import FakeRegistry
-from streams.acceptance import OutsideContract
-from streams.folding import MOST_TOLD_BYTES, NONE, Folded
-from streams.native_folding import IS_BUILT, NativeFolding
-from streams.python_folding import PythonFolding
-from streams.remembered_offsets import MAX_OFFSETS
-from streams.store import PartitionNotHeld, Store
-from streams.stored_instance import StoreUnreadable, event_offsets, unpack
+from streams.fold.acceptance import OutsideContract
+from streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
+from streams.fold.native_folding import IS_BUILT, NativeFolding
+from streams.fold.python_folding import PythonFolding
+from streams.fold.remembered_offsets import MAX_OFFSETS
+from streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
+from streams.tables.store import PartitionNotHeld, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject
 
     from schemas.events import TaskEvent
-    from streams.folding import Folding
-    from streams.lifecycle import Instance
+    from streams.fold.folding import Folding
+    from streams.fold.lifecycle import Instance
 
 # Without a Rust toolchain the service runs the Python implementation, and there is nothing to compare it with.
 pytestmark = pytest.mark.skipif(

@@ -10,12 +10,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from schemas.events import Action, Change, Status, View
+from streams.fold.lifecycle import fold
+from streams.fold.remembered_offsets import MAX_OFFSETS
+from streams.fold.views import EntryKey, show, views
 from streams.inbox import apply, inbox_of
-from streams.lifecycle import fold
 from streams.rebuild.comparison import GONE, from_published, is_whole, side_by_side, told
 from streams.rebuild.copies import Copy, Kept, Ticker, unfold_kept
-from streams.remembered_offsets import MAX_OFFSETS
-from streams.views import EntryKey, show, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from schemas.events import TaskEvent, TaskNotification
-    from streams.lifecycle import Instance
+    from streams.fold.lifecycle import Instance
 
     type_make_event = Callable[..., TaskEvent]
     type_histories = SearchStrategy[list[TaskEvent]]

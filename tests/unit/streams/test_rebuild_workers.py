@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 from faust.types import TP
 
 from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from streams.offsets import Committed, Offsets
 from streams.rebuild import workers as rebuild_workers
 from streams.rebuild.workers import Workers
+from streams.tables.offsets import Committed, Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Collection

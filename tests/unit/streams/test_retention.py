@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.events import Action, Change
+from streams.fold.lifecycle import fold
+from streams.fold.stored_instance import Age, StoreUnreadable, age_of, pack
+from streams.fold.views import is_finished, notifications
 from streams.inbox import inbox_of
-from streams.lifecycle import fold
 from streams.retention import farewell, is_expired
-from streams.stored_instance import Age, StoreUnreadable, age_of, pack
-from streams.views import is_finished, notifications
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from schemas.events import TaskEvent, TaskNotification
-    from streams.lifecycle import Instance
+    from streams.fold.lifecycle import Instance
 
     type_make_event = Callable[..., TaskEvent]
 

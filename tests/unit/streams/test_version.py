@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.changelog_topic import instances_changelog, instances_table_name
+from streams.tables.changelog_topic import instances_changelog, instances_table_name
 from streams.version import FIRST_VERSION, Versions, VersionUnreadable, read_versions, write_versions
 
 

@@ -27,8 +27,8 @@ from schemas.events import (
     TaskState,
     notification_key,
 )
-from streams.lifecycle import FACTS, Instance, Marks, Stamp, TaskMarks, fold
-from streams.views import notifications
+from streams.fold.lifecycle import FACTS, Instance, Marks, Stamp, TaskMarks, fold
+from streams.fold.views import notifications
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

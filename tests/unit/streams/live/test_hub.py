@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from streams.inbox_table.told import Told
 from streams.live import hub as hub_module
 from streams.live.hub import WAITING_MAX, Ending, Hub, NotFollowed, Subscription, TooManyOfPerson, TooManyStreams
 from streams.live.wire import Place
-from streams.told import Told
 
 if TYPE_CHECKING:
     from schemas.events import TaskNotification

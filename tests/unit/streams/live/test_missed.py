@@ -14,7 +14,7 @@ from streams.live import missed as missed_module
 from streams.live.missed import MissedReader, MissedUnreadable, Page
 
 if TYPE_CHECKING:
-    from streams.offsets import Offsets
+    from streams.tables.offsets import Offsets
 
 
 class Passes(MissedReader):

@@ -10,13 +10,13 @@ from fastapi.testclient import TestClient
 
 from query_desk import QueryDesk
 from streams.http import build_http
+from streams.inbox_table.told import Told
 from streams.live.hub import WAITING_MAX, Hub
 from streams.live.missed import MissedUnreadable, Page
 from streams.live.routes import events_router
 from streams.live.stream import Writer
 from streams.live.wire import Place
 from streams.query.access import Access
-from streams.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -8,9 +8,9 @@ import pytest
 
 from schemas.errors import RecordError
 from service.parked import DeadLetter
-from streams.offsets import Bounds
 from streams.operations.parked import LATEST, Parked, SetAside
 from streams.operations.search import dead_letter_summary
+from streams.tables.offsets import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,7 +12,7 @@ from query_desk import QueryDesk, notification
 from schemas.errors import ConfigurationError
 from schemas.events import Action
 from service.settings import load_settings
-from streams.lifecycle import fold
+from streams.fold.lifecycle import fold
 from streams.query.access import Access, build_access, own_hosts
 from streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal
 from streams.query.tokens import TokensBroken, TokensFile, digest_of, new_token, parse_tokens

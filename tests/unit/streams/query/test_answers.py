@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 from query_desk import notification
 from schemas.codec import task_event_codec
 from schemas.events import Action, Change, Person, Status, View
-from streams.lifecycle import fold
+from streams.fold.lifecycle import fold
+from streams.fold.remembered_offsets import MAX_OFFSETS
 from streams.query import models
 from streams.rebuild.comparison import GONE
-from streams.remembered_offsets import MAX_OFFSETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from query_desk import QueryDesk, notification
 from schemas.events import Change, Person, TaskNotification, View
-from streams import inbox_layout as layout
+from streams.inbox_table import layout
 from streams.query.access import Access
 from streams.query.cursors import read_cursor, write_cursor
 from streams.query.inboxes import APPS_LOOKED_AT, LOOKED_AT_MAX, Inboxes

@@ -1,0 +1,143 @@
+"""Chunks of one partition begin and end one after the other, those of several partitions side by side.
+
+A chunk is folded, and ends with the commit of a round, some milliseconds later. Meanwhile the next ones are folded upon
+it, so that they are in the round that follows. What comes while the loop is busy waits, and is taken together: the more
+there is, the larger the chunks, and where there is little, nothing waits for anything but the round under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+
+    from faust.types import Message
+
+    from streams.commit.transport import type_chunk
+
+_WAITING = 16
+"""How many chunks may wait in all lanes together; more would only be memory, and work to drop at a rebalance."""
+_UNDER_WAY = 4
+"""How many chunks of one partition may be folded and not committed yet."""
+_RECORDS = 1000
+_BYTES = 4 << 20
+"""What chunks are put together up to: a chunk's own bounds."""
+
+log = structlog.get_logger(__name__)
+
+
+class Waiting(NamedTuple):
+    """A chunk as it was fetched."""
+
+    message: Message
+    records: type_chunk
+
+    @property
+    def size(self) -> int:
+        return sum(len(each.value or b"") for each in self.records)
+
+
+@dataclass(slots=True)
+class _Lane:
+    waiting: deque[Waiting] = field(default_factory=deque["Waiting"])
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UNDER_WAY))
+    task: asyncio.Task[None] | None = None
+    last: asyncio.Task[None] | None = None
+    """The end of the chunk that was begun last."""
+
+
+class Lanes:
+    """One lane a partition."""
+
+    def __init__(
+        self,
+        begin: Callable[[Message, type_chunk], Coroutine[Any, Any, None] | None],
+        *,
+        failed: Callable[[Exception], Awaitable[None]],
+    ) -> None:
+        """``begin`` returns what is to be awaited as the chunk's end, in the order of a partition's chunks.
+
+        ``failed`` is told the first error of either; no lane begins or ends anything after that.
+        """
+        self._begin = begin
+        self._failed = failed
+        self._lanes: dict[int, _Lane] = {}
+        self._room = asyncio.Semaphore(_WAITING)
+        self._stopped = False
+
+    async def put(self, message: Message, records: type_chunk) -> None:
+        """Hand over a chunk; returns as soon as there is room for it to wait."""
+        await self._room.acquire()
+        lane = self._lane(message.partition)
+        lane.waiting.append(Waiting(message, records))
+        if lane.task is None or lane.task.done():
+            lane.task = asyncio.create_task(self._drive(lane))
+
+    @asynccontextmanager
+    async def turn(self, partition: int) -> AsyncGenerator[None]:
+        """No chunk of the partition is under way: for whoever else changes its instances."""
+        lane = self._lane(partition)
+        async with lane.turn:
+            if lane.last is not None:
+                await asyncio.wait([lane.last])
+            yield
+
+    def _lane(self, partition: int) -> _Lane:
+        return self._lanes.setdefault(partition, _Lane())
+
+    async def _drive(self, lane: _Lane) -> None:
+        try:
+            while lane.waiting and not self._stopped:
+                async with lane.turn:
+                    await lane.room.acquire()
+                    end = self._begin(*self._next(lane))
+                    if end is None:
+                        lane.room.release()
+                    else:
+                        lane.last = asyncio.create_task(self._end(lane, lane.last, end))
+                # To what else the loop has to do; without it, a lane with much to do would keep it for itself.
+                await asyncio.sleep(0)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is skipped
+            await self._fail(error)
+
+    async def _end(self, lane: _Lane, before: asyncio.Task[None] | None, end: Coroutine[Any, Any, None]) -> None:
+        try:
+            if before is not None:
+                await asyncio.wait([before])
+            if not self._stopped:
+                await end
+        except Exception as error:  # noqa: BLE001
+            await self._fail(error)
+        finally:
+            end.close()  # nothing, where it came to its end
+            lane.room.release()
+
+    async def _fail(self, error: Exception) -> None:
+        if not self._stopped:
+            self._stopped = True
+            log.error("stopping: a chunk could not be processed", exc_info=error)
+            await self._failed(error)
+
+    def _next(self, lane: _Lane) -> Waiting:
+        """The chunks that wait, as one, up to the bounds of one; of one generation of the group only."""
+        message, records = lane.waiting.popleft()
+        self._room.release()
+        size = 0
+        while lane.waiting and lane.waiting[0].message.generation_id == message.generation_id:
+            more = lane.waiting[0]
+            size = (size or Waiting(message, records).size) + more.size
+            if len(records) + len(more.records) > _RECORDS or size > _BYTES:
+                break
+            lane.waiting.popleft()
+            self._room.release()
+            # The last one's place is what is done when all is done.
+            message, records = more.message, [*records, *more.records]
+        return Waiting(message, records)

@@ -1,0 +1,270 @@
+"""All that chunks come to goes to Kafka in rounds: one transaction a worker at a time, for whatever waits by then.
+
+A transaction costs some milliseconds whatever is in it, and readers with ``read_committed`` wait for the oldest open
+one. So chunks of all partitions share it: while one round is under way, chunks are folded, and what they come to waits
+for the next. Where there is little to do, a single event is a round of its own, at once.
+
+The positions in the events go into the same transaction, with the group's metadata: the group's coordinator refuses
+those of a member whose generation is over, and the whole transaction fails with them. So an event's effects and the
+position behind it are there together or not at all, and a worker that was away too long can write nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import structlog
+from confluent_kafka import KafkaException, TopicPartition
+
+from schemas.errors import OperatorError
+from streams.commit.bulk_producer import BulkProducer, OffsetsNotTaken, type_outgoing, type_reports, type_with_headers
+from streams.commit.group_metadata import Membership, group_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from faust.types import TP
+
+_RECORDS = 20_000
+_BYTES = 32 << 20
+"""What a round is filled up to; a delivery that is larger is a round of its own."""
+_CLOSE_S = 5
+_PRODUCERS = 2
+
+log = structlog.get_logger(__name__)
+
+
+class Overtaken(OperatorError):
+    """A rebalance came before the end: whoever has the partition now does it again. Nothing was written."""
+
+
+class Batch(NamedTuple):
+    """Records for one topic: all of them with headers, or none."""
+
+    topic: str
+    records: Sequence[type_outgoing] | Sequence[type_with_headers]
+    partition: int = -1
+    """-1: by each record's key."""
+
+
+@dataclass(slots=True, eq=False)
+class _Delivery:
+    source: TP
+    next_offset: int
+    batches: Sequence[Batch]
+    group: bytes
+    done: asyncio.Future[list[type_reports]]
+    reports: list[type_reports] = field(default_factory=list[type_reports])
+
+    @property
+    def records(self) -> int:
+        return sum(len(batch.records) for batch in self.batches)
+
+    @property
+    def size(self) -> int:
+        return sum(_size(record) for batch in self.batches for record in batch.records)
+
+
+class Rounds:
+    """A thread of its own takes what waits, so that the next round does not wait for a fold that goes on.
+
+    Two producers take turns: Kafka finishes a transaction some milliseconds after its commit is decided, and until then
+    the same producer's next one is refused; librdkafka asks again after 20 to 100 ms.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, object],
+        *,
+        group: str,
+        name: str,
+        membership: Callable[[], Membership | None],
+        make: Callable[[Mapping[str, object], str], BulkProducer] = BulkProducer,
+    ) -> None:
+        """``name`` is this worker's among those that share the group, the same over its restarts."""
+        self._config = config
+        self._group = group
+        self._name = name
+        self._membership = membership
+        self._make = make
+        self._producers: list[BulkProducer] = []
+        self._waiting: queue.SimpleQueue[_Delivery | None] = queue.SimpleQueue()
+        self._left: list[_Delivery | None] = []
+        """At most one, which did not go into the round before."""
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="rounds", daemon=True)
+
+    def claim(self) -> None:
+        """Undo what an earlier life of this worker left open, and become the only one who writes in its name. Blocks.
+
+        Once is enough; further calls do nothing.
+
+        Raises:
+            KafkaException: Kafka does not answer, or does not allow it.
+        """
+        if not self._producers:
+            self._producers = claimed(self._config, self._name, self._make)
+            self._thread.start()
+
+    async def deliver(
+        self, source: TP, next_offset: int, batches: Sequence[Batch], *, generation: int
+    ) -> list[type_reports]:
+        """Return once these records, and the group's position ``next_offset`` in ``source``, are committed.
+
+        Raises:
+            Overtaken, Fenced, DeliveryFailed: as ``hand_over``.
+        """
+        return await self.hand_over(source, next_offset, batches, generation=generation)
+
+    def hand_over(
+        self, source: TP, next_offset: int, batches: Sequence[Batch], *, generation: int
+    ) -> asyncio.Future[list[type_reports]]:
+        """The future is done once these records, and the group's position in ``source``, are committed.
+
+        What was handed over first is committed first, or together with what came later. One report for each batch.
+        ``generation`` is that of the chunk they come from; records that come from no chunk go with the position that
+        ``source`` has already.
+
+        Raises:
+            Overtaken: the generation is over; nothing was begun.
+            Fenced: Kafka refused it, as the partitions are another worker's by now. The worker has to stop.
+            DeliveryFailed: it failed otherwise, perhaps after it was written. The worker has to stop.
+        """
+        if self._failure is not None:
+            raise self._failure
+        membership = self._membership()
+        if membership is None or membership.generation != generation:
+            raise Overtaken(f"{source.topic}, partition {source.partition}: a rebalance overtook a chunk")
+        delivery = _Delivery(
+            source,
+            next_offset,
+            batches,
+            group_metadata(self._group, membership),
+            asyncio.get_running_loop().create_future(),
+        )
+        self._waiting.put(delivery)
+        return delivery.done
+
+    async def close(self) -> None:
+        """Wait, within bounds, for the round under way. What was not committed is not done either, and comes again."""
+        if self._thread.is_alive():
+            self._waiting.put(None)
+            await asyncio.to_thread(self._thread.join, _CLOSE_S)
+
+    def _run(self) -> None:
+        turn = 0
+        while deliveries := self._next_round():
+            if self._failure is None:
+                self._failure = self._perform(turn, deliveries)
+                turn = (turn + 1) % len(self._producers)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                deliveries[0].done.get_loop().call_soon_threadsafe(_tell, deliveries, self._failure)
+
+    def _next_round(self) -> list[_Delivery]:
+        """What waits, up to the bounds and of one generation of the group; nothing when it is over. Blocks."""
+        first = self._left.pop() if self._left else self._waiting.get()
+        if first is None:
+            return []
+        deliveries, records, size = [first], first.records, first.size
+        while not self._waiting.empty():
+            delivery = self._waiting.get()
+            if delivery is not None:
+                records += delivery.records
+                size += delivery.size
+            if delivery is None or records > _RECORDS or size > _BYTES or delivery.group != first.group:
+                self._left.append(delivery)
+                break
+            deliveries.append(delivery)
+        return deliveries
+
+    def _perform(self, turn: int, deliveries: Sequence[_Delivery]) -> Exception | None:
+        try:
+            try:
+                self._attempt(self._producers[turn], deliveries)
+            except OffsetsNotTaken as error:
+                log.warning("new producers take over, as the group's coordinator is not reached", problem=str(error))
+                self._renew()
+                self._attempt(self._producers[turn], deliveries)
+        except Exception as error:
+            log.exception("a round failed", chunks=len(deliveries))
+            return error
+        return None
+
+    def _attempt(self, producer: BulkProducer, deliveries: Sequence[_Delivery]) -> None:
+        producer.begin()
+        try:
+            for delivery in deliveries:
+                delivery.reports = [_send(producer, batch) for batch in delivery.batches]
+            producer.commit(self._offsets(deliveries), deliveries[0].group)
+        except OffsetsNotTaken:
+            raise
+        except OperatorError:
+            # So that nobody waits for its end. Where it was claimed or is committed, it is not ours to undo.
+            with suppress(KafkaException):
+                producer.abort()
+            raise
+
+    def _renew(self) -> None:
+        """New producers under the same names: what the former ones have open is undone."""
+        former, self._producers = self._producers, []
+        # Their ends may take long, and nothing waits for them.
+        threading.Thread(target=former.clear, name="former-producers", daemon=True).start()
+        self._producers = claimed(self._config, self._name, self._make)
+
+    def _offsets(self, deliveries: Iterable[_Delivery]) -> list[TopicPartition]:
+        # The name says who may have something open for this partition: see streams.commit.takeover.
+        reached = {delivery.source: delivery.next_offset for delivery in deliveries}
+        return [
+            TopicPartition(source.topic, source.partition, offset, self._name) for source, offset in reached.items()
+        ]
+
+
+def claimed(
+    config: Mapping[str, object],
+    name: str,
+    make: Callable[[Mapping[str, object], str], BulkProducer] = BulkProducer,
+) -> list[BulkProducer]:
+    """The producers of the worker of that name. Whoever had them can write no more, and what they had open is undone.
+
+    Blocks.
+
+    Raises:
+        KafkaException: Kafka does not answer, or does not allow it.
+    """
+    producers = [make(config, f"{name}-{number}") for number in range(_PRODUCERS)]
+    # Side by side: each waits up to half a second for librdkafka's timers.
+    with ThreadPoolExecutor(len(producers)) as pool:
+        for claim in [pool.submit(producer.claim) for producer in producers]:
+            claim.result()
+    return producers
+
+
+def _send(producer: BulkProducer, batch: Batch) -> type_reports:
+    reports: type_reports = {}
+    if batch.records:
+        with_headers = isinstance(batch.records[0], tuple)
+        send = cast("Any", producer.send_with_headers if with_headers else producer.send)
+        send(batch.topic, batch.records, reports, partition=batch.partition)
+    return reports
+
+
+def _size(record: type_outgoing | type_with_headers) -> int:
+    value: bytes | None = record["value"] if isinstance(record, dict) else record[1]
+    return 0 if value is None else len(value)
+
+
+def _tell(deliveries: Iterable[_Delivery], failure: Exception | None) -> None:
+    for delivery in deliveries:
+        if delivery.done.done():  # nobody waits for it any more
+            continue
+        if failure is None:
+            delivery.done.set_result(delivery.reports)
+        else:
+            delivery.done.set_exception(failure)
+            delivery.done.exception()  # the first is told; asyncio need not complain of those that nobody awaits then

@@ -1,0 +1,250 @@
+"""Chunks instead of records: Faust's transport, which hands an agent all records of one fetch and partition at once.
+
+Positions are committed by ``streams.commit.rounds``, in one transaction with what comes of the records, and never here.
+
+Faust's own path costs some 230 µs a record (fetch, wrap, queue, resume the agent, ack); here that is paid once a chunk.
+It is found by Faust as the ``chunks://`` scheme of the broker's URL, an entry point in the group ``faust.transports``.
+Only topics in ``chunk_topics`` come as chunks. Changelogs are never fetched here: see ``streams.tables.changelog``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+
+from aiokafka.errors import IllegalStateError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import ConsumerMessage
+
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from streams.commit.group_metadata import Membership
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+
+    from faust.types import TP, Message
+
+    from streams.fold.chunk import Record
+
+_CHUNK_BYTES = 4 << 20
+"""Of values in a chunk. What comes of it waits in the producer, and some chunks more wait for the agent."""
+
+_LAST_CHUNK_S = 20.0
+"""How long a rebalance waits for the chunk in work. Afterwards it is left to the partition's new owner."""
+
+type_chunk = list["Record"]
+
+
+class Position(NamedTuple):
+    """Where the next record stands, and the time of the last one that was processed."""
+
+    offset: int
+    timestamp: float | None
+
+
+class _RebalanceListener(driver.ConsumerRebalanceListener):
+    """Keeps aiokafka from fetching changelogs: it would hold the first megabytes of each for ever."""
+
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        thread = cast("Any", self._thread)
+        changelogs = thread.app.tables.changelog_topics
+        aiokafka = thread._ensure_consumer()  # noqa: SLF001
+        aiokafka.pause(*(tp for tp in assigned if tp.topic in changelogs))
+        thread.consumer.membership = _membership(aiokafka)
+        await super().on_partitions_assigned(assigned)
+
+
+def _membership(aiokafka: Any) -> Membership:
+    coordinator = aiokafka._coordinator  # noqa: SLF001 - nobody else knows the member's id
+    return Membership(coordinator.generation, coordinator.member_id, coordinator._group_instance_id)  # noqa: SLF001
+
+
+class _Thread(driver.AIOKafkaConsumerThread):
+    """aiokafka's consumer, with what Faust has no settings for."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        aiokafka = cast("Any", super()._create_worker_consumer(transport))
+        # Of what another worker's transaction left unfinished, nothing is to be folded.
+        aiokafka._isolation_level = "read_committed"  # noqa: SLF001
+        return aiokafka
+
+    def fetch_position(self, tp: TP) -> int:
+        """Where the next fetch begins; 0 where that is not known."""
+        subscription = cast("Any", self)._ensure_consumer()._subscription.subscription  # noqa: SLF001
+        assignment = None if subscription is None else subscription.assignment
+        state = None if assignment is None else assignment.state_value(tp)
+        return state.position if state is not None and state.has_valid_position else 0
+
+
+class ChunkConsumer(driver.Consumer):
+    """Yields one message for each partition of a fetch; its value is the list of the fetched records.
+
+    Faust commits nothing. The topics are declared without its acks: those also count a message that a stream skipped
+    around a rebalance, and fill up the offsets of a whole fetched chunk as a gap, so that a commit could pass records
+    that nobody had processed.
+    """
+
+    RebalanceListener = _RebalanceListener
+    chunk_topics: ClassVar[frozenset[str]] = frozenset({TASK_EVENTS.name, TASK_NOTIFICATIONS.name})
+
+    def on_init(self) -> None:
+        super().on_init()
+        self.membership: Membership | None = None
+        """What the group knows this worker by since the last rebalance."""
+        self._taken: dict[TP, tuple[int, int]] = {}
+        self._done: dict[TP, int] = {}
+        self._done_at: dict[TP, float] = {}
+        self._handed_over: dict[TP, int] = {}
+        self.is_leaving = False
+        """A rebalance has begun: what is in work now is waited for, and nothing else."""
+        self._at_work = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def working(self) -> Generator[None]:
+        """While a chunk is in work; a rebalance waits for the end of all of them."""
+        self._at_work += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+            if not self._at_work:
+                self._idle.set()
+
+    def done(self, message: Message) -> None:
+        """The chunk is committed and stored."""
+        if message.generation_id == self.app.consumer_generation_id:
+            self._done[message.tp] = message.offset + 1
+            self._done_at[message.tp] = message.timestamp
+
+    @property
+    def positions(self) -> dict[TP, Position]:
+        """How far each partition of chunks is processed."""
+        return {
+            tp: Position(self._reached(tp), self._done_at.get(tp))
+            for tp in self.assignment()
+            if tp.topic in self.chunk_topics
+        }
+
+    def _reached(self, tp: TP) -> int:
+        position = self.position_of(tp)
+        if position < self._handed_over.get(tp, 0):
+            return position
+        # Behind the last record there may be the ends of transactions, which are no records and never come as such.
+        return max(position, cast("_Thread", self._thread).fetch_position(tp))
+
+    def position_of(self, tp: TP) -> int:
+        """Of the first record that is not done yet."""
+        return self._done.get(tp) or self._committed_offset[tp] or 0
+
+    def take(self, message: Message, records: type_chunk) -> type_chunk:
+        """Those records of a chunk that were not taken before; none where its generation is over, or about to be.
+
+        What a rebalance does not wait for must not begin: it would be refused, and its store may be closed by then.
+
+        A rebalance that changes nothing makes records come again that are done, or under way, already.
+        """
+        tp, generation = message.tp, message.generation_id
+        if generation is None or generation != self.app.consumer_generation_id or not self.flow_active:
+            return []
+        position = self.position_of(tp)
+        taken_in, taken = self._taken.get(tp, (generation, 0))
+        if taken_in == generation:
+            position = max(position, taken)
+        self._taken[tp] = (generation, message.offset + 1)
+        return records if records[0].offset >= position else [each for each in records if each.offset >= position]
+
+    async def wait_empty(self) -> None:
+        await super().wait_empty()
+        if cast("Any", self.app).crashed:
+            return
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), _LAST_CHUNK_S)
+
+    async def perform_seek(self) -> None:
+        """Back to what is committed. Where a rebalance overtakes it, the next assignment begins there by itself."""
+        with suppress(IllegalStateError):
+            await super().perform_seek()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self.is_leaving = False
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self.is_leaving = True
+        await super().on_partitions_revoked(revoked)
+        for tp in revoked:
+            self._done.pop(tp, None)
+            self._done_at.pop(tp, None)
+            self._handed_over.pop(tp, None)
+
+    async def verify_all_partitions_active(self) -> None:
+        """Nothing: it would miss fetches of changelogs. Whether there is progress is the watchdog's business."""
+
+    def _new_consumer_thread(self) -> Any:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:  # noqa: ARG002 - overridden
+        """Nothing is left to Faust to commit."""
+        return iter(())
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - overridden
+        fetched, active = await self._wait_next_records(timeout)
+        if fetched is None or self.should_stop:
+            return
+        if not self.flow_active:
+            # A rebalance has begun: what was fetched is dropped, so the position must go back to what was committed.
+            await self.perform_seek()
+            return
+        generation = self.app.consumer_generation_id
+        for tp, records in cast("dict[TP, list[Any]]", fetched).items():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if not records or not (active is None or tp in active or tp in self._buffered_partitions):
+                continue
+            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+            if tp.topic in self.chunk_topics:
+                self._handed_over[tp] = records[-1].offset + 1
+                for part in _parts(records):
+                    yield tp, _chunk(tp, part, generation)
+            else:
+                for record in records:
+                    yield tp, self._to_message(tp, record)
+
+
+def _parts(records: list[Any]) -> Iterator[list[Any]]:
+    """The records in their order, in parts of at most ``_CHUNK_BYTES``, or of one record where that alone is more."""
+    begin, size = 0, 0
+    for at, record in enumerate(records):
+        size += record.serialized_value_size
+        if size > _CHUNK_BYTES and at > begin:
+            yield records[begin:at]
+            begin, size = at, record.serialized_value_size
+    yield records[begin:]
+
+
+def _chunk(tp: TP, records: list[Any], generation: int) -> Message:
+    last = records[-1]
+    return ConsumerMessage(
+        topic=tp.topic,
+        partition=tp.partition,
+        offset=last.offset,
+        timestamp=last.timestamp / 1000.0,
+        timestamp_type=last.timestamp_type,
+        headers=[],
+        key=None,
+        value=cast("Any", records),
+        checksum=None,
+        serialized_key_size=0,
+        serialized_value_size=0,
+        tp=tp,
+        # Without it Faust takes the message for one of an earlier assignment and drops it.
+        generation_id=generation,
+    )
+
+
+class Transport(driver.Transport):
+    Consumer = ChunkConsumer

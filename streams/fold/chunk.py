@@ -1,0 +1,108 @@
+"""One chunk of a partition's records: decoded, folded, and turned into what must be written. Does no I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from schemas.errors import RecordError
+from streams.fold.acceptance import TooLarge, accept
+from streams.fold.lifecycle import fold
+from streams.fold.remembered_offsets import with_offset
+from streams.fold.views import Shown, difference, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Sequence
+
+    from schemas.events import Action, TaskEvent, TaskNotification
+
+
+class Record(Protocol):
+    """A record as the consumer gives it."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class MisplacedKey(RecordError):
+    """The record's key is not its event's instance id, so its instance may live on another partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that could not be decoded or folded, and why."""
+
+    record: Record
+    reason: RecordError
+
+
+@dataclass(slots=True)
+class ChunkResult:
+    """What a chunk comes to. ``instances`` holds every instance it met, by record key, as it stands at the end."""
+
+    instances: dict[bytes, Shown] = field(default_factory=dict[bytes, "Shown"])
+    told: list[tuple[Record, list[TaskNotification]]] = field(
+        default_factory=list["tuple[Record, list[TaskNotification]]"]
+    )
+    """What each record that was folded has people told."""
+    rejected: list[Rejected] = field(default_factory=list[Rejected])
+    actions: Counter[Action] = field(default_factory=Counter["Action"])
+    """Events that were folded, by what they say happened."""
+
+    @property
+    def folded(self) -> int:
+        return self.actions.total()
+
+    @property
+    def notifications(self) -> list[TaskNotification]:
+        return [each for _, told in self.told for each in told]
+
+
+def fold_chunk(
+    records: Iterable[Record],
+    *,
+    decode: Callable[[bytes | None], TaskEvent],
+    load: Callable[[bytes], Shown | None],
+    too_large: Container[int] = (),
+) -> ChunkResult:
+    """Fold the records in their order. Events of one instance fold together: it is loaded, and will be written, once.
+
+    ``too_large``: offsets of records that their instance cannot take: what would come of it fits into no record.
+    A record that cannot be decoded or folded is set aside with its reason and changes nothing. Any other error leaves
+    no trace at all: the chunk can be tried again.
+    """
+    result = ChunkResult()
+    for record in records:
+        try:
+            event = decode(record.value)
+            accept(event)
+            key = event.instance_id.encode()
+            if record.key != key:
+                raise MisplacedKey("the record's key is not the event's instance_id")
+            before = result.instances[key] if key in result.instances else load(key)
+            instance = fold(before.instance if before is not None else None, event)
+            if record.offset in too_large:
+                raise TooLarge("what is kept or told of its instance would be larger than a record may be")
+        except RecordError as reason:
+            result.rejected.append(Rejected(record, reason))
+        else:
+            offsets = with_offset(before.offsets if before is not None else (), record.offset)
+            if before is not None and instance is before.instance:
+                after = Shown(instance, before.lines, offsets)
+            else:
+                after = show(instance, offsets)
+            result.instances[key] = after
+            result.told.append((record, difference(before, after, event)))
+            result.actions[event.action] += 1
+    return result

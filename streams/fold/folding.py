@@ -1,0 +1,80 @@
+"""What folds chunks: the native core where it is there, else the Python implementation. Both give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from schemas.events import Action, Change, View
+    from streams.commit.bulk_producer import type_outgoing, type_with_headers
+    from streams.commit.transport import type_chunk
+    from streams.fold.chunk import Rejected
+
+MOST_TOLD_BYTES = 64 << 20
+"""Of one event's notifications together: a long title that very many people are told of must not fill the memory."""
+
+NONE: AbstractSet[int] = frozenset()
+
+type_read = Callable[[bytes], "bytes | None"]
+"""What the local store holds under a record key."""
+
+
+@dataclass(slots=True)
+class Folded:
+    """What a chunk comes to, as it is handed to Kafka and to the store."""
+
+    stored: dict[bytes, bytes]
+    """Every instance that was folded into, as it stands at the end: by record key, in their stored form."""
+    changelog: list[type_outgoing]
+    """The same as records."""
+    states: list[type_outgoing]
+    notifications: list[type_with_headers]
+    rejected: list[Rejected]
+    actions: Mapping[Action, int]
+    """Events that were folded, by action."""
+    changes: Mapping[tuple[View, Change], int]
+    """Notifications, by view and change."""
+    live: Mapping[bytes, Any]
+    """What to keep in memory of each instance, once it is stored."""
+    largest: int
+    """Bytes of the largest value among ``stored`` and ``notifications``."""
+    untold: AbstractSet[int]
+    """Offsets of events whose notifications would be more than MOST_TOLD_BYTES together: here they are not complete."""
+
+    @property
+    def folded(self) -> int:
+        return sum(self.actions.values())
+
+
+class Folding(Protocol):
+    """Folds chunks and remembers the instances that they met. One generation of the group at a time."""
+
+    @property
+    def core(self) -> str: ...
+
+    def fold(
+        self, records: type_chunk, read: type_read, *, generation: int, too_large: AbstractSet[int] = NONE
+    ) -> Folded:
+        """What the records come to, in their order; ``read`` is asked for instances that are not in memory.
+
+        ``too_large``: offsets of records that are set aside although they could be folded (``streams.fold.outgoing``).
+        Does no I/O beside that. An error that is no record's fault leaves no trace: the chunk can be tried again.
+
+        Raises:
+            RegistryUnavailable: a schema id was never seen before, and the registry does not answer.
+            StoreUnreadable: the store holds what this version cannot read.
+        """
+        ...
+
+    def keep(self, folded: Folded, *, generation: int) -> None:
+        """Remember the instances of a chunk that was just written to the store."""
+        ...
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """The store has let go of these."""
+        ...

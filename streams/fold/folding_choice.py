@@ -1,0 +1,40 @@
+"""Which implementation folds: the native core wherever it was built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
+from streams.fold import native_folding
+from streams.fold.native_folding import NativeFolding
+from streams.fold.python_folding import PythonFolding
+
+if TYPE_CHECKING:
+    from schemas.registry import Registry
+    from streams.fold.folding import Folding
+
+log = structlog.get_logger(__name__)
+
+
+def choose_folding(registry: Registry, *, live_instances: int) -> Folding:
+    """The native core, or the Python implementation with a warning: it gives the same, and takes many times as long."""
+    if native_folding.IS_BUILT:
+        return _made(NativeFolding, registry, live_instances)
+    log.warning(
+        "the native core is not built, and events are folded in Python: as right, and far slower",
+        remedy="install a Rust toolchain (https://rustup.rs), then install taskbridge again",
+    )
+    return _made(PythonFolding, registry, live_instances)
+
+
+def _made(
+    folding: type[NativeFolding | PythonFolding], registry: Registry, live_instances: int
+) -> NativeFolding | PythonFolding:
+    return folding(
+        events=task_event_head_codec(registry),
+        states=task_state_codec(registry),
+        notifications=task_notification_codec(registry),
+        live_instances=live_instances,
+    )

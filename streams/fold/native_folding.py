@@ -1,0 +1,123 @@
+"""Chunks folded by the native core, ``streams/native``. What it cannot read by itself is read here, in Python."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from schemas.errors import RecordError
+from schemas.events import Action, Change, View
+from streams.fold.acceptance import OutsideContract, TooLarge
+from streams.fold.chunk import MisplacedKey, Rejected
+from streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
+from streams.fold.lifecycle import AnotherCorp, UnknownAction
+from streams.fold.live_instances import LiveInstances
+from streams.fold.stored_instance import age_of, event_offsets, pack, unpack
+
+try:
+    from streams import _native
+except ImportError:  # not built: no Rust toolchain was there, and none could be brought
+    _native = None
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from collections.abc import Set as AbstractSet
+
+    from schemas.codec import Codec
+    from schemas.events import TaskEvent, TaskNotification, TaskState
+    from streams.commit.transport import type_chunk
+    from streams.fold.folding import type_read
+
+IS_BUILT = _native is not None
+
+_REFUSALS: dict[str, type[RecordError]] = {
+    error.__name__: error for error in (OutsideContract, MisplacedKey, UnknownAction, AnotherCorp, TooLarge)
+}
+
+
+class NativeFolding:
+    """A ``Folding`` whose instances in memory are the bytes that the store holds: one buffer each."""
+
+    core = "native"
+
+    def __init__(
+        self,
+        *,
+        events: Codec[TaskEvent],
+        states: Codec[TaskState],
+        notifications: Codec[TaskNotification],
+        live_instances: int,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        most_told_bytes: int = MOST_TOLD_BYTES,
+    ) -> None:
+        self._events = events
+        self._states = states
+        self._notifications = notifications
+        self._live = LiveInstances[bytes](live_instances)
+        self._now_ms = now_ms
+        self._most_told_bytes = most_told_bytes
+
+    def fold(
+        self, records: type_chunk, read: type_read, *, generation: int, too_large: AbstractSet[int] = NONE
+    ) -> Folded:
+        assert _native is not None, "only made where it is built"
+        live = self._live
+
+        def load(key: bytes) -> bytes | None:
+            stored = live.get(key, generation=generation)
+            return read(key) if stored is None else stored
+
+        folded = _native.fold_chunk(
+            records,
+            own_frames=self._events.own_frames(),
+            translate=self._translate,
+            load=load,
+            renew=self._renew,
+            state_frame=self._states.frame(),
+            notification_frame=self._notifications.frame(),
+            now_ms=self._now_ms(),
+            too_large=too_large,
+            most_told_bytes=self._most_told_bytes,
+        )
+        return Folded(
+            stored=folded.stored,
+            changelog=folded.changelog,
+            states=folded.states,
+            notifications=folded.notifications,
+            rejected=[
+                Rejected(records[at], why if isinstance(why, RecordError) else _REFUSALS[why[0]](why[1]))
+                for at, why in folded.rejected
+            ],
+            actions={Action(action): count for action, count in folded.actions.items()},
+            changes={(View(view), Change(change)): count for (view, change), count in folded.changes.items()},
+            live=folded.stored,
+            largest=folded.largest,
+            untold=frozenset(folded.untold),
+        )
+
+    def keep(self, folded: Folded, *, generation: int) -> None:
+        self._live.keep(folded.live, generation=generation)
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        self._live.forget(keys)
+
+    def _translate(self, value: bytes | None) -> bytes | RecordError:
+        """An event that another version's schema wrote, as ours writes it; or what is wrong with it.
+
+        Raises:
+            RegistryUnavailable: its schema was never seen before, and the registry does not answer.
+        """
+        try:
+            return self._events.encode_body(self._events.decode(value))
+        except RecordError as reason:
+            return reason
+
+    def _renew(self, stored: bytes) -> bytes:
+        """An instance that another version's schema wrote, as ours writes it.
+
+        Raises:
+            StoreUnreadable: it is of another format, or damaged.
+        """
+        instance = unpack(stored, self._states)
+        state = self._states.encode(instance.state)
+        return pack(state, instance, event_offsets(stored), now_ms=age_of(stored).written_ms)

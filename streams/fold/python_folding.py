@@ -1,0 +1,105 @@
+"""Chunks folded by the Python implementation: what the native core is held to, and what runs where that is missing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from schemas.cloudevents import notification_headers
+from schemas.events import Lifecycle, notification_key
+from streams.fold.chunk import fold_chunk
+from streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
+from streams.fold.live_instances import LiveInstances
+from streams.fold.stored_instance import event_offsets, pack, unpack
+from streams.fold.views import show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from collections.abc import Set as AbstractSet
+
+    from schemas.codec import Codec
+    from schemas.events import Change, TaskEvent, TaskNotification, TaskState, View
+    from streams.commit.bulk_producer import type_outgoing, type_with_headers
+    from streams.commit.transport import type_chunk
+    from streams.fold.chunk import ChunkResult
+    from streams.fold.folding import type_read
+    from streams.fold.views import Shown
+
+
+class PythonFolding:
+    """A ``Folding`` whose instances in memory are structs: they keep the lines that people see of them."""
+
+    core = "python"
+
+    def __init__(
+        self,
+        *,
+        events: Codec[TaskEvent],
+        states: Codec[TaskState],
+        notifications: Codec[TaskNotification],
+        live_instances: int,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        most_told_bytes: int = MOST_TOLD_BYTES,
+    ) -> None:
+        self._events = events
+        self._states = states
+        self._notifications = notifications
+        self._live = LiveInstances["Shown"](live_instances)
+        self._now_ms = now_ms
+        self._most_told_bytes = most_told_bytes
+
+    def fold(
+        self, records: type_chunk, read: type_read, *, generation: int, too_large: AbstractSet[int] = NONE
+    ) -> Folded:
+        def load(key: bytes) -> Shown | None:
+            shown = self._live.get(key, generation=generation)
+            if shown is None and (stored := read(key)) is not None:
+                shown = show(unpack(stored, self._states), event_offsets(stored))
+            return shown
+
+        return self._written(fold_chunk(records, decode=self._events.decode, load=load, too_large=too_large))
+
+    def keep(self, folded: Folded, *, generation: int) -> None:
+        self._live.keep(folded.live, generation=generation)
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        self._live.forget(keys)
+
+    def _written(self, result: ChunkResult) -> Folded:
+        now_ms = self._now_ms()
+        stored: dict[bytes, bytes] = {}
+        states: list[type_outgoing] = []
+        for key, shown in result.instances.items():
+            instance = shown.instance
+            state = self._states.encode(instance.state)
+            stored[key] = pack(state, instance, shown.offsets, now_ms=now_ms)
+            deleted = instance.state.lifecycle is Lifecycle.DELETED
+            states.append({"key": key, "value": None if deleted else state})
+        notifications: list[type_with_headers] = []
+        changes: Counter[tuple[View, Change]] = Counter()
+        untold: set[int] = set()
+        for record, told in result.told:
+            size = 0
+            for each in told:
+                value = self._notifications.encode(each)
+                size += len(value)
+                if size > self._most_told_bytes:
+                    untold.add(record.offset)
+                    break
+                key = notification_key(each.corp_id, each.recipient_id)
+                notifications.append((key, value, notification_headers(each)))
+                changes[each.view, each.change] += 1
+        values = [*stored.values(), *(value or b"" for _, value, _ in notifications)]
+        return Folded(
+            stored=stored,
+            changelog=[{"key": key, "value": value} for key, value in stored.items()],
+            states=states,
+            notifications=notifications,
+            rejected=result.rejected,
+            actions=result.actions,
+            changes=changes,
+            live=result.instances,
+            largest=max(map(len, values), default=0),
+            untold=untold,
+        )

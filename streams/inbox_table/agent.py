@@ -1,0 +1,171 @@
+"""The inbox agent: a chunk of notifications in, people's inboxes brought up to date, and whoever listens is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+
+from schemas.errors import RecordError
+from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
+from streams.commit.bulk_producer import last_offset
+from streams.commit.lanes import Lanes
+from streams.commit.rounds import Batch, Overtaken
+from streams.fold.chunk import Rejected
+from streams.fold.dead_letters import dead_letter, reason_code
+from streams.inbox_table.changes import check, inbox_changes, keys_read
+from streams.inbox_table.layout import APPLIED_KEY, Applied, read_applied, write_applied
+from streams.inbox_table.told import Told
+from streams.tables.store import PartitionNotHeld
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import faust
+    from faust.types import Message
+
+    from schemas.codec import Codec
+    from schemas.events import TaskNotification
+    from streams.commit.bulk_producer import type_with_headers
+    from streams.commit.rounds import Rounds
+    from streams.commit.transport import ChunkConsumer, type_chunk
+    from streams.metrics import Metrics
+    from streams.tables.offsets import Offsets
+    from streams.tables.store import Store
+
+log = structlog.get_logger(__name__)
+
+
+class InboxAgent:
+    """Folds chunks of notifications into inboxes.
+
+    The order in a chunk: decode → changes → changelog, dead letters and the position behind the chunk to Kafka and
+    *committed* → local store → done → listeners. The store says up to which notification it holds them, so what
+    comes again, whatever the group's position says, is not applied again: a view never goes back in time.
+    """
+
+    def __init__(
+        self,
+        app: faust.App,
+        *,
+        store: Store,
+        changelog: str,
+        rounds: Rounds,
+        offsets: Offsets,
+        notifications: Codec[TaskNotification],
+        metrics: Metrics,
+    ) -> None:
+        self._app = app
+        self._store = store
+        self._changelog = changelog
+        self._topic_id = ""
+        self._offsets = offsets
+        self._rounds = rounds
+        self._notifications = notifications
+        self._metrics = metrics
+        self._listeners: list[Callable[[int, Sequence[Told]], None]] = []
+        self._lanes = Lanes(self._take, failed=app.crash)
+
+    def listen(self, told: Callable[[int, Sequence[Told]], None]) -> None:
+        """Have ``told`` called with a partition and the notifications just applied, in their order, in this loop."""
+        self._listeners.append(told)
+
+    def next_offset(self, partition: int) -> int | None:
+        """Behind the last notification that this partition's inboxes hold: from there on, listeners will be told.
+
+        None where the partition is not held here.
+        """
+        try:
+            stored = self._store.read(partition, APPLIED_KEY)
+        except PartitionNotHeld:
+            return None
+        applied = None if stored is None else read_applied(stored)
+        if applied is None or (self._topic_id and applied.topic_id != self._topic_id):
+            return 0
+        return applied.offset + 1
+
+    async def run(self, stream: Any) -> None:
+        """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
+        async for event in stream.events():
+            await self._lanes.put(event.message, event.value)
+
+    async def _take(self, message: Message, records: type_chunk) -> None:
+        consumer = cast("ChunkConsumer", self._app.consumer)
+        started = time.perf_counter()
+        with consumer.working():
+            told = await self._process(message, records)
+            if told is None:
+                return
+            consumer.done(message)
+        self._metrics.inbox_chunk(len(told), time.perf_counter() - started)
+        for listener in self._listeners:
+            listener(message.partition, told)
+
+    async def _process(self, message: Message, records: type_chunk) -> list[Told] | None:
+        """What was applied; None where a rebalance came before the end: the new owner applies the chunk then."""
+        partition, generation = message.partition, message.generation_id
+        assert generation is not None, "the transport gives it to every chunk"
+        if generation != self._app.consumer_generation_id or not cast("ChunkConsumer", self._app.consumer).flow_active:
+            return None
+        if not self._topic_id:
+            self._topic_id = await asyncio.to_thread(self._offsets.topic_id, TASK_NOTIFICATIONS.name)
+        applied = self._applied(partition)
+        if records[-1].offset <= applied:
+            return []
+        told, rejected = self._decode(records, behind=applied)
+        changes = self._changes(partition, [each.notification for each in told])
+        changes[APPLIED_KEY] = write_applied(Applied(self._topic_id, records[-1].offset))
+        batches = [
+            Batch(self._changelog, [{"key": key, "value": value} for key, value in changes.items()], partition),
+            Batch(TASK_EVENTS_DLQ.name, _letters(rejected)),
+        ]
+        try:
+            changelog, *_ = await self._rounds.deliver(message.tp, message.offset + 1, batches, generation=generation)
+        except Overtaken:
+            log.info("a rebalance overtook a chunk of notifications", partition=partition, records=len(records))
+            return None
+        if generation != self._app.consumer_generation_id:
+            return None
+        self._store.write_chunk(partition, changes, changelog_offset=last_offset(changelog))
+        return told
+
+    def _applied(self, partition: int) -> int:
+        """The offset of the last notification that this partition's inboxes hold; -1 for none."""
+        stored = self._store.read(partition, APPLIED_KEY)
+        applied = None if stored is None else read_applied(stored)
+        return applied.offset if applied is not None and applied.topic_id == self._topic_id else -1
+
+    def _changes(self, partition: int, notifications: list[TaskNotification]) -> dict[bytes, bytes | None]:
+        keys = keys_read(notifications)
+        stored = dict(zip(keys, self._store.read_many(partition, keys), strict=True))
+        return inbox_changes(notifications, stored=stored.__getitem__)
+
+    def _decode(self, records: type_chunk, *, behind: int) -> tuple[list[Told], list[Rejected]]:
+        told: list[Told] = []
+        rejected: list[Rejected] = []
+        for record in records:
+            if record.offset <= behind:
+                continue
+            try:
+                notification = self._notifications.decode(record.value)
+                check(notification, record.key, size=len(record.value or b""))
+            except RecordError as reason:
+                log.warning(
+                    "a notification goes to the dead-letter topic",
+                    partition=record.partition,
+                    offset=record.offset,
+                    reason=reason_code(reason),
+                    detail=str(reason),
+                )
+                self._metrics.parked(reason)
+                rejected.append(Rejected(record, reason))
+            else:
+                told.append(Told(record.offset, notification.corp_id, notification.recipient_id, notification))
+        return told, rejected
+
+
+def _letters(rejected: Sequence[Rejected]) -> list[type_with_headers]:
+    now_ms = time.time_ns() // 1_000_000
+    return [dead_letter(each, now_ms=now_ms) for each in rejected]

@@ -1,0 +1,97 @@
+"""What a chunk of notifications does to the keys of people's inboxes: see ``streams.inbox_table.layout``. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from schemas.errors import RecordError
+from schemas.events import Change, View, notification_key
+from schemas.topics import USUAL_MESSAGE_BYTES
+from streams.fold.acceptance import TooLarge, check_moment
+from streams.inbox_table import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from schemas.events import TaskNotification
+
+type_values = dict[bytes, "bytes | None"]
+
+
+class UnknownView(RecordError):
+    """The notification is about a view or a change that this version does not know."""
+
+
+class MisplacedNotification(RecordError):
+    """The record's key is not its notification's corp and recipient, so their inbox may live on another partition."""
+
+
+def check(notification: TaskNotification, key: bytes | None, *, size: int) -> None:
+    """Refuse what no inbox can take.
+
+    Raises:
+        UnknownView: of a newer schema.
+        OutsideContract: of a moment that the API could not write.
+        TooLarge: ids stand in an inbox's keys, and may take twice their bytes there: it might not fit into a record.
+        MisplacedNotification: under another person's key.
+    """
+    check_moment("occurred_at", notification.occurred_at)
+    if size > USUAL_MESSAGE_BYTES:
+        raise TooLarge(f"a notification of {size} bytes; ours have at most {USUAL_MESSAGE_BYTES}")
+    if notification.view is View.UNKNOWN or notification.change is Change.UNKNOWN:
+        raise UnknownView(f"view {notification.view}, change {notification.change}")
+    if key != notification_key(notification.corp_id, notification.recipient_id):
+        raise MisplacedNotification("the record's key is not its notification's corp_id and recipient_id")
+
+
+def keys_read(notifications: Iterable[TaskNotification]) -> list[bytes]:
+    """Every key that ``inbox_changes`` will ask for, so that they can be read in one go."""
+    keys: set[bytes] = set()
+    for each in notifications:
+        user = layout.user_part(each.corp_id, each.recipient_id)
+        keys.add(layout.counts_key(user))
+        keys.add(layout.line_key(user, each.view, layout.line_part(each.instance_id, each.task_id)))
+    return list(keys)
+
+
+def inbox_changes(notifications: Iterable[TaskNotification], *, stored: Callable[[bytes], bytes | None]) -> type_values:
+    """The keys to be written, None for those that go, when these arrive in this order at what is ``stored``.
+
+    A line that is there keeps its time of entering, whatever is said of it; one that is not there enters at the time of
+    the notification, also of an update. What goes that is not there changes nothing.
+    """
+    changed: type_values = {}
+
+    def now(key: bytes) -> bytes | None:
+        return changed[key] if key in changed else stored(key)
+
+    for each in notifications:
+        user = layout.user_part(each.corp_id, each.recipient_id)
+        suffix = layout.line_part(each.instance_id, each.task_id)
+        line_key = layout.line_key(user, each.view, suffix)
+        entered = now(line_key)
+        if each.change is Change.REMOVED:
+            if entered is None:
+                continue
+            changed[line_key] = None
+            changed[layout.entry_key(user, each.view, layout.Line(layout.read_time(entered), suffix))] = None
+            _count(changed, now, user, each.view, -1)
+            continue
+        if entered is None:
+            entered_at = each.occurred_at
+            changed[line_key] = layout.write_time(entered_at)
+            _count(changed, now, user, each.view, 1)
+        else:
+            entered_at = layout.read_time(entered)
+        entry_key = layout.entry_key(user, each.view, layout.Line(entered_at, suffix))
+        changed[entry_key] = layout.write_item(layout.item_of(each, entered_at=entered_at))
+    return changed
+
+
+def _count(
+    changed: type_values, now: Callable[[bytes], bytes | None], user: bytes, view: View, difference: int
+) -> None:
+    key = layout.counts_key(user)
+    counts = list(layout.read_counts(now(key)))
+    counts[layout.VIEWS.index(view)] += difference
+    changed[key] = layout.write_counts((counts[0], counts[1], counts[2], counts[3]))

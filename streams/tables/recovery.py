@@ -1,0 +1,274 @@
+"""Tables between assignments: Faust's table manager, with recovery and standbys by the chunk instead of by the record.
+
+After a rebalance: partitions that went are closed, active ones restored to the end of their changelog, then the streams
+go on, while standbys follow in the background. What Faust calls recovery reads record by record through the consumer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import structlog
+from confluent_kafka import KafkaException
+from faust import Service
+from faust.tables import TableManager
+
+from schemas.errors import OperatorError
+from streams.commit.rounds import Overtaken
+from streams.commit.takeover import Owned
+from streams.tables.changelog import ChangelogReader
+from streams.tables.offsets import Offsets
+from streams.tables.table_keeper import TableKeeper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import faust
+    from faust.types import TP
+
+    from streams.commit.takeover import Takeover
+    from streams.commit.transport import ChunkConsumer
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S = 1.0
+_TOUCH_S = 3600.0
+
+
+class Misassigned(OperatorError):
+    """Events were assigned without the changelog of their partition: they cannot be folded here."""
+
+
+class Superseded(Exception):
+    """Another rebalance began; its assignment is what counts."""
+
+
+class Wanted(NamedTuple):
+    """One table's partitions as the group's leader assigned them to this worker."""
+
+    actives: frozenset[int]
+    standbys: frozenset[int]
+
+
+class ReaderSettings(NamedTuple):
+    """How changelogs are read."""
+
+    consumer: Mapping[str, object]
+    batch_bytes: int
+
+
+class Recovery(Service):
+    """Follows the assignments. ``completed`` and the methods ``on_…`` are what Faust expects of it."""
+
+    def __init__(self, app: faust.App, tables: Tables, **kwargs: Any) -> None:
+        self.app = app
+        self.completed = asyncio.Event()
+        self._tables = tables
+        self._changed = asyncio.Event()
+        self._generation = 0
+        self._keepers: dict[str, TableKeeper] = {}
+        self.wanted: dict[str, Wanted] = {}
+        self.taken_over_records = 0
+        """Changelog records that the last takeover had to read."""
+        super().__init__(**kwargs)
+
+    @property
+    def keepers(self) -> dict[str, TableKeeper]:
+        """By changelog topic."""
+        return self._keepers
+
+    async def on_start(self) -> None:
+        settings = self._tables.reader_settings
+        assert settings is not None, "Tables.reader_settings is set where the app is built"
+        loop = asyncio.get_running_loop()
+        for topic, table in self._tables.changelogs.items():
+            reader = ChangelogReader(
+                settings.consumer,
+                topic,
+                table.data,
+                batch_bytes=settings.batch_bytes,
+                on_failure=lambda error: _call_soon(loop, self._fail, error),
+            )
+            self._keepers[topic] = TableKeeper(table.data, topic, reader, Offsets(settings.consumer))
+
+    async def on_stop(self) -> None:
+        self._changed.set()
+        for keeper in self._keepers.values():
+            await asyncio.to_thread(keeper.close)
+
+    def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Nothing yet: reading on does no harm until it is known what this worker keeps."""
+
+    async def on_rebalance(
+        self,
+        assigned: set[TP],  # noqa: ARG002 - the assignor tells actives from standbys
+        revoked: set[TP],  # noqa: ARG002
+        newly_assigned: set[TP],  # noqa: ARG002
+        generation_id: int = 0,
+    ) -> None:
+        if generation_id == self.app.consumer_generation_id:
+            self._generation = generation_id
+            self._changed.set()
+
+    @Service.task
+    async def _follow_assignments(self) -> None:
+        while not self.should_stop:
+            await self.wait_for_stopped(cast("Any", self._changed))
+            if self.should_stop:
+                return
+            self._changed.clear()
+            try:
+                await self._take_on(self._generation)
+            except Superseded:
+                log.info("a rebalance overtook the recovery")
+            except Exception as error:
+                log.exception("stopping: the tables cannot be recovered")
+                await self.app.crash(error)
+                return
+
+    @Service.task
+    async def _touch(self) -> None:
+        """Positions of quiet partitions stay young enough to be trusted at the next start."""
+        async for _ in self.itertimer(_TOUCH_S, name="Recovery.touch"):
+            if not self.app.rebalancing:
+                for topic, keeper in self._keepers.items():
+                    await keeper.touch(self.wanted[topic].actives if topic in self.wanted else ())
+
+    async def _take_on(self, generation: int) -> None:
+        started = time.monotonic()
+        self.app.in_recovery = True
+        self.wanted = self._assigned()
+        before = sum(keeper.applied for keeper in self._keepers.values())
+        for topic, keeper in self._keepers.items():
+            await keeper.give_up(actives=self.wanted[topic].actives, standbys=self.wanted[topic].standbys)
+        takeover, owned = self._tables.takeover, self._owned()
+        assert takeover is not None, "Tables.takeover is set where the app is built"
+        # Before anybody asks where the changelog ends: afterwards no record of an earlier owner can come.
+        if (admit := self._tables.admit) is not None:
+            await self._retried(lambda: asyncio.to_thread(admit))
+        await self._retried(lambda: self._take_over(takeover, owned, generation=generation))
+        restoring = [
+            await self._retried(lambda keeper=keeper, topic=topic: keeper.restore(self.wanted[topic].actives))
+            for topic, keeper in self._keepers.items()
+        ]
+        await self._unless_changed(asyncio.gather(*restoring))
+        self.taken_over_records = sum(keeper.applied for keeper in self._keepers.values()) - before
+        log.info(
+            "tables are recovered",
+            active=sorted(frozenset[int]().union(*(wanted.actives for wanted in self.wanted.values()))),
+            standby=sorted(frozenset[int]().union(*(wanted.standbys for wanted in self.wanted.values()))),
+            records=self.taken_over_records,
+            seconds=round(time.monotonic() - started, 3),
+        )
+        await self._go_live(generation)
+        for topic, keeper in self._keepers.items():
+            await self._retried(lambda keeper=keeper, topic=topic: keeper.stand_by(self.wanted[topic].standbys))
+        self._tables.on_standbys_ready()
+
+    async def _take_over(self, takeover: Takeover, owned: Owned, *, generation: int) -> None:
+        """A rebalance waits for it, as for a chunk: what it commits would be refused otherwise."""
+        consumer = cast("ChunkConsumer", self.app.consumer)
+        if consumer.is_leaving:
+            raise Superseded
+        with consumer.working():
+            await takeover.take(owned, generation=generation)
+
+    def _owned(self) -> Owned:
+        actives = self.app.assignor.assigned_actives()
+        changelogs = frozenset(tp for tp in actives if tp.topic in self._keepers)
+        return Owned(frozenset(actives) - changelogs, changelogs)
+
+    def _assigned(self) -> dict[str, Wanted]:
+        assignor = self.app.assignor
+        actives, standbys = assignor.assigned_actives(), assignor.assigned_standbys()
+        wanted = {
+            topic: Wanted(
+                frozenset(tp.partition for tp in actives if tp.topic == topic),
+                frozenset(tp.partition for tp in standbys - actives if tp.topic == topic),
+            )
+            for topic in self._keepers
+        }
+        events = {tp.partition for tp in actives if tp.topic not in self._keepers}
+        for topic, each in wanted.items():
+            if missing := events - each.actives:
+                raise Misassigned(f"partitions {sorted(missing)} were assigned without those of {topic}")
+        return wanted
+
+    async def _go_live(self, generation: int) -> None:
+        """Let the streams go on from what is committed. The steps and their order are Faust's."""
+        app, consumer = self.app, cast("ChunkConsumer", self.app.consumer)
+        await app.on_rebalance_complete.send()
+        app.in_recovery = False
+        if self._changed.is_set() or app.consumer_generation_id != generation:
+            raise Superseded
+        consumer.resume_partitions({tp for tp in consumer.assignment() if tp.topic not in self._keepers})
+        await self._unless_changed(asyncio.ensure_future(consumer.perform_seek()))
+        if consumer.is_leaving or app.consumer_generation_id != generation:
+            raise Superseded
+        self.completed.set()
+        app.flow_control.resume()
+        consumer.resume_flow()
+        await cast("Any", app)._fetcher.maybe_start()  # noqa: SLF001 - as Faust's own recovery does
+        self._tables.on_actives_ready()
+        app.on_rebalance_end()
+
+    async def _retried(self, ask: Callable[[], Any]) -> Any:
+        """What Kafka answers, however long it takes, unless another rebalance begins."""
+        while True:
+            try:
+                return await ask()
+            except Overtaken as error:
+                raise Superseded from error
+            except (KafkaException, TimeoutError) as error:
+                log.warning("waiting for Kafka to take partitions over", problem=str(error))
+                await self._unless_changed(asyncio.ensure_future(asyncio.sleep(_RETRY_S)))
+
+    async def _unless_changed(self, work: asyncio.Future[Any]) -> None:
+        changed = asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait({work, changed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+        if self._changed.is_set():
+            work.cancel()
+            raise Superseded
+        await work
+
+    def _fail(self, error: BaseException) -> None:
+        log.error("stopping: the changelog cannot be read", problem=str(error))
+        self.add_future(self.app.crash(error))
+
+
+class Tables(TableManager):
+    """Faust's tables, recovered by ``Recovery``."""
+
+    reader_settings: ReaderSettings | None = None
+    admit: Callable[[], None] | None = None
+    """Raises where this worker may not work although it is in the group. Blocks; comes before all else."""
+    takeover: Takeover | None = None
+    """Makes this worker the only one that can write for its partitions, before they are restored."""
+    _ours: Recovery | None = None
+
+    @property
+    def changelogs(self) -> dict[str, Any]:
+        """The tables by the name of their changelog topic."""
+        return dict(self._changelogs)
+
+    @property
+    def recovery(self) -> Any:
+        if self._ours is None:
+            self._ours = Recovery(cast("Any", self.app), self, beacon=self.beacon, loop=self.loop)
+            self._recovery = cast("Any", self._ours)
+        return self._ours
+
+    async def on_start(self) -> None:
+        # Without the second that Faust waits here for agents that are not declared yet: ours all are.
+        await self._update_channels()
+        await self.recovery.start()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[BaseException], None], error: BaseException) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, error)

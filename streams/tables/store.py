@@ -1,0 +1,213 @@
+"""A table's store: one RocksDB a partition, written by the batch together with the changelog offset it reaches.
+
+Found by Faust as the ``chunks://`` scheme of a table's store, an entry point in the group ``faust.stores``. Faust only
+declares it; partitions are opened and closed by ``streams.tables.recovery``, and one party at a time writes to each:
+the changelog's reader while it is restored or on standby, the agent while it is active.
+
+RocksDB's own log is off: the changelog is the log. All keys share one column family, so what is left after a kill is
+the state after some batch, with the offset of that batch, and the changelog has the rest.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import rocksdict
+import structlog
+from faust.stores import rocksdb
+
+from schemas.errors import OperatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from faust.types import TP
+
+log = structlog.get_logger(__name__)
+
+_LOCKED_S = 30.0
+_RETRY_S = 0.2
+
+_WITHOUT_WAL: Any = rocksdict.WriteOptions()
+_WITHOUT_WAL.disable_wal = True  # its stubs take it for a method
+
+
+class StoreLocked(OperatorError):
+    """Another process holds the data directory: each worker needs one of its own."""
+
+
+class PartitionNotHeld(OperatorError):
+    """The partition's store is not open here: the partition belongs to another worker by now."""
+
+
+class Position(NamedTuple):
+    """How far a partition's store follows its changelog."""
+
+    offset: int
+    """Of the last record that is applied; the next one to read is behind it."""
+    changelog_id: str
+    """Kafka's id of the topic, so that a changelog that was deleted and made anew is not taken for the old one."""
+    at_ms: int
+    """When it was written."""
+
+
+class Store(rocksdb.Store):
+    """Values and the offset that they stand for are written in one atomic batch."""
+
+    changelog_id: str = ""
+    """Goes into every position that is written; set before the first partition is opened."""
+
+    def read(self, partition: int, key: bytes) -> bytes | None:
+        """The value of a key on this partition.
+
+        Raises:
+            PartitionNotHeld: it is not this worker's.
+        """
+        return self._held(partition).get(key)
+
+    def read_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
+        """The values of these keys, in their order, in one call.
+
+        Raises:
+            PartitionNotHeld: it is not this worker's.
+        """
+        return self._held(partition).get(keys) if keys else []
+
+    def slice(self, partition: int, start: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` keys from ``start`` on and before ``end``, with their values. Nothing else is looked at.
+
+        Raises:
+            PartitionNotHeld: it is not this worker's.
+        """
+        bounded = rocksdict.ReadOptions()
+        # Without it, what was deleted behind the end would be walked over too.
+        bounded.set_iterate_upper_bound(end)
+        return list(islice(self._held(partition).items(from_key=start, read_opt=bounded), limit))
+
+    def scan(self, partition: int, after: bytes, *, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """Up to ``limit`` keys behind ``after``, with their values; and the last of them, None when there are no more.
+
+        Raises:
+            PartitionNotHeld: it is not this worker's.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        items = self._held(partition).items(from_key=after)
+        for key, value in items:
+            if key not in (after, self.offset_key):
+                found.append((key, value))
+                if len(found) == limit:
+                    return found, key
+        return found, None
+
+    def write_chunk(self, partition: int, values: Mapping[bytes, bytes | None], *, changelog_offset: int) -> None:
+        """Put these values, and remember that the changelog is applied up to this offset: both or neither.
+
+        None takes a key away. Both survive the process as far as RocksDB has flushed, and always as a whole.
+
+        Raises:
+            PartitionNotHeld: it is not this worker's.
+        """
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key, value in values.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        batch.put(self.offset_key, f"{changelog_offset} {self.changelog_id} {_now_ms()}".encode())
+        self._held(partition).write(batch, _WITHOUT_WAL)
+
+    def position(self, partition: int) -> Position | None:
+        """How far the changelog is applied; None in an empty store, and where it cannot be told.
+
+        Raises:
+            PartitionNotHeld: it is not this worker's.
+        """
+        stored: bytes | None = self._held(partition).get(self.offset_key)
+        parts = (stored or b"").decode("ascii", "replace").split(" ")
+        try:
+            offset, changelog_id, at_ms = parts
+            return Position(int(offset), changelog_id, int(at_ms))
+        except ValueError:
+            return None
+
+    def hold(self, partition: int) -> None:
+        """Open the partition's store. Blocks while another process still has it.
+
+        A store that RocksDB finds damaged is emptied, loudly: its changelog has all of it.
+
+        Raises:
+            StoreLocked: another process keeps it.
+        """
+        deadline = time.monotonic() + _LOCKED_S
+        while partition not in self._dbs:
+            try:
+                self._dbs[partition] = self._open_for_partition(partition)
+            except Exception as error:
+                # Its errors have no classes: only what they say tells them apart.
+                text = str(error)
+                if "lock" in text.lower():
+                    if time.monotonic() > deadline:
+                        raise StoreLocked(f"{self.partition_path(partition)} is in use: {text}") from error
+                    time.sleep(_RETRY_S)
+                elif "Corruption" in text:
+                    log.exception("a store is damaged and will be restored from the start", partition=partition)
+                    shutil.rmtree(self.partition_path(partition))
+                else:
+                    raise
+
+    def release(self, partition: int) -> None:
+        """Flush and close the partition's store; another process may open it afterwards."""
+        dbs = cast("dict[int, Any]", self._dbs)
+        held = dbs.pop(partition, None)
+        if held is not None:
+            held.close()
+
+    def wipe(self, partition: int) -> None:
+        """Empty the partition's store, which is open before and after."""
+        self.release(partition)
+        shutil.rmtree(self.partition_path(partition), ignore_errors=True)
+        self.hold(partition)
+
+    def touch(self, partition: int) -> None:
+        """Say that the position still holds, and bring it to the disk. Only where nobody else writes."""
+        found = self.position(partition)
+        if found is not None:
+            self.write_chunk(partition, {}, changelog_offset=found.offset)
+            self._held(partition).flush(wait=False)
+
+    def is_empty(self, partition: int) -> bool:
+        """Whether nothing was ever written to the partition's store."""
+        return next(iter(self._held(partition).keys()), None) is None
+
+    def stored_items(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
+        """Every key and its value, in the order of the keys."""
+        return ((key, value) for key, value in self._held(partition).items() if key != self.offset_key)
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The partitions that are open."""
+        return frozenset(cast("dict[int, Any]", self._dbs))
+
+    def persisted_offset(self, tp: TP) -> int | None:
+        found = self.position(tp.partition)
+        return None if found is None else found.offset
+
+    async def on_rebalance(self, *_: Any, **__: Any) -> None:
+        """Nothing: ``streams.tables.recovery`` opens and closes partitions, once whoever writes to them has stopped."""
+
+    async def stop(self) -> None:
+        for partition in self.held:
+            self.release(partition)
+
+    def _held(self, partition: int) -> Any:
+        try:
+            return cast("dict[int, Any]", self._dbs)[partition]
+        except KeyError:
+            raise PartitionNotHeld(f"the store of partition {partition} is not open on this worker") from None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

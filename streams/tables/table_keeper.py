@@ -1,0 +1,135 @@
+"""Brings one table's partitions to where an assignment wants them: closed, on standby, or restored to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from streams.tables.changelog_topic import TOMBSTONES_KEPT_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from streams.tables.changelog import ChangelogReader, Followed
+    from streams.tables.offsets import Bounds, Offsets
+    from streams.tables.store import Position, Store
+
+log = structlog.get_logger(__name__)
+
+_OLDEST_MS = TOMBSTONES_KEPT_MS * 3 // 4
+
+
+class Start(NamedTuple):
+    """Where to read on. With a reason to wipe, what the store holds cannot be built upon."""
+
+    offset: int
+    wipe_because: str | None = None
+
+
+def starting_point(position: Position | None, bounds: Bounds, *, changelog_id: str, now_ms: int) -> Start:
+    """Where a store at ``position`` goes on in a changelog that has ``bounds``. Pure."""
+    if position is None:
+        return Start(bounds.first)
+    if position.changelog_id != changelog_id:
+        return Start(bounds.first, "the changelog was deleted and made anew")
+    if position.offset >= bounds.end:
+        return Start(bounds.first, f"it is at offset {position.offset} of a changelog that ends at {bounds.end}")
+    if position.offset + 1 < bounds.first:
+        return Start(bounds.first, f"the changelog begins at {bounds.first}, behind its offset {position.offset}")
+    if now_ms - position.at_ms > _OLDEST_MS:
+        return Start(bounds.first, "it is older than the tombstones that the changelog still has")
+    return Start(position.offset + 1)
+
+
+class TableKeeper:
+    """One table's store and the reader of its changelog.
+
+    At any moment one party writes to a partition's store: the reader, until ``restore`` is over, and the agent from
+    then on, until ``give_up`` was told that the partition is no longer active.
+    """
+
+    def __init__(self, store: Store, topic: str, reader: ChangelogReader, offsets: Offsets) -> None:
+        self.store = store
+        self._topic = topic
+        self._offsets = offsets
+        self._reader = reader
+
+    @property
+    def followed(self) -> dict[int, Followed]:
+        """The partitions that are being restored or on standby."""
+        return self._reader.followed
+
+    @property
+    def applied(self) -> int:
+        """Changelog records that were applied since the start of the process."""
+        return self._reader.applied
+
+    async def give_up(self, *, actives: Collection[int], standbys: Collection[int]) -> None:
+        """Stop reading what is no standby any more, and close what is neither. Standbys go on undisturbed."""
+        await asyncio.wrap_future(self._reader.leave_all_but(standbys))
+        for partition in self.store.held - set(actives) - set(standbys):
+            log.info("a partition's store is closed", partition=partition)
+            await asyncio.to_thread(self.store.release, partition)
+
+    async def restore(self, partitions: Collection[int]) -> asyncio.Future[list[None]]:
+        """Begin to restore these; the future is done when each is at the end that its changelog has now.
+
+        Raises:
+            KafkaException: Kafka refuses, or cannot be reached.
+            TimeoutError: it does not answer.
+        """
+        restoring = asyncio.gather(*await self._follow(partitions, standby=False))
+        # A rebalance may come before anybody awaits it.
+        restoring.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return restoring
+
+    async def stand_by(self, partitions: Collection[int]) -> None:
+        """Keep these near the end of the changelog, until ``give_up`` or ``restore`` says otherwise.
+
+        Raises:
+            KafkaException: Kafka refuses, or cannot be reached.
+            TimeoutError: it does not answer.
+        """
+        await self._follow(set(partitions) - set(self._reader.followed), standby=True)
+
+    async def touch(self, partitions: Collection[int]) -> None:
+        """Say of these, which are active, that their positions still hold."""
+        for partition in self.store.held.intersection(partitions):
+            self.store.touch(partition)
+
+    def close(self) -> None:
+        """Stop reading. Blocks until nothing more is written."""
+        self._reader.close()
+
+    async def _follow(self, partitions: Collection[int], *, standby: bool) -> list[asyncio.Future[None]]:
+        if not partitions:
+            return []
+        ends = await asyncio.to_thread(self._open, partitions)
+        return [
+            asyncio.wrap_future(self._reader.follow(partition, start=start, end=end, standby=standby))
+            for partition, (start, end) in ends.items()
+        ]
+
+    def _open(self, partitions: Collection[int]) -> dict[int, tuple[int, int]]:
+        """Open these, empty those that cannot be built upon; where each goes on, and where it ends now. Blocks."""
+        store = self.store
+        store.changelog_id = self._offsets.topic_id(self._topic)
+        bounds = self._offsets.bounds(self._topic, partitions)
+        found: dict[int, tuple[int, int]] = {}
+        for partition in partitions:
+            store.hold(partition)
+            position = store.position(partition)
+            start = starting_point(
+                position, bounds[partition], changelog_id=store.changelog_id, now_ms=time.time_ns() // 1_000_000
+            )
+            because = start.wipe_because
+            if position is None and not store.is_empty(partition):
+                because = "it does not say how far it is"
+            if because is not None:
+                log.error("a store is emptied and restored from the start", partition=partition, because=because)
+                store.wipe(partition)
+            found[partition] = (start.offset, bounds[partition].end)
+        return found

@@ -1,0 +1,20 @@
+"""The bytes are those of librdkafka itself."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import Consumer
+
+from streams.commit.group_metadata import Membership, group_metadata
+
+
+@pytest.mark.parametrize("instance_id", [None, "worker-1"])
+def test_they_are_those_of_a_consumer_that_has_not_joined_yet(instance_id: str | None) -> None:
+    config = {"bootstrap.servers": "127.0.0.1:9", "group.id": "group"}
+    if instance_id is not None:
+        config["group.instance.id"] = instance_id
+    consumer = cast("Any", Consumer(cast("Any", config)))
+    assert group_metadata("group", Membership(-1, "", instance_id)) == consumer.consumer_group_metadata()
+    consumer.close()

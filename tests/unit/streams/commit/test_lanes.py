@@ -1,0 +1,194 @@
+"""Order within a partition, company between partitions, and nothing begun after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from streams.commit.lanes import Lanes
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from faust.types import Message
+
+    from streams.commit.transport import type_chunk
+
+
+def chunk(partition: int, *offsets: int, generation: int = 1, size: int = 1) -> tuple[Message, type_chunk]:
+    message = SimpleNamespace(partition=partition, offset=offsets[-1], generation_id=generation)
+    records = [SimpleNamespace(offset=each, value=b"x" * size) for each in offsets]
+    return cast("Any", message), cast("Any", records)
+
+
+class Work:
+    """Chunks that end when they are told to."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[int, list[int], int]] = []
+        self.ended: list[int] = []
+        self.ends: list[asyncio.Event] = []
+        self.errors: list[Exception] = []
+        self.lanes = Lanes(self._begin, failed=self._failed)
+        self.fails = False
+
+    def _begin(self, message: Message, records: type_chunk) -> Coroutine[Any, Any, None] | None:
+        self.begun.append((message.partition, [each.offset for each in records], message.offset))
+        end = asyncio.Event()
+        self.ends.append(end)
+        return self._end(message.offset, end)
+
+    async def _end(self, offset: int, end: asyncio.Event) -> None:
+        await end.wait()
+        if self.fails:
+            raise ValueError("no")
+        self.ended.append(offset)
+
+    async def _failed(self, error: Exception) -> None:
+        self.errors.append(error)
+
+
+def run(story: Callable[[Work], Awaitable[None]]) -> Work:
+    async def told() -> Work:
+        work = Work()
+        await story(work)
+        return work
+
+    return asyncio.run(told())
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_what_waited_is_taken_together_and_the_next_chunk_begins_before_the_first_ends() -> None:
+    async def story(work: Work) -> None:
+        for offsets in ((0,), (1, 2), (3,)):
+            await work.lanes.put(*chunk(0, *offsets))
+        await settle()
+        await work.lanes.put(*chunk(0, 4))
+        await settle()
+
+    assert run(story).begun == [(0, [0, 1, 2, 3], 3), (0, [4], 4)]
+
+
+def test_chunks_of_one_partition_end_in_the_order_in_which_they_began() -> None:
+    async def story(work: Work) -> None:
+        for offset in range(3):
+            await work.lanes.put(*chunk(0, offset))
+            await settle()
+        for end in reversed(work.ends):
+            end.set()
+            await settle()
+
+    assert run(story).ended == [0, 1, 2]
+
+
+def test_only_so_many_chunks_of_one_partition_are_under_way() -> None:
+    async def story(work: Work) -> None:
+        for offset in range(6):
+            await work.lanes.put(*chunk(0, offset))
+            await settle()
+        assert [offset for _, _, offset in work.begun] == [0, 1, 2, 3]
+        work.ends[0].set()
+        await settle()
+
+    assert run(story).begun[4:] == [(0, [4, 5], 5)]
+
+
+def test_while_one_partition_waits_for_kafka_another_one_is_worked_on() -> None:
+    async def story(work: Work) -> None:
+        await work.lanes.put(*chunk(0, 0))
+        await work.lanes.put(*chunk(1, 7))
+        await settle()
+        assert [partition for partition, _, _ in work.begun] == [0, 1]
+
+    run(story)
+
+
+def test_chunks_of_two_generations_are_not_put_together() -> None:
+    async def story(work: Work) -> None:
+        await work.lanes.put(*chunk(0, 0))
+        await settle()
+        await work.lanes.put(*chunk(0, 1))
+        await work.lanes.put(*chunk(0, 1, generation=2))
+        await settle()
+
+    assert [offsets for _, offsets, _ in run(story).begun] == [[0], [1], [1]]
+
+
+def test_what_is_put_together_stays_within_a_chunks_bounds() -> None:
+    async def story(work: Work) -> None:
+        await work.lanes.put(*chunk(0, 0))
+        await settle()
+        await work.lanes.put(*chunk(0, *range(1, 700)))
+        await work.lanes.put(*chunk(0, *range(700, 1300)))
+        await work.lanes.put(*chunk(0, 1300, size=3 << 20))
+        await work.lanes.put(*chunk(0, 1301, size=3 << 20))
+        for _ in range(4):
+            work.ends[-1].set()
+            await settle()
+
+    assert [len(offsets) for _, offsets, _ in run(story).begun] == [1, 699, 601, 1]
+
+
+def test_only_so_many_chunks_may_wait() -> None:
+    async def story(work: Work) -> None:
+        async def put_all() -> None:
+            for number in range(40):  # no two of them fit into one
+                await work.lanes.put(*chunk(0, *range(number * 600, number * 600 + 600)))
+
+        putting = asyncio.create_task(put_all())
+        await settle()
+        assert not putting.done()
+        while not putting.done():
+            for end in work.ends:
+                end.set()
+            await settle()
+        for _ in range(10):
+            for end in work.ends:
+                end.set()
+            await settle()
+
+    assert [offset for _, offsets, _ in run(story).begun for offset in offsets] == list(range(40 * 600))
+
+
+def test_after_a_failure_nothing_is_begun_and_nothing_ends() -> None:
+    async def story(work: Work) -> None:
+        work.fails = True
+        await work.lanes.put(*chunk(0, 0))
+        await settle()
+        await work.lanes.put(*chunk(0, 1))
+        await settle()
+        for end in work.ends:
+            end.set()
+        await settle()
+        await work.lanes.put(*chunk(1, 0))
+        await settle()
+        assert [type(each) for each in work.errors] == [ValueError]
+
+    work = run(story)
+    assert work.begun == [(0, [0], 0), (0, [1], 1)]
+    assert work.ended == []
+
+
+def test_who_takes_a_partitions_turn_waits_for_its_chunks_and_holds_up_the_next() -> None:
+    async def story(work: Work) -> None:
+        await work.lanes.put(*chunk(0, 0))
+        await settle()
+        turn = work.lanes.turn(0)
+        entering = asyncio.ensure_future(turn.__aenter__())
+        await settle()
+        assert not entering.done()
+        work.ends[0].set()
+        await entering
+        await work.lanes.put(*chunk(0, 1))
+        await settle()
+        assert len(work.begun) == 1
+        await turn.__aexit__(None, None, None)
+        await settle()
+        assert len(work.begun) == 2
+
+    run(story)

@@ -1,0 +1,197 @@
+"""What waits goes into one transaction, with its positions; and after a failure nothing is begun."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from faust.types import TP
+
+from streams.commit.bulk_producer import Fenced, OffsetsNotTaken
+from streams.commit.group_metadata import Membership, group_metadata
+from streams.commit.rounds import Batch, Overtaken, Rounds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from confluent_kafka import TopicPartition
+
+    from streams.commit.bulk_producer import BulkProducer, type_outgoing, type_reports, type_with_headers
+
+FIRST, SECOND = TP("events", 0), TP("events", 1)
+MEMBER = Membership(5, "member-1", "instance-1")
+
+
+class FakeProducers:
+    """Remembers what each transaction had; its commit ends when it may."""
+
+    def __init__(self) -> None:
+        self.claimed: list[str] = []
+        self.transactions: list[dict[str, Any]] = []
+        self.aborted = 0
+        self.may_commit = threading.Semaphore(0)
+        self.failure: Exception | None = None
+
+    def make(self, _config: Mapping[str, object], transactional_id: str) -> BulkProducer:
+        return cast("BulkProducer", FakeProducer(self, transactional_id))
+
+
+class FakeProducer:
+    def __init__(self, all_of_them: FakeProducers, transactional_id: str) -> None:
+        self._all = all_of_them
+        self._id = transactional_id
+        self._sent: list[Any] = []
+
+    def claim(self) -> None:
+        self._all.claimed.append(self._id)
+
+    def begin(self) -> None:
+        self._sent = []
+
+    def send(self, topic: str, records: Sequence[type_outgoing], reports: type_reports, *, partition: int) -> None:
+        self._sent += [(topic, partition, record["key"]) for record in records]
+        reports[None] = records[-1]["key"]
+
+    def send_with_headers(
+        self, topic: str, records: Sequence[type_with_headers], reports: type_reports, *, partition: int
+    ) -> None:
+        self._sent += [(topic, partition, record[0], record[2]) for record in records]
+        reports[None] = cast("Any", records[-1][0])
+
+    def commit(self, offsets: Sequence[TopicPartition], group: bytes) -> None:
+        assert self._all.may_commit.acquire(timeout=10)
+        if self._all.failure is not None:
+            raise self._all.failure
+        positions = {(each.topic, each.partition): (each.offset, each.metadata) for each in offsets}
+        self._all.transactions.append({"id": self._id, "sent": self._sent, "positions": positions, "group": group})
+
+    def abort(self) -> None:
+        self._all.aborted += 1
+
+
+def told(producers: FakeProducers, story: Callable[[Rounds], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        rounds = Rounds({}, group="group", name="worker", membership=lambda: MEMBER, make=producers.make)
+        rounds.claim()
+        await story(rounds)
+        await rounds.close()
+
+    asyncio.run(main())
+
+
+def one(key: bytes) -> list[Batch]:
+    return [Batch("states", [{"key": key, "value": b"v"}])]
+
+
+def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers_take_turns() -> None:
+    producers = FakeProducers()
+
+    async def story(rounds: Rounds) -> None:
+        first = rounds.hand_over(FIRST, 10, one(b"a"), generation=5)
+        await asyncio.sleep(0.1)
+        others = [
+            rounds.hand_over(FIRST, 20, one(b"b"), generation=5),
+            rounds.hand_over(SECOND, 7, one(b"c"), generation=5),
+        ]
+        producers.may_commit.release()
+        await first
+        assert not any(each.done() for each in others)
+        producers.may_commit.release()
+        assert [reports for [reports] in await asyncio.gather(*others)] == [{None: b"b"}, {None: b"c"}]
+
+    told(producers, story)
+    assert producers.claimed == ["worker-0", "worker-1"]
+    assert [each["id"] for each in producers.transactions] == ["worker-0", "worker-1"]
+    assert [[key for _, _, key in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b", b"c"]]
+    assert [each["positions"] for each in producers.transactions] == [
+        {("events", 0): (10, "worker")},
+        {("events", 0): (20, "worker"), ("events", 1): (7, "worker")},
+    ]
+    assert {each["group"] for each in producers.transactions} == {group_metadata("group", MEMBER)}
+
+
+def test_each_batch_has_its_topic_its_partition_and_its_report() -> None:
+    producers = FakeProducers()
+    batches = [
+        Batch("changelog", [{"key": b"a", "value": b"v"}, {"key": b"b", "value": None}], 3),
+        Batch("dead-letters", []),
+        Batch("told", [(b"u", b"v", {"h": b"1"})]),
+    ]
+
+    async def story(rounds: Rounds) -> None:
+        producers.may_commit.release()
+        assert await rounds.deliver(FIRST, 1, batches, generation=5) == [{None: b"b"}, {}, {None: b"u"}]
+
+    told(producers, story)
+    [transaction] = producers.transactions
+    assert transaction["sent"] == [("changelog", 3, b"a"), ("changelog", 3, b"b"), ("told", -1, b"u", {"h": b"1"})]
+
+
+def test_a_round_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.commit.rounds._RECORDS", 2)
+    producers = FakeProducers()
+
+    async def story(rounds: Rounds) -> None:
+        first = rounds.hand_over(FIRST, 0, one(b"-"), generation=5)
+        await asyncio.sleep(0.1)
+        waiting = [rounds.hand_over(FIRST, at, one(b"%d" % at), generation=5) for at in range(1, 6)]
+        for _ in range(4):
+            producers.may_commit.release()
+        await asyncio.gather(first, *waiting)
+
+    told(producers, story)
+    sent = [[key for _, _, key in each["sent"]] for each in producers.transactions]
+    assert sent == [[b"-"], [b"1", b"2"], [b"3", b"4"], [b"5"]]
+
+
+def test_what_comes_of_an_earlier_generation_is_not_begun() -> None:
+    producers = FakeProducers()
+
+    async def story(rounds: Rounds) -> None:
+        with pytest.raises(Overtaken):
+            await rounds.deliver(FIRST, 1, one(b"a"), generation=4)
+
+    told(producers, story)
+    assert producers.transactions == []
+
+
+def test_a_round_that_is_refused_is_undone_and_nothing_is_begun_after_it() -> None:
+    producers = FakeProducers()
+    producers.failure = Fenced("gone")
+
+    async def story(rounds: Rounds) -> None:
+        first = rounds.hand_over(FIRST, 1, one(b"a"), generation=5)
+        await asyncio.sleep(0.1)
+        waiting = rounds.hand_over(FIRST, 2, one(b"b"), generation=5)
+        producers.may_commit.release()
+        for each in (first, waiting):
+            with pytest.raises(Fenced):
+                await each
+        with pytest.raises(Fenced):
+            await rounds.deliver(FIRST, 3, one(b"c"), generation=5)
+
+    told(producers, story)
+    assert producers.aborted == 1
+    assert producers.transactions == []
+
+
+def test_a_round_whose_offsets_no_coordinator_took_is_done_again_by_new_producers() -> None:
+    producers = FakeProducers()
+    producers.failure = OffsetsNotTaken("not reached")
+
+    async def story(rounds: Rounds) -> None:
+        first = rounds.hand_over(FIRST, 1, one(b"a"), generation=5)
+        before = len(producers.claimed)
+        producers.may_commit.release()
+        while len(producers.claimed) < 2 * before:  # noqa: ASYNC110 - it is counted by another thread
+            await asyncio.sleep(0.01)
+        producers.failure = None
+        producers.may_commit.release()
+        await first
+
+    told(producers, story)
+    assert producers.claimed[:2] == producers.claimed[2:]
+    assert producers.aborted == 0
+    assert [each["positions"] for each in producers.transactions] == [{("events", 0): (1, "worker")}]

@@ -1,0 +1,253 @@
+"""A position is what was reported done: not what was fetched, not what Faust acknowledged by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from aiokafka.errors import IllegalStateError
+from faust.types import TP
+
+from schemas.topics import TASK_EVENTS
+from streams.commit.transport import ChunkConsumer
+from streams.topology import Worker, build_faust_app
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+FIRST, SECOND = TP(TASK_EVENTS.name, 0), TP(TASK_EVENTS.name, 1)
+CHANGELOG = TP("changelog", 0)
+
+
+@dataclass
+class FakeRecord:
+    offset: int
+    topic: str = TASK_EVENTS.name
+    partition: int = 0
+    timestamp: int = 0
+    timestamp_type: int = 0
+    headers: Any = ()
+    key: bytes | None = None
+    value: bytes | None = None
+    checksum: None = None
+    serialized_key_size: int = 0
+    serialized_value_size: int = 0
+
+
+class FakeProducer:
+    """Has nothing to flush."""
+
+    async def flush(self) -> None:
+        pass
+
+
+class FakeBroker(ChunkConsumer):
+    """The consumer with a broker that gives what it is told, and remembers what is committed and sought."""
+
+    def on_init(self) -> None:
+        super().on_init()
+        self.fetched: dict[TP, list[FakeRecord]] = {}
+        self.committed: dict[TP, int] = {}
+        self.sought = 0
+
+    def close(self) -> None:
+        self._thread.thread_loop.close()
+
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ARG002, ASYNC109 - overridden
+        return OrderedDict(self.fetched), {FIRST, SECOND, CHANGELOG}
+
+    async def _commit(self, offsets: Any) -> bool:
+        self.committed |= offsets
+        return True
+
+    async def perform_seek(self) -> None:
+        self.sought += 1
+
+    def assignment(self) -> set[TP]:
+        return {FIRST, SECOND}
+
+    def highwater(self, tp: TP) -> int:  # noqa: ARG002 - overridden
+        return 0
+
+
+@pytest.fixture
+def with_consumer(tmp_path: Path) -> Callable[[Callable[[FakeBroker], Awaitable[None]]], None]:
+    """Runs a check in a loop, with a consumer of generation 1."""
+
+    async def main(check: Callable[[FakeBroker], Awaitable[None]]) -> None:
+        async def nothing(*_: Any) -> None:
+            pass
+
+        app = build_faust_app(
+            "127.0.0.1:9",
+            worker=Worker(data_dir=tmp_path, url="http://127.0.0.1:1"),
+            partitions=2,
+            kafka_properties={},
+        )
+        app.producer = cast("Any", FakeProducer())
+        consumer = FakeBroker(
+            app.transport, callback=nothing, on_partitions_revoked=nothing, on_partitions_assigned=nothing
+        )
+        app.consumer_generation_id = 1
+        await check(consumer)
+        consumer.close()
+
+    return lambda check: asyncio.run(main(check))
+
+
+async def chunks_of(consumer: FakeBroker) -> list[tuple[TP, Any]]:
+    return [(tp, message) async for tp, message in consumer.getmany(1.0)]
+
+
+def test_a_fetch_gives_one_chunk_a_partition_and_other_topics_record_by_record(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {
+            FIRST: [FakeRecord(offset) for offset in range(100, 200)],
+            SECOND: [FakeRecord(7, partition=1)],
+            CHANGELOG: [FakeRecord(1, topic="changelog"), FakeRecord(2, topic="changelog")],
+        }
+        got = await chunks_of(consumer)
+        assert [(tp, message.offset) for tp, message in got] == [
+            (FIRST, 199),
+            (SECOND, 7),
+            (CHANGELOG, 1),
+            (CHANGELOG, 2),
+        ]
+        assert [record.offset for record in got[0][1].value] == list(range(100, 200))
+
+    with_consumer(check)
+
+
+def test_a_chunk_is_bounded_in_bytes_and_a_record_that_is_larger_comes_alone(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        sizes = [2 << 20, 2 << 20, 1, 5 << 20, 1, 1]
+        consumer.fetched = {FIRST: [FakeRecord(at, serialized_value_size=size) for at, size in enumerate(sizes)]}
+        got = await chunks_of(consumer)
+        assert [[record.offset for record in message.value] for _, message in got] == [[0, 1], [2], [3], [4, 5]]
+        assert [message.offset for _, message in got] == [1, 2, 3, 5]
+
+    with_consumer(check)
+
+
+def test_faust_commits_nothing_by_itself(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)]}
+        [(_, message)] = await chunks_of(consumer)
+        # What Faust does with a message that a stream skips around a rebalance.
+        message.incref()
+        message.ack(consumer)
+        consumer.done(message)
+        await consumer.commit()
+        assert consumer.committed == {}
+
+    with_consumer(check)
+
+
+def test_the_position_is_behind_what_is_done_and_what_comes_again_from_before_it_is_left_out(
+    with_consumer: Any,
+) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)], SECOND: [FakeRecord(5, partition=1)]}
+        (_, first), (_, second) = await chunks_of(consumer)
+        assert consumer.take(first, first.value) == first.value
+        assert consumer.take(first, first.value) == [], "it is under way"
+        consumer.done(first)
+        assert consumer.position_of(FIRST) == 2
+        consumer.app.consumer_generation_id = first.generation_id = second.generation_id = 2
+        again: Any = [FakeRecord(1), FakeRecord(2)]
+        assert [record.offset for record in consumer.take(first, again)] == [2]
+        assert consumer.take(second, second.value) == second.value
+
+    with_consumer(check)
+
+
+def test_a_chunk_of_an_earlier_generation_moves_no_position(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        [(_, message)] = await chunks_of(consumer)
+        consumer.app.consumer_generation_id = 2
+        assert consumer.take(message, message.value) == []
+        consumer.done(message)
+        assert consumer.position_of(FIRST) == 0
+
+    with_consumer(check)
+
+
+def test_a_position_is_forgotten_with_its_partition(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0, partition=1)]}
+        for _, message in await chunks_of(consumer):
+            consumer.done(message)
+        await consumer.on_partitions_revoked({FIRST})
+        assert (consumer.position_of(FIRST), consumer.position_of(SECOND)) == (0, 1)
+
+    with_consumer(check)
+
+
+def test_what_is_fetched_while_a_rebalance_begins_is_dropped_and_sought_again(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        consumer.stop_flow()
+        assert await chunks_of(consumer) == []
+        assert consumer.sought == 1
+
+    with_consumer(check)
+
+
+def test_a_chunk_that_was_not_begun_before_a_rebalance_is_not_begun_during_it(with_consumer: Any) -> None:
+    """It would be waited for by nobody: the group refuses what it writes, and the worker would end for that."""
+
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        [(_, message)] = await chunks_of(consumer)
+        consumer.stop_flow()
+        assert consumer.take(message, message.value) == []
+        consumer.resume_flow()
+        assert consumer.take(message, message.value) == message.value
+
+    with_consumer(check)
+
+
+def test_an_assignment_that_changes_while_it_is_sought_does_no_harm(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        async def overtaken() -> dict[TP, int]:
+            raise IllegalStateError("No current assignment for partition")
+
+        consumer.seek_to_committed = overtaken
+        await ChunkConsumer.perform_seek(consumer)
+
+    with_consumer(check)
+
+
+def test_from_its_beginning_to_its_end_a_rebalance_is_known(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        assert not consumer.is_leaving
+        await consumer.on_partitions_revoked({FIRST})
+        assert consumer.is_leaving
+        await consumer.on_partitions_assigned({FIRST}, 2)
+        assert not consumer.is_leaving
+
+    with_consumer(check)
+
+
+def test_a_rebalance_waits_for_the_chunk_in_work(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        [(_, message)] = await chunks_of(consumer)
+
+        async def work() -> None:
+            with consumer.working():
+                await asyncio.sleep(0.05)
+                consumer.done(message)
+
+        working = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        await consumer.wait_empty()
+        assert working.done()
+        assert consumer.position_of(FIRST) == 1
+
+    with_consumer(check)

@@ -1,0 +1,296 @@
+"""A chunk folds as its records would one by one, parks what it cannot use, and can be tried again after any crash."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from schemas.cloudevents import notification_headers
+from schemas.codec import task_event_codec, task_state_codec
+from schemas.events import Action
+from schemas.registry import RegistryUnavailable
+from schemas.testing import FakeRegistry
+from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
+from streams.fold.chunk import ChunkResult, fold_chunk
+from streams.fold.dead_letters import LEFT_HEADER, dead_letter, reason_code
+from streams.fold.remembered_offsets import MAX_OFFSETS
+from streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack
+from streams.fold.views import EntryKey, Shown, show, views
+from streams.inbox import inbox_of
+from streams.tables.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from hypothesis.strategies import DataObject, SearchStrategy
+
+    from schemas.events import TaskEvent, TaskNotification
+    from streams.fold.lifecycle import Instance
+
+    type_make_event = Callable[..., TaskEvent]
+
+REGISTRY = FakeRegistry()
+EVENTS = task_event_codec(REGISTRY)
+STATES = task_state_codec(REGISTRY)
+
+
+@dataclass(frozen=True)
+class FakeRecord:
+    key: bytes | None
+    value: bytes | None
+    offset: int = 0
+    topic: str = TASK_EVENTS.name
+    partition: int = 3
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass
+class World:
+    """Kafka and the local store, as far as a chunk can tell."""
+
+    stored: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
+    sent: list[TaskNotification] = field(default_factory=list["TaskNotification"])
+
+    def instance(self, key: bytes) -> Instance | None:
+        return unpack(self.stored[key], STATES) if key in self.stored else None
+
+    def load(self, key: bytes) -> Shown | None:
+        found = self.instance(key)
+        return None if found is None else show(found, event_offsets(self.stored[key]))
+
+    def fold(self, events: Iterable[TaskEvent]) -> ChunkResult:
+        return fold_chunk(records_of(events), decode=EVENTS.decode, load=self.load)
+
+    def store(self, result: ChunkResult) -> None:
+        for key, shown in result.instances.items():
+            self.stored[key] = pack(STATES.encode(shown.instance.state), shown.instance, shown.offsets, now_ms=0)
+
+
+def records_of(events: Iterable[TaskEvent]) -> list[FakeRecord]:
+    return [FakeRecord(each.instance_id.encode(), EVENTS.encode(each), offset) for offset, each in enumerate(events)]
+
+
+def without_revision(instance: Instance | None) -> Instance | None:
+    return instance and replace(instance, state=replace(instance.state, revision=0))
+
+
+@given(data=st.data())
+def test_any_split_into_chunks_and_a_crash_between_any_two_steps_ends_in_the_same_instance(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
+    events = data.draw(histories)
+    straight = World()
+    straight.store(straight.fold(events))
+
+    world = World()
+    rest = events
+    while rest:
+        chunk = rest[: data.draw(st.integers(1, len(rest)))]
+        crash_after = data.draw(st.sampled_from(("nothing", "some notifications", "changelog", "all", None)))
+        result = world.fold(chunk)
+        if crash_after == "some notifications":
+            world.sent += result.notifications[: data.draw(st.integers(0, len(result.notifications)))]
+        if crash_after == "changelog":
+            # Recovered from the changelog at the next start, though no notification left.
+            world.store(result)
+        if crash_after in ("all", None):
+            world.sent += result.notifications
+            world.store(result)
+        if crash_after is None:  # acknowledged
+            rest = rest[len(chunk) :]
+
+    key = events[0].instance_id.encode()
+    assert without_revision(world.instance(key)) == without_revision(straight.instance(key))
+    assert {EntryKey(line.user_id, line.view, line.task_id) for line in inbox_of(world.sent)} == set(
+        views(world.instance(key))
+    )
+
+
+def test_events_of_one_instance_fold_together_and_are_loaded_once(make_event: type_make_event) -> None:
+    loads: list[bytes] = []
+    events = [make_event(Action.CREATED, title=str(number), occurred_at=number) for number in range(5)]
+    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=loads.append)
+    assert loads == [b"I-1"]
+    assert result.instances[b"I-1"].instance.state.title == "4"
+    assert result.folded == 5
+    assert result.actions == {Action.CREATED: 5}
+
+
+def test_bad_records_are_set_aside_with_their_reason_and_the_others_go_on(make_event: type_make_event) -> None:
+    good = make_event(Action.CREATED)
+    other_corp = make_event(Action.DELETED, corp_id="other")
+    value = EVENTS.encode(good)
+    records = [
+        FakeRecord(b"I-1", b"junk", 0),
+        FakeRecord(b"I-1", None, 1),
+        FakeRecord(b"I-1", b"\x00\x00\x00\x00\x63" + value[5:], 2),
+        FakeRecord(b"I-1", value[:-9], 3),
+        FakeRecord(b"I-2", value, 4),
+        FakeRecord(None, value, 5),
+        FakeRecord(b"I-1", value, 6),
+        FakeRecord(b"I-1", EVENTS.encode(other_corp), 7),
+        FakeRecord(b"I-1", EVENTS.encode(make_event(Action.UNKNOWN)), 8),
+    ]
+    result = fold_chunk(records, decode=EVENTS.decode, load=lambda _: None)
+    assert [(each.record.offset, reason_code(each.reason)) for each in result.rejected] == [
+        (0, "undecodable"),
+        (1, "undecodable"),
+        (2, "undecodable"),
+        (3, "undecodable"),
+        (4, "misplaced-key"),
+        (5, "misplaced-key"),
+        (7, "another-corp"),
+        (8, "unknown-action"),
+    ]
+    assert result.folded == 1
+
+
+def test_a_registry_that_is_away_is_not_the_records_fault(make_event: type_make_event) -> None:
+    registry = FakeRegistry()
+    registry.away = True
+    value = b"\x00\x00\x00\x00\x63" + EVENTS.encode(make_event(Action.CREATED))[5:]
+    with pytest.raises(RegistryUnavailable):
+        fold_chunk([FakeRecord(b"I-1", value)], decode=task_event_codec(registry).decode, load=lambda _: None)
+
+
+def test_an_unreadable_store_is_never_taken_for_an_unknown_instance(make_event: type_make_event) -> None:
+    world = World()
+    world.store(world.fold([make_event(Action.CREATED)]))
+    whole = world.stored[b"I-1"]
+    for damaged in (b"", b"\x02" + whole[1:], whole[:-1], whole[:10]):
+        world.stored[b"I-1"] = damaged
+        with pytest.raises(StoreUnreadable):
+            world.fold([make_event(Action.CREATED)])
+
+
+@given(data=st.data())
+def test_what_is_stored_comes_back_as_it_was(histories: SearchStrategy[list[TaskEvent]], data: DataObject) -> None:
+    world = World()
+    result = world.fold(data.draw(histories))
+    world.store(result)
+    for key, shown in result.instances.items():
+        assert world.load(key) == shown
+
+
+@given(
+    chunks=st.lists(
+        st.lists(st.integers(0, (1 << 63) - 1), min_size=1, max_size=MAX_OFFSETS + 20), min_size=1, max_size=3
+    )
+)
+def test_the_last_events_of_an_instance_are_found_again_by_their_offsets(
+    make_event: type_make_event, chunks: list[list[int]]
+) -> None:
+    world, known = World(), list[int]()
+    for offsets in chunks:
+        records = records_of([make_event(Action.CREATED)] * len(offsets))
+        moved = [dataclasses.replace(record, offset=at) for record, at in zip(records, offsets, strict=True)]
+        world.store(fold_chunk(moved, decode=EVENTS.decode, load=world.load))
+        for offset in offsets:
+            if offset > (known or [-1])[-1]:
+                known.append(offset)
+        assert event_offsets(world.stored[b"I-1"]) == tuple(known[-MAX_OFFSETS:])
+
+
+def test_offsets_are_read_without_what_stands_around_them_and_never_from_damage(make_event: type_make_event) -> None:
+    world = World()
+    world.store(world.fold([make_event(Action.CREATED)] * 200))
+    whole = world.stored[b"I-1"]
+    assert event_offsets(whole) == tuple(range(100, 200))
+    state_length, length = int.from_bytes(whole[10:14], "big"), int.from_bytes(whole[14:16], "big")
+    end = 16 + state_length + length
+    assert event_offsets(whole[:16] + bytes(state_length) + whole[16 + state_length : end]) == tuple(range(100, 200))
+    for damaged in (b"", b"\x02" + whole[1:], whole[:15], whole[: end - 1], whole[: end - 1] + b"\xff"):
+        with pytest.raises(StoreUnreadable):
+            event_offsets(damaged)
+
+
+def test_a_store_of_another_format_says_what_to_do() -> None:
+    with pytest.raises(StoreUnreadable, match="taskbridge streams --rebuild"):
+        unpack(b"\x02L" + bytes(40), STATES)
+
+
+def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:
+    record = FakeRecord(b"I-1", b"junk", 7, headers=[("ce_id", b"x")])
+    result = fold_chunk([record], decode=EVENTS.decode, load=lambda _: None)
+    key, value, parked = dead_letter(result.rejected[0], now_ms=1_700_000_000_123)
+    assert (key, value) == (b"I-1", b"junk")
+    headers = dict(parked)
+    assert headers.pop("dlq_detail").startswith(b"not in the Confluent wire format")
+    assert headers == {
+        "ce_id": b"x",
+        "dlq_reason": b"undecodable",
+        "dlq_topic": b"taskbridge.task-events.v1",
+        "dlq_partition": b"3",
+        "dlq_offset": b"7",
+        "dlq_at": b"2023-11-14T22:13:20.123Z",
+    }
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        FakeRecord(b"I-1", bytes(MAX_MESSAGE_BYTES - 100)),
+        FakeRecord(bytes(MAX_MESSAGE_BYTES), b""),
+        FakeRecord(b"I-1", b"", headers=[("x", bytes(MAX_MESSAGE_BYTES))]),
+    ],
+    ids=["value", "key", "headers"],
+)
+def test_a_record_too_large_to_be_parked_with_its_reason_is_left_where_it_is(large: FakeRecord) -> None:
+    result = fold_chunk([large], decode=EVENTS.decode, load=lambda _: None)
+    key, value, headers = dead_letter(result.rejected[0], now_ms=0)
+    assert value is None
+    assert key in (b"I-1", None)
+    said = dict(headers)
+    assert (said["dlq_partition"], said["dlq_offset"]) == (b"3", b"0")
+    assert int(said[LEFT_HEADER]) >= MAX_MESSAGE_BYTES - 100
+
+
+@pytest.mark.parametrize(
+    "outside",
+    [
+        {"instance_id": ""},
+        {"instance_id": "x" * 129},
+        {"instance_id": Store.offset_key.decode()},
+        {"occurred_at": 1 << 62},
+        {"occurred_at": -(1 << 62)},
+        {"occurred_at": 253_402_300_800_000},
+        {"created_at": 1 << 62},
+    ],
+    ids=str,
+)
+def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
+    make_event: type_make_event, outside: dict[str, Any]
+) -> None:
+    events = [make_event(Action.CREATED, **outside), make_event(Action.CREATED, instance_id="I-2", title="申请　一")]
+    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=lambda _: None)
+    assert [reason_code(each.reason) for each in result.rejected] == ["outside-contract"]
+    assert list(result.instances) == [b"I-2"]
+    for each in result.notifications:
+        notification_headers(each)
+
+
+def test_an_id_may_have_any_character_that_is_no_control_character(make_event: type_make_event) -> None:
+    event = make_event(Action.CREATED, instance_id="申请　一\u200b 🙂")
+    assert not fold_chunk(records_of([event]), decode=EVENTS.decode, load=lambda _: None).rejected
+
+
+def test_what_its_instance_cannot_take_is_set_aside_and_the_others_go_on(make_event: type_make_event) -> None:
+    events = [
+        make_event(Action.CREATED, instance_id="I-1"),
+        make_event(Action.CREATED, instance_id="I-1", title="long"),
+        make_event(Action.CREATED, instance_id="I-2"),
+        make_event(Action.CREATED, instance_id="I-1", corp_id="another"),
+    ]
+    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=lambda _: None, too_large={1, 3})
+    assert [(each.record.offset, reason_code(each.reason)) for each in result.rejected] == [
+        (1, "too-large"),
+        (3, "another-corp"),
+    ]
+    assert result.instances[b"I-1"].instance.state.title is None
+    assert list(result.instances) == [b"I-1", b"I-2"]

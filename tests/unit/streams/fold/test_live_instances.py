@@ -1,0 +1,57 @@
+"""What is kept of instances in memory is bounded, and gone with every rebalance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from schemas.events import Action
+from streams.fold.lifecycle import fold
+from streams.fold.live_instances import LiveInstances
+from streams.fold.views import Shown, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from schemas.events import TaskEvent
+
+    type_make_event = Callable[..., TaskEvent]
+
+
+def instances(make_event: type_make_event, *ids: str) -> dict[bytes, Shown]:
+    return {each.encode(): show(fold(None, make_event(Action.CREATED, instance_id=each))) for each in ids}
+
+
+def test_what_was_kept_is_found_in_the_same_generation_only(make_event: type_make_event) -> None:
+    live = LiveInstances[Shown](10)
+    assert live.get(b"a", generation=1) is None
+    kept = instances(make_event, "a")
+    live.keep(kept, generation=1)
+    assert live.get(b"a", generation=1) is kept[b"a"]
+    assert live.get(b"a", generation=2) is None
+    assert live.get(b"a", generation=1) is None
+
+
+def test_a_chunk_that_a_rebalance_overtook_leaves_nothing(make_event: type_make_event) -> None:
+    live = LiveInstances[Shown](10)
+    live.get(b"a", generation=2)
+    live.keep(instances(make_event, "a"), generation=1)
+    assert live.get(b"a", generation=2) is None
+
+
+def test_those_that_were_touched_longest_ago_make_room(make_event: type_make_event) -> None:
+    live = LiveInstances[Shown](2)
+    live.get(b"a", generation=1)
+    live.keep(instances(make_event, "a", "b"), generation=1)
+    live.keep(instances(make_event, "a"), generation=1)
+    live.keep(instances(make_event, "c"), generation=1)
+    assert len(live) == 2
+    assert live.get(b"b", generation=1) is None
+    assert live.get(b"a", generation=1) is not None
+    assert live.get(b"c", generation=1) is not None
+
+
+def test_a_bound_of_zero_keeps_nothing(make_event: type_make_event) -> None:
+    live = LiveInstances[Shown](0)
+    live.get(b"a", generation=1)
+    live.keep(instances(make_event, "a"), generation=1)
+    assert len(live) == 0

@@ -1,0 +1,186 @@
+"""Who sees what, and that the notifications, applied as they arrive, always add up to it."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.events import Action, Change, Person, Status, View
+from streams.fold.lifecycle import Instance, fold
+from streams.fold.views import Entry, EntryKey, notifications, views
+from streams.inbox import Line, inbox_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from hypothesis.strategies import DataObject, SearchStrategy
+
+    from schemas.events import TaskEvent, TaskNotification
+
+    type_make_event = Callable[..., TaskEvent]
+
+
+def seen(events: Iterable[TaskEvent]) -> set[EntryKey]:
+    return set(views(reduce(fold, events, None)))
+
+
+def told(before: Instance | None, events: Iterable[TaskEvent]) -> tuple[Instance | None, list[TaskNotification]]:
+    """The instance after these events, and all notifications on the way."""
+    sent: list[TaskNotification] = []
+    for event in events:
+        after = fold(before, event)
+        sent += notifications(before, after, event)
+        before = after
+    return before, sent
+
+
+def inbox_lines(sent: Iterable[TaskNotification]) -> dict[EntryKey, Entry]:
+    return {
+        EntryKey(line.user_id, line.view, line.task_id): Entry(
+            title=each.title,
+            url=each.url,
+            app_type=each.app_type,
+            originator=each.originator,
+            actor_id=each.actor_id,
+            status=each.status,
+            process_name=each.process_name,
+        )
+        for line, each in inbox_of(sent).items()
+    }
+
+
+@given(data=st.data())
+def test_the_notifications_add_up_to_the_views(histories: SearchStrategy[list[TaskEvent]], data: DataObject) -> None:
+    instance, sent = told(None, data.draw(histories))
+    assert inbox_lines(sent) == views(instance)
+
+
+@given(data=st.data())
+def test_they_add_up_to_the_views_also_for_a_reader_who_drops_repeated_ids(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
+    events = data.draw(histories)
+    repeats = data.draw(st.lists(st.sampled_from(events), max_size=4))
+    instance, sent = told(None, data.draw(st.permutations(events + repeats)))
+    first_of_each = {each.notification_id: each for each in reversed(sent)}
+    kept = [each for each in sent if first_of_each[each.notification_id] is each]
+    assert inbox_lines(kept) == inbox_lines(sent) == views(instance)
+
+
+@given(data=st.data())
+def test_repeats_heal_a_reader_who_missed_the_first_sending(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
+    events = data.draw(histories)
+    kept = data.draw(st.integers(0, len(events)))
+    instance, sent = told(None, events[:kept])
+    instance, _lost = told(instance, events[kept:])
+    _, again = told(instance, events[kept:])
+    assert inbox_lines(sent + again) == views(instance)
+
+
+def test_a_repeat_also_tells_who_is_no_longer_the_actor(make_event: type_make_event) -> None:
+    first = make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=1_000)
+    second = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=2_000)
+    instance, sent = told(None, [first])
+    instance, _lost = told(instance, [second])
+    _, again = told(instance, [second])
+    assert inbox_lines(sent + again) == views(instance)
+
+
+@given(data=st.data())
+def test_ids_are_the_same_for_the_same_change_and_differ_between_changes(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
+    events = data.draw(histories)
+    _, once = told(None, events)
+    _, again = told(None, events)
+    assert [each.notification_id for each in once] == [each.notification_id for each in again]
+    assert len({each.notification_id for each in once}) == len(once)
+
+
+def test_the_originator_sees_the_instance_among_the_created(make_event: type_make_event) -> None:
+    assert seen([make_event(Action.CREATED, originator=Person("ann"))]) == {EntryKey("ann", View.CREATED, None)}
+
+
+def test_when_one_of_two_assignees_completes_the_others_item_just_goes(make_event: type_make_event) -> None:
+    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann", "bob"))
+    assert seen([created]) == {EntryKey("ann", View.PENDING, "T-1"), EntryKey("bob", View.PENDING, "T-1")}
+    completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=2_000)
+    assert seen([created, completed]) == {EntryKey("bob", View.HANDLED, "T-1")}
+    _, sent = told(fold(None, created), [completed])
+    assert {(each.recipient_id, each.view, each.change) for each in sent} == {
+        ("ann", View.PENDING, Change.REMOVED),
+        ("bob", View.PENDING, Change.REMOVED),
+        ("bob", View.HANDLED, Change.ADDED),
+    }
+
+
+def test_a_cancelled_task_is_nobodys(make_event: type_make_event) -> None:
+    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann", "bob"))
+    assert seen([created, make_event(Action.CANCELLED, task_id="T-1", actor_id="ann", occurred_at=2_000)]) == set()
+
+
+def test_assignees_of_the_instance_are_pending_until_a_task_names_them(make_event: type_make_event) -> None:
+    instance = make_event(Action.CREATED, recipient_ids=("ann", "bob"))
+    assert seen([instance]) == {EntryKey("ann", View.PENDING, None), EntryKey("bob", View.PENDING, None)}
+    task = make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",), occurred_at=2_000)
+    assert seen([instance, task]) == {EntryKey("ann", View.PENDING, None), EntryKey("bob", View.PENDING, "T-1")}
+
+
+def test_an_assignee_of_the_instance_who_completes_a_task_is_no_longer_pending(make_event: type_make_event) -> None:
+    instance = make_event(Action.CREATED, recipient_ids=("bob",))
+    completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=2_000)
+    assert seen([instance, completed]) == {EntryKey("bob", View.HANDLED, "T-1")}
+
+
+def test_a_deleted_instance_goes_from_every_view(make_event: type_make_event) -> None:
+    events = [
+        make_event(Action.CREATED, originator=Person("ann"), task_id="T-1", recipient_ids=("bob",)),
+        make_event(Action.COPIED, recipient_ids=("cai",)),
+    ]
+    instance, _ = told(None, events)
+    assert len(views(instance)) == 3
+    gone, sent = told(instance, [make_event(Action.DELETED)])
+    assert views(gone) == {}
+    assert {(each.recipient_id, each.view, each.change) for each in sent} == {
+        ("ann", View.CREATED, Change.REMOVED),
+        ("bob", View.PENDING, Change.REMOVED),
+        ("cai", View.COPIED, Change.REMOVED),
+    }
+
+
+def test_the_status_of_created_and_copied_is_the_instances(make_event: type_make_event) -> None:
+    events = [make_event(Action.CREATED, originator=Person("ann"))]
+    expected = [
+        (None, Status.ACTIVE),
+        (make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",)), Status.PENDING),
+        (make_event(Action.CANCELLED, task_id="T-1"), Status.CANCELLED),
+        (make_event(Action.COMPLETED, task_id="T-2", actor_id="bob"), Status.COMPLETED),
+        (make_event(Action.CREATED, task_id="T-3", recipient_ids=("bob",)), Status.PENDING),
+    ]
+    for more, status in expected:
+        events += [] if more is None else [more]
+        assert views(reduce(fold, events, None))[EntryKey("ann", View.CREATED, None)].status is status
+
+
+def test_a_tasks_own_page_comes_before_the_instances(make_event: type_make_event) -> None:
+    events = [
+        make_event(Action.CREATED, url="https://yida.example/task", task_id="T-1", recipient_ids=("bob",)),
+        make_event(Action.CREATED, url="https://yida.example/instance", occurred_at=2_000, originator=Person("ann")),
+    ]
+    shown = views(reduce(fold, events, None))
+    assert shown[EntryKey("bob", View.PENDING, "T-1")].url == "https://yida.example/task"
+    assert shown[EntryKey("ann", View.CREATED, None)].url == "https://yida.example/instance"
+
+
+def test_lines_of_two_corps_are_kept_apart(make_event: type_make_event) -> None:
+    _, here = told(None, [make_event(Action.CREATED, originator=Person("ann"))])
+    _, there = told(None, [make_event(Action.CREATED, originator=Person("ann"), corp_id="other")])
+    assert set(inbox_of(here + there)) == {
+        Line("corp", "ann", View.CREATED, "I-1", None),
+        Line("other", "ann", View.CREATED, "I-1", None),
+    }

@@ -1,0 +1,107 @@
+"""The values and their position go together, through a kill too; who does not hold a partition has no store of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from streams.tables.store import PartitionNotHeld, Store
+from streams.topology import Worker, build_faust_app, instances_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def open_store(folder: Path, *, partitions: tuple[int, ...] = (0,)) -> Store:
+    worker = Worker(data_dir=folder, url="http://127.0.0.1:1")
+    app = build_faust_app("127.0.0.1:9", worker=worker, partitions=2, kafka_properties={})
+    store, _ = instances_table(app, partitions=2)
+    store.changelog_id = "first"
+    for partition in partitions:
+        store.hold(partition)
+    return store
+
+
+_WRITES_FOR_EVER = """
+import sys
+from pathlib import Path
+from test_store import open_store
+store = open_store(Path(sys.argv[1]))
+number = 0
+while True:
+    number += 1
+    values = {b"key-%d" % (number % 7): b"%09d" % number + b"x" * 50_000, b"both": b"%09d" % number}
+    store.write_chunk(0, values, changelog_offset=number)
+    if number == 100:
+        store._held(0).flush()  # so that the test need not wait for RocksDB to do it
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("writes", [3, 400])
+def test_after_a_kill_the_store_is_as_it_was_after_some_batch_and_says_which(tmp_path: Path, writes: int) -> None:
+    """With 400 writes RocksDB has flushed some of them; with 3 it has flushed none."""
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}  # noqa: PTH120 - a path for the child
+    child = subprocess.Popen(
+        [sys.executable, "-c", _WRITES_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE, env=environment
+    )
+    assert child.stdout is not None
+    for line in child.stdout:
+        if int(line) >= writes:
+            break
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+
+    store = open_store(tmp_path)
+    position = store.position(0)
+    if position is None:
+        assert writes == 3
+        assert store.is_empty(0)
+    else:
+        assert store.read(0, b"both") == b"%09d" % position.offset
+        for back in range(min(7, position.offset)):
+            number = position.offset - back
+            assert cast("bytes", store.read(0, b"key-%d" % (number % 7)))[:9] == b"%09d" % number
+    store.release(0)
+
+
+def test_a_stop_that_is_told_keeps_everything(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.write_chunk(0, {b"a": b"1", b"b": b"2"}, changelog_offset=7)
+    store.write_chunk(0, {b"a": None}, changelog_offset=9)
+    store.release(0)
+    with pytest.raises(PartitionNotHeld):
+        store.read(0, b"b")
+    store.hold(0)
+    assert store.read(0, b"a") is None
+    assert store.read(0, b"b") == b"2"
+    position = store.position(0)
+    assert position is not None
+    assert (position.offset, position.changelog_id) == (9, "first")
+
+
+def test_a_wiped_partition_is_empty_and_the_others_are_not(tmp_path: Path) -> None:
+    store = open_store(tmp_path, partitions=(0, 1))
+    for partition in (0, 1):
+        store.write_chunk(partition, {b"a": b"1"}, changelog_offset=0)
+    store.wipe(0)
+    assert store.is_empty(0)
+    assert store.position(0) is None
+    assert store.read(1, b"a") == b"1"
+
+
+def test_a_damaged_store_is_emptied_and_not_believed(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.write_chunk(0, {b"a": b"1" * 1000}, changelog_offset=0)
+    store.release(0)
+    for each in store.partition_path(0).glob("*.sst"):
+        each.write_bytes(b"")
+    store.hold(0)
+    assert store.is_empty(0)
+    store.release(0)
