@@ -29,6 +29,8 @@ settings.load_profile("taskbridge")
 _TOGETHER = {
     "browser": "browser",
     "chaos": "chaos",
+    "integration/test_bridge": "bridge",
+    "integration/test_rebuild": "bridge",
     "integration/test_edge": "edge",
     "integration/test_quarantine": "edge",
     "integration/test_stack": "edge",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from deploy.connection import Connection
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 
 INSTANCES = 30
 START_MS = 1_700_000_000_000

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from deploy.connection import Connection
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 
 USERS = int(os.environ.get("TASKBRIDGE_INBOX_USERS", "150"))
 TASKS = int(os.environ.get("TASKBRIDGE_INBOX_TASKS", "20"))

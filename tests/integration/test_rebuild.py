@@ -33,16 +33,17 @@ from stream_lives import (
     lives,
     produce,
     read_topic,
+    start_anew,
+    topics_on,
 )
 from streams.fold.lifecycle import Instance, fold
 from streams.fold.stored_instance import event_offsets, pack, unpack
 from streams.fold.views import notifications
 from streams.inbox_table import layout
-from streams.live_version import REBUILD_ID, LiveVersion, members
+from streams.live_version import REBUILD_ID, LiveVersion
 from streams.rebuild.alone import alone
 from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from streams.tables.offsets import Offsets
-from streams.topology import APP_ID
 from streams.version import VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:
@@ -71,15 +72,10 @@ def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Generator[Connection]
 
 
 @pytest.fixture
-def connection(own_kafka: Connection, eventually: Any) -> Connection:
+def connection(own_kafka: Connection) -> Connection:
     """As if nothing had ever run there."""
     admin = own_kafka.admin()
-    if left := topics_on(own_kafka):
-        for future in cast("dict[str, Any]", admin.delete_topics([*left], operation_timeout=30)).values():
-            future.result(60)
-        eventually(lambda: not topics_on(own_kafka), what="the topics of the test before are gone")
-        # Their positions go with them; the group's members are gone, or will be when their session ends.
-        eventually(lambda: not members(admin, APP_ID), what="the workers of the test before are gone")
+    start_anew(own_kafka)
     apply_topics(admin, topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
     return own_kafka
 
@@ -202,12 +198,6 @@ def folded(events: Iterable[TaskEvent], before: Instance | None = None) -> tuple
 def versions(connection: Connection) -> Versions:
     offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
     return LiveVersion(connection.bootstrap_servers, {}, offsets).read()
-
-
-def topics_on(connection: Connection) -> dict[str, list[int]]:
-    """Those of taskbridge, with their partitions."""
-    there = connection.admin().list_topics(timeout=10).topics
-    return {name: list(each.partitions) for name, each in there.items() if name.startswith("taskbridge")}
 
 
 def ends(connection: Connection) -> dict[str, dict[int, int]]:

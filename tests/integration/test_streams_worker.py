@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from deploy.connection import Connection
     from schemas.events import TaskEvent
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 
 
 def test_a_worker_killed_in_mid_stream_ends_in_the_same_states_and_tells_everything_once(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from deploy.connection import Connection
     from streams.inbox import type_inbox
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 
 VIEWS = ("created", "pending", "handled", "copied")
 

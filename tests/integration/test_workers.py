@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from deploy.connection import Connection
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from streams.fold.lifecycle import Instance, fold
 from streams.fold.views import notifications, views
 from streams.inbox import inbox_of
 from streams.inbox_table.changes import check, inbox_changes
+from streams.live_version import members
+from streams.topology import APP_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -237,3 +239,22 @@ def caught_up(connection: Connection) -> bool:
         return all(at.offset >= (end := consumer.get_watermark_offsets(at)[1]) or end == 0 for at in committed)
     finally:
         consumer.close()
+
+
+def topics_on(connection: Connection) -> dict[str, list[int]]:
+    """Those of taskbridge, with their partitions."""
+    there = connection.admin().list_topics(timeout=10).topics
+    return {name: list(each.partitions) for name, each in there.items() if name.startswith("taskbridge")}
+
+
+def start_anew(connection: Connection) -> None:
+    """Take away everything that was ever written for the streams. Their workers have ended, or are about to."""
+    admin = connection.admin()
+    if left := topics_on(connection):
+        for future in cast("dict[str, Any]", admin.delete_topics([*left], operation_timeout=30)).values():
+            future.result(60)
+    deadline = time.monotonic() + 60
+    # The group's positions go with the topics; its members are gone when their session ends.
+    while topics_on(connection) or (left and members(admin, APP_ID)):
+        assert time.monotonic() < deadline, "topics or workers of earlier tests are still there"
+        time.sleep(0.1)
