@@ -29,6 +29,13 @@ REBUILD_ID = "taskbridge-streams-rebuild"
 
 _ANSWER_S = 10.0
 _BUFFER_BYTES = 1 << 20
+_AGAIN_S = 0.2
+
+_COORDINATOR_MOVES = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -127,6 +134,19 @@ def members(admin: AdminClient, group: str) -> list[str]:
         KafkaException: Kafka refuses, or cannot be reached.
         TimeoutError: it does not answer.
     """
-    asked = cast("dict[str, Any]", admin.describe_consumer_groups([group], request_timeout=_ANSWER_S))
-    found = asked[group].result(_ANSWER_S)
+    found = _describe(admin, group)
     return [f"{each.group_instance_id or each.client_id} on {each.host.lstrip('/')}" for each in found.members]
+
+
+def _describe(admin: AdminClient, group: str) -> Any:
+    """Ask again while the group's coordinator is being found: it moves, or its topic is only just made."""
+    deadline = time.monotonic() + _ANSWER_S
+    while True:
+        asked = cast("dict[str, Any]", admin.describe_consumer_groups([group], request_timeout=_ANSWER_S))
+        try:
+            return asked[group].result(_ANSWER_S)
+        except KafkaException as raised:
+            error: KafkaError = raised.args[0]
+            if error.code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_S)

@@ -127,6 +127,8 @@ def test_what_is_no_edge_hides_nothing_else(readiness: str) -> None:
 
 def log_of(errors: LastErrors) -> logging.Logger:
     logger = logging.getLogger("tests.last_errors")
+    # A level of its own: what other tests set for the root logger does not reach it.
+    logger.setLevel(logging.DEBUG)
     logger.propagate = False
     logger.handlers[:] = [errors]
     return logger
