@@ -53,7 +53,10 @@ type_with_headers = tuple[bytes | None, bytes | None, Any]
 
 
 class Fenced(OperatorError):
-    """The partitions are another worker's by now, and nothing was written. This worker was away too long."""
+    """The transactional id or the partitions are somebody else's by now, and nothing was written.
+
+    A worker was away too long; or a transaction was open for longer than Kafka was told to wait.
+    """
 
 
 class OffsetsNotTaken(DeliveryFailed):
@@ -63,9 +66,12 @@ class OffsetsNotTaken(DeliveryFailed):
 class BulkProducer:
     """One transaction at a time. Every method blocks; all belong to one thread."""
 
-    def __init__(self, config: Mapping[str, object], transactional_id: str) -> None:
+    def __init__(
+        self, config: Mapping[str, object], transactional_id: str, *, timeout_ms: int = TRANSACTION_TIMEOUT_MS
+    ) -> None:
+        self._id = transactional_id
         self._producer = Producer(
-            {**config, "transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS},
+            {**config, "transactional.id": transactional_id, "transaction.timeout.ms": timeout_ms},
             logger=logging.getLogger("librdkafka"),
         )
 
@@ -120,15 +126,18 @@ class BulkProducer:
                 else:
                     break
 
-    def commit(self, offsets: Sequence[TopicPartition], group: bytes) -> None:
+    def commit(self, offsets: Sequence[TopicPartition] = (), group: bytes | None = None) -> None:
         """Return once all that was sent is on all in-sync replicas, and the group's offsets with it: all or nothing.
+
+        ``group`` is the group's metadata; without it, no offsets go along.
 
         Raises:
             Fenced: the transactional id, or the group, has gone to others; nothing was written.
             OffsetsNotTaken: it did not come to that, because the group's coordinator was not reached.
             DeliveryFailed: it did not come to that. Where Kafka did not answer, it may have been written all the same.
         """
-        self._send_offsets(list(offsets), group)
+        if group is not None:
+            self._send_offsets(list(offsets), group)
         deadline = time.monotonic() + _COMMIT_S
         while True:
             try:
@@ -138,8 +147,8 @@ class BulkProducer:
                 if error.retriable() and time.monotonic() < deadline:
                     continue
                 if error.code() in _FENCED:
-                    raise Fenced(error.str()) from raised
-                raise DeliveryFailed(f"a transaction could not be committed: {error.str()}", error) from raised
+                    raise Fenced(f"{self._id}: {error.str()}") from raised
+                raise DeliveryFailed(f"{self._id}: could not commit: {error.str()}", error) from raised
             else:
                 return
 
@@ -161,11 +170,11 @@ class BulkProducer:
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
                 if error.code() in _FENCED:
-                    raise Fenced(error.str()) from raised
+                    raise Fenced(f"{self._id}: {error.str()}") from raised
                 if not error.retriable():
-                    raise DeliveryFailed(f"offsets could not be committed: {error.str()}", error) from raised
+                    raise DeliveryFailed(f"{self._id}: offsets not committed: {error.str()}", error) from raised
                 if time.monotonic() >= deadline:
-                    raise OffsetsNotTaken(f"offsets could not be committed: {error.str()}", error) from raised
+                    raise OffsetsNotTaken(f"{self._id}: offsets not committed: {error.str()}", error) from raised
             else:
                 return
 
