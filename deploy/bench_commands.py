@@ -22,6 +22,7 @@ class StreamsPeer(StrEnum):
 
     KAFKA_STREAMS = "kafka-streams"
     KAFKA_STREAMS_CACHE = "kafka-streams-cache"
+    KAFKA_STREAMS_EXACTLY_ONCE = "kafka-streams-exactly-once"
     PLAIN_LOOP = "plain-loop"
     QUIX = "quix"
     STOCK_FAUST = "stock-faust"
@@ -83,7 +84,7 @@ def streams(
     one_core: Annotated[bool, typer.Option(help="Hold each contender to one core.")] = False,  # noqa: FBT002
     out: Annotated[Path, typer.Option(help="Where the page and its plots are written.")] = Path("docs/benchmarks"),
 ) -> None:
-    """Measure the streams service beside Kafka Streams, Quix Streams, stock Faust and a plain loop, in some 12 minutes.
+    """Measure the streams service beside Kafka Streams, Quix Streams, stock Faust and a plain loop, in some 20 minutes.
 
     What each of them writes is compared with the project's own fold before a figure counts. Kafka Streams needs mvn
     (apt-get install maven) and Quix Streams uv; a peer whose tool is missing is left out, and the page says so.

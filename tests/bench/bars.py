@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tests.bench.spreads import Spread
 
-_COLOURS = ("#1b6ca8", "#7fb2d9", "#d98324", "#5b8c5a", "#8a6bb0", "#9a9a9a")
+_COLOURS = ("#1b6ca8", "#7fb2d9", "#d98324", "#5b8c5a", "#8a6bb0", "#9a9a9a", "#c25b7a")
 _BAR, _GAP, _LEFT, _TOP, _HEIGHT, _BOTTOM = 34, 40, 64, 64, 240, 40
 _TICKS = 5
 

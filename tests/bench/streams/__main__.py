@@ -59,7 +59,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         if "recovery" in parts:
             run.recovery(rounds=max(1, arguments.rounds // 3), states=arguments.states)
         if "latency" in parts:
-            run.latency(rounds=max(1, arguments.rounds // 3), seconds=arguments.seconds)
+            run.latency(rounds=arguments.rounds, seconds=arguments.seconds)
         if "scaling" in parts:
             run.scaling(events=arguments.events, instances=arguments.instances)
         out: Path = arguments.out

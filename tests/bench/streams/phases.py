@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import OperatorError
 from schemas.topics import TASK_EVENTS
-from tests.bench.streams.contenders import FAUST, KAFKA_STREAMS, PLAIN, TASKBRIDGE, prepare
+from tests.bench.streams.contenders import FAUST, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, PLAIN, TASKBRIDGE, prepare
 from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.latency import measure_latency
 from tests.bench.streams.records import preload
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PARTS = ("throughput", "recovery", "latency", "scaling")
 
 _RECOVERING = (TASKBRIDGE, KAFKA_STREAMS, PLAIN, FAUST)
-_TIMED = (TASKBRIDGE, KAFKA_STREAMS, PLAIN)
+_TIMED = (TASKBRIDGE, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, PLAIN)
 
 _SHORT_TOPIC = "bench-events-short"
 _FEWER_EVENTS = 8
@@ -67,7 +67,7 @@ class Run:
                 )
                 self.results.windows.setdefault(contender.name, []).append(window)
                 self._say(
-                    f"round {number}/{rounds}  {contender.name:20}{window.per_second:8,.0f} events/s"
+                    f"round {number}/{rounds}  {contender.name:28}{window.per_second:8,.0f} events/s"
                     f" {window.per_cpu_second:8,.0f} per CPU s {window.peak_mb:6,.0f} MiB"
                 )
         self._surroundings.kafka.delete([TASK_EVENTS.name, _SHORT_TOPIC])
@@ -79,7 +79,7 @@ class Run:
                 found = measure_recovery(contender, self._surroundings, wanted, f"recovery-{number}")
                 self.results.restored.setdefault(contender.name, []).append(found)
                 self._say(
-                    f"recovery {number}/{rounds}  {contender.name:20}{found.states:,} states in {found.seconds:.1f} s,"
+                    f"recovery {number}/{rounds}  {contender.name:28}{found.states:,} states in {found.seconds:.1f} s,"
                     f" {found.cpu_us:.1f} µs CPU each"
                 )
 
@@ -89,7 +89,7 @@ class Run:
                 found = measure_latency(contender, self._surroundings, seconds=seconds, label=f"latency-{number}")
                 self.results.latencies.setdefault(contender.name, []).append(found)
                 times = f"p50 {found.p50_ms:.1f} ms  p99 {found.p99_ms:.1f} ms"
-                self._say(f"latency {number}/{rounds}  {contender.name:20}{times}")
+                self._say(f"latency {number}/{rounds}  {contender.name:28}{times}")
 
     def scaling(self, *, events: int, instances: Sequence[int]) -> None:
         contender = self.contenders[0]
@@ -132,7 +132,8 @@ class Run:
             f"instances, on {partitions} partitions, which come to {whole.told[-1]:,} notifications.",
             "All instances are merged at random, each in its own order, so that all live at once; a few events come",
             "twice or out of order. For each event: decode, read the instance, fold, write it to store and changelog,",
-            "tell its state and notifications; acks=all, at least once, lz4.",
+            f"tell its state and notifications; acks=all, lz4. {TASKBRIDGE} and {KAFKA_STREAMS_EXACTLY_ONCE} do so",
+            "exactly once, in transactions, the others at least once.",
             "",
             "The events are on the topic before a contender starts. The clock runs from the moment at which",
             f"{WARM_UP:.0%} of its notifications are on Kafka (what comes before warms it up) until its last",

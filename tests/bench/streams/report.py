@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.bench.bars import bars
 from tests.bench.machine import machine_section
-from tests.bench.streams.contenders import (
-    FAUST,
-    KAFKA_STREAMS,
-    KAFKA_STREAMS_CACHED,
-    PLAIN,
-    QUIX,
-    TASKBRIDGE,
-)
+from tests.bench.streams.contenders import FAUST, KAFKA_STREAMS, KAFKA_STREAMS_CACHED, PEERS, QUIX, TASKBRIDGE
 from tests.bench.streams.latency import RATE, WARM_UP_S
 from tests.bench.streams.results import of, ratio
 
@@ -91,7 +84,7 @@ def _throughput_ratios(results: Results) -> list[str]:
     lines = ["## Ratios", "", "| taskbridge over | figure | ratio | wanted |", "|---|---|---|---|"]
     ours = results.windows[TASKBRIDGE]
     for figure, title, wanted in _RATES:
-        for peer in (KAFKA_STREAMS, KAFKA_STREAMS_CACHED, PLAIN, QUIX, FAUST):
+        for peer in PEERS:
             if peer in results.windows:
                 found = ratio(ours, results.windows[peer], attrgetter(figure))
                 lines.append(_row(peer, title, found.text(2), _wanted(wanted.get(peer))))
@@ -128,7 +121,7 @@ def _latency(out: Path, results: Results) -> list[str]:
         "## Latency",
         "",
         f"{RATE:,} events a second, whatever becomes of them; from the moment an event was due until a consumer has",
-        f"its notification. The first {WARM_UP_S} s do not count.",
+        f"its notification. The first {WARM_UP_S} s do not count. The consumer reads what is committed only.",
         "",
         "| | p50 ms | p99 ms | longest ms |",
         "|---|---|---|---|",

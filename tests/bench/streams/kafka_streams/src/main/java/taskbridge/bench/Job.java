@@ -61,7 +61,7 @@ public final class Job {
         found.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.ByteArraySerde.class);
         found.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.ByteArraySerde.class);
         found.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 1);
-        found.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.AT_LEAST_ONCE);
+        found.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, GIVEN.get("PEER_GUARANTEE"));
         found.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, GIVEN.get("PEER_COMMIT_MS"));
         found.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, GIVEN.get("PEER_CACHE_BYTES"));
         found.put(StreamsConfig.producerPrefix(ProducerConfig.ACKS_CONFIG), "all");
