@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -13,36 +12,44 @@ T = TypeVar("T")
 
 
 class LiveInstances(Generic[T]):
-    """At most ``bound`` instances; those that were touched longest ago go first.
+    """At most ``bound`` instances; those that were touched longest ago go first, half of the bound at a time.
 
     Holds only what the local store holds too, or soon will (``streams.fold.unwritten``), so that anything may be
     forgotten at any time. Everything is at each rebalance: a partition that comes back may have been somebody else's
     meanwhile.
+
+    Two dicts rather than one in the order of touch: a chunk is kept by one call, and none for each instance.
     """
 
     def __init__(self, bound: int) -> None:
-        self._bound = bound
+        self._half = bound // 2
         self._generation = -1
-        self._kept: dict[bytes, T] = {}
+        self._recent: dict[bytes, T] = {}
+        self._older: dict[bytes, T] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._recent.keys() | self._older.keys())
 
     def get(self, key: bytes, *, generation: int) -> T | None:
         if generation != self._generation:
             self._generation = generation
-            self._kept.clear()
-        return self._kept.get(key)
+            self._recent, self._older = {}, {}
+        found = self._recent.get(key)
+        return self._older.get(key) if found is None else found
 
     def keep(self, instances: Mapping[bytes, T], *, generation: int) -> None:
         """Remember instances as they were just folded, in this generation of the group."""
         if generation != self._generation:
             return
-        for key, instance in instances.items():
-            self._kept.pop(key, None)  # so that it stands at the end again
-            self._kept[key] = instance
-        self.forget(list(islice(self._kept, max(0, len(self._kept) - self._bound))))
+        if len(self._recent) + len(instances) > self._half:
+            self._recent, self._older = {}, self._recent
+        if len(instances) <= self._half:
+            self._recent.update(instances)
+        else:
+            # What is older of them must not be found in their stead.
+            self.forget(instances)
 
     def forget(self, keys: Iterable[bytes]) -> None:
         for key in keys:
-            self._kept.pop(key, None)
+            self._recent.pop(key, None)
+            self._older.pop(key, None)

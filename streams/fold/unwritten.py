@@ -9,32 +9,35 @@ if TYPE_CHECKING:
 
 
 class Unwritten:
-    """By generation of the group and partition: what was under way in an earlier generation counts for nothing."""
+    """By generation of the group and partition: what was under way in an earlier generation counts for nothing.
+
+    The chunks stay apart, since they come and go as a whole, are few, and are rarely asked.
+    """
 
     def __init__(self) -> None:
-        self._values: dict[tuple[int, int], dict[bytes, bytes]] = {}
+        self._chunks: dict[tuple[int, int], list[Mapping[bytes, bytes]]] = {}
 
     def reader(
         self, partition: int, read: Callable[[int, bytes], bytes | None], *, generation: int
     ) -> Callable[[bytes], bytes | None]:
         """Reads a key as it will be once all that is under way is written."""
-        values = self._values.get((generation, partition), {})
+        chunks = self._chunks.get((generation, partition), [])
 
         def latest(key: bytes) -> bytes | None:
-            found = values.get(key)
-            return read(partition, key) if found is None else found
+            for chunk in reversed(chunks):
+                if (found := chunk.get(key)) is not None:
+                    return found
+            return read(partition, key)
 
         return latest
 
     def add(self, partition: int, stored: Mapping[bytes, bytes], *, generation: int) -> None:
         """A chunk will write these."""
-        self._values.setdefault((generation, partition), {}).update(stored)
+        self._chunks.setdefault((generation, partition), []).append(stored)
 
     def remove(self, partition: int, stored: Mapping[bytes, bytes], *, generation: int) -> None:
         """It has, or never will. What a later chunk will write of the same keys stays."""
-        values = self._values.get((generation, partition), {})
-        for key, value in stored.items():
-            if values.get(key) is value:
-                del values[key]
-        if not values:
-            self._values.pop((generation, partition), None)
+        chunks = self._chunks.get((generation, partition), [])
+        chunks[:] = [each for each in chunks if each is not stored]
+        if not chunks:
+            self._chunks.pop((generation, partition), None)

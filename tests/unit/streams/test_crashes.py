@@ -94,7 +94,7 @@ def take(folding: Folding, records: Sequence[Record], read: type_read) -> Outcom
 def new_folding(core: str) -> Folding:
     """With room for one instance in memory: some are read from the store, some are not."""
     kind = NativeFolding if core == NativeFolding.core else PythonFolding
-    return kind(events=EVENTS, states=STATES, notifications=NOTIFICATIONS, live_instances=1, now_ms=lambda: 0)
+    return kind(events=EVENTS, states=STATES, notifications=NOTIFICATIONS, live_instances=2, now_ms=lambda: 0)
 
 
 def shown_state(instance: Instance) -> TaskState | None:

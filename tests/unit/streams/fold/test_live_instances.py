@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 from schemas.events import Action
@@ -39,15 +40,35 @@ def test_a_chunk_that_a_rebalance_overtook_leaves_nothing(make_event: type_make_
 
 
 def test_those_that_were_touched_longest_ago_make_room(make_event: type_make_event) -> None:
-    live = LiveInstances[Shown](2)
+    live = LiveInstances[Shown](4)
+    live.get(b"a", generation=1)
+    for ids in (("a", "b"), ("c",), ("a",), ("d",)):
+        live.keep(instances(make_event, *ids), generation=1)
+    found = {key for key in (b"a", b"b", b"c", b"d") if live.get(key, generation=1) is not None}
+    assert found == {b"a", b"c", b"d"}
+
+
+def test_there_are_never_more_than_the_bound_and_the_latest_is_found(make_event: type_make_event) -> None:
+    chance = random.Random(7)
+    live = LiveInstances[Shown](10)
+    live.get(b"a", generation=1)
+    latest: dict[bytes, Shown] = {}
+    for _ in range(300):
+        chunk = instances(make_event, *(str(chance.randrange(20)) for _ in range(chance.randrange(9))))
+        live.keep(chunk, generation=1)
+        latest.update(chunk)
+        assert len(live) <= 10
+        for key, shown in latest.items():
+            assert live.get(key, generation=1) in (None, shown)
+
+
+def test_what_is_forgotten_is_gone_however_old_it_is(make_event: type_make_event) -> None:
+    live = LiveInstances[Shown](4)
     live.get(b"a", generation=1)
     live.keep(instances(make_event, "a", "b"), generation=1)
-    live.keep(instances(make_event, "a"), generation=1)
-    live.keep(instances(make_event, "c"), generation=1)
-    assert len(live) == 2
-    assert live.get(b"b", generation=1) is None
-    assert live.get(b"a", generation=1) is not None
-    assert live.get(b"c", generation=1) is not None
+    live.keep(instances(make_event, "a", "c"), generation=1)
+    live.forget([b"a", b"b"])
+    assert [live.get(key, generation=1) is None for key in (b"a", b"b", b"c")] == [True, True, False]
 
 
 def test_a_bound_of_zero_keeps_nothing(make_event: type_make_event) -> None:
