@@ -122,6 +122,21 @@ def query(
     _run([*argv, f"--partitions={partitions}", f"--out={out.resolve()}"])
 
 
+@bench_app.command(epilog="Example:\n\ntaskbridge bench live\n\ntaskbridge bench live --callbacks 50 --streams 1000")
+def live(
+    callbacks: Annotated[int, typer.Option(min=1, help="Posted one after the other, at rest and under events.")] = 300,
+    events_per_second: Annotated[int, typer.Option(min=1, help="Of the stream that is processed meanwhile.")] = 200,
+    streams: Annotated[int, typer.Option(min=10, help="Event streams that are open at once.")] = 10_000,
+    partitions: Annotated[int, typer.Option(min=1, help="Of every topic.")] = 12,
+    out: Annotated[Path, typer.Option(help="Where the page is written.")] = Path("docs/benchmarks"),
+) -> None:
+    """Measure the way from a callback to an open event stream, and what many open ones take, in some three minutes."""
+    _require_checkout("tests/bench/live/__main__.py")
+    argv = [sys.executable, "-m", "tests.bench.live", f"--callbacks={callbacks}", f"--streams={streams}"]
+    argv += [f"--events-per-second={events_per_second}", f"--partitions={partitions}", f"--out={out.resolve()}"]
+    _run(argv)
+
+
 def _run(argv: list[str]) -> None:
     try:
         status = subprocess.run(argv, cwd=_CHECKOUT, check=False).returncode

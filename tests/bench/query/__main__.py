@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx2
 
-from deploy.local.child import Child
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.supervisor import Supervisor
 from schemas import topics
@@ -26,15 +23,10 @@ from tests.bench.cpu import resident_mb
 from tests.bench.query.asking import CONSTANT, Kind, Window, ask, kinds
 from tests.bench.query.company import Trickle, fill
 from tests.bench.query.report import write_report
-from tests.bench.streams.errors import NotCounted
+from tests.bench.services import answers, start_service, wait_until
 from tests.bench.streams.surroundings import Surroundings, start
-from tests.bench.toolchains import CHECKOUT, need
+from tests.bench.toolchains import need
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_READY_S = 600.0
-_OK = 200
 _CONNECTIONS = (1, 16)
 _REST = "At rest"
 
@@ -67,14 +59,14 @@ def _measure(arguments: argparse.Namespace) -> Path:
         )
         constant_port, port = free_ports(2)
         constant_url, url = (f"http://{LOOPBACK}:{each}" for each in (constant_port, port))
-        constant = _child(stack, [sys.executable, "-m", "tests.bench.query.constant", str(constant_port)], {}, folder)
-        worker = _child(stack, [sys.executable, "-m", "streams.app"], _settings(surroundings, folder, port), folder)
-        _until(lambda: _answers(f"{url}/readyz"), "the worker is ready")
-        _until(lambda: _answers(f"{constant_url}/constant"), "the constant is served")
+        constant = start_service(stack, "tests.bench.query.constant", str(constant_port), folder=folder)
+        worker = start_service(stack, "streams.app", settings=_settings(surroundings, folder, port), folder=folder)
+        wait_until(lambda: answers(f"{url}/readyz"), "the worker is ready")
+        wait_until(lambda: answers(f"{constant_url}/constant"), "the constant is served")
         progress("filling the inboxes")
         began = time.monotonic()
         told = fill(surroundings, users=arguments.users, tasks=arguments.tasks, busy_tasks=arguments.busy_tasks)
-        _until(lambda: _applied(url) >= told, "the inboxes are filled")
+        wait_until(lambda: _applied(url) >= told, "the inboxes are filled")
         facts = [
             f"{told:,} notifications were in the inboxes {time.monotonic() - began:.0f} s after the first was sent."
         ]
@@ -107,14 +99,6 @@ def _measure(arguments: argparse.Namespace) -> Path:
         )
 
 
-def _child(stack: ExitStack, argv: list[str], settings: dict[str, str], folder: Path) -> int:
-    foreign = ("STREAMS_", "TASKBRIDGE_")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | settings
-    child = Child(argv, env=env, cwd=CHECKOUT, log_path=folder / f"{argv[2]}.log", orphan_signal=signal.SIGKILL)
-    stack.callback(child.end, signal.SIGTERM, timeout_s=20)
-    return child.pid
-
-
 def _settings(surroundings: Surroundings, folder: Path, port: int) -> dict[str, str]:
     return {
         "STREAMS_PORT": str(port),
@@ -124,21 +108,6 @@ def _settings(surroundings: Surroundings, folder: Path, port: int) -> dict[str, 
         # One caller asks for all: here its rate is what is measured.
         "STREAMS_QUERY_RATE_PER_S": "1000000",
     }
-
-
-def _until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _READY_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise NotCounted(f"did not happen within {_READY_S:.0f} s: {what}")
-        time.sleep(0.2)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx2.get(url, timeout=5, trust_env=False).status_code == _OK
-    except httpx2.HTTPError:
-        return False
 
 
 def _applied(url: str) -> int:

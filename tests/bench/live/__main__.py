@@ -1,0 +1,123 @@
+"""Measures live updates: ``python -m tests.bench.live``, as ``taskbridge bench live`` runs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.local.supervisor import Supervisor
+from schemas.errors import TaskbridgeError
+from tests.bench.live.callbacks import measure_callbacks
+from tests.bench.live.many_streams import measure_streams
+from tests.bench.machine import machine_section
+from tests.bench.streams.surroundings import start
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tests.bench.live.callbacks import Times
+
+_LIBRARIES = ("fastapi", "starlette", "uvicorn", "confluent-kafka", "faust-streaming")
+
+
+def progress(line: object) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def main() -> None:
+    """Exit code 1 with one line where something is missing, or a callback does not arrive."""
+    arguments = _arguments()
+    began = time.monotonic()
+    try:
+        page = _measure(arguments)
+    except TaskbridgeError as error:
+        sys.exit(f"taskbridge bench live: {error}")
+    progress(f"wrote {page} after {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def _measure(arguments: argparse.Namespace) -> Path:
+    load_before = os.getloadavg()[0]
+    with (
+        tempfile.TemporaryDirectory(prefix="taskbridge-bench-") as temporary,
+        Supervisor(on_event=progress) as supervisor,
+    ):
+        folder = Path(temporary)
+        progress(f"{arguments.streams} event streams")
+        held = measure_streams(arguments.streams, folder)
+        surroundings = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
+        progress(f"{arguments.callbacks} callbacks, twice")
+        times = measure_callbacks(
+            surroundings, callbacks=arguments.callbacks, events_per_second=arguments.events_per_second
+        )
+    lines = [
+        "# Live updates",
+        "",
+        f"Written by `{_command(arguments)}` on {datetime.now(UTC):%Y-%m-%d}.",
+        "",
+        *_callbacks(times),
+        *_streams(arguments.streams, held),
+        *machine_section(_LIBRARIES, load_before),
+    ]
+    page: Path = arguments.out / "live.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n".join(lines) + "\n", "utf-8")
+    return page
+
+
+def _callbacks(times: Mapping[str, Times]) -> list[str]:
+    lines = [
+        "## From a callback to an open event stream",
+        "",
+        "One callback after the other, each a new task; from before it is posted until who listens to its assignee's",
+        "event stream has the notification. Between stand the edge, Kafka twice, and both tables of the service.",
+        "",
+        "| | callbacks | the edge's answer, p50 ms | arrived: least ms | p50 ms | p99 ms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for condition, found in times.items():
+        arrived = sorted(found.arrived)
+        lines.append(
+            f"| {condition} | {len(arrived)} | {statistics.median(found.answered):.1f} | {arrived[0]:.1f} "
+            f"| {statistics.median(arrived):.1f} | {arrived[int(len(arrived) * 0.99)]:.1f} |"
+        )
+    return [*lines, ""]
+
+
+def _streams(streams: int, facts: Sequence[str]) -> list[str]:
+    return [
+        f"## {streams:,} open event streams on one worker",
+        "",
+        "The worker's live side in a process of its own, and sockets that listen; a tenth of them to one person.",
+        "",
+        *(f"- {each}" for each in facts),
+        "",
+    ]
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    names = ("callbacks", "events-per-second", "streams", "partitions")
+    return "taskbridge bench live " + " ".join(
+        f"--{name} {getattr(arguments, name.replace('-', '_'))}" for name in names
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.live")
+    parser.add_argument("--callbacks", type=int, default=300)
+    parser.add_argument("--events-per-second", type=int, default=200)
+    parser.add_argument("--streams", type=int, default=10_000)
+    parser.add_argument("--partitions", type=int, default=12)
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""From a callback to whoever listens to its assignee's event stream, through the whole bridge."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import httpx2
+
+from deploy.demo import write_credentials
+from deploy.demo_story import APP, CORP
+from deploy.local.ports import LOOPBACK, free_ports
+from deploy.sending import Sender
+from schemas import topics
+from service.kafka import admin_client
+from service.topic_admin import apply_topics
+from tests.bench.query.company import Trickle
+from tests.bench.services import answers, start_service, wait_until
+from tests.bench.streams.errors import NotCounted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.bench.streams.surroundings import Surroundings
+
+_LISTENER = "manager01"
+_PAUSE_S = 0.1
+_WARM_UP = 20
+_ARRIVES_WITHIN_S = 30.0
+_USERS = 1000
+
+
+@dataclass(slots=True)
+class Times:
+    """Of one condition; a callback each, in milliseconds since before it was posted."""
+
+    answered: list[float] = field(default_factory=list[float])
+    arrived: list[float] = field(default_factory=list[float])
+
+
+def measure_callbacks(surroundings: Surroundings, *, callbacks: int, events_per_second: int) -> dict[str, Times]:
+    """One callback after the other, at rest and while other events come; by condition.
+
+    Raises:
+        NotCounted: one is refused, or does not arrive.
+    """
+    folder = surroundings.folder
+    apply_topics(
+        admin_client(surroundings.bootstrap_servers), topics.ALL, partitions=surroundings.partitions, replication=1
+    )
+    token = write_credentials(folder / "credentials.toml")
+    edge_port, streams_port = free_ports(2)
+    edge, streams = (f"http://{LOOPBACK}:{port}" for port in (edge_port, streams_port))
+    with ExitStack() as stack:
+        settings = {
+            "EDGE_PORT": str(edge_port),
+            "EDGE_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
+            "EDGE_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+            "EDGE_CREDENTIALS_FILE": str(folder / "credentials.toml"),
+            "EDGE_DATA_DIR": str(folder / "edge"),
+        }
+        start_service(stack, "deploy.cli", "edge", settings=settings, folder=folder)
+        settings = {
+            "STREAMS_PORT": str(streams_port),
+            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
+            "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+            "STREAMS_DATA_DIR": str(folder / "streams"),
+        }
+        start_service(stack, "deploy.cli", "streams", settings=settings, folder=folder)
+        for url in (edge, streams):
+            wait_until(lambda url=url: answers(f"{url}/readyz"), f"{url} is ready")
+        listener = _Listener(f"{streams}/v1/corps/{CORP}/users/{_LISTENER}/events")
+
+        def post(count: int) -> Times:
+            return _post(edge, token, listener, count)
+
+        post(_WARM_UP)
+        found = {"at rest": post(callbacks)}
+        trickle = Trickle(surroundings, per_second=events_per_second, users=_USERS)
+        try:
+            post(_WARM_UP)
+            found[f"under {events_per_second} events a second"] = post(callbacks)
+        finally:
+            trickle.stop()
+    return found
+
+
+def _post(edge: str, token: str, listener: _Listener, count: int) -> Times:
+    times = Times()
+    with Sender(edge) as sender:
+        for _ in range(count):
+            task = {
+                "appType": APP,
+                "formInstanceId": str(uuid.uuid4()),
+                "originatorCorpId": CORP,
+                "originatorId": "employee01",
+                "title": "请假申请",
+                "taskId": str(uuid.uuid4()),
+                "actionerId": _LISTENER,
+            }
+            began = time.perf_counter()
+            answer = sender.post("create", {"task": json.dumps(task)}, system_token=token, encoding="form")
+            if not answer.accepted:
+                raise NotCounted(f"the edge answered {answer.status}: {answer.body}")
+            times.answered.append((time.perf_counter() - began) * 1000)
+            times.arrived.append((listener.next() - began) * 1000)
+            time.sleep(_PAUSE_S)
+    return times
+
+
+class _Listener:
+    """Reads an event stream in a thread, and tells when each notification came."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._came: queue.SimpleQueue[float] = queue.SimpleQueue()
+        opened = threading.Event()
+        threading.Thread(target=self._read, args=(opened.set,), daemon=True).start()
+        if not opened.wait(_ARRIVES_WITHIN_S):
+            raise NotCounted(f"{url} is not opened")
+
+    def next(self) -> float:
+        """The moment, by ``time.perf_counter``. Blocks until then."""
+        try:
+            return self._came.get(timeout=_ARRIVES_WITHIN_S)
+        except queue.Empty as error:
+            raise NotCounted(f"no notification of a callback came within {_ARRIVES_WITHIN_S:.0f} s") from error
+
+    def _read(self, opened: Callable[[], None]) -> None:
+        with httpx2.stream("GET", self._url, timeout=None, trust_env=False) as answer:
+            for line in answer.iter_lines():
+                opened()
+                if line == "event: notification":
+                    self._came.put(time.perf_counter())

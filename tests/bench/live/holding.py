@@ -1,0 +1,77 @@
+"""The live side of a worker without Kafka, whose listeners can be told of something: for ``many_streams``.
+
+python -m tests.bench.live.holding <port> <seconds between heartbeats>
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any, cast
+
+from schemas.events import Change, Status, TaskNotification, View
+from service.open_files import allow_open_files
+from streams.http import Server, build_http, listen
+from streams.inbox_table.told import Told
+from streams.live.hub import Hub
+from streams.live.routes import events_router
+from streams.metrics import Metrics
+from streams.query.access import Access
+from streams.query.forwarding import Forwarding
+from streams.query.owners import Owners
+from streams.query.routes import Desk
+
+CORP = "ding5d17e3add038d44535c2f4657eb6378f"
+
+_PARTITIONS = 12
+_FILES = 100_000
+
+
+async def serve(port: int, heartbeat_s: float) -> None:
+    hub = Hub(next_offset=lambda _: 1, most=100_000, most_of_person=100_000, heartbeat_s=heartbeat_s)
+    owners = Owners("http://127.0.0.1")
+    owners.join(partitions=_PARTITIONS, distribution=dict, live=lambda: range(_PARTITIONS), changelog="inbox")
+    access, reader = Access(tokens=None, rate_per_s=100_000), cast("Any", object())
+    router = events_router(hub, lambda: reader, Desk(access, owners, Forwarding(None)))
+    http = build_http(lambda: {"ready": True}, Metrics(), routers=[router])
+
+    async def tell(user_id: str, offset: int) -> dict[str, int]:
+        hub.told(0, [Told(offset, CORP, user_id, _notification(user_id))])
+        return {"streams": hub.count}
+
+    http.add_api_route("/tell/{user_id}/{offset}", tell, methods=["POST"])
+    beating = asyncio.create_task(_beat(hub, heartbeat_s))
+    await Server(http).serve([listen("127.0.0.1", port)])
+    beating.cancel()
+
+
+async def _beat(hub: Hub, heartbeat_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(heartbeat_s / 15)
+        hub.beat(loop.time())
+
+
+def _notification(user_id: str) -> TaskNotification:
+    return TaskNotification(
+        notification_id="0b9f6d6e-5f0e-5e11-8b1c-0a3c2d1e4f50",
+        corp_id=CORP,
+        recipient_id=user_id,
+        view=View.PENDING,
+        change=Change.ADDED,
+        instance_id="65ab8549-aa06-486a-b5b7-8abe845303a5",
+        task_id="TASK-1",
+        title="张红的1位访客申请",
+        url="https://yida.example/APP/processDetail?procInsId=65ab8549",
+        app_type="APP_RY60OCRF33Z7534",
+        originator=None,
+        actor_id=None,
+        status=Status.PENDING,
+        occurred_at=1_769_846_400_000,
+        event_id="0b9f6d6e-5f0e-5e11-8b1c-0a3c2d1e4f51",
+    )
+
+
+if __name__ == "__main__":
+    allow_open_files(_FILES)
+    asyncio.run(serve(int(sys.argv[1]), float(sys.argv[2])))

@@ -1,0 +1,57 @@
+"""The bridge's services, and servers beside them, as processes of a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import httpx2
+
+from deploy.local.child import Child
+from tests.bench.streams.errors import NotCounted
+from tests.bench.toolchains import CHECKOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import ExitStack
+    from pathlib import Path
+
+_READY_S = 600.0
+_OK = 200
+_FOREIGN = ("EDGE_", "STREAMS_", "TASKBRIDGE_")
+
+
+def start_service(
+    stack: ExitStack, module: str, *arguments: str, folder: Path, settings: Mapping[str, str] | None = None
+) -> int:
+    """The process id of what runs until the stack is left. It gets these settings, and none of the caller's."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)} | dict(settings or {})
+    argv = [sys.executable, "-m", module, *arguments]
+    log_path = folder / f"{'-'.join([module, *arguments])}.log"
+    child = Child(argv, env=env, cwd=CHECKOUT, log_path=log_path, orphan_signal=signal.SIGKILL)
+    stack.callback(child.end, signal.SIGTERM, timeout_s=20)
+    return child.pid
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Blocks.
+
+    Raises:
+        NotCounted: it does not happen.
+    """
+    deadline = time.monotonic() + _READY_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise NotCounted(f"did not happen within {_READY_S:.0f} s: {what}")
+        time.sleep(0.2)
+
+
+def answers(url: str) -> bool:
+    """Whether it says 200 now."""
+    try:
+        return httpx2.get(url, timeout=5, trust_env=False).status_code == _OK
+    except httpx2.HTTPError:
+        return False
