@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
-import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,12 @@ from deploy.local.ports import free_ports
 from deploy.local.stack import JvmStack
 from deploy.local.supervisor import Supervisor
 from schemas import topics
-from schemas.errors import OperatorError, TaskbridgeError
+from schemas.errors import OperatorError
 from schemas.registry import Registry
 from schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
 from service.kafka import admin_client
 from service.topic_admin import apply_topics
+from tests.bench.command import progress, run_benchmark
 from tests.bench.edge.callbacks import make_kinds
 from tests.bench.edge.events_topic import EventsTopic
 from tests.bench.edge.loads import NotCounted, closed_loop, open_loop, wrk
@@ -43,11 +43,6 @@ _RATES = (500, 1000, 2000)
 _WARM_UP_S = {SPRING: 15}  # until the JIT compiler is done
 _WARM_UP_OTHERS_S = 3
 _DISK_MB = 6000
-
-
-def progress(line: object) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
 
 
 class Run:
@@ -102,19 +97,8 @@ class Run:
         return pid
 
 
-def main() -> None:
-    """Exit code 1 with one line where something is missing or a measurement does not count."""
-    arguments = _arguments()
-    began = time.monotonic()
-    try:
-        need("wrk", "apt-get install wrk")
-        page = _measure(arguments)
-    except (TaskbridgeError, AssertionError) as error:
-        sys.exit(f"taskbridge bench edge: {error}")
-    progress(f"wrote {page} after {(time.monotonic() - began) / 60:.1f} minutes")
-
-
 def _measure(arguments: argparse.Namespace) -> Path:
+    need("wrk", "apt-get install wrk")
     left_out: dict[str, str] = {}
     load_before = os.getloadavg()[0]
     with ExitStack() as stack:
@@ -199,4 +183,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark("edge", partial(_measure, _arguments()))

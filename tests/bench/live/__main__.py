@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
-import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.local.supervisor import Supervisor
-from schemas.errors import TaskbridgeError
+from tests.bench.command import progress, run_benchmark
 from tests.bench.live.callbacks import measure_callbacks
 from tests.bench.live.many_streams import measure_streams
 from tests.bench.machine import machine_section
@@ -25,22 +24,6 @@ if TYPE_CHECKING:
     from tests.bench.live.callbacks import Times
 
 _LIBRARIES = ("fastapi", "starlette", "uvicorn", "confluent-kafka", "faust-streaming")
-
-
-def progress(line: object) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
-def main() -> None:
-    """Exit code 1 with one line where something is missing, or a callback does not arrive."""
-    arguments = _arguments()
-    began = time.monotonic()
-    try:
-        page = _measure(arguments)
-    except TaskbridgeError as error:
-        sys.exit(f"taskbridge bench live: {error}")
-    progress(f"wrote {page} after {(time.monotonic() - began) / 60:.1f} minutes")
 
 
 def _measure(arguments: argparse.Namespace) -> Path:
@@ -120,4 +103,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark("live", partial(_measure, _arguments()))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections import defaultdict
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -16,9 +16,9 @@ import httpx2
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.supervisor import Supervisor
 from schemas import topics
-from schemas.errors import TaskbridgeError
 from service.kafka import admin_client
 from service.topic_admin import apply_topics
+from tests.bench.command import progress, run_benchmark
 from tests.bench.cpu import resident_mb
 from tests.bench.query.asking import CONSTANT, Kind, Window, ask, kinds
 from tests.bench.query.company import Trickle, fill
@@ -29,22 +29,6 @@ from tests.bench.toolchains import need
 
 _CONNECTIONS = (1, 16)
 _REST = "At rest"
-
-
-def progress(line: object) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
-def main() -> None:
-    """Exit code 1 with one line where something is missing, or an answer is not what it should be."""
-    arguments = _arguments()
-    began = time.monotonic()
-    try:
-        page = _measure(arguments)
-    except TaskbridgeError as error:
-        sys.exit(f"taskbridge bench query: {error}")
-    progress(f"wrote {page} after {(time.monotonic() - began) / 60:.1f} minutes")
 
 
 def _measure(arguments: argparse.Namespace) -> Path:
@@ -136,4 +120,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark("query", partial(_measure, _arguments()))

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
-import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from deploy.local.disk import require_space
 from deploy.local.supervisor import Supervisor
-from schemas.errors import TaskbridgeError
+from tests.bench.command import progress, run_benchmark
 from tests.bench.streams.contenders import PEERS
 from tests.bench.streams.phases import PARTS, Run
 from tests.bench.streams.report import write_report
@@ -23,22 +22,6 @@ from tests.bench.streams.scaling import INSTANCES
 from tests.bench.streams.surroundings import start
 
 _DISK_MB = 12_000
-
-
-def progress(line: object) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
-def main() -> None:
-    """Exit code 1 with one line where something is missing or the service's own outputs are not what they should be."""
-    arguments = _arguments()
-    began = time.monotonic()
-    try:
-        page = _measure(arguments)
-    except TaskbridgeError as error:
-        sys.exit(f"taskbridge bench streams: {error}")
-    progress(f"wrote {page} after {(time.monotonic() - began) / 60:.1f} minutes")
 
 
 def _measure(arguments: argparse.Namespace) -> Path:
@@ -108,4 +91,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark("streams", partial(_measure, _arguments()))
