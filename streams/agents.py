@@ -14,7 +14,6 @@ from faust.types import TP
 from schemas.cloudevents import notification_headers
 from schemas.events import notification_key
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from streams.commit.bulk_producer import last_offset
 from streams.commit.lanes import Lanes
 from streams.commit.rounds import Batch, Overtaken
 from streams.fold.dead_letters import dead_letter, reason_code
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from schemas.codec import Codec
     from schemas.events import TaskNotification
-    from streams.commit.bulk_producer import type_outgoing, type_reports, type_with_headers
+    from streams.commit.bulk_producer import type_outgoing, type_with_headers
     from streams.commit.rounds import Rounds
     from streams.commit.transport import ChunkConsumer, type_chunk
     from streams.fold.chunk import Rejected
@@ -117,7 +116,7 @@ class TaskAgent:
             under_way = _UnderWay(message, records, folded, started, stack.pop_all())
             return self._end(under_way, committed)
 
-    async def _end(self, chunk: _UnderWay, committed: Awaitable[list[type_reports]]) -> None:
+    async def _end(self, chunk: _UnderWay, committed: Awaitable[list[int]]) -> None:
         """Store the chunk once it is committed.
 
         Not where a rebalance came meanwhile: its partition may have moved, and whoever has it reads the changelog.
@@ -127,10 +126,10 @@ class TaskAgent:
         stored = chunk.folded.stored
         with chunk.working:
             try:
-                changelog, *_ = await committed
+                written, *_ = await committed
                 if generation == self._app.consumer_generation_id:
                     if stored:
-                        self._store.write_chunk(partition, stored, changelog_offset=last_offset(changelog))
+                        self._store.write_chunk(partition, stored, changelog_offset=written)
                     cast("ChunkConsumer", self._app.consumer).done(message)
                     seconds = time.perf_counter() - chunk.started
                     self._metrics.chunk(partition, chunk.records, chunk.folded, seconds)
@@ -158,7 +157,7 @@ class TaskAgent:
                 farewells = [self._told(each) for notifications in told.values() for each in notifications or ()]
                 source = TP(TASK_EVENTS.name, partition)
                 try:
-                    changelog, *_ = await self._rounds.deliver(
+                    written, *_ = await self._rounds.deliver(
                         source,
                         # Where it stands already: the group's coordinator then refuses all of it to a former owner.
                         consumer.position_of(source),
@@ -173,7 +172,7 @@ class TaskAgent:
                     return 0
                 if generation != self._app.consumer_generation_id:
                     return 0
-                self._store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=last_offset(changelog))
+                self._store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=written)
                 self._folding.forget(gone)
         return len(gone)
 

@@ -1,7 +1,8 @@
 """A transactional producer for many records at a time: one call hands them over, one commits them with their offsets.
 
-``service.kafka.AsyncProducer`` makes a future for every record, which is right for a callback that waits for its own;
-here all wait for one commit, so that a record's report costs no Python at all.
+``service.kafka.AsyncProducer`` makes a future for every record, which is right for a callback that waits for its own.
+Here all wait for one commit, which fails where any of them was not delivered; so only the last record of those that are
+handed over together has a report: Python makes one of each that is asked for, with a copy of the record.
 """
 
 from __future__ import annotations
@@ -43,9 +44,6 @@ _FENCED = (
     KafkaError.FENCED_INSTANCE_ID,
 )
 
-type_reports = dict["KafkaError | None", "Message"]
-"""Error → a record that met it. Under None stands the last record that was delivered."""
-
 type_outgoing = dict[str, Any]
 """``key`` and ``value`` of a record without headers. librdkafka adds ``_error`` where it did not take it on."""
 type_with_headers = tuple[bytes | None, bytes | None, Any]
@@ -61,6 +59,19 @@ class Fenced(OperatorError):
 
 class OffsetsNotTaken(DeliveryFailed):
     """The group's coordinator took no offsets, so nothing is committed: fresh producers can do all of it again."""
+
+
+class Sent:
+    """Records that were handed over together."""
+
+    def __init__(self) -> None:
+        self.last_offset = -1
+        """Of the last of them, in one partition, once they are committed; -1 where there was none."""
+
+    def reported(self, error: KafkaError | None, message: Message) -> None:
+        """Take the report on the last of them. What was not delivered is the commit's to tell."""
+        if error is None:
+            self.last_offset = max(self.last_offset, message.offset() or 0)
 
 
 class BulkProducer:
@@ -87,35 +98,36 @@ class BulkProducer:
         """What is sent from now on is visible when it is committed, or never."""
         self._producer.begin_transaction()
 
-    def send(self, topic: str, records: Sequence[type_outgoing], reports: type_reports, *, partition: int = -1) -> None:
-        """Hand over records; the reports are there after the commit. A full queue is waited for.
+    def send(self, topic: str, records: Sequence[type_outgoing], *, partition: int = -1) -> Sent:
+        """Hand over records. A full queue is waited for.
 
         Raises:
             DeliveryFailed: one of them cannot be sent, e.g. it is larger than a record may be.
         """
-        remaining = list(records)
+        sent, remaining = Sent(), list(records)
         while remaining:
-            # In the order of the reports the last one wins; a dict's own method is called without Python code.
-            self._producer.produce_batch(topic, remaining, partition=partition, on_delivery=reports.__setitem__)
+            remaining[-1] = {**remaining[-1], "callback": sent.reported}
+            taken = self._producer.produce_batch(topic, remaining, partition=partition)
+            if taken == len(remaining):
+                break
             remaining = [record for record in remaining if "_error" in record]
             for record in remaining:
                 error: KafkaError = record.pop("_error")
                 if error.code() != error._QUEUE_FULL:  # noqa: SLF001
                     raise DeliveryFailed(f"{topic}: {error.str()}", error)
-            if remaining:
-                self._producer.flush()
+            self._producer.flush()
+        return sent
 
-    def send_with_headers(
-        self, topic: str, records: Sequence[type_with_headers], reports: type_reports, *, partition: int = -1
-    ) -> None:
+    def send_with_headers(self, topic: str, records: Sequence[type_with_headers], *, partition: int = -1) -> Sent:
         """The same for records with headers, which can only be handed over one by one.
 
         Raises:
             DeliveryFailed: as above.
         """
-        report = reports.__setitem__
+        sent, last = Sent(), len(records) - 1
         produce = self._producer.produce
-        for key, value, headers in records:
+        for at, (key, value, headers) in enumerate(records):
+            report = sent.reported if at == last else None
             while True:
                 try:
                     produce(topic, key=key, value=value, headers=headers, partition=partition, on_delivery=report)
@@ -125,6 +137,7 @@ class BulkProducer:
                     raise DeliveryFailed(f"{topic}: {error}", error.args[0]) from error
                 else:
                     break
+        return sent
 
     def commit(self, offsets: Sequence[TopicPartition] = (), group: bytes | None = None) -> None:
         """Return once all that was sent is on all in-sync replicas, and the group's offsets with it: all or nothing.
@@ -197,13 +210,3 @@ def _in_time(call: Callable[[], object]) -> None:
 
     threading.Thread(target=run, name="send-offsets", daemon=True).start()
     ended.result(_OFFSETS_S + _LATE_S)
-
-
-def last_offset(reports: type_reports) -> int:
-    """The offset of the last record of one partition, once they are delivered; -1 where there was none."""
-    last = reports.get(None)
-    if last is None:
-        return -1
-    offset = last.offset()
-    assert offset is not None
-    return offset

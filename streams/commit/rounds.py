@@ -23,7 +23,7 @@ import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
 from schemas.errors import OperatorError
-from streams.commit.bulk_producer import BulkProducer, OffsetsNotTaken, type_outgoing, type_reports, type_with_headers
+from streams.commit.bulk_producer import BulkProducer, OffsetsNotTaken, Sent, type_outgoing, type_with_headers
 from streams.commit.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class _Delivery:
     next_offset: int
     batches: Sequence[Batch]
     group: bytes
-    done: asyncio.Future[list[type_reports]]
-    reports: list[type_reports] = field(default_factory=list[type_reports])
+    done: asyncio.Future[list[int]]
+    sent: list[Sent] = field(default_factory=list[Sent])
 
     @property
     def records(self) -> int:
@@ -112,10 +112,10 @@ class Rounds:
             self._producers = claimed(self._config, self._name, self._make)
             self._thread.start()
 
-    async def deliver(
-        self, source: TP, next_offset: int, batches: Sequence[Batch], *, generation: int
-    ) -> list[type_reports]:
+    async def deliver(self, source: TP, next_offset: int, batches: Sequence[Batch], *, generation: int) -> list[int]:
         """Return once these records, and the group's position ``next_offset`` in ``source``, are committed.
+
+        Returns what the future of ``hand_over`` comes to.
 
         Raises:
             Overtaken, Fenced, DeliveryFailed: as ``hand_over``.
@@ -124,10 +124,11 @@ class Rounds:
 
     def hand_over(
         self, source: TP, next_offset: int, batches: Sequence[Batch], *, generation: int
-    ) -> asyncio.Future[list[type_reports]]:
+    ) -> asyncio.Future[list[int]]:
         """The future is done once these records, and the group's position in ``source``, are committed.
 
-        What was handed over first is committed first, or together with what came later. One report for each batch.
+        What was handed over first is committed first, or together with what came later. The result has the offset of
+        each batch's last record, where all of it is for one partition; -1 where there was none.
         ``generation`` is that of the chunk they come from; records that come from no chunk go with the position that
         ``source`` has already.
 
@@ -200,7 +201,7 @@ class Rounds:
         producer.begin()
         try:
             for delivery in deliveries:
-                delivery.reports = [_send(producer, batch) for batch in delivery.batches]
+                delivery.sent = [_send(producer, batch) for batch in delivery.batches]
             producer.commit(self._offsets(deliveries), deliveries[0].group)
         except OffsetsNotTaken:
             raise
@@ -245,13 +246,12 @@ def claimed(
     return producers
 
 
-def _send(producer: BulkProducer, batch: Batch) -> type_reports:
-    reports: type_reports = {}
-    if batch.records:
-        with_headers = isinstance(batch.records[0], tuple)
-        send = cast("Any", producer.send_with_headers if with_headers else producer.send)
-        send(batch.topic, batch.records, reports, partition=batch.partition)
-    return reports
+def _send(producer: BulkProducer, batch: Batch) -> Sent:
+    if not batch.records:
+        return Sent()
+    with_headers = isinstance(batch.records[0], tuple)
+    send = cast("Any", producer.send_with_headers if with_headers else producer.send)
+    return send(batch.topic, batch.records, partition=batch.partition)
 
 
 def _size(record: type_outgoing | type_with_headers) -> int:
@@ -264,7 +264,7 @@ def _tell(deliveries: Iterable[_Delivery], failure: Exception | None) -> None:
         if delivery.done.done():  # nobody waits for it any more
             continue
         if failure is None:
-            delivery.done.set_result(delivery.reports)
+            delivery.done.set_result([each.last_offset for each in delivery.sent])
         else:
             delivery.done.set_exception(failure)
             delivery.done.exception()  # the first is told; asyncio need not complain of those that nobody awaits then

@@ -52,4 +52,4 @@ class TransactionalWriter:
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:
         """Add a record to the transaction; -1 is the partition of its key. A full queue is waited for."""
-        self._producer.send_with_headers(topic, [(key, value, list(headers))], {}, partition=partition)
+        self._producer.send_with_headers(topic, [(key, value, list(headers))], partition=partition)

@@ -10,7 +10,6 @@ import structlog
 
 from schemas.errors import RecordError
 from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
-from streams.commit.bulk_producer import last_offset
 from streams.commit.lanes import Lanes
 from streams.commit.rounds import Batch, Overtaken
 from streams.fold.chunk import Rejected
@@ -122,13 +121,13 @@ class InboxAgent:
             Batch(TASK_EVENTS_DLQ.name, _letters(rejected)),
         ]
         try:
-            changelog, *_ = await self._rounds.deliver(message.tp, message.offset + 1, batches, generation=generation)
+            written, *_ = await self._rounds.deliver(message.tp, message.offset + 1, batches, generation=generation)
         except Overtaken:
             log.info("a rebalance overtook a chunk of notifications", partition=partition, records=len(records))
             return None
         if generation != self._app.consumer_generation_id:
             return None
-        self._store.write_chunk(partition, changes, changelog_offset=last_offset(changelog))
+        self._store.write_chunk(partition, changes, changelog_offset=written)
         return told
 
     def _applied(self, partition: int) -> int:

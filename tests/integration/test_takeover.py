@@ -93,7 +93,7 @@ def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(plac
 
     def commit(membership: Membership, offset: int) -> None:
         producer.begin()
-        producer.send(place.changelog, [{"key": b"k", "value": b"v"}], {}, partition=0)
+        producer.send(place.changelog, [{"key": b"k", "value": b"v"}], partition=0)
         try:
             producer.commit(position(place, offset, "worker"), group_metadata(place.group, membership))
         except Fenced:
@@ -127,7 +127,7 @@ def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_t
     dead.begin()
     dead.commit(position(place, 5, dead_name), group)
     dead.begin()
-    dead.send(place.changelog, [{"key": b"k", "value": b"never"}], {}, partition=0)
+    dead.send(place.changelog, [{"key": b"k", "value": b"never"}], partition=0)
     kafka = cast("Any", dead)._producer
     assert kafka.flush(30) == 0
     if offsets_sent:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from faust.types import TP
 
-from streams.commit.bulk_producer import Fenced, OffsetsNotTaken
+from streams.commit.bulk_producer import Fenced, OffsetsNotTaken, Sent
 from streams.commit.group_metadata import Membership, group_metadata
 from streams.commit.rounds import Batch, Overtaken, Rounds
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
-    from streams.commit.bulk_producer import BulkProducer, type_outgoing, type_reports, type_with_headers
+    from streams.commit.bulk_producer import BulkProducer, type_outgoing, type_with_headers
 
 FIRST, SECOND = TP("events", 0), TP("events", 1)
 MEMBER = Membership(5, "member-1", "instance-1")
@@ -43,6 +43,7 @@ class FakeProducer:
         self._all = all_of_them
         self._id = transactional_id
         self._sent: list[Any] = []
+        self._reports: list[tuple[Sent, int]] = []
 
     def claim(self) -> None:
         self._all.claimed.append(self._id)
@@ -50,20 +51,26 @@ class FakeProducer:
     def begin(self) -> None:
         self._sent = []
 
-    def send(self, topic: str, records: Sequence[type_outgoing], reports: type_reports, *, partition: int) -> None:
+    def send(self, topic: str, records: Sequence[type_outgoing], *, partition: int) -> Sent:
         self._sent += [(topic, partition, record["key"]) for record in records]
-        reports[None] = records[-1]["key"]
+        return self._reported(records[-1]["key"])
 
-    def send_with_headers(
-        self, topic: str, records: Sequence[type_with_headers], reports: type_reports, *, partition: int
-    ) -> None:
+    def send_with_headers(self, topic: str, records: Sequence[type_with_headers], *, partition: int) -> Sent:
         self._sent += [(topic, partition, record[0], record[2]) for record in records]
-        reports[None] = cast("Any", records[-1][0])
+        return self._reported(records[-1][0])
+
+    def _reported(self, key: bytes | None) -> Sent:
+        """Its record's offset is its key's first byte, once it is committed."""
+        sent = Sent()
+        self._reports.append((sent, (key or b"")[0]))
+        return sent
 
     def commit(self, offsets: Sequence[TopicPartition], group: bytes) -> None:
         assert self._all.may_commit.acquire(timeout=10)
         if self._all.failure is not None:
             raise self._all.failure
+        for sent, offset in self._reports:
+            sent.last_offset = offset
         positions = {(each.topic, each.partition): (each.offset, each.metadata) for each in offsets}
         self._all.transactions.append({"id": self._id, "sent": self._sent, "positions": positions, "group": group})
 
@@ -99,7 +106,7 @@ def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers
         await first
         assert not any(each.done() for each in others)
         producers.may_commit.release()
-        assert [reports for [reports] in await asyncio.gather(*others)] == [{None: b"b"}, {None: b"c"}]
+        assert await asyncio.gather(*others) == [[ord("b")], [ord("c")]]
 
     told(producers, story)
     assert producers.claimed == ["worker-0", "worker-1"]
@@ -112,7 +119,7 @@ def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers
     assert {each["group"] for each in producers.transactions} == {group_metadata("group", MEMBER)}
 
 
-def test_each_batch_has_its_topic_its_partition_and_its_report() -> None:
+def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_record() -> None:
     producers = FakeProducers()
     batches = [
         Batch("changelog", [{"key": b"a", "value": b"v"}, {"key": b"b", "value": None}], 3),
@@ -122,7 +129,7 @@ def test_each_batch_has_its_topic_its_partition_and_its_report() -> None:
 
     async def story(rounds: Rounds) -> None:
         producers.may_commit.release()
-        assert await rounds.deliver(FIRST, 1, batches, generation=5) == [{None: b"b"}, {}, {None: b"u"}]
+        assert await rounds.deliver(FIRST, 1, batches, generation=5) == [ord("b"), -1, ord("u")]
 
     told(producers, story)
     [transaction] = producers.transactions
