@@ -36,7 +36,7 @@ def fold_chunk(
     *,
     own_frames: list[bytes],
     translate: Callable[[bytes | None], bytes | RecordError],
-    load: Callable[[bytes], bytes | None],
+    load: Callable[[list[bytes]], list[bytes | None]],
     renew: Callable[[bytes], bytes],
     state_frame: bytes,
     notification_frame: bytes,
@@ -48,6 +48,6 @@ def fold_chunk(
 
     ``own_frames`` stand in front of events that our own schema wrote. Any other value, and any that is damaged, is
     given to ``translate``: it answers with the event's Avro body by our own schema, or with why there is none.
-    ``load`` gives the stored form of an instance; where that cannot be read here, ``renew`` gives it anew.
+    ``load`` is called once and gives the stored forms of instances; one that cannot be read here, ``renew`` gives anew.
     What these three raise, this raises; nothing is changed then.
     """

@@ -99,7 +99,7 @@ class TaskAgent:
         partition, generation = message.partition, cast("int", message.generation_id)
         with ExitStack() as stack:
             stack.enter_context(consumer.working())
-            read = self._unwritten.reader(partition, self._store.read, generation=generation)
+            read = self._unwritten.reader(partition, self._store.read_many, generation=generation)
             folded = fold_what_fits(
                 partial(self._folding.fold, records, read, generation=generation),
                 records,

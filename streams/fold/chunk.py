@@ -73,24 +73,26 @@ def fold_chunk(
     records: Iterable[Record],
     *,
     decode: Callable[[bytes | None], TaskEvent],
-    load: Callable[[bytes], Shown | None],
+    load: Callable[[list[bytes]], Sequence[Shown | None]],
     too_large: Container[int] = (),
 ) -> ChunkResult:
     """Fold the records in their order. Events of one instance fold together: it is loaded, and will be written, once.
 
+    ``load`` is called once, with the record keys of all instances that the chunk meets, and answers in their order.
     ``too_large``: offsets of records that their instance cannot take: what would come of it fits into no record.
     A record that cannot be decoded or folded is set aside with its reason and changes nothing. Any other error leaves
     no trace at all: the chunk can be tried again.
     """
     result = ChunkResult()
-    for record in records:
+    read = [(record, _read(record, decode)) for record in records]
+    # An id that is none is not looked for: it might be the name under which the store keeps something else.
+    keys = list(dict.fromkeys(event.instance_id.encode() for _, event in read if not isinstance(event, RecordError)))
+    known = dict(zip(keys, load(keys), strict=True))
+    for record, event in read:
         try:
-            event = decode(record.value)
-            accept(event)
-            key = event.instance_id.encode()
-            if record.key != key:
-                raise MisplacedKey("the record's key is not the event's instance_id")
-            before = result.instances[key] if key in result.instances else load(key)
+            if isinstance(event, RecordError):
+                raise event
+            before = known[key := event.instance_id.encode()]
             instance = fold(before.instance if before is not None else None, event)
             if record.offset in too_large:
                 raise TooLarge("what is kept or told of its instance would be larger than a record may be")
@@ -102,7 +104,19 @@ def fold_chunk(
                 after = Shown(instance, before.lines, offsets)
             else:
                 after = show(instance, offsets)
-            result.instances[key] = after
+            known[key] = result.instances[key] = after
             result.told.append((record, difference(before, after, event)))
             result.actions[event.action] += 1
     return result
+
+
+def _read(record: Record, decode: Callable[[bytes | None], TaskEvent]) -> TaskEvent | RecordError:
+    try:
+        event = decode(record.value)
+        accept(event)
+        if record.key != event.instance_id.encode():
+            raise MisplacedKey("the record's key is not the event's instance_id")
+    except RecordError as reason:
+        return reason
+    else:
+        return event

@@ -20,8 +20,8 @@ MOST_TOLD_BYTES = 64 << 20
 
 NONE: AbstractSet[int] = frozenset()
 
-type_read = Callable[[bytes], "bytes | None"]
-"""What the local store holds under a record key."""
+type_read = Callable[[list[bytes]], "list[bytes | None]"]
+"""What the local store holds under these record keys, in their order."""
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class Folding(Protocol):
     def fold(
         self, records: type_chunk, read: type_read, *, generation: int, too_large: AbstractSet[int] = NONE
     ) -> Folded:
-        """What the records come to, in their order; ``read`` is asked for instances that are not in memory.
+        """What the records come to, in their order; ``read`` is asked once, for the instances not in memory.
 
         ``too_large``: offsets of records that are set aside although they could be folded (``streams.fold.outgoing``).
         Does no I/O beside that. An error that is no record's fault leaves no trace: the chunk can be tried again.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 T = TypeVar("T")
 """An instance in memory."""
@@ -30,12 +30,20 @@ class LiveInstances(Generic[T]):
     def __len__(self) -> int:
         return len(self._recent.keys() | self._older.keys())
 
-    def get(self, key: bytes, *, generation: int) -> T | None:
+    def find(
+        self, keys: list[bytes], read: Callable[[list[bytes]], Iterable[T | None]], *, generation: int
+    ) -> list[T | None]:
+        """These instances, in the order of their keys; ``read`` is asked once for those that are not in memory."""
         if generation != self._generation:
             self._generation = generation
             self._recent, self._older = {}, {}
-        found = self._recent.get(key)
-        return self._older.get(key) if found is None else found
+        recent, older = self._recent, self._older
+        found = [recent[key] if key in recent else older.get(key) for key in keys]
+        missing = [at for at, instance in enumerate(found) if instance is None]
+        if missing:
+            for at, instance in zip(missing, read([keys[at] for at in missing]), strict=True):
+                found[at] = instance
+        return found
 
     def keep(self, instances: Mapping[bytes, T], *, generation: int) -> None:
         """Remember instances as they were just folded, in this generation of the group."""

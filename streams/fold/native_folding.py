@@ -61,17 +61,11 @@ class NativeFolding:
         self, records: type_chunk, read: type_read, *, generation: int, too_large: AbstractSet[int] = NONE
     ) -> Folded:
         assert _native is not None, "only made where it is built"
-        live = self._live
-
-        def load(key: bytes) -> bytes | None:
-            stored = live.get(key, generation=generation)
-            return read(key) if stored is None else stored
-
         folded = _native.fold_chunk(
             records,
             own_frames=self._events.own_frames(),
             translate=self._translate,
-            load=load,
+            load=lambda keys: self._live.find(keys, read, generation=generation),
             renew=self._renew,
             state_frame=self._states.frame(),
             notification_frame=self._notifications.frame(),

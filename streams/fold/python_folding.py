@@ -52,11 +52,8 @@ class PythonFolding:
     def fold(
         self, records: type_chunk, read: type_read, *, generation: int, too_large: AbstractSet[int] = NONE
     ) -> Folded:
-        def load(key: bytes) -> Shown | None:
-            shown = self._live.get(key, generation=generation)
-            if shown is None and (stored := read(key)) is not None:
-                shown = show(unpack(stored, self._states), event_offsets(stored))
-            return shown
+        def load(keys: list[bytes]) -> list[Shown | None]:
+            return self._live.find(keys, lambda missing: map(self._shown, read(missing)), generation=generation)
 
         return self._written(fold_chunk(records, decode=self._events.decode, load=load, too_large=too_large))
 
@@ -65,6 +62,9 @@ class PythonFolding:
 
     def forget(self, keys: Iterable[bytes]) -> None:
         self._live.forget(keys)
+
+    def _shown(self, stored: bytes | None) -> Shown | None:
+        return None if stored is None else show(unpack(stored, self._states), event_offsets(stored))
 
     def _written(self, result: ChunkResult) -> Folded:
         now_ms = self._now_ms()

@@ -18,16 +18,16 @@ class Unwritten:
         self._chunks: dict[tuple[int, int], list[Mapping[bytes, bytes]]] = {}
 
     def reader(
-        self, partition: int, read: Callable[[int, bytes], bytes | None], *, generation: int
-    ) -> Callable[[bytes], bytes | None]:
-        """Reads a key as it will be once all that is under way is written."""
+        self, partition: int, read: Callable[[int, list[bytes]], list[bytes | None]], *, generation: int
+    ) -> Callable[[list[bytes]], list[bytes | None]]:
+        """Reads keys as they will be once all that is under way is written; ``read`` is asked once for those left."""
         chunks = self._chunks.get((generation, partition), [])
 
-        def latest(key: bytes) -> bytes | None:
-            for chunk in reversed(chunks):
-                if (found := chunk.get(key)) is not None:
-                    return found
-            return read(partition, key)
+        def latest(keys: list[bytes]) -> list[bytes | None]:
+            found: dict[bytes, bytes | None] = {key: chunk[key] for chunk in chunks for key in keys if key in chunk}
+            left = [key for key in keys if key not in found]
+            found.update(zip(left, read(partition, left), strict=True))
+            return [found[key] for key in keys]
 
         return latest
 

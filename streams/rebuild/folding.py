@@ -142,9 +142,10 @@ class EventFold:
         )
         self._folding.keep(result, generation=_GENERATION)
 
-    def _read(self, partition: int, key: bytes) -> bytes | None:
-        kept = self._new.get(key)
-        return self._base(key, self._first[partition]) if kept is None else kept.value
+    def _read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
+        first = self._first[partition]
+        kept = ((key, self._new.get(key)) for key in keys)
+        return [self._base(key, first) if found is None else found.value for key, found in kept]
 
 
 def _record(message: Message, partition: int, offset: int) -> FetchedRecord:

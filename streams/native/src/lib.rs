@@ -77,9 +77,9 @@ fn fold_chunk<'py>(
     }
 
     let (given, keys) = placed(&taken, events);
-    let mut stored: Vec<Option<Bound<'py, PyBytes>>> = Vec::with_capacity(keys.len());
-    for key in &keys {
-        stored.push(load.call1((*key,))?.extract()?);
+    let stored: Vec<Option<Bound<'py, PyBytes>>> = load.call1((PyList::new(py, &keys)?,))?.extract()?;
+    if stored.len() != keys.len() {
+        return Err(PyValueError::new_err("an answer for each key was expected"));
     }
     let mut known: Vec<Known<'_>> = Vec::with_capacity(keys.len());
     let mut unread: Vec<usize> = Vec::new();

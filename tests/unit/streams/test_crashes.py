@@ -146,7 +146,7 @@ class Life:
         world = self._world
         records = world.log[self._position : self._position + size]
         _die_if(dies_at == Step.FETCHED)
-        outcome = take(self._folding, records, self._store.get)
+        outcome = take(self._folding, records, lambda keys: list(map(self._store.get, keys)))
         _die_if(dies_at == Step.FOLDED)
         if dies_at == Step.SENT and world.transactions == NO_TRANSACTIONS:
             world.write(outcome, lambda count: self._data.draw(st.integers(0, count)))

@@ -39,12 +39,12 @@ from streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
 from streams.tables.store import PartitionNotHeld, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from hypothesis.strategies import DataObject
 
     from schemas.events import TaskEvent
-    from streams.fold.folding import Folding
+    from streams.fold.folding import Folding, type_read
     from streams.fold.lifecycle import Instance
 
 # Without a Rust toolchain the service runs the Python implementation, and there is nothing to compare it with.
@@ -102,12 +102,23 @@ def plain(folded: Folded) -> dict[str, Any]:
     }
 
 
+def reading(stored: Mapping[bytes, bytes], *, asked: list[bytes] | None = None) -> type_read:
+    """A store with these; ``asked`` takes the keys that it is asked for."""
+
+    def read(keys: list[bytes]) -> list[bytes | None]:
+        if asked is not None:
+            asked.extend(keys)
+        return list(map(stored.get, keys))
+
+    return read
+
+
 def fold_both(records: Sequence[FakeRecord], stored: dict[bytes, bytes]) -> tuple[Folded | type, Folded | type]:
     """What each comes to, or what it raises."""
     found: list[Folded | type] = []
     for kind in (NativeFolding, PythonFolding):
         try:
-            found.append(folding(kind, 0).fold(list(records), stored.get, generation=1))
+            found.append(folding(kind, 0).fold(list(records), reading(stored), generation=1))
         except TaskbridgeError as error:
             found.append(type(error))
     return found[0], found[1]
@@ -117,7 +128,7 @@ def stored_after(events: Iterable[TaskEvent]) -> dict[bytes, bytes]:
     records: list[Any] = [
         FakeRecord(each.instance_id.encode(), EVENTS.encode(each), at) for at, each in enumerate(events)
     ]
-    return folding(PythonFolding, 0).fold(records, lambda _: None, generation=1).stored
+    return folding(PythonFolding, 0).fold(records, reading({}), generation=1).stored
 
 
 @settings(max_examples=150, deadline=None)
@@ -136,8 +147,8 @@ def test_any_chunks_come_to_the_same_bytes(
     stored: dict[bytes, bytes] = {}
     for chunk in chunks:
         records: list[Any] = list(chunk)
-        ours = native.fold(records, stored.get, generation=1, too_large=too_large)
-        theirs = python.fold(records, stored.get, generation=1, too_large=too_large)
+        ours = native.fold(records, reading(stored), generation=1, too_large=too_large)
+        theirs = python.fold(records, reading(stored), generation=1, too_large=too_large)
         assert plain(ours) == plain(theirs)
         stored |= ours.stored
         native.keep(ours, generation=1)
@@ -152,7 +163,7 @@ def test_whole_lives_come_to_the_same_bytes_in_any_order(life: DataObject, repea
     order: list[TaskEvent] = life.draw(st.permutations(events * repeats))
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(each), 7 * at) for at, each in enumerate(order)]
     native, python = folding(NativeFolding, 10), folding(PythonFolding, 10)
-    ours, theirs = (each.fold(records, lambda _: None, generation=1) for each in (native, python))
+    ours, theirs = (each.fold(records, reading({}), generation=1) for each in (native, python))
     assert plain(ours) == plain(theirs)
     assert ours.folded == len(records)
 
@@ -214,7 +225,7 @@ def test_events_of_our_own_schema_under_another_id_need_no_translation_but_the_f
     value = framed(OWN_AGAIN, EVENTS.encode_body(event(event_id="1")))
     for offset in range(3):
         records: list[Any] = [FakeRecord(b"I", value, offset), FakeRecord(b"I", EVENTS.encode(event(event_id="2")))]
-        assert native.fold(records, lambda _: None, generation=1).folded == 2
+        assert native.fold(records, reading({}), generation=1).folded == 2
     assert len(translated) == 2
 
 
@@ -229,28 +240,29 @@ def test_a_registry_that_is_away_is_not_the_records_fault() -> None:
     )
     records: list[Any] = [FakeRecord(b"I", framed(NEVER_SEEN, b"x"))]
     with pytest.raises(RegistryUnavailable):
-        native.fold(records, lambda _: None, generation=1)
+        native.fold(records, reading({}), generation=1)
 
 
 def test_what_the_store_raises_comes_through_and_leaves_no_trace() -> None:
-    def gone(key: bytes) -> bytes | None:
-        raise PartitionNotHeld(key.decode())
+    def gone(keys: list[bytes]) -> list[bytes | None]:
+        raise PartitionNotHeld(str(keys))
 
     native = folding(NativeFolding, 10)
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(event(event_id="1")))]
     with pytest.raises(PartitionNotHeld):
         native.fold(records, gone, generation=1)
-    assert native.fold(records, lambda _: None, generation=1).folded == 1
+    assert native.fold(records, reading({}), generation=1).folded == 1
 
 
 def test_an_instance_in_memory_is_found_in_its_generation_only_and_not_once_it_is_let_go() -> None:
     reads: list[bytes] = []
+    read = reading({}, asked=reads)
     native = folding(NativeFolding, 10)
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(event(event_id="1")))]
     for generation, forgotten in ((1, False), (1, False), (2, False), (2, True), (2, False)):
         if forgotten:
             native.forget([b"I"])
-        native.keep(native.fold(records, reads.append, generation=generation), generation=generation)
+        native.keep(native.fold(records, read, generation=generation), generation=generation)
         reads.append(b"-")
     assert reads == [b"I", b"-", b"-", b"I", b"-", b"I", b"-", b"-"]
 
@@ -263,7 +275,7 @@ def test_an_id_that_no_event_may_have_is_never_looked_up() -> None:
         records.append(FakeRecord(name.encode(), EVENTS.encode(changed), at))
     for kind in (NativeFolding, PythonFolding):
         reads: list[bytes] = []
-        folded = folding(kind, 0).fold(records, reads.append, generation=1)
+        folded = folding(kind, 0).fold(records, reading({}, asked=reads), generation=1)
         assert [type(each.reason) for each in folded.rejected] == [OutsideContract] * 4
         assert reads == []
 

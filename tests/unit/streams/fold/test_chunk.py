@@ -60,9 +60,9 @@ class World:
     def instance(self, key: bytes) -> Instance | None:
         return unpack(self.stored[key], STATES) if key in self.stored else None
 
-    def load(self, key: bytes) -> Shown | None:
-        found = self.instance(key)
-        return None if found is None else show(found, event_offsets(self.stored[key]))
+    def load(self, keys: Iterable[bytes]) -> list[Shown | None]:
+        found = [(key, self.instance(key)) for key in keys]
+        return [None if each is None else show(each, event_offsets(self.stored[key])) for key, each in found]
 
     def fold(self, events: Iterable[TaskEvent]) -> ChunkResult:
         return fold_chunk(records_of(events), decode=EVENTS.decode, load=self.load)
@@ -113,10 +113,15 @@ def test_any_split_into_chunks_and_a_crash_between_any_two_steps_ends_in_the_sam
 
 
 def test_events_of_one_instance_fold_together_and_are_loaded_once(make_event: type_make_event) -> None:
-    loads: list[bytes] = []
+    loads: list[list[bytes]] = []
+
+    def load(keys: list[bytes]) -> list[None]:
+        loads.append(keys)
+        return [None for _ in keys]
+
     events = [make_event(Action.CREATED, title=str(number), occurred_at=number) for number in range(5)]
-    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=loads.append)
-    assert loads == [b"I-1"]
+    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=load)
+    assert loads == [[b"I-1"]]
     assert result.instances[b"I-1"].instance.state.title == "4"
     assert result.folded == 5
     assert result.actions == {Action.CREATED: 5}
@@ -137,7 +142,7 @@ def test_bad_records_are_set_aside_with_their_reason_and_the_others_go_on(make_e
         FakeRecord(b"I-1", EVENTS.encode(other_corp), 7),
         FakeRecord(b"I-1", EVENTS.encode(make_event(Action.UNKNOWN)), 8),
     ]
-    result = fold_chunk(records, decode=EVENTS.decode, load=lambda _: None)
+    result = fold_chunk(records, decode=EVENTS.decode, load=World().load)
     assert [(each.record.offset, reason_code(each.reason)) for each in result.rejected] == [
         (0, "undecodable"),
         (1, "undecodable"),
@@ -156,7 +161,7 @@ def test_a_registry_that_is_away_is_not_the_records_fault(make_event: type_make_
     registry.away = True
     value = b"\x00\x00\x00\x00\x63" + EVENTS.encode(make_event(Action.CREATED))[5:]
     with pytest.raises(RegistryUnavailable):
-        fold_chunk([FakeRecord(b"I-1", value)], decode=task_event_codec(registry).decode, load=lambda _: None)
+        fold_chunk([FakeRecord(b"I-1", value)], decode=task_event_codec(registry).decode, load=World().load)
 
 
 def test_an_unreadable_store_is_never_taken_for_an_unknown_instance(make_event: type_make_event) -> None:
@@ -175,7 +180,7 @@ def test_what_is_stored_comes_back_as_it_was(histories: SearchStrategy[list[Task
     result = world.fold(data.draw(histories))
     world.store(result)
     for key, shown in result.instances.items():
-        assert world.load(key) == shown
+        assert world.load([key]) == [shown]
 
 
 @given(
@@ -217,7 +222,7 @@ def test_a_store_of_another_format_says_what_to_do() -> None:
 
 def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:
     record = FakeRecord(b"I-1", b"junk", 7, headers=[("ce_id", b"x")])
-    result = fold_chunk([record], decode=EVENTS.decode, load=lambda _: None)
+    result = fold_chunk([record], decode=EVENTS.decode, load=World().load)
     key, value, parked = dead_letter(result.rejected[0], now_ms=1_700_000_000_123)
     assert (key, value) == (b"I-1", b"junk")
     headers = dict(parked)
@@ -242,7 +247,7 @@ def test_a_dead_letter_keeps_its_headers_and_tells_where_it_came_from() -> None:
     ids=["value", "key", "headers"],
 )
 def test_a_record_too_large_to_be_parked_with_its_reason_is_left_where_it_is(large: FakeRecord) -> None:
-    result = fold_chunk([large], decode=EVENTS.decode, load=lambda _: None)
+    result = fold_chunk([large], decode=EVENTS.decode, load=World().load)
     key, value, headers = dead_letter(result.rejected[0], now_ms=0)
     assert value is None
     assert key in (b"I-1", None)
@@ -268,7 +273,7 @@ def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
     make_event: type_make_event, outside: dict[str, Any]
 ) -> None:
     events = [make_event(Action.CREATED, **outside), make_event(Action.CREATED, instance_id="I-2", title="申请　一")]
-    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=lambda _: None)
+    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=World().load)
     assert [reason_code(each.reason) for each in result.rejected] == ["outside-contract"]
     assert list(result.instances) == [b"I-2"]
     for each in result.notifications:
@@ -277,7 +282,7 @@ def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
 
 def test_an_id_may_have_any_character_that_is_no_control_character(make_event: type_make_event) -> None:
     event = make_event(Action.CREATED, instance_id="申请　一\u200b 🙂")
-    assert not fold_chunk(records_of([event]), decode=EVENTS.decode, load=lambda _: None).rejected
+    assert not fold_chunk(records_of([event]), decode=EVENTS.decode, load=World().load).rejected
 
 
 def test_what_its_instance_cannot_take_is_set_aside_and_the_others_go_on(make_event: type_make_event) -> None:
@@ -287,7 +292,7 @@ def test_what_its_instance_cannot_take_is_set_aside_and_the_others_go_on(make_ev
         make_event(Action.CREATED, instance_id="I-2"),
         make_event(Action.CREATED, instance_id="I-1", corp_id="another"),
     ]
-    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=lambda _: None, too_large={1, 3})
+    result = fold_chunk(records_of(events), decode=EVENTS.decode, load=World().load, too_large={1, 3})
     assert [(each.record.offset, reason_code(each.reason)) for each in result.rejected] == [
         (1, "too-large"),
         (3, "another-corp"),

@@ -40,7 +40,10 @@ def taken(request: pytest.FixtureRequest) -> type_taken:
             **{name: bounds.pop(name) for name in ("most_told_bytes",) if name in bounds},
         )
         records: list[Any] = [FakeRecord(b"I", EVENTS.encode(each), at) for at, each in enumerate(events)]
-        read = (stored or {}).get
+
+        def read(keys: list[bytes]) -> list[bytes | None]:
+            return list(map((stored or {}).get, keys))
+
         return fold_what_fits(partial(folding.fold, records, read, generation=1), records, **bounds)
 
     return take
