@@ -43,6 +43,15 @@ class Position(NamedTuple):
     timestamp: float | None
 
 
+class _Polled(NamedTuple):
+    """What one poll gave, and what was true when it began."""
+
+    records: dict[TP, list[Any]]
+    active: set[TP] | None
+    generation: int
+    era: int
+
+
 class _RebalanceListener(driver.ConsumerRebalanceListener):
     """Keeps aiokafka from fetching changelogs: it would hold the first megabytes of each for ever."""
 
@@ -68,6 +77,19 @@ class _Thread(driver.AIOKafkaConsumerThread):
         # Of what another worker's transaction left unfinished, nothing is to be folded.
         aiokafka._isolation_level = "read_committed"  # noqa: SLF001
         return aiokafka
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> Any:
+        """Records of one poll. A partition that has more of them comes behind all others next time.
+
+        aiokafka would go on with the same one until nothing is left of what it fetched, some megabytes later, while all
+        other lanes stand empty.
+        """
+        fetched = await super()._fetch_records(consumer, *args, **options)
+        waiting = consumer._fetcher._records  # noqa: SLF001 - polled in this dict's order
+        for tp in fetched:
+            if tp in waiting:
+                waiting[tp] = waiting.pop(tp)
+        return fetched
 
     def fetch_position(self, tp: TP) -> int:
         """Where the next fetch begins; 0 where that is not known."""
@@ -98,6 +120,10 @@ class ChunkConsumer(driver.Consumer):
         self._handed_over: dict[TP, int] = {}
         self.is_leaving = False
         """A rebalance has begun: what is in work now is waited for, and nothing else."""
+        self._era = 0
+        """Grows with every stop of the flow and every seek: what was polled before may not be what comes next."""
+        self._ahead: asyncio.Task[_Polled | None] | None = None
+        """The next poll, under way while the chunks of the last one are folded."""
         self._at_work = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -164,10 +190,22 @@ class ChunkConsumer(driver.Consumer):
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._idle.wait(), _LAST_CHUNK_S)
 
+    async def on_stop(self) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()
+        await super().on_stop()
+
+    def stop_flow(self) -> None:
+        self._era += 1
+        super().stop_flow()
+
     async def perform_seek(self) -> None:
         """Back to what is committed. Where a rebalance overtakes it, the next assignment begins there by itself."""
-        with suppress(IllegalStateError):
-            await super().perform_seek()
+        try:
+            with suppress(IllegalStateError):
+                await super().perform_seek()
+        finally:
+            self._era += 1
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.is_leaving = False
@@ -192,18 +230,23 @@ class ChunkConsumer(driver.Consumer):
         return iter(())
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - overridden
-        fetched, active = await self._wait_next_records(timeout)
-        if fetched is None or self.should_stop:
-            return
-        if not self.flow_active:
-            # A rebalance has begun: what was fetched is dropped, so the position must go back to what was committed.
-            await self.perform_seek()
+        ahead, self._ahead = self._ahead, None
+        polled = await (ahead or self._poll(timeout))
+        if polled is None or self.should_stop:
             return
         generation = self.app.consumer_generation_id
-        for tp, records in cast("dict[TP, list[Any]]", fetched).items():
+        if not self.flow_active or (polled.era, polled.generation) != (self._era, generation):
+            # A rebalance has begun, or went by: what was fetched is dropped, so that the position must go back to what
+            # was committed. What comes again although it is done, or under way, is known by its offset (``take``).
+            await self.perform_seek()
+            return
+        self._ahead = asyncio.create_task(self._poll(timeout))
+        # Where nobody comes for it any more, there is nothing to complain of.
+        self._ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
+        for tp, records in polled.records.items():
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
-            if not records or not (active is None or tp in active or tp in self._buffered_partitions):
+            if not records or not (polled.active is None or tp in polled.active or tp in self._buffered_partitions):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if tp.topic in self.chunk_topics:
@@ -213,6 +256,14 @@ class ChunkConsumer(driver.Consumer):
             else:
                 for record in records:
                     yield tp, self._to_message(tp, record)
+
+    async def _poll(self, timeout: float) -> _Polled | None:  # noqa: ASYNC109 - as Faust has it
+        """The records that come next; None where there are none, or none yet."""
+        if not self.flow_active:
+            await self.wait(cast("Any", self.can_resume_flow))
+        generation, era = self.app.consumer_generation_id, self._era
+        fetched, active = await self._wait_next_records(timeout)
+        return _Polled(cast("Any", fetched), active, generation, era) if fetched else None
 
 
 def _parts(records: list[Any]) -> Iterator[list[Any]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.types import TP
 
 from schemas.topics import TASK_EVENTS
@@ -51,6 +53,9 @@ class FakeBroker(ChunkConsumer):
     def on_init(self) -> None:
         super().on_init()
         self.fetched: dict[TP, list[FakeRecord]] = {}
+        """What the next poll gives; the ones after that have nothing."""
+        self.polls = 0
+        self.while_polling: Callable[[], object] = int
         self.committed: dict[TP, int] = {}
         self.sought = 0
 
@@ -58,14 +63,18 @@ class FakeBroker(ChunkConsumer):
         self._thread.thread_loop.close()
 
     async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ARG002, ASYNC109 - overridden
-        return OrderedDict(self.fetched), {FIRST, SECOND, CHANGELOG}
+        self.polls += 1
+        fetched, self.fetched = self.fetched, {}
+        self.while_polling()
+        return OrderedDict(fetched), {FIRST, SECOND, CHANGELOG}
 
     async def _commit(self, offsets: Any) -> bool:
         self.committed |= offsets
         return True
 
-    async def perform_seek(self) -> None:
+    async def seek_to_committed(self) -> dict[TP, int]:
         self.sought += 1
+        return {}
 
     def assignment(self) -> set[TP]:
         return {FIRST, SECOND}
@@ -191,9 +200,99 @@ def test_a_position_is_forgotten_with_its_partition(with_consumer: Any) -> None:
 def test_what_is_fetched_while_a_rebalance_begins_is_dropped_and_sought_again(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0)]}
-        consumer.stop_flow()
+        consumer.while_polling = consumer.stop_flow
         assert await chunks_of(consumer) == []
         assert consumer.sought == 1
+
+    with_consumer(check)
+
+
+def test_the_next_poll_is_under_way_while_the_chunks_of_the_last_one_are_handed_over(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        got: list[int] = []
+        async for _, message in consumer.getmany(1.0):
+            consumer.fetched = {FIRST: [FakeRecord(1)]}
+            await asyncio.sleep(0)
+            assert consumer.polls == 2
+            got.append(message.offset)
+        got += [message.offset for _, message in await chunks_of(consumer)]
+        assert got == [0, 1]
+        assert await chunks_of(consumer) == []
+
+    with_consumer(check)
+
+
+def _rebalance(consumer: FakeBroker) -> None:
+    consumer.stop_flow()
+    consumer.resume_flow()
+
+
+def _generation(consumer: FakeBroker) -> None:
+    consumer.app.consumer_generation_id += 1
+
+
+@pytest.mark.parametrize("overtake", [_rebalance, _generation, ChunkConsumer.perform_seek])
+def test_what_was_polled_ahead_of_a_rebalance_or_a_seek_is_dropped_and_sought_again(
+    with_consumer: Any, overtake: Callable[[FakeBroker], Any]
+) -> None:
+    """It may stand behind what comes first now, which would be taken for something that is under way already."""
+
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        async for _ in consumer.getmany(1.0):
+            consumer.fetched = {FIRST: [FakeRecord(1)]}
+            await asyncio.sleep(0)
+        done = overtake(consumer)
+        if done is not None:
+            await done
+        sought = consumer.sought
+        assert await chunks_of(consumer) == []
+        assert consumer.sought == sought + 1
+        consumer.fetched = {FIRST: [FakeRecord(1)]}
+        assert [message.offset for _, message in await chunks_of(consumer)] == [1]
+
+    with_consumer(check)
+
+
+def test_an_error_of_a_poll_ahead_is_told_to_who_polls_next(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        def fails() -> None:
+            raise ConsumerStoppedError
+
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        async for _ in consumer.getmany(1.0):
+            consumer.while_polling = fails
+        with pytest.raises(ConsumerStoppedError):
+            await chunks_of(consumer)
+
+    with_consumer(check)
+
+
+def test_partitions_that_have_more_take_turns(with_consumer: Any) -> None:
+    """aiokafka's fetcher gives records of the first partition that has some, up to a bound."""
+    records: dict[TP, list[int]] = {FIRST: [1, 2, 3], SECOND: [4, 5], CHANGELOG: [6]}
+
+    class Fetcher:
+        _records = records
+        _closed = False
+        _subscriptions = SimpleNamespace(fetch_context=nullcontext)
+
+        async def fetched_records(self, *_: Any, **__: Any) -> dict[TP, list[int]]:
+            tp = next(iter(records))
+            record = records[tp].pop(0)
+            if not records[tp]:
+                del records[tp]
+            return {tp: [record]}
+
+    class Client:
+        _fetcher = Fetcher()
+        _closed = False
+
+    async def check(consumer: FakeBroker) -> None:
+        thread = cast("Any", consumer)._thread
+        polled = [await thread._fetch_records(Client(), {FIRST, SECOND}) for _ in range(6)]
+        assert [record for poll in polled for [record] in poll.values()] == [1, 4, 6, 2, 5, 3]
 
     with_consumer(check)
 
@@ -218,7 +317,7 @@ def test_an_assignment_that_changes_while_it_is_sought_does_no_harm(with_consume
             raise IllegalStateError("No current assignment for partition")
 
         consumer.seek_to_committed = overtaken
-        await ChunkConsumer.perform_seek(consumer)
+        await consumer.perform_seek()
 
     with_consumer(check)
 
