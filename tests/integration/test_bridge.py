@@ -86,16 +86,18 @@ class RunningBridge:
     def notified(self, event_ids: set[str], *, within_s: float = 90) -> set[str]:
         """Which of these events came out as notifications in time."""
         assert self.connection is not None
-        codec = task_notification_codec(self.connection.registry)
         deadline = time.monotonic() + within_s
         found: set[str] = set()
-        for message in follow(
-            self.connection,
-            TASK_NOTIFICATIONS.name,
-            from_beginning=True,
-            stopped=lambda: time.monotonic() > deadline or found >= event_ids,
-        ):
-            found.add(codec.decode(message.value()).event_id)
+
+        def is_over() -> bool:
+            return time.monotonic() > deadline or found >= event_ids
+
+        while not is_over():
+            # What was killed may be back later than a consumer waits for it.
+            with contextlib.suppress(OperatorError):
+                codec = task_notification_codec(self.connection.registry)
+                for message in follow(self.connection, TASK_NOTIFICATIONS.name, from_beginning=True, stopped=is_over):
+                    found.add(codec.decode(message.value()).event_id)
         return found & event_ids
 
 
