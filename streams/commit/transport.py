@@ -18,13 +18,14 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import ConsumerMessage
 
 from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from streams.commit.group_metadata import Membership
+from streams.commit.consumer_thread import ConsumerThread, RebalanceListener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
     from faust.types import TP, Message
 
+    from streams.commit.group_metadata import Membership
     from streams.fold.chunk import Record
 
 _CHUNK_BYTES = 4 << 20
@@ -52,53 +53,6 @@ class _Polled(NamedTuple):
     era: int
 
 
-class _RebalanceListener(driver.ConsumerRebalanceListener):
-    """Keeps aiokafka from fetching changelogs: it would hold the first megabytes of each for ever."""
-
-    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
-        thread = cast("Any", self._thread)
-        changelogs = thread.app.tables.changelog_topics
-        aiokafka = thread._ensure_consumer()  # noqa: SLF001
-        aiokafka.pause(*(tp for tp in assigned if tp.topic in changelogs))
-        thread.consumer.membership = _membership(aiokafka)
-        await super().on_partitions_assigned(assigned)
-
-
-def _membership(aiokafka: Any) -> Membership:
-    coordinator = aiokafka._coordinator  # noqa: SLF001 - nobody else knows the member's id
-    return Membership(coordinator.generation, coordinator.member_id, coordinator._group_instance_id)  # noqa: SLF001
-
-
-class _Thread(driver.AIOKafkaConsumerThread):
-    """aiokafka's consumer, with what Faust has no settings for."""
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        aiokafka = cast("Any", super()._create_worker_consumer(transport))
-        # Of what another worker's transaction left unfinished, nothing is to be folded.
-        aiokafka._isolation_level = "read_committed"  # noqa: SLF001
-        return aiokafka
-
-    async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> Any:
-        """Records of one poll. A partition that has more of them comes behind all others next time.
-
-        aiokafka would go on with the same one until nothing is left of what it fetched, some megabytes later, while all
-        other lanes stand empty.
-        """
-        fetched = await super()._fetch_records(consumer, *args, **options)
-        waiting = consumer._fetcher._records  # noqa: SLF001 - polled in this dict's order
-        for tp in fetched:
-            if tp in waiting:
-                waiting[tp] = waiting.pop(tp)
-        return fetched
-
-    def fetch_position(self, tp: TP) -> int:
-        """Where the next fetch begins; 0 where that is not known."""
-        subscription = cast("Any", self)._ensure_consumer()._subscription.subscription  # noqa: SLF001
-        assignment = None if subscription is None else subscription.assignment
-        state = None if assignment is None else assignment.state_value(tp)
-        return state.position if state is not None and state.has_valid_position else 0
-
-
 class ChunkConsumer(driver.Consumer):
     """Yields one message for each partition of a fetch; its value is the list of the fetched records.
 
@@ -107,7 +61,7 @@ class ChunkConsumer(driver.Consumer):
     that nobody had processed.
     """
 
-    RebalanceListener = _RebalanceListener
+    RebalanceListener = RebalanceListener
     chunk_topics: ClassVar[frozenset[str]] = frozenset({TASK_EVENTS.name, TASK_NOTIFICATIONS.name})
 
     def on_init(self) -> None:
@@ -117,7 +71,6 @@ class ChunkConsumer(driver.Consumer):
         self._taken: dict[TP, tuple[int, int]] = {}
         self._done: dict[TP, int] = {}
         self._done_at: dict[TP, float] = {}
-        self._handed_over: dict[TP, int] = {}
         self.is_leaving = False
         """A rebalance has begun: what is in work now is waited for, and nothing else."""
         self._era = 0
@@ -157,10 +110,11 @@ class ChunkConsumer(driver.Consumer):
 
     def _reached(self, tp: TP) -> int:
         position = self.position_of(tp)
-        if position < self._handed_over.get(tp, 0):
+        thread = cast("ConsumerThread", self._thread)
+        if position < thread.polled.get(tp, 0):
             return position
         # Behind the last record there may be the ends of transactions, which are no records and never come as such.
-        return max(position, cast("_Thread", self._thread).fetch_position(tp))
+        return max(position, thread.fetch_position(tp))
 
     def position_of(self, tp: TP) -> int:
         """Of the first record that is not done yet."""
@@ -206,6 +160,7 @@ class ChunkConsumer(driver.Consumer):
                 await super().perform_seek()
         finally:
             self._era += 1
+            cast("ConsumerThread", self._thread).polled.clear()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.is_leaving = False
@@ -217,13 +172,13 @@ class ChunkConsumer(driver.Consumer):
         for tp in revoked:
             self._done.pop(tp, None)
             self._done_at.pop(tp, None)
-            self._handed_over.pop(tp, None)
+            cast("ConsumerThread", self._thread).polled.pop(tp, None)
 
     async def verify_all_partitions_active(self) -> None:
         """Nothing: it would miss fetches of changelogs. Whether there is progress is the watchdog's business."""
 
     def _new_consumer_thread(self) -> Any:
-        return _Thread(self, loop=self.loop, beacon=self.beacon)
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:  # noqa: ARG002 - overridden
         """Nothing is left to Faust to commit."""
@@ -250,7 +205,6 @@ class ChunkConsumer(driver.Consumer):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if tp.topic in self.chunk_topics:
-                self._handed_over[tp] = records[-1].offset + 1
                 for part in _parts(records):
                     yield tp, _chunk(tp, part, generation)
             else:

@@ -271,14 +271,18 @@ def test_an_error_of_a_poll_ahead_is_told_to_who_polls_next(with_consumer: Any) 
 
 def test_partitions_that_have_more_take_turns(with_consumer: Any) -> None:
     """aiokafka's fetcher gives records of the first partition that has some, up to a bound."""
-    records: dict[TP, list[int]] = {FIRST: [1, 2, 3], SECOND: [4, 5], CHANGELOG: [6]}
+    records = {
+        FIRST: [FakeRecord(1), FakeRecord(2), FakeRecord(3)],
+        SECOND: [FakeRecord(4), FakeRecord(5)],
+        CHANGELOG: [FakeRecord(6)],
+    }
 
     class Fetcher:
         _records = records
         _closed = False
         _subscriptions = SimpleNamespace(fetch_context=nullcontext)
 
-        async def fetched_records(self, *_: Any, **__: Any) -> dict[TP, list[int]]:
+        async def fetched_records(self, *_: Any, **__: Any) -> dict[TP, list[FakeRecord]]:
             tp = next(iter(records))
             record = records[tp].pop(0)
             if not records[tp]:
@@ -292,7 +296,31 @@ def test_partitions_that_have_more_take_turns(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         thread = cast("Any", consumer)._thread
         polled = [await thread._fetch_records(Client(), {FIRST, SECOND}) for _ in range(6)]
-        assert [record for poll in polled for [record] in poll.values()] == [1, 4, 6, 2, 5, 3]
+        assert [record.offset for poll in polled for [record] in poll.values()] == [1, 4, 6, 2, 5, 3]
+        assert thread.polled == {FIRST: 4, SECOND: 6, CHANGELOG: 7}
+
+    with_consumer(check)
+
+
+def test_what_is_polled_and_not_done_is_not_reached_however_far_the_next_fetch_begins(with_consumer: Any) -> None:
+    """It may wait behind the chunk in work; who asks whether all is done must not be told so."""
+
+    async def check(consumer: FakeBroker) -> None:
+        loose = cast("Any", consumer)
+        loose._committed_offset |= {FIRST: 0, SECOND: 0}
+        thread = loose._thread
+        thread.fetch_position = {FIRST: 12, SECOND: 12}.get
+        thread.polled[FIRST] = 10
+        consumer.fetched = {FIRST: [FakeRecord(at) for at in range(10)]}
+        [(_, message)] = await chunks_of(consumer)
+        assert consumer.positions[FIRST].offset == 0
+        consumer.done(message)
+        assert consumer.positions[FIRST].offset == 12, "behind the last record there is the end of a transaction"
+        assert consumer.positions[SECOND].offset == 12
+        thread.polled[SECOND] = 10
+        assert consumer.positions[SECOND].offset == 0
+        await consumer.perform_seek()
+        assert consumer.positions[SECOND].offset == 12, "what was polled before a seek comes again, or is gone"
 
     with_consumer(check)
 

@@ -1,0 +1,70 @@
+"""aiokafka's consumer in its thread, with what Faust has no settings for.
+
+It fetches events and notifications; changelogs are fetched by ``streams.tables.changelog``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from faust.transport.drivers import aiokafka as driver
+
+from streams.commit.group_metadata import Membership
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from faust.types import TP
+
+
+class RebalanceListener(driver.ConsumerRebalanceListener):
+    """Keeps aiokafka from fetching changelogs: it would hold the first megabytes of each for ever."""
+
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        thread = cast("Any", self._thread)
+        changelogs = thread.app.tables.changelog_topics
+        aiokafka = thread._ensure_consumer()  # noqa: SLF001
+        aiokafka.pause(*(tp for tp in assigned if tp.topic in changelogs))
+        thread.consumer.membership = _membership(aiokafka)
+        await super().on_partitions_assigned(assigned)
+
+
+def _membership(aiokafka: Any) -> Membership:
+    coordinator = aiokafka._coordinator  # noqa: SLF001 - nobody else knows the member's id
+    return Membership(coordinator.generation, coordinator.member_id, coordinator._group_instance_id)  # noqa: SLF001
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """aiokafka's consumer, with what Faust has no settings for."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.polled: dict[TP, int] = {}
+        """Behind the last record of each partition that was polled, whoever has it by now."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        aiokafka = cast("Any", super()._create_worker_consumer(transport))
+        # Of what another worker's transaction left unfinished, nothing is to be folded.
+        aiokafka._isolation_level = "read_committed"  # noqa: SLF001
+        return aiokafka
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> Any:
+        """Records of one poll. A partition that has more of them comes behind all others next time.
+
+        aiokafka would go on with the same one until nothing is left of what it fetched, some megabytes later, while all
+        other lanes stand empty.
+        """
+        fetched = await super()._fetch_records(consumer, *args, **options)
+        waiting = consumer._fetcher._records  # noqa: SLF001 - polled in this dict's order
+        for tp, records in fetched.items():
+            self.polled[tp] = records[-1].offset + 1
+            if tp in waiting:
+                waiting[tp] = waiting.pop(tp)
+        return fetched
+
+    def fetch_position(self, tp: TP) -> int:
+        """Where the next fetch begins; 0 where that is not known."""
+        subscription = cast("Any", self)._ensure_consumer()._subscription.subscription  # noqa: SLF001
+        assignment = None if subscription is None else subscription.assignment
+        state = None if assignment is None else assignment.state_value(tp)
+        return state.position if state is not None and state.has_valid_position else 0
