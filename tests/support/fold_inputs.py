@@ -18,7 +18,9 @@ from schemas.topics import TASK_EVENTS
 from streams.tables.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from streams.fold.folding import type_read
 
 OWN_AGAIN, NEWER, OLDER_STATE_ID, NEVER_SEEN = 76, 77, 78, 99
 """Ids of schemas: ours with other words for people, a newer one, an older one of states, and none at all."""
@@ -216,3 +218,14 @@ def by_older_state_schema(stored: bytes) -> bytes:
     fastavro.schemaless_writer(state, OLDER_STATE, {**cast("dict[str, Any]", body), "colour": "red"})
     framed_state = framed(OLDER_STATE_ID, state.getvalue())
     return stored[:10] + len(framed_state).to_bytes(4, "big") + stored[14:16] + framed_state + stored[16 + length :]
+
+
+def reading(stored: Mapping[bytes, bytes], *, asked: list[bytes] | None = None) -> type_read:
+    """A store with these; ``asked`` takes the keys that it is asked for."""
+
+    def read(keys: list[bytes]) -> list[bytes | None]:
+        if asked is not None:
+            asked.extend(keys)
+        return list(map(stored.get, keys))
+
+    return read

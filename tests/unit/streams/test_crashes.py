@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from fold_inputs import reading
 from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from schemas.events import Lifecycle
 from schemas.testing import FakeRegistry
@@ -146,7 +147,7 @@ class Life:
         world = self._world
         records = world.log[self._position : self._position + size]
         _die_if(dies_at == Step.FETCHED)
-        outcome = take(self._folding, records, lambda keys: list(map(self._store.get, keys)))
+        outcome = take(self._folding, records, reading(self._store))
         _die_if(dies_at == Step.FOLDED)
         if dies_at == Step.SENT and world.transactions == NO_TRANSACTIONS:
             world.write(outcome, lambda count: self._data.draw(st.integers(0, count)))

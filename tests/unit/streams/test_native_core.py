@@ -24,6 +24,7 @@ from fold_inputs import (
     by_older_state_schema,
     damaged,
     event,
+    reading,
 )
 from schemas.codec import framed, task_event_head_codec, task_notification_codec, task_state_codec
 from schemas.errors import RecordError, TaskbridgeError
@@ -39,12 +40,12 @@ from streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
 from streams.tables.store import PartitionNotHeld, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from hypothesis.strategies import DataObject
 
     from schemas.events import TaskEvent
-    from streams.fold.folding import Folding, type_read
+    from streams.fold.folding import Folding
     from streams.fold.lifecycle import Instance
 
 # Without a Rust toolchain the service runs the Python implementation, and there is nothing to compare it with.
@@ -100,17 +101,6 @@ def plain(folded: Folded) -> dict[str, Any]:
         "largest": folded.largest,
         "untold": sorted(folded.untold),
     }
-
-
-def reading(stored: Mapping[bytes, bytes], *, asked: list[bytes] | None = None) -> type_read:
-    """A store with these; ``asked`` takes the keys that it is asked for."""
-
-    def read(keys: list[bytes]) -> list[bytes | None]:
-        if asked is not None:
-            asked.extend(keys)
-        return list(map(stored.get, keys))
-
-    return read
 
 
 def fold_both(records: Sequence[FakeRecord], stored: dict[bytes, bytes]) -> tuple[Folded | type, Folded | type]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fold_inputs import EVENTS, REGISTRY, FakeRecord, event
+from fold_inputs import EVENTS, REGISTRY, FakeRecord, event, reading
 from schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from schemas.events import Action, Person
 from schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
@@ -40,10 +40,7 @@ def taken(request: pytest.FixtureRequest) -> type_taken:
             **{name: bounds.pop(name) for name in ("most_told_bytes",) if name in bounds},
         )
         records: list[Any] = [FakeRecord(b"I", EVENTS.encode(each), at) for at, each in enumerate(events)]
-
-        def read(keys: list[bytes]) -> list[bytes | None]:
-            return list(map((stored or {}).get, keys))
-
+        read = reading(stored or {})
         return fold_what_fits(partial(folding.fold, records, read, generation=1), records, **bounds)
 
     return take
