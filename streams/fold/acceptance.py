@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from schemas.errors import RecordError
+from schemas.moments import believed
 
 if TYPE_CHECKING:
     from schemas.events import TaskEvent
@@ -25,8 +28,8 @@ class TooLarge(RecordError):
     """With this event, what is kept or told of its instance would be larger than a record may be."""
 
 
-def accept(event: TaskEvent) -> None:
-    """Return where the event can be folded, kept and told of.
+def accept(event: TaskEvent) -> TaskEvent:
+    """The event as it counts, where it can be folded, kept and told of: with no date that is not ``believed``.
 
     Raises:
         OutsideContract: it cannot. An id with control characters might be the name under which the store keeps its own
@@ -37,9 +40,14 @@ def accept(event: TaskEvent) -> None:
         not instance_id.isprintable() and _NOT_IN_IDS.search(instance_id)
     ):
         raise OutsideContract("the instance_id is not a text of 1 to 128 characters without control characters")
-    check_moment("occurred_at", event.occurred_at)
-    if event.created_at is not None:
-        check_moment("created_at", event.created_at)
+    occurred_at = believed(event.occurred_at, received_at=event.received_at)
+    created_at = None if event.created_at is None else believed(event.created_at, received_at=event.received_at)
+    check_moment("occurred_at", occurred_at)
+    if created_at is not None:
+        check_moment("created_at", created_at)
+    if occurred_at == event.occurred_at and created_at == event.created_at:
+        return event
+    return replace(event, occurred_at=occurred_at, created_at=created_at)
 
 
 def check_moment(field: str, at: int) -> None:

@@ -112,8 +112,7 @@ def fold_chunk(
 
 def _read(record: Record, decode: Callable[[bytes | None], TaskEvent]) -> TaskEvent | RecordError:
     try:
-        event = decode(record.value)
-        accept(event)
+        event = accept(decode(record.value))
         if record.key != event.instance_id.encode():
             raise MisplacedKey("the record's key is not the event's instance_id")
     except RecordError as reason:

@@ -79,7 +79,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "instance_id": st.sampled_from(("I-1", "I-2", "实例") * 4)
     | st.sampled_from(("", "长" * 128, "长" * 129, "I\x9f", "I\xa0\u200b", Store.offset_key.decode())),
     "occurred_at": MOMENTS,
-    "received_at": st.just(1),
+    "received_at": st.just(1_700_000_000_000) | MOMENTS,
     "task_id": st.none() | st.sampled_from(("T-1", "T-2", "T-3", "")),
     "actor_id": st.none() | PEOPLE,
     "recipient_ids": FEW,
@@ -102,6 +102,8 @@ SAME_INSTANCE = st.builds(
         "corp_id": st.just("corp"),
         "occurred_at": st.integers(-2, 3),
         "created_at": st.none() | st.integers(-2, 3),
+        # Of the second, most dates are too far ahead.
+        "received_at": st.sampled_from((1, -300_001)),
     },
 )
 """Of one instance of one organisation: nothing is refused, and everything meets."""
@@ -204,8 +206,15 @@ def crafted(draw: st.DrawFn, event: TaskEvent) -> bytes:
 
 
 def event(**fields: Any) -> TaskEvent:
-    given: dict[str, Any] = {"action": Action.CREATED, "corp_id": "corp", "app_type": "APP", "occurred_at": 5, **fields}
-    return TaskEvent(source=SOURCE_YIDA, instance_id="I", received_at=1, **given)
+    given: dict[str, Any] = {
+        "action": Action.CREATED,
+        "corp_id": "corp",
+        "app_type": "APP",
+        "occurred_at": 5,
+        "received_at": 10_000,
+        **fields,
+    }
+    return TaskEvent(source=SOURCE_YIDA, instance_id="I", **given)
 
 
 CHUNKS = st.lists(st.lists(_records(), min_size=1, max_size=8), min_size=1, max_size=4)

@@ -128,8 +128,7 @@ def expected(connection: Connection, read_topic: Callable[[str], list[Message]])
     }
     for message in read_topic(TASK_EVENTS.name):
         with suppress(RecordError):
-            event = codec.decode(message.value())
-            accept(event)
+            event = accept(codec.decode(message.value()))
             if (message.partition(), message.offset()) in too_large:
                 size = len(message.value() or b"")
                 assert size > _SMALL_BYTES, f"an event of {size} bytes was parked as too large"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 
 from schemas.cloudevents import notification_headers
 from schemas.codec import task_event_codec, task_state_codec
-from schemas.events import Action
+from schemas.events import Action, Status
 from schemas.registry import RegistryUnavailable
 from schemas.testing import FakeRegistry
 from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
@@ -262,10 +263,11 @@ def test_a_record_too_large_to_be_parked_with_its_reason_is_left_where_it_is(lar
         {"instance_id": ""},
         {"instance_id": "x" * 129},
         {"instance_id": Store.offset_key.decode()},
-        {"occurred_at": 1 << 62},
         {"occurred_at": -(1 << 62)},
-        {"occurred_at": 253_402_300_800_000},
-        {"created_at": 1 << 62},
+        {"created_at": -(1 << 62)},
+        {"occurred_at": 1 << 62, "received_at": 1 << 62},
+        {"occurred_at": 253_402_300_800_000, "received_at": 253_402_300_800_000},
+        {"created_at": 1 << 62, "received_at": 1 << 62},
     ],
     ids=str,
 )
@@ -278,6 +280,31 @@ def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
     assert list(result.instances) == [b"I-2"]
     for each in result.notifications:
         notification_headers(each)
+
+
+@pytest.mark.parametrize("far", [301_001, 253_402_300_799_999, (1 << 63) - 1])
+def test_a_date_in_the_future_does_not_win_for_ever(make_event: type_make_event, far: int) -> None:
+    """In whatever order they come, each counts as of its receipt: nobody's clock is years ahead."""
+    created = make_event(
+        Action.CREATED, task_id="T-1", recipient_ids=("ann",), title="早", occurred_at=far, created_at=far
+    )
+    cancelled = make_event(Action.CANCELLED, task_id="T-1", occurred_at=far)
+    later = make_event(Action.CREATED, title="晚", occurred_at=2_000, received_at=2_000)
+    completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=3_000, received_at=3_000)
+    for order in itertools.permutations((created, cancelled, later, completed)):
+        result = World().fold(order)
+        [shown] = result.instances.values()
+        state = shown.instance.state
+        assert (state.title, state.updated_at) == ("晚", 3_000)
+        assert [(each.status, each.created_at, each.decided_at) for each in state.tasks] == [
+            (Status.COMPLETED, 1_000, 3_000)
+        ]
+        assert {each.occurred_at for each in result.notifications} <= {1_000, 2_000, 3_000}
+
+
+def test_a_clock_that_is_a_little_ahead_is_believed(make_event: type_make_event) -> None:
+    [shown] = World().fold([make_event(Action.CREATED, occurred_at=301_000)]).instances.values()
+    assert shown.instance.state.updated_at == 301_000
 
 
 def test_an_id_may_have_any_character_that_is_no_control_character(make_event: type_make_event) -> None:
