@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.options import BootstrapServers, Json, RegistryUrl, example, operator_connection
+from deploy.options import BootstrapServers, Json, RegistryUrl, example, operator_connection, reasons_there
 from deploy.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from service.parked import DeadLetter
 
@@ -34,10 +34,12 @@ def list_(
 
     with operator_connection(bootstrap_servers, registry_url) as connection:
         letters = list(read_dead_letters(connection, progress))
-    for each in sorted(letters, key=lambda each: (each.at_ms, each.id)):
-        if reason is None or each.said("reason") == reason:
-            shown = summary(each)
-            say(json_line(shown) if as_json else "  ".join(str(value or "-") for value in shown.values()))
+    found = [each for each in letters if reason is None or each.said("reason") == reason]
+    for each in sorted(found, key=lambda each: (each.at_ms, each.id)):
+        shown = summary(each)
+        say(json_line(shown) if as_json else "  ".join(str(value or "-") for value in shown.values()))
+    if not found:
+        progress(_nothing_for(reason, letters))
 
 
 @dlq_app.command("show", epilog=example("taskbridge dlq show 3-17"))
@@ -83,21 +85,31 @@ def replay(
         raise typer.BadParameter("give ids, or --reason R, or --all", param_hint="ID")
     from deploy.dead_letters import FAILED, GONE, read_dead_letters
     from deploy.dead_letters import replay as put_back
+    from schemas.errors import ConfigurationError
 
     with operator_connection(bootstrap_servers, registry_url) as connection:
         letters = list(read_dead_letters(connection, progress))
         if ids:
             letters = _with_ids(letters, ids)
         else:
-            letters = [each for each in letters if everything or each.said("reason") == reason]
+            found = [each for each in letters if everything or each.said("reason") == reason]
+            if letters and not found:
+                raise ConfigurationError(_nothing_for(reason, letters))
+            letters = found
         done = put_back(connection, letters, progress)
     for letter, outcome in done:
         shown = {"id": letter.id, "outcome": outcome, "reason": letter.said("reason")}
         say(json_line(shown) if as_json else f"{outcome:18}{letter.id}  {shown['reason'] or '-'}")
     if not done:
-        progress("nothing to replay")
+        progress(f"nothing to replay: {_nothing_for(None, ())}")
     if any(outcome in (FAILED, GONE) for _, outcome in done):
         raise typer.Exit(1)
+
+
+def _nothing_for(reason: str | None, letters: Collection[DeadLetter]) -> str:
+    if reason is None or not letters:
+        return "there are no dead letters"
+    return f"no record was parked for '{reason}'; there are: {reasons_there(each.said('reason') for each in letters)}"
 
 
 def _with_ids(letters: Iterable[DeadLetter], ids: list[str]) -> list[DeadLetter]:

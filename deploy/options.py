@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
     from deploy.connection import Connection
 
@@ -38,3 +39,9 @@ def operator_connection(bootstrap_servers: str | None, registry_url: str | None)
 def example(*lines: str) -> str:
     """The end of a command's help."""
     return "\n\n".join(["Example:", *lines])
+
+
+def reasons_there(reasons: Iterable[str | None]) -> str:
+    """For somebody whose ``--reason`` matched nothing: those that would have."""
+    counted = Counter(reason or "-" for reason in reasons)
+    return ", ".join(f"{reason} ({count})" for reason, count in counted.most_common())

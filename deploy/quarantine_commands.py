@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.options import BootstrapServers, Json, RegistryUrl, example, operator_connection
+from deploy.options import BootstrapServers, Json, RegistryUrl, example, operator_connection, reasons_there
 from deploy.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from deploy.quarantine import Judgement
     from edge.proof.replays import FileWindow
@@ -36,13 +36,12 @@ def list_(
     from service.parked import quarantined_summary
 
     with operator_connection(bootstrap_servers, registry_url) as connection:
-        found = [
-            quarantined_summary(entry)
-            for entry in read_quarantine(connection, progress)
-            if reason is None or entry.reason == reason
-        ]
+        entries = list(read_quarantine(connection, progress))
+    found = [quarantined_summary(entry) for entry in entries if reason is None or entry.reason == reason]
     for each in sorted(found, key=lambda each: (each["received_at"], each["id"])):
         say(json_line(each) if as_json else "  ".join(str(value or "-") for value in each.values()))
+    if not found:
+        progress(_nothing_for(reason, entries))
 
 
 @quarantine_app.command("show", epilog=example("taskbridge quarantine show 0b7f3c1e-6f1d-4c55-9d3c-6a1f2f7f3f10"))
@@ -108,6 +107,7 @@ def replay(
     wanted = _wanted(ids or [], reason, everything=everything)
     from deploy.quarantine import judge, leave_out_published, read_quarantine, release
     from edge.proof.credentials import CredentialsFile
+    from schemas.errors import ConfigurationError
 
     apps = CredentialsFile(credentials).current
     window = _window(data_dir)
@@ -117,6 +117,8 @@ def replay(
         missing = set(ids or ()) - {entry.quarantine_id for entry in entries}
         if missing:
             _nothing_with(sorted(missing))
+        if reason is not None and entries and not any(map(wanted, entries)):
+            raise ConfigurationError(_nothing_for(reason, entries))
         judgements = judge(entries, wanted, credentials=apps, delete_extra_keys=extra, known_before=window)
         judgements = leave_out_published(connection, judgements, progress)
         if not dry_run:
@@ -124,7 +126,7 @@ def replay(
     for each in judgements:
         say(json_line(each.as_json()) if as_json else _line(each))
     if not judgements:
-        progress("nothing to replay")
+        progress(f"nothing to replay: {_nothing_for(None, ())}")
     if any(each.stays for each in judgements):
         raise typer.Exit(1)
 
@@ -156,6 +158,12 @@ def _line(judgement: Judgement) -> str:
     entry, event = judgement.entry, judgement.event
     said = judgement.reason or (f"event {event.event_id}" if event else "")
     return f"{judgement.outcome:18}{entry.quarantine_id}  {entry.action}  {said}"
+
+
+def _nothing_for(reason: str | None, entries: Collection[QuarantinedCallback]) -> str:
+    if reason is None or not entries:
+        return "the quarantine is empty"
+    return f"no callback was rejected for '{reason}'; there are: {reasons_there(each.reason for each in entries)}"
 
 
 def _nothing_with(ids: list[str]) -> Any:

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from typer.testing import CliRunner
+
+from deploy import dead_letters
+from deploy.cli import app
 from deploy.dead_letters import summary
+from schemas.errors import ConfigurationError
 from service.parked import DeadLetter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
 
 LETTER = DeadLetter(
     id="3-17",
@@ -43,3 +55,29 @@ def test_what_others_put_on_the_topic_is_told_as_far_as_it_goes() -> None:
     foreign = DeadLetter(id="0-0", at_ms=0, key=None, value=None, headers=[])
     assert summary(foreign)["reason"] is None
     assert foreign.said("topic") is None
+
+
+def parked(monkeypatch: pytest.MonkeyPatch, *letters: DeadLetter) -> None:
+    def read(*_: object) -> Iterator[DeadLetter]:
+        return iter(letters)
+
+    monkeypatch.setattr(dead_letters, "read_dead_letters", read)
+
+
+def test_an_empty_list_says_so_beside_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    parked(monkeypatch)
+    for arguments in ([], ["--json"], ["--reason", "undecodable"]):
+        result = CliRunner().invoke(app, ["dlq", "list", *arguments])
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", "there are no dead letters\n")
+
+
+def test_a_reason_that_nothing_was_parked_for_is_an_error_that_names_those_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parked(monkeypatch, LETTER, LETTER)
+    result = CliRunner().invoke(app, ["dlq", "list", "--reason", "undecodeable"])
+    assert result.stderr == "no record was parked for 'undecodeable'; there are: undecodable (2)\n"
+    result = CliRunner().invoke(app, ["dlq", "replay", "--reason", "undecodeable"])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ConfigurationError)
+    assert str(result.exception) == "no record was parked for 'undecodeable'; there are: undecodable (2)"

@@ -17,6 +17,7 @@ from edge.proof.credentials import parse_credentials
 from edge.proof.replays import FileWindow, refuse_replay
 from edge.sender import encode_callback, signed
 from edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, write_credentials
+from schemas.errors import ConfigurationError
 from schemas.events import QuarantinedCallback
 from service.parked import quarantined_summary
 
@@ -178,3 +179,24 @@ def test_a_replay_takes_ids_or_a_reason_or_all(tmp_path: Path, arguments: tuple[
 
 def test_a_replay_needs_the_credentials() -> None:
     assert run("replay", "--all").exit_code == 2
+
+
+def test_an_empty_list_says_so_beside_the_result(kept: list[QuarantinedCallback]) -> None:
+    for arguments in ((), ("--json",), ("--reason", "wrong-sign")):
+        result = run("list", *arguments)
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", "the quarantine is empty\n")
+    kept += [ORIGINAL, COPY, replace(FORGED, reason="unknown-app")]
+    result = run("list", "--reason", "wrong_sign")
+    says = "no callback was rejected for 'wrong_sign'; there are: wrong-sign (2), unknown-app (1)"
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"{says}\n")
+
+
+def test_a_replay_for_a_reason_that_nothing_was_rejected_for_is_an_error(
+    tmp_path: Path, kept: list[QuarantinedCallback]
+) -> None:
+    kept.append(ORIGINAL)
+    write_credentials(tmp_path / "c.toml", SYSTEM_TOKEN)
+    result = run("replay", "--reason", "wrng-sign", "--credentials", str(tmp_path / "c.toml"))
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ConfigurationError)
+    assert str(result.exception) == "no callback was rejected for 'wrng-sign'; there are: wrong-sign (1)"
