@@ -101,10 +101,11 @@ class _Rebuild:
     def run(self, *, dry_run: bool) -> dict[str, Any]:
         began = time.monotonic()
         data_dir = self._settings.data_dir
-        data_dir.mkdir(parents=True, exist_ok=True)
         with closing(Registry(self._settings.schema_registry_url)) as registry:
             if dry_run:
-                with tempfile.TemporaryDirectory(prefix="rebuild-dry-run-", dir=data_dir) as folder:
+                # On the disk of the data folder, and of a missing one nothing is to be left behind.
+                there = next(each for each in (data_dir, *data_dir.absolute().parents) if each.is_dir())
+                with tempfile.TemporaryDirectory(prefix="rebuild-dry-run-", dir=there) as folder:
                     found = self._try(registry, Path(folder))
             else:
                 self._live_version.prepare()
@@ -200,7 +201,7 @@ def delete_topics(admin: AdminClient, names: list[str]) -> None:
 def _emptied(folder: Path) -> Generator[None]:
     """A folder of this run's own. What a run that was killed left there goes first."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     try:
         yield
     finally:

@@ -105,11 +105,12 @@ class Rebuild:
 
     def __init__(self, connection: Connection, folder: Path) -> None:
         self.log_path = folder / "rebuild.log"
+        self.data_dir = folder / "rebuild"
         self._environment = {
             **os.environ,
             "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
             "TASKBRIDGE_SCHEMA_REGISTRY_URL": connection.registry_url,
-            "STREAMS_DATA_DIR": str(folder / "rebuild"),
+            "STREAMS_DATA_DIR": str(self.data_dir),
         }
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -232,6 +233,7 @@ def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_
     before = ends(connection)
     tried = rebuild.run("--rebuild", "--dry-run")
     assert ends(connection) == before, "a dry run changes nothing"
+    assert not rebuild.data_dir.exists(), "nor leaves anything behind"
     assert (tried["carried_over"], tried["switched"]) == (1, False)
     assert tried["states"] == len(wrong)
 
