@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from deploy.connection import Connection
+from deploy.local.disk import readable_os_errors
 from deploy.local.errors import StackError
 from deploy.local.ports import LOOPBACK, check_free
 from deploy.local.stack import choose_stack
@@ -85,7 +86,9 @@ class Bridge:
         """
         check_free(self._options.edge_port, "--edge-port")
         check_free(self._options.streams_port, "--streams-port")
-        self._prepare_credentials()
+        with readable_os_errors(self._options.data_dir, remedy="choose another folder with --data-dir"):
+            self._options.data_dir.mkdir(parents=True, exist_ok=True)
+            self._prepare_credentials()
         self._progress(f"using {self._stack.description}")
         endpoints = self._stack.start()
         connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
@@ -113,7 +116,6 @@ class Bridge:
             if not self._options.credentials.is_file():
                 raise StackError(f"there is no credentials file {self._options.credentials}: check --credentials")
         elif not self.credentials.exists():
-            self.credentials.parent.mkdir(parents=True, exist_ok=True)
             self.credentials.touch(mode=0o600)
             self.credentials.write_text(_EXAMPLE_CREDENTIALS.format(token=secrets.token_hex(20)))
             self._progress(f"wrote an example credentials file: put your apps into {self.credentials}")

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="taskbridge",
-    help="Yida's approval-task callbacks, on Kafka: verified, folded into states, and out as notifications.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -62,6 +61,8 @@ Token = Annotated[
 Parameters = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="May be repeated.")
 ]
+Port = Annotated[int, typer.Option(min=1, max=65535)]
+FreePort = Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free port.")]
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Make all states anew from the events, beside the workers, and switch.")
 ]
@@ -72,15 +73,33 @@ ForgetOld = Annotated[
 Encoding = Literal["json", "form", "multipart", "query"]
 
 
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
+    if wanted:
+        from importlib.metadata import version
+
+        say(f"taskbridge {version('taskbridge')}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")]
+
+
+@app.callback()
+def program(
+    version: Version = False,  # noqa: FBT002
+) -> None:
+    """Yida's approval-task callbacks, on Kafka: verified, folded into states, and out as notifications."""
+
+
 @app.command(
     epilog=_example("taskbridge up", "taskbridge up --data-dir /var/lib/taskbridge --credentials credentials.toml")
 )
 def up(  # one flag each: the contract's list
     data_dir: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("taskbridge-data"),
-    edge_port: int = 8400,
-    streams_port: int = 8500,
-    kafka_port: int = 9092,
-    registry_port: int = 8081,
+    edge_port: Port = 8400,
+    streams_port: Port = 8500,
+    kafka_port: Port = 9092,
+    registry_port: Port = 8081,
     credentials: Annotated[
         Path | None, typer.Option(help="Credentials file; an example is made in the data folder where none is given.")
     ] = None,
@@ -100,16 +119,17 @@ def up(  # one flag each: the contract's list
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running afterwards, until Ctrl-C.")] = False,  # noqa: FBT002
     data_dir: Annotated[Path | None, typer.Option(help="Default: a temporary folder, removed at the end.")] = None,
-    edge_port: Annotated[int | None, typer.Option(help="Default: a free port.")] = None,
-    streams_port: Annotated[int | None, typer.Option(help="Default: a free port.")] = None,
-    kafka_port: Annotated[int | None, typer.Option(help="Default: a free port.")] = None,
-    registry_port: Annotated[int | None, typer.Option(help="Default: a free port.")] = None,
+    edge_port: FreePort = None,
+    streams_port: FreePort = None,
+    kafka_port: FreePort = None,
+    registry_port: FreePort = None,
     credentials: Annotated[
         Path | None, typer.Option(help="Where the demo's app and token are written. Default: in the data folder.")
     ] = None,
 ) -> None:
     """Start everything, post the life of three requests as signed callbacks, and show the notifications they become."""
     from deploy.demo import person_pages, play, trickle, write_credentials
+    from deploy.local.disk import readable_os_errors
     from deploy.local.ports import free_ports
 
     with stop_signal() as stop, tempfile.TemporaryDirectory(prefix="taskbridge-demo-") as temporary:
@@ -118,7 +138,8 @@ def demo(
         free = iter(free_ports(len(given), excluding=[port for port in given if port is not None]))
         edge_port, streams_port, kafka_port, registry_port = (next(free) if port is None else port for port in given)
         credentials = credentials or folder / "credentials.toml"
-        token = write_credentials(credentials)
+        with readable_os_errors(credentials.parent, remedy="choose another --data-dir or --credentials"):
+            token = write_credentials(credentials)
         options = _options(folder, edge_port, streams_port, kafka_port, registry_port, credentials)
         with _bridge(options, keep_data=data_dir is not None) as bridge:
             connection = bridge.start()
@@ -378,7 +399,10 @@ def _parameters(given: list[str] | None, task_file: Path | None) -> dict[str, st
             raise typer.BadParameter(f"'{key}' is given twice", param_hint="-p")
         parameters[key] = value
     if task_file is not None:
-        parameters["task"] = task_file.read_text("utf-8")
+        try:
+            parameters["task"] = task_file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"{task_file} is no text in UTF-8: {error}", param_hint="--task-file") from error
     return parameters
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from deploy.cli import app
+from deploy.local.ports import free_ports
 from schemas.errors import ConfigurationError
 from streams.app import run as run_streams
 
@@ -87,6 +89,9 @@ def test_sign_takes_the_task_from_a_file(tmp_path: Path) -> None:
         ["tail"],
         ["quarantine", "show"],
         ["quarantine", "replay", "--all"],
+        ["up", "--kafka-port", "99999"],
+        ["demo", "--edge-port", "0"],
+        ["sign", "--token", TOKEN, "--task-file", sys.executable],
     ],
     ids=" ".join,
 )
@@ -116,6 +121,24 @@ def test_errors_are_one_readable_line(arguments: tuple[str, ...], says: str) -> 
     assert says in err
     assert len(err.strip().splitlines()) == 1
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"), [("up", __file__), ("demo", f"{__file__}/below"), ("up", "/proc/taskbridge-data")]
+)
+def test_a_data_folder_that_cannot_be_made_is_one_readable_line(command: str, folder: str) -> None:
+    ports = [f"--{name}-port={port}" for name, port in zip(("edge", "streams"), free_ports(2), strict=True)]
+    code, _, err = run(command, "--data-dir", folder, *ports)
+    assert code == 1
+    assert err.startswith(f"taskbridge: cannot write to {folder}")
+    assert err.endswith("\n")
+    assert len(err.splitlines()) == 1
+    assert "--data-dir" in err
+
+
+def test_the_version_is_told() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"taskbridge {version('taskbridge')}\n")
 
 
 def test_streams_refuses_to_be_open_to_others() -> None:
