@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from deploy.connection import Connection
+from deploy.data_folder import DataFolder, Running
 from deploy.local.disk import readable_os_errors
 from deploy.local.errors import StackError
-from deploy.local.ports import LOOPBACK, check_free
-from deploy.local.stack import choose_stack
+from deploy.local.ports import LOOPBACK, check_distinct, check_free
+from deploy.local.stack import ExternalStack, choose_stack
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from edge.publisher import SPOOL_IS_BROKEN
 from schemas import topics
+from service.identity import RUN_VARIABLE, identity
 from service.settings import partitions_setting
 from service.topic_admin import apply_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import ExitStack
     from pathlib import Path
 
     from deploy.local.endpoints import Endpoints
@@ -74,6 +77,9 @@ class Bridge:
             progress=progress,
             keep_data=keep_data,
         )
+        self._run = secrets.token_hex(8)
+        self._folder = DataFolder(options.data_dir, is_named=True)
+        self._occupied: ExitStack | None = None
         self.credentials = options.credentials or options.data_dir / "credentials.toml"
         self.edge_url = f"http://{LOOPBACK}:{options.edge_port}"
         self.streams_url = f"http://{LOOPBACK}:{options.streams_port}"
@@ -84,11 +90,13 @@ class Bridge:
         Raises:
             StackError: what is in the way, and what to do about it.
         """
-        check_free(self._options.edge_port, "--edge-port")
-        check_free(self._options.streams_port, "--streams-port")
+        self._check_ports()
+        if self._options.credentials is not None and not self._options.credentials.is_file():
+            raise StackError(f"there is no credentials file {self._options.credentials}: check --credentials")
         with readable_os_errors(self._options.data_dir, remedy="choose another folder with --data-dir"):
             self._options.data_dir.mkdir(parents=True, exist_ok=True)
-            self._prepare_credentials()
+            self._occupied = self._folder.occupy()
+            self._example_credentials()
         self._progress(f"using {self._stack.description}")
         endpoints = self._stack.start()
         connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
@@ -97,25 +105,47 @@ class Bridge:
         edge = self._service("edge", self.edge_url, self._edge_environment(endpoints))
         self._supervisor.start(replace(edge, ailment=broken_spool(self.edge_url)))
         self._supervisor.start(self._service("streams", self.streams_url, self._streams_environment(endpoints)))
+        self._folder.tell(
+            Running(
+                bootstrap_servers=endpoints.bootstrap_servers,
+                registry_url=endpoints.registry_url,
+                edge_url=self.edge_url,
+                streams_url=self.streams_url,
+                credentials=str(self.credentials.resolve()),
+            )
+        )
         return connection
 
     def stop(self) -> None:
         """Stop what is running, the last started first. A second call does nothing."""
         self._supervisor.stop("edge", "streams")
         self._stack.stop()
+        if self._occupied is not None:
+            self._folder.forget()
+            self._occupied.close()
+            self._occupied = None
 
     def pid(self, service: str) -> int | None:
         """The process id of ``kafka``, ``registry``, ``edge`` or ``streams``; None while it is down."""
         return self._supervisor.pid(service)
 
+    @property
+    def data_dir(self) -> Path:
+        """What the flag ``--data-dir`` of other commands must name."""
+        return self._options.data_dir.resolve()
+
     def _report(self, event: ServiceEvent) -> None:
         self._progress(str(event))
 
-    def _prepare_credentials(self) -> None:
-        if self._options.credentials is not None:
-            if not self._options.credentials.is_file():
-                raise StackError(f"there is no credentials file {self._options.credentials}: check --credentials")
-        elif not self.credentials.exists():
+    def _check_ports(self) -> None:
+        given = {"--edge-port": self._options.edge_port, "--streams-port": self._options.streams_port}
+        stacks = {"--kafka-port": self._options.kafka_port, "--registry-port": self._options.registry_port}
+        check_distinct(given if isinstance(self._stack, ExternalStack) else given | stacks)
+        for flag, port in given.items():
+            check_free(port, flag)
+
+    def _example_credentials(self) -> None:
+        if not self.credentials.exists():
             self.credentials.touch(mode=0o600)
             self.credentials.write_text(_EXAMPLE_CREDENTIALS.format(token=secrets.token_hex(20)))
             self._progress(f"wrote an example credentials file: put your apps into {self.credentials}")
@@ -124,9 +154,9 @@ class Bridge:
         return ServiceSpec(
             name=name,
             argv=[sys.executable, "-m", "deploy.cli", name],
-            env=environment,
+            env={**environment, RUN_VARIABLE: self._run},
             log_path=self._options.data_dir / "logs" / f"{name}.log",
-            ready=_answers_ready(url),
+            ready=answers_ready(url, identity(name, {RUN_VARIABLE: self._run})),
             ready_timeout_s=_READY_TIMEOUT_S,
             stop_timeout_s=_STOP_TIMEOUT_S,
             # Killed outright, an edge with several workers would leave them behind, on its port.
@@ -156,12 +186,15 @@ class Bridge:
         }
 
 
-def _answers_ready(url: str) -> Callable[[], bool]:
+def answers_ready(url: str, who: Mapping[str, str]) -> Callable[[], bool]:
+    """Tells whether the service that we started is ready: another that has its address is not taken for it."""
+
     def ready() -> bool:
         try:
-            return httpx2.get(f"{url}/readyz", timeout=2, trust_env=False).is_success
+            answer = httpx2.get(f"{url}/readyz", timeout=2, trust_env=False)
         except httpx2.HTTPError:
             return False
+        return answer.is_success and all(answer.headers.get(name) == said for name, said in who.items())
 
     return ready
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from deploy.bench_commands import bench_app
 from deploy.dlq_commands import dlq_app
-from deploy.options import BootstrapServers, Json, RegistryUrl
+from deploy.options import BootstrapServers, Credentials, DataDir, EdgeUrl, Json, RegistryUrl, edge_url
 from deploy.options import example as _example
 from deploy.quarantine_commands import quarantine_app
 from deploy.simulate_commands import SIMULATE_EXAMPLES, simulate
@@ -95,7 +96,9 @@ def program(
     epilog=_example("taskbridge up", "taskbridge up --data-dir /var/lib/taskbridge --credentials credentials.toml")
 )
 def up(  # one flag each: the contract's list
-    data_dir: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("taskbridge-data"),
+    data_dir: Annotated[Path, typer.Option(help="Where everything is kept.", envvar="TASKBRIDGE_DATA_DIR")] = Path(
+        "taskbridge-data"
+    ),
     edge_port: Port = 8400,
     streams_port: Port = 8500,
     kafka_port: Port = 9092,
@@ -109,7 +112,7 @@ def up(  # one flag each: the contract's list
     with stop_signal() as stop, _bridge(options, keep_data=True) as bridge:
         connection = bridge.start()
         _print_addresses(bridge, connection)
-        say(f"try it       taskbridge simulate --url {bridge.edge_url} --credentials {bridge.credentials}")
+        say("try it       taskbridge simulate")
         say("ready; Ctrl-C stops everything")
         stop.wait()
         progress("stopping")
@@ -204,6 +207,7 @@ def streams(
 def topics_apply(
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
     partitions: Annotated[
         int | None, typer.Option(min=1, help="For topics that are created. Default: TASKBRIDGE_PARTITIONS, else 12.")
     ] = None,
@@ -215,7 +219,7 @@ def topics_apply(
     from service.settings import partitions_setting
     from service.topic_admin import apply_topics
 
-    connection = _connection(bootstrap_servers, registry_url)
+    connection = _connection(bootstrap_servers, registry_url, data_dir)
     wanted = partitions or partitions_setting(os.environ)
     reports = apply_topics(connection.admin(), topics.ALL, partitions=wanted, replication=replication)
     for report in reports:
@@ -231,11 +235,15 @@ def topics_apply(
 
 
 @schemas_app.command("register", epilog=_example("taskbridge schemas register --registry-url http://registry:8081"))
-def schemas_register(registry_url: RegistryUrl = None, as_json: Json = False) -> None:  # noqa: FBT002
+def schemas_register(
+    registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
     """Register the schemas and set their compatibility to FULL_TRANSITIVE. Safe to repeat."""
     from schemas import topics
 
-    for subject, schema_id in _connection(None, registry_url).registry.register(topics.ALL).items():
+    for subject, schema_id in _connection(None, registry_url, data_dir).registry.register(topics.ALL).items():
         say(json.dumps({"subject": subject, "id": schema_id}) if as_json else f"{schema_id:>6}  {subject}")
 
 
@@ -262,20 +270,21 @@ def schemas_check(as_json: Json = False) -> None:  # noqa: FBT002
 )
 def send(
     action: Annotated[Literal["create", "complete", "cancel", "delete", "cc"], typer.Argument()],
-    url: Annotated[str, typer.Option(help="The edge's base address.")],
     token: Token,
+    url: EdgeUrl = None,
     parameter: Parameters = None,
     task_file: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A file whose text is the 'task' parameter.")
     ] = None,
     encoding: Encoding = "form",
+    data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Sign and post one callback as Yida would. Adds dateTime where it is not given."""
     from deploy.sending import post_callback
 
     parameters = _parameters(parameter, task_file)
-    answer = post_callback(url, action, parameters, system_token=_token(token), encoding=encoding)
+    answer = post_callback(edge_url(url, data_dir), action, parameters, system_token=_token(token), encoding=encoding)
     found = {"status": answer.status, "body": answer.body}
     say(
         json.dumps(found, ensure_ascii=False)
@@ -315,6 +324,7 @@ def tail(
     topic: str,
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
     from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Start with the oldest record.")] = False,  # noqa: FBT002
     maximum: Annotated[int | None, typer.Option("--max", min=1, help="Stop after so many records.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The only format there is: one JSON object a line.")] = True,  # noqa: ARG001, FBT002
@@ -323,7 +333,7 @@ def tail(
     with stop_signal() as stop:
         from deploy.tail import Decoder, follow
 
-        connection = _connection(bootstrap_servers, registry_url)
+        connection = _connection(bootstrap_servers, registry_url, data_dir)
         decode = Decoder(connection.registry)
         records = follow(connection, topic, from_beginning=from_beginning, stopped=stop.is_set)
         for count, message in enumerate(records, 1):
@@ -332,22 +342,17 @@ def tail(
                 break
 
 
-@app.command(
-    epilog=_example("taskbridge tokens --credentials credentials.toml --data-dir /var/lib/taskbridge/edge --json")
-)
+@app.command(epilog=_example("taskbridge tokens", "taskbridge tokens --data-dir /var/lib/taskbridge --json"))
 def tokens(
-    credentials: Annotated[
-        Path, typer.Option(envvar="EDGE_CREDENTIALS_FILE", help="The edge's credentials file.")
-    ] = Path("taskbridge-data/credentials.toml"),
-    data_dir: Annotated[Path, typer.Option(envvar="EDGE_DATA_DIR", help="The edge's data folder.")] = Path(
-        "taskbridge-data/edge"
-    ),
+    credentials: Credentials = None,
+    data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Tell for each token when it was last used, so that an old one can be retired. Tokens are named, never shown."""
+    from deploy.data_folder import data_folder, edge_folder
     from deploy.tokens import report_tokens
 
-    for report in report_tokens(credentials, data_dir):
+    for report in report_tokens(credentials or data_folder(data_dir).credentials, edge_folder(data_dir)):
         say(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.line())
 
 
@@ -362,10 +367,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _connection(bootstrap_servers: str | None, registry_url: str | None) -> Connection:
+def _connection(bootstrap_servers: str | None, registry_url: str | None, data_dir: Path | None) -> Connection:
     from deploy.connection import find_connection
 
-    return find_connection(bootstrap_servers, registry_url)
+    return find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
 
 
 def _options(  # in the order of the flags
@@ -425,6 +430,8 @@ def _print_addresses(bridge: Bridge, connection: Connection) -> None:
     say(f"Kafka        {connection.bootstrap_servers}")
     say(f"registry     {connection.registry_url}")
     say(f"credentials  {bridge.credentials}")
+    say("for commands in other terminals, so that they find all this:")
+    say(f"  export TASKBRIDGE_DATA_DIR={shlex.quote(str(bridge.data_dir))}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where an operator's command finds Kafka and the registry: flags, then the environment, then the local stack."""
+"""Where an operator's command finds Kafka and the registry: flags, the environment, the bridge that runs here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.data_folder import data_folder
+from schemas.errors import ConfigurationError
 from schemas.registry import Registry
 from service.kafka import admin_client, read_kafka_config
 
@@ -43,15 +45,34 @@ class Connection:
 
 
 def find_connection(
-    bootstrap_servers: str | None, registry_url: str | None, environment: Mapping[str, str] = os.environ
+    bootstrap_servers: str | None,
+    registry_url: str | None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    data_dir: Path | None = None,
 ) -> Connection:
-    """The first that is given: the flag, ``TASKBRIDGE_*``, the services' own settings, the local stack's default."""
+    """The first that is given.
+
+    The address' flag, the bridge that runs in ``data_dir``, ``TASKBRIDGE_*``, the services' own settings, the bridge
+    that runs in ``TASKBRIDGE_DATA_DIR`` or here, the local stack's default.
+
+    Raises:
+        ConfigurationError: a bridge's data folder is named, nothing else is, and nothing runs in it.
+    """
+    folder = data_folder(data_dir, environment)
+    running = folder.running()
+    servers, url = _first(environment, "KAFKA_BOOTSTRAP_SERVERS"), _first(environment, "SCHEMA_REGISTRY_URL")
+    if running is not None and (data_dir is not None or not (servers or url)):
+        servers, url = running.bootstrap_servers, running.registry_url
+    servers, url = bootstrap_servers or servers, registry_url or url
+    if not (servers or url) and folder.is_named and folder.is_bridges:
+        raise ConfigurationError(
+            f"no bridge runs in {folder.path}: 'taskbridge up --data-dir {folder.path}' starts one, and "
+            "--bootstrap-servers and --registry-url name another Kafka and registry"
+        )
     config_file = _first(environment, "KAFKA_CONFIG_FILE")
-    return Connection(
-        bootstrap_servers or _first(environment, "KAFKA_BOOTSTRAP_SERVERS") or LOCAL_BOOTSTRAP_SERVERS,
-        registry_url or _first(environment, "SCHEMA_REGISTRY_URL") or LOCAL_REGISTRY_URL,
-        read_kafka_config(Path(config_file) if config_file else None),
-    )
+    properties = read_kafka_config(Path(config_file) if config_file else None)
+    return Connection(servers or LOCAL_BOOTSTRAP_SERVERS, url or LOCAL_REGISTRY_URL, properties)
 
 
 def _first(environment: Mapping[str, str], name: str) -> str | None:

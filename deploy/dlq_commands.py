@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.options import BootstrapServers, Json, RegistryUrl, example, operator_connection, reasons_there
+from deploy.options import BootstrapServers, DataDir, Json, RegistryUrl, example, operator_connection, reasons_there
 from deploy.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ def list_(
     reason: Annotated[str | None, typer.Option(help="Only those that were parked for this reason.")] = None,
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """List the dead letters in the order in which they were parked."""
     from deploy.dead_letters import read_dead_letters, summary
 
-    with operator_connection(bootstrap_servers, registry_url) as connection:
+    with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         letters = list(read_dead_letters(connection, progress))
     found = [each for each in letters if reason is None or each.said("reason") == reason]
     for each in sorted(found, key=lambda each: (each.at_ms, each.id)):
@@ -47,12 +48,13 @@ def show(
     letter_id: Annotated[str, typer.Argument(metavar="ID")],
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Print everything that is kept of one dead letter; its value decoded where that can be done."""
     from deploy.dead_letters import in_full, read_dead_letters
 
-    with operator_connection(bootstrap_servers, registry_url) as connection:
+    with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         shown = in_full(_with_ids(read_dead_letters(connection, progress), [letter_id])[0], connection)
     if as_json:
         say(json_line(shown))
@@ -74,6 +76,7 @@ def replay(
     everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,  # noqa: FBT002
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Put records back on the topic they were taken from, once what was wrong with them, or with us, is mended.
@@ -87,7 +90,7 @@ def replay(
     from deploy.dead_letters import replay as put_back
     from schemas.errors import ConfigurationError
 
-    with operator_connection(bootstrap_servers, registry_url) as connection:
+    with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         letters = list(read_dead_letters(connection, progress))
         if ids:
             letters = _with_ids(letters, ids)

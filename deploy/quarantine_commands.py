@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.options import BootstrapServers, Json, RegistryUrl, example, operator_connection, reasons_there
+from deploy.options import (
+    BootstrapServers,
+    Credentials,
+    DataDir,
+    Json,
+    RegistryUrl,
+    example,
+    operator_connection,
+    reasons_there,
+)
 from deploy.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from pathlib import Path
 
     from deploy.quarantine import Judgement
     from edge.proof.replays import FileWindow
@@ -29,13 +38,14 @@ def list_(
     reason: Annotated[str | None, typer.Option(help="Only those that were rejected for this reason.")] = None,
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """List the quarantined callbacks in order of receipt."""
     from deploy.quarantine import read_quarantine
     from service.parked import quarantined_summary
 
-    with operator_connection(bootstrap_servers, registry_url) as connection:
+    with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         entries = list(read_quarantine(connection, progress))
     found = [quarantined_summary(entry) for entry in entries if reason is None or entry.reason == reason]
     for each in sorted(found, key=lambda each: (each["received_at"], each["id"])):
@@ -49,6 +59,7 @@ def show(
     quarantine_id: Annotated[str, typer.Argument(metavar="ID")],
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Print everything that is kept of one callback."""
@@ -58,7 +69,7 @@ def show(
     from deploy.tail import json_value
     from schemas.cloudevents import rfc3339
 
-    with operator_connection(bootstrap_servers, registry_url) as connection:
+    with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         found = {each.quarantine_id: each for each in read_quarantine(connection, progress)}
     entry = found.get(quarantine_id) or _nothing_with([quarantine_id])
     shown: dict[str, Any] = {"id": quarantine_id, **json_value(asdict(entry))}
@@ -77,27 +88,22 @@ def show(
 @quarantine_app.command(
     "replay",
     epilog=example(
-        "taskbridge quarantine replay --reason wrong-sign --credentials credentials.toml --data-dir edge-data",
-        "taskbridge quarantine replay --all --dry-run --credentials credentials.toml",
+        "taskbridge quarantine replay --reason wrong-sign",
+        "taskbridge quarantine replay --all --dry-run --credentials credentials.toml --data-dir edge-data",
     ),
 )
 def replay(
-    credentials: Annotated[
-        Path, typer.Option(help="The edge's credentials file, mended.", envvar="EDGE_CREDENTIALS_FILE")
-    ],
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
     reason: Annotated[str | None, typer.Option(help="All that were rejected for this reason.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,  # noqa: FBT002
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and publish nothing.")] = False,  # noqa: FBT002
-    data_dir: Annotated[
-        Path,
-        typer.Option(help="The edge's data folder: it tells copies of accepted callbacks.", envvar="EDGE_DATA_DIR"),
-    ] = Path("edge-data"),
+    credentials: Credentials = None,
     delete_extra_keys: Annotated[
         str, typer.Option(help="Parameters that a delete may carry, by commas.", envvar="EDGE_DELETE_EXTRA_KEYS")
     ] = "",
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Judge callbacks again, by the code for live ones, and publish those that are right now with their own time.
@@ -105,14 +111,15 @@ def replay(
     Exit code 1 when any of them stays rejected. Safe to repeat: what is on the topic is not published again.
     """
     wanted = _wanted(ids or [], reason, everything=everything)
+    from deploy.data_folder import data_folder, edge_folder
     from deploy.quarantine import judge, leave_out_published, read_quarantine, release
     from edge.proof.credentials import CredentialsFile
     from schemas.errors import ConfigurationError
 
-    apps = CredentialsFile(credentials).current
-    window = _window(data_dir)
+    apps = CredentialsFile(credentials or data_folder(data_dir).credentials).current
+    window = _window(edge_folder(data_dir))
     extra = frozenset(each.strip() for each in delete_extra_keys.split(",")) - {""}
-    with operator_connection(bootstrap_servers, registry_url) as connection:
+    with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         entries = list(read_quarantine(connection, progress))
         missing = set(ids or ()) - {entry.quarantine_id for entry in entries}
         if missing:
@@ -139,14 +146,14 @@ def _wanted(ids: list[str], reason: str | None, *, everything: bool) -> Callable
     return lambda entry: everything or entry.reason == reason
 
 
-def _window(data_dir: Path) -> FileWindow | None:
+def _window(folder: Path) -> FileWindow | None:
     from edge.proof.replays import FILE_NAME, FileWindow
     from schemas.errors import OperatorError
 
-    path = data_dir / FILE_NAME
+    path = folder / FILE_NAME
     window = FileWindow.existing(path)
     if window is None:
-        progress(f"no {path}: copies are told only within the quarantine; --data-dir names the edge's folder")
+        progress(f"no {path}: copies are told only within the quarantine; --data-dir names the folder")
         return None
     window.open()
     if window.problem is not None:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from deploy.connection import find_connection
+from deploy.data_folder import data_folder
 from deploy.terminal import json_line, progress, say
 from streams.rebuild.command import rebuild
 from streams.rebuild.forgetting import forget_old
@@ -64,4 +65,7 @@ def _environment() -> Mapping[str, str]:
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS": found.bootstrap_servers,
         "STREAMS_SCHEMA_REGISTRY_URL": found.registry_url,
     }
+    folder = data_folder()
+    if folder.running() is not None:
+        defaults["STREAMS_DATA_DIR"] = str(folder.streams)
     return {**defaults, **os.environ}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deploy.options import Json, example
+from deploy.options import Credentials, DataDir, EdgeUrl, Json, edge_url, example
 from deploy.terminal import json_line, progress, say, stop_signal
 
 # Commands import what they need when they run, as in cli.py.
@@ -21,7 +20,7 @@ SIMULATE_EXAMPLES = example(
 
 
 def simulate(
-    url: Annotated[str, typer.Option(help="The edge's base address.")] = "http://127.0.0.1:8400",
+    url: EdgeUrl = None,
     rate: Annotated[float, typer.Option(min=0.01, help="Callbacks a second.")] = 5.0,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
@@ -37,12 +36,8 @@ def simulate(
         str | None,
         typer.Option(help="The apps' system token, instead of a credentials file.", envvar="TASKBRIDGE_SYSTEM_TOKEN"),
     ] = None,
-    credentials: Annotated[
-        Path | None, typer.Option(envvar="EDGE_CREDENTIALS_FILE", help="The edge's credentials file.")
-    ] = None,
-    data_dir: Annotated[Path, typer.Option(help="Of 'taskbridge up': its credentials file is read.")] = Path(
-        "taskbridge-data"
-    ),
+    credentials: Credentials = None,
+    data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Be a company at work: some dozen people file, approve, cancel and copy, until Ctrl-C.
@@ -54,6 +49,7 @@ def simulate(
         raise typer.BadParameter("needs --app, and must not be blank", param_hint="--token")
     from dataclasses import replace
 
+    from deploy.data_folder import data_folder
     from deploy.simulate import SIMULATED_CORP, apps_of
     from deploy.simulate import simulate as post
     from deploy.simulation import SimulatedApp, Simulation
@@ -61,8 +57,9 @@ def simulate(
     if token is not None:
         apps = [SimulatedApp(each, corp or SIMULATED_CORP, token) for each in app or ()]
     else:
-        apps = apps_of(credentials or data_dir / "credentials.toml", app or ())
+        apps = apps_of(credentials or data_folder(data_dir).credentials, app or ())
         apps = [replace(each, corp_id=corp) for each in apps] if corp else apps
+    url = edge_url(url, data_dir)
     chosen = secrets.randbelow(1 << 32) if seed is None else seed
     progress(f"{len(apps)} apps post {rate:g} callbacks a second to {url}, seed {chosen}; Ctrl-C ends it")
     with stop_signal() as stop:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from deploy.options import BootstrapServers, Json, RegistryUrl, example
+from deploy.options import BootstrapServers, DataDir, Json, RegistryUrl, example
 from deploy.terminal import progress, say, stop_signal
 
 spool_app = typer.Typer(help="What the edge keeps on disk until Kafka has it.", no_args_is_help=True)
 
-DataDir = Annotated[
-    Path | None, typer.Option(help="The edge's data folder, or that of 'up'; else EDGE_DATA_DIR, else the default.")
-]
 
-
-@spool_app.command("status", epilog=example("taskbridge spool status --data-dir /var/lib/taskbridge/edge"))
+@spool_app.command("status", epilog=example("taskbridge spool status --data-dir /var/lib/taskbridge"))
 def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
     """Print what each spool file holds, and which were damaged; beside the running edge or without it."""
     from deploy import spool_inspection
@@ -28,7 +22,7 @@ def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # no
         say(json.dumps(spool_inspection.as_json(each)) if as_json else spool_inspection.as_line(each))
 
 
-@spool_app.command("verify", epilog=example("taskbridge spool verify --data-dir /var/lib/taskbridge/edge"))
+@spool_app.command("verify", epilog=example("taskbridge spool verify --data-dir /var/lib/taskbridge"))
 def spool_verify(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
     """Check every page and every record of the spool files; exit code 1 when one is damaged. Changes nothing."""
     from deploy import spool_inspection
@@ -43,7 +37,7 @@ def spool_verify(data_dir: DataDir = None, as_json: Json = False) -> None:  # no
         raise typer.Exit(1)
 
 
-@spool_app.command("replay", epilog=example("taskbridge spool replay --data-dir /var/lib/taskbridge/edge"))
+@spool_app.command("replay", epilog=example("taskbridge spool replay --data-dir /var/lib/taskbridge"))
 def spool_replay(
     data_dir: DataDir = None,
     bootstrap_servers: BootstrapServers = None,
@@ -57,7 +51,7 @@ def spool_replay(
     with stop_signal() as stop:
         from deploy.connection import find_connection
 
-        connection = find_connection(bootstrap_servers, registry_url)
+        connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
         left = spool_inspection.replay(path, connection, progress=progress, stopped=stop.is_set)
     say(json.dumps({"left": left}) if as_json else f"{left} records left" if left else "the spool is empty")
     if left:

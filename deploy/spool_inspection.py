@@ -8,9 +8,9 @@ import os
 import sqlite3
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploy.data_folder import edge_folder
 from edge.errors import NotDurable
 from edge.kafka_path import KafkaPath
 from edge.publisher import SPOOL_FOLDER
@@ -29,11 +29,10 @@ from service.logs import configure_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from deploy.connection import Connection
 
-_FOLDERS = ("taskbridge-data/edge", "edge-data")
-"""Where the edge keeps its data by default: started by ``up``, and by itself."""
 _PROGRESS_S = 2.0
 _LOOK_S = 0.2
 
@@ -54,17 +53,15 @@ class FileStatus:
 
 
 def spool_path(data_dir: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
-    """The folder of the spool: in ``data_dir`` (the edge's, or ``up``'s), else in ``EDGE_DATA_DIR``, else the default.
+    """The folder of the spool: in the edge's data folder.
 
     Raises:
         ConfigurationError: there is none.
     """
-    given = data_dir or (Path(environment["EDGE_DATA_DIR"]) if environment.get("EDGE_DATA_DIR") else None)
-    candidates = [given, given / "edge"] if given is not None else [Path(each) for each in _FOLDERS]
-    for each in candidates:
-        if (each / SPOOL_FOLDER).is_dir():
-            return each / SPOOL_FOLDER
-    raise ConfigurationError(f"there is no spool in {' or '.join(map(str, candidates))}: check --data-dir")
+    folder = edge_folder(data_dir, environment)
+    if (folder / SPOOL_FOLDER).is_dir():
+        return folder / SPOOL_FOLDER
+    raise ConfigurationError(f"there is no spool in {folder}: check --data-dir")
 
 
 def status(folder: SpoolFolder) -> list[FileStatus]:

@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from service.identity import identity
+
 if TYPE_CHECKING:
     from edge.proof.credentials import CredentialsFile
     from edge.publisher import Publisher
@@ -48,7 +50,9 @@ class HealthRoutes:
         if self.credentials.broken is not None:
             said = f"the newest version is not in force: {self.credentials.broken}"
         return JSONResponse(
-            {"ready": ready, "degraded": degraded, **parts, "credentials": said}, status_code=200 if ready else 503
+            {"ready": ready, "degraded": degraded, **parts, "credentials": said},
+            status_code=200 if ready else 503,
+            headers=identity("edge"),
         )
 
     async def _metrics(self) -> Response:

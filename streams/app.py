@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from schemas.errors import ConfigurationError, OperatorError
+from service.locks import only_one_in
 from service.logs import configure_logs
 from service.settings import load_settings, partitions_setting
 from streams.health import Health
@@ -34,14 +35,15 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
     """Run the service until SIGTERM or SIGINT. When another version of the instances becomes live, start again as that.
 
     Raises:
-        ConfigurationError: before anything is started.
+        ConfigurationError: before anything is started; where another worker has the data folder, too.
         WorkerFailed: processing cannot go on; a supervisor should start the service again.
     """
     settings = load_settings(StreamsSettings, environment)
     center = TaskCenter(settings)
-    configure_logs(settings.log_format, settings.log_level)
-    logging.getLogger().addHandler(center.operations.errors)
-    asyncio.run(_serve(settings, partitions_setting(environment), center))
+    with only_one_in(settings.data_dir, "worker.lock", setting="STREAMS_DATA_DIR"):
+        configure_logs(settings.log_format, settings.log_level)
+        logging.getLogger().addHandler(center.operations.errors)
+        asyncio.run(_serve(settings, partitions_setting(environment), center))
 
 
 async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter) -> None:

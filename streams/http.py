@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from schemas.errors import ConfigurationError
+from service.identity import identity
 from service.problems import answer_with_problems
 from streams.live.stream import HoldsStreams
 from streams.query.access import OnlyOwnHosts
@@ -62,7 +63,7 @@ def build_http(
     @http.get("/readyz", summary="Tables are live and events are being processed", tags=["operation"])
     async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         found = readiness()
-        return JSONResponse(found, status_code=200 if found["ready"] else 503)
+        return JSONResponse(found, status_code=200 if found["ready"] else 503, headers=identity("streams"))
 
     @http.get("/metrics", summary="Prometheus metrics", tags=["operation"])
     async def prometheus() -> Response:  # pyright: ignore[reportUnusedFunction]

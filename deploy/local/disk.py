@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import shutil
 import time
@@ -12,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from deploy.local.errors import StackError
 from deploy.local.progress import Heartbeat, Progress
+from service.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
 _MB = 1_000_000
+_TRIES, _TRY_S = 5, 0.02
 
 
 def require_space(folder: Path, *, needed_mb: int, remedy: str) -> None:
@@ -48,7 +48,7 @@ def locked(lock_path: Path, *, progress: Progress, waiting_for: str) -> Generato
     """Hold the lock of ``lock_path`` during the block, after waiting for as long as another process holds it."""
     heartbeat = Heartbeat(progress)
     with lock_path.open("a") as lock:
-        while not _try_lock(lock.fileno()):
+        while not try_lock(lock.fileno()):
             heartbeat.beat(waiting_for)
             time.sleep(0.1)
         yield
@@ -62,17 +62,15 @@ def hold_lock(lock_path: Path, *, remedy: str) -> contextlib.ExitStack:
     """
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(lock_path.open("a"))
-        if not _try_lock(lock.fileno()):
+        if not _try_often(lock.fileno()):
             raise StackError(f"another taskbridge is using {lock_path.parent}: {remedy}")
         return stack.pop_all()
 
 
-def _try_lock(descriptor: int) -> bool:
-    # The kernel drops the lock with the process, however that ends: no stale lock is ever left.
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        raise
-    return True
+def _try_often(descriptor: int) -> bool:
+    # Who only looks whether it is held has it for a moment.
+    for _ in range(_TRIES):
+        if try_lock(descriptor):
+            return True
+        time.sleep(_TRY_S)
+    return False

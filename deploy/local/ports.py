@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from deploy.local.errors import StackError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 LOOPBACK = "127.0.0.1"
 
@@ -31,6 +31,18 @@ def free_ports(count: int, *, excluding: Collection[int] = ()) -> list[int]:
             if len(found) == count:
                 return found
     raise StackError(f"no {count} ports between {_CANDIDATES.start} and {_CANDIDATES.stop} are free: close something")
+
+
+def check_distinct(ports: Mapping[str, int]) -> None:
+    """Make sure that no port is chosen twice; ``ports`` are by the flags that choose them.
+
+    Raises:
+        StackError: two services could not both listen; or one would answer for the other.
+    """
+    first: dict[int, str] = {}
+    for flag, port in ports.items():
+        if (other := first.setdefault(port, flag)) != flag:
+            raise StackError(f"{other} and {flag} are both {port}: each needs a port of its own")
 
 
 def check_free(port: int, flag: str) -> None:

@@ -23,15 +23,16 @@ from deploy.sending import post_callback
 from deploy.tail import follow
 from schemas.codec import task_notification_codec
 from schemas.errors import OperatorError
-from schemas.topics import TASK_NOTIFICATIONS
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
     from deploy.connection import Connection
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
+PORTS = ("edge-port", "streams-port", "kafka-port", "registry-port")
 # Without the addresses that may point at another Kafka: this bridge starts its own, and kills it.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TASKBRIDGE_KAFKA")}
 
@@ -145,10 +146,10 @@ def test_a_second_up_finds_yesterdays_events(tmp_path: Path) -> None:
         second.stop()
 
 
-def program(*arguments: str, **more: Any) -> subprocess.Popen[str]:
+def program(*arguments: str, env: Mapping[str, str] = ENVIRONMENT, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "deploy.cli", *arguments],
-        env=ENVIRONMENT,
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -186,11 +187,30 @@ def test_up_stops_everything_in_order_when_told(tmp_path: Path, signum: signal.S
     assert f"http://127.0.0.1:{edge}/yida/tasks/" in printed[0]
     assert f"task center  http://127.0.0.1:{streams}/\n" in printed
     assert f"operations   http://127.0.0.1:{streams}/ops\n" in printed
+    assert f"  export TASKBRIDGE_DATA_DIR={tmp_path}\n" in printed
     process.send_signal(signum)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     stops = [line.split()[0] for line in err.splitlines() if line.endswith(" stopped")]
     assert stops == ["streams", "edge", "registry", "kafka"]
+
+
+def test_commands_find_the_bridge_that_runs_in_a_data_folder_whatever_its_ports(running: RunningBridge) -> None:
+    folder = str(running.bridge.data_dir)
+    posted = program("simulate", "--count", "3", "--json", env={**ENVIRONMENT, "TASKBRIDGE_DATA_DIR": folder})
+    out, err = posted.communicate(timeout=60)
+    assert json.loads(out)["posted"] == 3, err
+    event = program("tail", TASK_EVENTS.name, "--from-beginning", "--max", "1", "--data-dir", folder)
+    out, err = event.communicate(timeout=60)
+    assert json.loads(out)["topic"] == TASK_EVENTS.name, err
+    second = program(
+        "up", "--data-dir", folder, *(f"--{each}={port}" for each, port in zip(PORTS, free_ports(4), strict=True))
+    )
+    _, err = second.communicate(timeout=60)
+    assert (second.returncode, err.splitlines()[-1][:45]) == (
+        1,
+        f"taskbridge: another taskbridge is using {folder}"[:45],
+    )
 
 
 def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge, eventually: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the bridge asks of the edge: whether only a restart helps."""
+"""What the bridge asks of its services: whether they are ready, and of the edge, whether only a restart helps."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.bridge import broken_spool
+from deploy.bridge import answers_ready, broken_spool
 from edge.publisher import SPOOL_IS_BROKEN
+from service.identity import RUN_VARIABLE, identity
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
 
 @contextmanager
-def answering(status: int, body: bytes) -> Generator[str]:
+def answering(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Generator[str]:
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
@@ -61,3 +63,19 @@ def test_anything_else_is_none(status: int, body: bytes) -> None:
 
 def test_an_edge_that_does_not_answer_has_no_broken_spool() -> None:
     assert broken_spool("http://127.0.0.1:9")() is None
+
+
+def test_only_the_service_that_was_started_is_ready() -> None:
+    ours = identity("streams", {RUN_VARIABLE: "1f"})
+    for headers, ready in (
+        (ours, True),
+        (identity("edge", {RUN_VARIABLE: "1f"}), False),
+        (identity("streams", {RUN_VARIABLE: "of another"}), False),
+        (identity("streams", {}), False),
+        ({}, False),
+    ):
+        with answering(200, b"{}", headers) as url:
+            assert answers_ready(url, ours)() is ready, headers
+    with answering(503, b"{}", ours) as url:
+        assert not answers_ready(url, ours)()
+    assert not answers_ready("http://127.0.0.1:9", ours)()

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from deploy.local.ports import free_ports
 from schemas.errors import ConfigurationError
+from service.locks import only_one_in
 from streams.app import run as run_streams
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def test_sign_takes_the_task_from_a_file(tmp_path: Path) -> None:
         ["send", "create", "--url", "http://127.0.0.1:1", "--token", TOKEN, "--encoding", "xml"],
         ["tail"],
         ["quarantine", "show"],
-        ["quarantine", "replay", "--all"],
+        ["quarantine", "replay"],
         ["up", "--kafka-port", "99999"],
         ["demo", "--edge-port", "0"],
         ["sign", "--token", TOKEN, "--task-file", sys.executable],
@@ -111,6 +112,11 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         ),
         (("schemas", "register", "--registry-url", "http://127.0.0.1:9"), "taskbridge: the schema registry does not"),
         (("up", "--credentials", "/nowhere/c.toml", "--kafka-port", "1"), "there is no credentials file"),
+        (
+            ("up", "--data-dir", "/nowhere", "--edge-port", "18400", "--streams-port", "18400"),
+            "taskbridge: --edge-port and --streams-port are both 18400: each needs a port of its own",
+        ),
+        (("tail", "t", "--data-dir", "/nowhere"), "taskbridge: no bridge runs in /nowhere: 'taskbridge up --data-dir"),
         (("edge",), "EDGE_KAFKA_BOOTSTRAP_SERVERS: is required"),
         (("streams",), "STREAMS_KAFKA_BOOTSTRAP_SERVERS: is required"),
     ],
@@ -139,6 +145,19 @@ def test_a_data_folder_that_cannot_be_made_is_one_readable_line(command: str, fo
 def test_the_version_is_told() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.output) == (0, f"taskbridge {version('taskbridge')}\n")
+
+
+def test_a_data_folder_is_one_workers(tmp_path: Path) -> None:
+    environment = {
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "STREAMS_SCHEMA_REGISTRY_URL": "http://127.0.0.1:9",
+        "STREAMS_DATA_DIR": str(tmp_path),
+    }
+    with only_one_in(tmp_path, "worker.lock", setting="-"), pytest.raises(ConfigurationError) as refused:
+        run_streams(environment)
+    assert str(refused.value) == f"another process works in STREAMS_DATA_DIR={tmp_path}: each needs a folder of its own"
+    with pytest.raises(ConfigurationError, match=r"STREAMS_DATA_DIR=.* cannot be written: File exists"):
+        run_streams({**environment, "STREAMS_DATA_DIR": __file__})
 
 
 def test_streams_refuses_to_be_open_to_others() -> None:

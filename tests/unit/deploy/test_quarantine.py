@@ -177,8 +177,12 @@ def test_a_replay_takes_ids_or_a_reason_or_all(tmp_path: Path, arguments: tuple[
     assert run("replay", *arguments, "--credentials", str(tmp_path / "c.toml")).exit_code == 2
 
 
-def test_a_replay_needs_the_credentials() -> None:
-    assert run("replay", "--all").exit_code == 2
+def test_a_replay_takes_the_credentials_of_the_data_folder(tmp_path: Path, kept: list[QuarantinedCallback]) -> None:
+    missing = run("replay", "--all", "--data-dir", str(tmp_path))
+    assert str(missing.exception).startswith(f"credentials file {tmp_path}/credentials.toml: No such file")
+    write_credentials(tmp_path / "credentials.toml", SYSTEM_TOKEN)
+    assert kept == []
+    assert run("replay", "--all", "--data-dir", str(tmp_path)).exit_code == 0
 
 
 def test_an_empty_list_says_so_beside_the_result(kept: list[QuarantinedCallback]) -> None:

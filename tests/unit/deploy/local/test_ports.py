@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from deploy.local.errors import StackError
-from deploy.local.ports import check_free, free_ports
+from deploy.local.ports import check_distinct, check_free, free_ports
 
 
 def test_free_ports_are_different_free_and_not_the_excluded_ones() -> None:
@@ -35,3 +35,9 @@ def test_a_port_in_use_is_one_line_with_the_port_and_the_flag() -> None:
 def test_a_number_that_is_no_port_is_one_line_too() -> None:
     with pytest.raises(StackError, match=r"port 70000 cannot be used .*--kafka-port"):
         check_free(70_000, "--kafka-port")
+
+
+def test_a_port_chosen_twice_is_one_line_with_both_flags() -> None:
+    check_distinct({"--edge-port": 8400, "--streams-port": 8500, "--kafka-port": 9092})
+    with pytest.raises(StackError, match=r"^--edge-port and --kafka-port are both 9092: each needs a port of its own$"):
+        check_distinct({"--edge-port": 9092, "--streams-port": 8500, "--kafka-port": 9092})

@@ -1,0 +1,44 @@
+"""Locks on files. The kernel drops a lock with the process that holds it, however that ends: none is ever left over."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+from typing import TYPE_CHECKING
+
+from schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the lock of an open file; False where another holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+@contextlib.contextmanager
+def only_one_in(folder: Path, name: str, *, setting: str) -> Generator[None]:
+    """Hold ``folder``, made where it is missing, for this process alone during the block.
+
+    Raises:
+        ConfigurationError: another process holds it, or it cannot be written; the line names ``setting``.
+    """
+    path = folder / name
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(path.open("a"))
+        except OSError as error:
+            raise ConfigurationError(f"{setting}={folder} cannot be written: {error.strerror}") from error
+        if not try_lock(lock.fileno()):
+            raise ConfigurationError(f"another process works in {setting}={folder}: each needs a folder of its own")
+        yield

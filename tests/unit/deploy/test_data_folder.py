@@ -1,0 +1,98 @@
+"""Commands find the bridge that runs in a data folder, and no other; what was killed there is not taken for running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.connection import find_connection
+from deploy.data_folder import DataFolder, Running, data_folder, edge_folder
+from deploy.local.errors import StackError
+from deploy.options import edge_url
+from schemas.errors import ConfigurationError
+
+RUNNING = Running(
+    bootstrap_servers="127.0.0.1:19092",
+    registry_url="http://127.0.0.1:18081/apis/ccompat/v7",
+    edge_url="http://127.0.0.1:18400",
+    streams_url="http://127.0.0.1:18500",
+    credentials="/etc/taskbridge/credentials.toml",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataFolder:
+    """A data folder of ``up``."""
+    (tmp_path / "edge").mkdir()
+    return data_folder(tmp_path)
+
+
+def found(*, flag: str | None = None, data_dir: Path | None = None, **environment: str) -> tuple[str, str]:
+    connection = find_connection(flag, None, environment, data_dir=data_dir)
+    return connection.bootstrap_servers, connection.registry_url
+
+
+def test_what_runs_in_a_folder_is_found_there_until_it_stops(folder: DataFolder) -> None:
+    assert folder.running() is None
+    with folder.occupy():
+        assert folder.running() is None, "it is still starting"
+        folder.tell(RUNNING)
+        assert folder.running() == RUNNING
+        assert str(folder.credentials) == RUNNING.credentials
+        folder.forget()
+        assert folder.running() is None
+    assert folder.credentials == folder.path / "credentials.toml"
+
+
+def test_what_a_bridge_that_was_killed_left_is_not_taken_for_running(folder: DataFolder) -> None:
+    with folder.occupy():
+        folder.tell(RUNNING)
+    assert folder.running() is None
+
+
+def test_a_folder_is_one_bridges_and_looking_whether_it_runs_does_not_get_in_its_way(folder: DataFolder) -> None:
+    with folder.occupy(), pytest.raises(StackError, match="another taskbridge is using"):
+        folder.occupy()
+    assert folder.running() is None
+    folder.occupy().close()
+
+
+def test_the_running_bridge_is_what_commands_ask(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = (RUNNING.bootstrap_servers, RUNNING.registry_url)
+    with folder.occupy():
+        folder.tell(RUNNING)
+        assert found(data_dir=folder.path) == ours
+        assert found(TASKBRIDGE_DATA_DIR=str(folder.path)) == ours
+        assert found(data_dir=folder.path, flag="flag:1")[0] == "flag:1"
+        assert found(data_dir=folder.path, TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS="other:1") == ours, "the flag is nearer"
+        assert found(TASKBRIDGE_DATA_DIR=str(folder.path), EDGE_KAFKA_BOOTSTRAP_SERVERS="other:1")[0] == "other:1"
+        assert edge_url(None, folder.path) == RUNNING.edge_url
+        assert edge_url("http://other", folder.path) == "http://other"
+        monkeypatch.chdir(folder.path.parent)
+        Path("taskbridge-data").symlink_to(folder.path)
+        assert found() == ours, "where 'up' was started without flags, nothing need be said"
+
+
+def test_a_bridges_folder_that_is_named_and_in_which_nothing_runs_is_an_error_that_says_what_to_do(
+    folder: DataFolder, tmp_path: Path
+) -> None:
+    for named in (folder.path, tmp_path / "missing"):
+        with pytest.raises(ConfigurationError, match=r"^no bridge runs in .*: 'taskbridge up --data-dir "):
+            found(data_dir=named)
+    with pytest.raises(ConfigurationError, match="no bridge runs"):
+        found(TASKBRIDGE_DATA_DIR=str(folder.path))
+    assert found(data_dir=folder.path, flag="flag:1")[0] == "flag:1"
+    assert found(data_dir=folder.path, EDGE_KAFKA_BOOTSTRAP_SERVERS="edge:1")[0] == "edge:1"
+
+
+def test_the_edges_folder_is_in_that_of_up_or_is_the_one_that_is_named(
+    folder: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert edge_folder(folder.path, {}) == folder.path / "edge"
+    assert edge_folder(folder.path, {"EDGE_DATA_DIR": "/elsewhere"}) == folder.path / "edge"
+    assert edge_folder(folder.path / "edge", {}) == folder.path / "edge"
+    assert edge_folder(None, {"EDGE_DATA_DIR": "/elsewhere"}) == Path("/elsewhere")
+    assert edge_folder(None, {"TASKBRIDGE_DATA_DIR": str(tmp_path)}) == tmp_path / "edge"
+    assert edge_folder(None, {}) == Path("edge-data")
