@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
 
 from schemas import topics
 from schemas.codec import task_event_codec
-from schemas.registry import Registry, RegistryUnavailable, SchemaRef
+from schemas.registry import Registry, RegistryUnavailable, SchemaRef, UnknownSchema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,3 +51,73 @@ def test_no_answer_is_said_as_such() -> None:
         registry.register([topics.TASK_EVENTS])
     with pytest.raises(RegistryUnavailable):
         registry.get_schema(5)
+
+
+class Answering:
+    """A registry's HTTP side that says one thing to whatever is asked."""
+
+    def __init__(self, status: int, body: str, content_type: str = "application/json") -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                length = int(self.headers.get("content-length") or 0)
+                self.rfile.read(length)
+                self.send_response(status)
+                self.send_header("content-type", content_type)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            do_POST = do_PUT = do_GET  # noqa: N815 - the library's names
+
+            def log_message(self, *_: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> str:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self.url
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+NO_API = (404, '{"detail":"RESTEASY003210","status":404}')
+
+
+def test_ids_that_cannot_be_written_down_are_known_all_the_same(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder can be here")
+    with Answering(200, '{"id": 5, "compatibility": "FULL_TRANSITIVE"}') as url:
+        registry = Registry(url, ids_path=blocked / "ids.json")
+        registry.register([topics.TASK_EVENTS])
+        assert registry.known_id(SchemaRef.of(topics.TASK_EVENTS)) == 5
+        assert registry.learn_id(SchemaRef("another", '"string"')) == 5
+    assert registry.save() == "File exists"
+    blocked.unlink()
+    assert registry.save() is None
+    assert Registry(NOBODY, ids_path=blocked / "ids.json").knows([topics.TASK_EVENTS])
+
+
+@pytest.mark.parametrize("answer", [NO_API, (404, ""), (404, "<html>", "text/html"), (200, "<html>", "text/html")])
+def test_what_is_no_registry_is_named_with_what_to_do(answer: tuple[int, str]) -> None:
+    with Answering(*answer) as url:
+        for ask in (lambda: Registry(url).register([topics.TASK_EVENTS]), lambda: Registry(url).get_schema(5)):
+            with pytest.raises(RegistryUnavailable, match=re.escape(url)) as caught:
+                ask()
+            assert "None" not in str(caught.value)
+            assert "\n" not in str(caught.value)
+            assert "/apis/ccompat/v7" in str(caught.value) or answer[0] == 200
+
+
+@pytest.mark.parametrize("status", [401, 403, 408, 429])
+def test_a_registry_that_does_not_let_us_look_makes_no_schema_unknown(status: int) -> None:
+    with Answering(status, '{"message": "no"}') as url, pytest.raises(RegistryUnavailable, match="no"):
+        Registry(url).get_schema(5)
+
+
+def test_only_a_registry_can_say_that_it_has_no_such_schema() -> None:
+    with Answering(404, '{"error_code": 40403, "message": "Schema not found"}') as url, pytest.raises(UnknownSchema):
+        Registry(url).get_schema(5)
