@@ -130,6 +130,8 @@ class KafkaPublisher:
         spool_metrics.watch(self._spools, self._kafka)
         self._outbox = Outbox(self._kafka, self._spools, timeout_s=settings.kafka_timeout_ms / 1000)
         self._upkeep: list[asyncio.Task[None]] = []
+        self._registry_problem: str | None = None
+        self._ids_unsaved: str | None = None
 
     async def start(self) -> None:
         """Open the spool, with what it holds from before, and begin to look after Kafka and the registry."""
@@ -205,8 +207,11 @@ class KafkaPublisher:
         return "ok"
 
     def _registry_health(self) -> str:
-        known = all(self._kafka.can_frame(schema.key) for schema in self._schemas)
-        return "ok" if known else "has not given the schemas' ids yet"
+        if not all(self._kafka.can_frame(schema.key) for schema in self._schemas):
+            return f"has not given the schemas' ids yet: {self._registry_problem or 'not asked yet'}"
+        if self._ids_unsaved is not None:
+            return f"its ids are not on the disk, for a start without it: {self._ids_unsaved}"
+        return "ok"
 
     async def _keep_kafka(self) -> None:
         while True:
@@ -214,15 +219,30 @@ class KafkaPublisher:
             await asyncio.sleep(self._kafka.next_check_s)
 
     async def _keep_schemas(self) -> None:
-        retry_s = _FIRST_RETRY_S
-        while not await _survive(self._register):
-            await asyncio.sleep(retry_s)
-            retry_s = min(2 * retry_s, _LAST_RETRY_S)
+        for step in (self._register, self._save_ids):
+            retry_s = _FIRST_RETRY_S
+            while not await _survive(step):
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, _LAST_RETRY_S)
 
     async def _register(self) -> None:
-        await asyncio.to_thread(self._registry.register, _OWN_TOPICS)
-        self._kafka.know(*self._schemas)
+        self._registry_problem = None
+        refused: TaskbridgeError | None = None
+        for topic in _OWN_TOPICS:
+            # One by one: what the registry has against one of them must not hold up the other.
+            try:
+                await asyncio.to_thread(self._registry.register, [topic])
+            except TaskbridgeError as error:
+                refused, self._registry_problem = error, str(error)
+            self._kafka.know(*self._schemas)
+        if refused is not None:
+            raise refused
         _log.info("schemas_registered")
+
+    async def _save_ids(self) -> None:
+        self._ids_unsaved = await asyncio.to_thread(self._registry.save)
+        if self._ids_unsaved is not None:
+            raise NotDurable(f"the schemas' ids could not be written: {self._ids_unsaved}")
 
     async def _check_kafka(self) -> None:
         # Only now, because the admin client would wait a quarter of a minute for a broker that is away.

@@ -19,6 +19,7 @@ from edge.testing import parameters_of
 from schemas.cloudevents import event_headers
 from schemas.codec import quarantined_callback_codec, task_event_codec
 from schemas.events import QuarantinedCallback
+from schemas.registry import SchemaRefused
 from schemas.testing import FakeRegistry
 from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 from service.kafka import DeliveryFailed, QueueFull
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edge.settings import EdgeSettings
+    from schemas.topics import Topic
 
 PARAMETERS = parameters_of("delete", instance_id="实例-1")
 EVENT = event_of(locate("delete", PARAMETERS), PARAMETERS, received_at=1)
@@ -269,3 +271,50 @@ def test_topics_that_may_not_be_checked_are_said_and_hold_nothing_up(
         asyncio.run(scenario())
     (said,) = [each for each in lines if each["event"] == "topic_not_checked"]
     assert (said["log_level"], said["topic"], said["problem"]) == ("warning", TASK_EVENTS.name, "allow it")
+
+
+def test_ids_that_cannot_be_written_are_used_and_said(
+    settings: EdgeSettings, around: Surroundings, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert around
+    problem: list[str | None] = ["No space left on device"]
+    monkeypatch.setattr(registry, "save", lambda: problem[0])
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        await until(lambda: "No space left" in publisher.health()["registry"])
+        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        await until(lambda: around.reports)
+        around.reports[0].set_result(None)
+        assert await publishing is Durability.KAFKA
+        problem[0] = None
+        await until(lambda: publisher.health()["registry"] == "ok")
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_schema_of_the_quarantine_that_is_refused_does_not_hold_up_events(
+    settings: EdgeSettings, around: Surroundings, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry._ids.clear()  # pyright: ignore[reportPrivateUsage]
+    register = registry.register
+
+    def refused(wanted: Sequence[Topic]) -> dict[str, int]:
+        if CALLBACKS_QUARANTINE in wanted:
+            raise SchemaRefused("incompatible")
+        return register(wanted)
+
+    monkeypatch.setattr(registry, "register", refused)
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        await until(lambda: "incompatible" in publisher.health()["registry"])
+        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        await until(lambda: around.reports)
+        around.reports[0].set_result(None)
+        assert await publishing is Durability.KAFKA
+        assert await publisher.quarantine(QUARANTINED) is Durability.SPOOL
+        await publisher.close()
+
+    asyncio.run(scenario())
