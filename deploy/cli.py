@@ -71,6 +71,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="With --rebuild: only te
 ForgetOld = Annotated[
     bool, typer.Option("--forget-old", help="Delete what is left on Kafka of the states before the last rebuild.")
 ]
+Retell = Annotated[
+    bool, typer.Option("--retell", help="Tell everybody again what they see, from the states; makes inboxes anew.")
+]
 Encoding = Literal["json", "form", "multipart", "query"]
 
 
@@ -174,27 +177,32 @@ def edge() -> None:
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
         "STREAMS_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge streams",
         "taskbridge streams --rebuild --dry-run",
+        "taskbridge streams --retell",
     )
 )
 def streams(
     rebuild: Rebuild = False,  # noqa: FBT002
     dry_run: DryRun = False,  # noqa: FBT002
     forget_old: ForgetOld = False,  # noqa: FBT002
+    retell: Retell = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Run the streams service against an existing Kafka and registry, configured by STREAMS_* in the environment.
 
     With --rebuild it is no worker: it makes the states anew while workers go on, and ends when the new ones are live.
+    With --retell neither: workers stop until everybody is told.
     """
     if dry_run and not rebuild:
         raise typer.BadParameter("goes with --rebuild", param_hint="--dry-run")
-    if rebuild and forget_old:
-        raise typer.BadParameter("goes alone, once the rebuild is done", param_hint="--forget-old")
-    if rebuild or forget_old:
-        from deploy.rebuild_command import forget, remake
+    if rebuild + forget_old + retell > 1:
+        raise typer.BadParameter("one at a time", param_hint="--rebuild, --retell, --forget-old")
+    if rebuild or forget_old or retell:
+        from deploy.rebuild_command import forget, remake, tell_again
 
         if rebuild:
             remake(dry_run=dry_run, as_json=as_json)
+        elif retell:
+            tell_again(as_json=as_json)
         else:
             forget(as_json=as_json)
         return

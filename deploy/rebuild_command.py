@@ -1,4 +1,4 @@
-"""What ``taskbridge streams --rebuild`` and ``--forget-old`` print."""
+"""What ``taskbridge streams --rebuild``, ``--retell`` and ``--forget-old`` print."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from deploy.data_folder import data_folder
 from deploy.terminal import json_line, progress, say
 from streams.rebuild.command import rebuild
 from streams.rebuild.forgetting import forget_old
+from streams.rebuild.retelling import retell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +41,19 @@ def remake(*, dry_run: bool, as_json: bool) -> None:
         say(f"version {found['version']} is live. Once you are content: taskbridge streams --forget-old")
     else:
         say("nothing was changed")
+
+
+def tell_again(*, as_json: bool) -> None:
+    """Run a retelling to its end."""
+    found = retell(_environment(), tell=progress)
+    if as_json:
+        say(json_line(found))
+        return
+    say(f"{found['instances']:>12,}  instances")
+    say(f"{found['notifications']:>12,}  notifications of how they stand")
+    if found["unfounded"]:
+        say(f"{found['unfounded']:>12,}  of them about lines that no instance shows: they go")
+    say("the inboxes are made anew of them as the workers read on")
 
 
 def forget(*, as_json: bool) -> None:

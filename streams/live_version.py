@@ -83,15 +83,15 @@ class LiveVersion:
         if versions.next is None:
             return versions.live
         if members(self._admin, REBUILD_ID):
-            raise SwitchUnderWay(f"a rebuild is making version {versions.next} of the instances live")
+            raise SwitchUnderWay(_under_way(versions))
         # It died, or is frozen: from the claim on it can no longer write that its version is live. Perhaps it has.
         writer = TransactionalWriter(self._producer, REBUILD_ID)
         writer.claim()
         versions = self.read()
         if versions.next is not None:
-            log.warning("a switch is given up: its rebuild is gone", live=versions.live, given_up=versions.next)
+            log.warning("given up, as who began it is gone", what=_under_way(versions))
             with writer.transaction():
-                say(writer, Versions(versions.live))
+                say(writer, versions._replace(next=None))
         return versions.live
 
     def check(self, version: int) -> None:
@@ -120,6 +120,12 @@ class LiveVersion:
                 elif error.fatal() or not error.retriable():
                     raise KafkaException(error)
         raise TimeoutError(f"Kafka does not answer about {VERSION_TOPIC.name}")
+
+
+def _under_way(versions: Versions) -> str:
+    if versions.next == versions.live:
+        return "everybody is being told again what they see"
+    return f"a rebuild is making version {versions.next} of the instances live"
 
 
 def say(writer: TransactionalWriter, versions: Versions) -> None:

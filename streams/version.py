@@ -28,7 +28,10 @@ class Versions(NamedTuple):
 
     live: int = FIRST_VERSION
     next: int | None = None
-    """A rebuild is about to make this one live, and no worker may work until it has, or is given up."""
+    """A rebuild is about to make this one live, and no worker may work until it has, or is given up.
+
+    Where it is the live one, everybody is being told again what they see.
+    """
 
 
 def write_versions(versions: Versions) -> bytes:

@@ -31,6 +31,7 @@ _TOGETHER = {
     "chaos": "chaos",
     "integration/test_bridge": "bridge",
     "integration/test_rebuild": "bridge",
+    "integration/test_retelling": "bridge",
     "integration/test_edge": "edge",
     "integration/test_quarantine": "edge",
     "integration/test_stack": "edge",

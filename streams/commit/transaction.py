@@ -12,6 +12,8 @@ from streams.commit.bulk_producer import TRANSACTION_TIMEOUT_MS, BulkProducer
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
+    from streams.commit.bulk_producer import type_with_headers
+
 
 class TransactionalWriter:
     """The only one who can write under its transactional id, from ``claim`` until somebody else claims it.
@@ -53,3 +55,7 @@ class TransactionalWriter:
     ) -> None:
         """Add a record to the transaction; -1 is the partition of its key. A full queue is waited for."""
         self._producer.send_with_headers(topic, [(key, value, list(headers))], partition=partition)
+
+    def send_all(self, topic: str, records: Sequence[type_with_headers]) -> None:
+        """The same for many, each to the partition of its key."""
+        self._producer.send_with_headers(topic, records)

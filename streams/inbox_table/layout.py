@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 VIEWS = (View.CREATED, View.PENDING, View.HANDLED, View.COPIED)
 
 _CODES = {view: bytes([number]) for number, view in enumerate(VIEWS, 1)}
+_VIEWS_BY_CODE = {code: view for view, code in _CODES.items()}
 _TIME = struct.Struct(">Q")
 TIME_BYTES = _TIME.size
 _NEWEST = (1 << 63) - 1
@@ -80,6 +81,16 @@ class Line(NamedTuple):
     """Its instance and task, as they stand in keys."""
 
 
+class LineId(NamedTuple):
+    """Whose line it is, in which view, and what it is about."""
+
+    corp_id: str
+    user_id: str
+    view: View
+    instance_id: str
+    task_id: str | None
+
+
 write_item = msgspec.msgpack.Encoder().encode
 read_item = msgspec.msgpack.Decoder(Item).decode
 write_applied = msgspec.msgpack.Encoder().encode
@@ -122,6 +133,16 @@ def counts_key(user: bytes) -> bytes:
     return b"C" + user
 
 
+def read_line_key(key: bytes) -> LineId | None:
+    """What ``line_key`` was made of; None where it is another key."""
+    if key[:1] != b"L":
+        return None
+    corp_id, rest = _first(key[1:])
+    user_id, rest = _first(rest)
+    instance_id, task = _first(rest[1:])
+    return LineId(corp_id, user_id, _VIEWS_BY_CODE[rest[:1]], instance_id, _first(task[1:])[0] if task else None)
+
+
 def write_time(entered_at: int) -> bytes:
     return _TIME.pack(_NEWEST - entered_at)
 
@@ -160,3 +181,11 @@ def item_of(notification: TaskNotification, *, entered_at: int) -> Item:
 
 def _ended(text: str) -> bytes:
     return text.encode().replace(b"\x00", b"\x00\xff") + b"\x00"
+
+
+def _first(joined: bytes) -> tuple[str, bytes]:
+    """The text that ``_ended`` put first, and what is behind it."""
+    end = joined.index(b"\x00")
+    while joined[end + 1 : end + 2] == b"\xff":
+        end = joined.index(b"\x00", end + 1)
+    return joined[:end].replace(b"\x00\xff", b"\x00").decode(), joined[end + 1 :]

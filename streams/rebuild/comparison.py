@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.events import SOURCE_TASKBRIDGE, Action, Change, Status, TaskEvent, event_id_for
+from schemas.events import (
+    SOURCE_TASKBRIDGE,
+    Action,
+    Change,
+    Status,
+    TaskEvent,
+    TaskNotification,
+    event_id_for,
+    notification_id_for,
+)
 from streams.fold.lifecycle import FACTS, Instance, Marks, TaskMarks
 from streams.fold.remembered_offsets import MAX_OFFSETS
 from streams.fold.views import Shown, difference
@@ -15,7 +24,8 @@ from streams.fold.views import Shown, difference
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from schemas.events import TaskNotification, TaskState
+    from schemas.events import TaskState
+    from streams.inbox_table.layout import LineId
 
 GONE = (0,)
 """Offsets of an instance of whose events some are no longer on the topic: the first that there ever was is not, either.
@@ -51,10 +61,49 @@ def told(before: Shown | None, after: Shown, *, version: int, certain: bool) -> 
     Where it is not ``certain`` what the old one had shown, everyone who ever had a line is told how it stands now.
     The cause is no callback but the rebuild, as an event with an id that is the same whenever it is tried again.
     """
-    state = after.instance.state
-    named = {"instance_id": state.instance_id, "version": str(version)}
-    cause = TaskEvent(
-        event_id=event_id_for(SOURCE_TASKBRIDGE, "rebuilt", named),
+    cause = _cause(after.instance.state, "rebuilt", version=version)
+    found = difference(before, after, cause)
+    if certain:
+        return found
+    again = difference(after, after, cause)
+    known = {each.notification_id for each in again}
+    gone = [each for each in found if each.change is Change.REMOVED and each.notification_id not in known]
+    return gone + again
+
+
+def told_again(shown: Shown, *, number: int) -> list[TaskNotification]:
+    """How it stands now, to everyone who has or ever had a line of the instance; the cause is that retelling."""
+    return difference(shown, shown, _cause(shown.instance.state, "retold", number=number))
+
+
+def unfounded(line: LineId, *, number: int) -> TaskNotification:
+    """Takes a line away that no instance shows; of the instance nothing is known but its id."""
+    named = {"instance_id": line.instance_id, "number": str(number)}
+    event_id = event_id_for(SOURCE_TASKBRIDGE, "retold", named)
+    return TaskNotification(
+        notification_id=notification_id_for(event_id, line.user_id, line.view, line.task_id, Change.REMOVED),
+        corp_id=line.corp_id,
+        recipient_id=line.user_id,
+        view=line.view,
+        change=Change.REMOVED,
+        instance_id=line.instance_id,
+        task_id=line.task_id,
+        title=None,
+        url=None,
+        app_type="",
+        originator=None,
+        actor_id=None,
+        status=Status.ACTIVE,
+        occurred_at=0,
+        event_id=event_id,
+    )
+
+
+def _cause(state: TaskState, action: str, **numbers: int) -> TaskEvent:
+    """No callback, but what an operator did; with an id that is the same whenever it is tried again."""
+    named = {"instance_id": state.instance_id, **{name: str(number) for name, number in numbers.items()}}
+    return TaskEvent(
+        event_id=event_id_for(SOURCE_TASKBRIDGE, action, named),
         source=SOURCE_TASKBRIDGE,
         action=Action.UNKNOWN,
         corp_id=state.corp_id,
@@ -64,13 +113,6 @@ def told(before: Shown | None, after: Shown, *, version: int, certain: bool) -> 
         occurred_at=state.updated_at,
         received_at=state.updated_at,
     )
-    found = difference(before, after, cause)
-    if certain:
-        return found
-    again = difference(after, after, cause)
-    known = {each.notification_id for each in again}
-    gone = [each for each in found if each.change is Change.REMOVED and each.notification_id not in known]
-    return gone + again
 
 
 def side_by_side(

@@ -55,6 +55,14 @@ class Copy:
         """As they are now, in the order of the keys; for ``unfold_kept``. Writing meanwhile changes nothing here."""
         return iter(self._db.items())
 
+    def __iter__(self) -> Iterator[bytes]:
+        """The keys, likewise."""
+        return iter(self._db.keys())
+
+    def values(self) -> Iterator[Kept]:
+        """The values, likewise."""
+        return (unfold_kept(stored) for stored in self._db.values())
+
     def write(self, values: Mapping[bytes, Kept | None]) -> None:
         if self.changed is not None:
             self._note(self.changed, values)
@@ -81,7 +89,7 @@ class TopicCopy(Copy):
 
     def __init__(self, path: Path, topic: str, *, consumer: Mapping[str, object], offsets: Offsets) -> None:
         super().__init__(path)
-        self._topic = topic
+        self.topic = topic
         self._offsets = offsets
         self._next: dict[int, int] = {}
         self._failure: BaseException | None = None
@@ -96,7 +104,7 @@ class TopicCopy(Copy):
             KafkaException, TimeoutError: Kafka refuses, or does not answer.
             ChangelogUnreadable: the topic cannot be read.
         """
-        bounds = self._offsets.bounds(self._topic, range(partitions))
+        bounds = self._offsets.bounds(self.topic, range(partitions))
         starts = {each: max(bound.first, self._next.get(each, 0)) for each, bound in bounds.items()}
         self._next.update(starts)
         total = sum(max(0, bound.end - starts[each]) for each, bound in bounds.items())

@@ -11,7 +11,7 @@ from service.kafka import admin_client, consumer_config, read_kafka_config
 from service.logs import configure_logs
 from service.settings import load_settings
 from streams.live_version import LiveVersion
-from streams.rebuild.command import delete_topics
+from streams.rebuild.operation import delete_topics
 from streams.settings import StreamsSettings
 from streams.tables.changelog_topic import instances_changelog
 from streams.tables.offsets import Offsets

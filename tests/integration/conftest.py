@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from rebuilding import Rebuild
 
 from deploy.connection import Connection
 from deploy.local.ports import free_port
+from running_edge import OwnStack
+from running_workers import Worker
 from schemas import topics
 from service.topic_admin import apply_topics
 from stream_lives import read_topic, start_anew
@@ -95,6 +98,44 @@ def connection(stack: Endpoints) -> Generator[Connection]:
     found.registry.register(topics.ALL)
     yield found
     found.close()
+
+
+@pytest.fixture(scope="session")
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Generator[Connection]:
+    """A Kafka beside the shared one, for tests that take away what others stand upon."""
+    stack = OwnStack(tmp_path_factory.mktemp("stack"))
+    found = Connection(stack.endpoints.bootstrap_servers, stack.endpoints.registry_url, {})
+    try:
+        found.registry.register(topics.ALL)
+        yield found
+    finally:
+        found.close()
+        stack.stop()
+
+
+@pytest.fixture
+def anew(own_kafka: Connection) -> Connection:
+    """That Kafka, as if nothing had ever run there."""
+    start_anew(own_kafka)
+    apply_topics(own_kafka.admin(), topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
+    return own_kafka
+
+
+@pytest.fixture
+def workers(connection: Connection, tmp_path: Path) -> Generator[tuple[Worker, Worker]]:
+    """Two of them, not started yet, of the test's ``connection``."""
+    pair = (Worker(tmp_path, connection), Worker(tmp_path, connection))
+    yield pair
+    for worker in pair:
+        worker.kill_if_running()
+
+
+@pytest.fixture
+def rebuild(connection: Connection, tmp_path: Path) -> Generator[Rebuild]:
+    """The operator's commands against the test's ``connection``."""
+    found = Rebuild(connection, tmp_path)
+    yield found
+    found.kill_if_running()
 
 
 @pytest.fixture(scope="module")

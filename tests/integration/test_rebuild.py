@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -14,11 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from msgspec import structs
+from rebuilding import Rebuild, ends, processed
 
-from deploy.connection import Connection
-from running_edge import OwnStack
 from running_workers import Load, Worker
-from schemas import topics
 from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from schemas.events import Action, Lifecycle, notification_key
 from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
@@ -27,14 +21,11 @@ from service.topic_admin import apply_topics
 from stream_lives import (
     assert_all_is_right,
     assert_told_exactly_once,
-    caught_up,
     expected,
     inboxes_told,
     lives,
     produce,
     read_topic,
-    start_anew,
-    topics_on,
 )
 from streams.fold.lifecycle import Instance, fold
 from streams.fold.stored_instance import event_offsets, pack, unpack
@@ -47,11 +38,11 @@ from streams.tables.offsets import Offsets
 from streams.version import VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
     from confluent_kafka import Message
 
+    from deploy.connection import Connection
     from schemas.events import TaskEvent, TaskNotification
 
     type_read = Callable[[str], list[Message]]
@@ -59,82 +50,14 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 
-@pytest.fixture(scope="module")
-def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Generator[Connection]:
-    stack = OwnStack(tmp_path_factory.mktemp("stack"))
-    found = Connection(stack.endpoints.bootstrap_servers, stack.endpoints.registry_url, {})
-    try:
-        found.registry.register(topics.ALL)
-        yield found
-    finally:
-        found.close()
-        stack.stop()
-
-
 @pytest.fixture
-def connection(own_kafka: Connection) -> Connection:
-    """As if nothing had ever run there."""
-    admin = own_kafka.admin()
-    start_anew(own_kafka)
-    apply_topics(admin, topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
-    return own_kafka
+def connection(anew: Connection) -> Connection:
+    return anew
 
 
 @pytest.fixture
 def read(connection: Connection) -> type_read:
     return partial(read_topic, connection)
-
-
-@pytest.fixture
-def workers(connection: Connection, tmp_path: Path) -> Generator[tuple[Worker, Worker]]:
-    pair = (Worker(tmp_path, connection), Worker(tmp_path, connection))
-    yield pair
-    for worker in pair:
-        worker.kill_if_running()
-
-
-@pytest.fixture
-def rebuild(connection: Connection, tmp_path: Path) -> Generator[Rebuild]:
-    found = Rebuild(connection, tmp_path)
-    yield found
-    found.kill_if_running()
-
-
-class Rebuild:
-    """``taskbridge streams --rebuild`` as a process of its own."""
-
-    def __init__(self, connection: Connection, folder: Path) -> None:
-        self.log_path = folder / "rebuild.log"
-        self.data_dir = folder / "rebuild"
-        self._environment = {
-            **os.environ,
-            "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
-            "TASKBRIDGE_SCHEMA_REGISTRY_URL": connection.registry_url,
-            "STREAMS_DATA_DIR": str(self.data_dir),
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "deploy.cli", "streams", "--json", *(arguments or ("--rebuild",))]
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, stderr=log)
-        return self._process
-
-    def run(self, *arguments: str) -> dict[str, Any]:
-        """What it came to."""
-        process = self.start(*arguments)
-        out, _ = process.communicate(timeout=180)
-        assert process.returncode == 0, self.log_path.read_text()
-        return json.loads(out)
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
-        self._process.communicate()
-
-    def kill_if_running(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
 
 
 class Stored:
@@ -199,16 +122,6 @@ def folded(events: Iterable[TaskEvent], before: Instance | None = None) -> tuple
 def versions(connection: Connection) -> Versions:
     offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
     return LiveVersion(connection.bootstrap_servers, {}, offsets).read()
-
-
-def ends(connection: Connection) -> dict[str, dict[int, int]]:
-    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
-    return {name: offsets.ends(name, partitions) for name, partitions in topics_on(connection).items()}
-
-
-def processed(connection: Connection, workers: Iterable[Worker], eventually: Any) -> None:
-    eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
-    eventually(lambda: caught_up(connection), what="all events are processed")
 
 
 def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_old_version_knew_is_still_there(

@@ -29,11 +29,12 @@ class Worker:
     def __init__(self, folder: Path, connection: Connection, **environment: str) -> None:
         self.port = free_port()
         self.log_path = folder / f"worker-{self.port}.log"
+        self.data_dir = folder / f"worker-{self.port}"
         self._environment = {
             **os.environ,
             "STREAMS_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
             "STREAMS_SCHEMA_REGISTRY_URL": connection.registry_url,
-            "STREAMS_DATA_DIR": str(folder / f"worker-{self.port}"),
+            "STREAMS_DATA_DIR": str(self.data_dir),
             "STREAMS_PORT": str(self.port),
             **environment,
         }

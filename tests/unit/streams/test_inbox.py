@@ -153,3 +153,12 @@ def test_a_notification_under_another_key_is_refused() -> None:
     for key in (b"corp/bob", b"", None):
         with pytest.raises(MisplacedNotification):
             check(notification(), key, size=100)
+
+
+@given(corp=_IDS, user=_IDS, view=st.sampled_from(layout.VIEWS), instance_id=_IDS, task_id=st.none() | _IDS)
+def test_a_lines_key_says_whose_it_is_and_what_it_is_about(
+    corp: str, user: str, view: View, instance_id: str, task_id: str | None
+) -> None:
+    key = layout.line_key(layout.user_part(corp, user), view, layout.line_part(instance_id, task_id))
+    assert layout.read_line_key(key) == layout.LineId(corp, user, view, instance_id, task_id)
+    assert layout.read_line_key(b"E" + key[1:]) is None

@@ -14,7 +14,8 @@ from streams.fold.lifecycle import fold
 from streams.fold.remembered_offsets import MAX_OFFSETS
 from streams.fold.views import EntryKey, show, views
 from streams.inbox import apply, inbox_of
-from streams.rebuild.comparison import GONE, from_published, is_whole, side_by_side, told
+from streams.inbox_table.layout import LineId
+from streams.rebuild.comparison import GONE, from_published, is_whole, side_by_side, told, told_again, unfounded
 from streams.rebuild.copies import Copy, Kept, Ticker, unfold_kept
 
 if TYPE_CHECKING:
@@ -69,6 +70,30 @@ def test_who_followed_the_old_version_ends_up_with_what_the_new_one_shows(
     for each in difference:
         apply(inbox, each)
     assert {line.status for line in inbox.values()} == {entry.status for entry in views(new).values()}
+
+
+@given(data=st.data())
+def test_whoever_is_told_again_ends_up_with_what_is_shown_whatever_they_had(
+    histories: type_histories, data: DataObject
+) -> None:
+    _, missed_the_end = sent_by_the_old_one(data.draw(histories)[:1])
+    instance, _ = sent_by_the_old_one(data.draw(histories))
+    shown = show(instance)
+    again = told_again(shown, number=1)
+    for known in ([], missed_the_end):
+        mine = [each for each in known if EntryKey(each.recipient_id, each.view, each.task_id) in shown.lines]
+        assert shown_to([*mine, *again]) == set(views(instance))
+    assert told_again(shown, number=1) == again
+    ids = {each.notification_id for each in again}
+    assert len(ids) == len(again)
+    assert not ids & {each.notification_id for each in told_again(shown, number=2)}, "no repeats of the last retelling"
+
+
+def test_a_line_that_no_instance_shows_is_taken_away() -> None:
+    line = LineId("corp", "ann", View.PENDING, "nowhere", "T-1")
+    gone = unfounded(line, number=1)
+    assert gone.change is Change.REMOVED
+    assert (gone.corp_id, gone.recipient_id, gone.view, gone.instance_id, gone.task_id) == line
 
 
 @given(data=st.data())

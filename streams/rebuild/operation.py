@@ -1,0 +1,158 @@
+"""What a rebuild and a retelling have in common: Kafka, the workers, a folder of their own, and a way to be stopped."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from confluent_kafka import KafkaException
+
+from schemas.errors import OperatorError
+from service.garbage import collect_garbage_rarely
+from service.kafka import admin_client, consumer_config, producer_config, read_kafka_config
+from service.logs import configure_logs
+from service.settings import load_settings
+from service.topic_admin import apply_topics
+from streams.commit.rounds import claimed
+from streams.commit.transaction import TransactionalWriter
+from streams.live_version import REBUILD_ID, LiveVersion, say
+from streams.rebuild.alone import alone
+from streams.rebuild.workers import Workers
+from streams.settings import StreamsSettings
+from streams.tables.offsets import Offsets
+from streams.topology import APP_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+    from confluent_kafka.admin import AdminClient
+
+    from schemas.topics import Topic
+    from streams.version import Versions
+
+_ANSWER_S = 15
+_LOOK_S = 0.5
+_TRANSACTION_MAX_MS = 15 * 60 * 1000
+"""What brokers allow a transaction at most, unless they are told otherwise."""
+
+
+class Stopped(OperatorError):
+    """It was stopped before it was done: run it again."""
+
+
+class Operation:
+    """Of one run."""
+
+    def __init__(self, settings: StreamsSettings, tell: Callable[[str], None], stopping: Callable[[], None]) -> None:
+        """``stopping`` raises once the run was told to stop."""
+        self.settings = settings
+        self.tell = tell
+        self.stopping = stopping
+        servers, properties = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
+        self.consumer = consumer_config(servers, REBUILD_ID, properties)
+        self.producer = producer_config(servers, properties)
+        self.admin = admin_client(servers, properties)
+        self.offsets = Offsets(self.consumer)
+        self.live_version = LiveVersion(servers, properties, self.offsets)
+        self.workers = Workers(
+            self.admin,
+            self.offsets,
+            group=APP_ID,
+            claim=partial(claimed, self.producer),
+            tell=tell,
+            stopping=stopping,
+        )
+
+    @contextmanager
+    def alone(self, folder_name: str) -> Generator[tuple[TransactionalWriter, Versions, Path]]:
+        """Be the only one at work: the one who may write, which version is live, and a folder to work in.
+
+        Raises:
+            AnotherRebuild: somebody else is.
+        """
+        self.live_version.prepare()
+        with alone(self.admin, self.consumer), _emptied(self.settings.data_dir / folder_name) as folder:
+            writer = TransactionalWriter(self.producer, REBUILD_ID, timeout_ms=_TRANSACTION_MAX_MS)
+            # From here on, no earlier run can make its version live.
+            writer.claim()
+            versions = self.live_version.read()
+            if versions.next is not None:
+                versions = versions._replace(next=None)
+                with writer.transaction():
+                    say(writer, versions)
+            yield writer, versions, folder
+
+    def topics(self) -> dict[str, int]:
+        """How many partitions each has."""
+        return {name: len(each.partitions) for name, each in self.admin.list_topics(timeout=_ANSWER_S).topics.items()}
+
+    def make_anew(self, topic: Topic, *, partitions: int) -> None:
+        """The topic is there, empty. Blocks until it is: Kafka deletes in its own time."""
+        if topic.name in self.topics():
+            delete_topics(self.admin, [topic.name])
+        deadline = time.monotonic() + _ANSWER_S
+        while not apply_topics(self.admin, [topic], partitions=partitions)[0].created:
+            if time.monotonic() > deadline:
+                raise OperatorError(f"{topic.name} could not be made anew")
+            time.sleep(_LOOK_S)
+
+
+@contextmanager
+def operation(environment: Mapping[str, str], tell: Callable[[str], None]) -> Generator[Operation]:
+    """One run, which SIGTERM and SIGINT stop where nothing is half done.
+
+    Raises:
+        ConfigurationError: before anything is begun.
+        OperatorError: Kafka refuses or does not answer, or the run was stopped.
+    """
+    settings = load_settings(StreamsSettings, environment)
+    configure_logs(settings.log_format, "WARNING")
+    collect_garbage_rarely()
+    try:
+        with _stop_told() as stopping:
+            yield Operation(settings, tell, stopping)
+    except (KafkaException, TimeoutError) as error:
+        raise OperatorError(f"Kafka refuses or does not answer: {error}. Run it again") from error
+
+
+def delete_topics(admin: AdminClient, names: list[str]) -> None:
+    """Blocks until Kafka has begun to."""
+    for future in cast("dict[str, Any]", admin.delete_topics(names, operation_timeout=_ANSWER_S)).values():
+        future.result(_ANSWER_S)
+
+
+@contextmanager
+def _emptied(folder: Path) -> Generator[Path]:
+    """A folder of this run's own. What a run that was killed left there goes first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _stop_told() -> Generator[Callable[[], None]]:
+    """A check that raises once SIGTERM or SIGINT came, where nothing is half done."""
+    told = threading.Event()
+
+    def stopping() -> None:
+        if told.is_set():
+            raise Stopped("stopped before it was done: run it again")
+
+    def tell(_signum: int, _frame: object) -> None:
+        told.set()
+
+    before = {each: signal.signal(each, tell) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

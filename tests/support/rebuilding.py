@@ -1,0 +1,70 @@
+"""``taskbridge streams --rebuild`` and its like as processes of their own, and what is on Kafka before and after."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from service.kafka import consumer_config
+from stream_lives import caught_up, topics_on
+from streams.tables.offsets import Offsets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from deploy.connection import Connection
+    from running_workers import Worker
+
+
+class Rebuild:
+    """``taskbridge streams --rebuild`` as a process of its own."""
+
+    def __init__(self, connection: Connection, folder: Path) -> None:
+        self.log_path = folder / "rebuild.log"
+        self.data_dir = folder / "rebuild"
+        self._environment = {
+            **os.environ,
+            "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+            "TASKBRIDGE_SCHEMA_REGISTRY_URL": connection.registry_url,
+            "STREAMS_DATA_DIR": str(self.data_dir),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "deploy.cli", "streams", "--json", *(arguments or ("--rebuild",))]
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, stderr=log)
+        return self._process
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """What it came to."""
+        process = self.start(*arguments)
+        out, _ = process.communicate(timeout=180)
+        assert process.returncode == 0, self.log_path.read_text()
+        return json.loads(out)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.communicate()
+
+    def kill_if_running(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+
+def ends(connection: Connection) -> dict[str, dict[int, int]]:
+    """Where each partition of each topic of ours ends."""
+    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
+    return {name: offsets.ends(name, partitions) for name, partitions in topics_on(connection).items()}
+
+
+def processed(connection: Connection, workers: Iterable[Worker], eventually: Any) -> None:
+    """Return once the workers are ready and have folded every event."""
+    eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
+    eventually(lambda: caught_up(connection), what="all events are processed")
