@@ -15,7 +15,7 @@ from service.kafka import admin_client, consumer_config, producer_config
 from service.topic_admin import apply_topics
 from streams.commit.transaction import TransactionalWriter
 from streams.tables.changelog_topic import reader_config
-from streams.version import VERSION_KEY, VERSION_TOPIC, Versions, read_versions, write_versions
+from streams.version import RETOLD_KEY, VERSION_KEY, VERSION_TOPIC, Versions, read_versions, write_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,6 +131,11 @@ def _under_way(versions: Versions) -> str:
 def say(writer: TransactionalWriter, versions: Versions) -> None:
     """Part of a transaction."""
     writer.send(VERSION_TOPIC.name, VERSION_KEY, write_versions(versions), partition=0)
+
+
+def say_inbox(writer: TransactionalWriter, changelog_id: str) -> None:
+    """Part of a transaction: the inboxes' changelog was made anew, on purpose."""
+    writer.send(VERSION_TOPIC.name, RETOLD_KEY, changelog_id.encode(), partition=0)
 
 
 def members(admin: AdminClient, group: str) -> list[str]:

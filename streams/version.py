@@ -15,8 +15,10 @@ from schemas.topics import Topic
 FIRST_VERSION = 1
 
 VERSION_TOPIC = Topic("taskbridge-streams-version", None, {"cleanup.policy": "compact"})
-"""One partition, one key."""
+"""One partition, and few keys."""
 VERSION_KEY = b"instances"
+RETOLD_KEY = b"inbox"
+"""Its value is Kafka's id of the inboxes' changelog that the last retelling made, so that it is not taken for lost."""
 
 
 class VersionUnreadable(OperatorError):

@@ -21,7 +21,7 @@ from schemas.topics import TASK_NOTIFICATIONS
 from streams.fold.stored_instance import unpack
 from streams.fold.views import show
 from streams.inbox_table import layout
-from streams.live_version import say
+from streams.live_version import say, say_inbox
 from streams.rebuild.comparison import told_again, unfounded
 from streams.rebuild.copies import Copy, Kept, Ticker, TopicCopy
 from streams.rebuild.operation import operation
@@ -86,6 +86,8 @@ def retell(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> di
                 if run.settings.task_center:
                     # After what was told: workers begin a new inbox where they stood in the notifications.
                     run.make_anew(INBOX_CHANGELOG, partitions=there[changelog])
+                    with writer.transaction():
+                        say_inbox(writer, run.offsets.topic_id(INBOX_CHANGELOG.name))
         return {
             "instances": retelling.instances,
             "notifications": retelling.notifications,
