@@ -44,6 +44,8 @@ class StreamsSettings(BaseSettings):
     sso_user_header: str = "x-forwarded-user"
     sso_corp_header: str | None = None
     sso_corp_id: str | None = None
+    sso_stream_s: float = Field(300.0, gt=0)
+    """How long an event stream of somebody who signed in stays open before they come back through the proxy."""
     cluster_secret: SecretStr | None = Field(None, min_length=16)
     """Shared by all workers: they sign with it on whose behalf they forward a query. Needed with SSO only."""
     standbys: int = Field(1, ge=0)

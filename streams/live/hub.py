@@ -23,6 +23,9 @@ HEARTBEAT_S = 15.0
 WAITING_MAX = 256
 """Events that may wait for one slow reader. They are shared between streams; a reader that resumes has lost none."""
 
+FORWARDED_PLACES = 2
+"""Of a stream that another worker has: its client's connection, and the one to that worker."""
+
 _GOLDEN = 0.618
 """Multiples of it spread evenly over an interval, however many there are."""
 
@@ -33,6 +36,8 @@ class Ending(StrEnum):
     SLOW = "slow"
     MOVED = "moved"
     STOPPING = "stopping"
+    ACCESS = "access"
+    """Its token was taken back, or it is time to ask the proxy again whether somebody is still signed in."""
 
 
 class TooManyStreams(OperatorError):
@@ -50,10 +55,29 @@ class NotFollowed(OperatorError):
 class Subscription:
     """What one stream has still to write. ``wake`` is called whenever there is something, from within the loop."""
 
-    __slots__ = ("_waiting", "beats", "begins", "due", "ending", "next_offset", "partition", "person", "wake")
+    __slots__ = (
+        "_waiting",
+        "beats",
+        "begins",
+        "due",
+        "ending",
+        "may_go_on",
+        "next_offset",
+        "partition",
+        "person",
+        "wake",
+    )
 
     def __init__(
-        self, corp_id: str, user_id: str, partition: int, *, begins: int, due: float, wake: Callable[[], None]
+        self,
+        corp_id: str,
+        user_id: str,
+        partition: int,
+        *,
+        begins: int,
+        due: float,
+        wake: Callable[[], None],
+        may_go_on: Callable[[float], bool],
     ) -> None:
         self.person = (corp_id, user_id)
         self.partition = partition
@@ -62,6 +86,7 @@ class Subscription:
         self.next_offset = 0
         """Nothing before this offset is given out any more."""
         self.wake = wake
+        self.may_go_on = may_go_on
         self.due = due
         """When the next heartbeat is."""
         self.beats = False
@@ -115,7 +140,8 @@ class Hub:
     ) -> None:
         """``next_offset`` says which notification of a partition will be told next; None where that is not known.
 
-        ``most`` bounds all streams, and ``most_of_person`` those of one person: nobody takes the places of the others.
+        ``most`` bounds all connections, those to other workers too, and ``most_of_person`` the streams of one person:
+        nobody takes the places of the others.
         """
         self._next_offset = next_offset
         self._most = most
@@ -124,22 +150,30 @@ class Hub:
         # By both ids: in a record's key they stand side by side, and one with a slash could pass for another two.
         self._of_person: dict[tuple[str, str], list[Subscription]] = {}
         self.count = 0
+        self.forwarded = 0
+        """Streams that other workers have and this one passes on."""
         self.sent = 0
         self.cut: Counter[Ending] = Counter()
         self.stopping = False
 
     def subscribe(
-        self, corp_id: str, user_id: str, partition: int, *, now: float, wake: Callable[[], None]
+        self,
+        corp_id: str,
+        user_id: str,
+        partition: int,
+        *,
+        now: float,
+        wake: Callable[[], None],
+        may_go_on: Callable[[float], bool] = lambda _: True,
     ) -> Subscription:
-        """From now on, every notification of this person.
+        """From now on, every notification of this person, as long as ``may_go_on`` says so: asked at each heartbeat.
 
         Raises:
             TooManyStreams: this worker holds as many as it may, or is about to stop.
             TooManyOfPerson: others are free to come.
             NotFollowed: this worker does not read the partition.
         """
-        if self.stopping or self.count >= self._most:
-            raise TooManyStreams(str(TooManyStreams.__doc__))
+        self._check_room(1)
         if len(self._of_person.get((corp_id, user_id), ())) >= self._most_of_person:
             raise TooManyOfPerson(str(TooManyOfPerson.__doc__))
         begins = self._next_offset(partition)
@@ -147,10 +181,33 @@ class Hub:
             raise NotFollowed(str(NotFollowed.__doc__))
         # Those that came at once do not beat at once.
         due = now + self._heartbeat_s * (self.count * _GOLDEN % 1)
-        found = Subscription(corp_id, user_id, partition, begins=begins, due=due, wake=wake)
+        found = Subscription(corp_id, user_id, partition, begins=begins, due=due, wake=wake, may_go_on=may_go_on)
         self._of_person.setdefault(found.person, []).append(found)
         self.count += 1
         return found
+
+    def pass_on(self) -> Callable[[], None]:
+        """Take the places of a stream that another worker has; what is returned gives them back, and once only.
+
+        Raises:
+            TooManyStreams: as above.
+        """
+        self._check_room(FORWARDED_PLACES)
+        self.forwarded += 1
+        given_back = False
+
+        def give_back() -> None:
+            nonlocal given_back
+            if not given_back:
+                given_back = True
+                self.forwarded -= 1
+
+        return give_back
+
+    def _check_room(self, places: int) -> None:
+        taken = self.count + FORWARDED_PLACES * self.forwarded
+        if self.stopping or taken + places > self._most:
+            raise TooManyStreams(str(TooManyStreams.__doc__))
 
     def leave(self, subscription: Subscription) -> None:
         """Forget a stream. A second call does nothing."""
@@ -183,10 +240,13 @@ class Hub:
         return Place(subscription.partition, max(offset, subscription.next_offset))
 
     def beat(self, now: float) -> None:
-        """Have those write a heartbeat whose time has come. To be called several times within ``heartbeat_s``."""
+        """Have those write a heartbeat, or end, whose time has come. To be called several times in ``heartbeat_s``."""
         for each in list(self._all()):
             if each.due <= now:
                 each.due = now + self._heartbeat_s
+                if not each.may_go_on(now):
+                    each.end(Ending.ACCESS)
+                    continue
                 each.beats = True
                 each.wake()
 

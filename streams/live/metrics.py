@@ -25,12 +25,17 @@ class HubCollector(Collector):
         yield GaugeMetricFamily(
             "taskbridge_streams_sse_connections", "Event streams that are held here.", value=self._hub.count
         )
+        yield GaugeMetricFamily(
+            "taskbridge_streams_sse_forwarded",
+            "Event streams that other workers hold and this one passes on.",
+            value=self._hub.forwarded,
+        )
         yield CounterMetricFamily(
             "taskbridge_streams_sse_sent", "Notifications written to event streams.", value=self._hub.sent
         )
         cut = CounterMetricFamily(
             "taskbridge_streams_sse_cut",
-            "Event streams that were ended from here: too slow a reader, a partition that moved, a stop.",
+            "Event streams that were ended from here: too slow a reader, a partition that moved, a stop, access.",
             labels=["reason"],
         )
         for ending in Ending:

@@ -10,7 +10,7 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response
 
 from schemas.errors import OperatorError
-from streams.live.hub import TooManyOfPerson
+from streams.live.hub import TooManyOfPerson, TooManyStreams
 from streams.live.stream import EventStream, Writer
 from streams.live.wire import MEDIA_TYPE, BrokenEventId, place_of
 from streams.query import models
@@ -76,15 +76,22 @@ def events_router(hub: Hub, missed: Callable[[], MissedReader | None], desk: Des
         except BrokenEventId as error:
             raise BadQuery(str(error)) from error
         owner = desk.owners.of_user(corp_id, user_id)
+        now = asyncio.get_running_loop().time()
+        may_go_on = desk.access.lasting(caller, corp_id, user_id, now=now)
         if not owner.here:
-            return await desk.forwarding.forward_stream(request, owner.url, caller)
+            try:
+                done = hub.pass_on()
+            except TooManyStreams as error:
+                raise NotNow(str(error), retry_after_s=2) from error
+            return await desk.forwarding.forward_stream(request, owner.url, caller, may_go_on=may_go_on, done=done)
         reader = missed()
         if reader is None:
             raise NotNow("this worker is starting")
         writer = Writer(hub, reader, resume)
-        now = asyncio.get_running_loop().time()
         try:
-            writer.subscription = hub.subscribe(corp_id, user_id, owner.partition, now=now, wake=writer.wake)
+            writer.subscription = hub.subscribe(
+                corp_id, user_id, owner.partition, now=now, wake=writer.wake, may_go_on=may_go_on
+            )
         except TooManyOfPerson as error:
             raise TooManyQueries(str(error), retry_after_s=_LATER_S) from error
         except OperatorError as error:

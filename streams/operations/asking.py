@@ -60,7 +60,11 @@ class Asking:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         timeout = aiohttp.ClientTimeout(total=within_s)
         async with self._session.get(url, headers=headers, timeout=timeout, allow_redirects=False) as answer:
-            body = await answer.content.read(_BYTES_MAX)
+            body = bytearray()
+            async for part in answer.content.iter_any():
+                body += part
+                if len(body) > _BYTES_MAX:
+                    raise ValueError("the answer is larger than any of ours")
             return answer.status, body.decode("utf-8", "replace")
 
     async def close(self) -> None:

@@ -20,7 +20,7 @@ from streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal, single_si
 from streams.query.tokens import ALL_CORPS, TokensFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -50,6 +50,7 @@ class Caller:
     corp_id: str | None = None
     user_id: str | None = None
     rate_key: str = field(default="", repr=False)
+    token_sha256: str = field(default="", repr=False)
 
     def may_see(self, corp_id: str, user_id: str | None = None) -> bool:
         """Whether this corp, and this user of it, are the caller's to ask about.
@@ -93,8 +94,10 @@ class Access:
         sso: SingleSignOn | None = None,
         seal: IdentitySeal | None = None,
         rate_per_s: float = 500.0,
+        sso_stream_s: float = 300.0,
     ) -> None:
         """Without tokens and without single sign-on it is open: only for a service on loopback."""
+        self._sso_stream_s = sso_stream_s
         self.tokens = tokens
         self._sso = sso
         self.seal = seal
@@ -133,13 +136,39 @@ class Access:
             entry = self.tokens.current.find(token.strip())
         if entry is None:
             raise Unauthorized("a bearer token that is known here is needed")
-        return Caller("token", name=entry.name, corps=entry.corps, rate_key=f"token {entry.name}")
+        return Caller(
+            "token", name=entry.name, corps=entry.corps, rate_key=f"token {entry.name}", token_sha256=entry.sha256
+        )
+
+    def lasting(self, caller: Caller, corp_id: str, user_id: str, *, now: float) -> Callable[[float], bool]:
+        """Tells, whenever it is asked, whether what was opened at ``now`` for this user may go on.
+
+        A token may have been taken back since, or its corps. Whether somebody is still signed in only the proxy knows,
+        and it is asked at each request only: so what they have open ends in time, and they come back through it.
+        """
+        if caller.mode == "sso":
+            until = now + self._sso_stream_s
+            return lambda now: now < until
+        tokens = self.tokens
+        if caller.mode == "open" or tokens is None:
+            return _always
+        sha256 = caller.token_sha256
+
+        def may_go_on(_now: float) -> bool:
+            entry = tokens.current.with_digest(sha256)
+            return entry is not None and Caller("token", corps=entry.corps).may_see(corp_id, user_id)
+
+        return may_go_on
 
     def _forwarded(self, connection: HTTPConnection) -> Identity | None:
         sealed = connection.headers.get(IDENTITY_HEADER)
         if sealed is None or self.seal is None:
             return None
         return self.seal.open(sealed, target_of(connection))
+
+
+def _always(_now: float) -> bool:
+    return True
 
 
 def build_access(settings: StreamsSettings) -> Access:
@@ -158,6 +187,7 @@ def build_access(settings: StreamsSettings) -> Access:
         sso=single_sign_on(settings),
         seal=None if secret is None else IdentitySeal(secret.get_secret_value()),
         rate_per_s=settings.query_rate_per_s,
+        sso_stream_s=settings.sso_stream_s,
     )
 
 

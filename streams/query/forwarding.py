@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -13,9 +15,10 @@ from streams.query.refusals import NotNow
 from streams.query.sso import IDENTITY_HEADER, IdentitySeal, target_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from streams.query.access import Caller
 
@@ -61,22 +64,40 @@ class Forwarding:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _unreachable(url, error) from error
 
-    async def forward_stream(self, request: Request, url: str, caller: Caller) -> Response:
-        """The owner's answer while it is still being written, for server-sent events. Ends when either side ends.
+    async def forward_stream(
+        self,
+        request: Request,
+        url: str,
+        caller: Caller,
+        *,
+        may_go_on: Callable[[float], bool],
+        done: Callable[[], None],
+    ) -> Response:
+        """The owner's answer while it is still being written, for server-sent events.
+
+        Ends when either side ends, or with the first part at which ``may_go_on`` says no, by the loop's time. ``done``
+        is called when it is over, however that comes.
 
         Raises:
             OwnerUnreachable: as above.
         """
+        try:
+            answer = await self._open_stream(request, url, caller)
+        except BaseException:
+            done()
+            raise
+        return _PassedOn(answer, may_go_on, done)
+
+    async def _open_stream(self, request: Request, url: str, caller: Caller) -> aiohttp.ClientResponse:
         target = self._target(request, url)
         if self._streams is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
             # As many as people have pages open: each is a connection of its own.
             self._streams = _session(timeout, limit=0)
         try:
-            answer = await self._streams.get(target, headers=self._headers(request, caller))
+            return await self._streams.get(target, headers=self._headers(request, caller))
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _unreachable(url, error) from error
-        return StreamingResponse(_parts(answer), answer.status, headers=_kept(answer))
 
     async def close(self) -> None:
         for session in (self._session, self._streams):
@@ -100,15 +121,32 @@ class Forwarding:
         return headers
 
 
-async def _parts(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
-    try:
+class _PassedOn(StreamingResponse):
+    """A stream of another worker. Both connections end with it, also where its client left before the first part."""
+
+    def __init__(
+        self, answer: aiohttp.ClientResponse, may_go_on: Callable[[float], bool], done: Callable[[], None]
+    ) -> None:
+        super().__init__(_parts(answer, may_go_on), answer.status, headers=_kept(answer))
+        self._answer = answer
+        self._done = done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answer.close()
+            self._done()
+
+
+async def _parts(answer: aiohttp.ClientResponse, may_go_on: Callable[[float], bool]) -> AsyncGenerator[bytes]:
+    loop = asyncio.get_running_loop()
+    # Where the owner ends, or goes, the stream ends too, and the reader comes back with its Last-Event-ID.
+    with suppress(aiohttp.ClientError, TimeoutError):
         async for part in answer.content.iter_any():
+            if not may_go_on(loop.time()):
+                return
             yield part
-    except (aiohttp.ClientError, TimeoutError):
-        # The stream ends, and the reader comes back with its Last-Event-ID.
-        return
-    finally:
-        answer.close()
 
 
 def _session(timeout: aiohttp.ClientTimeout, *, limit: int) -> aiohttp.ClientSession:

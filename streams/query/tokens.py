@@ -75,6 +75,7 @@ class ApiTokens:
 
     def __init__(self, tokens: tuple[ApiToken, ...]) -> None:
         self._tokens = [(bytes.fromhex(each.sha256), each) for each in tokens]
+        self._by_digest = {each.sha256: each for each in tokens}
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -87,6 +88,10 @@ class ApiTokens:
             if hmac.compare_digest(presented, digest):
                 found = entry
         return found
+
+    def with_digest(self, sha256: str) -> ApiToken | None:
+        """The entry that stands for a token which was let in before; None once it was taken back."""
+        return self._by_digest.get(sha256)
 
 
 def digest_of(token: str) -> str:

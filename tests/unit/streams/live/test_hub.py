@@ -197,3 +197,40 @@ def test_heartbeats_come_in_time_and_not_all_at_once() -> None:
 
     assert all(each.subscription.beats for each in listeners)
     assert most_at_once < 15
+
+
+def test_who_may_listen_no_more_is_ended_at_the_next_heartbeat_and_the_others_go_on() -> None:
+    hub, may = make_hub(), True
+    let_go = hub.subscribe("corp", "ann", 0, now=0, wake=lambda: None, may_go_on=lambda now: may and now < 500)
+    other = Listener(hub)
+    hub.beat(100)
+    assert let_go.ending is None
+    may = False
+    hub.beat(101)
+    assert let_go.ending is None, "it is not looked at without need"
+    hub.beat(200)
+    assert (let_go.ending, other.subscription.ending) == (Ending.ACCESS, None)
+    hub.leave(let_go)
+    assert hub.cut[Ending.ACCESS] == 1
+
+
+def test_a_stream_that_is_passed_on_takes_the_place_of_two() -> None:
+    hub = make_hub(most=5)
+    first, second = hub.pass_on(), hub.pass_on()
+    with pytest.raises(TooManyStreams):
+        hub.pass_on()
+    Listener(hub)
+    with pytest.raises(TooManyStreams):
+        Listener(hub)
+    first()
+    first()
+    assert hub.forwarded == 1, "given back once only"
+    Listener(hub)
+    Listener(hub)
+    with pytest.raises(TooManyStreams):
+        Listener(hub)
+    second()
+    assert hub.forwarded == 0
+    hub.stop()
+    with pytest.raises(TooManyStreams):
+        hub.pass_on()

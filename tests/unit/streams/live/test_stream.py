@@ -46,14 +46,21 @@ class Missed:
 class Connection:
     """An ASGI connection whose client may stop reading."""
 
-    def __init__(self, hub: Hub, missed: Missed | None = None, resume: Place | None = None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        missed: Missed | None = None,
+        resume: Place | None = None,
+        *,
+        may_go_on: Callable[[float], bool] = lambda _: True,
+    ) -> None:
         self.body = b""
         self.complete = False
         self.reads = asyncio.Event()
         self.reads.set()
         self._gone = asyncio.Event()
         writer = Writer(hub, cast("MissedReader", missed), resume)
-        writer.subscription = hub.subscribe("corp", "ann", 0, now=0, wake=writer.wake)
+        writer.subscription = hub.subscribe("corp", "ann", 0, now=0, wake=writer.wake, may_go_on=may_go_on)
         self.subscription = writer.subscription
         self.task = asyncio.create_task(writer.run(self._receive, self._send))
 
@@ -230,6 +237,23 @@ def client_of(
     hub = Hub(next_offset=lambda _: 5, most=most, most_of_person=most_of_person)
     router = events_router(hub, lambda: cast("MissedReader", object()), desk.desk)
     return desk, TestClient(build_http(dict, desk.metrics, routers=[router]))
+
+
+def test_a_stream_whose_token_was_taken_back_ends_within_a_heartbeat() -> None:
+    async def test() -> None:
+        hub, may = make_hub(), [True]
+        connection = Connection(hub, may_go_on=lambda _: may[0])
+        hub.beat(1000)
+        await turns()
+        assert not connection.complete
+        may.clear()
+        may.append(False)
+        hub.beat(2000)
+        await connection.task
+        assert connection.complete
+        assert b": closed: access\n\n" in connection.body
+
+    run(test)
 
 
 @pytest.mark.parametrize(

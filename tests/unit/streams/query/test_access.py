@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
 from query_desk import QueryDesk, notification
@@ -13,7 +14,7 @@ from schemas.errors import ConfigurationError
 from schemas.events import Action
 from service.settings import load_settings
 from streams.fold.lifecycle import fold
-from streams.query.access import Access, build_access, own_hosts
+from streams.query.access import Access, Caller, build_access, own_hosts
 from streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal
 from streams.query.tokens import TokensBroken, TokensFile, digest_of, new_token, parse_tokens
 from streams.settings import StreamsSettings
@@ -312,3 +313,36 @@ def test_a_caller_who_asks_too_often_is_told_when_to_come_back(make_desk: Callab
     assert refused
     assert refused[0].headers["Retry-After"] == "1"
     assert refused[0].headers["content-type"] == "application/problem+json"
+
+
+def test_what_is_open_goes_on_as_long_as_its_token_is_there_and_may_see_the_user(tokens: Path) -> None:
+    access = build_access(settings(api_tokens_file=str(tokens)))
+    assert access.tokens is not None
+
+    def opened(token: str) -> Callable[[float], bool]:
+        connection = HTTPConnection(
+            {"type": "http", "headers": [(b"authorization", f"Bearer {token}".encode())], "client": ("127.0.0.1", 1)}
+        )
+        return access.lasting(access.identify(connection), "ours", "ann", now=0)
+
+    ours, everybody = opened(OURS), opened(ALL)
+    text = tokens.read_text()
+    assert ours(1e9)
+    for changed, goes_on in (
+        (text.replace(digest_of(OURS), digest_of("another token of that name")), False),
+        (text, True),
+        (text.replace('"ours"]', '"narrower"]'), False),
+        (text.replace('"ours"]', '"ours", "wider"]'), True),
+        ("broken", True),
+    ):
+        tokens.write_text(changed)
+        access.tokens.reload_if_changed()
+        assert (ours(1e9), everybody(1e9)) == (goes_on, True), changed
+
+
+def test_what_somebody_who_signed_in_has_open_ends_in_time_for_only_the_proxy_knows_of_their_session() -> None:
+    access = build_access(settings(sso_proxies="10.0.0.0/8", sso_corp_id="corp", sso_stream_s="300"))
+    goes_on = access.lasting(Caller("sso", corp_id="corp", user_id="ann"), "corp", "ann", now=1000)
+    assert [goes_on(now) for now in (1000, 1299, 1300, 9999)] == [True, True, False, False]
+    openly = Access(tokens=None)
+    assert openly.lasting(Caller("open", corps=("*",)), "corp", "ann", now=0)(1e9)
