@@ -176,6 +176,8 @@ class TaskNotification(Struct, frozen=True, gc=False):
     occurred_at: int
     event_id: str
     process_name: str | None = None
+    entered_at: int | None = None
+    updated_at: int | None = None
 
 
 def event_id_for(source: str, action: str, parameters: Mapping[str, str]) -> str:

@@ -27,6 +27,9 @@ FACTS = ("app_type", "title", "url", "originator", "process_code", "process_name
 
 _facts_of = attrgetter(*FACTS)
 
+LATEST = (1 << 63) - 1
+"""Behind every moment."""
+
 
 class UnknownAction(RecordError):
     """The event's action belongs to a newer schema; this program cannot tell what it does."""
@@ -63,6 +66,8 @@ class Marks(Struct, frozen=True, array_like=True, gc=False):
     assignee_ids: tuple[str, ...] = ()
     """Assignees of creates that named no task: pending on the instance until a task names them."""
     deleted_at: int | None = None
+    began_at: int = LATEST
+    """The earliest moment that any event stated, of itself or of its instance's creation. LATEST: none yet."""
 
 
 class Instance(Struct, frozen=True, gc=False):
@@ -101,6 +106,14 @@ def fold(before: Instance | None, event: TaskEvent) -> Instance:
     return Instance(replace(after.state, revision=before.state.revision + 1), after.marks)
 
 
+def earliest_known(state: TaskState) -> int:
+    """When an instance began, as far as its published state tells: for one that does not remember it."""
+    found = [state.updated_at, *(each.at for each in state.copied)]
+    for task in state.tasks:
+        found += [at for at in (task.created_at, task.decided_at) if at is not None]
+    return min(found)
+
+
 def _with_facts(before: Instance, event: TaskEvent) -> Instance:
     state, marks = before.state, before.marks
     stamp = Stamp(event.occurred_at, event.event_id)
@@ -111,12 +124,18 @@ def _with_facts(before: Instance, event: TaskEvent) -> Instance:
         if value is not None and (known is None or stamp > known):
             stated[FACTS[at]] = value
             facts[at] = stamp
+    created_at = event.occurred_at if event.created_at is None else event.created_at
     originators = marks.originator_ids
     if event.originator is not None:
         originators = _union(originators, (event.originator.user_id,))
     return Instance(
         replace(state, **stated, updated_at=max(state.updated_at, event.occurred_at)),
-        replace(marks, facts=tuple(facts), originator_ids=originators),
+        replace(
+            marks,
+            facts=tuple(facts),
+            originator_ids=originators,
+            began_at=min(marks.began_at, event.occurred_at, created_at),
+        ),
     )
 
 

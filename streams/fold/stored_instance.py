@@ -3,7 +3,7 @@
 A head: the format's version, whether the instance is live, finished or deleted, when it was written, and the lengths of
 the two parts behind it (see ``_HEAD``). Then the ``TaskState`` in the Confluent wire format, byte for byte the value of
 its record on ``taskbridge.task-states.v1``; then where its last events stand (``streams.fold.remembered_offsets``);
-then the marks in MessagePack, arrays in the order of their fields.
+then the marks in MessagePack, arrays in the order of their fields: more may be added at the end, with a default.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas.errors import OperatorError
 from schemas.events import Lifecycle
-from streams.fold.lifecycle import Instance, Marks
+from streams.fold.lifecycle import LATEST, Instance, Marks, earliest_known
 from streams.fold.remembered_offsets import read_offsets, write_offsets
 from streams.fold.views import is_finished
 
@@ -132,6 +133,8 @@ def unpack(stored: bytes, codec: Codec[TaskState]) -> Instance:
         raise StoreUnreadable(f"a stored instance cannot be read: {type(error).__name__}: {error}") from error
     if len(marks.tasks) != len(state.tasks):
         raise StoreUnreadable("a stored instance cannot be read: its marks are of other tasks")
+    if marks.began_at == LATEST:  # a version wrote it that did not remember this
+        marks = replace(marks, began_at=earliest_known(state))
     return Instance(state, marks)
 
 

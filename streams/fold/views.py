@@ -33,6 +33,10 @@ class Entry(Struct, frozen=True, gc=False):
     actor_id: str | None
     status: Status
     process_name: str | None
+    entered_at: int
+    """When the line entered the view. As ``updated_at``, a function of the state: nothing says when we heard of it."""
+    updated_at: int
+    """When what the line is about last moved."""
 
 
 type_lines = dict[EntryKey, Entry]
@@ -56,24 +60,31 @@ def views(instance: Instance | None) -> type_lines:
 
     Created: the originator. Pending: the assignees of pending tasks, and those of the instance whom no task has named.
     Handled: the actor of a completed task. Copied: who was copied in.
+
+    Times: created and copied from the instance's beginning, or the first copy, to the last creation or decision of a
+    task; pending and handled from the task's creation, or decision, to the same.
     """
     if instance is None or instance.state.lifecycle is Lifecycle.DELETED:
         return {}
     state = instance.state
+    began_at, moved_at = instance.marks.began_at, _moved_at(instance)
+    status = _instance_status(instance)
     shown: type_lines = {}
-    whole = _entry(instance, _instance_status(instance))
     if state.originator is not None:
-        shown[EntryKey(state.originator.user_id, View.CREATED, None)] = whole
+        key = EntryKey(state.originator.user_id, View.CREATED, None)
+        shown[key] = _entry(instance, status, (began_at, moved_at))
     for copied in state.copied:
-        shown[EntryKey(copied.user_id, View.COPIED, None)] = whole
+        key = EntryKey(copied.user_id, View.COPIED, None)
+        shown[key] = _entry(instance, status, (copied.at, max(copied.at, moved_at)))
     for user_id in _unnamed_assignees(instance):
-        shown[EntryKey(user_id, View.PENDING, None)] = _entry(instance, Status.PENDING)
+        shown[EntryKey(user_id, View.PENDING, None)] = _entry(instance, Status.PENDING, (began_at, began_at))
     for task in state.tasks:
         if task.status is Status.PENDING:
             for user_id in task.assignee_ids:
-                shown[EntryKey(user_id, View.PENDING, task.task_id)] = _task_entry(instance, task)
+                key = EntryKey(user_id, View.PENDING, task.task_id)
+                shown[key] = _task_entry(instance, task, task.created_at)
         elif task.status is Status.COMPLETED and task.actor_id is not None:
-            shown[EntryKey(task.actor_id, View.HANDLED, task.task_id)] = _task_entry(instance, task)
+            shown[EntryKey(task.actor_id, View.HANDLED, task.task_id)] = _task_entry(instance, task, task.decided_at)
     return shown
 
 
@@ -151,14 +162,29 @@ def _instance_status(instance: Instance) -> Status:
     return Status.ACTIVE
 
 
-def _task_entry(instance: Instance, task: TaskEntry) -> Entry:
-    return _entry(instance, task.status, task.url, task.actor_id)
+def _moved_at(instance: Instance) -> int:
+    """The last creation or decision of a task; the beginning where there is none."""
+    found = instance.marks.began_at
+    for task in instance.state.tasks:
+        for at in (task.created_at, task.decided_at):
+            if at is not None and at > found:
+                found = at
+    return found
+
+
+def _task_entry(instance: Instance, task: TaskEntry, at: int | None) -> Entry:
+    # Who is assigned was so by a create, and who decided by a decision, so ``at`` is only missing in what is damaged.
+    at = instance.marks.began_at if at is None else at
+    return _entry(instance, task.status, (at, at), task.url, task.actor_id)
 
 
 # Positional, here and below: names cost several times as much, and these are made for every event.
 
 
-def _entry(instance: Instance, status: Status, url: str | None = None, actor_id: str | None = None) -> Entry:
+def _entry(
+    instance: Instance, status: Status, times: tuple[int, int], url: str | None = None, actor_id: str | None = None
+) -> Entry:
+    """``times``: when the line entered the view, and when what it is about last moved."""
     state = instance.state
     return Entry(
         state.title,
@@ -168,6 +194,7 @@ def _entry(instance: Instance, status: Status, url: str | None = None, actor_id:
         actor_id,
         status,
         state.process_name,
+        *times,
     )
 
 
@@ -175,7 +202,7 @@ def _notification(
     instance: Instance, event: TaskEvent, key: EntryKey, change: Change, entry: Entry | None
 ) -> TaskNotification:
     if entry is None:
-        entry = _entry(instance, _instance_status(instance))
+        entry = _entry(instance, _instance_status(instance), (instance.marks.began_at, _moved_at(instance)))
     return TaskNotification(
         notification_id_for(event.event_id, key.user_id, key.view, key.task_id, change),
         instance.state.corp_id,
@@ -193,4 +220,6 @@ def _notification(
         event.occurred_at,
         event.event_id,
         entry.process_name,
+        entry.entered_at,
+        entry.updated_at,
     )

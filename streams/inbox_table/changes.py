@@ -36,6 +36,10 @@ def check(notification: TaskNotification, key: bytes | None, *, size: int) -> No
         MisplacedNotification: under another person's key.
     """
     check_moment("occurred_at", notification.occurred_at)
+    if notification.entered_at is not None:
+        check_moment("entered_at", notification.entered_at)
+    if notification.updated_at is not None:
+        check_moment("updated_at", notification.updated_at)
     if size > USUAL_MESSAGE_BYTES:
         raise TooLarge(f"a notification of {size} bytes; ours have at most {USUAL_MESSAGE_BYTES}")
     if notification.view is View.UNKNOWN or notification.change is Change.UNKNOWN:
@@ -57,8 +61,9 @@ def keys_read(notifications: Iterable[TaskNotification]) -> list[bytes]:
 def inbox_changes(notifications: Iterable[TaskNotification], *, stored: Callable[[bytes], bytes | None]) -> type_values:
     """The keys to be written, None for those that go, when these arrive in this order at what is ``stored``.
 
-    A line that is there keeps its time of entering, whatever is said of it; one that is not there enters at the time of
-    the notification, also of an update. What goes that is not there changes nothing.
+    A line stands where its notification says, and moves when that says another time. Notifications of older versions
+    say none: then a line that is there stays, and one that is not enters at the time of the notification, also of an
+    update. What goes that is not there changes nothing.
     """
     changed: type_values = {}
 
@@ -77,12 +82,16 @@ def inbox_changes(notifications: Iterable[TaskNotification], *, stored: Callable
             changed[layout.entry_key(user, each.view, layout.Line(layout.read_time(entered), suffix))] = None
             _count(changed, now, user, each.view, -1)
             continue
-        if entered is None:
-            entered_at = each.occurred_at
+        was_at = None if entered is None else layout.read_time(entered)
+        entered_at = each.entered_at
+        if entered_at is None:
+            entered_at = each.occurred_at if was_at is None else was_at
+        if entered_at != was_at:
             changed[line_key] = layout.write_time(entered_at)
-            _count(changed, now, user, each.view, 1)
-        else:
-            entered_at = layout.read_time(entered)
+            if was_at is None:
+                _count(changed, now, user, each.view, 1)
+            else:
+                changed[layout.entry_key(user, each.view, layout.Line(was_at, suffix))] = None
         entry_key = layout.entry_key(user, each.view, layout.Line(entered_at, suffix))
         changed[entry_key] = layout.write_item(layout.item_of(each, entered_at=entered_at))
     return changed

@@ -173,7 +173,7 @@ def item_of(notification: TaskNotification, *, entered_at: int) -> Item:
         None if originator is None else originator.name,
         notification.status,
         entered_at,
-        notification.occurred_at,
+        notification.occurred_at if notification.updated_at is None else notification.updated_at,
         notification.process_name,
         notification.actor_id,
     )

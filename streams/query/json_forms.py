@@ -62,6 +62,8 @@ def notification_json(notification: TaskNotification) -> dict[str, Any]:
         "occurred_at": iso(notification.occurred_at),
         "event_id": notification.event_id,
         "process_name": notification.process_name,
+        "entered_at": _maybe(notification.entered_at),
+        "updated_at": _maybe(notification.updated_at),
     }
 
 

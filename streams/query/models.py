@@ -52,7 +52,11 @@ class ItemOut(BaseModel):
     originator: PersonOut | None
     status: type_status
     created_at: str = Field(description="When it entered the view: the order of the list.", examples=[MOMENT])
-    updated_at: str = _moment
+    updated_at: str = Field(
+        description="When what it is about last moved. As created_at, it depends on what happened when, not on what "
+        "was heard of when.",
+        examples=[MOMENT],
+    )
 
 
 class PageOut(BaseModel):

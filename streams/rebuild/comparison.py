@@ -17,7 +17,7 @@ from schemas.events import (
     event_id_for,
     notification_id_for,
 )
-from streams.fold.lifecycle import FACTS, Instance, Marks, TaskMarks
+from streams.fold.lifecycle import FACTS, Instance, Marks, TaskMarks, earliest_known
 from streams.fold.remembered_offsets import MAX_OFFSETS
 from streams.fold.views import Shown, difference
 
@@ -52,7 +52,7 @@ def from_published(state: TaskState) -> Instance:
         for task in state.tasks
     ]
     originators = () if state.originator is None else (state.originator.user_id,)
-    return Instance(state, Marks((None,) * len(FACTS), tuple(tasks), originators))
+    return Instance(state, Marks((None,) * len(FACTS), tuple(tasks), originators, began_at=earliest_known(state)))
 
 
 def told(before: Shown | None, after: Shown, *, version: int, certain: bool) -> list[TaskNotification]:

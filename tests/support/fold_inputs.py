@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import fastavro
+import msgspec
 from hypothesis import strategies as st
 
 from schemas.codec import framed, task_event_codec
@@ -15,11 +16,13 @@ from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
 from schemas.registry import schema_text
 from schemas.testing import FakeRegistry
 from schemas.topics import TASK_EVENTS
+from streams.fold.views import Entry
 from streams.tables.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from schemas.events import TaskNotification
     from streams.fold.folding import type_read
 
 OWN_AGAIN, NEWER, OLDER_STATE_ID, NEVER_SEEN = 76, 77, 78, 99
@@ -227,6 +230,30 @@ def by_older_state_schema(stored: bytes) -> bytes:
     fastavro.schemaless_writer(state, OLDER_STATE, {**cast("dict[str, Any]", body), "colour": "red"})
     framed_state = framed(OLDER_STATE_ID, state.getvalue())
     return stored[:10] + len(framed_state).to_bytes(4, "big") + stored[14:16] + framed_state + stored[16 + length :]
+
+
+def by_version_without_beginnings(stored: bytes) -> bytes:
+    """The same instance as a version wrote it that had fewer marks."""
+    begin = 16 + int.from_bytes(stored[10:14], "big") + int.from_bytes(stored[14:16], "big")
+    marks = msgspec.msgpack.decode(stored[begin:])
+    return stored[:begin] + msgspec.msgpack.encode(marks[:5])
+
+
+def entry_of(told: TaskNotification) -> Entry:
+    """The whole line that a notification carries, with its times."""
+    assert told.entered_at is not None
+    assert told.updated_at is not None
+    return Entry(
+        title=told.title,
+        url=told.url,
+        app_type=told.app_type,
+        originator=told.originator,
+        actor_id=told.actor_id,
+        status=told.status,
+        process_name=told.process_name,
+        entered_at=told.entered_at,
+        updated_at=told.updated_at,
+    )
 
 
 def reading(stored: Mapping[bytes, bytes], *, asked: list[bytes] | None = None) -> type_read:

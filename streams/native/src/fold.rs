@@ -94,6 +94,7 @@ fn unknown<'a>(event: &Event<'a>) -> Instance<'a> {
         originator_ids: Vec::new(),
         assignee_ids: Vec::new(),
         deleted_at: None,
+        began_at: i64::MAX,
     }
 }
 
@@ -112,6 +113,11 @@ fn with_facts<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
     }
     changed |= event.process_code.is_some() && instance.process_code.state(event.process_code, stamp);
     changed |= event.process_name.is_some() && instance.process_name.state(event.process_name, stamp);
+    let began_at = event.created_at.map_or(event.occurred_at, |at| at.min(event.occurred_at));
+    if began_at < instance.began_at {
+        instance.began_at = began_at;
+        changed = true;
+    }
     changed | raise(&mut instance.updated_at, event.occurred_at)
 }
 

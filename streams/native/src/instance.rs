@@ -89,4 +89,6 @@ pub struct Instance<'a> {
     /// Assignees of creates that named no task: pending on the instance until a task names them.
     pub assignee_ids: Vec<&'a str>,
     pub deleted_at: Option<i64>,
+    /// The earliest moment that any event stated, of itself or of its instance's creation.
+    pub began_at: i64,
 }

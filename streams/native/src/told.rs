@@ -72,6 +72,8 @@ pub fn write_notification(
     out.long(event.occurred_at);
     out.text(event.event_id);
     out.optional_text(entry.process_name);
+    out.optional_long(Some(entry.entered_at));
+    out.optional_long(Some(entry.updated_at));
 }
 
 /// `ce_source`: `/yida/{corp_id}/{app_type}`, escaped as RFC 3986 asks of path segments.

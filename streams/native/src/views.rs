@@ -22,6 +22,9 @@ pub struct Entry<'a> {
     pub actor_id: Option<&'a str>,
     pub status: Status,
     pub process_name: Option<&'a str>,
+    /// When the line entered the view, and when what it is about last moved: functions of the state.
+    pub entered_at: i64,
+    pub updated_at: i64,
 }
 
 /// Every line that anybody sees of an instance, in the order in which they are told; no key stands twice.
@@ -55,26 +58,27 @@ pub fn views<'a>(instance: &Instance<'a>) -> Lines<'a> {
         let key = Key { user_id, view, task_id };
         lines.push((key, entry));
     };
-    let whole = entry(instance, instance_status(instance));
+    let whole = whole_entry(instance);
     if let Some(person) = instance.originator.value {
         show(person.user_id, View::Created, None, whole);
     }
     for copied in &instance.copied {
-        show(copied.user_id, View::Copied, None, whole);
+        let (entered_at, updated_at) = (copied.at, whole.updated_at.max(copied.at));
+        show(copied.user_id, View::Copied, None, Entry { entered_at, updated_at, ..whole });
     }
     for user_id in unnamed_assignees(instance) {
-        show(user_id, View::Pending, None, entry(instance, Status::Pending));
+        show(user_id, View::Pending, None, entry(instance, Status::Pending, instance.began_at));
     }
     for task in &instance.tasks {
         let task_id = Some(task.task_id);
         match (task.status, task.actor_id) {
             (Status::Pending, _) => {
                 for user_id in &task.assignee_ids {
-                    show(user_id, View::Pending, task_id, task_entry(instance, task));
+                    show(user_id, View::Pending, task_id, task_entry(instance, task, task.created_at));
                 }
             }
             (Status::Completed, Some(actor_id)) => {
-                show(actor_id, View::Handled, task_id, task_entry(instance, task));
+                show(actor_id, View::Handled, task_id, task_entry(instance, task, task.decided_at));
             }
             _ => {}
         }
@@ -100,7 +104,7 @@ pub fn tell_difference<'a>(before: &Lines<'a>, after: &Lines<'a>, mut tell: impl
 
 /// Tell everyone who has, or ever had, a line of the instance how it stands: the event before may have been lost.
 pub fn tell_again<'a>(instance: &Instance<'a>, lines: &Lines<'a>, mut tell: impl FnMut(Key<'a>, Change, Entry<'a>)) {
-    let whole = entry(instance, instance_status(instance));
+    let whole = whole_entry(instance);
     let mut again = |user_id, view, task_id| {
         let key = Key { user_id, view, task_id };
         match lines.get(&key) {
@@ -155,11 +159,19 @@ fn instance_status(instance: &Instance<'_>) -> Status {
         .unwrap_or(Status::Active)
 }
 
-fn task_entry<'a>(instance: &Instance<'a>, task: &Task<'a>) -> Entry<'a> {
-    Entry { url: task.url.value.or(instance.url.value), actor_id: task.actor_id, ..entry(instance, task.status) }
+/// Of the instance: from its beginning to the last creation or decision of a task.
+fn whole_entry<'a>(instance: &Instance<'a>) -> Entry<'a> {
+    let moments = instance.tasks.iter().flat_map(|task| [task.created_at, task.decided_at]);
+    let updated_at = moments.flatten().fold(instance.began_at, i64::max);
+    Entry { updated_at, ..entry(instance, instance_status(instance), instance.began_at) }
 }
 
-fn entry<'a>(instance: &Instance<'a>, status: Status) -> Entry<'a> {
+fn task_entry<'a>(instance: &Instance<'a>, task: &Task<'a>, at: Option<i64>) -> Entry<'a> {
+    let url = task.url.value.or(instance.url.value);
+    Entry { url, actor_id: task.actor_id, ..entry(instance, task.status, at.unwrap_or(instance.began_at)) }
+}
+
+fn entry<'a>(instance: &Instance<'a>, status: Status, at: i64) -> Entry<'a> {
     Entry {
         title: instance.title.value,
         url: instance.url.value,
@@ -168,5 +180,7 @@ fn entry<'a>(instance: &Instance<'a>, status: Status) -> Entry<'a> {
         actor_id: None,
         status,
         process_name: instance.process_name.value,
+        entered_at: at,
+        updated_at: at,
     }
 }

@@ -214,21 +214,37 @@ export class Inbox extends EventTarget {
     if (notification.change === "REMOVED") {
       if (index >= 0) this.items = this.items.toSpliced(index, 1);
     } else if (index >= 0) {
-      const changed = { ...this.items[index], ...withoutGaps(itemOf(notification)), updated_at: notification.occurred_at };
-      this.items = this._matches(changed) ? this.items.with(index, changed) : this.items.toSpliced(index, 1);
+      const known = this.items[index];
+      const changed = { ...known, ...withoutGaps(itemOf(notification)), ...timesOf(notification, known) };
+      if (this._matches(changed) && changed.created_at === known.created_at) this.items = this.items.with(index, changed);
+      else this._move(index, changed);
     } else {
       this._insert(notification);
     }
     this._changed();
   }
 
+  /** To where its time says that it stands; out of the list where it does not match any more. */
+  _move(index, item) {
+    this.items = this.items.toSpliced(index, 1);
+    const at = this._placeOf(item);
+    if (at !== null && this._matches(item)) this.items = this.items.toSpliced(at, 0, item);
+  }
+
+  /** Null where it is older than all that is shown, and there is more: it comes with its page. */
+  _placeOf({ created_at: entered }) {
+    const found = this.items.findIndex((other) => Date.parse(other.created_at) <= Date.parse(entered));
+    if (found >= 0) return found;
+    return this.cursor === null ? this.items.length : null;
+  }
+
   _insert(notification) {
-    const item = { ...itemOf(notification), created_at: notification.occurred_at, updated_at: notification.occurred_at };
+    const item = { ...itemOf(notification), ...timesOf(notification, null) };
     if (!this._matches(item)) return;
-    const found = this.items.findIndex((other) => Date.parse(other.created_at) <= Date.parse(item.created_at));
-    const at = found < 0 ? this.items.length : found;
-    // Older than all that is shown, and there is more: it comes with its page. An update is no news of when it entered.
-    if (this.cursor !== null && (found < 0 || notification.change === "UPDATED")) return;
+    const at = this._placeOf(item);
+    // An update of an older version is no news of when it entered.
+    const unsure = notification.entered_at == null && notification.change === "UPDATED";
+    if (at === null || (this.cursor !== null && unsure)) return;
     this.items = this.items.toSpliced(at, 0, item);
     this._see(item);
     this.dispatchEvent(new CustomEvent("arrived", { detail: { item } }));
@@ -268,6 +284,11 @@ export class Inbox extends EventTarget {
 
 function itemOf({ instance_id, task_id, view, title, url, app_type, originator, status, process_name }) {
   return { instance_id, task_id, view, title, url: webAddress(url), app_type, originator, status, process_name };
+}
+
+/** Notifications of older versions do not say when a line entered: then it did when it was first heard of. */
+function timesOf({ entered_at: entered, updated_at: updated, occurred_at: occurred }, known) {
+  return { created_at: entered ?? known?.created_at ?? occurred, updated_at: updated ?? occurred };
 }
 
 /** A notification does not take away what an item had. */

@@ -124,4 +124,5 @@ def _compare(expected: dict[type_line, type_entry], lines: dict[type_line, type_
 def _entry(found: dict[str, Any]) -> type_entry:
     person = found["originator"]
     person = None if person is None else (person["user_id"], person["name"])
-    return (found["title"], found["url"], found["app_type"], person, found["actor_id"], found["status"])
+    facts = (found["title"], found["url"], found["app_type"], person, found["actor_id"], found["status"])
+    return (*facts, found["entered_at"], found["updated_at"])

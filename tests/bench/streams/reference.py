@@ -20,7 +20,7 @@ type_line = tuple[str, str, "View", str, "str | None"]
 """Corp, person, view, instance, task: what identifies a line among all views."""
 
 type_entry = tuple[Any, ...]
-"""What the line says: title, url, app type, originator, actor, status."""
+"""What the line says: title, url, app type, originator, actor, status, when it entered the view and last moved."""
 
 
 @dataclass(slots=True)
@@ -78,4 +78,5 @@ def _state(state: TaskState) -> dict[str, Any] | None:
 
 def _entry(entry: Entry) -> type_entry:
     person = None if entry.originator is None else (entry.originator.user_id, entry.originator.name)
-    return (entry.title, entry.url, entry.app_type, person, entry.actor_id, entry.status)
+    facts = (entry.title, entry.url, entry.app_type, person, entry.actor_id, entry.status)
+    return (*facts, entry.entered_at, entry.updated_at)

@@ -3,7 +3,7 @@
 Each instance has ten events: its own create, the creates of three approval steps, their three completes, a cc, the
 cancel of a step whose create never came, and a second create of the instance. In some instances a delete stands in
 place of the cancel, a repeat in place of the second create, or two neighbours have changed places. An event is some
-900 bytes of Avro, and the fold makes a little more than one notification of it.
+900 bytes of Avro, and the fold makes some one and three quarters notifications of it.
 
 All instances are merged at random, each keeping its own order. So all of them live from the first moments to the last:
 the hard case for whatever keeps recent instances in memory, and for whatever hopes to meet one instance often in a

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from fold_inputs import reading
+from fold_inputs import entry_of, reading
 from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from schemas.events import Lifecycle
 from schemas.testing import FakeRegistry
@@ -25,7 +25,7 @@ from streams.fold.lifecycle import Instance, fold
 from streams.fold.native_folding import IS_BUILT, NativeFolding
 from streams.fold.python_folding import PythonFolding
 from streams.fold.stored_instance import unpack
-from streams.fold.views import Entry, views
+from streams.fold.views import views
 from streams.inbox import inbox_of
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from schemas.events import TaskEvent, TaskNotification, TaskState
     from streams.commit.transport import type_chunk
     from streams.fold.folding import Folded, Folding, type_read
+    from streams.fold.views import Entry
 
 REGISTRY = FakeRegistry()
 EVENTS = task_event_codec(REGISTRY)
@@ -213,9 +214,7 @@ def without_revision(instance: Instance) -> Instance:
 
 def lines_told(sent: Iterable[TaskNotification]) -> dict[object, Entry]:
     return {
-        (line.instance_id, line.user_id, line.view, line.task_id): Entry(
-            each.title, each.url, each.app_type, each.originator, each.actor_id, each.status, each.process_name
-        )
+        (line.instance_id, line.user_id, line.view, line.task_id): entry_of(each)
         for line, each in inbox_of(sent).items()
     }
 

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from query_desk import notification
-from schemas.events import Change, TaskNotification, View
+from schemas.events import Action, Change, Person, TaskNotification, View
 from schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 from streams.fold.acceptance import OutsideContract, TooLarge
+from streams.fold.lifecycle import fold
+from streams.fold.views import notifications
 from streams.inbox import Line, apply, type_inbox
 from streams.inbox_table import layout
 from streams.inbox_table.changes import MisplacedNotification, UnknownView, check, inbox_changes, keys_read
 
 if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
+    from collections.abc import Callable, Iterable
+
+    from hypothesis.strategies import DataObject, SearchStrategy
+
+    from schemas.events import TaskEvent
+    from streams.fold.lifecycle import Instance
+
+    type_make_event = Callable[..., TaskEvent]
 
 type_store = dict[bytes, bytes]
 
@@ -37,6 +48,8 @@ def _notifications() -> SearchStrategy[list[TaskNotification]]:
             instance_id=_IDS,
             task_id=st.none() | _IDS,
             occurred_at=st.integers(-2, 5),
+            entered_at=st.none() | st.integers(-2, 5),
+            updated_at=st.none() | st.integers(-2, 5),
             title=st.none() | st.sampled_from(("x", "y")),
         ),
         max_size=30,
@@ -70,6 +83,9 @@ def entering_times(notifications: list[TaskNotification]) -> dict[Line, int]:
         apply(inbox, each)
         for line in set(inbox) - before:
             times[line] = each.occurred_at
+        for line, held in inbox.items():
+            if held is each and each.entered_at is not None:
+                times[line] = each.entered_at
         for line in before - set(inbox):
             del times[line]
     return times
@@ -108,13 +124,77 @@ def test_the_keys_hold_what_the_plain_fold_holds(notifications: list[TaskNotific
     assert store == {}, "an inbox that is empty again takes no place"
 
 
-def test_an_update_of_a_line_that_is_there_keeps_its_place() -> None:
+def inboxes_after(events: Iterable[TaskEvent]) -> dict[tuple[str, View], list[layout.Item]]:
+    """Every person's views as they are shown, in their order, once these events have come in this one."""
+    store: type_store = {}
+    instances: dict[str, Instance] = {}
+    people: set[str] = set()
+    for event in events:
+        before = instances.get(event.instance_id)
+        after = instances[event.instance_id] = fold(before, event)
+        told = notifications(before, after, event)
+        people.update(each.recipient_id for each in told)
+        write(store, told)
+    shown = {(user, view): items_of(store, "corp", user, view) for user in people for view in layout.VIEWS}
+    return {place: items for place, items in shown.items() if items}
+
+
+@given(data=st.data())
+def test_whole_lines_their_times_and_their_order_are_the_same_in_whatever_order_events_come(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
+    events = [
+        replace(each, instance_id=data.draw(st.sampled_from(("I-1", "I-2", "I-3")))) for each in data.draw(histories)
+    ]
+    repeats = data.draw(st.lists(st.sampled_from(events), max_size=4))
+    assert inboxes_after(data.draw(st.permutations(events + repeats))) == inboxes_after(events)
+
+
+def test_one_story_shows_the_same_in_every_order(make_event: type_make_event) -> None:
+    """And says when what happened, not when it was heard of."""
+    story = [
+        make_event(Action.CREATED, originator=Person("ann"), title="Leave", created_at=1_000, occurred_at=1_500),
+        make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",), created_at=2_000, occurred_at=2_500),
+        make_event(Action.COPIED, recipient_ids=("cai",), occurred_at=3_000),
+        make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=4_000),
+        make_event(Action.CREATED, task_id="T-2", recipient_ids=("dan",), occurred_at=5_000),
+    ]
+    for order in itertools.permutations(story):
+        times = {
+            (*place, item.task_id): (item.created_at, item.updated_at)
+            for place, items in inboxes_after([*order, order[0]]).items()
+            for item in items
+        }
+        assert times == {
+            ("ann", View.CREATED, None): (1_000, 5_000),
+            ("bob", View.HANDLED, "T-1"): (4_000, 4_000),
+            ("cai", View.COPIED, None): (3_000, 5_000),
+            ("dan", View.PENDING, "T-2"): (5_000, 5_000),
+        }
+
+
+def test_notifications_without_times_of_older_versions_leave_a_line_in_its_place() -> None:
     store: type_store = {}
     write(store, [notification(instance_id="I-1"), notification(instance_id="I-2", occurred_at=2_000)])
     write(store, [notification(Change.UPDATED, instance_id="I-1", occurred_at=9_000, title="Longer leave")])
     first, second = items_of(store, "corp", "ann", View.PENDING)
     assert (first.instance_id, second.instance_id) == ("I-2", "I-1")
     assert (second.title, second.created_at, second.updated_at) == ("Longer leave", 1_000, 9_000)
+
+
+def test_a_line_moves_when_a_notification_says_that_it_entered_at_another_time() -> None:
+    store: type_store = {}
+    write(store, [notification(instance_id="I-1", entered_at=3_000), notification(instance_id="I-2", entered_at=2_000)])
+    write(store, [notification(Change.UPDATED, instance_id="I-1", entered_at=1_000, updated_at=4_000)])
+    assert [
+        (each.instance_id, each.created_at, each.updated_at) for each in items_of(store, "corp", "ann", View.PENDING)
+    ] == [
+        ("I-2", 2_000, 1_000),
+        ("I-1", 1_000, 4_000),
+    ]
+    assert layout.read_counts(store.get(layout.counts_key(layout.user_part("corp", "ann")))) == (0, 2, 0, 0)
+    write(store, [notification(Change.REMOVED, instance_id=each) for each in ("I-1", "I-2")])
+    assert store == {}
 
 
 def test_what_goes_without_having_come_changes_nothing() -> None:
@@ -131,8 +211,9 @@ def test_a_view_of_a_newer_schema_is_refused() -> None:
 @pytest.mark.parametrize("at", [253_402_300_800_000, -62_135_596_800_001])
 def test_a_moment_outside_of_the_calendar_is_refused(at: int) -> None:
     """It has no text, and would stand above everything for ever."""
-    with pytest.raises(OutsideContract):
-        check(notification(occurred_at=at), b"corp/ann", size=100)
+    for outside in (notification(occurred_at=at), notification(entered_at=at), notification(updated_at=at)):
+        with pytest.raises(OutsideContract):
+            check(outside, b"corp/ann", size=100)
 
 
 def test_a_notification_that_is_larger_than_ours_may_be_is_refused() -> None:

@@ -110,8 +110,9 @@ def test_where_only_the_published_state_is_left_they_end_up_right_as_well(
 
 
 def test_what_is_told_has_the_same_ids_whenever_it_is_tried_again(make_event: type_make_event) -> None:
-    old = show(fold(None, make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann", "bob"))))
-    new = show(fold(None, make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), occurred_at=2_000)))
+    fields = {"task_id": "T-1", "created_at": 1_000, "occurred_at": 2_000}
+    old = show(fold(None, make_event(Action.CREATED, recipient_ids=("ann", "bob"), **fields)))
+    new = show(fold(None, make_event(Action.CREATED, recipient_ids=("ann",), **fields)))
     [first], [again] = (told(old, new, version=2, certain=True) for _ in range(2))
     assert first == again
     assert (first.recipient_id, first.change, first.occurred_at) == ("bob", Change.REMOVED, 2_000)

@@ -141,6 +141,7 @@ class Job:
             "originator_ids": marks.originator_ids,
             "assignee_ids": marks.assignee_ids,
             "deleted_at": marks.deleted_at,
+            "began_at": marks.began_at,
         }
         return _encoded(self._marks, found, len(state).to_bytes(_LENGTH, "big") + state)
 
@@ -196,6 +197,8 @@ class Job:
             "occurred_at": each.occurred_at,
             "event_id": each.event_id,
             "process_name": each.process_name,
+            "entered_at": each.entered_at,
+            "updated_at": each.updated_at,
         }
         return _encoded(self._notifications, found, self._notification_frame)
 
@@ -234,6 +237,7 @@ def _marks(found: dict[str, Any], state: TaskState) -> Marks:
         originator_ids=tuple(found["originator_ids"]),
         assignee_ids=tuple(found["assignee_ids"]),
         deleted_at=found["deleted_at"],
+        began_at=found["began_at"],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from fold_inputs import by_version_without_beginnings
 from schemas.cloudevents import notification_headers
 from schemas.codec import task_event_codec, task_state_codec
 from schemas.events import Action, Status
@@ -20,6 +22,7 @@ from schemas.testing import FakeRegistry
 from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
 from streams.fold.chunk import ChunkResult, fold_chunk
 from streams.fold.dead_letters import LEFT_HEADER, dead_letter, reason_code
+from streams.fold.lifecycle import fold
 from streams.fold.remembered_offsets import MAX_OFFSETS
 from streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack
 from streams.fold.views import EntryKey, Shown, show, views
@@ -214,6 +217,19 @@ def test_offsets_are_read_without_what_stands_around_them_and_never_from_damage(
     for damaged in (b"", b"\x02" + whole[1:], whole[:15], whole[: end - 1], whole[: end - 1] + b"\xff"):
         with pytest.raises(StoreUnreadable):
             event_offsets(damaged)
+
+
+def test_what_a_version_stored_that_did_not_know_when_instances_began_is_read(make_event: type_make_event) -> None:
+    """As well as the published state tells it; from then on it is remembered."""
+    events = [
+        make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), occurred_at=3_000, created_at=2_000),
+        make_event(Action.COPIED, recipient_ids=("bob",), occurred_at=2_500),
+    ]
+    instance = reduce(fold, events, None)
+    assert instance is not None
+    stored = by_version_without_beginnings(pack(STATES.encode(instance.state), instance, (7,), now_ms=0))
+    assert unpack(stored, STATES) == instance
+    assert event_offsets(stored) == (7,)
 
 
 def test_a_store_of_another_format_says_what_to_do() -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fold_inputs import entry_of
 from schemas.events import Action, Change, Person, Status, View
 from streams.fold.lifecycle import Instance, fold
-from streams.fold.views import Entry, EntryKey, notifications, views
+from streams.fold.views import EntryKey, notifications, views
 from streams.inbox import Line, inbox_of
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from schemas.events import TaskEvent, TaskNotification
+    from streams.fold.views import Entry
 
     type_make_event = Callable[..., TaskEvent]
 
@@ -38,18 +40,8 @@ def told(before: Instance | None, events: Iterable[TaskEvent]) -> tuple[Instance
 
 
 def inbox_lines(sent: Iterable[TaskNotification]) -> dict[EntryKey, Entry]:
-    return {
-        EntryKey(line.user_id, line.view, line.task_id): Entry(
-            title=each.title,
-            url=each.url,
-            app_type=each.app_type,
-            originator=each.originator,
-            actor_id=each.actor_id,
-            status=each.status,
-            process_name=each.process_name,
-        )
-        for line, each in inbox_of(sent).items()
-    }
+    """Whole lines, with their times."""
+    return {EntryKey(line.user_id, line.view, line.task_id): entry_of(each) for line, each in inbox_of(sent).items()}
 
 
 @given(data=st.data())
@@ -104,6 +96,36 @@ def test_ids_are_the_same_for_the_same_change_and_differ_between_changes(
 
 def test_the_originator_sees_the_instance_among_the_created(make_event: type_make_event) -> None:
     assert seen([make_event(Action.CREATED, originator=Person("ann"))]) == {EntryKey("ann", View.CREATED, None)}
+
+
+def test_a_line_is_told_again_when_only_its_times_change(make_event: type_make_event) -> None:
+    first = make_event(Action.CREATED, originator=Person("ann"), title="Leave", task_id="T-1", occurred_at=2_000)
+    earlier = make_event(Action.COPIED, occurred_at=1_000)
+    second = make_event(Action.CREATED, task_id="T-2", occurred_at=3_000)
+    _, sent = told(None, [first, earlier, second])
+    assert [(each.change, each.entered_at, each.updated_at) for each in sent] == [
+        (Change.ADDED, 2_000, 2_000),
+        (Change.UPDATED, 1_000, 2_000),
+        (Change.UPDATED, 1_000, 3_000),
+    ]
+
+
+def test_a_copy_that_comes_last_moved_when_it_was_made(make_event: type_make_event) -> None:
+    events = [
+        make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",)),
+        make_event(Action.COPIED, recipient_ids=("cai",), occurred_at=9_000),
+    ]
+    line = views(reduce(fold, events, None))[EntryKey("cai", View.COPIED, None)]
+    assert (line.entered_at, line.updated_at) == (9_000, 9_000)
+
+
+def test_assignees_of_the_instance_are_pending_since_it_began(make_event: type_make_event) -> None:
+    events = [
+        make_event(Action.CREATED, recipient_ids=("ann",), created_at=500),
+        make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",), occurred_at=2_000),
+    ]
+    line = views(reduce(fold, events, None))[EntryKey("ann", View.PENDING, None)]
+    assert (line.entered_at, line.updated_at) == (500, 500)
 
 
 def test_when_one_of_two_assignees_completes_the_others_item_just_goes(make_event: type_make_event) -> None:

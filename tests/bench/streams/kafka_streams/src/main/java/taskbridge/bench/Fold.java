@@ -35,7 +35,8 @@ final class Fold {
         var state = new TaskState(event.getInstanceId(), event.getCorpId(), event.getAppType(), null, null, null, null,
                 null, Lifecycle.ACTIVE, new ArrayList<>(), new ArrayList<>(), event.getOccurredAt(), 0L);
         return new Instance(
-                state, new Marks(new HashMap<>(), new HashMap<>(), new ArrayList<>(), new ArrayList<>(), null));
+                state, new Marks(new HashMap<>(), new HashMap<>(), new ArrayList<>(), new ArrayList<>(), null,
+                        Long.MAX_VALUE));
     }
 
     /** Changes the instance in place; false when the event says nothing new. */
@@ -72,6 +73,11 @@ final class Fold {
         fact("originator", event.getOriginator(), state::setOriginator);
         fact("process_code", event.getProcessCode(), state::setProcessCode);
         fact("process_name", event.getProcessName(), state::setProcessName);
+        var beganAt = event.getCreatedAt() == null ? at : Math.min(at, event.getCreatedAt());
+        if (beganAt < instance.marks().getBeganAt()) {
+            instance.marks().setBeganAt(beganAt);
+            changed = true;
+        }
         if (at > state.getUpdatedAt()) {
             state.setUpdatedAt(at);
             changed = true;

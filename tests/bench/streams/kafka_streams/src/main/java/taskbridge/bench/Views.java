@@ -20,7 +20,11 @@ final class Views {
     record Key(String userId, View view, String taskId) {}
 
     record Entry(String title, String url, String appType, Person originator, String actorId, Status status,
-            String processName) {}
+            String processName, long enteredAt, long updatedAt) {
+        Entry at(long enteredAt, long updatedAt) {
+            return new Entry(title, url, appType, originator, actorId, status, processName, enteredAt, updatedAt);
+        }
+    }
 
     private final Ids ids = new Ids();
 
@@ -35,18 +39,21 @@ final class Views {
             shown.put(new Key(state.getOriginator().getUserId(), View.CREATED, null), whole);
         }
         for (var copied : state.getCopied()) {
-            shown.put(new Key(copied.getUserId(), View.COPIED, null), whole);
+            var at = copied.getAt();
+            shown.put(new Key(copied.getUserId(), View.COPIED, null), whole.at(at, Math.max(at, whole.updatedAt)));
         }
         for (var userId : unnamedAssignees(instance)) {
-            shown.put(new Key(userId, View.PENDING, null), entry(instance, Status.PENDING, null, null));
+            shown.put(new Key(userId, View.PENDING, null), entry(instance, Status.PENDING, null, null, null));
         }
         for (var task : state.getTasks()) {
             if (task.getStatus() == Status.PENDING) {
                 for (var userId : task.getAssigneeIds()) {
-                    shown.put(new Key(userId, View.PENDING, task.getTaskId()), taskEntry(instance, task));
+                    var entry = taskEntry(instance, task, task.getCreatedAt());
+                    shown.put(new Key(userId, View.PENDING, task.getTaskId()), entry);
                 }
             } else if (task.getStatus() == Status.COMPLETED && task.getActorId() != null) {
-                shown.put(new Key(task.getActorId(), View.HANDLED, task.getTaskId()), taskEntry(instance, task));
+                var entry = taskEntry(instance, task, task.getDecidedAt());
+                shown.put(new Key(task.getActorId(), View.HANDLED, task.getTaskId()), entry);
             }
         }
         return shown;
@@ -103,23 +110,34 @@ final class Views {
 
     private static Entry instanceEntry(Instance instance) {
         var found = new boolean[Status.values().length];
-        instance.state().getTasks().forEach(each -> found[each.getStatus().ordinal()] = true);
+        var beganAt = instance.marks().getBeganAt();
+        var movedAt = beganAt;
+        for (var task : instance.state().getTasks()) {
+            found[task.getStatus().ordinal()] = true;
+            movedAt = latest(movedAt, task.getCreatedAt(), task.getDecidedAt());
+        }
         for (var status : List.of(Status.PENDING, Status.COMPLETED, Status.CANCELLED)) {
             if (found[status.ordinal()]) {
-                return entry(instance, status, null, null);
+                return entry(instance, status, null, null, null).at(beganAt, movedAt);
             }
         }
-        return entry(instance, Status.ACTIVE, null, null);
+        return entry(instance, Status.ACTIVE, null, null, null).at(beganAt, movedAt);
     }
 
-    private static Entry taskEntry(Instance instance, TaskEntry task) {
-        return entry(instance, task.getStatus(), task.getUrl(), task.getActorId());
+    private static long latest(long known, Long createdAt, Long decidedAt) {
+        var latest = createdAt == null ? known : Math.max(known, createdAt);
+        return decidedAt == null ? latest : Math.max(latest, decidedAt);
     }
 
-    private static Entry entry(Instance instance, Status status, String url, String actorId) {
+    private static Entry taskEntry(Instance instance, TaskEntry task, Long at) {
+        return entry(instance, task.getStatus(), task.getUrl(), task.getActorId(), at);
+    }
+
+    private static Entry entry(Instance instance, Status status, String url, String actorId, Long given) {
         var state = instance.state();
+        var at = given == null ? instance.marks().getBeganAt() : given;
         return new Entry(state.getTitle(), url == null ? state.getUrl() : url, state.getAppType(),
-                state.getOriginator(), actorId, status, state.getProcessName());
+                state.getOriginator(), actorId, status, state.getProcessName(), at, at);
     }
 
     private TaskNotification notification(Instance instance, TaskEvent event, Key key, Change change, Entry given) {
@@ -128,6 +146,6 @@ final class Views {
         var id = ids.notificationId(event.getEventId(), key.userId, key.view.name(), key.taskId, change.name());
         return new TaskNotification(id, state.getCorpId(), key.userId, key.view, change, state.getInstanceId(),
                 key.taskId, entry.title, entry.url, entry.appType, entry.originator, entry.actorId, entry.status,
-                event.getOccurredAt(), event.getEventId(), entry.processName);
+                event.getOccurredAt(), event.getEventId(), entry.processName, entry.enteredAt, entry.updatedAt);
     }
 }
