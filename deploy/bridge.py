@@ -19,12 +19,15 @@ from deploy.local.ports import LOOPBACK, check_distinct, check_free
 from deploy.local.stack import ExternalStack, choose_stack
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from edge.publisher import SPOOL_IS_BROKEN
+from edge.server.listening import listen
 from schemas import topics
+from schemas.errors import ConfigurationError
 from service.identity import RUN_VARIABLE, identity
 from service.settings import partitions_setting
 from service.topic_admin import apply_topics
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping
     from contextlib import ExitStack
     from pathlib import Path
@@ -80,6 +83,7 @@ class Bridge:
         self._run = secrets.token_hex(8)
         self._folder = DataFolder(options.data_dir, is_named=True)
         self._occupied: ExitStack | None = None
+        self._sockets: list[socket.socket] = []
         self.credentials = options.credentials or options.data_dir / "credentials.toml"
         self.edge_url = f"http://{LOOPBACK}:{options.edge_port}"
         self.streams_url = f"http://{LOOPBACK}:{options.streams_port}"
@@ -103,7 +107,8 @@ class Bridge:
         apply_topics(connection.admin(), topics.ALL, partitions=partitions_setting(self._environment))
         connection.registry.register(topics.ALL)
         edge = self._service("edge", self.edge_url, self._edge_environment(endpoints))
-        self._supervisor.start(replace(edge, ailment=broken_spool(self.edge_url)))
+        self._sockets = self._listen()
+        self._supervisor.start(replace(edge, ailment=broken_spool(self.edge_url), sockets=self._sockets))
         self._supervisor.start(self._service("streams", self.streams_url, self._streams_environment(endpoints)))
         self._folder.tell(
             Running(
@@ -119,6 +124,8 @@ class Bridge:
     def stop(self) -> None:
         """Stop what is running, the last started first. A second call does nothing."""
         self._supervisor.stop("edge", "streams")
+        for each in self._sockets:
+            each.close()
         self._stack.stop()
         if self._occupied is not None:
             self._folder.forget()
@@ -149,6 +156,12 @@ class Bridge:
             self.credentials.touch(mode=0o600)
             self.credentials.write_text(_EXAMPLE_CREDENTIALS.format(token=secrets.token_hex(20)))
             self._progress(f"wrote an example credentials file: put your apps into {self.credentials}")
+
+    def _listen(self) -> list[socket.socket]:
+        try:
+            return listen(self._environment.get("EDGE_HOST", LOOPBACK), self._options.edge_port)
+        except ConfigurationError as error:
+            raise StackError(f"{error}: stop what listens there, or choose another with --edge-port") from error
 
     def _service(self, name: str, url: str, environment: Mapping[str, str]) -> ServiceSpec:
         return ServiceSpec(

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
 from edge.answers import callback_paths
 from edge.health import HealthRoutes
@@ -26,6 +28,7 @@ from edge.publisher import KafkaPublisher, Publisher
 from edge.quarantine import Quarantine
 from edge.routes import CallbackRoutes
 from edge.server.gate import GATE, Gate, Limits
+from edge.server.listening import given_sockets, listen_beside_fellows
 from edge.server.open_files import with_open_files
 from edge.server.protocol import LimitedProtocol
 from edge.server.rejection_log import RejectionLog
@@ -150,25 +153,28 @@ def app_from_environment() -> FastAPI:
 
 
 def run() -> None:
-    """Serve until SIGTERM or Ctrl-C, then finish what is under way and exit with 0.
+    """Serve until SIGTERM, SIGHUP or Ctrl-C, then finish what is under way and exit with 0.
 
-    A wrong configuration is one line on standard error and exit code 1.
+    With several workers SIGHUP replaces them one by one instead. A wrong configuration is one line on standard error
+    and exit code 1.
     """
     # uvicorn raises the signal that ended it once more when it is done: what it meets then decides the exit code.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, _exit)
+    signal.signal(signal.SIGHUP, _terminate)
     try:
         settings, app = _configured()
         _prepare(settings)
+        sockets = given_sockets(os.environ).callbacks or listen_beside_fellows(
+            settings.host, settings.port, data_dir=settings.data_dir
+        )
     except ConfigurationError as error:
         sys.exit(f"taskbridge edge: {error}")
-    uvicorn.run(
+    config = uvicorn.Config(
         app if settings.workers == 1 else "edge.app:app_from_environment",
         factory=settings.workers > 1,
-        host=settings.host,
-        port=settings.port,
         workers=settings.workers,
-        loop="uvloop",
+        loop="edge.server.accepting:AcceptingLoop",
         http=LimitedProtocol,
         proxy_headers=False,  # uvicorn's own would let anyone on this machine name any address
         ws="none",
@@ -180,6 +186,13 @@ def run() -> None:
         timeout_graceful_shutdown=_GRACE_S,
         timeout_worker_healthcheck=_WORKER_START_S,
     )
+    if settings.workers > 1:
+        Multiprocess(config, sockets=sockets).run()
+        return
+    server = uvicorn.Server(config)
+    server.run(sockets)
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
 
 
 def _configured() -> tuple[EdgeSettings, FastAPI]:
@@ -224,6 +237,10 @@ def _end_process_within(seconds: float) -> None:
 
 def _exit(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(0)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _make_data_dir(settings: EdgeSettings) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping, Sequence
 
 _TETHER = Path(__file__).with_name("tether.py")
@@ -24,7 +25,7 @@ class Child:
     """A running process whose output goes to the end of ``log_path``; a log over 5 MB is moved aside first.
 
     It has a session of its own, so that the terminal's Ctrl-C reaches the supervisor only, which then stops
-    the children in order.
+    the children in order. ``sockets`` listen, and are handed over as systemd does it (``LISTEN_FDS``).
 
     Raises:
         OSError: the log cannot be written or no process can be made. A program that is not there is an exit
@@ -39,12 +40,15 @@ class Child:
         cwd: Path | None,
         log_path: Path,
         orphan_signal: signal.Signals,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         if log_path.exists() and log_path.stat().st_size > _LOG_MAX_BYTES:
             log_path.replace(log_path.with_name(f"{log_path.name}.1"))
         self._log_path = log_path
+        given = [each.fileno() for each in sockets]
         tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), str(int(orphan_signal))]
+        tether.append(",".join(map(str, given)))
         with log_path.open("ab") as log:
             self._log_offset = log.tell()
             self._process = subprocess.Popen(
@@ -55,6 +59,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=given,
             )
         self.pid = self._process.pid
 

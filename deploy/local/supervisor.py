@@ -17,6 +17,7 @@ from deploy.local.errors import StackError
 from deploy.local.progress import Heartbeat
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
@@ -43,6 +44,8 @@ class ServiceSpec:
     ailment_lasts_s: float = 5.0
     # What the program gets when the supervisor is killed. SIGTERM suits one that has children of its own to stop.
     orphan_signal: signal.Signals = signal.SIGKILL
+    # Listening sockets that it is given at each start: who connects while it is down waits in them and is not refused.
+    sockets: Sequence[socket.socket] = ()
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,9 @@ class _Service:
             self._report(death)
             if self._ready_at is not None and time.monotonic() - self._ready_at >= self._backoff.healthy_after_s:
                 failures = 0
+            if self._ready_at is not None and death.exit_status == 0:
+                self._emit(Phase.RESTARTING, "starts again")  # it was told to end, which is no failure
+                continue
             delay_s = self._backoff.delay_s(failures)
             failures += 1
             self._emit(Phase.RESTARTING, f"starts again in {delay_s:g} s")
@@ -191,7 +197,12 @@ class _Service:
         spec = self._spec
         try:
             child = Child(
-                spec.argv, env=spec.env, cwd=spec.cwd, log_path=spec.log_path, orphan_signal=spec.orphan_signal
+                spec.argv,
+                env=spec.env,
+                cwd=spec.cwd,
+                log_path=spec.log_path,
+                orphan_signal=spec.orphan_signal,
+                sockets=spec.sockets,
             )
         except OSError as error:
             return self._death(f"cannot be started: {error}")

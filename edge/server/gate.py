@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +23,9 @@ GATE = "gate"
 FULL = "too-many-connections"
 ADDRESS_FULL = "too-many-connections-of-one-address"
 GAVE_WAY = "gave-way"
+
+_FRESH_S = 0.25
+"""Who has kept us waiting no longer than this may have sent a request that is not read yet, and does not give way."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -52,19 +56,34 @@ class Limits:
 class Gate:
     """The connections of one process."""
 
-    def __init__(self, limits: Limits, sources: Sources, *, count: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        sources: Sources,
+        *,
+        count: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """``count`` is told the reason of each refusal."""
         self.limits = limits
         self._sources = sources
         self._count = count
+        self._clock = clock
         self._lines = RejectionLog()
         self._sites: dict[Connection, str] = {}
         self._per_site: Counter[str] = Counter()
-        self._waiting: dict[Connection, None] = {}
+        self._waiting: dict[Connection, float] = {}
+        """Since when, the longest first."""
 
     @property
     def open(self) -> int:
         return len(self._sites)
+
+    def room(self, arriving: int) -> bool:
+        """Whether one more than the ``arriving`` can stay; else it had better wait in the kernel's queue."""
+        if self.open + arriving < self.limits.max_connections:
+            return True
+        return not arriving and self._idle() is not None
 
     def admit(self, connection: Connection, peer: str) -> str | None:
         """None when the connection may stay, else why not.
@@ -77,7 +96,7 @@ class Gate:
         if site and bound and self._per_site[site] >= bound:
             return self.refuse(ADDRESS_FULL, peer)
         if self.open >= self.limits.max_connections:
-            longest = next(iter(self._waiting), None)
+            longest = self._idle()
             if longest is None:
                 return self.refuse(FULL, peer)
             self.refuse(GAVE_WAY, peer)
@@ -85,13 +104,13 @@ class Gate:
             longest.give_way()
         self._sites[connection] = site
         self._per_site[site] += 1
-        self._waiting[connection] = None
+        self._waiting[connection] = self._clock()
         return None
 
     def waits(self, connection: Connection) -> None:
         """Its sender has to act next."""
         if connection in self._sites:
-            self._waiting[connection] = None
+            self._waiting.setdefault(connection, self._clock())
 
     def works(self, connection: Connection) -> None:
         """We have to act next: it does not give way."""
@@ -111,3 +130,10 @@ class Gate:
         if (left_out := self._lines.admit(reason, peer)) is not None:
             _log.warning("connection_refused", reason=reason, peer=peer, left_out=left_out)
         return reason
+
+    def _idle(self) -> Connection | None:
+        """Who has kept us waiting longest, and long enough."""
+        longest = next(iter(self._waiting), None)
+        if longest is None or self._clock() - self._waiting[longest] <= _FRESH_S:
+            return None
+        return longest

@@ -35,6 +35,8 @@ MAX_PIPELINED = 16
 
 LINGER_S = 2.0
 """How long what is still sent after an answer is read and dropped: closed at once, the sender might not see it."""
+LAST_HEAD_S = 1.0
+"""How long a request may still begin once the process is to end: it may be on its way, or here and not read yet."""
 LAST_BODY_S = 5.0
 """How long a body may still take once the process is to end; less than uvicorn waits for all."""
 UNREAD_S = 30
@@ -66,6 +68,8 @@ class LimitedProtocol(AnsweringProtocol):
         self._refusal: Refusal | None = None
         self._deaf = False
         """What is still received is dropped."""
+        self._stops = False
+        """The process is to end."""
         self._in_head = True
         """The next thing to be received is a head, or the rest of one."""
         self._head_began = False
@@ -168,6 +172,8 @@ class LimitedProtocol(AnsweringProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self._stop(PIPELINED)
         super().on_headers_complete()
+        if self._stops:
+            self._end_with_this_one()
 
     def on_body(self, body: bytes) -> None:
         self._seen = True
@@ -201,9 +207,26 @@ class LimitedProtocol(AnsweringProtocol):
             self._unset_keepalive_if_required()
             self._wait_for_head()
 
+    def room(self, arriving: int) -> bool:
+        """Whether this connection can stay once it is made, beside others that are arriving."""
+        return self._gate.room(arriving)
+
     def shutdown(self) -> None:
-        super().shutdown()
-        if self._at_work and not self._in_head:
+        """Answer what is under way, or the request that may be on its way to us, and close.
+
+        Closed at once, a connection whose request is not read yet is reset, and its sender is told nothing.
+        """
+        self._stops = True
+        if self._at_work:
+            self._end_with_this_one()
+        elif self._in_head and not self._deaf:
+            self._unset_keepalive_if_required()
+            self._head_deadline.lift()
+            self._head_deadline.set(LAST_HEAD_S, self._head_is_late)
+
+    def _end_with_this_one(self) -> None:
+        self.cycle.keep_alive = False
+        if not self._in_head:
             self._close_deadline.set(LAST_BODY_S, partial(self._refuse, STOPPING))
 
     def give_way(self) -> None:
@@ -246,6 +269,6 @@ class LimitedProtocol(AnsweringProtocol):
 
     def _head_is_late(self) -> None:
         if self._head_began:
-            self._refuse(SLOW_HEAD)
+            self._refuse(STOPPING if self._stops else SLOW_HEAD)
         else:
             self.transport.close()  # nothing was asked, so nothing is answered

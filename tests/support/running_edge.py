@@ -33,6 +33,15 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 60, *, what: 
         time.sleep(0.05)
 
 
+def worker_processes(pid: int) -> list[int]:
+    """The workers of an edge that has several."""
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one ends meanwhile
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        found += [int(each) for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return found
+
+
 class OwnStack:
     """Kafka and a registry of one test's own. What is killed comes back by itself."""
 
@@ -107,8 +116,7 @@ class RunningEdge:
     def workers(self) -> list[int]:
         """The worker processes, where there is more than one."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return worker_processes(self.process.pid)
 
     def kill(self) -> None:
         """SIGKILL to every process of it, as when the machine's memory runs out."""

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -311,3 +312,25 @@ time.sleep({100 if end == "killed" else 0})
         parent.wait()
 
     wait_until(lambda: not is_alive(child), timeout_s=3)
+
+
+TAKES_ONE_CONNECTION = """
+import os, pathlib, socket, sys
+assert os.environ["LISTEN_PID"] == str(os.getpid())
+listening = socket.socket(fileno=3)
+pathlib.Path(sys.argv[1]).touch()
+connection, _ = listening.accept()
+connection.sendall(f"{os.environ['LISTEN_FDS']} {os.getpid()}".encode())
+"""
+
+
+def test_who_connects_while_a_service_is_down_waits_for_the_next_one(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, Supervisor(on_event=lambda _: None) as supervisor:
+        spec = service(tmp_path, TAKES_ONE_CONNECTION)
+        supervisor.start(dataclasses.replace(spec, sockets=[listening]))
+        answers: list[str] = []
+        for _ in range(3):  # it ends after each, and comes back at once: it had ended well
+            with socket.create_connection(listening.getsockname(), timeout=20) as connection:
+                answers.append(connection.recv(99).decode())
+    assert [each.split()[0] for each in answers] == ["1"] * 3
+    assert len(set(answers)) == 3

@@ -23,6 +23,7 @@ class Connection:
 class Opened:
     gate: Gate
     reasons: list[str] = field(default_factory=list[str])
+    now: float = 0.0
 
 
 def opened(*, connections: int = 2, per_address: int = 0) -> Opened:
@@ -35,7 +36,8 @@ def opened(*, connections: int = 2, per_address: int = 0) -> Opened:
     )
     reasons: list[str] = []
     sources = Sources(trusted_proxies=(parse_network("10.0.0.0/8"),))
-    return Opened(Gate(limits, sources, count=reasons.append), reasons)
+    it = Opened(Gate(limits, sources, count=reasons.append, clock=lambda: it.now), reasons)
+    return it
 
 
 def test_the_one_that_waits_longest_gives_way() -> None:
@@ -44,9 +46,32 @@ def test_the_one_that_waits_longest_gives_way() -> None:
     assert [it.gate.admit(each, "192.0.2.1") for each in (first, second)] == [None, None]
     it.gate.works(first)
     it.gate.waits(first)  # served meanwhile: now the second waits longer
+    it.now += 1
     assert it.gate.admit(third, "192.0.2.1") is None
     assert [first.closed, second.closed, third.closed] == [False, True, False]
     assert (it.gate.open, it.reasons) == (2, [GAVE_WAY])
+
+
+def test_who_just_came_may_have_asked_already_and_does_not_give_way() -> None:
+    it = opened(connections=1)
+    first, second = Connection(), Connection()
+    assert it.gate.room(0)
+    it.gate.admit(first, "192.0.2.1")
+    assert not it.gate.room(0)
+    assert it.gate.admit(second, "192.0.2.1") == FULL
+    assert not first.closed
+    it.now += 1
+    assert it.gate.room(0)
+    assert it.gate.admit(second, "192.0.2.1") is None
+    assert first.closed
+
+
+def test_there_is_room_for_those_that_are_on_their_way_too() -> None:
+    it = opened(connections=2)
+    assert [it.gate.room(arriving) for arriving in (0, 1, 2)] == [True, True, False]
+    it.gate.admit(Connection(), "192.0.2.1")
+    it.now += 1
+    assert [it.gate.room(arriving) for arriving in (0, 1, 2)] == [True, False, False]
 
 
 def test_who_is_being_served_does_not_give_way() -> None:

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from deploy.local.ports import free_port
 from edge.app import create_app
 from edge.server import protocol
+from edge.server.listening import listen
 from edge.server.protocol import MAX_PIPELINED, LimitedProtocol
 from edge.server.requests import FREE_BODY_BYTES
 from edge.settings import EdgeSettings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from edge.app import EdgeApp
     from edge.publisher import Durability
+    from edge.server.accepting import Listener
     from schemas.events import TaskEvent
 
 POST = b"POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\n"
@@ -38,12 +40,13 @@ class Served:
     """The edge's app behind the protocol, in a thread of this process."""
 
     def __init__(self, settings: EdgeSettings, publisher: MemoryPublisher) -> None:
-        self.port = free_port()
+        self.sockets = listen("127.0.0.1", free_port(), reuse_port=True)
+        self.port = int(self.sockets[0].getsockname()[1])
         self.app = cast("EdgeApp", create_app(settings, publisher=publisher))
         self.server = uvicorn.Server(
             uvicorn.Config(
                 self.app,
-                port=self.port,
+                loop="edge.server.accepting:AcceptingLoop",
                 http=LimitedProtocol,
                 proxy_headers=False,
                 log_config=None,
@@ -53,12 +56,18 @@ class Served:
                 timeout_graceful_shutdown=8,
             )
         )
-        self._thread = threading.Thread(target=self.server.run)
+        self._thread = threading.Thread(target=self.server.run, args=(self.sockets,))
 
     def start(self) -> None:
         self._thread.start()
         while not self.server.started:
             time.sleep(0.01)
+
+    def halt(self) -> threading.Event:
+        """Its loop does nothing until the event is set."""
+        resumed = threading.Event()
+        cast("Listener", self.server.servers[0]).get_loop().call_soon_threadsafe(resumed.wait)
+        return resumed
 
     def end(self) -> None:
         self.server.should_exit = True
@@ -313,7 +322,7 @@ def test_idle_connections_give_way_and_keep_nobody_out(serve: Callable[..., Serv
         assert read_all(idle[0]) == b""
 
 
-def test_where_all_are_at_work_a_new_one_is_told_to_come_again(
+def test_where_all_are_at_work_a_new_one_waits_until_there_is_room(
     serve: Callable[..., Served], publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released = threading.Event()
@@ -327,12 +336,18 @@ def test_where_all_are_at_work_a_new_one_is_told_to_come_again(
     with ExitStack() as stack:
         working = [stack.enter_context(sent(served.port, callback())) for _ in range(3)]
         eventually(lambda: served.server.server_state.tasks.__len__() == 3)
-        with connect(served.port) as connection:
-            answer = read_all(connection)
-        assert problem_of(answer) == (503, "too-many-connections")
-        assert b"retry-after: " in answer
+        late = stack.enter_context(sent(served.port, callback("late")))
         released.set()
-        assert [status_of(read_answer(each)) for each in working] == [200] * 3
+        assert [status_of(read_answer(each)) for each in [*working, late]] == [200] * 4
+
+
+def test_more_than_there_is_room_for_come_at_once_and_none_is_lost(serve: Callable[..., Served]) -> None:
+    served = serve(max_connections=3)
+    with ExitStack() as stack:
+        resumed = served.halt()  # as while it starts
+        crowd = [stack.enter_context(sent(served.port, callback(f"crowd-{each}"))) for each in range(50)]
+        resumed.set()
+        assert [status_of(read_answer(each)) for each in crowd] == [200] * 50
 
 
 def test_one_address_may_hold_so_many_connections_unless_it_is_a_proxy(serve: Callable[..., Served]) -> None:
@@ -457,7 +472,35 @@ def test_at_the_end_what_is_under_way_is_answered_and_what_hangs_is_closed(
         slow_body.sendall(good[-5:])
         assert status_of(read_all(slow_body)) == 200
         assert problem_of(read_all(halted_body)) == (503, "stopping")
-        assert read_all(idle) == read_all(halted_head) == b""
+        assert read_all(idle) == b""
+        assert problem_of(read_all(halted_head)) == (503, "stopping")
         with pytest.raises(ConnectionRefusedError):
             connect(served.port)
     assert [event.instance_id for event in publisher.published] == ["last"]
+
+
+def test_at_the_end_what_was_sent_and_not_read_yet_is_answered(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with ExitStack() as stack:
+        used = stack.enter_context(sent(served.port, callback("first")))
+        fresh = stack.enter_context(connect(served.port))
+        read_answer(used)
+        eventually(lambda: served.open() == 2)
+        resumed = served.halt()
+        used.sendall(callback("second"))
+        fresh.sendall(callback("only"))
+        waiting = [stack.enter_context(sent(served.port, callback(f"waits-{each}"))) for each in range(20)]
+        served.server.should_exit = True
+        resumed.set()
+        answers = [read_all(each) for each in [used, fresh, *waiting]]
+    assert [status_of(each) for each in answers] == [200] * 22
+
+
+def test_at_the_end_a_request_that_begins_late_is_answered(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with connect(served.port) as connection:
+        eventually(lambda: served.open() == 1)
+        served.server.should_exit = True
+        eventually(lambda: not served.server.servers[0].is_serving())
+        connection.sendall(callback())
+        assert status_of(read_all(connection)) == 200

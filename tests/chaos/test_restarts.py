@@ -1,0 +1,154 @@
+"""Callbacks keep coming while the edge of a bridge is restarted, each on a connection of its own.
+
+TASKBRIDGE_RESTARTS=10 TASKBRIDGE_RESTARTS_RATE=500 is the size that is promised; the default is smaller, to be quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deploy.bridge import Bridge, BridgeOptions
+from deploy.local.ports import free_ports
+from deploy.local.stack import KAFKA_VARIABLE, REGISTRY_VARIABLE
+from edge.testing import SYSTEM_TOKEN, write_credentials
+from raw_http import callback
+from running_edge import wait_until, worker_processes
+from service.open_files import allow_open_files
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+    from typing import Self
+
+    from deploy.local.endpoints import Endpoints
+
+pytestmark = pytest.mark.integration
+
+RESTARTS = int(os.environ.get("TASKBRIDGE_RESTARTS", "2"))
+RATE = float(os.environ.get("TASKBRIDGE_RESTARTS_RATE", "100"))
+ANSWER_WITHIN_S = 60
+
+
+class OpenSenders:
+    """Posts at a steady rate whatever becomes of the ones before, never on a connection that was used."""
+
+    def __init__(self, port: int) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.slowest_s = 0.0
+        self._port = port
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._post_all()))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        sys.stderr.write(f"\n[restarts] {dict(self.outcomes)}, slowest {self.slowest_s:.1f} s\n")
+
+    async def _post_all(self) -> None:
+        began, posted = time.monotonic(), 0
+        async with asyncio.TaskGroup() as group:
+            while not self._stop.is_set():
+                while posted < (time.monotonic() - began) * RATE:
+                    posted += 1
+                    # Every second one leaves it to us to close.
+                    last = ("Connection: close",) if posted % 2 else ()
+                    group.create_task(self._post(callback(f"inst-{posted}", *last)))
+                await asyncio.sleep(0.005)
+
+    async def _post(self, request: bytes) -> None:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                self.outcomes[await self._answer(request)] += 1
+        except (OSError, EOFError) as error:
+            self.outcomes[type(error).__name__] += 1
+        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+
+    async def _answer(self, request: bytes) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            writer.write(request)
+            return (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
+        finally:
+            writer.close()
+
+
+@pytest.fixture(params=["1", "2"], ids=["one worker", "two workers"])
+def bridge(request: pytest.FixtureRequest, stack: Endpoints, tmp_path: Path) -> Generator[Bridge]:
+    allow_open_files(8192)
+    edge, streams, kafka, registry = free_ports(4)
+    write_credentials(tmp_path / "credentials.toml", SYSTEM_TOKEN)
+    bridge = Bridge(
+        BridgeOptions(
+            data_dir=tmp_path,
+            edge_port=edge,
+            streams_port=streams,
+            kafka_port=kafka,
+            registry_port=registry,
+            credentials=tmp_path / "credentials.toml",
+        ),
+        progress=lambda _: None,
+        environment={
+            **os.environ,
+            KAFKA_VARIABLE: stack.bootstrap_servers,
+            REGISTRY_VARIABLE: stack.registry_url,
+            "EDGE_WORKERS": request.param,
+        },
+    )
+    try:
+        bridge.start().close()
+        yield bridge
+    finally:
+        bridge.stop()
+
+
+def serving(bridge: Bridge) -> set[int]:
+    """The processes that accept connections."""
+    pid = bridge.pid("edge")
+    return set() if pid is None else set(worker_processes(pid)) or {pid}
+
+
+def restart(bridge: Bridge, signum: signal.Signals) -> None:
+    before, pid = serving(bridge), bridge.pid("edge")
+    assert pid is not None
+    os.kill(pid, signum)
+    wait_until(lambda: serving(bridge) and not serving(bridge) & before, what="others serve")
+
+
+def served(senders: OpenSenders, more: int) -> None:
+    """Return when so many more callbacks were accepted."""
+    before = senders.outcomes["200"]
+    wait_until(lambda: senders.outcomes["200"] >= before + more, what=f"{more} more are accepted")
+
+
+@pytest.mark.timeout(120 + 20 * RESTARTS)
+def test_no_callback_is_refused_while_the_edge_is_restarted(bridge: Bridge) -> None:
+    port = int(bridge.edge_url.rpartition(":")[2])
+    with OpenSenders(port) as senders:
+        for number in range(RESTARTS):
+            served(senders, int(RATE))
+            restart(bridge, signal.SIGHUP if number % 3 == 1 else signal.SIGTERM)
+        served(senders, int(RATE))
+    assert set(senders.outcomes) == {"200"}
+
+    # Killed, it leaves those unanswered that it had accepted, and no others.
+    with OpenSenders(port) as senders:
+        served(senders, int(RATE))
+        restart(bridge, signal.SIGKILL)
+        served(senders, int(RATE))
+    answered = senders.outcomes.pop("200")
+    assert set(senders.outcomes) <= {"ConnectionResetError", "IncompleteReadError"}
+    assert sum(senders.outcomes.values()) < min(answered, RATE), senders.outcomes

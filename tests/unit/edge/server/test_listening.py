@@ -1,0 +1,100 @@
+"""A socket is taken as systemd hands it over; an own one is shared with edges of the same data folder only."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deploy.local.ports import free_port
+from edge.server.listening import given_sockets, listen, listen_beside_fellows
+from schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+# Runs in a process of its own, because the descriptors that are handed over have fixed numbers.
+TAKES = """
+import os, sys
+given = eval(sys.argv[1])
+for at, fd in enumerate(given):
+    os.dup2(fd, 3 + at)
+environment = {"LISTEN_PID": str(os.getpid() + int(sys.argv[2])), "LISTEN_FDS": str(len(given)), **eval(sys.argv[3])}
+from edge.server.listening import given_sockets
+found = given_sockets(environment)
+print([each.getsockname()[1] for each in found.callbacks], [each.getsockname()[1] for each in found.operator])
+print(environment, [each.get_inheritable() for each in found.callbacks])
+"""
+
+
+def take(*sockets: socket.socket, wrong_pid: int = 0, **names: str) -> list[str]:
+    descriptors = [os.dup(each.fileno()) for each in sockets]
+    high = [os.dup2(each, 100 + each) for each in descriptors]
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", TAKES, str(high), str(wrong_pid), str(names)],
+            pass_fds=high,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        for each in [*descriptors, *high]:
+            os.close(each)
+    return ended.stdout.splitlines() or [ended.stderr.splitlines()[-1]]
+
+
+@pytest.fixture
+def two() -> Generator[list[socket.socket]]:
+    (first,), (second,) = listen("127.0.0.1", free_port()), listen("127.0.0.1", free_port())
+    with first, second:
+        yield [first, second]
+
+
+def test_given_sockets_are_taken_once(two: list[socket.socket]) -> None:
+    first, second = (each.getsockname()[1] for each in two)
+    assert take(*two) == [f"[{first}, {second}] []", "{} [False, False]"]
+    assert take(*two, LISTEN_FDNAMES="edge.socket:operator")[0] == f"[{first}] [{second}]"
+
+
+def test_what_is_given_to_another_process_is_not_taken(two: list[socket.socket]) -> None:
+    assert take(*two, wrong_pid=1) == ["[] []", "{} []"]
+    assert given_sockets({}).callbacks == []
+
+
+def test_what_does_not_listen_is_refused() -> None:
+    with socket.socket() as sock, socket.socket(socket.AF_UNIX) as local:
+        assert "LISTEN_FDS: descriptor 3 is not a listening TCP socket" in take(sock)[0]
+        assert "LISTEN_FDS: descriptor 3 is not a listening TCP socket" in take(local)[0]
+
+
+def test_a_port_that_is_taken_or_impossible_is_one_line() -> None:
+    port = free_port()
+    (first,) = listen("127.0.0.1", port)
+    with (
+        first,
+        pytest.raises(ConfigurationError, match=rf"^cannot listen on 127\.0\.0\.1:{port}: Address already in use$"),
+    ):
+        listen("127.0.0.1", port)
+    with pytest.raises(ConfigurationError, match=r"^cannot listen on 192\.0\.2\.1:\d+: Cannot assign"):
+        listen("192.0.2.1", port)
+
+
+def test_edges_of_one_data_folder_may_share_a_port_and_strangers_may_not(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.mkdir()
+    other.mkdir()
+    port = free_port()
+    sockets = listen_beside_fellows("127.0.0.1", port, data_dir=mine)
+    sockets += listen_beside_fellows("127.0.0.1", port, data_dir=mine)
+    with pytest.raises(ConfigurationError, match="Address already in use"):
+        listen_beside_fellows("127.0.0.1", port, data_dir=other)
+    with pytest.raises(ConfigurationError, match="Address already in use"):
+        listen("127.0.0.1", port)
+    for each in sockets:
+        each.close()
