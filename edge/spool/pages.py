@@ -1,125 +1,157 @@
-"""Reads the pages of an SQLite file and of its write-ahead log without SQLite, which stops at the first damage.
+"""Reads every version of every page of an SQLite file and of its log without SQLite, which stops at the first damage.
 
-The log's pages are laid over the file's. Formats: https://www.sqlite.org/fileformat2.html
+Whether a row is sound, its own checksum tells. Formats: https://www.sqlite.org/fileformat2.html
 """
 
 from __future__ import annotations
 
 import contextlib
 import struct
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from edge.spool.store import PAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-_WAL_HEADER = struct.Struct(">8I")
-WAL_HEADER_BYTES = _WAL_HEADER.size
-_FRAME_HEADER = struct.Struct(">6I")
-_WAL_MAGIC = (0x377F0682, 0x377F0683)
+_HEADER = struct.Struct(">8I")
+_FRAME = struct.Struct(">6I")
+_STEP = _FRAME.size + PAGE_BYTES
+_MAGIC = (0x377F0682, 0x377F0683)
 _LEAF = 0x0D
 
 
-@dataclass(slots=True)
-class Log:
-    """The pages of a write-ahead log: the last committed version of each."""
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One page in the log."""
 
-    pages: dict[int, bytes] = field(default_factory=dict[int, bytes])
-    damaged: bool = False
+    index: int
+    """From 1, as SQLite counts."""
+    page: int
+    commits: bool
+    """It is the last one of its transaction."""
 
 
-def read_log(path: Path) -> Log:
-    """Read a log as SQLite does, and beyond: SQLite takes a wrong checksum for the end, whatever follows it.
-
-    A damaged log gives the pages of every frame that belongs to it, the rows in them tell for themselves.
-    """
-    log = Log()
+def frames_of(log: Path) -> list[Frame]:
+    """The frames of the log's present use, whatever their checksums say; those of earlier uses are left out."""
+    found: list[Frame] = []
     try:
-        content = path.read_bytes()
+        with log.open("rb") as file:
+            header = _read(file, 0, _HEADER.size)
+            first = _read(file, _HEADER.size, _FRAME.size)
+            if len(first) < _FRAME.size:
+                return found
+            # A header is synced before the first frame: one that is damaged did not lose its frames.
+            salts = _HEADER.unpack(header)[4:6] if _is_sound(header) else _FRAME.unpack(first)[2:4]
+            for index in range(1, (log.stat().st_size - _HEADER.size) // _STEP + 1):
+                raw = _read(file, _place_of(index) - _FRAME.size, _FRAME.size)
+                if len(raw) < _FRAME.size:
+                    continue
+                page, size, salt1, salt2, _, _ = _FRAME.unpack(raw)
+                if (salt1, salt2) == salts:
+                    found.append(Frame(index, page, commits=size > 0))
     except FileNotFoundError:
-        return log
-    if len(content) < _WAL_HEADER.size + _FRAME_HEADER.size + PAGE_BYTES:
-        return log
-    magic, _, page_bytes, _, salt1, salt2, sum1, sum2 = _WAL_HEADER.unpack_from(content)
-    order = ">" if magic & 1 else "<"
-    chain = _chained(order, content[: _WAL_HEADER.size - 8], (0, 0))
-    if magic not in _WAL_MAGIC or page_bytes != PAGE_BYTES or chain != (sum1, sum2):
-        log.damaged = True
-        (salt1, salt2) = _FRAME_HEADER.unpack_from(content, _WAL_HEADER.size)[2:4]
-    pending: dict[int, bytes] = {}
-    valid = not log.damaged
-    step = _FRAME_HEADER.size + PAGE_BYTES
-    for at in range(_WAL_HEADER.size, len(content) - step + 1, step):
-        number, commits, frame1, frame2, sum1, sum2 = _FRAME_HEADER.unpack_from(content, at)
-        if (frame1, frame2) != (salt1, salt2):
-            continue  # of an earlier use of the file
-        page = content[at + _FRAME_HEADER.size : at + step]
-        if valid:
-            chain = _chained(order, page, _chained(order, content[at : at + 8], chain))
-            if chain != (sum1, sum2):
-                valid, log.damaged = False, True
-        pending[number] = page
-        if commits:
-            log.pages |= pending
-            pending = {}
-    if log.damaged:
-        log.pages |= pending
-    return log
+        pass
+    return found
 
 
-def _chained(order: str, content: bytes, start: tuple[int, int]) -> tuple[int, int]:
-    first, second = start
-    for even, odd in struct.iter_unpack(f"{order}2I", content):
-        first = (first + even + second) & 0xFFFFFFFF
-        second = (second + odd + first) & 0xFFFFFFFF
-    return first, second
+def rows_of(
+    path: Path, keyed_by_row_id: Sequence[int], *, behind: int | None = None
+) -> Iterator[tuple[list[Any], bool]]:
+    """Every row that can still be read, and whether it is of the newest version of its page.
 
-
-class _Pages:
-    """The newest version of each page, one at a time: the file may be larger than memory."""
-
-    def __init__(self, path: Path) -> None:
-        self._log = read_log(path.with_name(path.name + "-wal")).pages
-        self._file = path.open("rb") if path.exists() else None
-        size = path.stat().st_size if path.exists() else 0
-        self.numbers: Iterable[int] = sorted({*range(1, -(-size // PAGE_BYTES) + 1), *self._log})
-
-    def __getitem__(self, number: int) -> bytes:
-        if number in self._log:
-            return self._log[number]
-        if self._file is None:
-            return b""
-        try:
-            self._file.seek((number - 1) * PAGE_BYTES)
-            return self._file.read(PAGE_BYTES)
-        except OSError:  # a bad sector takes its own page, not the others
-            return b""
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
-def rows_of(path: Path, keyed_by_row_id: Sequence[int]) -> Iterator[list[Any]]:
-    """Every row that can still be read, page by page; in tables of so many columns, the first is the row's id."""
-    with contextlib.closing(_Pages(path)) as pages:
-        for number in pages.numbers:
-            page = pages[number]
+    In tables of so many columns, the first is the row's id. With ``behind``, only rows of frames behind that one.
+    """
+    with _Versions(path) as versions:
+        for number, at in versions.all(behind or 0):
+            if behind is not None and at is None:
+                continue
+            page = versions.page(number, at)
             start = 100 if number == 1 else 0
             if len(page) <= start + 8 or page[start] != _LEAF:
                 continue
+            newest = at == versions.newest(number)
+            # What is not on this page: as it was when the page was written, or else as it is now.
+            moments = {versions.commit_of(at), versions.last}
             cells = int.from_bytes(page[start + 3 : start + 5], "big")
-            for cell in range(min(cells, PAGE_BYTES // 4)):
-                at = start + 8 + 2 * cell
-                # Whatever a damaged cell looks like, the next one may be sound.
-                with contextlib.suppress(IndexError, ValueError, struct.error, UnicodeDecodeError, OverflowError):
-                    yield _cell(pages, page, keyed_by_row_id, int.from_bytes(page[at : at + 2], "big"))
+            for pointer in struct.iter_unpack(">H", page[start + 8 : start + 8 + 2 * min(cells, PAGE_BYTES // 4)]):
+                for until in moments:
+                    # Whatever a damaged cell looks like, the next one may be sound.
+                    with contextlib.suppress(IndexError, ValueError, struct.error, OverflowError):
+                        yield _cell(versions, page, until, keyed_by_row_id, pointer[0]), newest
 
 
-def _cell(pages: _Pages, page: bytes, keyed_by_row_id: Sequence[int], at: int) -> list[Any]:
+class _Versions:
+    """The versions of each page, read one at a time: the file may be larger than memory."""
+
+    def __init__(self, path: Path) -> None:
+        log = path.with_name(path.name + "-wal")
+        frames = frames_of(log)
+        self.last = frames[-1].index if frames else 0
+        self._commits = [each.index for each in frames if each.commits]
+        self._frames: dict[int, list[int]] = {}
+        for each in frames:
+            self._frames.setdefault(each.page, []).append(each.index)
+        self._count = -(-path.stat().st_size // PAGE_BYTES) if path.exists() else 0
+        self._file = path.open("rb") if path.exists() else None
+        self._log = log.open("rb") if frames else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self._file, self._log):
+            if each is not None:
+                each.close()
+
+    def all(self, behind: int) -> Iterator[tuple[int, int | None]]:
+        """Each page's number and versions: frames, newest first, then None for the file."""
+        for number in sorted({*range(1, self._count + 1), *self._frames}):
+            yield from ((number, each) for each in reversed(self._frames.get(number, ())) if each > behind)
+            yield number, None
+
+    def newest(self, number: int) -> int | None:
+        return self._frames[number][-1] if number in self._frames else None
+
+    def commit_of(self, frame: int | None) -> int:
+        """The end of the transaction that a version belongs to; 0 for those in the file."""
+        return 0 if frame is None else next((each for each in self._commits if each >= frame), self.last)
+
+    def page(self, number: int, frame: int | None) -> bytes:
+        if frame is not None and self._log is not None:
+            return _read(self._log, _place_of(frame), PAGE_BYTES)
+        return _read(self._file, (number - 1) * PAGE_BYTES, PAGE_BYTES) if self._file is not None else b""
+
+    def page_until(self, number: int, until: int) -> bytes:
+        return self.page(number, next((each for each in reversed(self._frames.get(number, ())) if each <= until), None))
+
+
+def _place_of(frame: int) -> int:
+    return _HEADER.size + (frame - 1) * _STEP + _FRAME.size
+
+
+def _read(file: BinaryIO, at: int, size: int) -> bytes:
+    try:
+        file.seek(at)
+        return file.read(size)
+    except (OSError, ValueError):  # a bad sector takes its own page, not the others
+        return b""
+
+
+def _is_sound(header: bytes) -> bool:
+    """Whether SQLite would believe the log's header."""
+    magic, _, page_bytes, _, _, _, sum1, sum2 = _HEADER.unpack(header)
+    first = second = 0
+    for even, odd in islice(struct.iter_unpack(">2I" if magic & 1 else "<2I", header), 3):
+        first = (first + even + second) & 0xFFFFFFFF
+        second = (second + odd + first) & 0xFFFFFFFF
+    return magic in _MAGIC and page_bytes == PAGE_BYTES and (first, second) == (sum1, sum2)
+
+
+def _cell(versions: _Versions, page: bytes, until: int, keyed_by_row_id: Sequence[int], at: int) -> list[Any]:
     size, at = _varint(page, at)
     rowid, at = _varint(page, at)
     most = PAGE_BYTES - 35
@@ -133,7 +165,7 @@ def _cell(pages: _Pages, page: bytes, keyed_by_row_id: Sequence[int], at: int) -
     seen: set[int] = set()
     while follows and follows not in seen and len(payload) < size:
         seen.add(follows)
-        further = pages[follows]
+        further = versions.page_until(follows, until)
         payload += further[4:]
         follows = int.from_bytes(further[:4], "big")
     if len(payload) < size:
@@ -173,7 +205,7 @@ def _size_of(kind: int) -> int:
 
 def _value_of(kind: int, raw: bytes) -> Any:
     if kind >= _FIRST_BLOB:
-        return raw.decode() if kind % 2 else raw
+        return raw.decode("utf-8", "surrogateescape") if kind % 2 else raw
     if kind == _FLOAT:
         return struct.unpack(">d", raw)[0]
     if kind in (_ZERO, _ONE):

@@ -1,30 +1,36 @@
 """Finds out whether a spool file is sound, and saves every intact row of one that is not.
 
-SQLite stops at the first damage; here the pages are read one by one, and a row is intact when its own checksum says so.
-The damaged file is moved aside, never deleted.
+SQLite recovers first, and what it makes of the file after a power failure is the truth. Only where it finds damage are
+pages read one by one; a row is intact when its own checksum says so. The damaged file is moved aside, never deleted.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
+import sys
 import time
 from dataclasses import dataclass, field
+from itertools import product
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from edge.spool.connections import read_only
-from edge.spool.pages import WAL_HEADER_BYTES, read_log, rows_of
-from edge.spool.record import RowDamaged, record_of
-from edge.spool.store import BROKEN_MARK, DAMAGED, PAGE_BYTES, VERSION, Store, sync
+from edge.spool.pages import frames_of, rows_of
+from edge.spool.record import RowDamaged, record_of, row_of
+from edge.spool.store import BROKEN_MARK, DAMAGED, VERSION, Store, sync
 from schemas.registry import SchemaRef
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from edge.spool.record import SpooledRecord, type_row
+
 _RECORD_COLUMNS, _SET_ASIDE_COLUMNS, _SCHEMA_COLUMNS = 8, 9, 3
+_KEYED_BY_ROW_ID = (_RECORD_COLUMNS, _SET_ASIDE_COLUMNS)
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -44,94 +50,167 @@ class Opened:
 class Salvage:
     """What a damaged file still holds."""
 
-    records: dict[int, Sequence[Any]] = field(default_factory=dict[int, "Sequence[Any]"])
-    set_aside: dict[int, Sequence[Any]] = field(default_factory=dict[int, "Sequence[Any]"])
     schemas: set[SchemaRef] = field(default_factory=set[SchemaRef])
-    rows_damaged: int = 0
+    _records: dict[tuple[int, int], SpooledRecord] = field(default_factory=dict[tuple[int, int], "SpooledRecord"])
+    """By position and time: a position may have been used twice."""
+    _set_aside: dict[int, Sequence[Any]] = field(default_factory=dict[int, "Sequence[Any]"])
+    _damaged: dict[int, Sequence[Any]] = field(default_factory=dict[int, "Sequence[Any]"])
+
+    def add(self, row: Sequence[Any], *, newest: bool) -> None:
+        """Keep a row if it is intact; if it is not, and no older version of a page, keep it aside."""
+        if len(row) == _SCHEMA_COLUMNS and all(isinstance(each, str) for each in row):
+            schema = SchemaRef(row[1], row[2])
+            with contextlib.suppress(ValueError):
+                if schema.key == row[0]:
+                    self.schemas.add(schema)
+        elif len(row) == _SET_ASIDE_COLUMNS:
+            self._set_aside[row[0]] = row
+        elif len(row) == _RECORD_COLUMNS:
+            try:
+                record = record_of(row)
+                self._records[record.position, record.created_at] = record
+            except (RowDamaged, ValueError, TypeError):
+                if newest:
+                    self._damaged[row[0]] = row
+
+    @property
+    def records(self) -> list[type_row]:
+        """The intact ones, in order, each at a position of its own."""
+        found: list[type_row] = []
+        for (position, created_at), record in sorted(self._records.items(), key=itemgetter(0)):
+            found.append(
+                row_of(record, position=max(position, found[-1][0] + 1 if found else 0), created_at=created_at)
+            )
+        return found
+
+    @property
+    def damaged(self) -> dict[int, Sequence[Any]]:
+        """Those of which no version is intact."""
+        intact = {position for position, _ in self._records}
+        return {position: row for position, row in self._damaged.items() if position not in intact}
+
+    @property
+    def set_aside(self) -> list[Sequence[Any]]:
+        """Set aside before, or damaged, with the reason; text that is none as bytes."""
+        aside = {position: (*row, DAMAGED) for position, row in self.damaged.items()} | self._set_aside
+        return [[_storable(each) for each in row] for row in aside.values()]
 
 
 def open_or_recover(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
     """Open the spool file at ``path``; one that is missing is made, one that is damaged is replaced by what it holds.
 
     Raises:
-        SpoolFull: no room for it now.
-        SpoolBroken: even the new file cannot be opened.
+        SpoolFull, SpoolBusy: not now.
+        SpoolBroken: the disk fails; the next attempt replaces the file.
     """
     recovered = _with_suffix(path, ".recovered")
-    mark = _with_suffix(path, BROKEN_MARK)
     aside, saved, damaged = None, 0, 0
     problem = None if recovered.exists() else examine(path)
-    if problem is None and mark.exists() and path.exists():
-        problem = "an I/O error in its last life"
     if problem is not None:
         salvage = read_intact(path)
-        saved, damaged = len(salvage.records), salvage.rows_damaged
+        rows = salvage.records
+        saved, damaged = len(rows), len(salvage.damaged)
         _log.error("spool_damaged", file=str(path), problem=problem, rows_saved=saved, rows_damaged=damaged)
-        rows = (salvage.records[each] for each in sorted(salvage.records))
-        Store.create(recovered, {*schemas, *salvage.schemas}, rows, salvage.set_aside.values())  # type: ignore[arg-type]
+        Store.create(recovered, {*schemas, *salvage.schemas}, rows, salvage.set_aside)
     if recovered.exists():
         # Also after a crash in the middle of this: the recovered file is whole, whatever stands beside it.
         aside = _move_aside(path)
         recovered.replace(path)
-        mark.unlink(missing_ok=True)
+        _with_suffix(path, BROKEN_MARK).unlink(missing_ok=True)
         sync(path.parent)
     if not path.exists():
         # A log without its file would be applied to the new one.
-        for suffix in ("-wal", "-shm"):
+        for suffix in ("-wal", "-shm", BROKEN_MARK):
             _with_suffix(path, suffix).unlink(missing_ok=True)
         Store.create(path, schemas)
-    mark.unlink(missing_ok=True)
     store = Store(path)
-    store.add_schemas(schemas)
+    try:
+        store.begin(schemas)
+    except BaseException:
+        store.abandon()
+        raise
     return Opened(store, aside, saved, damaged)
 
 
-def examine(path: Path) -> str | None:  # noqa: PLR0911 - one answer for each thing that can be the matter
-    """What is the matter with a spool file, or None; changes nothing. A file that is missing is sound."""
+def examine(path: Path) -> str | None:
+    """What is the matter with a spool file that nobody has open, or None; changes nothing. A missing one is sound."""
     if not path.exists():
-        return "its log stands alone" if _holds_frames(_with_suffix(path, "-wal")) else None
+        return "its log stands alone" if frames_of(_with_suffix(path, "-wal")) else None
+    problem, accepted = _asked(path)
+    if problem is None and _with_suffix(path, BROKEN_MARK).exists():
+        problem = "an I/O error in its last life"
+    if problem is None and len(_commits_behind(path, accepted)) > 1:
+        problem = "its log is damaged before its end"
+    return problem
+
+
+def read_intact(path: Path) -> Salvage:
+    """All that a damaged spool file still holds: what SQLite reads, and every intact row of what it does not.
+
+    So a row that was delivered may come back, and none is lost that is there in any version of its page.
+    """
+    salvage = Salvage()
+    problem, accepted = _asked(path)
+    for row, newest in rows_of(path, _KEYED_BY_ROW_ID, behind=accepted if problem is None else None):
+        salvage.add(row, newest=newest)
+    if _is_empty(path):
+        return salvage
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(path)) as reading:
+        for table, order in product(("records", "set_aside", "schemas"), ("ASC", "DESC")):
+            # From both ends, as far as SQLite gets.
+            with contextlib.suppress(sqlite3.Error):
+                for row in reading.execute(f"SELECT * FROM {table} ORDER BY rowid {order}"):  # noqa: S608 - constants
+                    salvage.add(row, newest=True)
+    return salvage
+
+
+def _asked(path: Path) -> tuple[str | None, int]:
+    """What SQLite finds wrong, and how many frames of the log belong to transactions that it accepts.
+
+    It takes a wrong checksum for the end of the log: behind the last sync, that is what a power failure leaves.
+    """
     try:
-        size = path.stat().st_size
-        if size == 0 or size % PAGE_BYTES:
-            return f"{size} bytes are no whole number of pages"
-        log = read_log(_with_suffix(path, "-wal"))
-        if log.damaged:
-            return "its log does not match its checksums"
+        if _is_empty(path):
+            return "it is empty", 0
         with contextlib.closing(read_only(path)) as reading:
             answer = reading.execute("PRAGMA quick_check(1)").fetchone()[0]
             version = reading.execute("PRAGMA user_version").fetchone()[0]
             tables = {name for (name,) in reading.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+            accepted = _accepted_frames(path)
     except (sqlite3.Error, OSError) as error:
-        return str(error)
+        return str(error), 0
     if answer != "ok":
-        return str(answer)
+        return str(answer), accepted
     if version != VERSION or not {"records", "set_aside", "schemas"} <= tables:
-        return "it is not a spool of this version"
-    return None
+        return "it is not a spool of this version", accepted
+    return None, accepted
 
 
-def read_intact(path: Path) -> Salvage:
-    """Every row of a spool file that can still be read; one whose checksum is wrong goes to those set aside."""
-    salvage = Salvage()
-    for row in rows_of(path, (_RECORD_COLUMNS, _SET_ASIDE_COLUMNS)):
-        if len(row) == _SCHEMA_COLUMNS and all(isinstance(each, str) for each in row):
-            schema = SchemaRef(row[1], row[2])
-            with contextlib.suppress(ValueError):
-                if schema.key == row[0]:
-                    salvage.schemas.add(schema)
-        elif len(row) == _SET_ASIDE_COLUMNS:
-            salvage.set_aside.setdefault(row[0], row)
-        elif len(row) == _RECORD_COLUMNS:
-            try:
-                salvage.records[record_of(row).position] = row
-            except (RowDamaged, ValueError, TypeError):
-                salvage.rows_damaged += 1
-                salvage.set_aside.setdefault(row[0], (*row, DAMAGED))
-    return salvage
+def _is_empty(path: Path) -> bool:
+    """SQLite would take it for a new file, and delete its log."""
+    return not path.exists() or path.stat().st_size == 0
 
 
-def _holds_frames(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > WAL_HEADER_BYTES
+def _accepted_frames(path: Path) -> int:
+    """As SQLite says in the index that it makes of the log, in ``mxFrame``.
+
+    See https://www.sqlite.org/walformat.html
+    """
+    with contextlib.suppress(FileNotFoundError), _with_suffix(path, "-shm").open("rb") as index:
+        return int.from_bytes(index.read(20)[16:], sys.byteorder)
+    return 0
+
+
+def _commits_behind(path: Path, accepted: int) -> list[int]:
+    """Transactions in the log behind the last one that SQLite accepts.
+
+    A power failure leaves one at most: each is synced before the next is begun, and a start begins the log anew.
+    """
+    return [each.index for each in frames_of(_with_suffix(path, "-wal")) if each.commits and each.index > accepted]
+
+
+def _storable(value: Any) -> Any:
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) and not value.isascii() else value
 
 
 def _move_aside(path: Path) -> Path | None:

@@ -68,12 +68,13 @@ class Store:
             SpoolFull, SpoolBroken
         """
         unfinished = path.with_name(path.name + ".new")
-        unfinished.unlink(missing_ok=True)
         try:
+            unfinished.unlink(missing_ok=True)
             with classified(), contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
                 connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-                connection.execute("PRAGMA synchronous = FULL")
+                # Its name is what makes it whole. A journal could outlive it, and be applied to another file.
+                connection.execute("PRAGMA journal_mode = OFF")
                 connection.executescript(_SCHEMA)
                 connection.execute("BEGIN")
                 known = [(each.key, each.subject, each.text) for each in schemas]
@@ -81,6 +82,8 @@ class Store:
                 connection.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
                 connection.executemany("INSERT OR IGNORE INTO set_aside VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", set_aside)
                 connection.execute("COMMIT")
+                # Now: turned on later, it would be one more change of a file that is in use, by a journal of its own.
+                connection.execute("PRAGMA journal_mode = WAL")
             sync(unfinished)
             unfinished.replace(path)
             sync(path.parent)
@@ -165,9 +168,15 @@ class Store:
             found = self._reader.execute("SELECT key, subject, text FROM schemas").fetchall()
         return {key: (subject, text) for key, subject, text in found}
 
-    def add_schemas(self, schemas: Iterable[SchemaRef]) -> None:
+    def begin(self, schemas: Iterable[SchemaRef]) -> None:
+        """Begin the log anew, so that nothing stands in it behind what this process writes, and add schemas.
+
+        Raises:
+            SpoolFull, SpoolBroken
+        """
         known = [(each.key, each.subject, each.text) for each in schemas]
         with classified():
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._writer.execute("BEGIN IMMEDIATE")
             self._writer.executemany("INSERT OR IGNORE INTO schemas VALUES (?, ?, ?)", known)
             self._writer.execute("COMMIT")
