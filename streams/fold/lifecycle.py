@@ -3,6 +3,8 @@
 Every part of an instance is a register whose merge is commutative, associative and idempotent, so the order of events
 cannot matter: the latest writer wins a fact, sets only grow, a decision is the greatest one, a deletion never ends.
 ``revision`` is the one exception: it counts the changes on the way.
+
+An instance belongs to one app: that of which the edge received an event first (docs/adr/0028-whose-instance-it-is.md).
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ FACTS = ("app_type", "title", "url", "originator", "process_code", "process_name
 
 _facts_of = attrgetter(*FACTS)
 
-LATEST = (1 << 63) - 1
-"""Behind every moment."""
+EARLIEST, LATEST = -(1 << 63), (1 << 63) - 1
+"""Before and behind every moment."""
 
 
 class UnknownAction(RecordError):
@@ -37,6 +39,10 @@ class UnknownAction(RecordError):
 
 class AnotherCorp(RecordError):
     """The event names another organisation than the instance's. Ids are UUIDs, so it is forged or a mistake."""
+
+
+class AnotherApp(RecordError):
+    """The event names another app than the instance's: whoever holds one app's token may not touch another's."""
 
 
 class Stamp(NamedTuple):
@@ -68,6 +74,8 @@ class Marks(Struct, frozen=True, array_like=True, gc=False):
     deleted_at: int | None = None
     began_at: int = LATEST
     """The earliest moment that any event stated, of itself or of its instance's creation. LATEST: none yet."""
+    first_received_at: int = EARLIEST
+    """When the edge received the first of its events, which no sender can choose. EARLIEST: before that was kept."""
 
 
 class Instance(Struct, frozen=True, gc=False):
@@ -80,30 +88,42 @@ class Instance(Struct, frozen=True, gc=False):
 def fold(before: Instance | None, event: TaskEvent) -> Instance:
     """The instance after one more event; ``before`` itself (the same object) when the event changes nothing.
 
-    Any permutation of any events, with any duplicates, ends in the same instance, ``revision`` aside.
+    Any permutation of an app's events, with any duplicates, ends in the same instance, ``revision`` aside. In any
+    permutation of several apps' events it ends as an instance of the same app: where an event was received before all
+    that were folded so far, and is of another app, the instance is made anew of it. The owner's events that were
+    refused until then are dead letters: once they are put back, it is the same instance in whatever order they came.
 
     Raises:
-        UnknownAction, AnotherCorp: nothing was changed; the record belongs in the dead-letter topic.
+        UnknownAction, AnotherCorp, AnotherApp: nothing was changed; the record belongs in the dead-letter topic.
     """
     if event.action is Action.UNKNOWN:
         raise UnknownAction("the event's action is not known to this version")
     if before is None:
-        before = Instance(
-            TaskState(
-                instance_id=event.instance_id,
-                corp_id=event.corp_id,
-                app_type=event.app_type,
-                updated_at=event.occurred_at,
-                revision=0,
-            ),
-            Marks(),
-        )
+        before = _unknown(event, revision=0)
     elif before.state.corp_id != event.corp_id:
         raise AnotherCorp(f"the instance belongs to {before.state.corp_id}, the event to {event.corp_id}")
+    elif before.state.app_type != event.app_type:
+        if (event.received_at, event.app_type) > (before.marks.first_received_at, before.state.app_type):
+            raise AnotherApp(f"the instance belongs to {before.state.app_type}, the event to {event.app_type}")
+        before = _unknown(event, revision=before.state.revision)
     after = _ACTIONS[event.action](_with_facts(before, event), event)
     if after == before and before.state.revision > 0:
         return before
     return Instance(replace(after.state, revision=before.state.revision + 1), after.marks)
+
+
+def _unknown(event: TaskEvent, *, revision: int) -> Instance:
+    """An instance of which nothing was told yet."""
+    return Instance(
+        TaskState(
+            instance_id=event.instance_id,
+            corp_id=event.corp_id,
+            app_type=event.app_type,
+            updated_at=event.occurred_at,
+            revision=revision,
+        ),
+        Marks(first_received_at=event.received_at),
+    )
 
 
 def earliest_known(state: TaskState) -> int:
@@ -135,6 +155,7 @@ def _with_facts(before: Instance, event: TaskEvent) -> Instance:
             facts=tuple(facts),
             originator_ids=originators,
             began_at=min(marks.began_at, event.occurred_at, created_at),
+            first_received_at=min(marks.first_received_at, event.received_at),
         ),
     )
 

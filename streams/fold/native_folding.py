@@ -10,7 +10,7 @@ from schemas.events import Action, Change, View
 from streams.fold.acceptance import OutsideContract, TooLarge
 from streams.fold.chunk import MisplacedKey, Rejected
 from streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
-from streams.fold.lifecycle import AnotherCorp, UnknownAction
+from streams.fold.lifecycle import AnotherApp, AnotherCorp, UnknownAction
 from streams.fold.live_instances import LiveInstances
 from streams.fold.stored_instance import age_of, event_offsets, pack, unpack
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 IS_BUILT = _native is not None
 
 _REFUSALS: dict[str, type[RecordError]] = {
-    error.__name__: error for error in (OutsideContract, MisplacedKey, UnknownAction, AnotherCorp, TooLarge)
+    error.__name__: error for error in (OutsideContract, MisplacedKey, UnknownAction, AnotherCorp, AnotherApp, TooLarge)
 }
 
 

@@ -103,13 +103,14 @@ SAME_INSTANCE = st.builds(
         "action": st.sampled_from([each for each in Action if each is not Action.UNKNOWN]),
         "instance_id": st.just("I"),
         "corp_id": st.just("corp"),
+        "app_type": st.just("APP"),
         "occurred_at": st.integers(-2, 3),
         "created_at": st.none() | st.integers(-2, 3),
         # Of the second, most dates are too far ahead.
         "received_at": st.sampled_from((1, -300_001)),
     },
 )
-"""Of one instance of one organisation: nothing is refused, and everything meets."""
+"""Of one instance of one app: nothing is refused, and everything meets."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ pub struct Event<'a> {
     pub process_name: Option<&'a str>,
     pub created_at: Option<i64>,
     pub occurred_at: i64,
+    pub received_at: i64,
 }
 
 impl<'a> Event<'a> {
@@ -87,6 +88,7 @@ impl<'a> Event<'a> {
             process_name,
             created_at: created_at.map(|at| believed(at, received_at)),
             occurred_at: believed(occurred_at, received_at),
+            received_at,
         })
     }
 }

@@ -15,6 +15,7 @@ pub enum Refusal<'a> {
     MisplacedKey,
     UnknownAction,
     AnotherCorp { ours: &'a str, theirs: &'a str },
+    AnotherApp { ours: &'a str, theirs: &'a str },
     TooLarge,
 }
 
@@ -37,6 +38,9 @@ impl Refusal<'_> {
             Self::AnotherCorp { ours, theirs } => {
                 ("AnotherCorp", format!("the instance belongs to {ours}, the event to {theirs}"))
             }
+            Self::AnotherApp { ours, theirs } => {
+                ("AnotherApp", format!("the instance belongs to {ours}, the event to {theirs}"))
+            }
         }
     }
 }
@@ -50,14 +54,25 @@ pub fn check<'a>(known: Option<&Instance<'a>>, event: &Event<'a>) -> Result<(), 
         Some(instance) if instance.corp_id != event.corp_id => {
             Err(Refusal::AnotherCorp { ours: instance.corp_id, theirs: event.corp_id })
         }
+        Some(instance)
+            if instance.app_type.value != event.app_type
+                && (event.received_at, event.app_type) > (instance.first_received_at, instance.app_type.value) =>
+        {
+            Err(Refusal::AnotherApp { ours: instance.app_type.value, theirs: event.app_type })
+        }
         _ => Ok(()),
     }
 }
 
 /// The instance with one more event folded into it, and whether that changed anything. It was checked before.
 ///
-/// An instance that was not known is made of its first event, which always changes it.
+/// An instance that was not known is made of its first event, which always changes it. So is one of another app: this
+/// event was received before all of that.
 pub fn fold<'i, 'a>(known: &'i mut Option<Instance<'a>>, event: &Event<'a>) -> (&'i Instance<'a>, bool) {
+    let other = known.as_ref().filter(|instance| instance.app_type.value != event.app_type);
+    if let Some(revision) = other.map(|instance| instance.revision) {
+        *known = Some(Instance { revision, ..unknown(event) });
+    }
     let instance = known.get_or_insert_with(|| unknown(event));
     let changed = with_facts(instance, event)
         | match event.action {
@@ -95,6 +110,7 @@ fn unknown<'a>(event: &Event<'a>) -> Instance<'a> {
         assignee_ids: Vec::new(),
         deleted_at: None,
         began_at: i64::MAX,
+        first_received_at: event.received_at,
     }
 }
 
@@ -116,6 +132,10 @@ fn with_facts<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
     let began_at = event.created_at.map_or(event.occurred_at, |at| at.min(event.occurred_at));
     if began_at < instance.began_at {
         instance.began_at = began_at;
+        changed = true;
+    }
+    if event.received_at < instance.first_received_at {
+        instance.first_received_at = event.received_at;
         changed = true;
     }
     changed | raise(&mut instance.updated_at, event.occurred_at)

@@ -91,4 +91,6 @@ pub struct Instance<'a> {
     pub deleted_at: Option<i64>,
     /// The earliest moment that any event stated, of itself or of its instance's creation.
     pub began_at: i64,
+    /// When the edge received the first of its events.
+    pub first_received_at: i64,
 }

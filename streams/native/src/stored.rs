@@ -128,6 +128,7 @@ fn read_state(body: &[u8]) -> Read<Instance<'_>> {
         assignee_ids: Vec::new(),
         deleted_at: None,
         began_at: i64::MAX,
+        first_received_at: i64::MIN,
     };
     if reader.is_at_end() { Ok(instance) } else { Err(Damaged) }
 }
@@ -195,12 +196,13 @@ pub fn write_person(out: &mut Vec<u8>, person: Option<Person<'_>>) {
     }
 }
 
-/// `Marks`, in the order of its fields: facts, tasks, `originator_ids`, `assignee_ids`, `deleted_at`, `began_at`.
+/// `Marks`, in the order of its fields: facts, tasks, `originator_ids`, `assignee_ids`, `deleted_at`, `began_at`,
+/// `first_received_at`.
 ///
-/// One field less was written by an older version: the Python implementation reads that.
+/// Fewer fields were written by an older version: the Python implementation reads that.
 fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
     let marks = &mut Unpacker::new(packed);
-    marks.fields(6)?;
+    marks.fields(7)?;
     marks.fields(6)?;
     instance.app_type.stated = marks.optional(read_stamp)?;
     instance.title.stated = marks.optional(read_stamp)?;
@@ -219,6 +221,7 @@ fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
     instance.assignee_ids = marks.texts()?;
     instance.deleted_at = marks.optional(Unpacker::integer)?;
     instance.began_at = marks.integer()?;
+    instance.first_received_at = marks.integer()?;
     if marks.is_at_end() { Ok(()) } else { Err(Damaged) }
 }
 
@@ -236,7 +239,7 @@ fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
         instance.process_code.stated,
         instance.process_name.stated,
     ];
-    out.pack_array(6);
+    out.pack_array(7);
     out.pack_array(facts.len());
     for stated in facts {
         out.pack_optional(stated, write_stamp);
@@ -252,6 +255,7 @@ fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
     out.pack_texts(&instance.assignee_ids);
     out.pack_optional(instance.deleted_at, Vec::pack_integer);
     out.pack_integer(instance.began_at);
+    out.pack_integer(instance.first_received_at);
 }
 
 fn write_stamp(out: &mut Vec<u8>, stamp: Stamp<'_>) {

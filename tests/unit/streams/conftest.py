@@ -47,7 +47,6 @@ def _events(draw: st.DrawFn) -> TaskEvent:
         url=draw(optional_text),
         process_code=draw(optional_text),
         process_name=draw(optional_text),
-        app_type=draw(st.sampled_from(("APP", "APP2"))),
         created_at=draw(st.none() | st.integers(1, 4)),
         occurred_at=draw(st.integers(1, 4)),
     )

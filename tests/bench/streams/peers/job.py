@@ -142,6 +142,7 @@ class Job:
             "assignee_ids": marks.assignee_ids,
             "deleted_at": marks.deleted_at,
             "began_at": marks.began_at,
+            "first_received_at": marks.first_received_at,
         }
         return _encoded(self._marks, found, len(state).to_bytes(_LENGTH, "big") + state)
 
@@ -238,6 +239,7 @@ def _marks(found: dict[str, Any], state: TaskState) -> Marks:
         assignee_ids=tuple(found["assignee_ids"]),
         deleted_at=found["deleted_at"],
         began_at=found["began_at"],
+        first_received_at=found["first_received_at"],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from schemas.events import Action, CopiedEntry, Lifecycle, Person, Status
-from streams.fold.lifecycle import AnotherCorp, Instance, UnknownAction, fold
+from streams.fold.lifecycle import EARLIEST, AnotherApp, AnotherCorp, Instance, UnknownAction, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -150,6 +151,54 @@ def test_an_event_of_another_corp_is_refused(make_event: type_make_event) -> Non
     instance = folded([make_event(Action.CREATED)])
     with pytest.raises(AnotherCorp):
         fold(instance, make_event(Action.DELETED, corp_id="somebody-else"))
+
+
+def test_a_token_of_another_app_completes_and_deletes_nothing(make_event: type_make_event) -> None:
+    instance = folded([make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))])
+    for action in (Action.CREATED, Action.COMPLETED, Action.CANCELLED, Action.COPIED, Action.DELETED):
+        forged = make_event(action, task_id="T-1", actor_id="eve", app_type="B", received_at=1_001, occurred_at=1)
+        with pytest.raises(AnotherApp):
+            fold(instance, forged)
+
+
+def test_a_forged_event_that_comes_first_does_not_keep_the_instance(make_event: type_make_event) -> None:
+    """The genuine one was received before it, and waited in an edge's spool."""
+    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), originator=Person("bob"))
+    for action in (Action.COMPLETED, Action.DELETED):
+        forged = make_event(action, task_id="T-1", actor_id="eve", app_type="B", received_at=1_001)
+        after = fold(folded([forged]), created)
+        assert without_revision(after) == without_revision(folded([created]))
+        assert after.state.revision == 2
+
+
+@given(data=st.data())
+def test_whose_instance_it_is_does_not_depend_on_the_order(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
+    """And once the owner's events have come again, nor does anything else."""
+    events = [
+        replace(each, app_type=data.draw(st.sampled_from(("A", "B"))), received_at=data.draw(st.integers(1, 4)))
+        for each in data.draw(histories)
+    ]
+    owner = min((each.received_at, each.app_type) for each in events)[1]
+    theirs = [each for each in events if each.app_type == owner]
+    found: Instance | None = None
+    for event in data.draw(st.permutations(events)):
+        with suppress(AnotherApp):
+            found = fold(found, event)
+    assert found is not None
+    assert found.state.app_type == owner
+    found = reduce(fold, theirs, found)
+    assert without_revision(found) == without_revision(folded(theirs))
+
+
+def test_an_instance_of_a_version_that_did_not_keep_when_it_was_received_stays_with_its_app(
+    make_event: type_make_event,
+) -> None:
+    instance = folded([make_event(Action.CREATED)])
+    older = replace(instance, marks=replace(instance.marks, first_received_at=EARLIEST))
+    with pytest.raises(AnotherApp):
+        fold(older, make_event(Action.DELETED, app_type="B", received_at=1))
 
 
 def test_an_action_of_a_newer_schema_is_refused(make_event: type_make_event) -> None:

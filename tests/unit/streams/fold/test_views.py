@@ -128,6 +128,15 @@ def test_assignees_of_the_instance_are_pending_since_it_began(make_event: type_m
     assert (line.entered_at, line.updated_at) == (500, 500)
 
 
+def test_when_the_app_that_was_heard_of_first_comes_late_the_others_lines_go(make_event: type_make_event) -> None:
+    fields = {"task_id": "T-1", "recipient_ids": ("eve",), "originator": Person("eve"), "received_at": 1_001}
+    forged = make_event(Action.CREATED, app_type="B", **fields)
+    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
+    instance, sent = told(None, [forged, created])
+    assert inbox_lines(sent) == views(instance)
+    assert set(views(instance)) == {EntryKey("ann", View.PENDING, "T-1")}
+
+
 def test_when_one_of_two_assignees_completes_the_others_item_just_goes(make_event: type_make_event) -> None:
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann", "bob"))
     assert seen([created]) == {EntryKey("ann", View.PENDING, "T-1"), EntryKey("bob", View.PENDING, "T-1")}

@@ -36,13 +36,14 @@ final class Fold {
                 null, Lifecycle.ACTIVE, new ArrayList<>(), new ArrayList<>(), event.getOccurredAt(), 0L);
         return new Instance(
                 state, new Marks(new HashMap<>(), new HashMap<>(), new ArrayList<>(), new ArrayList<>(), null,
-                        Long.MAX_VALUE));
+                        Long.MAX_VALUE, event.getReceivedAt()));
     }
 
     /** Changes the instance in place; false when the event says nothing new. */
     static boolean apply(Instance instance, TaskEvent event) {
         var state = instance.state();
-        if (event.getAction() == Action.UNKNOWN || !state.getCorpId().equals(event.getCorpId())) {
+        if (event.getAction() == Action.UNKNOWN || !state.getCorpId().equals(event.getCorpId())
+                || !state.getAppType().equals(event.getAppType())) {
             throw new IllegalArgumentException("belongs in the dead-letter topic, which the job's input does not need");
         }
         var fold = new Fold(instance, event);
@@ -76,6 +77,10 @@ final class Fold {
         var beganAt = event.getCreatedAt() == null ? at : Math.min(at, event.getCreatedAt());
         if (beganAt < instance.marks().getBeganAt()) {
             instance.marks().setBeganAt(beganAt);
+            changed = true;
+        }
+        if (event.getReceivedAt() < instance.marks().getFirstReceivedAt()) {
+            instance.marks().setFirstReceivedAt(event.getReceivedAt());
             changed = true;
         }
         if (at > state.getUpdatedAt()) {
