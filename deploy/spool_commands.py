@@ -22,6 +22,23 @@ def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # no
         say(json.dumps(spool_inspection.as_json(each)) if as_json else spool_inspection.as_line(each))
 
 
+@spool_app.command("set-aside", epilog=example("taskbridge spool set-aside --json"))
+def spool_set_aside(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
+    """List the records that Kafka refuses for good, or that are damaged: they are kept, and delivered by nobody.
+
+    'taskbridge spool replay', with the edge stopped, tries those that Kafka refused once more.
+    """
+    from deploy import spool_inspection
+    from edge.spool.files import SpoolFolder
+
+    found = spool_inspection.set_aside(SpoolFolder(spool_inspection.spool_path(data_dir)))
+    for each in found:
+        line = f"{each['id']:12}  {each['created_at']}  {each['topic']}  {each['key']}  {each['bytes']} bytes"
+        say(json.dumps(each, ensure_ascii=False) if as_json else f"{line}  {each['reason']}")
+    if not found and not as_json:
+        say("nothing is set aside")
+
+
 @spool_app.command("verify", epilog=example("taskbridge spool verify --data-dir /var/lib/taskbridge"))
 def spool_verify(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
     """Check every page and every record of the spool files; exit code 1 when one is damaged. Changes nothing."""

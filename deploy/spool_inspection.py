@@ -20,12 +20,15 @@ from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
 from edge.spool.record import RowDamaged, record_of
 from edge.spool.recovery import examine
-from edge.spool.store import TOO_LARGE, Store
+from edge.spool.store import REFUSED, TOO_LARGE, Store
+from schemas.cloudevents import rfc3339
 from schemas.codec import quarantined_callback_codec, task_event_codec
 from schemas.errors import ConfigurationError, OperatorError
 from schemas.registry import Registry
+from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 from service.kafka import AsyncProducer, producer_config
 from service.logs import configure_logs
+from service.parked import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -102,7 +105,7 @@ def verify(folder: SpoolFolder, progress: Callable[[str], None]) -> list[dict[st
 def replay(path: Path, connection: Connection, *, progress: Callable[[str], None], stopped: Callable[[], bool]) -> int:
     """Return when the spool is empty: watched while the edge runs, else delivered here; returns what is left.
 
-    What was set aside as too large is tried once more. Progress comes every two seconds.
+    What Kafka refused for good is tried once more, where the edge does not run. Progress comes every two seconds.
 
     Raises:
         OperatorError: Kafka does not answer.
@@ -137,7 +140,9 @@ async def _deliver(
     schemas = (task_event_codec(registry).schema, quarantined_callback_codec(registry).schema)
     kafka = KafkaPath(lambda: AsyncProducer(config), registry)
     kafka.start()
-    kafka.topics_exist = True  # whoever replays without the edge has made them: 'taskbridge topics apply'
+    # Whoever replays without the edge has made them: 'taskbridge topics apply'.
+    for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
+        kafka.open(topic.name, partitions=0)
     kafka.know(*schemas)
     keeper = SpoolKeeper(folder.path, schemas, kafka, max_bytes=0, metrics=SpoolMetrics())
     try:
@@ -162,11 +167,12 @@ async def _deliver(
 
 
 def _take_back(folder: SpoolFolder, number: int) -> None:
-    """Try once more what the broker found too large: its limit may have been raised since."""
+    """Try once more what the broker refused: its limit may have been raised since, its policy changed."""
     path = folder.file(number)
     if examine(path) is None:
         with contextlib.suppress(NotDurable), contextlib.closing(Store(path)) as store:
-            store.take_back(TOO_LARGE)
+            for reason in (TOO_LARGE, REFUSED):
+                store.take_back(reason)
 
 
 def _status_of(folder: SpoolFolder, number: int) -> FileStatus:
@@ -183,6 +189,28 @@ def _status_of(folder: SpoolFolder, number: int) -> FileStatus:
         problem = f"cannot be read: {error}"
     age = max(0.0, round(time.time() - oldest / 1e9, 1)) if oldest else 0.0
     return FileStatus(path.name, folder.owner(number), records, size, age, set_aside, problem)
+
+
+def set_aside(folder: SpoolFolder) -> list[dict[str, Any]]:
+    """Each record that cannot be delivered, and why; nothing of its body."""
+    found: list[dict[str, Any]] = []
+    query = "SELECT position, created_at, topic, key, length(body), reason FROM set_aside ORDER BY position"
+    for number in folder.numbers():
+        path = folder.file(number)
+        try:
+            with contextlib.closing(read_only(path)) as reading:
+                for position, created_at, topic, key, size, reason in reading.execute(query):
+                    found.append({
+                        "id": f"{path.stem}-{position}",
+                        "created_at": rfc3339(created_at // 1_000_000) if isinstance(created_at, int) else None,
+                        "topic": topic,
+                        "key": text_of(key),
+                        "bytes": size,
+                        "reason": reason,
+                    })  # fmt: skip
+        except sqlite3.Error as error:
+            raise OperatorError(f"{path} cannot be read: {error}") from error
+    return found
 
 
 def as_json(status: FileStatus) -> dict[str, Any]:

@@ -1,23 +1,26 @@
-"""The way to Kafka: whether it is open, and records sent along it. The one place that knows what "away" means.
+"""The way to Kafka: where it is open, and records sent along it. The one place that knows what "away" means.
 
-Away means: no broker answers, the topics are not made sure of, or the last delivery failed. A failed delivery is only
-made good by one that succeeds: brokers may answer questions for long before they take records again.
+All of it is away while no broker answers. A topic is, until it is made sure of. A partition is after a failed delivery,
+until one succeeds: brokers may answer questions for long before they take records again, and may take those of one
+partition and not of another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
+from confluent_kafka import murmur2
 
 from schemas.codec import framed
 from schemas.registry import SchemaRef
 from service.kafka import DeliveryFailed, within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
 
     from edge.spool.record import Record
     from schemas.registry import Registry
@@ -30,11 +33,20 @@ _HOPELESS_FLUSH_S = 1.0
 _LAST_REPORT_S = 35.0
 """By then librdkafka has reported on every record: message.timeout.ms, and some."""
 
+type_place = tuple[str, int]
+"""A topic and the number of a partition; -1 where it is not known how many there are."""
+
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class SchemaIdUnknown(DeliveryFailed):
     """The registry has never told the id of the schema that the record was written by."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    at: float
+    problem: str
 
 
 class KafkaPath:
@@ -44,12 +56,12 @@ class KafkaPath:
         self._make_producer = make_producer
         self._registry = registry
         self._ids: dict[str, int] = {}
-        self._hurried: set[asyncio.Future[None]] = set()
+        self._hurried: dict[asyncio.Future[None], Record] = {}
         self._closing: set[asyncio.Task[int]] = set()
         self._open = asyncio.Event()
-        self._failed_at: float | None = None
+        self._topics: dict[str, int] = {}
+        self._failed: dict[type_place, _Failure] = {}
         self._answers = False
-        self.topics_exist = False
 
     def start(self) -> None:
         self._producer = self._make_producer()
@@ -67,21 +79,55 @@ class KafkaPath:
         return self._answers
 
     @property
-    def is_failing(self) -> bool:
-        """The last delivery failed; only a single record may be tried until one succeeds."""
-        return self._failed_at is not None
-
-    @property
-    def is_open(self) -> bool:
-        """A record may be tried."""
-        return self._answers and self.topics_exist
-
-    @property
     def usable(self) -> bool:
-        """A record that is sent now will probably be acknowledged soon."""
-        return self._answers and self.topics_exist and self._failed_at is None
+        """Whatever is sent now will probably be acknowledged soon."""
+        return self._answers and bool(self._topics) and not self._failed
 
-    async def until_open(self) -> None:
+    def has(self, topic: str) -> bool:
+        """The topic is made sure of."""
+        return topic in self._topics
+
+    def is_open(self, topic: str) -> bool:
+        """A record may be tried."""
+        return self._answers and topic in self._topics
+
+    def takes(self, record: Record) -> bool:
+        """The record, sent now, will probably be acknowledged soon."""
+        return (
+            self._answers
+            and record.topic in self._topics
+            and record.schema in self._ids
+            and (not self._failed or self.place_of(record) not in self._failed)
+        )
+
+    def takes_any_of(self, topic: str) -> bool:
+        """Some records of the topic will probably be acknowledged soon."""
+        return self.is_open(topic) and self.failing(topic) < max(1, self._topics[topic])
+
+    def is_failing(self, place: type_place) -> bool:
+        """The last delivery to it failed; only a single record may be tried until one succeeds."""
+        return place in self._failed
+
+    def failing(self, topic: str) -> int:
+        """So many partitions of it have failed, and not succeeded since."""
+        return sum(failed == topic for failed, _ in self._failed)
+
+    def problem_of(self, topic: str) -> str | None:
+        """What the topic's last failure said; None while there is none."""
+        found = [failure for (failed, _), failure in self._failed.items() if failed == topic]
+        return max(found, key=lambda each: each.at).problem if found else None
+
+    def place_of(self, record: Record) -> type_place:
+        """Where every producer of ours puts the record."""
+        partitions = self._topics.get(record.topic, 0)
+        return record.topic, murmur2(record.key, partitions) if partitions else -1
+
+    def open(self, topic: str, *, partitions: int) -> None:
+        """The topic is made sure of."""
+        self._topics[topic] = partitions
+        self._update()
+
+    async def until_answers(self) -> None:
         await self._open.wait()
 
     async def check(self) -> bool:
@@ -91,35 +137,37 @@ class KafkaPath:
         if answers != self._answers:
             _log.info("kafka_answers" if answers else "kafka_does_not_answer")
         self._answers = answers
-        self.update()
+        self._update()
         return answers
-
-    def update(self) -> None:
-        (self._open.set if self.is_open else self._open.clear)()
 
     @property
     def next_check_s(self) -> float:
         return _CHECK_S if self.usable else _AWAY_CHECK_S
 
-    def fail(self, problem: str) -> None:
-        """A delivery failed: nobody else shall wait for the whole time limit to learn the same."""
-        if not self.is_failing:
-            _log.warning("kafka_delivery_failed", problem=problem)
-        self._failed_at = time.monotonic()
-        hurried, self._hurried = self._hurried, set()
-        for future in hurried:
-            if not future.done():
+    def fail(self, record: Record, error: DeliveryFailed) -> None:
+        """A delivery failed: nobody else shall wait for the whole time limit to learn the same of its partition."""
+        place, problem = self.place_of(record), str(error)
+        if place not in self._failed:
+            _log.warning("kafka_delivery_failed", topic=place[0], partition=place[1], problem=problem)
+        self._failed[place] = _Failure(time.monotonic(), problem)
+        for future, other in self._hurried.items():
+            if not future.done() and self.place_of(other) == place:
                 future.set_exception(DeliveryFailed(f"another delivery failed: {problem}"))
+        if error.topic_is_gone and self._topics.pop(record.topic, None) is not None:
+            _log.error("kafka_topic_gone", topic=record.topic)
 
-    def succeed(self) -> None:
-        if self.is_failing:
-            _log.info("kafka_delivers")
-        self._failed_at = None
+    def succeed(self, record: Record) -> None:
+        if not self._failed:
+            return
+        place = self.place_of(record)
+        if self._failed.pop(place, None) is not None:
+            _log.info("kafka_delivers", topic=place[0], partition=place[1])
 
-    def forgive(self) -> None:
-        """Let a callback try again, where no spooled record is there to be tried."""
-        if self._failed_at is not None and time.monotonic() - self._failed_at > _FORGIVE_S:
-            self._failed_at = None
+    def forgive(self, *, but: Container[type_place] = ()) -> None:
+        """Let a callback try a partition again, where no spooled record is there to be tried."""
+        until = time.monotonic() - _FORGIVE_S
+        for place in [each for each, failure in self._failed.items() if failure.at < until and each not in but]:
+            del self._failed[place]
 
     def can_frame(self, schema: str) -> bool:
         return schema in self._ids
@@ -163,19 +211,20 @@ class KafkaPath:
             DeliveryFailed, QueueFull: it has not, or that is not known; how Kafka is doing is remembered.
         """
         future = self.send(record)
-        self._hurried.add(future)
+        self._hurried[future] = record
         try:
             await within(timeout_s, future)
         except TimeoutError as error:
-            self.fail("no acknowledgement in time")
-            raise DeliveryFailed("Kafka did not acknowledge the event in time") from error
+            failure = DeliveryFailed("no acknowledgement in time")
+            self.fail(record, failure)
+            raise failure from error
         except DeliveryFailed as error:
             self.replace_if_dead()
-            if not error.too_large:
-                self.fail(str(error))
+            if not error.is_final:
+                self.fail(record, error)
             raise
         finally:
-            self._hurried.discard(future)
+            del self._hurried[future]
 
     def replace_if_dead(self) -> None:
         """A producer that met a fatal error (an idempotent one whose broker lost records) never works again."""
@@ -186,3 +235,6 @@ class KafkaPath:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
             self._producer = self._make_producer()
+
+    def _update(self) -> None:
+        (self._open.set if self._answers and self._topics else self._open.clear)()

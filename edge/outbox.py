@@ -6,7 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from edge.durability import Durability
-from edge.spool.errors import SpoolBroken
+from edge.errors import NotDurable
+from edge.spool.errors import SpoolFull
+from schemas.topics import TASK_EVENTS
 from service.kafka import DeliveryFailed, QueueFull
 
 if TYPE_CHECKING:
@@ -20,10 +22,10 @@ _LOOK_S = 0.002
 
 
 class Outbox:
-    """Keeps a record in Kafka, or else in the spool.
+    """Keeps a record in Kafka, or else in the spool; where that has no room, in Kafka all the same.
 
-    Directly to Kafka only while nothing waits in any spool of the folder: a record must not overtake those that were
-    answered before it.
+    Directly to Kafka only while nothing is on its way from any spool of the folder: a record should not overtake those
+    that were answered before it. What comes of events does not depend on their order, so that is no reason to refuse.
     """
 
     def __init__(self, kafka: KafkaPath, spools: SpoolKeeper, *, timeout_s: float) -> None:
@@ -32,52 +34,58 @@ class Outbox:
         self._timeout_s = timeout_s
         self._almost_empty: asyncio.Task[bool] | None = None
 
-    async def keep(self, record: Record) -> Durability:
+    async def keep(self, record: Record, *, may_spool: bool = True) -> Durability:
         """Return once the record is durable.
 
         Raises:
             NotDurable: it is not, or that is not known.
         """
-        if self._spools.broken is not None:
-            raise SpoolBroken(self._spools.broken)
+        tried = False
         # Directly where nothing waits, which is nearly always: no step more than that takes.
-        if (
-            self._kafka.usable
-            and self._kafka.can_frame(record.schema)
-            and (not self._spools.anything_waits() or await self._are_last_few_through())
+        if self._kafka.takes(record) and (
+            not self._spools.anything_moves() or await self._are_last_few_through(record)
         ):
-            try:
-                await self._kafka.send_within(record, timeout_s=self._timeout_s)
-            except (DeliveryFailed, QueueFull):
-                # Perhaps it arrived all the same. It counts as undelivered: twice is allowed, never is not.
-                pass
-            else:
+            if await self._sent(record):
                 return Durability.KAFKA
-        await self._spools.own.put(record)
+            tried = True
+        try:
+            if not may_spool:
+                raise SpoolFull("the spool has room only for callbacks that are proven")
+            await self._spools.own.put(record)
+        except NotDurable:
+            if not tried and self._kafka.takes(record) and await self._sent(record):
+                return Durability.KAFKA
+            raise
         return Durability.SPOOL
 
     @property
     def can_keep(self) -> bool:
-        """Whether a record could be kept now."""
-        if self._spools.broken is not None:
-            return False
-        return not self._spools.full or (self._kafka.usable and not self._spools.anything_waits())
+        """Whether an event could be kept now."""
+        return (self._spools.broken is None and not self._spools.full) or self._kafka.takes_any_of(TASK_EVENTS.name)
 
-    async def _are_last_few_through(self) -> bool:
-        """Whether what waits is so little that it has left by now."""
-        if self._spools.waiting > _LAST_FEW:
+    async def _sent(self, record: Record) -> bool:
+        try:
+            await self._kafka.send_within(record, timeout_s=self._timeout_s)
+        except (DeliveryFailed, QueueFull):
+            # Perhaps it arrived all the same. It counts as undelivered: twice is allowed, never is not.
+            return False
+        return True
+
+    async def _are_last_few_through(self, record: Record) -> bool:
+        """Whether what is on its way is so little that it has left by now."""
+        if self._spools.moving > _LAST_FEW:
             return False
         # Were each callback spooled that comes while the last few leave, the spool would never be empty.
         if self._almost_empty is None or self._almost_empty.done():
             self._almost_empty = asyncio.create_task(self._until_empty())
         emptied = await asyncio.shield(self._almost_empty)
-        return emptied and self._kafka.usable and not self._spools.anything_waits()
+        return emptied and self._kafka.takes(record) and not self._spools.anything_moves()
 
     async def _until_empty(self) -> bool:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _HOLD_S
-        while self._kafka.usable and loop.time() < deadline:
-            if not self._spools.anything_waits():
+        while self._kafka.answers and loop.time() < deadline:
+            if not self._spools.anything_moves():
                 return True
             await asyncio.sleep(_LOOK_S)
         return False

@@ -1,7 +1,6 @@
 """Makes events durable: Avro onto ``taskbridge.task-events.v1``, or into the spool while Kafka does not acknowledge.
 
-Nothing is answered before all in-sync replicas have the event, or the disk has it. Here the parts are put together and
-the surroundings are looked after: Kafka's topics, the registry's ids.
+Nothing is answered before all in-sync replicas have the event, or the disk has it. Here the parts are put together.
 """
 
 from __future__ import annotations
@@ -16,32 +15,25 @@ import structlog
 from confluent_kafka import KafkaException, Producer
 
 from edge.durability import Durability  # noqa: TC001 - part of what is imported from here
-from edge.errors import NotDurable, TooLarge
+from edge.errors import TooLarge
 from edge.kafka_path import KafkaPath
 from edge.outbox import Outbox
 from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
 from edge.spool.record import Record
+from edge.surroundings import Surroundings
 from schemas.cloudevents import event_headers
 from schemas.codec import quarantined_callback_codec, task_event_codec
-from schemas.errors import ConfigurationError, TaskbridgeError
+from schemas.errors import ConfigurationError
 from schemas.registry import Registry
 from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
-from service.kafka import AsyncProducer, admin_client, producer_config, read_kafka_config
-from service.topic_admin import apply_topics
+from service.kafka import AsyncProducer, producer_config, read_kafka_config
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from prometheus_client import CollectorRegistry
 
     from edge.settings import EdgeSettings
     from schemas.events import QuarantinedCallback, TaskEvent
-
-_OWN_TOPICS = (TASK_EVENTS, CALLBACKS_QUARANTINE)
-
-_FIRST_RETRY_S = 0.25
-_LAST_RETRY_S = 5.0
 
 _QUARANTINE_SHARE = 0.5
 """Of the spool's bound: rejected callbacks, which anybody can send, leave the other half to those that are proven."""
@@ -105,7 +97,6 @@ class KafkaPublisher:
             ConfigurationError: the Kafka config file cannot be read, or librdkafka refuses a property.
         """
         self._settings = settings
-        self._partitions = partitions
         self._extra = read_kafka_config(settings.kafka_config_file)
         self._config = producer_config(settings.kafka_bootstrap_servers, self._extra)
         self._max_record_bytes = int(str(self._config["message.max.bytes"]))
@@ -129,27 +120,25 @@ class KafkaPublisher:
         )
         spool_metrics.watch(self._spools, self._kafka)
         self._outbox = Outbox(self._kafka, self._spools, timeout_s=settings.kafka_timeout_ms / 1000)
-        self._upkeep: list[asyncio.Task[None]] = []
-        self._registry_problem: str | None = None
-        self._ids_unsaved: str | None = None
+        self._around = Surroundings(
+            settings, self._extra, self._kafka, self._registry, schemas=self._schemas, partitions=partitions
+        )
+        self._tending: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Open the spool, with what it holds from before, and begin to look after Kafka and the registry."""
         self._kafka.start()
         await self._spools.start()
-        self._upkeep = [
-            asyncio.create_task(self._keep_kafka()),
-            asyncio.create_task(self._keep_schemas()),
-            asyncio.create_task(self._spools.tend()),
-        ]
+        self._around.start()
+        self._tending = asyncio.create_task(self._spools.tend())
 
     async def close(self) -> None:
         """Wait, within bounds, for what was handed to Kafka; what it does not take stays in the spool."""
-        for task in self._upkeep:
-            task.cancel()
-        for task in self._upkeep:
+        await self._around.close()
+        if self._tending is not None:
+            self._tending.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await task
+                await self._tending
         await self._spools.close()
         left = await self._kafka.close()
         self._registry.close()
@@ -157,7 +146,7 @@ class KafkaPublisher:
             _log.warning("deliveries_unknown", records=left)
 
     def health(self) -> dict[str, str]:
-        return {"kafka": self._kafka_health(), "spool": self._spool_health(), "registry": self._registry_health()}
+        return {**self._around.health(), "spool": self._spool_health()}
 
     def can_keep(self) -> bool:
         return self._outbox.can_keep
@@ -174,8 +163,6 @@ class KafkaPublisher:
         )
 
     async def quarantine(self, callback: QuarantinedCallback) -> Durability:
-        if self._spools.size > self._settings.spool_max_bytes * _QUARANTINE_SHARE:
-            raise NotDurable("the spool has room only for callbacks that are proven")
         return await self._keep(
             Record(
                 topic=CALLBACKS_QUARANTINE.name,
@@ -183,89 +170,21 @@ class KafkaPublisher:
                 headers=(),
                 schema=self._quarantined.schema_key,
                 body=self._quarantined.encode_body(callback),
-            )
+            ),
+            may_spool=self._spools.size <= self._settings.spool_max_bytes * _QUARANTINE_SHARE,
         )
 
-    async def _keep(self, record: Record) -> Durability:
+    async def _keep(self, record: Record, *, may_spool: bool = True) -> Durability:
         if record.size > self._max_record_bytes:
             # Before anything is promised: the producer would refuse it for ever.
             raise TooLarge("record-size", "The event is larger than a record may be.")
-        return await self._outbox.keep(record)
-
-    def _kafka_health(self) -> str:
-        if not self._kafka.answers:
-            return "does not answer"
-        if not self._kafka.topics_exist:
-            return "its topics are not made sure of yet"
-        return "does not acknowledge records" if self._kafka.is_failing else "ok"
+        return await self._outbox.keep(record, may_spool=may_spool)
 
     def _spool_health(self) -> str:
         if self._spools.broken is not None:
             return f"{SPOOL_IS_BROKEN}: {self._spools.broken}"
         if self._spools.full:
             return f"full: {self._spools.problem or 'no room'}"
+        if self._spools.set_aside:
+            return f"{self._spools.set_aside} records set aside, Kafka never takes them: 'taskbridge spool set-aside'"
         return "ok"
-
-    def _registry_health(self) -> str:
-        if not all(self._kafka.can_frame(schema.key) for schema in self._schemas):
-            return f"has not given the schemas' ids yet: {self._registry_problem or 'not asked yet'}"
-        if self._ids_unsaved is not None:
-            return f"its ids are not on the disk, for a start without it: {self._ids_unsaved}"
-        return "ok"
-
-    async def _keep_kafka(self) -> None:
-        while True:
-            await _survive(self._check_kafka)
-            await asyncio.sleep(self._kafka.next_check_s)
-
-    async def _keep_schemas(self) -> None:
-        for step in (self._register, self._save_ids):
-            retry_s = _FIRST_RETRY_S
-            while not await _survive(step):
-                await asyncio.sleep(retry_s)
-                retry_s = min(2 * retry_s, _LAST_RETRY_S)
-
-    async def _register(self) -> None:
-        self._registry_problem = None
-        refused: TaskbridgeError | None = None
-        for topic in _OWN_TOPICS:
-            # One by one: what the registry has against one of them must not hold up the other.
-            try:
-                await asyncio.to_thread(self._registry.register, [topic])
-            except TaskbridgeError as error:
-                refused, self._registry_problem = error, str(error)
-            self._kafka.know(*self._schemas)
-        if refused is not None:
-            raise refused
-        _log.info("schemas_registered")
-
-    async def _save_ids(self) -> None:
-        self._ids_unsaved = await asyncio.to_thread(self._registry.save)
-        if self._ids_unsaved is not None:
-            raise NotDurable(f"the schemas' ids could not be written: {self._ids_unsaved}")
-
-    async def _check_kafka(self) -> None:
-        # Only now, because the admin client would wait a quarter of a minute for a broker that is away.
-        if await self._kafka.check() and not self._kafka.topics_exist:
-            await asyncio.to_thread(self._apply_topics)
-            self._kafka.topics_exist = True
-            self._kafka.update()
-
-    def _apply_topics(self) -> None:
-        admin = admin_client(self._settings.kafka_bootstrap_servers, self._extra)
-        for report in apply_topics(admin, _OWN_TOPICS, partitions=self._partitions):
-            _log.info("topic_applied", topic=report.name, created=report.created, partitions=report.partitions)
-            for line in report.drift:
-                _log.warning("topic_differs", topic=report.name, difference=line)
-            if report.unchecked is not None:
-                _log.warning("topic_not_checked", topic=report.name, problem=report.unchecked)
-
-
-async def _survive(call: Callable[[], Awaitable[None]]) -> bool:
-    """Whether it went well: upkeep must outlive whatever the surroundings do."""
-    try:
-        await call()
-    except Exception as error:  # noqa: BLE001 - see above
-        _log.warning("not_prepared", problem=str(error), foreseen=isinstance(error, TaskbridgeError))
-        return False
-    return True

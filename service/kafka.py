@@ -28,13 +28,29 @@ _IDLE_POLL_S = 0.1
 _FLUSH_S = 5
 
 
+_NEVER = frozenset({
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_RECORD,
+    KafkaError._INVALID_DIFFERENT_RECORD,  # noqa: SLF001 - how the library names its codes
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+})  # fmt: skip
+"""What a broker has against a record itself: it says the same however often it is asked."""
+_GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})  # noqa: SLF001 - as above
+
+
 class DeliveryFailed(OperatorError):
     """Kafka did not acknowledge the record. Whether it was written is not known."""
 
     def __init__(self, message: str, error: KafkaError | None = None) -> None:
         super().__init__(message)
-        self.too_large = error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE
-        """The record, or another one that went out together with it, is larger than the broker takes."""
+        code = None if error is None else error.code()
+        self.is_final = code in _NEVER
+        """The broker will never take the record, or another one that went out together with it."""
+        self.too_large = code == KafkaError.MSG_SIZE_TOO_LARGE
+        """It is larger than the broker takes, or another one that went out together with it is."""
+        self.topic_is_gone = code in _GONE
 
 
 class QueueFull(OperatorError):

@@ -1,24 +1,30 @@
-"""Empties a spool file into Kafka: oldest first, one record per instance under way, deleted when acknowledged."""
+"""Empties a spool file into Kafka: oldest first, one record per instance under way, deleted when acknowledged.
+
+What Kafka does not take now is left behind, on the disk: only what belongs to the same partition waits with it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from edge.spool.elsewhere import keys_ahead
+from edge.spool.chains import Chain, chains_of, while_they_get_on
 from edge.spool.errors import SpoolBroken
-from edge.spool.store import DAMAGED, TOO_LARGE
+from edge.spool.lanes import Lanes
+from edge.spool.store import DAMAGED, REFUSED, TOO_LARGE
+from edge.spool.turns import Turns
 from schemas.errors import TaskbridgeError
-from schemas.topics import TASK_EVENTS
-from service.kafka import DeliveryFailed, QueueFull
+from service.kafka import DeliveryFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-    from edge.kafka_path import KafkaPath
+    from edge.kafka_path import KafkaPath, type_place
+    from edge.spool.chains import type_sending
     from edge.spool.files import Page
     from edge.spool.record import SpooledRecord
     from edge.spool.writer import Spool
@@ -27,10 +33,11 @@ _BATCH_COUNT = 500
 _BATCH_BYTES = 4 << 20
 _UNCOMMITTED_S = 0.002
 _TURN_S = 0.005
-_STALLED_S = 10.0
 _RETRY_S = 0.2
 _REGISTRY_RETRY_S = 1.0
 _MAX_PAUSE_S = 0.2
+_OF_SCHEMA = -2
+"""In a lane's name, where the number of a partition would be."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -40,7 +47,7 @@ class DrainObserver(Protocol):
 
     def row_damaged(self) -> None: ...
 
-    def row_too_large(self) -> None: ...
+    def row_refused(self) -> None: ...
 
 
 class Drainer:
@@ -52,13 +59,18 @@ class Drainer:
     def __init__(self, spool: Spool, kafka: KafkaPath, page: Page, observer: DrainObserver | None = None) -> None:
         self._spool = spool
         self._kafka = kafka
-        self._page = page
         self._observer = observer
+        self._turns = Turns(spool.claim, page)
+        self._lanes = Lanes(freed=lambda: spool.hold(self._lanes.count))
         self._cursor = -1
         self._pending: list[SpooledRecord] = []
         self._one_by_one = False
-        self._seen: dict[int, tuple[int, float]] = {}
         self._stopping = False
+
+    @property
+    def behind(self) -> Collection[type_place]:
+        """The partitions that records of this file wait for."""
+        return set(self._lanes)
 
     def stop(self) -> None:
         """Start nothing new; ``run`` returns when what is under way is done."""
@@ -77,125 +89,167 @@ class Drainer:
                     await asyncio.sleep(_RETRY_S)
         except SpoolBroken:
             return
+        finally:
+            await asyncio.gather(*self._lanes.cancel(), return_exceptions=True)
 
     async def _step(self) -> None:
+        start = self._lanes.rewind()
+        if start is not None:
+            self._cursor, self._pending = start - 1, []
+            self._spool.hold(0)
         if not self._pending:
-            await self._spool.until_waiting()
+            await self._spool.until_moving()
             self._one_by_one = False
             self._pending = await self._spool.read(self._cursor, count=_BATCH_COUNT, max_bytes=_BATCH_BYTES)
             if not self._pending:
                 await asyncio.sleep(_UNCOMMITTED_S)
                 return
             self._cursor = self._pending[-1].position
-        self._spool.oldest_is(self._pending[0].created_at)
-        if not self._kafka.is_open:
-            await self._kafka.until_open()
-            self._seen.clear()  # nobody gets on while Kafka is away, which says nothing about who is stuck
-        window = await self._whose_turn_it_is()
+        self._tell_oldest()
+        if not self._kafka.answers:
+            await self._kafka.until_answers()
+            self._turns.forget()
+        await self._set_unknown_aside()
+        if self._lanes.is_one_free:
+            return  # what came behind those that waited must not overtake them
+        self._leave_behind()
+        if not self._pending:
+            return
+        window = await self._turns.among(self._pending)
         if not window:
             await asyncio.sleep(_TURN_S)
             return
-        if self._kafka.is_failing or self._one_by_one:
-            window = window[:1]
-        if await self._can_frame(window):
-            await self._drain(window)
+        await self._drain(window[:1] if self._one_by_one else window)
+
+    def _leave_behind(self) -> None:
+        """Set aside, in memory, what cannot go now; it is read again when it can."""
+        going: list[SpooledRecord] = []
+        for record in self._pending:
+            place, of_schema = self._kafka.place_of(record), (record.schema, _OF_SCHEMA)
+            if place in self._lanes or self._kafka.is_failing(place) or not self._kafka.has(record.topic):
+                self._wait_for(place, record)
+            elif not self._kafka.can_frame(record.schema):
+                if of_schema not in self._lanes:
+                    self._lanes.begin(of_schema, record, partial(self._until_framed, record.schema))
+                self._lanes.add(of_schema, record)
+            else:
+                going.append(record)
+        if len(going) < len(self._pending):
+            self._pending = going
+            self._spool.hold(self._lanes.count)
+            self._tell_oldest()
+
+    def _wait_for(self, place: type_place, record: SpooledRecord, late: type_sending | None = None) -> None:
+        if place not in self._lanes:
+            self._lanes.begin(place, record, partial(self._until_taken, place, late))
+        self._lanes.add(place, record)
+
+    async def _set_unknown_aside(self) -> None:
+        """Nobody can give the id of a schema whose text is not there."""
+        unknown = {
+            record.schema
+            for record in self._pending
+            if not self._kafka.can_frame(record.schema) and (record.schema, _OF_SCHEMA) not in self._lanes
+        }
+        if not unknown:
+            return
+        unknown -= (await asyncio.to_thread(self._spool.schema_texts)).keys()
+        lost = [record for record in self._pending if record.schema in unknown]
+        if lost:
+            _log.error("spool_schema_unknown", schemas=sorted(unknown), records=len(lost))
+            self._pending = [record for record in self._pending if record.schema not in unknown]
+            await self._spool.remove((), [(record.position, DAMAGED) for record in lost])
 
     async def _drain(self, window: Sequence[SpooledRecord]) -> None:
         started, waiting = time.monotonic(), self._spool.waiting
-        failures = await self._send(window)
-        delivered = [record for record in window if record.position not in failures]
-        never = [each for each in window if self._is_never(each, failures, alone=len(window) == 1)]
-        for record in never:
-            if self._observer is not None:
-                self._observer.row_too_large()
-            _log.error("spool_record_too_large", topic=record.topic, position=record.position, bytes=record.size)
-        gone = {record.position for record in (*delivered, *never)}
-        self._pending = [record for record in self._pending if record.position not in gone]
-        self._one_by_one = any(each.too_large for each in failures.values() if isinstance(each, DeliveryFailed))
-        removed = self._spool.remove(delivered, [(record.position, TOO_LARGE) for record in never])
-        if self._pending:
-            self._spool.oldest_is(self._pending[0].created_at)
-        if self._observer is not None:
-            self._observer.drained(len(delivered))
-        await removed
-        if delivered:
-            self._kafka.succeed()
-        if failures and not self._one_by_one:
+        sending = {asyncio.create_task(chain.run(self._kafka)): chain for chain in chains_of(window)}
+        late = {task: sending[task] for task in await while_they_get_on(sending)}
+        done = [chain for task, chain in sending.items() if task not in late and task.result() is None]
+        self._leave_to_their_lanes(late)
+        await self._settle([*done, *(chain.so_far() for chain in late.values())], alone=len(window) == 1)
+        self._one_by_one = any(chain.is_refused for chain in done)
+        if any(chain.error is not None for chain in done) and not self._one_by_one:
             await asyncio.sleep(_RETRY_S)
         elif self._spool.waiting and self._spool.waiting < waiting:
             # Half of the time belongs to live traffic, unless that comes in faster than it goes out.
             await asyncio.sleep(min(time.monotonic() - started, _MAX_PAUSE_S))
 
-    async def _send(self, window: Sequence[SpooledRecord]) -> dict[int, TaskbridgeError]:
-        """Send them; returns what went wrong by position. Behind a failure, no later record of its key is sent."""
-        chains: dict[object, list[SpooledRecord]] = {}
-        for record in window:
-            ordered = record.topic == TASK_EVENTS.name
-            chains.setdefault((record.topic, record.key) if ordered else record.position, []).append(record)
-        failures: dict[int, TaskbridgeError] = {}
-        await asyncio.gather(*(self._send_chain(chain, failures) for chain in chains.values()))
-        return failures
+    def _leave_to_their_lanes(self, late: type_sending) -> None:
+        of_place: dict[type_place, type_sending] = {}
+        for task, chain in late.items():
+            of_place.setdefault(self._kafka.place_of(chain.left[0]), {})[task] = chain
+        for place, sending in of_place.items():
+            for record in (each for chain in sending.values() for each in chain.left):
+                self._wait_for(place, record, sending)
+            self._kafka.fail(self._lanes.first(place), DeliveryFailed("no acknowledgement in time"))
+        waiting = {record.position for chain in late.values() for record in chain.left}
+        self._pending = [record for record in self._pending if record.position not in waiting]
+        self._spool.hold(self._lanes.count)
 
-    async def _send_chain(self, chain: Sequence[SpooledRecord], failures: dict[int, TaskbridgeError]) -> None:
-        for at, record in enumerate(chain):
-            try:
-                # No time limit of its own: sent once more, a record that is only late would be there twice.
-                await self._kafka.send(record)
-            except (DeliveryFailed, QueueFull) as error:
-                failures |= dict.fromkeys((each.position for each in chain[at:]), error)
-                if isinstance(error, DeliveryFailed) and not error.too_large:
-                    self._kafka.replace_if_dead()
-                    self._kafka.fail(str(error))
-                return
+    async def _settle(self, chains: Sequence[Chain], *, alone: bool) -> None:
+        """Forget what is delivered, set aside what never can be, and note how Kafka is doing."""
+        # Only a record that went out alone is known to be the one that is refused.
+        never = {chain.left[0].position: chain for chain in chains if alone and chain.is_refused}
+        for chain in never.values():
+            record, problem = chain.left[0], str(chain.error)
+            if self._observer is not None:
+                self._observer.row_refused()
+            _log.error("spool_record_refused", topic=record.topic, position=record.position, problem=problem)
+        for chain in chains:
+            if isinstance(chain.error, DeliveryFailed) and not chain.error.is_final:
+                self._kafka.replace_if_dead()
+                self._kafka.fail(chain.left[0], chain.error)
+        delivered = [record for chain in chains for record in chain.delivered]
+        gone = {record.position for record in delivered} | never.keys()
+        self._pending = [record for record in self._pending if record.position not in gone]
+        set_aside = [(position, _reason(chain.error)) for position, chain in never.items()]
+        removed = self._spool.remove(delivered, set_aside)
+        self._tell_oldest()
+        if self._observer is not None:
+            self._observer.drained(len(delivered))
+        await removed
+        for record in (*delivered, *(chain.left[0] for chain in never.values())):
+            self._kafka.succeed(record)
 
-    def _is_never(self, record: SpooledRecord, failures: dict[int, TaskbridgeError], *, alone: bool) -> bool:
-        """Only a record that went out alone is known to be too large itself."""
-        error = failures.get(record.position)
-        return alone and isinstance(error, DeliveryFailed) and error.too_large
+    async def _until_taken(self, place: type_place, late: type_sending | None) -> None:
+        """Return once the partition takes records again: its first is tried until it is through."""
+        if late:
+            await asyncio.gather(*late)
+            await self._settle(list(late.values()), alone=False)
+            return  # what is left of them is read again, and may wait again
+        while True:
+            await self._kafka.until_answers()
+            if self._kafka.has(place[0]):
+                first = self._lanes.first(place)
+                found = await self._spool.read(first.position - 1, count=1, max_bytes=_BATCH_BYTES)
+                if not self._kafka.is_failing(place) or not found or found[0].position != first.position:
+                    return
+                if self._kafka.can_frame(first.schema) or await self._learn(first.schema):
+                    chain = Chain(found)
+                    await chain.run(self._kafka)
+                    await self._settle([chain], alone=True)
+                    # Nothing is awaited between the success and the end, so that nobody overtakes what waited.
+                    if not self._kafka.is_failing(place):
+                        return
+            await asyncio.sleep(_RETRY_S)
 
-    async def _can_frame(self, window: Sequence[SpooledRecord]) -> bool:
-        for key in {record.schema for record in window if not self._kafka.can_frame(record.schema)}:
-            texts = await asyncio.to_thread(self._spool.schema_texts)
-            try:
-                known = await self._kafka.learn(key, texts)
-            except TaskbridgeError as error:
-                _log.warning("spool_waits_for_schema_id", problem=str(error))
-                await asyncio.sleep(_REGISTRY_RETRY_S)
-                return False
-            if not known:
-                lost = [record for record in self._pending if record.schema == key]
-                _log.error("spool_schema_unknown", schema=key, records=len(lost))
-                self._pending = [record for record in self._pending if record.schema != key]
-                await self._spool.remove((), [(record.position, DAMAGED) for record in lost])
-                return False
-        return True
+    async def _until_framed(self, key: str) -> None:
+        while not await self._learn(key):  # noqa: ASYNC110 - the registry has no event for it
+            await asyncio.sleep(_REGISTRY_RETRY_S)
 
-    async def _whose_turn_it_is(self) -> list[SpooledRecord]:
-        """Those without an older record of their key elsewhere; files that have not moved for long do not count."""
-        older = self._older_elsewhere()
-        if not older:
-            return self._pending
-        folder, last = self._spool.claim.path.parent, self._pending[-1].created_at
-        ahead = await asyncio.to_thread(keys_ahead, [folder / f"{number}.db" for number in older], before=last)
-        found: list[SpooledRecord] = []
-        held: set[bytes] = set()
-        for record in self._pending:
-            if record.created_at > ahead.horizon:
-                break
-            if record.key in held or ahead.oldest.get(record.key, record.created_at) < record.created_at:
-                held.add(record.key)
-            else:
-                found.append(record)
-        return found
+    async def _learn(self, key: str) -> bool:
+        texts = await asyncio.to_thread(self._spool.schema_texts)
+        try:
+            return await self._kafka.learn(key, texts)
+        except TaskbridgeError as error:
+            _log.warning("spool_waits_for_schema_id", problem=str(error))
+            return False
 
-    def _older_elsewhere(self) -> list[int]:
-        now = time.monotonic()
-        found: list[int] = []
-        for number, oldest in self._page.oldest_elsewhere(self._spool.claim.number).items():
-            seen, since = self._seen.get(number, (0, now))
-            if seen != oldest:
-                since = now
-            self._seen[number] = (oldest, since)
-            if oldest < self._pending[-1].created_at and now - since < _STALLED_S:
-                found.append(number)
-        return found
+    def _tell_oldest(self) -> None:
+        oldest = [each for each in (self._pending[0].created_at if self._pending else None, self._lanes.oldest) if each]
+        if oldest:
+            self._spool.oldest_is(min(oldest))
+
+
+def _reason(error: object) -> str:
+    return TOO_LARGE if isinstance(error, DeliveryFailed) and error.too_large else REFUSED

@@ -23,7 +23,10 @@ MAX_FILES = 256
 UNKNOWN_AGE = 1
 """As old as can be: whoever owns the file has not looked into it yet."""
 
-_SLOT = struct.Struct("=QQQ")
+_SLOT = struct.Struct("=QQQQQ")
+_SIZES = struct.Struct("=QQ")
+_AGES = struct.Struct("=QQ")
+_SIZES_AT, _AGES_AT = MAX_FILES * 8, MAX_FILES * 24
 _EMPTY = bytes(MAX_FILES * 8)
 
 
@@ -45,6 +48,8 @@ class Slot:
     """When the oldest undelivered record came, in nanoseconds since the epoch; 0 when there is none."""
     count: int
     size: int
+    held: int
+    """So many of the records cannot be delivered now, and nothing has to wait for them."""
 
 
 class Page:
@@ -58,32 +63,42 @@ class Page:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             # Written, not just extended: touching a hole on a full disk would kill the process.
-            if os.fstat(descriptor).st_size < MAX_FILES * _SLOT.size:
-                os.pwrite(descriptor, bytes(MAX_FILES * _SLOT.size), 0)
+            found = os.fstat(descriptor).st_size
+            if found < MAX_FILES * _SLOT.size:
+                os.pwrite(descriptor, bytes(MAX_FILES * _SLOT.size - found), found)
             self._memory = mmap.mmap(descriptor, MAX_FILES * _SLOT.size)
         finally:
             os.close(descriptor)
 
-    def set(self, number: int, *, oldest: int, count: int, size: int) -> None:
-        # Oldest stand together at the front, so that one comparison tells whether anything waits anywhere.
-        self._memory[number * 8 : number * 8 + 8] = oldest.to_bytes(8, "little")
-        struct.pack_into("<QQ", self._memory, MAX_FILES * 8 + number * 16, count, size)
+    def set(self, number: int, *, oldest: int, count: int, size: int, held: int = 0) -> None:
+        # What moves stands together at the front, so that one comparison tells whether anything does anywhere.
+        moving = 0 if held and held >= count else oldest
+        self._memory[number * 8 : number * 8 + 8] = moving.to_bytes(8, "little")
+        _SIZES.pack_into(self._memory, _SIZES_AT + number * _SIZES.size, count, size)
+        _AGES.pack_into(self._memory, _AGES_AT + number * _AGES.size, oldest, held)
 
-    def anything_waits(self) -> bool:
+    def anything_moves(self) -> bool:
         return self._memory[: MAX_FILES * 8] != _EMPTY
 
     def slots(self) -> dict[int, Slot]:
         """The slots of files that hold anything."""
         found: dict[int, Slot] = {}
         for number in range(MAX_FILES):
-            oldest = int.from_bytes(self._memory[number * 8 : number * 8 + 8], "little")
-            count, size = struct.unpack_from("<QQ", self._memory, MAX_FILES * 8 + number * 16)
+            count, size = _SIZES.unpack_from(self._memory, _SIZES_AT + number * _SIZES.size)
+            oldest, held = _AGES.unpack_from(self._memory, _AGES_AT + number * _AGES.size)
+            # An edge of an earlier version beside this one writes the first only.
+            oldest = oldest or self._moving(number)
             if oldest or size:
-                found[number] = Slot(oldest, count, size)
+                found[number] = Slot(oldest, count, size, held)
         return found
 
     def oldest_elsewhere(self, number: int) -> dict[int, int]:
-        return {other: slot.oldest for other, slot in self.slots().items() if other != number and slot.oldest}
+        """When the oldest record came of those files that are not all held."""
+        moving = {other: self._moving(other) for other in range(MAX_FILES) if other != number}
+        return {other: oldest for other, oldest in moving.items() if oldest}
+
+    def total_moving(self) -> int:
+        return sum(max(0, slot.count - slot.held) for slot in self.slots().values())
 
     def total_bytes(self) -> int:
         return sum(slot.size for slot in self.slots().values())
@@ -93,6 +108,9 @@ class Page:
 
     def close(self) -> None:
         self._memory.close()
+
+    def _moving(self, number: int) -> int:
+        return int.from_bytes(self._memory[number * 8 : number * 8 + 8], "little")
 
 
 class SpoolFolder:

@@ -105,8 +105,13 @@ class SpoolKeeper:
     def set_aside(self) -> int:
         return sum(each.spool.set_aside for each in self._kept.values())
 
-    def anything_waits(self) -> bool:
-        return self._is_prepared and self.folder.page.anything_waits()
+    @property
+    def moving(self) -> int:
+        """Those of them that can be delivered now, as far as is known."""
+        return self.folder.page.total_moving() if self._is_prepared else 0
+
+    def anything_moves(self) -> bool:
+        return self._is_prepared and self.folder.page.anything_moves()
 
     async def start(self) -> None:
         """Open what can be opened now; a disk without room is tried again while it lives."""
@@ -123,8 +128,8 @@ class SpoolKeeper:
                     await self._open_own()
                 await self.adopt()
                 await self._let_go()
-                if not self.anything_waits():
-                    self._kafka.forgive()
+                if not self.anything_moves():
+                    self._kafka.forgive(but={each for kept in self._kept.values() for each in kept.drainer.behind})
             except NotDurable as error:
                 _log.warning("spool_not_tended", problem=str(error))
             except Exception:  # noqa: BLE001 - orphans must be adopted whatever happened once

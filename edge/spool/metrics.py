@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from edge.kafka_path import KafkaPath
@@ -22,7 +25,7 @@ class SpoolMetrics:
         self._rows_damaged = self._counter("damaged_records", "Records found damaged, and set aside.")
         self._files_damaged = self._counter("damaged_files", "Spool files found damaged, and moved aside.")
         self._set_aside = self._counter(
-            "set_aside", "Records and files moved out of the way: damaged, or too large for the broker."
+            "set_aside", "Records and files moved out of the way: damaged, or refused by the broker for good."
         )
         self._commit_seconds = Histogram(
             f"{_PREFIX}_commit_seconds",
@@ -54,6 +57,14 @@ class SpoolMetrics:
         Gauge(
             "taskbridge_edge_kafka_usable", "1 while records are expected to be acknowledged.", registry=self._registry
         ).set_function(lambda: kafka.usable)
+        failing = Gauge(
+            "taskbridge_edge_kafka_failing_partitions",
+            "Partitions that have not acknowledged a record since the last that failed.",
+            ["topic"],
+            registry=self._registry,
+        )
+        for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
+            failing.labels(topic.name).set_function(partial(kafka.failing, topic.name))
 
     def committed(self, *, seconds: float, rows: int) -> None:
         self._commit_seconds.observe(seconds)
@@ -63,7 +74,7 @@ class SpoolMetrics:
         self._rows_damaged.inc()
         self._set_aside.inc()
 
-    def row_too_large(self) -> None:
+    def row_refused(self) -> None:
         self._set_aside.inc()
 
     def file_damaged(self, *, rows_damaged: int) -> None:

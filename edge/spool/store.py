@@ -28,6 +28,7 @@ BROKEN_MARK = ".broken"
 
 DAMAGED = "damaged"
 TOO_LARGE = "too-large"
+REFUSED = "refused"
 
 _CHECKPOINT_BYTES = 4 << 20
 _ROW = "position, created_at, topic, key, headers, schema, body, checksum"

@@ -51,6 +51,8 @@ class Spool:
         self._stopped = False
         self._refused_bytes = 0
         self._queued = 0
+        self._held = 0
+        self._unremoved: set[int] = set()
         self._tell()
         self._committer = Committer(
             store,
@@ -120,6 +122,8 @@ class Spool:
             raise
         records, damaged, size = list["SpooledRecord"](), list[tuple[int, str]](), 0
         for row in rows:
+            if row[0] in self._unremoved:
+                continue
             try:
                 record = record_of(row)
             except (RowDamaged, ValueError, TypeError):
@@ -144,9 +148,15 @@ class Spool:
         self._oldest = created_at
         self._tell()
 
-    async def until_waiting(self) -> None:
-        """Return when there is anything to deliver."""
-        while not self.waiting:
+    def hold(self, count: int) -> None:
+        """So many of those that wait cannot be delivered now, and nothing has to wait for them."""
+        self._held = count
+        self._changed.set()
+        self._tell()
+
+    async def until_moving(self) -> None:
+        """Return when there is anything to deliver beside what is held, or that may have changed."""
+        if self.waiting <= self._held:
             self._changed.clear()
             await self._changed.wait()
 
@@ -177,7 +187,9 @@ class Spool:
             return
         if not self.waiting:
             self._oldest = 0
-        self._page.set(self.claim.number, oldest=self._oldest, count=self.waiting, size=max(self.size, 0))
+        self._page.set(
+            self.claim.number, oldest=self._oldest, count=self.waiting, size=max(self.size, 0), held=self._held
+        )
 
     def _break(self, problem: str) -> None:
         if self.broken is None:
@@ -196,8 +208,13 @@ class Spool:
         if full:
             self.waiting -= len(work.puts)
             self.size -= work.size
+        gone = (position for each in work.removals for position in (*each.delete, *(at for at, _ in each.set_aside)))
         if outcome.removed:
             self.size -= sum(each.size for each in work.removals)
+            if self._unremoved:
+                self._unremoved.difference_update(gone)
+        else:
+            self._unremoved.update(gone)
         if outcome.emptied and not self._queued:
             self.size = 0  # what an earlier process left was counted by its own estimate
         self._tell()

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from deploy.bridge import broken_spool
 from deploy.local.ports import free_port
 from deploy.local.supervisor import Phase, ServiceSpec, Supervisor
 from edge.sender import encode_callback, signed
-from edge.testing import SYSTEM_TOKEN, parameters_of
+from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from running_edge import RunningEdge, wait_until
 from schemas.codec import task_event_codec
-from schemas.topics import TASK_EVENTS
+from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 from spool_disk import can_mount, fill, small_disk
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
+FORGED = f"appType={APP_TYPE}&corpId={CORP_ID}&formInstId=forged&sign={'0' * 32}"
 NOT_THERE = "strace is missing, and with it the proof that answers come after the fsync: apt-get install strace"
 
 
@@ -270,3 +272,54 @@ def test_sigterm_leaves_the_rest_in_the_spool_and_ends_in_time(edge: RunningEdge
     edge.start()
     wait_until(edge.is_ready)
     assert edge.metric("taskbridge_edge_spool_depth") == 50
+
+
+@pytest.fixture
+def refused_by_policy(connection: Connection) -> Generator[Callable[[], None]]:
+    """While it lasts, the broker refuses what is older than a millisecond for the quarantine's topic: all of it."""
+    setting = "message.timestamp.before.max.ms"
+
+    def set_to(value: str | None) -> None:
+        operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
+        entry = ConfigEntry(setting, value, incremental_operation=operation)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, CALLBACKS_QUARANTINE.name, incremental_configs=[entry])
+        admin = connection.admin()
+        admin.incremental_alter_configs([resource])[resource].result(30)
+
+    set_to("0")
+    try:
+        yield lambda: set_to(None)
+    finally:
+        set_to(None)
+
+
+def test_what_the_broker_refuses_of_the_quarantine_is_set_aside_and_holds_up_nothing(
+    tmp_path: Path,
+    connection: Connection,
+    refused_by_policy: Callable[[], None],
+    read_topic: Callable[[str], list[Message]],
+) -> None:
+    edge = RunningEdge(tmp_path, bootstrap_servers=connection.bootstrap_servers, registry_url=connection.registry_url)
+    edge.start()
+    with contextlib.ExitStack() as ending:
+        ending.callback(edge.kill)
+        wait_until(edge.is_ready)
+        forged = httpx2.post(f"{edge.url}/yida/tasks/delete?{FORGED}", timeout=15, trust_env=False)
+        assert forged.status_code == 401
+        wait_until(lambda: edge.metric("taskbridge_edge_spool_set_aside_records") == 1, what="it is set aside")
+        kept = [send(edge, "beside-a-refusal", f"t-{number}").json()["durability"] for number in range(30)]
+        assert kept == ["kafka"] * 30
+        health = edge.get("/readyz")
+        assert health is not None
+        assert (health.status_code, health.json()["degraded"], health.json()["kafka"]) == (200, True, "ok")
+        assert "1 records set aside" in health.json()["spool"]
+        listed = run_spool("set-aside", "--data-dir", str(edge.data_dir), "--json")
+        (aside,) = [json.loads(line) for line in listed.stdout.splitlines()]
+        assert (aside["topic"], aside["reason"]) == (CALLBACKS_QUARANTINE.name, "refused")
+        assert edge.stop() == 0
+    refused_by_policy()
+    before = len(read_topic(CALLBACKS_QUARANTINE.name))
+    addresses = ("--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url)
+    assert run_spool("replay", "--data-dir", str(edge.data_dir), *addresses).returncode == 0
+    assert len(read_topic(CALLBACKS_QUARANTINE.name)) == before + 1
+    assert run_spool("set-aside", "--data-dir", str(edge.data_dir)).stdout == "nothing is set aside\n"

@@ -13,7 +13,7 @@ from edge.spool.recovery import open_or_recover
 from edge.spool.writer import Spool
 from schemas.codec import task_event_codec
 from schemas.testing import FakeRegistry
-from schemas.topics import TASK_EVENTS
+from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 from service.kafka import AsyncProducer, QueueFull
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class TestProducer(AsyncProducer):
         self.overlaps: list[bytes | None] = []
         self.failing: dict[int, TaskbridgeError] = {}
         self.held = False
+        self.silent: set[int] = set()
+        """Records that get no report, until it is emptied."""
         self.delay_s = 0.0
         self.queue_full = False
         self.reachable = True
@@ -115,6 +117,9 @@ class TestProducer(AsyncProducer):
         """Deliver the reports that are outstanding."""
         held, self._held = self._held, []
         for future, number, key in held:
+            if number in self.silent:
+                self._held.append((future, number, key))
+                continue
             self.keys_under_way.remove(key)
             if future.done():
                 continue
@@ -128,12 +133,13 @@ class TestProducer(AsyncProducer):
         return 0
 
 
-async def open_path(producer: TestProducer) -> KafkaPath:
+async def open_path(producer: TestProducer, *, partitions: int = 1) -> KafkaPath:
     """A way to Kafka that is open."""
     path = KafkaPath(lambda: producer, REGISTRY)
     path.start()
     path.know(SCHEMA)
-    path.topics_exist = True
+    for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
+        path.open(topic.name, partitions=partitions)
     await path.check()
     return path
 

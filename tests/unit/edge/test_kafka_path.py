@@ -9,6 +9,7 @@ import pytest
 
 from edge.kafka_path import KafkaPath
 from edge.spool.drainer import Drainer
+from schemas.topics import TASK_EVENTS
 from service.kafka import DeliveryFailed
 from spool_bench import REGISTRY, SCHEMA, TestProducer, open_spool, record, until
 
@@ -52,7 +53,7 @@ async def open_path(producers: Producers) -> KafkaPath:
     path = KafkaPath(producers, REGISTRY)
     path.start()
     path.know(SCHEMA)
-    path.topics_exist = True
+    path.open(TASK_EVENTS.name, partitions=1)
     await path.check()
     return path
 
@@ -64,7 +65,8 @@ def test_after_a_fatal_error_the_next_record_goes_out_by_another_producer() -> N
         producers.made[0].failing[0] = DeliveryFailed("fatal")
         with pytest.raises(DeliveryFailed):
             await path.send_within(record(0), timeout_s=1)
-        assert path.is_failing
+        assert path.is_failing((TASK_EVENTS.name, 0))
+        path.succeed(record(0))
         await path.send_within(record(1), timeout_s=1)
         first, second = producers.made
         assert (first.sent, second.sent) == ([0], [1])

@@ -1,4 +1,4 @@
-"""To Kafka while nothing waits and it acknowledges, else to the spool; no event overtakes those answered before it."""
+"""To Kafka while nothing is on its way and it acknowledges, else to the spool; what one cannot keep, the other may."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edge.spool.elsewhere import holds_nothing
 from edge.spool.errors import SpoolFull
 from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
+from schemas.topics import CALLBACKS_QUARANTINE
 from service.kafka import DeliveryFailed
 from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge.kafka_path import KafkaPath
+    from edge.spool.record import Record
 
 
 @asynccontextmanager
@@ -94,7 +96,7 @@ def test_what_comes_while_the_spool_holds_anything_queues_behind_it(tmp_path: Pa
         producer = TestProducer()
         kafka = await open_path(producer)
         async with outbox_on(tmp_path, kafka) as (outbox, keeper):
-            kafka.fail("away")
+            kafka.fail(record(), DeliveryFailed("away"))
             producer.reachable = False
             await kafka.check()
             assert {await outbox.keep(record(number, key="one")) for number in range(400)} == {Durability.SPOOL}
@@ -114,7 +116,7 @@ def test_under_steady_traffic_the_last_few_are_waited_for_so_that_the_spool_ever
         producer.delay_s = 0.03
         kafka = await open_path(producer)
         async with outbox_on(tmp_path, kafka, timeout_s=1) as (outbox, _):
-            kafka.fail("once")
+            kafka.fail(record(), DeliveryFailed("once"))
             kept: list[Durability] = []
 
             async def sender(number: int) -> None:
@@ -165,13 +167,95 @@ def test_what_a_worker_that_is_gone_left_behind_is_adopted_and_its_file_removed(
     asyncio.run(scenario())
 
 
-def test_a_broken_spool_accepts_nothing_more(tmp_path: Path) -> None:
+def test_a_broken_spool_leaves_kafka_and_without_that_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with outbox_on(tmp_path, await open_path(TestProducer())) as (outbox, keeper):
+        kafka = await open_path(TestProducer())
+        async with outbox_on(tmp_path, kafka) as (outbox, keeper):
+            await keeper.own.put(record(0))
             keeper.own._break("injected")  # pyright: ignore[reportPrivateUsage]
+            assert await outbox.keep(record(1)) is Durability.KAFKA
+            assert outbox.can_keep
+            kafka.fail(record(), DeliveryFailed("away"))
             with pytest.raises(NotDurable, match="injected"):
-                await outbox.keep(record(1))
+                await outbox.keep(record(2))
             assert not outbox.can_keep
+
+    asyncio.run(scenario())
+
+
+def test_a_spool_that_breaks_under_a_record_leaves_it_to_kafka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.held = True
+        async with outbox_on(tmp_path, await open_path(producer)) as (outbox, keeper):
+            await keeper.own.put(record(0))
+            spool, put = keeper.own, keeper.own.put
+
+            def put_and_break(each: Record) -> asyncio.Future[None]:
+                done = put(each)
+                spool._break("injected")  # pyright: ignore[reportPrivateUsage]
+                return done
+
+            monkeypatch.setattr(spool, "put", put_and_break)
+            keeping = asyncio.create_task(outbox.keep(record(1)))
+            await until(lambda: 1 in producer.sent)
+            producer.release()
+            assert await keeping is Durability.KAFKA
+
+    asyncio.run(scenario())
+
+
+def test_a_spool_that_is_full_behind_what_kafka_does_not_take_refuses_nothing_that_it_takes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing = dict.fromkeys(range(30), DeliveryFailed("not allowed"))
+        async with outbox_on(tmp_path, await open_path(producer)) as (outbox, keeper):
+            topic = CALLBACKS_QUARANTINE.name
+            kept = [await outbox.keep(record(number, size=30_000, topic=topic)) for number in range(30)]
+            assert kept == [Durability.SPOOL] * 30
+            more = [outbox.keep(record(number, size=30_000, topic=topic)) for number in range(30)]
+            with pytest.raises(NotDurable, match="bound"):
+                await asyncio.gather(*more)
+            assert keeper.full
+            assert outbox.can_keep
+            kept = [await outbox.keep(record(number, size=30_000)) for number in range(100, 130)]
+            assert kept == [Durability.KAFKA] * 30
+            producer.failing.clear()
+            await until(lambda: keeper.waiting == 0)
+
+    asyncio.run(scenario())
+
+
+def test_while_more_is_on_its_way_than_the_spool_has_room_for_kafka_is_asked_all_the_same(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as other:
+            # Another worker's, which nobody drains here, takes all of the room.
+            await asyncio.gather(*(other.put(record(number, size=30_000)) for number in range(34)))
+            async with outbox_on(tmp_path, await open_path(producer)) as (outbox, _):
+                assert await outbox.keep(record(100, size=30_000)) is Durability.KAFKA
+
+    asyncio.run(scenario())
+
+
+def test_what_is_held_for_one_partition_keeps_no_event_of_another_from_kafka(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_path(producer, partitions=2)
+        keys = [f"k{number}" for number in range(20)]
+        stuck = next(key for key in keys if kafka.place_of(record(key=key))[1] == 0)
+        good = next(key for key in keys if kafka.place_of(record(key=key))[1] == 1)
+        producer.failing[1] = DeliveryFailed("not enough replicas")
+        async with outbox_on(tmp_path, kafka) as (outbox, keeper):
+            assert await outbox.keep(record(1, key=stuck)) is Durability.SPOOL
+            assert await outbox.keep(record(2, key=stuck)) is Durability.SPOOL
+            await until(lambda: not keeper.anything_moves())
+            assert await outbox.keep(record(3, key=good)) is Durability.KAFKA
+            assert keeper.oldest_age_s > 0
+            producer.failing.clear()
+            await until(lambda: keeper.waiting == 0)
+            assert await outbox.keep(record(4, key=stuck)) is Durability.KAFKA
+            assert producer.delivered == [3, 1, 2, 4]
 
     asyncio.run(scenario())
 
@@ -184,7 +268,7 @@ def test_without_a_spool_kafka_alone_is_enough_and_the_other_way_round(tmp_path:
         async with outbox_on(blocked, kafka) as (outbox, _):
             assert await outbox.keep(record(1)) is Durability.KAFKA
             assert outbox.can_keep
-            kafka.fail("away")
+            kafka.fail(record(), DeliveryFailed("away"))
             with pytest.raises(NotDurable):
                 await outbox.keep(record(2))
             assert not outbox.can_keep

@@ -23,7 +23,7 @@ from schemas.registry import SchemaRefused
 from schemas.testing import FakeRegistry
 from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 from service.kafka import DeliveryFailed, QueueFull
-from service.topic_admin import TopicReport
+from service.topic_admin import TopicReport, TopicsUnavailable
 from spool_bench import until
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ def around(monkeypatch: pytest.MonkeyPatch, registry: FakeRegistry) -> Surroundi
     def given(*_: object, **__: object) -> Surroundings:
         return surroundings
 
-    def no_reports(*_: object, **__: object) -> Sequence[object]:
-        return ()
+    def as_wanted(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
+        return [TopicReport(each.name, created=False, partitions=partitions) for each in wanted]
 
-    for name in ("AsyncProducer", "admin_client"):
-        monkeypatch.setattr(f"edge.publisher.{name}", given)
-    monkeypatch.setattr("edge.publisher.apply_topics", no_reports)
+    monkeypatch.setattr("edge.publisher.AsyncProducer", given)
+    monkeypatch.setattr("edge.surroundings.admin_client", given)
+    monkeypatch.setattr("edge.surroundings.apply_topics", as_wanted)
     return surroundings
 
 
@@ -256,12 +256,12 @@ def test_topics_that_may_not_be_checked_are_said_and_hold_nothing_up(
     settings: EdgeSettings, around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert around
-    report = TopicReport(TASK_EVENTS.name, created=False, partitions=1, unchecked="allow it")
 
-    def reports(*_: object, **__: object) -> Sequence[TopicReport]:
-        return [report]
+    def reports(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
+        hidden = {TASK_EVENTS.name: "allow it"}
+        return [TopicReport(each.name, False, partitions, unchecked=hidden.get(each.name)) for each in wanted]  # noqa: FBT003
 
-    monkeypatch.setattr("edge.publisher.apply_topics", reports)
+    monkeypatch.setattr("edge.surroundings.apply_topics", reports)
 
     async def scenario() -> None:
         publisher = await prepared(settings)  # it waits for Kafka's part to be ok
@@ -315,6 +315,75 @@ def test_a_schema_of_the_quarantine_that_is_refused_does_not_hold_up_events(
         around.reports[0].set_result(None)
         assert await publishing is Durability.KAFKA
         assert await publisher.quarantine(QUARANTINED) is Durability.SPOOL
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_quarantine_topic_that_cannot_be_used_closes_no_door_to_events(
+    settings: EdgeSettings, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
+        if CALLBACKS_QUARANTINE in wanted:
+            raise TopicsUnavailable("it may not be created")
+        return [TopicReport(each.name, created=False, partitions=partitions) for each in wanted]
+
+    monkeypatch.setattr("edge.surroundings.apply_topics", refused)
+
+    async def scenario() -> None:
+        publisher = KafkaPublisher(settings, partitions=1)
+        await publisher.start()
+        await until(lambda: "it may not be created" in publisher.health()["quarantine"])
+        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        await until(lambda: around.reports)
+        around.reports[0].set_result(None)
+        assert await publishing is Durability.KAFKA
+        assert await publisher.quarantine(QUARANTINED) is Durability.SPOOL
+        await until(lambda: not publisher._spools.anything_moves())  # pyright: ignore[reportPrivateUsage]
+        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        await until(lambda: len(around.reports) == 2)
+        around.reports[1].set_result(None)
+        assert await publishing is Durability.KAFKA
+        assert publisher.health()["kafka"] == "ok"
+        assert publisher.can_keep()
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_differs_from_the_contract_is_said_and_holds_nothing_up(
+    settings: EdgeSettings, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert around
+    drift = {TASK_EVENTS.name: ["min.insync.replicas is 1, the contract says 2"]}
+
+    def differs(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
+        return [TopicReport(each.name, False, partitions, drift.get(each.name, [])) for each in wanted]  # noqa: FBT003
+
+    monkeypatch.setattr("edge.surroundings.apply_topics", differs)
+    monkeypatch.setattr("edge.surroundings._LOOK_AGAIN_S", 0.05)
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        assert publisher.health()["topics"] == f"{TASK_EVENTS.name}: min.insync.replicas is 1, the contract says 2"
+        assert publisher.can_keep()
+        drift.clear()
+        await until(lambda: publisher.health()["topics"] == "ok")
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_rejected_callbacks_go_to_kafka_though_the_spool_has_no_room_for_them(
+    settings: EdgeSettings, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        monkeypatch.setattr("edge.publisher._QUARANTINE_SHARE", -1)
+        quarantining = asyncio.create_task(publisher.quarantine(QUARANTINED))
+        await until(lambda: around.reports)
+        around.reports[0].set_result(None)
+        assert await quarantining is Durability.KAFKA
         await publisher.close()
 
     asyncio.run(scenario())

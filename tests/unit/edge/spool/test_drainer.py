@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError
 from msgspec.structs import replace
 
+from deploy.spool_inspection import set_aside
 from edge.spool.drainer import Drainer
+from edge.spool.files import SpoolFolder
 from schemas.registry import SchemaRef
 from schemas.topics import CALLBACKS_QUARANTINE
 from service.kafka import DeliveryFailed
@@ -102,7 +104,7 @@ def test_while_deliveries_fail_only_one_record_is_tried(tmp_path: Path) -> None:
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number)) for number in range(50)))
             kafka = await open_path(producer)
-            kafka.fail("timed out")
+            kafka.fail(record(0), DeliveryFailed("timed out"))
             producer.failing[0] = DeliveryFailed("timed out")
             async with draining(spool, kafka):
                 await until(lambda: producer.sent.count(0) >= 2)
@@ -190,7 +192,7 @@ def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytes
 def test_a_file_that_does_not_get_on_holds_the_others_up_for_a_while_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.spool.drainer._STALLED_S", 0.2)
+    monkeypatch.setattr("edge.spool.turns._STALLED_S", 0.2)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -251,5 +253,140 @@ def test_it_survives_what_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.Mon
             async with draining(spool, kafka):
                 await until(lambda: spool.waiting == 0)
             assert [number_of(record(each)) for each in producer.delivered] == [1]
+
+    asyncio.run(scenario())
+
+
+QUARANTINE = CALLBACKS_QUARANTINE.name
+NO_RIGHT = DeliveryFailed("not allowed", KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+BY_POLICY = DeliveryFailed("by policy", KafkaError(KafkaError.INVALID_RECORD))
+
+
+def test_what_kafka_does_not_take_of_the_quarantine_holds_up_no_event(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as spool:
+            # More than a batch, in front of and among the events.
+            refused = range(1200)
+            producer.failing = dict.fromkeys(refused, NO_RIGHT)
+            await asyncio.gather(*(spool.put(record(number, topic=QUARANTINE)) for number in refused))
+            await asyncio.gather(*(spool.put(record(number)) for number in range(2000, 2477)))
+            kafka = await open_path(producer)
+            async with draining(spool, kafka):
+                await until(lambda: len(producer.delivered) == 477)
+                await until(lambda: not spool._page.anything_moves())  # pyright: ignore[reportPrivateUsage]
+                assert (spool.waiting, spool.set_aside) == (1200, 0)
+                assert kafka.takes(record(1))
+                assert "not allowed" in (kafka.problem_of(QUARANTINE) or "")
+                await spool.put(record(3000))
+                await until(lambda: 3000 in producer.delivered)
+                producer.failing.clear()
+                await until(lambda: spool.waiting == 0)
+            assert sorted(producer.delivered) == [*refused, *range(2000, 2477), 3000], "each of them once"
+            assert await left_in(spool) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_topic_that_is_not_made_sure_of_holds_up_its_own_records_only(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        gone = DeliveryFailed("unknown topic", KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        producer.failing[1] = gone
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1, topic=QUARANTINE))
+            await spool.put(record(2))
+            kafka = await open_path(producer)
+            async with draining(spool, kafka):
+                await until(lambda: producer.delivered == [2])
+                await until(lambda: not kafka.has(QUARANTINE))
+                tried = producer.sent.count(1)
+                producer.failing.clear()
+                await spool.put(record(3))
+                await until(lambda: producer.delivered == [2, 3])
+                assert producer.sent.count(1) == tried, "it is not tried before the topic is there again"
+                kafka.open(QUARANTINE, partitions=1)
+                await until(lambda: spool.waiting == 0)
+
+    asyncio.run(scenario())
+
+
+def keys_by_partition(kafka: KafkaPath) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for number in range(40):
+        key = f"k{number}"
+        found.setdefault(kafka.place_of(record(key=key))[1], []).append(key)
+    return found
+
+
+def test_a_partition_that_takes_nothing_holds_up_no_other_and_is_delivered_in_order_later(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_path(producer, partitions=2)
+        keys = keys_by_partition(kafka)
+        stuck, good = keys[0][0], keys[1][0]
+        producer.failing = dict.fromkeys((0, 2, 4), DeliveryFailed("not enough replicas"))
+        async with open_spool(tmp_path) as spool:
+            for number in range(6):
+                await spool.put(record(number, key=stuck if number % 2 == 0 else good))
+            async with draining(spool, kafka):
+                await until(lambda: producer.delivered == [1, 3, 5])
+                await until(lambda: kafka.is_failing(kafka.place_of(record(key=stuck))))
+                assert (kafka.takes(record(key=good)), kafka.takes(record(key=stuck))) == (True, False)
+                await spool.put(record(6, key=stuck))
+                producer.failing.clear()
+                await until(lambda: spool.waiting == 0)
+            assert producer.delivered == [1, 3, 5, 0, 2, 4, 6]
+
+    asyncio.run(scenario())
+
+
+def test_a_record_that_gets_no_report_holds_up_its_partition_only_and_is_not_sent_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.spool.chains._PATIENCE_S", 0.05)
+
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.silent = {0, 1}
+        kafka = await open_path(producer, partitions=2)
+        keys = keys_by_partition(kafka)
+        async with open_spool(tmp_path) as spool:
+            for number in range(3):
+                await spool.put(record(number, key=keys[0][number]))
+            await spool.put(record(3, key=keys[1][0]))
+            async with draining(spool, kafka):
+                await until(lambda: sorted(producer.delivered) == [2, 3])
+                await spool.put(record(4, key=keys[1][0]))
+                await until(lambda: 4 in producer.delivered)
+                await spool.put(record(5, key=keys[0][0]))
+                producer.silent.clear()
+                producer.release()
+                await until(lambda: spool.waiting == 0)
+            assert sorted(producer.sent) == [0, 1, 2, 3, 4, 5]
+            assert await left_in(spool) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_record_that_a_policy_refuses_is_set_aside_alone_and_listed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        # The broker names the record that it refuses, and those that it refuses with it.
+        beside = DeliveryFailed("beside", KafkaError(KafkaError._INVALID_DIFFERENT_RECORD))
+        producer.failing = {0: beside, 1: BY_POLICY, 2: beside}
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number, topic=QUARANTINE)) for number in range(3)))
+            await spool.put(record(3))
+            kafka = await open_path(producer)
+            async with draining(spool, kafka):
+                await until(lambda: len(producer.sent) >= 4)
+                del producer.failing[0], producer.failing[2]
+                await until(lambda: spool.waiting == 0)
+            assert kafka.usable
+            assert sorted(producer.delivered) == [0, 2, 3]
+            assert spool.set_aside == 1
+        (aside,) = set_aside(SpoolFolder(tmp_path))
+        assert (aside["reason"], aside["topic"], aside["key"]) == ("refused", QUARANTINE, "k1")
 
     asyncio.run(scenario())

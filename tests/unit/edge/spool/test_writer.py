@@ -189,7 +189,7 @@ def test_an_io_error_is_final_and_the_next_start_makes_a_new_file(
             with pytest.raises(SpoolBroken):
                 await spool.remove(())
             assert calls == [1], "never try again, and believe"
-            assert not spool._page.anything_waits()  # pyright: ignore[reportPrivateUsage]
+            assert not spool._page.anything_moves()  # pyright: ignore[reportPrivateUsage]
         broken_marks.extend(await asyncio.to_thread(lambda: list(tmp_path.glob(f"*{BROKEN_MARK}"))))
         async with open_spool(tmp_path) as spool:
             assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1]

@@ -1,0 +1,94 @@
+"""What a drainer has left behind: records that Kafka does not take now, by what they wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from edge.kafka_path import type_place
+    from edge.spool.record import SpooledRecord
+
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Lane:
+    """Records that wait for the same: a partition to take records, or a schema to get its id."""
+
+    first: SpooledRecord
+    """The oldest of them. It is tried until it is through, and the others are read again then."""
+    watch: asyncio.Task[None]
+    count: int = 0
+
+
+class Lanes:
+    """The lanes of one spool file. All counts are of records behind the last rewind."""
+
+    def __init__(self, *, freed: Callable[[], None]) -> None:
+        """``freed`` is called whenever there is something to rewind to."""
+        self._tell_freed = freed
+        self._lanes: dict[type_place, Lane] = {}
+        self._freed: int | None = None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._lanes
+
+    def __iter__(self) -> Iterator[type_place]:
+        return iter(self._lanes)
+
+    def first(self, name: type_place) -> SpooledRecord:
+        return self._lanes[name].first
+
+    @property
+    def count(self) -> int:
+        return sum(each.count for each in self._lanes.values())
+
+    @property
+    def oldest(self) -> int | None:
+        return min((each.first.created_at for each in self._lanes.values()), default=None)
+
+    def add(self, name: type_place, record: SpooledRecord) -> None:
+        lane = self._lanes[name]
+        lane.count += 1
+        if record.position < lane.first.position:
+            lane.first = record
+
+    def begin(self, name: type_place, first: SpooledRecord, watch: Callable[[], Awaitable[None]]) -> None:
+        """Open a lane; ``watch`` ends when what its records wait for has come."""
+        self._lanes[name] = Lane(first, asyncio.create_task(self._until(name, watch)))
+
+    @property
+    def is_one_free(self) -> bool:
+        return self._freed is not None
+
+    def rewind(self) -> int | None:
+        """From where on to read again, since a lane is free; None where none has become so."""
+        if self._freed is None:
+            return None
+        start = min([self._freed, *(each.first.position for each in self._lanes.values())])
+        for each in self._lanes.values():
+            each.count = 0
+        self._freed = None
+        return start
+
+    def cancel(self) -> list[asyncio.Task[None]]:
+        tasks = [each.watch for each in self._lanes.values()]
+        for each in tasks:
+            each.cancel()
+        return tasks
+
+    async def _until(self, name: type_place, watch: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await watch()
+        except Exception:  # noqa: BLE001 - whatever it is, the records must not wait for a restart
+            _log.exception("spool_lane_failed")
+        freed = self._lanes.pop(name).first.position
+        self._freed = freed if self._freed is None else min(freed, self._freed)
+        self._tell_freed()

@@ -1,0 +1,176 @@
+"""Looks after what the edge needs around it: its topics on Kafka, and the ids that the registry gives its schemas.
+
+Each is asked for by itself: what cannot be had of the quarantine does not keep events from Kafka.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from edge.errors import NotDurable
+from schemas.errors import TaskbridgeError
+from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+from service.kafka import admin_client
+from service.topic_admin import apply_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from edge.kafka_path import KafkaPath
+    from edge.settings import EdgeSettings
+    from schemas.registry import Registry, SchemaRef
+    from schemas.topics import Topic
+    from service.topic_admin import TopicReport
+
+_OWN_TOPICS = (TASK_EVENTS, CALLBACKS_QUARANTINE)
+
+_FIRST_RETRY_S = 0.25
+_LAST_RETRY_S = 5.0
+_LOOK_AGAIN_S = 60.0
+"""At topics that differ from the contract, or are not there: whoever mends them restarts nothing."""
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Surroundings:
+    """Keeps trying until all is there, and tells what is not."""
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        extra: Mapping[str, str],
+        kafka: KafkaPath,
+        registry: Registry,
+        *,
+        schemas: Sequence[SchemaRef],
+        partitions: int,
+    ) -> None:
+        self._bootstrap_servers = settings.kafka_bootstrap_servers
+        self._extra = extra
+        self._kafka = kafka
+        self._registry = registry
+        self._schemas = schemas
+        self._partitions = partitions
+        self._registry_problem: str | None = None
+        self._ids_unsaved: str | None = None
+        self._topic_problems: dict[str, str] = {}
+        self._drift: dict[str, str] = {}
+        self._looked_at = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._keep_kafka()), asyncio.create_task(self._keep_schemas())]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def health(self) -> dict[str, str]:
+        """What events need of Kafka, what the quarantine needs, and what merely differs, each by itself."""
+        return {
+            "kafka": self._topic_health(TASK_EVENTS),
+            "quarantine": self._topic_health(CALLBACKS_QUARANTINE),
+            "topics": "; ".join(f"{name}: {drift}" for name, drift in self._drift.items()) or "ok",
+            "registry": self._registry_health(),
+        }
+
+    def _topic_health(self, topic: Topic) -> str:
+        if not self._kafka.answers:
+            return "does not answer"
+        failure = self._kafka.problem_of(topic.name)
+        if not self._kafka.has(topic.name):
+            return f"{topic.name} is not usable: {self._topic_problems.get(topic.name, 'not made sure of yet')}"
+        return "ok" if failure is None else f"{topic.name} does not acknowledge records: {failure}"
+
+    def _registry_health(self) -> str:
+        if not all(self._kafka.can_frame(schema.key) for schema in self._schemas):
+            return f"has not given the schemas' ids yet: {self._registry_problem or 'not asked yet'}"
+        if self._ids_unsaved is not None:
+            return f"its ids are not on the disk, for a start without it: {self._ids_unsaved}"
+        return "ok"
+
+    async def _keep_kafka(self) -> None:
+        while True:
+            await _survive(self._check_kafka)
+            await asyncio.sleep(self._kafka.next_check_s)
+
+    async def _check_kafka(self) -> None:
+        # Only if it answers, because the admin client would wait a quarter of a minute for a broker that is away.
+        if not await self._kafka.check():
+            return
+        unsure = [topic for topic in _OWN_TOPICS if not self._kafka.has(topic.name)]
+        again = bool(self._drift or self._topic_problems) and time.monotonic() - self._looked_at > _LOOK_AGAIN_S
+        if not (again or any(topic.name not in self._topic_problems for topic in unsure)):
+            return
+        self._looked_at = time.monotonic()
+        for topic in _OWN_TOPICS if again else unsure:
+            await self._apply(topic)
+
+    async def _apply(self, topic: Topic) -> None:
+        def apply() -> Sequence[TopicReport]:
+            admin = admin_client(self._bootstrap_servers, self._extra)
+            return apply_topics(admin, [topic], partitions=self._partitions)
+
+        self._topic_problems.pop(topic.name, None)
+        try:
+            reports = await asyncio.to_thread(apply)
+        except TaskbridgeError as error:
+            _log.error("topic_not_usable", topic=topic.name, problem=str(error))
+            self._topic_problems[topic.name] = str(error)
+            return
+        for report in reports:
+            self._note(report)
+
+    def _note(self, report: TopicReport) -> None:
+        _log.info("topic_applied", topic=report.name, created=report.created, partitions=report.partitions)
+        for line in report.drift:
+            _log.warning("topic_differs", topic=report.name, difference=line)
+        if report.unchecked is not None:
+            _log.warning("topic_not_checked", topic=report.name, problem=report.unchecked)
+        self._drift.pop(report.name, None)
+        if report.drift:
+            self._drift[report.name] = ", ".join(report.drift)
+        self._kafka.open(report.name, partitions=report.partitions)
+
+    async def _keep_schemas(self) -> None:
+        for step in (self._register, self._save_ids):
+            retry_s = _FIRST_RETRY_S
+            while not await _survive(step):
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, _LAST_RETRY_S)
+
+    async def _register(self) -> None:
+        self._registry_problem = None
+        refused: TaskbridgeError | None = None
+        for topic in _OWN_TOPICS:
+            try:
+                await asyncio.to_thread(self._registry.register, [topic])
+            except TaskbridgeError as error:
+                refused, self._registry_problem = error, str(error)
+            self._kafka.know(*self._schemas)
+        if refused is not None:
+            raise refused
+        _log.info("schemas_registered")
+
+    async def _save_ids(self) -> None:
+        self._ids_unsaved = await asyncio.to_thread(self._registry.save)
+        if self._ids_unsaved is not None:
+            raise NotDurable(f"the schemas' ids could not be written: {self._ids_unsaved}")
+
+
+async def _survive(call: Callable[[], Awaitable[None]]) -> bool:
+    """Whether it went well: upkeep must outlive whatever the surroundings do."""
+    try:
+        await call()
+    except Exception as error:  # noqa: BLE001 - see above
+        _log.warning("not_prepared", problem=str(error), foreseen=isinstance(error, TaskbridgeError))
+        return False
+    return True
