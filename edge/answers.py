@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from edge.callbacks import ACTIONS
-from edge.errors import Malformed, Overloaded, Rejection, TooLarge, TooSlow, UnsupportedType, Unverified
+from edge.errors import Malformed, Overloaded, Rejection, TooLarge, TooSlow, UnknownPath, UnsupportedType, Unverified
 from edge.server.scope import ANSWER_AT_ONCE
 from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, problem
 
@@ -21,6 +21,7 @@ RETRY_AFTER_S = 5
 STATUS: dict[type[Rejection], tuple[int, str]] = {
     Malformed: (400, "malformed"),
     Unverified: (401, "unverified"),
+    UnknownPath: (404, "unknown-path"),
     TooSlow: (408, "too-slow"),
     TooLarge: (413, "too-large"),
     UnsupportedType: (415, "unsupported-type"),

@@ -1,21 +1,22 @@
 """What Yida's callbacks say: the only place that knows their field names.
 
-``locate`` finds the app before anything is verified; ``event_of`` understands the rest, once it is.
+``locate`` finds the app before anything is verified, and looks at nothing else; ``event_of`` understands the rest then.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from edge.errors import OTHER_SCHEME, OTHER_SCHEME_HINT, Malformed
 from edge.parsing import fields, strict_json
+from edge.parsing.strict_json import Picked, picker
 from edge.proof.signature import SIGN
 from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 ACTIONS: Mapping[str, Action] = {
     "create": Action.CREATED,
@@ -37,6 +38,32 @@ _TASK_INSTANCE = ("formInstanceId", "formInstId", "processInstanceId")
 _URLS = ("url", "taskUrl", "detailUrl", "approveUrl", "formUrl")
 _ASSIGNEES = ("actionerId", "actionerIds")
 _COPIED_IN = (*_ASSIGNEES, "actualWorkId", "ccUserIds")
+_PERSON_IDS = ("userId", "id")
+"""Where a person is told as an object."""
+
+_TEXTS = {
+    "title": "title",
+    "process_code": "processCode",
+    "process_name": "processName",
+    "form_uuid": "formUuid",
+    "serial_no": "serialNo",
+    "instance_status": "processInstanceStatus",
+    "approved_result": "processApprovedResult",
+}
+_FORM_DATA = "dataMap"
+_ORIGINATOR, _ORIGINATOR_NAME = "originatorId", "originatorDisplayName"
+_CREATED, _FINISHED = "createTime", "finishTime"
+
+_IDS = ("appType", "corpId", "originatorCorpId", "taskId", *_TASK_INSTANCE)
+
+_find_app = picker(("appType", "corpId", "originatorCorpId"))
+_find_all = picker(
+    (*_IDS, *_URLS, *_COPIED_IN, *_TEXTS.values(), _FORM_DATA, _ORIGINATOR, _ORIGINATOR_NAME, _CREATED, _FINISHED)
+)
+_NO_APP = Picked()
+
+_AHEAD_MS = 5 * 60 * 1000
+"""How far a sender's clock may be ahead of ours: a date in the future would win over every later one."""
 
 
 class Callback(Struct, frozen=True, kw_only=True, gc=False):
@@ -50,8 +77,8 @@ class Callback(Struct, frozen=True, kw_only=True, gc=False):
     sign: str | None
     other_scheme: bool
     """It is signed as another feature of Yida signs."""
-    described: Mapping[str, Any]
-    """The members of ``task``; empty for actions that have none."""
+    described: Picked
+    """What was looked at in ``task``, where there is one."""
     parameters: Mapping[str, str]
 
     @property
@@ -63,14 +90,19 @@ class Callback(Struct, frozen=True, kw_only=True, gc=False):
         return set(self.parameters) - _DELETE_KEYS - set(allowed) if self.action is Action.DELETED else set()
 
 
-def locate(wire_action: str, parameters: Mapping[str, str]) -> Callback:
+def locate(wire_action: str, parameters: Mapping[str, str], before: Callback | None = None) -> Callback:
     """Find the app that the callback says it comes from, so that its tokens can be tried.
+
+    ``before`` is what another reading of the same request gave: a task that both have is not looked at again.
 
     Raises:
         Malformed: there is no app to be found.
     """
     action = ACTIONS[wire_action]
-    described = _described(action, parameters)
+    if before is not None and before.parameters.get("task") is parameters.get("task"):
+        described = before.described
+    else:
+        described = _located(action, parameters)
     named = [each for each in (parameters.get("appType"), described.get("appType")) if not fields.is_blank(each)]
     if not named or any(each != named[0] for each in named):
         raise _not_located("no-app", "appType is missing, or differs between the places that name it.", parameters)
@@ -86,51 +118,65 @@ def locate(wire_action: str, parameters: Mapping[str, str]) -> Callback:
     )
 
 
-def event_of(callback: Callback, verified: Mapping[str, str], *, received_at: int) -> TaskEvent:
-    """The event that a verified callback reports. ``verified`` are the parameters as they verified; times are ms.
+def event_of(
+    callback: Callback, signed: Mapping[str, str], *, received_at: int, noted: Callable[[str], None] = lambda _: None
+) -> TaskEvent:
+    """The event that a verified callback reports. ``signed`` are the parameters as they verified; times are ms.
+
+    ``noted`` is told each field that only describes and was not understood: it is left out, and raw in the event.
 
     Raises:
         Malformed: the action needs something that is missing or is not what it should be.
     """
-    action, parameters, described = callback.action, callback.parameters, callback.described
+    action, parameters = callback.action, callback.parameters
     if len(callback.corp_ids) > 1 and len(set(callback.corp_ids)) > 1:
         raise Malformed("two-corps", "corpId is not the same in all places.")
-    instance_id, task_id = _ids(callback)
-    occurred_at = fields.moment(parameters.get("dateTime"))
+    described = _described(callback)
+    instance_id, task_id = _ids(callback, described)
+    told = _Told(described, parameters, received_at, noted)
     common: dict[str, Any] = {
-        "event_id": event_id_for(SOURCE_YIDA, callback.wire_action, verified),
+        "event_id": event_id_for(SOURCE_YIDA, callback.wire_action, signed),
         "source": SOURCE_YIDA,
         "action": action,
         "corp_id": fields.required_id(callback.corp_id, "corpId"),
         "app_type": callback.app_type,
         "instance_id": instance_id,
         "task_id": task_id,
-        "occurred_at": received_at if occurred_at is None else occurred_at,
+        "occurred_at": told.moment("dateTime") or received_at,
         "received_at": received_at,
-        "raw_parameters": verified,
+        "raw_parameters": signed,
     }
     if action in _OF_ONE_TASK:
-        return TaskEvent(**common, actor_id=fields.optional_id(parameters.get("actualWorkId"), "actualWorkId"))
+        return TaskEvent(**common, actor_id=told.person("actualWorkId"))
     if action is Action.DELETED:
         return TaskEvent(**common)
-    recipients = _COPIED_IN if action is Action.COPIED else _ASSIGNEES
-    named = [source[key] for source in (described, parameters) for key in recipients if key in source]
-    return TaskEvent(**common, recipient_ids=fields.id_union(named), **_description(described, parameters))
+    recipients = told.people(_COPIED_IN if action is Action.COPIED else _ASSIGNEES)
+    return TaskEvent(**common, recipient_ids=recipients, **_description(told))
 
 
-def _described(action: Action, parameters: Mapping[str, str]) -> Mapping[str, Any]:
+def _located(action: Action, parameters: Mapping[str, str]) -> Picked:
     if action not in _WITH_TASK:
-        return {}
+        return _NO_APP
     text = parameters.get("task", "")
     if action is Action.COPIED and not text.strip():
-        return {}  # the shape of a cc is not documented: it may be flat, like a complete
+        return _NO_APP  # the shape of a cc is not documented: it may be flat, like a complete
+    try:
+        return _find_app(text)
+    except ValueError as error:
+        detail = f"task is not a JSON object that can be read: {error}."
+        raise _not_located("task-json", detail, parameters) from error
+
+
+def _described(callback: Callback) -> Mapping[str, Any]:
+    """The members of ``task``, now that it is proven; of one that is nested too deep, the text of each."""
+    text = callback.parameters.get("task", "")
+    if callback.action not in _WITH_TASK or not text.strip():
+        return {}
     try:
         found = strict_json.parse(text)
-    except ValueError as error:
-        raise _not_located("task-json", f"task is not JSON that can be read: {error}.", parameters) from error
-    if not isinstance(found, dict):
-        raise _not_located("task-json", "task is not a JSON object.", parameters)
-    return cast("dict[str, Any]", found)
+    except ValueError:
+        return _find_all(text).as_written()
+    return found
 
 
 def _not_located(reason: str, detail: str, parameters: Mapping[str, str]) -> Malformed:
@@ -139,7 +185,7 @@ def _not_located(reason: str, detail: str, parameters: Mapping[str, str]) -> Mal
     return Malformed(reason, detail)
 
 
-def _corps(parameters: Mapping[str, str], described: Mapping[str, Any]) -> list[str]:
+def _corps(parameters: Mapping[str, str], described: Picked) -> list[str]:
     """The corps that are named, best first; the originator's own corp counts only where no other is named."""
     candidates = (parameters.get("corpId"), described.get("corpId"))
     named = [each for each in candidates if isinstance(each, str) and not fields.is_blank(each)]
@@ -149,9 +195,9 @@ def _corps(parameters: Mapping[str, str], described: Mapping[str, Any]) -> list[
     return [fallback] if isinstance(fallback, str) and not fields.is_blank(fallback) else []
 
 
-def _ids(callback: Callback) -> tuple[str, str | None]:
+def _ids(callback: Callback, described: Mapping[str, Any]) -> tuple[str, str | None]:
     """The instance, and the task where there is one."""
-    parameters, described = callback.parameters, callback.described
+    parameters = callback.parameters
     instance_id: Any = parameters.get("formInstId")
     task_id: Any = parameters.get("taskId")
     if described:
@@ -163,25 +209,75 @@ def _ids(callback: Callback) -> tuple[str, str | None]:
     return fields.required_id(instance_id, "formInstId"), of_task(task_id, "taskId")
 
 
-def _description(described: Mapping[str, Any], parameters: Mapping[str, str]) -> dict[str, Any]:
-    """What a create or a cc tells about the instance; ``task`` before the parameters beside it."""
+class _Told:
+    """What a callback tells beside its ids, ``task`` before the parameters beside it. None of it refuses anything."""
 
-    def told(key: str) -> Any:
-        value = described.get(key)
-        return parameters.get(key) if fields.is_blank(value) else value
+    __slots__ = ("_apart", "_noted", "_received_at", "get")
 
-    originator_id = fields.optional_id(told("originatorId"), "originatorId")
-    return {
-        "originator": originator_id and Person(originator_id, fields.text(told("originatorDisplayName"))),
-        "title": fields.text(told("title")),
-        "url": fields.web_address(told(key) for key in _URLS),
-        "process_code": fields.text(told("processCode")),
-        "process_name": fields.text(told("processName")),
-        "form_uuid": fields.text(told("formUuid")),
-        "serial_no": fields.text(told("serialNo")),
-        "instance_status": fields.text(told("processInstanceStatus")),
-        "approved_result": fields.text(told("processApprovedResult")),
-        "created_at": fields.moment(told("createTime")),
-        "finished_at": fields.moment(told("finishTime")),
-        "form_data": fields.form_values(told("dataMap")),
+    def __init__(
+        self,
+        described: Mapping[str, Any],
+        parameters: Mapping[str, str],
+        received_at: int,
+        noted: Callable[[str], None],
+    ) -> None:
+        self._apart = (described, parameters)
+        self._received_at, self._noted = received_at, noted
+        beside = described.keys() & parameters.keys()
+        told = {**parameters, **described}
+        for key in beside:
+            if fields.is_blank(described[key]):
+                told[key] = parameters[key]
+        self.get = told.get
+
+    def person(self, key: str) -> str | None:
+        """The one that is meant; of several it is not known which."""
+        value = self.get(key)
+        if type(value) is str and value.isalnum() and fields.is_id(value):
+            return value  # as nearly all are
+        found = self._people([value], key)
+        if len(found) > 1:
+            self._noted(key)
+        return found[0] if len(found) == 1 else None
+
+    def people(self, keys: Iterable[str]) -> tuple[str, ...]:
+        return self._people([source[key] for source in self._apart for key in keys if key in source], "recipients")
+
+    def moment(self, key: str) -> int | None:
+        value = self.get(key)
+        found = fields.moment(value)
+        if found is None:
+            if not fields.is_blank(value):
+                self._noted(key)
+        elif found > self._received_at + _AHEAD_MS:
+            self._noted(key)
+            return self._received_at
+        return found
+
+    def form_data(self) -> Mapping[str, str | None]:
+        found = fields.form_values(self.get(_FORM_DATA))
+        if found is None:
+            self._noted(_FORM_DATA)
+        return found or {}
+
+    def _people(self, values: Iterable[Any], name: str) -> tuple[str, ...]:
+        found, whole = fields.people(values, id_keys=_PERSON_IDS)
+        if not whole:
+            self._noted(name)
+        return found
+
+
+def _description(told: _Told) -> dict[str, Any]:
+    """What a create or a cc tells about the instance."""
+    get = told.get
+    originator_id = told.person(_ORIGINATOR)
+    description: dict[str, Any] = {
+        "originator": originator_id and Person(originator_id, fields.text(get(_ORIGINATOR_NAME))),
+        "url": fields.web_address(map(get, _URLS)),
+        "created_at": told.moment(_CREATED),
+        "finished_at": told.moment(_FINISHED),
+        "form_data": told.form_data(),
     }
+    for name, key in _TEXTS.items():
+        description[name] = fields.text(get(key))
+    return description

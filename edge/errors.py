@@ -4,6 +4,7 @@ CallerError
 └── Rejection              ``reason`` is a short code for the log, the metric and the quarantine, the same for ever
     ├── Malformed          400: the request cannot be understood
     ├── Unverified         401: who sent it is not proven; all of these look alike from outside
+    ├── UnknownPath        404: it may have been a callback, but no action is known at this path
     ├── TooSlow            408: the body did not arrive in time
     ├── TooLarge           413
     ├── UnsupportedType    415
@@ -14,7 +15,12 @@ OperatorError
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from schemas.errors import CallerError, OperatorError
+
+if TYPE_CHECKING:
+    from edge.server.received import Received
 
 UNVERIFIED = "The request is not proven to come from an app that is known here. Check the sign and the credentials."
 """Which of the checks failed would tell a forger how far they got, so every Unverified says this."""
@@ -35,6 +41,10 @@ class Rejection(CallerError):
         self.detail = detail
         self.app_type: str | None = None
         """The app that the callback names, where it was understood so far; not verified."""
+        self.proven = False
+        """Its signature was right, so that a known app sent it, or somebody who saw it send something."""
+        self.head: Received | None = None
+        """How the request began, where it was not received whole."""
 
 
 class Malformed(Rejection):
@@ -48,6 +58,13 @@ class Unverified(Rejection):
         super().__init__(
             OTHER_SCHEME if other_scheme else reason, UNVERIFIED + (OTHER_SCHEME_HINT if other_scheme else "")
         )
+
+
+class UnknownPath(Rejection):
+    """It was posted where no action is known."""
+
+    def __init__(self) -> None:
+        super().__init__("unknown-path", "Post to /yida/tasks/ and create, complete, cancel, delete or cc.")
 
 
 class TooSlow(Rejection):

@@ -74,6 +74,12 @@ class Metrics:
             ["reason", "outcome"],
             registry=self.registry,
         )
+        self._left_out = Counter(
+            "taskbridge_edge_left_out",
+            "Fields of accepted callbacks that only describe and were not understood; they are raw in the event.",
+            ["field"],
+            registry=self.registry,
+        )
         self.replay_window_usable = Gauge(
             "taskbridge_edge_replay_window_usable",
             "0 when the file that tells copied signatures cannot be used: copies then pass for new callbacks.",
@@ -98,6 +104,10 @@ class Metrics:
     def count_error(self, action: str) -> None:
         """A callback failed for a reason of ours."""
         self._outcomes.count(action, "error")
+
+    def count_left_out(self, field: str) -> None:
+        """A field was not understood, and its callback taken all the same."""
+        self._left_out.labels(field).inc()
 
     def count_verify(self, action: str, seconds: float) -> None:
         self._verify_seconds.observe(action, seconds)

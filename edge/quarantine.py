@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from edge.errors import NotDurable, Unverified
+from edge.errors import Malformed, NotDurable, Unverified
 from edge.proof.replays import ALTERED, CROSS_ACTION
 from edge.proof.verification import bearer_fault
+from edge.server.received import Received
 from edge.server.rejection_log import RejectionLog
-from edge.server.requests import Received
 from edge.server.sources import site_of
 from edge.understanding import understand
 from schemas.events import QuarantinedCallback
@@ -38,20 +38,25 @@ _SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization")
 STAY_REJECTED = frozenset({CROSS_ACTION, ALTERED, "no-bearer", "wrong-bearer"})
 """No change of ours makes these right: the first two are copies, and the others lacked what no copy of ours holds."""
 
+HEADS = frozenset({"too-large", "slow-body", "overloaded"})
+"""Of these, only how they began is kept."""
+
 _MINUTE_S, _DAY_S = 60, 24 * 60 * 60
 _SOURCE_SHARE = 4
 """One sender gets a quarter of the bytes, so that three more could fail at the same time."""
 _ALL_SOURCES = 10
 """All senders together get ten times one's requests."""
 _RECORD_OVERHEAD_BYTES = 64 << 10
+_MAX_UNPACKED_BYTES = (MAX_MESSAGE_BYTES - (1 << 20)) // 2
+"""In a replay: what the edge's own bound can be raised to."""
 _SLACK_S = 2.0
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 def is_plausible(received: Received) -> bool:
-    """Whether it may have been a callback. What was over a limit was never received whole, and is not asked about."""
-    return bool(received.body or received.query)
+    """Whether it may have been a callback."""
+    return bool(received.body or received.query) or received.headers.get("content-length", "0") != "0"
 
 
 def quarantined(received: Received, rejection: Rejection, *, bearer_tokens: Sequence[str]) -> QuarantinedCallback:
@@ -89,6 +94,8 @@ def reconsider(
     fault = entry.headers.get("authorization", "").partition(" ")[2]
     if fault or entry.reason in STAY_REJECTED:
         raise Unverified(fault or entry.reason)
+    if entry.reason in HEADS:
+        raise Malformed(entry.reason, "Only its first bytes were received.")
     received = Received(
         wire_action=entry.action,
         received_at=entry.received_at,
@@ -100,14 +107,20 @@ def reconsider(
         body=entry.body,
     )
     return understand(
-        received, credentials=credentials, bearer_tokens=(), delete_extra_keys=delete_extra_keys, window=window
+        received,
+        credentials=credentials,
+        bearer_tokens=(),
+        delete_extra_keys=delete_extra_keys,
+        window=window,
+        max_body_bytes=_MAX_UNPACKED_BYTES,
     )
 
 
 class Quarantine:
     """Where the path of a callback puts what it rejects.
 
-    Requests a minute and bytes a day are bounded, for each sender and for all together. Workers get equal shares.
+    Requests a minute and bytes a day are bounded, for each sender and for all together. What is proven to come of a
+    known app has bounds of its own, so that no stranger's flood keeps it out. Workers get equal shares.
     """
 
     def __init__(
@@ -125,7 +138,7 @@ class Quarantine:
         self._timeout_s = settings.kafka_timeout_ms / 1000 + _SLACK_S
         self._requests = max(1, settings.quarantine_max_per_minute // settings.workers)
         self._bytes = settings.quarantine_max_bytes_per_day // settings.workers
-        self._all = self._buckets(self._requests * _ALL_SOURCES, self._bytes)
+        self._all = {proven: self._buckets(self._requests * _ALL_SOURCES, self._bytes) for proven in (True, False)}
         self._sources = PerSource(lambda: self._buckets(self._requests, self._bytes / _SOURCE_SHARE))
         self._failures = RejectionLog(clock=clock)
 
@@ -140,7 +153,7 @@ class Quarantine:
         try:
             entry = quarantined(received, rejection, bearer_tokens=self._bearer_tokens)
             outcome = "suppressed"
-            if self._admits(entry):
+            if self._admits(entry, proven=rejection.proven):
                 async with asyncio.timeout(self._timeout_s):
                     await self._publisher.quarantine(entry)
                 outcome, kept = "kept", entry.quarantine_id
@@ -150,11 +163,12 @@ class Quarantine:
         self._counted.labels(rejection.reason, outcome).inc()
         return kept
 
-    def _admits(self, entry: QuarantinedCallback) -> bool:
+    def _admits(self, entry: QuarantinedCallback, *, proven: bool) -> bool:
         size = size_of(entry)
         if size > MAX_MESSAGE_BYTES - _RECORD_OVERHEAD_BYTES:
             return False
-        wanted = zip((*self._sources.of(site_of(entry.remote_address)), *self._all), (1, size) * 2, strict=True)
+        buckets = (*self._sources.of((site_of(entry.remote_address), proven)), *self._all[proven])
+        wanted = zip(buckets, (1, size) * 2, strict=True)
         return take_all(list(wanted), now=self._clock())
 
     def _buckets(self, requests: float, size: float) -> tuple[Bucket, Bucket]:

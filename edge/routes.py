@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from edge.proof.token_use import TokenUse
     from edge.publisher import Publisher
     from edge.quarantine import Quarantine
+    from edge.server.received import Received
     from edge.server.rejection_log import RejectionLog
-    from edge.server.requests import Received
     from edge.server.sources import Sources
     from edge.settings import EdgeSettings
     from schemas.events import TaskEvent
@@ -45,6 +46,10 @@ _stdlib_log = logging.getLogger(__name__)
 """Asked for its level before a line is made: a line costs as much as all else that is done for a callback."""
 
 _ACTION_OF_PATH = {f"/yida/tasks/{action}": action for action in ACTIONS}
+_SLASHES = re.compile("//+")
+_OURS = "/yida"
+UNKNOWN = "unknown"
+"""The action of what was posted below ``/yida``, and says by no path what it reports."""
 
 _GONE = 499
 """Nobody sees this answer: the sender has hung up."""
@@ -73,8 +78,10 @@ class CallbackRoutes:
         ]
 
     def action_of(self, scope: Scope) -> str | None:
-        """The action that a request is a callback of, or None when it is none."""
-        return _ACTION_OF_PATH.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        """The action that a request is a callback of, ``UNKNOWN`` where its path does not say, None when it is none."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return None
+        return _ACTION_OF_PATH.get(scope["path"]) or _meant(scope["path"])
 
     async def serve(self, wire_action: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one callback without any layer of a framework; what was not foreseen is raised after the answer."""
@@ -105,8 +112,8 @@ class CallbackRoutes:
             event = self._understand(received)
             durability = await self._publish(event, received)
         except Rejection as rejection:
-            # A request that was not received whole cannot be kept.
-            kept = await self.quarantine.keep(received, rejection) if received is not None else None
+            begun = received or rejection.head
+            kept = await self.quarantine.keep(begun, rejection) if begun is not None else None
             self._log_rejection(rejection, _log_of(wire_action, scope), remote_address(scope), kept)
             response, outcome = answers.rejected(rejection), rejection.reason
         except NotDurable as error:
@@ -119,6 +126,8 @@ class CallbackRoutes:
             response, outcome = Response(status_code=_GONE), "aborted"
         except Exception:
             self.metrics.count_error(wire_action)
+            if received is not None:
+                await self.quarantine.keep(received, Rejection("error", "An error that was not foreseen."))
             raise
         else:
             if _stdlib_log.isEnabledFor(logging.DEBUG):
@@ -138,7 +147,9 @@ class CallbackRoutes:
                 bearer_tokens=self._bearer_tokens(),
                 delete_extra_keys=self.settings.delete_extra_keys,
                 window=self.window,
+                max_body_bytes=self.settings.max_body_bytes,
                 used=self.token_use.note,
+                noted=self.metrics.count_left_out,
             )
         finally:
             self.metrics.count_verify(received.wire_action, time.perf_counter() - started)
@@ -168,6 +179,14 @@ class CallbackRoutes:
                 quarantine_id=kept,
                 **said,
             )
+
+
+def _meant(path: str) -> str | None:
+    """Upper case, doubled and trailing slashes come of typing an address: what is meant is plain."""
+    plain = _SLASHES.sub("/", path.lower()).rstrip("/")
+    if plain != _OURS and not plain.startswith(_OURS + "/"):
+        return None
+    return _ACTION_OF_PATH.get(plain, UNKNOWN)
 
 
 def _log_of(wire_action: str, scope: Scope) -> structlog.stdlib.BoundLogger:

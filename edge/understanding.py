@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge.callbacks import event_of, locate
-from edge.errors import Rejection, UnsupportedType
-from edge.parsing.parameters import read_parameters
+from edge.callbacks import ACTIONS, event_of, locate
+from edge.errors import Malformed, Rejection, UnknownPath, UnsupportedType
+from edge.parsing.bodies import unpacked
+from edge.parsing.parameters import readings
 from edge.proof.replays import refuse_replay
 from edge.proof.verification import check_bearer, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from edge.callbacks import Callback
     from edge.proof.credentials import Credentials, Token
     from edge.proof.replays import Window
-    from edge.server.requests import Received
+    from edge.server.received import Received
     from schemas.events import TaskEvent
+
+
+_PACKED = ("br", "compress", "deflate", "zstd")
 
 
 def understand(
@@ -26,26 +31,75 @@ def understand(
     bearer_tokens: Sequence[str],
     delete_extra_keys: Iterable[str],
     window: Window,
+    max_body_bytes: int,
     used: Callable[[Token], None] | None = None,
+    noted: Callable[[str], None] = lambda _: None,
 ) -> TaskEvent:
-    """The event that the request reports; its signature is then spent on this event. ``used`` is told whose it is.
+    """The event that the request reports; its signature is then spent on this event.
+
+    ``used`` is told which token signed it, and ``noted`` each field that only describes and was not understood.
 
     Raises:
         Rejection: it cannot be understood, or not be proven. What is not understood at all wins over what is not
-            proven, and that over what is proven but incomplete.
+            proven, and that over what is proven but incomplete. Of several readings the first that names an app counts.
     """
-    # Never unpacked: a kilobyte of gzip can be a gigabyte.
-    if received.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise UnsupportedType("content-encoding", "Send the body as it is, not compressed.")
-    readings = read_parameters(received.query, received.headers.get("content-type"), received.body)
-    callback = locate(received.wire_action, readings[0])
+    if received.wire_action not in ACTIONS:
+        raise UnknownPath
     try:
-        check_bearer(received.headers.get("authorization"), bearer_tokens, callback)
-        verified = verify(callback, readings, credentials=credentials, delete_extra_keys=delete_extra_keys, used=used)
-        event = event_of(callback, verified, received_at=received.received_at)
+        callback, signed = _proven(
+            received,
+            credentials=credentials,
+            bearer_tokens=bearer_tokens,
+            delete_extra_keys=delete_extra_keys,
+            max_body_bytes=max_body_bytes,
+            used=used,
+        )
+    except Malformed as malformed:
+        if received.headers.get("content-encoding", "").strip().lower() in _PACKED:
+            raise UnsupportedType("content-encoding", "Send the body as it is, or as gzip.") from malformed
+        raise
+    try:
+        event = event_of(callback, signed, received_at=received.received_at, noted=noted)
+    except Rejection as rejection:
+        rejection.app_type, rejection.proven = callback.app_type, True
+        raise
+    try:
         # Before it is durable: two actions that arrive at the same moment must not both get through.
         refuse_replay(event, window, other_scheme=callback.other_scheme)
     except Rejection as rejection:
         rejection.app_type = callback.app_type
         raise
     return event
+
+
+def _proven(
+    received: Received,
+    *,
+    credentials: Credentials,
+    bearer_tokens: Sequence[str],
+    delete_extra_keys: Iterable[str],
+    max_body_bytes: int,
+    used: Callable[[Token], None] | None,
+) -> tuple[Callback, Mapping[str, str]]:
+    """The callback by the first reading of the request that its app signed, and the parameters as they are signed."""
+    refused: Rejection | None = None
+    callback: Callback | None = None
+    body = unpacked(received.body, max_bytes=max_body_bytes)
+    for reading in readings(received.query, received.headers.get("content-type"), body):
+        try:
+            callback = locate(received.wire_action, reading.parameters, callback)
+            try:
+                check_bearer(received.headers.get("authorization"), bearer_tokens, callback)
+                verify(
+                    callback, reading.signed, credentials=credentials, delete_extra_keys=delete_extra_keys, used=used
+                )
+            except Rejection as rejection:
+                rejection.app_type = callback.app_type
+                raise
+        except Rejection as rejection:
+            if refused is None or (refused.app_type is None and rejection.app_type is not None):
+                refused = rejection
+        else:
+            return callback, reading.signed
+    assert refused is not None, "readings are given, or raise"
+    raise refused

@@ -1,13 +1,14 @@
 """Turns one loosely typed value of a callback into what an event may hold.
 
-Values are texts, or what ``strict_json.parse`` gives. An id decides whose task something is, so a wrong one is refused;
-a text that only describes is taken as it comes.
+Values are texts, or what ``strict_json.parse`` gives. An id that says which instance or task is meant is refused when
+it is wrong; whatever only describes them, people included, is taken as far as it is understood.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from edge.errors import Malformed
 from edge.parsing import strict_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 MAX_ID_CHARACTERS = 128
 
@@ -28,7 +29,19 @@ _SHANGHAI = timezone(timedelta(hours=8))
 _LAST_MS = 253_402_300_799_999
 """The end of the year 9999: what lies beyond cannot be read back by most Avro libraries."""
 _MILLISECOND = timedelta(milliseconds=1)
-_MS_DIGITS, _S_DIGITS = 13, 10
+
+_NUMBER = re.compile(r"\d{1,16}(?:\.\d{1,20})?(?:[eE]\+?\d{1,2})?", re.ASCII)
+_MS_DIGITS = 13
+_MS_FROM, _S_FROM = 10**12, 10**9
+"""Thirteen digits before the point are ms, ten are s: what lies between is neither for another 270 years."""
+_DIGITS = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)", re.ASCII)
+_SLASHES = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(?: (\d{1,2}):(\d\d)(?::(\d\d))?)?", re.ASCII)
+_JAVA = re.compile(r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) (\d\d) (\d\d):(\d\d):(\d\d) (\S{1,9}) (\d{4})", re.ASCII)
+"""What Java's ``Date.toString()`` writes, whatever the locale."""
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_ZONES = {"CST": _SHANGHAI, "HKT": _SHANGHAI, "SGT": _SHANGHAI, "UTC": UTC, "GMT": UTC}
+"""CST is China's here, not Chicago's."""
+_OFFSET = re.compile(r"GMT([+-])(\d\d):(\d\d)", re.ASCII)
 
 
 def is_blank(value: Any) -> bool:
@@ -66,25 +79,37 @@ def optional_id(value: Any, name: str) -> str | None:
         return value  # as nearly all are; what follows is for the others
     if is_blank(value):
         return None
-    if not isinstance(value, str) or len(value) > MAX_ID_CHARACTERS or _NOT_IN_IDS.search(value):
+    if not is_id(value):
         detail = f"{name} must be a text of at most {MAX_ID_CHARACTERS} characters without control characters."
         raise Malformed(f"bad-{name}", detail)
     return str(value)
 
 
-def id_union(values: Iterable[Any]) -> tuple[str, ...]:
-    """All ids in all values, once each, in their order: an id, a list, a list as JSON text, or comma-separated ids.
+def is_id(value: Any) -> bool:
+    """Whether it may stand as an id."""
+    return isinstance(value, str) and len(value) <= MAX_ID_CHARACTERS and not _NOT_IN_IDS.search(value)
 
-    Raises:
-        Malformed: something among them is no id.
+
+def people(values: Iterable[Any], *, id_keys: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    """All people in all values, once each, in their order, and whether nothing among them was left out.
+
+    A value is an id, an object that has one under one of ``id_keys``, a list of these, a list as JSON text, or
+    comma-separated ids.
     """
     found: dict[str, None] = {}
+    whole = True
     for value in values:
         for each in _listed(value):
-            person_id = optional_id(each.strip() if isinstance(each, str) else each, "recipient")
-            if person_id is not None:
-                found[person_id] = None
-    return tuple(found)
+            if type(each) is str and each.isalnum() and len(each) <= MAX_ID_CHARACTERS:
+                found[each] = None  # as nearly all are
+                continue
+            named = first(cast("dict[str, Any]", each), id_keys) if isinstance(each, dict) else each
+            person_id = named.strip() if isinstance(named, str) else named
+            if not is_blank(person_id) and is_id(person_id):
+                found[str(person_id)] = None
+            elif not is_blank(each):
+                whole = False
+    return tuple(found), whole
 
 
 def text(value: Any) -> str | None:
@@ -94,15 +119,20 @@ def text(value: Any) -> str | None:
     return _whole(value if isinstance(value, str) else strict_json.compact(value))
 
 
-def form_values(value: Any) -> dict[str, str | None]:
-    """A form's values by field id: texts and nulls as they are, anything else as JSON text; no object, no values."""
+def form_values(value: Any) -> dict[str, str | None] | None:
+    """A form's values by field id: texts and nulls as they are, anything else as JSON text.
+
+    None where there is something that is no object; no values where there is nothing.
+    """
+    if is_blank(value):
+        return {}
     if isinstance(value, str):
         try:
             value = strict_json.parse(value)
         except ValueError:
-            return {}
+            return None
     if not isinstance(value, dict):
-        return {}
+        return None
     return {
         _whole(key): None if each is None else _whole(each if isinstance(each, str) else strict_json.compact(each))
         for key, each in cast("dict[str, Any]", value).items()
@@ -112,20 +142,21 @@ def form_values(value: Any) -> dict[str, str | None]:
 def moment(value: Any) -> int | None:
     """Milliseconds since the epoch, or None where the value names no moment after it.
 
-    13 digits are ms, 10 are s; else ``yyyy-MM-dd HH:mm:ss`` or ISO 8601, in Shanghai's time where no zone is given.
+    A number is ms or s by its size. Else ``yyyy-MM-dd HH:mm:ss``, also with slashes or digits only, ISO 8601, or what
+    Java's ``Date.toString()`` writes; in Shanghai's time where no zone is given.
     """
     if not isinstance(value, str):
         return None
     written = value.strip()
-    if written.isascii() and written.isdigit():
-        digits = len(written)
-        ms = int(written) if digits == _MS_DIGITS else int(written) * 1000 if digits == _S_DIGITS else 0
-    else:
-        try:
-            found = datetime.fromisoformat(written)
-            ms = ((found if found.tzinfo else found.replace(tzinfo=_SHANGHAI)) - _EPOCH) // _MILLISECOND
-        except (ValueError, OverflowError):
-            return None
+    try:
+        if len(written) == _MS_DIGITS and written.isascii() and written.isdigit():
+            ms = int(written)  # as Yida's are
+        elif _NUMBER.fullmatch(written) and not _DIGITS.fullmatch(written):
+            ms = _ms_of_number(Decimal(written))
+        else:
+            ms = (_date_of(written) - _EPOCH) // _MILLISECOND
+    except (ValueError, OverflowError):
+        return None
     return ms if 0 < ms <= _LAST_MS else None
 
 
@@ -142,17 +173,49 @@ def web_address(candidates: Iterable[Any]) -> str | None:
     return None
 
 
+def _ms_of_number(number: Decimal) -> int:
+    if _S_FROM <= number < 10 * _S_FROM:
+        return int(number * 1000)
+    return int(number) if _MS_FROM <= number < 10 * _MS_FROM else 0
+
+
+def _date_of(written: str) -> datetime:
+    """Raises ValueError where it is none."""
+    java = _JAVA.fullmatch(written)
+    if java is not None:
+        month, day, hour, minute, second, zone, year = java.groups()
+        time = (int(day), int(hour), int(minute), int(second))
+        return datetime(int(year), _MONTHS.index(month) + 1, *time, tzinfo=_zone_of(zone))
+    plain = _DIGITS.fullmatch(written) or _SLASHES.fullmatch(written)
+    if plain is not None:
+        return datetime(*(int(each) for each in plain.groups("0")), tzinfo=_SHANGHAI)  # type: ignore[arg-type,misc]
+    found = datetime.fromisoformat(written)
+    return found if found.tzinfo else found.replace(tzinfo=_SHANGHAI)
+
+
+def _zone_of(name: str) -> tzinfo:
+    offset = _OFFSET.fullmatch(name)
+    if offset is not None:
+        sign, hours, minutes = offset.groups()
+        ahead = timedelta(hours=int(hours), minutes=int(minutes))
+        return timezone(-ahead if sign == "-" else ahead)
+    if name not in _ZONES:
+        raise ValueError("a zone that is not known here")
+    return _ZONES[name]
+
+
 def _listed(value: Any) -> Iterable[Any]:
     if isinstance(value, list):
         return cast("list[Any]", value)
     if not isinstance(value, str):
         return [value]
-    if not value.lstrip().startswith("["):
+    if not value.lstrip().startswith(("[", "{")):
         return value.split(",")
     try:
-        return cast("list[Any]", strict_json.parse(value))
-    except ValueError as error:
-        raise Malformed("bad-recipient", f"A list of recipients is not JSON that can be read: {error}.") from error
+        found = strict_json.parse(value)
+    except ValueError:
+        return [False]  # no id, so it counts as left out
+    return cast("list[Any]", found) if isinstance(found, list) else [found]
 
 
 def _whole(value: str) -> str:

@@ -1,161 +1,143 @@
-"""Finds the parameters of a request in all the encodings that Yida might use: JSON, form, multipart, query string."""
+"""Finds the parameters of a request in all the encodings that Yida might use: JSON, form, multipart, query string.
+
+Which one it is, the body itself says; its label is a hint. What the bytes leave open is read in each way in turn, in a
+fixed order, until the signature fits one: ``readings``.
+"""
 
 from __future__ import annotations
 
-import re
-from binascii import a2b_qp
-from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from itertools import combinations
+from typing import TYPE_CHECKING, NamedTuple
 
-import multipart
-from multipart import MultipartError, MultipartSegment, PushMultipartParser
-
-from edge.errors import Malformed, UnsupportedType
-from edge.parsing import strict_json
-from edge.proof.signature import folding
+from edge.errors import Malformed, Rejection
+from edge.parsing.bodies import Body
+from edge.parsing.forms import form_pairs
+from edge.proof.signature import SIGN, folding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Mapping, Sequence
 
 MAX_PARAMETERS = 256
 """Yida sends eight. The bound keeps a request of a million keys from holding up everyone else's."""
 
-_JSON = "application/json"
-_FORM = "application/x-www-form-urlencoded"
-_MULTIPART = "multipart/form-data"
-_UTF_8 = ("", "utf-8", "utf8")
+_NULL = "null"
+"""A null of JSON is signed as the text ``null``, and not left out."""
+_PART = "part"
+"""Of query and body only the one that holds the signature is signed: the other stands in the address, or a gateway
+added it."""
+_PLUS = "plus"
+"""A plus sign in a form or a query is one, and no space."""
+_CHARSET = "charset"
+"""Text is in the other of the two character sets that the label leaves open."""
 
-_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_SMALL_BYTES = 64 << 10
+_TURNS = [[frozenset(each) for each in combinations((_NULL, _PART, _PLUS, _CHARSET), size)] for size in range(3)]
+_OF_LARGE = [each for size in _TURNS[:2] for each in size]
+"""Each departure from the first reading alone. All of them, hashed, are a megabyte's 10 ms."""
+_OF_SMALL = [*_OF_LARGE, *_TURNS[2]]
 
-type_pairs = list[tuple[str, str | None]]
+
+class Reading(NamedTuple):
+    """One way to read a request."""
+
+    parameters: Mapping[str, str]
+    """What it says. A null of JSON says nothing."""
+    signed: Mapping[str, str]
+    """What the signature is then over."""
 
 
-def read_parameters(query: bytes, content_type: str | None, body: bytes) -> list[dict[str, str]]:
-    """Each way in which the request's parameters can be read: one, or two where a JSON body has nulls.
+def readings(query: bytes, content_type: str | None, body: bytes) -> Iterator[Reading]:
+    """Each way in which the request can be read, the likeliest first; at most eleven, of a large one five.
 
-    What Yida signs for a null is not known: in the first reading it is absent, in the second the text ``null``. Values
-    are what a signature can be over: strings decoded, and other JSON values by their text exactly as it stands.
+    Values are what a signature can be over: strings decoded, and other JSON values by their text exactly as it stands.
 
     Raises:
-        Malformed: cannot be read, or a key is given twice.
-        UnsupportedType: a content type or character set that is not accepted.
+        Malformed: it can be read in no way, or a key is given twice.
+        UnsupportedType: the body is nothing that can be read here.
     """
-    pairs = _form_pairs(query) if query else []
-    if body:
-        pairs += _body_pairs(content_type or "", body)
-    if len(pairs) > MAX_PARAMETERS:
-        raise Malformed("too-many-parameters", f"More than {MAX_PARAMETERS} parameters.")
-    keys = [key for key, _ in pairs]
-    if len(set(map(folding(keys), keys))) < len(keys):
-        # They would have no defined order, and so no defined signature.
-        raise Malformed("duplicate-key", "A parameter is given twice; names that differ only by case count as one.")
-    parameters = dict(pairs)
-    if None not in parameters.values():
-        return [cast("dict[str, str]", parameters)]
-    return [
-        {key: value for key, value in pairs if value is not None},
-        {key: "null" if value is None else value for key, value in pairs},
-    ]
+    request = _Request(query, content_type, body)
+    refused: Rejection | None = None
+    found = False
+    for departures in _OF_SMALL if len(query) + len(body) <= _SMALL_BYTES else _OF_LARGE:
+        try:
+            reading = request.read(departures)
+        except Rejection as rejection:
+            refused = refused or rejection
+            continue
+        if reading is not None:
+            found = True
+            yield reading
+    if refused is not None and not found:
+        raise refused
 
 
-def _body_pairs(content_type: str, body: bytes) -> type_pairs:
-    media_type, charset, boundary = _type_of(content_type)
-    if charset not in _UTF_8:
-        raise UnsupportedType("charset", "Only UTF-8 is accepted.")
-    if not media_type:
-        media_type = _JSON if body.lstrip().startswith(b"{") else _FORM
-    if media_type == _JSON or media_type.endswith("+json"):
-        return _json_pairs(body)
-    if media_type == _FORM:
-        return _form_pairs(body)
-    if media_type == _MULTIPART:
-        return _multipart_pairs(boundary, body)
-    raise UnsupportedType("content-type", f"Send {_JSON}, {_FORM} or {_MULTIPART}.")
+class _Parts(NamedTuple):
+    query: Sequence[tuple[str, str | None]]
+    body: Sequence[tuple[str, str | None]]
 
 
-@lru_cache(maxsize=64)  # a sender says the same at each callback; strangers cannot fill more than this
-def _type_of(content_type: str) -> tuple[str, str, str]:
-    """Media type, character set and boundary."""
-    media_type, options = cast("tuple[str, dict[str, str]]", multipart.parse_options_header(content_type))
-    return media_type, options.get("charset", "").lower(), options.get("boundary", "")
+class _Request:
+    """A request, and what was read of it so far."""
 
+    def __init__(self, query: bytes, content_type: str | None, body: bytes) -> None:
+        self._query = query
+        self._body = Body(content_type, body) if body else None
+        self._parts: dict[tuple[bool, bool], _Parts | Rejection] = {}
 
-def _json_pairs(body: bytes) -> type_pairs:
-    text = _text(body)
-    try:
-        pairs = strict_json.members(text, at_most=MAX_PARAMETERS)
-    except ValueError as error:
-        raise Malformed("json", f"The body is not a JSON object that can be read: {error}.") from error
-    # Half a pair can only have come by an escape: the text itself was UTF-8.
-    for key, value in pairs if "\\u" in text else ():
-        if not _is_unicode(key) or not _is_unicode(value or ""):
-            raise Malformed("lone-surrogate", "Half a surrogate pair is not a character.")
-    return pairs
+    def read(self, departures: frozenset[str]) -> Reading | None:
+        """The request with these departures from the first reading; None where one of them makes no difference.
 
+        Raises:
+            Rejection: it cannot be read like that.
+        """
+        if not departures:
+            parts = self._read_parts(plus=False, charset=False)
+            whole = dict(parts.body if not parts.query else (*parts.query, *parts.body))
+            if None not in whole.values():
+                return Reading(whole, whole)  # type: ignore[arg-type]  # as nearly all are
+        plus, charset = _PLUS in departures, _CHARSET in departures
+        if (plus and not self._has_plus()) or (charset and not (self._body and self._body.is_ambiguous)):
+            return None
+        parts = self._read_parts(plus=plus, charset=charset)
+        if _PART in departures:
+            in_query = any(key == SIGN for key, _ in parts.query)
+            if not parts.query or not parts.body or in_query == any(key == SIGN for key, _ in parts.body):
+                return None
+            pairs = parts.query if in_query else parts.body
+        else:
+            pairs = [*parts.query, *parts.body] if parts.query else parts.body
+        whole = dict(pairs)
+        if None not in whole.values():
+            return None if _NULL in departures else Reading(whole, whole)  # type: ignore[arg-type]
+        parameters = {key: value for key, value in pairs if value is not None}
+        if _NULL not in departures:
+            return Reading(parameters, parameters)
+        return Reading(parameters, {key: "null" if value is None else value for key, value in pairs})
 
-def _form_pairs(encoded: bytes) -> type_pairs:
-    if _BROKEN_ESCAPE.search(encoded):
-        raise Malformed("percent-escape", "A percent sign is not followed by two hex digits.")
-    # Counted before it is split: the list of a million empty pairs would cost more than the request.
-    if encoded.count(b"&") >= 2 * MAX_PARAMETERS:
-        raise Malformed("too-many-parameters", f"More than {MAX_PARAMETERS} parameters.")
-    pairs = (pair.replace(b"+", b" ").partition(b"=") for pair in encoded.split(b"&") if pair)
-    return [(_text(_unescaped(key)), _text(_unescaped(value))) for key, _, value in pairs]
+    def _has_plus(self) -> bool:
+        return b"+" in self._query or (self._body is not None and self._body.has_plus)
 
+    def _read_parts(self, *, plus: bool, charset: bool) -> _Parts:
+        found = self._parts.get((plus, charset))
+        if found is None:
+            try:
+                found = self._parse(plus=plus, charset=charset)
+            except Rejection as rejection:
+                found = rejection
+            self._parts[plus, charset] = found
+        if isinstance(found, Rejection):
+            raise found
+        return found
 
-def _unescaped(encoded: bytes) -> bytes:
-    """The bytes that valid percent escapes stand for; ``urllib`` takes longer for a create than all else does.
-
-    Quoted-printable differs in nothing but the sign, and the standard library decodes it in C.
-    """
-    if b"%" not in encoded:
-        return encoded
-    return a2b_qp(encoded.replace(b"=", b"=3D").replace(b"%", b"="))
-
-
-def _multipart_pairs(boundary: str, body: bytes) -> type_pairs:
-    try:
-        return list(_parts(boundary, body))
-    except MultipartError as error:
-        raise Malformed(
-            "multipart", f"The body is not multipart/form-data that can be read: {error.args[0]}."
-        ) from error
-
-
-def _parts(boundary: str, body: bytes) -> Iterable[tuple[str, str]]:
-    with PushMultipartParser(boundary, max_segment_count=MAX_PARAMETERS) as parser:
-        segment: MultipartSegment | None = None
-        value = bytearray()
-        for event in parser.parse(body):
-            if isinstance(event, MultipartSegment):
-                if event.filename is not None:
-                    raise Malformed("file-part", "A file is no parameter.")
-                segment = event
-            elif event is not None:
-                value += event
-            else:
-                assert segment is not None
-                yield segment.name or "", _part_text(segment, bytes(value))
-                value.clear()
-
-
-def _part_text(segment: MultipartSegment, value: bytes) -> str:
-    # Apache's client labels plain ASCII as ISO-8859-1, so the label counts only where it makes a difference.
-    if (segment.charset or "").lower() not in _UTF_8 and not value.isascii():
-        raise UnsupportedType("charset", "Only UTF-8 is accepted.")
-    return _text(value)
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        raise Malformed("invalid-utf-8", "The request is not valid UTF-8.") from error
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    def _parse(self, *, plus: bool, charset: bool) -> _Parts:
+        body = self._body
+        codec = body.codec(other=charset) if body is not None else "utf-8"
+        in_query = form_pairs(self._query, codec, plus=plus, at_most=MAX_PARAMETERS) if self._query else []
+        in_body = body.pairs(plus=plus, other=charset, at_most=MAX_PARAMETERS) if body is not None else []
+        keys = [key for key, _ in in_body] + [key for key, _ in in_query]
+        if len(keys) > MAX_PARAMETERS:
+            raise Malformed("too-many-parameters", f"More than {MAX_PARAMETERS} parameters.")
+        if len(set(map(folding(keys), keys))) < len(keys):
+            # They would have no defined order, and so no defined signature.
+            raise Malformed("duplicate-key", "A parameter is given twice; names that differ only by case count as one.")
+        return _Parts(in_query, in_body)

@@ -1,17 +1,38 @@
-"""JSON that is safe to take from strangers: bounded depth, no NaN, numbers kept as they are written."""
+"""JSON that is safe to take from strangers: bounded depth, no NaN, numbers kept as they are written.
+
+What is looked at before anything is proven is read by ``members`` and ``picker`` only: compiled, in one pass, and
+without a value for each of the million that a megabyte can hold. ``parse`` makes values, and is for what is proven.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from typing import Any, NoReturn, cast
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+import msgspec
+from msgspec import Raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+T = TypeVar("T")
 
 MAX_DEPTH = 100
 
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 """An unterminated string runs to the end: were it skipped quote by quote, the scan would be quadratic."""
-_SPACE = re.compile(r"[ \t\r\n]*")
+
+_HALF_PAIR = re.compile(
+    r"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|[c-fC-F][0-9a-fA-F]{2}(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD].{3}))"
+)
+
+
+class TooMany(ValueError):
+    """An object has more members than are looked at."""
 
 
 class Number(str):
@@ -25,79 +46,109 @@ def _no_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant)
+_TEXT = msgspec.json.Decoder(str)
+_PLAIN = msgspec.json.Decoder(dict[str, str | None])
+_SHORT_CHARACTERS = 64 << 10
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """The members of an object, as no array is."""
+class _Name:
+    """A member's name. Each is its own key of a dict, so that none is lost of those that stand twice."""
 
-    __slots__ = ()
-
-
-_ONE_PASS_MAX = 64 << 10
-
-_PAIRS = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant, object_pairs_hook=_Pairs)
+    __slots__ = ("text",)
+    text: str
 
 
-def parse(text: str) -> Any:
-    """The value of a whole JSON text; numbers come as ``Number``.
+class _Members(threading.local):
+    """The members of one object, in one pass; msgspec tells each name as it comes to it."""
 
-    Raises:
-        ValueError: not JSON, or nested deeper than MAX_DEPTH.
-    """
-    _check_depth(text)
-    return _DECODER.decode(text)
+    def __init__(self) -> None:
+        self.room = 0
+        self.texts = msgspec.json.Decoder(dict[_Name, str | None], dec_hook=self._named)
+        self.verbatim = msgspec.json.Decoder(dict[_Name, Raw], dec_hook=self._named)
+
+    def _named(self, _type: type, text: str) -> _Name:
+        self.room -= 1
+        if self.room < 0:
+            raise _Full
+        name = _Name()
+        name.text = text
+        return name
+
+
+class _Full(Exception):
+    """No ValueError, which msgspec would make one of its own."""
+
+
+_MEMBERS = _Members()
 
 
 def members(text: str, *, at_most: int = sys.maxsize) -> list[tuple[str, str | None]]:
     """The members of a JSON object in their order, repeated ones too: strings decoded, null as None, the rest verbatim.
 
-    One more than ``at_most`` is the last that is looked at: a megabyte holds a hundred thousand.
+    Half a surrogate pair is a question mark, as in what Java signs and sends.
 
     Raises:
-        ValueError: not one JSON object, or nested deeper than MAX_DEPTH.
+        TooMany: there are more than ``at_most``. The rest was not looked at.
+        ValueError: not one JSON object.
+    """
+    if len(text) <= _SHORT_CHARACTERS and "\\\\" not in text:
+        found = _plain(text)
+        if found is not None and len(found) <= at_most:
+            return found
+    try:
+        return _with_whole_pairs(_texts, text, at_most)
+    except msgspec.ValidationError:
+        return _with_whole_pairs(_verbatim, text, at_most)
+
+
+def picker(keys: Iterable[str]) -> Callable[[str], Picked]:
+    """A function that finds these members of a JSON object, without looking at what the others hold.
+
+    It raises ValueError where the text is not one JSON object.
+    """
+    decoder = msgspec.json.Decoder(msgspec.defstruct("Found", [(key, Raw, None) for key in sorted(keys)], gc=False))
+
+    def pick(text: str, _at_most: int) -> Picked:
+        return Picked(decoder.decode(text))
+
+    return lambda text: _with_whole_pairs(pick, text.removeprefix("\ufeff"), 0)
+
+
+class Picked:
+    """Members of a JSON object, each read when it is asked for; an object without members where there is none."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self, found: msgspec.Struct | None = None) -> None:
+        self._found = found
+
+    def get(self, key: str) -> Any:
+        """A text, a number, or None; False for anything else, at no cost whatever it holds."""
+        found: Raw | None = getattr(self._found, key, None)
+        if found is None:
+            return None
+        raw = bytes(found)
+        if raw.startswith(b'"'):
+            return _TEXT.decode(raw)
+        if raw == b"null":
+            return None
+        return Number(raw.decode()) if raw[:1] in b"-0123456789" else False
+
+    def as_written(self) -> dict[str, Any]:
+        """The members, those that are neither text nor number nor null as they are written."""
+        assert self._found is not None
+        given = {key: each for key in self._found.__struct_fields__ if (each := getattr(self._found, key)) is not None}
+        return {key: bytes(raw).decode() if (value := self.get(key)) is False else value for key, raw in given.items()}
+
+
+def parse(text: str) -> Any:
+    """The value of a whole JSON text; numbers come as ``Number``. Only for what is proven: it costs by the value.
+
+    Raises:
+        ValueError: not JSON, or nested deeper than MAX_DEPTH.
     """
     _check_depth(text)
-    # In one pass where that cannot take long; a large text is left off at the last member that counts.
-    flat = _flat_members(text) if len(text) <= _ONE_PASS_MAX else None
-    return _members_verbatim(text, at_most) if flat is None else flat
-
-
-def _flat_members(text: str) -> list[tuple[str, str | None]] | None:
-    """The members when all are strings or null, as Yida's are: in one pass of the compiled scanner."""
-    pairs = _PAIRS.decode(text)
-    if type(pairs) is not _Pairs:
-        return None
-    for _, value in pairs:
-        if type(value) is not str and value is not None:
-            return None
-    return pairs
-
-
-def _members_verbatim(text: str, at_most: int) -> list[tuple[str, str | None]]:
-    found: list[tuple[str, str | None]] = []
-    at = _expect(text, _skip_space(text, 0), "{")
-    if text[at : at + 1] == "}":
-        at += 1
-    else:
-        while True:
-            if text[at : at + 1] != '"':
-                raise ValueError("a member's name is expected")
-            key, at = _DECODER.raw_decode(text, at)
-            start = _expect(text, _skip_space(text, at), ":")
-            value, at = _DECODER.raw_decode(text, start)
-            verbatim = text[start:at]
-            is_text = value is None or verbatim[0] == '"'
-            found.append((cast("str", key), cast("str | None", value) if is_text else verbatim))
-            if len(found) > at_most:
-                return found
-            at = _skip_space(text, at)
-            if text[at : at + 1] == "}":
-                at += 1
-                break
-            at = _expect(text, at, ",")
-    if _skip_space(text, at) != len(text):
-        raise ValueError("something follows the JSON object")
-    return found
+    return _DECODER.decode(text.removeprefix("\ufeff"))
 
 
 def compact(value: Any) -> str:
@@ -112,17 +163,56 @@ def compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _skip_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    assert found is not None
-    return found.end()
+def _plain(text: str) -> list[tuple[str, str | None]] | None:
+    """The members of an object like nearly all: texts and nulls, each name once, no escaped backslash; else None.
+
+    Such a text has two quotes for each name and each text, beside escaped ones: one more, and a name stood twice.
+    """
+    try:
+        found = _PLAIN.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    texts = len(found) - list(found.values()).count(None)
+    quotes = text.count('"') - text.count('\\"')
+    return list(found.items()) if quotes == 2 * (len(found) + texts) else None
 
 
-def _expect(text: str, at: int, character: str) -> int:
-    """The place of what follows ``character``, which must stand at ``at``."""
-    if text[at : at + 1] != character:
-        raise ValueError(f"{character} is expected")
-    return _skip_space(text, at + 1)
+def _texts(text: str, at_most: int) -> list[tuple[str, str | None]]:
+    """All members when they are strings or null, as Yida's are."""
+    _MEMBERS.room = at_most
+    return [(name.text, value) for name, value in _MEMBERS.texts.decode(text).items()]
+
+
+def _verbatim(text: str, at_most: int) -> list[tuple[str, str | None]]:
+    _MEMBERS.room = at_most
+    found: list[tuple[str, str | None]] = []
+    for name, value in _MEMBERS.verbatim.decode(text).items():
+        written = bytes(value)
+        decoded = _TEXT.decode(written) if written.startswith(b'"') else written.decode()
+        found.append((name.text, None if written == b"null" else decoded))
+    return found
+
+
+def _with_whole_pairs(read: Callable[[str, int], T], text: str, at_most: int) -> T:
+    """What is read of the text or, where that is in its way, of the text without half surrogate pairs."""
+    try:
+        try:
+            return read(text, at_most)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            if "\\ud" not in text and "\\uD" not in text:
+                raise
+        return read(_without_half_pairs(text), at_most)
+    except _Full:
+        raise TooMany(f"more than {at_most} members") from None
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _without_half_pairs(text: str) -> str:
+    # A backslash that is itself escaped begins no escape. Zeros stand in for such pairs: no JSON has any.
+    return _HALF_PAIR.sub("?", text.replace("\\\\", "\0\0")).replace("\0\0", "\\\\")
 
 
 def _check_depth(text: str) -> None:

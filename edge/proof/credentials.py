@@ -98,11 +98,18 @@ class Credentials:
         self._apps: dict[str, list[App]] = {}
         for app in apps:
             self._apps.setdefault(app.app_type, []).append(app)
+        self._signers = {
+            app_type: [(app, token) for app in known for token in app.tokens] for app_type, known in self._apps.items()
+        }
         self.count = len(apps)
         self.tokens: Sequence[Token] = [token for app in apps for token in app.tokens]
 
     def apps(self, app_type: str) -> Sequence[App]:
         return self._apps.get(app_type, ())
+
+    def signers(self, app_type: str) -> Sequence[tuple[App, Token]]:
+        """Each token of the app, with the organisation that it is for."""
+        return self._signers.get(app_type, ())
 
 
 def fingerprint(app_type: str, system_token: str) -> str:

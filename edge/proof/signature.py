@@ -50,7 +50,8 @@ def canonical_string(parameters: Mapping[str, str]) -> str:
 
 def sign(parameters: Mapping[str, str], *, system_token: str) -> str:
     """The signature that Yida puts into ``sign``, in lower-case hex."""
-    return _digest(canonical_string(parameters).encode(), system_token)
+    signed = canonical_string(parameters) + system_token
+    return hashlib.md5(signed.encode(), usedforsecurity=False).hexdigest()
 
 
 def verify(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sign: str) -> int:
@@ -61,13 +62,23 @@ def verify(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sign:
     Raises:
         SignatureMismatch: no token's digest is the given one. No digest is in the message.
     """
-    signed = canonical_string(parameters).encode()
-    given = sign.lower().encode("utf-8", "surrogatepass")
-    # Every token is compared: how long it takes shall not tell which one matched.
-    matches = [hmac.compare_digest(_digest(signed, token).encode(), given) for token in system_tokens]
-    if not sum(matches):
+    found = matching(parameters, system_tokens=system_tokens, sign=sign)
+    if not sum(found):
         raise SignatureMismatch("the signature does not match")
-    return matches.index(True)
+    return found.index(True)
+
+
+def matching(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sign: str) -> list[bool]:
+    """Of each token whether it signed these parameters. They are hashed once, however many tokens there are."""
+    signed = hashlib.md5(canonical_string(parameters).encode(), usedforsecurity=False)
+    given = sign.lower().encode("utf-8", "surrogatepass")
+    found: list[bool] = []
+    for token in system_tokens:
+        digest = signed.copy()
+        digest.update(token.encode())
+        # Every token is compared: how long it takes shall not tell which one matched.
+        found.append(hmac.compare_digest(digest.hexdigest().encode(), given))
+    return found
 
 
 def _fold_character(character: str) -> str:
@@ -79,7 +90,3 @@ def _fold_character(character: str) -> str:
             upper = character
     # U+0130 is the only character whose lower case is two in Python and one in Java.
     return "i" if upper == "\u0130" else upper.lower()
-
-
-def _digest(signed: bytes, system_token: str) -> str:
-    return hashlib.md5(signed + system_token.encode(), usedforsecurity=False).hexdigest()

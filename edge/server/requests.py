@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec.structs import replace
 from starlette.requests import ClientDisconnect
 
-from edge.errors import Overloaded, TooLarge, TooSlow
+from edge.errors import Overloaded, Rejection, TooLarge, TooSlow
+from edge.server.received import Received
 from edge.server.scope import WHOLE_BODY
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ BODY_TIMEOUT_S = 20
 
 FREE_BODY_BYTES = 64 << 10
 """What any callback may have in memory while it is received; Yida's are far smaller."""
+HEAD_BYTES = 16 << 10
+"""What is kept of a body that is not taken: enough to say whose it was."""
+HEAD_WAIT_S = 1.0
+"""How long that is waited for, where it is clear before that the body will not be taken."""
 LARGE_BODIES_BYTES = 64 << 20
 """What all beyond that may add up to: nobody is verified yet, and a thousand connections must not fill memory."""
 
@@ -56,24 +61,6 @@ class LargeBodies:
             self.room += taken
 
 
-class Received(Struct, frozen=True, kw_only=True, gc=False):
-    """A request as it arrived, byte for byte: all that is needed to run it again."""
-
-    wire_action: str
-    received_at: int
-    remote_address: str
-    method: str
-    path: str
-    query: bytes
-    headers: Mapping[str, str]
-    """Names in lower case."""
-    body: bytes
-
-    def __repr__(self) -> str:
-        """Without what people wrote, and without tokens."""
-        return f"Received({self.method} {self.path}, {len(self.body)} bytes from {self.remote_address})"
-
-
 async def receive(
     scope: Scope,
     from_network: Receive,
@@ -83,7 +70,7 @@ async def receive(
     max_body_bytes: int,
     large_bodies: LargeBodies,
 ) -> Received:
-    """Read the request, and stop as soon as it is over a limit.
+    """Read the request, and stop as soon as it is over a limit. How it began is then in the rejection's ``head``.
 
     Raises:
         TooLarge: the body, or the query string, has more than ``max_body_bytes``.
@@ -94,20 +81,7 @@ async def receive(
     query: bytes = scope["query_string"]
     # Not Starlette's wrapper, which decodes anew at each look. Of a name that stands twice, the first counts.
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
-    announced = headers.get("content-length", "")
-    if len(query) > max_body_bytes or (announced.isdecimal() and int(announced) > max_body_bytes):
-        raise _too_large(max_body_bytes)
-    whole = scope.get(WHOLE_BODY)
-    if whole is not None and len(whole) <= max_body_bytes:
-        body = bytes(whole)  # there is nothing to wait for, and so nothing to bound
-    else:
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                with large_bodies.share() as grown:
-                    body = await _body(from_network, max_body_bytes, grown)
-        except TimeoutError as error:
-            raise TooSlow("slow-body", f"The body did not arrive within {BODY_TIMEOUT_S} seconds.") from error
-    return Received(
+    head = Received(
         wire_action=wire_action,
         received_at=received_at,
         remote_address=remote_address(scope),
@@ -115,8 +89,28 @@ async def receive(
         path=scope["path"],
         query=query,
         headers=headers,
-        body=body,
+        body=b"",
     )
+    whole = scope.get(WHOLE_BODY)
+    if whole is not None and len(whole) <= max_body_bytes and len(query) <= max_body_bytes:
+        return replace(head, body=bytes(whole))  # there is nothing to wait for, and so nothing to bound
+    body = bytearray()
+    try:
+        announced = headers.get("content-length", "")
+        if len(query) > max_body_bytes or (announced.isdecimal() and int(announced) > max_body_bytes):
+            await _begin(from_network, body, headers)
+            raise _too_large(max_body_bytes)
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            with large_bodies.share() as grown:
+                await _read(from_network, body, max_body_bytes, grown)
+    except TimeoutError as error:
+        slow = TooSlow("slow-body", f"The body did not arrive within {BODY_TIMEOUT_S} seconds.")
+        slow.head = _head(head, body)
+        raise slow from error
+    except Rejection as rejection:
+        rejection.head = _head(head, body)
+        raise
+    return replace(head, body=bytes(body))
 
 
 def remote_address(scope: Scope) -> str:
@@ -124,19 +118,35 @@ def remote_address(scope: Scope) -> str:
     return client[0] if client else ""
 
 
-async def _body(from_network: Receive, max_body_bytes: int, grown: Callable[[int], None]) -> bytes:
-    body = bytearray()
-    while True:
-        message = await from_network()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        # Counted while it arrives: a chunked body announces no length.
+async def _read(from_network: Receive, body: bytearray, max_body_bytes: int, grown: Callable[[int], None]) -> None:
+    more = True
+    while more:
+        more = await _receive(from_network, body)
+        # While it arrives: a chunked body announces no length.
         if len(body) > max_body_bytes:
             raise _too_large(max_body_bytes)
         grown(len(body))
-        if not message.get("more_body", False):
-            return bytes(body)
+
+
+async def _receive(from_network: Receive, body: bytearray) -> bool:
+    """Add what comes next to the body. Whether there is more."""
+    message = await from_network()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    body += message.get("body", b"")
+    return message.get("more_body", False)
+
+
+async def _begin(from_network: Receive, body: bytearray, headers: Mapping[str, str]) -> None:
+    """The first bytes of a body that will not be taken, unless its sender waits to be asked for it."""
+    if "expect" not in headers:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEAD_WAIT_S):
+                await _receive(from_network, body)
+
+
+def _head(head: Received, body: bytearray) -> Received:
+    return replace(head, query=head.query[:HEAD_BYTES], body=bytes(body[:HEAD_BYTES]))
 
 
 def _too_large(max_body_bytes: int) -> TooLarge:

@@ -133,11 +133,74 @@ def test_descriptive_fields_of_any_type_never_reject_a_callback() -> None:
     assert (event.title, event.form_data, event.created_at, event.url) == ('{"zh":"张"}', {}, None, None)
 
 
-@pytest.mark.parametrize("key", ["taskId", "originatorId", "formInstanceId", "actionerId"])
-@pytest.mark.parametrize("value", [True, {"a": 1}, [[]]])
+@pytest.mark.parametrize("key", ["taskId", "formInstanceId", "appType"])
+@pytest.mark.parametrize("value", [True, {"a": 1}, [[]], "x" * 129])
 def test_ids_of_a_wrong_type_are_malformed(key: str, value: Any) -> None:
     with pytest.raises(Malformed):
         understand("create", {"task": json.dumps({**task_of("inst-1"), key: value})})
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected", "noted"),
+    list[tuple[dict[str, Any], dict[str, Any], list[str]]](
+        [
+            ({"actionerId": [{"userId": "0169", "name": "a"}, {"id": 170}]}, {"recipient_ids": ("0169", "170")}, []),
+            ({"actionerId": [{"name": "a"}, "0170"]}, {"recipient_ids": ("0170",)}, ["recipients"]),
+            ({"actionerId": ["x" * 129, "0170", [], True]}, {"recipient_ids": ("0170",)}, ["recipients"]),
+            ({"actionerId": "[1,"}, {"recipient_ids": ()}, ["recipients"]),
+            ({"actionerId": '{"userId": "0169"}'}, {"recipient_ids": ("0169",)}, []),
+            ({"originatorId": {"userId": "9"}}, {"originator": Person("9", "张红")}, []),
+            ({"originatorId": {"name": "x"}}, {"originator": None}, ["originatorId"]),
+            ({"originatorId": ["9", "10"]}, {"originator": None}, ["originatorId"]),
+            ({"createTime": "yesterday"}, {"created_at": None}, ["createTime"]),
+            ({"createTime": RECEIVED_AT + 300_000}, {"created_at": RECEIVED_AT + 300_000}, []),
+            ({"createTime": RECEIVED_AT + 300_001}, {"created_at": RECEIVED_AT}, ["createTime"]),
+            ({"finishTime": "9999-12-31 00:00:00"}, {"finished_at": RECEIVED_AT}, ["finishTime"]),
+            ({"dataMap": [1]}, {"form_data": {}}, ["dataMap"]),
+        ]
+    ),
+)
+def test_what_only_describes_is_left_out_and_noted_where_it_is_not_understood(
+    changed: dict[str, Any], expected: dict[str, Any], noted: list[str]
+) -> None:
+    task = json.dumps({**task_of("inst-1"), **changed}, ensure_ascii=False)
+    parameters = {"task": task, "dateTime": "1693462062502"}
+    said: list[str] = []
+    event = event_of(locate("create", parameters), parameters, received_at=RECEIVED_AT, noted=said.append)
+    assert {name: getattr(event, name) for name in expected} == expected
+    assert said == noted
+    assert event.raw_parameters["task"] == task
+
+
+def test_a_form_that_is_nested_too_deep_costs_its_values_and_nothing_else() -> None:
+    deep = "[" * 200 + "]" * 200
+    task = json.dumps({**task_of("inst-1"), "dataMap": {"x": "DEEP"}, "serialNo": "DEEP"}).replace('"DEEP"', deep)
+    parameters = {"task": task}
+    said: list[str] = []
+    event = event_of(locate("create", parameters), parameters, received_at=RECEIVED_AT, noted=said.append)
+    assert (event.instance_id, event.form_data, event.serial_no, said) == ("inst-1", {}, deep, ["dataMap"])
+
+
+@pytest.mark.parametrize(
+    ("actor", "expected"), [("x" * 129, None), ("a,b", None), ("a\x00", None), ('{"userId": "9"}', "9"), (" 9 ", "9")]
+)
+def test_an_actor_that_is_none_leaves_the_completion_as_it_is(actor: str, expected: str | None) -> None:
+    event = understand("complete", parameters_of("complete", instance_id="inst-1") | {"actualWorkId": actor})
+    assert (event.action, event.actor_id) == (Action.COMPLETED, expected)
+
+
+def test_a_date_in_the_future_counts_as_the_receipt() -> None:
+    for ahead, occurred_at in ((300_000, RECEIVED_AT + 300_000), (300_001, RECEIVED_AT), (10**12, RECEIVED_AT)):
+        parameters = parameters_of("complete", instance_id="inst-1") | {"dateTime": str(RECEIVED_AT + ahead)}
+        event = understand("complete", parameters)
+        assert event.occurred_at == occurred_at
+        assert event.raw_parameters["dateTime"] == str(RECEIVED_AT + ahead)
+
+
+def test_a_name_that_is_escaped_or_stands_twice_is_found_as_every_parser_finds_it() -> None:
+    task = json.dumps(task_of("inst-1"))[:-1] + ', "\\u0074itle": "second", "formInstanceId": "last"}'
+    event = understand("create", {"task": task})
+    assert (event.title, event.instance_id) == ("second", "last")
 
 
 def test_a_top_level_app_serves_where_task_names_none_and_must_agree_where_it_does() -> None:

@@ -1,0 +1,174 @@
+"""Tells what a body is: JSON, a form or multipart, in which character set, packed or not. Its labels are hints.
+
+What Java's and Apache's clients send by default is JSON as ``text/plain`` or under the form's type, labelled
+ISO-8859-1; a gateway may pack it. None of that changes what is signed.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from functools import lru_cache
+from typing import TYPE_CHECKING, cast
+
+import multipart
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
+
+from edge.errors import Malformed, TooLarge, UnsupportedType
+from edge.parsing import strict_json
+from edge.parsing.forms import form_pairs, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+type_pairs = list[tuple[str, str | None]]
+
+_JSON = "application/json"
+_FORM = "application/x-www-form-urlencoded"
+_MULTIPART = "multipart/form-data"
+
+_UTF_8 = "utf-8"
+_GBK = ("gb18030", _UTF_8)
+_LATIN = (_UTF_8, "latin-1")
+_CODECS = {
+    **dict.fromkeys(("gbk", "x-gbk", "gb2312", "gb18030", "cp936", "ms936", "euc-cn"), _GBK),
+    **dict.fromkeys(("iso-8859-1", "iso8859-1", "latin1", "latin-1", "windows-1252"), _LATIN),
+}
+"""Label → the two character sets that it leaves open, the likelier first. Any other label leaves UTF-8 only."""
+
+_GZIP = b"\x1f\x8b"
+_MARK = b"\xef\xbb\xbf"
+_OBJECT = re.compile(rb"[ \t\r\n]*\{")
+_FORM_LIKE = re.compile(rb"[ \t\r\n]*[^\s<>{}&=\"]{1,256}=")
+_LOOKED_AT_BYTES = 1024
+
+
+def unpacked(body: bytes, *, max_bytes: int) -> bytes:
+    """The body, unpacked where it is gzip, whatever its label says.
+
+    Raises:
+        TooLarge: it unpacks to more than ``max_bytes``; no more than that is unpacked.
+        Malformed: it is not whole.
+    """
+    if not body.startswith(_GZIP):
+        return body
+    unpacking = zlib.decompressobj(wbits=31)
+    try:
+        found = unpacking.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise Malformed("gzip", "The body is not gzip that can be unpacked.") from error
+    if len(found) > max_bytes:
+        raise TooLarge("unpacks-too-large", f"It unpacks to more than {max_bytes} bytes.")
+    if not unpacking.eof or unpacking.unused_data:
+        raise Malformed("gzip", "The body is not one whole gzip stream.")
+    return found
+
+
+class Body:
+    """A body, once it is known what it is."""
+
+    __slots__ = ("_boundary", "_bytes", "_charset", "_codecs", "_kind")
+
+    def __init__(self, content_type: str | None, body: bytes) -> None:
+        """Raises UnsupportedType where it is neither JSON nor a form nor multipart."""
+        media_type, self._charset, boundary = _type_of(content_type or "")
+        self._bytes = body.removeprefix(_MARK)
+        self._kind = _kind_of(media_type, self._bytes)
+        self._boundary = boundary if media_type == _MULTIPART and boundary else ""
+        self._codecs = _CODECS.get(self._charset, (_UTF_8,))
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether its two character sets can make a difference."""
+        if self._kind == _MULTIPART:
+            return not self._bytes.isascii()
+        return len(self._codecs) > 1 and (not self._bytes.isascii() or (self._kind == _FORM and b"%" in self._bytes))
+
+    @property
+    def has_plus(self) -> bool:
+        return self._kind == _FORM and b"+" in self._bytes
+
+    def codec(self, *, other: bool) -> str:
+        return self._codecs[-1 if other else 0]
+
+    def pairs(self, *, plus: bool, other: bool, at_most: int) -> type_pairs:
+        """Names and values, in their order; ``other`` asks for the second of the two character sets.
+
+        Raises:
+            Malformed: it cannot be read in that character set, or holds more than ``at_most``.
+            UnsupportedType: its label names a character set that it is not in and that is not known here.
+        """
+        codec = self.codec(other=other)
+        try:
+            if self._kind == _MULTIPART:
+                return self._multipart_pairs(other=other, at_most=at_most)
+            if self._kind == _FORM:
+                return cast("type_pairs", form_pairs(self._bytes, codec, plus=plus, at_most=at_most))
+            return _json_pairs(text_of(self._bytes, codec), at_most)
+        except Malformed as malformed:
+            if malformed.reason == "invalid-utf-8" and self._charset not in ("", "utf-8", "utf8", *_CODECS):
+                raise UnsupportedType("charset", "Send UTF-8.") from malformed
+            raise
+
+    def _multipart_pairs(self, *, other: bool, at_most: int) -> type_pairs:
+        boundary = self._boundary or self._bytes.lstrip().split(b"\n", 1)[0].strip()[2:].decode("latin-1")
+
+        def codec_of(part: MultipartSegment) -> str:
+            return _CODECS.get((part.charset or "").lower(), self._codecs)[-1 if other else 0]
+
+        try:
+            return list(_parts(boundary, self._bytes, codec_of, at_most))
+        except MultipartError as error:
+            detail = f"The body is not multipart/form-data that can be read: {error.args[0]}."
+            raise Malformed("multipart", detail) from error
+
+
+@lru_cache(maxsize=64)  # a sender says the same at each callback; strangers cannot fill more than this
+def _type_of(content_type: str) -> tuple[str, str, str]:
+    """Media type, character set and boundary."""
+    media_type, options = cast("tuple[str, dict[str, str]]", multipart.parse_options_header(content_type))
+    return media_type, options.get("charset", "").lower(), options.get("boundary", "")
+
+
+def _kind_of(media_type: str, body: bytes) -> str:
+    """What the body plainly is, or else what its label says."""
+    if _OBJECT.match(body):
+        return _JSON
+    head = body[:_LOOKED_AT_BYTES].lstrip()
+    if head.startswith(b"--") and (media_type == _MULTIPART or b"content-disposition" in head.lower()):
+        return _MULTIPART
+    if media_type in (_FORM, "") or _FORM_LIKE.match(head):
+        return _FORM
+    if media_type == _MULTIPART:
+        return _MULTIPART
+    if media_type in (_JSON, "text/json") or media_type.endswith("+json"):
+        return _JSON
+    raise UnsupportedType("content-type", f"Send {_JSON}, {_FORM} or {_MULTIPART}.")
+
+
+def _json_pairs(text: str, at_most: int) -> type_pairs:
+    try:
+        return strict_json.members(text.removeprefix("\ufeff"), at_most=at_most)
+    except strict_json.TooMany as error:
+        raise Malformed("too-many-parameters", f"More than {at_most} parameters.") from error
+    except ValueError as error:
+        raise Malformed("json", f"The body is not a JSON object that can be read: {error}.") from error
+
+
+def _parts(
+    boundary: str, body: bytes, codec_of: Callable[[MultipartSegment], str], at_most: int
+) -> Iterable[tuple[str, str]]:
+    with PushMultipartParser(boundary, max_segment_count=at_most) as parser:
+        segment: MultipartSegment | None = None
+        value = bytearray()
+        for event in parser.parse(body):
+            if isinstance(event, MultipartSegment):
+                if event.filename is not None:
+                    raise Malformed("file-part", "A file is no parameter.")
+                segment = event
+            elif event is not None:
+                value += event
+            else:
+                assert segment is not None
+                yield segment.name or "", text_of(bytes(value), codec_of(segment))
+                value.clear()
