@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from enum import StrEnum
@@ -138,11 +139,11 @@ def live(
 
 
 def _run(argv: list[str]) -> None:
-    try:
-        status = subprocess.run(argv, cwd=_CHECKOUT, check=False).returncode
-    except KeyboardInterrupt:
-        status = 1  # it got the same Ctrl-C, and has stopped its servers
-    raise typer.Exit(status)
+    with subprocess.Popen(argv, cwd=_CHECKOUT) as process:
+        # Ctrl-C reaches it from the terminal too: it stops its servers, and we wait for that.
+        signal.signal(signal.SIGINT, lambda _signal, _frame: None)
+        signal.signal(signal.SIGTERM, lambda _signal, _frame: process.send_signal(signal.SIGINT))
+    raise typer.Exit(process.returncode if process.returncode >= 0 else 1)
 
 
 def _require_checkout(harness: str) -> None:

@@ -16,6 +16,7 @@ from deploy.data_folder import DataFolder, Running
 from deploy.local.disk import readable_os_errors
 from deploy.local.errors import StackError
 from deploy.local.ports import LOOPBACK, check_distinct, check_free
+from deploy.local.progress import call_with_heartbeat
 from deploy.local.stack import ExternalStack, choose_stack
 from deploy.local.supervisor import ServiceSpec, Supervisor
 from edge.publisher import SPOOL_IS_BROKEN
@@ -104,8 +105,7 @@ class Bridge:
         self._progress(f"using {self._stack.description}")
         endpoints = self._stack.start()
         connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
-        apply_topics(connection.admin(), topics.ALL, partitions=partitions_setting(self._environment))
-        connection.registry.register(topics.ALL)
+        call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "making topics and schemas")
         edge = self._service("edge", self.edge_url, self._edge_environment(endpoints))
         self._sockets = self._listen()
         self._supervisor.start(replace(edge, ailment=broken_spool(self.edge_url), sockets=self._sockets))
@@ -120,6 +120,10 @@ class Bridge:
             )
         )
         return connection
+
+    def _apply_contract(self, connection: Connection) -> None:
+        apply_topics(connection.admin(), topics.ALL, partitions=partitions_setting(self._environment))
+        connection.registry.register(topics.ALL)
 
     def stop(self) -> None:
         """Stop what is running, the last started first. A second call does nothing."""

@@ -21,7 +21,7 @@ from deploy.options import example as _example
 from deploy.quarantine_commands import quarantine_app
 from deploy.simulate_commands import SIMULATE_EXAMPLES, simulate
 from deploy.spool_commands import spool_app
-from deploy.terminal import progress, say, stop_signal
+from deploy.terminal import Stopped, progress, say, stop_signal
 from deploy.token_commands import token_app
 from schemas.errors import TaskbridgeError
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from deploy.bridge import Bridge, BridgeOptions
     from deploy.connection import Connection
+    from deploy.terminal import StopSignal
 
 # Commands import what they need when they run: `taskbridge --help` must not load Kafka, FastAPI and Faust first.
 
@@ -68,6 +69,9 @@ Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Make all states anew from the events, beside the workers, and switch.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="With --rebuild: only tell what would come out another.")]
+_INTERRUPTED = 130
+"""Exit code of what Ctrl-C ended before it was done, as shells have it."""
+
 ForgetOld = Annotated[
     bool, typer.Option("--forget-old", help="Delete what is left on Kafka of the states before the last rebuild.")
 ]
@@ -111,9 +115,15 @@ def up(  # one flag each: the contract's list
     ] = None,
 ) -> None:
     """Start Kafka, registry, edge and streams in the foreground, until Ctrl-C or SIGTERM."""
-    options = _options(data_dir, edge_port, streams_port, kafka_port, registry_port, credentials)
-    with stop_signal() as stop, _bridge(options, keep_data=True) as bridge:
-        connection = bridge.start()
+    with stop_signal() as stop:
+        options = _options(data_dir, edge_port, streams_port, kafka_port, registry_port, credentials)
+        _up(options, stop)
+
+
+def _up(options: BridgeOptions, stop: StopSignal) -> None:
+    with _bridge(options, keep_data=True) as bridge:
+        with stop.interrupting():
+            connection = bridge.start()
         _print_addresses(bridge, connection)
         say("try it       taskbridge simulate")
         say("ready; Ctrl-C stops everything")
@@ -148,8 +158,9 @@ def demo(
             token = write_credentials(credentials)
         options = _options(folder, edge_port, streams_port, kafka_port, registry_port, credentials)
         with _bridge(options, keep_data=data_dir is not None) as bridge:
-            connection = bridge.start()
-            play(connection, bridge.edge_url, token, Console())
+            with stop.interrupting():
+                connection = bridge.start()
+                play(connection, bridge.edge_url, token, Console())
             if keep:
                 _print_addresses(bridge, connection)
                 for name, page in person_pages(bridge.streams_url).items():
@@ -157,6 +168,8 @@ def demo(
                 say("a simulated company is at work, so the pages change by themselves; Ctrl-C stops everything")
                 trickle(bridge.edge_url, bridge.credentials, stop)
             progress("stopping")
+        return
+    raise typer.Exit(_INTERRUPTED)
 
 
 @app.command(
@@ -426,6 +439,9 @@ def _bridge(options: BridgeOptions, *, keep_data: bool) -> Generator[Bridge]:
     bridge = Bridge(options, progress=progress, keep_data=keep_data)
     try:
         yield bridge
+    except Stopped:
+        progress("stopping")
+        raise
     finally:
         bridge.stop()
 

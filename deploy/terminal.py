@@ -32,17 +32,49 @@ def progress(line: str) -> None:
     typer.echo(line, err=True)
 
 
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM came while something was under way that nobody waits for any more."""
+
+
+class StopSignal(threading.Event):
+    """Is set by Ctrl-C and SIGTERM."""
+
+    _interrupts = False
+
+    @contextmanager
+    def interrupting(self) -> Generator[None]:
+        """What is done meanwhile is given up when the signal comes, where it stands.
+
+        Raises:
+            Stopped: it came, or had come before.
+        """
+        self._interrupts = True
+        try:
+            if self.is_set():
+                raise Stopped
+            yield
+        finally:
+            self._interrupts = False
+
+    def arrive(self, _signum: int, _frame: object) -> None:
+        self.set()
+        if self._interrupts:
+            self._interrupts = False  # once: what follows is the tidying up
+            raise Stopped
+
+
 @contextmanager
-def stop_signal() -> Generator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands."""
-    stop = threading.Event()
+def stop_signal() -> Generator[StopSignal]:
+    """An event that Ctrl-C and SIGTERM set, instead of ending the process where it stands.
 
-    def set_stop(_signum: int, _frame: object) -> None:
-        stop.set()
-
-    before = {each: signal.signal(each, set_stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    What is given up for them (``interrupting``) ends the block like any other end.
+    """
+    stop = StopSignal()
+    before = {each: signal.signal(each, stop.arrive) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
+    except Stopped:
+        pass
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -158,7 +158,6 @@ def run() -> None:
     With several workers SIGHUP replaces them one by one instead. A wrong configuration is one line on standard error
     and exit code 1.
     """
-    # uvicorn raises the signal that ended it once more when it is done: what it meets then decides the exit code.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, _exit)
     signal.signal(signal.SIGHUP, _terminate)
@@ -189,10 +188,25 @@ def run() -> None:
     if settings.workers > 1:
         Multiprocess(config, sockets=sockets).run()
         return
-    server = uvicorn.Server(config)
+    server = _Server(config)
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, server.handle_exit)
     server.run(sockets)
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)  # all is done, and the interpreter's own end is no time for them
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+class _Server(uvicorn.Server):
+    """Ends in its own bounded time, however often it is told to.
+
+    Of a second Ctrl-C uvicorn would leave callbacks unanswered and parts open, and ``uv run`` passes on what the
+    terminal has sent us already. Nor is the signal raised again at the end, in the midst of the loop's closing.
+    """
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the overridden signature
+        self.should_exit = True
 
 
 def _configured() -> tuple[EdgeSettings, FastAPI]:

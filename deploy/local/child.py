@@ -21,6 +21,12 @@ _POLL_S = 0.05
 _LINE_MAX = 200
 
 
+def tethered(argv: Sequence[str], *, orphan_signal: signal.Signals, descriptors: Sequence[int] = ()) -> list[str]:
+    """The command that becomes ``argv`` and gets ``orphan_signal`` when the thread that started it ends, on Linux."""
+    tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), str(int(orphan_signal))]
+    return [*tether, ",".join(map(str, descriptors)), *argv]
+
+
 class Child:
     """A running process whose output goes to the end of ``log_path``; a log over 5 MB is moved aside first.
 
@@ -47,12 +53,10 @@ class Child:
             log_path.replace(log_path.with_name(f"{log_path.name}.1"))
         self._log_path = log_path
         given = [each.fileno() for each in sockets]
-        tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), str(int(orphan_signal))]
-        tether.append(",".join(map(str, given)))
         with log_path.open("ab") as log:
             self._log_offset = log.tell()
             self._process = subprocess.Popen(
-                [*tether, *argv],
+                tethered(argv, orphan_signal=orphan_signal, descriptors=given),
                 env=env,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,

@@ -178,14 +178,14 @@ class DockerStack:
 
     def _start(self, spec: ContainerSpec, ready: Callable[[], bool]) -> None:
         try:
-            container = call_with_heartbeat(lambda: self._run(spec), self._progress, f"starting {spec.image}")
+            # Noted where it is started: whoever gives up waiting must still find it.
+            call_with_heartbeat(lambda: self._running.append(self._run(spec)), self._progress, f"starting {spec.image}")
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise StackError(
                 f"Docker could not run {spec.image} ({reason}): pull it, name another with {spec.image_variable}, "
                 "or stop Docker to use the local JVM"
             ) from error
-        self._running.append(container)
         heartbeat = Heartbeat(self._progress)
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while not ready():

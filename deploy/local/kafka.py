@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import shutil
+import signal
 import subprocess
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.local.child import tethered
 from deploy.local.errors import StackError
 from deploy.local.jvm import ENVIRONMENT, java_argv, make_service_folder
 from deploy.local.ports import LOOPBACK
@@ -95,7 +97,7 @@ def _format_storage(jars: Path, data_dir: Path) -> None:
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     argv = _java(jars, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", "format.properties")
     outcome = subprocess.run(
-        argv,
+        tethered(argv, orphan_signal=signal.SIGKILL),  # whoever gives up the start does not wait for it
         cwd=data_dir,
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,

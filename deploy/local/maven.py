@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -38,15 +39,21 @@ def copy_dependencies(
     heartbeat = Heartbeat(progress)
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=dict(environ)
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=dict(environ),
+            start_new_session=True,
         )
         try:
             while process.poll() is None:
                 time.sleep(0.1)
                 heartbeat.beat(f"fetching: {_downloads(log_path)} files so far")
         finally:
-            process.kill()  # does nothing to one that ended
-            process.wait()
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)  # mvn is a script: what it runs must not be left
+                process.wait()
     if process.returncode != 0:
         raise StackError(_explain(log_path))
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _POLL_S = 0.1
+_UNREADY_STOP_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,9 @@ class _Service:
             return self._watch(child)
         finally:
             self.pid = None
-            child.end(spec.stop_signal, timeout_s=spec.stop_timeout_s)
+            # Before it was ever ready nobody has relied on it, and whoever gives up does not want to wait.
+            timeout_s = spec.stop_timeout_s if self._settled.is_set() else min(spec.stop_timeout_s, _UNREADY_STOP_S)
+            child.end(spec.stop_signal, timeout_s=timeout_s)
 
     def _watch(self, child: Child) -> ServiceEvent | None:
         began = time.monotonic()

@@ -213,6 +213,41 @@ def test_commands_find_the_bridge_that_runs_in_a_data_folder_whatever_its_ports(
     )
 
 
+def descendants(pid: int) -> set[int]:
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            for child in map(int, (task / "children").read_text().split()):
+                with contextlib.suppress(FileNotFoundError):
+                    found |= {child} | descendants(child)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("command", "starts", "signum", "code"),
+    [
+        ("up", "using ", signal.SIGINT, 0),  # Kafka's storage is prepared
+        ("up", "kafka starts", signal.SIGTERM, 0),
+        ("demo", "registry starts", signal.SIGINT, 130),
+        ("up", "edge starts", signal.SIGINT, 0),
+    ],
+)
+def test_what_is_being_started_is_given_up_when_told(
+    tmp_path: Path, command: str, starts: str, signum: signal.Signals, code: int
+) -> None:
+    ports = zip(("--edge-port", "--streams-port", "--kafka-port", "--registry-port"), free_ports(4), strict=True)
+    process = program(command, "--data-dir", str(tmp_path), *(str(each) for pair in ports for each in pair))
+    assert process.stderr is not None
+    assert any(line.startswith(starts) for line in process.stderr)
+    started = descendants(process.pid)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    assert "Traceback" not in err
+    assert not [line for line in err.splitlines() if line.endswith((" starts", "ready"))], "it goes on starting"
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+
+
 def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge, eventually: Any) -> None:
     event_id = running.create()
     running.notified({event_id})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -168,3 +169,42 @@ def test_streams_refuses_to_be_open_to_others() -> None:
     }
     with pytest.raises(ConfigurationError, match="STREAMS_API_TOKENS_FILE"):
         run_streams(environment)
+
+
+INTERRUPTED = """
+import os, signal, sys
+sys.argv[0], loaded = "taskbridge", sys.argv.pop(1)
+class Interrupting:
+    def find_spec(self, name, path, target=None):
+        if name == loaded:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from deploy.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("loaded", ["deploy.cli", "typer", "schemas.errors", "deploy.sending", "deploy.connection"])
+def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word(loaded: str) -> None:
+    command = ["send", "delete", "--url", "http://127.0.0.1:9", "--token", TOKEN]
+    if loaded == "deploy.connection":
+        command = ["topics", "apply", "--bootstrap-servers", "127.0.0.1:9"]
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, loaded, *command], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.returncode in (-signal.SIGINT, 130)
+    assert (ended.stdout, ended.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("loaded", ["deploy.bridge", "deploy.local.stack", "confluent_kafka"])
+def test_ctrl_c_before_up_has_begun_is_an_end_like_any_other(tmp_path: Path, loaded: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, loaded, "up", "--data-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from edge.testing import write_credentials
+from running_edge import RunningEdge, wait_until
 
 
 def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -100,3 +103,16 @@ print("closed")
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     assert "frozen: True" in ended.stdout, "the collector looks at what was built at start"
     assert "closed" not in ended.stdout
+
+
+def test_told_to_end_again_and_again_it_ends_well_with_kafka_and_registry_away(tmp_path: Path) -> None:
+    write_credentials(tmp_path / "credentials.toml", "token")
+    edge = RunningEdge(tmp_path, bootstrap_servers="127.0.0.1:1", registry_url="http://127.0.0.1:1")
+    edge.start()
+    wait_until(edge.is_ready)
+    assert edge.process is not None
+    while edge.process.poll() is None:
+        edge.process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert edge.process.returncode == 0
+    assert "Traceback" not in edge.log_path.read_text("utf-8")
