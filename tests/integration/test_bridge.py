@@ -227,8 +227,7 @@ def descendants(pid: int) -> set[int]:
     ("command", "starts", "signum", "code"),
     [
         ("up", "using ", signal.SIGINT, 0),  # Kafka's storage is prepared
-        ("up", "kafka starts", signal.SIGTERM, 0),
-        ("demo", "registry starts", signal.SIGINT, 130),
+        ("demo", "kafka starts", signal.SIGTERM, 130),
         ("up", "edge starts", signal.SIGINT, 0),
     ],
 )
