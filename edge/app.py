@@ -37,6 +37,7 @@ from edge.settings import EdgeSettings
 from edge.worker_metrics import WorkerMetrics, clear_metrics
 from schemas.errors import ConfigurationError, TaskbridgeError
 from schemas.topics import DEFAULT_PARTITIONS
+from service.docs import serve_docs
 from service.logs import configure_logs
 from service.problems import answer_with_problems
 from service.settings import load_settings, partitions_setting
@@ -128,7 +129,10 @@ def create_app(
         version=version("taskbridge"),
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
+    serve_docs(app)
     answer_with_problems(app)
     app.callbacks = CallbackRoutes(
         settings=settings,

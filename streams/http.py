@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from schemas.errors import ConfigurationError
+from service.docs import serve_docs
 from service.identity import identity
 from service.problems import answer_with_problems
 from streams.live.stream import HoldsStreams
@@ -47,7 +48,8 @@ def build_http(
 
     With ``only_hosts``, requests under any other name are refused: for a service that asks nobody for a token.
     """
-    http = FastAPI(title="taskbridge streams", version="1", docs_url="/docs", redoc_url=None)
+    http = FastAPI(title="taskbridge streams", version="1", docs_url=None, redoc_url=None)
+    serve_docs(http)
     answer_with_problems(http)
     answer_refusals(http)
     http.add_middleware(MeasuredQueries, metrics=metrics)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 
 from deploy.local.ports import free_port
 from query_desk import PARTITIONS, URL, QueryDesk, notification
+from served_apps import serving
 from streams.query.access import Access
 from streams.query.forwarding import FORWARDED_HEADER
 from streams.query.owners import Owners, OwnerUnknown, partition_of
@@ -19,27 +17,10 @@ from streams.query.sso import IdentitySeal, SingleSignOn
 from streams.query.tokens import ApiTokens, digest_of, new_token, parse_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-
-    from fastapi import FastAPI
+    from collections.abc import Callable
 
 PATH = "/v1/corps/corp/users/%E7%8E%8B%20ann/tasks?view=pending&q=%E8%AF%B7%E5%81%87%26"
 """With a user and a search that are not the same when they are written anew."""
-
-
-@contextmanager
-def serving(http: FastAPI) -> Generator[str]:
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(http, host="127.0.0.1", port=port, log_config=None, proxy_headers=False))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            threading.Event().wait(0.01)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def hand_over(asked: QueryDesk, url: str) -> None:

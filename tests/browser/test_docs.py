@@ -1,0 +1,37 @@
+"""The services' ``/docs`` on a machine without the internet: everything it shows with comes from the service itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+from served_apps import edge_app, serving
+from streams.http import build_http
+from streams.metrics import Metrics
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Request
+
+    from browsing import type_open
+
+
+@pytest.mark.parametrize("service", ["edge", "streams"])
+def test_docs_show_every_route_without_the_internet(tmp_path: Path, open_page: type_open, service: str) -> None:
+    with serving(edge_app(tmp_path) if service == "edge" else build_http(dict, Metrics())) as url:
+        page = open_page(f"{url}/healthz")
+        asked: list[str] = []
+
+        def note(request: Request) -> None:
+            asked.append(request.url)
+
+        page.on("request", note)
+        page.goto(f"{url}/docs")
+        # A policy that is broken, and a script that fails, are complaints that fail the test at its end.
+        page.locator("[data-path='/readyz']").click()
+        expect(page.get_by_role("button", name="Try it out")).to_be_visible()
+        assert {urlsplit(each).netloc for each in asked if not each.startswith("data:")} == {urlsplit(url).netloc}
