@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from edge.callbacks import ACTIONS
 from edge.errors import Malformed, Overloaded, Rejection, TooLarge, TooSlow, UnknownPath, UnsupportedType, Unverified
 from edge.server.scope import ANSWER_AT_ONCE
-from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA, problem
+from service.problems import problem
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -66,47 +65,3 @@ def unavailable() -> Response:
     status, kind = _UNAVAILABLE
     detail = "The event cannot be kept now. Send it again later."
     return problem(status, detail, kind=kind, headers={"Retry-After": str(RETRY_AFTER_S)})
-
-
-def callback_paths() -> dict[str, Any]:
-    """The callbacks' part of the OpenAPI document."""
-    return {f"/yida/tasks/{wire_action}": {"post": _operation(wire_action)} for wire_action in ACTIONS}
-
-
-def _operation(wire_action: str) -> dict[str, Any]:
-    parameters = {"type": "object", "additionalProperties": {"type": "string"}, "required": ["sign"]}
-    media_types = ("application/json", "application/x-www-form-urlencoded", "multipart/form-data")
-    return {
-        "summary": f"Yida reports: {ACTIONS[wire_action].lower()}",
-        "description": "Parameters may stand in the body, in the query string, or in both, each once.",
-        "operationId": f"yida_task_{wire_action}",
-        "requestBody": {"content": {media_type: {"schema": parameters} for media_type in media_types}},
-        "responses": {
-            "200": _answer("The event is durable.", "application/json", _ACCEPTED),
-            "400": _problem("The request cannot be understood."),
-            "401": _problem("The request is not proven to come from a known app."),
-            "408": _problem("The body did not arrive in time."),
-            "413": _problem("The request is over the limit."),
-            "415": _problem("The content type or character set is not accepted."),
-            "503": _problem("Nothing can keep the event now; see Retry-After."),
-        },
-    }
-
-
-_ACCEPTED: dict[str, Any] = {
-    "type": "object",
-    "required": ["success", "eventId", "durability"],
-    "properties": {
-        "success": {"type": "boolean", "enum": [True]},
-        "eventId": {"type": "string", "format": "uuid"},
-        "durability": {"type": "string", "enum": ["kafka", "spool"]},
-    },
-}
-
-
-def _answer(description: str, media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": description, "content": {media_type: {"schema": schema}}}
-
-
-def _problem(description: str) -> dict[str, Any]:
-    return _answer(description, MEDIA_TYPE, PROBLEM_SCHEMA)

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,9 @@ from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from edge.answers import callback_paths
 from edge.health import HealthRoutes
 from edge.metrics import Metrics
+from edge.openapi import document_callbacks
 from edge.proof.credentials import CredentialsFile
 from edge.proof.replays import FILE_NAME, FileWindow
 from edge.proof.token_use import TokenUse, tidy_use
@@ -39,6 +40,7 @@ from schemas.errors import ConfigurationError, TaskbridgeError
 from schemas.topics import DEFAULT_PARTITIONS
 from service.docs import serve_docs
 from service.logs import configure_logs
+from service.openapi import amend_document
 from service.problems import answer_with_problems
 from service.settings import load_settings, partitions_setting
 
@@ -147,7 +149,7 @@ def create_app(
     )
     app.router.routes[:0] = app.callbacks.routes()
     app.include_router(HealthRoutes(credentials=credentials, publisher=events, metrics=worker_metrics).router())
-    _document_callbacks(app)
+    amend_document(app, partial(document_callbacks, bearer_needed=bool(settings.bearer_tokens)))
     return app
 
 
@@ -266,15 +268,3 @@ def _make_data_dir(settings: EdgeSettings) -> None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"data folder {settings.data_dir}: {error.strerror}") from error
-
-
-def _document_callbacks(app: FastAPI) -> None:
-    """Add the callbacks to the OpenAPI document: Starlette's own routes are not in it by themselves."""
-    generated = app.openapi
-
-    def with_callbacks() -> dict[str, Any]:
-        document = generated()
-        document["paths"] = callback_paths() | document["paths"]
-        return document
-
-    app.openapi = with_callbacks

@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from service.identity import identity
+from service.openapi import METRICS, READINESS
 
 if TYPE_CHECKING:
     from edge.proof.credentials import CredentialsFile
@@ -29,8 +30,8 @@ class HealthRoutes:
     def router(self) -> APIRouter:
         router = APIRouter(tags=["health"])
         router.add_api_route("/healthz", self._healthz, methods=["GET"], response_class=JSONResponse)
-        router.add_api_route("/readyz", self._readyz, methods=["GET"], response_class=JSONResponse)
-        router.add_api_route("/metrics", self._metrics, methods=["GET"], response_class=Response)
+        router.add_api_route("/readyz", self._readyz, methods=["GET"], responses=READINESS)
+        router.add_api_route("/metrics", self._metrics, methods=["GET"], response_class=Response, responses=METRICS)
         return router
 
     async def _healthz(self) -> Response:

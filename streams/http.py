@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from schemas.errors import ConfigurationError
 from service.docs import serve_docs
 from service.identity import identity
+from service.openapi import METRICS, READINESS, amend_document, without_security
 from service.problems import answer_with_problems
 from streams.live.stream import HoldsStreams
 from streams.query.access import OnlyOwnHosts
@@ -52,6 +53,8 @@ def build_http(
     serve_docs(http)
     answer_with_problems(http)
     answer_refusals(http)
+    # Only a service that asks nobody for a token has to mind under which name it is asked.
+    amend_document(http, _as_it_is if only_hosts is None else without_security)
     http.add_middleware(MeasuredQueries, metrics=metrics)
     if only_hosts is not None:
         http.add_middleware(OnlyOwnHosts, hosts=only_hosts)
@@ -62,16 +65,21 @@ def build_http(
     async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
         return {"status": "ok"}
 
-    @http.get("/readyz", summary="Tables are live and events are being processed", tags=["operation"])
+    @http.get(
+        "/readyz", summary="Tables are live and events are being processed", tags=["operation"], responses=READINESS
+    )
     async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         found = readiness()
         return JSONResponse(found, status_code=200 if found["ready"] else 503, headers=identity("streams"))
 
-    @http.get("/metrics", summary="Prometheus metrics", tags=["operation"])
+    @http.get("/metrics", summary="Prometheus metrics", tags=["operation"], response_class=Response, responses=METRICS)
     async def prometheus() -> Response:  # pyright: ignore[reportUnusedFunction]
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return http
+
+
+def _as_it_is(_document: dict[str, Any]) -> None: ...
 
 
 def listen(host: str, port: int) -> socket.socket:

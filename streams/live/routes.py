@@ -12,7 +12,7 @@ from starlette.responses import Response
 from schemas.errors import OperatorError
 from streams.live.hub import TooManyOfPerson, TooManyStreams
 from streams.live.stream import EventStream, Writer
-from streams.live.wire import MEDIA_TYPE, BrokenEventId, place_of
+from streams.live.wire import ID_PATTERN, MEDIA_TYPE, BrokenEventId, place_of
 from streams.query import models
 from streams.query.access import TOKEN
 from streams.query.refusals import BadQuery, NotNow, TooManyQueries
@@ -29,12 +29,23 @@ _ID_MAX = 64
 _LATER_S = 30
 """For somebody who has many streams open; a page that waits shows its lists all the same."""
 
+_SHAPE: dict[str, Any] = {"pattern": ID_PATTERN}
 _LastEventId = Annotated[
-    str | None, Header(max_length=_ID_MAX, description="The last id that was received: what was missed comes first.")
+    str | None,
+    Header(
+        max_length=_ID_MAX,
+        description="The last id that was received: what was missed comes first.",
+        json_schema_extra=_SHAPE,
+    ),
 ]
 _After = Annotated[
     str | None,
-    Query(alias="last_event_id", max_length=_ID_MAX, description="The same, for clients that cannot set headers."),
+    Query(
+        alias="last_event_id",
+        max_length=_ID_MAX,
+        description="The same, for clients that cannot set headers.",
+        json_schema_extra=_SHAPE,
+    ),
 ]
 
 _EXAMPLE = (

@@ -20,7 +20,8 @@ RETRY_MS = 1000
 OPENING = f"retry: {RETRY_MS}\n\n".encode()
 """How long a client waits before it connects again. First in each stream, so that headers are not held back either."""
 
-_ID = re.compile(r"(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,17})", re.ASCII)
+ID_PATTERN = "^(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,17})$"
+_ID = re.compile(ID_PATTERN, re.ASCII)
 
 
 class BrokenEventId(CallerError):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import uvicorn
@@ -25,19 +29,20 @@ from streams.query.tokens import TokensFile, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from pathlib import Path
 
     from fastapi import FastAPI
 
     from schemas.events import TaskEvent
     from streams.live.missed import MissedReader
 
+_CONFIG = Path(__file__).with_name("schemathesis.toml")
 TOKEN = "a-token-for-all-corps"
+LOOPBACK = frozenset({"127.0.0.1"})
 CORP, USER, INSTANCE = "ding5d17e3add038d445", "manager02", "f30233fb-72e1-4af4-8cb8-c7e0ea9ee530"
 
 
-def edge_app(folder: Path) -> FastAPI:
-    """The edge, which asks for a bearer token too."""
+def edge_app(folder: Path, *, bearer: str = TOKEN) -> FastAPI:
+    """The edge, which asks for a bearer token too, where there is one."""
     write_credentials(folder / "credentials.toml", SYSTEM_TOKEN)
     settings = EdgeSettings.model_validate(
         {
@@ -45,20 +50,20 @@ def edge_app(folder: Path) -> FastAPI:
             "schema_registry_url": "http://127.0.0.1:1",
             "credentials_file": folder / "credentials.toml",
             "data_dir": folder / "edge",
-            "bearer_tokens": TOKEN,
+            **({"bearer_tokens": bearer} if bearer else {}),
         }
     )
     return create_app(settings, publisher=MemoryPublisher())
 
 
 @contextmanager
-def streams_app(folder: Path, make_event: Callable[..., TaskEvent], *, streams: int = 0) -> Generator[FastAPI]:
-    """A worker that has all partitions, asks for a token, and holds so many event streams."""
+def streams_app(folder: Path, make_event: Callable[..., TaskEvent], *, is_open: bool) -> Generator[FastAPI]:
+    """A worker that has all partitions, asks for a token unless it is open, and has no place for event streams."""
     tokens = folder / "tokens.toml"
     tokens.write_text(f'[[tokens]]\nname = "all"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
-    access = Access(tokens=TokensFile(tokens), rate_per_s=100_000)
+    access = Access(tokens=None if is_open else TokensFile(tokens), rate_per_s=100_000)
     desk = QueryDesk(folder / "worker", access)
-    hub = Hub(next_offset=lambda _: 5, most=streams, most_of_person=1)
+    hub = Hub(next_offset=lambda _: 5, most=0, most_of_person=1)
     room = OperationsRoom(desk.desk, own_url="http://127.0.0.1:8500", edge_urls="", streams=lambda: hub.count)
     routers = [
         *desk.routers,
@@ -70,7 +75,9 @@ def streams_app(folder: Path, make_event: Callable[..., TaskEvent], *, streams: 
     )
     desk.tell([notification(corp=CORP, user=USER, instance_id=INSTANCE)])
     try:
-        yield build_http(lambda: {"ready": True}, desk.metrics, routers=routers)
+        yield build_http(
+            lambda: {"ready": True}, desk.metrics, routers=routers, only_hosts=LOOPBACK if is_open else None
+        )
     finally:
         desk.close()
 
@@ -89,3 +96,25 @@ def serving(http: FastAPI) -> Generator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def differences(url: str, folder: Path, *, token: str | None) -> str:
+    """What schemathesis finds different between the service at ``url`` and its OpenAPI document; empty for nothing.
+
+    It tries ``TASKBRIDGE_SCHEMATHESIS_EXAMPLES`` requests of each kind for each route.
+    """
+    found = subprocess.run(
+        [
+            *(str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(_CONFIG), "run"),
+            *(f"{url}/openapi.json", "--seed", "1", "--no-color"),
+            *("--max-examples", os.environ.get("TASKBRIDGE_SCHEMATHESIS_EXAMPLES", "10")),
+            *(("--header", f"Authorization: Bearer {token}") if token else ()),
+        ],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    return found.stdout if found.returncode else ""

@@ -1,0 +1,47 @@
+"""The OpenAPI document of the edge says what is so: schemathesis finds no difference, and its examples are taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from starlette.testclient import TestClient
+
+from edge.app import create_app
+from edge.callbacks import ACTIONS
+from edge.sender import signed
+from edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
+from served_apps import TOKEN, differences, edge_app, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge.settings import EdgeSettings
+
+
+@pytest.mark.parametrize("bearer", ["", TOKEN], ids=["without a bearer token", "with one"])
+def test_the_document_says_what_is_so(tmp_path: Path, bearer: str) -> None:
+    http = edge_app(tmp_path, bearer=bearer)
+    document = http.openapi()
+    callbacks = [document["paths"][f"/yida/tasks/{each}"]["post"] for each in ACTIONS]
+    assert all(("security" in each) is bool(bearer) for each in callbacks)
+    assert "text/plain" in document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+    assert "503" in document["paths"]["/readyz"]["get"]["responses"]
+    with serving(http) as url:
+        assert differences(url, tmp_path, token=bearer or None) == ""
+
+
+@pytest.mark.parametrize("wire_action", ACTIONS)
+def test_the_example_of_every_action_is_taken_once_it_is_signed(settings: EdgeSettings, wire_action: str) -> None:
+    publisher = MemoryPublisher()
+    http = create_app(settings, publisher=publisher)
+    body = http.openapi()["paths"][f"/yida/tasks/{wire_action}"]["post"]["requestBody"]["content"]
+    example = dict(body["application/json"]["example"])
+    app, corp = "APP_RY60OCRF33Z7534", "ding5d17e3add038d445"
+    write_credentials(settings.credentials_file, SYSTEM_TOKEN, app_type=app, corp_id=corp)
+    del example["sign"]
+    with TestClient(create_app(settings, publisher=publisher)) as client:
+        answer = client.post(f"/yida/tasks/{wire_action}", json=signed(example, system_token=SYSTEM_TOKEN))
+    assert answer.status_code == 200, answer.text
+    event = publisher.published[0]
+    assert (event.app_type, event.corp_id, event.occurred_at) == (app, corp, 1693462062502)
