@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -152,10 +153,16 @@ class BoundedHeads(HttpToolsProtocol):
             self._head_timer = None
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Uvicorn warns of what clients sent, and advises to install what they asked for: neither is for an operator."""
+    return record.levelno != logging.WARNING
+
+
 class Server(uvicorn.Server):
     """Uvicorn within a loop that is somebody else's: signals are the composition root's business."""
 
     def __init__(self, app: FastAPI) -> None:
+        logging.getLogger("uvicorn.error").addFilter(_is_ours)
         super().__init__(
             uvicorn.Config(
                 HoldsStreams(app),

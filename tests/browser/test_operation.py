@@ -122,3 +122,39 @@ def test_who_is_no_operator_is_asked_for_a_token_that_is(fake: FakeTaskCenter, o
     page.get_by_label("访问令牌").fill("let-me-in")
     page.keyboard.press("Enter")
     expect(page.locator(".panel.flow")).to_be_visible()
+
+
+def test_reasons_and_actions_are_told_in_chinese_beside_the_codes_that_commands_want(
+    fake: FakeTaskCenter, open_page: type_open
+) -> None:
+    page = open_page(f"{fake.url}/ops")
+    expect(page.locator(".quarantine .bars dt")).to_contain_text(["签名不符 wrong-sign", "未知应用 unknown-app"])
+    expect(page.locator(".quarantine tbody tr").nth(1)).to_contain_text("完成")
+    expect(page.locator(".edges .bars dt").nth(1)).to_have_text("签名不符 wrong-sign")
+    expect(page.locator(".dead-letters")).to_contain_text("无法解码 undecodable")
+    english = open_page(f"{fake.url}/ops", locale="en-GB")
+    expect(english.locator(".quarantine .bars dt").first).to_have_text("wrong-sign")
+
+
+def test_on_a_phone_every_column_can_be_read(fake: FakeTaskCenter, open_page: type_open) -> None:
+    page = open_page(f"{fake.url}/ops", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    for kind in ("quarantine", "dead-letters", "errors"):
+        table = page.locator(f".{kind} .table-scroller")
+        assert table.evaluate("table => table.scrollWidth <= table.clientWidth"), kind
+    last = page.locator(".quarantine tbody tr").first.locator("td").last
+    expect(last).to_be_visible()
+    assert last.evaluate("cell => getComputedStyle(cell, '::before').content") == '"来源"'
+    # The partitions do not fit: they are scrolled to, and stay where they are while the page is drawn anew.
+    partitions = page.locator(".map .table-scroller")
+    partitions.evaluate("table => table.scrollTo(240, 0)")
+    fake.dead_workers = 1
+    expect(page.locator(".map .badge").last).to_have_text("无法访问")
+    assert partitions.evaluate("table => table.scrollLeft") == 240
+    assert partitions.locator("th").first.evaluate("cell => cell.getBoundingClientRect().left") >= 0
+
+
+def test_a_long_quarantine_scrolls_within_its_panel(fake: FakeTaskCenter, open_page: type_open) -> None:
+    fake.rejected = 50
+    page = open_page(f"{fake.url}/ops")
+    expect(page.locator(".quarantine tbody tr")).to_have_count(50)
+    assert page.locator(".quarantine").evaluate("panel => panel.getBoundingClientRect().height") < 700

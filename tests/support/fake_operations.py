@@ -17,14 +17,26 @@ def _flow(base: float, phase: float) -> list[int]:
     return [round(base * (1 + 0.5 * math.sin(minute / 9 + phase) + 0.12 * ((minute * 7) % 5))) for minute in range(60)]
 
 
-def overview(now: datetime, *, dead_workers: int = 0) -> dict[str, Any]:
+def overview(now: datetime, *, dead_workers: int = 0, rejected: int = 5) -> dict[str, Any]:
     """The same at every call, but for ``at``. The last so many workers are dead, and nobody has taken over."""
     found = _all_alive(now)
+    found["quarantine"]["latest"] = [_rejected(now, number) for number in range(rejected)]
     for worker in found["workers"][len(WORKERS) - dead_workers :]:
         found["partitions"] = [each for each in found["partitions"] if each["worker"] != worker["url"]]
         unknown = dict.fromkeys(("lag_records", "inbox_lag_records", "sse_connections", "since"))
         worker.update(unknown, reachable=False, ready=False, active=[], standby=[])
     return found
+
+
+def _rejected(now: datetime, number: int) -> dict[str, Any]:
+    return {
+        "id": f"q-{number}",
+        "received_at": _iso(now - timedelta(minutes=3 + 11 * number)),
+        "action": ("create", "complete", "cc")[number % 3],
+        "reason": ("wrong-sign", "unknown-app", "no-app")[number % 3],
+        "app_type": "APP_FNXK2201QW8810" if number % 2 else None,
+        "remote_address": "203.0.113.7",
+    }
 
 
 def _all_alive(now: datetime) -> dict[str, Any]:
@@ -48,7 +60,7 @@ def _all_alive(now: datetime) -> dict[str, Any]:
                 "reachable": True,
                 "ready": True,
                 "degraded": True,
-                "outcomes": {"accepted": 128_734, "wrong-sign": 41, "unknown-app": 7, "malformed": 3},
+                "outcomes": {"accepted": 128_734, "wrong-sign": 41, "unknown-app": 7, "no-app": 3},
                 "spool": {"records": 212, "bytes": 3_400_000, "oldest_age_s": 95.0},
                 "problem": "Kafka did not acknowledge within 1000 ms",
             },
@@ -64,18 +76,7 @@ def _all_alive(now: datetime) -> dict[str, Any]:
         ],
         "quarantine": {
             "total": 53,
-            "reasons": {"wrong-sign": 43, "unknown-app": 7, "malformed": 3},
-            "latest": [
-                {
-                    "id": f"q-{number}",
-                    "received_at": _iso(now - timedelta(minutes=3 + 11 * number)),
-                    "action": ("create", "complete", "cc")[number % 3],
-                    "reason": ("wrong-sign", "unknown-app", "malformed")[number % 3],
-                    "app_type": "APP_FNXK2201QW8810" if number % 2 else None,
-                    "remote_address": "203.0.113.7",
-                }
-                for number in range(5)
-            ],
+            "reasons": {"wrong-sign": 43, "unknown-app": 7, "no-app": 3},
         },
         "dead_letters": {
             "total": 2,

@@ -41,6 +41,7 @@ class FakeTaskCenter:
     delay_s: float = 0.0
     streams_refused: bool = False
     dead_workers: int = 0
+    rejected: int = 5
     allowed_origins: str = ""
     port: int = 0
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -283,7 +284,7 @@ class FakeTaskCenter:
     async def _overview(self) -> Any:
         if not self.operator:
             return problem(403, "Not an operator.")
-        return overview(self.now, dead_workers=self.dead_workers)
+        return overview(self.now, dead_workers=self.dead_workers, rejected=self.rejected)
 
     async def _callbacks(self, instance_id: str) -> Any:
         found = self._found(instance_id)

@@ -4,6 +4,12 @@ import { element, icon } from "./dom.js";
 import { bar, bars, line, stackedBars } from "./plots.js";
 
 const LAG_MATTERS_S = 5;
+const WIRE_ACTIONS = { create: "CREATED", complete: "COMPLETED", cancel: "CANCELLED", delete: "DELETED", cc: "COPIED" };
+
+/** A reason in words, beside its code where that is another: commands want the code. */
+export function reasonTold(reason, { reasons }) {
+  return Object.hasOwn(reasons, reason ?? "") ? `${reasons[reason]} ${reason}` : reason;
+}
 
 export function panel(kind, heading, hint, ...content) {
   return element(
@@ -85,7 +91,7 @@ export function edgesShown(edges, words, format) {
       { class: "edge" },
       element("h3", {}, element("bdi", { class: "mono" }, edge.url), badge(state, words.states[state])),
       edge.problem ? element("p", { class: "edge-problem" }, element("bdi", {}, edge.problem)) : null,
-      bars(outcomes.map(([name, number]) => [name === "accepted" ? words.accepted : name, number, name === "accepted" ? "accepted" : "rejected"]), format),
+      bars(outcomes.map(([name, number]) => [name === "accepted" ? words.accepted : reasonTold(name, words), number, name === "accepted" ? "accepted" : "rejected"]), format),
       element(
         "p",
         { class: "edge-spool" },
@@ -157,28 +163,34 @@ export function partitionMap({ partitions, workers }, words, format) {
 export function rowsShown(rows, columns, label) {
   return element(
     "div",
-    { class: "table-scroller", tabindex: "0", role: "group", "aria-label": label },
+    { class: "table-scroller records", tabindex: "0", role: "group", "aria-label": label },
     element(
       "table",
       {},
       element("thead", {}, element("tr", {}, ...columns.map(([heading]) => element("th", { scope: "col" }, heading)))),
-      element("tbody", {}, ...rows.map((row) => element("tr", {}, ...columns.map(([, shown]) => element("td", {}, element("bdi", {}, shown(row) ?? "–")))))),
+      element(
+        "tbody",
+        {},
+        ...rows.map((row) =>
+          element("tr", {}, ...columns.map(([heading, shown]) => element("td", { data: { heading } }, element("bdi", {}, shown(row) ?? "–")))),
+        ),
+      ),
     ),
   );
 }
 
-export function reasonsShown({ total, reasons }, format) {
+export function reasonsShown({ total, reasons }, words, format) {
   if (total === 0) return null;
   const entries = Object.entries(reasons).toSorted((one, other) => other[1] - one[1]);
-  return bars(entries.map(([reason, number]) => [reason, number, "rejected"]), format);
+  return bars(entries.map(([reason, number]) => [reasonTold(reason, words), number, "rejected"]), format);
 }
 
 export function quarantineColumns(words, format) {
   const { columns } = words;
   return [
     [columns.at, (row) => format.moment(row.received_at)],
-    [columns.action, (row) => row.action],
-    [columns.reason, (row) => row.reason],
+    [columns.action, (row) => words.actions[WIRE_ACTIONS[row.action]] ?? row.action],
+    [columns.reason, (row) => reasonTold(row.reason, words)],
     [columns.app, (row) => row.app_type],
     [columns.from, (row) => row.remote_address],
   ];
@@ -188,7 +200,7 @@ export function deadLetterColumns(words, format) {
   const { columns } = words;
   return [
     [columns.at, (row) => format.moment(row.at)],
-    [columns.reason, (row) => row.reason],
+    [columns.reason, (row) => reasonTold(row.reason, words)],
     [columns.detail, (row) => row.detail],
     [columns.where, (row) => `${row.partition} / ${row.offset}`],
     [columns.key, (row) => row.key],

@@ -2,7 +2,7 @@
 
 import { Problem } from "./api.js";
 import { element, icon, replace } from "./dom.js";
-import { deadLetterColumns, quarantineColumns, rowsShown } from "./ops-panels.js";
+import { deadLetterColumns, quarantineColumns, reasonTold, rowsShown } from "./ops-panels.js";
 import { problemShown } from "./states.js";
 import { timelineShown } from "./timeline.js";
 
@@ -89,8 +89,8 @@ export class CallbackSearch {
       const people = new Set(notifications.map((each) => each.recipient_id)).size;
       said.push([...received, told.people(people)].join(told.clause) + told.end);
     }
-    if (quarantined.length > 0) said.push(told.rejected(quarantined.length, reasonsOf(quarantined, this._words)));
-    if (letters.length > 0) said.push(told.parked(letters.length, reasonsOf(letters, this._words)));
+    if (quarantined.length > 0) said.push(told.rejected(quarantined.length, reasonsOf(quarantined, this._ops, this._words)));
+    if (letters.length > 0) said.push(told.parked(letters.length, reasonsOf(letters, this._ops, this._words)));
     if (said.length === 0 && !deleted) said.push(told.never(this._format.full(searched.since)));
     return said.join(" ");
   }
@@ -122,7 +122,7 @@ export class CallbackSearch {
   }
 }
 
-const reasonsOf = (entries, words) => [...new Set(entries.map(({ reason }) => reason))].join(words.listComma);
+const reasonsOf = (entries, ops, words) => [...new Set(entries.map(({ reason }) => reasonTold(reason, ops)))].join(words.listComma);
 
 function verdictOf({ state, deleted, quarantined, dead_letters: letters, history: events }) {
   if (deleted) return "deleted";

@@ -109,8 +109,14 @@ class Operation {
     const known = this._parts.get(name);
     if (known?.signature === signature || known?.root.matches(".panel:has(.plot-area:focus, .plot-area:hover, .table-scroller:focus)")) return;
     const root = draw();
-    if (known) known.root.replaceWith(root);
-    else this._panels.append(root);
+    if (known) {
+      const scrolled = tablesOf(known.root).map(({ scrollLeft, scrollTop }) => [scrollLeft, scrollTop]);
+      known.root.replaceWith(root);
+      // Who has scrolled a table to its last columns is not thrown back to the first every few seconds.
+      for (const [number, table] of tablesOf(root).entries()) table.scrollTo(...(scrolled[number] ?? [0, 0]));
+    } else {
+      this._panels.append(root);
+    }
     this._parts.set(name, { signature, root });
   }
 
@@ -132,7 +138,7 @@ class Operation {
   _parked(kind, heading, found, columns, none) {
     if (found.total === 0) return panel(kind, heading, null, noneShown(none));
     const rows = found.latest.length > 0 ? rowsShown(found.latest, columns, heading) : null;
-    return panel(kind, heading, this._ops.total(this._format.number(found.total)), reasonsShown(found, this._format), rows);
+    return panel(kind, heading, this._ops.total(this._format.number(found.total)), reasonsShown(found, this._ops, this._format), rows);
   }
 
   _errors(errors) {
@@ -146,6 +152,8 @@ class Operation {
     return panel("errors", this._ops.errors, null, content);
   }
 }
+
+const tablesOf = (root) => [...root.querySelectorAll(".table-scroller")];
 
 /** The id behind `#`, as it was given; as it stands where somebody cut the link in the middle of a character. */
 function readAddress() {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 
 from streams.http import Server, build_http, listen
 from streams.metrics import Metrics
+from streams.operations.last_errors import LastErrors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -81,3 +83,30 @@ def test_a_head_that_is_not_finished_in_time_is_given_up(begun: bytes, monkeypat
 
     answer = asyncio.run(ask())
     assert answer.startswith(b"HTTP/1.1 200") if b"\r\n\r\n" in begun else answer == b""
+
+
+def test_what_strangers_send_is_no_error_of_ours() -> None:
+    async def ask(port: int, request: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        answer = await asyncio.wait_for(reader.read(4096), 10)
+        writer.close()
+        return answer
+
+    async def test() -> list[bytes]:
+        async with served() as port:
+            upgrade = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n"
+            return [
+                await ask(port, b"GET /healthz HTTP/1.1\r\nhost: a\r\n" + upgrade + b"\r\n"),
+                await ask(port, b"\x16\x03\x01nonsense\r\n\r\n"),
+            ]
+
+    errors = LastErrors()
+    logging.getLogger().addHandler(errors)
+    try:
+        upgraded, nonsense = asyncio.run(test())
+    finally:
+        logging.getLogger().removeHandler(errors)
+    assert upgraded.startswith(b"HTTP/1.1 200")
+    assert nonsense.startswith(b"HTTP/1.1 400")
+    assert errors.share() == []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import edge.errors
 import streams.pages
 from streams.pages.assets import read_assets
 
@@ -61,3 +62,17 @@ def test_the_version_is_that_of_all_files() -> None:
     found = read_assets()
     assert found.version == read_assets().version
     assert found.version.encode() in found.pages["index.html"].content
+
+
+def test_every_reason_of_the_edge_is_told_in_chinese() -> None:
+    """By its code: who adds a reason adds its words, or operators read English in a Chinese page."""
+    words = read_assets().parts["words-ops.js"].content.decode()
+    chinese = words[words.index("reasons: {") : words.index("history:")]
+    told = set(re.findall(r'^ {4}"?([a-z][a-zA-Z0-9-]*)"?:', chinese, re.MULTILINE))
+    code = re.compile(
+        r'(?:Malformed|Unverified|TooSlow|TooLarge|UnsupportedType|Overloaded|_not_located|_unverified)\(\s*"([a-z0-9-]+)"'
+    )
+    folder = Path(edge.errors.__file__).parent
+    found = {each for path in folder.rglob("*.py") for each in code.findall(path.read_text())}
+    assert len(found) > 10
+    assert sorted(found - told) == []
