@@ -75,6 +75,9 @@ _INTERRUPTED = 130
 ForgetOld = Annotated[
     bool, typer.Option("--forget-old", help="Delete what is left on Kafka of the states before the last rebuild.")
 ]
+Partitions = Annotated[
+    int | None, typer.Option(min=1, help="With --rebuild: have all topics moved to so many, which may be more only.")
+]
 Retell = Annotated[
     bool, typer.Option("--retell", help="Tell everybody again what they see, from the states; makes inboxes anew.")
 ]
@@ -190,12 +193,14 @@ def edge() -> None:
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 \\",
         "STREAMS_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge streams",
         "taskbridge streams --rebuild --dry-run",
+        "taskbridge streams --rebuild --partitions 24",
         "taskbridge streams --retell",
     )
 )
 def streams(
     rebuild: Rebuild = False,  # noqa: FBT002
     dry_run: DryRun = False,  # noqa: FBT002
+    partitions: Partitions = None,
     forget_old: ForgetOld = False,  # noqa: FBT002
     retell: Retell = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
@@ -207,13 +212,15 @@ def streams(
     """
     if dry_run and not rebuild:
         raise typer.BadParameter("goes with --rebuild", param_hint="--dry-run")
+    if partitions is not None and (dry_run or not rebuild):
+        raise typer.BadParameter("goes with --rebuild, and not with --dry-run", param_hint="--partitions")
     if rebuild + forget_old + retell > 1:
         raise typer.BadParameter("one at a time", param_hint="--rebuild, --retell, --forget-old")
     if rebuild or forget_old or retell:
         from deploy.rebuild_command import forget, remake, tell_again
 
         if rebuild:
-            remake(dry_run=dry_run, as_json=as_json)
+            remake(dry_run=dry_run, partitions=partitions, as_json=as_json)
         elif retell:
             tell_again(as_json=as_json)
         else:

@@ -29,15 +29,17 @@ _LINES = {
 }
 
 
-def remake(*, dry_run: bool, as_json: bool) -> None:
+def remake(*, dry_run: bool, partitions: int | None, as_json: bool) -> None:
     """Run a rebuild to its end."""
-    found = rebuild(_environment(), dry_run=dry_run, tell=progress)
+    found = rebuild(_environment(), dry_run=dry_run, tell=progress, partitions=partitions)
     if as_json:
         say(json_line(found))
         return
     for line in _lines(found):
         say(line)
     if found["switched"]:
+        if partitions is not None:
+            say(f"all topics have {partitions} partitions: set TASKBRIDGE_PARTITIONS={partitions} from now on")
         say(f"version {found['version']} is live. Once you are content: taskbridge streams --forget-old")
     else:
         say("nothing was changed")

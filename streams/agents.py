@@ -14,6 +14,7 @@ from faust.types import TP
 from schemas.cloudevents import notification_headers
 from schemas.events import notification_key
 from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from streams.commit.homes import at_home
 from streams.commit.lanes import Lanes
 from streams.commit.rounds import Batch, Overtaken
 from streams.fold.dead_letters import dead_letter, reason_code
@@ -67,6 +68,7 @@ class TaskAgent:
         *,
         store: Store,
         changelog: str,
+        partitions: int,
         folding: Folding,
         rounds: Rounds,
         notifications: Codec[TaskNotification],
@@ -76,6 +78,7 @@ class TaskAgent:
         self._app = app
         self._store = store
         self._changelog = changelog
+        self._partitions = partitions
         self._folding = folding
         self._rounds = rounds
         self._notifications = notifications
@@ -97,15 +100,18 @@ class TaskAgent:
         if not records:
             return None
         partition, generation = message.partition, cast("int", message.generation_id)
+        ours, away = at_home(records, partition, self._partitions)
         with ExitStack() as stack:
             stack.enter_context(consumer.working())
             read = self._unwritten.reader(partition, self._store.read_many, generation=generation)
             folded = fold_what_fits(
-                partial(self._folding.fold, records, read, generation=generation),
-                records,
+                partial(self._folding.fold, ours, read, generation=generation),
+                ours,
                 notification_bytes=self._notification_bytes,
             )
             batches = self._batches(partition, folded)
+            # With the position behind them, so that each is sent on once.
+            batches += [Batch(TASK_EVENTS.name, sent_on, home) for home, sent_on in away.items()]
             try:
                 committed = self._rounds.hand_over(message.tp, message.offset + 1, batches, generation=generation)
             except Overtaken:

@@ -82,12 +82,14 @@ class LiveVersion:
         versions = self.read()
         if versions.next is None:
             return versions.live
-        if members(self._admin, REBUILD_ID):
+        if versions.partitions is not None or members(self._admin, REBUILD_ID):
             raise SwitchUnderWay(_under_way(versions))
         # It died, or is frozen: from the claim on it can no longer write that its version is live. Perhaps it has.
         writer = TransactionalWriter(self._producer, REBUILD_ID)
         writer.claim()
         versions = self.read()
+        if versions.partitions is not None:
+            raise SwitchUnderWay(_under_way(versions))
         if versions.next is not None:
             log.warning("given up, as who began it is gone", what=_under_way(versions))
             with writer.transaction():
@@ -123,6 +125,11 @@ class LiveVersion:
 
 
 def _under_way(versions: Versions) -> str:
+    if versions.partitions is not None:
+        return (
+            f"all topics are being moved to {versions.partitions} partitions; should nobody be at it any more, run"
+            f" taskbridge streams --rebuild --partitions {versions.partitions} again"
+        )
     if versions.next == versions.live:
         return "everybody is being told again what they see"
     return f"a rebuild is making version {versions.next} of the instances live"

@@ -34,10 +34,12 @@ class Versions(NamedTuple):
 
     Where it is the live one, everybody is being told again what they see.
     """
+    partitions: int | None = None
+    """All topics are being brought to this number, and there is no way back: no worker may work until they have it."""
 
 
 def write_versions(versions: Versions) -> bytes:
-    return json.dumps({"live": versions.live, "next": versions.next}).encode()
+    return json.dumps(versions._asdict()).encode()
 
 
 def read_versions(written: bytes | None) -> Versions:
@@ -50,7 +52,11 @@ def read_versions(written: bytes | None) -> Versions:
         return Versions()
     try:
         found = json.loads(written)
-        following = found["next"]
-        return Versions(int(found["live"]), None if following is None else int(following))
+        following, partitions = found["next"], found.get("partitions")
+        return Versions(
+            int(found["live"]),
+            None if following is None else int(following),
+            None if partitions is None else int(partitions),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise VersionUnreadable(f"{VERSION_TOPIC.name} says {written[:100]!r}, which names no version") from error

@@ -137,6 +137,7 @@ def _put_together(
         app,
         store=store,
         changelog=changelog,
+        partitions=partitions,
         folding=folding,
         rounds=rounds,
         notifications=task_notification_codec(registry),

@@ -105,6 +105,18 @@ def restamped(stored: bytes, *, written_ms: int) -> bytes:
     return _HEAD.pack(version, kind, written_ms, *lengths) + stored[_HEAD.size :]
 
 
+def with_event_offsets(stored: bytes, offsets: Sequence[int]) -> bytes:
+    """The same instance, with its events there.
+
+    Raises:
+        StoreUnreadable: of another version, or damaged.
+    """
+    *head, state_length, length = _head(stored)
+    begin, written = _HEAD.size + state_length, write_offsets(offsets)
+    state, marks = stored[_HEAD.size : begin], stored[begin + length :]
+    return _HEAD.pack(*head, state_length, len(written)) + state + written + marks
+
+
 def state_value(stored: bytes) -> bytes:
     """The instance's state as it is published.
 

@@ -15,6 +15,7 @@ from schemas.errors import OperatorError
 from schemas.registry import Registry
 from streams.contract import notification_bytes
 from streams.fold.folding_choice import choose_folding
+from streams.rebuild.moving import Move
 from streams.rebuild.operation import Operation, operation
 from streams.rebuild.publication import Publication
 from streams.rebuild.rebuilding import Rebuilding, Sources
@@ -31,10 +32,13 @@ class NothingToRebuild(OperatorError):
     """There is no events topic on this Kafka."""
 
 
-def rebuild(environment: Mapping[str, str], *, dry_run: bool, tell: Callable[[str], None]) -> dict[str, Any]:
+def rebuild(
+    environment: Mapping[str, str], *, dry_run: bool, tell: Callable[[str], None], partitions: int | None = None
+) -> dict[str, Any]:
     """Make the live version of the instances anew from the events; returns what it came to, by name.
 
     Workers go on meanwhile, and stop for the switch only. With ``dry_run`` nothing is written to Kafka at all.
+    ``partitions``: how many all topics are to have from then on.
 
     Raises:
         ConfigurationError: before anything is begun.
@@ -49,14 +53,15 @@ def rebuild(environment: Mapping[str, str], *, dry_run: bool, tell: Callable[[st
             with tempfile.TemporaryDirectory(prefix="rebuild-dry-run-", dir=there) as folder:
                 found = _try(run, registry, Path(folder))
         else:
-            with run.alone("rebuild") as (writer, versions, folder):
-                found = _rebuild(run, registry, folder, writer, versions)
+            with run.alone("rebuild", partitions=partitions) as (writer, versions, folder):
+                found = _rebuild(run, registry, folder, writer, versions, partitions=partitions)
         return {**found, "seconds": round(time.monotonic() - began, 1)}
 
 
 def _try(run: Operation, registry: Registry, folder: Path) -> dict[str, Any]:
     live = (run.live_version.read() if VERSION_TOPIC.name in run.topics() else Versions()).live
-    with closing(_rebuilding(run, registry, folder, live)) as rebuilding:
+    homes = _partitions(run)[topics.TASK_EVENTS.name]
+    with closing(_rebuilding(run, registry, folder, live, homes)) as rebuilding:
         rebuilding.catch_up()
         # Once more for what came meanwhile, or it would count as a difference.
         rebuilding.catch_up()
@@ -66,32 +71,42 @@ def _try(run: Operation, registry: Registry, folder: Path) -> dict[str, Any]:
 
 
 def _rebuild(
-    run: Operation, registry: Registry, folder: Path, writer: TransactionalWriter, versions: Versions
+    run: Operation,
+    registry: Registry,
+    folder: Path,
+    writer: TransactionalWriter,
+    versions: Versions,
+    *,
+    partitions: int | None,
 ) -> dict[str, Any]:
-    live = versions.live
+    live, there = versions.live, _partitions(run, moving=partitions is not None)
     changelog = instances_changelog(live + 1)
+    move = None if partitions is None else Move(run, partitions)
+    homes = there[topics.TASK_EVENTS.name] if partitions is None else partitions
+    if move is not None and instances_changelog(live).name not in there:
+        raise NothingToRebuild(f"{instances_changelog(live).name} is lost: rebuild once without --partitions first")
     # What an earlier rebuild left in it goes first.
-    run.make_anew(changelog, partitions=_partitions(run)[topics.TASK_EVENTS.name])
+    run.make_anew(changelog, partitions=homes)
     publication = Publication(
         writer,
         changelog=changelog.name,
-        live=live,
+        versions=versions,
         notifications=task_notification_codec(registry),
         tell=run.tell,
         stopping=run.stopping,
     )
     run.tell(f"version {live + 1} of the instances is made beside version {live}, which stays live")
-    with closing(_rebuilding(run, registry, folder, live)) as rebuilding:
+    with closing(_rebuilding(run, registry, folder, live, homes)) as rebuilding:
         rebuilding.catch_up()
         publication.write_changelog(rebuilding)
         # What came meanwhile, so that little is left while no worker works.
         rebuilding.catch_up()
-        publication.switch(rebuilding, run.workers)
-        return {"version": live + 1, "switched": True, **asdict(rebuilding.counts)}
+        publication.switch(rebuilding, run.workers, move)
+        return {"version": live + 1, "switched": True, "partitions": homes, **asdict(rebuilding.counts)}
 
 
-def _rebuilding(run: Operation, registry: Registry, folder: Path, live: int) -> Rebuilding:
-    there, changelog = _partitions(run), instances_changelog(live).name
+def _rebuilding(run: Operation, registry: Registry, folder: Path, live: int, homes: int) -> Rebuilding:
+    there, changelog = run.topics(), instances_changelog(live).name
     if changelog not in there:
         run.tell(f"{changelog} is lost: what the events do not tell is taken from the published states")
     sources = Sources(
@@ -99,8 +114,8 @@ def _rebuilding(run: Operation, registry: Registry, folder: Path, live: int) -> 
         offsets=run.offsets,
         positions=run.workers.positions,
         changelog=changelog if changelog in there else None,
-        partitions=there[topics.TASK_EVENTS.name],
-        states_partitions=there[topics.TASK_STATES.name],
+        partitions=there,
+        homes=homes,
         folding=choose_folding(registry, live_instances=run.settings.live_instances),
         notification_bytes=notification_bytes(run.offsets),
         states=task_state_codec(registry),
@@ -109,13 +124,14 @@ def _rebuilding(run: Operation, registry: Registry, folder: Path, live: int) -> 
     return Rebuilding(folder, sources, say=run.tell, stopping=run.stopping)
 
 
-def _partitions(run: Operation) -> dict[str, int]:
+def _partitions(run: Operation, *, moving: bool = False) -> dict[str, int]:
     """How many each topic has.
 
     Raises:
         NothingToRebuild: there are no events.
     """
     there = run.topics()
-    if topics.TASK_EVENTS.name not in there or topics.TASK_STATES.name not in there:
+    # Those that a move had taken away, and did not come to write anew, it makes again.
+    if topics.TASK_EVENTS.name not in there or (topics.TASK_STATES.name not in there and not moving):
         raise NothingToRebuild(f"{topics.TASK_EVENTS.name} or {topics.TASK_STATES.name} is not on this Kafka")
     return there

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from streams.inbox_table.layout import LineId
 
 GONE = (0,)
-"""Offsets of an instance of whose events some are no longer on the topic: the first that there ever was is not, either.
+"""Offsets of an instance of whose events some are not on its partition: the first that there ever was is not, either.
 
 So the next rebuild does not take the events that came since for all there were.
 """

@@ -10,8 +10,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import OperatorError
 from schemas.topics import TASK_EVENTS
+from streams.commit.homes import home_of
 from streams.fold.outgoing import fold_what_fits
-from streams.fold.stored_instance import restamped
+from streams.fold.stored_instance import event_offsets, restamped, with_event_offsets
+from streams.rebuild.comparison import GONE
 from streams.rebuild.copies import Kept
 from streams.tables.changelog_topic import reader_config
 
@@ -59,10 +61,12 @@ class EventFold:
         positions: Callable[[], Mapping[int, int]],
         folding: Folding,
         notification_bytes: int,
-        base: Callable[[bytes, int], bytes | None],
+        partitions: int,
+        base: Callable[[bytes], bytes | None],
     ) -> None:
-        """``base`` gives what an instance is built upon, as it is stored: by its key and its partition's first offset.
+        """``base`` gives what an instance is built upon, as it is stored, by its key.
 
+        ``partitions`` there will be: an instance is kept where its key belongs among so many, wherever its events are.
         ``folding`` is the workers' own. ``positions`` tells how far they are: what comes after that is left to them.
         """
         self._new = new
@@ -70,8 +74,10 @@ class EventFold:
         self._positions = positions
         self._folding = folding
         self._notification_bytes = notification_bytes
+        self._partitions = partitions
         self._base = base
-        self._first: dict[int, int] = {}
+        self.first: dict[int, int] = {}
+        """Of each partition of events, the first offset that it had when this began."""
         self._next: dict[int, int] = {}
         self.folded = self.rejected = 0
         config: Any = reader_config(consumer, buffer_bytes=_BUFFER_BYTES)
@@ -89,7 +95,7 @@ class EventFold:
         positions = self._positions()
         bounds = self._offsets.bounds(TASK_EVENTS.name, range(partitions))
         for partition, bound in bounds.items():
-            self._first.setdefault(partition, bound.first)
+            self.first.setdefault(partition, bound.first)
             self._next.setdefault(partition, bound.first)
         reached = {each: min(bound.end, positions.get(each, bound.end)) for each, bound in bounds.items()}
         ends = {each: end for each, end in reached.items() if end > self._next[each]}
@@ -125,8 +131,26 @@ class EventFold:
             self._fold_records(partition, records)
 
     def _fold_records(self, partition: int, records: list[FetchedRecord]) -> None:
+        homes: dict[int, list[FetchedRecord]] = {}
+        for record in records:
+            home = home_of(record.key, self._partitions) if record.key else partition
+            homes.setdefault(home, []).append(record)
+        for home, theirs in homes.items():
+            self._fold_at(home, theirs, is_away=home != partition)
+
+    def _fold_at(self, home: int, records: list[FetchedRecord], *, is_away: bool) -> None:
+        """``is_away``: their offsets are another partition's, and say nothing where the instance is kept."""
+        before: dict[bytes, bytes | None] = {}
+
+        def read(keys: list[bytes]) -> list[bytes | None]:
+            before.update((key, self._read(key)) for key in keys)
+            return [before[key] for key in keys]
+
+        if is_away:
+            # So that all of them are read.
+            self._folding.forget({record.key for record in records if record.key})
         result = fold_what_fits(
-            partial(self._folding.fold, [*records], partial(self._read, partition), generation=_GENERATION),
+            partial(self._folding.fold, [*records], read, generation=_GENERATION),
             [*records],
             notification_bytes=self._notification_bytes,
         )
@@ -134,18 +158,22 @@ class EventFold:
         self.rejected += len(result.rejected)
         # An instance is as old as its last event: what retention had let go of is let go of again.
         written_ms = {record.key: record.written_ms for record in records}
-        self._new.write(
-            {
-                key: Kept(partition, restamped(stored, written_ms=written_ms[key]))
-                for key, stored in result.stored.items()
-            }
-        )
-        self._folding.keep(result, generation=_GENERATION)
+        stored = {key: restamped(value, written_ms=written_ms[key]) for key, value in result.stored.items()}
+        if is_away:
+            stored = {key: with_event_offsets(value, _offsets(before.get(key))) for key, value in stored.items()}
+        self._new.write({key: Kept(home, value) for key, value in stored.items()})
+        if is_away:
+            self._folding.forget(stored)
+        else:
+            self._folding.keep(result, generation=_GENERATION)
 
-    def _read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
-        first = self._first[partition]
-        kept = ((key, self._new.get(key)) for key in keys)
-        return [self._base(key, first) if found is None else found.value for key, found in kept]
+    def _read(self, key: bytes) -> bytes | None:
+        found = self._new.get(key)
+        return self._base(key) if found is None else found.value
+
+
+def _offsets(stored: bytes | None) -> tuple[int, ...]:
+    return GONE if stored is None else event_offsets(stored) or GONE
 
 
 def _record(message: Message, partition: int, offset: int) -> FetchedRecord:

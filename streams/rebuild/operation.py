@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +17,7 @@ from service.garbage import collect_garbage_rarely
 from service.kafka import admin_client, consumer_config, producer_config, read_kafka_config
 from service.logs import configure_logs
 from service.settings import load_settings
-from service.topic_admin import apply_topics
+from service.topic_admin import TopicsUnavailable, apply_topics
 from streams.commit.rounds import claimed
 from streams.commit.transaction import TransactionalWriter
 from streams.live_version import REBUILD_ID, LiveVersion, say
@@ -46,6 +46,10 @@ class Stopped(OperatorError):
     """It was stopped before it was done: run it again."""
 
 
+class HalfMoved(OperatorError):
+    """Some topics have another number of partitions already, and all have to get it before anything else is done."""
+
+
 class Operation:
     """Of one run."""
 
@@ -70,34 +74,56 @@ class Operation:
         )
 
     @contextmanager
-    def alone(self, folder_name: str) -> Generator[tuple[TransactionalWriter, Versions, Path]]:
+    def alone(
+        self, folder_name: str, *, partitions: int | None = None
+    ) -> Generator[tuple[TransactionalWriter, Versions, Path]]:
         """Be the only one at work: the one who may write, which version is live, and a folder to work in.
+
+        ``partitions``: the number that all topics are being brought to, where this is what the run is for.
 
         Raises:
             AnotherRebuild: somebody else is.
+            HalfMoved: topics are on their way to another number, and must come to that first.
         """
         self.live_version.prepare()
         with alone(self.admin, self.consumer), _emptied(self.settings.data_dir / folder_name) as folder:
-            writer = TransactionalWriter(self.producer, REBUILD_ID, timeout_ms=_TRANSACTION_MAX_MS)
             # From here on, no earlier run can make its version live.
-            writer.claim()
+            writer = self.claimed_writer()
             versions = self.live_version.read()
-            if versions.next is not None:
+            if versions.partitions is not None:
+                if versions.partitions != partitions:
+                    raise HalfMoved(
+                        f"a move to {versions.partitions} partitions ended halfway: run"
+                        f" taskbridge streams --rebuild --partitions {versions.partitions} first"
+                    )
+            elif versions.next is not None:
                 versions = versions._replace(next=None)
                 with writer.transaction():
                     say(writer, versions)
             yield writer, versions, folder
 
+    def claimed_writer(self) -> TransactionalWriter:
+        """The only one that can write; an earlier one cannot any more."""
+        writer = TransactionalWriter(self.producer, REBUILD_ID, timeout_ms=_TRANSACTION_MAX_MS)
+        writer.claim()
+        return writer
+
     def topics(self) -> dict[str, int]:
         """How many partitions each has."""
         return {name: len(each.partitions) for name, each in self.admin.list_topics(timeout=_ANSWER_S).topics.items()}
 
-    def make_anew(self, topic: Topic, *, partitions: int) -> None:
-        """The topic is there, empty. Blocks until it is: Kafka deletes in its own time."""
+    def make_anew(self, topic: Topic, *, partitions: int) -> str:
+        """The topic is there, empty; returns Kafka's id of it. Blocks until it is: Kafka deletes in its own time."""
         if topic.name in self.topics():
             delete_topics(self.admin, [topic.name])
         deadline = time.monotonic() + _ANSWER_S
-        while not apply_topics(self.admin, [topic], partitions=partitions)[0].created:
+        made = False
+        while True:
+            # One that goes or comes is not the same to all who are asked.
+            with suppress(TopicsUnavailable, KafkaException):
+                made = made or apply_topics(self.admin, [topic], partitions=partitions)[0].created
+                if made:
+                    return self.offsets.topic_id(topic.name)
             if time.monotonic() > deadline:
                 raise OperatorError(f"{topic.name} could not be made anew")
             time.sleep(_LOOK_S)

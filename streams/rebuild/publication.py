@@ -1,12 +1,14 @@
 """Makes a rebuilt version live: its changelog first, and then, while no worker works, all the rest at one stroke.
 
 In one transaction: the rest of the changelog, the states and notifications of what came out another, and the word that
-the version is live. Whoever dies before its end has changed nothing.
+the version is live. Whoever dies before its end has changed nothing. Only a move to another number of partitions takes
+more than a transaction: see ``streams.rebuild.moving``.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,7 +18,7 @@ from schemas.cloudevents import notification_headers
 from schemas.errors import OperatorError
 from schemas.events import notification_key
 from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
-from streams.live_version import say
+from streams.live_version import say, say_inbox
 from streams.rebuild.copies import Ticker, unfold_kept
 from streams.version import Versions
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from schemas.codec import Codec
     from schemas.events import TaskNotification
     from streams.commit.transaction import TransactionalWriter
-    from streams.rebuild.rebuilding import Rebuilding
+    from streams.rebuild.moving import Move
+    from streams.rebuild.rebuilding import Outcome, Rebuilding
     from streams.rebuild.workers import Workers
 
 _TOGETHER = 20_000
@@ -36,22 +39,22 @@ log = structlog.get_logger(__name__)
 
 
 class Publication:
-    """Of one version, after that which is ``live``."""
+    """Of the version after the live one of ``versions``."""
 
     def __init__(
         self,
         writer: TransactionalWriter,
         *,
         changelog: str,
-        live: int,
+        versions: Versions,
         notifications: Codec[TaskNotification],
         tell: Callable[[str], None],
         stopping: Callable[[], None],
     ) -> None:
         self._writer = writer
         self._changelog = changelog
-        self._live = live
-        self._version = live + 1
+        self._before = versions
+        self._version = versions.live + 1
         self._notifications = notifications
         self._tell = tell
         self._stopping = stopping
@@ -75,30 +78,56 @@ class Publication:
                     more = False
             tick(written, max(written, rebuilding.counts.instances))
 
-    def switch(self, rebuilding: Rebuilding, workers: Workers) -> None:
+    def switch(self, rebuilding: Rebuilding, workers: Workers, move: Move | None = None) -> None:
         """Have the workers of the live version stop, make ours as up to date as theirs was, and live.
 
         Raises:
-            OperatorError: it was given up; the live version is what it was, and its workers go on.
+            OperatorError: it was given up. The live version is what it was, and its workers go on; but for one whose
+                ``move`` had begun: they wait until it is done.
         """
         with self._writer.transaction():
-            say(self._writer, Versions(self._live, self._version))
+            say(self._writer, self._before._replace(next=self._version))
         try:
             workers.wait_until_gone()
             rebuilding.catch_up()
-            self._tell("telling what came out another")
-            with self._writer.transaction():
-                self._write_changes(rebuilding)
-                for outcome in rebuilding.outcomes(self._version):
-                    if outcome.publish_state:
-                        self._writer.send(TASK_STATES.name, outcome.key, outcome.state)
-                    self._notify(outcome.notifications)
-                say(self._writer, Versions(self._version))
+            if move is None:
+                self._tell("telling what came out another")
+                with self._writer.transaction():
+                    self._write_changes(rebuilding)
+                    self._publish(rebuilding.outcomes(self._version))
+                    say(self._writer, Versions(self._version))
+            else:
+                self._move(rebuilding, move)
         except BaseException:
             # Where this fails too, the first worker that asks finds that nobody is there to switch.
             with suppress(OperatorError, KafkaException), self._writer.transaction():
-                say(self._writer, Versions(self._live))
+                say(self._writer, self._before)
             raise
+
+    def _move(self, rebuilding: Rebuilding, move: Move) -> None:
+        self._tell(
+            f"all topics get {move.partitions} partitions; from here on, only the end of this lets workers start"
+        )
+        self._before = Versions(self._before.live, self._version, move.partitions)
+        with self._writer.transaction():
+            say(self._writer, self._before)
+        self._writer = move.make()
+        self._tell("telling everybody what they see")
+        outcomes = rebuilding.outcomes(self._version, everything=True)
+        while some := list(islice(outcomes, _TOGETHER)):
+            with self._writer.transaction():
+                self._publish(some)
+        with self._writer.transaction():
+            self._write_changes(rebuilding)
+            if move.inbox_id is not None:
+                say_inbox(self._writer, move.inbox_id)
+            say(self._writer, Versions(self._version))
+
+    def _publish(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            if outcome.publish_state:
+                self._writer.send(TASK_STATES.name, outcome.key, outcome.state)
+            self._notify(outcome.notifications)
 
     def _write_changes(self, rebuilding: Rebuilding) -> None:
         new = rebuilding.new

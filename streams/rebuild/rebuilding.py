@@ -6,8 +6,18 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas.topics import TASK_STATES
-from streams.fold.stored_instance import HEAD_BYTES, StoreUnreadable, age_of, event_offsets, pack, state_value, unpack
+from schemas.topics import TASK_EVENTS, TASK_STATES
+from streams.commit.homes import home_of
+from streams.fold.stored_instance import (
+    HEAD_BYTES,
+    StoreUnreadable,
+    age_of,
+    event_offsets,
+    pack,
+    state_value,
+    unpack,
+    with_event_offsets,
+)
 from streams.fold.views import show
 from streams.rebuild.comparison import GONE, from_published, is_whole, side_by_side, told
 from streams.rebuild.copies import Copy, Kept, Ticker, TopicCopy, unfold_kept
@@ -34,8 +44,10 @@ class Sources(NamedTuple):
     """How far the live version's workers are in the events."""
     changelog: str | None
     """Of the live version; None where it is lost."""
-    partitions: int
-    states_partitions: int
+    partitions: Mapping[str, int]
+    """How many each topic has; none of states that are about to be written anew."""
+    homes: int
+    """How many partitions the new version has."""
     folding: Folding
     notification_bytes: int
     """Of the largest that a worker tells: an event that comes to larger ones is refused by both."""
@@ -95,6 +107,7 @@ class Rebuilding:
             positions=sources.positions,
             folding=sources.folding,
             notification_bytes=sources.notification_bytes,
+            partitions=sources.homes,
             base=self._base,
         )
 
@@ -111,9 +124,9 @@ class Rebuilding:
         """
         sources = self._sources
         if self._old is not None:
-            self._old.catch_up(sources.partitions, self._ticker("live states"))
-        self._published.catch_up(sources.states_partitions, self._ticker("published states"))
-        self._fold.catch_up(sources.partitions, self._ticker("events"))
+            self._old.catch_up(sources.partitions[self._old.topic], self._ticker("live states"))
+        self._published.catch_up(sources.partitions.get(TASK_STATES.name, 0), self._ticker("published states"))
+        self._fold.catch_up(sources.partitions[TASK_EVENTS.name], self._ticker("events"))
         self.counts.events, self.counts.rejected = self._fold.folded, self._fold.rejected
         self.counts.lost = self.counts.instances = 0
         now_ms = time.time_ns() // 1_000_000
@@ -128,16 +141,19 @@ class Rebuilding:
                 continue
             self.counts.instances += 1
 
-    def outcomes(self, version: int) -> Iterator[Outcome]:
-        """What is to be published so that everybody who followed the old version sees the new one."""
+    def outcomes(self, version: int, *, everything: bool = False) -> Iterator[Outcome]:
+        """What is to be published so that everybody who followed the old version sees the new one.
+
+        ``everything``: also of what came out the same, for those who have nothing yet.
+        """
         compare = self._ticker("compared")
         for number, (key, old, published, new) in enumerate(self._side_by_side()):
             compare(number, self.counts.instances)
             if new is None:
                 continue
             state = None if age_of(new.value).is_deleted else state_value(new.value)
-            publish_state = state != (None if published is None else published.value)
-            notifications = self._told(old, published, new, version)
+            publish_state = everything or state != (None if published is None else published.value)
+            notifications = self._told(old, published, new, version, everything=everything)
             if publish_state or notifications:
                 self.counts.states += publish_state
                 self.counts.notifications += len(notifications)
@@ -147,29 +163,34 @@ class Rebuilding:
     def _days(self) -> int:
         return self._sources.retention_days
 
-    def _told(self, old: Kept | None, published: Kept | None, new: Kept, version: int) -> list[TaskNotification]:
-        if old is not None and old.value[HEAD_BYTES:] == new.value[HEAD_BYTES:]:
+    def _told(
+        self, old: Kept | None, published: Kept | None, new: Kept, version: int, *, everything: bool
+    ) -> list[TaskNotification]:
+        if not everything and old is not None and old.value[HEAD_BYTES:] == new.value[HEAD_BYTES:]:
             return []
         states = self._sources.states
         after = show(unpack(new.value, states))
         before = self._shown(old)
         if before is not None:
-            return told(before, after, version=version, certain=True)
+            return told(before, after, version=version, certain=not everything)
         if published is not None:
             before = show(from_published(states.decode(published.value)))
-        return told(before, after, version=version, certain=old is None and published is None)
+        certain = not everything and old is None and published is None
+        return told(before, after, version=version, certain=certain)
 
-    def _base(self, key: bytes, first_offset: int) -> bytes | None:
+    def _base(self, key: bytes) -> bytes | None:
         """What the events of an instance are folded onto: nothing, where all of them are still there."""
-        if first_offset == 0:
+        first = self._fold.first
+        if not any(first.values()):
             return None
         old = None if self._old is None else self._old.get(key)
         known = self._shown(old)
         if old is not None and known is not None:
-            if is_whole(known.offsets, first_offset=first_offset):
+            # Never 0, although the partition may begin there: other events of the instance may stand on another one.
+            if is_whole(known.offsets, first_offset=max(first.get(old.partition, 0), 1)):
                 return None
             self.counts.built_upon += 1
-            return old.value
+            return self._moved(key, old).value
         published = self._published.get(key)
         if published is None:
             return None
@@ -184,13 +205,21 @@ class Rebuilding:
 
     def _carry_over(self, key: bytes, old: Kept | None, published: Kept | None) -> None:
         if old is not None and self._shown(old) is not None:
-            self.new.write({key: old})
-        elif published is not None and self._sources.states_partitions == self._sources.partitions:
-            self.new.write({key: Kept(published.partition, self._stand_in(published.value))})
+            self.new.write({key: self._moved(key, old)})
+        elif published is not None:
+            self.new.write({key: Kept(self._home(key), self._stand_in(published.value))})
         else:
             self.counts.lost += 1
             return
         self.counts.carried_over += 1
+
+    def _home(self, key: bytes) -> int:
+        return home_of(key, self._sources.homes)
+
+    def _moved(self, key: bytes, old: Kept) -> Kept:
+        """What is stored, where its key belongs. Where its events stand is known of the partition that it was on."""
+        home = self._home(key)
+        return old if home == old.partition else Kept(home, with_event_offsets(old.value, GONE))
 
     def _shown(self, kept: Kept | None) -> Shown | None:
         """An instance of the live version; None where it is of a format that this program cannot read."""

@@ -85,9 +85,9 @@ def retell(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> di
                     retelling.take_away(inboxes)
                 if run.settings.task_center:
                     # After what was told: workers begin a new inbox where they stood in the notifications.
-                    run.make_anew(INBOX_CHANGELOG, partitions=there[changelog])
+                    inbox_id = run.make_anew(INBOX_CHANGELOG, partitions=there[changelog])
                     with writer.transaction():
-                        say_inbox(writer, run.offsets.topic_id(INBOX_CHANGELOG.name))
+                        say_inbox(writer, inbox_id)
         return {
             "instances": retelling.instances,
             "notifications": retelling.notifications,

@@ -9,19 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from msgspec import structs
-from rebuilding import ends, processed
+from rebuilding import ends, lines_by_the_states, lines_kept, processed
 
 from running_workers import Load, Worker
 from schemas.codec import task_notification_codec
 from schemas.events import Change, Status, TaskNotification, View, notification_key
 from schemas.topics import TASK_NOTIFICATIONS
 from service.kafka import producer_config
-from stream_lives import assert_all_is_right, expected, lives, produce, read_topic
-from streams.fold.views import show
-from streams.inbox_table import layout
-from streams.inbox_table.changes import inbox_changes
-from streams.rebuild.comparison import told_again
+from stream_lives import assert_all_is_right, lives, produce, read_topic
 from streams.rebuild.operation import delete_topics
 from streams.tables.changelog_topic import INBOX_CHANGELOG
 
@@ -48,50 +43,6 @@ def connection(anew: Connection) -> Connection:
 @pytest.fixture
 def read(connection: Connection) -> type_read:
     return partial(read_topic, connection)
-
-
-def lines_kept(read: type_read) -> dict[bytes, bytes]:
-    """The lines and counts of all inboxes, by their changelog; when a line came is left out."""
-    found = {bytes(each.key() or b""): each.value() for each in read(INBOX_CHANGELOG.name)}
-    return comparable({key: bytes(value) for key, value in found.items() if value is not None})
-
-
-def lines_by_the_states(connection: Connection, read: type_read) -> dict[bytes, bytes]:
-    """The same as the plain fold of the events has it."""
-    store: dict[bytes, bytes] = {}
-    for instance in expected(connection, read).values():
-        for key, value in inbox_changes(told_again(show(instance), number=1), stored=store.get).items():
-            if value is None:
-                store.pop(key, None)
-            else:
-                store[key] = value
-    return comparable(store)
-
-
-def comparable(store: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    lines = {key: _timeless(store[entry]) for key, entry in _entries(store).items()}
-    return lines | {key: value for key, value in store.items() if key.startswith(b"C")}
-
-
-def _timeless(item: bytes) -> bytes:
-    return layout.write_item(structs.replace(layout.read_item(item), created_at=0, updated_at=0))
-
-
-def _entries(store: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """The key of each line, and that of its item, which must be there."""
-    found: dict[bytes, bytes] = {}
-    for key, entered in store.items():
-        if key.startswith(b"L"):
-            user, view, suffix = _parts(key)
-            found[key] = b"E" + user + view + entered + suffix
-    assert set(found.values()) == {key for key in store if key.startswith(b"E")}
-    return found
-
-
-def _parts(key: bytes) -> tuple[bytes, bytes, bytes]:
-    """User, view and line: of ids without a zero byte in them."""
-    corp, user, rest = key[1:].split(b"\0", 2)
-    return corp + b"\0" + user + b"\0", rest[:1], rest[1:]
 
 
 def tell_of_nothing(connection: Connection) -> None:

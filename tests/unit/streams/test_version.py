@@ -8,9 +8,13 @@ from streams.tables.changelog_topic import instances_changelog, instances_table_
 from streams.version import FIRST_VERSION, Versions, VersionUnreadable, read_versions, write_versions
 
 
-@pytest.mark.parametrize("versions", [Versions(), Versions(3), Versions(3, 4)])
+@pytest.mark.parametrize("versions", [Versions(), Versions(3), Versions(3, 4), Versions(3, 4, 24)])
 def test_what_is_said_is_understood(versions: Versions) -> None:
     assert read_versions(write_versions(versions)) == versions
+
+
+def test_what_an_earlier_program_said_is_understood() -> None:
+    assert read_versions(b'{"live": 2, "next": null}') == Versions(2)
 
 
 def test_where_nothing_is_said_the_first_is_live() -> None:

@@ -1,0 +1,98 @@
+"""Brings the topics to another number of partitions while no worker works: for a rebuild whose version has that many.
+
+Kafka adds partitions and takes none away, and a key has another partition then. So each topic is treated by what it is:
+
+- Events stay where they are. The rebuild folds them by their keys, wherever they stand, and workers send on whatever
+  comes, or still waits, on another partition than its key's (``streams.commit.homes``).
+- States and inboxes are made anew: what is on a compacted topic would be there for ever beside what replaces it.
+- Notifications so far are taken away and everybody is told again what they see. Else who has not read them yet might
+  apply what was told on the old partition after what is told on the new one.
+- Dead letters and quarantine only grow: they have no order.
+
+Should this end halfway, no worker works until another run has done all of it: the word for that is said before.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import NewPartitions
+
+from schemas.errors import OperatorError
+from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from streams.tables.changelog_topic import INBOX_CHANGELOG
+from streams.topology import APP_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from streams.commit.transaction import TransactionalWriter
+    from streams.rebuild.operation import Operation
+
+_GROW = (TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS, TASK_EVENTS)
+_ANSWER_S = 30.0
+_LOOK_S = 0.2
+
+
+class FewerPartitions(OperatorError):
+    """Kafka takes no partitions away."""
+
+
+class Move:
+    """To that many partitions."""
+
+    def __init__(self, run: Operation, partitions: int) -> None:
+        """Look at what there is.
+
+        Raises:
+            FewerPartitions: a topic has more.
+        """
+        self._run = run
+        self.partitions = partitions
+        there = run.topics()
+        most = max(there.get(topic.name, 0) for topic in _GROW)
+        if partitions < most:
+            raise FewerPartitions(f"there are {most}, and Kafka takes no partitions away: ask for {most} or more")
+        self.inbox_id: str | None = None
+        """Kafka's id of the inboxes' changelog that was made."""
+
+    def make(self) -> TransactionalWriter:
+        """Bring all topics to the number; what writes from then on knows of it. Blocks.
+
+        Raises:
+            KafkaException, TimeoutError: Kafka refuses, or does not answer.
+        """
+        run, there = self._run, self._run.topics()
+        self._grow(there)
+        self._take_notifications_away(there)
+        run.make_anew(TASK_STATES, partitions=self.partitions)
+        if INBOX_CHANGELOG.name in there or run.settings.task_center:
+            self.inbox_id = run.make_anew(INBOX_CHANGELOG, partitions=self.partitions)
+        return run.claimed_writer()
+
+    def _grow(self, there: Mapping[str, int]) -> None:
+        names = [topic.name for topic in _GROW if 0 < there.get(topic.name, 0) < self.partitions]
+        if not names:
+            return
+        admin = cast("Any", self._run.admin)
+        for future in admin.create_partitions([NewPartitions(name, self.partitions) for name in names]).values():
+            future.result(_ANSWER_S)
+        deadline = time.monotonic() + _ANSWER_S
+        while any(count < self.partitions for name, count in self._run.topics().items() if name in names):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Kafka was asked for {self.partitions} partitions and does not show them")
+            time.sleep(_LOOK_S)
+
+    def _take_notifications_away(self, there: Mapping[str, int]) -> None:
+        """And have the group go on behind them: no member is there that could say so."""
+        ends = self._run.offsets.ends(TASK_NOTIFICATIONS.name, range(there.get(TASK_NOTIFICATIONS.name, 0)))
+        gone = [TopicPartition(TASK_NOTIFICATIONS.name, each, end) for each, end in ends.items() if end > 0]
+        if not gone:
+            return
+        admin = cast("Any", self._run.admin)
+        for future in admin.delete_records(gone).values():
+            future.result(_ANSWER_S)
+        for future in admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(APP_ID, gone)]).values():
+            future.result(_ANSWER_S)

@@ -1,0 +1,158 @@
+"""Everything moved to more partitions, while events keep coming from producers that know of the old number only."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from confluent_kafka import Producer, murmur2
+from confluent_kafka.admin import NewPartitions
+from rebuilding import lines_by_the_states, lines_kept
+
+from running_workers import Load
+from schemas import topics
+from schemas.cloudevents import event_headers
+from schemas.codec import task_event_codec
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from service.kafka import producer_config
+from service.topic_admin import apply_topics
+from stream_lives import (
+    assert_all_is_right,
+    expected,
+    lives,
+    produce,
+    read_topic,
+    start_anew,
+    states_on_topic,
+    topics_on,
+)
+from streams.commit.transaction import TransactionalWriter
+from streams.live_version import REBUILD_ID, say
+from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from streams.version import Versions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from confluent_kafka import Message
+    from rebuilding import Rebuild
+
+    from deploy.connection import Connection
+    from running_workers import Worker
+    from schemas.events import TaskEvent
+
+    type_read = Callable[[str], list[Message]]
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+BEFORE, AFTER = 3, 5
+
+
+@pytest.fixture
+def connection(own_kafka: Connection) -> Connection:
+    start_anew(own_kafka)
+    apply_topics(own_kafka.admin(), topics.ALL, partitions=BEFORE)
+    return own_kafka
+
+
+@pytest.fixture
+def read(connection: Connection) -> type_read:
+    return partial(read_topic, connection)
+
+
+class OldProducer:
+    """An edge that has seen the old number of partitions, and does not look again."""
+
+    def __init__(self, connection: Connection) -> None:
+        config: dict[str, Any] = producer_config(connection.bootstrap_servers)
+        self._producer = Producer(
+            config | {"topic.metadata.refresh.interval.ms": -1, "metadata.max.age.ms": 86_400_000}
+        )
+        self._codec = task_event_codec(connection.registry)
+
+    def produce(self, events: Iterable[TaskEvent]) -> None:
+        for event in events:
+            key = event.instance_id.encode()
+            self._producer.produce(
+                TASK_EVENTS.name,
+                key=key,
+                value=self._codec.encode(event),
+                headers=[*event_headers(event)],
+                partition=murmur2(key, BEFORE),
+            )
+        assert self._producer.flush(30) == 0
+
+
+def homeless(read: type_read, topic: str) -> list[bytes]:
+    """Keys of the topic that stand on another partition than theirs."""
+    found = [(bytes(each.key() or b""), each.partition()) for each in read(topic)]
+    return [key for key, partition in found if key and murmur2(key, AFTER) != partition]
+
+
+def test_all_topics_move_to_more_partitions_while_events_keep_coming_and_nothing_is_lost_or_told_wrongly(
+    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: type_read, eventually: Any
+) -> None:
+    old = OldProducer(connection)
+    events = lives(150, seed=41)
+    old.produce(events[:500])
+    for worker in workers:
+        worker.start()
+
+    def folded() -> bool:
+        right = {key: each.state.tasks for key, each in expected(connection, read).items()}
+        found = {key: each.tasks for key, each in states_on_topic(connection, read).items()}
+        return bool(found) and all(right[key] == tasks for key, tasks in found.items())
+
+    eventually(folded, what="the first events are folded")
+    load = Load(connection, seed=42)
+    try:
+        old.produce(events[500:700])
+        moved = rebuild.run("--rebuild", "--partitions", str(AFTER))
+        assert (moved["partitions"], moved["lost"]) == (AFTER, 0)
+        # It has not seen the new ones yet.
+        old.produce(events[700:])
+    finally:
+        load.stop()
+    eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
+    eventually(lambda: lines_kept(read) == lines_by_the_states(connection, read), what="the inboxes are whole")
+    assert_all_is_right(connection, read, counted=False)
+
+    internal = (instances_changelog(2).name, INBOX_CHANGELOG.name)
+    there = topics_on(connection)
+    assert {len(there[name]) for name in (*(each.name for each in topics.ALL), *internal)} == {AFTER}
+    for topic in (TASK_STATES.name, TASK_NOTIFICATIONS.name, instances_changelog(2).name):
+        assert homeless(read, topic) == []
+    sent_on = homeless(read, TASK_EVENTS.name)
+    assert sent_on, "or nothing was tried"
+
+    # A rebuild reads an event wherever it stands.
+    again = rebuild.run("--rebuild", "--dry-run")
+    assert (again["lost"], again["notifications"]) == (0, 0)
+    assert_refused(rebuild, "takes no partitions away", "--rebuild", "--partitions", str(BEFORE))
+
+    # The next move died in the midst of it: workers wait, and nothing else is done before it has come to its end.
+    die_moving(connection, live=2, partitions=AFTER + 1)
+    produce(connection, lives(20, seed=43))
+    assert_refused(rebuild, f"--rebuild --partitions {AFTER + 1} first", "--retell")
+    assert rebuild.run("--rebuild", "--partitions", str(AFTER + 1))["partitions"] == AFTER + 1
+    eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
+    eventually(lambda: lines_kept(read) == lines_by_the_states(connection, read), what="the inboxes are whole")
+    assert_all_is_right(connection, read, counted=False)
+
+
+def assert_refused(rebuild: Rebuild, because: str, *arguments: str) -> None:
+    process = rebuild.start(*arguments)
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert because in rebuild.log_path.read_text()
+
+
+def die_moving(connection: Connection, *, live: int, partitions: int) -> None:
+    """As far as a move has come that dies once the events have their partitions."""
+    writer = TransactionalWriter(producer_config(connection.bootstrap_servers), REBUILD_ID)
+    writer.claim()
+    with writer.transaction():
+        say(writer, Versions(live, live + 1, partitions))
+    admin = connection.admin()
+    cast("Any", admin).create_partitions([NewPartitions(TASK_EVENTS.name, partitions)])[TASK_EVENTS.name].result(30)

@@ -1,0 +1,44 @@
+"""What a worker folds, and what it sends on, by where a record's key belongs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.commit.homes import at_home, home_of
+
+PARTITIONS = 5
+
+
+class Fetched(NamedTuple):
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = (("ce_id", b"1"),)
+
+
+def _records() -> st.SearchStrategy[list[Fetched]]:
+    keys = st.none() | st.sampled_from([b"", *(f"I-{number}".encode() for number in range(20))])
+    return st.lists(st.builds(Fetched, keys, st.none() | st.binary(max_size=3)), max_size=20)
+
+
+@given(records=_records(), partition=st.integers(0, PARTITIONS - 1))
+def test_each_record_is_folded_here_or_sent_on_to_where_its_key_belongs_in_its_order(
+    records: list[Fetched], partition: int
+) -> None:
+    ours, away = at_home(cast("Any", records), partition, PARTITIONS)
+    assert partition not in away
+    for home, sent_on in away.items():
+        theirs = [each for each in records if each.key and home_of(each.key, PARTITIONS) == home]
+        assert sent_on == [(each.key, each.value, [*each.headers]) for each in theirs]
+    assert ours == [each for each in records if not each.key or home_of(each.key, PARTITIONS) == partition]
+    assert len(ours) + sum(map(len, away.values())) == len(records)
+
+
+def test_what_is_all_at_home_is_not_even_copied() -> None:
+    key = next(key for key in map(str.encode, map(str, range(99))) if home_of(key, PARTITIONS) == 3)
+    records: Any = [Fetched(key, b"x"), Fetched(None, b"y")]
+    ours, away = at_home(records, 3, PARTITIONS)
+    assert ours is records
+    assert away == {}
