@@ -88,7 +88,8 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     good = codec.encode(events[0])
     # Of a version of the schema that the registry will only have later, under the next id that it gives.
     later_id = 1 + connection.registry.register_schema(f"probe-{uuid.uuid4()}", Schema(fresh_schema(), "AVRO"))
-    painted = structs.replace(events[0], event_id=str(uuid.uuid4()), title="painted", occurred_at=1_800_000_000_000)
+    late = {"occurred_at": 1_800_000_000_000, "received_at": 1_800_000_000_000}
+    painted = structs.replace(events[0], event_id=str(uuid.uuid4()), title="painted", **late)
     newer_action = json.loads(schema_text("TaskEvent").replace('"COPIED"', '"COPIED", "RECALLED"'))
     newer_id = connection.registry.register_schema(f"probe-{uuid.uuid4()}", Schema(json.dumps(newer_action), "AVRO"))
     later_id += 1
@@ -105,7 +106,7 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
         (key, task_state_codec(connection.registry).encode(state), b"undecodable"),
         (key, codec.encode(structs.replace(events[0], action=Action.UNKNOWN)), b"unknown-action"),
         (key, framed(newer_id, recalled(codec.encode_body(events[0]))), b"unknown-action"),
-        (key, codec.encode(structs.replace(events[0], occurred_at=1 << 60)), b"outside-contract"),
+        (key, codec.encode(structs.replace(events[0], occurred_at=-(1 << 60))), b"outside-contract"),
         (key, codec.encode(structs.replace(events[0], created_at=-(1 << 60))), b"outside-contract"),
         *foreign(codec, events[0], instance_id=Store.offset_key.decode()),
         *foreign(codec, events[0], instance_id=""),
@@ -113,7 +114,7 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
         (
             key,
             codec.encode(
-                structs.replace(painted, event_id="long", title="t" * (3 << 19), occurred_at=1_900_000_000_000)
+                structs.replace(painted, event_id="long", title="t" * (3 << 19), occurred_at=1_800_000_000_001)
             ),
             b"too-large",
         ),
