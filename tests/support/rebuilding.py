@@ -9,12 +9,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from msgspec import structs
-
 from service.kafka import consumer_config
 from stream_lives import caught_up, expected, topics_on
 from streams.fold.views import show
-from streams.inbox_table import layout
 from streams.inbox_table.changes import inbox_changes
 from streams.rebuild.comparison import told_again
 from streams.tables.changelog_topic import INBOX_CHANGELOG
@@ -82,9 +79,9 @@ def processed(connection: Connection, workers: Iterable[Worker], eventually: Any
 
 
 def lines_kept(read: type_read) -> dict[bytes, bytes]:
-    """The lines and counts of all inboxes, by their changelog; when a line came is left out."""
+    """All inboxes, by their changelog."""
     found = {bytes(each.key() or b""): each.value() for each in read(INBOX_CHANGELOG.name)}
-    return comparable({key: bytes(value) for key, value in found.items() if value is not None})
+    return {key: bytes(value) for key, value in found.items() if value is not None and key[:1] in b"ELC"}
 
 
 def lines_by_the_states(connection: Connection, read: type_read) -> dict[bytes, bytes]:
@@ -96,30 +93,4 @@ def lines_by_the_states(connection: Connection, read: type_read) -> dict[bytes, 
                 store.pop(key, None)
             else:
                 store[key] = value
-    return comparable(store)
-
-
-def comparable(store: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    lines = {key: _timeless(store[entry]) for key, entry in _entries(store).items()}
-    return lines | {key: value for key, value in store.items() if key.startswith(b"C")}
-
-
-def _timeless(item: bytes) -> bytes:
-    return layout.write_item(structs.replace(layout.read_item(item), created_at=0, updated_at=0))
-
-
-def _entries(store: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """The key of each line, and that of its item, which must be there."""
-    found: dict[bytes, bytes] = {}
-    for key, entered in store.items():
-        if key.startswith(b"L"):
-            user, view, suffix = _parts(key)
-            found[key] = b"E" + user + view + entered + suffix
-    assert set(found.values()) == {key for key in store if key.startswith(b"E")}
-    return found
-
-
-def _parts(key: bytes) -> tuple[bytes, bytes, bytes]:
-    """User, view and line: of ids without a zero byte in them."""
-    corp, user, rest = key[1:].split(b"\0", 2)
-    return corp + b"\0" + user + b"\0", rest[:1], rest[1:]
+    return store
