@@ -111,7 +111,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
             ("quarantine", "replay", "--all", "--credentials", "/nowhere"),
             "taskbridge: credentials file /nowhere: No such file or directory",
         ),
-        (("schemas", "register", "--registry-url", "http://127.0.0.1:9"), "taskbridge: the schema registry does not"),
+        (("schemas", "register", "--registry-url", "http://127.0.0.1:9"), "taskbridge: the schema registry at"),
         (("up", "--credentials", "/nowhere/c.toml", "--kafka-port", "1"), "there is no credentials file"),
         (
             ("up", "--data-dir", "/nowhere", "--edge-port", "18400", "--streams-port", "18400"),
