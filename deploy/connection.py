@@ -16,7 +16,7 @@ from service.kafka import admin_client, read_kafka_config
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from confluent_kafka.admin import AdminClient
+    from service.kafka import Admin
 
 LOCAL_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
 LOCAL_REGISTRY_URL = "http://127.0.0.1:8081/apis/ccompat/v7"
@@ -40,7 +40,7 @@ class Connection:
         """Close the registry's connections."""
         self.registry.close()
 
-    def admin(self) -> AdminClient:
+    def admin(self) -> Admin:
         return admin_client(self.bootstrap_servers, self.kafka_properties)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_END, KafkaError, TopicPartition
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 
-from deploy.topic_reading import partitions_of
+from deploy.topic_reading import open_consumer, partitions_of
 from schemas.cloudevents import rfc3339
 from schemas.errors import OperatorError
 from schemas.registry import RegistryUnavailable
-from service.kafka import consumer_config
 from service.parked import text_of
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 _BATCH = 500
 _WAIT_S = 0.2
-_METADATA_S = 10
 
 
 def follow(
@@ -37,13 +35,10 @@ def follow(
         ConfigurationError: there is no such topic.
         OperatorError: Kafka does not answer.
     """
-    config: dict[str, Any] = consumer_config(
-        connection.bootstrap_servers, "taskbridge-tail", connection.kafka_properties
-    )
-    consumer = Consumer(config)
+    consumer = open_consumer(connection, "taskbridge-tail")
     try:
         start = 0 if from_beginning else OFFSET_END
-        consumer.assign([TopicPartition(topic, number, start) for number in partitions_of(consumer, topic)])
+        consumer.assign([TopicPartition(topic, number, start) for number in partitions_of(connection, consumer, topic)])
         while not stopped():
             for message in consumer.consume(_BATCH, _WAIT_S):
                 error = message.error()

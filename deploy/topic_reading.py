@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from deploy.local.progress import Heartbeat, call_with_heartbeat
 from schemas.errors import ConfigurationError, OperatorError
-from service.kafka import consumer_config
+from service.kafka import LIBRDKAFKA, consumer_config, no_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,14 +19,21 @@ if TYPE_CHECKING:
     from deploy.connection import Connection
     from deploy.local.progress import Progress
 
-_METADATA_S = 10
+_GROUP = "taskbridge-operator"
+_METADATA_S = 5
 _BATCH = 500
 _WAIT_S = 0.2
 _STALLED_S = 30
 _TRANSIENT = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._PARTITION_EOF)  # noqa: SLF001
 
 
-def partitions_of(consumer: Consumer, topic: str) -> list[int]:
+def open_consumer(connection: Connection, group: str, **settings: object) -> Consumer:
+    """A consumer that joins no group, commits nothing, and keeps librdkafka's log to itself."""
+    config: dict[str, Any] = consumer_config(connection.bootstrap_servers, group, connection.kafka_properties)
+    return Consumer(config | settings, logger=LIBRDKAFKA)
+
+
+def partitions_of(connection: Connection, consumer: Consumer, topic: str) -> list[int]:
     """The topic's partitions.
 
     Raises:
@@ -36,7 +43,7 @@ def partitions_of(consumer: Consumer, topic: str) -> list[int]:
     try:
         found = consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
     except KafkaException as error:
-        raise OperatorError(f"Kafka does not answer: {error.args[0].str()}") from error
+        raise OperatorError(no_answer(consumer, connection.bootstrap_servers, error)) from error
     if found.error is not None:
         raise ConfigurationError(f"there is no topic {topic}: 'taskbridge topics apply' makes those of the contract")
     return sorted(found.partitions)
@@ -51,13 +58,12 @@ def read_to_end(
         ConfigurationError: there is no such topic.
         OperatorError: Kafka does not answer, or stops answering.
     """
-    config: dict[str, Any] = consumer_config(
-        connection.bootstrap_servers, "taskbridge-operator", connection.kafka_properties
-    )
-    consumer = Consumer(config)
+    consumer = open_consumer(connection, _GROUP)
     try:
         starts, ends = call_with_heartbeat(
-            lambda: _bounds(consumer, topic, since_ms), progress, f"waiting for Kafka at {connection.bootstrap_servers}"
+            lambda: _bounds(connection, consumer, topic, since_ms),
+            progress,
+            f"waiting for Kafka at {connection.bootstrap_servers}",
         )
         consumer.assign(starts)
         heartbeat, count, moved = Heartbeat(progress), 0, time.monotonic()
@@ -86,11 +92,7 @@ def read_one(connection: Connection, topic: str, partition: int, offset: int) ->
     Raises:
         OperatorError: Kafka does not answer.
     """
-    config: dict[str, Any] = {
-        **consumer_config(connection.bootstrap_servers, "taskbridge-operator", connection.kafka_properties),
-        "auto.offset.reset": "error",
-    }
-    consumer = Consumer(config)
+    consumer = open_consumer(connection, _GROUP, **{"auto.offset.reset": "error"})
     try:
         consumer.assign([TopicPartition(topic, partition, offset)])
         deadline = time.monotonic() + _STALLED_S
@@ -108,17 +110,19 @@ def read_one(connection: Connection, topic: str, partition: int, offset: int) ->
         consumer.close()
 
 
-def _bounds(consumer: Consumer, topic: str, since_ms: int | None) -> tuple[list[TopicPartition], dict[int, int]]:
+def _bounds(
+    connection: Connection, consumer: Consumer, topic: str, since_ms: int | None
+) -> tuple[list[TopicPartition], dict[int, int]]:
     """Where to start in each partition that has something to read, and where each ends."""
     starts: list[TopicPartition] = []
     ends: dict[int, int] = {}
     try:
-        for number in partitions_of(consumer, topic):
+        for number in partitions_of(connection, consumer, topic):
             first, ends[number] = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_METADATA_S)
             starts.append(TopicPartition(topic, number, first))
         if since_ms is not None:
             times = [TopicPartition(topic, at.partition, max(0, since_ms)) for at in starts]
             starts = consumer.offsets_for_times(times, timeout=_METADATA_S)
     except KafkaException as error:
-        raise OperatorError(f"Kafka does not answer: {error.args[0].str()}") from error
+        raise OperatorError(no_answer(consumer, connection.bootstrap_servers, error)) from error
     return [at for at in starts if 0 <= at.offset < ends[at.partition]], ends

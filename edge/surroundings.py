@@ -56,6 +56,7 @@ class Surroundings:
         self._registry = registry
         self._schemas = schemas
         self._partitions = partitions
+        self._answered = True
         self._registry_problem: str | None = None
         self._ids_unsaved: str | None = None
         self._topic_problems: dict[str, str] = {}
@@ -104,7 +105,13 @@ class Surroundings:
 
     async def _check_kafka(self) -> None:
         # Only if it answers, because the admin client would wait a quarter of a minute for a broker that is away.
-        if not await self._kafka.check():
+        answers = await self._kafka.check()
+        if answers != self._answered:
+            self._answered = answers
+            if not answers:
+                problem = f"Kafka at {self._bootstrap_servers} does not answer: EDGE_KAFKA_BOOTSTRAP_SERVERS"
+                _log.warning("kafka_away", problem=problem)
+        if not answers:
             return
         unsure = [topic for topic in _OWN_TOPICS if not self._kafka.has(topic.name)]
         again = bool(self._drift or self._topic_problems) and time.monotonic() - self._looked_at > _LOOK_AGAIN_S

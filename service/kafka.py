@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from confluent_kafka import Message
+    from confluent_kafka import Consumer, Message
 
 PARTITIONER = "murmur2_random"
 """The Java client's hash, so that producers in Java and this one put a key on the same partition."""
@@ -115,9 +115,42 @@ def consumer_config(bootstrap_servers: str, group: str, extra: Mapping[str, str]
     }
 
 
-def admin_client(bootstrap_servers: str, extra: Mapping[str, str] | None = None) -> AdminClient:
-    config: dict[str, Any] = client_config(bootstrap_servers, extra)
-    return AdminClient(config, logger=logging.getLogger("librdkafka"))
+class Admin(AdminClient):
+    """Knows whom it asks, for whoever has to tell that there was no answer."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config, logger=LIBRDKAFKA)
+        self.servers = str(config["bootstrap.servers"])
+
+
+def admin_client(bootstrap_servers: str, extra: Mapping[str, str] | None = None) -> Admin:
+    return Admin(client_config(bootstrap_servers, extra))
+
+
+class _LastSaid(logging.Handler):
+    """Keeps librdkafka's last line: it writes why a broker cannot be reached into its log, and into no error."""
+
+    text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _, _, said = record.getMessage().rpartition("]: ")
+        self.text = said.partition(" (after ")[0]
+
+
+LIBRDKAFKA = logging.getLogger("librdkafka")
+"""Every client of ours writes here. A service lets each kind of line through now and then; a command shows none."""
+_last_said = _LastSaid()
+LIBRDKAFKA.addHandler(_last_said)
+
+
+def no_answer(client: AdminClient | Consumer, servers: str, error: KafkaException) -> str:
+    """One line: whom the client could not reach, why, and what to do about it."""
+    client.poll(0)  # only then does librdkafka hand its log over
+    why = _last_said.text or error.args[0].str()
+    return (
+        f"Kafka at {servers} does not answer ({why}): is it up, and is the address right"
+        " (--bootstrap-servers, or the service's setting …_KAFKA_BOOTSTRAP_SERVERS)?"
+    )
 
 
 type_outgoing = tuple["asyncio.Future[None]", str, "bytes | None", "bytes | None", "Sequence[tuple[str, bytes]]"]
@@ -138,7 +171,7 @@ class AsyncProducer:
 
     def __init__(self, config: Mapping[str, object]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._producer = Producer(dict(config), logger=logging.getLogger("librdkafka"))
+        self._producer = Producer(dict(config), logger=LIBRDKAFKA)
         self._outgoing: list[type_outgoing] = []
         self._is_busy = False
         self._next_poll = self._loop.call_later(_IDLE_POLL_S, self._poll)

@@ -1,5 +1,8 @@
 """Brings topics to the contract: creates what is missing, reports what differs, deletes and alters nothing.
 
+"All in-sync replicas" can be one, so where there are three replicas or more, two of them must be in sync for a record
+to be taken: one broker may be lost with nothing of what was acknowledged, and one may be away.
+
 A user who may only read and write is enough once the topics are there: what may not be looked at is reported too.
 """
 
@@ -12,17 +15,20 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic
 
 from schemas.errors import OperatorError
+from service.kafka import no_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from confluent_kafka.admin import AdminClient
+    from collections.abc import Iterable, Sequence
 
     from schemas.topics import Topic
+    from service.kafka import Admin
 
 _TIMEOUT_S = 15
 _METADATA_S = 5
 _BROKER_DEFAULT = -1
+_ENOUGH_REPLICAS = 3
+_IN_SYNC = "min.insync.replicas"
+_IN_SYNC_OF_ENOUGH = "2"
 _MAY_NOT_LOOK = (
     "its settings could not be checked: allow this Kafka user DescribeConfigs on it, or let one who may run"
     " 'taskbridge topics apply' now and then"
@@ -59,7 +65,7 @@ class TopicReport:
 
 
 def apply_topics(
-    admin: AdminClient, wanted: Iterable[Topic], *, partitions: int, replication: int = _BROKER_DEFAULT
+    admin: Admin, wanted: Iterable[Topic], *, partitions: int, replication: int = _BROKER_DEFAULT
 ) -> list[TopicReport]:
     """Create the missing topics and compare the others with the contract. Safe to repeat, and to run side by side.
 
@@ -67,28 +73,59 @@ def apply_topics(
         TopicsUnavailable: no answer, or a topic is missing and may not be created.
     """
     wanted = list(wanted)
-    existing = _existing(admin)
-    missing = [topic for topic in wanted if topic.name not in existing]
-    created = _create(admin, missing, partitions=partitions, replication=replication)
-    reports = [
-        TopicReport(topic.name, created=True, partitions=partitions) for topic in missing if topic.name in created
-    ]
+    cluster = _cluster(admin)
+    missing = [topic for topic in wanted if topic.name not in cluster.topics]
+    created: set[str] = set()
+    if missing:
+        replicas = replication if replication != _BROKER_DEFAULT else _default_replication(admin, cluster)
+        created = _create(admin, missing, partitions=partitions, replication=replication, replicas=replicas)
+        made = [topic for topic in missing if topic.name in created]
+        few = _few_replicas(replicas, cluster.brokers) if replicas is not None else []
+        reports = [TopicReport(topic.name, created=True, partitions=partitions, drift=[*few]) for topic in made]
+    else:
+        reports = []
     others = [topic for topic in wanted if topic.name not in created]
     return reports + _compare(admin, others, partitions=partitions)
 
 
-def _existing(admin: AdminClient) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    brokers: list[int]
+    topics: dict[str, tuple[int, int]]
+    """Name → partitions, and replicas of that which has the fewest."""
+
+
+def _cluster(admin: Admin) -> _Cluster:
     try:
-        found = admin.list_topics(timeout=_METADATA_S).topics
+        found: Any = admin.list_topics(timeout=_METADATA_S)
     except KafkaException as error:
-        raise TopicsUnavailable(f"Kafka does not answer: {error}") from error
-    return {name: len(topic.partitions) for name, topic in found.items()}
+        raise TopicsUnavailable(no_answer(admin, admin.servers, error)) from error
+    topics = {
+        name: (len(each.partitions), min((len(part.replicas) for part in each.partitions.values()), default=0))
+        for name, each in found.topics.items()
+    }
+    return _Cluster(list(found.brokers), topics)
 
 
-def _create(admin: AdminClient, missing: list[Topic], *, partitions: int, replication: int) -> set[str]:
-    if not missing:
-        return set()
-    new = [NewTopic(topic.name, partitions, replication, config=dict(topic.settings)) for topic in missing]
+def _default_replication(admin: Admin, cluster: _Cluster) -> int | None:
+    """How many replicas a topic gets for which none are asked; None where this user may not know."""
+    if not cluster.brokers:
+        return None
+    resource = ConfigResource(ConfigResource.Type.BROKER, str(cluster.brokers[0]))
+    settings, _ = _described(admin, [resource])[resource.name]
+    value = (settings or {}).get("default.replication.factor")
+    return int(value) if value else None
+
+
+def _few_replicas(replicas: int, brokers: Sequence[int]) -> list[str]:
+    if replicas < _ENOUGH_REPLICAS <= len(brokers):
+        return [f"{replicas} of {len(brokers)} brokers have it, the contract says {_ENOUGH_REPLICAS} (--replication)"]
+    return []
+
+
+def _create(admin: Admin, missing: list[Topic], *, partitions: int, replication: int, replicas: int | None) -> set[str]:
+    safe = {_IN_SYNC: _IN_SYNC_OF_ENOUGH} if replicas is not None and replicas >= _ENOUGH_REPLICAS else {}
+    new = [NewTopic(topic.name, partitions, replication, config={**topic.settings, **safe}) for topic in missing]
     created: set[str] = set()
     for name, future in cast("dict[str, Any]", admin.create_topics(new, operation_timeout=_TIMEOUT_S)).items():
         try:
@@ -107,44 +144,58 @@ def _create(admin: AdminClient, missing: list[Topic], *, partitions: int, replic
     return created
 
 
-def _compare(admin: AdminClient, topics: list[Topic], *, partitions: int) -> list[TopicReport]:
+def _compare(admin: Admin, topics: list[Topic], *, partitions: int) -> list[TopicReport]:
     if not topics:
         return []
-    existing = _existing(admin)
-    resources = [ConfigResource(ConfigResource.Type.TOPIC, topic.name) for topic in topics]
-    described = cast("dict[ConfigResource, Any]", admin.describe_configs(resources))
-    settings = {resource.name: _settings(future) for resource, future in described.items()}
+    cluster = _cluster(admin)
+    described = _described(admin, [ConfigResource(ConfigResource.Type.TOPIC, topic.name) for topic in topics])
     reports: list[TopicReport] = []
     for topic in topics:
-        found, partitions_found = settings[topic.name], existing.get(topic.name, 0)
+        settings, unchecked = described[topic.name]
+        partitions_found, replicas = cluster.topics.get(topic.name, (0, 0))
+        drift = _drift(topic, settings, replicas) if settings is not None else []
+        if partitions_found != partitions:
+            drift.append(f"{partitions_found} partitions, {partitions} are configured (TASKBRIDGE_PARTITIONS)")
+        drift += _few_replicas(replicas, cluster.brokers)
         reports.append(
-            TopicReport(
-                topic.name,
-                created=False,
-                partitions=partitions_found,
-                drift=_drift(topic, found, partitions_found, partitions),
-                unchecked=_MAY_NOT_LOOK if found is None else None,
-            )
+            TopicReport(topic.name, created=False, partitions=partitions_found, drift=drift, unchecked=unchecked)
         )
     return reports
 
 
-def _settings(described: Any) -> dict[str, str | None] | None:
-    """The settings of one topic; None where this user may not look at them."""
+type_described = tuple["dict[str, str | None] | None", "str | None"]
+"""Settings, or why they cannot be told."""
+
+
+def _described(admin: Admin, resources: list[ConfigResource]) -> dict[str, type_described]:
+    """Never raises: what is there can be used, whether or not its settings can be looked at."""
     try:
-        return {str(name): entry.value for name, entry in described.result(_TIMEOUT_S).items()}
+        asked = cast("dict[ConfigResource, Any]", admin.describe_configs(resources))
     except KafkaException as error:
-        if error.args[0].code() in _NOT_ALLOWED:
-            return None
-        raise TopicsUnavailable(f"cannot read the topics' settings: {error.args[0].str()}") from error
+        return {resource.name: (None, _unread(error)) for resource in resources}
+    found: dict[str, type_described] = {}
+    for resource, future in asked.items():
+        try:
+            entries = future.result(_TIMEOUT_S)
+            found[resource.name] = ({str(name): entry.value for name, entry in entries.items()}, None)
+        except (KafkaException, TimeoutError) as error:
+            hidden = isinstance(error, KafkaException) and error.args[0].code() in _NOT_ALLOWED
+            found[resource.name] = (None, _MAY_NOT_LOOK if hidden else _unread(error))
+    return found
 
 
-def _drift(topic: Topic, settings: dict[str, str | None] | None, found: int, partitions: int) -> list[str]:
+def _unread(error: Exception) -> str:
+    said = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
+    return f"its settings could not be read: {said}"
+
+
+def _drift(topic: Topic, settings: dict[str, str | None], replicas: int) -> list[str]:
     lines = [
         f"{name} is {settings.get(name)}, the contract says {value}"
         for name, value in topic.settings.items()
-        if settings is not None and settings.get(name) != value
+        if settings.get(name) != value
     ]
-    if found != partitions:
-        lines.append(f"{found} partitions, {partitions} are configured (TASKBRIDGE_PARTITIONS)")
+    in_sync = settings.get(_IN_SYNC)
+    if replicas >= _ENOUGH_REPLICAS and int(in_sync or 1) < int(_IN_SYNC_OF_ENOUGH):
+        lines.append(f"{_IN_SYNC} is {in_sync}, the contract says {_IN_SYNC_OF_ENOUGH} with {replicas} replicas")
     return lines

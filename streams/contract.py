@@ -19,9 +19,8 @@ from streams.tables.changelog_topic import instances_changelog
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from confluent_kafka.admin import AdminClient
-
     from schemas.registry import Registry
+    from service.kafka import Admin
     from streams.health import Health
     from streams.live_version import LiveVersion
     from streams.tables.offsets import Offsets
@@ -47,7 +46,7 @@ class Prepared(NamedTuple):
 class Contract:
     """Brings topics and schemas to the contract."""
 
-    admin: AdminClient
+    admin: Admin
     registry: Registry
     partitions: int
     changelogs: Sequence[topics.Topic]

@@ -16,6 +16,7 @@ from schemas.codec import Undecodable
 from schemas.errors import OperatorError
 from schemas.events import notification_key
 from schemas.topics import TASK_NOTIFICATIONS
+from service.kafka import LIBRDKAFKA
 from streams.live.wire import notification_frame
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class MissedReader:
         for each in requests:
             wanted[notification_key(each.corp_id, each.user_id)].append(each)
         if self._consumer is None:
-            self._consumer = Consumer(self._config)
+            self._consumer = Consumer(self._config, logger=LIBRDKAFKA)
         consumer = self._consumer
         consumer.assign([TopicPartition(self._topic, partition, at)])
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import Consumer
 
 from schemas.errors import OperatorError
+from service.kafka import LIBRDKAFKA
 from streams.live_version import REBUILD_ID, members
 from streams.version import VERSION_TOPIC
 
@@ -60,7 +61,9 @@ def alone(admin: AdminClient, consumer: Mapping[str, object]) -> Generator[None]
 
 
 def _be_there(consumer: Mapping[str, object], stop: threading.Event) -> None:
-    with closing(Consumer({**consumer, "client.id": REBUILD_ID, "session.timeout.ms": _SESSION_MS})) as member:
+    with closing(
+        Consumer({**consumer, "client.id": REBUILD_ID, "session.timeout.ms": _SESSION_MS}, logger=LIBRDKAFKA)
+    ) as member:
         member.subscribe([VERSION_TOPIC.name])
         while not stop.is_set():
             member.poll(_LOOK_S)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from click import Group
 
 TOKEN = "TESTTOKEN"
+NO_KAFKA = (
+    "taskbridge: Kafka at 127.0.0.1:9 does not answer (127.0.0.1:9/bootstrap: Connect to ipv4#127.0.0.1:9 failed: "
+)
 
 
 def commands() -> list[list[str]]:
@@ -106,12 +109,16 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     [
         (("send", "delete", "--url", "http://127.0.0.1:9", "--token", TOKEN), "taskbridge: no answer from http://127"),
         (("send", "delete", "--url", "nonsense", "--token", TOKEN), "taskbridge: no answer from nonsense"),
-        (("topics", "apply", "--bootstrap-servers", "127.0.0.1:9"), "taskbridge: Kafka does not answer"),
+        (("topics", "apply", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
+        (("tail", "t", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
         (
             ("quarantine", "replay", "--all", "--credentials", "/nowhere"),
             "taskbridge: credentials file /nowhere: No such file or directory",
         ),
-        (("schemas", "register", "--registry-url", "http://127.0.0.1:9"), "taskbridge: the schema registry at"),
+        (
+            ("schemas", "register", "--registry-url", "http://127.0.0.1:9"),
+            "taskbridge: the schema registry at http://127.0.0.1:9 does not",
+        ),
         (("up", "--credentials", "/nowhere/c.toml", "--kafka-port", "1"), "there is no credentials file"),
         (
             ("up", "--data-dir", "/nowhere", "--edge-port", "18400", "--streams-port", "18400"),

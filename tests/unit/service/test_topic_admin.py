@@ -16,8 +16,9 @@ from service.topic_admin import TopicsUnavailable, apply_topics
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+    from confluent_kafka.admin import ConfigResource, NewTopic
 
+    from service.kafka import Admin as Client
     from service.topic_admin import TopicReport
 
 WANTED = (TASK_EVENTS, CALLBACKS_QUARANTINE)
@@ -41,14 +42,24 @@ class Admin:
     create_error: int | None = None
     describe_errors: dict[str, int] = field(default_factory=dict[str, int])
     settings: dict[str, str] = field(default_factory=dict[str, str])
+    brokers: int = 1
+    replicas: int = 1
+    """Of the topics that are there, and the broker's default."""
+    new: list[NewTopic] = field(default_factory=list["NewTopic"])
 
     def list_topics(self, *, timeout: float) -> Any:
         assert timeout > 0
+        partition = SimpleNamespace(replicas=range(self.replicas))
         return SimpleNamespace(
-            topics={name: SimpleNamespace(partitions=range(count)) for name, count in self.existing.items()}
+            brokers=dict.fromkeys(range(self.brokers)),
+            topics={
+                name: SimpleNamespace(partitions=dict.fromkeys(range(count), partition))
+                for name, count in self.existing.items()
+            },
         )
 
     def create_topics(self, new: Sequence[NewTopic], **_: object) -> dict[str, Future[Any]]:
+        self.new += new
         if self.create_error is None:
             self.existing |= {each.topic: each.num_partitions for each in new}
         return {each.topic: done(error=self.create_error) for each in new}
@@ -59,13 +70,15 @@ class Admin:
     def _described(self, name: str) -> Future[Any]:
         if name in self.describe_errors:
             return done(error=self.describe_errors[name])
+        if name == "0":
+            return done({"default.replication.factor": SimpleNamespace(value=str(self.replicas))})
         (topic,) = [each for each in WANTED if each.name == name]
         settings = {**topic.settings, **self.settings}
         return done({key: SimpleNamespace(value=value) for key, value in settings.items()})
 
 
 def applied(admin: Admin, *, partitions: int = 3) -> list[TopicReport]:
-    return apply_topics(cast("AdminClient", admin), WANTED, partitions=partitions)
+    return apply_topics(cast("Client", admin), WANTED, partitions=partitions)
 
 
 def existing(partitions: int = 3) -> dict[str, int]:
@@ -119,6 +132,38 @@ def test_a_topic_that_somebody_else_creates_meanwhile_is_compared() -> None:
     assert [(each.created, len(each.drift)) for each in applied(Raced())] == [(False, 1), (False, 1)]
 
 
-def test_settings_that_cannot_be_read_for_another_reason_are_an_error() -> None:
-    with pytest.raises(TopicsUnavailable, match="settings"):
-        applied(Admin(existing(), describe_errors={TASK_EVENTS.name: KafkaError.REQUEST_TIMED_OUT}))
+def test_settings_that_cannot_be_read_for_another_reason_are_said_and_hold_nothing_up() -> None:
+    events, quarantine = applied(Admin(existing(), describe_errors={TASK_EVENTS.name: KafkaError.REQUEST_TIMED_OUT}))
+    assert "could not be read: Broker: Request timed out" in (events.unchecked or "")
+    assert (events.partitions, quarantine.unchecked) == (3, None)
+
+
+def test_where_there_are_three_replicas_two_must_be_in_sync_from_the_creation_on() -> None:
+    for replicas, wanted in ((1, None), (2, None), (3, "2"), (5, "2")):
+        admin = Admin(brokers=replicas, replicas=replicas)
+        applied(admin)
+        assert [(each.config or {}).get("min.insync.replicas") for each in admin.new] == [wanted, wanted]
+    # Asked for, whatever the broker's default is.
+    admin = Admin(brokers=3, replicas=1)
+    apply_topics(cast("Client", admin), WANTED, partitions=3, replication=3)
+    assert {(each.config or {}).get("min.insync.replicas") for each in admin.new} == {"2"}
+
+
+def test_a_default_that_may_not_be_known_promises_nothing_that_would_stop_writing() -> None:
+    admin = Admin(brokers=3, replicas=1, describe_errors={"0": NOT_ALLOWED[0]})
+    assert [each.drift for each in applied(admin)] == [[], []]
+    assert {(each.config or {}).get("min.insync.replicas") for each in admin.new} == {None}
+
+
+@pytest.mark.parametrize(("in_sync", "drifts"), [("1", True), ("2", False), ("3", False)])
+def test_too_few_that_must_be_in_sync_are_drift(in_sync: str, *, drifts: bool) -> None:
+    admin = Admin(existing(), brokers=3, replicas=3, settings={"min.insync.replicas": in_sync})
+    said = f"min.insync.replicas is {in_sync}, the contract says 2 with 3 replicas"
+    assert [each.drift for each in applied(admin)] == [[said] if drifts else []] * 2
+
+
+def test_fewer_replicas_than_three_brokers_could_have_are_drift_and_on_fewer_brokers_they_are_not() -> None:
+    said = ["1 of 3 brokers have it, the contract says 3 (--replication)"]
+    assert [each.drift for each in applied(Admin(existing(), brokers=3))] == [said, said]
+    assert [each.drift for each in applied(Admin(brokers=3))] == [said, said], "of those that are made too"
+    assert [each.drift for each in applied(Admin(existing(), brokers=2))] == [[], []]
