@@ -83,7 +83,7 @@ def verify(folder: SpoolFolder, progress: Callable[[str], None]) -> list[dict[st
         path = folder.file(number)
         progress(f"checking {path}")
         # While it is written to, its log is read in motion: the owner checks it at its start.
-        problem = examine(path) if folder.owner(number) is None else None
+        problem = _examined(path) if folder.owner(number) is None else None
         damaged, rows = list[int](), 0
         if problem is None:
             try:
@@ -108,7 +108,7 @@ def replay(path: Path, connection: Connection, *, progress: Callable[[str], None
     What Kafka refused for good is tried once more, where the edge does not run. Progress comes every two seconds.
 
     Raises:
-        OperatorError: Kafka does not answer.
+        OperatorError: Kafka does not answer, or a file cannot be read.
     """
     # Logs belong to standard error here, and only what is the matter.
     configure_logs("text", "WARNING")
@@ -152,13 +152,16 @@ async def _deliver(
             await asyncio.to_thread(_take_back, folder, number)
         await keeper.adopt()
         said = time.monotonic()
-        while keeper.waiting and not stopped() and keeper.broken is None:
+        while keeper.waiting and not stopped():
             await asyncio.sleep(_LOOK_S)
             await kafka.check()
             if time.monotonic() - said > _PROGRESS_S:
                 said = time.monotonic()
                 progress(f"{keeper.waiting} records left")
         left = keeper.waiting
+        if keeper.unopened:
+            unopened = "; ".join(f"{folder.file(number)}: {problem}" for number, problem in keeper.unopened.items())
+            raise OperatorError(f"{left} records left, and not all could be read: {unopened}")
     finally:
         await keeper.close()
         await kafka.close()
@@ -169,10 +172,17 @@ async def _deliver(
 def _take_back(folder: SpoolFolder, number: int) -> None:
     """Try once more what the broker refused: its limit may have been raised since, its policy changed."""
     path = folder.file(number)
-    if examine(path) is None:
+    if _examined(path) is None:
         with contextlib.suppress(NotDurable), contextlib.closing(Store(path)) as store:
             for reason in (TOO_LARGE, REFUSED):
                 store.take_back(reason)
+
+
+def _examined(path: Path) -> str | None:
+    try:
+        return examine(path)
+    except NotDurable as error:
+        return str(error)
 
 
 def _status_of(folder: SpoolFolder, number: int) -> FileStatus:

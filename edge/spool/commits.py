@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from edge.spool.errors import SpoolBroken, SpoolFull
+from edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,8 +81,8 @@ class Outcome:
     """What became of one transaction."""
 
     work: Work
-    full: bool
-    """The disk has no room: the puts did not happen."""
+    refused: SpoolFull | None
+    """Why the puts did not happen; None when they did."""
     removed: bool
     """The removals did happen."""
     emptied: bool
@@ -107,7 +107,8 @@ class Committer:
         free_bytes: Callable[[], tuple[int, int]] | None,
     ) -> None:
         """``settle`` and ``fail`` are called on the loop; ``free_bytes`` gives what the disk has free, and in all."""
-        self.disk_full = False
+        self.refused: SpoolFull | None = None
+        """Why nothing can be written now; it is tried again by itself."""
         self._store = store
         self._path = path
         self._in_file = rows_in_file
@@ -139,35 +140,34 @@ class Committer:
         left: list[Remove] = []
         problem: str | None = None
         while True:
-            work = self._gather(left)
+            work = Work(removals=left)
             left = []
-            # Once more than once: after a failure, nothing may touch the file again.
-            problem = problem or self._problem
-            if problem is None:
-                try:
+            try:
+                self._gather(work)
+                # Once more than once: after a failure, nothing may touch the file again.
+                problem = problem or self._problem
+                if problem is None:
                     left = self._commit(work)
-                except SpoolBroken as error:
-                    problem = str(error)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits to hear of it
+                problem = str(error) if isinstance(error, SpoolBroken) else f"its writer failed: {error!r}"
             if problem is not None:
                 self._call_on_loop(self._fail, work, problem)
             if work.stop:
                 return
 
-    def _gather(self, left: list[Remove]) -> Work:
-        work = Work(removals=list(left))
+    def _gather(self, work: Work) -> None:
         # Without room, look again by itself: nobody sends callbacks to an edge that is not ready.
-        waits = self.disk_full or bool(left)
+        waits = self.refused is not None or bool(work.removals)
         try:
             work.add(self._queue.get(timeout=_RETRY_S if waits else None))
         except queue.Empty:
-            return work
+            return
         deadline = time.monotonic() + _LINGER_S
         while not work.stop and not work.is_large:
             try:
                 work.add(self._queue.get(timeout=max(0.0, deadline - time.monotonic())))
             except queue.Empty:
                 break
-        return work
 
     def _commit(self, work: Work) -> list[Remove]:
         """Write one transaction; returns the removals that found no room and are to be tried again.
@@ -179,39 +179,43 @@ class Committer:
         delete = [position for each in work.removals for position in each.delete]
         set_aside = [pair for each in work.removals for pair in each.set_aside]
         rows = [each.row for each in work.puts]
-        full = self._is_short_of(work.size) or not self._fits(rows, delete, set_aside)
+        refused = self._short_of(work.size) or self._try(rows, delete, set_aside)
         # What is delivered may go even when nothing new has room.
-        removed = not full or self._fits((), delete, set_aside)
-        if rows and not full and self._observer is not None:
+        removed = refused is None or (not isinstance(refused, SpoolBusy) and self._try((), delete, set_aside) is None)
+        if rows and refused is None and self._observer is not None:
             self._observer.committed(seconds=time.perf_counter() - started, rows=len(rows))
-        self._say_full(full)
-        self._in_file += 0 if full else len(rows)
+        self._say(refused)
+        self._in_file += 0 if refused else len(rows)
         self._in_file -= len(delete) + len(set_aside) if removed else 0
         emptied = removed and bool(delete) and self._in_file == 0
-        self._call_on_loop(self._settle, Outcome(work, full, removed, emptied))
+        self._call_on_loop(self._settle, Outcome(work, refused, removed, emptied))
         with contextlib.suppress(SpoolFull):
             self._store.checkpoint(emptied=emptied)
         return [] if removed else work.removals
 
-    def _fits(self, rows: Sequence[type_row], delete: list[int], set_aside: list[tuple[int, str]]) -> bool:
-        if rows or delete or set_aside:
+    def _try(
+        self, rows: Sequence[type_row], delete: Sequence[int], set_aside: Sequence[tuple[int, str]]
+    ) -> SpoolFull | None:
+        # A transaction of nothing tells whether the file is still locked.
+        if rows or delete or set_aside or isinstance(self.refused, SpoolBusy):
             try:
                 self._store.write(rows, delete=delete, set_aside=set_aside)
-            except SpoolFull:
-                return False
-        return True
+            except SpoolFull as error:
+                return error
+        return None
 
-    def _is_short_of(self, size: int) -> bool:
+    def _short_of(self, size: int) -> SpoolFull | None:
         free, total = self._free_bytes()
         # What is in the log is written once more into the file, and a delete needs room too.
-        return free < min(_FLOOR_BYTES, int(total * _FLOOR_SHARE)) + 2 * size + self._store.log_bytes
+        floor = min(_FLOOR_BYTES, int(total * _FLOOR_SHARE)) + 2 * size + self._store.log_bytes
+        return SpoolFull("the disk of the spool is full") if free < floor else None
 
-    def _say_full(self, full: bool) -> None:  # noqa: FBT001 - a state
-        if full and not self.disk_full:
-            _log.error("spool_disk_full", file=str(self._path))
-        elif self.disk_full and not full:
-            _log.info("spool_has_room", file=str(self._path))
-        self.disk_full = full
+    def _say(self, refused: SpoolFull | None) -> None:
+        if refused is not None and self.refused is None:
+            _log.error("spool_refuses", file=str(self._path), problem=str(refused))
+        elif self.refused is not None and refused is None:
+            _log.info("spool_accepts", file=str(self._path))
+        self.refused = refused
 
     def _free_bytes_of_disk(self) -> tuple[int, int]:
         try:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-_BUSY_S = 5
+BUSY_S = 5
 
 
 def owners_connection(path: Path) -> sqlite3.Connection:
     """A connection to an existing file, for any thread, which checkpoints only when it is told to."""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_S
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_S
     )
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     assert mode == "wal", mode
@@ -28,7 +28,7 @@ def owners_connection(path: Path) -> sqlite3.Connection:
 
 def read_only(path: Path) -> sqlite3.Connection:
     """A connection that changes nothing, not even when it is closed; beside the owner's it may come and go."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=_BUSY_S)
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_S)
     connection.text_factory = _text
     return connection
 

@@ -81,7 +81,7 @@ class Drainer:
             while not self._stopping and self._spool.broken is None:
                 try:
                     await self._step()
-                except TaskbridgeError:
+                except SpoolBroken:
                     raise
                 except Exception:  # noqa: BLE001
                     # Whatever it is, the records must not wait for a restart.

@@ -46,18 +46,3 @@ def keys_ahead(paths: Iterable[Path], *, before: int) -> Ahead:
         if len(rows) == _LOOK_AHEAD:
             ahead.horizon = min(ahead.horizon, max((each for _, each in rows if isinstance(each, int)), default=0))
     return ahead
-
-
-def holds_nothing(path: Path) -> bool:
-    """Whether it is certain, without writing a byte, that a file that nobody has open holds no records."""
-    if not path.exists():
-        return True
-    log = path.with_name(path.name + "-wal")
-    if log.exists() and log.stat().st_size:
-        return False
-    try:
-        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as reading:
-            return reading.execute("SELECT count(*) FROM records").fetchone()[0] == 0
-    except sqlite3.Error:
-        return False

@@ -6,6 +6,7 @@ lets go of it when the process ends, however it ends, and then the next one may 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -17,6 +18,7 @@ from edge.spool.errors import SpoolFull
 from edge.spool.store import sync
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from pathlib import Path
 
 MAX_FILES = 256
@@ -127,10 +129,13 @@ class SpoolFolder:
             SpoolFull: the disk has no room for it now, or it cannot be written.
         """
         try:
-            missing = [each for each in (self.path, *self.path.parents) if not each.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
-            for each in missing:
-                sync(each.parent)
+            # Whoever made them, and perhaps just now: no name on the way to the records may be lost with the power.
+            disk = self.path.stat().st_dev
+            for each in self.path.absolute().parents:
+                if each.stat().st_dev == disk:
+                    with contextlib.suppress(PermissionError):  # what we cannot read, we did not make
+                        sync(each)
             if self._page is None:
                 self._page = Page(self.path / "page")
         except OSError as error:
@@ -145,24 +150,24 @@ class SpoolFolder:
         assert self._page is not None, "prepare first"
         return self._page
 
-    def claim_own(self) -> Claim:
+    def claim_own(self, but: Container[int] = ()) -> Claim:
         """The first file that nobody owns, whatever it holds: so a worker takes over what its predecessor left.
 
         Raises:
             SpoolFull: no lock file can be made, or all are taken.
         """
         for number in range(MAX_FILES):
-            claim = self._claim(number)
+            claim = self._claim(number) if number not in but else None
             if claim is not None:
                 return claim
         raise SpoolFull(f"{MAX_FILES} processes share the spool's folder already")
 
-    def claim_orphans(self) -> list[Claim]:
+    def claim_orphans(self, but: Container[int] = ()) -> list[Claim]:
         """Files that nobody owns, among those that exist or that the page says something of."""
         slots = self.page.slots()
         found: list[Claim] = []
         for number in sorted({*slots, *self.numbers()}):
-            claim = self._claim(number)
+            claim = self._claim(number) if number not in but else None
             if claim is not None and self._worth_opening(claim):
                 found.append(claim)
         return found

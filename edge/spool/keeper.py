@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from edge.errors import NotDurable
-from edge.spool.drainer import Drainer
-from edge.spool.elsewhere import holds_nothing
+from edge.spool.commits import SpoolObserver
+from edge.spool.drainer import Drainer, DrainObserver
 from edge.spool.errors import SpoolBroken, SpoolFull
 from edge.spool.files import SpoolFolder
 from edge.spool.recovery import open_or_recover
 from edge.spool.store import sync
+from edge.spool.unopened import Unopened
 from edge.spool.writer import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from edge.kafka_path import KafkaPath
     from edge.spool.files import Claim
-    from edge.spool.metrics import SpoolMetrics
     from schemas.registry import SchemaRef
 
 _TEND_S = 1.0
 _STOP_S = 3.0
 
 _log = structlog.stdlib.get_logger(__name__)
+
+
+class KeeperObserver(SpoolObserver, DrainObserver, Protocol):
+    """What wants to know of a process's spools."""
+
+    def file_broken(self) -> None: ...
+
+    def file_damaged(self, *, rows_damaged: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -42,7 +50,10 @@ class _Kept:
 
 
 class SpoolKeeper:
-    """Opens, drains and closes spools; takes over orphans at its start and for as long as it lives."""
+    """Opens, drains and closes spools; takes over orphans at its start and for as long as it lives.
+
+    A file that breaks is left; a new one takes its place, and its intact records are taken over like an orphan's.
+    """
 
     def __init__(
         self,
@@ -51,16 +62,18 @@ class SpoolKeeper:
         kafka: KafkaPath,
         *,
         max_bytes: int,
-        metrics: SpoolMetrics,
+        metrics: KeeperObserver,
     ) -> None:
         self.folder = SpoolFolder(path)
-        self.problem: str | None = "is not open yet"
+        self._problem = "is not open yet"
+        self._broken: str | None = None
         self._schemas = schemas
         self._kafka = kafka
         self._max_bytes = max_bytes
         self._metrics = metrics
         self._own: Spool | None = None
         self._kept: dict[int, _Kept] = {}
+        self._unopened = Unopened(self.folder)
 
     @property
     def own(self) -> Spool:
@@ -69,23 +82,33 @@ class SpoolKeeper:
         Raises:
             SpoolFull, SpoolBroken: they cannot now.
         """
-        broken = self.broken
-        if broken is not None:
-            raise SpoolBroken(broken)
+        if self._own is not None:
+            return self._own
+        if self._broken is not None:
+            raise SpoolBroken(self._broken)
+        raise SpoolFull(f"the spool: {self._problem}")
+
+    @property
+    def problem(self) -> str | None:
+        """Why new records find no room; None while they do, and where the bound is the reason."""
         if self._own is None:
-            raise SpoolFull(f"the spool: {self.problem}")
-        return self._own
+            return self._problem
+        return None if self._own.refused is None else str(self._own.refused)
 
     @property
     def broken(self) -> str | None:
-        for each in self._kept.values():
-            if each.spool.broken is not None:
-                return each.spool.broken
-        return None
+        """What broke the file that new records went to, until there is a new one."""
+        return self._broken if self._own is None else self._own.broken
 
     @property
     def full(self) -> bool:
-        return self._own is None or self._own.disk_full or self._own.is_over_bound
+        return self._own is None or self._own.refused is not None or self._own.is_over_bound
+
+    @property
+    def unopened(self) -> dict[int, str]:
+        """Files that broke or could not be opened, and why; what they hold is in no count."""
+        broken = {number: each.spool.broken for number, each in self._kept.items() if each.spool.broken is not None}
+        return self._unopened.problems() | broken
 
     @property
     def waiting(self) -> int:
@@ -115,39 +138,28 @@ class SpoolKeeper:
 
     async def start(self) -> None:
         """Open what can be opened now; a disk without room is tried again while it lives."""
-        with contextlib.suppress(NotDurable):
-            await self._open_own()
-            await self.adopt()
+        await self._survive(self._open_own)
+        await self._survive(self.adopt)
 
     async def tend(self) -> None:
         """Never returns: opens what could not be opened, and adopts what others left."""
         while True:
             await asyncio.sleep(_TEND_S)
-            try:
-                if self._own is None:
-                    await self._open_own()
-                await self.adopt()
-                await self._let_go()
-                if not self.anything_moves():
-                    self._kafka.forgive(but={each for kept in self._kept.values() for each in kept.drainer.behind})
-            except NotDurable as error:
-                _log.warning("spool_not_tended", problem=str(error))
-            except Exception:  # noqa: BLE001 - orphans must be adopted whatever happened once
-                _log.exception("spool_not_tended")
+            # Each whatever became of the others: orphans must be adopted though no new file can be made.
+            for each in (self._leave_broken, self._open_own, self.adopt, self._let_go):
+                await self._survive(each)
+            if not self.anything_moves():
+                self._kafka.forgive(but={each for kept in self._kept.values() for each in kept.drainer.behind})
 
-    async def adopt(self) -> int:
-        """Take over every file that nobody owns, with what it holds; returns how many.
+    async def adopt(self) -> None:
+        """Take over every file that nobody owns, with what it holds; one that cannot be opened holds up no other.
 
         Raises:
             SpoolFull
         """
         await self._prepare()
-        adopted = 0
-        for claim in await asyncio.to_thread(self.folder.claim_orphans):
-            spool = await self._open(claim)
-            _log.info("spool_adopted", file=str(claim.path), records=spool.waiting)
-            adopted += 1
-        return adopted
+        for claim in await asyncio.to_thread(self.folder.claim_orphans, self._unopened.paused()):
+            await self._survive(partial(self._adopt, claim))
 
     async def close(self) -> None:
         """Finish what is under way, in bounded time; the rest stays in the files for whoever comes next."""
@@ -166,8 +178,7 @@ class SpoolKeeper:
         for kept in self._kept.values():
             await kept.spool.close()
         self._kept.clear()
-        self._own = None
-        self.problem = "is closed"
+        self._own, self._problem = None, "is closed"
 
     @property
     def _is_prepared(self) -> bool:
@@ -177,23 +188,57 @@ class SpoolKeeper:
         if not self._is_prepared:
             await asyncio.to_thread(self.folder.prepare)
 
+    async def _survive(self, call: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await call()
+        except NotDurable as error:
+            _log.warning("spool_not_tended", problem=str(error))
+        except Exception:  # noqa: BLE001 - whatever happened once, spools must be tended
+            _log.exception("spool_not_tended")
+
     async def _open_own(self) -> None:
+        if self._own is not None:
+            return
         try:
             await self._prepare()
-            claim = await asyncio.to_thread(self.folder.claim_own)
-            self._own = await self._open(claim)
-        except NotDurable as error:
-            self.problem = str(error)
+            sound = [each.spool for each in self._kept.values() if each.spool.broken is None]
+            self._own = sound[0] if sound else await self._open(await asyncio.to_thread(self._claim_own))
+        except Exception as error:
+            self._problem = str(error)
             raise
-        self.problem = None
+        self._broken = None
+
+    def _claim_own(self) -> Claim:
+        # A file with trouble is left to adoption: it may take long, or never be opened.
+        return self.folder.claim_own(self._unopened.there())
+
+    async def _adopt(self, claim: Claim) -> None:
+        spool = await self._open(claim)
+        _log.info("spool_adopted", file=str(claim.path), records=spool.waiting)
+
+    async def _leave_broken(self) -> None:
+        for number, kept in list(self._kept.items()):
+            if kept.spool.broken is None:
+                continue
+            self._metrics.file_broken()
+            self._unopened.add(number, kept.spool.broken)
+            if kept.spool is self._own:
+                self._own, self._broken, self._problem = None, kept.spool.broken, kept.spool.broken
+            await self._end(number)
+
+    async def _end(self, number: int, *, remove: bool = False) -> None:
+        kept = self._kept.pop(number)
+        kept.task.cancel()
+        await asyncio.gather(kept.task, return_exceptions=True)
+        await kept.spool.close(remove=remove)
 
     async def _open(self, claim: Claim) -> Spool:
         try:
             opened = await asyncio.to_thread(open_or_recover, claim.path, self._schemas)
-        except NotDurable:
-            # Without the disk's room Kafka alone must do, unless there is something that nobody may overtake.
-            if await asyncio.to_thread(holds_nothing, claim.path):
-                self.folder.page.set(claim.number, oldest=0, count=0, size=0)
+        except Exception as error:
+            self._unopened.add(claim.number, str(error) or repr(error))
+            # Nobody knows what it holds, so nobody waits for it; 'unopened' tells of it.
+            self.folder.page.set(claim.number, oldest=0, count=0, size=0)
             claim.release()
             raise
         if opened.damaged is not None:
@@ -212,9 +257,7 @@ class SpoolKeeper:
         for number, kept in list(self._kept.items()):
             if kept.spool is self._own or kept.spool.waiting or kept.spool.size > 0 or kept.spool.broken is not None:
                 continue
-            del self._kept[number]
-            kept.task.cancel()
-            await asyncio.gather(kept.task, return_exceptions=True)
-            await kept.spool.close(remove=not kept.spool.set_aside)
-            if not kept.spool.set_aside:
+            empty = not kept.spool.set_aside
+            await self._end(number, remove=empty)
+            if empty:
                 await asyncio.to_thread(sync, self.folder.path)

@@ -27,6 +27,7 @@ class SpoolMetrics:
         self._set_aside = self._counter(
             "set_aside", "Records and files moved out of the way: damaged, or refused by the broker for good."
         )
+        self._failures = self._counter("failures", "Errors after which a file was left, and a new one begun.")
         self._commit_seconds = Histogram(
             f"{_PREFIX}_commit_seconds",
             "One commit of records: transaction, write and fsync.",
@@ -51,9 +52,12 @@ class SpoolMetrics:
             lambda: keeper.set_aside
         )
         self._gauge("full", "1 while there is no room for another record.").set_function(lambda: keeper.full)
-        self._gauge("broken", "1 after an I/O error: nothing is accepted until a restart.").set_function(
+        self._gauge("broken", "1 after an I/O error, until a new file is open.").set_function(
             lambda: keeper.broken is not None
         )
+        self._gauge(
+            "unopened_files", "Files that cannot be opened now; the depth is without their records."
+        ).set_function(lambda: len(keeper.unopened))
         Gauge(
             "taskbridge_edge_kafka_usable", "1 while records are expected to be acknowledged.", registry=self._registry
         ).set_function(lambda: kafka.usable)
@@ -76,6 +80,9 @@ class SpoolMetrics:
 
     def row_refused(self) -> None:
         self._set_aside.inc()
+
+    def file_broken(self) -> None:
+        self._failures.inc()
 
     def file_damaged(self, *, rows_damaged: int) -> None:
         self._files_damaged.inc()

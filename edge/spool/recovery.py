@@ -10,27 +10,32 @@ import contextlib
 import sqlite3
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from edge.spool.connections import read_only
+from edge.spool.errors import SpoolBroken, SpoolFull, classified
 from edge.spool.pages import frames_of, rows_of
-from edge.spool.record import RowDamaged, record_of, row_of
-from edge.spool.store import BROKEN_MARK, DAMAGED, VERSION, Store, sync
-from schemas.registry import SchemaRef
+from edge.spool.salvage import KEYED_BY_ROW_ID, Salvage
+from edge.spool.store import BROKEN_MARK, VERSION, Store, sync
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edge.spool.record import SpooledRecord, type_row
+    from schemas.registry import SchemaRef
 
-_RECORD_COLUMNS, _SET_ASIDE_COLUMNS, _SCHEMA_COLUMNS = 8, 9, 3
-_KEYED_BY_ROW_ID = (_RECORD_COLUMNS, _SET_ASIDE_COLUMNS)
+_NOT_OF_THE_FILE = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_FULL,
+)
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -44,56 +49,6 @@ class Opened:
     """Where the damaged file is now."""
     rows_saved: int = 0
     rows_damaged: int = 0
-
-
-@dataclass(slots=True)
-class Salvage:
-    """What a damaged file still holds."""
-
-    schemas: set[SchemaRef] = field(default_factory=set[SchemaRef])
-    _records: dict[tuple[int, int], SpooledRecord] = field(default_factory=dict[tuple[int, int], "SpooledRecord"])
-    """By position and time: a position may have been used twice."""
-    _set_aside: dict[int, Sequence[Any]] = field(default_factory=dict[int, "Sequence[Any]"])
-    _damaged: dict[int, Sequence[Any]] = field(default_factory=dict[int, "Sequence[Any]"])
-
-    def add(self, row: Sequence[Any], *, newest: bool) -> None:
-        """Keep a row if it is intact; if it is not, and no older version of a page, keep it aside."""
-        if len(row) == _SCHEMA_COLUMNS and all(isinstance(each, str) for each in row):
-            schema = SchemaRef(row[1], row[2])
-            with contextlib.suppress(ValueError):
-                if schema.key == row[0]:
-                    self.schemas.add(schema)
-        elif len(row) == _SET_ASIDE_COLUMNS:
-            self._set_aside[row[0]] = row
-        elif len(row) == _RECORD_COLUMNS:
-            try:
-                record = record_of(row)
-                self._records[record.position, record.created_at] = record
-            except (RowDamaged, ValueError, TypeError):
-                if newest:
-                    self._damaged[row[0]] = row
-
-    @property
-    def records(self) -> list[type_row]:
-        """The intact ones, in order, each at a position of its own."""
-        found: list[type_row] = []
-        for (position, created_at), record in sorted(self._records.items(), key=itemgetter(0)):
-            found.append(
-                row_of(record, position=max(position, found[-1][0] + 1 if found else 0), created_at=created_at)
-            )
-        return found
-
-    @property
-    def damaged(self) -> dict[int, Sequence[Any]]:
-        """Those of which no version is intact."""
-        intact = {position for position, _ in self._records}
-        return {position: row for position, row in self._damaged.items() if position not in intact}
-
-    @property
-    def set_aside(self) -> list[Sequence[Any]]:
-        """Set aside before, or damaged, with the reason; text that is none as bytes."""
-        aside = {position: (*row, DAMAGED) for position, row in self.damaged.items()} | self._set_aside
-        return [[_storable(each) for each in row] for row in aside.values()]
 
 
 def open_or_recover(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
@@ -126,6 +81,9 @@ def open_or_recover(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
     store = Store(path)
     try:
         store.begin(schemas)
+    except SpoolFull:
+        store.close()
+        raise
     except BaseException:
         store.abandon()
         raise
@@ -133,7 +91,11 @@ def open_or_recover(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
 
 
 def examine(path: Path) -> str | None:
-    """What is the matter with a spool file that nobody has open, or None; changes nothing. A missing one is sound."""
+    """What is the matter with a spool file that nobody has open, or None; changes nothing. A missing one is sound.
+
+    Raises:
+        SpoolFull, SpoolBusy, SpoolBroken: that cannot be said now.
+    """
     if not path.exists():
         return "its log stands alone" if frames_of(_with_suffix(path, "-wal")) else None
     problem, accepted = _asked(path)
@@ -151,7 +113,7 @@ def read_intact(path: Path) -> Salvage:
     """
     salvage = Salvage()
     problem, accepted = _asked(path)
-    for row, newest in rows_of(path, _KEYED_BY_ROW_ID, behind=accepted if problem is None else None):
+    for row, newest in rows_of(path, KEYED_BY_ROW_ID, behind=accepted if problem is None else None):
         salvage.add(row, newest=newest)
     if _is_empty(path):
         return salvage
@@ -168,6 +130,9 @@ def _asked(path: Path) -> tuple[str | None, int]:
     """What SQLite finds wrong, and how many frames of the log belong to transactions that it accepts.
 
     It takes a wrong checksum for the end of the log: behind the last sync, that is what a power failure leaves.
+
+    Raises:
+        SpoolFull, SpoolBusy, SpoolBroken: it cannot look now, which says nothing about the file.
     """
     try:
         if _is_empty(path):
@@ -177,7 +142,12 @@ def _asked(path: Path) -> tuple[str | None, int]:
             version = reading.execute("PRAGMA user_version").fetchone()[0]
             tables = {name for (name,) in reading.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
             accepted = _accepted_frames(path)
-    except (sqlite3.Error, OSError) as error:
+    except OSError as error:
+        raise SpoolBroken(f"the spool's file: {error}") from error
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_OF_THE_FILE:
+            with classified():
+                raise
         return str(error), 0
     if answer != "ok":
         return str(answer), accepted
@@ -207,10 +177,6 @@ def _commits_behind(path: Path, accepted: int) -> list[int]:
     A power failure leaves one at most: each is synced before the next is begun, and a start begins the log anew.
     """
     return [each.index for each in frames_of(_with_suffix(path, "-wal")) if each.commits and each.index > accepted]
-
-
-def _storable(value: Any) -> Any:
-    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) and not value.isascii() else value
 
 
 def _move_aside(path: Path) -> Path | None:

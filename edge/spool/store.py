@@ -12,7 +12,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from edge.spool.connections import owners_connection
+from edge.spool.connections import BUSY_S, owners_connection
 from edge.spool.errors import SpoolFull, classified
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Store:
         """Insert, delete and set aside in one transaction, on the disk when this returns.
 
         Raises:
-            SpoolFull: rolled back, nothing of it happened.
+            SpoolFull, SpoolBusy: rolled back, nothing of it happened.
             SpoolBroken: whether it happened is not known. Never call the store again.
         """
         try:
@@ -129,6 +129,8 @@ class Store:
             return
         try:
             with classified():
+                # Whoever reads it now may take long; there is always a next time.
+                self._writer.execute("PRAGMA busy_timeout = 0")
                 if emptied:
                     # It frees one page a step, and ``execute`` makes only one.
                     self._writer.executescript("PRAGMA incremental_vacuum")
@@ -136,6 +138,9 @@ class Store:
         except SpoolFull:
             self._roll_back()
             raise
+        finally:
+            with classified():
+                self._writer.execute(f"PRAGMA busy_timeout = {int(BUSY_S * 1000)}")
 
     @property
     def log_bytes(self) -> int:

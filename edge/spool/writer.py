@@ -76,8 +76,8 @@ class Spool:
         """
         if self.broken is not None or self._stopped:
             raise SpoolBroken(self.broken or "the spool is closed")
-        if self.disk_full:
-            raise SpoolFull("the disk of the spool is full")
+        if self.refused is not None:
+            raise type(self.refused)(str(self.refused))
         if self._page.total_bytes() + record.size > self._max_bytes:
             self._refused_bytes = record.size
             raise SpoolFull("the spool has reached its bound")
@@ -161,8 +161,9 @@ class Spool:
             await self._changed.wait()
 
     @property
-    def disk_full(self) -> bool:
-        return self._committer.disk_full
+    def refused(self) -> SpoolFull | None:
+        """Why nothing can be written now."""
+        return self._committer.refused
 
     @property
     def is_over_bound(self) -> bool:
@@ -203,9 +204,9 @@ class Spool:
     # The committer calls these: one wake-up for everything that one commit was about.
 
     def _settle(self, outcome: Outcome) -> None:
-        work, full = outcome.work, outcome.full
+        work, refused = outcome.work, outcome.refused
         self._queued -= len(work.puts)
-        if full:
+        if refused is not None:
             self.waiting -= len(work.puts)
             self.size -= work.size
         gone = (position for each in work.removals for position in (*each.delete, *(at for at, _ in each.set_aside)))
@@ -220,8 +221,8 @@ class Spool:
         self._tell()
         for put in work.puts:
             if not put.done.done():
-                if full:
-                    put.done.set_exception(SpoolFull("the disk of the spool is full"))
+                if refused is not None:
+                    put.done.set_exception(type(refused)(str(refused)))
                 else:
                     put.done.set_result(None)
         for removal in work.removals:

@@ -170,7 +170,7 @@ def fsync_fails(pid: int) -> Generator[None]:
         strace.wait()
 
 
-def test_a_failed_fsync_stops_everything_until_the_next_start_which_loses_nothing(edge: RunningEdge) -> None:
+def test_after_a_failed_fsync_a_new_file_is_begun_and_nothing_is_lost(edge: RunningEdge) -> None:
     assert shutil.which("strace"), NOT_THERE
     edge.start()
     wait_until(edge.is_ready)
@@ -178,19 +178,20 @@ def test_a_failed_fsync_stops_everything_until_the_next_start_which_loses_nothin
     assert send(edge, "eio-1").status_code == 200
     with fsync_fails(edge.process.pid):
         wait_until(lambda: send(edge, "eio-2").status_code == 503, what="the failed fsync is noticed")
-    assert not edge.is_ready()
-    health = edge.get("/readyz")
-    assert health is not None
-    assert "broken" in health.json()["spool"]
-    assert edge.metric("taskbridge_edge_spool_broken") == 1
-    # The disk works again, and is not believed.
-    assert send(edge, "eio-3").status_code == 503
+        wait_until(lambda: edge.metric("taskbridge_edge_spool_broken") == 1, what="no new file can be made either")
+        assert not edge.is_ready()
+        health = edge.get("/readyz")
+        assert health is not None
+        assert "broken" in health.json()["spool"]
+    wait_until(edge.is_ready, what="a new file")
+    assert send(edge, "eio-3").status_code == 200
+    # The disk works again, and what it says of the first file is not believed: its rows are in another one.
+    wait_until(lambda: edge.metric("taskbridge_edge_spool_unopened_files") == 0, what="the rows are taken over")
+    assert edge.metric("taskbridge_edge_spool_damaged_files_total") == 1
+    assert (edge.metric("taskbridge_edge_spool_depth") or 0) >= 2
     assert edge.stop() == 0
     edge.start()
-    wait_until(edge.is_ready)
-    assert (edge.metric("taskbridge_edge_spool_depth") or 0) >= 1
-    assert edge.metric("taskbridge_edge_spool_damaged_files_total") == 1
-    assert send(edge, "eio-4").status_code == 200
+    wait_until(lambda: (edge.metric("taskbridge_edge_spool_depth") or 0) >= 2, what="both files are adopted")
 
 
 def test_the_supervisor_restarts_an_edge_whose_spool_is_broken(tmp_path: Path, edge: RunningEdge) -> None:
@@ -212,7 +213,7 @@ def test_the_supervisor_restarts_an_edge_whose_spool_is_broken(tmp_path: Path, e
         assert send(edge, "kept").status_code == 200
         with fsync_fails(pid):
             wait_until(lambda: send(edge, "refused").status_code == 503, what="the failed fsync is noticed")
-        wait_until(lambda: [each.phase for each in events].count(Phase.READY) == 2, what="a restart")
+            wait_until(lambda: [each.phase for each in events].count(Phase.READY) == 2, what="a restart")
         assert send(edge, "taken again").status_code == 200
         assert (edge.metric("taskbridge_edge_spool_depth") or 0) >= 2
     (ailed,) = [str(each) for each in events if each.phase is Phase.AILED]

@@ -84,6 +84,17 @@ def test_replay_needs_kafka_and_loses_nothing_without_it(tmp_path: Path) -> None
     assert found["records"] == 3
 
 
+def test_verify_and_status_go_on_behind_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    asyncio.run(filled(folder))
+    (folder / "0.db").rename(folder / "1.db")
+    (folder / "0.db").mkdir()
+    for command in ("verify", "status"):
+        _, found = run("spool", command, "--data-dir", str(tmp_path))
+        assert [bool(each["problem"]) for each in found] == [True, False]
+        assert found[1]["records"] == 3
+
+
 def test_a_folder_without_a_spool_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=str(tmp_path)):
         spool_path(tmp_path, {})

@@ -12,7 +12,6 @@ import pytest
 from edge.durability import Durability
 from edge.errors import NotDurable
 from edge.outbox import Outbox
-from edge.spool.elsewhere import holds_nothing
 from edge.spool.errors import SpoolFull
 from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
@@ -272,20 +271,6 @@ def test_without_a_spool_kafka_alone_is_enough_and_the_other_way_round(tmp_path:
             with pytest.raises(NotDurable):
                 await outbox.keep(record(2))
             assert not outbox.can_keep
-
-    asyncio.run(scenario())
-
-
-def test_it_is_certain_that_nothing_waits_only_where_it_can_be_seen(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        assert holds_nothing(tmp_path / "0.db")
-        async with open_spool(tmp_path) as spool:
-            await spool.put(record(1))
-            assert not holds_nothing(spool.claim.path), "its log is not looked into"
-        assert not holds_nothing(tmp_path / "0.db")
-        async with open_spool(tmp_path) as spool:
-            await spool.remove(await spool.read(-1, count=9, max_bytes=1 << 30))
-        assert holds_nothing(tmp_path / "0.db")
 
     asyncio.run(scenario())
 

@@ -17,7 +17,8 @@ from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
 from edge.spool.pages import frames_of
 from edge.spool.record import record_of, row_of
-from edge.spool.recovery import Salvage, examine, open_or_recover, read_intact
+from edge.spool.recovery import examine, open_or_recover, read_intact
+from edge.spool.salvage import Salvage
 from edge.spool.store import PAGE_BYTES, Store
 from spool_bench import SCHEMA, TestProducer, number_of, open_path, record, until
 
