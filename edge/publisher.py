@@ -22,7 +22,7 @@ from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
 from edge.spool.record import Record
 from edge.surroundings import Surroundings
-from schemas.cloudevents import event_headers
+from schemas.cloudevents import event_headers, quarantined_headers
 from schemas.codec import quarantined_callback_codec, task_event_codec
 from schemas.errors import ConfigurationError
 from schemas.registry import Registry
@@ -167,7 +167,7 @@ class KafkaPublisher:
             Record(
                 topic=CALLBACKS_QUARANTINE.name,
                 key=(callback.app_type or "").encode(),
-                headers=(),
+                headers=quarantined_headers(callback),
                 schema=self._quarantined.schema_key,
                 body=self._quarantined.encode_body(callback),
             ),

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from schemas.events import SOURCE_YIDA, Action, Change
 
 if TYPE_CHECKING:
-    from schemas.events import TaskEvent, TaskNotification
+    from schemas.events import QuarantinedCallback, TaskEvent, TaskNotification
 
 type_header = tuple[str, bytes]
 
@@ -19,6 +19,7 @@ _PCHAR = "!$&'()*+,;=:@"
 
 _EVENT_TYPES = {action: f"taskbridge.task.{action.lower()}.v1".encode() for action in Action}
 _NOTIFICATION_TYPES = {change: f"taskbridge.notification.{change.lower()}.v1".encode() for change in Change}
+_QUARANTINED = b"taskbridge.callback.quarantined.v1"
 _SPECVERSION: type_header = ("ce_specversion", b"1.0")
 _CONTENT_TYPE: type_header = ("content-type", b"application/avro")
 
@@ -50,6 +51,23 @@ def notification_headers(notification: TaskNotification) -> list[type_header]:
         ("ce_source", _source(SOURCE_YIDA, notification.corp_id, notification.app_type)),
         ("ce_subject", notification.instance_id.encode()),
         ("ce_time", rfc3339(notification.occurred_at).encode()),
+        _CONTENT_TYPE,
+    ]
+
+
+def quarantined_headers(callback: QuarantinedCallback) -> list[type_header]:
+    """Headers of a record on ``taskbridge.callbacks-quarantine.v1``.
+
+    The source is the edge: nothing proves who sent the callback. The subject is the app that it names, if any.
+    """
+    return [
+        _SPECVERSION,
+        ("ce_id", callback.quarantine_id.encode()),
+        ("ce_type", _QUARANTINED),
+        ("ce_source", b"/edge"),
+        *([("ce_subject", callback.app_type.encode("utf-8", "replace"))] if callback.app_type else []),
+        ("ce_time", rfc3339(callback.received_at).encode()),
+        ("ce_reason", callback.reason.encode()),
         _CONTENT_TYPE,
     ]
 

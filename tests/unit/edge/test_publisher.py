@@ -141,6 +141,7 @@ def test_a_rejected_callback_goes_to_the_quarantine_under_its_apps_key(
         await asyncio.sleep(0.05)
         (record,) = around.produced
         assert (record["topic"], record["key"]) == (CALLBACKS_QUARANTINE.name, b"APP_1")
+        assert dict(record["headers"])["ce_type"] == b"taskbridge.callback.quarantined.v1"
         assert quarantined_callback_codec(registry).decode(record["value"]) == QUARANTINED
         around.reports[0].set_exception(DeliveryFailed("away"))
         assert await quarantining is Durability.SPOOL

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.cloudevents import event_headers, notification_headers, rfc3339
-from schemas.events import Action, Change, Status, TaskEvent, TaskNotification, View
+from schemas.cloudevents import event_headers, notification_headers, quarantined_headers, rfc3339
+from schemas.events import Action, Change, QuarantinedCallback, Status, TaskEvent, TaskNotification, View
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -79,3 +79,20 @@ def test_a_notification_carries_cloudevents_headers() -> None:
 )
 def test_times_are_rfc3339_with_milliseconds(time_ms: int, text: str) -> None:
     assert rfc3339(time_ms) == text
+
+
+@pytest.mark.parametrize("app_type", ["APP_1", None])
+def test_a_quarantined_callback_carries_cloudevents_headers_and_claims_no_proven_source(app_type: str | None) -> None:
+    kept = QuarantinedCallback(
+        "q-1", 1_693_462_062_502, "complete", "wrong-sign", app_type, "", "POST", "/", "", {}, b""
+    )
+    assert quarantined_headers(kept) == [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", b"q-1"),
+        ("ce_type", b"taskbridge.callback.quarantined.v1"),
+        ("ce_source", b"/edge"),
+        *([("ce_subject", b"APP_1")] if app_type else []),
+        ("ce_time", b"2023-08-31T06:07:42.502Z"),
+        ("ce_reason", b"wrong-sign"),
+        ("content-type", b"application/avro"),
+    ]
