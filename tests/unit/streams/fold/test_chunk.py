@@ -24,7 +24,7 @@ from streams.fold.chunk import ChunkResult, fold_chunk
 from streams.fold.dead_letters import LEFT_HEADER, dead_letter, reason_code
 from streams.fold.lifecycle import EARLIEST, fold
 from streams.fold.remembered_offsets import MAX_OFFSETS
-from streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack
+from streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
 from streams.fold.views import EntryKey, Shown, show, views
 from streams.inbox import inbox_of
 from streams.tables.store import Store
@@ -204,6 +204,20 @@ def test_the_last_events_of_an_instance_are_found_again_by_their_offsets(
             if offset > (known or [-1])[-1]:
                 known.append(offset)
         assert event_offsets(world.stored[b"I-1"]) == tuple(known[-MAX_OFFSETS:])
+
+
+@given(data=st.data())
+def test_an_instance_can_be_told_that_its_events_stand_elsewhere(
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+) -> None:
+    world = World()
+    world.store(world.fold(data.draw(histories)))
+    elsewhere = tuple(sorted(data.draw(st.sets(st.integers(0, (1 << 63) - 1), max_size=MAX_OFFSETS))))
+    for stored in world.stored.values():
+        moved = with_event_offsets(stored, elsewhere)
+        assert event_offsets(moved) == elsewhere
+        assert unpack(moved, STATES) == unpack(stored, STATES)
+        assert with_event_offsets(moved, event_offsets(stored)) == stored
 
 
 def test_offsets_are_read_without_what_stands_around_them_and_never_from_damage(make_event: type_make_event) -> None:
