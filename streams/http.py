@@ -18,6 +18,8 @@ from service.docs import serve_docs
 from service.identity import identity
 from service.openapi import METRICS, READINESS, amend_document, without_security
 from service.problems import answer_with_problems
+from service.refusals import LARGE_HEAD, MALFORMED
+from service.request_line import escape_request_line
 from streams.live.stream import HoldsStreams
 from streams.query.access import OnlyOwnHosts
 from streams.query.measured import MeasuredQueries
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from fastapi import APIRouter
 
+    from service.refusals import Refusal
     from streams.metrics import Metrics
 
 _UNREAD_MS = 60_000
@@ -36,7 +39,6 @@ _UNREAD_MS = 60_000
 
 _HEAD_MAX_BYTES = 32 << 10
 _HEAD_S = 20.0
-_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 def build_http(
@@ -111,11 +113,12 @@ class BoundedHeads(HttpToolsProtocol):
     """
 
     # Beside the many attributes that the class above has, more would double the room of each connection's dict.
-    __slots__ = ("_head_bytes", "_head_timer", "_in_head")
+    __slots__ = ("_head_bytes", "_head_timer", "_in_head", "_line_goes_on")
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._in_head, self._head_bytes = True, 0
+        self._line_goes_on = False
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -129,11 +132,15 @@ class BoundedHeads(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._in_head and self._head_timer is None:
             self._await_head()
+        if self._line_goes_on or (self._in_head and not self._head_bytes):
+            data, self._line_goes_on = escape_request_line(data, goes_on=self._line_goes_on)
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > _HEAD_MAX_BYTES:
-            self.transport.write(_HEAD_TOO_LARGE)
-            self.transport.close()
+        if self._in_head and self._head_bytes > _HEAD_MAX_BYTES and not self.transport.is_closing():
+            self._refuse(LARGE_HEAD)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words, as plain text
+        self._refuse(MALFORMED)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -143,6 +150,10 @@ class BoundedHeads(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_head, self._head_bytes = True, 0
         super().on_message_complete()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self.transport.write(refusal.encoded(self.server_state.default_headers))
+        self.transport.close()
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(_HEAD_S, self.transport.close)

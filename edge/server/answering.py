@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from edge.server.refusals import encoded_answer
+from service.refusals import encoded_answer
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-    from edge.server.refusals import type_headers
+    from service.refusals import type_headers
 
 
 class AnsweringProtocol(HttpToolsProtocol):

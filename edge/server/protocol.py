@@ -15,10 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from edge.server.answering import AnsweringProtocol
 from edge.server.deadline import Deadline
 from edge.server.gate import GATE
-from edge.server.refusals import LARGE_HEAD, LONG_URL, MALFORMED, PIPELINED, SLOW_HEAD, STOPPING, not_admitted
 from edge.server.requests import FREE_BODY_BYTES
 from edge.server.scope import ANSWER_AT_ONCE, WHOLE_BODY
 from edge.server.upgrade import head_without_offer
+from service.refusals import LARGE_HEAD, LONG_URL, MALFORMED, PIPELINED, SLOW_HEAD, STOPPING, not_admitted
+from service.request_line import escape_request_line
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from edge.server.gate import Gate
-    from edge.server.refusals import Refusal
+    from service.refusals import Refusal
 
 MAX_HEADERS = 100
 MAX_PIPELINED = 16
@@ -73,6 +74,8 @@ class LimitedProtocol(AnsweringProtocol):
         self._in_head = True
         """The next thing to be received is a head, or the rest of one."""
         self._head_began = False
+        self._line_goes_on = False
+        """What was received last ended within a request's first line."""
         self._header_bytes = 0
         self._unseen_bytes = 0
         """Received since the parser last told of anything but headers: it keeps unfinished lines to itself."""
@@ -117,6 +120,8 @@ class LimitedProtocol(AnsweringProtocol):
 
     def _feed(self, data: bytes) -> None:
         self._seen = False
+        if self._line_goes_on or (self._in_head and not self._head_began):
+            data, self._line_goes_on = escape_request_line(data, goes_on=self._line_goes_on)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:

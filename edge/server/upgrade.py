@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import httptools
 
-    from edge.server.refusals import type_headers
+    from service.refusals import type_headers
 
 _OFFER = (b"connection", b"upgrade")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import json
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -110,3 +111,30 @@ def test_what_strangers_send_is_no_error_of_ours() -> None:
     assert upgraded.startswith(b"HTTP/1.1 200")
     assert nonsense.startswith(b"HTTP/1.1 400")
     assert errors.share() == []
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "kind"),
+    [
+        ("GET /healthz?q=请假 HTTP/1.1\r\nhost: a\r\n\r\n".encode(), 200, None),
+        (b"nonsense\r\n\r\n", 400, "malformed-http"),
+        (b"GET /healthz HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 40_000, 431, "large-head"),
+    ],
+)
+def test_raw_utf_8_is_understood_and_what_is_refused_is_a_problem_document(
+    request_bytes: bytes, status: int, kind: str | None
+) -> None:
+    async def ask() -> bytes:
+        async with served() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request_bytes)
+            answer = await reader.readuntil(b"\r\n\r\n") + await reader.read(4096)
+            writer.close()
+            return answer
+
+    head, _, body = asyncio.run(ask()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    if kind is not None:
+        assert b"content-type: application/problem+json" in head
+        found = json.loads(body)
+        assert (found["status"], found["type"]) == (status, f"urn:taskbridge:problem:{kind}")

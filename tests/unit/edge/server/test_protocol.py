@@ -18,12 +18,13 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from deploy.local.ports import free_port
 from edge.app import create_app
+from edge.sender import signed
 from edge.server import protocol
 from edge.server.listening import listen
 from edge.server.protocol import MAX_PIPELINED, LimitedProtocol
 from edge.server.requests import FREE_BODY_BYTES
 from edge.settings import EdgeSettings
-from edge.testing import MemoryPublisher
+from edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from raw_http import ask, callback, connect, read_all, read_answer, status_of
 
 if TYPE_CHECKING:
@@ -505,3 +506,53 @@ def test_at_the_end_a_request_that_begins_late_is_answered(serve: Callable[..., 
         eventually(lambda: not served.server.servers[0].is_serving())
         connection.sendall(callback())
         assert status_of(read_all(connection)) == 200
+
+
+def in_query(line: str, *, value: str = "张红", path: str = "/yida/tasks/complete") -> tuple[bytes, bytes]:
+    """A callback in the query as people paste it: in raw UTF-8. Its request line, and the rest of its head."""
+    parameters = signed(
+        {**parameters_of("complete", instance_id=line), "actualWorkId": value}, system_token=SYSTEM_TOKEN
+    )
+    query = "&".join(f"{key}={text}" for key, text in parameters.items())
+    return f"POST {path}?{query} HTTP/1.1\r\n".encode(), b"Host: edge\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_raw_utf_8_in_a_query_is_understood_however_it_arrives(
+    serve: Callable[..., Served], publisher: MemoryPublisher
+) -> None:
+    served = serve()
+    first, head = in_query("one")
+    with connect(served.port) as connection:
+        connection.sendall(first + head)
+        assert status_of(read_answer(connection)) == 200
+        # On the same connection, cut within a character, and after the empty line that some clients send.
+        second, _ = in_query("two")
+        cut = second.index("张".encode()) + 1
+        for piece in (b"\r\n" + second[:cut], second[cut:] + head):
+            connection.sendall(piece)
+            time.sleep(0.05)
+        assert status_of(read_answer(connection)) == 200
+    assert [event.instance_id for event in publisher.published] == ["one", "two"]
+    assert {event.actor_id for event in publisher.published} == {"张红"}
+
+
+def test_raw_bytes_that_are_no_utf_8_are_a_problem_and_kept(
+    serve: Callable[..., Served], publisher: MemoryPublisher
+) -> None:
+    served = serve()
+    first, head = in_query("one")
+    assert status_of(ask(served.port, first.replace("张".encode(), b"\xff\xfe") + head)) == 400
+    (kept,) = publisher.quarantined
+    assert (kept.reason, "%FF%FE" in kept.query) == ("invalid-utf-8", True)
+
+
+def test_a_query_is_no_longer_than_its_escapes(serve: Callable[..., Served]) -> None:
+    served = serve(max_url_bytes=4096)
+    first, head = in_query("one", value="张" * 500)
+    assert problem_of(ask(served.port, first + head)) == (414, "long-url")
+
+
+@pytest.mark.parametrize("path", ["//yida//tasks/complete", "/yida/tasks/complete/", "/YIDA/Tasks/COMPLETE"])
+def test_a_misspelt_path_is_understood_by_the_server_too(serve: Callable[..., Served], path: str) -> None:
+    first, head = in_query("one", path=path)
+    assert status_of(ask(serve().port, first + head)) == 200
