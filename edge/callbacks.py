@@ -27,6 +27,9 @@ ACTIONS: Mapping[str, Action] = {
 }
 """Yida's word for an action → ours."""
 
+UNKNOWN = "unknown"
+"""Stands for the action of what was posted below ``/yida``, and says by no path what it reports."""
+
 _WITH_TASK = (Action.CREATED, Action.COPIED)
 """These may describe the task in ``task``, a JSON object as text."""
 _OF_ONE_TASK = (Action.COMPLETED, Action.CANCELLED)

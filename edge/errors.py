@@ -26,6 +26,16 @@ UNVERIFIED = "The request is not proven to come from an app that is known here. 
 """Which of the checks failed would tell a forger how far they got, so every Unverified says this."""
 
 OTHER_SCHEME = "other-signing-scheme"
+
+REASONS = (
+    *("unknown-app", "no-sign", "wrong-sign", "other-corp", "delete-extra-key", "no-bearer", "wrong-bearer"),
+    *("source-network", "cross-action-replay", "altered-replay", OTHER_SCHEME),
+    *("no-app", "bad-appType", "task-json", "two-corps", "no-corpId", "bad-corpId", "no-formInstId", "bad-formInstId"),
+    *("no-taskId", "bad-taskId", "json", "percent-escape", "invalid-utf-8", "multipart", "file-part", "gzip"),
+    *("duplicate-key", "too-many-parameters", "content-type", "charset", "content-encoding"),
+    *("unknown-path", "too-large", "unpacks-too-large", "record-size", "slow-body", "overloaded"),
+)
+"""All there are: each is counted from zero, for a counter that appears with its first loss does not seem to rise."""
 OTHER_SCHEME_HINT = (
     " It carries __signature, which belongs to Yida's service registration;"
     " callbacks of the Integration Center are signed by another scheme, in the parameter sign."

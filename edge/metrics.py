@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from itertools import product
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -11,7 +12,12 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from edge.callbacks import ACTIONS, UNKNOWN
+from edge.durability import Durability
+from edge.errors import REASONS
+from edge.server.gate import ADDRESS_FULL, FULL, GAVE_WAY
 from edge.tally import Durations, Outcomes, Tally
+from service.refusals import SERVERS_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +40,7 @@ class Metrics:
             "taskbridge_edge_callbacks",
             "Callbacks by action and outcome: how durable the event is, or why there is none.",
         )
+        self._outcomes.expect((*ACTIONS, UNKNOWN), (*Durability, *REASONS, "not-durable", "error", "aborted"))
         self._seconds = Durations(
             "taskbridge_edge_callback_seconds",
             "From the first byte of a callback's body to its answer.",
@@ -56,6 +63,8 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        for reason in (*SERVERS_REASONS, FULL, ADDRESS_FULL, GAVE_WAY):
+            self.connections_refused.labels(reason)
         self.connections = Gauge("taskbridge_edge_connections", "Open connections.", registry=self.registry)
         self.kafka_up = Gauge(
             "taskbridge_edge_kafka_up", "1 while Kafka answers and has the topics.", registry=self.registry
@@ -74,6 +83,8 @@ class Metrics:
             ["reason", "outcome"],
             registry=self.registry,
         )
+        for reason, outcome in product((*REASONS, "error"), ("kept", "suppressed", "failed")):
+            self.quarantine.labels(reason, outcome)
         self._left_out = Counter(
             "taskbridge_edge_left_out",
             "Fields of accepted callbacks that only describe and were not understood; they are raw in the event.",

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge import answers
-from edge.callbacks import ACTIONS
+from edge.callbacks import ACTIONS, UNKNOWN
 from edge.errors import NotDurable, Rejection
 from edge.publisher import valid_traceparent
 from edge.server.requests import LargeBodies, receive, remote_address
@@ -48,8 +48,6 @@ _stdlib_log = logging.getLogger(__name__)
 _ACTION_OF_PATH = {f"/yida/tasks/{action}": action for action in ACTIONS}
 _SLASHES = re.compile("//+")
 _OURS = "/yida"
-UNKNOWN = "unknown"
-"""The action of what was posted below ``/yida``, and says by no path what it reports."""
 
 _GONE = 499
 """Nobody sees this answer: the sender has hung up."""
@@ -99,6 +97,7 @@ class CallbackRoutes:
     async def _answer(self, wire_action: str, scope: Scope, from_network: Receive) -> Response:
         started = time.perf_counter()
         received: Received | None = None
+        event: TaskEvent | None = None
         try:
             self.sources.check(remote_address(scope))
             received = await receive(
@@ -127,7 +126,7 @@ class CallbackRoutes:
         except Exception:
             self.metrics.count_error(wire_action)
             if received is not None:
-                await self.quarantine.keep(received, Rejection("error", "An error that was not foreseen."))
+                await self.quarantine.keep(received, _unforeseen(event))
             raise
         else:
             if _stdlib_log.isEnabledFor(logging.DEBUG):
@@ -179,6 +178,14 @@ class CallbackRoutes:
                 quarantine_id=kept,
                 **said,
             )
+
+
+def _unforeseen(event: TaskEvent | None) -> Rejection:
+    """What the quarantine is told of an error of ours; the event, where it was understood so far."""
+    rejection = Rejection("error", "An error that was not foreseen.")
+    if event is not None:
+        rejection.app_type, rejection.proven = event.app_type, True
+    return rejection
 
 
 def _meant(path: str) -> str | None:

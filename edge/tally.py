@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -51,6 +51,10 @@ class Outcomes:
     def __init__(self, name: str, documentation: str) -> None:
         self._name, self._documentation = name, documentation
         self._counts: Counter[tuple[str, str]] = Counter()
+
+    def expect(self, actions: Iterable[str], outcomes: Iterable[str]) -> None:
+        """Tell of these from the start, with 0."""
+        self._counts.update(dict.fromkeys(product(actions, outcomes), 0))
 
     def count(self, action: str, outcome: str) -> None:
         self._counts[action, outcome] += 1

@@ -47,6 +47,8 @@ LARGE_HEAD = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "large-head", "
 PIPELINED = Refusal(HTTPStatus.BAD_REQUEST, "pipelined", "Too many requests at once on one connection.")
 STOPPING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "stopping", "The service is being stopped. Send it again.")
 
+SERVERS_REASONS = tuple(each.reason for each in (MALFORMED, SLOW_HEAD, LONG_URL, LARGE_HEAD, PIPELINED, STOPPING))
+
 
 def not_admitted(reason: str) -> Refusal:
     """The gate gives the reason."""

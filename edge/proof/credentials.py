@@ -134,6 +134,12 @@ def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = No
     seen = {(app.app_type, app.corp_id) for app in apps}
     if len(seen) < len(apps):
         raise CredentialsBroken("apps: the same app_type stands twice with the same corp_id")
+    if len({app.corp_id for app in apps} - {None}) > 1:
+        unsaid = next((at for at, app in enumerate(apps) if app.corp_id is None), None)
+        if unsaid is not None:
+            # Whoever holds its token could sign for any of them.
+            problem = f"apps.{unsaid}: corp_id is required, because the file has apps of several organisations"
+            raise CredentialsBroken(problem)
     return Credentials([_with_tokens(at, app, read_token) for at, app in enumerate(apps)])
 
 

@@ -68,8 +68,9 @@ def judged(found: QuarantinedCallback) -> TaskEvent:
 def counted(client: TestClient) -> dict[tuple[str, str], float]:
     lines = [line for line in client.get("/metrics").text.splitlines() if "edge_quarantine_total{" in line]
     return {
-        (line.split('reason="')[1].split('"')[0], line.split('outcome="')[1].split('"')[0]): float(line.split()[-1])
+        (line.split('reason="')[1].split('"')[0], line.split('outcome="')[1].split('"')[0]): count
         for line in lines
+        if (count := float(line.split()[-1]))
     }
 
 
@@ -387,3 +388,44 @@ def test_the_log_names_the_entry(client: TestClient, publisher: MemoryPublisher)
     with capture_logs() as lines:
         send(client, "complete", good(token="wrong"))
     assert lines[0]["quarantine_id"] == publisher.quarantined[0].quarantine_id
+
+
+def test_what_is_proven_is_kept_however_much_strangers_send(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    tight = settings.model_copy(update={"quarantine_max_per_minute": 3})
+    misshapen = signed(parameters_of("complete", instance_id="i") | {"taskId": " "}, system_token=SYSTEM_TOKEN)
+    with TestClient(create_app(tight, publisher=publisher)) as client:
+        for _ in range(5):
+            send(client, "complete", good(token="wrong"))
+        assert send(client, "complete", misshapen).status_code == 400
+        assert send(client, "complete", good()).status_code == 200
+        assert send(client, "cancel", good()).status_code == 401
+    # A copy is no proof: whoever saw a callback can send it, at another action, as often as they like.
+    assert [kept.reason for kept in publisher.quarantined] == ["wrong-sign"] * 3 + ["no-taskId"]
+
+
+def test_what_is_proven_is_bounded_too(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    quarantine = keeper(settings, publisher, Clock())
+    proven = Unverified("no-taskId")
+    proven.proven = True
+
+    async def run() -> int:
+        return sum([await quarantine.keep(request(), proven) is not None for _ in range(100)])
+
+    assert asyncio.run(run()) == 10
+
+
+@pytest.mark.parametrize("reason", ["too-large", "slow-body", "overloaded"])
+def test_what_was_kept_in_part_stays_rejected(reason: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        judged(entry(reason))
+    assert caught.value.reason == reason
+
+
+def test_what_came_to_an_unknown_path_stays_rejected() -> None:
+    with pytest.raises(Rejection) as caught:
+        judged(entry("unknown-path", wire_action="unknown"))
+    assert caught.value.reason == "unknown-path"
+
+
+def test_what_failed_for_a_reason_of_ours_is_released_once_that_is_mended() -> None:
+    assert judged(entry("error")).instance_id == "inst-1"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,9 +15,10 @@ from structlog.testing import capture_logs
 from bad_requests import BadRequest, bad_requests
 from edge.app import create_app
 from edge.callbacks import ACTIONS
-from edge.sender import ENCODINGS, signed, type_encoding
+from edge.sender import ENCODINGS, encode_callback, signed, type_encoding
+from edge.server.requests import HEAD_BYTES
 from edge.settings import EdgeSettings
-from edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
+from edge.testing import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from posted import good, send
 from schemas.events import event_id_for
 
@@ -37,8 +40,9 @@ def send_bad(client: TestClient, bad: BadRequest) -> httpx2.Response:
 
 
 def outcomes(client: TestClient) -> dict[str, float]:
+    """How often there was each outcome that there was."""
     lines = [line for line in client.get("/metrics").text.splitlines() if "callbacks_total{" in line]
-    return {line.split('outcome="')[1].split('"')[0]: float(line.split()[-1]) for line in lines}
+    return {line.split('outcome="')[1].split('"')[0]: count for line in lines if (count := float(line.split()[-1]))}
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -360,3 +364,91 @@ def test_metrics_tell_how_long_each_step_takes_and_what_is_there(
     assert ("taskbridge_edge_kafka_up 1.0" in text, "taskbridge_edge_registry_up 1.0" in text) == (True, True)
     publisher.away = "away"
     assert "taskbridge_edge_kafka_up 0.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    "path", ["/yida/tasks/complete/", "//yida/tasks//complete", "/Yida/Tasks/Complete", "/yida/tasks/COMPLETE//"]
+)
+def test_a_path_that_is_misspelt_is_understood_where_it_is_plain_what_is_meant(
+    client: TestClient, publisher: MemoryPublisher, path: str
+) -> None:
+    encoded = encode_callback(good(), "json")
+    answer = client.post(f"http://testserver{path}", content=encoded.body, headers=encoded.headers)
+    assert answer.status_code == 200
+    assert [event.action for event in publisher.published] == [ACTIONS["complete"]]
+
+
+@pytest.mark.parametrize("path", ["/yida", "/yida/", "/yida/tasks/finish", "/yida/complete", "/YIDA/tasks/complete/1"])
+def test_what_is_posted_at_an_unknown_path_of_ours_is_counted_logged_and_kept(
+    client: TestClient, publisher: MemoryPublisher, path: str
+) -> None:
+    encoded = encode_callback(good(), "json")
+    with capture_logs() as lines:
+        answer = client.post(path, content=encoded.body, headers=encoded.headers)
+    assert (answer.status_code, answer.json()["type"]) == (404, "urn:taskbridge:problem:unknown-path")
+    (kept,) = publisher.quarantined
+    assert (kept.action, kept.reason, kept.path, kept.body) == ("unknown", "unknown-path", path, encoded.body)
+    assert [line["reason"] for line in lines] == ["unknown-path"]
+    assert outcomes(client) == {"unknown-path": 1}
+
+
+@pytest.mark.parametrize("path", ["/", "/other", "/yidatasks/create"])
+def test_what_is_posted_elsewhere_is_none_of_ours(client: TestClient, publisher: MemoryPublisher, path: str) -> None:
+    assert client.post(path, content=b"{}").status_code == 404
+    assert publisher.quarantined == []
+
+
+def test_what_failed_for_a_reason_of_ours_is_kept(
+    settings: EdgeSettings, publisher: MemoryPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(MemoryPublisher, "publish", fail)
+    with TestClient(create_app(settings, publisher=publisher), raise_server_exceptions=False) as client:
+        assert send(client, "complete", good()).status_code == 500
+    (kept,) = publisher.quarantined
+    assert (kept.reason, kept.app_type, kept.body) == ("error", APP_TYPE, encode_callback(good(), "json").body)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_of_what_is_too_large_its_beginning_is_kept(
+    client: TestClient,
+    publisher: MemoryPublisher,
+    chunked: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    body = encode_callback(good(), "json").body + b" " * (1 << 20)
+    content: bytes | Iterable[bytes] = (body[at : at + 65536] for at in range(0, len(body), 65536)) if chunked else body
+    assert client.post("/yida/tasks/complete", content=content).status_code == 413
+    (kept,) = publisher.quarantined
+    assert (kept.reason, kept.body) == ("too-large", body[:HEAD_BYTES])
+    assert outcomes(client) == {"too-large": 1}
+
+
+def test_every_outcome_that_an_alert_asks_for_is_counted_from_zero(client: TestClient) -> None:
+    """A counter that appears with its first loss does not increase for Prometheus."""
+    rules = (Path(__file__).parents[3] / "deploy" / "alerts" / "taskbridge-edge.rules.yml").read_text("utf-8")
+    asked_for = {
+        each for found in re.findall(r'callbacks_total\{outcome=~"([^"]+)"\}', rules) for each in found.split("|")
+    }
+    assert {"error", "too-large", "unknown-path"} <= asked_for
+    text = client.get("/metrics").text
+    for action in (*ACTIONS, "unknown"):
+        for outcome in asked_for:
+            assert f'taskbridge_edge_callbacks_total{{action="{action}",outcome="{outcome}"}} 0.0' in text
+    for reason in ("wrong-sign", "error", "too-large", "unknown-path"):
+        for outcome in ("kept", "suppressed", "failed"):
+            assert f'taskbridge_edge_quarantine_total{{outcome="{outcome}",reason="{reason}"}} 0.0' in text
+    for reason in ("malformed-http", "long-url", "too-many-connections", "gave-way"):
+        assert f'taskbridge_edge_connections_refused_total{{reason="{reason}"}} 0.0' in text
+
+
+def test_every_reason_that_is_given_is_counted_from_zero(client: TestClient) -> None:
+    known = {
+        line.split('outcome="')[1].split('"')[0]
+        for line in client.get("/metrics").text.splitlines()
+        if "callbacks_total{" in line
+    }
+    for bad in BAD:
+        send_bad(client, bad)
+    assert set(outcomes(client)) <= known

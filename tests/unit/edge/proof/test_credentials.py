@@ -73,7 +73,7 @@ def test_a_broken_file_is_refused_in_one_line_without_its_tokens(text: str) -> N
 
 
 def test_one_app_may_stand_with_several_organisations() -> None:
-    assert len(parse_credentials(f'{APP}corp_id = "c"\n{APP}corp_id = "d"\n{APP}').apps("A")) == 3
+    assert len(parse_credentials(f'{APP}corp_id = "c"\n{APP}corp_id = "d"\n{APP}corp_id = "e"').apps("A")) == 3
 
 
 def test_a_missing_or_broken_file_stops_the_start(tmp_path: Path) -> None:
@@ -240,3 +240,23 @@ def test_a_fingerprint_names_a_token_of_one_app() -> None:
     (token,) = parse_credentials(APP).tokens
     assert token.fingerprint == fingerprint("A", SECRET)
     assert SECRET not in repr(token)
+
+
+def test_with_several_organisations_every_app_says_whose_it_is(tmp_path: Path) -> None:
+    """A token of one would else be good for the apps of all."""
+    path = tmp_path / "credentials.toml"
+    one = f'{APP}corp_id = "one"\n'
+    unsaid = '[[apps]]\napp_type = "B"\nsystem_tokens = ["b"]\n'
+    path.write_text(one + unsaid)
+    file = CredentialsFile(path)
+    other = '[[apps]]\napp_type = "C"\ncorp_id = "other"\nsystem_tokens = ["c"]\n'
+    path.write_text(one + unsaid + other)
+    file.reload_if_changed()
+    assert file.broken is not None
+    assert "apps.1: corp_id is required, because the file has apps of several organisations" in file.broken
+    assert file.current.count == 2
+    with pytest.raises(CredentialsBroken):
+        CredentialsFile(path)
+    path.write_text(one + unsaid + other.replace("other", "one"))
+    file.reload_if_changed()
+    assert (file.broken, file.current.count) == (None, 3)

@@ -27,10 +27,8 @@ system_tokens = ["current", "previous"]
 app_type = "{APP_TYPE}"
 corp_id = "other-corp"
 system_tokens = ["other-corps"]
-[[apps]]
-app_type = "APP_ANY_CORP"
-system_tokens = ["any"]
 """)
+ANY_CORP = parse_credentials('[[apps]]\napp_type = "APP_ANY_CORP"\nsystem_tokens = ["any"]')
 
 
 def check(parameters: Mapping[str, str], wire_action: str = "complete", extra: tuple[str, ...] = ()) -> bool:
@@ -57,7 +55,8 @@ def test_each_organisation_has_its_own_tokens() -> None:
     assert check(callback("other-corps", corpId="other-corp"))
     assert refused(callback("other-corps")) == "other-corp"
     assert refused(callback("current", corpId="other-corp")) == "other-corp"
-    assert check(callback("any", appType="APP_ANY_CORP", corpId="whatever"))
+    unbound = callback("any", appType="APP_ANY_CORP", corpId="whatever")
+    verify(locate("complete", unbound), unbound, credentials=ANY_CORP)
 
 
 def test_reasons_differ_and_messages_do_not() -> None:
