@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to be compared with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,11 @@ class Bridge:
         self._sockets: list[socket.socket] = []
         self.credentials = options.credentials or options.data_dir / "credentials.toml"
         self.edge_url = f"http://{LOOPBACK}:{options.edge_port}"
+        # Where it tells the details; nowhere else, when operators have an address of their own.
+        operator_port = environment.get("EDGE_OPERATOR_PORT")
+        operator_host = environment.get("EDGE_OPERATOR_HOST") or LOOPBACK
+        operator_host = LOOPBACK if operator_host in _EVERYWHERE else operator_host
+        self.operator_url = f"http://{operator_host}:{operator_port}" if operator_port else self.edge_url
         self.streams_url = f"http://{LOOPBACK}:{options.streams_port}"
 
     def start(self) -> Connection:
@@ -108,7 +114,7 @@ class Bridge:
         call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "making topics and schemas")
         edge = self._service("edge", self.edge_url, self._edge_environment(endpoints))
         self._sockets = self._listen()
-        self._supervisor.start(replace(edge, ailment=broken_spool(self.edge_url), sockets=self._sockets))
+        self._supervisor.start(replace(edge, ailment=broken_spool(self.operator_url), sockets=self._sockets))
         self._supervisor.start(self._service("streams", self.streams_url, self._streams_environment(endpoints)))
         self._folder.tell(
             Running(
@@ -199,7 +205,7 @@ class Bridge:
             "STREAMS_KAFKA_BOOTSTRAP_SERVERS": endpoints.bootstrap_servers,
             "STREAMS_SCHEMA_REGISTRY_URL": endpoints.registry_url,
             "STREAMS_DATA_DIR": str((self._options.data_dir / "streams").resolve()),
-            "STREAMS_EDGE_URLS": self._environment.get("STREAMS_EDGE_URLS", self.edge_url),
+            "STREAMS_EDGE_URLS": self._environment.get("STREAMS_EDGE_URLS", self.operator_url),
         }
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ from service.problems import answer_with_problems
 from service.settings import load_settings, partitions_setting
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncGenerator
     from pathlib import Path
     from types import FrameType
@@ -66,8 +68,14 @@ class EdgeApp(FastAPI):
     """Answers callbacks before any of FastAPI's layers, which together cost more than the callback itself does."""
 
     callbacks: CallbackRoutes
+    operators: FastAPI | None = None
+    """What is served at the operators' port, where they have one."""
+    operator_port: int | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.operators is not None and scope["type"] == "http" and scope["server"][1] == self.operator_port:
+            await self.operators(scope, receive, send)
+            return
         wire_action = self.callbacks.action_of(scope)
         if wire_action is None:
             await super().__call__(scope, receive, send)
@@ -148,7 +156,15 @@ def create_app(
         rejections=RejectionLog(),
     )
     app.router.routes[:0] = app.callbacks.routes()
-    app.include_router(HealthRoutes(credentials=credentials, publisher=events, metrics=worker_metrics).router())
+    health = HealthRoutes(credentials=credentials, publisher=events, metrics=worker_metrics)
+    if settings.operator_port is None:
+        app.include_router(health.router())
+    else:
+        app.include_router(replace(health, details=False).router())
+        app.operator_port = settings.operator_port
+        app.operators = FastAPI(openapi_url=None)
+        answer_with_problems(app.operators)
+        app.operators.include_router(health.router())
     amend_document(app, partial(document_callbacks, bearer_needed=bool(settings.bearer_tokens)))
     return app
 
@@ -170,9 +186,7 @@ def run() -> None:
     try:
         settings, app = _configured()
         _prepare(settings)
-        sockets = given_sockets(os.environ).callbacks or listen_beside_fellows(
-            settings.host, settings.port, data_dir=settings.data_dir
-        )
+        sockets = _sockets(settings)
     except ConfigurationError as error:
         sys.exit(f"taskbridge edge: {error}")
     config = uvicorn.Config(
@@ -202,6 +216,19 @@ def run() -> None:
         signal.signal(each, signal.SIG_IGN)  # all is done, and the interpreter's own end is no time for them
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+def _sockets(settings: EdgeSettings) -> list[socket.socket]:
+    given = given_sockets(os.environ)
+    sockets = given.callbacks or listen_beside_fellows(settings.host, settings.port, data_dir=settings.data_dir)
+    if settings.operator_port is None:
+        if given.operator:
+            raise ConfigurationError("EDGE_OPERATOR_PORT: is required with a socket for operators")
+        return sockets
+    return sockets + (
+        given.operator
+        or listen_beside_fellows(settings.operator_host, settings.operator_port, data_dir=settings.data_dir)
+    )
 
 
 class _Server(uvicorn.Server):

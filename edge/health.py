@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
@@ -23,15 +23,19 @@ _OK = "ok"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthRoutes:
+    """With ``details`` for operators; without, what anybody may know who can send callbacks."""
+
     credentials: CredentialsFile
     publisher: Publisher
     metrics: WorkerMetrics
+    details: bool = True
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["health"])
         router.add_api_route("/healthz", self._healthz, methods=["GET"], response_class=JSONResponse)
         router.add_api_route("/readyz", self._readyz, methods=["GET"], responses=READINESS)
-        router.add_api_route("/metrics", self._metrics, methods=["GET"], response_class=Response, responses=METRICS)
+        if self.details:
+            router.add_api_route("/metrics", self._metrics, methods=["GET"], response_class=Response, responses=METRICS)
         return router
 
     async def _healthz(self) -> Response:
@@ -41,7 +45,8 @@ class HealthRoutes:
     async def _readyz(self) -> Response:
         """200 when a callback can be accepted and kept, else 503; the body says what is missing.
 
-        Degraded: it can be kept, though not as it should be, in the spool alone for example.
+        Where operators have an address of their own it says so there, and anywhere else ``ready`` alone. Degraded: it
+        can be kept, though not as it should be, in the spool alone for example.
         """
         parts = self.publisher.health()
         has_apps = self.credentials.current.count > 0
@@ -50,11 +55,10 @@ class HealthRoutes:
         said = "ok" if has_apps else "no apps"
         if self.credentials.broken is not None:
             said = f"the newest version is not in force: {self.credentials.broken}"
-        return JSONResponse(
-            {"ready": ready, "degraded": degraded, **parts, "credentials": said},
-            status_code=200 if ready else 503,
-            headers=identity("edge"),
-        )
+        body: dict[str, Any] = {"ready": ready}
+        if self.details:
+            body |= {"degraded": degraded, **parts, "credentials": said}
+        return JSONResponse(body, status_code=200 if ready else 503, headers=identity("edge"))
 
     async def _metrics(self) -> Response:
         """In Prometheus' text format."""

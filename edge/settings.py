@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from edge.server.sources import parse_network, type_networks
 from schemas.topics import MAX_MESSAGE_BYTES
 
+LOOPBACK = "127.0.0.1"
 _KIB = 1 << 10
 _MIB = 1 << 20
 _URL_MAX = 64 * _KIB - 1
@@ -32,8 +33,25 @@ def _no_blank(keys: frozenset[str]) -> frozenset[str]:
     return keys - {""}
 
 
-def _path_or_none(value: Any) -> Any:
+def _or_none(value: Any) -> Any:
     return value or None
+
+
+def _or_loopback(value: Any) -> Any:
+    return value or LOOPBACK
+
+
+def _another_port(port: int | None, info: ValidationInfo) -> int | None:
+    if port is not None and port == info.data.get("port"):
+        raise ValueError("must be another port than the callbacks'")
+    return port
+
+
+def _with_a_port(host: str, info: ValidationInfo) -> str:
+    # Alone it would look as if the metrics were there, and leave them on the callbacks' port.
+    if host != LOOPBACK and info.data.get("operator_port") is None:
+        raise ValueError("needs EDGE_OPERATOR_PORT beside it")
+    return host
 
 
 def _networks(value: Any) -> Any:
@@ -53,11 +71,16 @@ class EdgeSettings(BaseSettings):
     schema_registry_url: Annotated[str, Field(pattern="^https?://.")]
     credentials_file: Path
 
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     """Loopback, so that nothing is open by accident; containers set 0.0.0.0."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8400
+    operator_port: Annotated[
+        int | None, Field(ge=1, le=65535), BeforeValidator(_or_none), AfterValidator(_another_port)
+    ] = None
+    """Of an address of its own for metrics and the details of readiness, which the callbacks' port then lacks."""
+    operator_host: Annotated[str, BeforeValidator(_or_loopback), AfterValidator(_with_a_port)] = LOOPBACK
     workers: Annotated[int, Field(ge=1)] = 1
-    kafka_config_file: Annotated[Path | None, BeforeValidator(_path_or_none)] = None
+    kafka_config_file: Annotated[Path | None, BeforeValidator(_or_none)] = None
     data_dir: Path = Path("edge-data")
     max_body_bytes: Annotated[int, Field(ge=1, le=(MAX_MESSAGE_BYTES - _MIB) // 2)] = _MIB
     """A body stands in its event twice, and the event must fit into a record."""

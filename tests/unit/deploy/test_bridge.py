@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.bridge import answers_ready, broken_spool
+from deploy.bridge import Bridge, BridgeOptions, answers_ready, broken_spool
 from edge.publisher import SPOOL_IS_BROKEN
 from service.identity import RUN_VARIABLE, identity
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+    from pathlib import Path
 
 
 @contextmanager
@@ -79,3 +80,17 @@ def test_only_the_service_that_was_started_is_ready() -> None:
     with answering(503, b"{}", ours) as url:
         assert not answers_ready(url, ours)()
     assert not answers_ready("http://127.0.0.1:9", ours)()
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({}, "http://127.0.0.1:2"),
+        ({"EDGE_OPERATOR_PORT": "9100"}, "http://127.0.0.1:9100"),
+        ({"EDGE_OPERATOR_PORT": "9100", "EDGE_OPERATOR_HOST": "0.0.0.0"}, "http://127.0.0.1:9100"),  # noqa: S104
+        ({"EDGE_OPERATOR_PORT": "9100", "EDGE_OPERATOR_HOST": "10.0.0.5"}, "http://10.0.0.5:9100"),
+    ],
+)
+def test_the_details_are_asked_for_where_the_edge_tells_them(tmp_path: Path, given: dict[str, str], url: str) -> None:
+    options = BridgeOptions(data_dir=tmp_path, edge_port=2, streams_port=3, kafka_port=4, registry_port=5)
+    assert Bridge(options, progress=lambda _: None, environment=given).operator_url == url

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.ports import free_port
 from edge.testing import write_credentials
 from running_edge import RunningEdge, wait_until
 
@@ -116,3 +118,34 @@ def test_told_to_end_again_and_again_it_ends_well_with_kafka_and_registry_away(t
         time.sleep(0.05)
     assert edge.process.returncode == 0
     assert "Traceback" not in edge.log_path.read_text("utf-8")
+
+
+def test_every_worker_serves_operators_at_their_own_port(tmp_path: Path) -> None:
+    write_credentials(tmp_path / "credentials.toml", "token")
+    edge = RunningEdge(
+        tmp_path,
+        bootstrap_servers="127.0.0.1:1",
+        registry_url="http://127.0.0.1:1",
+        EDGE_WORKERS="2",
+        EDGE_OPERATOR_PORT=str(operator_port := free_port()),
+    )
+    edge.start()
+    wait_until(edge.is_ready)
+    public, edge.url = edge.url, f"http://127.0.0.1:{operator_port}"
+
+    def workers_seen() -> set[str]:
+        metrics = edge.get("/metrics")
+        return set(re.findall(r'taskbridge_edge_credentials_apps{worker="(\d+)"}', metrics.text if metrics else ""))
+
+    try:
+        wait_until(lambda: len(workers_seen()) == 2)
+        readiness = edge.get("/readyz")
+        assert readiness is not None
+        assert readiness.json()["kafka"] == "does not answer"
+        edge.url = public
+        answers = [edge.get(path) for path in ("/metrics", "/readyz")]
+        assert [each.status_code for each in answers if each is not None] == [404, 200]
+        assert answers[1] is not None
+        assert answers[1].json() == {"ready": True}
+    finally:
+        assert edge.stop() == 0

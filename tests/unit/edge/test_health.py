@@ -71,3 +71,20 @@ def test_the_openapi_document_has_every_answer_of_every_action(client: TestClien
         media_type = "application/json" if status == "200" else "application/problem+json"
         assert response["content"][media_type]["schema"]["required"]
     assert set(document["paths"]) >= {"/healthz", "/readyz", "/metrics"}
+
+
+def test_operators_may_have_a_port_of_their_own(settings: EdgeSettings, publisher: MemoryPublisher) -> None:
+    apart = settings.model_copy(update={"operator_port": 9100})
+    with TestClient(create_app(apart, publisher=publisher)) as anybody:
+        operator = TestClient(anybody.app, base_url="http://testserver:9100")
+        assert (anybody.get("/readyz").status_code, anybody.get("/readyz").json()) == (200, {"ready": True})
+        assert operator.get("/readyz").json()["spool"] == "ok"
+        assert anybody.get("/metrics").status_code == 404
+        assert "taskbridge_edge_credentials_apps 1.0" in operator.get("/metrics").text
+        assert [each.get("/healthz").status_code for each in (anybody, operator)] == [200, 200]
+        assert anybody.post("/yida/tasks/create").status_code == 400
+        assert operator.post("/yida/tasks/create").status_code == 404
+        assert operator.post("/yida/tasks/create").headers["content-type"] == "application/problem+json"
+        assert "/metrics" not in anybody.get("/openapi.json").json()["paths"]
+        publisher.away = "does not answer"
+        assert (anybody.get("/readyz").status_code, anybody.get("/readyz").json()) == (503, {"ready": False})

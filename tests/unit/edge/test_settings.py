@@ -55,6 +55,23 @@ def test_networks_are_cidrs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.trusted_proxies == ()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"EDGE_OPERATOR_PORT": "8400"}, "EDGE_OPERATOR_PORT: .*another port than the callbacks'"),
+        ({"EDGE_OPERATOR_HOST": "192.0.2.1"}, "EDGE_OPERATOR_HOST: .*needs EDGE_OPERATOR_PORT beside it"),
+    ],
+)
+def test_an_operators_address_that_would_not_be_one_of_its_own_is_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        load_settings(EdgeSettings, os.environ | given)
+
+
+def test_a_blank_operators_address_is_none() -> None:
+    settings = load_settings(EdgeSettings, os.environ | {"EDGE_OPERATOR_HOST": "", "EDGE_OPERATOR_PORT": ""})
+    assert (settings.operator_host, settings.operator_port) == ("127.0.0.1", None)
+
+
 @pytest.mark.parametrize("name", REQUIRED)
 def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delenv(name)
