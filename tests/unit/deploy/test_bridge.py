@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -94,3 +95,11 @@ def test_only_the_service_that_was_started_is_ready() -> None:
 def test_the_details_are_asked_for_where_the_edge_tells_them(tmp_path: Path, given: dict[str, str], url: str) -> None:
     options = BridgeOptions(data_dir=tmp_path, edge_port=2, streams_port=3, kafka_port=4, registry_port=5)
     assert Bridge(options, progress=lambda _: None, environment=given).operator_url == url
+
+
+def test_asking_again_and_again_prepares_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(200, b'{"ready": true, "spool": "ok"}') as url:
+        ready, broken = answers_ready(url, {}), broken_spool(url)
+        monkeypatch.setattr(ssl, "SSLContext", None)  # what it costs to make one is what up used to take at rest
+        assert [ready(), ready()] == [True, True]
+        assert [broken(), broken()] == [None, None]
