@@ -31,6 +31,10 @@ _HALF_PAIR = re.compile(
 )
 
 
+_MAX_HALF_PAIRS = 4096
+"""Escapes of halves that are looked at one by one; whole pairs need no looking at."""
+
+
 class TooMany(ValueError):
     """An object has more members than are looked at."""
 
@@ -201,7 +205,7 @@ def _with_whole_pairs(read: Callable[[str, int], T], text: str, at_most: int) ->
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            if "\\ud" not in text and "\\uD" not in text:
+            if not 0 < text.count("\\ud") + text.count("\\uD") <= _MAX_HALF_PAIRS:
                 raise
         return read(_without_half_pairs(text), at_most)
     except _Full:
