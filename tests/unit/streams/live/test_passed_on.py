@@ -11,12 +11,17 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from starlette.requests import Request
 
+from query_desk import PARTITIONS, QueryDesk
+from streams.http import build_http
 from streams.live.hub import Hub
-from streams.query.access import Caller
+from streams.live.routes import events_router
+from streams.query.access import Access, Caller
 from streams.query.forwarding import Forwarding, OwnerUnreachable
+from streams.query.tokens import TokensFile, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
 
 PATH = "/v1/corps/corp/users/ann/events"
 
@@ -141,3 +146,35 @@ def test_an_owner_that_does_not_answer_costs_no_place() -> None:
         await forwarding.close()
 
     asyncio.run(test())
+
+
+def test_the_route_takes_places_for_what_it_passes_on_and_ends_it_with_its_access(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    entry = '[[tokens]]\nname = "portal"\nsha256 = "{0}"\ncorps = ["corp"]\n'
+    tokens.write_text(entry.format(digest_of("secret")))
+    access = Access(tokens=TokensFile(tokens))
+    desk, hub = QueryDesk(tmp_path / "worker", access), make_hub()
+    http = build_http(dict, desk.metrics, routers=[events_router(hub, lambda: None, desk.desk)])
+    headers = [(b"authorization", b"Bearer secret")]
+
+    async def test() -> None:
+        client = Client()
+        async with serving() as owner:
+            desk.live.clear()
+            desk.distribution = {owner.url: {"changelog": list(range(PARTITIONS))}}
+            scope = {**SCOPE, "headers": headers, "client": ("127.0.0.1", 1), "scheme": "http", "http_version": "1.1"}
+            stream = asyncio.create_task(http(scope, client.receive, client.send))
+            owner.parts.put_nowait(b": alive\n\n")
+            assert await client.got.get() == b": alive\n\n"
+            assert hub.forwarded == 1
+            tokens.write_text(entry.format(digest_of("another")))
+            assert access.tokens is not None
+            access.tokens.reload_if_changed()
+            owner.parts.put_nowait(b": alive\n\n")
+            await asyncio.wait_for(stream, 30)
+            assert client.got.empty()
+            assert hub.forwarded == 0
+            await desk.desk.forwarding.close()
+
+    asyncio.run(test())
+    desk.close()

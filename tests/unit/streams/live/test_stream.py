@@ -14,9 +14,10 @@ from streams.inbox_table.told import Told
 from streams.live.hub import WAITING_MAX, Hub
 from streams.live.missed import MissedUnreadable, Page
 from streams.live.routes import events_router
-from streams.live.stream import Writer
+from streams.live.stream import HoldsStreams, Writer
 from streams.live.wire import Place
 from streams.query.access import Access
+from streams.query.tokens import TokensFile, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -228,6 +229,53 @@ def test_a_heartbeat_is_written_when_its_time_has_come() -> None:
         await connection.close()
 
     run(test)
+
+
+def test_the_route_gives_each_stream_the_access_that_let_it_in(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    entry = '[[tokens]]\nname = "{0}"\nsha256 = "{1}"\ncorps = ["corp"]\n'
+    tokens.write_text(entry.format("portal", digest_of("secret")))
+    access = Access(tokens=TokensFile(tokens))
+    desk = QueryDesk(tmp_path / "worker", access)
+    hub, begun, ended = make_hub(), asyncio.Event(), asyncio.Event()
+    router = events_router(hub, lambda: cast("MissedReader", Missed()), desk.desk)
+    app = HoldsStreams(build_http(dict, desk.metrics, routers=[router]))
+    body = bytearray()
+
+    async def receive() -> dict[str, Any]:
+        await ended.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        body.extend(message.get("body", b""))
+        begun.set()
+        if message["type"] == "http.response.body" and not message["more_body"]:
+            ended.set()
+
+    async def test() -> None:
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": "/v1/corps/corp/users/ann/events",
+            "query_string": b"",
+            "headers": [(b"authorization", b"Bearer secret")],
+            "client": ("127.0.0.1", 1),
+        }
+        stream = asyncio.create_task(app(scope, receive, send))
+        await begun.wait()
+        tokens.write_text(entry.format("portal", digest_of("another")))
+        assert access.tokens is not None
+        access.tokens.reload_if_changed()
+        hub.beat(asyncio.get_running_loop().time() + 1000)
+        await asyncio.wait_for(stream, 10)
+
+    run(test)
+    assert b": closed: access\n\n" in body
+    assert hub.count == 0
+    desk.close()
 
 
 def client_of(
