@@ -380,8 +380,12 @@ def tokens(
     from deploy.data_folder import data_folder, edge_folder
     from deploy.tokens import report_tokens
 
-    for report in report_tokens(credentials or data_folder(data_dir).credentials, edge_folder(data_dir)):
+    path = credentials or data_folder(data_dir).credentials
+    reports = report_tokens(path, edge_folder(data_dir))
+    for report in reports:
         say(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.line())
+    if not reports:
+        progress(f"{path} has no token")
 
 
 def main() -> None:

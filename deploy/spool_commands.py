@@ -11,6 +11,8 @@ from deploy.terminal import progress, say, stop_signal
 
 spool_app = typer.Typer(help="What the edge keeps on disk until Kafka has it.", no_args_is_help=True)
 
+_NO_FILES = "there is no spool file, so nothing waits"
+
 
 @spool_app.command("status", epilog=example("taskbridge spool status --data-dir /var/lib/taskbridge"))
 def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
@@ -18,8 +20,11 @@ def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # no
     from deploy import spool_inspection
     from edge.spool.files import SpoolFolder
 
-    for each in spool_inspection.status(SpoolFolder(spool_inspection.spool_path(data_dir))):
+    found = spool_inspection.status(SpoolFolder(spool_inspection.spool_path(data_dir)))
+    for each in found:
         say(json.dumps(spool_inspection.as_json(each)) if as_json else spool_inspection.as_line(each))
+    if not found:
+        progress(_NO_FILES)
 
 
 @spool_app.command("set-aside", epilog=example("taskbridge spool set-aside --json"))
@@ -50,6 +55,8 @@ def spool_verify(data_dir: DataDir = None, as_json: Json = False) -> None:  # no
         damaged = report["damaged_positions"]
         state = report["problem"] or (f"damaged records at {damaged}" if damaged else "ok")
         say(json.dumps(report) if as_json else f"{report['file']:12}  {report['records']} records  {state}")
+    if not reports:
+        progress(_NO_FILES)
     if any(report["problem"] or report["damaged_positions"] for report in reports):
         raise typer.Exit(1)
 

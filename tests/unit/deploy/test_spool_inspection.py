@@ -47,6 +47,13 @@ def test_status_and_verify_beside_a_living_owner_and_without_one(tmp_path: Path)
     assert (code, found["owner"], found["records"]) == (0, None, 3)
 
 
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_a_spool_without_files_is_said_to_be_one(tmp_path: Path, command: str) -> None:
+    (tmp_path / "spool").mkdir()
+    result = CliRunner().invoke(app, ["spool", command, "--data-dir", str(tmp_path)])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "there is no spool file, so nothing waits\n")
+
+
 def test_verify_names_what_is_damaged_and_exits_with_1(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     asyncio.run(filled(folder))

@@ -47,6 +47,14 @@ def test_each_token_is_one_line_with_its_last_use(credentials: Path, tmp_path: P
     assert all(each["recorded_since"].endswith("Z") and len(each["token"]) == 8 for each in found)
 
 
+def test_a_file_without_tokens_is_said_to_be_one(tmp_path: Path) -> None:
+    tidy_use(tmp_path)
+    (tmp_path / "credentials.toml").write_text("")
+    result = CliRunner().invoke(app, ["tokens", "--data-dir", str(tmp_path)])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"{tmp_path}/credentials.toml has no token\n"
+
+
 def test_of_a_folder_without_a_record_nothing_is_said(credentials: Path, tmp_path: Path) -> None:
     with pytest.raises(UseUnknown):
         report_tokens(credentials, tmp_path)
