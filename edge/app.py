@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import sys
 import threading
 from contextlib import asynccontextmanager
@@ -15,10 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from edge.health import HealthRoutes
 from edge.metrics import Metrics
@@ -32,8 +28,8 @@ from edge.routes import CallbackRoutes
 from edge.server.gate import GATE, Gate, Limits
 from edge.server.listening import given_sockets, listen_beside_fellows
 from edge.server.open_files import with_open_files
-from edge.server.protocol import LimitedProtocol
 from edge.server.rejection_log import RejectionLog
+from edge.server.serving import end_when_told, serve
 from edge.server.sources import Sources
 from edge.settings import EdgeSettings
 from edge.worker_metrics import WorkerMetrics, clear_metrics
@@ -49,17 +45,12 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncGenerator
     from pathlib import Path
-    from types import FrameType
 
     from starlette.types import Receive, Scope, Send
 
-_GRACE_S = 10
-_KEEP_ALIVE_S = 30
 _LAST_S = 12
-"""How long the parts may take to close once the last callback is answered. Callbacks hold up the end for _GRACE_S."""
+"""How long the parts may take to close once the last callback is answered. Callbacks hold up the end before that."""
 _COLLECT_AFTER_OBJECTS = 10_000
-_WORKER_START_S = 30
-"""uvicorn's own 5 s would kill workers that start slowly on a busy machine, and start them again, for ever."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -177,45 +168,16 @@ def app_from_environment() -> FastAPI:
 def run() -> None:
     """Serve until SIGTERM, SIGHUP or Ctrl-C, then finish what is under way and exit with 0.
 
-    With several workers SIGHUP replaces them one by one instead. A wrong configuration is one line on standard error
-    and exit code 1.
+    A wrong configuration is one line on standard error and exit code 1.
     """
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, _exit)
-    signal.signal(signal.SIGHUP, _terminate)
+    end_when_told()
     try:
         settings, app = _configured()
         _prepare(settings)
         sockets = _sockets(settings)
     except ConfigurationError as error:
         sys.exit(f"taskbridge edge: {error}")
-    config = uvicorn.Config(
-        app if settings.workers == 1 else "edge.app:app_from_environment",
-        factory=settings.workers > 1,
-        workers=settings.workers,
-        loop="edge.server.accepting:AcceptingLoop",
-        http=LimitedProtocol,
-        proxy_headers=False,  # uvicorn's own would let anyone on this machine name any address
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_GRACE_S,
-        timeout_worker_healthcheck=_WORKER_START_S,
-    )
-    if settings.workers > 1:
-        Multiprocess(config, sockets=sockets).run()
-        return
-    server = _Server(config)
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, server.handle_exit)
-    server.run(sockets)
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, signal.SIG_IGN)  # all is done, and the interpreter's own end is no time for them
-    if not server.started:
-        sys.exit(STARTUP_FAILURE)
+    serve(app, sockets, workers=settings.workers, factory="edge.app:app_from_environment")
 
 
 def _sockets(settings: EdgeSettings) -> list[socket.socket]:
@@ -229,17 +191,6 @@ def _sockets(settings: EdgeSettings) -> list[socket.socket]:
         given.operator
         or listen_beside_fellows(settings.operator_host, settings.operator_port, data_dir=settings.data_dir)
     )
-
-
-class _Server(uvicorn.Server):
-    """Ends in its own bounded time, however often it is told to.
-
-    Of a second Ctrl-C uvicorn would leave callbacks unanswered and parts open, and ``uv run`` passes on what the
-    terminal has sent us already. Nor is the signal raised again at the end, in the midst of the loop's closing.
-    """
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the overridden signature
-        self.should_exit = True
 
 
 def _configured() -> tuple[EdgeSettings, FastAPI]:
@@ -280,14 +231,6 @@ def _end_process_within(seconds: float) -> None:
     timer = threading.Timer(seconds, os._exit, (0,))
     timer.daemon = True
     timer.start()
-
-
-def _exit(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(0)
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _make_data_dir(settings: EdgeSettings) -> None:
