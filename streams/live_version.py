@@ -11,7 +11,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import OperatorError
-from service.kafka import admin_client, consumer_config, producer_config
+from service.kafka import admin_client, bulk_producer_config, consumer_config
 from service.topic_admin import apply_topics
 from streams.commit.transaction import TransactionalWriter
 from streams.tables.changelog_topic import reader_config
@@ -53,7 +53,7 @@ class LiveVersion:
 
     def __init__(self, servers: str, properties: Mapping[str, str], offsets: Offsets) -> None:
         self._consumer = reader_config(consumer_config(servers, REBUILD_ID, properties), buffer_bytes=_BUFFER_BYTES)
-        self._producer = producer_config(servers, properties)
+        self._producer = bulk_producer_config(servers, properties)
         self._admin = admin_client(servers, properties)
         self._offsets = offsets
         self._read_to = -1

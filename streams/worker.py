@@ -15,7 +15,7 @@ from schemas.codec import task_notification_codec, task_state_codec
 from schemas.errors import OperatorError
 from schemas.registry import Registry
 from service.garbage import collect_garbage_rarely
-from service.kafka import admin_client, consumer_config, producer_config, read_kafka_config
+from service.kafka import admin_client, bulk_producer_config, consumer_config, read_kafka_config
 from streams.agents import TaskAgent
 from streams.commit.rounds import Rounds, claimed
 from streams.commit.takeover import Takeover
@@ -128,7 +128,7 @@ def _put_together(
         restore_buffer_bytes=settings.restore_buffer_bytes,
     )
     app = build_faust_app(kafka.servers, worker=worker, partitions=partitions, kafka_properties=kafka.properties)
-    rounds = _rounds(app, kafka.offsets, producer_config(kafka.servers, kafka.properties))
+    rounds = _rounds(app, kafka.offsets, bulk_producer_config(kafka.servers, kafka.properties))
     # Asked again, once the group has this worker as a member: a switch begins when it has none.
     cast("Tables", app.tables).admit = partial(kafka.live_version.check, version)
     store, changelog = instances_table(app, partitions=partitions, version=version)

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 
 from schemas.errors import OperatorError
 from service.garbage import collect_garbage_rarely
-from service.kafka import admin_client, consumer_config, producer_config, read_kafka_config
+from service.kafka import admin_client, bulk_producer_config, consumer_config, read_kafka_config
 from service.logs import configure_logs
 from service.settings import load_settings
 from service.topic_admin import TopicsUnavailable, apply_topics
@@ -60,7 +60,7 @@ class Operation:
         self.stopping = stopping
         servers, properties = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
         self.consumer = consumer_config(servers, REBUILD_ID, properties)
-        self.producer = producer_config(servers, properties)
+        self.producer = bulk_producer_config(servers, properties)
         self.admin = admin_client(servers, properties)
         self.offsets = Offsets(self.consumer)
         self.live_version = LiveVersion(servers, properties, self.offsets)

@@ -14,7 +14,15 @@ import pytest
 from confluent_kafka import KafkaError
 
 from schemas.errors import ConfigurationError
-from service.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config, read_kafka_config, within
+from service.kafka import (
+    AsyncProducer,
+    DeliveryFailed,
+    QueueFull,
+    bulk_producer_config,
+    producer_config,
+    read_kafka_config,
+    within,
+)
 
 NOBODY = "127.0.0.1:9"
 
@@ -210,6 +218,13 @@ def test_the_producer_waits_for_all_replicas_and_places_keys_as_java_does() -> N
     assert config["enable.idempotence"] is True
     assert config["partitioner"] == "murmur2_random"
     assert config["security.protocol"] == "SSL"
+
+
+def test_what_is_produced_is_packed_as_every_client_can_unpack_it_and_an_operator_may_decide_otherwise() -> None:
+    assert producer_config(NOBODY)["compression.type"] == "gzip"
+    assert bulk_producer_config(NOBODY)["compression.type"] == "none"
+    for made in (producer_config, bulk_producer_config):
+        assert made(NOBODY, {"compression.type": "zstd"})["compression.type"] == "zstd"
 
 
 def librdkafka_meets_a_fatal_error(producer: AsyncProducer) -> None:
