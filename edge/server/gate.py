@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -26,6 +27,8 @@ GAVE_WAY = "gave-way"
 
 _FRESH_S = 0.25
 """Who has kept us waiting no longer than this may have sent a request that is not read yet, and does not give way."""
+_LOOKED_AT = 64
+"""Connections at a time, in search of one that gives way."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -35,6 +38,10 @@ class Connection(Protocol):
 
     def give_way(self) -> None:
         """Close at once."""
+        ...
+
+    def has_unread(self) -> bool:
+        """Something was received that we have not looked at yet."""
         ...
 
 
@@ -132,8 +139,12 @@ class Gate:
         return reason
 
     def _idle(self) -> Connection | None:
-        """Who has kept us waiting longest, and long enough."""
-        longest = next(iter(self._waiting), None)
-        if longest is None or self._clock() - self._waiting[longest] <= _FRESH_S:
-            return None
-        return longest
+        """Who has kept us waiting longest, and long enough; when we are busy it may be us who keep them waiting."""
+        for longest, since in list(islice(self._waiting.items(), _LOOKED_AT)):
+            if self._clock() - since <= _FRESH_S:
+                return None
+            if not longest.has_unread():
+                return longest
+            del self._waiting[longest]
+            self._waiting[longest] = self._clock()
+        return None

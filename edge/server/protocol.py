@@ -5,7 +5,9 @@ httptools bounds neither, and uvicorn adds no bound: see docs/adr/0010-limits-in
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import termios
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -233,6 +235,10 @@ class LimitedProtocol(AnsweringProtocol):
         self.cycle.keep_alive = False
         if not self._in_head:
             self._close_deadline.set(LAST_BODY_S, partial(self._refuse, STOPPING))
+
+    def has_unread(self) -> bool:
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        return any(fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"))
 
     def give_way(self) -> None:
         """Close at once, to make room."""

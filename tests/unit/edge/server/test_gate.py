@@ -14,9 +14,13 @@ from edge.server.sources import Sources, parse_network
 @dataclass(eq=False)
 class Connection:
     closed: bool = False
+    unread: bool = False
 
     def give_way(self) -> None:
         self.closed = True
+
+    def has_unread(self) -> bool:
+        return self.unread
 
 
 @dataclass
@@ -64,6 +68,21 @@ def test_who_just_came_may_have_asked_already_and_does_not_give_way() -> None:
     assert it.gate.room(0)
     assert it.gate.admit(second, "192.0.2.1") is None
     assert first.closed
+
+
+def test_who_was_not_read_yet_is_not_the_one_who_keeps_us_waiting() -> None:
+    it = opened(connections=2)
+    unread, idle = Connection(unread=True), Connection()
+    it.gate.admit(unread, "192.0.2.1")
+    it.gate.admit(idle, "192.0.2.1")
+    it.now += 1
+    assert it.gate.admit(Connection(), "192.0.2.1") is None
+    assert (unread.closed, idle.closed) == (False, True)
+    it.now += 0.1
+    assert not it.gate.room(0)
+    it.now += 1
+    unread.unread = False
+    assert it.gate.room(0)
 
 
 def test_there_is_room_for_those_that_are_on_their_way_too() -> None:
