@@ -1,7 +1,7 @@
 """The sockets that the edge listens on: given to it by whoever outlives it, else its own.
 
 Who connects while the process is restarted waits in the kernel's queue of a socket that stays open:
-see docs/adr/0028-the-listening-socket-outlives-the-process.md.
+see docs/adr/0037-the-listening-socket-outlives-the-process.md.
 """
 
 from __future__ import annotations
