@@ -107,7 +107,8 @@ class Recorder:
         history = {"folder": str(folder), "steps": steps, "checkpoint_bytes": checkpoint_bytes, "first": first}
         self._process.stdin.write(json.dumps(history) + "\n")
         self._process.stdin.flush()
-        assert self._process.stdout.readline() == "done\n", "the history failed: see standard error"
+        # Before it stands what the spool logs.
+        assert "done\n" in iter(self._process.stdout.readline, ""), "the history failed: see standard error"
         with self._trace.open() as trace:
             trace.seek(self._read)
             lines = trace.read()
