@@ -232,7 +232,7 @@ def answers_ready(url: str, who: Mapping[str, str]) -> Callable[[], bool]:
 
 
 def broken_spool(url: str) -> Callable[[], str | None]:
-    """Tells whether an edge's spool is broken. It refuses everything then; its next start saves every intact row."""
+    """Tells whether an edge's spool is broken: Kafka alone keeps callbacks then. A start saves every intact row."""
     client = _asking()
 
     def problem() -> str | None:

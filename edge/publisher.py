@@ -40,8 +40,8 @@ _QUARANTINE_SHARE = 0.5
 
 SPOOL_FOLDER = "spool"
 
-SPOOL_IS_BROKEN = "broken, restart the edge"
-"""How the spool's part of the health begins when only a restart mends it."""
+SPOOL_IS_BROKEN = "broken, and no new file can be made"
+"""How the spool's part of the health begins. For a second that is nothing; if it lasts, a restart may mend it."""
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -185,6 +185,8 @@ class KafkaPublisher:
             return f"{SPOOL_IS_BROKEN}: {self._spools.broken}"
         if self._spools.full:
             return f"full: {self._spools.problem or 'no room'}"
+        if unopened := self._spools.unopened:
+            return "; ".join(f"{number}.db cannot be opened: {problem}" for number, problem in unopened.items())
         if self._spools.set_aside:
             return f"{self._spools.set_aside} records set aside, Kafka never takes them: 'taskbridge spool set-aside'"
         return "ok"

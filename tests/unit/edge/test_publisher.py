@@ -388,3 +388,16 @@ def test_rejected_callbacks_go_to_kafka_though_the_spool_has_no_room_for_them(
         await publisher.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("around")
+def test_a_spool_file_that_cannot_be_opened_is_named_and_callbacks_are_kept(settings: EdgeSettings) -> None:
+    (settings.data_dir / "spool" / "0.db").mkdir(parents=True)
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        await until(lambda: publisher.health()["spool"].startswith("0.db cannot be opened: "))
+        assert publisher.can_keep()
+        await publisher.close()
+
+    asyncio.run(scenario())
