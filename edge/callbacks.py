@@ -226,11 +226,9 @@ class _Told:
     ) -> None:
         self._apart = (described, parameters)
         self._received_at, self._noted = received_at, noted
-        beside = described.keys() & parameters.keys()
-        told = {**parameters, **described}
-        for key in beside:
-            if fields.is_blank(described[key]):
-                told[key] = parameters[key]
+        told: Mapping[str, Any] = {**parameters, **described} if described else parameters
+        if len(told) < len(parameters) + len(described):
+            told = {**told, **{key: each for key, each in parameters.items() if fields.is_blank(described.get(key))}}
         self.get = told.get
 
     def person(self, key: str) -> str | None:

@@ -104,6 +104,9 @@ class Body:
                 return self._multipart_pairs(other=other, at_most=at_most)
             if self._kind == _FORM:
                 return cast("type_pairs", form_pairs(self._bytes, codec, plus=plus, at_most=at_most))
+            plain = strict_json.plain_members(self._bytes) if codec == _UTF_8 else None
+            if plain is not None and len(plain) <= at_most:
+                return plain
             return _json_pairs(text_of(self._bytes, codec), at_most)
         except Malformed as malformed:
             if malformed.reason == "invalid-utf-8" and self._charset not in ("", "utf-8", "utf8", *_CODECS):

@@ -6,8 +6,11 @@ fixed order, until the signature fits one: ``readings``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from edge.errors import Malformed, Rejection
 from edge.parsing.bodies import Body
@@ -15,7 +18,7 @@ from edge.parsing.forms import form_pairs
 from edge.proof.signature import SIGN, folding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
 MAX_PARAMETERS = 256
 """Yida sends eight. The bound keeps a request of a million keys from holding up everyone else's."""
@@ -37,7 +40,7 @@ _OF_LARGE = [each for size in _TURNS[:2] for each in size]
 _OF_SMALL = [*_OF_LARGE, *_TURNS[2]]
 
 
-class Reading(NamedTuple):
+class Reading(Struct, frozen=True, gc=False):
     """One way to read a request."""
 
     parameters: Mapping[str, str]
@@ -71,9 +74,7 @@ def readings(query: bytes, content_type: str | None, body: bytes) -> Iterator[Re
         raise refused
 
 
-class _Parts(NamedTuple):
-    query: Sequence[tuple[str, str | None]]
-    body: Sequence[tuple[str, str | None]]
+_Pairs = Sequence[tuple[str, str | None]]
 
 
 class _Request:
@@ -82,7 +83,7 @@ class _Request:
     def __init__(self, query: bytes, content_type: str | None, body: bytes) -> None:
         self._query = query
         self._body = Body(content_type, body) if body else None
-        self._parts: dict[tuple[bool, bool], _Parts | Rejection] = {}
+        self._parts: dict[tuple[bool, bool], tuple[_Pairs, _Pairs] | Rejection] = {}
 
     def read(self, departures: frozenset[str]) -> Reading | None:
         """The request with these departures from the first reading; None where one of them makes no difference.
@@ -91,21 +92,20 @@ class _Request:
             Rejection: it cannot be read like that.
         """
         if not departures:
-            parts = self._read_parts(plus=False, charset=False)
-            whole = dict(parts.body if not parts.query else (*parts.query, *parts.body))
+            in_query, in_body = self._read_parts(plus=False, charset=False)
+            whole = dict((*in_query, *in_body) if in_query else in_body)
             if None not in whole.values():
                 return Reading(whole, whole)  # type: ignore[arg-type]  # as nearly all are
         plus, charset = _PLUS in departures, _CHARSET in departures
         if (plus and not self._has_plus()) or (charset and not (self._body and self._body.is_ambiguous)):
             return None
-        parts = self._read_parts(plus=plus, charset=charset)
+        in_query, in_body = self._read_parts(plus=plus, charset=charset)
+        pairs = [*in_query, *in_body]
         if _PART in departures:
-            in_query = any(key == SIGN for key, _ in parts.query)
-            if not parts.query or not parts.body or in_query == any(key == SIGN for key, _ in parts.body):
+            query_signs = any(key == SIGN for key, _ in in_query)
+            if not in_query or not in_body or query_signs == any(key == SIGN for key, _ in in_body):
                 return None
-            pairs = parts.query if in_query else parts.body
-        else:
-            pairs = [*parts.query, *parts.body] if parts.query else parts.body
+            pairs = in_query if query_signs else in_body
         whole = dict(pairs)
         if None not in whole.values():
             return None if _NULL in departures else Reading(whole, whole)  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ class _Request:
     def _has_plus(self) -> bool:
         return b"+" in self._query or (self._body is not None and self._body.has_plus)
 
-    def _read_parts(self, *, plus: bool, charset: bool) -> _Parts:
+    def _read_parts(self, *, plus: bool, charset: bool) -> tuple[_Pairs, _Pairs]:
         found = self._parts.get((plus, charset))
         if found is None:
             try:
@@ -129,15 +129,17 @@ class _Request:
             raise found
         return found
 
-    def _parse(self, *, plus: bool, charset: bool) -> _Parts:
+    def _parse(self, *, plus: bool, charset: bool) -> tuple[_Pairs, _Pairs]:
         body = self._body
         codec = body.codec(other=charset) if body is not None else "utf-8"
         in_query = form_pairs(self._query, codec, plus=plus, at_most=MAX_PARAMETERS) if self._query else []
         in_body = body.pairs(plus=plus, other=charset, at_most=MAX_PARAMETERS) if body is not None else []
-        keys = [key for key, _ in in_body] + [key for key, _ in in_query]
+        keys = [key for key, _ in in_body]
+        if in_query:
+            keys += [key for key, _ in in_query]
         if len(keys) > MAX_PARAMETERS:
             raise Malformed("too-many-parameters", f"More than {MAX_PARAMETERS} parameters.")
         if len(set(map(folding(keys), keys))) < len(keys):
             # They would have no defined order, and so no defined signature.
             raise Malformed("duplicate-key", "A parameter is given twice; names that differ only by case count as one.")
-        return _Parts(in_query, in_body)
+        return in_query, in_body

@@ -52,7 +52,7 @@ def _no_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant)
 _TEXT = msgspec.json.Decoder(str)
 _PLAIN = msgspec.json.Decoder(dict[str, str | None])
-_SHORT_CHARACTERS = 64 << 10
+_SHORT_BYTES = 64 << 10
 
 
 class _Name:
@@ -86,6 +86,23 @@ class _Full(Exception):
 _MEMBERS = _Members()
 
 
+def plain_members(body: bytes) -> list[tuple[str, str | None]] | None:
+    """What ``members`` gives, of an object like nearly all: short, texts and nulls, each name once; else None.
+
+    Without an escaped backslash, a text has two quotes for each name and each text, beside escaped ones: more than
+    that, and a name stood twice.
+    """
+    if len(body) > _SHORT_BYTES or b"\\\\" in body:
+        return None
+    try:
+        found = _PLAIN.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    texts = len(found) - list(found.values()).count(None)
+    quotes = body.count(b'"') - body.count(b'\\"')
+    return list(found.items()) if quotes == 2 * (len(found) + texts) else None
+
+
 def members(text: str, *, at_most: int = sys.maxsize) -> list[tuple[str, str | None]]:
     """The members of a JSON object in their order, repeated ones too: strings decoded, null as None, the rest verbatim.
 
@@ -95,10 +112,6 @@ def members(text: str, *, at_most: int = sys.maxsize) -> list[tuple[str, str | N
         TooMany: there are more than ``at_most``. The rest was not looked at.
         ValueError: not one JSON object.
     """
-    if len(text) <= _SHORT_CHARACTERS and "\\\\" not in text:
-        found = _plain(text)
-        if found is not None and len(found) <= at_most:
-            return found
     try:
         return _with_whole_pairs(_texts, text, at_most)
     except msgspec.ValidationError:
@@ -165,20 +178,6 @@ def compact(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(compact, cast("list[Any]", value))) + "]"
     return json.dumps(value, ensure_ascii=False)
-
-
-def _plain(text: str) -> list[tuple[str, str | None]] | None:
-    """The members of an object like nearly all: texts and nulls, each name once, no escaped backslash; else None.
-
-    Such a text has two quotes for each name and each text, beside escaped ones: one more, and a name stood twice.
-    """
-    try:
-        found = _PLAIN.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    texts = len(found) - list(found.values()).count(None)
-    quotes = text.count('"') - text.count('\\"')
-    return list(found.items()) if quotes == 2 * (len(found) + texts) else None
 
 
 def _texts(text: str, at_most: int) -> list[tuple[str, str | None]]:

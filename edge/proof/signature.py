@@ -73,8 +73,9 @@ def matching(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sig
     signed = hashlib.md5(canonical_string(parameters).encode(), usedforsecurity=False)
     given = sign.lower().encode("utf-8", "surrogatepass")
     found: list[bool] = []
-    for token in system_tokens:
-        digest = signed.copy()
+    tokens = list(system_tokens)
+    for at, token in enumerate(tokens, 1):
+        digest = signed if at == len(tokens) else signed.copy()
         digest.update(token.encode())
         # Every token is compared: how long it takes shall not tell which one matched.
         found.append(hmac.compare_digest(digest.hexdigest().encode(), given))

@@ -127,3 +127,21 @@ def test_members_agrees_with_the_standard_library_on_what_is_an_object(text: str
     else:
         with pytest.raises(ValueError, match=r"."):
             strict_json.members(text)
+
+
+@given(st.text(alphabet='{}":,\\ anul') | st.dictionaries(st.text(), st.text() | st.none()).map(json.dumps))
+def test_the_short_way_gives_what_the_long_way_gives_or_nothing(text: str) -> None:
+    found = strict_json.plain_members(text.encode())
+    assert found is None or found == strict_json.members(text)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["", "\\", '"', '\\"', "x"])), max_size=5))
+def test_the_short_way_never_loses_a_name_that_stands_twice(pairs: list[tuple[str, str]]) -> None:
+    text = "{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs) + "}"
+    found = strict_json.plain_members(text.encode())
+    assert found is None or found == pairs
+
+
+@pytest.mark.parametrize("task", ['{"a": "\\\\n", "b": "1"}', '{"title": "张", "x": null}'])
+def test_what_a_callback_carries_is_read_in_the_short_way(task: str) -> None:
+    assert strict_json.plain_members(json.dumps({"task": task.replace("\\", ""), "n": None}).encode()) is not None
