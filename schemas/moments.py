@@ -1,13 +1,16 @@
-"""Which of the moments that a sender states is believed. Pure; the edge and the fold apply the same rule."""
+"""Moments: which of those that a sender states is believed, and which have a text. Pure."""
 
 from __future__ import annotations
+
+FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+"""The years 1 to 9999: what CloudEvents' ``time`` and ISO 8601 can say."""
 
 AHEAD_MS = 5 * 60 * 1000
 """How far a sender's clock may be ahead of ours."""
 
 
 def believed(at: int, *, received_at: int) -> int:
-    """The moment that counts: what is more than five minutes past its receipt is taken for the time of receipt.
+    """The moment that counts, in the edge and in the fold: the time of receipt for what is five minutes past that.
 
     Of facts and decisions the latest holds, so a date in the far future would win against every true one for ever. The
     time of receipt is in the event too: whatever the order of events, each of them counts as of the same moment.

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from schemas.errors import RecordError
-from schemas.moments import believed
+from schemas.moments import FIRST_MS, LAST_MS, believed
 
 if TYPE_CHECKING:
     from schemas.events import TaskEvent
 
 _MAX_ID_CHARACTERS = 128
 _NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
-"""The years 1 to 9999: what CloudEvents' ``time`` and the JSON of the API can say."""
 
 
 class OutsideContract(RecordError):
@@ -40,13 +37,14 @@ def accept(event: TaskEvent) -> TaskEvent:
         not instance_id.isprintable() and _NOT_IN_IDS.search(instance_id)
     ):
         raise OutsideContract("the instance_id is not a text of 1 to 128 characters without control characters")
+    check_moment("occurred_at", event.occurred_at)
+    if event.created_at is not None:
+        check_moment("created_at", event.created_at)
     occurred_at = believed(event.occurred_at, received_at=event.received_at)
     created_at = None if event.created_at is None else believed(event.created_at, received_at=event.received_at)
-    check_moment("occurred_at", occurred_at)
-    if created_at is not None:
-        check_moment("created_at", created_at)
     if occurred_at == event.occurred_at and created_at == event.created_at:
         return event
+    check_moment("received_at", event.received_at)
     return replace(event, occurred_at=occurred_at, created_at=created_at)
 
 
@@ -56,5 +54,5 @@ def check_moment(field: str, at: int) -> None:
     Raises:
         OutsideContract: it has none.
     """
-    if not _FIRST_MS <= at <= _LAST_MS:
+    if not FIRST_MS <= at <= LAST_MS:
         raise OutsideContract(f"{field}, {at}, is not a moment of the years 1 to 9999")

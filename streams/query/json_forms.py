@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from schemas.cloudevents import rfc3339
+from schemas.moments import FIRST_MS, LAST_MS
 
 if TYPE_CHECKING:
     from schemas.events import Person, TaskEvent, TaskNotification, TaskState, View
@@ -18,12 +19,10 @@ if TYPE_CHECKING:
 
 to_json = msgspec.json.Encoder().encode
 
-_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
-"""What the calendar of ISO 8601 holds: a record may say anything."""
-
 
 def iso(time_ms: int) -> str:
-    return rfc3339(min(max(time_ms, _FIRST_MS), _LAST_MS))
+    """Of any record: it may say anything."""
+    return rfc3339(min(max(time_ms, FIRST_MS), LAST_MS))
 
 
 def item_json(item: Item, view: str) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
         (key, task_state_codec(connection.registry).encode(state), b"undecodable"),
         (key, codec.encode(structs.replace(events[0], action=Action.UNKNOWN)), b"unknown-action"),
         (key, framed(newer_id, recalled(codec.encode_body(events[0]))), b"unknown-action"),
-        (key, codec.encode(structs.replace(events[0], occurred_at=-(1 << 60))), b"outside-contract"),
+        (key, codec.encode(structs.replace(events[0], occurred_at=1 << 60)), b"outside-contract"),
         (key, codec.encode(structs.replace(events[0], created_at=-(1 << 60))), b"outside-contract"),
         *foreign(codec, events[0], instance_id=Store.offset_key.decode()),
         *foreign(codec, events[0], instance_id=""),

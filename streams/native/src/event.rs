@@ -15,16 +15,7 @@ impl<'a> Person<'a> {
     }
 }
 
-/// How far a sender's clock may be ahead of ours.
-const AHEAD_MS: i64 = 5 * 60 * 1000;
-
-/// The moment that counts. Mirrors `schemas/moments.py`.
-fn believed(at: i64, received_at: i64) -> i64 {
-    if at > received_at.saturating_add(AHEAD_MS) { received_at } else { at }
-}
-
-/// One callback that was verified and understood, its dates as far as they are believed; its texts are borrowed from
-/// the record's value.
+/// One callback that was verified and understood; its texts are borrowed from the record's value.
 pub struct Event<'a> {
     pub event_id: &'a str,
     pub action: Action,
@@ -86,8 +77,8 @@ impl<'a> Event<'a> {
             url,
             process_code,
             process_name,
-            created_at: created_at.map(|at| believed(at, received_at)),
-            occurred_at: believed(occurred_at, received_at),
+            created_at,
+            occurred_at,
             received_at,
         })
     }

@@ -132,11 +132,11 @@ fn placed<'t, 'py>(
     let mut places: HashMap<&[u8], usize> = HashMap::new();
     let mut given = Vec::with_capacity(events.len());
     for (record, (each, event)) in taken.iter().zip(events).enumerate() {
-        let Some(event) = event else {
+        let Some(mut event) = event else {
             continue;
         };
         let key = each.key.as_ref().filter(|key| key.as_bytes() == event.instance_id.as_bytes());
-        let known = accept(&event).and(key.ok_or(Refusal::MisplacedKey)).map(|key| {
+        let known = accept(&mut event).and(key.ok_or(Refusal::MisplacedKey)).map(|key| {
             *places.entry(key.as_bytes()).or_insert_with(|| {
                 keys.push(key);
                 keys.len() - 1

@@ -294,11 +294,12 @@ def test_a_record_too_large_to_be_parked_with_its_reason_is_left_where_it_is(lar
         {"instance_id": ""},
         {"instance_id": "x" * 129},
         {"instance_id": Store.offset_key.decode()},
+        {"occurred_at": 1 << 62},
         {"occurred_at": -(1 << 62)},
-        {"created_at": -(1 << 62)},
-        {"occurred_at": 1 << 62, "received_at": 1 << 62},
-        {"occurred_at": 253_402_300_800_000, "received_at": 253_402_300_800_000},
-        {"created_at": 1 << 62, "received_at": 1 << 62},
+        {"occurred_at": 253_402_300_800_000},
+        {"created_at": 1 << 62},
+        {"occurred_at": 1_000, "received_at": -(1 << 62)},
+        {"created_at": 1_000, "occurred_at": -(10**15), "received_at": -(1 << 62)},
     ],
     ids=str,
 )
@@ -313,7 +314,7 @@ def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
         notification_headers(each)
 
 
-@pytest.mark.parametrize("far", [301_001, 253_402_300_799_999, (1 << 63) - 1])
+@pytest.mark.parametrize("far", [301_001, 253_402_300_799_999])
 def test_a_date_in_the_future_does_not_win_for_ever(make_event: type_make_event, far: int) -> None:
     """In whatever order they come, each counts as of its receipt: nobody's clock is years ahead."""
     created = make_event(

@@ -108,6 +108,6 @@ def test_a_long_text_that_very_many_are_told_of_does_not_fill_the_memory(taken: 
 
 def test_poison_beside_it_is_parked_for_what_it_is(taken: type_taken) -> None:
     large = event(event_id="1", title="x" * USUAL_MESSAGE_BYTES, originator=Person("ann"))
-    folded = taken([large, event(event_id="2", corp_id="another"), event(event_id="3", occurred_at=-(1 << 60))])
+    folded = taken([large, event(event_id="2", corp_id="another"), event(event_id="3", occurred_at=1 << 60)])
     # Without its first event, the instance is the second one's.
     assert aside(folded) == [(0, "too-large"), (2, "outside-contract")]
