@@ -7,10 +7,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from schemas.events import SOURCE_YIDA, Action, Change
+from schemas.events import SOURCE_YIDA, Action, Change, state_id_for
+from schemas.moments import FIRST_MS, LAST_MS
 
 if TYPE_CHECKING:
-    from schemas.events import QuarantinedCallback, TaskEvent, TaskNotification
+    from schemas.events import QuarantinedCallback, TaskEvent, TaskNotification, TaskState
 
 type_header = tuple[str, bytes]
 
@@ -19,6 +20,7 @@ _PCHAR = "!$&'()*+,;=:@"
 
 _EVENT_TYPES = {action: f"taskbridge.task.{action.lower()}.v1".encode() for action in Action}
 _NOTIFICATION_TYPES = {change: f"taskbridge.notification.{change.lower()}.v1".encode() for change in Change}
+_STATE_CHANGED, _STATE_DELETED = b"taskbridge.state.changed.v1", b"taskbridge.state.deleted.v1"
 _QUARANTINED = b"taskbridge.callback.quarantined.v1"
 _SPECVERSION: type_header = ("ce_specversion", b"1.0")
 _CONTENT_TYPE: type_header = ("content-type", b"application/avro")
@@ -70,6 +72,20 @@ def quarantined_headers(callback: QuarantinedCallback) -> list[type_header]:
         ("ce_reason", callback.reason.encode()),
         _CONTENT_TYPE,
     ]
+
+
+def state_headers(state: TaskState, *, deleted: bool) -> list[type_header]:
+    """Headers of a record on ``taskbridge.task-states.v1``; ``deleted`` for a tombstone, which has no content."""
+    headers = [
+        _SPECVERSION,
+        ("ce_id", state_id_for(state).encode()),
+        ("ce_type", _STATE_DELETED if deleted else _STATE_CHANGED),
+        ("ce_source", _source(SOURCE_YIDA, state.corp_id, state.app_type)),
+        ("ce_subject", state.instance_id.encode()),
+        # One that was stored before such moments were refused, or is damaged, may have any.
+        ("ce_time", rfc3339(min(max(state.updated_at, FIRST_MS), LAST_MS)).encode()),
+    ]
+    return headers if deleted else [*headers, _CONTENT_TYPE]
 
 
 def rfc3339(time_ms: int) -> str:

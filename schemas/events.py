@@ -199,6 +199,11 @@ def notification_id_for(event_id: str, recipient_id: str, view: View, task_id: s
     return _uuid5("\n".join((event_id, recipient_id, view, task_id or "", change)))
 
 
+def state_id_for(state: TaskState) -> str:
+    """The same for ever for the same revision of an instance's state."""
+    return _uuid5(f"state\n{state.instance_id}\n{state.revision}\n{state.updated_at}")
+
+
 def notification_key(corp_id: str, user_id: str) -> bytes:
     """The record key of a person's notifications: their order is kept, and one inbox reads one partition."""
     return f"{corp_id}/{user_id}".encode()

@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 
     from schemas.codec import Codec
     from schemas.events import TaskNotification
-    from streams.commit.bulk_producer import type_outgoing, type_with_headers
+    from streams.commit.bulk_producer import type_with_headers
     from streams.commit.rounds import Rounds
     from streams.commit.transport import ChunkConsumer, type_chunk
     from streams.fold.chunk import Rejected
     from streams.fold.folding import Folded, Folding
     from streams.metrics import Metrics
+    from streams.retention import Farewell
     from streams.tables.store import Store
 
 log = structlog.get_logger(__name__)
@@ -142,12 +143,10 @@ class TaskAgent:
             finally:
                 self._unwritten.remove(partition, stored, generation=generation)
 
-    async def forget(
-        self, partition: int, keys: Iterable[bytes], farewell: Callable[[bytes], list[TaskNotification] | None]
-    ) -> int:
+    async def forget(self, partition: int, keys: Iterable[bytes], farewell: Callable[[bytes], Farewell | None]) -> int:
         """Let go of instances, as durably as a chunk is kept; returns how many went.
 
-        ``farewell`` is asked about each as it is stored now: what to tell people, or None to keep it.
+        ``farewell`` is asked about each as it is stored now: what to tell of it, or None to keep it.
         """
         consumer = cast("ChunkConsumer", self._app.consumer)
         async with self._lanes.turn(partition):
@@ -156,11 +155,11 @@ class TaskAgent:
                 return 0
             with consumer.working():
                 stored = {key: self._store.read(partition, key) for key in keys}
-                told = {key: farewell(value) for key, value in stored.items() if value is not None}
-                gone = [key for key, notifications in told.items() if notifications is not None]
+                asked = ((key, farewell(value)) for key, value in stored.items() if value is not None)
+                gone = {key: told for key, told in asked if told is not None}
                 if not gone:
                     return 0
-                farewells = [self._told(each) for notifications in told.values() for each in notifications or ()]
+                farewells = [self._told(each) for told in gone.values() for each in told.notifications]
                 source = TP(TASK_EVENTS.name, partition)
                 try:
                     written, *_ = await self._rounds.deliver(
@@ -168,8 +167,8 @@ class TaskAgent:
                         # Where it stands already: the group's coordinator then refuses all of it to a former owner.
                         consumer.position_of(source),
                         [
-                            Batch(self._changelog, _tombstones(gone), partition),
-                            Batch(TASK_STATES.name, _tombstones(gone)),
+                            Batch(self._changelog, [{"key": key, "value": None} for key in gone], partition),
+                            Batch(TASK_STATES.name, [(key, None, told.headers) for key, told in gone.items()]),
                             Batch(TASK_NOTIFICATIONS.name, farewells),
                         ],
                         generation=generation,
@@ -197,10 +196,6 @@ class TaskAgent:
             self._notifications.encode(notification),
             notification_headers(notification),
         )
-
-
-def _tombstones(keys: Iterable[bytes]) -> list[type_outgoing]:
-    return [{"key": key, "value": None} for key in keys]
 
 
 def _parked(rejected: Sequence[Rejected]) -> list[type_with_headers]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from schemas.cloudevents import state_headers
 from schemas.events import SOURCE_TASKBRIDGE, Action, TaskEvent, event_id_for
 from streams.fold.lifecycle import fold
 from streams.fold.stored_instance import Age, age_of, unpack
@@ -21,6 +22,7 @@ from streams.tables.store import PartitionNotHeld
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from schemas.cloudevents import type_header
     from schemas.codec import Codec
     from schemas.events import TaskNotification, TaskState
     from streams.agents import TaskAgent
@@ -36,6 +38,14 @@ _LOOKED_AT = 2000
 _REST_S = 3600.0
 
 log = structlog.get_logger(__name__)
+
+
+class Farewell(NamedTuple):
+    """What is told of an instance that goes."""
+
+    notifications: list[TaskNotification]
+    headers: list[type_header]
+    """Of its state's tombstone."""
 
 
 class Retention:
@@ -84,12 +94,13 @@ class Retention:
                     return
                 log.info("instances were let go", partition=partition, count=gone)
 
-    def _still_expired(self, stored: bytes) -> list[TaskNotification] | None:
-        """What to tell people when this instance goes; None when it is not to go after all."""
+    def _still_expired(self, stored: bytes) -> Farewell | None:
+        """What to tell when this instance goes; None when it is not to go after all."""
         now_ms = time.time_ns() // 1_000_000
         if not is_expired(age_of(stored), now_ms=now_ms, days=self._days):
             return None
-        return farewell(unpack(stored, self._states), now_ms=now_ms)
+        instance = unpack(stored, self._states)
+        return Farewell(farewell(instance, now_ms=now_ms), state_headers(instance.state, deleted=True))
 
 
 def is_expired(age: Age, *, now_ms: int, days: int) -> bool:

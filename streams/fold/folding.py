@@ -32,7 +32,7 @@ class Folded:
     """Every instance that was folded into, as it stands at the end: by record key, in their stored form."""
     changelog: list[type_outgoing]
     """The same as records."""
-    states: list[type_outgoing]
+    states: list[type_with_headers]
     notifications: list[type_with_headers]
     rejected: list[Rejected]
     actions: Mapping[Action, int]

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from schemas.cloudevents import notification_headers
+from schemas.cloudevents import notification_headers, state_headers
 from schemas.events import Lifecycle, notification_key
 from streams.fold.chunk import fold_chunk
 from streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from schemas.codec import Codec
     from schemas.events import Change, TaskEvent, TaskNotification, TaskState, View
-    from streams.commit.bulk_producer import type_outgoing, type_with_headers
+    from streams.commit.bulk_producer import type_with_headers
     from streams.commit.transport import type_chunk
     from streams.fold.chunk import ChunkResult
     from streams.fold.folding import type_read
@@ -69,13 +69,13 @@ class PythonFolding:
     def _written(self, result: ChunkResult) -> Folded:
         now_ms = self._now_ms()
         stored: dict[bytes, bytes] = {}
-        states: list[type_outgoing] = []
+        states: list[type_with_headers] = []
         for key, shown in result.instances.items():
             instance = shown.instance
             state = self._states.encode(instance.state)
             stored[key] = pack(state, instance, shown.offsets, now_ms=now_ms)
             deleted = instance.state.lifecycle is Lifecycle.DELETED
-            states.append({"key": key, "value": None if deleted else state})
+            states.append((key, None if deleted else state, state_headers(instance.state, deleted=deleted)))
         notifications: list[type_with_headers] = []
         changes: Counter[tuple[View, Change]] = Counter()
         untold: set[int] = set()

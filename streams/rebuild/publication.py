@@ -126,7 +126,7 @@ class Publication:
     def _publish(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
             if outcome.publish_state:
-                self._writer.send(TASK_STATES.name, outcome.key, outcome.state)
+                self._writer.send(TASK_STATES.name, outcome.key, outcome.state, headers=outcome.headers)
             self._notify(outcome.notifications)
 
     def _write_changes(self, rebuilding: Rebuilding) -> None:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from schemas.cloudevents import state_headers
 from schemas.topics import TASK_EVENTS, TASK_STATES
 from streams.commit.homes import home_of
 from streams.fold.stored_instance import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from schemas.cloudevents import type_header
     from schemas.codec import Codec
     from schemas.events import TaskNotification, TaskState
     from streams.fold.folding import Folding
@@ -84,6 +86,8 @@ class Outcome(NamedTuple):
     key: bytes
     publish_state: bool
     state: bytes | None
+    headers: list[type_header]
+    """Of the state."""
     notifications: list[TaskNotification]
 
 
@@ -157,7 +161,8 @@ class Rebuilding:
             if publish_state or notifications:
                 self.counts.states += publish_state
                 self.counts.notifications += len(notifications)
-                yield Outcome(key, publish_state, state, notifications)
+                headers = state_headers(self._sources.states.decode(state_value(new.value)), deleted=state is None)
+                yield Outcome(key, publish_state, state, headers, notifications)
 
     @property
     def _days(self) -> int:

@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::fold::{Refusal, check, fold};
 use crate::instance::Instance;
 use crate::stored::{self, Offsets};
-use crate::told::{notification_id, write_notification};
+use crate::told::{Id, notification_id, state_id, write_notification};
 use crate::views::{Entry, Key, Lines, tell_again, tell_difference, views};
 use crate::words::{Action, Change, Lifecycle, View};
 
@@ -40,11 +40,16 @@ pub struct Given<'a> {
 }
 
 /// Where an instance that was folded into stands in `Outcome::bytes`.
-pub struct Written {
+pub struct Written<'a> {
     pub known: usize,
     pub stored: Range<usize>,
     pub state: Range<usize>,
     pub is_deleted: bool,
+    /// What the headers of its state need.
+    pub id: Id,
+    pub corp_id: &'a str,
+    pub app_type: &'a str,
+    pub updated_at: i64,
 }
 
 /// Where a notification stands in `Outcome::bytes`, and what its headers need.
@@ -53,7 +58,7 @@ pub struct Told<'a> {
     pub cause: usize,
     pub key: Range<usize>,
     pub value: Range<usize>,
-    pub id: String,
+    pub id: Id,
     pub change: Change,
     pub app_type: &'a str,
 }
@@ -63,7 +68,7 @@ pub struct Told<'a> {
 pub struct Outcome<'a> {
     pub bytes: Vec<u8>,
     /// In the order in which instances were first folded into.
-    pub written: Vec<Written>,
+    pub written: Vec<Written<'a>>,
     pub told: Vec<Told<'a>>,
     /// Records that were set aside, in their order.
     pub refused: Vec<(usize, Refusal<'a>)>,
@@ -194,7 +199,7 @@ impl<'a> Outcome<'a> {
         });
     }
 
-    fn write(&mut self, known: usize, instance: &Instance<'_>, offsets: &Offsets, frames: Frames<'_>, now_ms: i64) {
+    fn write(&mut self, known: usize, instance: &Instance<'a>, offsets: &Offsets, frames: Frames<'_>, now_ms: i64) {
         let begin = self.bytes.len();
         let state = stored::write(&mut self.bytes, instance, offsets, frames.state, now_ms);
         self.written.push(Written {
@@ -202,6 +207,10 @@ impl<'a> Outcome<'a> {
             stored: begin..self.bytes.len(),
             state,
             is_deleted: instance.lifecycle == Lifecycle::Deleted,
+            id: state_id(instance),
+            corp_id: instance.corp_id,
+            app_type: instance.app_type.value,
+            updated_at: instance.updated_at,
         });
     }
 }

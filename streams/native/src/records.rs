@@ -6,7 +6,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::chunk::{Given, Outcome, Told};
+use crate::acceptance::MOMENTS;
+use crate::chunk::{Given, Outcome, Told, Written};
 use crate::event::Event;
 use crate::told::{rfc3339, source};
 use crate::words::{Action, Change, View};
@@ -36,15 +37,15 @@ impl Folded {
     ) -> PyResult<Self> {
         let bytes = |range: &Range<usize>| PyBytes::new(py, &outcome.bytes[range.clone()]);
         let (changelog, states, stored) = (PyList::empty(py), PyList::empty(py), PyDict::new(py));
+        let mut headers = Headers::new(py)?;
         for each in &outcome.written {
             let (key, value) = (keys[each.known], bytes(&each.stored));
-            changelog.append(record(key, Some(&value))?)?;
+            changelog.append(record(key, &value)?)?;
             let state = (!each.is_deleted).then(|| bytes(&each.state));
-            states.append(record(key, state.as_ref())?)?;
+            states.append((key, state, headers.of_state(each, key)?))?;
             stored.set_item(key, value)?;
         }
         let notifications = PyList::empty(py);
-        let mut headers = Headers::new(py)?;
         for each in &outcome.told {
             let told = headers.of(each, &given[each.cause].event)?;
             notifications.append((bytes(&each.key), bytes(&each.value), told))?;
@@ -67,7 +68,7 @@ impl Folded {
     }
 }
 
-fn record<'py>(key: &Bound<'py, PyBytes>, value: Option<&Bound<'py, PyBytes>>) -> PyResult<Bound<'py, PyDict>> {
+fn record<'py>(key: &Bound<'py, PyBytes>, value: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyDict>> {
     let py = key.py();
     let record = PyDict::new(py);
     record.set_item(intern!(py, "key"), key)?;
@@ -99,7 +100,7 @@ fn changes<'py>(py: Python<'py>, outcome: &Outcome<'_>) -> PyResult<Bound<'py, P
     Ok(counts)
 }
 
-/// CloudEvents headers of notifications. Mirrors `notification_headers` of `schemas/cloudevents.py`.
+/// CloudEvents headers of states and notifications. Mirrors `schemas/cloudevents.py`.
 ///
 /// Neighbours share what is the same: all but the id within an event, and the source within an app.
 struct Headers<'py> {
@@ -107,6 +108,7 @@ struct Headers<'py> {
     specversion: Bound<'py, PyTuple>,
     content_type: Bound<'py, PyTuple>,
     types: [Bound<'py, PyTuple>; Change::ALL.len()],
+    state_types: [Bound<'py, PyTuple>; 2],
     cause: Option<Cause<'py>>,
     source: Option<Source<'py>>,
 }
@@ -129,11 +131,13 @@ impl<'py> Headers<'py> {
             let word = change.text().to_ascii_lowercase();
             header(intern!(py, "ce_type"), format!("taskbridge.notification.{word}.v1").as_bytes())
         };
+        let of_state = |type_: &[u8]| header(intern!(py, "ce_type"), type_);
         Ok(Self {
             py,
             specversion: header(intern!(py, "ce_specversion"), b"1.0")?,
             content_type: header(intern!(py, "content-type"), b"application/avro")?,
             types: [of_change(Change::Added)?, of_change(Change::Updated)?, of_change(Change::Removed)?],
+            state_types: [of_state(b"taskbridge.state.changed.v1")?, of_state(b"taskbridge.state.deleted.v1")?],
             cause: None,
             source: None,
         })
@@ -141,27 +145,48 @@ impl<'py> Headers<'py> {
 
     fn of(&mut self, told: &Told<'_>, event: &Event<'_>) -> PyResult<Bound<'py, PyList>> {
         let py = self.py;
-        let id = header(intern!(py, "ce_id"), told.id.as_bytes())?;
+        let id = header(intern!(py, "ce_id"), &told.id)?;
         let cause = match self.cause.take().filter(|known| known.place == told.cause) {
             Some(known) => known,
             None => Cause {
                 place: told.cause,
                 subject: header(intern!(py, "ce_subject"), event.instance_id.as_bytes())?,
-                time: header(intern!(py, "ce_time"), rfc3339(event.occurred_at).as_bytes())?,
+                time: header(intern!(py, "ce_time"), &rfc3339(event.occurred_at))?,
             },
         };
-        let is_same = |known: &Source<'_>| known.corp_id == event.corp_id && known.app_type == told.app_type;
-        let source = match self.source.take().filter(is_same) {
-            Some(known) => known,
-            None => Source {
-                corp_id: event.corp_id.to_owned(),
-                app_type: told.app_type.to_owned(),
-                header: header(intern!(py, "ce_source"), &source(event.corp_id, told.app_type))?,
-            },
-        };
+        let source = self.source(event.corp_id, told.app_type)?;
         let kind = &self.types[told.change.number()];
-        let (cause, source) = (self.cause.insert(cause), self.source.insert(source));
-        PyList::new(py, [&self.specversion, &id, kind, &source.header, &cause.subject, &cause.time, &self.content_type])
+        let headers = [&self.specversion, &id, kind, &source, &cause.subject, &cause.time, &self.content_type];
+        let headers = PyList::new(py, headers);
+        self.cause = Some(cause);
+        headers
+    }
+
+    /// Of a state, or of its tombstone, which has no content.
+    fn of_state(&mut self, written: &Written<'_>, key: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyList>> {
+        let py = self.py;
+        let updated_at = written.updated_at.clamp(*MOMENTS.start(), *MOMENTS.end());
+        let id = header(intern!(py, "ce_id"), &written.id)?;
+        // The record's key is the instance's id.
+        let subject = PyTuple::new(py, [intern!(py, "ce_subject").as_any(), key.as_any()])?;
+        let time = header(intern!(py, "ce_time"), &rfc3339(updated_at))?;
+        let source = self.source(written.corp_id, written.app_type)?;
+        let kind = &self.state_types[usize::from(written.is_deleted)];
+        let headers = [&self.specversion, &id, kind, &source, &subject, &time, &self.content_type];
+        PyList::new(py, &headers[..headers.len() - usize::from(written.is_deleted)])
+    }
+
+    fn source(&mut self, corp_id: &str, app_type: &str) -> PyResult<Bound<'py, PyTuple>> {
+        if let Some(known) = &self.source
+            && known.corp_id == corp_id
+            && known.app_type == app_type
+        {
+            return Ok(known.header.clone());
+        }
+        let header = header(intern!(self.py, "ce_source"), &source(corp_id, app_type))?;
+        let known = Source { corp_id: corp_id.to_owned(), app_type: app_type.to_owned(), header: header.clone() };
+        self.source = Some(known);
+        Ok(header)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::words::Change;
 const NAMESPACE: [u8; 16] = 0xbeed_6008_2b82_591e_ac77_c8fe_12cc_ab1b_u128.to_be_bytes();
 
 /// The same for ever for the same change of the same entry by the same event.
-pub fn notification_id(event_id: &str, key: &Key<'_>, change: Change) -> String {
+pub fn notification_id(event_id: &str, key: &Key<'_>, change: Change) -> Id {
     let mut hash = Sha1::new();
     hash.update(NAMESPACE);
     let task_id = key.task_id.unwrap_or("");
@@ -27,10 +27,24 @@ pub fn notification_id(event_id: &str, key: &Key<'_>, change: Change) -> String 
     uuid_text(&hash.finalize())
 }
 
+/// The same for ever for the same revision of an instance's state.
+pub fn state_id(instance: &Instance<'_>) -> Id {
+    let mut hash = Sha1::new();
+    hash.update(NAMESPACE);
+    hash.update("state\n");
+    hash.update(instance.instance_id);
+    hash.update(format!("\n{}\n{}", instance.revision, instance.updated_at));
+    uuid_text(&hash.finalize())
+}
+
+/// The text of a UUID.
+pub type Id = [u8; 36];
+
 /// The text of the UUID, version 5, that a digest begins with.
-fn uuid_text(digest: &[u8]) -> String {
+fn uuid_text(digest: &[u8]) -> Id {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(36);
+    let mut text = [b'-'; 36];
+    let mut place = 0;
     for (at, &byte) in digest.iter().take(16).enumerate() {
         let byte = match at {
             6 => byte & 0x0f | 0x50,
@@ -38,10 +52,11 @@ fn uuid_text(digest: &[u8]) -> String {
             _ => byte,
         };
         if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
+            place += 1;
         }
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 0x0f)]));
+        text[place] = DIGITS[usize::from(byte >> 4)];
+        text[place + 1] = DIGITS[usize::from(byte & 0x0f)];
+        place += 2;
     }
     text
 }
@@ -49,14 +64,15 @@ fn uuid_text(digest: &[u8]) -> String {
 /// The Avro body of a notification, in the order of `schemas/avro/TaskNotification.avsc`.
 pub fn write_notification(
     out: &mut Vec<u8>,
-    notification_id: &str,
+    notification_id: &Id,
     instance: &Instance<'_>,
     event: &Event<'_>,
     key: &Key<'_>,
     change: Change,
     entry: &Entry<'_>,
 ) {
-    out.text(notification_id);
+    out.count(notification_id.len());
+    out.extend_from_slice(notification_id);
     out.text(instance.corp_id);
     out.text(key.user_id);
     out.count(key.view.number());
@@ -96,12 +112,27 @@ fn escape(path: &mut Vec<u8>, segment: &str) {
 }
 
 /// Milliseconds since the epoch, of the years 1 to 9999, as `2026-01-31T08:00:00.000Z`.
-pub fn rfc3339(time_ms: i64) -> String {
+pub fn rfc3339(time_ms: i64) -> [u8; 24] {
     const DAY_MS: i64 = 86_400_000;
     let (year, month, day) = date(time_ms.div_euclid(DAY_MS));
     let rest = time_ms.rem_euclid(DAY_MS);
-    let (hour, minute, second, ms) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60, rest % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    let parts = [
+        (0..4, year),
+        (5..7, month),
+        (8..10, day),
+        (11..13, rest / 3_600_000),
+        (14..16, rest / 60_000 % 60),
+        (17..19, rest / 1000 % 60),
+        (20..23, rest % 1000),
+    ];
+    for (places, mut value) in parts {
+        for digit in text[places].iter_mut().rev() {
+            *digit = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+    }
+    text
 }
 
 /// Year, month and day of a day that is counted from the epoch, in the Gregorian calendar.

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from schemas.cloudevents import event_headers, notification_headers, quarantined_headers, rfc3339
-from schemas.events import Action, Change, QuarantinedCallback, Status, TaskEvent, TaskNotification, View
+from schemas.cloudevents import event_headers, notification_headers, quarantined_headers, rfc3339, state_headers
+from schemas.events import (
+    Action,
+    Change,
+    QuarantinedCallback,
+    Status,
+    TaskEvent,
+    TaskNotification,
+    TaskState,
+    View,
+)
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -43,6 +53,24 @@ def test_the_type_names_the_action(action: Action) -> None:
 
 def test_without_a_trace_there_is_no_traceparent() -> None:
     assert "traceparent" not in dict(event_headers(event()))
+
+
+def test_a_state_carries_cloudevents_headers_and_its_tombstone_has_no_content() -> None:
+    state = TaskState(instance_id="I-1", corp_id="d i/ng", app_type="APP", updated_at=1_000, revision=3)
+    headers = state_headers(state, deleted=False)
+    assert headers == [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", b"8d700c19-ebc9-54f2-8f16-8f8cc3ef8cc0"),
+        ("ce_type", b"taskbridge.state.changed.v1"),
+        ("ce_source", b"/yida/d%20i%2Fng/APP"),
+        ("ce_subject", b"I-1"),
+        ("ce_time", b"1970-01-01T00:00:01.000Z"),
+        ("content-type", b"application/avro"),
+    ]
+    gone = dict(state_headers(replace(state, revision=4), deleted=True))
+    assert gone.keys() == dict(headers).keys() - {"content-type"}
+    assert gone["ce_type"] == b"taskbridge.state.deleted.v1"
+    assert gone["ce_id"] != dict(headers)["ce_id"]
 
 
 def test_a_notification_carries_cloudevents_headers() -> None:

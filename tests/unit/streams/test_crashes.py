@@ -83,10 +83,9 @@ class Outcome(NamedTuple):
 
 def take(folding: Folding, records: Sequence[Record], read: type_read) -> Outcome:
     found = folding.fold(cast("type_chunk", records), read, generation=1)
-    states = ((each["key"], each["value"]) for each in found.states)
     return Outcome(
         found.stored,
-        {cast("bytes", key): None if value is None else STATES.decode(value) for key, value in states},
+        {cast("bytes", key): None if value is None else STATES.decode(value) for key, value, _ in found.states},
         [NOTIFICATIONS.decode(value) for _, value, _ in found.notifications],
         [each.record.offset for each in found.rejected],
         found,
