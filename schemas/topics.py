@@ -37,12 +37,15 @@ def _kept(days: int) -> dict[str, str]:
     return {"cleanup.policy": "delete", "retention.ms": str(days * _DAY_MS)}
 
 
+REPLAYED_DAYS = 30
+"""How long a callback can come again from one of these topics: as a dead letter, or from the quarantine."""
+
 _LARGE = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
 
-TASK_EVENTS = Topic("taskbridge.task-events.v1", "TaskEvent", _kept(30) | _LARGE)
+TASK_EVENTS = Topic("taskbridge.task-events.v1", "TaskEvent", _kept(REPLAYED_DAYS) | _LARGE)
 TASK_STATES = Topic("taskbridge.task-states.v1", "TaskState", {"cleanup.policy": "compact"} | _LARGE)
 TASK_NOTIFICATIONS = Topic("taskbridge.task-notifications.v1", "TaskNotification", _kept(7))
-TASK_EVENTS_DLQ = Topic("taskbridge.task-events-dlq.v1", None, _kept(30) | _LARGE)
+TASK_EVENTS_DLQ = Topic("taskbridge.task-events-dlq.v1", None, _kept(REPLAYED_DAYS) | _LARGE)
 CALLBACKS_QUARANTINE = Topic(
     "taskbridge.callbacks-quarantine.v1",
     "QuarantinedCallback",

@@ -1,7 +1,8 @@
 """Lets go of instances that need not be remembered any longer: long deleted, or finished for as long as is set.
 
 A deletion is remembered for 30 days, so that a late event does not bring the instance back. Finished instances are kept
-for ever unless ``STREAMS_RETENTION_DAYS`` says otherwise; when they go, they go from every view too.
+for ever unless ``STREAMS_RETENTION_DAYS`` says otherwise, no sooner than deleted ones; when they go, they go from every
+view too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import structlog
 
 from schemas.cloudevents import state_headers
 from schemas.events import SOURCE_TASKBRIDGE, Action, TaskEvent, event_id_for
+from schemas.topics import REPLAYED_DAYS
 from streams.fold.lifecycle import fold
 from streams.fold.stored_instance import Age, age_of, unpack
 from streams.fold.views import notifications
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from streams.fold.lifecycle import Instance
     from streams.tables.store import Store
 
-DELETED_DAYS = 30
+DELETED_DAYS = REPLAYED_DAYS
 
 _DAY_MS = 24 * 60 * 60 * 1000
 _PAUSE_S = 1.0

@@ -6,8 +6,10 @@ import ipaddress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.topics import REPLAYED_DAYS
 
 
 class StreamsSettings(BaseSettings):
@@ -54,6 +56,16 @@ class StreamsSettings(BaseSettings):
     watchdog_s: float = Field(120.0, gt=0)
     log_format: Literal["text", "json"] = "text"
     log_level: str = "INFO"
+
+    @field_validator("retention_days")
+    @classmethod
+    def _outlives_replays(cls, days: int) -> int:
+        if 0 < days < REPLAYED_DAYS:
+            raise ValueError(
+                f"0 (for ever) or {REPLAYED_DAYS} or more is needed: as long, an event can be put back, "
+                "and what it says was to be done would be pending again"
+            )
+        return days
 
     @property
     def url(self) -> str:

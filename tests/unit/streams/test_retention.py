@@ -9,12 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.events import Action, Change
+from schemas.errors import ConfigurationError
+from schemas.events import Action, Change, View
+from schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
+from service.settings import load_settings
 from streams.fold.lifecycle import fold
 from streams.fold.stored_instance import Age, StoreUnreadable, age_of, pack
-from streams.fold.views import is_finished, notifications
+from streams.fold.views import EntryKey, is_finished, notifications, views
 from streams.inbox import inbox_of
 from streams.retention import farewell, is_expired
+from streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     type_make_event = Callable[..., TaskEvent]
 
+REQUIRED = {"STREAMS_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092", "STREAMS_SCHEMA_REGISTRY_URL": "http://registry"}
 DAY_MS = 24 * 60 * 60 * 1000
 
 
@@ -42,6 +47,24 @@ DAY_MS = 24 * 60 * 60 * 1000
 )
 def test_deleted_ones_go_after_30_days_and_finished_ones_as_is_set(age: Age, days: int, *, expired: bool) -> None:
     assert is_expired(age, now_ms=40 * DAY_MS, days=days) is expired
+
+
+@pytest.mark.parametrize("days", ["1", "7", "29"])
+def test_it_refuses_to_let_go_of_what_can_still_come_again(make_event: type_make_event, days: str) -> None:
+    """A dead letter or a rejected callback is put back as it was, and would find nothing that says it is done."""
+    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
+    assert set(views(fold(None, created))) == {EntryKey("ann", View.PENDING, "T-1")}, "so it would come back"
+    with pytest.raises(ConfigurationError, match=r"STREAMS_RETENTION_DAYS: .* 0 .* 30 or more"):
+        load_settings(StreamsSettings, {**REQUIRED, "STREAMS_RETENTION_DAYS": days})
+
+
+@pytest.mark.parametrize("days", ["0", "30", "365"])
+def test_it_takes_what_outlives_every_topic_that_is_put_back_from(days: str) -> None:
+    assert load_settings(StreamsSettings, {**REQUIRED, "STREAMS_RETENTION_DAYS": days}).retention_days == int(days)
+    longest_ms = max(
+        int(each.settings["retention.ms"]) for each in (TASK_EVENTS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE)
+    )
+    assert longest_ms == REPLAYED_DAYS * DAY_MS
 
 
 def test_finished_is_what_had_something_to_do_and_has_nothing_left(make_event: type_make_event) -> None:
