@@ -106,7 +106,7 @@ def around(monkeypatch: pytest.MonkeyPatch, registry: FakeRegistry) -> Surroundi
 async def prepared(settings: EdgeSettings) -> KafkaPublisher:
     publisher = KafkaPublisher(settings, partitions=1)
     await publisher.start()
-    await until(lambda: publisher.health()["kafka"] == "ok")
+    await until(lambda: all(publisher.health()[part] == "ok" for part in ("kafka", "quarantine")))
     return publisher
 
 
@@ -138,7 +138,7 @@ def test_a_rejected_callback_goes_to_the_quarantine_under_its_apps_key(
     async def scenario() -> None:
         publisher = await prepared(settings)
         quarantining = asyncio.create_task(publisher.quarantine(QUARANTINED))
-        await asyncio.sleep(0.05)
+        await until(lambda: around.produced)
         (record,) = around.produced
         assert (record["topic"], record["key"]) == (CALLBACKS_QUARANTINE.name, b"APP_1")
         assert dict(record["headers"])["ce_type"] == b"taskbridge.callback.quarantined.v1"
