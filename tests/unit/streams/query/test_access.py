@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from schemas.errors import ConfigurationError
 from schemas.events import Action
 from service.settings import load_settings
 from streams.fold.lifecycle import fold
+from streams.query import access as access_module
 from streams.query.access import Access, Caller, build_access, own_hosts
 from streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal
 from streams.query.tokens import TokensBroken, TokensFile, digest_of, new_token, parse_tokens
@@ -304,6 +306,18 @@ def test_an_open_service_answers_under_its_own_names_only(desk: QueryDesk) -> No
         assert client.get("/v1/me", headers={"Host": host}).status_code == status, host
 
 
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"host": "127.0.0.2"}, {"127.0.0.2"}),
+        ({"host": "::1", "advertised_url": "http://[fd00::7]:8500"}, {"[::1]", "[fd00::7]"}),
+        ({"advertised_url": "http://Tasks.Internal:8500"}, {"tasks.internal"}),
+    ],
+)
+def test_own_names_are_as_a_browser_sends_them(given: dict[str, str], names: set[str]) -> None:
+    assert own_hosts(settings(**given)) == own_hosts(settings()) | names
+
+
 def test_a_caller_who_asks_too_often_is_told_when_to_come_back(make_desk: Callable[[Access], QueryDesk]) -> None:
     desk = make_desk(Access(tokens=None, rate_per_s=2))
     client = TestClient(desk.http())
@@ -313,6 +327,15 @@ def test_a_caller_who_asks_too_often_is_told_when_to_come_back(make_desk: Callab
     assert refused
     assert refused[0].headers["Retry-After"] == "1"
     assert refused[0].headers["content-type"] == "application/problem+json"
+
+
+def test_a_caller_gets_as_many_answers_as_are_allowed_and_not_one_less(
+    make_desk: Callable[[Access], QueryDesk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_module, "time", SimpleNamespace(monotonic=lambda: 7.0))
+    monkeypatch.setattr(access_module, "_BURST_S", 1.0)
+    client = TestClient(make_desk(Access(tokens=None, rate_per_s=3)).http())
+    assert [client.get("/v1/me").status_code for _ in range(5)] == [200, 200, 200, 429, 429]
 
 
 def test_what_is_open_goes_on_as_long_as_its_token_is_there_and_may_see_the_user(tokens: Path) -> None:
