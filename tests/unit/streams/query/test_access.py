@@ -333,8 +333,8 @@ def test_a_caller_gets_as_many_answers_as_are_allowed_and_not_one_less(
     make_desk: Callable[[Access], QueryDesk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_module, "time", SimpleNamespace(monotonic=lambda: 7.0))
-    monkeypatch.setattr(access_module, "_BURST_S", 1.0)
-    client = TestClient(make_desk(Access(tokens=None, rate_per_s=3)).http())
+    monkeypatch.setattr(access_module, "_BURST_S", 2.0)
+    client = TestClient(make_desk(Access(tokens=None, rate_per_s=1.5)).http())
     assert [client.get("/v1/me").status_code for _ in range(5)] == [200, 200, 200, 429, 429]
 
 
