@@ -6,6 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import pytest
+
 from streams.commit.lanes import Lanes
 
 if TYPE_CHECKING:
@@ -72,6 +74,28 @@ def test_what_waited_is_taken_together_and_the_next_chunk_begins_before_the_firs
         await settle()
 
     assert run(story).begun == [(0, [0, 1, 2, 3], 3), (0, [4], 4)]
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "taken"),
+    [
+        ((600, 400, 1), 1, [1000, 1]),
+        ((600, 401), 1, [600, 401]),
+        ((1, 1, 1), 2 << 20, [2, 1]),
+        ((1, 1), (2 << 20) + 1, [1, 1]),
+    ],
+)
+def test_what_waited_is_taken_together_up_to_a_chunks_bounds_and_not_beyond(
+    counts: tuple[int, ...], size: int, taken: list[int]
+) -> None:
+    async def story(work: Work) -> None:
+        begin = 0
+        for count in counts:
+            await work.lanes.put(*chunk(0, *range(begin, begin + count), size=size))
+            begin += count
+        await settle()
+
+    assert [len(offsets) for _, offsets, _ in run(story).begun] == taken
 
 
 def test_chunks_of_one_partition_end_in_the_order_in_which_they_began() -> None:

@@ -306,6 +306,11 @@ def test_an_open_service_answers_under_its_own_names_only(desk: QueryDesk) -> No
         assert client.get("/v1/me", headers={"Host": host}).status_code == status, host
 
 
+def test_only_a_person_who_signed_in_has_an_identity_to_ask_other_workers_with() -> None:
+    assert Caller("sso", corp_id="ours", user_id="ann").identity == Identity("ours", "ann")
+    assert Caller("token", corps=("ours",)).identity is None
+
+
 @pytest.mark.parametrize(
     ("given", "names"),
     [
