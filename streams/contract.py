@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from confluent_kafka import KafkaException
+from faust.types import TP
 
 from schemas import topics
 from schemas.errors import OperatorError
 from service.topic_admin import TopicsUnavailable, apply_topics
+from streams.commit.mark import Ground, Mark
+from streams.internal_topics import Found, Situation, StartRefused, problem
 from streams.live_version import SwitchUnderWay
-from streams.tables.changelog_topic import instances_changelog
+from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from streams.topology import APP_ID
+from streams.version import VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from schemas.registry import Registry
     from service.kafka import Admin
@@ -40,6 +45,10 @@ class Prepared(NamedTuple):
     """That the events have."""
     version: int
     """Of the instances, the one that is live."""
+    grounds: Mapping[str, Ground]
+    """What this worker stands upon, by the topic that it reads."""
+    known: frozenset[str]
+    """Those changelogs that a position names, or the last retelling: what is kept of another one is out of date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +58,45 @@ class Contract:
     admin: Admin
     registry: Registry
     partitions: int
-    changelogs: Sequence[topics.Topic]
-    """Beside that of the instances."""
     live_version: LiveVersion
+    offsets: Offsets
+    task_center: bool
 
     def apply(self) -> Prepared:
         """Return once all is there. Blocks.
 
         Raises:
             OperatorError: it is worth trying again; it says what is missing, or that a switch is under way.
+            StartRefused: what was there is lost, or does not fit.
         """
-        self.live_version.prepare()
         try:
-            version = self.live_version.settled()
+            return self._apply()
         except (KafkaException, TimeoutError) as error:
-            raise TopicsUnavailable(f"Kafka does not tell which version is live: {error}") from error
-        reports = apply_topics(self.admin, _CONTRACT, partitions=self.partitions)
-        found = next(report.partitions for report in reports if report.name == topics.TASK_EVENTS.name)
+            raise TopicsUnavailable(f"Kafka does not tell what there is: {error}") from error
+
+    def check(self, prepared: Prepared) -> None:
+        """Return if a worker that was prepared so may still work. Blocks.
+
+        Raises:
+            AnotherVersion: another one is live, or about to be.
+            StartRefused: a topic that it stands upon is lost, or another one by now.
+            KafkaException, TimeoutError: Kafka refuses, or does not answer.
+        """
+        self.live_version.check(prepared.version)
+        with suppress(KeyError):
+            if self._grounds(prepared.partitions, prepared.version) == prepared.grounds:
+                return
+        raise StartRefused("topics that this worker stands upon are lost or made anew: a new start says which")
+
+    def _apply(self) -> Prepared:
+        marks = self._look()
+        self.live_version.prepare()
+        version = self.live_version.settled()
+        reports = apply_topics(self.admin, [topics.TASK_EVENTS], partitions=self.partitions)
+        found = reports[0].partitions
         # With as many partitions as the events, or no state would be where its events are.
-        reports += apply_topics(self.admin, [instances_changelog(version), *self.changelogs], partitions=found)
+        changelogs = [instances_changelog(version), *([INBOX_CHANGELOG] if self.task_center else [])]
+        reports += apply_topics(self.admin, [*_CONTRACT[1:], *changelogs], partitions=found)
         if not self.registry.knows(_CONTRACT):
             self.registry.register(_CONTRACT)
         for report in reports:
@@ -75,7 +104,71 @@ class Contract:
                 log.warning("a topic differs from the contract", topic=report.name, drift=line)
             if report.unchecked is not None:
                 log.warning("a topic could not be checked", topic=report.name, problem=report.unchecked)
-        return Prepared(found, version)
+        try:
+            grounds = self._grounds(found, version)
+        except KeyError as error:
+            # Made a moment ago, and not known everywhere yet.
+            raise TopicsUnavailable(f"topic {error.args[0]} is not there yet") from error
+        said = {mark.changelog_id for each in marks.values() for mark in each if mark} | {self.live_version.retold}
+        known = frozenset(each.changelog for each in grounds.values() if each.mark.changelog_id in said)
+        return Prepared(found, version, grounds, known)
+
+    def _look(self) -> Mapping[str, Sequence[Mark | None]]:
+        """What the group's positions say; before anything is made, so that nothing that is lost looks as if new.
+
+        Raises:
+            StartRefused: there is something wrong.
+        """
+        sources = [topics.TASK_EVENTS.name, topics.TASK_NOTIFICATIONS.name]
+        described = self.offsets.topics([*sources, VERSION_TOPIC.name])
+        tps = [TP(name, each) for name in sources if name in described for each in range(described[name].partitions)]
+        committed = self.offsets.committed(APP_ID, tps)
+        marks = {
+            name: [at.mark for tp, at in committed.items() if tp.topic == name and at.offset >= 0] for name in sources
+        }
+        versions = self.live_version.read() if VERSION_TOPIC.name in described else self.live_version.by_positions()
+        if versions.next is not None:
+            # Topics are being made and moved: what that comes to is looked at when it is over.
+            versions = Versions(self.live_version.settled())
+        internal = [instances_changelog(versions.live).name, INBOX_CHANGELOG.name]
+        there = {**described, **self.offsets.topics([topics.TASK_STATES.name, *internal])}
+        firsts = {
+            name: max(self.offsets.begins(name, range(there[name].partitions)).values())
+            for name in [*internal, VERSION_TOPIC.name]
+            if name in there
+        }
+        situation = Situation(
+            {name: Found(*found, first=firsts.get(name, 0)) for name, found in there.items()},
+            marks,
+            versions,
+            self.live_version.is_said,
+            self.live_version.retold,
+            self.live_version.unreadable,
+        )
+        refused = problem(situation, task_center=self.task_center)
+        if refused is not None:
+            raise StartRefused(refused)
+        return marks
+
+    def _grounds(self, partitions: int, version: int) -> dict[str, Ground]:
+        """By the topic that is read.
+
+        Raises:
+            KeyError: a topic is not there.
+        """
+        changelogs = {topics.TASK_EVENTS.name: instances_changelog(version).name}
+        if self.task_center:
+            changelogs[topics.TASK_NOTIFICATIONS.name] = INBOX_CHANGELOG.name
+        there = self.offsets.topics([*changelogs, *changelogs.values(), VERSION_TOPIC.name])
+        version_topic_id = there[VERSION_TOPIC.name].topic_id
+        return {
+            source: Ground(
+                there[source].topic_id,
+                changelog,
+                Mark(version, partitions, there[changelog].topic_id, version_topic_id),
+            )
+            for source, changelog in changelogs.items()
+        }
 
 
 def notification_bytes(offsets: Offsets) -> int:

@@ -9,13 +9,25 @@ from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from faust.types import TP
 
 from schemas.errors import OperatorError
+from schemas.topics import TASK_EVENTS
 from service.kafka import admin_client, bulk_producer_config, consumer_config
 from service.topic_admin import apply_topics
 from streams.commit.transaction import TransactionalWriter
 from streams.tables.changelog_topic import reader_config
-from streams.version import RETOLD_KEY, VERSION_KEY, VERSION_TOPIC, Versions, read_versions, write_versions
+from streams.topology import APP_ID
+from streams.version import (
+    FIRST_VERSION,
+    RETOLD_KEY,
+    VERSION_KEY,
+    VERSION_TOPIC,
+    Versions,
+    VersionUnreadable,
+    read_versions,
+    write_versions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +70,12 @@ class LiveVersion:
         self._offsets = offsets
         self._read_to = -1
         self._versions = Versions()
+        self.retold: str | None = None
+        """What ``RETOLD_KEY`` says, as of the last ``read``."""
+        self.is_said = False
+        """Whether a record names a version, as of the last ``read``."""
+        self.unreadable: str | None = None
+        """Why the record says none, as of the last ``read``."""
 
     def prepare(self) -> None:
         """Make the topic where it is missing.
@@ -68,7 +86,10 @@ class LiveVersion:
         apply_topics(self._admin, [VERSION_TOPIC], partitions=1)
 
     def read(self) -> Versions:
-        """What is said now. Costs one small request where nothing new was said."""
+        """What is said now; where nothing is, or nothing that can be read, the newest version that a position names.
+
+        Costs one small request where nothing new was said.
+        """
         if self._offsets.ends(VERSION_TOPIC.name, [0])[0] != self._read_to:
             self._versions, self._read_to = self._read()
         return self._versions
@@ -107,7 +128,7 @@ class LiveVersion:
 
     def _read(self) -> tuple[Versions, int]:
         deadline = time.monotonic() + _ANSWER_S
-        written: bytes | None = None
+        written: dict[bytes | None, bytes | None] = {}
         with closing(Consumer(dict(self._consumer), logger=logging.getLogger("librdkafka"))) as consumer:
             consumer.assign([TopicPartition(VERSION_TOPIC.name, 0, OFFSET_BEGINNING)])
             while (left := deadline - time.monotonic()) > 0:
@@ -116,12 +137,29 @@ class LiveVersion:
                     continue
                 error = message.error()
                 if error is None:
-                    written = message.value() if message.key() == VERSION_KEY else written
+                    written[message.key()] = message.value()
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - how the library names its codes
-                    return read_versions(written), cast("int", message.offset())
+                    return self._understood(written), cast("int", message.offset())
                 elif error.fatal() or not error.retriable():
                     raise KafkaException(error)
         raise TimeoutError(f"Kafka does not answer about {VERSION_TOPIC.name}")
+
+    def _understood(self, written: Mapping[bytes | None, bytes | None]) -> Versions:
+        retold, said = written.get(RETOLD_KEY), written.get(VERSION_KEY)
+        self.retold = None if retold is None else retold.decode("ascii", "replace")
+        self.unreadable, self.is_said = None, said is not None
+        try:
+            return read_versions(said) if said is not None else self.by_positions()
+        except VersionUnreadable as error:
+            self.unreadable = str(error)
+            return self.by_positions()
+
+    def by_positions(self) -> Versions:
+        """The newest version that a position of the group names."""
+        described = self._offsets.topics([TASK_EVENTS.name])
+        sources = [TP(TASK_EVENTS.name, each) for topic in described.values() for each in range(topic.partitions)]
+        marks = [at.mark for at in self._offsets.committed(APP_ID, sources).values() if at.mark is not None]
+        return Versions(max((mark.version for mark in marks), default=FIRST_VERSION))
 
 
 def _under_way(versions: Versions) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from streams.commit.standing import REASONS
 from streams.fold.dead_letters import reason_code
 from streams.operations.flow import Flow
 
@@ -98,6 +99,19 @@ class Metrics:
             registry=self.registry,
         )
         self._rebalances = Gauge("taskbridge_streams_rebalances", "Rebalances since the start.", registry=self.registry)
+        self._positions_lost = Counter(
+            "taskbridge_streams_positions_lost",
+            "Partitions that did not go on from where the group was, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in REASONS:
+            self._positions_lost.labels(reason)
+        self._stores_emptied = Counter(
+            "taskbridge_streams_damaged_stores",
+            "Stores that were found damaged, and emptied to be restored from their changelogs.",
+            registry=self.registry,
+        )
         self._watchdog = Counter(
             "taskbridge_streams_watchdog", "Times that the worker was found standing still.", registry=self.registry
         )
@@ -123,6 +137,14 @@ class Metrics:
     def stuck(self) -> None:
         """Count that the watchdog's patience is over."""
         self._watchdog.inc()
+
+    def position_lost(self, reason: str) -> None:
+        """Count a partition that goes on from elsewhere than the group's position."""
+        self._positions_lost.labels(reason).inc()
+
+    def store_emptied(self) -> None:
+        """Count a damaged store."""
+        self._stores_emptied.inc()
 
     def _of_partition(self, name: str, text: str) -> Gauge:
         return Gauge(f"taskbridge_streams_{name}", text, ["partition"], registry=self.registry)

@@ -24,7 +24,6 @@ from streams.fold.folding_choice import choose_folding
 from streams.live_version import AnotherVersion, LiveVersion
 from streams.progress import Ends, Progress
 from streams.retention import Retention
-from streams.tables.changelog_topic import INBOX_CHANGELOG
 from streams.tables.offsets import Offsets
 from streams.topology import (
     APP_ID,
@@ -37,7 +36,7 @@ from streams.topology import (
 from streams.watchdog import LoopGuard, Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     import faust
 
@@ -99,15 +98,24 @@ async def work(surroundings: Surroundings, *, partitions: int, stop: asyncio.Eve
     offsets = Offsets(consumer_config(servers, APP_ID, properties))
     kafka = _Kafka(servers, properties, offsets, LiveVersion(servers, properties, offsets))
     registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json")
-    changelogs = [INBOX_CHANGELOG] if settings.task_center else []
-    contract = Contract(admin_client(servers, properties), registry, partitions, changelogs, kafka.live_version)
+    contract = Contract(
+        admin_client(servers, properties),
+        registry,
+        partitions,
+        kafka.live_version,
+        offsets,
+        task_center=settings.task_center,
+    )
     try:
         prepared = await until_connected(contract, surroundings.health, stop)
         if prepared is not None:
             most = await asyncio.to_thread(notification_bytes, offsets)
-            parts = _put_together(surroundings, kafka, registry, prepared, most_notification_bytes=most)
+            admit = partial(contract.check, prepared)
+            parts = _put_together(surroundings, kafka, registry, prepared, admit=admit, most_notification_bytes=most)
             await asyncio.to_thread(remove_other_versions, parts.app, version=prepared.version)
-            log.info("starting", **prepared._asdict(), data_dir=str(settings.data_dir))
+            log.info(
+                "starting", partitions=prepared.partitions, version=prepared.version, data_dir=str(settings.data_dir)
+            )
             another = _until_another_version(kafka.live_version, prepared.version)
             await _run(parts, surroundings, another=another, stop=stop)
     finally:
@@ -116,10 +124,16 @@ async def work(surroundings: Surroundings, *, partitions: int, stop: asyncio.Eve
 
 
 def _put_together(
-    surroundings: Surroundings, kafka: _Kafka, registry: Registry, prepared: Prepared, *, most_notification_bytes: int
+    surroundings: Surroundings,
+    kafka: _Kafka,
+    registry: Registry,
+    prepared: Prepared,
+    *,
+    admit: Callable[[], None],
+    most_notification_bytes: int,
 ) -> _Parts:
     settings, center, health, metrics = surroundings
-    partitions, version = prepared
+    partitions, version = prepared.partitions, prepared.version
     worker = Worker(
         data_dir=settings.data_dir,
         url=settings.url,
@@ -128,9 +142,11 @@ def _put_together(
         restore_buffer_bytes=settings.restore_buffer_bytes,
     )
     app = build_faust_app(kafka.servers, worker=worker, partitions=partitions, kafka_properties=kafka.properties)
-    rounds = _rounds(app, kafka.offsets, bulk_producer_config(kafka.servers, kafka.properties))
+    rounds = _rounds(
+        app, kafka.offsets, bulk_producer_config(kafka.servers, kafka.properties), prepared, metrics
+    )
     # Asked again, once the group has this worker as a member: a switch begins when it has none.
-    cast("Tables", app.tables).admit = partial(kafka.live_version.check, version)
+    cast("Tables", app.tables).admit = admit
     store, changelog = instances_table(app, partitions=partitions, version=version)
     folding = choose_folding(registry, live_instances=settings.live_instances)
     agent = TaskAgent(
@@ -174,15 +190,24 @@ def _put_together(
     return _Parts(app, rounds, retention, progress)
 
 
-def _rounds(app: faust.App, offsets: Offsets, producing: Mapping[str, object]) -> Rounds:
+def _rounds(
+    app: faust.App, offsets: Offsets, producing: Mapping[str, object], prepared: Prepared, metrics: Metrics
+) -> Rounds:
     """What writes for this worker, and what makes sure at a takeover that nobody else does any more."""
     producing = {**producing, "linger.ms": 0}
     name = app.conf.consumer_group_instance_id
     rounds = Rounds(
-        producing, group=APP_ID, name=name, membership=lambda: cast("ChunkConsumer", app.consumer).membership
+        producing,
+        group=APP_ID,
+        name=name,
+        membership=lambda: cast("ChunkConsumer", app.consumer).membership,
+        grounds=prepared.grounds,
     )
-    takeover = Takeover(offsets, rounds, group=APP_ID, name=name, claim=partial(claimed, producing))
-    cast("Tables", app.tables).takeover = takeover
+    tables = cast("Tables", app.tables)
+    tables.takeover = Takeover(
+        offsets, rounds, group=APP_ID, name=name, claim=partial(claimed, producing), note=metrics.position_lost
+    )
+    tables.known, tables.on_emptied = prepared.known, metrics.store_emptied
     return rounds
 
 

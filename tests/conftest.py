@@ -30,6 +30,7 @@ _TOGETHER = {
     "browser": "browser",
     "chaos": "chaos",
     "integration/test_bridge": "bridge",
+    "integration/test_disasters": "bridge",
     "integration/test_rebuild": "bridge",
     "integration/test_retelling": "bridge",
     "integration/test_edge": "edge",

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from aiokafka.consumer.fetcher import OffsetResetStrategy
+from aiokafka.errors import OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 
+from schemas.errors import OperatorError
 from streams.commit.group_metadata import Membership
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from faust.types import TP
+
+
+class PositionGone(OperatorError):
+    """The topic no longer has what comes next. Started again, the worker says what is missing and goes on behind it."""
 
 
 class RebalanceListener(driver.ConsumerRebalanceListener):
@@ -24,6 +31,7 @@ class RebalanceListener(driver.ConsumerRebalanceListener):
         thread = cast("Any", self._thread)
         changelogs = thread.app.tables.changelog_topics
         aiokafka = thread._ensure_consumer()  # noqa: SLF001
+        thread.let_skip(may=True)
         aiokafka.pause(*(tp for tp in assigned if tp.topic in changelogs))
         thread.consumer.membership = _membership(aiokafka)
         await super().on_partitions_assigned(assigned)
@@ -54,13 +62,22 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         aiokafka would go on with the same one until nothing is left of what it fetched, some megabytes later, while all
         other lanes stand empty.
         """
-        fetched = await super()._fetch_records(consumer, *args, **options)
+        try:
+            fetched = await super()._fetch_records(consumer, *args, **options)
+        except OffsetOutOfRangeError as error:
+            raise PositionGone(f"deleted before it was read, or the topic was cut: {error}") from error
         waiting = consumer._fetcher._records  # noqa: SLF001 - polled in this dict's order
         for tp, records in fetched.items():
             self.polled[tp] = records[-1].offset + 1
             if tp in waiting:
                 waiting[tp] = waiting.pop(tp)
         return fetched
+
+    def let_skip(self, *, may: bool) -> None:
+        """Whether a position that is not there is silently moved to what is: only until it is known where all go on."""
+        fetcher = cast("Any", self)._ensure_consumer()._fetcher  # noqa: SLF001
+        strategy = OffsetResetStrategy.EARLIEST if may else OffsetResetStrategy.NONE
+        fetcher._default_reset_strategy = strategy  # noqa: SLF001 - a setting only where the consumer is made
 
     def fetch_position(self, tp: TP) -> int:
         """Where the next fetch begins; 0 where that is not known."""

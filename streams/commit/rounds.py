@@ -7,6 +7,8 @@ for the next. Where there is little to do, a single event is a round of its own,
 The positions in the events go into the same transaction, with the group's metadata: the group's coordinator refuses
 those of a member whose generation is over, and the whole transaction fails with them. So an event's effects and the
 position behind it are there together or not at all, and a worker that was away too long can write nothing.
+
+The positions go to the changelogs too (``streams.tables.kept_position``): a group that is idle forgets its own.
 """
 
 from __future__ import annotations
@@ -25,11 +27,15 @@ from confluent_kafka import KafkaException, TopicPartition
 from schemas.errors import OperatorError
 from streams.commit.bulk_producer import BulkProducer, OffsetsNotTaken, Sent, type_outgoing, type_with_headers
 from streams.commit.group_metadata import Membership, group_metadata
+from streams.commit.mark import write_metadata
+from streams.tables.kept_position import POSITION_KEY, KeptPosition, write_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from faust.types import TP
+
+    from streams.commit.mark import Ground
 
 _RECORDS = 20_000
 _BYTES = 32 << 20
@@ -85,13 +91,18 @@ class Rounds:
         group: str,
         name: str,
         membership: Callable[[], Membership | None],
+        grounds: Mapping[str, Ground] | None = None,
         make: Callable[[Mapping[str, object], str], BulkProducer] = BulkProducer,
     ) -> None:
-        """``name`` is this worker's among those that share the group, the same over its restarts."""
+        """``name`` is this worker's among those that share the group, the same over its restarts.
+
+        ``grounds``, by the topic that is read: where its positions are kept too, and what is said with them.
+        """
         self._config = config
         self._group = group
         self._name = name
         self._membership = membership
+        self.grounds = grounds or {}
         self._make = make
         self._producers: list[BulkProducer] = []
         self._waiting: queue.SimpleQueue[_Delivery | None] = queue.SimpleQueue()
@@ -202,7 +213,9 @@ class Rounds:
         try:
             for delivery in deliveries:
                 delivery.sent = [_send(producer, batch) for batch in delivery.batches]
-            producer.commit(self._offsets(deliveries), deliveries[0].group)
+            reached = {delivery.source: delivery.next_offset for delivery in deliveries}
+            self._keep(producer, reached)
+            producer.commit(self._offsets(reached), deliveries[0].group)
         except OffsetsNotTaken:
             raise
         except OperatorError:
@@ -218,11 +231,25 @@ class Rounds:
         threading.Thread(target=former.clear, name="former-producers", daemon=True).start()
         self._producers = claimed(self._config, self._name, self._make)
 
-    def _offsets(self, deliveries: Iterable[_Delivery]) -> list[TopicPartition]:
-        # The name says who may have something open for this partition: see streams.commit.takeover.
-        reached = {delivery.source: delivery.next_offset for delivery in deliveries}
+    def _keep(self, producer: BulkProducer, reached: Mapping[TP, int]) -> None:
+        """The positions go to the changelogs, behind what they stand for."""
+        for source, offset in reached.items():
+            if (ground := self.grounds.get(source.topic)) is not None:
+                value = write_position(KeptPosition(ground.source_id, offset))
+                producer.send(ground.changelog, [{"key": POSITION_KEY, "value": value}], partition=source.partition)
+
+    def metadata(self, topic: str) -> str:
+        """What stands beside this worker's positions in a topic.
+
+        The name says who may have something open for this partition: see ``streams.commit.takeover``.
+        """
+        ground = self.grounds.get(topic)
+        return write_metadata(self._name, None if ground is None else ground.mark)
+
+    def _offsets(self, reached: Mapping[TP, int]) -> list[TopicPartition]:
         return [
-            TopicPartition(source.topic, source.partition, offset, self._name) for source, offset in reached.items()
+            TopicPartition(source.topic, source.partition, offset, self.metadata(source.topic))
+            for source, offset in reached.items()
         ]
 
 

@@ -7,6 +7,8 @@ waited for, in this order, since a transaction's outcome reaches the positions a
 Who may have something open stands where the position stands: its owner's name is the committed offset's metadata, and
 an owner writes it there before anything else. An owner that the group no longer has is dead or frozen: its producers
 are claimed, which undoes at once what it left open, and readers wait no longer than that.
+
+Once they are restored, where the group stands is compared with what the changelogs say of it: see ``standing``.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ import structlog
 from confluent_kafka import KafkaException
 from faust.types import TP
 
+from streams.commit.standing import standing
+from streams.tables.offsets import Bounds
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from streams.commit.rounds import Rounds
+    from streams.tables.kept_position import KeptPosition
     from streams.tables.offsets import Committed, Offsets
 
 log = structlog.get_logger(__name__)
@@ -49,36 +55,77 @@ class Takeover:
     """Of one worker, at each of its rebalances."""
 
     def __init__(
-        self, offsets: Offsets, rounds: Rounds, *, group: str, name: str, claim: Callable[[str], object]
+        self,
+        offsets: Offsets,
+        rounds: Rounds,
+        *,
+        group: str,
+        name: str,
+        claim: Callable[[str], object],
+        note: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        """``claim`` takes the producers of the worker of that name over, and blocks."""
+        """``claim`` takes the producers of the worker of that name over, and blocks.
+
+        ``note`` is told why a partition goes on from elsewhere than the group's position.
+        """
         self._offsets = offsets
         self._rounds = rounds
         self._group = group
         self._name = name
         self._claim = claim
+        self._note = note
         self._claimed: set[str] = set()
         """By the takeover under way. Once is enough: a worker that comes back under its name must not be hit again."""
 
-    async def take(self, owned: Owned, *, generation: int) -> None:
-        """Return once the partitions are this worker's alone, and marked with its name.
+    async def take(self, owned: Owned) -> dict[TP, Committed]:
+        """Return once the partitions are this worker's alone: where the group stands in each.
 
         Raises:
             Undecided: former owners' transactions are open for longer than is worth waiting at one go.
             KafkaException, TimeoutError: Kafka does not answer, or does not allow it.
-            Overtaken: another rebalance came.
         """
         await asyncio.to_thread(self._rounds.claim)
-        committed = await asyncio.to_thread(self._settle, owned)
-        unmarked = {source: at.offset for source, at in committed.items() if at.owner != self._name}
-        if unmarked:
-            first = await asyncio.to_thread(self._first, [source for source, offset in unmarked.items() if offset < 0])
-            await asyncio.gather(
-                *(
-                    self._rounds.deliver(source, first.get(source, offset), [], generation=generation)
-                    for source, offset in unmarked.items()
+        return await asyncio.to_thread(self._settle, owned)
+
+    async def begin(
+        self, committed: Mapping[TP, Committed], kept: Mapping[TP, KeptPosition | None], *, generation: int
+    ) -> None:
+        """Return once the group stands where each partition goes on, marked with this worker's name.
+
+        ``kept`` is what the changelogs, which are restored to their ends, say of the positions.
+
+        Raises:
+            ChangelogCut: one lacks what the group says is folded.
+            KafkaException, TimeoutError: Kafka does not answer, or does not allow it.
+            Overtaken: another rebalance came.
+        """
+        bounds = await asyncio.to_thread(self._bounds, committed)
+        moved: dict[TP, int] = {}
+        for source, at in committed.items():
+            ground, said = self._rounds.grounds.get(source.topic), kept.get(source)
+            found = standing(source, at, said, ground=ground, bounds=bounds[source])
+            if found.reason is not None:
+                self._note(found.reason)
+                log.error(
+                    "a partition does not go on from where the group was",
+                    topic=source.topic,
+                    partition=source.partition,
+                    because=found.because,
+                    was=at.offset,
+                    goes_on_from=found.offset,
                 )
-            )
+            is_marked = (at.owner, at.mark) == (self._name, None if ground is None else ground.mark)
+            is_kept = ground is None or (said is not None and said == (ground.source_id, at.offset))
+            if not is_marked or not is_kept or found.offset != at.offset:
+                moved[source] = found.offset
+        await asyncio.gather(
+            *(self._rounds.deliver(source, to, [], generation=generation) for source, to in moved.items())
+        )
+
+    def changelog_of(self, source: TP) -> str | None:
+        """The topic in which this one's positions are kept."""
+        ground = self._rounds.grounds.get(source.topic)
+        return None if ground is None else ground.changelog
 
     def _settle(self, owned: Owned) -> dict[TP, Committed]:
         began = time.monotonic()
@@ -128,7 +175,11 @@ class Takeover:
         except KafkaException as error:
             log.warning("a former owner's transactions could not be closed", owner=owner, problem=str(error))
 
-    def _first(self, sources: Collection[TP]) -> dict[TP, int]:
-        return {
-            source: self._offsets.bounds(source.topic, [source.partition])[source.partition].first for source in sources
-        }
+    def _bounds(self, sources: Collection[TP]) -> dict[TP, Bounds]:
+        found: dict[TP, Bounds] = {}
+        for topic in {source.topic for source in sources}:
+            partitions = [source.partition for source in sources if source.topic == topic]
+            # In this order: a topic that is read goes on growing.
+            first, end = self._offsets.begins(topic, partitions), self._offsets.ends(topic, partitions)
+            found |= {TP(topic, each): Bounds(first[each], end[each]) for each in partitions}
+        return found

@@ -162,6 +162,10 @@ class ChunkConsumer(driver.Consumer):
             self._era += 1
             cast("ConsumerThread", self._thread).polled.clear()
 
+    def skip_nothing(self) -> None:
+        """From here on, what the topic no longer has is an error: a restart says what is missing."""
+        cast("ConsumerThread", self._thread).let_skip(may=False)
+
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.is_leaving = False
         await super().on_partitions_assigned(assigned, generation_id)

@@ -11,6 +11,7 @@ import rocksdict
 
 from streams.tables.changelog import ChangelogReader
 from streams.tables.changelog_topic import reader_config
+from streams.tables.kept_position import POSITION_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -120,7 +121,13 @@ class TopicCopy(Copy):
 
     def write_chunk(self, partition: int, values: Mapping[bytes, bytes | None], *, changelog_offset: int) -> None:
         """As ``ChangelogReader`` writes."""
-        self.write({key: None if value is None else Kept(partition, value) for key, value in values.items()})
+        self.write(
+            {
+                key: None if value is None else Kept(partition, value)
+                for key, value in values.items()
+                if key != POSITION_KEY
+            }
+        )
         self._next[partition] = changelog_offset + 1
 
     def touch(self, partition: int) -> None:

@@ -23,6 +23,17 @@ _SETTINGS = {
 INBOX_CHANGELOG = Topic("taskbridge-streams-inbox-changelog", None, _SETTINGS)
 
 
+REBUILD = "taskbridge streams --rebuild"
+RETELL = "taskbridge streams --retell"
+
+
+def mend(changelog: str) -> str:
+    """What to do where that changelog has lost something, in a sentence without its full stop."""
+    if changelog == INBOX_CHANGELOG.name:
+        return f"Make the inboxes anew: {RETELL}"
+    return f"Make the states anew: {REBUILD}"
+
+
 def instances_table_name(version: int) -> str:
     return "instances" if version == FIRST_VERSION else f"instances-v{version}"
 

@@ -20,8 +20,12 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 from faust.types import TP
 
+from streams.commit.mark import read_metadata
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Mapping
+
+    from streams.commit.mark import Mark
 
 _ANSWER_S = 10.0
 _CONSUMERS_ONLY = ("group.", "auto.", "enable.", "fetch.", "queued.", "isolation.")
@@ -37,15 +41,24 @@ class Bounds(NamedTuple):
     end: int
 
 
+class Described(NamedTuple):
+    """A topic that is there."""
+
+    topic_id: str
+    partitions: int
+
+
 class Committed(NamedTuple):
     """A position that a group has committed."""
 
     offset: int
     """Negative where there is none."""
     owner: str | None
-    """Who committed it: the offset's metadata."""
+    """Who committed it, as the offset's metadata says."""
     is_stable: bool
     """No transaction is open that would commit another one."""
+    mark: Mark | None = None
+    """What its owner stood upon; None where an earlier program committed it, or another one."""
 
 
 class Offsets:
@@ -82,6 +95,21 @@ class Offsets:
             described = cast("dict[str, Any]", admin.describe_topics(TopicCollection([topic])))
             return str(described[topic].result(_ANSWER_S).topic_id)
 
+    def topics(self, names: Collection[str]) -> dict[str, Described]:
+        """Those of these topics that are there."""
+        found: dict[str, Described] = {}
+        with self._asking() as admin:
+            described = cast("dict[str, Any]", admin.describe_topics(TopicCollection(list(names))))
+            for name, answer in described.items():
+                try:
+                    topic = answer.result(_ANSWER_S)
+                except KafkaException as raised:
+                    if raised.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                        raise
+                else:
+                    found[name] = Described(str(topic.topic_id), len(topic.partitions))
+        return found
+
     def largest_record(self, topic: str) -> int | None:
         """How many bytes a record of the topic may have; None where Kafka does not tell this user."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
@@ -97,6 +125,10 @@ class Offsets:
             described = cast("dict[str, Any]", admin.describe_topics(TopicCollection([topic])))
             return [each.id for each in described[topic].result(_ANSWER_S).partitions]
 
+    def begins(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """The first offset that each partition still has."""
+        return self._ask(topic, list(partitions), OffsetSpec.earliest())
+
     def since(self, topic: str, partitions: Iterable[int], time_ms: int) -> dict[int, int]:
         """The first offset of each partition at or after a time; -1 where there is none."""
         return self._ask(topic, list(partitions), OffsetSpec.for_timestamp(time_ms))
@@ -104,7 +136,7 @@ class Offsets:
     def bounds(self, topic: str, partitions: Iterable[int]) -> dict[int, Bounds]:
         """What each partition has now that a reader with ``read_committed`` reaches."""
         wanted = list(partitions)
-        first = self._ask(topic, wanted, OffsetSpec.earliest())
+        first = self.begins(topic, wanted)
         return {partition: Bounds(first[partition], end) for partition, end in self.decided(topic, wanted).items()}
 
     def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
@@ -126,7 +158,8 @@ class Offsets:
             if error is not None and error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
                 raise KafkaException(error)
             known = at if error is None else last[tp]
-            found[tp] = Committed(known.offset, known.metadata, is_stable=error is None)
+            owner, mark = read_metadata(known.metadata)
+            found[tp] = Committed(known.offset, owner, error is None, mark)
         return found
 
     def members(self, group: str) -> frozenset[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import structlog
@@ -19,17 +20,19 @@ from schemas.errors import OperatorError
 from streams.commit.rounds import Overtaken
 from streams.commit.takeover import Owned
 from streams.tables.changelog import ChangelogReader
+from streams.tables.kept_position import POSITION_KEY, read_position
 from streams.tables.offsets import Offsets
 from streams.tables.table_keeper import TableKeeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     import faust
     from faust.types import TP
 
     from streams.commit.takeover import Takeover
     from streams.commit.transport import ChunkConsumer
+    from streams.tables.kept_position import KeptPosition
 
 log = structlog.get_logger(__name__)
 
@@ -84,14 +87,18 @@ class Recovery(Service):
         assert settings is not None, "Tables.reader_settings is set where the app is built"
         loop = asyncio.get_running_loop()
         for topic, table in self._tables.changelogs.items():
+            table.data.on_emptied = self._tables.on_emptied
+            table.data.on_damage = partial(_call_soon, loop, self._fail)
             reader = ChangelogReader(
                 settings.consumer,
                 topic,
                 table.data,
                 batch_bytes=settings.batch_bytes,
-                on_failure=lambda error: _call_soon(loop, self._fail, error),
+                on_failure=partial(_call_soon, loop, self._fail),
             )
-            self._keepers[topic] = TableKeeper(table.data, topic, reader, Offsets(settings.consumer))
+            self._keepers[topic] = TableKeeper(
+                table.data, topic, reader, Offsets(settings.consumer), is_known=topic in self._tables.known
+            )
 
     async def on_stop(self) -> None:
         self._changed.set()
@@ -148,13 +155,15 @@ class Recovery(Service):
         # Before anybody asks where the changelog ends: afterwards no record of an earlier owner can come.
         if (admit := self._tables.admit) is not None:
             await self._retried(lambda: asyncio.to_thread(admit))
-        await self._retried(lambda: self._take_over(takeover, owned, generation=generation))
+        committed = await self._retried(lambda: self._as_a_chunk(lambda: takeover.take(owned)))
         restoring = [
             await self._retried(lambda keeper=keeper, topic=topic: keeper.restore(self.wanted[topic].actives))
             for topic, keeper in self._keepers.items()
         ]
         await self._unless_changed(asyncio.gather(*restoring))
         self.taken_over_records = sum(keeper.applied for keeper in self._keepers.values()) - before
+        kept = self._kept(takeover, committed)
+        await self._retried(lambda: self._as_a_chunk(lambda: takeover.begin(committed, kept, generation=generation)))
         log.info(
             "tables are recovered",
             active=sorted(frozenset[int]().union(*(wanted.actives for wanted in self.wanted.values()))),
@@ -167,13 +176,21 @@ class Recovery(Service):
             await self._retried(lambda keeper=keeper, topic=topic: keeper.stand_by(self.wanted[topic].standbys))
         self._tables.on_standbys_ready()
 
-    async def _take_over(self, takeover: Takeover, owned: Owned, *, generation: int) -> None:
+    async def _as_a_chunk(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """A rebalance waits for it, as for a chunk: what it commits would be refused otherwise."""
         consumer = cast("ChunkConsumer", self.app.consumer)
         if consumer.is_leaving:
             raise Superseded
         with consumer.working():
-            await takeover.take(owned, generation=generation)
+            return await work()
+
+    def _kept(self, takeover: Takeover, sources: Iterable[TP]) -> dict[TP, KeptPosition | None]:
+        """What the changelogs say themselves of how far these are folded."""
+        return {
+            source: read_position(self._keepers[changelog].store.read(source.partition, POSITION_KEY))
+            for source in sources
+            if (changelog := takeover.changelog_of(source)) in self._keepers
+        }
 
     def _owned(self) -> Owned:
         actives = self.app.assignor.assigned_actives()
@@ -207,6 +224,7 @@ class Recovery(Service):
         await self._unless_changed(asyncio.ensure_future(consumer.perform_seek()))
         if consumer.is_leaving or app.consumer_generation_id != generation:
             raise Superseded
+        consumer.skip_nothing()
         self.completed.set()
         app.flow_control.resume()
         consumer.resume_flow()
@@ -237,7 +255,7 @@ class Recovery(Service):
         await work
 
     def _fail(self, error: BaseException) -> None:
-        log.error("stopping: the changelog cannot be read", problem=str(error))
+        log.error("stopping: a table cannot be kept", problem=str(error))
         self.add_future(self.app.crash(error))
 
 
@@ -247,6 +265,10 @@ class Tables(TableManager):
     reader_settings: ReaderSettings | None = None
     admit: Callable[[], None] | None = None
     """Raises where this worker may not work although it is in the group. Blocks; comes before all else."""
+    known: frozenset[str] = frozenset()
+    """The changelogs that the group's positions name: a store of another one is out of date."""
+    on_emptied: Callable[[], None] | None = None
+    """Told when a damaged store is emptied."""
     takeover: Takeover | None = None
     """Makes this worker the only one that can write for its partitions, before they are restored."""
     _ours: Recovery | None = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -20,9 +21,11 @@ import structlog
 from faust.stores import rocksdb
 
 from schemas.errors import OperatorError
+from streams.tables.kept_position import POSITION_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
+    from pathlib import Path
 
     from faust.types import TP
 
@@ -30,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 _LOCKED_S = 30.0
 _RETRY_S = 0.2
+
+_DAMAGE = ("Corruption", "IO error: No such file or directory")
+"""How the library's errors begin, which have no classes, where a file is gone or reads otherwise than written."""
 
 _WITHOUT_WAL: Any = rocksdict.WriteOptions()
 _WITHOUT_WAL.disable_wal = True  # its stubs take it for a method
@@ -41,6 +47,10 @@ class StoreLocked(OperatorError):
 
 class PartitionNotHeld(OperatorError):
     """The partition's store is not open here: the partition belongs to another worker by now."""
+
+
+class StoreDamaged(OperatorError):
+    """A partition's store reads otherwise than it was written: opened again, it is emptied and restored."""
 
 
 class Position(NamedTuple):
@@ -59,6 +69,10 @@ class Store(rocksdb.Store):
 
     changelog_id: str = ""
     """Goes into every position that is written; set before the first partition is opened."""
+    on_damage: Callable[[StoreDamaged], None] | None = None
+    """Told of damage that is met, by whoever: the worker has to start again. From any thread."""
+    on_emptied: Callable[[], None] | None = None
+    """Told when a damaged store is emptied."""
 
     def read(self, partition: int, key: bytes) -> bytes | None:
         """The value of a key on this partition.
@@ -66,7 +80,8 @@ class Store(rocksdb.Store):
         Raises:
             PartitionNotHeld: it is not this worker's.
         """
-        return self._held(partition).get(key)
+        with self._sound(partition) as held:
+            return held.get(key)
 
     def read_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
         """The values of these keys, in their order, in one call.
@@ -74,7 +89,8 @@ class Store(rocksdb.Store):
         Raises:
             PartitionNotHeld: it is not this worker's.
         """
-        return self._held(partition).get(keys) if keys else []
+        with self._sound(partition) as held:
+            return held.get(keys) if keys else []
 
     def slice(self, partition: int, start: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
         """Up to ``limit`` keys from ``start`` on and before ``end``, with their values. Nothing else is looked at.
@@ -85,7 +101,7 @@ class Store(rocksdb.Store):
         bounded = rocksdict.ReadOptions()
         # Without it, what was deleted behind the end would be walked over too.
         bounded.set_iterate_upper_bound(end)
-        return list(islice(self._held(partition).items(from_key=start, read_opt=bounded), limit))
+        return list(islice(self._items(partition, start, bounded), limit))
 
     def scan(self, partition: int, after: bytes, *, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         """Up to ``limit`` keys behind ``after``, with their values; and the last of them, None when there are no more.
@@ -94,9 +110,8 @@ class Store(rocksdb.Store):
             PartitionNotHeld: it is not this worker's.
         """
         found: list[tuple[bytes, bytes]] = []
-        items = self._held(partition).items(from_key=after)
-        for key, value in items:
-            if key not in (after, self.offset_key):
+        for key, value in self._items(partition, after):
+            if key not in (after, self.offset_key, POSITION_KEY):
                 found.append((key, value))
                 if len(found) == limit:
                     return found, key
@@ -117,7 +132,8 @@ class Store(rocksdb.Store):
             else:
                 batch.put(key, value)
         batch.put(self.offset_key, f"{changelog_offset} {self.changelog_id} {_now_ms()}".encode())
-        self._held(partition).write(batch, _WITHOUT_WAL)
+        with self._sound(partition) as held:
+            held.write(batch, _WITHOUT_WAL)
 
     def position(self, partition: int) -> Position | None:
         """How far the changelog is applied; None in an empty store, and where it cannot be told.
@@ -125,7 +141,7 @@ class Store(rocksdb.Store):
         Raises:
             PartitionNotHeld: it is not this worker's.
         """
-        stored: bytes | None = self._held(partition).get(self.offset_key)
+        stored = self.read(partition, self.offset_key)
         parts = (stored or b"").decode("ascii", "replace").split(" ")
         try:
             offset, changelog_id, at_ms = parts
@@ -144,6 +160,8 @@ class Store(rocksdb.Store):
         deadline = time.monotonic() + _LOCKED_S
         while partition not in self._dbs:
             try:
+                if self._mark_of(partition).exists():
+                    self._empty(partition, "damage was met while it was read")
                 self._dbs[partition] = self._open_for_partition(partition)
             except Exception as error:
                 # Its errors have no classes: only what they say tells them apart.
@@ -153,8 +171,7 @@ class Store(rocksdb.Store):
                         raise StoreLocked(f"{self.partition_path(partition)} is in use: {text}") from error
                     time.sleep(_RETRY_S)
                 elif "Corruption" in text:
-                    log.exception("a store is damaged and will be restored from the start", partition=partition)
-                    shutil.rmtree(self.partition_path(partition))
+                    self._empty(partition, text)
                 else:
                     raise
 
@@ -176,15 +193,17 @@ class Store(rocksdb.Store):
         found = self.position(partition)
         if found is not None:
             self.write_chunk(partition, {}, changelog_offset=found.offset)
-            self._held(partition).flush(wait=False)
+            with self._sound(partition) as held:
+                held.flush(wait=False)
 
     def is_empty(self, partition: int) -> bool:
         """Whether nothing was ever written to the partition's store."""
-        return next(iter(self._held(partition).keys()), None) is None
+        return next(self._items(partition), None) is None
 
     def stored_items(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
         """Every key and its value, in the order of the keys."""
-        return ((key, value) for key, value in self._held(partition).items() if key != self.offset_key)
+        ours = (self.offset_key, POSITION_KEY)
+        return ((key, value) for key, value in self._items(partition) if key not in ours)
 
     @property
     def held(self) -> frozenset[int]:
@@ -201,6 +220,57 @@ class Store(rocksdb.Store):
     async def stop(self) -> None:
         for partition in self.held:
             self.release(partition)
+
+    def _items(self, partition: int, start: bytes = b"", options: Any = None) -> Iterator[tuple[bytes, bytes]]:
+        """Keys from ``start`` on, with their values.
+
+        Raises:
+            StoreDamaged: there are more, and they cannot be read. The library's own ``items`` would just end there.
+        """
+        with self._sound(partition) as held:
+            found = held.iter(options or rocksdict.ReadOptions())
+            try:
+                found.seek(start)
+                while found.valid():
+                    yield found.key(), found.value()
+                    found.next()
+                found.status()
+            finally:
+                # Or whoever keeps the error would keep the store open.
+                del found
+
+    @contextmanager
+    def _sound(self, partition: int) -> Generator[Any]:
+        """The open store, for one piece of work. Damage that comes to light is remembered on the disk, and told."""
+        held = self._held(partition)
+        try:
+            yield held
+        except Exception as error:
+            if not str(error).startswith(_DAMAGE):
+                raise
+            path = self.partition_path(partition)
+            with suppress(OSError):
+                self._mark_of(partition).touch()
+            damage = StoreDamaged(f"{path} is damaged, and is restored from its changelog at the next start: {error}")
+            log.error("a store is damaged", partition=partition, path=str(path), problem=str(error))  # noqa: TRY400
+            if self.on_damage is not None:
+                self.on_damage(damage)
+            raise damage from error
+
+    def _empty(self, partition: int, because: str) -> None:
+        path = self.partition_path(partition)
+        log.error(
+            "a damaged store is emptied, and restored from the start of its changelog", path=str(path), why=because
+        )
+        shutil.rmtree(path, ignore_errors=True)
+        # Afterwards: killed in between, the store is emptied again.
+        self._mark_of(partition).unlink(missing_ok=True)
+        if self.on_emptied is not None:
+            self.on_emptied()
+
+    def _mark_of(self, partition: int) -> Path:
+        path = self.partition_path(partition)
+        return path.with_name(f"{path.name}.damaged")
 
     def _held(self, partition: int) -> Any:
         try:

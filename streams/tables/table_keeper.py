@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from streams.tables.changelog_topic import TOMBSTONES_KEPT_MS
+from schemas.errors import OperatorError
+from streams.tables.changelog_topic import TOMBSTONES_KEPT_MS, mend
+from streams.tables.offsets import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from streams.tables.changelog import ChangelogReader, Followed
-    from streams.tables.offsets import Bounds, Offsets
+    from streams.tables.offsets import Offsets
     from streams.tables.store import Position, Store
 
 log = structlog.get_logger(__name__)
 
 _OLDEST_MS = TOMBSTONES_KEPT_MS * 3 // 4
+
+
+class StoreOfAnother(OperatorError):
+    """A store holds more than its changelog: it is what is left, and is not emptied to match."""
 
 
 class Start(NamedTuple):
@@ -29,16 +35,28 @@ class Start(NamedTuple):
     wipe_because: str | None = None
 
 
-def starting_point(position: Position | None, bounds: Bounds, *, changelog_id: str, now_ms: int) -> Start:
-    """Where a store at ``position`` goes on in a changelog that has ``bounds``. Pure."""
+def starting_point(
+    position: Position | None, bounds: Bounds, *, changelog_id: str, is_known: bool, now_ms: int
+) -> Start:
+    """Where a store at ``position`` goes on in a changelog that was written within ``bounds``. Pure.
+
+    ``is_known``: the group's positions name this very changelog, so that what another one left is out of date.
+
+    Raises:
+        StoreOfAnother: the changelog has lost what the store has.
+    """
     if position is None:
         return Start(bounds.first)
     if position.changelog_id != changelog_id:
-        return Start(bounds.first, "the changelog was deleted and made anew")
+        if is_known:
+            return Start(bounds.first, "it is of a changelog that was given up")
+        raise StoreOfAnother(
+            "the changelog was deleted and made anew, and no position of the group says that it is right"
+        )
     if position.offset >= bounds.end:
-        return Start(bounds.first, f"it is at offset {position.offset} of a changelog that ends at {bounds.end}")
+        raise StoreOfAnother(f"it is at offset {position.offset} of a changelog that ends at {bounds.end}")
     if position.offset + 1 < bounds.first:
-        return Start(bounds.first, f"the changelog begins at {bounds.first}, behind its offset {position.offset}")
+        raise StoreOfAnother(f"the changelog begins at {bounds.first}, behind its offset {position.offset}")
     if now_ms - position.at_ms > _OLDEST_MS:
         return Start(bounds.first, "it is older than the tombstones that the changelog still has")
     return Start(position.offset + 1)
@@ -51,8 +69,12 @@ class TableKeeper:
     then on, until ``give_up`` was told that the partition is no longer active.
     """
 
-    def __init__(self, store: Store, topic: str, reader: ChangelogReader, offsets: Offsets) -> None:
+    def __init__(
+        self, store: Store, topic: str, reader: ChangelogReader, offsets: Offsets, *, is_known: bool = False
+    ) -> None:
+        """``is_known``: the group's positions name this very changelog."""
         self.store = store
+        self._is_known = is_known
         self._topic = topic
         self._offsets = offsets
         self._reader = reader
@@ -114,17 +136,33 @@ class TableKeeper:
         ]
 
     def _open(self, partitions: Collection[int]) -> dict[int, tuple[int, int]]:
-        """Open these, empty those that cannot be built upon; where each goes on, and where it ends now. Blocks."""
+        """Open these, empty those that are out of date; where each goes on, and where it ends now. Blocks.
+
+        Raises:
+            StoreOfAnother: a changelog has lost what a store has.
+        """
         store = self.store
         store.changelog_id = self._offsets.topic_id(self._topic)
         bounds = self._offsets.bounds(self._topic, partitions)
+        # What was written last may not be decided yet, and the store of who wrote it has it.
+        written = self._offsets.ends(self._topic, partitions)
         found: dict[int, tuple[int, int]] = {}
         for partition in partitions:
             store.hold(partition)
             position = store.position(partition)
-            start = starting_point(
-                position, bounds[partition], changelog_id=store.changelog_id, now_ms=time.time_ns() // 1_000_000
-            )
+            try:
+                start = starting_point(
+                    position,
+                    Bounds(bounds[partition].first, written[partition]),
+                    changelog_id=store.changelog_id,
+                    is_known=self._is_known,
+                    now_ms=time.time_ns() // 1_000_000,
+                )
+            except StoreOfAnother as error:
+                raise StoreOfAnother(
+                    f"{self._topic}, partition {partition}: {error}. The local store is left as it is:"
+                    f" {store.partition_path(partition)}. {mend(self._topic)}"
+                ) from error
             because = start.wipe_because
             if position is None and not store.is_empty(partition):
                 because = "it does not say how far it is"

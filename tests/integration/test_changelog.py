@@ -17,7 +17,7 @@ from service.kafka import consumer_config, producer_config
 from streams.tables.changelog import ChangelogReader
 from streams.tables.changelog_topic import reader_config
 from streams.tables.offsets import Offsets
-from streams.tables.table_keeper import TableKeeper
+from streams.tables.table_keeper import StoreOfAnother, TableKeeper
 from streams.topology import Worker, build_faust_app, instances_table
 
 if TYPE_CHECKING:
@@ -81,7 +81,12 @@ def write(connection: Connection, topic: str, state: type_state, *, seed: int, c
 
 
 def with_keeper(
-    connection: Connection, topic: str, folder: Path, check: Callable[[TableKeeper], Awaitable[None]]
+    connection: Connection,
+    topic: str,
+    folder: Path,
+    check: Callable[[TableKeeper], Awaitable[None]],
+    *,
+    is_known: bool = False,
 ) -> None:
     """Runs a check with the store in the folder, and closes it properly."""
 
@@ -94,7 +99,7 @@ def with_keeper(
         store, _ = instances_table(app, partitions=3)
         config = reader_config(consumer_config(connection.bootstrap_servers, "tests"), buffer_bytes=1 << 20)
         reader = ChangelogReader(config, topic, store, batch_bytes=1 << 14, on_failure=fail)
-        keeper = TableKeeper(store, topic, reader, Offsets(config))
+        keeper = TableKeeper(store, topic, reader, Offsets(config), is_known=is_known)
         try:
             await check(keeper)
         finally:
@@ -159,11 +164,14 @@ def test_a_standby_follows_and_can_be_made_active_without_reading_again(
     with_keeper(connection, topic, tmp_path, check)
 
 
-def test_a_changelog_made_anew_empties_the_store(connection: Connection, topic: str, tmp_path: Path) -> None:
-    write(connection, topic, {}, seed=4)
+def test_a_changelog_made_anew_empties_the_store_only_where_the_group_knows_it(
+    connection: Connection, topic: str, tmp_path: Path
+) -> None:
+    before: type_state = {}
+    write(connection, topic, before, seed=4)
 
     async def first(keeper: TableKeeper) -> None:
-        assert await restored(keeper) != {}
+        assert await restored(keeper) == before
 
     with_keeper(connection, topic, tmp_path, first)
     admin: AdminClient = connection.admin()
@@ -176,10 +184,16 @@ def test_a_changelog_made_anew_empties_the_store(connection: Connection, topic: 
     # More than before: by its offsets alone it could be taken for the old one.
     write(connection, topic, state, seed=5, count=6000)
 
+    async def refused(keeper: TableKeeper) -> None:
+        with pytest.raises(StoreOfAnother, match="made anew"):
+            await keeper.restore(PARTITIONS)
+        assert dict(keeper.store.stored_items(0)) == {key: value for (at, key), value in before.items() if at == 0}
+
     async def second(keeper: TableKeeper) -> None:
         assert await restored(keeper) == state
 
-    with_keeper(connection, topic, tmp_path, second)
+    with_keeper(connection, topic, tmp_path, refused)
+    with_keeper(connection, topic, tmp_path, second, is_known=True)
 
 
 def test_a_restoration_that_nobody_waits_for_any_more_harms_nothing(

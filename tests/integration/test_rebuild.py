@@ -34,6 +34,7 @@ from streams.inbox_table import layout
 from streams.live_version import REBUILD_ID, LiveVersion
 from streams.rebuild.alone import alone
 from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from streams.tables.kept_position import POSITION_KEY
 from streams.tables.offsets import Offsets
 from streams.version import VERSION_TOPIC, Versions
 
@@ -68,7 +69,7 @@ class Stored:
         self._states = task_state_codec(connection.registry)
         self._notifications = task_notification_codec(connection.registry)
         self.topic = instances_changelog(version).name
-        self._last = {bytes(each.key() or b""): each for each in read(self.topic)}
+        self._last = {bytes(each.key() or b""): each for each in read(self.topic) if each.key() != POSITION_KEY}
 
     @property
     def known(self) -> list[str]:
@@ -265,7 +266,11 @@ def values(read: type_read, topic: str) -> list[bytes]:
 def inboxes_kept(read: type_read) -> dict[bytes, bytes]:
     """The inboxes by their changelog."""
     found = {bytes(each.key() or b""): each.value() for each in read(INBOX_CHANGELOG.name)}
-    return {key: value for key, value in found.items() if value is not None and key != layout.APPLIED_KEY}
+    return {
+        key: value
+        for key, value in found.items()
+        if value is not None and key not in (layout.APPLIED_KEY, POSITION_KEY)
+    }
 
 
 def changelog_is_written(connection: Connection, version: int) -> bool:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 from faust.types import TP
 
@@ -64,6 +64,14 @@ def place(connection: Connection) -> Place:
 
 def position(place: Place, offset: int, owner: str) -> list[TopicPartition]:
     return [TopicPartition(place.events, 0, offset, owner)]
+
+
+def write_events(place: Place, count: int) -> None:
+    config: dict[str, Any] = producer_config(place.servers)
+    producer = Producer(config)
+    for _ in range(count):
+        producer.produce(place.events, b"event", partition=0)
+    assert producer.flush(30) == 0
 
 
 def joined(consumer: Consumer, *others: Consumer, above: int = -1) -> Membership:
@@ -121,6 +129,7 @@ def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(plac
 def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_there_then(
     place: Place, *, offsets_sent: bool
 ) -> None:
+    write_events(place, 9)
     group = group_metadata(place.group, NOBODY)
     dead_name, next_name = f"dead-{place.group}", f"next-{place.group}"
     dead = place.producer(dead_name)
@@ -140,7 +149,7 @@ def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_t
         owned = Owned(frozenset({place.source, TP(place.events, 1)}), frozenset({TP(place.changelog, 0)}))
         for _ in range(20):
             try:
-                await takeover.take(owned, generation=NOBODY.generation)
+                await takeover.begin(await takeover.take(owned), {}, generation=NOBODY.generation)
                 break
             except TimeoutError:
                 continue

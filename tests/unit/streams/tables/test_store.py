@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from streams.tables.store import PartitionNotHeld, Store
+from streams.tables.store import PartitionNotHeld, Store, StoreDamaged
 from streams.topology import Worker, build_faust_app, instances_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -105,3 +107,43 @@ def test_a_damaged_store_is_emptied_and_not_believed(tmp_path: Path) -> None:
     store.hold(0)
     assert store.is_empty(0)
     store.release(0)
+
+
+def test_damage_that_is_met_while_reading_is_told_and_the_store_is_emptied_when_it_is_opened_again(
+    tmp_path: Path,
+) -> None:
+    """Whatever meets it: a key, a batch of keys, or a range, which would otherwise just end there."""
+    store = open_store(tmp_path)
+    chance = random.Random(1)
+    keys = [b"%05d" % number for number in range(2000)]
+    reads: list[Callable[[], object]] = [
+        lambda: [store.read(0, key) for key in keys],
+        lambda: store.read_many(0, keys),
+        lambda: store.slice(0, keys[0], b"9", limit=5000),
+        lambda: store.scan(0, b"", limit=5000),
+        lambda: list(store.stored_items(0)),
+    ]
+    told: list[StoreDamaged] = []
+    emptied: list[None] = []
+    store.on_damage, store.on_emptied = told.append, lambda: emptied.append(None)
+    for number, read in enumerate(reads, 1):
+        store.write_chunk(0, {key: chance.randbytes(500) for key in keys}, changelog_offset=0)
+        read()
+        store.release(0)
+        [table] = store.partition_path(0).glob("*.sst")
+        with table.open("r+b") as file:
+            file.seek(table.stat().st_size // 2)
+            file.write(b"\xff" * 9000)
+        store.hold(0)
+        with pytest.raises(StoreDamaged, match="restored"):
+            read()
+        assert len(told) == number
+        store.release(0)
+        store.hold(0)
+        assert store.is_empty(0)
+        assert len(emptied) == number
+        store.write_chunk(0, {keys[0]: b"again"}, changelog_offset=0)
+        store.release(0)
+        store.hold(0)
+        assert store.read(0, keys[0]) == b"again"
+        store.wipe(0)

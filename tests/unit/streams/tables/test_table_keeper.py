@@ -7,14 +7,14 @@ import pytest
 from streams.tables.changelog_topic import TOMBSTONES_KEPT_MS
 from streams.tables.offsets import Bounds
 from streams.tables.store import Position
-from streams.tables.table_keeper import Start, starting_point
+from streams.tables.table_keeper import Start, StoreOfAnother, starting_point
 
 NOW = 10**12
 DAY = 24 * 60 * 60 * 1000
 
 
-def start_of(position: Position | None, bounds: Bounds) -> Start:
-    return starting_point(position, bounds, changelog_id="first", now_ms=NOW)
+def start_of(position: Position | None, bounds: Bounds, *, is_known: bool = False) -> Start:
+    return starting_point(position, bounds, changelog_id="first", is_known=is_known, now_ms=NOW)
 
 
 @pytest.mark.parametrize(
@@ -34,16 +34,28 @@ def test_it_reads_on_behind_what_it_has(position: Position | None, bounds: Bound
 
 
 @pytest.mark.parametrize(
+    ("position", "reason"),
+    [
+        (Position(3, "other", NOW), "given up"),
+        (Position(3, "first", NOW - TOMBSTONES_KEPT_MS), "tombstones"),
+    ],
+    ids=["of-a-changelog-that-the-group-has-left", "missed-tombstones"],
+)
+def test_what_is_out_of_date_is_not_built_upon(position: Position, reason: str) -> None:
+    start = start_of(position, Bounds(0, 10), is_known=True)
+    assert start.offset == 0
+    assert reason in (start.wipe_because or "")
+
+
+@pytest.mark.parametrize(
     ("position", "bounds", "reason"),
     [
         (Position(3, "other", NOW), Bounds(0, 10), "made anew"),
         (Position(10, "first", NOW), Bounds(0, 10), "ends at 10"),
         (Position(3, "first", NOW), Bounds(5, 10), "begins at 5"),
-        (Position(3, "first", NOW - TOMBSTONES_KEPT_MS), Bounds(0, 10), "tombstones"),
     ],
-    ids=["another-changelog", "beyond-the-end", "truncated-start", "missed-tombstones"],
+    ids=["another-changelog", "beyond-the-end", "truncated-start"],
 )
-def test_what_it_has_is_not_built_upon(position: Position, bounds: Bounds, reason: str) -> None:
-    start = start_of(position, bounds)
-    assert start.offset == bounds.first
-    assert reason in (start.wipe_because or "")
+def test_what_the_changelog_has_lost_is_left_in_the_store(position: Position, bounds: Bounds, reason: str) -> None:
+    with pytest.raises(StoreOfAnother, match=reason):
+        start_of(position, bounds)

@@ -1,0 +1,42 @@
+"""What a worker stands upon, as each of its positions says in its metadata. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mark(NamedTuple):
+    """Written with every position; compared at each start with what Kafka has: see ``streams.internal_topics``."""
+
+    version: int
+    """Of the instances."""
+    partitions: int
+    """That the topics have."""
+    changelog_id: str
+    """Kafka's id of the changelog that goes with the position: another one once it was made anew."""
+    version_topic_id: str
+    """The same, of the topic that says which version is live."""
+
+
+class Ground(NamedTuple):
+    """Of one topic that is read: where its positions are kept too, and what they say."""
+
+    source_id: str
+    """Kafka's id of the topic."""
+    changelog: str
+    mark: Mark
+
+
+def write_metadata(owner: str, mark: Mark | None) -> str:
+    """What stands beside a position: who committed it, and upon what."""
+    return owner if mark is None else " ".join((owner, *map(str, mark)))
+
+
+def read_metadata(written: str | None) -> tuple[str | None, Mark | None]:
+    """What ``write_metadata`` wrote; no mark where an earlier program did, or another one."""
+    owner, *parts = (written or "").split(" ")
+    try:
+        version, partitions, changelog_id, version_topic_id = parts
+        return owner or None, Mark(int(version), int(partitions), changelog_id, version_topic_id)
+    except ValueError:
+        return owner or None, None

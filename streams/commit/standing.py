@@ -1,0 +1,71 @@
+"""Where a partition goes on, decided of what the group says, what its changelog says, and what the topic has. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas.errors import OperatorError
+from streams.tables.changelog_topic import mend
+
+if TYPE_CHECKING:
+    from faust.types import TP
+
+    from streams.commit.mark import Ground
+    from streams.tables.kept_position import KeptPosition
+    from streams.tables.offsets import Bounds, Committed
+
+EXPIRED, MADE_ANEW, OUT_OF_RANGE = REASONS = ("expired", "made-anew", "out-of-range")
+
+
+class ChangelogCut(OperatorError):
+    """A changelog has lost what is behind some offset: nothing may be folded upon the rest."""
+
+
+class Standing(NamedTuple):
+    """Where it goes on. With a reason, that is not where the group was, and somebody should know."""
+
+    offset: int
+    reason: str | None = None
+    because: str = ""
+
+
+def standing(
+    source: TP, committed: Committed, kept: KeptPosition | None, *, ground: Ground | None, bounds: Bounds
+) -> Standing:
+    """Where the partition goes on; ``kept`` is its changelog's own position, once it is restored to its end.
+
+    Raises:
+        ChangelogCut: the group is ahead of the very changelog that its position names.
+    """
+    ours = kept.offset if kept is not None and ground is not None and kept.topic_id == ground.source_id else None
+    if committed.offset < 0:
+        return _without_group(kept, ours, bounds)
+    if ground is not None and committed.mark is not None and committed.mark.changelog_id == ground.mark.changelog_id:
+        reaches = -1 if ours is None else ours
+        if reaches < committed.offset:
+            raise ChangelogCut(
+                f"{ground.changelog}, partition {source.partition}, has lost its end: the group has read {source.topic}"
+                f" to offset {committed.offset}, and what came of it is there only to {max(reaches, 0)}."
+                f" {mend(ground.changelog)}. Local stores are left as they are"
+            )
+    return _within(committed.offset, bounds)
+
+
+def _without_group(kept: KeptPosition | None, ours: int | None, bounds: Bounds) -> Standing:
+    if kept is None:
+        return Standing(bounds.first)
+    if ours is None:
+        return Standing(bounds.first, MADE_ANEW, "the topic is another one than its changelog was made of")
+    found = _within(ours, bounds)
+    if found.reason is not None:
+        return found
+    return Standing(ours, EXPIRED, "the group has no position any more; its changelog has")
+
+
+def _within(offset: int, bounds: Bounds) -> Standing:
+    if offset < bounds.first:
+        return Standing(bounds.first, OUT_OF_RANGE, f"what stood before offset {bounds.first} is gone unread")
+    if offset > bounds.end:
+        # Where it was cut is not known: what comes again is folded to the same, and nothing is missed.
+        return Standing(bounds.first, OUT_OF_RANGE, f"the topic was cut: it ends at {bounds.end}")
+    return Standing(offset)

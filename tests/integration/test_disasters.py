@@ -1,0 +1,325 @@
+"""What was lost is known as lost, whatever it was and however: the table of docs/disasters.md, on a Kafka of its own.
+
+What a worker leaves on Kafka is laid there as it would: its positions with their marks, and its changelogs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
+from faust.types import TP
+
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from service.kafka import admin_client, consumer_config, producer_config
+from service.topic_admin import TopicsUnavailable, apply_topics
+from stream_lives import start_anew
+from streams.commit.group_metadata import Membership
+from streams.commit.rounds import Batch, Rounds, claimed
+from streams.commit.standing import ChangelogCut
+from streams.commit.takeover import Owned, Takeover
+from streams.contract import Contract
+from streams.internal_topics import StartRefused
+from streams.live_version import LiveVersion
+from streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from streams.tables.kept_position import KeptPosition
+from streams.tables.offsets import Offsets
+from streams.topology import APP_ID
+from streams.version import RETOLD_KEY, VERSION_KEY, VERSION_TOPIC, Versions, write_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from deploy.connection import Connection
+    from schemas import topics
+    from schemas.registry import Registry
+    from streams.contract import Prepared
+
+pytestmark = pytest.mark.integration
+
+PARTITIONS = 2
+INSTANCES = instances_changelog(1)
+NOBODY = Membership(-1, "", None)
+
+
+class _Known:
+    """A registry that has all of it."""
+
+    def knows(self, _wanted: object) -> bool:
+        return True
+
+
+class Place:
+    """Kafka as a worker leaves it that has folded ten events and ten notifications of each partition."""
+
+    def __init__(self, connection: Connection) -> None:
+        start_anew(connection)
+        self.servers = connection.bootstrap_servers
+        self.admin = admin_client(self.servers, {})
+        self.offsets = Offsets(consumer_config(self.servers, APP_ID))
+        self.prepared = self.start()
+        self.write(TASK_EVENTS.name, [b"event"] * 10)
+        self.write(TASK_NOTIFICATIONS.name, [b"notification"] * 10)
+        self.work(self.prepared)
+
+    def start(self, *, task_center: bool = True) -> Prepared:
+        """What comes before a worker is put together."""
+        return prepared(self._contract(task_center=task_center))
+
+    def _contract(self, *, task_center: bool = True) -> Contract:
+        live_version = LiveVersion(self.servers, {}, self.offsets)
+        registry = cast("Registry", _Known())
+        return Contract(self.admin, registry, PARTITIONS, live_version, self.offsets, task_center=task_center)
+
+    def check(self) -> None:
+        """What comes at each rebalance."""
+        self._contract().check(self.prepared)
+
+    def work(self, prepared: Prepared, *, name: str = "worker") -> None:
+        """Fold the next ten of each."""
+
+        async def fold(rounds: Rounds, _takeover: Takeover) -> None:
+            for source, ground in prepared.grounds.items():
+                for partition in range(PARTITIONS):
+                    batch = Batch(ground.changelog, [{"key": b"k%d" % at, "value": b"v"} for at in range(5)], partition)
+                    await rounds.deliver(TP(source, partition), 10, [batch], generation=NOBODY.generation)
+
+        self._at_work(prepared, fold, name=name)
+
+    def take_over(
+        self, prepared: Prepared, kept: Mapping[TP, KeptPosition | None], notes: list[str] | None = None
+    ) -> dict[TP, int]:
+        """Take the partitions over, whose changelogs say what is ``kept``; where the group stands then."""
+        sources = [TP(source, each) for source in prepared.grounds for each in range(PARTITIONS)]
+        owned = Owned(frozenset(sources), frozenset())
+
+        async def take(_rounds: Rounds, takeover: Takeover) -> None:
+            await takeover.begin(await takeover.take(owned), kept, generation=NOBODY.generation)
+
+        self._at_work(prepared, take, name="next", note=lambda reason: None if notes is None else notes.append(reason))
+        return {tp: at.offset for tp, at in self.offsets.committed(APP_ID, sources).items()}
+
+    def _at_work(
+        self, prepared: Prepared, do: Any, *, name: str, note: Callable[[str], None] = lambda _reason: None
+    ) -> None:
+        async def main() -> None:
+            producing = producer_config(self.servers)
+            rounds = Rounds(producing, group=APP_ID, name=name, membership=lambda: NOBODY, grounds=prepared.grounds)
+            rounds.claim()
+            claim = partial(claimed, producing)
+            takeover = Takeover(self.offsets, rounds, group=APP_ID, name=name, claim=claim, note=note)
+            try:
+                await do(rounds, takeover)
+            finally:
+                await rounds.close()
+
+        asyncio.run(main())
+
+    def write(self, topic: str, values: list[bytes], *, key: bytes | None = None) -> None:
+        config: dict[str, Any] = producer_config(self.servers)
+        producer = Producer(config)
+        for partition in range(self.offsets.topics([topic])[topic].partitions):
+            for value in values:
+                producer.produce(topic, key=key, value=value, partition=partition)
+        assert producer.flush(30) == 0
+
+    def lose(self, topic: str) -> None:
+        for answer in cast("dict[str, Any]", self.admin.delete_topics([topic], operation_timeout=30)).values():
+            answer.result(30)
+        while self.offsets.topics([topic]):
+            pass
+
+    def make_anew(self, topic: topics.Topic, *, partitions: int = PARTITIONS) -> None:
+        self.lose(topic.name)
+        apply_topics(self.admin, [topic], partitions=partitions)
+        while not self.offsets.topics([topic.name]):
+            pass
+
+    def cut(self, topic: str, *, to: int) -> None:
+        """As somebody does it: Kafka takes no records out of a topic that is only compacted."""
+        self._clean_up(topic, "delete")
+        partitions = range(self.offsets.topics([topic])[topic].partitions)
+        wanted = [TopicPartition(topic, each, to) for each in partitions]
+        for answer in cast("Any", self.admin).delete_records(wanted).values():
+            answer.result(30)
+        self._clean_up(topic, "delete" if topic == TASK_EVENTS.name else "compact")
+
+    def _clean_up(self, topic: str, policy: str) -> None:
+        wanted = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[wanted])
+        for answer in cast("Any", self.admin).incremental_alter_configs([resource]).values():
+            answer.result(30)
+
+    def forget_positions(self) -> None:
+        for answer in cast("Any", self.admin).delete_consumer_groups([APP_ID]).values():
+            answer.result(30)
+
+    def widen(self, topic: str, partitions: int) -> None:
+        for answer in cast("Any", self.admin).create_partitions([NewPartitions(topic, partitions)]).values():
+            answer.result(30)
+
+
+@pytest.fixture
+def place(own_kafka: Connection) -> Place:
+    return Place(own_kafka)
+
+
+def prepared(contract: Contract) -> Prepared:
+    """As ``until_connected`` does it: topics that were just made have no leaders yet."""
+    while True:
+        with suppress(TopicsUnavailable):
+            return contract.apply()
+        time.sleep(0.05)
+
+
+def kept(prepared: Prepared, *, offset: int = 10, but: str = "") -> dict[TP, KeptPosition]:
+    """What the changelogs say of themselves."""
+    return {
+        TP(source, each): KeptPosition(ground.source_id, offset)
+        for source, ground in prepared.grounds.items()
+        for each in range(PARTITIONS)
+        if source != but
+    }
+
+
+def refused(place: Place, *said: str, task_center: bool = True) -> None:
+    """No worker starts, the same whenever it is tried, and nothing was made; it says what it is and what to do."""
+    before = place.offsets.topics([INSTANCES.name, INBOX_CHANGELOG.name, VERSION_TOPIC.name])
+    for _ in range(2):
+        with pytest.raises(StartRefused) as told:
+            place.start(task_center=task_center)
+        for each in said:
+            assert each in str(told.value)
+    assert place.offsets.topics([INSTANCES.name, INBOX_CHANGELOG.name, VERSION_TOPIC.name]) == before
+
+
+def test_where_nothing_is_lost_workers_start_and_go_on_where_they_were(place: Place) -> None:
+    again = place.start()
+    assert again == place.prepared._replace(known=frozenset({INSTANCES.name, INBOX_CHANGELOG.name}))
+    place.check()
+    notes: list[str] = []
+    assert set(place.take_over(again, kept(again), notes).values()) == {10}
+    assert notes == []
+
+
+def test_the_changelog_of_the_states_is_lost_made_anew_or_cut(place: Place) -> None:
+    place.cut(INSTANCES.name, to=3)
+    refused(place, f"{INSTANCES.name} was cut", REBUILD)
+    place.make_anew(INSTANCES)
+    refused(place, f"{INSTANCES.name} was deleted and made anew", REBUILD)
+    with pytest.raises(StartRefused):
+        place.check()
+    place.lose(INSTANCES.name)
+    refused(place, f"{INSTANCES.name} is lost", REBUILD)
+    with pytest.raises(StartRefused):
+        place.check()
+    # As a rebuild leaves it.
+    apply_topics(place.admin, [instances_changelog(2)], partitions=PARTITIONS)
+    place.write(VERSION_TOPIC.name, [write_versions(Versions(2))], key=VERSION_KEY)
+    assert place.start().version == 2
+
+
+def test_the_changelog_of_the_inboxes_is_lost_made_anew_or_cut(place: Place) -> None:
+    place.cut(INBOX_CHANGELOG.name, to=3)
+    refused(place, f"{INBOX_CHANGELOG.name} was cut", RETELL)
+    place.make_anew(INBOX_CHANGELOG)
+    refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", RETELL)
+    place.lose(INBOX_CHANGELOG.name)
+    refused(place, f"{INBOX_CHANGELOG.name} is lost", RETELL)
+    assert place.start(task_center=False).version == 1, "without the task center nobody needs it"
+    # As a retelling leaves it.
+    apply_topics(place.admin, [INBOX_CHANGELOG], partitions=PARTITIONS)
+    made = place.offsets.topics([INBOX_CHANGELOG.name])[INBOX_CHANGELOG.name].topic_id
+    place.write(VERSION_TOPIC.name, [made.encode()], key=RETOLD_KEY)
+    after = place.start()
+    assert INBOX_CHANGELOG.name in after.known
+    assert set(place.take_over(after, kept(after, but=TASK_NOTIFICATIONS.name)).values()) == {10}
+    place.make_anew(INBOX_CHANGELOG)
+    refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", RETELL)
+
+
+def test_the_record_of_the_live_version_is_lost_made_anew_cut_or_damaged(place: Place) -> None:
+    apply_topics(place.admin, [instances_changelog(2)], partitions=PARTITIONS)
+    place.write(VERSION_TOPIC.name, [write_versions(Versions(2))], key=VERSION_KEY)
+    second = place.start()
+    place.work(second)
+    place.write(VERSION_TOPIC.name, [write_versions(Versions(1))], key=VERSION_KEY)
+    refused(place, f"{VERSION_TOPIC.name} has lost records", "states of version 2", REBUILD)
+    place.write(VERSION_TOPIC.name, [b"nonsense"], key=VERSION_KEY)
+    refused(place, f"{VERSION_TOPIC.name} says b'nonsense'", REBUILD)
+    place.cut(VERSION_TOPIC.name, to=place.offsets.ends(VERSION_TOPIC.name, [0])[0])
+    assert LiveVersion(place.servers, {}, place.offsets).read() == Versions(2), "for a rebuild, the positions name it"
+    refused(place, f"{VERSION_TOPIC.name} was cut", REBUILD)
+    place.lose(VERSION_TOPIC.name)
+    refused(place, f"{VERSION_TOPIC.name} is lost", REBUILD)
+    apply_topics(place.admin, [VERSION_TOPIC], partitions=1)
+    refused(place, f"{VERSION_TOPIC.name} was deleted and made anew", REBUILD)
+    # As a rebuild leaves it.
+    apply_topics(place.admin, [instances_changelog(3)], partitions=PARTITIONS)
+    place.write(VERSION_TOPIC.name, [write_versions(Versions(3))], key=VERSION_KEY)
+    assert place.start().version == 3
+
+
+def test_other_numbers_of_partitions_refuse_start_and_are_named(place: Place) -> None:
+    place.widen(TASK_EVENTS.name, 4)
+    refused(place, f"{TASK_EVENTS.name} has 4", f"{TASK_STATES.name} has 2", f"{REBUILD} --partitions")
+    for topic in (TASK_STATES, TASK_NOTIFICATIONS, INSTANCES, INBOX_CHANGELOG):
+        place.widen(topic.name, 4)
+    refused(place, f"{TASK_EVENTS.name} has 4 partitions", "folded in 2", f"{REBUILD} --partitions")
+
+
+def test_topics_that_are_not_there_yet_get_as_many_partitions_as_the_events_have(own_kafka: Connection) -> None:
+    start_anew(own_kafka)
+    apply_topics(own_kafka.admin(), [TASK_EVENTS], partitions=3)
+    offsets = Offsets(consumer_config(own_kafka.bootstrap_servers, APP_ID))
+    live_version = LiveVersion(own_kafka.bootstrap_servers, {}, offsets)
+    registry = cast("Registry", _Known())
+    found = prepared(Contract(own_kafka.admin(), registry, PARTITIONS, live_version, offsets, task_center=True))
+    together = [TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, INSTANCES, INBOX_CHANGELOG]
+    assert found.partitions == 3
+    assert {each.partitions for each in offsets.topics([topic.name for topic in together]).values()} == {3}
+
+
+def test_the_end_of_a_changelog_is_lost(place: Place) -> None:
+    """Its own position is behind the group's, or gone: what came of the last events is not there."""
+    again = place.start()
+    for source, whole in kept(again).items():
+        changelog = again.grounds[source.topic].changelog
+        for left in (None, whole._replace(offset=9), whole._replace(topic_id="another")):
+            with pytest.raises(ChangelogCut) as told:
+                place.take_over(again, {**kept(again), source: left})
+            for each in (changelog, f"partition {source.partition}", "taskbridge streams --re"):
+                assert each in str(told.value)
+
+
+def test_a_group_without_positions_goes_on_from_those_of_its_changelogs(place: Place) -> None:
+    """As after ``offsets.retention.minutes`` without a worker."""
+    place.forget_positions()
+    again = place.start()
+    notes: list[str] = []
+    assert set(place.take_over(again, kept(again, offset=7), notes).values()) == {7}
+    assert notes == ["expired"] * 4
+
+
+def test_positions_that_the_topic_does_not_have_are_told_and_nothing_is_missed(place: Place) -> None:
+    again = place.start()
+    whole = kept(again)
+    place.write(TASK_EVENTS.name, [b"event"] * 5)
+    place.cut(TASK_EVENTS.name, to=12)
+    notes: list[str] = []
+    found = place.take_over(again, whole, notes)
+    assert {found[TP(TASK_EVENTS.name, each)] for each in (0, 1)} == {12}
+    assert {found[TP(TASK_NOTIFICATIONS.name, each)] for each in (0, 1)} == {10}
+    assert notes == ["out-of-range"] * 2
+    place.make_anew(TASK_EVENTS)
+    place.write(TASK_EVENTS.name, [b"event"] * 20)
+    notes.clear()
+    found = place.take_over(place.start(), whole, notes)
+    assert {found[TP(TASK_EVENTS.name, each)] for each in (0, 1)} == {0}, "none of these was ever read"
+    assert notes == ["made-anew"] * 2

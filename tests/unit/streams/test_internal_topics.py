@@ -1,0 +1,156 @@
+"""What a worker stands upon is compared with what is there; what is lost is named, with the command that mends it."""
+
+from __future__ import annotations
+
+import pytest
+from faust.types import TP
+
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from streams.commit.mark import Ground, Mark, read_metadata, write_metadata
+from streams.commit.standing import ChangelogCut, Standing, standing
+from streams.internal_topics import Found, Situation, problem
+from streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from streams.tables.kept_position import KeptPosition, PositionUnreadable, read_position, write_position
+from streams.tables.offsets import Bounds, Committed
+from streams.version import VERSION_TOPIC, Versions
+
+EVENTS, NOTIFICATIONS, INSTANCES, INBOX, VERSION = (
+    each.name for each in (TASK_EVENTS, TASK_NOTIFICATIONS, instances_changelog(2), INBOX_CHANGELOG, VERSION_TOPIC)
+)
+TOPICS = {
+    **{name: Found(f"id of {name}", 12) for name in (EVENTS, NOTIFICATIONS, TASK_STATES.name, INSTANCES, INBOX)},
+    VERSION: Found("id of the version", 1),
+}
+MARK = Mark(2, 12, f"id of {INSTANCES}", "id of the version")
+INBOX_MARK = MARK._replace(changelog_id=f"id of {INBOX}")
+GOOD = Situation(TOPICS, {EVENTS: [MARK, MARK], NOTIFICATIONS: [INBOX_MARK]}, Versions(2))
+
+
+def but(situation: Situation = GOOD, **changed: Found | None) -> Situation:
+    """With other topics, or without them, by the name of a constant here."""
+    named = {globals()[name]: found for name, found in changed.items()}
+    left = {name: found for name, found in {**situation.topics, **named}.items() if found is not None}
+    return situation._replace(topics=left)
+
+
+def test_where_all_is_there_a_worker_may_start() -> None:
+    assert problem(GOOD, task_center=True) is None
+    assert problem(Situation({}, {}, Versions(), is_said=False), task_center=True) is None, "nothing ever ran"
+    assert problem(but(INBOX=None), task_center=False) is None, "nobody needs it"
+
+
+@pytest.mark.parametrize(
+    ("situation", "said", "mend"),
+    [
+        (but(INSTANCES=None), f"{INSTANCES} is lost", REBUILD),
+        (but(INSTANCES=Found("another", 12)), f"{INSTANCES} was deleted and made anew", REBUILD),
+        (but(INSTANCES=TOPICS[INSTANCES]._replace(first=1)), f"{INSTANCES} was cut", REBUILD),
+        (but(INBOX=None), f"{INBOX} is lost", RETELL),
+        (but(INBOX=Found("another", 12)), f"{INBOX} was deleted and made anew", RETELL),
+        (but(INBOX=TOPICS[INBOX]._replace(first=1)), f"{INBOX} was cut", RETELL),
+        (but(VERSION=None), f"{VERSION} is lost", REBUILD),
+        (but(VERSION=Found("another", 1)), f"{VERSION} was deleted and made anew", REBUILD),
+        (GOOD._replace(is_said=False), f"{VERSION} was cut", REBUILD),
+        (GOOD._replace(unreadable="it says nonsense"), "it says nonsense", REBUILD),
+        (but(GOOD._replace(versions=Versions(1))), "states of version 2", REBUILD),
+        (but(EVENTS=Found("id", 24)), f"{EVENTS} has 24", f"{REBUILD} --partitions"),
+        (but(INBOX=TOPICS[INBOX]._replace(partitions=6)), f"{INBOX} has 6", f"{REBUILD} --partitions"),
+        (
+            GOOD._replace(topics={name: found._replace(partitions=24) for name, found in TOPICS.items()}),
+            "folded in 12",
+            f"{REBUILD} --partitions",
+        ),
+    ],
+)
+def test_what_is_lost_is_named_with_what_mends_it(situation: Situation, said: str, mend: str) -> None:
+    told = problem(situation, task_center=True)
+    assert told is not None
+    assert said in told
+    assert mend in told
+
+
+@pytest.mark.parametrize("name", ["INSTANCES", "INBOX", "VERSION"])
+def test_positions_of_an_earlier_program_say_that_there_was_something(name: str) -> None:
+    """Though not what: another topic in its place is believed."""
+    earlier = GOOD._replace(marks={EVENTS: [None], NOTIFICATIONS: [None]})
+    assert problem(earlier, task_center=True) is None
+    assert problem(but(earlier, **{name: None}), task_center=True) is not None
+    assert problem(but(earlier, **{name: TOPICS[globals()[name]]._replace(topic_id="x")}), task_center=True) is None
+
+
+def test_a_rebuild_and_a_retelling_since_then_are_known() -> None:
+    marks = {EVENTS: [MARK._replace(version=1, partitions=6, changelog_id="old", version_topic_id="old")]}
+    assert problem(GOOD._replace(marks=marks), task_center=True) is None
+    anew = but(INBOX=Found("made by a retelling", 12))
+    assert problem(anew._replace(retold="made by a retelling"), task_center=True) is None
+    assert problem(anew._replace(retold="by an earlier one"), task_center=True) is not None
+
+
+def test_metadata_says_who_and_upon_what() -> None:
+    mark = Mark(2, 12, "Yg7-x_Q", "aB3dE")
+    assert read_metadata(write_metadata("worker-1", mark)) == ("worker-1", mark)
+    assert read_metadata(write_metadata("worker-1", None)) == ("worker-1", None)
+    for foreign in (None, ""):
+        assert read_metadata(foreign) == (None, None)
+    assert read_metadata("somebody a b c d") == ("somebody", None)
+
+
+def test_a_kept_position_is_read_as_it_was_written_and_not_guessed_at() -> None:
+    kept = KeptPosition("id", 7)
+    assert read_position(write_position(kept)) == kept
+    assert read_position(None) is None
+    for foreign in (b"", b"{}", b"7", b'{"topic_id": "id", "offset": "x"}'):
+        with pytest.raises(PositionUnreadable):
+            read_position(foreign)
+
+
+SOURCE = TP(EVENTS, 3)
+GROUND = Ground("id of the events", INSTANCES, MARK)
+
+
+def stands(offset: int, kept: KeptPosition | None, *, mark: Mark | None = MARK) -> Standing:
+    return standing(
+        SOURCE, Committed(offset, "worker", is_stable=True, mark=mark), kept, ground=GROUND, bounds=Bounds(4, 10)
+    )
+
+
+@pytest.mark.parametrize(
+    ("offset", "kept", "goes_on_from", "reason"),
+    [
+        (7, 7, 7, None),
+        (7, 9, 7, None),
+        (10, 10, 10, None),
+        (-1, None, 4, None),
+        (-1, 7, 7, "expired"),
+        (-1, 3, 4, "out-of-range"),
+        (3, 3, 4, "out-of-range"),
+        (11, 11, 4, "out-of-range"),
+    ],
+    ids=[
+        "agrees",
+        "moved-back-by-hand",
+        "at-the-end",
+        "new",
+        "forgotten",
+        "forgotten-long-ago",
+        "deleted-unread",
+        "cut",
+    ],
+)
+def test_a_partition_goes_on_where_nothing_is_missed(
+    offset: int, kept: int | None, goes_on_from: int, reason: str | None
+) -> None:
+    found = stands(offset, None if kept is None else KeptPosition(GROUND.source_id, kept))
+    assert (found.offset, found.reason) == (goes_on_from, reason)
+
+
+def test_a_topic_made_anew_is_read_from_its_start() -> None:
+    assert stands(-1, KeptPosition("another", 7))[:2] == (4, "made-anew")
+
+
+@pytest.mark.parametrize("kept", [None, KeptPosition(GROUND.source_id, 6), KeptPosition("another", 7)])
+def test_a_changelog_that_is_behind_the_group_has_lost_its_end(kept: KeptPosition | None) -> None:
+    with pytest.raises(ChangelogCut, match=f"{INSTANCES}, partition 3.*{REBUILD}"):
+        stands(7, kept)
+    assert stands(7, kept, mark=MARK._replace(changelog_id="before a rebuild")).offset == 7
+    assert stands(7, kept, mark=None).offset == 7, "of an earlier program, or moved by hand"
