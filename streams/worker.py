@@ -142,9 +142,7 @@ def _put_together(
         restore_buffer_bytes=settings.restore_buffer_bytes,
     )
     app = build_faust_app(kafka.servers, worker=worker, partitions=partitions, kafka_properties=kafka.properties)
-    rounds = _rounds(
-        app, kafka.offsets, bulk_producer_config(kafka.servers, kafka.properties), prepared, metrics
-    )
+    rounds = _rounds(app, kafka.offsets, bulk_producer_config(kafka.servers, kafka.properties), prepared, metrics)
     # Asked again, once the group has this worker as a member: a switch begins when it has none.
     cast("Tables", app.tables).admit = admit
     store, changelog = instances_table(app, partitions=partitions, version=version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.errors import OperatorError
+from schemas.topics import TASK_NOTIFICATIONS
 from streams.tables.changelog_topic import mend
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def standing(
                 f" to offset {committed.offset}, and what came of it is there only to {max(reaches, 0)}."
                 f" {mend(ground.changelog)}. Local stores are left as they are"
             )
+    if source.topic == TASK_NOTIFICATIONS.name and committed.offset == bounds.first - 1:
+        # Only the end of a transaction stood there: every notification is in one, and would be a record and an end.
+        return Standing(bounds.first)
     return _within(committed.offset, bounds)
 
 

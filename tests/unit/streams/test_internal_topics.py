@@ -154,3 +154,16 @@ def test_a_changelog_that_is_behind_the_group_has_lost_its_end(kept: KeptPositio
         stands(7, kept)
     assert stands(7, kept, mark=MARK._replace(changelog_id="before a rebuild")).offset == 7
     assert stands(7, kept, mark=None).offset == 7, "of an earlier program, or moved by hand"
+
+
+def test_a_transactions_end_that_was_deleted_is_no_notification_that_went_unread() -> None:
+    """The group stands before it, and it went with the last notification, which was read."""
+    source, ground = TP(NOTIFICATIONS, 3), Ground("id of the notifications", INBOX, INBOX_MARK)
+
+    def at(offset: int) -> Standing:
+        kept = KeptPosition(ground.source_id, offset)
+        committed = Committed(offset, "worker", is_stable=True, mark=INBOX_MARK)
+        return standing(source, committed, kept, ground=ground, bounds=Bounds(4, 4))
+
+    assert at(3) == Standing(4)
+    assert at(2).reason == "out-of-range"
