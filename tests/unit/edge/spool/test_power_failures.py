@@ -95,7 +95,7 @@ def test_every_state_after_a_short_history_holds_what_was_acknowledged(
 ) -> None:
     calls = recorder.record(tmp_path / "0", HISTORIES[name], checkpoint_bytes=SHORT_LOG)
     tried = 0
-    for state in Disk().states(calls, random.Random(1), at_random=5 * TIMES):
+    for state in Disk().states(calls, random.Random(1), at_random=3 * TIMES):
         check(state, memory / "spool")
         tried += 1
     assert tried > 100
@@ -114,7 +114,7 @@ def test_a_power_failure_while_a_broken_file_is_replaced_loses_none_of_its_rows(
         (folder / name).write_bytes(content)
     calls = recorder.record(folder, [put(50)], checkpoint_bytes=SHORT_LOG, first=disk.next_number)
     tried = 0
-    for state in disk.states(calls, random.Random(1), at_random=5 * TIMES):
+    for state in disk.states(calls, random.Random(1), at_random=3 * TIMES):
         check(state, memory / "spool", damaged=True)
         tried += 1
     assert tried > 100
@@ -151,6 +151,6 @@ def test_states_after_long_lives_with_several_failures_hold_what_was_acknowledge
             (folder / name).write_bytes(content)
         calls = recorder.record(folder, life, checkpoint_bytes=checkpoint_bytes, first=disk.next_number)
         states = list(disk.states(calls, chance, at_random=3))
-        for state in chance.sample(states, min(60, len(states))):
+        for state in chance.sample(states, min(40, len(states))):
             check(state, memory / "spool")
         disk = Disk.after(chance.choice(states))
