@@ -27,6 +27,7 @@ UNKNOWN_AGE = 1
 
 _SLOT = struct.Struct("=QQQQQ")
 _SIZES = struct.Struct("=QQ")
+_ALL_SIZES = struct.Struct(f"={2 * MAX_FILES}Q")
 _AGES = struct.Struct("=QQ")
 _SIZES_AT, _AGES_AT = MAX_FILES * 8, MAX_FILES * 24
 _EMPTY = bytes(MAX_FILES * 8)
@@ -103,10 +104,11 @@ class Page:
         return sum(max(0, slot.count - slot.held) for slot in self.slots().values())
 
     def total_bytes(self) -> int:
-        return sum(slot.size for slot in self.slots().values())
+        # Asked for with every record that is put.
+        return sum(_ALL_SIZES.unpack_from(self._memory, _SIZES_AT)[1::2])
 
     def total_count(self) -> int:
-        return sum(slot.count for slot in self.slots().values())
+        return sum(_ALL_SIZES.unpack_from(self._memory, _SIZES_AT)[::2])
 
     def close(self) -> None:
         self._memory.close()
