@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.1
 _UNREADY_STOP_S = 3.0
+_LIVED_S = 1.0
+"""Who ends well earlier than this, and was never ready, may do so for ever."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class _Service:
         self._stopping = threading.Event()
         self._settled = threading.Event()  # ready for the first time, or given up
         self._ready_at: float | None = None
+        self._began_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"supervise-{spec.name}", daemon=True)
 
     def start(self) -> None:
@@ -181,7 +184,8 @@ class _Service:
             self._report(death)
             if self._ready_at is not None and time.monotonic() - self._ready_at >= self._backoff.healthy_after_s:
                 failures = 0
-            if self._ready_at is not None and death.exit_status == 0:
+            lived_s = time.monotonic() - self._began_at
+            if death.exit_status == 0 and (self._ready_at is not None or lived_s >= _LIVED_S):
                 self._emit(Phase.RESTARTING, "starts again")  # it was told to end, which is no failure
                 continue
             delay_s = self._backoff.delay_s(failures)
@@ -194,6 +198,7 @@ class _Service:
         if self._stopping.is_set():
             return None
         self._ready_at = None
+        self._began_at = time.monotonic()
         self._emit(Phase.STARTING, "starts")
         spec = self._spec
         try:

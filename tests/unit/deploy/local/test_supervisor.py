@@ -334,3 +334,21 @@ def test_who_connects_while_a_service_is_down_waits_for_the_next_one(tmp_path: P
                 answers.append(connection.recv(99).decode())
     assert [each.split()[0] for each in answers] == ["1"] * 3
     assert len(set(answers)) == 3
+
+
+ENDS_WELL = """
+import pathlib, sys, time
+count = pathlib.Path(sys.argv[1] + ".count")
+count.write_text(count.read_text() + "." if count.exists() else ".")
+if len(count.read_text()) == 1:
+    pathlib.Path(sys.argv[1]).touch()
+time.sleep(1.1)
+"""
+
+
+def test_who_was_told_to_end_before_it_was_seen_ready_is_no_failure(tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    with Supervisor(on_event=events.append, backoff=Backoff(first_s=60)) as supervisor:
+        supervisor.start(service(tmp_path, ENDS_WELL))
+        wait_until(lambda: [each.phase for each in events].count(Phase.STARTING) == 3, 30)
+    assert [each.detail for each in events if each.phase is Phase.RESTARTING] == ["starts again"] * 2
