@@ -49,6 +49,8 @@ class Prepared(NamedTuple):
     """What this worker stands upon, by the topic that it reads."""
     known: frozenset[str]
     """Those changelogs that a position names, or the last retelling: what is kept of another one is out of date."""
+    drift: Sequence[str] = ()
+    """How topics differ from the contract, a line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ class Contract:
             raise TopicsUnavailable(f"topic {error.args[0]} is not there yet") from error
         said = {mark.changelog_id for each in marks.values() for mark in each if mark} | {self.live_version.retold}
         known = frozenset(each.changelog for each in grounds.values() if each.mark.changelog_id in said)
-        return Prepared(found, version, grounds, known)
+        drift = [f"{report.name}: {line}" for report in reports for line in report.drift]
+        return Prepared(found, version, grounds, known, drift)
 
     def _look(self) -> Mapping[str, Sequence[Mark | None]]:
         """What the group's positions say; before anything is made, so that nothing that is lost looks as if new.
@@ -193,6 +196,6 @@ async def until_connected(contract: Contract, health: Health, stop: asyncio.Even
                 await asyncio.wait_for(stop.wait(), delay)
             delay = _SWITCH_POLL_S if isinstance(error, SwitchUnderWay) else min(delay * 2, _RETRY_MAX_S)
         else:
-            health.connected, health.problems = True, []
+            health.connected, health.problems, health.drift = True, [], prepared.drift
             return prepared
     return None

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import faust
 
     from streams.progress import Progress
@@ -20,6 +22,8 @@ class Health:
     progress: Progress | None = None
     core: str | None = None
     problems: list[str] = field(default_factory=list[str])
+    drift: Sequence[str] = ()
+    """How topics differ from the contract, as of the start: it holds nothing up."""
 
     @property
     def is_ready(self) -> bool:
@@ -33,6 +37,7 @@ class Health:
             "tables": "live" if self._tables_live else "recovering",
             "core": self.core,
             "problems": self.problems,
+            "topics": list(self.drift),
             **({} if self.progress is None else self.progress.details()),
         }
 
