@@ -86,7 +86,7 @@ def _counted(text: str) -> dict[str, Any]:
             values = [spool[name := family.name.removeprefix(_SPOOL)], *(sample.value for sample in family.samples)]
             spool[name] = max(values) if name == "oldest_seconds" else sum(values)
     return {
-        "outcomes": dict(outcomes),
+        "outcomes": dict(+outcomes),  # those that came: an edge tells zeros of the others
         "spool": {
             "records": int(spool["depth"]),
             "bytes": int(spool["bytes"]),

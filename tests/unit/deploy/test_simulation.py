@@ -20,7 +20,7 @@ def life(seed: int, count: int = 400, *, chaos: float = 0.0) -> list[Posting]:
 
 
 def event(posting: Posting) -> TaskEvent:
-    return event_of(locate(posting.action, posting.parameters), posting.parameters, received_at=1)
+    return event_of(locate(posting.action, posting.parameters), posting.parameters, received_at=2_000_000_000_000)
 
 
 def test_the_same_seed_is_the_same_life_and_another_is_another() -> None:
