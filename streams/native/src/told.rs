@@ -128,7 +128,7 @@ pub fn rfc3339(time_ms: i64) -> [u8; 24] {
     ];
     for (places, mut value) in parts {
         for digit in text[places].iter_mut().rev() {
-            *digit = b'0' + (value % 10) as u8;
+            *digit = b'0' + value.rem_euclid(10) as u8;
             value /= 10;
         }
     }
