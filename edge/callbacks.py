@@ -14,6 +14,7 @@ from edge.parsing import fields, strict_json
 from edge.parsing.strict_json import Picked, picker
 from edge.proof.signature import SIGN
 from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
+from schemas.moments import believed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,9 +65,6 @@ _find_all = picker(
     (*_IDS, *_URLS, *_COPIED_IN, *_TEXTS.values(), _FORM_DATA, _ORIGINATOR, _ORIGINATOR_NAME, _CREATED, _FINISHED)
 )
 _NO_APP = Picked()
-
-_AHEAD_MS = 5 * 60 * 1000
-"""How far a sender's clock may be ahead of ours: a date in the future would win over every later one."""
 
 
 class Callback(Struct, frozen=True, kw_only=True, gc=False):
@@ -250,10 +248,11 @@ class _Told:
         if found is None:
             if not fields.is_blank(value):
                 self._noted(key)
-        elif found > self._received_at + _AHEAD_MS:
+            return None
+        moment = believed(found, received_at=self._received_at)
+        if moment != found:
             self._noted(key)
-            return self._received_at
-        return found
+        return moment
 
     def form_data(self) -> Mapping[str, str | None]:
         found = fields.form_values(self.get(_FORM_DATA))
