@@ -177,12 +177,19 @@ class Store:
     def begin(self, schemas: Iterable[SchemaRef]) -> None:
         """Begin the log anew, so that nothing stands in it behind what this process writes, and add schemas.
 
+        A disk without room does not keep the file from being opened: what it holds may be what fills the disk.
+
         Raises:
-            SpoolFull, SpoolBroken
+            SpoolFull: a schema is new, and finds no room.
+            SpoolBroken
         """
-        known = [(each.key, each.subject, each.text) for each in schemas]
-        with classified():
+        with contextlib.suppress(SpoolFull), classified():
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        there = self.schema_texts()
+        known = [(each.key, each.subject, each.text) for each in schemas if each.key not in there]
+        if not known:
+            return
+        with classified():
             self._writer.execute("BEGIN IMMEDIATE")
             self._writer.executemany("INSERT OR IGNORE INTO schemas VALUES (?, ?, ?)", known)
             self._writer.execute("COMMIT")

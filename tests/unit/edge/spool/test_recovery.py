@@ -21,6 +21,7 @@ from edge.spool.recovery import examine, open_or_recover, read_intact
 from edge.spool.salvage import Salvage
 from edge.spool.store import PAGE_BYTES, Store
 from spool_bench import SCHEMA, TestProducer, number_of, open_path, record, until
+from spool_disk import can_mount, fill, small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -270,6 +271,21 @@ def test_a_damaged_row_is_kept_aside_whatever_its_text_has_become(tmp_path: Path
     store = Store(tmp_path / "0.db")
     assert store.totals()[::3] == (1, 1)
     store.close()
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")
+def test_a_file_is_opened_on_a_disk_that_it_fills(tmp_path: Path, crashed: Path) -> None:
+    """Else what it holds could never leave, and the disk would stay full."""
+    disk = tmp_path / "disk"
+    with small_disk(disk, megabytes=8):
+        for suffix in ("", "-wal", "-shm"):
+            shutil.copy(crashed / f"0.db{suffix}", disk)
+        fill(disk)
+        opened = open_or_recover(disk / "0.db", [SCHEMA])
+        found = [row[0] for row in opened.store.read(0, count=2 * ROWS)]
+        opened.store.close()
+    assert found == list(range(1, ROWS + 1))
+    assert opened.damaged is None
 
 
 def positions(path: Path) -> list[int]:
