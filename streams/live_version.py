@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -17,6 +17,7 @@ from service.kafka import admin_client, bulk_producer_config, consumer_config
 from service.topic_admin import apply_topics
 from streams.commit.transaction import TransactionalWriter
 from streams.tables.changelog_topic import reader_config
+from streams.tables.offsets import described_group
 from streams.topology import APP_ID
 from streams.version import (
     FIRST_VERSION,
@@ -41,13 +42,7 @@ REBUILD_ID = "taskbridge-streams-rebuild"
 
 _ANSWER_S = 10.0
 _BUFFER_BYTES = 1 << 20
-_AGAIN_S = 0.2
 
-_COORDINATOR_MOVES = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-)
 
 log = structlog.get_logger(__name__)
 
@@ -190,19 +185,5 @@ def members(admin: AdminClient, group: str) -> list[str]:
         KafkaException: Kafka refuses, or cannot be reached.
         TimeoutError: it does not answer.
     """
-    found = _describe(admin, group)
+    found = described_group(admin, group)
     return [f"{each.group_instance_id or each.client_id} on {each.host.lstrip('/')}" for each in found.members]
-
-
-def _describe(admin: AdminClient, group: str) -> Any:
-    """Ask again while the group's coordinator is being found: it moves, or its topic is only just made."""
-    deadline = time.monotonic() + _ANSWER_S
-    while True:
-        asked = cast("dict[str, Any]", admin.describe_consumer_groups([group], request_timeout=_ANSWER_S))
-        try:
-            return asked[group].result(_ANSWER_S)
-        except KafkaException as raised:
-            error: KafkaError = raised.args[0]
-            if error.code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
-                raise
-            time.sleep(_AGAIN_S)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -28,9 +29,15 @@ if TYPE_CHECKING:
     from streams.commit.mark import Mark
 
 _ANSWER_S = 10.0
+_AGAIN_S = 0.2
 _CONSUMERS_ONLY = ("group.", "auto.", "enable.", "fetch.", "queued.", "isolation.")
 
 
+_COORDINATOR_MOVES = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 _OUTDATED = (KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION)
 
 
@@ -149,6 +156,9 @@ class Offsets:
 
     def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, Committed]:
         """The positions of a group. Where one is not stable, it is the one before the transaction that is open."""
+        # Asked for positions by an admin client, librdkafka ends the process where the broker answers that it does not
+        # coordinate the group (confluent-kafka-python issue 1982), as while the topic of the positions is being made.
+        self.members(group)
         # The unstable ones first: what is stable afterwards is then what is told.
         last = self._committed(group, partitions, require_stable=False)
         stable = self._committed(group, partitions, require_stable=True)
@@ -165,8 +175,7 @@ class Offsets:
     def members(self, group: str) -> frozenset[str]:
         """The instance ids of the group's members, dead ones included until their session ends."""
         with self._asking() as admin:
-            asked = cast("Any", admin).describe_consumer_groups([group], request_timeout=_ANSWER_S)
-            described = asked[group].result(_ANSWER_S)
+            described = described_group(admin, group)
         return frozenset(member.group_instance_id for member in described.members if member.group_instance_id)
 
     def _committed(self, group: str, partitions: Collection[TP], *, require_stable: bool) -> dict[TP, TopicPartition]:
@@ -195,3 +204,22 @@ class Offsets:
         with self._asking() as admin:
             asked = cast("dict[TopicPartition, Any]", admin.list_offsets(wanted, request_timeout=_ANSWER_S, **how))
             return {at.partition: answer.result(_ANSWER_S).offset for at, answer in asked.items()}
+
+
+def described_group(admin: AdminClient, group: str) -> Any:
+    """A group and its members, by the broker that coordinates it: asked again while that moves, or is only just made.
+
+    Raises:
+        KafkaException: Kafka refuses, or cannot be reached.
+        TimeoutError: it does not answer.
+    """
+    deadline = time.monotonic() + _ANSWER_S
+    while True:
+        asked = cast("dict[str, Any]", admin.describe_consumer_groups([group], request_timeout=_ANSWER_S))
+        try:
+            return asked[group].result(_ANSWER_S)
+        except KafkaException as raised:
+            error: KafkaError = raised.args[0]
+            if error.code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_S)
