@@ -43,7 +43,6 @@ REBUILD_ID = "taskbridge-streams-rebuild"
 _ANSWER_S = 10.0
 _BUFFER_BYTES = 1 << 20
 
-
 log = structlog.get_logger(__name__)
 
 

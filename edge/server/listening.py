@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigurationError
+from service.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -108,17 +109,9 @@ def listen_beside_fellows(host: str, port: int, *, data_dir: Path) -> list[socke
         lock = os.open(data_dir / f"listening-{port}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigurationError(f"data folder {data_dir}: {error.strerror}") from error
-    if _is_free(lock):
+    if try_lock(lock):
         # With SO_REUSEPORT it would be shared with whoever asked for the same, a stranger of this user included.
         for sock in _bound(host, port, reuse_port=False):
             sock.close()
     fcntl.flock(lock, fcntl.LOCK_SH)  # until the process ends, however it does
     return listen(host, port, reuse_port=True)
-
-
-def _is_free(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
