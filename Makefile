@@ -5,8 +5,9 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 demo: $(UV)
 	@$(UV) run taskbridge demo
 
+# Libraries are compiled beforehand, not by each process of the tests.
 test: $(UV)
-	@$(UV) run pytest
+	@$(UV) run --compile-bytecode pytest
 
 # Everything that must be clean before a commit, beside the tests.
 check: $(UV)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from deploy.local.endpoints import Endpoints
 
+# A setting that many containers have: with it, each service that a test starts compiles all of its libraries anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Two cores that a broker may share with the tests say nothing about an example's speed.
 settings.register_profile("taskbridge", deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("taskbridge")
