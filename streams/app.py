@@ -15,6 +15,7 @@ from schemas.errors import ConfigurationError, OperatorError
 from service.locks import only_one_in
 from service.logs import configure_logs
 from service.settings import load_settings, partitions_setting
+from streams.assembly import Surroundings
 from streams.health import Health
 from streams.http import Server, build_http, listen
 from streams.live_version import AnotherVersion
@@ -23,7 +24,7 @@ from streams.pages.portals import let_portals_in
 from streams.pages.routes import pages_router
 from streams.settings import StreamsSettings
 from streams.task_center import TaskCenter
-from streams.worker import Surroundings, work
+from streams.worker import work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from streams.metrics import Metrics
     from streams.tables.changelog import Followed
     from streams.tables.offsets import Offsets
-    from streams.tables.recovery import Recovery, Tables
+    from streams.tables.recovery import Recovery
+    from streams.tables.table_manager import Tables
     from streams.watchdog import LoopGuard, Watchdog
 
 log = structlog.get_logger(__name__)

@@ -21,7 +21,7 @@ from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_NOTIFICATIONS
 from service.kafka import consumer_config
 from streams.commit.broker_credentials import broker_credentials
 from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog, instances_table_name, reader_config
-from streams.tables.recovery import ReaderSettings, Tables
+from streams.tables.table_manager import ReaderSettings, Tables
 from streams.version import FIRST_VERSION
 
 if TYPE_CHECKING:

@@ -9,23 +9,22 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from confluent_kafka import KafkaException
 from faust import Service
-from faust.tables import TableManager
 
-from schemas.errors import OperatorError
 from streams.commit.rounds import Overtaken
 from streams.commit.takeover import Owned
 from streams.tables.changelog import ChangelogReader
 from streams.tables.kept_position import POSITION_KEY, read_position
 from streams.tables.offsets import Offsets
 from streams.tables.table_keeper import TableKeeper
+from streams.tables.wanted import assigned
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
     import faust
     from faust.types import TP
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from streams.commit.takeover import Takeover
     from streams.commit.transport import ChunkConsumer
     from streams.tables.kept_position import KeptPosition
+    from streams.tables.table_manager import Tables
+    from streams.tables.wanted import Wanted
 
 log = structlog.get_logger(__name__)
 
@@ -40,26 +41,8 @@ _RETRY_S = 1.0
 _TOUCH_S = 3600.0
 
 
-class Misassigned(OperatorError):
-    """Events were assigned without the changelog of their partition: they cannot be folded here."""
-
-
 class Superseded(Exception):
     """Another rebalance began; its assignment is what counts."""
-
-
-class Wanted(NamedTuple):
-    """One table's partitions as the group's leader assigned them to this worker."""
-
-    actives: frozenset[int]
-    standbys: frozenset[int]
-
-
-class ReaderSettings(NamedTuple):
-    """How changelogs are read."""
-
-    consumer: Mapping[str, object]
-    batch_bytes: int
 
 
 class Recovery(Service):
@@ -146,7 +129,7 @@ class Recovery(Service):
     async def _take_on(self, generation: int) -> None:
         started = time.monotonic()
         self.app.in_recovery = True
-        self.wanted = self._assigned()
+        self.wanted = assigned(self.app.assignor, self._keepers)
         before = sum(keeper.applied for keeper in self._keepers.values())
         for topic, keeper in self._keepers.items():
             await keeper.give_up(actives=self.wanted[topic].actives, standbys=self.wanted[topic].standbys)
@@ -197,22 +180,6 @@ class Recovery(Service):
         changelogs = frozenset(tp for tp in actives if tp.topic in self._keepers)
         return Owned(frozenset(actives) - changelogs, changelogs)
 
-    def _assigned(self) -> dict[str, Wanted]:
-        assignor = self.app.assignor
-        actives, standbys = assignor.assigned_actives(), assignor.assigned_standbys()
-        wanted = {
-            topic: Wanted(
-                frozenset(tp.partition for tp in actives if tp.topic == topic),
-                frozenset(tp.partition for tp in standbys - actives if tp.topic == topic),
-            )
-            for topic in self._keepers
-        }
-        events = {tp.partition for tp in actives if tp.topic not in self._keepers}
-        for topic, each in wanted.items():
-            if missing := events - each.actives:
-                raise Misassigned(f"partitions {sorted(missing)} were assigned without those of {topic}")
-        return wanted
-
     async def _go_live(self, generation: int) -> None:
         """Let the streams go on from what is committed. The steps and their order are Faust's."""
         app, consumer = self.app, cast("ChunkConsumer", self.app.consumer)
@@ -257,38 +224,6 @@ class Recovery(Service):
     def _fail(self, error: BaseException) -> None:
         log.error("stopping: a table cannot be kept", problem=str(error))
         self.add_future(self.app.crash(error))
-
-
-class Tables(TableManager):
-    """Faust's tables, recovered by ``Recovery``."""
-
-    reader_settings: ReaderSettings | None = None
-    admit: Callable[[], None] | None = None
-    """Raises where this worker may not work although it is in the group. Blocks; comes before all else."""
-    known: frozenset[str] = frozenset()
-    """The changelogs that the group's positions name: a store of another one is out of date."""
-    on_emptied: Callable[[], None] | None = None
-    """Told when a damaged store is emptied."""
-    takeover: Takeover | None = None
-    """Makes this worker the only one that can write for its partitions, before they are restored."""
-    _ours: Recovery | None = None
-
-    @property
-    def changelogs(self) -> dict[str, Any]:
-        """The tables by the name of their changelog topic."""
-        return dict(self._changelogs)
-
-    @property
-    def recovery(self) -> Any:
-        if self._ours is None:
-            self._ours = Recovery(cast("Any", self.app), self, beacon=self.beacon, loop=self.loop)
-            self._recovery = cast("Any", self._ours)
-        return self._ours
-
-    async def on_start(self) -> None:
-        # Without the second that Faust waits here for agents that are not declared yet: ours all are.
-        await self._update_channels()
-        await self.recovery.start()
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[BaseException], None], error: BaseException) -> None:

@@ -14,7 +14,7 @@ import shutil
 import time
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import rocksdict
 import structlog
@@ -22,46 +22,36 @@ from faust.stores import rocksdb
 
 from schemas.errors import OperatorError
 from streams.tables.kept_position import POSITION_KEY
+from streams.tables.store_files import (
+    OFFSET_KEY,
+    StoreDamaged,
+    StoreLocked,
+    damage_mark,
+    is_damage,
+    is_lock,
+    items_of,
+    position_now,
+    read_store_position,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
-    from pathlib import Path
 
     from faust.types import TP
+
+    from streams.tables.store_files import Position
 
 log = structlog.get_logger(__name__)
 
 _LOCKED_S = 30.0
 _RETRY_S = 0.2
 
-_DAMAGE = ("Corruption", "IO error: No such file or directory")
-"""How the library's errors begin, which have no classes, where a file is gone or reads otherwise than written."""
-
 _WITHOUT_WAL: Any = rocksdict.WriteOptions()
 _WITHOUT_WAL.disable_wal = True  # its stubs take it for a method
 
 
-class StoreLocked(OperatorError):
-    """Another process holds the data directory: each worker needs one of its own."""
-
-
 class PartitionNotHeld(OperatorError):
     """The partition's store is not open here: the partition belongs to another worker by now."""
-
-
-class StoreDamaged(OperatorError):
-    """A partition's store reads otherwise than it was written: opened again, it is emptied and restored."""
-
-
-class Position(NamedTuple):
-    """How far a partition's store follows its changelog."""
-
-    offset: int
-    """Of the last record that is applied; the next one to read is behind it."""
-    changelog_id: str
-    """Kafka's id of the topic, so that a changelog that was deleted and made anew is not taken for the old one."""
-    at_ms: int
-    """When it was written."""
 
 
 class Store(rocksdb.Store):
@@ -111,7 +101,7 @@ class Store(rocksdb.Store):
         """
         found: list[tuple[bytes, bytes]] = []
         for key, value in self._items(partition, after):
-            if key not in (after, self.offset_key, POSITION_KEY):
+            if key not in (after, OFFSET_KEY, POSITION_KEY):
                 found.append((key, value))
                 if len(found) == limit:
                     return found, key
@@ -131,7 +121,7 @@ class Store(rocksdb.Store):
                 batch.delete(key)
             else:
                 batch.put(key, value)
-        batch.put(self.offset_key, f"{changelog_offset} {self.changelog_id} {_now_ms()}".encode())
+        batch.put(OFFSET_KEY, position_now(changelog_offset, self.changelog_id))
         with self._sound(partition) as held:
             held.write(batch, _WITHOUT_WAL)
 
@@ -141,13 +131,7 @@ class Store(rocksdb.Store):
         Raises:
             PartitionNotHeld: it is not this worker's.
         """
-        stored = self.read(partition, self.offset_key)
-        parts = (stored or b"").decode("ascii", "replace").split(" ")
-        try:
-            offset, changelog_id, at_ms = parts
-            return Position(int(offset), changelog_id, int(at_ms))
-        except ValueError:
-            return None
+        return read_store_position(self.read(partition, OFFSET_KEY))
 
     def hold(self, partition: int) -> None:
         """Open the partition's store. Blocks while another process still has it.
@@ -160,18 +144,16 @@ class Store(rocksdb.Store):
         deadline = time.monotonic() + _LOCKED_S
         while partition not in self._dbs:
             try:
-                if self._mark_of(partition).exists():
+                if damage_mark(self.partition_path(partition)).exists():
                     self._empty(partition, "damage was met while it was read")
                 self._dbs[partition] = self._open_for_partition(partition)
             except Exception as error:
-                # Its errors have no classes: only what they say tells them apart.
-                text = str(error)
-                if "lock" in text.lower():
+                if is_lock(error):
                     if time.monotonic() > deadline:
-                        raise StoreLocked(f"{self.partition_path(partition)} is in use: {text}") from error
+                        raise StoreLocked(f"{self.partition_path(partition)} is in use: {error}") from error
                     time.sleep(_RETRY_S)
-                elif "Corruption" in text:
-                    self._empty(partition, text)
+                elif "Corruption" in str(error):
+                    self._empty(partition, str(error))
                 else:
                     raise
 
@@ -202,7 +184,7 @@ class Store(rocksdb.Store):
 
     def stored_items(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
         """Every key and its value, in the order of the keys."""
-        ours = (self.offset_key, POSITION_KEY)
+        ours = (OFFSET_KEY, POSITION_KEY)
         return ((key, value) for key, value in self._items(partition) if key not in ours)
 
     @property
@@ -225,19 +207,10 @@ class Store(rocksdb.Store):
         """Keys from ``start`` on, with their values.
 
         Raises:
-            StoreDamaged: there are more, and they cannot be read. The library's own ``items`` would just end there.
+            StoreDamaged: there are more, and they cannot be read.
         """
         with self._sound(partition) as held:
-            found = held.iter(options or rocksdict.ReadOptions())
-            try:
-                found.seek(start)
-                while found.valid():
-                    yield found.key(), found.value()
-                    found.next()
-                found.status()
-            finally:
-                # Or whoever keeps the error would keep the store open.
-                del found
+            yield from items_of(held, start, options)
 
     @contextmanager
     def _sound(self, partition: int) -> Generator[Any]:
@@ -246,11 +219,11 @@ class Store(rocksdb.Store):
         try:
             yield held
         except Exception as error:
-            if not str(error).startswith(_DAMAGE):
+            if not is_damage(error):
                 raise
             path = self.partition_path(partition)
             with suppress(OSError):
-                self._mark_of(partition).touch()
+                damage_mark(path).touch()
             damage = StoreDamaged(f"{path} is damaged, and is restored from its changelog at the next start: {error}")
             log.error("a store is damaged", partition=partition, path=str(path), problem=str(error))  # noqa: TRY400
             if self.on_damage is not None:
@@ -264,20 +237,12 @@ class Store(rocksdb.Store):
         )
         shutil.rmtree(path, ignore_errors=True)
         # Afterwards: killed in between, the store is emptied again.
-        self._mark_of(partition).unlink(missing_ok=True)
+        damage_mark(path).unlink(missing_ok=True)
         if self.on_emptied is not None:
             self.on_emptied()
-
-    def _mark_of(self, partition: int) -> Path:
-        path = self.partition_path(partition)
-        return path.with_name(f"{path.name}.damaged")
 
     def _held(self, partition: int) -> Any:
         try:
             return cast("dict[int, Any]", self._dbs)[partition]
         except KeyError:
             raise PartitionNotHeld(f"the store of partition {partition} is not open on this worker") from None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

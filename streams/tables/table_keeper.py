@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from streams.tables.changelog import ChangelogReader, Followed
     from streams.tables.offsets import Offsets
-    from streams.tables.store import Position, Store
+    from streams.tables.store import Store
+    from streams.tables.store_files import Position
 
 log = structlog.get_logger(__name__)
 

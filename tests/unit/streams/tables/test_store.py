@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from streams.tables.store import PartitionNotHeld, Store, StoreDamaged
+from streams.tables.store import PartitionNotHeld, Store
+from streams.tables.store_files import StoreDamaged
 from streams.topology import Worker, build_faust_app, instances_table
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 
 from streams.tables.changelog_topic import TOMBSTONES_KEPT_MS
 from streams.tables.offsets import Bounds
-from streams.tables.store import Position
+from streams.tables.store_files import Position
 from streams.tables.table_keeper import Start, StoreOfAnother, starting_point
 
 NOW = 10**12

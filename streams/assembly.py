@@ -1,0 +1,155 @@
+"""What a worker is made of, and how its parts are put together; ``streams.worker`` runs them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from schemas import topics
+from schemas.codec import task_notification_codec, task_state_codec
+from service.kafka import bulk_producer_config, consumer_config
+from streams.agents import TaskAgent
+from streams.commit.rounds import Rounds, claimed
+from streams.commit.takeover import Takeover
+from streams.fold.folding_choice import choose_folding
+from streams.progress import Ends, Progress
+from streams.retention import Retention
+from streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
+from streams.watchdog import LoopGuard, Watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import faust
+
+    from schemas.registry import Registry
+    from streams.commit.transport import ChunkConsumer
+    from streams.contract import Prepared
+    from streams.health import Health
+    from streams.live_version import LiveVersion
+    from streams.metrics import Metrics
+    from streams.settings import StreamsSettings
+    from streams.tables.offsets import Offsets
+    from streams.tables.table_manager import Tables
+    from streams.task_center import TaskCenter
+
+
+class Surroundings(NamedTuple):
+    """What there is before the worker, and outlives it."""
+
+    settings: StreamsSettings
+    center: TaskCenter
+    health: Health
+    metrics: Metrics
+
+
+class KafkaAccess(NamedTuple):
+    """How the worker reaches it, and what it asks of it."""
+
+    servers: str
+    properties: Mapping[str, str]
+    offsets: Offsets
+    live_version: LiveVersion
+
+
+class Parts(NamedTuple):
+    """Of a worker that is put together."""
+
+    app: faust.App
+    rounds: Rounds
+    retention: Retention
+    progress: Progress
+
+
+def put_together(
+    surroundings: Surroundings,
+    kafka: KafkaAccess,
+    registry: Registry,
+    prepared: Prepared,
+    *,
+    admit: Callable[[], None],
+    most_notification_bytes: int,
+) -> Parts:
+    settings, center, health, metrics = surroundings
+    partitions, version = prepared.partitions, prepared.version
+    worker = Worker(
+        data_dir=settings.data_dir,
+        url=settings.url,
+        standbys=settings.standbys,
+        session_timeout_s=settings.session_timeout_s,
+        restore_buffer_bytes=settings.restore_buffer_bytes,
+    )
+    app = build_faust_app(kafka.servers, worker=worker, partitions=partitions, kafka_properties=kafka.properties)
+    rounds = _rounds(app, kafka.offsets, bulk_producer_config(kafka.servers, kafka.properties), prepared, metrics)
+    # Asked again, once the group has this worker as a member: a switch begins when it has none.
+    cast("Tables", app.tables).admit = admit
+    store, changelog = instances_table(app, partitions=partitions, version=version)
+    folding = choose_folding(registry, live_instances=settings.live_instances)
+    agent = TaskAgent(
+        app,
+        store=store,
+        changelog=changelog,
+        partitions=partitions,
+        folding=folding,
+        rounds=rounds,
+        notifications=task_notification_codec(registry),
+        notification_bytes=most_notification_bytes,
+        metrics=metrics,
+    )
+    app.agent(task_events_topic(app), name="tasks")(agent.run)
+    actives = partial(_actives, app, changelog)
+    if settings.task_center:
+        center.open(
+            app,
+            partitions=partitions,
+            instances=store,
+            changelog=changelog,
+            live=actives,
+            rounds=rounds,
+            offsets=kafka.offsets,
+            consumer=consumer_config(kafka.servers, APP_ID, kafka.properties),
+            registry=registry,
+            metrics=metrics,
+        )
+    progress = Progress(
+        app,
+        changelog=changelog,
+        ends=Ends(kafka.offsets),
+        inbox_ends=Ends(kafka.offsets, topics.TASK_NOTIFICATIONS.name) if settings.task_center else None,
+        metrics=metrics,
+        watchdog=Watchdog(settings.watchdog_s),
+        guard=LoopGuard(settings.watchdog_s),
+    )
+    health.faust_app, health.core, health.progress = app, folding.core, progress
+    center.operations.follow(progress, lambda: health.is_ready)
+    retention = Retention(agent, store, task_state_codec(registry), actives=actives, days=settings.retention_days)
+    return Parts(app, rounds, retention, progress)
+
+
+def _rounds(
+    app: faust.App, offsets: Offsets, producing: Mapping[str, object], prepared: Prepared, metrics: Metrics
+) -> Rounds:
+    """What writes for this worker, and what makes sure at a takeover that nobody else does any more."""
+    producing = {**producing, "linger.ms": 0}
+    name = app.conf.consumer_group_instance_id
+    rounds = Rounds(
+        producing,
+        group=APP_ID,
+        name=name,
+        membership=lambda: cast("ChunkConsumer", app.consumer).membership,
+        grounds=prepared.grounds,
+    )
+    tables = cast("Tables", app.tables)
+    tables.takeover = Takeover(
+        offsets, rounds, group=APP_ID, name=name, claim=partial(claimed, producing), note=metrics.position_lost
+    )
+    tables.known, tables.on_emptied = prepared.known, metrics.store_emptied
+    return rounds
+
+
+def _actives(app: faust.App, changelog: str) -> frozenset[int]:
+    """The partitions whose instances this worker changes now; none while they are being sorted out."""
+    tables = cast("Tables", app.tables)
+    if app.rebalancing or not tables.actives_ready or changelog not in tables.recovery.wanted:
+        return frozenset()
+    return tables.recovery.wanted[changelog].actives
