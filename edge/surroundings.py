@@ -32,7 +32,7 @@ _OWN_TOPICS = (TASK_EVENTS, CALLBACKS_QUARANTINE)
 _FIRST_RETRY_S = 0.25
 _LAST_RETRY_S = 5.0
 _LOOK_AGAIN_S = 60.0
-"""At topics that differ from the contract, or are not there: whoever mends them restarts nothing."""
+"""At the topics: whoever changes or mends one restarts nothing."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class Surroundings:
         self._registry_problem: str | None = None
         self._ids_unsaved: str | None = None
         self._topic_problems: dict[str, str] = {}
-        self._drift: dict[str, str] = {}
+        self._reports: dict[str, TopicReport] = {}
         self._looked_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -76,10 +76,11 @@ class Surroundings:
 
     def health(self) -> dict[str, str]:
         """What events need of Kafka, what the quarantine needs, and what merely differs, each by itself."""
+        differing = {name: each for name, each in self._reports.items() if each.drift}
         return {
             "kafka": self._topic_health(TASK_EVENTS),
             "quarantine": self._topic_health(CALLBACKS_QUARANTINE),
-            "topics": "; ".join(f"{name}: {drift}" for name, drift in self._drift.items()) or "ok",
+            "topics": "; ".join(f"{name}: {', '.join(each.drift)}" for name, each in differing.items()) or "ok",
             "registry": self._registry_health(),
         }
 
@@ -114,7 +115,7 @@ class Surroundings:
         if not answers:
             return
         unsure = [topic for topic in _OWN_TOPICS if not self._kafka.has(topic.name)]
-        again = bool(self._drift or self._topic_problems) and time.monotonic() - self._looked_at > _LOOK_AGAIN_S
+        again = time.monotonic() - self._looked_at > _LOOK_AGAIN_S
         if not (again or any(topic.name not in self._topic_problems for topic in unsure)):
             return
         self._looked_at = time.monotonic()
@@ -137,14 +138,13 @@ class Surroundings:
             self._note(report)
 
     def _note(self, report: TopicReport) -> None:
-        _log.info("topic_applied", topic=report.name, created=report.created, partitions=report.partitions)
-        for line in report.drift:
-            _log.warning("topic_differs", topic=report.name, difference=line)
-        if report.unchecked is not None:
-            _log.warning("topic_not_checked", topic=report.name, problem=report.unchecked)
-        self._drift.pop(report.name, None)
-        if report.drift:
-            self._drift[report.name] = ", ".join(report.drift)
+        if self._reports.get(report.name) != report:  # what is as before is not said every minute
+            _log.info("topic_applied", topic=report.name, created=report.created, partitions=report.partitions)
+            for line in report.drift:
+                _log.warning("topic_differs", topic=report.name, difference=line)
+            if report.unchecked is not None:
+                _log.warning("topic_not_checked", topic=report.name, problem=report.unchecked)
+        self._reports[report.name] = report
         self._kafka.open(report.name, partitions=report.partitions)
 
     async def _keep_schemas(self) -> None:

@@ -356,7 +356,8 @@ def test_what_differs_from_the_contract_is_said_and_holds_nothing_up(
     settings: EdgeSettings, around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert around
-    drift = {TASK_EVENTS.name: ["min.insync.replicas is 1, the contract says 2"]}
+    told = "min.insync.replicas is 1, the contract says 2"
+    drift = {TASK_EVENTS.name: [told]}
 
     def differs(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
         return [TopicReport(each.name, False, partitions, drift.get(each.name, [])) for each in wanted]  # noqa: FBT003
@@ -366,10 +367,12 @@ def test_what_differs_from_the_contract_is_said_and_holds_nothing_up(
 
     async def scenario() -> None:
         publisher = await prepared(settings)
-        assert publisher.health()["topics"] == f"{TASK_EVENTS.name}: min.insync.replicas is 1, the contract says 2"
+        assert publisher.health()["topics"] == f"{TASK_EVENTS.name}: {told}"
         assert publisher.can_keep()
         drift.clear()
         await until(lambda: publisher.health()["topics"] == "ok")
+        drift[CALLBACKS_QUARANTINE.name] = [told]  # and what is changed while it runs
+        await until(lambda: publisher.health()["topics"] == f"{CALLBACKS_QUARANTINE.name}: {told}")
         await publisher.close()
 
     asyncio.run(scenario())
