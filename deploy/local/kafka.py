@@ -15,7 +15,7 @@ from deploy.local.errors import StackError
 from deploy.local.jvm import ENVIRONMENT, java_argv, make_service_folder
 from deploy.local.ports import LOOPBACK
 from deploy.local.probes import kafka_answers, port_answers
-from deploy.local.supervisor import ServiceSpec
+from deploy.local.services import ServiceSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from deploy.local.jvm import ENVIRONMENT, java_argv, make_service_folder
 from deploy.local.ports import LOOPBACK
 from deploy.local.probes import registry_answers
-from deploy.local.supervisor import ServiceSpec
+from deploy.local.services import ServiceSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

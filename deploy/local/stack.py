@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deploy.local.artifacts import Artifacts
-    from deploy.local.supervisor import ServiceSpec, Supervisor
+    from deploy.local.services import ServiceSpec
+    from deploy.local.supervisor import Supervisor
 
 KAFKA_VARIABLE = "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS"
 REGISTRY_VARIABLE = "TASKBRIDGE_SCHEMA_REGISTRY_URL"

@@ -3,87 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import enum
-import os
-import signal
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from deploy.local.ailment import Ailment
 from deploy.local.child import Child, describe_exit
 from deploy.local.errors import StackError
 from deploy.local.progress import Heartbeat
+from deploy.local.services import Backoff, Phase, ServiceEvent
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
+
+    from deploy.local.services import ServiceSpec
 
 _POLL_S = 0.1
 _UNREADY_STOP_S = 3.0
 _LIVED_S = 1.0
 """Who ends well earlier than this, and was never ready, may do so for ever."""
-
-
-@dataclass(frozen=True)
-class ServiceSpec:
-    """One program to keep alive. ``ready`` is asked until it first says yes; it must answer within seconds."""
-
-    name: str
-    argv: Sequence[str]
-    log_path: Path
-    ready: Callable[[], bool]
-    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    cwd: Path | None = None
-    ready_timeout_s: float = 60.0
-    stop_signal: signal.Signals = signal.SIGTERM
-    stop_timeout_s: float = 10.0
-    # Asked while it runs: a problem that only a restart mends, or None; once it has lasted, it is restarted.
-    ailment: Callable[[], str | None] | None = None
-    ailment_lasts_s: float = 5.0
-    # What the program gets when the supervisor is killed. SIGTERM suits one that has children of its own to stop.
-    orphan_signal: signal.Signals = signal.SIGKILL
-    # Listening sockets that it is given at each start: who connects while it is down waits in them and is not refused.
-    sockets: Sequence[socket.socket] = ()
-
-
-@dataclass(frozen=True)
-class Backoff:
-    """Pauses before restarts: ``first_s``, doubling up to ``max_s``; ``first_s`` again after ``healthy_after_s``."""
-
-    first_s: float = 0.5
-    max_s: float = 15.0
-    healthy_after_s: float = 30.0
-
-    def delay_s(self, failures: int) -> float:
-        return min(self.first_s * 2.0 ** min(failures, 32), self.max_s)
-
-
-class Phase(enum.StrEnum):
-    STARTING = "starting"
-    WAITING = "waiting"
-    READY = "ready"
-    DIED = "died"
-    AILED = "ailed"
-    RESTARTING = "restarting"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True)
-class ServiceEvent:
-    """Something that happened to a service; ``str(event)`` is a line for people."""
-
-    service: str
-    phase: Phase
-    detail: str
-    exit_status: int | None = None  # as subprocess has it: negative for a signal
-
-    def __str__(self) -> str:
-        return f"{self.service} {self.detail}"
 
 
 class Supervisor:
@@ -110,6 +50,17 @@ class Supervisor:
         if service.failure is not None:
             self.stop(spec.name)
             raise service.failure
+
+    def replace(self, spec: ServiceSpec) -> None:
+        """Start it beside the one of this name that runs, which is stopped once the new one is ready; returns at once.
+
+        ``spec.ready`` must not take an answer of the old one for its own. If the new one dies or is not ready in time
+        the old one stays. While the service is down there is nothing to replace: the next start is of this ``spec``.
+
+        Raises:
+            KeyError: no such service is started.
+        """
+        self._services[spec.name].replace(spec)
 
     def stop(self, *names: str) -> None:
         """Stop these services, or all, in the reverse order of their start; a second call does nothing."""
@@ -145,6 +96,7 @@ class _Service:
         self.failure: StackError | None = None
         self.pid: int | None = None
         self._spec = spec
+        self._wanted: ServiceSpec | None = None
         self._backoff = backoff
         self._on_event = on_event
         self._stopping = threading.Event()
@@ -156,6 +108,9 @@ class _Service:
     def start(self) -> None:
         self._thread.start()
         self._settled.wait()
+
+    def replace(self, spec: ServiceSpec) -> None:
+        self._wanted = spec
 
     def stop(self) -> None:
         self._stopping.set()
@@ -199,27 +154,51 @@ class _Service:
             return None
         self._ready_at = None
         self._began_at = time.monotonic()
+        self._spec, self._wanted = self._wanted or self._spec, None
         self._emit(Phase.STARTING, "starts")
-        spec = self._spec
         try:
-            child = Child(
-                spec.argv,
-                env=spec.env,
-                cwd=spec.cwd,
-                log_path=spec.log_path,
-                orphan_signal=spec.orphan_signal,
-                sockets=spec.sockets,
-            )
+            child = _child(self._spec)
         except OSError as error:
             return self._death(f"cannot be started: {error}")
         self.pid = child.pid
         try:
-            return self._watch(child)
+            while (death := self._watch(child)) is None and self._wanted is not None and not self._stopping.is_set():
+                child = self._replaced(child)
+                self.pid = child.pid
+            return death
         finally:
             self.pid = None
             # Before it was ever ready nobody has relied on it, and whoever gives up does not want to wait.
-            timeout_s = spec.stop_timeout_s if self._settled.is_set() else min(spec.stop_timeout_s, _UNREADY_STOP_S)
-            child.end(spec.stop_signal, timeout_s=timeout_s)
+            stop_s = self._spec.stop_timeout_s
+            self._end(child, timeout_s=stop_s if self._settled.is_set() else min(stop_s, _UNREADY_STOP_S))
+
+    def _end(self, child: Child, *, timeout_s: float) -> int:
+        return child.end(self._spec.stop_signal, timeout_s=timeout_s)
+
+    def _replaced(self, old: Child) -> Child:
+        """The successor once it is ready and ``old`` has ended, else ``old``."""
+        assert self._wanted is not None
+        spec, self._wanted = self._wanted, None
+        began = time.monotonic()
+        self._emit(Phase.STARTING, "starts beside the one that runs")
+        try:
+            new = _child(spec)
+        except OSError as error:
+            self._report(self._death(f"was not replaced: the new one cannot be started: {error}"))
+            return old
+        while not (ended := new.has_ended()) and time.monotonic() - began < spec.ready_timeout_s:
+            if self._stopping.wait(_POLL_S):
+                break
+            if spec.ready() and not new.has_ended():
+                self._spec, self._ready_at, self._began_at = spec, time.monotonic(), began
+                self._emit(Phase.READY, f"is ready after {self._ready_at - began:.1f} s, and the one before it ends")
+                self._end(old, timeout_s=spec.stop_timeout_s)
+                return new
+        if not self._stopping.is_set():
+            reason = "died" if ended else f"was not ready within {spec.ready_timeout_s:g} s"
+            self._report(self._death(f"was not replaced: the new one {reason}: {new.last_lines()}"))
+        self._end(new, timeout_s=_UNREADY_STOP_S)
+        return old
 
     def _watch(self, child: Child) -> ServiceEvent | None:
         began = time.monotonic()
@@ -228,13 +207,15 @@ class _Service:
         heartbeat = Heartbeat(lambda message: self._emit(Phase.WAITING, message))
         while not self._stopping.wait(_POLL_S):
             if child.has_ended():
-                status = child.end(self._spec.stop_signal, timeout_s=0)
+                status = self._end(child, timeout_s=0)
                 return self._death(f"died ({describe_exit(status)}): {child.last_lines()}", status)
             if self._ready_at is not None:
                 problem = ailment.lasting() if ailment is not None else None
                 if problem is not None:
                     detail = f"was stopped, because only a restart mends this: {problem}"
                     return ServiceEvent(self._spec.name, Phase.AILED, detail)
+                if self._wanted is not None:
+                    return None
                 continue
             # Asked again after the probe: a stranger on the same port must not pass for a child that just died.
             if self._spec.ready() and not child.has_ended():
@@ -257,3 +238,14 @@ class _Service:
         # A reader who went away (`taskbridge up | head`) must not cost the service.
         with contextlib.suppress(OSError):
             self._on_event(event)
+
+
+def _child(spec: ServiceSpec) -> Child:
+    return Child(
+        spec.argv,
+        env=spec.env,
+        cwd=spec.cwd,
+        log_path=spec.log_path,
+        orphan_signal=spec.orphan_signal,
+        sockets=spec.sockets,
+    )

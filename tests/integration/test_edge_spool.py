@@ -20,7 +20,8 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from deploy.bridge import broken_spool
 from deploy.local.ports import free_port
-from deploy.local.supervisor import Phase, ServiceSpec, Supervisor
+from deploy.local.services import Phase, ServiceSpec
+from deploy.local.supervisor import Supervisor
 from edge.sender import encode_callback, signed
 from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from running_edge import RunningEdge, wait_until
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from deploy.connection import Connection
-    from deploy.local.supervisor import ServiceEvent
+    from deploy.local.services import ServiceEvent
 
 pytestmark = pytest.mark.integration
 

