@@ -1,0 +1,203 @@
+"""Two replicas in sync of three, on three real brokers: what is made, what is told, and what brokers' deaths do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+from kafka_cluster import BROKERS, KafkaCluster
+
+from deploy.connection import Connection
+from deploy.sending import Sender
+from edge.testing import SYSTEM_TOKEN, parameters_of
+from running_edge import RunningEdge, wait_until
+from schemas.topics import ALL, CALLBACKS_QUARANTINE, DEFAULT_PARTITIONS, TASK_EVENTS
+from service.topic_admin import apply_topics
+from stream_lives import read_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from pathlib import Path
+    from typing import Self
+
+    from deploy.local.endpoints import Endpoints
+
+pytestmark = pytest.mark.integration
+
+IN_SYNC = "min.insync.replicas"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[KafkaCluster]:
+    with KafkaCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def outside(cluster: KafkaCluster, stack: Endpoints) -> Generator[Connection]:
+    connection = Connection(cluster.servers, stack.registry_url, {})
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def edge(outside: Connection, tmp_path: Path) -> Generator[RunningEdge]:
+    edge = RunningEdge(tmp_path, bootstrap_servers=outside.bootstrap_servers, registry_url=outside.registry_url)
+    yield edge
+    if edge.process is not None:
+        edge.kill()
+
+
+def test_topics_have_three_copies_of_which_two_are_in_sync_and_less_is_told(
+    outside: Connection, edge: RunningEdge
+) -> None:
+    assert topics_apply(outside) == (0, {topic.name: ("created", []) for topic in ALL})
+    assert found(outside) == {topic.name: ("ok", []) for topic in ALL}
+    for topic in ALL:
+        assert replicas_of(outside, topic.name) == {len(BROKERS)}
+
+    set_in_sync(outside, TASK_EVENTS.name, "1")
+    make_anew(outside, CALLBACKS_QUARANTINE.name, replication=1, settings=CALLBACKS_QUARANTINE.settings)
+    in_sync = f"{IN_SYNC} is 1, the contract says 2 with 3 replicas"
+    few = "1 of 3 brokers have it, the contract says 3 (--replication)"
+    status, told = topics_apply(outside)
+    assert status == 1
+    assert told[TASK_EVENTS.name] == ("differs", [in_sync])
+    assert told[CALLBACKS_QUARANTINE.name] == ("differs", [few])
+    assert {
+        state for name, (state, _) in told.items() if name not in (TASK_EVENTS.name, CALLBACKS_QUARANTINE.name)
+    } == {"ok"}
+    edge.start()
+    drift = f"{TASK_EVENTS.name}: {in_sync}; {CALLBACKS_QUARANTINE.name}: {few}"
+    wait_until(lambda: readiness(edge).get("topics") == drift, what="the edge tells it")
+    assert readiness(edge)["ready"]
+    assert readiness(edge)["degraded"]
+
+    # A topic that somebody else makes has what the broker gives: three copies, and one in sync.
+    make_anew(outside, CALLBACKS_QUARANTINE.name, replication=-1, settings=CALLBACKS_QUARANTINE.settings)
+    assert found(outside)[CALLBACKS_QUARANTINE.name] == ("differs", [in_sync])
+    for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
+        set_in_sync(outside, topic.name, "2")
+    assert found(outside) == {topic.name: ("ok", []) for topic in ALL}
+
+
+def test_one_broker_away_is_not_noticed_and_two_are_what_the_spool_is_for(
+    cluster: KafkaCluster, outside: Connection, edge: RunningEdge
+) -> None:
+    found(outside)
+    edge.start()
+    wait_until(edge.is_whole, what="the edge reaches Kafka")
+    with Steadily(edge) as sent:
+        wait_until(lambda: sent.in_a_row["kafka"] >= 2 * DEFAULT_PARTITIONS, what="all goes to Kafka")
+        cluster.kill(3)
+        # The partitions that it led are led by another as soon as it is missed.
+        wait_until(lambda: in_sync_of(outside, TASK_EVENTS.name) == {1, 2}, what="broker 3 is missed")
+        wait_until(lambda: sent.in_a_row["kafka"] >= 2 * DEFAULT_PARTITIONS, what="all goes to Kafka without it")
+        cluster.kill(2)
+        wait_until(lambda: in_sync_of(outside, TASK_EVENTS.name) == {1}, what="broker 2 is missed")
+        wait_until(lambda: sent.in_a_row["spool"] >= 2 * DEFAULT_PARTITIONS, what="all goes to the spool")
+        cluster.start(2, 3)
+        wait_until(lambda: sent.in_a_row["kafka"] >= 2 * DEFAULT_PARTITIONS, what="all goes to Kafka again")
+    wait_until(edge.has_drained, what="the spool is empty")
+    wait_until(lambda: in_sync_of(outside, TASK_EVENTS.name) == set(BROKERS), what="all are in sync again")
+    assert set(sent.statuses) == {200}
+    kept = {(message.key() or b"").decode() for message in read_topic(outside, TASK_EVENTS.name)}
+    assert sent.instances <= kept
+
+
+class Steadily:
+    """Posts one callback after the other, each of another instance, and so to any partition."""
+
+    def __init__(self, edge: RunningEdge) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.in_a_row: Counter[str] = Counter()
+        """The last so many answers, all alike."""
+        self.instances: set[str] = set()
+        self._url = edge.url
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._post_all)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _post_all(self) -> None:
+        with Sender(self._url) as sender:
+            while not self._stop.wait(0.01):
+                instance_id = f"of-three-{len(self.instances)}"
+                parameters = parameters_of("create", instance_id=instance_id)
+                answer = sender.post("create", parameters, system_token=SYSTEM_TOKEN, encoding="json")
+                self.statuses[answer.status] += 1
+                self.instances.add(instance_id)
+                durability = cast("dict[str, str]", answer.body)["durability"]
+                self.in_a_row = Counter({durability: self.in_a_row[durability] + 1})
+
+
+def topics_apply(outside: Connection) -> tuple[int, dict[str, tuple[str, list[str]]]]:
+    """The command's exit code, and what it says of each topic."""
+    environment = {
+        **os.environ,
+        "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": outside.bootstrap_servers,
+        "TASKBRIDGE_SCHEMA_REGISTRY_URL": outside.registry_url,
+    }
+    argv = [sys.executable, "-m", "deploy.cli", "topics", "apply", "--json"]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines, done.stderr
+    return done.returncode, {each["topic"]: (each["state"], each["drift"]) for each in lines}
+
+
+def found(outside: Connection) -> dict[str, tuple[str, list[str]]]:
+    """What the command would say."""
+    reports = apply_topics(outside.admin(), ALL, partitions=DEFAULT_PARTITIONS)
+    return {each.name: (each.state, each.drift) for each in reports}
+
+
+def readiness(edge: RunningEdge) -> dict[str, Any]:
+    answer = edge.get("/readyz")
+    return {} if answer is None else answer.json()
+
+
+def partitions_of(outside: Connection, topic: str) -> list[Any]:
+    found: Any = outside.admin().list_topics(topic, timeout=10)
+    return list(found.topics[topic].partitions.values())
+
+
+def replicas_of(outside: Connection, topic: str) -> set[int]:
+    return {len(each.replicas) for each in partitions_of(outside, topic)}
+
+
+def in_sync_of(outside: Connection, topic: str) -> set[int]:
+    return {broker for each in partitions_of(outside, topic) for broker in each.isrs}
+
+
+def set_in_sync(outside: Connection, topic: str, value: str) -> None:
+    entry = ConfigEntry(IN_SYNC, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    admin = outside.admin()  # a name, or it would be gone before its answers come
+    for done in cast("dict[Any, Any]", admin.incremental_alter_configs([resource])).values():
+        done.result(30)
+
+
+def make_anew(outside: Connection, topic: str, *, replication: int, settings: Mapping[str, str]) -> None:
+    admin = outside.admin()
+    for done in cast("dict[str, Any]", admin.delete_topics([topic], operation_timeout=30)).values():
+        done.result(30)
+
+    def is_made() -> bool:
+        new = NewTopic(topic, DEFAULT_PARTITIONS, replication, config=dict(settings))
+        made = cast("dict[str, Any]", admin.create_topics([new], operation_timeout=30))[topic]
+        return made.exception(30) is None
+
+    wait_until(is_made, what=f"{topic} is made anew")
