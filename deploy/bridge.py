@@ -17,8 +17,9 @@ from deploy.local.disk import readable_os_errors
 from deploy.local.errors import StackError
 from deploy.local.ports import LOOPBACK, check_distinct, check_free
 from deploy.local.progress import call_with_heartbeat
+from deploy.local.services import ServiceSpec
 from deploy.local.stack import ExternalStack, choose_stack
-from deploy.local.supervisor import ServiceSpec, Supervisor
+from deploy.local.supervisor import Supervisor
 from edge.publisher import SPOOL_IS_BROKEN
 from edge.server.listening import listen
 from schemas import topics
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
 
     from deploy.local.endpoints import Endpoints
     from deploy.local.progress import Progress
-    from deploy.local.supervisor import ServiceEvent
+    from deploy.local.services import ServiceEvent
 
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
+_QUEUES = 8
+"""Each holds net.core.somaxconn connections, 4096 where nobody changed it: together a minute's callbacks at 500/s."""
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to be compared with
 
 
@@ -82,10 +85,10 @@ class Bridge:
             progress=progress,
             keep_data=keep_data,
         )
-        self._run = secrets.token_hex(8)
         self._folder = DataFolder(options.data_dir, is_named=True)
         self._occupied: ExitStack | None = None
         self._sockets: list[socket.socket] = []
+        self._edge_settings: Mapping[str, str] | None = None
         self.credentials = options.credentials or options.data_dir / "credentials.toml"
         self.edge_url = f"http://{LOOPBACK}:{options.edge_port}"
         # Where it tells the details; nowhere else, when operators have an address of their own.
@@ -112,9 +115,9 @@ class Bridge:
         endpoints = self._stack.start()
         connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
         call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "making topics and schemas")
-        edge = self._service("edge", self.edge_url, self._edge_environment(endpoints))
         self._sockets = self._listen()
-        self._supervisor.start(replace(edge, ailment=broken_spool(self.operator_url), sockets=self._sockets))
+        self._edge_settings = self._edge_environment(endpoints)
+        self._supervisor.start(self._edge())
         self._supervisor.start(self._service("streams", self.streams_url, self._streams_environment(endpoints)))
         self._folder.tell(
             Running(
@@ -126,6 +129,11 @@ class Bridge:
             )
         )
         return connection
+
+    def replace_edge(self, *_signal: object) -> None:
+        """Have another edge started beside the one that runs, which ends when the new one is ready; returns at once."""
+        if self._edge_settings is not None:
+            self._supervisor.replace(self._edge())
 
     def _apply_contract(self, connection: Connection) -> None:
         apply_topics(connection.admin(), topics.ALL, partitions=partitions_setting(self._environment))
@@ -169,17 +177,23 @@ class Bridge:
 
     def _listen(self) -> list[socket.socket]:
         try:
-            return listen(self._environment.get("EDGE_HOST", LOOPBACK), self._options.edge_port)
+            return listen(self._environment.get("EDGE_HOST", LOOPBACK), self._options.edge_port, queues=_QUEUES)
         except ConfigurationError as error:
             raise StackError(f"{error}: stop what listens there, or choose another with --edge-port") from error
 
+    def _edge(self) -> ServiceSpec:
+        assert self._edge_settings is not None
+        edge = self._service("edge", self.edge_url, self._edge_settings)
+        return replace(edge, ailment=broken_spool(self.operator_url), sockets=self._sockets)
+
     def _service(self, name: str, url: str, environment: Mapping[str, str]) -> ServiceSpec:
+        run = secrets.token_hex(8)
         return ServiceSpec(
             name=name,
             argv=[sys.executable, "-m", "deploy.cli", name],
-            env={**environment, RUN_VARIABLE: self._run},
+            env={**environment, RUN_VARIABLE: run},
             log_path=self._options.data_dir / "logs" / f"{name}.log",
-            ready=answers_ready(url, identity(name, {RUN_VARIABLE: self._run})),
+            ready=answers_ready(url, identity(name, {RUN_VARIABLE: run})),
             ready_timeout_s=_READY_TIMEOUT_S,
             stop_timeout_s=_STOP_TIMEOUT_S,
             # Killed outright, an edge with several workers would leave them behind, on its port.

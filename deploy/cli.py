@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -117,7 +118,10 @@ def up(  # one flag each: the contract's list
         Path | None, typer.Option(help="Credentials file; an example is made in the data folder where none is given.")
     ] = None,
 ) -> None:
-    """Start Kafka, registry, edge and streams in the foreground, until Ctrl-C or SIGTERM."""
+    """Start Kafka, registry, edge and streams in the foreground, until Ctrl-C or SIGTERM.
+
+    SIGUSR2 replaces the edge: the new one takes callbacks before the old one ends.
+    """
     with stop_signal() as stop:
         options = _options(data_dir, edge_port, streams_port, kafka_port, registry_port, credentials)
         _up(options, stop)
@@ -125,6 +129,7 @@ def up(  # one flag each: the contract's list
 
 def _up(options: BridgeOptions, stop: StopSignal) -> None:
     with _bridge(options, keep_data=True) as bridge:
+        signal.signal(signal.SIGUSR2, bridge.replace_edge)
         with stop.interrupting():
             connection = bridge.start()
         _print_addresses(bridge, connection)

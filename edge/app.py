@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from edge.server.listening import Sockets
+
 _LAST_S = 12
 """How long the parts may take to close once the last callback is answered. Callbacks hold up the end before that."""
 _COLLECT_AFTER_OBJECTS = 10_000
@@ -174,14 +176,15 @@ def run() -> None:
     try:
         settings, app = _configured()
         _prepare(settings)
-        sockets = _sockets(settings)
+        given = given_sockets(os.environ)
+        sockets = _sockets(settings, given)
     except ConfigurationError as error:
         sys.exit(f"taskbridge edge: {error}")
-    serve(app, sockets, workers=settings.workers, factory="edge.app:app_from_environment")
+    factory = "edge.app:app_from_environment"
+    serve(app, sockets, are_held=bool(given.callbacks), workers=settings.workers, factory=factory)
 
 
-def _sockets(settings: EdgeSettings) -> list[socket.socket]:
-    given = given_sockets(os.environ)
+def _sockets(settings: EdgeSettings, given: Sockets) -> list[socket.socket]:
     sockets = given.callbacks or listen_beside_fellows(settings.host, settings.port, data_dir=settings.data_dir)
     if settings.operator_port is None:
         if given.operator:

@@ -27,28 +27,48 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class AcceptingLoop(uvloop.Loop):
-    """The loop that uvicorn runs on; a server on a given socket is a Listener."""
+    """The loop that uvicorn runs on; a server on a given socket is a Listener. This one's sockets end with us."""
+
+    sockets_outlive_us = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._arriving: set[asyncio.Task[None]] = set()
 
     async def create_server(self, protocol_factory: Any, *arguments: Any, sock: Any = None, **options: Any) -> Any:
         if sock is None:
             return await super().create_server(protocol_factory, *arguments, **options)
-        listener = Listener(self, protocol_factory, sock)
+        listener = Listener(self, protocol_factory, sock, self._arriving, outlives_us=self.sockets_outlive_us)
         listener.start()
         return listener
+
+
+class HeldSocketsLoop(AcceptingLoop):
+    """Its sockets stay open when we end: who still waits at them waits for the next process."""
+
+    sockets_outlive_us = True
 
 
 class Listener(asyncio.AbstractServer):
     """One listening socket, which other processes may listen on too."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, make: Callable[[], LimitedProtocol], sock: socket.socket
+        self,
+        loop: asyncio.AbstractEventLoop,
+        make: Callable[[], LimitedProtocol],
+        sock: socket.socket,
+        arriving: set[asyncio.Task[None]],
+        *,
+        outlives_us: bool,
     ) -> None:
+        """``arriving`` are the connections that are accepted and not admitted yet, of all the loop's listeners."""
         self._loop = loop
         self._make = make
         self._sock = sock
         self._next = make()
         """The protocol of the connection that comes next: it is there already, for it knows whether there is room."""
-        self._arriving: set[asyncio.Task[None]] = set()
+        self._arriving = arriving
+        self._outlives_us = outlives_us
         self._resume: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -70,7 +90,7 @@ class Listener(asyncio.AbstractServer):
         if self._resume is not None:
             self._resume.cancel()
         self._loop.remove_reader(self._sock.fileno())
-        if self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+        if not self._outlives_us:
             while self._accept_one():
                 pass
 

@@ -64,13 +64,20 @@ def _given(descriptor: int) -> socket.socket:
     return sock
 
 
-def listen(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
+def listen(host: str, port: int, *, reuse_port: bool = False, queues: int = 1) -> list[socket.socket]:
     """Sockets that listen on every address of ``host``; no host is every address of the machine.
+
+    With several ``queues`` so many on each address, among which the kernel spreads who connects: together they hold
+    as many times more that wait. Nobody else listens there when it is done.
 
     Raises:
         ConfigurationError: it cannot be listened there.
     """
-    sockets = _bound(host, port, reuse_port=reuse_port)
+    if queues > 1:  # with SO_REUSEPORT the port would be shared with whoever asked for the same
+        for sock in _bound(host, port, reuse_port=False):
+            sock.close()
+    shared = reuse_port or queues > 1
+    sockets = [sock for _ in range(queues) for sock in _bound(host, port, reuse_port=shared)]
     for sock in sockets:
         sock.listen(BACKLOG)
     return sockets
@@ -110,7 +117,7 @@ def listen_beside_fellows(host: str, port: int, *, data_dir: Path) -> list[socke
     except OSError as error:
         raise ConfigurationError(f"data folder {data_dir}: {error.strerror}") from error
     if try_lock(lock):
-        # With SO_REUSEPORT it would be shared with whoever asked for the same, a stranger of this user included.
+        # A stranger of this user could be there.
         for sock in _bound(host, port, reuse_port=False):
             sock.close()
     fcntl.flock(lock, fcntl.LOCK_SH)  # until the process ends, however it does

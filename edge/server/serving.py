@@ -32,16 +32,17 @@ def end_when_told() -> None:
     signal.signal(signal.SIGHUP, _terminate)
 
 
-def serve(app: FastAPI, sockets: list[socket.socket], *, workers: int, factory: str) -> None:
+def serve(app: FastAPI, sockets: list[socket.socket], *, are_held: bool, workers: int, factory: str) -> None:
     """Return when it was told to end and what was under way is finished; ``factory`` makes the app of several workers.
 
-    With several workers SIGHUP replaces them one by one.
+    With several workers SIGHUP replaces them one by one, each once its successor serves. ``are_held``: somebody keeps
+    the sockets open when this process ends.
     """
     config = uvicorn.Config(
         app if workers == 1 else factory,
         factory=workers > 1,
         workers=workers,
-        loop="edge.server.accepting:AcceptingLoop",
+        loop=f"edge.server.accepting:{'HeldSocketsLoop' if are_held else 'AcceptingLoop'}",
         http=LimitedProtocol,
         proxy_headers=False,  # uvicorn's own would let anyone on this machine name any address
         ws="none",

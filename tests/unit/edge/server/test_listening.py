@@ -6,11 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from deploy.local.ports import free_port
+from edge.server import listening
 from edge.server.listening import given_sockets, listen, listen_beside_fellows
 from schemas.errors import ConfigurationError
 
@@ -25,6 +27,7 @@ given = eval(sys.argv[1])
 for at, fd in enumerate(given):
     os.dup2(fd, 3 + at)
 environment = {"LISTEN_PID": str(os.getpid() + int(sys.argv[2])), "LISTEN_FDS": str(len(given)), **eval(sys.argv[3])}
+from edge.server import listening
 from edge.server.listening import given_sockets
 found = given_sockets(environment)
 print([each.getsockname()[1] for each in found.callbacks], [each.getsockname()[1] for each in found.operator])
@@ -98,3 +101,28 @@ def test_edges_of_one_data_folder_may_share_a_port_and_strangers_may_not(tmp_pat
         listen("127.0.0.1", port)
     for each in sockets:
         each.close()
+
+
+def test_several_queues_hold_more_than_one_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "BACKLOG", 20)
+    port = free_port()
+    sockets = listen("127.0.0.1", port, queues=4)
+    waiting = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(24)]
+    try:
+        assert len(sockets) == 4
+        assert sum(accepted(each) for each in sockets) == len(waiting)
+        with pytest.raises(ConfigurationError, match="Address already in use"):
+            listen("127.0.0.1", port, queues=4)
+    finally:
+        for each in [*waiting, *sockets]:
+            each.close()
+
+
+def accepted(sock: socket.socket) -> int:
+    sock.settimeout(0)
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            sock.accept()[0].close()
+            count += 1
+    return count
