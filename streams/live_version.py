@@ -17,7 +17,7 @@ from service.kafka import admin_client, bulk_producer_config, consumer_config
 from service.topic_admin import apply_topics
 from streams.commit.transaction import TransactionalWriter
 from streams.tables.changelog_topic import reader_config
-from streams.tables.offsets import described_group
+from streams.tables.group_positions import described_group
 from streams.topology import APP_ID
 from streams.version import (
     FIRST_VERSION,

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from faust.types import TP
 
     from streams.commit.mark import Ground
+    from streams.tables.group_positions import Committed
     from streams.tables.kept_position import KeptPosition
-    from streams.tables.offsets import Bounds, Committed
+    from streams.tables.offsets import Bounds
 
 EXPIRED, MADE_ANEW, OUT_OF_RANGE = REASONS = ("expired", "made-anew", "out-of-range")
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from streams.commit.rounds import Rounds
+    from streams.tables.group_positions import Committed
     from streams.tables.kept_position import KeptPosition
-    from streams.tables.offsets import Committed, Offsets
+    from streams.tables.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -19,25 +17,18 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
-from faust.types import TP
 
-from streams.commit.mark import read_metadata
+from streams.tables.group_positions import committed, described_group
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Mapping
 
-    from streams.commit.mark import Mark
+    from faust.types import TP
+
+    from streams.tables.group_positions import Committed
 
 _ANSWER_S = 10.0
-_AGAIN_S = 0.2
 _CONSUMERS_ONLY = ("group.", "auto.", "enable.", "fetch.", "queued.", "isolation.")
-
-
-_COORDINATOR_MOVES = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-)
 _OUTDATED = (KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION)
 
 
@@ -53,19 +44,6 @@ class Described(NamedTuple):
 
     topic_id: str
     partitions: int
-
-
-class Committed(NamedTuple):
-    """A position that a group has committed."""
-
-    offset: int
-    """Negative where there is none."""
-    owner: str | None
-    """Who committed it, as the offset's metadata says."""
-    is_stable: bool
-    """No transaction is open that would commit another one."""
-    mark: Mark | None = None
-    """What its owner stood upon; None where an earlier program committed it, or another one."""
 
 
 class Offsets:
@@ -156,38 +134,13 @@ class Offsets:
 
     def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, Committed]:
         """The positions of a group. Where one is not stable, it is the one before the transaction that is open."""
-        # Asked for positions by an admin client, librdkafka ends the process where the broker answers that it does not
-        # coordinate the group (confluent-kafka-python issue 1982), as while the topic of the positions is being made.
-        self.members(group)
-        # The unstable ones first: what is stable afterwards is then what is told.
-        last = self._committed(group, partitions, require_stable=False)
-        stable = self._committed(group, partitions, require_stable=True)
-        found: dict[TP, Committed] = {}
-        for tp, at in stable.items():
-            error = at.error
-            if error is not None and error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
-                raise KafkaException(error)
-            known = at if error is None else last[tp]
-            owner, mark = read_metadata(known.metadata)
-            found[tp] = Committed(known.offset, owner, error is None, mark)
-        return found
+        return committed(self._config, group, partitions)
 
     def members(self, group: str) -> frozenset[str]:
         """The instance ids of the group's members, dead ones included until their session ends."""
         with self._asking() as admin:
             described = described_group(admin, group)
         return frozenset(member.group_instance_id for member in described.members if member.group_instance_id)
-
-    def _committed(self, group: str, partitions: Collection[TP], *, require_stable: bool) -> dict[TP, TopicPartition]:
-        if not partitions:
-            return {}
-        wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(tp.topic, tp.partition) for tp in partitions])
-        with self._asking() as admin:
-            asked = cast("Any", admin).list_consumer_group_offsets(
-                [wanted], require_stable=require_stable, request_timeout=_ANSWER_S
-            )
-            answer = asked[group].result(_ANSWER_S).topic_partitions
-        return {TP(each.topic, each.partition): each for each in answer}
 
     def _ask(self, topic: str, partitions: list[int], spec: Any, **how: Any) -> dict[int, int]:
         if not partitions:
@@ -204,22 +157,3 @@ class Offsets:
         with self._asking() as admin:
             asked = cast("dict[TopicPartition, Any]", admin.list_offsets(wanted, request_timeout=_ANSWER_S, **how))
             return {at.partition: answer.result(_ANSWER_S).offset for at, answer in asked.items()}
-
-
-def described_group(admin: AdminClient, group: str) -> Any:
-    """A group and its members, by the broker that coordinates it: asked again while that moves, or is only just made.
-
-    Raises:
-        KafkaException: Kafka refuses, or cannot be reached.
-        TimeoutError: it does not answer.
-    """
-    deadline = time.monotonic() + _ANSWER_S
-    while True:
-        asked = cast("dict[str, Any]", admin.describe_consumer_groups([group], request_timeout=_ANSWER_S))
-        try:
-            return asked[group].result(_ANSWER_S)
-        except KafkaException as raised:
-            error: KafkaError = raised.args[0]
-            if error.code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
-                raise
-            time.sleep(_AGAIN_S)

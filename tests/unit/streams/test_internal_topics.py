@@ -10,8 +10,9 @@ from streams.commit.mark import Ground, Mark, read_metadata, write_metadata
 from streams.commit.standing import ChangelogCut, Standing, standing
 from streams.internal_topics import Found, Situation, problem
 from streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from streams.tables.group_positions import Committed
 from streams.tables.kept_position import KeptPosition, PositionUnreadable, read_position, write_position
-from streams.tables.offsets import Bounds, Committed
+from streams.tables.offsets import Bounds
 from streams.version import VERSION_TOPIC, Versions
 
 EVENTS, NOTIFICATIONS, INSTANCES, INBOX, VERSION = (

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from streams.live_version import members
-from streams.tables import offsets
+from streams.tables import group_positions
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -39,13 +39,13 @@ def asked(*answers: int | list[Any]) -> list[str]:
 
 
 def test_a_coordinator_that_moves_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offsets, "_AGAIN_S", 0)
+    monkeypatch.setattr(group_positions, "_AGAIN_S", 0)
     moves = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE)
     assert asked(*moves, [MEMBER]) == ["rebuild on 10.0.0.7"]
 
 
 def test_one_that_goes_on_moving_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offsets, "_ANSWER_S", 0)
+    monkeypatch.setattr(group_positions, "_ANSWER_S", 0)
     with pytest.raises(KafkaException):
         asked(KafkaError.NOT_COORDINATOR, KafkaError.NOT_COORDINATOR)
 

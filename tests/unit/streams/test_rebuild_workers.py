@@ -9,12 +9,14 @@ from faust.types import TP
 from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from streams.rebuild import workers as rebuild_workers
 from streams.rebuild.workers import Workers
-from streams.tables.offsets import Committed, Offsets
+from streams.tables.group_positions import Committed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     import pytest
+
+    from streams.tables.offsets import Offsets
 
 
 class Told:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from faust.types import TP
 
 from streams.tables import offsets
 
@@ -52,34 +50,3 @@ def test_after_a_failure_the_next_question_is_asked_by_another_client(
     assert asked.ends("topic", [0]) == {0: 7}
     assert asked.ends("topic", [0]) == {0: 7}
     assert FakeAdmin.made == 2
-
-
-class StartingAdmin:
-    """Of a broker that is only just making the topic of positions."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.asked: list[str] = []
-
-    def describe_consumer_groups(self, groups: list[str], **_: Any) -> dict[str, Future[Any]]:
-        self.asked.append("group")
-        answer: Future[Any] = Future()
-        if len(self.asked) == 1:
-            answer.set_exception(KafkaException(KafkaError(KafkaError.NOT_COORDINATOR)))
-        else:
-            answer.set_result(SimpleNamespace(members=[]))
-        return dict.fromkeys(groups, answer)
-
-    def list_consumer_group_offsets(self, wanted: list[Any], **_: Any) -> dict[str, Future[Any]]:
-        self.asked.append("positions")
-        answer: Future[Any] = Future()
-        answer.set_result(SimpleNamespace(topic_partitions=[]))
-        return {wanted[0].group_id: answer}
-
-
-def test_positions_are_asked_for_once_a_broker_coordinates_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it answers that it does not, librdkafka ends the process."""
-    monkeypatch.setattr(offsets, "AdminClient", StartingAdmin)
-    monkeypatch.setattr(offsets, "_AGAIN_S", 0)
-    asking = offsets.Offsets({"bootstrap.servers": "127.0.0.1:9"})
-    assert asking.committed("group", [TP("topic", 0)]) == {}
-    assert asking._admin.asked == ["group", "group", "positions", "positions"]  # type: ignore[attr-defined]

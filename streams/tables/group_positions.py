@@ -1,0 +1,143 @@
+"""What a consumer group has committed, and who its members are, told by the broker that coordinates it.
+
+Positions are asked for by consumers. Asked by an admin client, librdkafka ends the process where the broker answers
+that it does not coordinate the group (confluent-kafka-python issue 1982), and a coordinator may move at any moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from faust.types import TP
+
+from streams.commit.mark import read_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Generator, Mapping
+
+    from confluent_kafka.admin import AdminClient
+
+    from streams.commit.mark import Mark
+
+_ANSWER_S = 10.0
+_AGAIN_S = 0.2
+_STABLE_S = 0.5
+"""How long a position may take to be stable; to be told one takes no more than a round trip."""
+
+_COORDINATOR_MOVES = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+
+_Answer = TypeVar("_Answer")
+
+
+class Committed(NamedTuple):
+    """A position that a group has committed."""
+
+    offset: int
+    """Negative where there is none."""
+    owner: str | None
+    """Who committed it, as the offset's metadata says."""
+    is_stable: bool
+    """No transaction is open that would commit another one."""
+    mark: Mark | None = None
+    """What its owner stood upon; None where an earlier program committed it, or another one."""
+
+
+def committed(config: Mapping[str, object], group: str, partitions: Collection[TP]) -> dict[TP, Committed]:
+    """The positions of a group. Where one is not stable, it is the one before the transaction that is open.
+
+    ``config`` is what any client needs to reach the brokers.
+
+    Raises:
+        KafkaException: Kafka refuses, or does not answer.
+    """
+    if not partitions:
+        return {}
+    # The unstable ones first: what is stable afterwards is then what is told.
+    with _consumer(config, group, "read_uncommitted") as consumer:
+        last = _told(consumer, partitions, _ANSWER_S)
+    with _consumer(config, group, "read_committed") as consumer:
+        stable = _stable(consumer, partitions)
+    found: dict[TP, Committed] = {}
+    for tp in partitions:
+        known = stable.get(tp, last[tp])
+        owner, mark = read_metadata(known.metadata)
+        found[tp] = Committed(known.offset, owner, tp in stable, mark)
+    return found
+
+
+def described_group(admin: AdminClient, group: str) -> Any:
+    """A group and its members, by the broker that coordinates it.
+
+    Raises:
+        KafkaException: Kafka refuses, or cannot be reached.
+        TimeoutError: it does not answer.
+    """
+
+    def describe() -> Any:
+        asked = cast("dict[str, Any]", admin.describe_consumer_groups([group], request_timeout=_ANSWER_S))
+        return asked[group].result(_ANSWER_S)
+
+    return _once_coordinated(describe)
+
+
+@contextmanager
+def _consumer(config: Mapping[str, object], group: str, isolation: str) -> Generator[Consumer]:
+    """A new one, which subscribes to nothing and so is no member: an earlier one's coordinator may be over."""
+    own = {**config, "group.id": group, "isolation.level": isolation, "enable.auto.commit": False}
+    consumer = Consumer(cast("dict[str, Any]", own), logger=logging.getLogger("librdkafka"))
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def _stable(consumer: Consumer, partitions: Collection[TP]) -> dict[TP, TopicPartition]:
+    """Those that no transaction is open for. The client itself waits for the others, for as long as it may."""
+    if (told := _told_in_time(consumer, partitions)) is not None:
+        return told
+
+    def alone(tp: TP) -> dict[TP, TopicPartition] | None:
+        return _told_in_time(consumer, [tp])
+
+    with ThreadPoolExecutor(len(partitions)) as threads:
+        return {tp: at for told in threads.map(alone, partitions) for tp, at in (told or {}).items()}
+
+
+def _told(consumer: Consumer, partitions: Collection[TP], timeout_s: float) -> dict[TP, TopicPartition]:
+    wanted = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
+    answer = _once_coordinated(lambda: consumer.committed(wanted, timeout_s))
+    for each in answer:
+        if each.error is not None:
+            raise KafkaException(each.error)
+    return {TP(each.topic, each.partition): each for each in answer}
+
+
+def _told_in_time(consumer: Consumer, partitions: Collection[TP]) -> dict[TP, TopicPartition] | None:
+    try:
+        return _told(consumer, partitions, _STABLE_S)
+    except KafkaException as raised:
+        if raised.args[0].code() != KafkaError._TIMED_OUT:  # noqa: SLF001 - how the library names its codes
+            raise
+        return None
+
+
+def _once_coordinated(ask: Callable[[], _Answer]) -> _Answer:
+    """The answer, asked for again while the group's coordinator moves, or is only just made."""
+    deadline = time.monotonic() + _ANSWER_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as raised:
+            error: KafkaError = raised.args[0]
+            if error.code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_S)
