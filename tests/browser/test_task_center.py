@@ -280,6 +280,8 @@ def test_an_error_says_what_to_do_and_another_try_is_a_button_away(
     fake: FakeTaskCenter, open_page: type_open, status: int, said: str
 ) -> None:
     fake.fails = {"/tasks": status}
+    # An event stream that opens late loads the list by itself.
+    fake.streams_refused = True
     page = open_page(fake.page_of())
     expect(page.get_by_role("alert")).to_contain_text(said)
     fake.fails = {}

@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from msgspec.structs import replace
 
 from schemas.cloudevents import event_headers
@@ -226,16 +226,32 @@ def assert_told_exactly_once(
     assert Counter(str(each) for each in found if ours is None or each.instance_id in ours) == wanted
 
 
-def caught_up(connection: Connection) -> bool:
-    """Whether the worker has committed all that is on the topic."""
-    consumer = Consumer({"bootstrap.servers": connection.bootstrap_servers, "group.id": "taskbridge-streams"})
+def caught_up(connection: Connection, topic: str = TASK_EVENTS.name) -> bool:
+    """Whether the workers have committed all records that are on the topic."""
+    config = {
+        "bootstrap.servers": connection.bootstrap_servers,
+        "group.id": "taskbridge-streams",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        # Behind the last record there may be the ends of transactions: what is left is found by reading.
+        "isolation.level": "read_committed",
+    }
+    consumer = Consumer(config)
     try:
-        partitions = [TopicPartition(TASK_EVENTS.name, number) for number in range(12)]
+        asked = [TopicPartition(topic, number) for number in range(12)]
         try:
-            committed = consumer.committed(partitions, timeout=10)
+            committed = consumer.committed(asked, timeout=10)
         except KafkaException:
             return False  # a broker that has just started has no coordinator for the group yet: ask again
-        return all(at.offset >= (end := consumer.get_watermark_offsets(at)[1]) or end == 0 for at in committed)
+        consumer.assign([TopicPartition(topic, at.partition, max(0, at.offset)) for at in committed])
+        unread = {at.partition for at in committed}
+        while unread:
+            for message in consumer.consume(len(unread), 1):
+                error = message.error()
+                if error is None or error.code() != KafkaError._PARTITION_EOF:
+                    return False
+                unread.discard(message.partition())
+        return True
     finally:
         consumer.close()
 
