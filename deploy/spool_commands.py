@@ -31,7 +31,7 @@ def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # no
 def spool_set_aside(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
     """List the records that Kafka refuses for good, or that are damaged: they are kept, and delivered by nobody.
 
-    'taskbridge spool replay', with the edge stopped, tries those that Kafka refused once more.
+    'taskbridge spool replay' tries those that Kafka refused once more, in the running edge too.
     """
     from deploy import spool_inspection
     from edge.spool.files import SpoolFolder

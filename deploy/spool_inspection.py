@@ -14,13 +14,14 @@ from deploy.data_folder import edge_folder
 from edge.errors import NotDurable
 from edge.kafka_path import KafkaPath
 from edge.publisher import SPOOL_FOLDER
+from edge.spool.asked_back import ask_back, is_asked_back
 from edge.spool.connections import read_only
 from edge.spool.files import SpoolFolder
 from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
 from edge.spool.record import RowDamaged, record_of
 from edge.spool.recovery import examine
-from edge.spool.store import REFUSED, TOO_LARGE, Store
+from edge.spool.store import REFUSED, TOO_LARGE
 from schemas.cloudevents import rfc3339
 from schemas.codec import quarantined_callback_codec, task_event_codec
 from schemas.errors import ConfigurationError, OperatorError
@@ -105,7 +106,7 @@ def verify(folder: SpoolFolder, progress: Callable[[str], None]) -> list[dict[st
 def replay(path: Path, connection: Connection, *, progress: Callable[[str], None], stopped: Callable[[], bool]) -> int:
     """Return when the spool is empty: watched while the edge runs, else delivered here; returns what is left.
 
-    What Kafka refused for good is tried once more, where the edge does not run. Progress comes every two seconds.
+    What Kafka refused for good is tried once more. Progress comes every two seconds.
 
     Raises:
         OperatorError: Kafka does not answer, or a file cannot be read.
@@ -114,6 +115,9 @@ def replay(path: Path, connection: Connection, *, progress: Callable[[str], None
     configure_logs("text", "WARNING")
     folder = SpoolFolder(path)
     folder.prepare()
+    for number in folder.numbers():
+        if _status_of(folder, number).set_aside.keys() & {TOO_LARGE, REFUSED}:
+            ask_back(folder.file(number))
     if any(folder.owner(number) is not None for number in folder.numbers()):
         progress("the edge runs and delivers it: watching")
         return _watch(folder, progress, stopped)
@@ -123,8 +127,10 @@ def replay(path: Path, connection: Connection, *, progress: Callable[[str], None
 def _watch(folder: SpoolFolder, progress: Callable[[str], None], stopped: Callable[[], bool]) -> int:
     said = time.monotonic()
     while True:
+        # In this order: what is taken back is among those that wait before nobody asks for it any more.
+        asked_back = any(is_asked_back(folder.file(number)) for number in folder.numbers())
         left = sum(each.records for each in status(folder))
-        if not left or stopped():
+        if stopped() or not (left or asked_back):
             return left
         if time.monotonic() - said > _PROGRESS_S:
             said = time.monotonic()
@@ -148,8 +154,6 @@ async def _deliver(
     try:
         if not await kafka.check():
             raise OperatorError(f"Kafka at {connection.bootstrap_servers} does not answer")
-        for number in folder.numbers():
-            await asyncio.to_thread(_take_back, folder, number)
         await keeper.adopt()
         said = time.monotonic()
         while keeper.waiting and not stopped():
@@ -167,15 +171,6 @@ async def _deliver(
         await kafka.close()
         registry.close()
     return left
-
-
-def _take_back(folder: SpoolFolder, number: int) -> None:
-    """Try once more what the broker refused: its limit may have been raised since, its policy changed."""
-    path = folder.file(number)
-    if _examined(path) is None:
-        with contextlib.suppress(NotDurable), contextlib.closing(Store(path)) as store:
-            for reason in (TOO_LARGE, REFUSED):
-                store.take_back(reason)
 
 
 def _examined(path: Path) -> str | None:

@@ -25,6 +25,9 @@ MAX_FILES = 256
 UNKNOWN_AGE = 1
 """As old as can be: whoever owns the file has not looked into it yet."""
 
+WHOLE = "-whole"
+"""How the name of a damaged file ends that was read to its end, so that all it held is elsewhere too."""
+
 _SLOT = struct.Struct("=QQQQQ")
 _SIZES = struct.Struct("=QQ")
 _ALL_SIZES = struct.Struct(f"={2 * MAX_FILES}Q")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from edge.errors import NotDurable
+from edge.spool.asked_back import is_asked_back, open_and_take_back
 from edge.spool.commits import SpoolObserver
 from edge.spool.drainer import Drainer, DrainObserver
 from edge.spool.errors import SpoolBroken, SpoolFull
 from edge.spool.files import SpoolFolder
-from edge.spool.recovery import open_or_recover
 from edge.spool.store import sync
 from edge.spool.unopened import Unopened
 from edge.spool.writer import Spool
@@ -146,7 +146,7 @@ class SpoolKeeper:
         while True:
             await asyncio.sleep(_TEND_S)
             # Each whatever became of the others: orphans must be adopted though no new file can be made.
-            for each in (self._leave_broken, self._open_own, self.adopt, self._let_go):
+            for each in (self._leave_broken, self._leave_asked_back, self._open_own, self.adopt, self._let_go):
                 await self._survive(each)
             if not self.anything_moves():
                 self._kafka.forgive(but={each for kept in self._kept.values() for each in kept.drainer.behind})
@@ -226,6 +226,14 @@ class SpoolKeeper:
                 self._own, self._broken, self._problem = None, kept.spool.broken, kept.spool.broken
             await self._end(number)
 
+    async def _leave_asked_back(self) -> None:
+        """Let go of files whose set-aside records are to be tried again: whoever adopts them takes those back."""
+        for number, kept in list(self._kept.items()):
+            if kept.spool.broken is None and await asyncio.to_thread(is_asked_back, kept.spool.claim.path):
+                if kept.spool is self._own:  # new records have somewhere to go at any moment
+                    self._own = await self._open(await asyncio.to_thread(self._claim_own))
+                await self._end(number)
+
     async def _end(self, number: int, *, remove: bool = False) -> None:
         kept = self._kept.pop(number)
         kept.task.cancel()
@@ -234,7 +242,7 @@ class SpoolKeeper:
 
     async def _open(self, claim: Claim) -> Spool:
         try:
-            opened = await asyncio.to_thread(open_or_recover, claim.path, self._schemas)
+            opened = await asyncio.to_thread(open_and_take_back, claim.path, self._schemas)
         except Exception as error:
             self._unopened.add(claim.number, str(error) or repr(error))
             # Nobody knows what it holds, so nobody waits for it; 'unopened' tells of it.

@@ -1,7 +1,8 @@
 """Finds out whether a spool file is sound, and saves every intact row of one that is not.
 
 SQLite recovers first, and what it makes of the file after a power failure is the truth. Only where it finds damage are
-pages read one by one; a row is intact when its own checksum says so. The damaged file is moved aside, never deleted.
+pages read one by one; a row is intact when its own checksum says so. The damaged file is moved aside. It is deleted
+only where SQLite could read all of it, so that nothing is in it which is not elsewhere too, and later ones are there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import structlog
 
 from edge.spool.connections import read_only
 from edge.spool.errors import SpoolBroken, SpoolFull, classified
+from edge.spool.files import WHOLE
 from edge.spool.pages import frames_of, rows_of
 from edge.spool.salvage import KEYED_BY_ROW_ID, Salvage
 from edge.spool.store import BROKEN_MARK, VERSION, Store, sync
@@ -36,6 +38,11 @@ _NOT_OF_THE_FILE = (
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_FULL,
 )
+
+_MISTRUSTED = "an I/O error in its last life"
+"""Of a file that SQLite reads to its end all the same."""
+_COPIES = 3
+"""Of such files: what is in them was all taken over, and a failing disk leaves one after the other."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -69,10 +76,11 @@ def open_or_recover(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
         Store.create(recovered, {*schemas, *salvage.schemas}, rows, salvage.set_aside)
     if recovered.exists():
         # Also after a crash in the middle of this: the recovered file is whole, whatever stands beside it.
-        aside = _move_aside(path)
+        aside = _move_aside(path, is_whole=problem == _MISTRUSTED)
         recovered.replace(path)
         _with_suffix(path, BROKEN_MARK).unlink(missing_ok=True)
         sync(path.parent)
+        _forget_copies(path.parent)
     if not path.exists():
         # A log without its file would be applied to the new one.
         for suffix in ("-wal", "-shm", BROKEN_MARK):
@@ -99,10 +107,10 @@ def examine(path: Path) -> str | None:
     if not path.exists():
         return "its log stands alone" if frames_of(_with_suffix(path, "-wal")) else None
     problem, accepted = _asked(path)
-    if problem is None and _with_suffix(path, BROKEN_MARK).exists():
-        problem = "an I/O error in its last life"
     if problem is None and len(_commits_behind(path, accepted)) > 1:
         problem = "its log is damaged before its end"
+    if problem is None and _with_suffix(path, BROKEN_MARK).exists():
+        problem = _MISTRUSTED
     return problem
 
 
@@ -179,13 +187,23 @@ def _commits_behind(path: Path, accepted: int) -> list[int]:
     return [each.index for each in frames_of(_with_suffix(path, "-wal")) if each.commits and each.index > accepted]
 
 
-def _move_aside(path: Path) -> Path | None:
-    aside = _with_suffix(path, f".damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 10**9:09}")
+def _move_aside(path: Path, *, is_whole: bool) -> Path | None:
+    when = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 10**9:09}"
+    aside = _with_suffix(path, f".damaged-{when}{WHOLE if is_whole else ''}")
     for suffix in ("-wal", ""):
         with contextlib.suppress(FileNotFoundError):
             _with_suffix(path, suffix).replace(_with_suffix(aside, suffix))
     _with_suffix(path, "-shm").unlink(missing_ok=True)
     return aside
+
+
+def _forget_copies(folder: Path) -> None:
+    """Of the files that were moved aside whole, the last few stay; of the others each may be the only copy of a row."""
+    whole = sorted(folder.glob(f"*.db.damaged-*{WHOLE}"), key=lambda each: each.name.partition(".damaged-")[2])
+    for each in whole[:-_COPIES]:
+        for suffix in ("-wal", ""):
+            _with_suffix(each, suffix).unlink(missing_ok=True)
+        _log.info("spool_copy_removed", file=str(each))
 
 
 def _with_suffix(path: Path, suffix: str) -> Path:

@@ -194,14 +194,23 @@ class Store:
             self._writer.executemany("INSERT OR IGNORE INTO schemas VALUES (?, ?, ?)", known)
             self._writer.execute("COMMIT")
 
-    def take_back(self, reason: str) -> int:
-        """Return what was set aside for this reason to the queue; returns how many."""
-        with classified():
-            self._writer.execute("BEGIN IMMEDIATE")
-            copy = f"INSERT OR IGNORE INTO records SELECT {_ROW} FROM set_aside WHERE reason = ?"  # noqa: S608
-            self._writer.execute(copy, (reason,))
-            found = self._writer.execute("DELETE FROM set_aside WHERE reason = ?", (reason,)).rowcount
-            self._writer.execute("COMMIT")
+    def take_back(self) -> int:
+        """Return what the broker refused to the queue, and not what is damaged; returns how many.
+
+        Raises:
+            SpoolFull, SpoolBusy: rolled back, nothing of it happened.
+            SpoolBroken
+        """
+        refused = f"FROM set_aside WHERE reason IN ('{TOO_LARGE}', '{REFUSED}')"
+        try:
+            with classified():
+                self._writer.execute("BEGIN IMMEDIATE")
+                self._writer.execute(f"INSERT OR IGNORE INTO records SELECT {_ROW} {refused}")
+                found = self._writer.execute(f"DELETE {refused}").rowcount
+                self._writer.execute("COMMIT")
+        except SpoolFull:
+            self._roll_back()
+            raise
         return found
 
     def close(self) -> None:

@@ -295,7 +295,10 @@ def refused_by_policy(connection: Connection) -> Generator[Callable[[], None]]:
         set_to(None)
 
 
+@pytest.mark.parametrize("beside_the_edge", [False, True], ids=["edge stopped", "edge running"])
 def test_what_the_broker_refuses_of_the_quarantine_is_set_aside_and_holds_up_nothing(
+    *,
+    beside_the_edge: bool,
     tmp_path: Path,
     connection: Connection,
     refused_by_policy: Callable[[], None],
@@ -318,10 +321,11 @@ def test_what_the_broker_refuses_of_the_quarantine_is_set_aside_and_holds_up_not
         listed = run_spool("set-aside", "--data-dir", str(edge.data_dir), "--json")
         (aside,) = [json.loads(line) for line in listed.stdout.splitlines()]
         assert (aside["topic"], aside["reason"]) == (CALLBACKS_QUARANTINE.name, "refused")
-        assert edge.stop() == 0
-    refused_by_policy()
-    before = len(read_topic(CALLBACKS_QUARANTINE.name))
-    addresses = ("--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url)
-    assert run_spool("replay", "--data-dir", str(edge.data_dir), *addresses).returncode == 0
-    assert len(read_topic(CALLBACKS_QUARANTINE.name)) == before + 1
+        if not beside_the_edge:
+            assert edge.stop() == 0
+        refused_by_policy()
+        before = len(read_topic(CALLBACKS_QUARANTINE.name))
+        addresses = ("--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url)
+        assert run_spool("replay", "--data-dir", str(edge.data_dir), *addresses).returncode == 0
+        assert len(read_topic(CALLBACKS_QUARANTINE.name)) == before + 1
     assert run_spool("set-aside", "--data-dir", str(edge.data_dir)).stdout == "nothing is set aside\n"

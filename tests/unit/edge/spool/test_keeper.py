@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import KafkaError
 
+from edge.spool.asked_back import ask_back, is_asked_back
 from edge.spool.errors import SpoolBroken, SpoolFull, classified
 from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
 from edge.spool.store import Store
+from service.kafka import DeliveryFailed
 from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
 
 if TYPE_CHECKING:
@@ -208,3 +211,47 @@ def test_a_lock_at_its_start_is_no_damage(tmp_path: Path, monkeypatch: pytest.Mo
 
     asyncio.run(scenario())
     assert not list(tmp_path.glob("*damaged*"))
+
+
+def test_what_was_refused_is_taken_back_while_new_records_always_have_somewhere_to_go(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing = {1: DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))}
+        async with kept(tmp_path, producer) as keeper:
+            await keeper.own.put(record(1))
+            await until(lambda: keeper.set_aside == 1)
+            producer.failing = {}
+            done = asyncio.Event()
+
+            async def puts() -> int:
+                count = 1
+                while not done.is_set():
+                    count += 1
+                    await keeper.own.put(record(count))
+                return count
+
+            putting = asyncio.create_task(puts())
+            ask_back(tmp_path / "0.db")
+            await until(lambda: 1 in producer.delivered)
+            assert not is_asked_back(tmp_path / "0.db")
+            done.set()
+            count = await putting
+            await until(lambda: set(range(1, count + 1)) <= set(producer.delivered))
+            assert keeper.set_aside == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_is_taken_back_and_refused_again_is_set_aside_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing = {1: DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))}
+        async with kept(tmp_path, producer) as keeper:
+            await keeper.own.put(record(1))
+            await until(lambda: keeper.set_aside == 1)
+            asked = len(producer.sent)
+            ask_back(tmp_path / "0.db")
+            await until(lambda: len(producer.sent) > asked and keeper.set_aside == 1)
+            assert keeper.waiting == 0
+
+    asyncio.run(scenario())

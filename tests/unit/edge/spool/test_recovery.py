@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edge.spool.files import SpoolFolder
 from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
 from edge.spool.pages import frames_of
@@ -208,7 +209,7 @@ def test_a_crash_in_the_middle_of_a_recovery_loses_nothing(
     path = folder / "0.db"
     flip(path, middle_leaf(path) + 3, 2)
 
-    def crash(*_: object) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     for where in ("edge.spool.recovery._move_aside", "edge.spool.recovery.sync"):
@@ -290,3 +291,19 @@ def test_a_file_is_opened_on_a_disk_that_it_fills(tmp_path: Path, crashed: Path)
 
 def positions(path: Path) -> list[int]:
     return [row[0] for row in read_intact(path).records]
+
+
+def test_of_files_that_were_read_to_their_end_the_last_few_stay_and_of_others_all(tmp_path: Path) -> None:
+    path = tmp_path / "0.db"
+    Store.create(path, [SCHEMA], [row_of(record(1), position=1, created_at=1)])
+    for _ in range(2):
+        path.write_bytes(b"nonsense")
+        open_or_recover(path, [SCHEMA]).store.close()
+    unread = sorted(tmp_path.glob("*.damaged-*"))
+    assert len(unread) == 2
+    for _ in range(5):
+        path.with_name("0.db.broken").touch()  # as an I/O error leaves it
+        open_or_recover(path, [SCHEMA]).store.close()
+    copies = {each.name for each in SpoolFolder(tmp_path).damaged()}
+    assert {each.name for each in unread} <= copies
+    assert len(copies) == len(unread) + 3
