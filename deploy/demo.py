@@ -13,7 +13,7 @@ from rich.table import Table
 
 from deploy.demo_story import APP, CORP, PEOPLE, story
 from deploy.sending import post_callback
-from deploy.simulate import apps_of, simulate
+from deploy.simulate import Tally, apps_of, simulate
 from deploy.simulation import Simulation
 from deploy.tail import follow
 from schemas.codec import task_notification_codec
@@ -76,7 +76,7 @@ def trickle(edge_url: str, credentials: Path, stop: threading.Event) -> None:
     simulation = Simulation(apps_of(credentials), seed=secrets.randbelow(1 << 32), chaos=_CHAOS)
     while not stop.is_set():
         with suppress(OperatorError):
-            simulate(edge_url, simulation, rate=_TRICKLE_A_SECOND, stop=stop, progress=lambda _: None)
+            simulate(edge_url, simulation, tally=Tally(), rate=_TRICKLE_A_SECOND, stop=stop, progress=lambda _: None)
         stop.wait(1)
 
 

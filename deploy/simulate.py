@@ -32,7 +32,7 @@ class Tally:
 
     posted: int = 0
     outcomes: Counter[str] = field(default_factory=Counter[str])
-    """``kafka`` and ``spool`` as the edge answered, else the status, else ``unanswered``."""
+    """``kafka`` and ``spool`` as the edge answered, else the status."""
     actions: Counter[str] = field(default_factory=Counter[str])
     kinds: Counter[str] = field(default_factory=Counter[str])
     problem: str | None = None
@@ -43,8 +43,13 @@ class Tally:
     def accepted(self) -> int:
         return self.outcomes["kafka"] + self.outcomes["spool"]
 
+    @property
+    def all_outcomes(self) -> dict[str, int]:
+        unanswered = self.posted - self.outcomes.total()
+        return {**self.outcomes, "unanswered": unanswered} if unanswered else dict(self.outcomes)
+
     def line(self) -> str:
-        told = ", ".join(f"{count} {name}" for name, count in sorted(self.outcomes.items()))
+        told = ", ".join(f"{count} {name}" for name, count in sorted(self.all_outcomes.items()))
         a_second = self.posted / self.seconds if self.seconds else 0.0
         return f"{self.posted} callbacks in {self.seconds:.0f} s ({a_second:.1f} a second): {told or 'none'}"
 
@@ -53,7 +58,7 @@ class Tally:
             "posted": self.posted,
             "accepted": self.accepted,
             "seconds": round(self.seconds, 1),
-            "outcomes": dict(self.outcomes),
+            "outcomes": self.all_outcomes,
             "actions": dict(self.actions),
             "kinds": dict(self.kinds),
         }
@@ -82,25 +87,26 @@ def simulate(
     url: str,
     simulation: Simulation,
     *,
+    tally: Tally,
     rate: float,
     stop: threading.Event,
     progress: Progress,
     count: int | None = None,
     seconds: float | None = None,
-) -> Tally:
+) -> None:
     """Post until told to stop, or until there were as many, or for as long. One connection, one callback at a time.
 
     Raises:
         OperatorError: not even the first is accepted. Later ones are counted, for Yida goes on too.
     """
-    tally, started = Tally(), time.monotonic()
-    said = started
+    said = started = time.monotonic()
     with Sender(url) as sender:
         while not stop.is_set() and (count is None or tally.posted < count):
             tally.seconds = time.monotonic() - started
             if seconds is not None and tally.seconds >= seconds:
                 break
             _post(sender, simulation, tally)
+            tally.seconds = time.monotonic() - started
             if tally.posted == 1 and not tally.accepted:
                 raise OperatorError(str(tally.problem))
             if time.monotonic() - said >= _SAY_EVERY_S:
@@ -108,8 +114,6 @@ def simulate(
                 progress(f"{tally.line()}; {simulation.under_way} under way")
             # By the beginning, not by the last: the rate holds however long an answer takes.
             stop.wait(max(0.0, started + tally.posted / rate - time.monotonic()))
-    tally.seconds = time.monotonic() - started
-    return tally
 
 
 def _post(sender: Sender, simulation: Simulation, tally: Tally) -> None:
@@ -122,7 +126,6 @@ def _post(sender: Sender, simulation: Simulation, tally: Tally) -> None:
             posting.action, posting.parameters, system_token=posting.app.system_token, encoding=posting.encoding
         )
     except OperatorError as error:
-        tally.outcomes["unanswered"] += 1
         tally.problem = str(error)
         return
     if answer.accepted:

@@ -50,7 +50,7 @@ def simulate(
     from dataclasses import replace
 
     from deploy.data_folder import data_folder
-    from deploy.simulate import SIMULATED_CORP, apps_of
+    from deploy.simulate import SIMULATED_CORP, Tally, apps_of
     from deploy.simulate import simulate as post
     from deploy.simulation import SimulatedApp, Simulation
 
@@ -62,9 +62,9 @@ def simulate(
     url = edge_url(url, data_dir)
     chosen = secrets.randbelow(1 << 32) if seed is None else seed
     progress(f"{len(apps)} apps post {rate:g} callbacks a second to {url}, seed {chosen}; Ctrl-C ends it")
-    with stop_signal() as stop:
-        simulation = Simulation(apps, seed=chosen, chaos=chaos)
-        tally = post(url, simulation, rate=rate, stop=stop, progress=progress, count=count, seconds=seconds)
+    simulation, tally = Simulation(apps, seed=chosen, chaos=chaos), Tally()
+    with stop_signal() as stop, stop.interrupting():  # an answer may take ten seconds
+        post(url, simulation, tally=tally, rate=rate, stop=stop, progress=progress, count=count, seconds=seconds)
     if as_json:
         say(json_line({**tally.as_json(), "instances": dict(simulation.started), "seed": chosen}))
         return

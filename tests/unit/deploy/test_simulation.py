@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import socket
+import subprocess
+import sys
+import time
 from collections import Counter, defaultdict
 
 from deploy.company import EMPLOYEES
@@ -95,3 +100,19 @@ def test_every_department_has_one_head_and_everybody_an_id_of_their_own() -> Non
     departments = {each.department for each in EMPLOYEES}
     assert Counter(each.department for each in EMPLOYEES if each.is_head) == dict.fromkeys(departments, 1)
     assert len({each.user_id for each in EMPLOYEES}) == len(EMPLOYEES) > 30
+
+
+def test_nobody_waits_for_an_answer_after_ctrl_c() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        argv = ["simulate", "--url", url, "--app", "APP_1", "--token", "T", "--json"]
+        running = subprocess.Popen([sys.executable, "-m", "deploy.cli", *argv], stdout=subprocess.PIPE, text=True)
+        connection, _ = silent.accept()
+        with connection:
+            assert connection.recv(1)
+            began = time.monotonic()
+            running.send_signal(signal.SIGINT)
+            said, _ = running.communicate(timeout=30)
+            assert time.monotonic() - began < 5, "the answer's time limit is ten seconds"
+    assert running.returncode == 0
+    assert (json.loads(said)["posted"], json.loads(said)["outcomes"]) == (1, {"unanswered": 1})
