@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
 from deploy.tail import Decoder
 from deploy.topic_reading import read_one, read_to_end
-from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ
+from schemas.topics import REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
 from service.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config
 from service.parked import dead_letter_of, headers_of, text_of
 
@@ -19,18 +20,20 @@ if TYPE_CHECKING:
     from deploy.local.progress import Progress
     from service.parked import DeadLetter
 
-REPLAYED, REPLAYED_BEFORE, NOT_OURS, FAILED, GONE = (
+REPLAYED, REPLAYED_BEFORE, NOT_OURS, FAILED, GONE, TOO_OLD = (
     "replayed",
     "already-replayed",
     "of-another-topic",
     "not-delivered",
     "no-longer-kept",
+    "too-old",
 )
 
 REPLAY_HEADER = "dlq_replay_of"
 """On a record that was put back: the id of its dead letter, so that it is put back once."""
 
 _BATCH = 500
+_REMEMBERED_MS = REPLAYED_DAYS * 24 * 60 * 60 * 1000
 
 
 def read_dead_letters(connection: Connection, progress: Progress) -> Iterator[DeadLetter]:
@@ -58,24 +61,30 @@ def in_full(letter: DeadLetter, connection: Connection) -> dict[str, Any]:
     return {**summary(letter), "headers": headers, "value": Decoder(connection.registry).value(letter.value)}
 
 
-def replay(connection: Connection, letters: Sequence[DeadLetter], progress: Progress) -> list[tuple[DeadLetter, str]]:
+def replay(
+    connection: Connection, letters: Sequence[DeadLetter], progress: Progress, *, older_too: bool = False
+) -> list[tuple[DeadLetter, str]]:
     """Put the letters back with the key, value and headers they had, each once; says what became of each.
+
+    One that was parked before the time for which instances are remembered stays, unless ``older_too``: nothing may be
+    left that knows what became of its task since, which would be pending again.
 
     Raises:
         OperatorError: Kafka does not answer.
     """
     before = _replayed_before(connection, letters, progress) if letters else set[str]()
-    return asyncio.run(_replay(connection, letters, before, progress))
+    oldest_ms = 0 if older_too else time.time() * 1000 - _REMEMBERED_MS
+    return asyncio.run(_replay(connection, letters, before, progress, oldest_ms=oldest_ms))
 
 
 async def _replay(
-    connection: Connection, letters: Sequence[DeadLetter], before: set[str], progress: Progress
+    connection: Connection, letters: Sequence[DeadLetter], before: set[str], progress: Progress, *, oldest_ms: float
 ) -> list[tuple[DeadLetter, str]]:
     producer = AsyncProducer(producer_config(connection.bootstrap_servers, connection.kafka_properties))
 
     async def put_back(letter: DeadLetter) -> tuple[DeadLetter, str]:
         letter = _whole(letter, connection)
-        outcome = _outcome(letter, before)
+        outcome = _outcome(letter, before, oldest_ms=oldest_ms)
         if outcome == REPLAYED:
             headers = [*letter.received_headers, (REPLAY_HEADER, letter.id.encode())]
             try:
@@ -98,11 +107,13 @@ async def _replay(
     return done
 
 
-def _outcome(letter: DeadLetter, before: set[str]) -> str:
+def _outcome(letter: DeadLetter, before: set[str], *, oldest_ms: float) -> str:
     if letter.said("topic") != TASK_EVENTS.name:
         return NOT_OURS
     if letter.id in before:
         return REPLAYED_BEFORE
+    if letter.at_ms < oldest_ms:
+        return TOO_OLD
     return GONE if letter.was_left and letter.value is None else REPLAYED
 
 

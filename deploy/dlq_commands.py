@@ -74,6 +74,7 @@ def replay(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
     reason: Annotated[str | None, typer.Option(help="All that were parked for this reason.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,  # noqa: FBT002
+    force: Annotated[bool, typer.Option("--force", help="Also those parked more than 30 days ago.")] = False,  # noqa: FBT002
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
@@ -82,11 +83,12 @@ def replay(
     """Put records back on the topic they were taken from, once what was wrong with them, or with us, is mended.
 
     What still cannot be used is parked again, as a new dead letter. Safe to repeat: each is put back once. Exit code 1
-    when any could not be delivered, or was too large to be parked whole and is no longer kept where it came from.
+    when any could not be delivered, was too large to be parked whole and is no longer kept where it came from, or was
+    parked more than 30 days ago: what became of its task since may be forgotten, and it would be pending again.
     """
     if sum((bool(ids), reason is not None, everything)) != 1:
         raise typer.BadParameter("give ids, or --reason R, or --all", param_hint="ID")
-    from deploy.dead_letters import FAILED, GONE, read_dead_letters
+    from deploy.dead_letters import FAILED, GONE, TOO_OLD, read_dead_letters
     from deploy.dead_letters import replay as put_back
     from schemas.errors import ConfigurationError
 
@@ -99,13 +101,13 @@ def replay(
             if letters and not found:
                 raise ConfigurationError(_nothing_for(reason, letters))
             letters = found
-        done = put_back(connection, letters, progress)
+        done = put_back(connection, letters, progress, older_too=force)
     for letter, outcome in done:
         shown = {"id": letter.id, "outcome": outcome, "reason": letter.said("reason")}
         say(json_line(shown) if as_json else f"{outcome:18}{letter.id}  {shown['reason'] or '-'}")
     if not done:
         progress(f"nothing to replay: {_nothing_for(None, ())}")
-    if any(outcome in (FAILED, GONE) for _, outcome in done):
+    if any(outcome in (FAILED, GONE, TOO_OLD) for _, outcome in done):
         raise typer.Exit(1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace as changed
 from typing import TYPE_CHECKING
 
 from typer.testing import CliRunner
@@ -81,3 +83,34 @@ def test_a_reason_that_nothing_was_parked_for_is_an_error_that_names_those_there
     assert result.exit_code == 1
     assert isinstance(result.exception, ConfigurationError)
     assert str(result.exception) == "no record was parked for 'undecodeable'; there are: undecodable (2)"
+
+
+class Broker:
+    """Takes what is put back."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    async def produce(self, *_: object, **__: object) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def put_back_before(*_: object) -> set[str]:
+    return set()
+
+
+def test_what_was_parked_before_instances_are_remembered_goes_back_by_force_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ms = int(time.time() * 1000)
+    days = [29, 31]
+    letters = [changed(LETTER, id=f"0-{each}", at_ms=now_ms - each * 86_400_000) for each in days]
+    parked(monkeypatch, *letters)
+    monkeypatch.setattr(dead_letters, "_replayed_before", put_back_before)
+    monkeypatch.setattr(dead_letters, "AsyncProducer", Broker)
+    found = [CliRunner().invoke(app, ["dlq", "replay", "--all", *more]) for more in ([], ["--force"])]
+    assert [each.exit_code for each in found] == [1, 0]
+    assert [[line.split()[:2] for line in each.stdout.splitlines()] for each in found] == [
+        [["replayed", "0-29"], ["too-old", "0-31"]],
+        [["replayed", "0-29"], ["replayed", "0-31"]],
+    ]
