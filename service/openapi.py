@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,9 +30,21 @@ READINESS: dict[int | str, dict[str, Any]] = {
 }
 """The answers of ``/readyz``."""
 
+_ELSEWHERE = (
+    "Any other path is answered 404, and a known one asked by another method 405, both with a problem document"
+    " (RFC 9457): see the response `UnknownPath`."
+)
+_UNKNOWN_PATH: dict[str, Any] = {
+    "description": "Nothing is there, or not by this method.",
+    "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}},
+}
+
 
 def amend_document(app: FastAPI, amend: Callable[[dict[str, Any]], None]) -> None:
-    """Have ``/openapi.json`` say what ``amend`` makes of it, and nothing of 422, which no service of ours answers."""
+    """Have ``/openapi.json`` say what ``amend`` makes of it, and what is answered where nothing is.
+
+    It says nothing of 422, which no service of ours answers.
+    """
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -44,6 +58,9 @@ def amend_document(app: FastAPI, amend: Callable[[dict[str, Any]], None]) -> Non
             schemas = cast("dict[str, Any]", document.get("components", {}).get("schemas", {}))
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
+            document["info"]["description"] = _ELSEWHERE
+            components = document.setdefault("components", {})
+            components.setdefault("responses", {})["UnknownPath"] = _UNKNOWN_PATH
             amend(document)
         assert app.openapi_schema is not None
         return app.openapi_schema

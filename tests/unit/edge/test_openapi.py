@@ -31,6 +31,15 @@ def test_the_document_says_what_is_so(tmp_path: Path, bearer: str) -> None:
         assert differences(url, tmp_path, token=bearer or None) == ""
 
 
+def test_what_is_answered_where_nothing_is_stands_in_the_document(settings: EdgeSettings) -> None:
+    http = create_app(settings, publisher=MemoryPublisher())
+    said = http.openapi()["components"]["responses"]["UnknownPath"]["content"]
+    with TestClient(http) as client:
+        for answer, status in ((client.get("/nowhere"), 404), (client.post("/healthz"), 405)):
+            assert (answer.status_code, [answer.headers["content-type"]]) == (status, list(said))
+            assert answer.json().keys() == said["application/problem+json"]["schema"]["properties"].keys()
+
+
 @pytest.mark.parametrize("wire_action", ACTIONS)
 def test_the_example_of_every_action_is_taken_once_it_is_signed(settings: EdgeSettings, wire_action: str) -> None:
     publisher = MemoryPublisher()

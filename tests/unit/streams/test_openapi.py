@@ -24,5 +24,6 @@ def test_the_document_says_what_is_so(tmp_path: Path, make_event: Callable[..., 
         assert any("security" in operation for operation in asked) is not is_open
         assert "text/plain" in document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
         assert "503" in document["paths"]["/readyz"]["get"]["responses"]
-        with serving(http) as url:
-            assert differences(url, tmp_path, token=None if is_open else TOKEN) == ""
+        assert list(document["components"]["responses"]["UnknownPath"]["content"]) == ["application/problem+json"]
+    with serving(http) as url:
+        assert differences(url, tmp_path, token=None if is_open else TOKEN) == ""
