@@ -1,4 +1,4 @@
-"""A producer that met a fatal error is replaced, once, and nobody waits for it in vain."""
+"""What is known of the way to Kafka: where it is open; and a producer that died is replaced, once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from confluent_kafka import KafkaError
+from msgspec.structs import replace
 
-from edge.kafka_path import KafkaPath
+from edge.kafka_path import KafkaPath, SchemaIdUnknown
 from edge.spool.drainer import Drainer
-from schemas.topics import TASK_EVENTS
+from schemas.registry import SchemaRef
+from schemas.testing import FakeRegistry
+from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 from service.kafka import DeliveryFailed
 from spool_bench import REGISTRY, SCHEMA, TestProducer, open_spool, record, until
 
@@ -141,5 +145,228 @@ def test_the_spool_is_drained_by_the_producer_that_takes_over(tmp_path: Path) ->
             draining.cancel()
         assert [each.delivered for each in producers.made] == [[], [0, 1, 2]]
         await path.close()
+
+    asyncio.run(scenario())
+
+
+EVENTS, QUARANTINE = TASK_EVENTS.name, CALLBACKS_QUARANTINE.name
+FIRST, SECOND = record(0, key="k0"), record(1, key="k3")
+"""Of two partitions, one each: see below."""
+AWAY = DeliveryFailed("away")
+
+
+async def two_partitions(producers: Producers) -> KafkaPath:
+    path = await open_path(producers)
+    path.open(EVENTS, partitions=2)
+    assert path.place_of(FIRST) != path.place_of(SECOND)
+    return path
+
+
+def test_a_record_is_taken_once_a_broker_answers_its_topic_is_there_and_its_schema_known() -> None:
+    async def scenario() -> None:
+        path = KafkaPath(Producers(), REGISTRY)
+        path.start()
+
+        def known() -> tuple[bool, ...]:
+            return path.answers, path.has(EVENTS), path.is_open(EVENTS), path.usable, path.takes(FIRST)
+
+        assert known() == (False, False, False, False, False)
+        assert path.place_of(FIRST) == (EVENTS, -1)
+        path.open(EVENTS, partitions=1)
+        assert known() == (False, True, False, False, False)
+        assert path.place_of(FIRST) == (EVENTS, 0)
+        assert not path.takes_any_of(EVENTS)
+        assert await path.check()
+        assert known() == (True, True, True, True, False)
+        assert not path.can_frame(FIRST.schema)
+        with pytest.raises(SchemaIdUnknown):
+            path.send(FIRST)
+        path.know(SCHEMA, SchemaRef("of nobody", '"string"'))
+        assert path.can_frame(FIRST.schema)
+        assert not path.can_frame(SchemaRef("of nobody", '"string"').key)
+        assert known() == (True, True, True, True, True)
+        assert path.takes_any_of(EVENTS)
+        assert not path.is_open(QUARANTINE)
+        assert not path.takes(record(topic=QUARANTINE))
+
+    asyncio.run(scenario())
+
+
+def test_that_a_broker_answers_is_waited_for_and_looked_after_more_often_while_none_does() -> None:
+    async def scenario() -> None:
+        producers = Producers()
+        path = KafkaPath(producers, REGISTRY)
+        path.start()
+        producers.made[0].reachable = False
+        assert not await path.check()
+        away_s = path.next_check_s
+        waiting = asyncio.create_task(path.until_answers())
+        path.open(EVENTS, partitions=1)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        producers.made[0].reachable = True
+        assert await path.check()
+        await waiting
+        assert path.next_check_s > away_s
+        producers.made[0].reachable = False
+        await path.check()
+        waiting = asyncio.create_task(path.until_answers())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_broker_that_answers_is_not_enough_without_a_topic() -> None:
+    async def scenario() -> None:
+        path = KafkaPath(Producers(), REGISTRY)
+        path.start()
+        await path.check()
+        assert not path.usable
+        waiting = asyncio.create_task(path.until_answers())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_is_one_of_its_partition_until_something_arrives_there() -> None:
+    async def scenario() -> None:
+        path = await two_partitions(Producers())
+        path.open(QUARANTINE, partitions=1)
+        assert (path.failing(EVENTS), path.problem_of(EVENTS)) == (0, None)
+        path.fail(FIRST, AWAY)
+        assert (path.takes(FIRST), path.takes(SECOND), path.usable) == (False, True, False)
+        assert (path.failing(EVENTS), path.failing(QUARANTINE)) == (1, 0)
+        assert (path.takes_any_of(EVENTS), path.takes_any_of(QUARANTINE)) == (True, True)
+        path.fail(SECOND, DeliveryFailed("later"))
+        assert (path.failing(EVENTS), path.takes_any_of(EVENTS)) == (2, False)
+        assert path.problem_of(EVENTS) == "later"
+        path.fail(FIRST, DeliveryFailed("last of all"))
+        assert path.problem_of(EVENTS) == "last of all"
+        assert path.problem_of(QUARANTINE) is None
+        path.succeed(FIRST)
+        assert (path.is_failing(path.place_of(FIRST)), path.is_failing(path.place_of(SECOND))) == (False, True)
+        assert path.problem_of(EVENTS) == "later"
+        path.succeed(SECOND)
+        assert path.usable
+
+    asyncio.run(scenario())
+
+
+def test_a_topic_whose_partitions_are_not_known_takes_something_until_one_has_failed() -> None:
+    async def scenario() -> None:
+        path = await open_path(Producers())
+        path.open(EVENTS, partitions=0)
+        assert path.takes_any_of(EVENTS)
+        path.fail(FIRST, AWAY)
+        assert not path.takes_any_of(EVENTS)
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_for_the_partition_that_failed_hears_of_it_at_once_and_nobody_else() -> None:
+    async def scenario() -> None:
+        producers = Producers()
+        path = await two_partitions(producers)
+        producers.made[0].held = True
+        same = asyncio.create_task(path.send_within(record(2, key="k0"), timeout_s=10))
+        other = asyncio.create_task(path.send_within(SECOND, timeout_s=10))
+        await asyncio.sleep(0)
+        path.fail(FIRST, AWAY)
+        path.fail(FIRST, AWAY)  # nobody is told twice
+        with pytest.raises(DeliveryFailed, match="another delivery failed: away"):
+            await same
+        assert not other.done()
+        producers.made[0].release()
+        await other
+
+    asyncio.run(scenario())
+
+
+def test_a_record_that_is_not_acknowledged_in_time_has_failed() -> None:
+    async def scenario() -> None:
+        producers = Producers()
+        path = await two_partitions(producers)
+        producers.made[0].held = True
+        with pytest.raises(DeliveryFailed, match="in time"):
+            await path.send_within(FIRST, timeout_s=0.01)
+        assert path.problem_of(EVENTS) == "no acknowledgement in time"
+        assert path._hurried == {}  # pyright: ignore[reportPrivateUsage]
+
+    asyncio.run(scenario())
+
+
+def test_what_a_broker_has_against_one_record_is_no_failure_of_its_partition() -> None:
+    async def scenario() -> None:
+        producers = Producers()
+        path = await two_partitions(producers)
+        producers.made[0].kills = False
+        producers.made[0].failing[0] = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+        with pytest.raises(DeliveryFailed, match="too large"):
+            await path.send_within(FIRST, timeout_s=1)
+        assert path.usable
+
+    asyncio.run(scenario())
+
+
+def test_a_topic_that_is_gone_is_not_open_until_it_is_made_sure_of_again() -> None:
+    async def scenario() -> None:
+        path = await open_path(Producers())
+        gone = DeliveryFailed("gone", KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        path.fail(FIRST, gone)
+        assert not path.has(EVENTS)
+        path.fail(FIRST, gone)
+        path.open(EVENTS, partitions=1)
+        assert path.is_open(EVENTS)
+
+    asyncio.run(scenario())
+
+
+def test_after_a_while_a_failed_partition_may_be_tried_unless_a_spooled_record_tries_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        path = await two_partitions(Producers())
+        path.fail(FIRST, AWAY)
+        path.fail(SECOND, AWAY)
+        path.forgive()
+        assert path.failing(EVENTS) == 2, "not at once"
+        monkeypatch.setattr("edge.kafka_path._FORGIVE_S", -1)
+        path.forgive(but={path.place_of(SECOND)})
+        assert (path.takes(FIRST), path.takes(SECOND)) == (True, False)
+        path.forgive()
+        assert path.usable
+
+    asyncio.run(scenario())
+
+
+def test_the_id_of_a_schema_is_asked_for_once_and_only_where_the_schema_itself_is_known() -> None:
+    async def scenario() -> None:
+        registry = FakeRegistry()
+        path = KafkaPath(Producers(), registry)
+        path.start()
+        assert not await path.learn(SCHEMA.key, {})
+        assert await path.learn(SCHEMA.key, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
+        registry.learn_id = None  # type: ignore[assignment]
+        assert await path.learn(SCHEMA.key, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
+        assert await path.learn(SCHEMA.key, {})
+        strange = replace(FIRST, schema="strange")
+        assert not await path.learn(strange.schema, {SCHEMA.key: (SCHEMA.subject, SCHEMA.text)})
+
+    asyncio.run(scenario())
+
+
+def test_the_end_waits_long_only_for_a_kafka_that_answers() -> None:
+    async def scenario() -> None:
+        producers = Producers()
+        await (await open_path(producers)).close()
+        path = await open_path(producers)
+        path.fail(FIRST, AWAY)
+        await path.close()
+        well, failing = (each.closing_s for each in producers.made)
+        assert (well, failing) == ([5], [1])
 
     asyncio.run(scenario())
