@@ -43,7 +43,14 @@ class Mutant:
     """The qualified name of the function or class in which the change is."""
     change: str
     """``before -> after``, each the line or expression as Python prints it."""
-    source: str
+    tree: ast.Module
+    """The whole module with the change, at its old lines."""
+    lines: frozenset[int] | None
+    """A test that runs none of these cannot notice it; None where that is not known."""
+    in_function: bool
+    """It is in the body of a function, which is not read when the module is imported."""
+    constant: str | None
+    """The name of the module's constant that is changed."""
 
     def __str__(self) -> str:
         return f"{self.function}: {self.change}"
@@ -56,10 +63,18 @@ def mutants_of(source: str) -> list[Mutant]:
     for function, path, node in _places(tree, "", ()):
         for replacement in _replacements(node):
             changed = copy.deepcopy(tree)
+            ast.copy_location(replacement, node)
             _put(changed, path, replacement)
             ast.fix_missing_locations(changed)
-            change = f"{_line(tree, path)} -> {_line(changed, path)}"
-            found.append(Mutant(function or "<module>", change, ast.unparse(changed)))
+            before, after = _statement(tree, path), _statement(changed, path)
+            change = f"{ast.unparse(before).splitlines()[0]} -> {ast.unparse(after).splitlines()[0]}"
+            constant, inside = _constant(tree, path), _is_in_function(tree, path)
+            lines = None
+            if inside:
+                lines = frozenset(_lines(before, node))
+            elif constant is not None and constant.startswith("_"):
+                lines = frozenset(_uses(tree, constant))
+            found.append(Mutant(function or "<module>", change, changed, lines, inside, constant))
     return found
 
 
@@ -70,6 +85,8 @@ Path = tuple[Step, ...]
 def _places(node: ast.AST, function: str, path: Path) -> Iterator[tuple[str, Path, ast.AST]]:
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
+            continue
+        if name == "keywords" and _is_for_checkers(node):
             continue
         children: Iterable[tuple[int | None, object]] = (
             enumerate(cast("list[object]", value)) if isinstance(value, list) else [(None, value)]
@@ -95,8 +112,15 @@ def _is_for_people(node: ast.AST) -> bool:
             return attr in _LOGS
         case ast.AnnAssign(value=None):
             return True
+        case ast.If(body=body, orelse=orelse):
+            return all(isinstance(each, ast.Expr) and _is_for_people(each) for each in [*body, *orelse])
         case _:
             return False
+
+
+def _is_for_checkers(node: ast.AST) -> bool:
+    """Its keywords say what must not be done, and nobody does: a class's ``frozen``, ``strict`` of ``zip``."""
+    return isinstance(node, ast.ClassDef) or (isinstance(node, ast.Call) and ast.unparse(node.func) == "zip")
 
 
 def _replacements(node: ast.AST) -> Iterator[ast.AST]:
@@ -162,13 +186,50 @@ def _put(tree: ast.AST, path: Path, replacement: ast.AST) -> None:
         getattr(tree, name)[index] = replacement
 
 
-def _line(tree: ast.AST, path: Path) -> str:
-    """The first line of the innermost statement on this path: what a reader looks for."""
-    statement = tree
+def _statement(tree: ast.AST, path: Path) -> ast.stmt:
+    """The innermost statement on this path: its first line is what a reader looks for."""
+    statement = None
     for step in path:
         tree = _below(tree, step)
         statement = tree if isinstance(tree, ast.stmt) else statement
-    return ast.unparse(statement).splitlines()[0]
+    assert statement is not None
+    return statement
+
+
+def _lines(statement: ast.stmt, node: ast.AST) -> Iterator[int]:
+    yield statement.lineno
+    if isinstance(node, ast.expr) or not hasattr(statement, "body"):
+        below = node if isinstance(node, ast.expr) else statement
+        yield from range(below.lineno, (below.end_lineno or below.lineno) + 1)
+
+
+def _uses(tree: ast.Module, name: str) -> Iterator[int]:
+    """Where the constant is read; each line of an expression of several lines can be the one that is reached."""
+    for each in ast.walk(tree):
+        if isinstance(each, ast.stmt) and not hasattr(each, "body") and _reads(each, name):
+            yield from range(each.lineno, (each.end_lineno or each.lineno) + 1)
+        elif isinstance(each, ast.Name) and each.id == name:
+            yield each.lineno
+
+
+def _reads(node: ast.AST, name: str) -> bool:
+    return any(isinstance(each, ast.Name) and each.id == name for each in ast.walk(node))
+
+
+def _constant(tree: ast.Module, path: Path) -> str | None:
+    match _below(tree, path[0]):
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            return name
+        case _:
+            return None
+
+
+def _is_in_function(tree: ast.AST, path: Path) -> bool:
+    for step in path:
+        if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):
+            return step[0] == "body"
+        tree = _below(tree, step)
+    return False
 
 
 def _below(tree: ast.AST, step: Step) -> ast.AST:

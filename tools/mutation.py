@@ -13,37 +13,43 @@ each change, which takes five times as long.
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
+import faulthandler
+import importlib.abc
 import json
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
 import time
 import tomllib
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import spec_from_file_location
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, TextIO, cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from mutants import Mutant, mutants_of
+from warm_tests import WarmTests
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import CodeType
 
 ROOT = Path(__file__).parent.parent
 TOOLS = Path(__file__).parent
-COPIED = ("edge", "streams", "schemas", "service", "deploy", "tests", "docs")
-ALONE = ("pyproject.toml", "README.md")
 NEEDED_SHARE = 0.95
-SLOWEST_S = 120
+SLOWEST_S = 300
+ARGUMENTS = (
+    *("-q", "-s", "-n", "0", "-p", "no:cacheprovider", "--hypothesis-profile=mutation", "--timeout=60"),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # libraries are imported once, before
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class Verdict:
     mutant: Mutant
     module: str
     outcome: str
-    """``killed``, ``survived``, ``equivalent``, or ``timeout``, which counts as killed."""
+    """``killed``, which includes tests that do not end, ``survived`` or ``equivalent``."""
     seconds: float
 
 
@@ -66,19 +72,19 @@ def main() -> None:
     if not targets:
         sys.exit("no module of tools/mutation.toml begins like that")
     equivalents = known_equivalents()
-    chosen = [(module, mutant) for module in targets for mutant in sample(module, options.sample, options.seed)]
-    told(f"{len(chosen)} changes in {len(targets)} modules, seed {options.seed}")
     import_libraries()
     verdicts = list[Verdict]()
-    with copies(options.processes) as trees:
-        check_unchanged(trees, targets)
-        with ThreadPoolExecutor(options.processes) as pool:
-            for verdict in pool.map(partial(judge, targets, trees, equivalents), chosen):
-                verdicts.append(verdict)
-                if verdict.outcome == "survived":
-                    told(f"survived: {verdict.module} {verdict.mutant}")
-                if len(verdicts) % 25 == 0:
-                    told(f"{len(verdicts)} of {len(chosen)}")
+    for module, tests in targets.items():
+        chosen = sample(module, options.sample, options.seed)
+        same = [each for each in chosen if (module, each.function, each.change) in equivalents]
+        changed = [each for each in chosen if each not in same]
+        judged = [Verdict(each, module, "equivalent", 0) for each in same]
+        judged += judge(module, tests, changed, processes=options.processes, quick_s=options.quick)
+        for verdict in judged:
+            if verdict.outcome == "survived":
+                told(f"survived: {verdict.module} {verdict.mutant}")
+        told(f"{module:42}{share(judged)}  {sum(each.seconds for each in judged):.0f} s")
+        verdicts += judged
     report(verdicts, options.json)
 
 
@@ -86,6 +92,7 @@ def parsed_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", help="starts of paths; all of tools/mutation.toml where none is given")
     parser.add_argument("--sample", type=int, default=20, help="changes of each module; 0: all there are")
+    parser.add_argument("--quick", type=float, default=float("inf"), help="leave out tests that take more seconds")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path, help="where survivors are written, one JSON object a line")
@@ -105,16 +112,7 @@ def known_equivalents() -> set[tuple[str, str, str]]:
 
 def import_libraries() -> None:
     """What every test run imports is imported once; nothing of ours is: that is what changes."""
-    sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() not in (ROOT, TOOLS)]
-    for name in (
-        "httpx2",
-        "fastapi",
-        "uvicorn",
-        "confluent_kafka",
-        "aiokafka",
-        "faust",
-        "typer",
-    ):
+    for name in ("httpx2", "fastapi", "uvicorn", "confluent_kafka", "aiokafka", "faust", "typer"):
         __import__(name)
     settings.register_profile(
         "mutation",
@@ -126,89 +124,85 @@ def import_libraries() -> None:
     )
 
 
-@contextlib.contextmanager
-def copies(count: int) -> Generator[SimpleQueue[Path]]:
-    """As many copies of the tree as run at the same time."""
-    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-        trees = SimpleQueue[Path]()
-        for number in range(count):
-            tree = Path(folder) / str(number)
-            for name in COPIED:
-                shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("target", "__pycache__"))
-            for name in ALONE:
-                shutil.copy2(ROOT / name, tree / name)
-            trees.put(tree)
-        yield trees
-
-
-def check_unchanged(trees: SimpleQueue[Path], targets: Mapping[str, Sequence[str]]) -> None:
-    """Tests that fail as it is would count every change as noticed."""
-    tree = trees.get()
-    wanted = sorted({test for tests in targets.values() for test in tests})
-    outcome = run_tests(tree, wanted, timeout_s=SLOWEST_S * 10)
-    trees.put(tree)
-    if outcome != "survived":
-        told((tree / "output").read_text("utf-8", "replace")[-5000:])
-        sys.exit(f"the tests fail without any change ({outcome}): {' '.join(wanted)}")
-
-
 def judge(
-    targets: Mapping[str, Sequence[str]],
-    trees: SimpleQueue[Path],
-    equivalents: set[tuple[str, str, str]],
-    chosen: tuple[str, Mutant],
-) -> Verdict:
-    module, mutant = chosen
-    if (module, mutant.function, mutant.change) in equivalents:
-        return Verdict(mutant, module, "equivalent", 0)
-    tree, start = trees.get(), time.monotonic()
-    path = tree / module
-    whole = path.read_text("utf-8")
-    try:
-        path.write_text(mutant.source, "utf-8")
-        outcome = run_tests(tree, targets[module], timeout_s=SLOWEST_S)
-    finally:
-        path.write_text(whole, "utf-8")
-        trees.put(tree)
-    return Verdict(mutant, module, outcome, time.monotonic() - start)
+    module: str, tests: Sequence[str], mutants: Sequence[Mutant], *, processes: int, quick_s: float
+) -> Iterator[Verdict]:
+    """Try each change in one collected session; where that cannot be, in a session of its own."""
+
+    def warm(told_of: TextIO) -> int:
+        def verdict(number: int, killed: bool | None, seconds: float) -> None:  # noqa: FBT001
+            told_of.write(json.dumps([number, killed, seconds]) + "\n")
+            told_of.flush()
+
+        plugin = WarmTests(module, mutants, processes=processes, quick_s=quick_s, verdict=verdict)
+        return pytest.main([*ARGUMENTS, *tests], plugins=[plugin])
+
+    code, lines, output = in_own_process(warm)
+    if code != 0:
+        told(output[-5000:])
+        sys.exit(f"the tests of {module} do not run without any change: {' '.join(tests)}")
+    for line in lines:
+        number, killed, seconds = cast("tuple[int, bool | None, float]", json.loads(line))
+        mutant, started = mutants[number], time.monotonic()
+        noticed = killed or (
+            not (killed is False and mutant.in_function)
+            and in_own_process(partial(run_anew, module, tests, mutant))[0] != 0
+        )
+        yield Verdict(mutant, module, "killed" if noticed else "survived", seconds + time.monotonic() - started)
 
 
-def run_tests(tree: Path, tests: Sequence[str], *, timeout_s: float) -> str:
-    """``survived`` where all pass, ``killed`` where one fails, ``timeout`` where they do not end."""
-    pid = os.fork()
-    if pid == 0:
-        run_as_child(tree, tests)
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
-        time.sleep(0.02)
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return "timeout"
+def run_anew(module: str, tests: Sequence[str], mutant: Mutant, _: TextIO) -> int:
+    """Import everything with the change in it, and run all tests."""
+    faulthandler.dump_traceback_later(SLOWEST_S, exit=True)
+    sys.meta_path.insert(0, ChangedModule(module, mutant))
+    return pytest.main([*ARGUMENTS, "-x", *tests])
 
 
-def run_as_child(tree: Path, tests: Sequence[str]) -> NoReturn:
-    """Run the tests in a process of its own and end with pytest's exit code. What they start ends with the group."""
-    os.setsid()
-    output = os.open(tree / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.chdir(tree)
-    os.environ["PYTHONPATH"] = str(tree)
-    sys.path.insert(0, str(tree))
-    sys.dont_write_bytecode = True
-    arguments = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--hypothesis-profile=mutation", "--timeout=60"]
-    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # libraries are imported once, before
-    code = 70
-    try:
-        code = int(pytest.main([*arguments, f"--rootdir={tree}", "-c", str(tree / "pyproject.toml"), *tests]))
-    except BaseException:  # noqa: BLE001 - whatever it is, this process ends below
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+class ChangedModule(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    def __init__(self, module: str, mutant: Mutant) -> None:
+        self._path = str(ROOT / module)
+        self._name = module.removesuffix(".py").replace("/", ".")
+        self._mutant = mutant
+
+    def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
+        return spec_from_file_location(fullname, self._path, loader=self) if fullname == self._name else None
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - overridden
+        return compile(self._mutant.tree, self._path, "exec", dont_inherit=True)
+
+    def get_source(self, fullname: str) -> str:  # noqa: ARG002 - overridden
+        return ast.unparse(self._mutant.tree)
+
+
+def in_own_process(work: Callable[[TextIO], int]) -> tuple[int, list[str], str]:
+    """Exit code, lines told, and what was printed. What the process started ends with it."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        told_lines, output = Path(folder) / "told", Path(folder) / "output"
+        pid = os.fork()
+        if pid == 0:
+            tempfile.tempdir = folder
+            code = 70
+            try:
+                os.setsid()
+                descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                os.dup2(descriptor, 1)
+                os.dup2(descriptor, 2)
+                os.chdir(ROOT)
+                sys.dont_write_bytecode = True
+                with told_lines.open("w") as stream:
+                    code = int(work(stream))
+            except BaseException:  # noqa: BLE001 - whatever it is, this process ends below
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        try:
+            _, status = os.waitpid(pid, 0)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        lines = told_lines.read_text("utf-8").splitlines() if told_lines.exists() else []
+        return os.waitstatus_to_exitcode(status), lines, output.read_text("utf-8", "replace")
 
 
 def report(verdicts: Sequence[Verdict], survivors: Path | None) -> None:
@@ -231,7 +225,7 @@ def report(verdicts: Sequence[Verdict], survivors: Path | None) -> None:
 
 def share(verdicts: Sequence[Verdict]) -> str:
     counted = [each for each in verdicts if each.outcome != "equivalent"]
-    killed = sum(each.outcome in ("killed", "timeout") for each in counted)
+    killed = sum(each.outcome == "killed" for each in counted)
     part = f"{killed / len(counted):.0%}" if counted else "-"
     return f"{killed:5} of {len(counted):5} killed  {part:>5}  {len(verdicts) - len(counted)} equivalent"
 

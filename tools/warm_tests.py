@@ -1,0 +1,214 @@
+"""One pytest session, collected once, out of which each change is tried in a fork of its own.
+
+A change within a function is put into the function objects that are there, a change of a module's constant into every
+module that took it over; so nothing is imported anew, and only the tests run that reach the changed lines, the fastest
+first. ``None`` is the verdict on what cannot be changed like that: a class's fields, a function's defaults.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import faulthandler
+import gc
+import os
+import pickle
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from mutants import Mutant
+
+_SLOWER = 4
+_SLACK_S = 10
+FAILED = 1
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What one test did as things are."""
+
+    seconds: float
+    lines: set[int] = field(default_factory=set[int])
+
+
+class WarmTests:
+    """A pytest plugin that tells ``verdict`` of each change: whether a test failed, and after how long."""
+
+    def __init__(
+        self,
+        module: str,
+        mutants: Sequence[Mutant],
+        *,
+        processes: int,
+        quick_s: float,
+        verdict: Callable[[int, bool | None, float], None],
+    ) -> None:
+        self._name = module.removesuffix(".py").replace("/", ".")
+        self._mutants = mutants
+        self._processes = processes
+        self._quick_s = quick_s
+        self._verdict = verdict
+        self._seen = dict[str, _Seen]()
+        self._running = dict[int, tuple[int, float, str]]()
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        module = sys.modules[self._name]
+        self._seen = in_fork(lambda: watched(session.items, str(module.__file__)))
+        functions = functions_of(str(module.__file__))
+        by_speed = sorted(session.items, key=lambda item: self._seen[item.nodeid].seconds)
+        by_speed = [item for item in by_speed if self._seen[item.nodeid].seconds <= self._quick_s]
+        for number, mutant in enumerate(self._mutants):
+            change = how_to_make(mutant, module, functions)
+            if change is None:
+                self._verdict(number, None, 0)
+                continue
+            reached = [
+                item for item in by_speed if mutant.lines is None or mutant.lines & self._seen[item.nodeid].lines
+            ]
+            if len(self._running) >= self._processes:
+                self._wait()
+            self._start(number, change, reached)
+        while self._running:
+            self._wait()
+        return True
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            sys.stdout.write(f"{report.nodeid}\n{report.longreprtext}\n")
+            sys.stdout.flush()
+            os._exit(FAILED)
+
+    def _start(self, number: int, change: Callable[[], None], items: Sequence[pytest.Item]) -> None:
+        folder = tempfile.mkdtemp(prefix="mutation-")
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            tempfile.tempdir = folder
+            change()
+            for item in items:
+                limit = _SLACK_S + _SLOWER * self._seen[item.nodeid].seconds
+                faulthandler.dump_traceback_later(limit, exit=True, file=sys.stdout)
+                run(item)
+            os._exit(0)
+        self._running[pid] = number, time.monotonic(), folder
+
+    def _wait(self) -> None:
+        pid, status = os.wait()
+        number, started, folder = self._running.pop(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # what its tests started
+        shutil.rmtree(folder, ignore_errors=True)
+        self._verdict(number, os.waitstatus_to_exitcode(status) != 0, time.monotonic() - started)
+
+
+def run(item: pytest.Item) -> None:
+    # No next one: each ends what it began, so that none depends on which came before.
+    item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+
+
+def in_fork(work: Callable[[], dict[str, _Seen]]) -> dict[str, _Seen]:
+    """What the work returned, done by a process of its own, which a failing test ends."""
+    folder = Path(tempfile.mkdtemp(prefix="mutation-"))
+    pid = os.fork()
+    if pid == 0:
+        tempfile.tempdir = str(folder)
+        (folder / "seen").write_bytes(pickle.dumps(work()))
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    try:
+        if status != 0:
+            raise pytest.UsageError("the tests fail without any change")
+        return pickle.loads((folder / "seen").read_bytes())  # noqa: S301 - its own
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def watched(items: Sequence[pytest.Item], file: str) -> dict[str, _Seen]:
+    """How long each test takes, and which lines of the file it reaches, in whatever thread."""
+    seen = dict[str, _Seen]()
+    for item in items:
+        lines, started = set[int](), time.monotonic()
+
+        def in_file(frame: FrameType, _event: str, _argument: object, lines: set[int] = lines) -> Any:
+            lines.add(frame.f_lineno)
+            return in_file
+
+        def anywhere(frame: FrameType, event: str, argument: object, in_file: Any = in_file) -> Any:
+            return in_file(frame, event, argument) if frame.f_code.co_filename == file else None
+
+        threading.settrace(anywhere)
+        sys.settrace(anywhere)
+        run(item)
+        sys.settrace(None)
+        seen[item.nodeid] = _Seen(time.monotonic() - started, lines)
+    return seen
+
+
+def functions_of(file: str) -> dict[tuple[str, int], list[FunctionType]]:
+    """(qualified name, line) → the function objects of this file, wherever they are referred to."""
+    found = dict[tuple[str, int], list[FunctionType]]()
+    for each in gc.get_objects():
+        if type(each) is FunctionType and each.__code__.co_filename == file:
+            found.setdefault(place_of(each.__code__), []).append(each)
+    return found
+
+
+def place_of(code: CodeType) -> tuple[str, int]:
+    return code.co_qualname, code.co_firstlineno
+
+
+def codes_in(code: CodeType) -> Iterator[CodeType]:
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield each
+            yield from codes_in(each)
+
+
+def how_to_make(
+    mutant: Mutant, module: ModuleType, functions: dict[tuple[str, int], list[FunctionType]]
+) -> Callable[[], None] | None:
+    if mutant.constant is not None:
+        return lambda: put_constant(mutant, module)
+    if not mutant.in_function:
+        return None
+    pairs = list[tuple[FunctionType, CodeType]]()
+    for code in codes_in(compile(mutant.tree, str(module.__file__), "exec", dont_inherit=True)):
+        for function in functions.get(place_of(code), ()):
+            if len(code.co_freevars) != len(function.__code__.co_freevars):
+                return None
+            pairs.append((function, code))
+
+    def put() -> None:
+        for function, code in pairs:
+            function.__code__ = code
+
+    return put
+
+
+def put_constant(mutant: Mutant, module: ModuleType) -> None:
+    name = str(mutant.constant)
+    old = vars(module)[name]
+    statement = next(
+        each
+        for each in mutant.tree.body
+        if isinstance(each, ast.Assign | ast.AnnAssign)
+        and ast.unparse(each.targets[0] if isinstance(each, ast.Assign) else each.target) == name
+    )
+    exec(compile(ast.Module([statement], []), str(module.__file__), "exec"), vars(module))  # noqa: S102 - our own source
+    new = vars(module)[name]
+    for other in list(sys.modules.values()):
+        if getattr(other, "__dict__", {}).get(name) is old:
+            setattr(other, name, new)
