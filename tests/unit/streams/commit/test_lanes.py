@@ -216,3 +216,76 @@ def test_who_takes_a_partitions_turn_waits_for_its_chunks_and_holds_up_the_next(
         assert len(work.begun) == 2
 
     run(story)
+
+
+def test_sixteen_chunks_may_wait_and_as_many_again_once_they_were_taken_together() -> None:
+    async def story(work: Work) -> None:
+        for begin in (0, 100):
+            async with work.lanes.turn(0):
+                for offset in range(begin, begin + 16):
+                    async with asyncio.timeout(1):
+                        await work.lanes.put(*chunk(0, offset))
+                one_more = asyncio.create_task(work.lanes.put(*chunk(0, begin + 16)))
+                await settle()
+                assert not one_more.done()
+            await settle()
+            assert one_more.done()
+            for end in work.ends:
+                end.set()
+            await settle()
+
+    assert [offset for _, _, offset in run(story).begun] == [15, 16, 115, 116]
+
+
+class Begun:
+    """Chunks of which nothing is left to be awaited, or that cannot even be begun."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.partitions: list[int] = []
+        self.errors: list[Exception] = []
+        self._error = error
+        self.lanes = Lanes(self._begin, failed=self._failed)
+
+    def _begin(self, message: Message, _records: type_chunk) -> None:
+        self.partitions.append(message.partition)
+        if self._error is not None:
+            raise self._error
+
+    async def _failed(self, error: Exception) -> None:
+        self.errors.append(error)
+
+
+def test_a_chunk_that_leaves_nothing_to_wait_for_takes_no_room() -> None:
+    async def story() -> list[int]:
+        work = Begun()
+        for offset in range(6):
+            await work.lanes.put(*chunk(0, offset))
+            await settle()
+        return work.partitions
+
+    assert asyncio.run(story()) == [0] * 6
+
+
+def test_a_partition_with_much_to_do_lets_another_one_in_between() -> None:
+    async def story() -> list[int]:
+        work = Begun()
+        for number in range(3):  # no two of them fit into one
+            await work.lanes.put(*chunk(0, *range(number * 600, number * 600 + 600)))
+        await work.lanes.put(*chunk(1, 0))
+        await settle()
+        return work.partitions
+
+    assert asyncio.run(story()) == [0, 1, 0, 0]
+
+
+def test_a_chunk_that_cannot_be_begun_is_told_and_nothing_is_begun_after_it() -> None:
+    async def story() -> Begun:
+        work = Begun(ValueError("no"))
+        for partition in (0, 0, 1):
+            await work.lanes.put(*chunk(partition, 0))
+            await settle()
+        return work
+
+    work = asyncio.run(story())
+    assert work.partitions == [0]
+    assert [str(each) for each in work.errors] == ["no"]
