@@ -1,0 +1,236 @@
+"""One spool file: what a commit did and did not do, what is known of its rows, and when its log goes into the file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
+from edge.spool.record import record_of, row_of
+from edge.spool.store import BROKEN_MARK, REFUSED, TOO_LARGE, Store
+from schemas.registry import SchemaRef
+from spool_bench import SCHEMA, number_of, record
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from edge.spool.record import type_row
+
+OTHER = SchemaRef("other", '"string"')
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Generator[Store]:
+    store = made(tmp_path / "0.db")
+    yield store
+    store.close()
+
+
+def made(path: Path) -> Store:
+    Store.create(path, [SCHEMA])
+    return Store(path)
+
+
+def row(position: int, size: int = 100) -> type_row:
+    return row_of(record(position, size=size), position=position, created_at=position * 10)
+
+
+def positions(store: Store) -> list[int]:
+    return [each[0] for each in store.read(0, count=100)]
+
+
+def asked(store: Store, query: str) -> list[tuple[object, ...]]:
+    return store._writer.execute(query).fetchall()  # pyright: ignore[reportPrivateUsage]
+
+
+def test_the_next_position_is_behind_all_that_is_there_also_what_is_set_aside(tmp_path: Path) -> None:
+    store = made(tmp_path / "0.db")
+    assert store.next_position == 1
+    store.write([row(1), row(2), row(7)])
+    store.write((), set_aside=[(7, REFUSED)])
+    store.close()
+    store = Store(tmp_path / "0.db")
+    assert store.next_position == 8
+    store.write([row(9)])
+    store.close()
+    store = Store(tmp_path / "0.db")
+    assert store.next_position == 10
+    store.close()
+
+
+def test_rows_are_read_in_order_behind_a_position_and_only_so_many(store: Store) -> None:
+    store.write([row(3), row(1), row(2)])
+    assert [number_of(record_of(each)) for each in store.read(1, count=10)] == [2, 3]
+    assert [each[0] for each in store.read(0, count=2)] == [1, 2]
+
+
+def test_one_transaction_inserts_deletes_and_sets_aside(store: Store) -> None:
+    store.write([row(1), row(2), row(3)])
+    store.write([row(4)], delete=[1], set_aside=[(2, REFUSED), (3, TOO_LARGE)])
+    assert positions(store) == [4]
+    assert asked(store, "SELECT position, reason FROM set_aside ORDER BY position") == [(2, REFUSED), (3, TOO_LARGE)]
+
+
+def test_what_is_known_of_its_rows_is_their_number_bytes_oldest_time_and_how_many_are_set_aside(store: Store) -> None:
+    assert store.totals() == (0, 0, 0, 0)
+    store.write([row(2), row(3), row(4)])
+    store.write((), set_aside=[(4, REFUSED)])
+    found = [record(number) for number in (2, 3)]
+    assert store.totals() == (2, sum(256 + len(each.key) + 2 * len(b"[]") + len(each.body) for each in found), 20, 1)
+
+
+def test_what_was_set_aside_for_one_reason_is_taken_back_and_nothing_else(store: Store) -> None:
+    store.write([row(1), row(2), row(3)])
+    store.write((), set_aside=[(1, REFUSED), (2, TOO_LARGE), (3, REFUSED)])
+    assert store.take_back(REFUSED) == 2
+    assert positions(store) == [1, 3]
+    assert store.totals()[3] == 1
+    assert store.take_back(REFUSED) == 0
+
+
+def test_a_transaction_without_room_did_nothing_and_the_next_one_is_another(store: Store) -> None:
+    store.write([row(1)])
+    (pages,) = asked(store, "PRAGMA page_count")[0]
+    asked(store, f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(SpoolFull):
+        store.write([row(2, size=100_000)], delete=[1])
+    store.write([row(3)])
+    assert positions(store) == [1, 3]
+
+
+def test_a_checkpoint_without_room_is_told_and_leaves_no_transaction_open(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoRoom:
+        """The connection, whose checkpoint finds the disk full in the midst of it."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(connection, name)
+
+        def execute(self, text: str, *arguments: Any) -> sqlite3.Cursor:
+            if "checkpoint" in text:
+                connection.execute("BEGIN IMMEDIATE")
+                error = sqlite3.OperationalError("full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
+            return connection.execute(text, *arguments)
+
+    connection = store._writer  # pyright: ignore[reportPrivateUsage]
+    store.write([row(1)])
+    with monkeypatch.context() as context:
+        context.setattr(store, "_writer", NoRoom())
+        with pytest.raises(SpoolFull):
+            store.checkpoint(emptied=True)
+    store.write([row(2)])
+    assert positions(store) == [1, 2]
+
+
+def test_the_log_goes_into_the_file_once_it_is_long_and_is_cut_only_when_the_spool_is_empty(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows_in_file() -> int:
+        with sqlite3.connect(f"file:{store.path}?immutable=1", uri=True) as connection:
+            count = connection.execute("SELECT count(*) FROM records").fetchone()[0]
+        connection.close()
+        return count
+
+    store.write([row(1)])
+    store.checkpoint(emptied=False)
+    assert rows_in_file() == 0, "a short log stays"
+    written = store.log_bytes
+    assert written == Path(f"{store.path}-wal").stat().st_size > 0
+    monkeypatch.setattr("edge.spool.store._CHECKPOINT_BYTES", written)
+    store.checkpoint(emptied=False)
+    assert (rows_in_file(), store.log_bytes) == (1, written)
+    store.write((), delete=[1])
+    store.checkpoint(emptied=True)
+    assert (rows_in_file(), store.log_bytes) == (0, 0)
+
+
+def test_a_log_that_is_not_there_has_no_bytes(store: Store) -> None:
+    Path(f"{store.path}-wal").unlink()
+    assert store.log_bytes == 0
+
+
+def test_a_checkpoint_waits_for_no_reader_and_a_commit_waits_for_another_writer_as_before(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = list[str]()
+    store._writer.set_trace_callback(said.append)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr("edge.spool.store.BUSY_S", 7)
+    store.checkpoint(emptied=True)
+    assert said.index("PRAGMA busy_timeout = 0") < said.index("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert asked(store, "PRAGMA busy_timeout") == [(7000,)]
+
+
+def test_a_start_begins_the_log_anew_and_adds_the_schemas_that_are_new(store: Store) -> None:
+    store.write([row(1)])
+    assert store.log_bytes > 0
+    store.begin([SCHEMA])
+    assert store.log_bytes == 0, "nothing was written for a schema that is there"
+    store.begin([SCHEMA, OTHER])
+    assert store.schema_texts() == {each.key: (each.subject, each.text) for each in (SCHEMA, OTHER)}
+    store.write([row(2)])
+    assert positions(store) == [1, 2]
+
+
+def test_a_new_schema_that_finds_the_file_locked_is_told(store: Store) -> None:
+    asked(store, "PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(store.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    store.begin([SCHEMA])
+    with pytest.raises(SpoolBusy):
+        store.begin([OTHER])
+    other.execute("ROLLBACK")
+    other.close()
+
+
+def test_a_new_file_takes_the_place_of_one_that_was_never_finished_and_has_its_name_once_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, original = list[str](), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = tmp_path / "0.db"
+    (tmp_path / "0.db.new").write_text("torn")
+    Store.create(path, [SCHEMA], [row(1)], [(*row(2), REFUSED)])
+    assert [each.name for each in tmp_path.iterdir()] == ["0.db"]
+    assert synced[-2:] == ["0.db.new", tmp_path.name]
+    store = Store(path)
+    assert (positions(store), store.totals()[3]) == ([1], 1)
+    assert asked(store, "PRAGMA auto_vacuum") == [(2,)]
+    store.close()
+
+
+def test_where_no_file_can_be_made_there_is_no_room(tmp_path: Path) -> None:
+    (tmp_path / "0.db.new").mkdir()
+    with pytest.raises(SpoolFull, match="cannot be made"):
+        Store.create(tmp_path / "0.db", [SCHEMA])
+
+
+def test_a_file_that_is_not_there_is_not_made_by_opening_it(tmp_path: Path) -> None:
+    with pytest.raises(SpoolBroken):
+        Store(tmp_path / "0.db")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_file_has_no_log_and_an_abandoned_one_keeps_it_and_is_marked(tmp_path: Path) -> None:
+    closed = made(tmp_path / "0.db")
+    closed.write([row(1)])
+    closed.close()
+    closed.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["0.db"]
+    abandoned = Store(tmp_path / "0.db")
+    abandoned.write([row(2)])
+    abandoned.abandon()
+    del abandoned
+    assert (tmp_path / "0.db-wal").stat().st_size > 0
+    assert (tmp_path / f"0.db{BROKEN_MARK}").exists()
