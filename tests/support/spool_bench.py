@@ -55,7 +55,12 @@ class Disk:
 
 @asynccontextmanager
 async def open_spool(
-    folder: Path, *, max_bytes: int = 1 << 30, observer: SpoolObserver | None = None, disk: Disk | None = None
+    folder: Path,
+    *,
+    max_bytes: int = 1 << 30,
+    observer: SpoolObserver | None = None,
+    disk: Disk | None = None,
+    remove: bool = False,
 ) -> AsyncGenerator[Spool]:
     """The spool of a process of its own, as far as the folder can tell; closed with the block."""
     files = SpoolFolder(folder)
@@ -66,7 +71,7 @@ async def open_spool(
     try:
         yield spool
     finally:
-        await spool.close()
+        await spool.close(remove=remove)
 
 
 class TestProducer(AsyncProducer):

@@ -6,17 +6,21 @@ import asyncio
 import errno
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edge.spool.errors import SpoolBroken, SpoolFull, classified
-from edge.spool.store import BROKEN_MARK, Store
+from edge.spool.files import Slot
+from edge.spool.store import BROKEN_MARK, REFUSED, Store
 from spool_bench import Disk, number_of, numbers, open_spool, record, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from edge.spool.writer import Spool
 
 
 class Commits:
@@ -282,5 +286,198 @@ def test_a_disk_that_cannot_even_be_asked_is_broken(tmp_path: Path) -> None:
         async with open_spool(tmp_path, disk=NoDisk()) as spool:
             with pytest.raises(SpoolBroken):
                 await spool.put(record())
+
+    asyncio.run(scenario())
+
+
+def slot_of(spool: Spool) -> Slot | None:
+    return spool._page.slots().get(spool.claim.number)  # pyright: ignore[reportPrivateUsage]
+
+
+def test_what_it_holds_stands_on_the_page_that_all_workers_see(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            assert slot_of(spool) is None
+            puts = [spool.put(record(number)) for number in range(3)]
+            size, slot = 3 * record().size, slot_of(spool)
+            assert slot is not None, "from the moment on in which it is taken on"
+            assert (slot.count, slot.size, slot.held) == (3, size, 0)
+            assert 0 < time.time_ns() - slot.oldest < 60e9
+            await asyncio.gather(*puts)
+            found = await spool.read(-1, count=9, max_bytes=1 << 30)
+            assert slot.oldest == found[0].created_at
+            spool.hold(2)
+            spool.oldest_is(found[1].created_at)
+            assert slot_of(spool) == Slot(found[1].created_at, 3, size, 2)
+            await spool.remove(found[:1], [(found[1].position, REFUSED)])
+            assert (spool.waiting, spool.set_aside, spool.size) == (1, 1, 2 * record().size)
+            await spool.remove(found[2:])
+            assert (spool.waiting, spool.set_aside, spool.size) == (0, 1, 0)
+            assert spool._page.slots() == {}  # pyright: ignore[reportPrivateUsage]
+
+    asyncio.run(scenario())
+
+
+def test_what_the_last_owner_left_is_known_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+            found = await spool.read(-1, count=9, max_bytes=1 << 30)
+            await spool.remove((), [(found[2].position, REFUSED)])
+        async with open_spool(tmp_path) as spool:
+            slot = slot_of(spool)
+            assert slot is not None
+            assert (slot.oldest, slot.count, spool.waiting, spool.set_aside) == (found[0].created_at, 2, 2, 1)
+            async with asyncio.timeout(1):
+                await spool.until_moving()
+            await spool.remove(found[:2])
+            assert spool.size == 0, "whatever was estimated for what is gone"
+
+    asyncio.run(scenario())
+
+
+def test_records_have_a_time_of_their_own_in_their_order_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((1000, 1000, 900, 2000))
+    monkeypatch.setattr("edge.spool.writer.time.time_ns", lambda: next(clock))
+
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(4)))
+            found = await spool.read(-1, count=9, max_bytes=1 << 30)
+            assert [each.created_at for each in found] == [1000, 1001, 1002, 2000]
+            assert [each.position for each in found] == [1, 2, 3, 4]
+
+    asyncio.run(scenario())
+
+
+def test_a_read_is_bounded_in_bytes_and_a_record_that_is_larger_comes_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+            size = record().size
+            for max_bytes, read in ((1, [0]), (2 * size - 1, [0]), (2 * size, [0, 1]), (3 * size, [0, 1, 2])):
+                assert numbers(await spool.read(0, count=9, max_bytes=max_bytes)) == read
+            assert numbers(await spool.read(1, count=1, max_bytes=1 << 30)) == [1]
+
+    asyncio.run(scenario())
+
+
+def test_up_to_its_very_bound_records_are_taken_and_a_smaller_one_clears_the_refusal(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        small, large = record(size=100), record(size=1000)
+        async with open_spool(tmp_path, max_bytes=2 * small.size) as spool:
+            assert not spool.is_over_bound
+            await spool.put(small)
+            with pytest.raises(SpoolFull):
+                spool.put(large)
+            assert spool.is_over_bound
+            await spool.put(small)
+            assert not spool.is_over_bound
+            with pytest.raises(SpoolFull):
+                spool.put(small)
+            await spool.remove(await spool.read(0, count=1, max_bytes=1 << 30))
+            assert not spool.is_over_bound, "it would fit now"
+
+    asyncio.run(scenario())
+
+
+def test_who_drains_waits_while_all_that_is_there_is_held(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+
+            async def moves() -> bool:
+                waiting = asyncio.create_task(spool.until_moving())
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                waiting.cancel()
+                return waiting.done()
+
+            assert not await moves()
+            await spool.put(record(1))
+            await spool.put(record(2))
+            assert await moves()
+            spool.hold(2)
+            assert not await moves()
+            waiting = asyncio.create_task(spool.until_moving())
+            await asyncio.sleep(0)
+            spool.hold(1)
+            async with asyncio.timeout(1):
+                await waiting
+            spool.hold(2)
+            waiting = asyncio.create_task(spool.until_moving())
+            await asyncio.sleep(0)
+            done = spool.put(record(3))
+            async with asyncio.timeout(1):
+                await waiting
+            await done
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_spool_takes_nothing_on_and_a_removal_is_left_to_the_next_owner(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            found = await spool.read(0, count=9, max_bytes=1 << 30)
+        with pytest.raises(SpoolBroken, match="closed"):
+            spool.put(record(2))
+        async with asyncio.timeout(1):
+            await spool.remove(found)
+        async with open_spool(tmp_path) as spool:
+            assert numbers(await spool.read(0, count=9, max_bytes=1 << 30)) == [1]
+
+    asyncio.run(scenario())
+
+
+def test_a_file_is_removed_with_its_end_only_where_that_is_asked_for_and_it_is_empty(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "0.db"
+        async with open_spool(tmp_path):
+            pass
+        assert path.exists()
+        async with open_spool(tmp_path, remove=True) as spool:
+            await spool.put(record(1))
+        assert path.exists()
+        async with open_spool(tmp_path, remove=True) as spool:
+            await spool.remove(await spool.read(0, count=9, max_bytes=1 << 30))
+        assert not path.exists()
+
+    asyncio.run(scenario())
+
+
+def test_whoever_waits_when_it_breaks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            found = await spool.read(0, count=9, max_bytes=1 << 30)
+            monkeypatch.setattr(Store, "write", failing(sqlite3.SQLITE_IOERR))
+            put, removed, given_up = spool.put(record(2)), spool.remove(found), spool.put(record(3))
+            given_up.cancel()
+            for each in (put, removed):
+                with pytest.raises(SpoolBroken, match="injected"):
+                    await each
+            waiting = asyncio.create_task(spool.until_moving())
+            await asyncio.sleep(0)
+            slot = slot_of(spool)
+            assert slot is not None
+            assert (slot.oldest, slot.count) == (0, 0), "nothing leaves a broken file, so nobody waits for it"
+            assert slot.size > 0
+            waiting.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_an_error_of_reading_breaks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            monkeypatch.setattr(Store, "read", failing(sqlite3.SQLITE_IOERR))
+            with pytest.raises(SpoolBroken, match="injected"):
+                await spool.read(0, count=9, max_bytes=1 << 30)
+            assert "injected" in str(spool.broken)
+            with pytest.raises(SpoolBroken, match="injected"):
+                spool.put(record(2))
 
     asyncio.run(scenario())
