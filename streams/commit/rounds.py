@@ -201,8 +201,11 @@ class Rounds:
                 self._attempt(self._producers[turn], deliveries)
             except OffsetsNotTaken as error:
                 log.warning("new producers take over, as the group's coordinator is not reached", problem=str(error))
-                self._renew()
-                self._attempt(self._producers[turn], deliveries)
+            else:
+                return None
+            # Not within ``except``: the error holds the former producer, so that its end came in this thread.
+            self._renew()
+            self._attempt(self._producers[turn], deliveries)
         except Exception as error:
             log.exception("a round failed", chunks=len(deliveries))
             return error

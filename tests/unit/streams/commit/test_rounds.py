@@ -7,11 +7,14 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from confluent_kafka import KafkaException
 from faust.types import TP
 
 from streams.commit.bulk_producer import Fenced, OffsetsNotTaken, Sent
 from streams.commit.group_metadata import Membership, group_metadata
+from streams.commit.mark import Ground, Mark, write_metadata
 from streams.commit.rounds import Batch, Overtaken, Rounds
+from streams.tables.kept_position import POSITION_KEY, KeptPosition, write_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -33,6 +36,10 @@ class FakeProducers:
         self.aborted = 0
         self.may_commit = threading.Semaphore(0)
         self.failure: Exception | None = None
+        self.claim_failure: Exception | None = None
+        self.last_value: bytes | None = None
+        self.ended_in: list[str] = []
+        """The threads in which producers that nobody needs any more came to their end, which may take long."""
 
     def make(self, _config: Mapping[str, object], transactional_id: str) -> BulkProducer:
         return cast("BulkProducer", FakeProducer(self, transactional_id))
@@ -45,14 +52,20 @@ class FakeProducer:
         self._sent: list[Any] = []
         self._reports: list[tuple[Sent, int]] = []
 
+    def __del__(self) -> None:
+        self._all.ended_in.append(threading.current_thread().name)
+
     def claim(self) -> None:
+        if self._all.claim_failure is not None:
+            raise self._all.claim_failure
         self._all.claimed.append(self._id)
 
     def begin(self) -> None:
-        self._sent = []
+        self._sent, self._reports = [], []
 
     def send(self, topic: str, records: Sequence[type_outgoing], *, partition: int) -> Sent:
         self._sent += [(topic, partition, record["key"]) for record in records]
+        self._all.last_value = records[-1]["value"]
         return self._reported(records[-1]["key"])
 
     def send_with_headers(self, topic: str, records: Sequence[type_with_headers], *, partition: int) -> Sent:
@@ -68,7 +81,7 @@ class FakeProducer:
     def commit(self, offsets: Sequence[TopicPartition], group: bytes) -> None:
         assert self._all.may_commit.acquire(timeout=10)
         if self._all.failure is not None:
-            raise self._all.failure
+            raise type(self._all.failure)(*self._all.failure.args)  # each its own, as it holds what it came from
         for sent, offset in self._reports:
             sent.last_offset = offset
         positions = {(each.topic, each.partition): (each.offset, each.metadata) for each in offsets}
@@ -78,9 +91,17 @@ class FakeProducer:
         self._all.aborted += 1
 
 
-def told(producers: FakeProducers, story: Callable[[Rounds], Coroutine[Any, Any, None]]) -> None:
+def rounds_of(producers: FakeProducers, grounds: Mapping[str, Ground] | None = None) -> Rounds:
+    return Rounds({}, group="group", name="worker", membership=lambda: MEMBER, grounds=grounds, make=producers.make)
+
+
+def told(
+    producers: FakeProducers,
+    story: Callable[[Rounds], Coroutine[Any, Any, None]],
+    grounds: Mapping[str, Ground] | None = None,
+) -> None:
     async def main() -> None:
-        rounds = Rounds({}, group="group", name="worker", membership=lambda: MEMBER, make=producers.make)
+        rounds = rounds_of(producers, grounds)
         rounds.claim()
         await story(rounds)
         await rounds.close()
@@ -202,3 +223,130 @@ def test_a_round_whose_offsets_no_coordinator_took_is_done_again_by_new_producer
     assert producers.claimed[:2] == producers.claimed[2:]
     assert producers.aborted == 0
     assert [each["positions"] for each in producers.transactions] == [{("events", 0): (1, "worker")}]
+
+
+MIB = 1 << 20
+
+
+SIZES: list[tuple[list[Any], list[Any], int]] = [
+    ([{"key": b"a", "value": b""}] * 19_999, [{"key": b"b", "value": b""}], 1),
+    ([{"key": b"a", "value": b""}] * 20_000, [{"key": b"b", "value": b""}], 2),
+    ([{"key": b"a", "value": bytes(16 * MIB)}], [{"key": b"b", "value": bytes(16 * MIB)}], 1),
+    ([{"key": b"a", "value": bytes(16 * MIB)}], [{"key": b"b", "value": bytes(16 * MIB + 1)}], 2),
+    ([{"key": b"a", "value": bytes(32 * MIB)}], [{"key": b"b", "value": None}], 1),
+    ([(b"a", bytes(32 * MIB), {})], [(b"b", b"", {})], 1),
+    ([(b"a", bytes(32 * MIB), {})], [(b"b", b"1", {})], 2),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "rounds"), SIZES)
+def test_a_round_takes_twenty_thousand_records_and_32_mib(first: list[Any], second: list[Any], rounds: int) -> None:
+    producers = FakeProducers()
+
+    async def story(running: Rounds) -> None:
+        before = running.hand_over(FIRST, 0, one(b"-"), generation=5)
+        while not running._waiting.empty():  # noqa: ASYNC110 # pyright: ignore[reportPrivateUsage]
+            await asyncio.sleep(0.001)
+        waiting = [running.hand_over(FIRST, 1, [Batch("states", each)], generation=5) for each in (first, second)]
+        for _ in range(3):
+            producers.may_commit.release()
+        await asyncio.gather(before, *waiting)
+
+    told(producers, story)
+    assert len(producers.transactions) == 1 + rounds
+
+
+def test_after_a_failure_nothing_is_even_handed_over() -> None:
+    producers = FakeProducers()
+    producers.failure = Fenced("gone")
+
+    async def story(rounds: Rounds) -> None:
+        producers.may_commit.release()
+        with pytest.raises(Fenced):
+            await rounds.deliver(FIRST, 1, one(b"a"), generation=5)
+        with pytest.raises(Fenced):
+            rounds.hand_over(FIRST, 2, one(b"b"), generation=5)
+
+    told(producers, story)
+
+
+def test_who_waits_no_longer_keeps_nobody_else_from_being_told() -> None:
+    producers = FakeProducers()
+
+    async def story(rounds: Rounds) -> None:
+        first = rounds.hand_over(FIRST, 1, one(b"a"), generation=5)
+        given_up = rounds.hand_over(FIRST, 2, one(b"b"), generation=5)
+        other = rounds.hand_over(SECOND, 1, one(b"c"), generation=5)
+        given_up.cancel()
+        producers.may_commit.release()
+        producers.may_commit.release()
+        await first
+        async with asyncio.timeout(5):
+            assert await other == [ord("c")]
+
+    told(producers, story)
+
+
+def test_the_end_waits_for_the_round_under_way() -> None:
+    producers = FakeProducers()
+
+    async def story(rounds: Rounds) -> None:
+        first = rounds.hand_over(FIRST, 1, one(b"a"), generation=5)
+        closing = asyncio.create_task(rounds.close())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not closing.done()
+        producers.may_commit.release()
+        await closing
+        await first
+        assert not rounds._thread.is_alive()  # pyright: ignore[reportPrivateUsage]
+
+    told(producers, story)
+    assert len(producers.transactions) == 1
+
+
+def test_what_was_never_begun_needs_no_end_and_no_thread_keeps_the_process_from_ending() -> None:
+    rounds = rounds_of(FakeProducers())
+    asyncio.run(rounds.close())
+    assert rounds._thread.daemon  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_claim_that_kafka_does_not_allow_is_told() -> None:
+    producers = FakeProducers()
+    producers.claim_failure = KafkaException("not allowed")
+    with pytest.raises(KafkaException, match="not allowed"):
+        rounds_of(producers).claim()
+
+
+def test_positions_are_kept_in_the_changelog_too_behind_what_they_stand_for() -> None:
+    producers = FakeProducers()
+    ground = Ground("source", "changelog", Mark(1, 2, "changelog-id", "version-id"))
+
+    async def story(rounds: Rounds) -> None:
+        producers.may_commit.release()
+        await rounds.deliver(SECOND, 7, one(b"a"), generation=5)
+
+    told(producers, story, {"events": ground})
+    [transaction] = producers.transactions
+    assert transaction["sent"] == [("states", -1, b"a"), ("changelog", 1, POSITION_KEY)]
+    assert producers.last_value == write_position(KeptPosition("source", 7))
+    assert transaction["positions"] == {("events", 1): (7, write_metadata("worker", ground.mark))}
+
+
+def test_nothing_waits_for_the_end_of_producers_that_others_took_over_from() -> None:
+    producers = FakeProducers()
+    producers.failure = OffsetsNotTaken("not reached")
+
+    async def story(rounds: Rounds) -> None:
+        first = rounds.hand_over(FIRST, 1, one(b"a"), generation=5)
+        producers.may_commit.release()
+        while len(producers.claimed) < 4:  # noqa: ASYNC110 - it is counted by another thread
+            await asyncio.sleep(0.001)
+        producers.failure = None
+        producers.may_commit.release()
+        await first
+        while len(producers.ended_in) < 2:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.001)
+
+    told(producers, story)
+    assert producers.ended_in[:2] == ["former-producers"] * 2
