@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mutants import Mutant
 
 _SLOWER = 4
-_SLACK_S = 10
+_SLACK_S = 6
 FAILED = 1
 
 

@@ -261,11 +261,13 @@ class SpoolKeeper:
         return spool
 
     async def _let_go(self) -> None:
-        """Close adopted files that are empty, and remove them: else every restart would add one."""
+        """Close and remove adopted files that are empty: else every restart would add one.
+
+        One with records set aside stays open, and told of: it would be adopted anew at once.
+        """
         for number, kept in list(self._kept.items()):
-            if kept.spool is self._own or kept.spool.waiting or kept.spool.size > 0 or kept.spool.broken is not None:
+            spool = kept.spool
+            if spool is self._own or spool.waiting or spool.size > 0 or spool.set_aside or spool.broken is not None:
                 continue
-            empty = not kept.spool.set_aside
-            await self._end(number, remove=empty)
-            if empty:
-                await asyncio.to_thread(sync, self.folder.path)
+            await self._end(number, remove=True)
+            await asyncio.to_thread(sync, self.folder.path)

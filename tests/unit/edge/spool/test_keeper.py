@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import KafkaError
 
-from edge.spool.asked_back import ask_back, is_asked_back
+from edge.spool.asked_back import ask_back, is_asked_back, open_and_take_back
 from edge.spool.errors import SpoolBroken, SpoolFull, classified
+from edge.spool.files import SpoolFolder
 from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
-from edge.spool.store import Store
+from edge.spool.store import REFUSED, Store
 from service.kafka import DeliveryFailed
 from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
+
+    from edge.spool.recovery import Opened
+    from schemas.registry import SchemaRef
+
+BY_POLICY = DeliveryFailed("by policy", KafkaError(KafkaError.INVALID_RECORD))
 
 
 @pytest.fixture(autouse=True)
@@ -242,6 +249,35 @@ def test_what_was_refused_is_taken_back_while_new_records_always_have_somewhere_
     asyncio.run(scenario())
 
 
+def test_what_is_known_before_the_start_and_after_the_end_is_that_nothing_can_be_kept(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        keeper = SpoolKeeper(
+            tmp_path / "spool",
+            [SCHEMA],
+            await open_path(TestProducer()),
+            max_bytes=1 << 30,
+            metrics=SpoolMetrics(),
+        )
+
+        def known() -> tuple[object, ...]:
+            return keeper.problem, keeper.broken, keeper.full, keeper.set_aside
+
+        counts = (keeper.waiting, keeper.size, keeper.oldest_age_s, keeper.moving, keeper.anything_moves())
+        assert counts == (0, 0, 0, 0, False)
+        assert (known(), keeper.unopened) == (("is not open yet", None, True, 0), {})
+        with pytest.raises(SpoolFull, match="the spool: is not open yet"):
+            _ = keeper.own
+        await keeper.start()
+        assert (known(), keeper.unopened) == ((None, None, False, 0), {})
+        assert keeper.own.claim.number == 0
+        await keeper.close()
+        assert known() == ("is closed", None, True, 0)
+        with pytest.raises(SpoolFull, match="is closed"):
+            _ = keeper.own
+
+    asyncio.run(scenario())
+
+
 def test_what_is_taken_back_and_refused_again_is_set_aside_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
@@ -253,5 +289,241 @@ def test_what_is_taken_back_and_refused_again_is_set_aside_again(tmp_path: Path)
             ask_back(tmp_path / "0.db")
             await until(lambda: len(producer.sent) > asked and keeper.set_aside == 1)
             assert keeper.waiting == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_is_counted_over_all_files_with_the_oldest_first(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.reachable = False
+        async with open_spool(tmp_path) as other:
+            await other.put(record(1))
+            await asyncio.sleep(0.01)
+            since_s = time.time()
+            async with kept(tmp_path, producer) as keeper:
+                await asyncio.gather(keeper.own.put(record(2)), keeper.own.put(record(3)))
+                assert (keeper.waiting, keeper.moving, keeper.size) == (3, 3, 3 * record().size)
+                assert keeper.anything_moves()
+                assert time.time() - since_s < keeper.oldest_age_s < 60
+                keeper.own.hold(1)
+                assert (keeper.waiting, keeper.moving) == (3, 2)
+
+    asyncio.run(scenario())
+
+
+def test_what_is_set_aside_is_counted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing = {1: BY_POLICY, 2: BY_POLICY}
+        async with kept(tmp_path, producer) as keeper:
+            await asyncio.gather(keeper.own.put(record(1)), keeper.own.put(record(2)))
+            await until(lambda: not keeper.waiting)
+            assert keeper.set_aside == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_bound_that_is_reached_is_no_problem_of_the_file(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.reachable = False
+        keeper = SpoolKeeper(
+            tmp_path,
+            [SCHEMA],
+            await open_path(producer),
+            max_bytes=record().size,
+            metrics=SpoolMetrics(),
+        )
+        await keeper.start()
+        await keeper.own.put(record(1))
+        assert not keeper.full
+        with pytest.raises(SpoolFull):
+            keeper.own.put(record(2))
+        assert (keeper.full, keeper.problem, keeper.broken) == (True, None, None)
+        await keeper.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_broke_is_said_until_there_is_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        producer, metrics = TestProducer(), SpoolMetrics()
+        keeper = SpoolKeeper(tmp_path, [SCHEMA], await open_path(producer), max_bytes=1 << 30, metrics=metrics)
+        await keeper.start()
+        fail_once(monkeypatch, io_error())
+        with pytest.raises(SpoolBroken):
+            await keeper.own.put(record(1))
+        assert "I/O" in str(keeper.broken)
+        assert list(keeper.unopened) == [0]
+        assert "I/O" in keeper.unopened[0]
+        with monkeypatch.context() as context:
+            # Longer than the other rounds of it: no new file can be made for a while.
+            context.setattr(SpoolFolder, "claim_own", no_file)
+            tending = asyncio.create_task(keeper.tend())
+            await until(lambda: "no file" in str(keeper.problem))
+            assert "I/O" in str(keeper.broken)
+            with pytest.raises(SpoolBroken, match="I/O"):
+                _ = keeper.own
+        await until(lambda: keeper.problem is None)
+        assert keeper.broken is None
+        await until(lambda: not keeper.unopened)
+        assert metrics._failures._value.get() == 1  # pyright: ignore[reportPrivateUsage]
+        tending.cancel()
+        await asyncio.gather(tending, return_exceptions=True)
+        await keeper.close()
+
+    asyncio.run(scenario())
+
+
+def no_file(*_: object) -> None:
+    raise SpoolFull("no file")
+
+
+def test_where_no_new_file_can_be_made_an_adopted_one_takes_the_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        await leave(tmp_path, 1)
+        producer = TestProducer()
+        producer.reachable = False
+        with monkeypatch.context() as context:
+            context.setattr(SpoolFolder, "claim_own", no_file)
+            async with kept(tmp_path, producer) as keeper:
+                await until(lambda: not keeper.full)
+                assert (keeper.own.claim.number, keeper.problem) == (0, None)
+                await keeper.own.put(record(1))
+                assert keeper.waiting == 2
+
+    asyncio.run(scenario())
+
+
+def test_an_adopted_file_that_is_empty_is_removed_and_its_own_stays(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await leave(tmp_path, 2)
+        producer = TestProducer()
+        async with kept(tmp_path, producer) as keeper:
+            await until(lambda: not (tmp_path / "1.db").exists())
+            await until(lambda: sorted(producer.delivered) == [0, 1])
+            assert (tmp_path / "0.db").exists()
+            assert keeper.own.claim.number == 0
+            assert keeper.folder.owner(1) is None
+
+    asyncio.run(scenario())
+
+
+def test_an_adopted_file_in_which_all_is_set_aside_is_opened_once_and_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counted(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
+        opened.append(path.name)
+        return open_and_take_back(path, schemas)
+
+    monkeypatch.setattr("edge.spool.keeper.open_and_take_back", counted)
+
+    async def scenario() -> None:
+        async with open_spool(tmp_path), open_spool(tmp_path) as other:
+            await other.put(record(1))
+            (found,) = await other.read(0, count=1, max_bytes=1 << 20)
+            await other.remove((), [(found.position, REFUSED)])
+        looks: list[int] = []
+        async with kept(tmp_path, TestProducer()) as keeper:
+            kafka = keeper._kafka  # pyright: ignore[reportPrivateUsage]
+
+            def look(**_: object) -> None:
+                looks.append(keeper.set_aside)
+
+            monkeypatch.setattr(kafka, "forgive", look)
+            await until(lambda: len(looks) == 5)
+        assert opened == ["0.db", "1.db"]
+        assert looks == [1] * 5
+
+    asyncio.run(scenario())
+
+
+def test_while_nothing_can_be_tried_from_the_spool_a_callback_may_try_a_partition_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.kafka_path._FORGIVE_S", -1)
+
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with kept(tmp_path, producer) as keeper:
+            kafka = keeper._kafka  # pyright: ignore[reportPrivateUsage]
+            kafka.fail(record(0), DeliveryFailed("away"))
+            await until(lambda: kafka.usable)
+            spared: list[set[object]] = []
+
+            def watched(*, but: set[object]) -> None:
+                spared.append(but)
+
+            monkeypatch.setattr(kafka, "forgive", watched)
+            producer.failing[1] = DeliveryFailed("away")
+            await keeper.own.put(record(1))
+            await until(lambda: bool(spared[-1:]) and spared[-1] == {kafka.place_of(record(1))})
+
+    asyncio.run(scenario())
+
+
+def test_the_end_finishes_what_is_under_way_and_leaves_the_rest_to_the_next_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.held = True
+        keeper = SpoolKeeper(
+            tmp_path,
+            [SCHEMA],
+            await open_path(producer),
+            max_bytes=1 << 30,
+            metrics=SpoolMetrics(),
+        )
+        await keeper.start()
+        await keeper.own.put(record(1))
+        await until(lambda: producer.sent == [1])
+        closing = asyncio.create_task(keeper.close())
+        await asyncio.sleep(0.01)
+        assert not closing.done()
+        producer.release()
+        await closing
+        assert producer.delivered == [1]
+        async with open_spool(tmp_path) as spool:
+            assert (spool.claim.number, spool.waiting) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_the_end_of_a_spool_that_waits_for_records_or_for_kafka_comes_at_once(
+    tmp_path: Path, *, reachable: bool
+) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.reachable = reachable
+        async with asyncio.timeout(2):
+            async with kept(tmp_path, producer) as keeper:
+                if not reachable:
+                    await keeper.own.put(record(1))
+                await asyncio.sleep(0.01)
+        async with open_spool(tmp_path) as spool:
+            assert spool.waiting == (0 if reachable else 1)
+
+    asyncio.run(scenario())
+
+
+def test_the_end_comes_within_bounds_though_a_delivery_gets_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.spool.keeper._STOP_S", 0.05)
+
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.held = True
+        async with asyncio.timeout(2):
+            async with kept(tmp_path, producer) as keeper:
+                await keeper.own.put(record(1))
+                await until(lambda: producer.sent == [1])
+        async with open_spool(tmp_path) as spool:
+            assert spool.waiting == 1
 
     asyncio.run(scenario())
