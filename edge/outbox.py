@@ -32,7 +32,7 @@ class Outbox:
         self._kafka = kafka
         self._spools = spools
         self._timeout_s = timeout_s
-        self._almost_empty: asyncio.Task[bool] | None = None
+        self._almost_empty: asyncio.Task[None] | None = None
 
     async def keep(self, record: Record, *, may_spool: bool = True) -> Durability:
         """Return once the record is durable.
@@ -78,14 +78,12 @@ class Outbox:
         # Were each callback spooled that comes while the last few leave, the spool would never be empty.
         if self._almost_empty is None or self._almost_empty.done():
             self._almost_empty = asyncio.create_task(self._until_empty())
-        emptied = await asyncio.shield(self._almost_empty)
-        return emptied and self._kafka.takes(record) and not self._spools.anything_moves()
+        await asyncio.shield(self._almost_empty)
+        return self._kafka.takes(record) and not self._spools.anything_moves()
 
-    async def _until_empty(self) -> bool:
+    async def _until_empty(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _HOLD_S
-        while self._kafka.answers and loop.time() < deadline:
-            if not self._spools.anything_moves():
-                return True
+        # Other processes hold some of it: no event tells.
+        while self._kafka.answers and self._spools.anything_moves() and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
-        return False

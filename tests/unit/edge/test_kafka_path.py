@@ -28,6 +28,7 @@ class Mortal(TestProducer):
         super().__init__()
         self.kills = True
         self.closing_s: list[float] = []
+        self.is_closed = False
         self.let_go = asyncio.Event()
         self.let_go.set()
 
@@ -38,7 +39,10 @@ class Mortal(TestProducer):
 
     async def close(self, *, timeout_s: float = 5) -> int:
         self.closing_s.append(timeout_s)
-        await self.let_go.wait()
+        try:
+            await self.let_go.wait()
+        finally:
+            self.is_closed = True
         return 0
 
 
@@ -128,6 +132,28 @@ def test_a_dead_producer_is_asked_for_its_last_reports_and_holds_up_no_end(monke
         assert first.closing_s[0] > 30, "librdkafka reports on a record after message.timeout.ms at the latest"
         async with asyncio.timeout(1):
             await path.close()
+        await asyncio.sleep(0)
+        assert first.is_closed, "nothing of it goes on behind the end"
+
+    asyncio.run(scenario())
+
+
+def test_the_end_waits_for_the_last_reports_of_a_dead_producer() -> None:
+    async def scenario() -> None:
+        producers = Producers()
+        path = await open_path(producers)
+        first = producers.made[0]
+        first.let_go.clear()
+        first.is_dead = True
+        await path.check()
+        closing = asyncio.create_task(path.close())
+        await until(lambda: first.closing_s)
+        assert len(producers.made) == 2
+        assert not closing.done()
+        first.let_go.set()
+        await closing
+        assert first.is_closed
+        assert not path._closing  # pyright: ignore[reportPrivateUsage]
 
     asyncio.run(scenario())
 
@@ -227,7 +253,9 @@ def test_a_broker_that_answers_is_not_enough_without_a_topic() -> None:
         waiting = asyncio.create_task(path.until_answers())
         await asyncio.sleep(0)
         assert not waiting.done()
-        waiting.cancel()
+        path.open(EVENTS, partitions=1)
+        async with asyncio.timeout(1):
+            await waiting
 
     asyncio.run(scenario())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -16,7 +16,7 @@ from edge.spool.errors import SpoolFull
 from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
 from schemas.topics import CALLBACKS_QUARANTINE
-from service.kafka import DeliveryFailed
+from service.kafka import DeliveryFailed, QueueFull
 from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
 
 if TYPE_CHECKING:
@@ -297,5 +297,99 @@ def test_a_start_on_a_full_disk_does_with_kafka_alone_until_there_is_room(
                 await until(lambda: not keeper.full)
                 tending.cancel()
                 await asyncio.gather(tending, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+class Spools:
+    """A keeper that says what it is told to, and takes each record on at once, or refuses it."""
+
+    def __init__(self, *, moving: int = 0, full: bool = False) -> None:
+        self.moving = moving
+        self.put_records: list[Record] = []
+        self._is_full = full
+
+    def anything_moves(self) -> bool:
+        return self.moving > 0
+
+    @property
+    def own(self) -> Spools:
+        return self
+
+    def put(self, each: Record) -> asyncio.Future[None]:
+        if self._is_full:
+            raise SpoolFull("full")
+        self.put_records.append(each)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+
+def outbox_of(kafka: KafkaPath, spools: Spools) -> Outbox:
+    return Outbox(kafka, cast("SpoolKeeper", spools), timeout_s=1)
+
+
+@pytest.mark.parametrize(("moving", "kept"), [(250, Durability.KAFKA), (251, Durability.SPOOL)])
+def test_so_many_that_still_move_are_waited_for_and_not_one_more(moving: int, kept: Durability) -> None:
+    async def scenario() -> None:
+        spools = Spools(moving=moving)
+        keeping = asyncio.create_task(outbox_of(await open_path(TestProducer()), spools).keep(record(1)))
+        await asyncio.sleep(0)
+        assert keeping.done() is (kept is Durability.SPOOL)
+        spools.moving = 0
+        assert await keeping is kept
+
+    asyncio.run(scenario())
+
+
+def test_the_last_few_are_waited_for_only_so_long_and_while_kafka_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_path(producer)
+        keeping = asyncio.create_task(outbox_of(kafka, Spools(moving=1)).keep(record(1)))
+        await asyncio.sleep(0)
+        producer.reachable = False
+        await kafka.check()
+        assert await keeping is Durability.SPOOL
+        producer.reachable = True
+        await kafka.check()
+        monkeypatch.setattr("edge.outbox._HOLD_S", 0.01)
+        assert await outbox_of(kafka, Spools(moving=1)).keep(record(1)) is Durability.SPOOL
+        assert producer.sent == []
+
+    asyncio.run(scenario())
+
+
+def test_kafka_is_asked_once_for_a_record_and_the_spools_refusal_told() -> None:
+    async def scenario() -> None:
+        asked: list[Record] = []
+
+        async def no_room(record: Record, *, timeout_s: float) -> None:
+            assert timeout_s == 1
+            asked.append(record)
+            raise QueueFull("full")
+
+        kafka = await open_path(TestProducer())
+        kafka.send_within = no_room
+        with pytest.raises(SpoolFull):
+            await outbox_of(kafka, Spools(full=True)).keep(record(1))
+        assert len(asked) == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_may_not_be_spooled_is_kept_by_kafka_or_not_at_all() -> None:
+    async def scenario() -> None:
+        producer, spools = TestProducer(), Spools()
+        kafka = await open_path(producer)
+        outbox = outbox_of(kafka, spools)
+        assert await outbox.keep(record(1), may_spool=False) is Durability.KAFKA
+        spools.moving = 1000
+        assert await outbox.keep(record(2), may_spool=False) is Durability.KAFKA
+        producer.reachable = False
+        await kafka.check()
+        with pytest.raises(NotDurable, match="only for callbacks that are proven"):
+            await outbox.keep(record(3), may_spool=False)
+        assert (producer.sent, spools.put_records) == ([1, 2], [])
 
     asyncio.run(scenario())
