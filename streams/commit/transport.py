@@ -65,7 +65,6 @@ class ChunkConsumer(driver.Consumer):
     chunk_topics: ClassVar[frozenset[str]] = frozenset({TASK_EVENTS.name, TASK_NOTIFICATIONS.name})
 
     def on_init(self) -> None:
-        super().on_init()
         self.membership: Membership | None = None
         """What the group knows this worker by since the last rebalance."""
         self._taken: dict[TP, tuple[int, int]] = {}
@@ -207,7 +206,6 @@ class ChunkConsumer(driver.Consumer):
                 return
             if not records or not (polled.active is None or tp in polled.active or tp in self._buffered_partitions):
                 continue
-            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if tp.topic in self.chunk_topics:
                 for part in _parts(records):
                     yield tp, _chunk(tp, part, generation)
@@ -247,8 +245,6 @@ def _chunk(tp: TP, records: list[Any], generation: int) -> Message:
         key=None,
         value=cast("Any", records),
         checksum=None,
-        serialized_key_size=0,
-        serialized_value_size=0,
         tp=tp,
         # Without it Faust takes the message for one of an earlier assignment and drops it.
         generation_id=generation,

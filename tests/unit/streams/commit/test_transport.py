@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import OrderedDict
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.types import TP
 
 from schemas.topics import TASK_EVENTS
-from streams.commit.transport import ChunkConsumer
+from streams.commit.transport import ChunkConsumer, Position
 from streams.topology import Worker, build_faust_app
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class FakeBroker(ChunkConsumer):
         """What the next poll gives; the ones after that have nothing."""
         self.polls = 0
         self.while_polling: Callable[[], object] = int
+        self.active: set[TP] | None = {FIRST, SECOND, CHANGELOG}
         self.committed: dict[TP, int] = {}
         self.sought = 0
 
@@ -66,7 +68,7 @@ class FakeBroker(ChunkConsumer):
         self.polls += 1
         fetched, self.fetched = self.fetched, {}
         self.while_polling()
-        return OrderedDict(fetched), {FIRST, SECOND, CHANGELOG}
+        return OrderedDict(fetched), self.active
 
     async def _commit(self, offsets: Any) -> bool:
         self.committed |= offsets
@@ -78,9 +80,6 @@ class FakeBroker(ChunkConsumer):
 
     def assignment(self) -> set[TP]:
         return {FIRST, SECOND}
-
-    def highwater(self, tp: TP) -> int:  # noqa: ARG002 - overridden
-        return 0
 
 
 @pytest.fixture
@@ -376,5 +375,163 @@ def test_a_rebalance_waits_for_the_chunk_in_work(with_consumer: Any) -> None:
         await consumer.wait_empty()
         assert working.done()
         assert consumer.position_of(FIRST) == 1
+
+    with_consumer(check)
+
+
+def test_a_rebalance_with_nothing_in_work_waits_for_nothing_of_ours_and_for_what_faust_waits_for(
+    with_consumer: Any,
+) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        ended: list[str] = []
+
+        async def end() -> None:
+            ended.append("Faust's own")
+
+        consumer.commit_and_end_transactions = end
+        async with asyncio.timeout(1):
+            await consumer.wait_empty()
+        assert ended == ["Faust's own"]
+
+    with_consumer(check)
+
+
+def test_the_time_of_the_last_record_that_is_done_goes_with_its_position(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        cast("Any", consumer)._thread.fetch_position = {}.get
+        cast("Any", consumer)._thread.polled |= {FIRST: 2, SECOND: 1}
+        consumer.fetched = {
+            FIRST: [FakeRecord(0, timestamp=1000), FakeRecord(1, timestamp=2500)],
+            SECOND: [FakeRecord(0, partition=1)],
+        }
+        (_, message), _ = await chunks_of(consumer)
+        assert consumer.positions == {FIRST: Position(0, None), SECOND: Position(0, None)}
+        consumer.done(message)
+        cast("Any", consumer)._thread.polled[FIRST] = 3
+        assert consumer.positions == {FIRST: Position(2, 2.5), SECOND: Position(0, None)}
+        await consumer.on_partitions_revoked({FIRST})
+        assert cast("Any", consumer)._thread.polled == {SECOND: 1}
+        cast("Any", consumer)._thread.polled[FIRST] = 1
+        assert consumer.positions[FIRST] == Position(0, None)
+
+    with_consumer(check)
+
+
+def test_a_chunk_behind_the_last_one_is_taken_whole_and_not_even_copied(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        for offset in (0, 1):
+            consumer.fetched = {FIRST: [FakeRecord(offset)]}
+            [(_, message)] = await chunks_of(consumer)
+            assert consumer.take(message, message.value) is message.value
+
+    with_consumer(check)
+
+
+@pytest.mark.parametrize("overtake", [ChunkConsumer.stop_flow, _generation])
+def test_a_rebalance_between_two_chunks_of_a_poll_keeps_the_second_one_back(
+    with_consumer: Any, overtake: Callable[[FakeBroker], Any]
+) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0, partition=1)]}
+        got: list[TP] = []
+        async for tp, _ in consumer.getmany(1.0):
+            got.append(tp)
+            overtake(consumer)
+        assert got == [FIRST]
+
+    with_consumer(check)
+
+
+def test_of_a_poll_only_partitions_with_records_come_that_are_ours_now_or_were_buffered(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        def records() -> dict[TP, list[FakeRecord]]:
+            return {CHANGELOG: [], FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0, partition=1)]}
+
+        for active, buffered, expected in (
+            ({CHANGELOG, SECOND}, set[TP](), [SECOND]),
+            ({CHANGELOG, SECOND}, {FIRST}, [FIRST, SECOND]),
+            (None, set[TP](), [FIRST, SECOND]),
+        ):
+            consumer.fetched, consumer.active = records(), active
+            cast("Any", consumer)._buffered_partitions = buffered
+            assert [tp for tp, _ in await chunks_of(consumer)] == expected
+            assert await chunks_of(consumer) == []  # the poll ahead
+
+    with_consumer(check)
+
+
+def test_nothing_is_polled_while_a_rebalance_goes_on(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.stop_flow()
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        getting = asyncio.create_task(chunks_of(consumer))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (consumer.polls, getting.done()) == (0, False)
+        consumer.resume_flow()
+        [(_, message)] = await getting
+        assert message.offset == 0
+
+    with_consumer(check)
+
+
+def test_a_record_that_is_larger_than_a_chunk_may_come_first(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(at, serialized_value_size=size) for at, size in enumerate((5 << 20, 1))]}
+        got = await chunks_of(consumer)
+        assert [[record.offset for record in message.value] for _, message in got] == [[0], [1]]
+
+    with_consumer(check)
+
+
+def test_from_the_start_on_what_a_topic_no_longer_has_is_an_error(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        said: list[bool] = []
+
+        def let_skip(*, may: bool) -> None:
+            said.append(may)
+
+        cast("Any", consumer)._thread.let_skip = let_skip
+        consumer.skip_nothing()
+        assert said == [False]
+
+    with_consumer(check)
+
+
+def test_the_end_gives_the_poll_ahead_up(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        ended: list[str] = []
+
+        async def end() -> None:
+            ended.append("Faust's own")
+
+        consumer.commit_and_end_transactions = end
+        await consumer.on_stop()
+        ahead = cast("Any", consumer)._ahead = asyncio.create_task(asyncio.Event().wait())
+        await consumer.on_stop()
+        await asyncio.wait([ahead])
+        assert ahead.cancelled()
+        assert len(ended) == 2
+
+    with_consumer(check)
+
+
+def test_of_a_poll_ahead_that_failed_when_nobody_comes_for_it_nothing_is_said(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        complaints: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+        def fails() -> None:
+            raise ConsumerStoppedError
+
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        async for _ in consumer.getmany(1.0):
+            consumer.while_polling = fails
+        loose = cast("Any", consumer)
+        await asyncio.wait([loose._ahead])
+        await asyncio.sleep(0)
+        loose._ahead = None
+        gc.collect()
+        assert complaints == []
 
     with_consumer(check)
