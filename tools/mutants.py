@@ -112,6 +112,8 @@ def _is_for_people(node: ast.AST) -> bool:
             return attr in _LOGS
         case ast.AnnAssign(value=None):
             return True
+        case ast.Assign(targets=[ast.Name(id=name)]) if name.endswith("_S"):
+            return True  # how long people would wait
         case ast.If(body=body, orelse=orelse):
             return all(isinstance(each, ast.Expr) and _is_for_people(each) for each in [*body, *orelse])
         case _:
