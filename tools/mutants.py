@@ -110,14 +110,12 @@ def _is_for_people(node: ast.AST) -> bool:
             return True
         case ast.Expr(value=ast.Call(func=ast.Attribute(attr=attr))):
             return attr in _LOGS
-        case ast.AnnAssign(value=None):
-            return True
-        case ast.Assign(targets=[ast.Name(id=name)]) if name.endswith("_S"):
-            return True  # how long people would wait
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            return name.endswith("_S")  # how long is waited is a choice
         case ast.If(body=body, orelse=orelse):
             return all(isinstance(each, ast.Expr) and _is_for_people(each) for each in [*body, *orelse])
         case _:
-            return False
+            return isinstance(node, ast.AnnAssign) and node.value is None
 
 
 def _is_for_checkers(node: ast.AST) -> bool:

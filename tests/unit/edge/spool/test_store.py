@@ -11,7 +11,7 @@ import pytest
 
 from edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
 from edge.spool.record import record_of, row_of
-from edge.spool.store import BROKEN_MARK, REFUSED, TOO_LARGE, Store
+from edge.spool.store import BROKEN_MARK, DAMAGED, REFUSED, TOO_LARGE, Store
 from schemas.registry import SchemaRef
 from spool_bench import SCHEMA, number_of, record
 
@@ -83,13 +83,25 @@ def test_what_is_known_of_its_rows_is_their_number_bytes_oldest_time_and_how_man
     assert store.totals() == (2, sum(256 + len(each.key) + 2 * len(b"[]") + len(each.body) for each in found), 20, 1)
 
 
-def test_what_was_set_aside_for_one_reason_is_taken_back_and_nothing_else(store: Store) -> None:
+def test_what_the_broker_refused_is_taken_back_and_not_what_is_damaged(store: Store) -> None:
     store.write([row(1), row(2), row(3)])
-    store.write((), set_aside=[(1, REFUSED), (2, TOO_LARGE), (3, REFUSED)])
-    assert store.take_back(REFUSED) == 2
+    store.write((), set_aside=[(1, REFUSED), (2, DAMAGED), (3, TOO_LARGE)])
+    assert store.take_back() == 2
     assert positions(store) == [1, 3]
     assert store.totals()[3] == 1
-    assert store.take_back(REFUSED) == 0
+    assert store.take_back() == 0
+
+
+def test_what_finds_no_room_is_not_taken_back_and_the_next_transaction_is_another(store: Store) -> None:
+    store.write([row(1, size=100_000)])
+    store.write((), set_aside=[(1, REFUSED)])
+    store.checkpoint(emptied=True)
+    (pages,) = asked(store, "PRAGMA page_count")[0]
+    asked(store, f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(SpoolFull):
+        store.take_back()
+    store.write([row(2)])
+    assert (positions(store), store.totals()[3]) == ([2], 1)
 
 
 def test_a_transaction_without_room_did_nothing_and_the_next_one_is_another(store: Store) -> None:
