@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 from pathlib import Path
@@ -11,12 +12,12 @@ import pytest
 
 from edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
 from edge.spool.record import record_of, row_of
-from edge.spool.store import BROKEN_MARK, DAMAGED, REFUSED, TOO_LARGE, Store
+from edge.spool.store import BROKEN_MARK, DAMAGED, PAGE_BYTES, REFUSED, TOO_LARGE, Store, sync
 from schemas.registry import SchemaRef
 from spool_bench import SCHEMA, number_of, record
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from edge.spool.record import type_row
 
@@ -114,31 +115,44 @@ def test_a_transaction_without_room_did_nothing_and_the_next_one_is_another(stor
     assert positions(store) == [1, 3]
 
 
-def test_a_checkpoint_without_room_is_told_and_leaves_no_transaction_open(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+class NoRoom:
+    """A connection that finds the disk full at one statement, in the midst of a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, at: str) -> None:
+        self._connection = connection
+        self._at = at
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+    def execute(self, text: str, *arguments: Any) -> sqlite3.Cursor:
+        if self._at in text:
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
+            error = sqlite3.OperationalError("full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return self._connection.execute(text, *arguments)
+
+
+CALLS: dict[str, Callable[[Store], object]] = {
+    "COMMIT": lambda store: store.write([row(2)], delete=[1]),
+    "wal_checkpoint": lambda store: store.checkpoint(emptied=True),
+    "DELETE FROM set_aside": Store.take_back,
+}
+
+
+@pytest.mark.parametrize("at", CALLS)
+def test_whatever_finds_no_room_is_told_and_leaves_no_transaction_open(
+    store: Store, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    class NoRoom:
-        """The connection, whose checkpoint finds the disk full in the midst of it."""
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(connection, name)
-
-        def execute(self, text: str, *arguments: Any) -> sqlite3.Cursor:
-            if "checkpoint" in text:
-                connection.execute("BEGIN IMMEDIATE")
-                error = sqlite3.OperationalError("full")
-                error.sqlite_errorcode = sqlite3.SQLITE_FULL
-                raise error
-            return connection.execute(text, *arguments)
-
-    connection = store._writer  # pyright: ignore[reportPrivateUsage]
     store.write([row(1)])
     with monkeypatch.context() as context:
-        context.setattr(store, "_writer", NoRoom())
+        context.setattr(store, "_writer", NoRoom(store._writer, at))  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(SpoolFull):
-            store.checkpoint(emptied=True)
-    store.write([row(2)])
-    assert positions(store) == [1, 2]
+            CALLS[at](store)
+    store.write([row(3)])
+    assert positions(store) == [1, 3]
 
 
 def test_the_log_goes_into_the_file_once_it_is_long_and_is_cut_only_when_the_spool_is_empty(
@@ -222,6 +236,29 @@ def test_a_new_file_takes_the_place_of_one_that_was_never_finished_and_has_its_n
     store.close()
 
 
+def test_a_new_file_has_a_log_from_the_first_and_no_journal_at_any_time(tmp_path: Path) -> None:
+    names = set[str]()
+
+    def rows() -> Generator[type_row]:
+        yield row(1)
+        names.update(each.name for each in tmp_path.iterdir())
+
+    Store.create(tmp_path / "0.db", [SCHEMA], rows())
+    assert names == {"0.db.new"}
+    assert (tmp_path / "0.db").read_bytes()[18:20] == b"\2\2", "as SQLite marks a file with a log"
+
+
+def test_what_is_synced_is_closed(tmp_path: Path) -> None:
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    sync(tmp_path)
+    assert len(list(descriptors.iterdir())) == before
+
+
+def test_its_pages_are_as_large_as_whoever_salvages_them_believes(store: Store) -> None:
+    assert asked(store, "PRAGMA page_size") == [(PAGE_BYTES,)]
+
+
 def test_where_no_file_can_be_made_there_is_no_room(tmp_path: Path) -> None:
     (tmp_path / "0.db.new").mkdir()
     with pytest.raises(SpoolFull, match="cannot be made"):
@@ -244,5 +281,6 @@ def test_a_closed_file_has_no_log_and_an_abandoned_one_keeps_it_and_is_marked(tm
     abandoned.write([row(2)])
     abandoned.abandon()
     del abandoned
+    gc.collect()
     assert (tmp_path / "0.db-wal").stat().st_size > 0
     assert (tmp_path / f"0.db{BROKEN_MARK}").exists()
