@@ -117,8 +117,9 @@ class Bridge:
         call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "making topics and schemas")
         self._sockets = self._listen()
         self._edge_settings = self._edge_environment(endpoints)
-        self._supervisor.start(self._edge())
-        self._supervisor.start(self._service("streams", self.streams_url, self._streams_environment(endpoints)))
+        self._supervisor.start(
+            self._edge(), self._service("streams", self.streams_url, self._streams_environment(endpoints))
+        )
         self._folder.tell(
             Running(
                 bootstrap_servers=endpoints.bootstrap_servers,

@@ -157,8 +157,7 @@ class JvmStack:
             kafka, registry = call_with_heartbeat(
                 lambda: self._services(artifacts), self._progress, "preparing Kafka's storage"
             )
-        self._supervisor.start(kafka)
-        self._supervisor.start(registry)
+        self._supervisor.start(kafka, registry)
         return Endpoints(f"{LOOPBACK}:{self._kafka_port}", registry_url(LOOPBACK, self._registry_port))
 
     def _services(self, artifacts: Artifacts) -> tuple[ServiceSpec, ServiceSpec]:

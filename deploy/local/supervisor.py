@@ -37,19 +37,21 @@ class Supervisor:
         self._backoff = backoff or Backoff()
         self._services: dict[str, _Service] = {}
 
-    def start(self, spec: ServiceSpec) -> None:
-        """Return when the service is ready. From then on it is restarted whenever it dies or ails.
+    def start(self, *specs: ServiceSpec) -> None:
+        """Return when all are ready; they start side by side. From then on each is restarted when it dies or ails.
 
         Raises:
-            StackError: it died or timed out before it was ready; it is not restarted then.
+            StackError: one died or timed out before it was ready; none of these runs any more.
         """
-        if spec.name in self._services:
-            raise ValueError(f"{spec.name} is started already")
-        service = self._services[spec.name] = _Service(spec, self._backoff, self._on_event)
-        service.start()
-        if service.failure is not None:
-            self.stop(spec.name)
-            raise service.failure
+        for spec in specs:
+            if spec.name in self._services:
+                raise ValueError(f"{spec.name} is started already")
+            service = self._services[spec.name] = _Service(spec, self._backoff, self._on_event)
+            service.begin()
+        failures = [self._services[spec.name].wait_until_settled() for spec in specs]
+        for failure in filter(None, failures):
+            self.stop(*(spec.name for spec in specs))
+            raise failure
 
     def replace(self, spec: ServiceSpec) -> None:
         """Start it beside the one of this name that runs, which is stopped once the new one is ready; returns at once.
@@ -93,7 +95,7 @@ class _Service:
     """
 
     def __init__(self, spec: ServiceSpec, backoff: Backoff, on_event: Callable[[ServiceEvent], None]) -> None:
-        self.failure: StackError | None = None
+        self._failure: StackError | None = None
         self.pid: int | None = None
         self._spec = spec
         self._wanted: ServiceSpec | None = None
@@ -105,9 +107,13 @@ class _Service:
         self._began_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"supervise-{spec.name}", daemon=True)
 
-    def start(self) -> None:
+    def begin(self) -> None:
         self._thread.start()
+
+    def wait_until_settled(self) -> StackError | None:
+        """Why it did not become ready, when that is known or it is."""
         self._settled.wait()
+        return self._failure
 
     def replace(self, spec: ServiceSpec) -> None:
         self._wanted = spec
@@ -120,7 +126,7 @@ class _Service:
         try:
             self._supervise()
         except Exception as error:  # noqa: BLE001  a probe with a bug must not leave start() waiting for ever
-            self.failure = StackError(f"{self._spec.name} is no longer supervised: {error!r}")
+            self._failure = StackError(f"{self._spec.name} is no longer supervised: {error!r}")
             self._emit(Phase.DIED, f"is no longer supervised: {error!r}")
         finally:
             self._settled.set()
@@ -131,7 +137,7 @@ class _Service:
             death = self._live()
             if not self._settled.is_set():
                 reason = "was stopped before it was ready" if death is None else death.detail
-                self.failure = StackError(f"{self._spec.name} {reason}; its log: {self._spec.log_path}")
+                self._failure = StackError(f"{self._spec.name} {reason}; its log: {self._spec.log_path}")
                 return
             if death is None:
                 self._emit(Phase.STOPPED, "stopped")

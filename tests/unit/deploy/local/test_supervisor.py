@@ -175,6 +175,30 @@ def test_a_service_that_never_gets_ready_is_stopped(tmp_path: Path) -> None:
     assert (tmp_path / "service.stopped").exists()
 
 
+def test_services_start_side_by_side(tmp_path: Path) -> None:
+    def ready_beside(name: str, other: str) -> ServiceSpec:
+        """Ready only once the other runs."""
+        announce = (
+            "ready.with_suffix('.runs').touch()\nwhile not ready.with_name('OTHER.runs').exists(): time.sleep(0.01)\n"
+        )
+        script = OBEDIENT.replace("ready.touch()", announce.replace("OTHER", other) + "ready.touch()")
+        return service(tmp_path, script, name=name, ready_timeout_s=10)
+
+    with Supervisor(on_event=lambda _: None) as supervisor:
+        supervisor.start(ready_beside("first", "second"), ready_beside("second", "first"))
+
+
+def test_of_services_that_start_side_by_side_none_is_left_when_one_fails(tmp_path: Path) -> None:
+    with Supervisor(on_event=lambda _: None) as supervisor:
+        with pytest.raises(StackError, match=r"^second died \(exit status 3\)"):
+            supervisor.start(
+                service(tmp_path, OBEDIENT, name="first"), service(tmp_path, "raise SystemExit(3)", name="second")
+            )
+
+        assert (tmp_path / "first.stopped").exists()
+        supervisor.start(service(tmp_path, OBEDIENT, name="first"))
+
+
 def test_a_slow_start_is_reported_while_it_lasts(tmp_path: Path) -> None:
     events: list[ServiceEvent] = []
     with Supervisor(on_event=events.append) as supervisor:
