@@ -9,11 +9,11 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import msgspec
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 
+import plain_http
 from event_stream import EventStreamClient
 from live_worker import LiveWorker
 from schemas.codec import task_notification_codec
@@ -241,7 +241,7 @@ def test_a_worker_forwards_to_the_owner_and_the_stream_follows_a_partition_that_
 
 def test_while_nobody_has_the_partition_it_is_said_when_to_come_back(start_worker: Callable[..., LiveWorker]) -> None:
     worker = start_worker([])
-    found = httpx2.get(f"{worker.url}/v1/corps/corp/users/ann/events", trust_env=False)
+    found = plain_http.get(f"{worker.url}/v1/corps/corp/users/ann/events")
     assert found.status_code == 503
     assert int(found.headers["retry-after"]) > 0
     assert found.json()["status"] == 503
@@ -325,19 +325,16 @@ def test_what_happens_to_an_instance_reaches_whom_it_concerns_once_their_list_sh
     first, *_ = [each for each in lives(1, seed=31) if each.task_id == "T-1" and each.recipient_ids]
     bob = first.recipient_ids[0]
     user = f"{streams_service.url}/v1/corps/corp/users/{bob}"
-    eventually(lambda: httpx2.get(f"{user}/counts", trust_env=False).status_code == 200, what="inboxes are there")
+    eventually(lambda: plain_http.get(f"{user}/counts").status_code == 200, what="inboxes are there")
     client = EventStreamClient(f"{user}/events").open()
     try:
         wait_for_place(client)
         produce(connection, [first])
         event = client.wait_for(1)[0]
         assert (event["instance_id"], event["view"], event["change"]) == (first.instance_id, "pending", "ADDED")
-        found = httpx2.get(f"{user}/tasks", params={"view": "pending"}, trust_env=False).json()
+        found = plain_http.get(f"{user}/tasks", params={"view": "pending"}).json()
         assert found["items"][0]["instance_id"] == first.instance_id
-        assert (
-            "taskbridge_streams_sse_connections 1.0"
-            in httpx2.get(f"{streams_service.url}/metrics", trust_env=False).text
-        )
+        assert "taskbridge_streams_sse_connections 1.0" in plain_http.get(f"{streams_service.url}/metrics").text
 
         assert streams_service.stop() == 0
         assert client.ended.wait(5)

@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from msgspec import structs
 
+import plain_http
 from running_workers import Worker
 from schemas.codec import task_notification_codec
 from schemas.events import Change, Person, Status, TaskNotification, View, notification_key
@@ -174,7 +175,7 @@ def test_a_notification_that_cannot_be_read_is_parked_and_the_inbox_goes_on(
     url = f"http://127.0.0.1:{worker.port}/v1/corps/{corp}/users/user-0/counts"
 
     def pending() -> int:
-        answer = httpx2.get(url, timeout=5, trust_env=False)
+        answer = plain_http.get(url, timeout=5)
         return answer.json().get("pending", 0) if answer.status_code == 200 else 0
 
     eventually(lambda: pending() == 1, what="the good one is in the inbox")

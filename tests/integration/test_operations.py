@@ -7,11 +7,11 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import msgspec
 import pytest
 from confluent_kafka import Producer
 
+import plain_http
 from running_workers import Worker
 from schemas.codec import quarantined_callback_codec
 from schemas.events import QuarantinedCallback
@@ -44,7 +44,7 @@ def workers(connection: Connection, tmp_path: Path, eventually: Any) -> Generato
 
 
 def ask(worker: Worker, path: str, **query: str) -> dict[str, Any]:
-    found = httpx2.get(f"http://127.0.0.1:{worker.port}/v1/ops/{path}", params=query, timeout=30, trust_env=False)
+    found = plain_http.get(f"http://127.0.0.1:{worker.port}/v1/ops/{path}", params=query, timeout=30)
     return found.json() if found.status_code == 200 else {}
 
 

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from msgspec.structs import replace
 
+import plain_http
 from running_workers import Load, Worker
 from schemas.events import Action
 from schemas.topics import TASK_NOTIFICATIONS
@@ -34,7 +35,7 @@ VIEWS = ("created", "pending", "handled", "copied")
 
 
 def get(url: str, path: str, **query: Any) -> httpx2.Response:
-    return httpx2.get(f"{url}{path}", params=query, timeout=10, trust_env=False)
+    return plain_http.get(f"{url}{path}", params=query, timeout=10)
 
 
 def walk(url: str, user: str, **query: Any) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
+import plain_http
 from deploy.local.artifacts import cache_folder
 from deploy.local.ports import free_port, free_ports
 from deploy.local.services import Backoff, Phase
@@ -142,7 +143,7 @@ class RunningEdge:
 
     def get(self, path: str) -> httpx2.Response | None:
         with contextlib.suppress(httpx2.HTTPError):
-            return httpx2.get(self.url + path, timeout=5, trust_env=False)
+            return plain_http.get(self.url + path, timeout=5)
         return None
 
     def is_ready(self, path: str = "/readyz") -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
+import plain_http
 from deploy.local.ports import free_port
 from stream_lives import lives, produce
 
@@ -63,7 +64,7 @@ class Worker:
     def readiness(self, *, timeout_s: float = 2) -> dict[str, Any]:
         """What ``/readyz`` tells; empty where nobody answers."""
         with contextlib.suppress(httpx2.HTTPError):
-            return httpx2.get(f"http://127.0.0.1:{self.port}/readyz", timeout=timeout_s, trust_env=False).json()
+            return plain_http.get(f"http://127.0.0.1:{self.port}/readyz", timeout=timeout_s).json()
         return {}
 
     def is_ready(self) -> bool:
@@ -74,7 +75,7 @@ class Worker:
     def metrics(self) -> dict[str, float]:
         """Every series by its name and labels, as Prometheus reads them."""
         with contextlib.suppress(httpx2.HTTPError):
-            text = httpx2.get(f"http://127.0.0.1:{self.port}/metrics", timeout=5, trust_env=False).text
+            text = plain_http.get(f"http://127.0.0.1:{self.port}/metrics", timeout=5).text
             lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
             return {name: float(value) for name, value in lines}
         return {}
