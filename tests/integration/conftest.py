@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
-from rebuilding import Rebuild
 
 import plain_http
 from deploy.connection import Connection
@@ -116,28 +115,12 @@ def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Generator[Connection]
 
 
 @pytest.fixture
-def anew(own_kafka: Connection) -> Connection:
-    """That Kafka, as if nothing had ever run there."""
-    start_anew(own_kafka)
-    apply_topics(own_kafka.admin(), topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
-    return own_kafka
-
-
-@pytest.fixture
 def workers(connection: Connection, tmp_path: Path) -> Generator[tuple[Worker, Worker]]:
     """Two of them, not started yet, of the test's ``connection``."""
     pair = (Worker(tmp_path, connection), Worker(tmp_path, connection))
     yield pair
     for worker in pair:
         worker.kill_if_running()
-
-
-@pytest.fixture
-def rebuild(connection: Connection, tmp_path: Path) -> Generator[Rebuild]:
-    """The operator's commands against the test's ``connection``."""
-    found = Rebuild(connection, tmp_path)
-    yield found
-    found.kill_if_running()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -16,33 +15,18 @@ from schemas.codec import task_notification_codec
 from schemas.events import Change, Status, TaskNotification, View, notification_key
 from schemas.topics import TASK_NOTIFICATIONS
 from service.kafka import producer_config
-from stream_lives import assert_all_is_right, lives, produce, read_topic
+from stream_lives import assert_all_is_right, lives, produce
 from streams.rebuild.operation import delete_topics
 from streams.tables.changelog_topic import INBOX_CHANGELOG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from confluent_kafka import Message
-    from rebuilding import Rebuild
+    from rebuilding import Rebuild, type_read
 
     from deploy.connection import Connection
-
-    type_read = Callable[[str], list[Message]]
 
 STALE = b"stale\0"
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
-
-
-@pytest.fixture
-def connection(anew: Connection) -> Connection:
-    return anew
-
-
-@pytest.fixture
-def read(connection: Connection) -> type_read:
-    return partial(read_topic, connection)
 
 
 def tell_of_nothing(connection: Connection) -> None:

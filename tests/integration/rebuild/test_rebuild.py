@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from msgspec import structs
-from rebuilding import Rebuild, ends, processed
+from rebuilding import ends, lines_kept, processed
 
 from running_workers import Load, Worker
 from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
@@ -25,40 +24,26 @@ from stream_lives import (
     inboxes_told,
     lives,
     produce,
-    read_topic,
 )
 from streams.fold.lifecycle import Instance, fold
 from streams.fold.stored_instance import event_offsets, pack, unpack
 from streams.fold.views import notifications
-from streams.inbox_table import layout
 from streams.live_version import REBUILD_ID, LiveVersion
 from streams.rebuild.alone import alone
-from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from streams.tables.changelog_topic import instances_changelog
 from streams.tables.kept_position import POSITION_KEY
 from streams.tables.offsets import Offsets
 from streams.version import VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from confluent_kafka import Message
+    from rebuilding import Rebuild, type_read
 
     from deploy.connection import Connection
     from schemas.events import TaskEvent, TaskNotification
 
-    type_read = Callable[[str], list[Message]]
-
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
-
-
-@pytest.fixture
-def connection(anew: Connection) -> Connection:
-    return anew
-
-
-@pytest.fixture
-def read(connection: Connection) -> type_read:
-    return partial(read_topic, connection)
 
 
 class Stored:
@@ -169,7 +154,7 @@ def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_
     codec = task_event_codec(connection.registry)
     others = [event for event in map(codec.decode, values(read, TASK_EVENTS.name)) if event.instance_id not in wrong]
     assert_told_exactly_once(connection, read, others)
-    eventually(lambda: inboxes_kept(read) == inboxes_told(connection, read), what="the inboxes are as was told")
+    eventually(lambda: lines_kept(read) == inboxes_told(connection, read), what="the inboxes are as was told")
 
     assert rebuild.run("--forget-old") == {"deleted": instances_changelog(1).name}
     again = rebuild.run("--rebuild", "--dry-run")
@@ -261,16 +246,6 @@ def test_what_the_events_do_not_tell_any_more_is_taken_from_the_old_states_and_t
 
 def values(read: type_read, topic: str) -> list[bytes]:
     return [bytes(each.value() or b"") for each in read(topic)]
-
-
-def inboxes_kept(read: type_read) -> dict[bytes, bytes]:
-    """The inboxes by their changelog."""
-    found = {bytes(each.key() or b""): each.value() for each in read(INBOX_CHANGELOG.name)}
-    return {
-        key: value
-        for key, value in found.items()
-        if value is not None and key not in (layout.APPLIED_KEY, POSITION_KEY)
-    }
 
 
 def changelog_is_written(connection: Connection, version: int) -> bool:

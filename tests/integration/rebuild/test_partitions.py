@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -16,14 +15,11 @@ from schemas.cloudevents import event_headers
 from schemas.codec import task_event_codec
 from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from service.kafka import producer_config
-from service.topic_admin import apply_topics
 from stream_lives import (
     assert_all_is_right,
     expected,
     lives,
     produce,
-    read_topic,
-    start_anew,
     states_on_topic,
     topics_on,
 )
@@ -34,16 +30,13 @@ from streams.tables.kept_position import POSITION_KEY
 from streams.version import Versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from confluent_kafka import Message
-    from rebuilding import Rebuild
+    from rebuilding import Rebuild, type_read
 
     from deploy.connection import Connection
     from running_workers import Worker
     from schemas.events import TaskEvent
-
-    type_read = Callable[[str], list[Message]]
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -51,15 +44,8 @@ BEFORE, AFTER = 3, 5
 
 
 @pytest.fixture
-def connection(own_kafka: Connection) -> Connection:
-    start_anew(own_kafka)
-    apply_topics(own_kafka.admin(), topics.ALL, partitions=BEFORE)
-    return own_kafka
-
-
-@pytest.fixture
-def read(connection: Connection) -> type_read:
-    return partial(read_topic, connection)
+def partitions() -> int:
+    return BEFORE
 
 
 class OldProducer:

@@ -1,0 +1,47 @@
+"""A Kafka where nothing ever ran, for each test: which version of the states is live stands on Kafka."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from rebuilding import Rebuild
+
+from schemas import topics
+from service.topic_admin import apply_topics
+from stream_lives import read_topic, start_anew
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from rebuilding import type_read
+
+    from deploy.connection import Connection
+
+
+@pytest.fixture
+def partitions() -> int:
+    """How many each of the contract's topics has."""
+    return topics.DEFAULT_PARTITIONS
+
+
+@pytest.fixture
+def connection(own_kafka: Connection, partitions: int) -> Connection:
+    start_anew(own_kafka)
+    apply_topics(own_kafka.admin(), topics.ALL, partitions=partitions)
+    return own_kafka
+
+
+@pytest.fixture
+def rebuild(connection: Connection, tmp_path: Path) -> Generator[Rebuild]:
+    """The operator's commands."""
+    found = Rebuild(connection, tmp_path)
+    yield found
+    found.kill_if_running()
+
+
+@pytest.fixture
+def read(connection: Connection) -> type_read:
+    return partial(read_topic, connection)
