@@ -30,29 +30,29 @@ settings.register_profile("taskbridge", deadline=None, suppress_health_check=lis
 settings.load_profile("taskbridge")
 
 
-_TOGETHER = {
-    "browser": "browser",
-    "chaos": "chaos",
-    "integration/test_bridge": "bridge",
-    "integration/test_disasters": "bridge",
-    "integration/test_rebuild": "bridge",
-    "integration/test_retelling": "bridge",
-    "integration/test_edge": "edge",
-    "integration/test_quarantine": "edge",
-    "integration/test_stack": "edge",
-    "integration": "streams",
-}
-"""Start of a test's path → the group of tests that run one after the other, on one Kafka. Unit tests run wherever."""
+_LONGEST = (
+    "integration/rebuild",
+    "integration/test_bridge",
+    "chaos",
+    "integration/test_secured_kafka",
+    "integration/test_three_brokers",
+    "integration/test_streams_worker",
+    "browser/test_real_bridge",
+    "integration",
+    "browser",
+)
+"""How the paths begin of the files that take longest: none of them should be what the run waits for at its end."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell xdist which tests must not run side by side."""
-    for item in items:
+    """Begin with what takes longest. Each file is one process's work: what its tests share is started once."""
+
+    def place(item: pytest.Item) -> int:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
-        group = next((group for start, group in _TOGETHER.items() if path.startswith(start)), None)
-        if group is not None:
-            item.add_marker(pytest.mark.xdist_group(group))
+        return next((at for at, start in enumerate(_LONGEST) if path.startswith(start)), len(_LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
