@@ -84,9 +84,20 @@ def without_revision(instance: Instance | None) -> Instance | None:
     return instance and replace(instance, state=replace(instance.state, revision=0))
 
 
-@given(data=st.data())
+STEPS = st.lists(
+    st.tuples(
+        st.integers(1, 12),
+        st.sampled_from(("nothing", "some notifications", "changelog", "all", None)),
+        st.integers(0, 12),
+    ),
+    max_size=24,
+)
+"""Chunks one after the other: how many events, after what the worker crashes (None: not at all), how many are told."""
+
+
+@given(data=st.data(), steps=STEPS)
 def test_any_split_into_chunks_and_a_crash_between_any_two_steps_ends_in_the_same_instance(
-    histories: SearchStrategy[list[TaskEvent]], data: DataObject
+    histories: SearchStrategy[list[TaskEvent]], data: DataObject, steps: list[tuple[int, str | None, int]]
 ) -> None:
     events = data.draw(histories)
     straight = World()
@@ -94,12 +105,13 @@ def test_any_split_into_chunks_and_a_crash_between_any_two_steps_ends_in_the_sam
 
     world = World()
     rest = events
+    planned = iter(steps)
     while rest:
-        chunk = rest[: data.draw(st.integers(1, len(rest)))]
-        crash_after = data.draw(st.sampled_from(("nothing", "some notifications", "changelog", "all", None)))
+        size, crash_after, told = next(planned, (len(rest), None, 0))
+        chunk = rest[:size]
         result = world.fold(chunk)
         if crash_after == "some notifications":
-            world.sent += result.notifications[: data.draw(st.integers(0, len(result.notifications)))]
+            world.sent += result.notifications[:told]
         if crash_after == "changelog":
             # Recovered from the changelog at the next start, though no notification left.
             world.store(result)
