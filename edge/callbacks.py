@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 
@@ -18,6 +18,9 @@ from schemas.moments import believed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    _Given = Callable[[str], Any]
+    _Noted = Callable[[str], None]
 
 ACTIONS: Mapping[str, Action] = {
     "create": Action.CREATED,
@@ -64,7 +67,9 @@ _find_app = picker(("appType", "corpId", "originatorCorpId"))
 _find_all = picker(
     (*_IDS, *_URLS, *_COPIED_IN, *_TEXTS.values(), _FORM_DATA, _ORIGINATOR, _ORIGINATOR_NAME, _CREATED, _FINISHED)
 )
-_NO_APP = Picked()
+_NO_TASK: Mapping[str, Any] = {}
+_SHORT_CHARACTERS = 4096
+"""A task like nearly all is parsed at once: that costs less than looking at it twice, and little to a stranger."""
 
 
 class Callback(Struct, frozen=True, kw_only=True, gc=False):
@@ -78,8 +83,8 @@ class Callback(Struct, frozen=True, kw_only=True, gc=False):
     sign: str | None
     other_scheme: bool
     """It is signed as another feature of Yida signs."""
-    described: Picked
-    """What was looked at in ``task``, where there is one."""
+    described: Picked | Mapping[str, Any]
+    """The members of ``task``; of a long one only those that were looked at."""
     parameters: Mapping[str, str]
 
     @property
@@ -105,7 +110,7 @@ def locate(wire_action: str, parameters: Mapping[str, str], before: Callback | N
     else:
         described = _located(action, parameters)
     named = [each for each in (parameters.get("appType"), described.get("appType")) if not fields.is_blank(each)]
-    if not named or any(each != named[0] for each in named):
+    if not named or named.count(named[0]) < len(named):
         raise _not_located("no-app", "appType is missing, or differs between the places that name it.", parameters)
     return Callback(
         action=action,
@@ -134,7 +139,7 @@ def event_of(
         raise Malformed("two-corps", "corpId is not the same in all places.")
     described = _described(callback)
     instance_id, task_id = _ids(callback, described)
-    told = _Told(described, parameters, received_at, noted)
+    told = _told(described, parameters).get if described else parameters.get
     common: dict[str, Any] = {
         "event_id": event_id_for(SOURCE_YIDA, callback.wire_action, signed),
         "source": SOURCE_YIDA,
@@ -143,24 +148,42 @@ def event_of(
         "app_type": callback.app_type,
         "instance_id": instance_id,
         "task_id": task_id,
-        "occurred_at": told.moment("dateTime") or received_at,
+        "occurred_at": _moment(told, "dateTime", received_at, noted) or received_at,
         "received_at": received_at,
         "raw_parameters": signed,
     }
     if action in _OF_ONE_TASK:
-        return TaskEvent(**common, actor_id=told.person("actualWorkId"))
+        return TaskEvent(**common, actor_id=_person(told, "actualWorkId", noted))
     if action is Action.DELETED:
         return TaskEvent(**common)
-    recipients = told.people(_COPIED_IN if action is Action.COPIED else _ASSIGNEES)
-    return TaskEvent(**common, recipient_ids=recipients, **_description(told))
+    recipients = _COPIED_IN if action is Action.COPIED else _ASSIGNEES
+    named = [source[key] for source in (described, parameters) for key in recipients if key in source]
+    texts: dict[str, Any] = {name: fields.text(told(key)) for name, key in _TEXTS.items()}
+    return TaskEvent(
+        **common,
+        **texts,
+        recipient_ids=_people(named, "recipients", noted),
+        originator=_originator(told, noted),
+        url=fields.web_address(map(told, _URLS)),
+        created_at=_moment(told, _CREATED, received_at, noted),
+        finished_at=_moment(told, _FINISHED, received_at, noted),
+        form_data=_form_data(told, noted),
+    )
 
 
-def _located(action: Action, parameters: Mapping[str, str]) -> Picked:
+def _located(action: Action, parameters: Mapping[str, str]) -> Picked | Mapping[str, Any]:
     if action not in _WITH_TASK:
-        return _NO_APP
+        return _NO_TASK
     text = parameters.get("task", "")
     if action is Action.COPIED and not text.strip():
-        return _NO_APP  # the shape of a cc is not documented: it may be flat, like a complete
+        return _NO_TASK  # the shape of a cc is not documented: it may be flat, like a complete
+    if 0 < len(text) <= _SHORT_CHARACTERS:
+        try:
+            found = strict_json.parse(text)
+        except ValueError:
+            found = None
+        if isinstance(found, dict):
+            return cast("dict[str, Any]", found)
     try:
         return _find_app(text)
     except ValueError as error:
@@ -170,14 +193,13 @@ def _located(action: Action, parameters: Mapping[str, str]) -> Picked:
 
 def _described(callback: Callback) -> Mapping[str, Any]:
     """The members of ``task``, now that it is proven; of one that is nested too deep, the text of each."""
-    text = callback.parameters.get("task", "")
-    if callback.action not in _WITH_TASK or not text.strip():
-        return {}
+    if not isinstance(callback.described, Picked):
+        return callback.described
+    text = callback.parameters["task"]
     try:
-        found = strict_json.parse(text)
+        return strict_json.parse(text)
     except ValueError:
         return _find_all(text).as_written()
-    return found
 
 
 def _not_located(reason: str, detail: str, parameters: Mapping[str, str]) -> Malformed:
@@ -186,7 +208,7 @@ def _not_located(reason: str, detail: str, parameters: Mapping[str, str]) -> Mal
     return Malformed(reason, detail)
 
 
-def _corps(parameters: Mapping[str, str], described: Picked) -> list[str]:
+def _corps(parameters: Mapping[str, str], described: Picked | Mapping[str, Any]) -> list[str]:
     """The corps that are named, best first; the originator's own corp counts only where no other is named."""
     candidates = (parameters.get("corpId"), described.get("corpId"))
     named = [each for each in candidates if isinstance(each, str) and not fields.is_blank(each)]
@@ -210,74 +232,58 @@ def _ids(callback: Callback, described: Mapping[str, Any]) -> tuple[str, str | N
     return fields.required_id(instance_id, "formInstId"), of_task(task_id, "taskId")
 
 
-class _Told:
-    """What a callback tells beside its ids, ``task`` before the parameters beside it. None of it refuses anything."""
-
-    __slots__ = ("_apart", "_noted", "_received_at", "get")
-
-    def __init__(
-        self,
-        described: Mapping[str, Any],
-        parameters: Mapping[str, str],
-        received_at: int,
-        noted: Callable[[str], None],
-    ) -> None:
-        self._apart = (described, parameters)
-        self._received_at, self._noted = received_at, noted
-        told: Mapping[str, Any] = {**parameters, **described} if described else parameters
-        if len(told) < len(parameters) + len(described):
-            told = {**told, **{key: each for key, each in parameters.items() if fields.is_blank(described.get(key))}}
-        self.get = told.get
-
-    def person(self, key: str) -> str | None:
-        """The one that is meant; of several it is not known which."""
-        value = self.get(key)
-        if type(value) is str and value.isalnum() and fields.is_id(value):
-            return value  # as nearly all are
-        found = self._people([value], key)
-        if len(found) > 1:
-            self._noted(key)
-        return found[0] if len(found) == 1 else None
-
-    def people(self, keys: Iterable[str]) -> tuple[str, ...]:
-        return self._people([source[key] for source in self._apart for key in keys if key in source], "recipients")
-
-    def moment(self, key: str) -> int | None:
-        value = self.get(key)
-        found = fields.moment(value)
-        if found is None:
-            if not fields.is_blank(value):
-                self._noted(key)
-            return None
-        moment = believed(found, received_at=self._received_at)
-        if moment != found:
-            self._noted(key)
-        return moment
-
-    def form_data(self) -> Mapping[str, str | None]:
-        found = fields.form_values(self.get(_FORM_DATA))
-        if found is None:
-            self._noted(_FORM_DATA)
-        return found or {}
-
-    def _people(self, values: Iterable[Any], name: str) -> tuple[str, ...]:
-        found, whole = fields.people(values, id_keys=_PERSON_IDS)
-        if not whole:
-            self._noted(name)
-        return found
+# What a callback tells beside its ids, none of which refuses anything. ``told`` gives what stands under a key, and
+# ``noted`` is told the keys of what was not understood.
 
 
-def _description(told: _Told) -> dict[str, Any]:
-    """What a create or a cc tells about the instance."""
-    get = told.get
-    originator_id = told.person(_ORIGINATOR)
-    description: dict[str, Any] = {
-        "originator": originator_id and Person(originator_id, fields.text(get(_ORIGINATOR_NAME))),
-        "url": fields.web_address(map(get, _URLS)),
-        "created_at": told.moment(_CREATED),
-        "finished_at": told.moment(_FINISHED),
-        "form_data": told.form_data(),
-    }
-    for name, key in _TEXTS.items():
-        description[name] = fields.text(get(key))
-    return description
+def _told(described: Mapping[str, Any], parameters: Mapping[str, str]) -> Mapping[str, Any]:
+    """What ``task`` says, and the parameters beside it where it says nothing."""
+    told: dict[str, Any] = {**parameters, **described}
+    if len(told) < len(parameters) + len(described):
+        told.update((key, each) for key, each in parameters.items() if fields.is_blank(described.get(key)))
+    return told
+
+
+def _person(told: _Given, key: str, noted: _Noted) -> str | None:
+    """The one that is meant; of several it is not known which."""
+    value = told(key)
+    if type(value) is str and value.isalnum() and len(value) <= fields.MAX_ID_CHARACTERS:
+        return value  # as nearly all are
+    found = _people([value], key, noted)
+    if len(found) > 1:
+        noted(key)
+    return found[0] if len(found) == 1 else None
+
+
+def _originator(told: _Given, noted: _Noted) -> Person | None:
+    user_id = _person(told, _ORIGINATOR, noted)
+    return None if user_id is None else Person(user_id, fields.text(told(_ORIGINATOR_NAME)))
+
+
+def _people(values: Iterable[Any], name: str, noted: _Noted) -> tuple[str, ...]:
+    found, whole = fields.people(values, id_keys=_PERSON_IDS)
+    if not whole:
+        noted(name)
+    return found
+
+
+def _moment(told: _Given, key: str, received_at: int, noted: _Noted) -> int | None:
+    value = told(key)
+    if value is None:
+        return None
+    found = fields.moment(value)
+    if found is None:
+        if not fields.is_blank(value):
+            noted(key)
+        return None
+    moment = believed(found, received_at=received_at)
+    if moment != found:
+        noted(key)
+    return moment
+
+
+def _form_data(told: _Given, noted: _Noted) -> Mapping[str, str | None]:
+    found = fields.form_values(told(_FORM_DATA))
+    if found is None:
+        noted(_FORM_DATA)
+    return found or {}

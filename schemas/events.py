@@ -17,7 +17,9 @@ SOURCE_YIDA = "yida"
 SOURCE_TASKBRIDGE = "taskbridge"
 """Of the cause of a notification that no callback caused: the end of a retention, or a rebuild of the states."""
 
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1").bytes
+_NAMESPACE = hashlib.sha1(uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1").bytes, usedforsecurity=False)
+_VARIANTS = dict(zip("0123456789abcdef", 4 * "89ab", strict=True))
+"""A hex digit → the one that says which variant of UUID it is, with the two bits that are kept."""
 
 
 class Word(StrEnum):
@@ -186,11 +188,7 @@ def event_id_for(source: str, action: str, parameters: Mapping[str, str]) -> str
     Encoding, token, hex case of the signature and order of the parameters do not enter it. Each part is preceded by its
     length, so that no two different callbacks run together to one text.
     """
-    parts = [
-        f"{len(key)}:{key}{len(value)}:{value}"
-        for key, value in sorted(parameters.items())  # by keys: no two are equal
-        if key != "sign"
-    ]
+    parts = [f"{len(key)}:{key}{len(value := parameters[key])}:{value}" for key in sorted(parameters) if key != "sign"]
     return _uuid5(f"{len(source)}:{source}{len(action)}:{action}{''.join(parts)}")
 
 
@@ -211,6 +209,7 @@ def notification_key(corp_id: str, user_id: str) -> bytes:
 
 def _uuid5(name: str) -> str:
     """The text of the UUIDv5, without the object between, which takes longer to make than the hash."""
-    digits = hashlib.sha1(_NAMESPACE + name.encode(), usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
+    digest = _NAMESPACE.copy()
+    digest.update(name.encode())
+    digits = digest.hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{_VARIANTS[digits[16]]}{digits[17:20]}-{digits[20:32]}"

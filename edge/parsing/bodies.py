@@ -71,11 +71,9 @@ class Body:
 
     def __init__(self, content_type: str | None, body: bytes) -> None:
         """Raises UnsupportedType where it is neither JSON nor a form nor multipart."""
-        media_type, self._charset, boundary = _type_of(content_type or "")
+        media_type, self._charset, self._codecs, self._boundary = _type_of(content_type or "")
         self._bytes = body.removeprefix(_MARK)
         self._kind = _kind_of(media_type, self._bytes)
-        self._boundary = boundary if media_type == _MULTIPART and boundary else ""
-        self._codecs = _CODECS.get(self._charset, (_UTF_8,))
 
     @property
     def is_ambiguous(self) -> bool:
@@ -104,8 +102,8 @@ class Body:
                 return self._multipart_pairs(other=other, at_most=at_most)
             if self._kind == _FORM:
                 return cast("type_pairs", form_pairs(self._bytes, codec, plus=plus, at_most=at_most))
-            plain = strict_json.plain_members(self._bytes) if codec == _UTF_8 else None
-            if plain is not None and len(plain) <= at_most:
+            plain = strict_json.plain_members(self._bytes, at_most=at_most) if codec == _UTF_8 else None
+            if plain is not None:
                 return plain
             return _json_pairs(text_of(self._bytes, codec), at_most)
         except Malformed as malformed:
@@ -127,10 +125,12 @@ class Body:
 
 
 @lru_cache(maxsize=64)  # a sender says the same at each callback; strangers cannot fill more than this
-def _type_of(content_type: str) -> tuple[str, str, str]:
-    """Media type, character set and boundary."""
+def _type_of(content_type: str) -> tuple[str, str, tuple[str, ...], str]:
+    """Media type, character set, the codecs that it leaves open, and the boundary of a multipart."""
     media_type, options = cast("tuple[str, dict[str, str]]", multipart.parse_options_header(content_type))
-    return media_type, options.get("charset", "").lower(), options.get("boundary", "")
+    charset = options.get("charset", "").lower()
+    boundary = options.get("boundary", "") if media_type == _MULTIPART else ""
+    return media_type, charset, _CODECS.get(charset, (_UTF_8,)), boundary
 
 
 def _kind_of(media_type: str, body: bytes) -> str:

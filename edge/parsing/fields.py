@@ -114,9 +114,11 @@ def people(values: Iterable[Any], *, id_keys: Sequence[str]) -> tuple[tuple[str,
 
 def text(value: Any) -> str | None:
     """A descriptive text, or None where it is blank; what is no text becomes JSON text."""
-    if is_blank(value):
+    if value is None:
         return None
-    return _whole(value if isinstance(value, str) else strict_json.compact(value))
+    if not isinstance(value, str):
+        return _whole(strict_json.compact(value))
+    return _whole(value) if value.strip() else None
 
 
 def form_values(value: Any) -> dict[str, str | None] | None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from edge.errors import Malformed, Rejection
 from edge.parsing.bodies import Body
 from edge.parsing.forms import form_pairs
-from edge.proof.signature import SIGN, folding
+from edge.proof.signature import SIGN, are_distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +75,8 @@ def readings(query: bytes, content_type: str | None, body: bytes) -> Iterator[Re
 
 
 _Pairs = Sequence[tuple[str, str | None]]
+_Parts = tuple[_Pairs, _Pairs, Mapping[str, str | None]]
+"""What the query and the body say, and both together. A null of JSON is None."""
 
 
 class _Request:
@@ -83,7 +85,7 @@ class _Request:
     def __init__(self, query: bytes, content_type: str | None, body: bytes) -> None:
         self._query = query
         self._body = Body(content_type, body) if body else None
-        self._parts: dict[tuple[bool, bool], tuple[_Pairs, _Pairs] | Rejection] = {}
+        self._parts: dict[tuple[bool, bool], _Parts | Rejection] = {}
 
     def read(self, departures: frozenset[str]) -> Reading | None:
         """The request with these departures from the first reading; None where one of them makes no difference.
@@ -91,37 +93,30 @@ class _Request:
         Raises:
             Rejection: it cannot be read like that.
         """
-        if not departures:
-            in_query, in_body = self._read_parts(plus=False, charset=False)
-            whole = dict((*in_query, *in_body) if in_query else in_body)
-            if None not in whole.values():
-                return Reading(whole, whole)  # type: ignore[arg-type]  # as nearly all are
         plus, charset = _PLUS in departures, _CHARSET in departures
         if (plus and not self._has_plus()) or (charset and not (self._body and self._body.is_ambiguous)):
             return None
-        in_query, in_body = self._read_parts(plus=plus, charset=charset)
-        pairs = [*in_query, *in_body]
+        in_query, in_body, whole = self._read_parts(plus, charset)
         if _PART in departures:
             query_signs = any(key == SIGN for key, _ in in_query)
             if not in_query or not in_body or query_signs == any(key == SIGN for key, _ in in_body):
                 return None
-            pairs = in_query if query_signs else in_body
-        whole = dict(pairs)
-        if None not in whole.values():
+            whole = dict(in_query if query_signs else in_body)
+        if None not in whole.values():  # as nearly all are
             return None if _NULL in departures else Reading(whole, whole)  # type: ignore[arg-type]
-        parameters = {key: value for key, value in pairs if value is not None}
+        parameters = {key: value for key, value in whole.items() if value is not None}
         if _NULL not in departures:
             return Reading(parameters, parameters)
-        return Reading(parameters, {key: "null" if value is None else value for key, value in pairs})
+        return Reading(parameters, {key: "null" if value is None else value for key, value in whole.items()})
 
     def _has_plus(self) -> bool:
         return b"+" in self._query or (self._body is not None and self._body.has_plus)
 
-    def _read_parts(self, *, plus: bool, charset: bool) -> tuple[_Pairs, _Pairs]:
+    def _read_parts(self, plus: bool, charset: bool) -> _Parts:  # noqa: FBT001 - keywords take longer, for each request
         found = self._parts.get((plus, charset))
         if found is None:
             try:
-                found = self._parse(plus=plus, charset=charset)
+                found = self._parse(plus, charset)
             except Rejection as rejection:
                 found = rejection
             self._parts[plus, charset] = found
@@ -129,17 +124,16 @@ class _Request:
             raise found
         return found
 
-    def _parse(self, *, plus: bool, charset: bool) -> tuple[_Pairs, _Pairs]:
+    def _parse(self, plus: bool, charset: bool) -> _Parts:  # noqa: FBT001 - as above
         body = self._body
         codec = body.codec(other=charset) if body is not None else "utf-8"
         in_query = form_pairs(self._query, codec, plus=plus, at_most=MAX_PARAMETERS) if self._query else []
         in_body = body.pairs(plus=plus, other=charset, at_most=MAX_PARAMETERS) if body is not None else []
-        keys = [key for key, _ in in_body]
-        if in_query:
-            keys += [key for key, _ in in_query]
-        if len(keys) > MAX_PARAMETERS:
+        given = len(in_query) + len(in_body)
+        if given > MAX_PARAMETERS:
             raise Malformed("too-many-parameters", f"More than {MAX_PARAMETERS} parameters.")
-        if len(set(map(folding(keys), keys))) < len(keys):
+        whole = dict([*in_query, *in_body] if in_query else in_body)
+        if len(whole) < given or not are_distinct(tuple(whole)):
             # They would have no defined order, and so no defined signature.
             raise Malformed("duplicate-key", "A parameter is given twice; names that differ only by case count as one.")
-        return in_query, in_body
+        return in_query, in_body, whole

@@ -50,6 +50,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant)
+_encoded = json.JSONEncoder(ensure_ascii=False).encode
 _TEXT = msgspec.json.Decoder(str)
 _PLAIN = msgspec.json.Decoder(dict[str, str | None])
 _SHORT_BYTES = 64 << 10
@@ -86,21 +87,22 @@ class _Full(Exception):
 _MEMBERS = _Members()
 
 
-def plain_members(body: bytes) -> list[tuple[str, str | None]] | None:
-    """What ``members`` gives, of an object like nearly all: short, texts and nulls, each name once; else None.
+def plain_members(body: bytes, *, at_most: int = sys.maxsize) -> list[tuple[str, str | None]] | None:
+    """What ``members`` gives, of a short object of texts and nulls, like nearly all; else None.
 
-    Without an escaped backslash, a text has two quotes for each name and each text, beside escaped ones: more than
-    that, and a name stood twice.
+    Without an escape, a text has two quotes for each name and each text: more than that, and a name stood twice.
     """
-    if len(body) > _SHORT_BYTES or b"\\\\" in body:
+    if len(body) > _SHORT_BYTES:
         return None
     try:
+        if b"\\" in body:
+            return _texts(body, at_most)
         found = _PLAIN.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Full):
         return None
-    texts = len(found) - list(found.values()).count(None)
-    quotes = body.count(b'"') - body.count(b'\\"')
-    return list(found.items()) if quotes == 2 * (len(found) + texts) else None
+    values = found.values()
+    texts = len(found) - (list(values).count(None) if None in values else 0)
+    return list(found.items()) if body.count(b'"') == 2 * (len(found) + texts) and len(found) <= at_most else None
 
 
 def members(text: str, *, at_most: int = sys.maxsize) -> list[tuple[str, str | None]]:
@@ -132,11 +134,11 @@ def picker(keys: Iterable[str]) -> Callable[[str], Picked]:
 
 
 class Picked:
-    """Members of a JSON object, each read when it is asked for; an object without members where there is none."""
+    """Members of a JSON object, each read when it is asked for."""
 
     __slots__ = ("_found",)
 
-    def __init__(self, found: msgspec.Struct | None = None) -> None:
+    def __init__(self, found: msgspec.Struct) -> None:
         self._found = found
 
     def get(self, key: str) -> Any:
@@ -153,7 +155,6 @@ class Picked:
 
     def as_written(self) -> dict[str, Any]:
         """The members, those that are neither text nor number nor null as they are written."""
-        assert self._found is not None
         given = {key: each for key in self._found.__struct_fields__ if (each := getattr(self._found, key)) is not None}
         return {key: bytes(raw).decode() if (value := self.get(key)) is False else value for key, raw in given.items()}
 
@@ -174,13 +175,13 @@ def compact(value: Any) -> str:
         return value
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
-        return "{" + ",".join(f"{json.dumps(key, ensure_ascii=False)}:{compact(each)}" for key, each in items) + "}"
+        return "{" + ",".join([f"{_encoded(key)}:{compact(each)}" for key, each in items]) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(compact, cast("list[Any]", value))) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return _encoded(value)
 
 
-def _texts(text: str, at_most: int) -> list[tuple[str, str | None]]:
+def _texts(text: str | bytes, at_most: int) -> list[tuple[str, str | None]]:
     """All members when they are strings or null, as Yida's are."""
     _MEMBERS.room = at_most
     return [(name.text, value) for name, value in _MEMBERS.texts.decode(text).items()]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 SIGN = "sign"
 """The one parameter that is not signed: the signature itself."""
+
+_REMEMBERED_CHARACTERS = 512
 
 
 class SignatureMismatch(TaskbridgeError):
@@ -33,19 +37,22 @@ def folding(keys: Iterable[str]) -> Callable[[str], str]:
     return str.lower if "".join(keys).isascii() else fold
 
 
+def are_distinct(keys: tuple[str, ...]) -> bool:
+    """Whether no two of the keys are equal ignoring case: such keys would have no defined order."""
+    return _sorted(keys)[1]
+
+
 def canonical_order(parameters: Mapping[str, str]) -> list[str]:
     """The keys that are signed, in the order in which their values are.
 
     By code point, as Java does from version 16 on. Keys that are equal ignoring case have no defined order.
     """
-    keys = [key for key in parameters if key != SIGN]
-    keys.sort(key=folding(keys))
-    return keys
+    return list(_sorted(tuple(parameters))[0])
 
 
 def canonical_string(parameters: Mapping[str, str]) -> str:
     """The text that is signed, without the token that is appended to it."""
-    return "".join(parameters[key] for key in canonical_order(parameters))
+    return "".join([parameters[key] for key in _sorted(tuple(parameters))[0]])
 
 
 def sign(parameters: Mapping[str, str], *, system_token: str) -> str:
@@ -80,6 +87,21 @@ def matching(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sig
         # Every token is compared: how long it takes shall not tell which one matched.
         found.append(hmac.compare_digest(digest.hexdigest().encode(), given))
     return found
+
+
+def _sorted(keys: tuple[str, ...]) -> tuple[Sequence[str], bool]:
+    return _remembered(keys) if len("".join(keys)) <= _REMEMBERED_CHARACTERS else _sort(keys)
+
+
+def _sort(keys: tuple[str, ...]) -> tuple[Sequence[str], bool]:
+    """The keys but ``sign`` in their order, and whether all are distinct."""
+    folds = list(map(folding(keys), keys))
+    pairs = sorted((pair for pair in zip(folds, keys, strict=True) if pair[1] != SIGN), key=itemgetter(0))
+    return tuple(key for _, key in pairs), len(set(folds)) == len(folds)
+
+
+_remembered = lru_cache(maxsize=256)(_sort)
+"""A sender gives the same names at each callback; strangers cannot fill more than this."""
 
 
 def _fold_character(character: str) -> str:

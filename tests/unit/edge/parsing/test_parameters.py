@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-from urllib.parse import unquote, urlencode
+import re
+from urllib.parse import unquote, unquote_to_bytes, urlencode
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from edge.errors import Malformed, Rejection, TooLarge, UnsupportedType
 from edge.parsing.bodies import unpacked
+from edge.parsing.forms import form_pairs
 from edge.parsing.parameters import MAX_PARAMETERS, readings
 from edge.proof.signature import fold
 from edge.sender import ENCODINGS, encode_callback, type_encoding
@@ -111,6 +113,22 @@ def test_a_key_given_twice_is_malformed_in_any_mix(query: bytes, body: bytes) ->
     with pytest.raises(Malformed) as caught:
         read_parameters(query, "application/x-www-form-urlencoded", body)
     assert caught.value.reason == "duplicate-key"
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"%", b"%4", b"%41", b"%e5", b"=", b"\n", b"\r", b"4", b"g", b"+", b"_"]), max_size=8
+    ).map(b"".join)
+)
+def test_only_whole_escapes_are_taken_and_each_byte_that_they_stand_for_is_kept(value: bytes) -> None:
+    for plus in (False, True):
+        if re.search(rb"%(?![0-9A-Fa-f]{2})", value):
+            with pytest.raises(Malformed) as caught:
+                form_pairs(b"k=" + value, "latin-1", plus=plus, at_most=1)
+            assert caught.value.reason == "percent-escape"
+        else:
+            expected = unquote_to_bytes(value if plus else value.replace(b"+", b" ")).decode("latin-1")
+            assert form_pairs(b"k=" + value, "latin-1", plus=plus, at_most=1) == [("k", expected)]
 
 
 def test_a_null_counts_as_given() -> None:
