@@ -19,7 +19,7 @@ from service.identity import identity
 from service.openapi import METRICS, READINESS, amend_document, without_security
 from service.problems import answer_with_problems
 from service.refusals import LARGE_HEAD, MALFORMED
-from service.request_line import escape_request_line
+from service.request_line import cut_at_lines, ends_in_line, escape_request_line
 from streams.live.stream import HoldsStreams
 from streams.query.access import OnlyOwnHosts
 from streams.query.measured import MeasuredQueries
@@ -113,12 +113,12 @@ class BoundedHeads(HttpToolsProtocol):
     """
 
     # Beside the many attributes that the class above has, more would double the room of each connection's dict.
-    __slots__ = ("_head_bytes", "_head_timer", "_in_head", "_line_goes_on")
+    __slots__ = ("_began", "_head_began", "_head_bytes", "_head_timer", "_in_head", "_line_goes_on")
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._in_head, self._head_bytes = True, 0
-        self._line_goes_on = False
+        self._began = self._head_began = self._line_goes_on = False
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -132,18 +132,32 @@ class BoundedHeads(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._in_head and self._head_timer is None:
             self._await_head()
-        if self._line_goes_on or (self._in_head and not self._head_bytes):
-            data, self._line_goes_on = escape_request_line(data, goes_on=self._line_goes_on)
+        for piece in cut_at_lines(data):
+            if not self.transport.is_closing():
+                self._take(piece)
+
+    def _take(self, data: bytes) -> None:
+        self._began = False
+        if self._line_goes_on or (self._in_head and not self._head_began):
+            data = escape_request_line(data, goes_on=self._line_goes_on)
         self._head_bytes += len(data)
         super().data_received(data)
+        if self._in_head and self._head_began:
+            self._line_goes_on = ends_in_line(data, self.url, began=self._began, before=self._line_goes_on)
+        else:
+            self._line_goes_on = False
         if self._in_head and self._head_bytes > _HEAD_MAX_BYTES and not self.transport.is_closing():
             self._refuse(LARGE_HEAD)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words, as plain text
         self._refuse(MALFORMED)
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_began = self._began = True
+
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head = self._head_began = False
         self._stop_awaiting()
         super().on_headers_complete()
 

@@ -21,7 +21,7 @@ from edge.server.requests import FREE_BODY_BYTES
 from edge.server.scope import ANSWER_AT_ONCE, WHOLE_BODY
 from edge.server.upgrade import head_without_offer
 from service.refusals import LARGE_HEAD, LONG_URL, MALFORMED, PIPELINED, SLOW_HEAD, STOPPING, not_admitted
-from service.request_line import escape_request_line
+from service.request_line import cut_at_lines, ends_in_line, escape_request_line
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,6 +76,8 @@ class LimitedProtocol(AnsweringProtocol):
         self._in_head = True
         """The next thing to be received is a head, or the rest of one."""
         self._head_began = False
+        self._began = False
+        """A head began in what was received last."""
         self._line_goes_on = False
         """What was received last ended within a request's first line."""
         self._header_bytes = 0
@@ -121,9 +123,14 @@ class LimitedProtocol(AnsweringProtocol):
                 self._feed(data[at : at + _SLICE_BYTES])
 
     def _feed(self, data: bytes) -> None:
-        self._seen = False
+        for piece in cut_at_lines(data):
+            if not self._deaf:
+                self._feed_piece(piece)
+
+    def _feed_piece(self, data: bytes) -> None:
+        self._seen = self._began = False
         if self._line_goes_on or (self._in_head and not self._head_began):
-            data, self._line_goes_on = escape_request_line(data, goes_on=self._line_goes_on)
+            data = escape_request_line(data, goes_on=self._line_goes_on)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -132,11 +139,15 @@ class LimitedProtocol(AnsweringProtocol):
                 self._refuse(MALFORMED)
             else:
                 self.parser = httptools.HttpRequestParser(self)
-                self._feed(head + data[upgrade.args[0] :])
+                self._feed_piece(head + data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
             self._refuse(self._refusal or MALFORMED)
             return
+        if self._in_head and self._head_began:
+            self._line_goes_on = ends_in_line(data, self.url, began=self._began, before=self._line_goes_on)
+        else:
+            self._line_goes_on = False
         self._unseen_bytes = 0 if self._seen else self._unseen_bytes + len(data)
         if self._unseen_bytes > self._limits.max_header_bytes:
             self._refuse(LARGE_HEAD)
@@ -154,7 +165,7 @@ class LimitedProtocol(AnsweringProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head_began = self._seen = True
+        self._head_began = self._began = self._seen = True
         self._header_bytes = 0
 
     def on_url(self, url: bytes) -> None:

@@ -138,3 +138,26 @@ def test_raw_utf_8_is_understood_and_what_is_refused_is_a_problem_document(
         assert b"content-type: application/problem+json" in head
         found = json.loads(body)
         assert (found["status"], found["type"]) == (status, f"urn:taskbridge:problem:{kind}")
+
+
+def test_raw_utf_8_is_understood_in_a_request_that_came_with_the_one_before_it() -> None:
+    def asking(word: str) -> bytes:
+        return f"GET /healthz?q={word} HTTP/1.1\r\nhost: a\r\nx: y\r\n\r\n".encode()
+
+    async def answers(first: bytes, second: bytes) -> bytes:
+        async with served() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(first)
+            found = b""
+            while not found.endswith(b"}"):  # so the first is answered, and the rest comes by itself
+                found += await asyncio.wait_for(reader.read(65536), 10)
+            writer.write(second)
+            while found.count(b'"ok"}') < 2 and b" 400 " not in found:
+                found += await asyncio.wait_for(reader.read(65536), 10)
+            writer.close()
+            return found
+
+    first, second = asking("请假"), asking("出差")
+    for cut in (len(second), 0, 2, 6, second.index("差".encode()) + 1, second.index(b"host") + 2):
+        found = asyncio.run(answers(first + second[:cut], second[cut:]))
+        assert found.count(b"HTTP/1.1 200 ") == 2, cut

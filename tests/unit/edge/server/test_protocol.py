@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from deploy.local.ports import free_port
 from edge.app import create_app
-from edge.sender import signed
+from edge.sender import encode_callback, signed
 from edge.server import protocol
 from edge.server.listening import listen
 from edge.server.protocol import MAX_PIPELINED, LimitedProtocol
@@ -534,6 +534,60 @@ def test_raw_utf_8_in_a_query_is_understood_however_it_arrives(
         assert status_of(read_answer(connection)) == 200
     assert [event.instance_id for event in publisher.published] == ["one", "two"]
     assert {event.actor_id for event in publisher.published} == {"张红"}
+
+
+def before_another(kind: str) -> bytes:
+    """A callback in front of another on the same connection; what its body says looks like one, and is none."""
+    sent = signed(
+        {**parameters_of("complete", instance_id="one"), "actualWorkId": "GET /张 HTTP/1.1 POST 张"},
+        system_token=SYSTEM_TOKEN,
+    )
+    encoded = encode_callback(sent, "multipart")  # the one that leaves it as it is
+    head = POST + f"Content-Type: {encoded.headers['Content-Type']}\r\n".encode()
+    if kind == "chunked":
+        head += b"Transfer-Encoding: chunked\r\n\r\n"
+        return head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(encoded.body), encoded.body)
+    return head + b"Content-Length: %d\r\n\r\n%s" % (len(encoded.body), encoded.body)
+
+
+def read_until(connection: socket.socket, found: bytes, *, answers: int) -> bytes:
+    while found.count(b"HTTP/1.1 ") < answers or not found.endswith(b"}"):
+        received = connection.recv(65536)
+        assert received, found
+        found += received
+    return found
+
+
+@pytest.mark.parametrize("kind", ["counted", "chunked"])
+def test_raw_utf_8_is_understood_in_a_request_that_came_with_the_one_before_it(
+    serve: Callable[..., Served], publisher: MemoryPublisher, kind: str
+) -> None:
+    served = serve()
+    line, head = in_query("two")
+    first, second = before_another(kind), line + b"X: a\r\n" + head
+    for cut in (len(second), 0, 2, 5, 9, line.index(b"?"), line.index("张".encode()) + 1, len(line) - 8, len(line) + 2):
+        with sent(served.port, first + second[:cut]) as connection:
+            found = read_until(connection, b"", answers=1)  # so it has been read, and what follows comes by itself
+            connection.sendall(second[cut:])
+            assert read_until(connection, found, answers=2).count(b"HTTP/1.1 200 ") == 2, cut
+    assert {(event.instance_id, event.actor_id) for event in publisher.published} == {
+        ("one", "GET /张 HTTP/1.1 POST 张"),
+        ("two", "张红"),
+    }
+
+
+def test_raw_bytes_of_a_header_stay_as_they_are(serve: Callable[..., Served], publisher: MemoryPublisher) -> None:
+    served = serve(bearer_tokens="口令")
+    bearer = "Authorization: Bearer 口令\r\n".encode()
+    line, head = in_query("two")
+    second = line + bearer + head
+    first = callback("one").replace(b"Host: edge\r\n", b"Host: edge\r\n" + bearer)
+    for cut in (len(second), len(line), len(line) + 3, len(line) + 24):
+        with sent(served.port, first + second[:cut]) as connection:
+            found = read_until(connection, b"", answers=1)
+            connection.sendall(second[cut:])
+            assert read_until(connection, found, answers=2).count(b"HTTP/1.1 200 ") == 2, cut
+    assert len(publisher.published) == 8
 
 
 def test_raw_bytes_that_are_no_utf_8_are_a_problem_and_kept(
