@@ -183,7 +183,9 @@ def test_readings_depart_from_the_first_one_by_one_and_then_two_at_once_and_are_
     assert {**first, "q": "1+2", "a": "null"} in found
     assert len(found) <= 11
     large = body[:-1] + b', "x": "' + b"x" * (64 << 10) + b'"}'
-    assert [set(each) - {"x"} for each in read_parameters(b"q=1+2", labelled, large)] == list(map(set, found[:4]))
+    assert [{**each, "x": ""} for each in read_parameters(b"q=1+2", labelled, large)] == [
+        {**each, "x": ""} for each in found[:3]
+    ], "beside a large body a plus in the address is a space"
 
 
 def test_half_a_surrogate_pair_is_a_question_mark_as_in_java() -> None:
