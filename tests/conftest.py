@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# Two cores that a broker may share with the tests say nothing about an example's speed.
-settings.register_profile("taskbridge", deadline=None, suppress_health_check=list(HealthCheck))
+# Two cores that a broker may share with the tests say nothing about an example's speed. Each run tries other examples:
+# TASKBRIDGE_EXAMPLES=1000 tries many at once.
+settings.register_profile(
+    "taskbridge",
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    max_examples=int(os.environ.get("TASKBRIDGE_EXAMPLES", "50")),
+)
 settings.load_profile("taskbridge")
 
 

@@ -55,6 +55,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 STATES = task_state_codec(REGISTRY)
+EXAMPLES = settings().max_examples
 
 
 def in_order(instance: Instance) -> bool:
@@ -122,7 +123,7 @@ def stored_after(events: Iterable[TaskEvent]) -> dict[bytes, bytes]:
     return folding(PythonFolding, 0).fold(records, reading({}), generation=1).stored
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * EXAMPLES)
 @given(
     chunks=CHUNKS,
     live=st.sampled_from((0, 1, 100)),
@@ -146,7 +147,6 @@ def test_any_chunks_come_to_the_same_bytes(
         python.keep(theirs, generation=1)
 
 
-@settings(max_examples=50, deadline=None)
 @given(life=st.data(), repeats=st.integers(1, 3))
 def test_whole_lives_come_to_the_same_bytes_in_any_order(life: DataObject, repeats: int) -> None:
     """One instance of one organisation, so that nothing is refused and everything meets."""
@@ -174,7 +174,7 @@ def test_large_instances_come_to_the_same_bytes() -> None:
         assert event_offsets(ours.stored[b"I"]) == tuple(each.offset for each in records)[-MAX_OFFSETS:]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=2 * EXAMPLES)
 @given(data=st.data())
 def test_a_damaged_store_is_unreadable_to_both_or_the_same_to_both(data: DataObject) -> None:
     events: list[TaskEvent] = data.draw(st.lists(SAME_INSTANCE, min_size=1, max_size=4))
@@ -194,7 +194,6 @@ def test_a_damaged_store_is_unreadable_to_both_or_the_same_to_both(data: DataObj
     # Else the damage made an instance that no fold can end in, with its ids out of order: each makes of it what it can.
 
 
-@settings(max_examples=50, deadline=None)
 @given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
 def test_a_store_that_another_version_of_the_schema_wrote_is_read_by_that_version(events: list[TaskEvent]) -> None:
     stored = {key: by_older_state_schema(value) for key, value in stored_after(events).items()}
@@ -204,7 +203,6 @@ def test_a_store_that_another_version_of_the_schema_wrote_is_read_by_that_versio
     assert plain(ours) == plain(theirs)
 
 
-@settings(max_examples=50, deadline=None)
 @given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
 def test_a_store_of_a_version_that_remembered_less_is_read_by_both(events: list[TaskEvent]) -> None:
     stored = {key: by_version_without_beginnings(value) for key, value in stored_after(events).items()}

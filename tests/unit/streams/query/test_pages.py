@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
@@ -55,7 +55,6 @@ def all_lines(desk: QueryDesk, view: View = View.PENDING) -> list[tuple[str, str
     return lines(Inboxes(desk.inbox).page(partition, USER, view, limit=1_000))
 
 
-@settings(max_examples=60)
 @given(
     before=_changes(25),
     meanwhile=st.lists(_changes(5), max_size=6),
