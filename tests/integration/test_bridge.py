@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploy.bridge import Bridge, BridgeOptions
+from deploy.connection import Connection
 from deploy.demo import write_credentials
 from deploy.demo_story import APP, CORP, vendor_sample
 from deploy.local.ports import free_ports
+from deploy.local.registry import registry_url
 from deploy.sending import post_callback
 from deploy.tail import follow
 from schemas.codec import task_notification_codec
@@ -28,8 +30,6 @@ from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from deploy.connection import Connection
-
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 PORTS = ("edge-port", "streams-port", "kafka-port", "registry-port")
@@ -37,35 +37,13 @@ PORTS = ("edge-port", "streams-port", "kafka-port", "registry-port")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TASKBRIDGE_KAFKA")}
 
 
-class RunningBridge:
-    """A bridge on free ports, and somebody who posts to it and listens at its other end."""
+class Outsider:
+    """Somebody who posts to a bridge and listens at its other end."""
 
-    def __init__(self, data_dir: Path) -> None:
-        edge, streams, kafka, registry = free_ports(4)
-        self.lines: list[str] = []
-        credentials = data_dir / "credentials.toml"
-        self.token = write_credentials(credentials)
-        self.bridge = Bridge(
-            BridgeOptions(
-                data_dir=data_dir,
-                edge_port=edge,
-                streams_port=streams,
-                kafka_port=kafka,
-                registry_port=registry,
-                credentials=credentials,
-            ),
-            progress=self.lines.append,
-            environment=ENVIRONMENT,
-        )
-        self.connection: Connection | None = None
-
-    def start(self) -> None:
-        self.connection = self.bridge.start()
-
-    def stop(self) -> None:
-        self.bridge.stop()
-        if self.connection is not None:
-            self.connection.close()
+    def __init__(self, edge_url: str, token: str, connection: Connection | None = None) -> None:
+        self.edge_url = edge_url
+        self.token = token
+        self.connection: Connection | None = connection
 
     def create(self) -> str:
         """Post one create until it is accepted, as an impatient person would; returns the event's id."""
@@ -75,9 +53,7 @@ class RunningBridge:
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             with contextlib.suppress(OperatorError):
-                answer = post_callback(
-                    self.bridge.edge_url, "create", parameters, system_token=self.token, encoding="form"
-                )
+                answer = post_callback(self.edge_url, "create", parameters, system_token=self.token, encoding="form")
                 if answer.accepted:
                     return str(answer.body["eventId"])
                 assert answer.status == 503
@@ -100,6 +76,36 @@ class RunningBridge:
                 for message in follow(self.connection, TASK_NOTIFICATIONS.name, from_beginning=True, stopped=is_over):
                     found.add(codec.decode(message.value()).event_id)
         return found & event_ids
+
+
+class RunningBridge(Outsider):
+    """A bridge on free ports."""
+
+    def __init__(self, data_dir: Path) -> None:
+        edge, streams, kafka, registry = free_ports(4)
+        self.lines: list[str] = []
+        credentials = data_dir / "credentials.toml"
+        super().__init__(f"http://127.0.0.1:{edge}", write_credentials(credentials))
+        self.bridge = Bridge(
+            BridgeOptions(
+                data_dir=data_dir,
+                edge_port=edge,
+                streams_port=streams,
+                kafka_port=kafka,
+                registry_port=registry,
+                credentials=credentials,
+            ),
+            progress=self.lines.append,
+            environment=ENVIRONMENT,
+        )
+
+    def start(self) -> None:
+        self.connection = self.bridge.start()
+
+    def stop(self) -> None:
+        self.bridge.stop()
+        if self.connection is not None:
+            self.connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -126,24 +132,6 @@ def test_whatever_is_killed_comes_back_and_the_path_works_again(running: Running
     after = {running.create() for _ in range(3)}
     assert running.notified(after) == after
     assert any(victim in line and "died" in line for line in running.lines), running.lines
-
-
-def test_a_second_up_finds_yesterdays_events(tmp_path: Path) -> None:
-    first = RunningBridge(tmp_path)
-    try:
-        first.start()
-        event_id = first.create()
-        assert first.notified({event_id}) == {event_id}
-    finally:
-        first.stop()
-    second = RunningBridge(tmp_path)
-    try:
-        second.start()
-        assert second.notified({event_id}) == {event_id}
-        again = second.create()
-        assert second.notified({again}) == {again}
-    finally:
-        second.stop()
 
 
 def program(*arguments: str, env: Mapping[str, str] = ENVIRONMENT, **more: Any) -> subprocess.Popen[str]:
@@ -175,24 +163,30 @@ def catches(pid: int, signum: signal.Signals) -> bool:
     return bool(int(status["SigCgt"], 16) >> (signum - 1) & 1)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_up_stops_everything_in_order_when_told(tmp_path: Path, signum: signal.Signals) -> None:
-    edge, streams, kafka, registry = map(str, free_ports(4))
-    process = program(
-        *("up", "--data-dir", str(tmp_path), "--edge-port", edge, "--streams-port", streams),
-        *("--kafka-port", kafka, "--registry-port", registry),
-    )
-    assert process.stdout is not None
-    printed = list(iter(process.stdout.readline, "ready; Ctrl-C stops everything\n"))
-    assert f"http://127.0.0.1:{edge}/yida/tasks/" in printed[0]
-    assert f"task center  http://127.0.0.1:{streams}/\n" in printed
-    assert f"operations   http://127.0.0.1:{streams}/ops\n" in printed
-    assert f"  export TASKBRIDGE_DATA_DIR={tmp_path}\n" in printed
-    process.send_signal(signum)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    stops = [line.split()[0] for line in err.splitlines() if line.endswith(" stopped")]
-    assert stops == ["streams", "edge", "registry", "kafka"]
+def test_up_stops_everything_in_order_when_told_and_a_second_up_finds_yesterdays_events(tmp_path: Path) -> None:
+    token = write_credentials(tmp_path / "credentials.toml")
+    yesterdays: set[str] = set()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        ports = dict(zip(PORTS, free_ports(4), strict=True))  # others in each life
+        process = program("up", "--data-dir", str(tmp_path), *(f"--{each}={port}" for each, port in ports.items()))
+        assert process.stdout is not None
+        printed = list(iter(process.stdout.readline, "ready; Ctrl-C stops everything\n"))
+        edge, streams = (f"http://127.0.0.1:{ports[each]}" for each in ("edge-port", "streams-port"))
+        assert f"{edge}/yida/tasks/" in printed[0]
+        assert f"task center  {streams}/\n" in printed
+        assert f"operations   {streams}/ops\n" in printed
+        assert f"  export TASKBRIDGE_DATA_DIR={tmp_path}\n" in printed
+        kafka, registry = f"127.0.0.1:{ports['kafka-port']}", registry_url("127.0.0.1", ports["registry-port"])
+        with contextlib.closing(Connection(kafka, registry, {})) as connection:
+            outsider = Outsider(edge, token, connection)
+            assert outsider.notified(yesterdays) == yesterdays
+            yesterdays.add(outsider.create())
+            assert outsider.notified(yesterdays) == yesterdays
+        process.send_signal(signum)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        stops = [line.split()[0] for line in err.splitlines() if line.endswith(" stopped")]
+        assert stops == ["streams", "edge", "registry", "kafka"]
 
 
 def test_commands_find_the_bridge_that_runs_in_a_data_folder_whatever_its_ports(running: RunningBridge) -> None:
