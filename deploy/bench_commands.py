@@ -55,6 +55,9 @@ def edge(
     rounds: Annotated[int, typer.Option(min=1, help="How often the servers take turns.")] = 5,
     seconds: Annotated[int, typer.Option(min=1, help="How long each is loaded at a time.")] = 4,
     peers: Annotated[list[Peer] | None, typer.Option(help="May be repeated. Default: all.")] = None,
+    earlier: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Another checkout, whose edge takes part.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the page and its plots are written.")] = Path("docs/benchmarks"),
 ) -> None:
     """Measure the edge beside a bare ASGI app, Go and Spring Boot, in one run of some eight minutes.
@@ -63,6 +66,7 @@ def edge(
     """
     _require_checkout("tests/bench/edge/__main__.py")
     argv = [sys.executable, "-m", "tests.bench.edge", f"--rounds={rounds}", f"--seconds={seconds}"]
+    argv += [f"--earlier={earlier.resolve()}"] if earlier else []
     argv += [f"--out={out.resolve()}", "--peers", *(peers or Peer)]
     _run(argv)
 

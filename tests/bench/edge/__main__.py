@@ -28,7 +28,7 @@ from tests.bench.edge.loads import NotCounted, closed_loop, open_loop, wrk
 from tests.bench.edge.proof import prove_same_work
 from tests.bench.edge.report import write_report
 from tests.bench.edge.results import Results
-from tests.bench.edge.servers import EDGE, EDGE_TWO_WORKERS, PEERS, SPRING, VARIANTS, Surroundings, prepare
+from tests.bench.edge.servers import EARLIER, EDGE, EDGE_TWO_WORKERS, PEERS, SPRING, VARIANTS, Surroundings, prepare
 from tests.bench.edge.toolchains import build_go
 from tests.bench.toolchains import ToolMissing, need
 
@@ -106,10 +106,11 @@ def _measure(arguments: argparse.Namespace) -> Path:
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
         kinds = make_kinds(folder)
         supervisor = stack.enter_context(Supervisor(on_event=progress))
-        surroundings, registry = _surroundings(supervisor, folder)
+        surroundings, registry = _surroundings(supervisor, folder, arguments.earlier)
         topic = EventsTopic(surroundings.endpoints.bootstrap_servers, registry)
         stack.callback(topic.close)
-        servers = _start(supervisor, surroundings, [EDGE, *arguments.peers], left_out)
+        earlier = [EARLIER] if arguments.earlier else []
+        servers = _start(supervisor, surroundings, [EDGE, *earlier, *arguments.peers], left_out)
         progress(f"{prove_same_work(servers, kinds, topic)} records compared: all servers do the same work")
         run = Run(supervisor, servers, kinds, topic)
         run.warm_up()
@@ -132,7 +133,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         )
 
 
-def _surroundings(supervisor: Supervisor, folder: Path) -> tuple[Surroundings, Registry]:
+def _surroundings(supervisor: Supervisor, folder: Path, earlier: Path | None) -> tuple[Surroundings, Registry]:
     kafka_port, registry_port = free_ports(2)
     services = JvmStack(
         data_dir=folder / "stack",
@@ -146,7 +147,8 @@ def _surroundings(supervisor: Supervisor, folder: Path) -> tuple[Surroundings, R
     apply_topics(admin_client(endpoints.bootstrap_servers), topics.ALL, partitions=DEFAULT_PARTITIONS)
     registry = Registry(endpoints.registry_url)
     schema_id = registry.register(topics.ALL)[TASK_EVENTS.subject]
-    return Surroundings(endpoints=endpoints, schema_id=schema_id, folder=folder, progress=progress), registry
+    shared = Surroundings(endpoints=endpoints, schema_id=schema_id, folder=folder, progress=progress, earlier=earlier)
+    return shared, registry
 
 
 def _start(
@@ -178,6 +180,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--peers", nargs="*", choices=[*PEERS, *VARIANTS], default=[*PEERS, EDGE_TWO_WORKERS])
+    parser.add_argument("--earlier", type=Path, help="another checkout, whose edge takes part")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     return parser.parse_args()
 

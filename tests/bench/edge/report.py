@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tests.bench.bars import bars
 from tests.bench.edge.callbacks import COUNT
 from tests.bench.edge.loads import CONNECTIONS
-from tests.bench.edge.servers import BARE, EDGE, EDGE_TWO_WORKERS, GO, SPRING
+from tests.bench.edge.servers import BARE, EARLIER, EDGE, EDGE_TWO_WORKERS, GO, SPRING
 from tests.bench.machine import machine_section
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _ratios(results: Results, names: Sequence[str], kinds: Sequence[Kind]) -> li
 
     lines = ["## Ratios", "", f"| ratio | {' | '.join(kind.name for kind in kinds)} | wanted |"]
     lines.append("|---|" + "---|" * (len(kinds) + 1))
-    for peer in (BARE, SPRING, GO):
+    for peer in (EARLIER, BARE, SPRING, GO):
         if peer in names:
             wanted = f"at most {_TARGETS[peer]}" if peer in _TARGETS else ""
             lines.append(line(f"CPU/request: edge over {peer}", EDGE, peer, _cpu, wanted))

