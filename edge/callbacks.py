@@ -12,15 +12,12 @@ from msgspec import Struct
 from edge.errors import OTHER_SCHEME, OTHER_SCHEME_HINT, Malformed
 from edge.parsing import fields, strict_json
 from edge.parsing.strict_json import Picked, picker
+from edge.parsing.told import together, told_form, told_moment, told_people, told_person
 from edge.proof.signature import SIGN
 from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
-from schemas.moments import believed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    _Given = Callable[[str], Any]
-    _Noted = Callable[[str], None]
 
 ACTIONS: Mapping[str, Action] = {
     "create": Action.CREATED,
@@ -139,7 +136,7 @@ def event_of(
         raise Malformed("two-corps", "corpId is not the same in all places.")
     described = _described(callback)
     instance_id, task_id = _ids(callback, described)
-    told = _told(described, parameters).get if described else parameters.get
+    told = together(described, parameters).get if described else parameters.get
     common: dict[str, Any] = {
         "event_id": event_id_for(SOURCE_YIDA, callback.wire_action, signed),
         "source": SOURCE_YIDA,
@@ -148,26 +145,27 @@ def event_of(
         "app_type": callback.app_type,
         "instance_id": instance_id,
         "task_id": task_id,
-        "occurred_at": _moment(told, "dateTime", received_at, noted) or received_at,
+        "occurred_at": told_moment(told, "dateTime", received_at, noted) or received_at,
         "received_at": received_at,
         "raw_parameters": signed,
     }
     if action in _OF_ONE_TASK:
-        return TaskEvent(**common, actor_id=_person(told, "actualWorkId", noted))
+        return TaskEvent(**common, actor_id=told_person(told, "actualWorkId", _PERSON_IDS, noted))
     if action is Action.DELETED:
         return TaskEvent(**common)
     recipients = _COPIED_IN if action is Action.COPIED else _ASSIGNEES
     named = [source[key] for source in (described, parameters) for key in recipients if key in source]
+    originator_id = told_person(told, _ORIGINATOR, _PERSON_IDS, noted)
     texts: dict[str, Any] = {name: fields.text(told(key)) for name, key in _TEXTS.items()}
     return TaskEvent(
         **common,
         **texts,
-        recipient_ids=_people(named, "recipients", noted),
-        originator=_originator(told, noted),
+        recipient_ids=told_people(named, "recipients", _PERSON_IDS, noted),
+        originator=Person(originator_id, fields.text(told(_ORIGINATOR_NAME))) if originator_id else None,
         url=fields.web_address(map(told, _URLS)),
-        created_at=_moment(told, _CREATED, received_at, noted),
-        finished_at=_moment(told, _FINISHED, received_at, noted),
-        form_data=_form_data(told, noted),
+        created_at=told_moment(told, _CREATED, received_at, noted),
+        finished_at=told_moment(told, _FINISHED, received_at, noted),
+        form_data=told_form(told, _FORM_DATA, noted),
     )
 
 
@@ -230,60 +228,3 @@ def _ids(callback: Callback, described: Mapping[str, Any]) -> tuple[str, str | N
             task_id = described["taskId"]
     of_task = fields.required_id if callback.action in _OF_ONE_TASK else fields.optional_id
     return fields.required_id(instance_id, "formInstId"), of_task(task_id, "taskId")
-
-
-# What a callback tells beside its ids, none of which refuses anything. ``told`` gives what stands under a key, and
-# ``noted`` is told the keys of what was not understood.
-
-
-def _told(described: Mapping[str, Any], parameters: Mapping[str, str]) -> Mapping[str, Any]:
-    """What ``task`` says, and the parameters beside it where it says nothing."""
-    told: dict[str, Any] = {**parameters, **described}
-    if len(told) < len(parameters) + len(described):
-        told.update((key, each) for key, each in parameters.items() if fields.is_blank(described.get(key)))
-    return told
-
-
-def _person(told: _Given, key: str, noted: _Noted) -> str | None:
-    """The one that is meant; of several it is not known which."""
-    value = told(key)
-    if type(value) is str and value.isalnum() and len(value) <= fields.MAX_ID_CHARACTERS:
-        return value  # as nearly all are
-    found = _people([value], key, noted)
-    if len(found) > 1:
-        noted(key)
-    return found[0] if len(found) == 1 else None
-
-
-def _originator(told: _Given, noted: _Noted) -> Person | None:
-    user_id = _person(told, _ORIGINATOR, noted)
-    return None if user_id is None else Person(user_id, fields.text(told(_ORIGINATOR_NAME)))
-
-
-def _people(values: Iterable[Any], name: str, noted: _Noted) -> tuple[str, ...]:
-    found, whole = fields.people(values, id_keys=_PERSON_IDS)
-    if not whole:
-        noted(name)
-    return found
-
-
-def _moment(told: _Given, key: str, received_at: int, noted: _Noted) -> int | None:
-    value = told(key)
-    if value is None:
-        return None
-    found = fields.moment(value)
-    if found is None:
-        if not fields.is_blank(value):
-            noted(key)
-        return None
-    moment = believed(found, received_at=received_at)
-    if moment != found:
-        noted(key)
-    return moment
-
-
-def _form_data(told: _Given, noted: _Noted) -> Mapping[str, str | None]:
-    found = fields.form_values(told(_FORM_DATA))
-    if found is None:
-        noted(_FORM_DATA)
-    return found or {}
