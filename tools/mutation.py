@@ -3,6 +3,7 @@
     uv run python tools/mutation.py                       # a sample of each module, 95 % must be noticed
     uv run python tools/mutation.py edge/proof --sample 0 # every change of some modules
     uv run python tools/mutation.py --seed 7 --json survivors.jsonl
+    uv run python tools/mutation.py --again survivors.jsonl   # after tests were added
 
 Each change is made in a copy of the tree, in which the module's unit tests then run until one fails. What cannot be
 noticed by any test, because the program does the same, stands in ``tools/equivalent_mutants.toml`` with the reason.
@@ -75,11 +76,13 @@ def main() -> None:
     import_libraries()
     verdicts = list[Verdict]()
     for module, tests in targets.items():
-        chosen = sample(module, options.sample, options.seed)
+        chosen = listed(module, options.again) if options.again else sample(module, options.sample, options.seed)
         same = [each for each in chosen if (module, each.function, each.change) in equivalents]
         changed = [each for each in chosen if each not in same]
         judged = [Verdict(each, module, "equivalent", 0) for each in same]
-        judged += judge(module, tests, changed, processes=options.processes, quick_s=options.quick)
+        judged += (
+            [] if not changed else judge(module, tests, changed, processes=options.processes, quick_s=options.quick)
+        )
         for verdict in judged:
             if verdict.outcome == "survived":
                 told(f"survived: {verdict.module} {verdict.mutant}")
@@ -96,12 +99,19 @@ def parsed_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path, help="where survivors are written, one JSON object a line")
+    parser.add_argument("--again", type=Path, help="try only what stands in such a file")
     return parser.parse_args()
 
 
 def sample(module: str, size: int, seed: int) -> list[Mutant]:
     every = mutants_of((ROOT / module).read_text("utf-8"))
     return every if size == 0 or size >= len(every) else random.Random(f"{seed} {module}").sample(every, size)  # noqa: S311
+
+
+def listed(module: str, survivors: Path) -> list[Mutant]:
+    lines = [json.loads(line) for line in survivors.read_text("utf-8").splitlines()]
+    wanted = {(each["function"], each["change"]) for each in lines if each["module"] == module}
+    return [each for each in mutants_of((ROOT / module).read_text("utf-8")) if (each.function, each.change) in wanted]
 
 
 def known_equivalents() -> set[tuple[str, str, str]]:

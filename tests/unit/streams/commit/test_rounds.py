@@ -38,8 +38,9 @@ class FakeProducers:
         self.failure: Exception | None = None
         self.claim_failure: Exception | None = None
         self.last_value: bytes | None = None
-        self.ended_in: list[str] = []
-        """The threads in which producers that nobody needs any more came to their end, which may take long."""
+        self.ended_in: list[tuple[str, bool]] = []
+        """The threads in which producers that nobody needs came to their end, which may take long; and whether the process
+        waits for them."""
 
     def make(self, _config: Mapping[str, object], transactional_id: str) -> BulkProducer:
         return cast("BulkProducer", FakeProducer(self, transactional_id))
@@ -53,7 +54,8 @@ class FakeProducer:
         self._reports: list[tuple[Sent, int]] = []
 
     def __del__(self) -> None:
-        self._all.ended_in.append(threading.current_thread().name)
+        thread = threading.current_thread()
+        self._all.ended_in.append((thread.name, thread.daemon))
 
     def claim(self) -> None:
         if self._all.claim_failure is not None:
@@ -349,4 +351,4 @@ def test_nothing_waits_for_the_end_of_producers_that_others_took_over_from() -> 
             await asyncio.sleep(0.001)
 
     told(producers, story)
-    assert producers.ended_in[:2] == ["former-producers"] * 2
+    assert producers.ended_in[:2] == [("former-producers", True)] * 2
