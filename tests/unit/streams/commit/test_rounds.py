@@ -39,8 +39,8 @@ class FakeProducers:
         self.claim_failure: Exception | None = None
         self.last_value: bytes | None = None
         self.ended_in: list[tuple[str, bool]] = []
-        """The threads in which producers that nobody needs came to their end, which may take long; and whether the process
-        waits for them."""
+        """The threads in which producers that nobody needs came to their end, which may take long, and whether the
+        process waits for them."""
 
     def make(self, _config: Mapping[str, object], transactional_id: str) -> BulkProducer:
         return cast("BulkProducer", FakeProducer(self, transactional_id))
