@@ -63,8 +63,6 @@ class Spool:
             observer=observer,
             free_bytes=free_bytes,
         )
-        if self.waiting:
-            self._changed.set()
 
     # waiting: records not delivered yet, on the disk or on their way there. size: bytes on the disk or on their way.
 
@@ -178,7 +176,6 @@ class Spool:
             await asyncio.to_thread(self._store.close)
             if remove and not self.waiting:
                 self.claim.path.unlink()
-                self._page.set(self.claim.number, oldest=0, count=0, size=0)
         self.claim.release()
 
     def _tell(self) -> None:

@@ -71,7 +71,7 @@ async def open_spool(
     try:
         yield spool
     finally:
-        await spool.close(remove=remove)
+        await (spool.close(remove=True) if remove else spool.close())
 
 
 class TestProducer(AsyncProducer):

@@ -87,7 +87,7 @@ def test_an_orphan_that_cannot_be_opened_holds_up_no_other(tmp_path: Path) -> No
         async with kept(tmp_path, producer) as keeper:
             await until(lambda: sorted(producer.delivered) == [0, 1, 3])
             assert list(keeper.unopened) == [2]
-            assert not keeper.anything_moves(), "nobody waits for what nobody can read"
+            await until(lambda: keeper.folder.page.slots() == {})  # nobody waits for what nobody can read
             unreadable.rmdir()
             aside.rename(unreadable)
             await until(lambda: sorted(producer.delivered) == [0, 1, 2, 3])
@@ -121,6 +121,7 @@ def test_after_an_io_error_a_new_file_is_begun_and_nothing_acknowledged_is_lost(
                 await keeper.own.put(record(2))
             await until(lambda: keeper.broken is None)
             assert keeper.full is False
+            assert keeper.own.claim.number == 1, "the broken one is left to adoption"
             await keeper.own.put(record(3))
             producer.reachable = True
             await keeper._kafka.check()  # pyright: ignore[reportPrivateUsage]
@@ -523,7 +524,73 @@ def test_the_end_comes_within_bounds_though_a_delivery_gets_no_report(
             async with kept(tmp_path, producer) as keeper:
                 await keeper.own.put(record(1))
                 await until(lambda: producer.sent == [1])
+                drained = ends_after_its_drainer(keeper, monkeypatch)
+        assert drained == [True]
         async with open_spool(tmp_path) as spool:
             assert spool.waiting == 1
+
+    asyncio.run(scenario())
+
+
+def ends_after_its_drainer(keeper: SpoolKeeper, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the drainer of its own file had come to its end when the file was closed."""
+    (kept_one,) = keeper._kept.values()  # pyright: ignore[reportPrivateUsage]
+    close, drained = kept_one.spool.close, list[bool]()
+
+    async def watched(*, remove: bool = False) -> None:
+        drained.append(kept_one.task.done())
+        await close(remove=remove)
+
+    monkeypatch.setattr(kept_one.spool, "close", watched)
+    return drained
+
+
+def test_a_file_that_is_let_go_is_closed_when_nobody_drains_it_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing[1] = DeliveryFailed("away")
+        async with kept(tmp_path, producer) as keeper:
+            await keeper.own.put(record(1))
+            await until(lambda: not keeper.moving)
+            drained = ends_after_its_drainer(keeper, monkeypatch)
+            ask_back(tmp_path / "0.db")
+            await until(lambda: drained == [True])
+
+    asyncio.run(scenario())
+
+
+def test_what_others_left_is_adopted_also_where_nothing_was_opened_before(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await leave(tmp_path, 1)
+        producer = TestProducer()
+        keeper = SpoolKeeper(
+            tmp_path,
+            [SCHEMA],
+            await open_path(producer),
+            max_bytes=1 << 30,
+            metrics=SpoolMetrics(),
+        )
+        await keeper.adopt()
+        await until(lambda: producer.delivered == [0])
+        await keeper.close()
+
+    asyncio.run(scenario())
+
+
+def test_that_a_file_is_removed_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[list[str]] = []
+
+    def sync(folder: Path) -> None:
+        assert folder == tmp_path
+        synced.append(sorted(each.name for each in folder.glob("*.db")))
+
+    monkeypatch.setattr("edge.spool.keeper.sync", sync)
+
+    async def scenario() -> None:
+        await leave(tmp_path, 2)
+        async with kept(tmp_path, TestProducer()):
+            await until(lambda: synced == [["0.db"]])
 
     asyncio.run(scenario())

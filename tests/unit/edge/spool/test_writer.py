@@ -157,9 +157,12 @@ def test_a_full_disk_rolls_the_transaction_back_and_removals_wait_for_room(
                     await refused
                 assert spool.broken is None
                 assert spool.waiting == 2
+                left = await spool.read(-1, count=9, max_bytes=1 << 30)
+                assert numbers(left) == [2, 3], "what is delivered is not read again"
             await until(lambda: spool.refused is None)
             await spool.put(record(5))
             await until(lambda: spool.size == record().size * 3)
+            assert not spool._unremoved  # pyright: ignore[reportPrivateUsage]
         async with open_spool(tmp_path) as spool:
             assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [2, 3, 5]
 
@@ -307,9 +310,12 @@ def test_what_it_holds_stands_on_the_page_that_all_workers_see(tmp_path: Path) -
             found = await spool.read(-1, count=9, max_bytes=1 << 30)
             assert slot.oldest == found[0].created_at
             spool.hold(2)
+            assert slot_of(spool) == Slot(found[0].created_at, 3, size, 2)
             spool.oldest_is(found[1].created_at)
             assert slot_of(spool) == Slot(found[1].created_at, 3, size, 2)
-            await spool.remove(found[:1], [(found[1].position, REFUSED)])
+            removed = spool.remove(found[:1], [(found[1].position, REFUSED)])
+            assert slot_of(spool) == Slot(found[1].created_at, 1, size, 2), "from this moment on"
+            await removed
             assert (spool.waiting, spool.set_aside, spool.size) == (1, 1, 2 * record().size)
             await spool.remove(found[2:])
             assert (spool.waiting, spool.set_aside, spool.size) == (0, 1, 0)
@@ -360,6 +366,8 @@ def test_a_read_is_bounded_in_bytes_and_a_record_that_is_larger_comes_alone(tmp_
             for max_bytes, read in ((1, [0]), (2 * size - 1, [0]), (2 * size, [0, 1]), (3 * size, [0, 1, 2])):
                 assert numbers(await spool.read(0, count=9, max_bytes=max_bytes)) == read
             assert numbers(await spool.read(1, count=1, max_bytes=1 << 30)) == [1]
+            await asyncio.gather(spool.put(record(3, size=1000)), spool.put(record(4)))
+            assert numbers(await spool.read(2, count=9, max_bytes=2 * size)) == [2], "nothing overtakes"
 
     asyncio.run(scenario())
 
@@ -379,6 +387,20 @@ def test_up_to_its_very_bound_records_are_taken_and_a_smaller_one_clears_the_ref
                 spool.put(small)
             await spool.remove(await spool.read(0, count=1, max_bytes=1 << 30))
             assert not spool.is_over_bound, "it would fit now"
+
+    asyncio.run(scenario())
+
+
+def test_nothing_was_refused_at_the_start_however_much_is_there(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(spool.put(record(1)), spool.put(record(2)))
+        for max_bytes in (1, 2 * record().size):
+            async with open_spool(tmp_path, max_bytes=max_bytes) as spool:
+                assert not spool.is_over_bound
+                with pytest.raises(SpoolFull, match="bound"):
+                    spool.put(record(3))
+                assert spool.is_over_bound
 
     asyncio.run(scenario())
 
@@ -433,10 +455,10 @@ def test_a_closed_spool_takes_nothing_on_and_a_removal_is_left_to_the_next_owner
 
 def test_a_file_is_removed_with_its_end_only_where_that_is_asked_for_and_it_is_empty(tmp_path: Path) -> None:
     async def scenario() -> None:
-        path = tmp_path / "0.db"
+        path, log = tmp_path / "0.db", tmp_path / "0.db-wal"
         async with open_spool(tmp_path):
             pass
-        assert path.exists()
+        assert (path.exists(), log.exists()) == (True, False)
         async with open_spool(tmp_path, remove=True) as spool:
             await spool.put(record(1))
         assert path.exists()
@@ -479,5 +501,19 @@ def test_an_error_of_reading_breaks_it(tmp_path: Path, monkeypatch: pytest.Monke
             assert "injected" in str(spool.broken)
             with pytest.raises(SpoolBroken, match="injected"):
                 spool.put(record(2))
+            with pytest.raises(SpoolBroken, match="injected"):
+                await spool.remove(())
+
+    asyncio.run(scenario())
+
+
+def test_who_drains_hears_that_it_broke(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            waiting = asyncio.create_task(spool.until_moving())
+            await asyncio.sleep(0)
+            spool._break("injected")  # pyright: ignore[reportPrivateUsage]
+            async with asyncio.timeout(1):
+                await waiting
 
     asyncio.run(scenario())
