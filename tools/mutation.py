@@ -144,25 +144,28 @@ def judge(
             told_of.write(json.dumps([number, killed, seconds]) + "\n")
             told_of.flush()
 
-        plugin = WarmTests(module, mutants, processes=processes, quick_s=quick_s, verdict=verdict)
+        def slow(tests: Sequence[str]) -> None:
+            told_of.write(json.dumps(tests) + "\n")
+
+        plugin = WarmTests(module, mutants, processes=processes, quick_s=quick_s, slow=slow, verdict=verdict)
         return pytest.main([*ARGUMENTS, *tests], plugins=[plugin])
 
     code, lines, output = in_own_process(warm)
     if code != 0:
         told(output[-5000:])
         sys.exit(f"the tests of {module} do not run without any change: {' '.join(tests)}")
-    for line in lines:
+    less = [option for test in json.loads(lines[0]) for option in ("--deselect", test)]
+    for line in lines[1:]:
         number, killed, seconds = cast("tuple[int, bool | None, float]", json.loads(line))
         mutant, started = mutants[number], time.monotonic()
-        noticed = killed or (
-            not (killed is False and mutant.in_function)
-            and in_own_process(partial(run_anew, module, tests, mutant))[0] != 0
+        noticed = (
+            in_own_process(partial(run_anew, module, [*tests, *less], mutant))[0] != 0 if killed is None else killed
         )
         yield Verdict(mutant, module, "killed" if noticed else "survived", seconds + time.monotonic() - started)
 
 
 def run_anew(module: str, tests: Sequence[str], mutant: Mutant, _: TextIO) -> int:
-    """Import everything with the change in it, and run all tests."""
+    """Import everything with the change in it, and run the tests, whatever they reach."""
     faulthandler.dump_traceback_later(SLOWEST_S, exit=True)
     sys.meta_path.insert(0, ChangedModule(module, mutant))
     return pytest.main([*ARGUMENTS, "-x", *tests])

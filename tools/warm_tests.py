@@ -54,12 +54,15 @@ class WarmTests:
         *,
         processes: int,
         quick_s: float,
+        slow: Callable[[Sequence[str]], None],
         verdict: Callable[[int, bool | None, float], None],
     ) -> None:
+        """``slow`` is told, first of all, which tests take longer than ``quick_s`` and are left out."""
         self._name = module.removesuffix(".py").replace("/", ".")
         self._mutants = mutants
         self._processes = processes
         self._quick_s = quick_s
+        self._slow = slow
         self._verdict = verdict
         self._seen = dict[str, _Seen]()
         self._running = dict[int, tuple[int, float, str]]()
@@ -69,6 +72,7 @@ class WarmTests:
         self._seen = in_fork(lambda: watched(session.items, str(module.__file__)))
         functions = functions_of(str(module.__file__))
         by_speed = sorted(session.items, key=lambda item: self._seen[item.nodeid].seconds)
+        self._slow([item.nodeid for item in by_speed if self._seen[item.nodeid].seconds > self._quick_s])
         by_speed = [item for item in by_speed if self._seen[item.nodeid].seconds <= self._quick_s]
         for number, mutant in enumerate(self._mutants):
             change = how_to_make(mutant, module, functions)
