@@ -52,10 +52,10 @@ class Opened:
     """A sound spool file, and what had to be done for it."""
 
     store: Store
-    damaged: Path | None = None
+    damaged: Path | None
     """Where the damaged file is now."""
-    rows_saved: int = 0
-    rows_damaged: int = 0
+    rows_saved: int
+    rows_damaged: int
 
 
 def open_or_recover(path: Path, schemas: Sequence[SchemaRef]) -> Opened:

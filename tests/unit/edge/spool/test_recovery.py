@@ -21,6 +21,7 @@ from edge.spool.record import record_of, row_of
 from edge.spool.recovery import examine, open_or_recover, read_intact
 from edge.spool.salvage import Salvage
 from edge.spool.store import PAGE_BYTES, Store
+from schemas.registry import SchemaRef
 from spool_bench import SCHEMA, TestProducer, number_of, open_path, record, until
 from spool_disk import can_mount, fill, small_disk
 
@@ -272,6 +273,58 @@ def test_a_damaged_row_is_kept_aside_whatever_its_text_has_become(tmp_path: Path
     store = Store(tmp_path / "0.db")
     assert store.totals()[::3] == (1, 1)
     store.close()
+
+
+def in_motion(folder: Path, commits: int) -> Path:
+    """A file as its owner left it who was killed: so many commits of a row stand in its log, and nothing elsewhere."""
+    path, killed = folder / "0.db", folder / "killed"
+    Store.create(path, [SCHEMA])
+    store = Store(path)
+    for number in range(1, commits + 1):
+        store.write([row_of(record(number), position=number, created_at=number)])
+    killed.mkdir()
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", killed)
+    store.close()
+    return killed / "0.db"
+
+
+@pytest.mark.parametrize(("behind", "is_sound"), [(0, True), (1, True), (2, False)])
+def test_one_transaction_behind_what_sqlite_accepts_is_a_power_failure_and_two_are_damage(
+    tmp_path: Path, behind: int, *, is_sound: bool
+) -> None:
+    path = in_motion(tmp_path, commits=4)
+    log = path.with_name("0.db-wal")
+    ends = [frame.index for frame in frames_of(log) if frame.commits]
+    if behind:
+        flip(log, 32 + ends[-behind - 1] * FRAME + 24 + 100)
+    assert (examine(path) is None) is is_sound
+    assert positions(path)[: 4 - behind] == list(range(1, 5 - behind))
+
+
+@pytest.mark.parametrize("change", ["PRAGMA user_version = 2", "DROP TABLE set_aside"])
+def test_a_file_of_another_version_or_without_a_table_is_not_taken_for_a_spool(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "0.db"
+    Store.create(path, [SCHEMA], [row_of(record(1), position=1, created_at=1)])
+    with sqlite3.connect(path) as connection:
+        connection.execute(change)
+    connection.close()
+    assert examine(path) == "it is not a spool of this version"
+    opened = open_or_recover(path, [SCHEMA])
+    assert (opened.rows_saved, opened.rows_damaged) == (1, 0)
+    assert opened.damaged is not None
+    opened.store.close()
+
+
+def test_a_sound_file_is_opened_with_a_log_begun_anew_and_schemas_that_are_new(tmp_path: Path) -> None:
+    path, other = in_motion(tmp_path, commits=2), SchemaRef("other", '"string"')
+    opened = open_or_recover(path, [SCHEMA])
+    assert (opened.damaged, opened.rows_saved, opened.rows_damaged) == (None, 0, 0)
+    assert opened.store.log_bytes == 0
+    opened.store.close()
+    opened = open_or_recover(path, [SCHEMA, other])
+    assert opened.store.schema_texts().keys() == {SCHEMA.key, other.key}
+    opened.store.close()
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")
