@@ -48,9 +48,10 @@ class Disk:
 
     def __init__(self) -> None:
         self.free = 1 << 40
+        self.total = 1 << 40
 
     def __call__(self) -> tuple[int, int]:
-        return self.free, 1 << 40
+        return self.free, self.total
 
 
 @asynccontextmanager

@@ -12,13 +12,13 @@ from msgspec.structs import replace
 from deploy.spool_inspection import set_aside
 from edge.spool.drainer import Drainer
 from edge.spool.files import SpoolFolder
-from schemas.registry import SchemaRef
+from schemas.registry import RegistryUnavailable, SchemaRef
 from schemas.topics import CALLBACKS_QUARANTINE
 from service.kafka import DeliveryFailed
 from spool_bench import TestProducer, number_of, numbers, open_path, open_spool, record, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
 
     import pytest
@@ -357,6 +357,8 @@ def test_a_record_that_gets_no_report_holds_up_its_partition_only_and_is_not_sen
             await spool.put(record(3, key=keys[1][0]))
             async with draining(spool, kafka):
                 await until(lambda: sorted(producer.delivered) == [2, 3])
+                await until(lambda: not spool._page.anything_moves())  # pyright: ignore[reportPrivateUsage]
+                assert spool.waiting == 2
                 await spool.put(record(4, key=keys[1][0]))
                 await until(lambda: 4 in producer.delivered)
                 await spool.put(record(5, key=keys[0][0]))
@@ -388,5 +390,175 @@ def test_a_record_that_a_policy_refuses_is_set_aside_alone_and_listed(tmp_path: 
             assert spool.set_aside == 1
         (aside,) = set_aside(SpoolFolder(tmp_path))
         assert (aside["reason"], aside["topic"], aside["key"]) == ("refused", QUARANTINE, "k1")
+
+    asyncio.run(scenario())
+
+
+def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_batch_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.spool.drainer._BATCH_COUNT", 1)
+    monkeypatch.setattr("edge.spool.drainer._RETRY_S", 1000)
+
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.silent = {2}
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(4)))
+            found = await spool.read(0, count=9, max_bytes=1 << 20)
+            async with draining(spool, await open_path(producer)):
+                await until(lambda: 2 in producer.sent)
+                (slot,) = spool._page.slots().values()  # pyright: ignore[reportPrivateUsage]
+                assert (slot.oldest, producer.delivered) == (found[2].created_at, [0, 1])
+                producer.silent.clear()
+                producer.release()
+                await until(lambda: spool.waiting == 0)
+
+    asyncio.run(scenario())
+
+
+def test_after_what_nobody_foresaw_it_waits_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.spool.drainer._RETRY_S", 1000)
+
+    async def scenario() -> None:
+        failed: list[int] = []
+
+        def send(_: object) -> None:
+            failed.append(1)
+            raise RuntimeError("unforeseen")
+
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            kafka = await open_path(TestProducer())
+            monkeypatch.setattr(kafka, "send", send)
+            async with draining(spool, kafka):
+                await until(lambda: bool(failed))
+                await spool.remove(())
+                await spool.remove(())
+                assert failed == [1]
+
+    asyncio.run(scenario())
+
+
+def test_a_spool_that_breaks_ends_it_well_whatever_waits(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing[1] = DeliveryFailed("away")
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            drainer = Drainer(spool, await open_path(producer), spool._page)  # pyright: ignore[reportPrivateUsage]
+            running = asyncio.create_task(drainer.run())
+            await until(lambda: bool(drainer.behind))
+            spool._break("injected")  # pyright: ignore[reportPrivateUsage]
+            async with asyncio.timeout(5):
+                await running
+
+    asyncio.run(scenario())
+
+
+def test_while_kafka_is_away_no_other_file_is_taken_for_one_that_does_not_get_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.reachable = False
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            kafka = await open_path(producer)
+            forgotten: list[int] = []
+            async with draining(spool, kafka) as drainer:
+                turns = drainer._turns  # pyright: ignore[reportPrivateUsage]
+                monkeypatch.setattr(turns, "forget", lambda: forgotten.append(len(producer.sent)))
+                await spool.remove(())
+                await spool.remove(())  # by now it waits for Kafka
+                producer.reachable = True
+                await kafka.check()
+                await until(lambda: spool.waiting == 0)
+            assert forgotten == [0], "before anything is sent"
+
+    asyncio.run(scenario())
+
+
+class Seen:
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.refused = 0
+
+    def drained(self, count: int) -> None:
+        self.counts.append(count)
+
+    def row_damaged(self) -> None:
+        raise AssertionError
+
+    def row_refused(self) -> None:
+        self.refused += 1
+
+
+def test_what_is_delivered_and_what_is_refused_is_counted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer, seen = TestProducer(), Seen()
+        producer.failing[1] = BY_POLICY
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+            drainer = Drainer(spool, await open_path(producer), spool._page, seen)  # pyright: ignore[reportPrivateUsage]
+            running = asyncio.create_task(drainer.run())
+            await until(lambda: spool.waiting == 0)
+            await spool.remove(())
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        assert (sum(seen.counts), seen.refused) == (2, 1)
+
+    asyncio.run(scenario())
+
+
+def test_told_to_stop_it_ends_after_what_is_under_way(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.held = True
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            drainer = Drainer(spool, await open_path(producer), spool._page)  # pyright: ignore[reportPrivateUsage]
+            running = asyncio.create_task(drainer.run())
+            await until(lambda: producer.sent == [1])
+            drainer.stop()
+            await spool.put(record(2))
+            assert not running.done()
+            producer.release()
+            async with asyncio.timeout(5):
+                await running
+            assert (producer.sent, spool.waiting) == ([1], 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_schema_whose_id_the_registry_does_not_tell_yet_holds_up_its_own_records_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.spool.drainer._REGISTRY_RETRY_S", 0.01)
+
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_path(producer)
+        other, asked = SchemaRef("other", '"string"'), list[str]()
+
+        async def learn(key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
+            asked.append(texts[key][0])
+            if len(asked) < 3:
+                raise RegistryUnavailable("away")
+            kafka._ids[key] = 7  # pyright: ignore[reportPrivateUsage]
+            return True
+
+        monkeypatch.setattr(kafka, "learn", learn)
+        async with open_spool(tmp_path) as spool:
+            spool._store.begin([other])  # pyright: ignore[reportPrivateUsage]
+            await spool.put(replace(record(1), schema=other.key))
+            await spool.put(replace(record(2), schema=other.key))
+            await spool.put(record(3))
+            async with draining(spool, kafka) as drainer:
+                await until(lambda: producer.delivered == [3])
+                assert list(drainer.behind) == [(other.key, -2)] or len(asked) >= 3
+                await until(lambda: spool.waiting == 0)
+            assert producer.delivered == [3, 1, 2]
+            assert asked == ["other"] * 3
 
     asyncio.run(scenario())

@@ -1,0 +1,137 @@
+"""How much shares a transaction, how much of the disk is left free, and what is told of each commit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from edge.spool.commits import Put, Remove, Work
+from edge.spool.errors import SpoolBroken, SpoolFull
+from edge.spool.record import row_of
+from spool_bench import Disk, open_spool, record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIB = 1 << 20
+NOBODY = cast("asyncio.Future[None]", None)
+
+
+def put(size: int = 1) -> Put:
+    return Put(row_of(record(), position=1, created_at=1), size, NOBODY)
+
+
+def remove(size: int = 1) -> Remove:
+    return Remove([1], (), size, NOBODY)
+
+
+def test_a_transaction_takes_a_thousand_pieces_of_work_or_16_mib_that_are_put() -> None:
+    work = Work()
+    for _ in range(999):
+        work.add(put())
+    assert not work.is_large
+    work.add(remove())
+    assert work.is_large
+    assert (len(work.puts), len(work.removals), work.size, work.stop) == (999, 1, 999, False)
+
+    work = Work()
+    work.add(put(16 * MIB - 1))
+    work.add(remove(MIB))
+    assert not work.is_large
+    work.add(put(1))
+    assert work.is_large
+
+
+def test_the_end_is_work_too() -> None:
+    work = Work()
+    assert not work.stop
+    work.add(None)
+    assert work.stop
+
+
+@pytest.mark.parametrize(("total", "floor"), [(100 * MIB, 5 * MIB), (1 << 40, 64 * MIB)])
+def test_so_much_of_the_disk_is_left_free_and_not_a_byte_more(tmp_path: Path, total: int, floor: int) -> None:
+    """Beside it goes what is written twice: into the log, and from the log into the file."""
+
+    async def scenario() -> None:
+        disk = Disk()
+        disk.total = total
+        async with open_spool(tmp_path, disk=disk) as spool:
+            await spool.put(record(1))
+            log_bytes = spool._store.log_bytes  # pyright: ignore[reportPrivateUsage]
+            assert log_bytes > 0
+            disk.free = floor + 2 * record(2).size + log_bytes
+            await spool.put(record(2))
+            disk.free = floor + 2 * record(3).size + spool._store.log_bytes - 1  # pyright: ignore[reportPrivateUsage]
+            with pytest.raises(SpoolFull, match="disk"):
+                await spool.put(record(3))
+
+    asyncio.run(scenario())
+
+
+def test_what_the_disk_has_is_asked_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            committer = spool._committer  # pyright: ignore[reportPrivateUsage]
+            found = os.statvfs(tmp_path)
+            free, total = committer._free_bytes_of_disk()  # pyright: ignore[reportPrivateUsage]
+            assert total == found.f_blocks * found.f_frsize
+            assert 0 < free <= total
+
+            def unreadable(_: object) -> None:
+                raise OSError("unplugged")
+
+            monkeypatch.setattr("edge.spool.commits.os.statvfs", unreadable)
+            with pytest.raises(SpoolBroken, match="unplugged"):
+                committer._free_bytes_of_disk()  # pyright: ignore[reportPrivateUsage]
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_of_rows_is_told_and_one_of_removals_is_not(tmp_path: Path) -> None:
+    told: list[int] = []
+
+    class Observer:
+        def committed(self, *, seconds: float, rows: int) -> None:
+            assert 0 < seconds < 60
+            told.append(rows)
+
+        def row_damaged(self) -> None:
+            raise AssertionError
+
+    async def scenario() -> None:
+        async with open_spool(tmp_path, observer=Observer()) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+            await spool.remove(await spool.read(0, count=9, max_bytes=MIB))
+            await spool.put(record(4))
+
+    asyncio.run(scenario())
+    assert told == [3, 1]
+
+
+def test_an_emptied_file_gives_its_log_back_and_one_with_records_left_keeps_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+            found = await spool.read(0, count=9, max_bytes=MIB)
+            await spool.remove(found[:2])
+            await spool.remove(())  # behind the checkpoint of the one before
+            assert spool._store.log_bytes > 0  # pyright: ignore[reportPrivateUsage]
+            await spool.remove(found[2:])
+            await spool.remove(())
+            assert spool._store.log_bytes == 0  # pyright: ignore[reportPrivateUsage]
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(spool.put(record(5)), spool.put(record(6)))
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(7))
+            await spool.remove(await spool.read(0, count=2, max_bytes=MIB))
+            await spool.remove(())
+            assert spool._store.log_bytes > 0  # pyright: ignore[reportPrivateUsage]
+            await spool.remove(await spool.read(0, count=2, max_bytes=MIB))
+            await spool.remove(())
+            assert spool._store.log_bytes == 0  # pyright: ignore[reportPrivateUsage]
+
+    asyncio.run(scenario())
