@@ -216,13 +216,13 @@ _ACTIONS = {
     Action.DELETED: _deleted,
 }
 
-_NEVER = Stamp(-(1 << 63), "")
+_NEVER = Stamp(EARLIEST, "")
 
 
 def _decision(at: int | None, status: Status, event_id: str | None) -> tuple[int, bool, str]:
     """What decisions are ordered by: the later, at equal times completed over cancelled, then the event's id."""
     if at is None:
-        return (_NEVER.at, False, "")
+        return (EARLIEST, False, "")
     return (at, status is Status.COMPLETED, event_id or "")
 
 

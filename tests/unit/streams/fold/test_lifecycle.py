@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from schemas.events import Action, CopiedEntry, Lifecycle, Person, Status
-from streams.fold.lifecycle import EARLIEST, AnotherApp, AnotherCorp, Instance, UnknownAction, fold
+from streams.fold.lifecycle import EARLIEST, LATEST, AnotherApp, AnotherCorp, Instance, UnknownAction, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -204,3 +204,34 @@ def test_an_instance_of_a_version_that_did_not_keep_when_it_was_received_stays_w
 def test_an_action_of_a_newer_schema_is_refused(make_event: type_make_event) -> None:
     with pytest.raises(UnknownAction):
         fold(None, make_event(Action.UNKNOWN))
+
+
+def test_the_same_event_once_more_changes_nothing(make_event: type_make_event) -> None:
+    event = make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",))
+    instance = fold(None, event)
+    assert instance.state.revision == 1
+    assert fold(instance, event) is instance
+
+
+def test_of_two_decisions_alike_at_one_moment_the_one_with_the_greater_id_holds(make_event: type_make_event) -> None:
+    first, second = (
+        make_event(Action.COMPLETED, event_id=event_id, task_id="T-1", actor_id=actor_id, occurred_at=1_000)
+        for event_id, actor_id in (("1", "ann"), ("2", "bob"))
+    )
+    for order in ([first, second], [second, first]):
+        instance = folded(order)
+        assert instance.state.tasks[0].actor_id == "bob"
+        assert instance.marks.tasks[0].actor_ids == ("ann", "bob")
+
+
+def test_what_was_said_to_be_before_1970_counts_as_any_other_moment(make_event: type_make_event) -> None:
+    created = make_event(Action.CREATED, task_id="T-1", url="https://yida.example/1", occurred_at=-5_000)
+    completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=-4_000)
+    instance = folded([created, completed])
+    [task] = instance.state.tasks
+    assert (task.url, task.status, task.decided_at) == ("https://yida.example/1", Status.COMPLETED, -4_000)
+    assert instance.marks.began_at == -5_000
+
+
+def test_a_moment_fits_into_64_bits() -> None:
+    assert (EARLIEST, LATEST) == (-(2**63), 2**63 - 1)
