@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from schemas.events import Action, CopiedEntry, Lifecycle, Person, Status
-from streams.fold.lifecycle import EARLIEST, LATEST, AnotherApp, AnotherCorp, Instance, UnknownAction, fold
+from schemas.events import Action, CopiedEntry, Lifecycle, Person, Status, TaskEntry
+from streams.fold.lifecycle import (
+    EARLIEST,
+    LATEST,
+    AnotherApp,
+    AnotherCorp,
+    Instance,
+    UnknownAction,
+    earliest_known,
+    fold,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -235,3 +244,39 @@ def test_what_was_said_to_be_before_1970_counts_as_any_other_moment(make_event: 
 
 def test_a_moment_fits_into_64_bits() -> None:
     assert (EARLIEST, LATEST) == (-(2**63), 2**63 - 1)
+
+
+def test_tasks_stand_in_the_order_of_their_ids_and_each_is_one(make_event: type_make_event) -> None:
+    events = [
+        make_event(action, event_id=f"{action}{task_id}", task_id=task_id, actor_id="bob", recipient_ids=("bob",))
+        for action, task_id in (
+            (Action.CREATED, "T-2"),
+            (Action.CREATED, "T-1"),
+            (Action.CREATED, "T-3"),
+            (Action.COMPLETED, "T-1"),
+            (Action.COMPLETED, "T-2"),
+        )
+    ]
+    tasks = folded(events).state.tasks
+    assert [(task.task_id, task.status) for task in tasks] == [
+        ("T-1", Status.COMPLETED),
+        ("T-2", Status.COMPLETED),
+        ("T-3", Status.PENDING),
+    ]
+
+
+def test_a_later_create_that_has_no_url_leaves_the_tasks_url(make_event: type_make_event) -> None:
+    first = make_event(Action.CREATED, task_id="T-1", url="https://yida.example/1", occurred_at=1_000)
+    second = make_event(Action.CREATED, task_id="T-1", occurred_at=2_000)
+    assert folded([first, second]).state.tasks[0].url == "https://yida.example/1"
+
+
+def test_a_published_state_tells_the_earliest_of_its_moments(make_event: type_make_event) -> None:
+    state = folded([make_event(Action.DELETED, occurred_at=9_000)]).state
+    assert earliest_known(state) == 9_000
+    state = replace(state, copied=(CopiedEntry("cai", 8_000), CopiedEntry("dan", 8_500)))
+    assert earliest_known(state) == 8_000
+    decided = TaskEntry(task_id="T-1", status=Status.COMPLETED, decided_at=7_000)
+    assert earliest_known(replace(state, tasks=(decided,))) == 7_000
+    created = TaskEntry(task_id="T-2", status=Status.PENDING, created_at=6_000)
+    assert earliest_known(replace(state, tasks=(decided, created))) == 6_000
