@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fold_inputs import entry_of
 from schemas.events import Action, Change, Person, Status, View
 from streams.fold.lifecycle import Instance, fold
-from streams.fold.views import EntryKey, notifications, views
+from streams.fold.views import EntryKey, is_finished, notifications, views, was_shown_to
 from streams.inbox import Line, inbox_of
 
 if TYPE_CHECKING:
@@ -126,6 +127,56 @@ def test_assignees_of_the_instance_are_pending_since_it_began(make_event: type_m
     ]
     line = views(reduce(fold, events, None))[EntryKey("ann", View.PENDING, None)]
     assert (line.entered_at, line.updated_at) == (500, 500)
+
+
+def test_a_tasks_line_is_there_since_its_creation_or_decision_and_where_that_is_lost_since_the_beginning(
+    make_event: type_make_event,
+) -> None:
+    events = [
+        make_event(Action.CREATED, originator=Person("ann"), occurred_at=500),
+        make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",), occurred_at=2_000),
+        make_event(Action.COMPLETED, task_id="T-2", actor_id="cai", occurred_at=3_000),
+    ]
+    instance = reduce(fold, events, None)
+    assert instance is not None
+
+    def entered(instance: Instance) -> list[int]:
+        shown = views(instance)
+        keys = (EntryKey("bob", View.PENDING, "T-1"), EntryKey("cai", View.HANDLED, "T-2"))
+        return [shown[key].entered_at for key in keys]
+
+    assert entered(instance) == [2_000, 3_000]
+    tasks = tuple(replace(task, created_at=None, decided_at=None) for task in instance.state.tasks)
+    assert entered(replace(instance, state=replace(instance.state, tasks=tasks))) == [500, 500]
+
+
+def test_an_instance_is_finished_once_all_that_was_to_be_done_is(make_event: type_make_event) -> None:
+    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",))
+    of_the_instance = make_event(Action.CREATED, recipient_ids=("ann",))
+    completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=2_000)
+    cancelled = make_event(Action.CANCELLED, task_id="T-1", occurred_at=3_000)
+    for events, finished in (
+        ([make_event(Action.CREATED, originator=Person("ann"))], False),
+        ([created], False),
+        ([created, completed], True),
+        ([created, cancelled], True),
+        ([created, completed, of_the_instance], False),
+        ([of_the_instance], False),
+    ):
+        instance = reduce(fold, events, None)
+        assert instance is not None
+        assert is_finished(instance) is finished
+
+
+def test_an_instance_was_shown_to_whoever_ever_had_a_line_of_it(make_event: type_make_event) -> None:
+    events = [
+        make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",), originator=Person("ann")),
+        make_event(Action.COMPLETED, task_id="T-1", actor_id="cai", occurred_at=2_000),
+        make_event(Action.DELETED, occurred_at=3_000),
+    ]
+    instance = reduce(fold, events, None)
+    assert instance is not None
+    assert [was_shown_to(instance, each) for each in ("ann", "bob", "cai", "eve")] == [True, True, True, False]
 
 
 def test_when_the_app_that_was_heard_of_first_comes_late_the_others_lines_go(make_event: type_make_event) -> None:
