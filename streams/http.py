@@ -132,7 +132,7 @@ class BoundedHeads(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._in_head and self._head_timer is None:
             self._await_head()
-        for piece in cut_at_lines(data):
+        for piece in (data,) if data.isascii() else cut_at_lines(data):
             if not self.transport.is_closing():
                 self._take(piece)
 

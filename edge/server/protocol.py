@@ -123,14 +123,17 @@ class LimitedProtocol(AnsweringProtocol):
                 self._feed(data[at : at + _SLICE_BYTES])
 
     def _feed(self, data: bytes) -> None:
+        if data.isascii():
+            self._parse(data)
+            return
         for piece in cut_at_lines(data):
+            begins = self._in_head and not self._head_began
             if not self._deaf:
-                self._feed_piece(piece)
+                in_line = begins or self._line_goes_on
+                self._parse(escape_request_line(piece, goes_on=self._line_goes_on) if in_line else piece)
 
-    def _feed_piece(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> None:
         self._seen = self._began = False
-        if self._line_goes_on or (self._in_head and not self._head_began):
-            data = escape_request_line(data, goes_on=self._line_goes_on)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -139,7 +142,7 @@ class LimitedProtocol(AnsweringProtocol):
                 self._refuse(MALFORMED)
             else:
                 self.parser = httptools.HttpRequestParser(self)
-                self._feed_piece(head + data[upgrade.args[0] :])
+                self._parse(head + data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
             self._refuse(self._refusal or MALFORMED)
