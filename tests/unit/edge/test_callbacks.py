@@ -275,3 +275,40 @@ def test_only_a_delete_has_extra_keys() -> None:
     assert locate("delete", parameters | extra).extra_keys(()) == set(extra)
     assert locate("delete", parameters | extra).extra_keys(extra) == set()
     assert locate("complete", parameters | extra).extra_keys(()) == set()
+
+
+def test_the_signature_is_taken_as_it_is_and_a_blank_one_is_none() -> None:
+    parameters = parameters_of("create", instance_id="inst-1")
+    assert locate("create", parameters | {"sign": " abc "}).sign == "abc"
+    assert locate("create", parameters | {"sign": " "}).sign is None
+
+
+def test_another_reading_with_the_same_task_does_not_look_at_it_again() -> None:
+    parameters = parameters_of("create", instance_id="inst-1")
+    before = locate("create", parameters)
+    assert locate("create", dict(parameters), before).described is before.described
+    other = parameters | {"task": json.dumps(task_of("inst-2"))}
+    assert locate("create", other, before).described == locate("create", other).described != before.described
+
+
+def test_a_corp_that_is_the_same_in_all_places_is_one() -> None:
+    parameters = parameters_of("create", instance_id="inst-1") | {"corpId": CORP_ID}
+    assert locate("create", parameters).corp_ids == [CORP_ID, CORP_ID]
+    assert understand("create", parameters).corp_id == CORP_ID
+
+
+@pytest.mark.parametrize(
+    ("beside", "task", "corps"),
+    [
+        ("ours", {"corpId": "theirs", "originatorCorpId": "third"}, ["ours", "theirs"]),
+        (" ", {"corpId": "theirs", "originatorCorpId": "third"}, ["theirs"]),
+        ("", {"corpId": ["theirs"], "originatorCorpId": "third"}, ["third"]),
+        ("", {"corpId": None, "originatorCorpId": " "}, []),
+        ("", {"originatorCorpId": ["third"]}, []),
+    ],
+)
+def test_corps_are_texts_and_the_originators_counts_where_no_other_is_named(
+    beside: str, task: dict[str, Any], corps: list[str]
+) -> None:
+    parameters = {"corpId": beside, "task": json.dumps({"appType": APP_TYPE, **task})}
+    assert locate("create", parameters).corp_ids == corps

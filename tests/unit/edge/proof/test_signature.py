@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.proof.signature import SignatureMismatch, canonical_order, canonical_string, fold, sign, verify
+from edge.proof import signature
+from edge.proof.signature import (
+    SIGN,
+    SignatureMismatch,
+    are_distinct,
+    canonical_order,
+    canonical_string,
+    fold,
+    sign,
+    verify,
+)
 
 ALL: list[dict[str, Any]] = json.loads((Path(__file__).parents[3] / "vectors" / "sign-vectors.json").read_text("utf-8"))
 VECTORS = [vector for vector in ALL if not vector["ambiguous"]]
@@ -88,3 +98,27 @@ def test_any_of_several_tokens_may_have_signed() -> None:
 def test_folding_keeps_every_character_one_character(text: str) -> None:
     assert len(fold(text)) == len(text)
     assert fold(fold(text)) == fold(text)
+
+
+def test_keys_that_are_equal_ignoring_case_are_not_distinct() -> None:
+    assert are_distinct(("a", "b", SIGN))
+    assert not are_distinct(("a", "b", "A"))
+    assert not are_distinct(("a", "Sign", SIGN))
+
+
+def test_it_is_told_which_token_signed() -> None:
+    parameters = {"a": "1"}
+    made = sign(parameters, system_token="second")
+    assert verify(parameters, system_tokens=["first", "second", "third"], sign=made) == 1
+
+
+def test_the_order_of_a_few_short_names_is_remembered_and_strangers_can_fill_no_more_than_that() -> None:
+    remembered = signature._remembered  # pyright: ignore[reportPrivateUsage]
+    remembered.cache_clear()
+    canonical_order({"a" * 256: "", "b" * 256: ""})
+    assert remembered.cache_info().currsize == 1
+    canonical_order({"a" * 256: "", "b" * 257: ""})
+    assert remembered.cache_info().currsize == 1
+    for number in range(300):
+        canonical_order({f"k{number}": ""})
+    assert remembered.cache_info().currsize == 256

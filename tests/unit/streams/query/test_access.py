@@ -17,6 +17,7 @@ from service.settings import load_settings
 from streams.fold.lifecycle import fold
 from streams.query import access as access_module
 from streams.query.access import Access, Caller, build_access, own_hosts
+from streams.query.refusals import Unauthorized
 from streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal
 from streams.query.tokens import TokensBroken, TokensFile, digest_of, new_token, parse_tokens
 from streams.settings import StreamsSettings
@@ -297,6 +298,7 @@ def test_an_open_service_answers_under_its_own_names_only(desk: QueryDesk) -> No
         ("localhost:8500", 200),
         ("LOCALHOST", 200),
         ("[::1]:8500", 200),
+        ("localhost:port", 400),
         ("evil.example", 400),
         ("evil.example:8500", 400),
         ("localhost.evil.example", 400),
@@ -374,3 +376,42 @@ def test_what_somebody_who_signed_in_has_open_ends_in_time_for_only_the_proxy_kn
     assert [goes_on(now) for now in (1000, 1299, 1300, 9999)] == [True, True, False, False]
     openly = Access(tokens=None)
     assert openly.lasting(Caller("open", corps=("*",)), "corp", "ann", now=0)(1e9)
+
+
+def test_what_is_logged_of_a_caller_names_no_secret() -> None:
+    assert "secret" not in repr(Caller("token", rate_key="secret", token_sha256="secret"))
+
+
+def test_whoever_may_see_every_corp_is_an_operator_and_a_person_never_is() -> None:
+    assert Caller("open", corps=("*",)).is_operator
+    assert Caller("token", corps=("*",)).is_operator
+    assert not Caller("token", corps=("ours",)).is_operator
+    assert not Caller("sso", corps=("*",)).is_operator
+
+
+@pytest.mark.parametrize("caller", [Caller("sso", corp_id="ours"), Caller("sso", user_id="ann")])
+def test_half_an_identity_is_none(caller: Caller) -> None:
+    assert caller.identity is None
+
+
+def asked_by(client: tuple[str, int] | None, authorization: str = "") -> HTTPConnection:
+    return HTTPConnection({"type": "http", "headers": [(b"authorization", authorization.encode())], "client": client})
+
+
+def test_who_asks_an_open_service_is_counted_by_address() -> None:
+    access = Access(tokens=None)
+    callers = [access.identify(asked_by(client)) for client in (("192.0.2.1", 1), ("192.0.2.2", 1), None)]
+    assert [caller.rate_key for caller in callers] == ["open 192.0.2.1", "open 192.0.2.2", "open "]
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "", "Bearer x"])
+def test_a_token_under_another_scheme_is_none(tokens: Path, scheme: str) -> None:
+    access = Access(tokens=TokensFile(tokens))
+    assert access.identify(asked_by(("192.0.2.1", 1), f"bearer  {OURS} ")).name == "ours"
+    with pytest.raises(Unauthorized):
+        access.identify(asked_by(("192.0.2.1", 1), f"{scheme} {OURS}"))
+
+
+def test_what_was_open_to_anybody_stays_so(tokens: Path) -> None:
+    goes_on = Access(tokens=TokensFile(tokens)).lasting(Caller("open", corps=("*",)), "ours", "ann", now=0)
+    assert goes_on(1e9)
