@@ -113,7 +113,7 @@ def _is_for_people(node: ast.AST) -> bool:
         case ast.Assign(targets=[ast.Name(id=name)]):
             return name.endswith("_S")  # how long is waited is a choice
         case ast.If(body=body, orelse=orelse):
-            return all(isinstance(each, ast.Expr) and _is_for_people(each) for each in [*body, *orelse])
+            return all(isinstance(each, ast.Expr | ast.If) and _is_for_people(each) for each in [*body, *orelse])
         case _:
             return isinstance(node, ast.AnnAssign) and node.value is None
 

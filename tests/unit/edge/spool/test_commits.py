@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from edge.spool.commits import Put, Remove, Work
 from edge.spool.errors import SpoolBroken, SpoolFull
 from edge.spool.record import row_of
-from spool_bench import Disk, open_spool, record
+from edge.spool.store import Store
+from spool_bench import Disk, open_spool, record, until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from edge.spool.record import type_row
 
 MIB = 1 << 20
 NOBODY = cast("asyncio.Future[None]", None)
@@ -133,5 +137,140 @@ def test_an_emptied_file_gives_its_log_back_and_one_with_records_left_keeps_it(t
             await spool.remove(await spool.read(0, count=2, max_bytes=MIB))
             await spool.remove(())
             assert spool._store.log_bytes == 0  # pyright: ignore[reportPrivateUsage]
+
+    asyncio.run(scenario())
+
+
+class Rows:
+    """How many rows each commit had."""
+
+    def __init__(self) -> None:
+        self.of_each: list[int] = []
+
+    def committed(self, *, seconds: float, rows: int) -> None:  # noqa: ARG002 - the observer's signature
+        self.of_each.append(rows)
+
+    def row_damaged(self) -> None:
+        raise AssertionError
+
+
+def test_what_waits_shares_commits_and_none_is_larger_than_it_may_be(tmp_path: Path) -> None:
+    async def scenario() -> list[int]:
+        rows = Rows()
+        async with open_spool(tmp_path, observer=rows) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(2500)))
+        return rows.of_each
+
+    of_each = asyncio.run(scenario())
+    assert sum(of_each) == 2500
+    assert max(of_each) <= 1000
+
+
+def test_a_commit_waits_a_moment_for_whoever_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.spool.commits._LINGER_S", 0.2)
+
+    async def scenario() -> list[int]:
+        rows = Rows()
+        async with open_spool(tmp_path, observer=rows) as spool:
+            waiting = spool._committer._queue  # pyright: ignore[reportPrivateUsage]
+            first = spool.put(record(1))
+            await until(waiting.empty)
+            await asyncio.gather(first, spool.put(record(2)))
+        return rows.of_each
+
+    assert asyncio.run(scenario()) == [2]
+
+
+def test_while_nothing_is_handed_over_nothing_is_done_and_no_thread_keeps_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.spool.commits._LINGER_S", 0)
+
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            assert spool._committer._thread.daemon  # pyright: ignore[reportPrivateUsage]
+            done: list[bool] = []
+
+            def checkpoint(_: Store, *, emptied: bool) -> None:
+                done.append(emptied)
+
+            monkeypatch.setattr(Store, "checkpoint", checkpoint)
+            await spool.put(record(1))
+            for _ in range(20):
+                await spool.read(0, count=1, max_bytes=MIB)
+            assert done == [False]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(SpoolBroken("the disk is gone"), "the disk is gone"), (MemoryError(), "its writer failed: MemoryError()")],
+)
+def test_it_is_told_what_stopped_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str
+) -> None:
+    def write(*_: object, **__: object) -> None:
+        raise error
+
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            monkeypatch.setattr(Store, "write", write)
+            with pytest.raises(SpoolBroken) as caught:
+                await spool.put(record(1))
+            assert str(caught.value) == said
+
+    asyncio.run(scenario())
+
+
+def test_what_is_delivered_goes_in_one_transaction_also_where_nothing_new_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        disk, writes = Disk(), list[int]()
+        async with open_spool(tmp_path, disk=disk) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+            found = await spool.read(0, count=9, max_bytes=MIB)
+            write = Store.write
+
+            def counted(self: Store, rows: Sequence[type_row], **what: Any) -> None:
+                writes.append(len(what["delete"]))
+                write(self, rows, **what)
+
+            monkeypatch.setattr(Store, "write", counted)
+            await spool.remove(found[:1])
+            assert writes == [1]
+            disk.free = 0
+            with pytest.raises(SpoolFull):
+                await spool.put(record(4))
+            await spool.remove(found[1:])
+            assert writes == [1, 2]
+            assert not spool._unremoved  # pyright: ignore[reportPrivateUsage]
+            assert spool.size == 0
+            await spool.remove(())
+            assert spool._store.log_bytes == 0, "it is empty, whatever was refused"  # pyright: ignore[reportPrivateUsage]
+
+    asyncio.run(scenario())
+
+
+def test_a_file_whose_removals_had_to_wait_is_empty_when_they_are_done_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.spool.commits._RETRY_S", 0.01)
+
+    def no_room(*_: object, **__: object) -> None:
+        raise SpoolFull("no room")
+
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+            found = await spool.read(0, count=9, max_bytes=MIB)
+            with monkeypatch.context() as context:
+                context.setattr(Store, "write", no_room)
+                await spool.remove(found[:2])
+            await until(lambda: not spool._unremoved)  # pyright: ignore[reportPrivateUsage]
+            assert spool.size == record().size
+            await spool.remove(found[2:])
+            assert spool.size == 0
 
     asyncio.run(scenario())
