@@ -562,3 +562,19 @@ def test_a_schema_whose_id_the_registry_does_not_tell_yet_holds_up_its_own_recor
             assert asked == ["other"] * 3
 
     asyncio.run(scenario())
+
+
+def test_the_oldest_of_those_that_are_held_is_told_once_the_others_are_through(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing[2] = NO_RIGHT
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            await spool.put(record(2, topic=QUARANTINE))
+            _, held = await spool.read(0, count=9, max_bytes=1 << 20)
+            async with draining(spool, await open_path(producer)):
+                await until(lambda: spool.waiting == 1 and not spool._page.anything_moves())  # pyright: ignore[reportPrivateUsage]
+                (slot,) = spool._page.slots().values()  # pyright: ignore[reportPrivateUsage]
+                assert slot.oldest == held.created_at
+
+    asyncio.run(scenario())
