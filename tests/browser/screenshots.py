@@ -1,4 +1,4 @@
-"""Takes the pictures of the README: ``PYTHONPATH=tests/support uv run python tests/browser/screenshots.py``."""
+"""Takes the pictures of the documents: ``PYTHONPATH=tests/support uv run python tests/browser/screenshots.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was lost is known as lost, whatever it was and however: the table of docs/disasters.md, on a Kafka of its own.
+"""What was lost is known as lost, whatever it was and however: docs/explanation/what-is-lost.md, on a Kafka of its own.
 
 What a worker leaves on Kafka is laid there as it would: its positions with their marks, and its changelogs.
 """

@@ -1,4 +1,4 @@
-// <taskbridge-tasks>: somebody's tasks as an element for an enterprise's own portal. See docs/embedding.md.
+// <taskbridge-tasks>: somebody's tasks as an element for an enterprise's own portal. See docs/how-to/embed-the-task-list.md.
 
 import { Api } from "./api.js";
 import { replace, webAddress } from "./dom.js";
