@@ -1,13 +1,18 @@
-# The two commands of the README. Both bring uv where it is missing: into .uv/ of this checkout, from PyPI.
+# The commands of the README. All bring uv where it is missing: into .uv/ of this checkout, from PyPI.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
-.PHONY: demo test check
+.PHONY: demo test docs check
 demo: $(UV)
 	@$(UV) run taskbridge demo
 
 # Libraries are compiled beforehand, not by each process of the tests.
 test: $(UV)
 	@$(UV) run --compile-bytecode pytest
+
+# The reference anew from the code, then the whole site, in site/. Dead links fail.
+docs: $(UV)
+	@$(UV) run python tools/reference.py
+	@$(UV) run --group docs zensical build --strict --clean
 
 # Everything that must be clean before a commit, beside the tests.
 check: $(UV)

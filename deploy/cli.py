@@ -64,7 +64,7 @@ Token = Annotated[
 Parameters = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="May be repeated.")
 ]
-Port = Annotated[int, typer.Option(min=1, max=65535)]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Where it is served on this machine.")]
 FreePort = Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free port.")]
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Make all states anew from the events, beside the workers, and switch.")
@@ -82,7 +82,10 @@ Partitions = Annotated[
 Retell = Annotated[
     bool, typer.Option("--retell", help="Tell everybody again what they see, from the states; makes inboxes anew.")
 ]
-Encoding = Literal["json", "form", "multipart", "query"]
+Encoding = Annotated[
+    Literal["json", "form", "multipart", "query"],
+    typer.Option(help="How the parameters are sent: Yida offers all of them."),
+]
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
@@ -302,7 +305,7 @@ def schemas_check(as_json: Json = False) -> None:  # noqa: FBT002
     )
 )
 def send(
-    action: Annotated[Literal["create", "complete", "cancel", "delete", "cc"], typer.Argument()],
+    action: Annotated[Literal["create", "complete", "cancel", "delete", "cc"], typer.Argument(help="What happened.")],
     token: Token,
     url: EdgeUrl = None,
     parameter: Parameters = None,
@@ -354,7 +357,7 @@ def sign(
 
 @app.command(epilog=_example("taskbridge tail taskbridge.task-notifications.v1 --from-beginning --max 5"))
 def tail(
-    topic: str,
+    topic: Annotated[str, typer.Argument(help="The topic's whole name.")],
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,

@@ -45,7 +45,7 @@ def list_(
 
 @dlq_app.command("show", epilog=example("taskbridge dlq show 3-17"))
 def show(
-    letter_id: Annotated[str, typer.Argument(metavar="ID")],
+    letter_id: Annotated[str, typer.Argument(metavar="ID", help="Which one, as `list` shows it.")],
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
@@ -71,7 +71,9 @@ def show(
     "replay", epilog=example("taskbridge dlq replay 3-17 3-18", "taskbridge dlq replay --reason unknown-action")
 )
 def replay(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Which ones, as `list` shows them.")
+    ] = None,
     reason: Annotated[str | None, typer.Option(help="All that were parked for this reason.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,  # noqa: FBT002
     force: Annotated[bool, typer.Option("--force", help="Also those parked more than 30 days ago.")] = False,  # noqa: FBT002

@@ -56,7 +56,7 @@ def list_(
 
 @quarantine_app.command("show", epilog=example("taskbridge quarantine show 0b7f3c1e-6f1d-4c55-9d3c-6a1f2f7f3f10"))
 def show(
-    quarantine_id: Annotated[str, typer.Argument(metavar="ID")],
+    quarantine_id: Annotated[str, typer.Argument(metavar="ID", help="Which one, as `list` shows it.")],
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
@@ -93,7 +93,9 @@ def show(
     ),
 )
 def replay(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Which ones, as `list` shows them.")
+    ] = None,
     reason: Annotated[str | None, typer.Option(help="All that were rejected for this reason.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,  # noqa: FBT002
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and publish nothing.")] = False,  # noqa: FBT002

@@ -28,7 +28,7 @@ STATUS: dict[type[Rejection], tuple[int, str]] = {
 }
 """Class of rejection → status and kind of problem."""
 
-_UNAVAILABLE = (503, "not-durable")
+UNAVAILABLE = (503, "not-durable")
 
 
 class Accepted(Response):
@@ -62,6 +62,6 @@ def rejected(rejection: Rejection) -> Response:
 
 
 def unavailable() -> Response:
-    status, kind = _UNAVAILABLE
+    status, kind = UNAVAILABLE
     detail = "The event cannot be kept now. Send it again later."
     return problem(status, detail, kind=kind, headers={"Retry-After": str(RETRY_AFTER_S)})

@@ -63,49 +63,66 @@ def _networks_or_none(value: Any) -> Any:
 
 
 class EdgeSettings(BaseSettings):
-    """Each field is the environment variable ``EDGE_`` and its name in capitals."""
+    """Each field is the environment variable ``EDGE_`` and its name in capitals; the reference has its text."""
 
-    model_config = SettingsConfigDict(env_prefix="EDGE_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="EDGE_", frozen=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
     kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
+    """Addresses of Kafka, `host:port`, comma-separated."""
     schema_registry_url: Annotated[str, Field(pattern="^https?://.")]
+    """Address of the schema registry's Confluent API."""
     credentials_file: Path
+    """The apps whose callbacks are accepted, and their system tokens. Read again when it changes."""
 
     host: str = LOOPBACK
-    """Loopback, so that nothing is open by accident; containers set 0.0.0.0."""
+    """Where callbacks are accepted. Loopback by default, so that nothing is open by accident; containers set
+    `0.0.0.0`."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8400
+    """The port where callbacks are accepted."""
     operator_port: Annotated[
         int | None, Field(ge=1, le=65535), BeforeValidator(_or_none), AfterValidator(_another_port)
     ] = None
-    """Of an address of its own for metrics and the details of readiness, which the callbacks' port then lacks."""
+    """A port of its own for `/metrics` and the details of `/readyz`, which the callbacks' port then lacks. Name it in
+    `STREAMS_EDGE_URLS`."""
     operator_host: Annotated[str, BeforeValidator(_or_loopback), AfterValidator(_with_a_port)] = LOOPBACK
+    """The address that belongs to `EDGE_OPERATOR_PORT`."""
     workers: Annotated[int, Field(ge=1)] = 1
+    """Processes. With more than one, every metric has the label `worker`, and one scrape has all of them."""
     kafka_config_file: Annotated[Path | None, BeforeValidator(_or_none)] = None
+    """More properties for librdkafka (TLS, SASL), one `name=value` a line."""
     data_dir: Path = Path("edge-data")
+    """The spool, the signatures that were seen and the ids of the schemas: keep it on a real disk."""
     max_body_bytes: Annotated[int, Field(ge=1, le=(MAX_MESSAGE_BYTES - _MIB) // 2)] = _MIB
-    """A body stands in its event twice, and the event must fit into a record."""
+    """Larger bodies are answered 413. A body stands in its event twice, and the event must fit into a record."""
     spool_max_bytes: Annotated[int, Field(ge=1)] = 1024 * _MIB
+    """Bound of the spool, all workers together."""
     kafka_timeout_ms: Annotated[int, Field(ge=1)] = 1000
+    """How long a callback waits for Kafka before it goes to the spool."""
     bearer_tokens: Annotated[
         tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_no_blank_token)
     ] = ()
+    """Comma-separated. Where there are any, one must stand in `Authorization: Bearer …` of each callback."""
     delete_extra_keys: Annotated[frozenset[str], NoDecode, BeforeValidator(_split), AfterValidator(_no_blank)] = (
         frozenset()
     )
-    """Parameters that a delete may carry beside the documented ones."""
+    """Parameters that a delete may carry beside the documented ones, comma-separated."""
     source_networks: Annotated[type_networks, NoDecode, BeforeValidator(_networks)] = ()
-    """Where callbacks may come from; anywhere when not given. Blank is wrong, lest it opens the edge by accident."""
+    """Networks (CIDR, comma-separated) that callbacks may come from; from anywhere when not given. Blank is wrong, lest
+    it opens the edge by accident."""
     trusted_proxies: Annotated[type_networks, NoDecode, BeforeValidator(_networks_or_none)] = ()
-    """Hops whose X-Forwarded-For is believed."""
+    """Networks (CIDR, comma-separated) of your proxies: only what they append to `X-Forwarded-For` is believed."""
     max_header_bytes: Annotated[int, Field(ge=_KIB, le=_MIB)] = 16 * _KIB
+    """The largest head of a request, all headers together."""
     max_url_bytes: Annotated[int, Field(ge=_KIB, le=_URL_MAX)] = _URL_MAX
-    """Of its own, and as large as can be: a whole callback may stand in the query string."""
+    """The longest URL. As large as can be: a whole callback may stand in the query string."""
     header_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10
     """How long a connection may take to deliver the head of a request."""
     max_connections: Annotated[int, Field(ge=1)] = 1000
-    """Of each worker."""
+    """Connections of each worker; idle ones give way to new ones."""
     max_connections_per_address: Annotated[int, Field(ge=0)] = 0
-    """Of each worker; 0 is no bound. Trusted proxies are not counted."""
+    """Connections of one address to each worker; 0 is no bound. Trusted proxies are not counted."""
     quarantine_max_per_minute: Annotated[int, Field(ge=1)] = 600
     """Rejected callbacks that are kept of one sender; ten times as many of all."""
     quarantine_max_bytes_per_day: Annotated[int, Field(ge=0)] = 256 * _MIB
@@ -113,4 +130,6 @@ class EdgeSettings(BaseSettings):
     replay_window_entries: Annotated[int, Field(ge=8, le=1 << 28)] = 1 << 20
     """Callbacks that are remembered, so that their signatures pass for nothing else; each takes 24 bytes of disk."""
     log_format: Literal["text", "json"] = "text"
+    """`json`: one object a line."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """`DEBUG` has a line for each accepted callback too."""

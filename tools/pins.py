@@ -34,7 +34,11 @@ def resolve(pyproject: str) -> str:
         project.write_text(text, "utf-8")
         build = Path(folder, "build.in")
         build.write_text("\n".join(built_with(text)), "utf-8")
-        text = _with_pins(text, "constraint-dependencies", _compile("--group", f"{project}:dev", str(project)))
+        text = _with_pins(
+            text,
+            "constraint-dependencies",
+            _compile("--group", f"{project}:dev", "--group", f"{project}:docs", str(project)),
+        )
         return _with_pins(text, "build-constraint-dependencies", _compile(str(build)))
 
 

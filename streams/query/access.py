@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from streams.query.sso import SingleSignOn
     from streams.settings import StreamsSettings
 
+FOREIGN_HOST = "foreign-host"
+"""The kind of problem that is answered under another name than the machine's own."""
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 TOKEN = Depends(HTTPBearer(auto_error=False, description="A token of the API tokens file."))
@@ -209,7 +211,7 @@ class OnlyOwnHosts:
             host = HTTPConnection(scope).headers.get("host", "")
             if _without_port(host) not in self._hosts:
                 detail = "this service is open to its own machine only, under that machine's own names"
-                await problem(400, detail, kind="foreign-host")(scope, receive, send)
+                await problem(400, detail, kind=FOREIGN_HOST)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -1,0 +1,120 @@
+"""No document leads to a page, a part of a page, a command or a setting that is not there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.settings import EdgeSettings
+from reference_pages.commands import commands
+from reference_pages.settings import INTERNAL, SHARED
+from streams.settings import StreamsSettings
+
+ROOT = Path(__file__).parents[3]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+GUIDES = [path for path in DOCUMENTS if path.name != "CHANGELOG.md" and "adr" not in path.parts]
+"""What tells how it is now; the others tell how it came about."""
+COMMANDS: dict[str, Any] = dict(commands())
+
+FENCED = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s]+)\)")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def prose_of(path: Path) -> str:
+    """A document without its code."""
+    return INLINE.sub("", FENCED.sub("", path.read_text("utf-8")))
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """As zensical and GitHub make them of a page's headings."""
+    text = FENCED.sub("", path.read_text("utf-8"))
+    heads = re.findall(r"^#{1,6} (.+)$", text, re.MULTILINE)
+    return frozenset(re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", head.lower()).strip()) for head in heads)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for link in LINK.findall(prose_of(document)):
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), f"{name_of(document)}: {link}"
+        assert target.is_relative_to(ROOT)
+        if anchor:
+            assert anchor in anchors(target), f"{name_of(document)}: {link}"
+
+
+def test_a_page_of_the_site_leads_to_pages_of_the_site() -> None:
+    docs = ROOT / "docs"
+    for document in sorted(docs.rglob("*.md")):
+        for link in LINK.findall(prose_of(document)):
+            assert (document.parent / link).resolve().is_relative_to(docs), f"{name_of(document)}: {link}"
+
+
+def test_every_document_that_a_file_names_is_there() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        path = ROOT / name
+        if not path.is_file() or path.suffix in {".png", ".svg", ".avro", ".sha256"} or path == Path(__file__):
+            continue
+        for found in re.findall(r"\bdocs/[\w/.-]+\.md", path.read_text("utf-8")):
+            assert (ROOT / found).exists(), f"{name}: {found}"
+
+
+def told(document: Path) -> list[str]:
+    """Every command line of ours in a document, in blocks and within sentences."""
+    text = document.read_text("utf-8")
+    blocks = "\n".join(body for _, _, body in FENCED.findall(text)).replace("\\\n", " ")
+    found = [*blocks.splitlines(), *INLINE.findall(FENCED.sub("", text))]
+    words = r"(?:^|\s)(?:uv run )?taskbridge (?=[a-z])"
+    return [
+        re.split(words, each, maxsplit=1)[1] for each in found if re.match(rf"[A-Z_\s]*(?:=\S+\s+)?.*?{words}", each)
+    ]
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=name_of)
+def test_every_command_that_is_told_is_there_with_its_options(document: Path) -> None:
+    for line in told(document):
+        words = re.split(r"[\s'\"|]+", line.strip())
+        name = next(
+            (f"taskbridge {' '.join(words[:n])}" for n in (2, 1) if f"taskbridge {' '.join(words[:n])}" in COMMANDS), ""
+        )
+        group = any(each.startswith(f"taskbridge {words[0]} ") for each in COMMANDS)
+        assert name or group, f"{name_of(document)}: taskbridge {line}"
+        if name:
+            known = {option for each in COMMANDS[name].params for option in each.opts} | {"--help", "-h"}
+            options = {word.split("=")[0] for word in words if re.fullmatch(r"--[a-z-]+(=.*)?", word)}
+            assert options <= known, f"{name_of(document)}: taskbridge {line}"
+
+
+def test_commands_are_found_in_blocks_and_within_sentences() -> None:
+    assert len(told(ROOT / "README.md")) >= 4
+    assert sum(len(told(each)) for each in GUIDES) > 80
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=name_of)
+def test_every_setting_that_is_told_is_there(document: Path) -> None:
+    known = {
+        f"{model.model_config.get('env_prefix', '')}{field.upper()}"
+        for model in (EdgeSettings, StreamsSettings)
+        for field in model.model_fields
+    }
+    known |= {*SHARED, *INTERNAL}
+    text = document.read_text("utf-8")
+    found = set(re.findall(r"\b(?:EDGE|STREAMS)_[A-Z_]+[A-Z]\b", text))
+    assert found - known == set()

@@ -1,0 +1,84 @@
+"""The reference is what the code says, and leaves nothing out."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from edge.settings import EdgeSettings
+from reference import DOCS, PAGES
+from reference_pages import alerts, settings
+from reference_pages.commands import commands
+from streams.settings import StreamsSettings
+
+REFERENCE = {path.name: path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md")}
+PACKAGES = [
+    Path(importlib.import_module(name).__path__[0]) for name in ("schemas", "service", "edge", "streams", "deploy")
+]
+SOURCES = {path: path.read_text("utf-8") for package in PACKAGES for path in package.rglob("*.py")}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_as_the_code_has_it(name: str) -> None:
+    assert (DOCS / name).read_text("utf-8") == PAGES[name](), "run: make docs"
+
+
+def test_every_page_of_the_reference_is_written_from_the_code() -> None:
+    assert {f"reference/{name}" for name in REFERENCE} <= set(PAGES)
+
+
+def test_every_setting_has_its_meaning() -> None:
+    for model in (EdgeSettings, StreamsSettings):
+        prefix = model.model_config.get("env_prefix", "")
+        for field in model.model_fields:
+            assert re.search(
+                rf"^\| `{prefix}{field.upper()}` \| [^|]+ \| \S.* \|$", REFERENCE["settings.md"], re.MULTILINE
+            )
+
+
+def test_every_variable_that_the_code_reads_is_a_setting() -> None:
+    named = {name for text in SOURCES.values() for name in re.findall(r'"(TASKBRIDGE_[A-Z_]+[A-Z])"', text)}
+    assert len(named) > 5
+    assert named - settings.INTERNAL <= set(settings.SHARED)
+
+
+def test_every_command_and_each_of_its_options_is_explained() -> None:
+    found = list(commands())
+    assert len(found) > 20
+    for name, command in found:
+        assert command.help, name
+        assert [each.opts for each in command.params if not each.help] == [], name
+        assert f"\n## {name}\n" in REFERENCE["commands.md"]
+
+
+def test_every_kind_of_problem_is_explained() -> None:
+    """However a source names it: as an argument, as a class' own, in the table of statuses, or for the server."""
+    patterns = (
+        r'\bkind="([a-z-]+)"',
+        r'\bkind: ClassVar\[str\] = "([a-z-]+)"',
+        r'^    kind = "([a-z-]+)"',
+        r'\(\d{3}, "([a-z-]+)"\)',
+        r'Refusal\(HTTPStatus\.\w+, "([a-z-]+)"',
+    )
+    named = {kind for text in SOURCES.values() for each in patterns for kind in re.findall(each, text, re.MULTILINE)}
+    assert len(named) > 15
+    assert [kind for kind in sorted(named) if f"| `{kind}` |" not in REFERENCE["problems.md"]] == []
+
+
+def test_every_metric_that_the_code_names_is_explained() -> None:
+    """Whole names only: those that are put together are held by the integration test, which scrapes the services."""
+    named = {
+        name for text in SOURCES.values() for name in re.findall(r'"(taskbridge_(?:edge|streams)_[a-z_]+[a-z])"', text)
+    }
+    assert len(named) > 30
+    assert [name for name in sorted(named) if f"| `{name.removesuffix('_total')}" not in REFERENCE["metrics.md"]] == []
+
+
+def test_every_alert_is_on_its_page() -> None:
+    rules = "".join(path.read_text("utf-8") for path in sorted(alerts.FOLDER.glob("*.yml")))
+    names = re.findall(r"^ *- alert: (\w+)$", rules, re.MULTILINE)
+    assert len(names) > 30
+    assert re.findall(r"^\| \[(\w+)\]", REFERENCE["alerts.md"], re.MULTILINE) == names

@@ -1,0 +1,59 @@
+"""Writes ``docs/reference`` and the list of decisions: ``uv run python tools/reference.py``, or ``make docs``.
+
+They are made from the code and committed, so that a change of the contract shows in its review and the reference can be
+read without a build. ``--check`` writes nothing; exit code 1 when a page differs from the code.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reference_pages.alerts import alerts_page
+from reference_pages.apis import edge_page, streams_page
+from reference_pages.commands import commands_page
+from reference_pages.decisions import decisions_page
+from reference_pages.metrics import metrics_page
+from reference_pages.problems import problems_page
+from reference_pages.settings import settings_page
+from reference_pages.topics import topics_page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "reference/settings.md": settings_page,
+    "reference/commands.md": commands_page,
+    "reference/edge-api.md": edge_page,
+    "reference/task-center-api.md": streams_page,
+    "reference/topics.md": topics_page,
+    "reference/problems.md": problems_page,
+    "reference/metrics.md": metrics_page,
+    "reference/alerts.md": alerts_page,
+    "adr/index.md": decisions_page,
+}
+
+
+def main(arguments: list[str]) -> None:
+    if arguments == ["--check"]:
+        found = stale()
+        sys.exit(f"docs: {', '.join(found)} differ from the code; run: make docs" if found else 0)
+    for name, text in PAGES.items():
+        DOCS.joinpath(name).write_text(text(), "utf-8")
+
+
+def stale() -> list[str]:
+    """The pages that are not as the code would have them."""
+    return [name for name, text in PAGES.items() if _written(name) != text()]
+
+
+def _written(name: str) -> str | None:
+    path = DOCS / name
+    return path.read_text("utf-8") if path.exists() else None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

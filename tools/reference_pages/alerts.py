@@ -1,0 +1,42 @@
+"""The page of all alerts, from the rule files that Prometheus reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from reference_pages.markdown import code, page, table
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "alerts"
+
+_INTRODUCTION = """\
+Prometheus' rules for these are in `deploy/alerts`; each leads to the part of the [runbook](../runbook.md) that says
+what to do. Severity `page`: callbacks are being lost, or soon will be; `ticket`: look at it on the next working day."""
+
+_RULE = re.compile(
+    r"- alert: (?P<name>\w+)\n"
+    r" +expr: (?P<expression>[^\n]+)\n"
+    r"(?: +for: (?P<duration>\w+)\n)?"
+    r" +labels:\n +severity: (?P<severity>\w+)\n"
+    r' +annotations:\n +summary: "(?P<summary>[^"]+)"\n'
+    r' +runbook: "docs/(?P<runbook>[^"]+)"\n'
+)
+
+
+def alerts_page() -> str:
+    return page("Alerts", _INTRODUCTION, *(_section(path) for path in sorted(FOLDER.glob("*.yml"))))
+
+
+def _section(path: Path) -> str:
+    rows = [
+        (
+            f"[{each['name']}](../{each['runbook']})",
+            each["severity"],
+            each["duration"] or "at once",
+            each["summary"],
+            code(each["expression"]),
+        )
+        for each in _RULE.finditer(path.read_text("utf-8"))
+    ]
+    heads = ("alert", "severity", "after", "says", "asks for")
+    return f"## {path.name}\n\n{table(heads, rows)}"

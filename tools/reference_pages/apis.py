@@ -1,0 +1,137 @@
+"""The pages of both services' HTTP sides, from their OpenAPI documents; nothing needs to run for that."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge.app import create_app
+from edge.settings import EdgeSettings
+from edge.testing import MemoryPublisher, write_credentials
+from reference_pages.markdown import code, fenced, page, prose, table
+from streams.http import build_http
+from streams.metrics import Metrics
+from streams.settings import StreamsSettings
+from streams.task_center import TaskCenter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+NOWHERE = {"kafka_bootstrap_servers": "127.0.0.1:1", "schema_registry_url": "http://127.0.0.1:1"}
+
+_SAME_FOR_BOTH = """\
+The service itself answers the same as JSON at `/openapi.json`, with the schemas of all answers, and shows it at
+`/docs`, without the internet too. Errors are [problem documents](problems.md)."""
+
+
+def edge_document() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        credentials = Path(folder, "credentials.toml")
+        write_credentials(credentials, "token")
+        settings = EdgeSettings.model_validate(
+            {**NOWHERE, "credentials_file": credentials, "data_dir": Path(folder, "edge"), "bearer_tokens": "token"}
+        )
+        return create_app(settings, publisher=MemoryPublisher()).openapi()
+
+
+def streams_document() -> dict[str, Any]:
+    """Of a service that asks for tokens."""
+    center = TaskCenter(StreamsSettings.model_validate(NOWHERE))
+    return build_http(dict, Metrics(), routers=center.routers).openapi()
+
+
+def edge_page() -> str:
+    return _page("The edge's HTTP side", edge_document())
+
+
+def streams_page() -> str:
+    return _page("The task center's API", streams_document())
+
+
+def _page(title: str, document: Mapping[str, Any]) -> str:
+    schemas = document.get("components", {}).get("schemas", {})
+    parts = [
+        _route(path, method, operation, schemas)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    ]
+    return page(title, f"{document['info'].get('description', '')}\n\n{_SAME_FOR_BOTH}", *parts, *_shapes(schemas))
+
+
+def _route(path: str, method: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    parts = [f"## {method.upper()} {path}", f"{prose(operation.get('summary', '')).rstrip('.')}."]
+    if description := operation.get("description"):
+        parts.append(prose(description))
+    if rows := [*_parameters(operation)]:
+        parts.append(table(("parameter", "where", "meaning"), rows))
+    answers = [
+        (code(status), prose(answer.get("description", "")), ", ".join(_media(answer)))
+        for status, answer in operation["responses"].items()
+    ]
+    parts.append(table(("answer", "meaning", "body"), answers))
+    if (example := _example(operation, schemas)) is not None:
+        parts.append(fenced(json.dumps(example, ensure_ascii=False, indent=2), "json"))
+    return "\n\n".join(parts)
+
+
+def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for each in operation.get("parameters", ()):
+        yield code(each["name"]), _where(each["in"], required=each.get("required", False)), _meaning(each)
+    content = operation.get("requestBody", {}).get("content", {})
+    for schema in [each["schema"] for each in content.values()][:1]:
+        for name, found in schema["properties"].items():
+            yield code(name), _where("body or query", required=name in schema.get("required", ())), _meaning(found)
+
+
+def _where(place: str, *, required: bool) -> str:
+    return f"{place}, required" if required else place
+
+
+def _meaning(found: Mapping[str, Any]) -> str:
+    schema = found.get("schema", found)
+    said = prose(found.get("description") or schema.get("description", ""))
+    if choices := schema.get("enum"):
+        said = f"{said} One of {', '.join(code(str(each)) for each in choices)}."
+    if (default := schema.get("default")) not in (None, ""):
+        said = f"{said} Default: {code(str(default))}."
+    return said.strip()
+
+
+def _media(answer: Mapping[str, Any]) -> Iterator[str]:
+    for media, found in answer.get("content", {}).items():
+        name = found.get("schema", {}).get("$ref", "").rpartition("/")[2]
+        yield f"[{name}](#{name.lower()})" if name else code(media)
+
+
+def _example(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
+    content = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+    if "example" in content:
+        return content["example"]
+    named = schemas.get(content.get("schema", {}).get("$ref", "").rpartition("/")[2], {})
+    return next(iter(named.get("examples", ())), named.get("example"))
+
+
+def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:
+    if schemas:
+        yield "## Answers' parts"
+    for name, schema in schemas.items():
+        parts = [f"### {name}", prose(schema.get("description", ""))]
+        if choices := schema.get("enum"):
+            parts.append(f"One of {', '.join(code(str(each)) for each in choices)}.")
+        if rows := [
+            (code(each), _kind(found), _meaning(found)) for each, found in schema.get("properties", {}).items()
+        ]:
+            parts.append(table(("field", "type", "meaning"), rows))
+        yield "\n\n".join(each for each in parts if each)
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    if name := schema.get("$ref", "").rpartition("/")[2]:
+        return f"[{name}](#{name.lower()})"
+    if kinds := schema.get("anyOf"):
+        return " or ".join(_kind(each) for each in kinds)
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema.get('items', {}))}"
+    return str(schema.get("type", "any"))

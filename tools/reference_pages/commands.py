@@ -1,0 +1,73 @@
+"""The page of all commands: what ``--help`` says, from the program itself."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import typer.main
+
+from deploy.cli import app
+from reference_pages.markdown import code, fenced, page, prose, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_INTRODUCTION = """\
+`uv run taskbridge COMMAND --help` shows the same. Exit code 0 is success, 1 comes with one line that says what is
+wrong and what to do, 2 is wrong usage. Commands that ask a running bridge find the one in `taskbridge-data`, or in
+`--data-dir`; those that print take `--json` and print one JSON object a line."""
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command that does something, by its words."""
+    yield from _below("taskbridge", typer.main.get_command(app))
+
+
+def commands_page() -> str:
+    return page("Commands", _INTRODUCTION, *(_section(name, command) for name, command in commands()))
+
+
+def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    if not hasattr(command, "commands"):
+        yield name, command
+        return
+    for word, each in command.commands.items():
+        yield from _below(f"{name} {word}", each)
+
+
+def _section(name: str, command: Any) -> str:
+    parts = [f"## {name}", *(prose(each) for each in (command.help or "").split("\n\n"))]
+    rows = [_row(each) for each in command.params]
+    if rows:
+        parts.append(table(("argument or option", "default", "meaning"), rows))
+    if examples := _examples(command.epilog or ""):
+        parts.append(fenced("\n".join(examples)))
+    return "\n\n".join(parts)
+
+
+def _row(parameter: Any) -> tuple[str, str, str]:
+    is_option = parameter.param_type_name == "option"
+    names = ", ".join(code(each) for each in [*parameter.opts, *parameter.secondary_opts])
+    names = names if is_option else code(parameter.name.upper())
+    kind = parameter.type_descriptor.annotation
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    meaning = prose(getattr(parameter, "help", None) or "")
+    if choices:
+        meaning = f"{meaning} One of {', '.join(code(str(each)) for each in choices)}.".strip()
+    if variable := getattr(parameter, "envvar", None):
+        meaning = f"{meaning} Also by {code(variable)}.".strip()
+    return names, _default(parameter, meaning), meaning
+
+
+def _default(parameter: Any, meaning: str) -> str:
+    if parameter.required:
+        return "required"
+    value = parameter.default
+    return "" if value is None or isinstance(value, bool) or "Default:" in meaning else code(str(value))
+
+
+def _examples(epilog: str) -> list[str]:
+    """The lines of a command's example; those that go on in the next are indented there."""
+    lines = [each for each in re.split(r"\n+", epilog) if each.strip()][1:]
+    return [f"  {line}" if at and lines[at - 1].endswith("\\") else line for at, line in enumerate(lines)]

@@ -1,0 +1,38 @@
+"""The little Markdown that the pages of the reference are made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+NOTICE = "<!-- Written by tools/reference.py: change what it is written from. -->"
+
+
+def page(title: str, introduction: str, *parts: str) -> str:
+    """A whole page, which says where it comes from."""
+    return "\n\n".join([f"# {title}", NOTICE, introduction, *parts]).rstrip() + "\n"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell(each) for each in line) + " |" for line in lines)
+
+
+def cell(text: str) -> str:
+    """One line; a bar in it is no border, in code neither."""
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def fenced(text: str, language: str = "") -> str:
+    return f"```{language}\n{text.rstrip()}\n```"
+
+
+def prose(text: str) -> str:
+    """A docstring as Markdown: one paragraph, names of code in single ticks, nothing taken for HTML."""
+    return " ".join(text.split()).replace("``", "`").replace("<", "&lt;")

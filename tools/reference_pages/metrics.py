@@ -1,0 +1,83 @@
+"""The page of all metrics, from the registries that the services are scraped from."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.testclient import TestClient
+
+from edge.app import create_app
+from edge.settings import EdgeSettings
+from edge.testing import write_credentials
+from reference_pages.apis import NOWHERE
+from reference_pages.markdown import code, page, prose, table
+from streams.live.hub import Hub
+from streams.live.metrics import HubCollector
+from streams.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from prometheus_client import Metric
+
+_INTRODUCTION = """\
+Each service has them at `/metrics`, in Prometheus' text format, beside the usual `process_…` and `python_gc_…` of its
+process. A counter is scraped under its name and `_total`, a histogram under its name and `_bucket`, `_sum` and
+`_count`. What is worth an [alert](alerts.md) has one."""
+
+
+def metrics_page() -> str:
+    heads = ("metric", "kind", "meaning")
+    return page(
+        "Metrics",
+        _INTRODUCTION,
+        "## The edge",
+        table(heads, _rows(edge_metrics())),
+        "## The streams service",
+        table(heads, _rows(streams_metrics())),
+    )
+
+
+def edge_metrics() -> list[tuple[str, str, str]]:
+    """Name, kind and meaning of each; they are asked for as Prometheus does, of an edge that reaches nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        credentials = Path(folder, "credentials.toml")
+        write_credentials(credentials, "token")
+        settings = EdgeSettings.model_validate(
+            {**NOWHERE, "credentials_file": credentials, "data_dir": Path(folder, "edge")}
+        )
+        with TestClient(create_app(settings)) as client:
+            return list(_described(client.get("/metrics").text))
+
+
+def streams_metrics() -> list[tuple[str, str, str]]:
+    metrics = Metrics()
+    metrics.registry.register(HubCollector(Hub(next_offset=lambda _: None, most=0, most_of_person=0)))
+    return list(_collected(metrics.registry.collect()))
+
+
+def _collected(families: Iterable[Metric]) -> Iterator[tuple[str, str, str]]:
+    for family in families:
+        yield family.name, family.type, family.documentation
+
+
+def _described(text: str) -> Iterator[tuple[str, str, str]]:
+    meanings: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.startswith("# HELP "):
+            _, _, name, meaning = line.split(" ", 3)
+            meanings[name] = meaning
+        elif line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ", 3)
+            yield name.removesuffix("_total") if kind == "counter" else name, kind, meanings[name]
+
+
+def _rows(found: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    # Of a counter's family there are two in the text: the second tells since when it counts.
+    ours = [each for each in found if each[0].startswith("taskbridge_") and not each[0].endswith("_created")]
+    for name, _, meaning in ours:
+        if not meaning.strip():
+            raise ValueError(f"{name} is not documented")
+    return [(code(name), kind, prose(meaning)) for name, kind, meaning in sorted(ours)]

@@ -1,0 +1,108 @@
+"""The page of all settings, from the models that read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from edge.settings import EdgeSettings
+from reference_pages.markdown import code, page, prose, table
+from schemas.topics import DEFAULT_PARTITIONS
+from streams.settings import StreamsSettings
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+    from pydantic_settings import BaseSettings
+
+_INTRODUCTION = """\
+Both services take their settings from environment variables, check all of them at start, and end with one line for
+what is missing or wrong, which never shows a value. `taskbridge up` and `taskbridge demo` set the addresses, ports,
+folders and credentials themselves and pass every other `EDGE_…` and `STREAMS_…` on."""
+
+SHARED = {
+    "TASKBRIDGE_DATA_DIR": (
+        "taskbridge-data",
+        "`--data-dir` of every command: the folder of `taskbridge up`, or of an edge that runs without it.",
+    ),
+    "TASKBRIDGE_PARTITIONS": (
+        str(DEFAULT_PARTITIONS),
+        "Partitions of topics that are made anew; the same for all services and commands.",
+    ),
+    "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": (
+        "",
+        "For `up`, `demo` and tests: use this Kafka, start none. For commands: `--bootstrap-servers`.",
+    ),
+    "TASKBRIDGE_SCHEMA_REGISTRY_URL": ("", "The registry's Confluent API, likewise."),
+    "TASKBRIDGE_SYSTEM_TOKEN": ("", "`--token` of `send` and `sign`, kept out of the shell's history."),
+    "TASKBRIDGE_CACHE_DIR": (
+        "a folder in the user's cache",
+        "Where the jars of Kafka and the registry are kept that `up` and `demo` fetch.",
+    ),
+    "TASKBRIDGE_KAFKA_IMAGE": ("", "Where a Docker daemon answers: another image of Kafka for `up` and `demo`."),
+    "TASKBRIDGE_REGISTRY_IMAGE": ("", "Likewise, of the registry."),
+    "TASKBRIDGE_NATIVE_CORE": (
+        "",
+        "When taskbridge is installed: `off` leaves the Rust core out, `required` fails where it cannot be built.",
+    ),
+}
+"""What is no service's own, by hand: these are read in several places."""
+
+INTERNAL = frozenset({"TASKBRIDGE_RUN"})
+"""Set by ``taskbridge up`` for the services that it starts; nobody else sets them."""
+
+
+def settings_page() -> str:
+    return page(
+        "Settings",
+        _INTRODUCTION,
+        "## The edge",
+        table(("setting", "default", "meaning"), settings_rows(EdgeSettings)),
+        "## The streams service",
+        table(("setting", "default", "meaning"), settings_rows(StreamsSettings)),
+        "## The program and both services",
+        table(
+            ("setting", "default", "meaning"),
+            [(code(name), code_or_words(default), meaning) for name, (default, meaning) in SHARED.items()],
+        ),
+    )
+
+
+def settings_rows(model: type[BaseSettings]) -> list[tuple[str, str, str]]:
+    """Name, default and meaning of each.
+
+    Raises:
+        ValueError: a field has no docstring.
+    """
+    prefix = model.model_config.get("env_prefix", "")
+    rows: list[tuple[str, str, str]] = []
+    for field, found in model.model_fields.items():
+        name = f"{prefix}{field.upper()}"
+        if not found.description:
+            raise ValueError(f"{name} is not documented: give the field of {model.__name__} a docstring")
+        rows.append((code(name), default_of(field, found), prose(found.description)))
+    return rows
+
+
+def default_of(name: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value: Any = field.default
+    if value is None or isinstance(value, SecretStr) or value in ((), frozenset(), ""):
+        return "none"
+    if isinstance(value, bool):
+        return code(str(value).lower())
+    if isinstance(value, int) and "bytes" in name:
+        return _size(value)
+    return code(f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def _size(count: int) -> str:
+    for unit, one in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count % one == 0:
+            return f"{code(str(count))} ({count // one} {unit})"
+    return code(str(count))
+
+
+def code_or_words(text: str) -> str:
+    return text if " " in text else code(text) or "none"
