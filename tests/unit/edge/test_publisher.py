@@ -14,10 +14,11 @@ from structlog.testing import capture_logs
 from edge.callbacks import event_of, locate
 from edge.durability import Durability
 from edge.errors import NotDurable, TooLarge
-from edge.publisher import KafkaPublisher
+from edge.publisher import KafkaPublisher, valid_traceparent
 from edge.testing import parameters_of
 from schemas.cloudevents import event_headers
 from schemas.codec import quarantined_callback_codec, task_event_codec
+from schemas.errors import ConfigurationError
 from schemas.events import QuarantinedCallback
 from schemas.registry import SchemaRefused
 from schemas.testing import FakeRegistry
@@ -28,8 +29,10 @@ from spool_bench import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from edge.settings import EdgeSettings
+    from edge.spool.record import Record
     from schemas.topics import Topic
 
 PARAMETERS = parameters_of("delete", instance_id="实例-1")
@@ -404,3 +407,128 @@ def test_a_spool_file_that_cannot_be_opened_is_named_and_callbacks_are_kept(sett
         await publisher.close()
 
     asyncio.run(scenario())
+
+
+class Kept:
+    """The spools, or where records are kept, as a test says."""
+
+    def __init__(self, **known: Any) -> None:
+        self.broken: str | None = None
+        self.full = False
+        self.problem: str | None = None
+        self.unopened: dict[int, str] = {}
+        self.set_aside = 0
+        self.size = 0
+        self.can_keep = True
+        self.kept: list[tuple[Record, bool]] = []
+        vars(self).update(known)
+
+    async def keep(self, record: Record, *, may_spool: bool = True) -> Durability:
+        self.kept.append((record, may_spool))
+        return Durability.SPOOL
+
+
+@pytest.mark.parametrize(
+    ("known", "health"),
+    [
+        ({}, "ok"),
+        ({"broken": "I/O", "full": True}, "broken, and no new file can be made: I/O"),
+        ({"full": True, "problem": "locked", "unopened": {1: "torn"}}, "full: locked"),
+        ({"full": True}, "full: no room"),
+        (
+            {"unopened": {1: "torn", 3: "gone"}, "set_aside": 1},
+            "1.db cannot be opened: torn; 3.db cannot be opened: gone",
+        ),
+        ({"set_aside": 2}, "2 records set aside, Kafka never takes them: 'taskbridge spool set-aside'"),
+    ],
+)
+def test_the_worst_of_the_spool_is_what_its_health_says(
+    settings: EdgeSettings, around: Surroundings, known: dict[str, Any], health: str
+) -> None:
+    assert around
+    publisher: Any = KafkaPublisher(settings, partitions=1)
+    publisher._spools = Kept(**known)
+    assert publisher.health()["spool"] == health
+
+
+@pytest.mark.parametrize("can_keep", [True, False])
+def test_what_can_be_kept_is_asked_of_where_it_is_kept(
+    settings: EdgeSettings, around: Surroundings, *, can_keep: bool
+) -> None:
+    assert around
+    publisher: Any = KafkaPublisher(settings, partitions=1)
+    publisher._outbox = Kept(can_keep=can_keep)
+    assert publisher.can_keep() is can_keep
+
+
+def test_up_to_half_of_the_bound_a_rejected_callback_may_be_spooled_and_an_event_always(
+    settings: EdgeSettings, around: Surroundings
+) -> None:
+    assert around
+    publisher: Any = KafkaPublisher(settings, partitions=1)
+    publisher._outbox, half = Kept(), settings.spool_max_bytes // 2
+
+    async def scenario() -> None:
+        for size in (half, half + 1):
+            publisher._spools = Kept(size=size)
+            await publisher.quarantine(QUARANTINED)
+            await publisher.publish(EVENT, traceparent=None)
+
+    asyncio.run(scenario())
+    assert [(record.topic, may_spool) for record, may_spool in publisher._outbox.kept] == [
+        (CALLBACKS_QUARANTINE.name, True),
+        (TASK_EVENTS.name, True),
+        (CALLBACKS_QUARANTINE.name, False),
+        (TASK_EVENTS.name, True),
+    ]
+    assert {record.key for record, _ in publisher._outbox.kept} == {b"APP_1", EVENT.instance_id.encode()}
+
+
+def test_a_record_may_be_as_large_as_the_producer_takes_and_not_a_byte_larger(
+    settings: EdgeSettings, around: Surroundings
+) -> None:
+    assert around
+    publisher: Any = KafkaPublisher(settings, partitions=1)
+    publisher._outbox = Kept()
+
+    async def scenario() -> None:
+        await publisher.publish(EVENT, traceparent=None)
+        ((record, _),) = publisher._outbox.kept
+        publisher._max_record_bytes = record.size
+        await publisher.publish(EVENT, traceparent=None)
+        publisher._max_record_bytes = record.size - 1
+        with pytest.raises(TooLarge):
+            await publisher.publish(EVENT, traceparent=None)
+
+    asyncio.run(scenario())
+    assert len(publisher._outbox.kept) == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "valid"), [(TRACE, True), (None, False), ("", False), ("ff" + TRACE[2:], False), (TRACE + "-x", False)]
+)
+def test_only_a_trace_context_that_can_be_handed_on_is(header: str | None, *, valid: bool) -> None:
+    assert valid_traceparent(header) == (header if valid else None)
+
+
+def test_a_property_that_librdkafka_refuses_is_said_at_the_start(settings: EdgeSettings, tmp_path: Path) -> None:
+    config = tmp_path / "kafka.properties"
+    config.write_text("no.such.property=1\n")
+    with pytest.raises(ConfigurationError, match=r"no\.such\.property"):
+        KafkaPublisher(settings.model_copy(update={"kafka_config_file": config}), partitions=1)
+
+
+def test_an_end_that_leaves_records_without_an_answer_says_how_many(
+    settings: EdgeSettings, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one_left(**_: object) -> int:
+        return 1
+
+    async def scenario() -> list[Any]:
+        publisher = await prepared(settings)
+        monkeypatch.setattr(around, "close", one_left)
+        with capture_logs() as logs:
+            await publisher.close()
+        return [(each["event"], each["records"]) for each in logs if each["event"] == "deliveries_unknown"]
+
+    assert asyncio.run(scenario()) == [("deliveries_unknown", 1)]
