@@ -15,6 +15,7 @@ from edge.callbacks import event_of, locate
 from edge.durability import Durability
 from edge.errors import NotDurable, TooLarge
 from edge.publisher import KafkaPublisher, valid_traceparent
+from edge.spool.keeper import SpoolKeeper
 from edge.testing import parameters_of
 from schemas.cloudevents import event_headers
 from schemas.codec import quarantined_callback_codec, task_event_codec
@@ -532,3 +533,30 @@ def test_an_end_that_leaves_records_without_an_answer_says_how_many(
         return [(each["event"], each["records"]) for each in logs if each["event"] == "deliveries_unknown"]
 
     assert asyncio.run(scenario()) == [("deliveries_unknown", 1)]
+
+
+def test_what_is_begun_with_the_start_is_over_with_the_end(
+    settings: EdgeSettings, around: Surroundings, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert around
+    said: list[str] = []
+
+    async def tend(_: SpoolKeeper) -> None:
+        said.append("tended")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            said.append("tended no more")
+
+    monkeypatch.setattr(SpoolKeeper, "tend", tend)
+    monkeypatch.setattr(registry, "close", lambda: said.append("registry closed"))
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        assert publisher._outbox._timeout_s == settings.kafka_timeout_ms / 1000  # pyright: ignore[reportPrivateUsage]
+        await until(lambda: said == ["tended"])
+        await publisher.close()
+        assert said == ["tended", "tended no more", "registry closed"]
+        assert publisher.health()["spool"] == "full: is closed"
+
+    asyncio.run(scenario())

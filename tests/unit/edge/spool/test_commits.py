@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -154,16 +155,29 @@ class Rows:
         raise AssertionError
 
 
-def test_what_waits_shares_commits_and_none_is_larger_than_it_may_be(tmp_path: Path) -> None:
+def test_what_waits_while_a_commit_is_under_way_shares_the_next_one_up_to_what_that_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, may_go_on, write = threading.Event(), threading.Event(), Store.write
+
+    def slow(self: Store, *arguments: Any, **what: Any) -> None:
+        under_way.set()
+        assert may_go_on.wait(10)
+        write(self, *arguments, **what)
+
+    monkeypatch.setattr(Store, "write", slow)
+
     async def scenario() -> list[int]:
         rows = Rows()
         async with open_spool(tmp_path, observer=rows) as spool:
-            await asyncio.gather(*(spool.put(record(number)) for number in range(2500)))
+            puts = [spool.put(record(0))]
+            await until(under_way.is_set)
+            puts += [spool.put(record(number)) for number in range(2500)]
+            may_go_on.set()
+            await asyncio.gather(*puts)
         return rows.of_each
 
-    of_each = asyncio.run(scenario())
-    assert sum(of_each) == 2500
-    assert max(of_each) <= 1000
+    assert asyncio.run(scenario()) == [1, 1000, 1000, 500]
 
 
 def test_a_commit_waits_a_moment_for_whoever_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
