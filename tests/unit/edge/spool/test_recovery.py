@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edge.spool.errors import SpoolBroken, SpoolFull
 from edge.spool.files import SpoolFolder
 from edge.spool.keeper import SpoolKeeper
 from edge.spool.metrics import SpoolMetrics
@@ -20,7 +21,7 @@ from edge.spool.pages import frames_of
 from edge.spool.record import record_of, row_of
 from edge.spool.recovery import examine, open_or_recover, read_intact
 from edge.spool.salvage import Salvage
-from edge.spool.store import PAGE_BYTES, Store
+from edge.spool.store import BROKEN_MARK, PAGE_BYTES, Store
 from schemas.registry import SchemaRef
 from spool_bench import SCHEMA, TestProducer, number_of, open_path, record, until
 from spool_disk import can_mount, fill, small_disk
@@ -325,6 +326,32 @@ def test_a_sound_file_is_opened_with_a_log_begun_anew_and_schemas_that_are_new(t
     opened = open_or_recover(path, [SCHEMA, other])
     assert opened.store.schema_texts().keys() == {SCHEMA.key, other.key}
     opened.store.close()
+
+
+@pytest.mark.parametrize(("error", "is_marked"), [(SpoolFull("no room"), False), (SpoolBroken("I/O"), True)])
+def test_a_file_that_cannot_be_begun_is_not_opened_and_one_whose_disk_failed_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, *, is_marked: bool
+) -> None:
+    def begin(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Store, "begin", begin)
+    with pytest.raises(type(error)):
+        open_or_recover(tmp_path / "0.db", [SCHEMA])
+    assert (tmp_path / f"0.db{BROKEN_MARK}").exists() is is_marked
+
+
+def test_a_disk_that_cannot_be_asked_says_nothing_about_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = in_motion(tmp_path, commits=1)
+
+    def unreadable(_: Path) -> bool:
+        raise OSError("unplugged")
+
+    monkeypatch.setattr("edge.spool.recovery._is_empty", unreadable)
+    with pytest.raises(SpoolBroken, match="unplugged"):
+        examine(path)
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")
