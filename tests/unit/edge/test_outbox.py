@@ -287,7 +287,7 @@ def test_a_start_on_a_full_disk_does_with_kafka_alone_until_there_is_room(
 
         kafka = await open_path(TestProducer())
         with monkeypatch.context() as context:
-            context.setattr("edge.spool.keeper.open_or_recover", no_room)
+            context.setattr("edge.spool.keeper.open_and_take_back", no_room)
             async with outbox_on(tmp_path, kafka) as (outbox, keeper):
                 assert await outbox.keep(record(1)) is Durability.KAFKA
                 assert (outbox.can_keep, keeper.full) == (True, True)
