@@ -37,12 +37,13 @@ settings.load_profile("taskbridge")
 
 
 _LONGEST = (
-    "integration/rebuild",
+    "integration/rebuild/test_rebuild",
+    "chaos/test_durability",
     "integration/test_bridge",
     "chaos",
+    "integration/rebuild",
     "integration/test_secured_kafka",
     "integration/test_three_brokers",
-    "integration/test_streams_worker",
     "browser/test_real_bridge",
     "integration",
     "browser",

@@ -17,8 +17,10 @@ import pytest
 
 import plain_http
 from deploy.connection import Connection
-from deploy.local.ports import free_port
-from running_edge import OwnStack
+from deploy.local.artifacts import cache_folder, ensure_artifacts
+from deploy.local.kafka import kafka_service
+from deploy.local.ports import LOOPBACK, free_port, free_ports
+from deploy.local.supervisor import Supervisor
 from running_workers import Worker
 from schemas import topics
 from service.topic_admin import apply_topics
@@ -102,16 +104,23 @@ def connection(stack: Endpoints) -> Generator[Connection]:
 
 
 @pytest.fixture(scope="session")
-def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Generator[Connection]:
-    """A Kafka beside the shared one, for tests that take away what others stand upon."""
-    stack = OwnStack(tmp_path_factory.mktemp("stack"))
-    found = Connection(stack.endpoints.bootstrap_servers, stack.endpoints.registry_url, {})
-    try:
+def own_kafka(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Generator[Connection]:
+    """A Kafka beside the shared one, for tests that take away what others stand upon. The registry is shared."""
+    artifacts = ensure_artifacts(cache_folder(os.environ), progress=print)
+    port, controller_port = free_ports(2)
+    with Supervisor(on_event=print) as supervisor:
+        supervisor.start(
+            kafka_service(
+                jars=artifacts.kafka_jars,
+                data_dir=tmp_path_factory.mktemp("kafka"),
+                port=port,
+                controller_port=controller_port,
+            )
+        )
+        found = Connection(f"{LOOPBACK}:{port}", stack.registry_url, {})
         found.registry.register(topics.ALL)
         yield found
-    finally:
         found.close()
-        stack.stop()
 
 
 @pytest.fixture
