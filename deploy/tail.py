@@ -55,7 +55,7 @@ class Decoder:
 
     def __init__(self, registry: Registry) -> None:
         deserializer: Any = AvroDeserializer
-        self._deserialize = deserializer(registry)
+        self._deserialize = deserializer(registry.client)
 
     def __call__(self, message: Message) -> dict[str, Any]:
         kind_and_timestamp = message.timestamp()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import fastavro
 import msgspec
-from confluent_kafka.schema_registry import Schema
 
 from schemas import events
 from schemas.compiled_avro import compile_reader, compile_writer
@@ -63,9 +62,7 @@ class Codec(Generic[R]):
             RegistryUnavailable: the schema's id is not known yet and the registry does not answer.
         """
         if self._frame is None:
-            registered = self._registry.lookup_schema(self.schema.subject, Schema(self.schema.text, "AVRO"))
-            assert registered.schema_id is not None
-            self._frame = framed(registered.schema_id, b"")
+            self._frame = framed(self._registry.id_of(self.schema), b"")
         return self._frame
 
     def own_frames(self) -> list[bytes]:
@@ -102,10 +99,10 @@ class Codec(Generic[R]):
             raise Undecodable("not in the Confluent wire format")
         schema_id = int.from_bytes(frame[1:], "big")
         try:
-            text = self._registry.get_schema(schema_id).schema_str
+            text = self._registry.text_of(schema_id)
         except UnknownSchema as error:
             raise Undecodable(f"its schema, id {schema_id}, is not known: {error}") from error
-        written = _plain(json.loads(text or "null"))
+        written = _plain(json.loads(text))
         if written == self._own:
             return self._read_own
         writer, reader = fastavro.parse_schema(written), fastavro.parse_schema(self._own)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from confluent_kafka.schema_registry import Schema
-
 from schemas import topics
-from schemas.registry import Registry, RegistryUnavailable, UnknownSchema, schema_text
+from schemas.registry import Registry, RegistryUnavailable, SchemaRefused, UnknownSchema, schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from schemas.registry import SchemaRef
     from schemas.topics import Topic
 
 
@@ -35,20 +34,19 @@ class FakeRegistry(Registry):
                 self._remember(topic.subject, schema_text(topic.record), registered[topic.subject])
         return registered
 
-    def get_schema(
-        self,
-        schema_id: int,
-        subject_name: str | None = None,  # noqa: ARG002 - the overridden signature
-        fmt: str | None = None,  # noqa: ARG002 - the overridden signature
-        reference_format: str | None = None,  # noqa: ARG002 - the overridden signature
-    ) -> Schema:
-        own = self._own.get(schema_id)
+    def text_of(self, schema_id: int) -> str:
+        own = self._own.get(schema_id) or self.others.get(schema_id)
         if own is not None:
             return own
-        if schema_id in self.others:
-            return Schema(self.others[schema_id], "AVRO")
         self._refuse_while_away()
         raise UnknownSchema(f"no schema has the id {schema_id}")
+
+    def id_of(self, schema: SchemaRef) -> int:
+        known = self.known_id(schema)
+        if known is None:
+            self._refuse_while_away()
+            raise SchemaRefused(f"{schema.subject} is not registered")
+        return known
 
     def _refuse_while_away(self) -> None:
         if self.away:

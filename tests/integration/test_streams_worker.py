@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.schema_registry import Schema
 from msgspec import structs
 from typer.testing import CliRunner
 
@@ -87,11 +86,11 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     key = events[0].instance_id.encode()
     good = codec.encode(events[0])
     # Of a version of the schema that the registry will only have later, under the next id that it gives.
-    later_id = 1 + connection.registry.register_schema(f"probe-{uuid.uuid4()}", Schema(fresh_schema(), "AVRO"))
+    later_id = 1 + connection.registry.client.register(f"probe-{uuid.uuid4()}", fresh_schema())
     late = {"occurred_at": 1_800_000_000_000, "received_at": 1_800_000_000_000}
     painted = structs.replace(events[0], event_id=str(uuid.uuid4()), title="painted", **late)
     newer_action = json.loads(schema_text("TaskEvent").replace('"COPIED"', '"COPIED", "RECALLED"'))
-    newer_id = connection.registry.register_schema(f"probe-{uuid.uuid4()}", Schema(json.dumps(newer_action), "AVRO"))
+    newer_id = connection.registry.client.register(f"probe-{uuid.uuid4()}", json.dumps(newer_action))
     later_id += 1
     state = TaskState(instance_id=key.decode(), corp_id="corp", app_type="APP", updated_at=1, revision=1)
     poison: list[tuple[bytes | None, bytes | None, bytes]] = [
@@ -149,7 +148,7 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     assert shown["headers"]["ce_id"] == "kept"
     newer = json.loads(schema_text("TaskEvent"))
     newer["fields"].append({"name": "colour", "type": "string", "default": ""})
-    assert connection.registry.register_schema(f"probe-{uuid.uuid4()}", Schema(json.dumps(newer), "AVRO")) == later_id
+    assert connection.registry.client.register(f"probe-{uuid.uuid4()}", json.dumps(newer)) == later_id
     assert [each["outcome"] for each in dlq(connection, "replay", letter["id"], "--json")] == ["replayed"]
     assert [each["outcome"] for each in dlq(connection, "replay", letter["id"], "--json")] == ["already-replayed"]
     eventually(lambda: caught_up(connection), what="the replayed record is processed")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -26,7 +28,7 @@ def test_a_restart_without_the_registry_goes_on_with_the_ids_on_disk(tmp_path: P
     path.write_text(json.dumps({key: number for number, key in enumerate(known, 1)}))
     registry = Registry(NOBODY, ids_path=path)
     assert registry.knows(topics.ALL)
-    assert registry.get_schema(1).schema_str is not None
+    assert registry.text_of(1)
     assert task_event_codec(registry)  # asks nothing when it is made
 
 
@@ -50,7 +52,7 @@ def test_no_answer_is_said_as_such() -> None:
     with pytest.raises(RegistryUnavailable):
         registry.register([topics.TASK_EVENTS])
     with pytest.raises(RegistryUnavailable):
-        registry.get_schema(5)
+        registry.text_of(5)
 
 
 class Answering:
@@ -104,7 +106,7 @@ def test_ids_that_cannot_be_written_down_are_known_all_the_same(tmp_path: Path) 
 @pytest.mark.parametrize("answer", [NO_API, (404, ""), (404, "<html>", "text/html"), (200, "<html>", "text/html")])
 def test_what_is_no_registry_is_named_with_what_to_do(answer: tuple[int, str]) -> None:
     with Answering(*answer) as url:
-        for ask in (lambda: Registry(url).register([topics.TASK_EVENTS]), lambda: Registry(url).get_schema(5)):
+        for ask in (lambda: Registry(url).register([topics.TASK_EVENTS]), lambda: Registry(url).text_of(5)):
             with pytest.raises(RegistryUnavailable, match=re.escape(url)) as caught:
                 ask()
             assert "None" not in str(caught.value)
@@ -115,9 +117,15 @@ def test_what_is_no_registry_is_named_with_what_to_do(answer: tuple[int, str]) -
 @pytest.mark.parametrize("status", [401, 403, 408, 429])
 def test_a_registry_that_does_not_let_us_look_makes_no_schema_unknown(status: int) -> None:
     with Answering(status, '{"message": "no"}') as url, pytest.raises(RegistryUnavailable, match="no"):
-        Registry(url).get_schema(5)
+        Registry(url).text_of(5)
 
 
 def test_only_a_registry_can_say_that_it_has_no_such_schema() -> None:
     with Answering(404, '{"error_code": 40403, "message": "Schema not found"}') as url, pytest.raises(UnknownSchema):
-        Registry(url).get_schema(5)
+        Registry(url).text_of(5)
+
+
+def test_the_client_is_not_imported_before_anything_is_asked() -> None:
+    """It brings a second of CPU with it, which a service that is started again would have before it accepts."""
+    script = "import edge.app, sys; sys.exit('confluent_kafka.schema_registry' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,116 @@
+"""Confluent's client of a schema registry, with our errors. Imported where something is asked: it brings much along."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, SchemaRegistryError
+
+from schemas.registry import RegistryUnavailable, SchemaRefused, UnknownSchema
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from schemas.errors import TaskbridgeError
+
+_REQUEST_TIMEOUT_S = 5
+_CONFLICT_ATTEMPTS = 10
+_NOT_FOUND = 404
+_CONFLICT = 409
+_SERVER_ERRORS = 500
+_API_NOT_FOUND = range(40400, 40500)
+"""Error codes of a registry that looked and found nothing: any other 404 comes from something that is none."""
+
+
+class RegistryClient(SchemaRegistryClient):
+    """Each method blocks.
+
+    Raises:
+        RegistryUnavailable: no answer.
+        SchemaRefused, UnknownSchema: where it is said.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__({"url": url, "timeout": _REQUEST_TIMEOUT_S, "max.retries": 1, "retries.wait.ms": 200})
+        self._url = url
+
+    def register(self, subject: str, text: str, *, compatibility: str | None = None) -> int:
+        """The id of a schema that is there or made, under a rule where one is given.
+
+        Raises:
+            SchemaRefused: the registry finds it invalid or incompatible with an earlier version.
+        """
+        # Two services that set the compatibility of one subject at the same moment get a 409 from Apicurio.
+        for attempt in range(_CONFLICT_ATTEMPTS):
+            try:
+                with _registry_errors(self._url, SchemaRefused):
+                    schema_id = self.register_schema(subject, Schema(text, "AVRO"))
+                    if compatibility is not None:
+                        self.set_compatibility(subject, compatibility)
+                    return schema_id
+            except SchemaRefused as refused:
+                cause = refused.__cause__
+                conflict = isinstance(cause, SchemaRegistryError) and cause.http_status_code == _CONFLICT
+                if not conflict or "ncompatib" in str(cause) or attempt == _CONFLICT_ATTEMPTS - 1:
+                    raise
+                time.sleep(0.05 * (attempt + 1))
+        raise AssertionError("unreachable")
+
+    def look_up(self, subject: str, text: str) -> int:
+        """The id of a schema.
+
+        Raises:
+            SchemaRefused: it is not there.
+        """
+        with _registry_errors(self._url, SchemaRefused):
+            found = self.lookup_schema(subject, Schema(text, "AVRO")).schema_id
+            assert found is not None
+            return found
+
+    def get_schema(
+        self,
+        schema_id: int,
+        subject_name: str | None = None,
+        fmt: str | None = None,
+        reference_format: str | None = None,
+    ) -> Schema:
+        """What the Avro deserializer asks for.
+
+        Raises:
+            UnknownSchema: there is none of this id.
+        """
+        with _registry_errors(self._url, UnknownSchema):
+            return super().get_schema(schema_id, subject_name, fmt, reference_format)
+
+    def ask(self) -> None:
+        """Return when it answers."""
+        with _registry_errors(self._url, SchemaRefused):
+            self.get_subjects()
+
+
+@contextmanager
+def _registry_errors(url: str, refusal: type[TaskbridgeError]) -> Generator[None]:
+    """Maps what the client raises to our errors: what a registry refuses to ``refusal``, else to RegistryUnavailable.
+
+    A schema is unknown only where a registry says so: records must not be parked because of a mistyped URL, or of a
+    password that has expired.
+    """
+    try:
+        yield
+    except SchemaRegistryError as error:
+        status, said = error.http_status_code, error.error_message or f"HTTP {error.http_status_code}"
+        if status >= _SERVER_ERRORS:
+            raise RegistryUnavailable(f"the schema registry at {url} failed: {said}") from error
+        if status == _NOT_FOUND and error.error_code not in _API_NOT_FOUND:
+            raise RegistryUnavailable(
+                f"there is no schema registry at {url} (HTTP {status}): check the URL, it ends in the path of the"
+                " registry's Confluent API, with Apicurio in /apis/ccompat/v7"
+            ) from error
+        if refusal is UnknownSchema and status != _NOT_FOUND:
+            raise RegistryUnavailable(f"the schema registry at {url} refused to answer: {said}") from error
+        raise refusal(f"the schema registry at {url} refused: {said}") from error
+    except Exception as error:
+        # The client lets its HTTP library's errors through, and which library that is has changed between its versions.
+        raise RegistryUnavailable(f"the schema registry at {url} does not answer: {error}") from error
