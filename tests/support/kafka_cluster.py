@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -66,8 +65,7 @@ class KafkaCluster:
 
     def start(self, *brokers: int) -> None:
         """Return when all of these answer; they start side by side."""
-        with ThreadPoolExecutor(len(brokers)) as threads:
-            list(threads.map(self._supervisor.start, [self._specs[each] for each in brokers]))
+        self._supervisor.start(*(self._specs[each] for each in brokers))
 
     def kill(self, broker: int) -> None:
         """SIGKILL, as the kernel does when memory runs out."""
