@@ -9,10 +9,11 @@ demo: $(UV)
 test: $(UV)
 	@$(UV) run --compile-bytecode pytest
 
-# The reference anew from the code, then the whole site, in site/. Dead links fail.
+# The reference anew from the code, then the whole site, in site/. Dead links fail, and what is loaded from elsewhere.
 docs: $(UV)
 	@$(UV) run python tools/reference.py
 	@$(UV) run --group docs zensical build --strict --clean
+	@$(UV) run python tools/site_loads.py
 
 # Everything that must be clean before a commit, beside the tests.
 check: $(UV)
