@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,11 @@ from schemas import topics
 from schemas.codec import task_notification_codec, task_state_codec
 from schemas.errors import OperatorError
 from schemas.registry import Registry
+from service.topic_admin import apply_topics
 from streams.contract import notification_bytes
 from streams.fold.folding_choice import choose_folding
+from streams.rebuild.copies import Ticker
+from streams.rebuild.local_stores import LocalStores
 from streams.rebuild.moving import Move
 from streams.rebuild.operation import Operation, operation
 from streams.rebuild.publication import Publication
@@ -23,7 +26,7 @@ from streams.tables.changelog_topic import instances_changelog
 from streams.version import VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from streams.commit.transaction import TransactionalWriter
 
@@ -61,7 +64,7 @@ def rebuild(
 def _try(run: Operation, registry: Registry, folder: Path) -> dict[str, Any]:
     live = (run.live_version.read() if VERSION_TOPIC.name in run.topics() else Versions()).live
     homes = _partitions(run)[topics.TASK_EVENTS.name]
-    with closing(_rebuilding(run, registry, folder, live, homes)) as rebuilding:
+    with _rebuilding(run, registry, folder, live, homes) as rebuilding:
         rebuilding.catch_up()
         # Once more for what came meanwhile, or it would count as a difference.
         rebuilding.catch_up()
@@ -79,12 +82,15 @@ def _rebuild(
     *,
     partitions: int | None,
 ) -> dict[str, Any]:
-    live, there = versions.live, _partitions(run, moving=partitions is not None)
+    live, there = versions.live, _partitions(run)
     changelog = instances_changelog(live + 1)
     move = None if partitions is None else Move(run, partitions)
     homes = there[topics.TASK_EVENTS.name] if partitions is None else partitions
     if move is not None and instances_changelog(live).name not in there:
         raise NothingToRebuild(f"{instances_changelog(live).name} is lost: rebuild once without --partitions first")
+    # Those that are lost; of states, a move makes all anew.
+    published = [topics.TASK_NOTIFICATIONS, *([] if move else [topics.TASK_STATES])]
+    apply_topics(run.admin, published, partitions=homes)
     # What an earlier rebuild left in it goes first.
     run.make_anew(changelog, partitions=homes)
     publication = Publication(
@@ -96,7 +102,7 @@ def _rebuild(
         stopping=run.stopping,
     )
     run.tell(f"version {live + 1} of the instances is made beside version {live}, which stays live")
-    with closing(_rebuilding(run, registry, folder, live, homes)) as rebuilding:
+    with _rebuilding(run, registry, folder, live, homes) as rebuilding:
         rebuilding.catch_up()
         publication.write_changelog(rebuilding)
         # What came meanwhile, so that little is left while no worker works.
@@ -105,33 +111,51 @@ def _rebuild(
         return {"version": live + 1, "switched": True, "partitions": homes, **asdict(rebuilding.counts)}
 
 
-def _rebuilding(run: Operation, registry: Registry, folder: Path, live: int, homes: int) -> Rebuilding:
-    there, changelog = run.topics(), instances_changelog(live).name
-    if changelog not in there:
-        run.tell(f"{changelog} is lost: what the events do not tell is taken from the published states")
-    sources = Sources(
-        consumer=run.consumer,
-        offsets=run.offsets,
-        positions=run.workers.positions,
-        changelog=changelog if changelog in there else None,
-        partitions=there,
-        homes=homes,
-        folding=choose_folding(registry, live_instances=run.settings.live_instances),
-        notification_bytes=notification_bytes(run.offsets),
-        states=task_state_codec(registry),
-        retention_days=run.settings.retention_days,
-    )
-    return Rebuilding(folder, sources, say=run.tell, stopping=run.stopping)
+@contextmanager
+def _rebuilding(run: Operation, registry: Registry, folder: Path, live: int, homes: int) -> Generator[Rebuilding]:
+    there, changelog, settings = run.topics(), instances_changelog(live).name, run.settings
+    ids = {name: each.topic_id for name, each in run.offsets.topics([changelog, topics.TASK_EVENTS.name]).items()}
+    named = run.workers.changelogs(live)
+    is_sound = changelog in ids and (not named or named == frozenset({ids[changelog]}))
+    if is_sound:
+        is_sound = not any(run.offsets.begins(changelog, range(there[changelog])).values())
+    if not is_sound:
+        run.tell(f"{changelog} is lost or cut: what the events do not tell is taken from local and published states")
+    with closing(LocalStores(folder / "stores", retention_days=settings.retention_days)) as stores:
+        stores.read(
+            settings.data_dir,
+            live,
+            changelogs=named,
+            needed=not is_sound,
+            tell=run.tell,
+            tick=Ticker(run.tell, "local stores", stopping=run.stopping),
+        )
+        sources = Sources(
+            consumer=run.consumer,
+            offsets=run.offsets,
+            positions=run.workers.positions,
+            changelog=changelog if changelog in ids else None,
+            is_sound=is_sound,
+            topic_ids=ids,
+            stores=stores,
+            partitions=there,
+            homes=homes,
+            folding=choose_folding(registry, live_instances=settings.live_instances),
+            notification_bytes=notification_bytes(run.offsets),
+            states=task_state_codec(registry),
+            retention_days=settings.retention_days,
+        )
+        with closing(Rebuilding(folder, sources, say=run.tell, stopping=run.stopping)) as rebuilding:
+            yield rebuilding
 
 
-def _partitions(run: Operation, *, moving: bool = False) -> dict[str, int]:
+def _partitions(run: Operation) -> dict[str, int]:
     """How many each topic has.
 
     Raises:
         NothingToRebuild: there are no events.
     """
     there = run.topics()
-    # Those that a move had taken away, and did not come to write anew, it makes again.
-    if topics.TASK_EVENTS.name not in there or (topics.TASK_STATES.name not in there and not moving):
-        raise NothingToRebuild(f"{topics.TASK_EVENTS.name} or {topics.TASK_STATES.name} is not on this Kafka")
+    if topics.TASK_EVENTS.name not in there:
+        raise NothingToRebuild(f"{topics.TASK_EVENTS.name} is not on this Kafka")
     return there

@@ -56,6 +56,9 @@ class Copy:
         """As they are now, in the order of the keys; for ``unfold_kept``. Writing meanwhile changes nothing here."""
         return iter(self._db.items())
 
+    def is_empty(self) -> bool:
+        return next(iter(self), None) is None
+
     def __iter__(self) -> Iterator[bytes]:
         """The keys, likewise."""
         return iter(self._db.keys())
@@ -93,6 +96,8 @@ class TopicCopy(Copy):
         self.topic = topic
         self._offsets = offsets
         self._next: dict[int, int] = {}
+        self.positions: dict[int, bytes] = {}
+        """What a changelog says of each partition's position: see ``streams.tables.kept_position``."""
         self._failure: BaseException | None = None
         self._failed = threading.Event()
         config = reader_config(consumer, buffer_bytes=_BUFFER_BYTES)
@@ -119,8 +124,14 @@ class TopicCopy(Copy):
                 raise self._failure
             tick(total - sum(each.remaining for each in self._reader.followed.values()), total)
 
+    def reached(self, partition: int) -> int:
+        """Where the partition's next record will stand."""
+        return self._next.get(partition, 0)
+
     def write_chunk(self, partition: int, values: Mapping[bytes, bytes | None], *, changelog_offset: int) -> None:
         """As ``ChangelogReader`` writes."""
+        if (position := values.get(POSITION_KEY)) is not None:
+            self.positions[partition] = position
         self.write(
             {
                 key: None if value is None else Kept(partition, value)

@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.cloudevents import state_headers
 from schemas.topics import TASK_EVENTS, TASK_STATES
-from streams.commit.homes import home_of
-from streams.fold.stored_instance import (
-    HEAD_BYTES,
-    StoreUnreadable,
-    age_of,
-    event_offsets,
-    pack,
-    state_value,
-    unpack,
-    with_event_offsets,
-)
+from streams.fold.stored_instance import HEAD_BYTES, age_of, event_offsets, state_value, unpack
 from streams.fold.views import show
-from streams.rebuild.comparison import GONE, from_published, is_whole, side_by_side, told
+from streams.rebuild.comparison import side_by_side, told
 from streams.rebuild.copies import Copy, Kept, Ticker, TopicCopy, unfold_kept
 from streams.rebuild.folding import EventFold
+from streams.rebuild.known import Knowledge, Source
 from streams.retention import is_expired
 
 if TYPE_CHECKING:
@@ -33,7 +24,8 @@ if TYPE_CHECKING:
     from schemas.codec import Codec
     from schemas.events import TaskNotification, TaskState
     from streams.fold.folding import Folding
-    from streams.fold.views import Shown
+    from streams.rebuild.known import Known
+    from streams.rebuild.local_stores import LocalStores
     from streams.tables.offsets import Offsets
 
 
@@ -46,6 +38,12 @@ class Sources(NamedTuple):
     """How far the live version's workers are in the events."""
     changelog: str | None
     """Of the live version; None where it is lost."""
+    is_sound: bool
+    """Nothing says that it has lost anything."""
+    topic_ids: Mapping[str, str]
+    """Kafka's ids of the changelog and of the events."""
+    stores: LocalStores
+    """Read already."""
     partitions: Mapping[str, int]
     """How many each topic has; none of states that are about to be written anew."""
     homes: int
@@ -69,8 +67,10 @@ class Counts:
     """Instances of which no event is left on the topic, taken from the live version as they are."""
     built_upon: int = 0
     """Instances of which the first events are gone: the others were folded onto what the live version had."""
+    from_stores: int = 0
+    """Of the two above: those that the live version's changelog could not tell, so that a local store was asked."""
     from_published: int = 0
-    """Of the two above: those that the live version could not tell, so that their published state was taken."""
+    """Of the two above: those that not even a store could tell, so that their published state was taken."""
     let_go: int = 0
     """Instances that the events still tell of, and whose retention is over."""
     lost: int = 0
@@ -104,6 +104,7 @@ class Rebuilding:
         self.new = Copy(folder / "new")
         self._old = self._topic_copy(folder / "old", sources.changelog) if sources.changelog else None
         self._published = self._topic_copy(folder / "published", TASK_STATES.name)
+        self._all_there: bool | None = None
         self._fold = EventFold(
             self.new,
             consumer=sources.consumer,
@@ -113,6 +114,17 @@ class Rebuilding:
             notification_bytes=sources.notification_bytes,
             partitions=sources.homes,
             base=self._base,
+        )
+        self._known = Knowledge(
+            self._old,
+            sources.topic_ids.get(sources.changelog or ""),
+            sources.stores,
+            self._published,
+            is_sound=sources.is_sound,
+            states=sources.states,
+            events_id=sources.topic_ids[TASK_EVENTS.name],
+            first=self._fold.first,
+            homes=sources.homes,
         )
 
     def close(self) -> None:
@@ -135,11 +147,17 @@ class Rebuilding:
         self.counts.lost = self.counts.instances = 0
         now_ms = time.time_ns() // 1_000_000
         compare = self._ticker("instances")
-        for number, (key, old, published, new) in enumerate(self._side_by_side()):
+        for number, (key, old, left, published, new) in enumerate(self._side_by_side()):
             compare(number, number)
             if new is None:
-                self._carry_over(key, old, published)
-            elif old is None and published is None and is_expired(age_of(new.value), now_ms=now_ms, days=self._days):
+                known = self._known.best(key, old, left, published)
+                if known is None:
+                    # Of a store alone it is gone, and not lost.
+                    self.counts.lost += old is not None
+                    continue
+                self.new.write({key: self._taken(known)})
+                self.counts.carried_over += 1
+            elif is_expired(age_of(new.value), now_ms=now_ms, days=self._days) and not (old or left or published):
                 self.counts.let_go += 1
                 self.new.write({key: None})
                 continue
@@ -151,13 +169,16 @@ class Rebuilding:
         ``everything``: also of what came out the same, for those who have nothing yet.
         """
         compare = self._ticker("compared")
-        for number, (key, old, published, new) in enumerate(self._side_by_side()):
+        for number, (key, old, left, published, new) in enumerate(self._side_by_side()):
             compare(number, self.counts.instances)
             if new is None:
                 continue
             state = None if age_of(new.value).is_deleted else state_value(new.value)
             publish_state = everything or state != (None if published is None else published.value)
-            notifications = self._told(old, published, new, version, everything=everything)
+            notifications: list[TaskNotification] = []
+            if everything or old is None or old.value[HEAD_BYTES:] != new.value[HEAD_BYTES:]:
+                known = self._known.best(key, old, left, published)
+                notifications = self._told(old, known, new, version, everything=everything)
             if publish_state or notifications:
                 self.counts.states += publish_state
                 self.counts.notifications += len(notifications)
@@ -169,77 +190,37 @@ class Rebuilding:
         return self._sources.retention_days
 
     def _told(
-        self, old: Kept | None, published: Kept | None, new: Kept, version: int, *, everything: bool
+        self, old: Kept | None, known: Known | None, new: Kept, version: int, *, everything: bool
     ) -> list[TaskNotification]:
-        if not everything and old is not None and old.value[HEAD_BYTES:] == new.value[HEAD_BYTES:]:
-            return []
-        states = self._sources.states
-        after = show(unpack(new.value, states))
-        before = self._shown(old)
-        if before is not None:
-            return told(before, after, version=version, certain=not everything)
-        if published is not None:
-            before = show(from_published(states.decode(published.value)))
-        certain = not everything and old is None and published is None
-        return told(before, after, version=version, certain=certain)
+        after = show(unpack(new.value, self._sources.states), event_offsets(new.value))
+        if known is None:
+            return told(None, after, version=version, certain=not everything and old is None)
+        # Only the changelog says for certain what people were told.
+        certain = not everything and known.source is Source.CHANGELOG
+        return told(known.shown, after, version=version, certain=certain)
 
     def _base(self, key: bytes) -> bytes | None:
         """What the events of an instance are folded onto: nothing, where all of them are still there."""
-        first = self._fold.first
-        if not any(first.values()):
-            return None
-        old = None if self._old is None else self._old.get(key)
-        known = self._shown(old)
-        if old is not None and known is not None:
-            # Never 0, although the partition may begin there: other events of the instance may stand on another one.
-            if is_whole(known.offsets, first_offset=max(first.get(old.partition, 0), 1)):
-                return None
-            self.counts.built_upon += 1
-            return self._moved(key, old).value
-        published = self._published.get(key)
-        if published is None:
+        if self._all_there is None:
+            self._all_there = self._known.events_tell_all()
+        known = None if self._all_there else self._known.of(key)
+        if known is None or self._known.is_whole(known):
             return None
         self.counts.built_upon += 1
-        return self._stand_in(published.value)
+        return self._taken(known).value
 
-    def _stand_in(self, published: bytes) -> bytes:
-        """What is stored of an instance of which only the published state is left."""
-        self.counts.from_published += 1
-        instance = from_published(self._sources.states.decode(published))
-        return pack(published, instance, GONE, now_ms=instance.state.updated_at)
+    def _taken(self, known: Known) -> Kept:
+        self.counts.from_stores += known.source is Source.STORE
+        self.counts.from_published += known.source is Source.PUBLISHED
+        return self._known.moved(known)
 
-    def _carry_over(self, key: bytes, old: Kept | None, published: Kept | None) -> None:
-        if old is not None and self._shown(old) is not None:
-            self.new.write({key: self._moved(key, old)})
-        elif published is not None:
-            self.new.write({key: Kept(self._home(key), self._stand_in(published.value))})
-        else:
-            self.counts.lost += 1
-            return
-        self.counts.carried_over += 1
-
-    def _home(self, key: bytes) -> int:
-        return home_of(key, self._sources.homes)
-
-    def _moved(self, key: bytes, old: Kept) -> Kept:
-        """What is stored, where its key belongs. Where its events stand is known of the partition that it was on."""
-        home = self._home(key)
-        return old if home == old.partition else Kept(home, with_event_offsets(old.value, GONE))
-
-    def _shown(self, kept: Kept | None) -> Shown | None:
-        """An instance of the live version; None where it is of a format that this program cannot read."""
-        if kept is None:
-            return None
-        try:
-            return show(unpack(kept.value, self._sources.states), event_offsets(kept.value))
-        except StoreUnreadable:
-            return None
-
-    def _side_by_side(self) -> Iterator[tuple[bytes, Kept | None, Kept | None, Kept | None]]:
+    def _side_by_side(self) -> Iterator[tuple[bytes, Kept | None, Kept | None, Kept | None, Kept | None]]:
+        """Of each instance: what the changelog has, what a store has, what is published, and how it came out."""
         old = () if self._old is None else self._old.items()
-        for key, values in side_by_side(old, self._published.items(), self.new.items()):
-            found = [None if value is None else unfold_kept(value) for value in values]
-            yield key, found[0], found[1], found[2]
+        found = side_by_side(old, self._sources.stores.items(), self._published.items(), self.new.items())
+        for key, values in found:
+            changelog, store, published, new = [None if value is None else unfold_kept(value) for value in values]
+            yield key, changelog, store, published, new
 
     def _topic_copy(self, path: Path, topic: str) -> TopicCopy:
         return TopicCopy(path, topic, consumer=self._sources.consumer, offsets=self._sources.offsets)

@@ -76,6 +76,12 @@ class Workers:
             time.sleep(_POLL_S if left else 0)
         return found
 
+    def changelogs(self, version: int) -> frozenset[str]:
+        """Kafka's ids of those that the group's positions name as that version's: one, where nothing is wrong."""
+        sources = {TP(TASK_EVENTS.name, each) for each in self._offsets.partitions(TASK_EVENTS.name)}
+        marks = [at.mark for at in self._offsets.committed(self._group, sources).values() if at.mark is not None]
+        return frozenset(mark.changelog_id for mark in marks if mark.version == version)
+
     def wait_until_gone(self) -> None:
         """Return once no worker is there, and nothing is open that one of them wrote.
 

@@ -7,6 +7,7 @@ gone once the group was idle for ``offsets.retention.minutes``; where a changelo
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import NamedTuple
 
 from schemas.errors import OperatorError
@@ -44,3 +45,10 @@ def read_position(written: bytes | None) -> KeptPosition | None:
         return KeptPosition(str(found["topic_id"]), int(found["offset"]))
     except (ValueError, KeyError, TypeError) as error:
         raise PositionUnreadable(f"a changelog's position says {written[:100]!r}") from error
+
+
+def position_if_readable(written: bytes | None) -> KeptPosition | None:
+    """The same, for who goes on without where it says nothing."""
+    with suppress(PositionUnreadable):
+        return read_position(written)
+    return None

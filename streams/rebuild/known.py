@@ -1,0 +1,168 @@
+"""What is known of an instance besides the events that are left: of several sources, the one that knows most of it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from schemas.events import Lifecycle
+from streams.commit.homes import home_of
+from streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
+from streams.fold.views import show
+from streams.rebuild.comparison import GONE, from_published, is_whole
+from streams.rebuild.copies import Kept
+from streams.tables.kept_position import position_if_readable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from schemas.codec import Codec
+    from schemas.events import TaskState
+    from streams.fold.views import Shown
+    from streams.rebuild.copies import TopicCopy
+    from streams.rebuild.local_stores import LocalStores
+
+
+class Source(Enum):
+    """Where it is from."""
+
+    CHANGELOG = "changelog"
+    STORE = "store"
+    PUBLISHED = "published"
+
+
+class Known(NamedTuple):
+    """An instance, and how it stands."""
+
+    source: Source
+    kept: Kept
+    """As it is stored, on the partition that it was on."""
+    shown: Shown
+
+
+class Knowledge:
+    """Chooses.
+
+    The changelog and a store are of one history: whichever was written further has all that the other has. Each has
+    more than the published state, which tells nothing of deleted instances and not what decided between events. Only
+    a store that ends before the first event that is left has not seen what came in between, and the published states
+    have: there, a newer one counts, and an instance that is not among them is gone.
+    """
+
+    def __init__(
+        self,
+        changelog: TopicCopy | None,
+        changelog_id: str | None,
+        stores: LocalStores,
+        published: TopicCopy,
+        *,
+        is_sound: bool,
+        states: Codec[TaskState],
+        events_id: str,
+        first: Mapping[int, int],
+        homes: int,
+    ) -> None:
+        """``is_sound``: nothing says that the changelog has lost anything.
+
+        ``first``: of each partition of events, the first offset that is left; it may come later.
+        """
+        self._is_sound = is_sound
+        self._changelog = changelog
+        self._changelog_id = changelog_id
+        self._stores = stores
+        self._published = published
+        self._states = states
+        self._events_id = events_id
+        self._first = first
+        self._homes = homes
+
+    def of(self, key: bytes) -> Known | None:
+        """What is known by that key."""
+        old = None if self._changelog is None else self._changelog.get(key)
+        return self.best(key, old, self._stores.get(key), self._published.get(key))
+
+    def best(self, key: bytes, old: Kept | None, left: Kept | None, published: Kept | None) -> Known | None:
+        """Of what the changelog has, what a store has, and what is published. None where none of it can be used."""
+        candidates = [(Source.CHANGELOG, old), (Source.STORE, left)]
+        if left is not None and self._is_further(left.partition):
+            candidates.reverse()
+        elif old is None and self._is_sound:
+            # It was let go of since.
+            candidates = []
+        for source, kept in candidates:
+            shown = self._shown(key, kept)
+            if kept is None or shown is None:
+                continue
+            known = Known(source, kept, shown)
+            if source is Source.STORE and self._misses_events(kept.partition):
+                return self._newer(known, published)
+            return known
+        return None if published is None else self._stand_in(published)
+
+    def events_tell_all(self) -> bool:
+        """Whether no event was ever deleted, as far as is known."""
+        written = {} if self._changelog is None else self._changelog.positions
+        reached = [*map(position_if_readable, written.values()), *self._stores.reaches.values()]
+        others = any(each is not None and each.topic_id != self._events_id for each in reached)
+        return not others and not any(self._first.values())
+
+    def is_whole(self, known: Known) -> bool:
+        """Whether every event of it is still on its partition."""
+        if known.source is Source.PUBLISHED or self._is_of_other_events(known):
+            return False
+        # Never 0, although the partition may begin there: other events of it may stand on another one.
+        return is_whole(known.shown.offsets, first_offset=max(self._first.get(known.kept.partition, 0), 1))
+
+    def moved(self, known: Known) -> Kept:
+        """It, where its key belongs. Where its events stand is known of the partition that it was on."""
+        home = home_of(known.shown.instance.state.instance_id.encode(), self._homes)
+        kept = known.kept
+        return kept if home == kept.partition else Kept(home, with_event_offsets(kept.value, GONE))
+
+    def _is_further(self, partition: int) -> bool:
+        """Whether the store has what the changelog has lost."""
+        position = self._stores.positions.get(partition)
+        if position is None:
+            return False
+        if self._changelog is None or position.changelog_id != self._changelog_id:
+            return True
+        return position.offset >= self._changelog.reached(partition)
+
+    def _misses_events(self, partition: int) -> bool:
+        """Whether events came and went that the store has not seen."""
+        reaches = self._stores.reaches.get(partition)
+        return reaches is None or reaches.topic_id != self._events_id or reaches.offset < self._first.get(partition, 0)
+
+    def _is_of_other_events(self, known: Known) -> bool:
+        """Whether it was folded from a topic of events that was lost since."""
+        partition = known.kept.partition
+        reaches = self._stores.reaches.get(partition)
+        if known.source is Source.CHANGELOG and self._changelog is not None:
+            # Once workers have gone on with the new topic, the changelog names that one.
+            reaches = position_if_readable(self._changelog.positions.get(partition))
+        return reaches is not None and reaches.topic_id != self._events_id
+
+    def _newer(self, stored: Known, published: Kept | None) -> Known | None:
+        state = stored.shown.instance.state
+        if published is None:
+            is_gone = state.lifecycle is not Lifecycle.DELETED and not self._published.is_empty()
+            return None if is_gone else stored
+        stand_in = self._stand_in(published)
+        return stand_in if stand_in.shown.instance.state.revision > state.revision else stored
+
+    def _stand_in(self, published: Kept) -> Known:
+        """What would be stored of an instance of which only the published state is left."""
+        instance = from_published(self._states.decode(published.value))
+        value = pack(published.value, instance, GONE, now_ms=instance.state.updated_at)
+        home = home_of(instance.state.instance_id.encode(), self._homes)
+        return Known(Source.PUBLISHED, Kept(home, value), show(instance, GONE))
+
+    def _shown(self, key: bytes, kept: Kept | None) -> Shown | None:
+        """An instance of the live version; None where it cannot be read, or is another one's."""
+        if kept is None:
+            return None
+        try:
+            shown = show(unpack(kept.value, self._states), event_offsets(kept.value))
+        except StoreUnreadable:
+            return None
+        return shown if shown.instance.state.instance_id.encode() == key else None

@@ -1,0 +1,164 @@
+"""The stores that workers have left on this machine, as one more source of a rebuild.
+
+Where a changelog is lost, they alone still know what is not published, and what came of events that are gone.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import rocksdict
+
+from schemas.errors import OperatorError
+from streams.fold.stored_instance import StoreUnreadable, age_of
+from streams.rebuild.copies import Copy, Kept
+from streams.retention import is_expired
+from streams.tables.changelog_topic import instances_table_name
+from streams.tables.kept_position import POSITION_KEY, position_if_readable
+from streams.tables.store_files import OFFSET_KEY, is_damage, is_lock, items_of, read_store_position
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
+
+    from streams.tables.kept_position import KeptPosition
+    from streams.tables.store_files import Position
+
+_TOGETHER = 1000
+_WHERE = ("v*/tables", "*/v*/tables")
+"""Below a worker's data folder, or below a folder of several of them. The names are Faust's."""
+
+
+class StoreInUse(OperatorError):
+    """A worker has a store open that is needed: it knows what is lost elsewhere."""
+
+
+class _Left(NamedTuple):
+    """One store, open."""
+
+    path: Path
+    partition: int
+    db: Any
+    position: Position
+
+
+class LocalStores(Copy):
+    """What the stores of one version hold, of each partition the one that was read the furthest."""
+
+    def __init__(self, path: Path, *, retention_days: int) -> None:
+        """``path`` is this copy's own. Instances whose retention is over are not taken."""
+        super().__init__(path)
+        self._retention_days = retention_days
+        self.positions: dict[int, Position] = {}
+        """How far each partition's store had its changelog."""
+        self.reaches: dict[int, KeptPosition | None] = {}
+        """And how far the events, as far as it says."""
+
+    def read(
+        self,
+        data_dir: Path,
+        version: int,
+        *,
+        changelogs: Collection[str],
+        needed: bool,
+        tell: Callable[[str], None],
+        tick: Callable[[int, int], None],
+    ) -> None:
+        """Take what is there. A store that a worker has open is passed over, unless it is ``needed``.
+
+        ``changelogs``: the ids of those that the group's positions name; where they name any, a store of another one
+        is out of date.
+
+        Raises:
+            StoreInUse: stop that worker first.
+        """
+        with ExitStack() as stack:
+            found: list[_Left] = []
+            for path, partition in stores_in(data_dir, version):
+                left = _opened(path, partition, needed=needed, tell=tell)
+                if left is None:
+                    continue
+                stack.callback(left.db.close)
+                if changelogs and left.position.changelog_id not in changelogs:
+                    tell(f"{path} is not read: it is of a changelog that was given up")
+                else:
+                    found.append(left)
+            # What comes later, was further: it is what counts.
+            for number, left in enumerate(sorted(found, key=lambda each: each.position.offset)):
+                tick(number, len(found))
+                self._take(left, tell)
+        if found:
+            tell(f"{len(found)} local stores are read: {', '.join(str(each.path) for each in found)}")
+        elif needed:
+            tell(f"there are no local stores of version {version} in {data_dir}: STREAMS_DATA_DIR says where to look")
+
+    def _take(self, left: _Left, tell: Callable[[str], None]) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        reaches: KeptPosition | None = None
+        together: dict[bytes, Kept | None] = {}
+        try:
+            for key, value in items_of(left.db):
+                if key == POSITION_KEY:
+                    reaches = position_if_readable(value)
+                elif key != OFFSET_KEY and self._is_wanted(value, now_ms):
+                    together[key] = Kept(left.partition, value)
+                if len(together) >= _TOGETHER:
+                    self.write(together)
+                    together = {}
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            # Each block has a checksum: what was read is as it was written. How far it all is says another store.
+            tell(f"{left.path} is damaged: what could be read of it is taken")
+        else:
+            self.positions[left.partition], self.reaches[left.partition] = left.position, reaches
+        self.write(together)
+
+    def _is_wanted(self, value: bytes, now_ms: int) -> bool:
+        try:
+            return not is_expired(age_of(value), now_ms=now_ms, days=self._retention_days)
+        except StoreUnreadable:
+            return False
+
+
+def stores_in(data_dir: Path, version: int) -> Iterator[tuple[Path, int]]:
+    """The stores of that version of the instances, with the partition of each."""
+    name = instances_table_name(version)
+    for where in _WHERE:
+        for path in sorted(data_dir.glob(f"{where}/{name}-*.db")):
+            table, _, partition = path.stem.rpartition("-")
+            if table == name and partition.isdecimal():
+                yield path, int(partition)
+
+
+def _opened(path: Path, partition: int, *, needed: bool, tell: Callable[[str], None]) -> _Left | None:
+    options = rocksdict.Options(raw_mode=True)
+    options.create_if_missing(False)  # noqa: FBT003 - its only parameter
+    options.set_max_open_files(128)
+    try:
+        db = rocksdict.Rdict(str(path), options)
+    except Exception as error:
+        # The library's errors have no classes.
+        if is_lock(error):
+            if needed:
+                raise StoreInUse(f"{path} is in use, and is needed: stop its worker, and run this again") from error
+            tell(f"{path} is not read: its worker has it open")
+            return None
+        if is_damage(error):
+            tell(f"{path} is not read: it cannot be opened: {error}")
+            return None
+        raise
+    try:
+        position = read_store_position(db.get(OFFSET_KEY))
+    except Exception as error:
+        db.close()
+        if not is_damage(error):
+            raise
+        tell(f"{path} is not read: {error}")
+        return None
+    if position is None:
+        db.close()
+        return None
+    return _Left(path, partition, db, position)

@@ -1,0 +1,263 @@
+"""Which of several sources a rebuild believes about an instance, and what it reads of workers' stores."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import rocksdict
+
+from schemas.codec import task_state_codec
+from schemas.events import Action, Lifecycle
+from schemas.testing import FakeRegistry
+from streams.fold.lifecycle import fold
+from streams.fold.stored_instance import pack, with_event_offsets
+from streams.rebuild.copies import Copy, Kept
+from streams.rebuild.known import Knowledge, Source
+from streams.rebuild.local_stores import LocalStores, StoreInUse, stores_in
+from streams.tables.kept_position import POSITION_KEY, KeptPosition, write_position
+from streams.tables.store_files import OFFSET_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    from schemas.events import TaskEvent
+    from streams.fold.lifecycle import Instance
+
+NOW_MS = 1_900_000_000_000
+STATES = task_state_codec(cast("Any", FakeRegistry()))
+KEY = b"I-1"
+
+
+class World:
+    """A changelog, stores and published states, each with what a test puts there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.changelog: Any = Copy(folder / "changelog")
+        self.changelog.positions, self.end = {}, 10
+        self.changelog.reached = self._reached
+        self.stores = LocalStores(folder / "stores", retention_days=0)
+        self.published: Any = Copy(folder / "published")
+        self.first = {0: 0}
+
+    def _reached(self, _partition: int) -> int:
+        return self.end
+
+    def left(self, *, offset: int = 9, changelog_id: str = "changelog", events: KeptPosition | None = None) -> None:
+        self.stores.positions[0] = cast("Any", type("At", (), {"offset": offset, "changelog_id": changelog_id}))
+        self.stores.reaches[0] = events or KeptPosition("events", 50)
+
+    def knowledge(self, *, is_lost: bool = False, is_sound: bool = True) -> Knowledge:
+        return Knowledge(
+            None if is_lost else self.changelog,
+            "changelog",
+            self.stores,
+            self.published,
+            is_sound=is_sound and not is_lost,
+            states=STATES,
+            events_id="events",
+            first=self.first,
+            homes=1,
+        )
+
+    def close(self) -> None:
+        for each in (self.changelog, self.stores, self.published):
+            each.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Generator[World]:
+    found = World(tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def history(make_event: Callable[..., TaskEvent]) -> list[Instance]:
+    """The instance after one event, after two, and so on; the last one deletes it."""
+    events = [
+        make_event(Action.CREATED, title="first", recipient_ids=("ann",), task_id="T-1", occurred_at=1_000),
+        make_event(Action.CREATED, title="second", recipient_ids=("bob",), task_id="T-2", occurred_at=2_000),
+        make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=3_000),
+        make_event(Action.DELETED, occurred_at=4_000),
+    ]
+    return [reduce(fold, events[1:count], fold(None, events[0])) for count in range(1, 5)]
+
+
+def stored(instance: Instance, *, offsets: tuple[int, ...] = ()) -> Kept:
+    return Kept(0, pack(STATES.encode(instance.state), instance, offsets, now_ms=NOW_MS))
+
+
+def chosen(knowledge: Knowledge, key: bytes = KEY) -> tuple[Source, int] | None:
+    """Which source, and how often the instance had changed there."""
+    found = knowledge.of(key)
+    return None if found is None else (found.source, found.shown.instance.state.revision)
+
+
+def test_whichever_was_written_further_counts(world: World, history: list[Instance]) -> None:
+    first, second, *_ = history
+    world.changelog.write({KEY: stored(second)})
+    world.stores.write({KEY: stored(first)})
+    world.left()
+    assert chosen(world.knowledge()) == (Source.CHANGELOG, second.state.revision)
+    # The changelog has lost its end.
+    world.end = 9
+    assert chosen(world.knowledge()) == (Source.STORE, first.state.revision)
+    # It is another one by now, or there is none.
+    world.end = 100
+    world.left(changelog_id="before")
+    assert chosen(world.knowledge()) == (Source.STORE, first.state.revision)
+    world.left()
+    assert chosen(world.knowledge(is_lost=True)) == (Source.STORE, first.state.revision)
+
+
+def test_what_a_sound_changelog_does_not_have_was_let_go_of(world: World, history: list[Instance]) -> None:
+    world.stores.write({KEY: stored(history[0])})
+    world.left()
+    assert chosen(world.knowledge()) is None
+    assert chosen(world.knowledge(is_sound=False)) == (Source.STORE, history[0].state.revision)
+
+
+def test_what_cannot_be_read_or_is_another_instance_is_taken_from_the_next_source(
+    world: World, history: list[Instance]
+) -> None:
+    world.stores.write({KEY: stored(history[0])})
+    world.left()
+    for damaged in (Kept(0, b"\x03 damaged"), Kept(0, b"")):
+        world.changelog.write({KEY: damaged})
+        assert chosen(world.knowledge()) == (Source.STORE, history[0].state.revision)
+    world.changelog.write({b"I-2": stored(history[1])})
+    assert chosen(world.knowledge(), b"I-2") is None
+    world.stores.write({KEY: Kept(0, b"damaged as well")})
+    world.published.write({KEY: Kept(0, STATES.encode(history[0].state))})
+    assert chosen(world.knowledge()) == (Source.PUBLISHED, history[0].state.revision)
+
+
+def test_a_store_that_ends_before_the_first_event_that_is_left_gives_way_to_what_is_published(
+    world: World, history: list[Instance]
+) -> None:
+    first, second, _, deleted = history
+    world.stores.write({KEY: stored(first), b"I-2": stored(deleted)})
+    world.published.write({KEY: Kept(0, STATES.encode(second.state))})
+    world.left()
+    knowledge = world.knowledge(is_lost=True)
+    assert chosen(knowledge) == (Source.STORE, first.state.revision)
+    world.first[0] = 51
+    assert chosen(knowledge) == (Source.PUBLISHED, second.state.revision)
+    world.published.write({KEY: Kept(0, STATES.encode(first.state))})
+    assert chosen(knowledge) == (Source.STORE, first.state.revision), "of the same, it tells more"
+    # Deleted in between, for others are published.
+    world.published.write({KEY: None, b"other": Kept(0, STATES.encode(first.state))})
+    assert chosen(knowledge) is None
+    # Nothing is published at all: that is lost too, and says nothing.
+    world.published.write({b"other": None})
+    assert chosen(knowledge) == (Source.STORE, first.state.revision)
+
+
+def test_a_deletion_is_remembered_by_a_store_alone(world: World, history: list[Instance]) -> None:
+    deleted = history[-1]
+    world.stores.write({KEY: stored(deleted)})
+    world.published.write({b"other": Kept(0, STATES.encode(history[0].state))})
+    world.left(events=KeptPosition("events", 0))
+    world.first[0] = 51
+    found = world.knowledge(is_lost=True).of(KEY)
+    assert found is not None
+    assert found.shown.instance.state.lifecycle is Lifecycle.DELETED
+
+
+def test_all_events_are_there_only_on_the_topic_that_they_were_folded_from(
+    world: World, history: list[Instance]
+) -> None:
+    world.changelog.write({KEY: Kept(0, with_event_offsets(stored(history[0]).value, (7,)))})
+    knowledge = world.knowledge()
+    found = knowledge.of(KEY)
+    assert found is not None
+    assert knowledge.events_tell_all()
+    assert knowledge.is_whole(found)
+    world.changelog.positions[0] = write_position(KeptPosition("another topic", 7))
+    assert not knowledge.events_tell_all()
+    assert not knowledge.is_whole(found)
+    world.changelog.positions[0] = b"unreadable"
+    world.first[0] = 8
+    assert not knowledge.events_tell_all()
+    assert not knowledge.is_whole(found)
+
+
+def left_on_disk(path: Path, values: dict[bytes, bytes], *, offset: int, changelog_id: str = "changelog") -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    db: Any = rocksdict.Rdict(str(path), rocksdict.Options(raw_mode=True))
+    for key, value in values.items():
+        db.put(key, value)
+    db.put(OFFSET_KEY, f"{offset} {changelog_id} {NOW_MS}".encode())
+    db.put(POSITION_KEY, write_position(KeptPosition("events", offset * 2)))
+    return db
+
+
+def read(stores: LocalStores, folder: Path, *, needed: bool = True, named: tuple[str, ...] = ()) -> list[str]:
+    said: list[str] = []
+
+    def tick(_done: int, _total: int) -> None:
+        pass
+
+    stores.read(folder, 2, changelogs=named, needed=needed, tell=said.append, tick=tick)
+    return said
+
+
+def test_of_several_workers_stores_the_one_that_is_further_counts(
+    world: World, history: list[Instance], tmp_path: Path
+) -> None:
+    folder = tmp_path / "workers"
+    value = {name: stored(each).value for name, each in zip(("old", "new", "only-old"), history, strict=False)}
+    further = left_on_disk(folder / "a/v1/tables/instances-v2-3.db", {KEY: value["new"]}, offset=20)
+    behind = {KEY: value["old"], b"only-old": value["only-old"]}
+    behind_db = left_on_disk(folder / "b/v1/tables/instances-v2-3.db", behind, offset=10)
+    other = left_on_disk(folder / "a/v1/tables/instances-v2-4.db", {b"x": value["old"]}, offset=9, changelog_id="gone")
+    version = left_on_disk(folder / "a/v1/tables/instances-3.db", {b"y": value["old"]}, offset=9)
+    for db in (further, behind_db, other, version):
+        db.close()
+    assert [partition for _, partition in stores_in(folder, 2)] == [3, 4, 3]
+    assert [partition for _, partition in stores_in(folder / "a", 2)] == [3, 4]
+    said = read(world.stores, folder, named=("changelog",))
+    assert world.stores.get(KEY) == Kept(3, value["new"])
+    assert world.stores.get(b"only-old") == Kept(3, value["only-old"])
+    assert world.stores.get(b"x") is None
+    assert world.stores.get(b"y") is None
+    assert (world.stores.positions[3].offset, world.stores.reaches[3]) == (20, KeptPosition("events", 40))
+    assert "a changelog that was given up" in said[0]
+    assert said[1].startswith("2 local stores are read")
+
+
+def test_a_store_that_a_worker_has_open_is_passed_over_and_refused_where_it_is_needed(
+    world: World, history: list[Instance], tmp_path: Path
+) -> None:
+    path = tmp_path / "worker/v1/tables/instances-v2-3.db"
+    db = left_on_disk(path, {KEY: stored(history[0]).value}, offset=1)
+    with pytest.raises(StoreInUse, match="stop its worker"):
+        read(world.stores, tmp_path / "worker")
+    assert read(world.stores, tmp_path / "worker", needed=False) == [f"{path} is not read: its worker has it open"]
+    db.close()
+    assert not world.stores.positions
+    said = read(world.stores, tmp_path / "elsewhere")
+    assert said == [
+        f"there are no local stores of version 2 in {tmp_path / 'elsewhere'}: STREAMS_DATA_DIR says where to look"
+    ]
+
+
+def test_of_a_damaged_store_what_can_be_read_is_taken_and_how_far_it_is_is_not_believed(
+    world: World, history: list[Instance], tmp_path: Path
+) -> None:
+    path = tmp_path / "worker/v1/tables/instances-v2-3.db"
+    db = left_on_disk(path, {b"%06d" % at: stored(history[0]).value for at in range(3_000)}, offset=1)
+    db.flush()
+    db.close()
+    [largest] = sorted(path.glob("*.sst"), key=lambda each: each.stat().st_size)[-1:]
+    damaged = bytearray(largest.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 4096] = bytes(4096)
+    largest.write_bytes(damaged)
+    said = read(world.stores, tmp_path / "worker")
+    assert "is damaged" in said[0]
+    assert world.stores.get(b"%06d" % 0) is not None
+    assert not world.stores.positions
