@@ -19,7 +19,9 @@ from streams.commit.lanes import Lanes
 from streams.commit.rounds import Batch, Overtaken
 from streams.fold.dead_letters import dead_letter, reason_code
 from streams.fold.outgoing import fold_what_fits
+from streams.fold.stored_instance import StoreUnreadable
 from streams.fold.unwritten import Unwritten
+from streams.tables.unreadable import naming
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -104,12 +106,13 @@ class TaskAgent:
         ours, away = at_home(records, partition, self._partitions)
         with ExitStack() as stack:
             stack.enter_context(consumer.working())
-            read = self._unwritten.reader(partition, self._store.read_many, generation=generation)
-            folded = fold_what_fits(
-                partial(self._folding.fold, ours, read, generation=generation),
-                ours,
-                notification_bytes=self._notification_bytes,
-            )
+            read = self._unwritten.reader(partition, self._read, generation=generation)
+            with naming(self._changelog, partition):
+                folded = fold_what_fits(
+                    partial(self._folding.fold, ours, read, generation=generation),
+                    ours,
+                    notification_bytes=self._notification_bytes,
+                )
             batches = self._batches(partition, folded)
             # With the position behind them, so that each is sent on once.
             batches += [Batch(TASK_EVENTS.name, sent_on, home) for home, sent_on in away.items()]
@@ -180,6 +183,14 @@ class TaskAgent:
                 self._store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=written)
                 self._folding.forget(gone)
         return len(gone)
+
+    def _read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
+        found = self._store.read_many(partition, keys)
+        for key, value in zip(keys, found, strict=True):
+            # A state has its instance's id in it.
+            if value is not None and key not in value:
+                raise StoreUnreadable(f"under {key!r} stands another instance")
+        return found
 
     def _batches(self, partition: int, folded: Folded) -> list[Batch]:
         """All that the chunk came to, for Kafka; the changelog first."""

@@ -104,6 +104,7 @@ def put_together(
             partitions=partitions,
             instances=store,
             changelog=changelog,
+            told=prepared.told,
             live=actives,
             rounds=rounds,
             offsets=kafka.offsets,
@@ -122,7 +123,14 @@ def put_together(
     )
     health.faust_app, health.core, health.progress = app, folding.core, progress
     center.operations.follow(progress, lambda: health.is_ready)
-    retention = Retention(agent, store, task_state_codec(registry), actives=actives, days=settings.retention_days)
+    retention = Retention(
+        agent,
+        store,
+        task_state_codec(registry),
+        changelog=changelog,
+        actives=actives,
+        days=settings.retention_days,
+    )
     return Parts(app, rounds, retention, progress)
 
 

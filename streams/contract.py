@@ -49,6 +49,8 @@ class Prepared(NamedTuple):
     """What this worker stands upon, by the topic that it reads."""
     known: frozenset[str]
     """Those changelogs that a position names, or the last retelling: what is kept of another one is out of date."""
+    told: Mapping[int, int]
+    """By partition, up to where notifications must be in the inboxes, or these lack what was told anew."""
     drift: Sequence[str] = ()
     """How topics differ from the contract, a line each."""
 
@@ -114,7 +116,15 @@ class Contract:
         said = {mark.changelog_id for each in marks.values() for mark in each if mark} | {self.live_version.retold}
         known = frozenset(each.changelog for each in grounds.values() if each.mark.changelog_id in said)
         drift = [f"{report.name}: {line}" for report in reports for line in report.drift]
-        return Prepared(found, version, grounds, known, drift)
+        return Prepared(found, version, grounds, known, self._told(grounds), drift)
+
+    def _told(self, grounds: Mapping[str, Ground]) -> dict[int, int]:
+        name, told = topics.TASK_NOTIFICATIONS.name, self.live_version.told
+        if told is None or name not in grounds or grounds[name].source_id != told.topic_id:
+            return {}
+        # No further than there is anything, or what was cut off would be waited for.
+        ends = self.offsets.ends(name, told.ends)
+        return {partition: min(end, ends[partition]) for partition, end in told.ends.items()}
 
     def _look(self) -> Mapping[str, Sequence[Mark | None]]:
         """What the group's positions say; before anything is made, so that nothing that is lost looks as if new.

@@ -22,11 +22,15 @@ from streams.topology import APP_ID
 from streams.version import (
     FIRST_VERSION,
     RETOLD_KEY,
+    TOLD_KEY,
     VERSION_KEY,
     VERSION_TOPIC,
+    Told,
     Versions,
     VersionUnreadable,
+    read_told,
     read_versions,
+    write_told,
     write_versions,
 )
 
@@ -66,6 +70,8 @@ class LiveVersion:
         self._versions = Versions()
         self.retold: str | None = None
         """What ``RETOLD_KEY`` says, as of the last ``read``."""
+        self.told: Told | None = None
+        """What ``TOLD_KEY`` says, as of the last ``read``."""
         self.is_said = False
         """Whether a record names a version, as of the last ``read``."""
         self.unreadable: str | None = None
@@ -141,6 +147,7 @@ class LiveVersion:
     def _understood(self, written: Mapping[bytes | None, bytes | None]) -> Versions:
         retold, said = written.get(RETOLD_KEY), written.get(VERSION_KEY)
         self.retold = None if retold is None else retold.decode("ascii", "replace")
+        self.told = read_told(written.get(TOLD_KEY))
         self.unreadable, self.is_said = None, said is not None
         try:
             return read_versions(said) if said is not None else self.by_positions()
@@ -175,6 +182,11 @@ def say(writer: TransactionalWriter, versions: Versions) -> None:
 def say_inbox(writer: TransactionalWriter, changelog_id: str) -> None:
     """Part of a transaction: the inboxes' changelog was made anew, on purpose."""
     writer.send(VERSION_TOPIC.name, RETOLD_KEY, changelog_id.encode(), partition=0)
+
+
+def say_told(writer: TransactionalWriter, told: Told) -> None:
+    """Part of a transaction: everybody was told again, up to there."""
+    writer.send(VERSION_TOPIC.name, TOLD_KEY, write_told(told), partition=0)
 
 
 def members(admin: AdminClient, group: str) -> list[str]:

@@ -20,6 +20,7 @@ from streams.fold.lifecycle import fold
 from streams.fold.stored_instance import Age, age_of, unpack
 from streams.fold.views import notifications
 from streams.tables.store import PartitionNotHeld
+from streams.tables.unreadable import naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -59,6 +60,7 @@ class Retention:
         store: Store,
         states: Codec[TaskState],
         *,
+        changelog: str,
         actives: Callable[[], Collection[int]],
         days: int,
     ) -> None:
@@ -66,6 +68,7 @@ class Retention:
         self._agent = agent
         self._store = store
         self._states = states
+        self._changelog = changelog
         self._actives = actives
         self._days = days
 
@@ -88,10 +91,12 @@ class Retention:
             if partition not in self._actives():
                 return
             now_ms = time.time_ns() // 1_000_000
-            expired = [key for key, value in stored if is_expired(age_of(value), now_ms=now_ms, days=self._days)]
+            with naming(self._changelog, partition):
+                expired = [key for key, value in stored if is_expired(age_of(value), now_ms=now_ms, days=self._days)]
             if expired:
                 try:
-                    gone = await self._agent.forget(partition, expired, self._still_expired)
+                    with naming(self._changelog, partition):
+                        gone = await self._agent.forget(partition, expired, self._still_expired)
                 except PartitionNotHeld:
                     return
                 log.info("instances were let go", partition=partition, count=gone)

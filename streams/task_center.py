@@ -17,6 +17,7 @@ from streams.query.inboxes import Inboxes
 from streams.query.instances import Instances
 from streams.query.owners import Owners
 from streams.query.routes import Desk, Tables, build_instances_router, build_router
+from streams.query.wholeness import Wholeness
 from streams.topology import inbox_table, notifications_topic
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from schemas.registry import Registry
     from streams.commit.rounds import Rounds
+    from streams.commit.transport import ChunkConsumer
     from streams.metrics import Metrics
     from streams.settings import StreamsSettings
     from streams.tables.offsets import Offsets
@@ -65,6 +67,7 @@ class TaskCenter:
         partitions: int,
         instances: Store,
         changelog: str,
+        told: Mapping[int, int],
         live: Callable[[], Collection[int]],
         rounds: Rounds,
         offsets: Offsets,
@@ -72,7 +75,10 @@ class TaskCenter:
         registry: Registry,
         metrics: Metrics,
     ) -> InboxAgent:
-        """Keep the inboxes and answer from them. ``changelog`` is the instances', ``live`` as ``Owners.join`` says."""
+        """Keep the inboxes and answer from them, once they are as far as is ``told``.
+
+        ``changelog`` is the instances', ``live`` as ``Owners.join`` says.
+        """
         inbox, inbox_changelog = inbox_table(app, partitions=partitions)
         agent = InboxAgent(
             app,
@@ -92,7 +98,7 @@ class TaskCenter:
         self._history = EventReader(consumer)
         self._desk.open(
             Tables(
-                Inboxes(inbox),
+                Inboxes(inbox, Wholeness(lambda: cast("ChunkConsumer", app.consumer).positions, told)),
                 Instances(instances, task_state_codec(registry)),
                 Histories(self._history, task_event_codec(registry)),
             )

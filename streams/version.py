@@ -7,10 +7,13 @@ positions in the events and everything else that workers keep is the same for al
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.errors import OperatorError
 from schemas.topics import Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FIRST_VERSION = 1
 
@@ -19,6 +22,17 @@ VERSION_TOPIC = Topic("taskbridge-streams-version", None, {"cleanup.policy": "co
 VERSION_KEY = b"instances"
 RETOLD_KEY = b"inbox"
 """Its value is Kafka's id of the inboxes' changelog that the last retelling made, so that it is not taken for lost."""
+
+TOLD_KEY = b"told"
+"""Its value is how far notifications went when everybody had been told again: before that, inboxes are not whole."""
+
+
+class Told(NamedTuple):
+    """Behind the last notification of a retelling, by partition."""
+
+    topic_id: str
+    """Kafka's id of the notifications: in a topic made anew, offsets begin again."""
+    ends: Mapping[int, int]
 
 
 class VersionUnreadable(OperatorError):
@@ -60,3 +74,16 @@ def read_versions(written: bytes | None) -> Versions:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise VersionUnreadable(f"{VERSION_TOPIC.name} says {written[:100]!r}, which names no version") from error
+
+
+def write_told(told: Told) -> bytes:
+    return json.dumps({"topic_id": told.topic_id, "ends": {str(each): end for each, end in told.ends.items()}}).encode()
+
+
+def read_told(written: bytes | None) -> Told | None:
+    """What ``write_told`` wrote; None where nothing was, or something else: then nobody waits for anything."""
+    try:
+        found = json.loads(written or b"")
+        return Told(str(found["topic_id"]), {int(each): int(end) for each, end in found["ends"].items()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -33,10 +33,7 @@ HEAD_BYTES = _HEAD.size
 
 _LIVE, _FINISHED, _DELETED = b"L", b"F", b"D"
 
-_OTHER_VERSION = (
-    f"a stored instance is not of format {_VERSION}, the one that this version reads: "
-    "build the states anew from the events, with taskbridge streams --rebuild"
-)
+_OTHER_VERSION = f"a stored instance is not of format {_VERSION}, the one that this version reads"
 
 _write_marks = msgspec.msgpack.Encoder().encode
 _read_marks = msgspec.msgpack.Decoder(Marks).decode

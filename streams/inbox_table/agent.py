@@ -18,6 +18,7 @@ from streams.inbox_table.changes import check, inbox_changes, keys_read
 from streams.inbox_table.layout import APPLIED_KEY, Applied, read_applied, write_applied
 from streams.inbox_table.told import Told
 from streams.tables.store import PartitionNotHeld
+from streams.tables.unreadable import naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,11 +111,13 @@ class InboxAgent:
             return None
         if not self._topic_id:
             self._topic_id = await asyncio.to_thread(self._offsets.topic_id, TASK_NOTIFICATIONS.name)
-        applied = self._applied(partition)
+        with naming(self._changelog, partition):
+            applied = self._applied(partition)
         if records[-1].offset <= applied:
             return []
         told, rejected = self._decode(records, behind=applied)
-        changes = self._changes(partition, [each.notification for each in told])
+        with naming(self._changelog, partition):
+            changes = self._changes(partition, [each.notification for each in told])
         changes[APPLIED_KEY] = write_applied(Applied(self._topic_id, records[-1].offset))
         batches = [
             Batch(self._changelog, [{"key": key, "value": value} for key, value in changes.items()], partition),

@@ -134,13 +134,16 @@ def counts_key(user: bytes) -> bytes:
 
 
 def read_line_key(key: bytes) -> LineId | None:
-    """What ``line_key`` was made of; None where it is another key."""
+    """What ``line_key`` was made of; None where it is another key, or not one that we wrote."""
     if key[:1] != b"L":
         return None
-    corp_id, rest = _first(key[1:])
-    user_id, rest = _first(rest)
-    instance_id, task = _first(rest[1:])
-    return LineId(corp_id, user_id, _VIEWS_BY_CODE[rest[:1]], instance_id, _first(task[1:])[0] if task else None)
+    try:
+        corp_id, rest = _first(key[1:])
+        user_id, rest = _first(rest)
+        instance_id, task = _first(rest[1:])
+        return LineId(corp_id, user_id, _VIEWS_BY_CODE[rest[:1]], instance_id, _first(task[1:])[0] if task else None)
+    except (ValueError, KeyError):
+        return None
 
 
 def write_time(entered_at: int) -> bytes:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from schemas.events import View
+    from streams.query.wholeness import Wholeness
     from streams.tables.store import Store
 
 LOOKED_AT_MAX = 10_000
@@ -44,15 +45,17 @@ class App(NamedTuple):
 class Inboxes:
     """The inboxes of this worker's partitions."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, wholeness: Wholeness) -> None:
         self._store = store
+        self._wholeness = wholeness
 
     def counts(self, partition: int, user: bytes) -> layout.type_counts:
         """How many lines each view has, in the order of ``VIEWS``.
 
         Raises:
-            NotNow: the partition went to another worker meanwhile.
+            NotNow: the partition went to another worker meanwhile, or its inboxes are being made anew.
         """
+        self._wholeness.check(partition)
         try:
             return layout.read_counts(self._store.read(partition, layout.counts_key(user)))
         except PartitionNotHeld as error:
@@ -62,7 +65,7 @@ class Inboxes:
         """The next ``limit`` lines of a view, newest first.
 
         Raises:
-            NotNow: the partition went to another worker meanwhile.
+            NotNow: the partition went to another worker meanwhile, or its inboxes are being made anew.
         """
         wanted = limit + 1
         if after is None:
@@ -85,7 +88,7 @@ class Inboxes:
         """The next lines that match, newest first: up to ``limit`` of them, among the next LOOKED_AT_MAX of the view.
 
         Raises:
-            NotNow: the partition went to another worker meanwhile.
+            NotNow: the partition went to another worker meanwhile, or its inboxes are being made anew.
         """
         if after is None and not self.counts(partition, user)[layout.VIEWS.index(view)]:
             return Page([], None)
@@ -111,7 +114,7 @@ class Inboxes:
         Without a process' name only where no line of the app has one.
 
         Raises:
-            NotNow: the partition went to another worker meanwhile.
+            NotNow: the partition went to another worker meanwhile, or its inboxes are being made anew.
         """
         names: dict[str, set[str]] = {}
         for view, count in zip(layout.VIEWS, self.counts(partition, user), strict=True):
@@ -129,6 +132,7 @@ class Inboxes:
         """Places and values."""
         if not limit:
             return []
+        self._wholeness.check(partition)
         prefix = layout.entries_prefix(user, view)
         start = prefix if after is None else prefix + after + b"\x00"
         try:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from streams.commit.transaction import TransactionalWriter
     from streams.rebuild.operation import Operation
+    from streams.version import Told
 
 _GROW = (TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS, TASK_EVENTS)
 _ANSWER_S = 30.0
@@ -71,6 +72,10 @@ class Move:
         if INBOX_CHANGELOG.name in there or run.settings.task_center:
             self.inbox_id = run.make_anew(INBOX_CHANGELOG, partitions=self.partitions)
         return run.claimed_writer()
+
+    def told_now(self) -> Told:
+        """Where the notifications end."""
+        return self._run.told_now()
 
     def _grow(self, there: Mapping[str, int]) -> None:
         names = [topic.name for topic in _GROW if 0 < there.get(topic.name, 0) < self.partitions]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import KafkaException
 
+from schemas import topics
 from schemas.errors import OperatorError
 from service.garbage import collect_garbage_rarely
 from service.kafka import admin_client, bulk_producer_config, consumer_config, read_kafka_config
@@ -26,6 +27,7 @@ from streams.rebuild.workers import Workers
 from streams.settings import StreamsSettings
 from streams.tables.offsets import Offsets
 from streams.topology import APP_ID
+from streams.version import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -111,6 +113,12 @@ class Operation:
     def topics(self) -> dict[str, int]:
         """How many partitions each has."""
         return {name: len(each.partitions) for name, each in self.admin.list_topics(timeout=_ANSWER_S).topics.items()}
+
+    def told_now(self) -> Told:
+        """Where the notifications end."""
+        name = topics.TASK_NOTIFICATIONS.name
+        topic = self.offsets.topics([name])[name]
+        return Told(topic.topic_id, self.offsets.ends(name, range(topic.partitions)))
 
     def make_anew(self, topic: Topic, *, partitions: int) -> str:
         """The topic is there, empty; returns Kafka's id of it. Blocks until it is: Kafka deletes in its own time."""

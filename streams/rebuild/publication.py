@@ -18,7 +18,7 @@ from schemas.cloudevents import notification_headers
 from schemas.errors import OperatorError
 from schemas.events import notification_key
 from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
-from streams.live_version import say, say_inbox
+from streams.live_version import say, say_inbox, say_told
 from streams.rebuild.copies import Ticker, unfold_kept
 from streams.version import Versions
 
@@ -117,8 +117,10 @@ class Publication:
         while some := list(islice(outcomes, _TOGETHER)):
             with self._writer.transaction():
                 self._publish(some)
+        told = move.told_now()
         with self._writer.transaction():
             self._write_changes(rebuilding)
+            say_told(self._writer, told)
             if move.inbox_id is not None:
                 say_inbox(self._writer, move.inbox_id)
             say(self._writer, Versions(self._version))

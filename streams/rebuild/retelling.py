@@ -18,14 +18,16 @@ from schemas.errors import OperatorError
 from schemas.events import notification_key
 from schemas.registry import Registry
 from schemas.topics import TASK_NOTIFICATIONS
+from service.topic_admin import apply_topics
 from streams.fold.stored_instance import unpack
 from streams.fold.views import show
 from streams.inbox_table import layout
-from streams.live_version import say, say_inbox
+from streams.live_version import say, say_inbox, say_told
 from streams.rebuild.comparison import told_again, unfounded
 from streams.rebuild.copies import Copy, Kept, Ticker, TopicCopy
 from streams.rebuild.operation import operation
 from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from streams.tables.unreadable import naming
 from streams.version import VERSION_TOPIC
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def retell(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> di
             there, changelog = run.topics(), instances_changelog(versions.live).name
             if changelog not in there:
                 raise NothingToTell(f"{changelog} is lost: make the states anew first, taskbridge streams --rebuild")
+            apply_topics(run.admin, [TASK_NOTIFICATIONS], partitions=there[changelog])
 
             def copy_of(topic: str) -> TopicCopy:
                 copy = TopicCopy(folder / topic, topic, consumer=run.consumer, offsets=run.offsets)
@@ -79,14 +82,19 @@ def retell(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> di
                 catch_up()
                 shown = copies.enter_context(closing(Copy(folder / "shown")))
                 telling = Ticker(tell, "instances told", stopping=run.stopping)
-                retelling = Retelling(writer, registry, shown, number=_number(run), telling=telling)
+                retelling = Retelling(
+                    writer, registry, shown, changelog=changelog, number=_number(run), telling=telling
+                )
                 retelling.tell_of(states)
                 if inboxes is not None:
                     retelling.take_away(inboxes)
-                if run.settings.task_center:
-                    # After what was told: workers begin a new inbox where they stood in the notifications.
-                    inbox_id = run.make_anew(INBOX_CHANGELOG, partitions=there[changelog])
-                    with writer.transaction():
+                told = run.told_now()
+                # After what was told: workers begin a new inbox where they stood in the notifications.
+                center = run.settings.task_center
+                inbox_id = run.make_anew(INBOX_CHANGELOG, partitions=there[changelog]) if center else None
+                with writer.transaction():
+                    say_told(writer, told)
+                    if inbox_id is not None:
                         say_inbox(writer, inbox_id)
         return {
             "instances": retelling.instances,
@@ -127,26 +135,33 @@ class Retelling:
         registry: Registry,
         shown: Copy,
         *,
+        changelog: str,
         number: int,
         telling: Callable[[int, int], None],
     ) -> None:
-        """``shown`` takes the key of each line that there is. ``number``: another one for each retelling.
+        """``shown`` takes the key of each line that there is. ``changelog`` is the instances'.
 
-        So its notifications are no repeats of the last one's.
+        ``number``: another one for each retelling. So its notifications are no repeats of the last one's.
         """
         self._writer = writer
         self._states: Codec[TaskState] = task_state_codec(registry)
         self._notifications: Codec[TaskNotification] = task_notification_codec(registry)
         self._shown = shown
+        self._changelog = changelog
         self._number = number
         self._telling = telling
         self.instances = self.notifications = self.unfounded = 0
 
     def tell_of(self, states: Copy) -> None:
-        """Tell of every instance in the copy, which holds them as they are stored."""
+        """Tell of every instance in the copy, which holds them as they are stored.
+
+        Raises:
+            TableUnreadable: one of them cannot be read; nobody is told anything wrong.
+        """
         together: list[TaskNotification] = []
         for kept in states.values():
-            instance = unpack(kept.value, self._states)
+            with naming(self._changelog, kept.partition):
+                instance = unpack(kept.value, self._states)
             together += told_again(show(instance), number=self._number)
             self.instances += 1
             if len(together) >= _TOGETHER:

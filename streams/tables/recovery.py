@@ -21,6 +21,7 @@ from streams.tables.changelog import ChangelogReader
 from streams.tables.kept_position import POSITION_KEY, read_position
 from streams.tables.offsets import Offsets
 from streams.tables.table_keeper import TableKeeper
+from streams.tables.unreadable import naming
 from streams.tables.wanted import assigned
 
 if TYPE_CHECKING:
@@ -169,11 +170,13 @@ class Recovery(Service):
 
     def _kept(self, takeover: Takeover, sources: Iterable[TP]) -> dict[TP, KeptPosition | None]:
         """What the changelogs say themselves of how far these are folded."""
-        return {
-            source: read_position(self._keepers[changelog].store.read(source.partition, POSITION_KEY))
-            for source in sources
-            if (changelog := takeover.changelog_of(source)) in self._keepers
-        }
+        found: dict[TP, KeptPosition | None] = {}
+        for source in sources:
+            changelog = takeover.changelog_of(source)
+            if changelog in self._keepers:
+                with naming(changelog, source.partition):
+                    found[source] = read_position(self._keepers[changelog].store.read(source.partition, POSITION_KEY))
+        return found
 
     def _owned(self) -> Owned:
         actives = self.app.assignor.assigned_actives()

@@ -17,6 +17,7 @@ from streams.query.inboxes import Inboxes
 from streams.query.instances import Instances
 from streams.query.owners import Owners
 from streams.query.routes import Desk, Tables, build_instances_router, build_router
+from streams.query.wholeness import Wholeness
 from streams.topology import Worker, build_faust_app, inbox_table, instances_table
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 PARTITIONS = 3
 URL = "http://127.0.0.1:8500"
+WHOLE = Wholeness(dict, {})
 
 
 def notification(
@@ -90,7 +92,7 @@ class QueryDesk:
         self.desk = desk = Desk(access, self.owners, Forwarding(access.seal))
         desk.open(
             Tables(
-                Inboxes(self.inbox),
+                Inboxes(self.inbox, WHOLE),
                 Instances(self.instances, self.states),
                 Histories(cast("Any", self.events), task_event_codec(self.registry)),
             )

@@ -13,7 +13,7 @@ from streams.health import Health
 def test_topics_that_differ_from_the_contract_are_told_by_readiness_and_hold_nothing_up() -> None:
     said = ["taskbridge.task-states.v1: min.insync.replicas is 1, the contract says 2 with 3 replicas"]
     health = Health()
-    contract: Any = SimpleNamespace(apply=lambda: Prepared(12, 1, {}, frozenset(), said))
+    contract: Any = SimpleNamespace(apply=lambda: Prepared(12, 1, {}, frozenset(), {}, said))
     prepared = asyncio.run(until_connected(contract, health, cast("Any", SimpleNamespace(is_set=lambda: False))))
     assert prepared is not None
     assert (health.connected, health.problems) == (True, [])

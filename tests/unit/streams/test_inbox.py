@@ -243,3 +243,4 @@ def test_a_lines_key_says_whose_it_is_and_what_it_is_about(
     key = layout.line_key(layout.user_part(corp, user), view, layout.line_part(instance_id, task_id))
     assert layout.read_line_key(key) == layout.LineId(corp, user, view, instance_id, task_id)
     assert layout.read_line_key(b"E" + key[1:]) is None
+    assert layout.read_line_key(b"L damaged") is None

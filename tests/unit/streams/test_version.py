@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from streams.tables.changelog_topic import instances_changelog, instances_table_name
-from streams.version import FIRST_VERSION, Versions, VersionUnreadable, read_versions, write_versions
+from streams.version import (
+    FIRST_VERSION,
+    Told,
+    Versions,
+    VersionUnreadable,
+    read_told,
+    read_versions,
+    write_told,
+    write_versions,
+)
 
 
 @pytest.mark.parametrize("versions", [Versions(), Versions(3), Versions(3, 4), Versions(3, 4, 24)])
@@ -15,6 +24,12 @@ def test_what_is_said_is_understood(versions: Versions) -> None:
 
 def test_what_an_earlier_program_said_is_understood() -> None:
     assert read_versions(b'{"live": 2, "next": null}') == Versions(2)
+
+
+def test_how_far_everybody_was_told_is_understood_and_else_nobody_waits() -> None:
+    told = Told("topic", {0: 7, 11: 0})
+    assert read_told(write_told(told)) == told
+    assert [read_told(each) for each in (None, b"", b"7", b"{}", b'{"topic_id": "t", "ends": [1]}')] == [None] * 5
 
 
 def test_where_nothing_is_said_the_first_is_live() -> None:

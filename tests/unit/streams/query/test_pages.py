@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from query_desk import QueryDesk, notification
+from query_desk import WHOLE, QueryDesk, notification
 from schemas.events import Change, Person, TaskNotification, View
 from streams.inbox_table import layout
 from streams.query.access import Access
@@ -52,7 +52,7 @@ def lines(page: Page) -> list[tuple[str, str | None]]:
 
 def all_lines(desk: QueryDesk, view: View = View.PENDING) -> list[tuple[str, str | None]]:
     partition = desk.owners.of_user("corp", "ann").partition
-    return lines(Inboxes(desk.inbox).page(partition, USER, view, limit=1_000))
+    return lines(Inboxes(desk.inbox, WHOLE).page(partition, USER, view, limit=1_000))
 
 
 @given(
@@ -68,7 +68,7 @@ def test_a_walk_returns_what_was_there_throughout_exactly_once(
         desk = QueryDesk(Path(folder), Access(tokens=None))
         try:
             desk.tell(before)
-            inboxes, partition = Inboxes(desk.inbox), desk.owners.of_user("corp", "ann").partition
+            inboxes, partition = Inboxes(desk.inbox, WHOLE), desk.owners.of_user("corp", "ann").partition
             stayed = set(all_lines(desk))
             seen: list[tuple[str, str | None]] = []
             place: bytes | None = None
@@ -105,7 +105,7 @@ def test_a_walk_returns_what_was_there_throughout_exactly_once(
 
 def _would_match(desk: QueryDesk, line: tuple[str, str | None]) -> bool:
     partition = desk.owners.of_user("corp", "ann").partition
-    page = Inboxes(desk.inbox).page(partition, USER, View.PENDING, limit=1_000)
+    page = Inboxes(desk.inbox, WHOLE).page(partition, USER, View.PENDING, limit=1_000)
     item = next(each for each in page.items if (each.instance_id, each.task_id) == line)
     return "leave" in folded(item.title or "")
 

@@ -1,0 +1,28 @@
+"""Inboxes that were made anew are not answered from before they hold what was told, and then they are."""
+
+from __future__ import annotations
+
+import pytest
+from faust.types import TP
+
+from schemas.topics import TASK_NOTIFICATIONS
+from streams.commit.transport import Position
+from streams.query.refusals import NotNow
+from streams.query.wholeness import Wholeness
+
+
+def test_each_partition_is_answered_from_once_it_is_as_far_as_was_told() -> None:
+    at: dict[TP, Position] = {}
+    whole = Wholeness(lambda: at, {0: 10, 1: 0})
+    whole.check(1)
+    whole.check(2)
+    with pytest.raises(NotNow) as told:
+        whole.check(0)
+    assert told.value.headers == {"Retry-After": "2"}
+    at[TP(TASK_NOTIFICATIONS.name, 0)] = Position(9, None)
+    with pytest.raises(NotNow):
+        whole.check(0)
+    at[TP(TASK_NOTIFICATIONS.name, 0)] = Position(10, None)
+    whole.check(0)
+    at.clear()
+    whole.check(0)
