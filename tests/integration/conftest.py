@@ -17,10 +17,8 @@ import pytest
 
 import plain_http
 from deploy.connection import Connection
-from deploy.local.artifacts import cache_folder, ensure_artifacts
-from deploy.local.kafka import kafka_service
-from deploy.local.ports import LOOPBACK, free_port, free_ports
-from deploy.local.supervisor import Supervisor
+from deploy.local.ports import free_port
+from own_broker import OwnBroker
 from running_workers import Worker
 from schemas import topics
 from service.topic_admin import apply_topics
@@ -104,23 +102,20 @@ def connection(stack: Endpoints) -> Generator[Connection]:
 
 
 @pytest.fixture(scope="session")
-def own_kafka(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Generator[Connection]:
-    """A Kafka beside the shared one, for tests that take away what others stand upon. The registry is shared."""
-    artifacts = ensure_artifacts(cache_folder(os.environ), progress=print)
-    port, controller_port = free_ports(2)
-    with Supervisor(on_event=print) as supervisor:
-        supervisor.start(
-            kafka_service(
-                jars=artifacts.kafka_jars,
-                data_dir=tmp_path_factory.mktemp("kafka"),
-                port=port,
-                controller_port=controller_port,
-            )
-        )
-        found = Connection(f"{LOOPBACK}:{port}", stack.registry_url, {})
-        found.registry.register(topics.ALL)
-        yield found
-        found.close()
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Generator[OwnBroker]:
+    """A Kafka beside the shared one, for tests that take away what others stand upon."""
+    broker = OwnBroker(tmp_path_factory.mktemp("kafka"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def own_kafka(stack: Endpoints, own_broker: OwnBroker) -> Generator[Connection]:
+    """That Kafka. The registry is shared."""
+    found = Connection(own_broker.servers, stack.registry_url, {})
+    found.registry.register(topics.ALL)
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ What a worker leaves on Kafka is laid there as it would: its positions with thei
 from __future__ import annotations
 
 import asyncio
+import queue
 import time
 from contextlib import suppress
 from functools import partial
@@ -27,7 +28,8 @@ from streams.commit.takeover import Owned, Takeover
 from streams.contract import Contract
 from streams.internal_topics import StartRefused
 from streams.live_version import LiveVersion
-from streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from streams.tables.changelog import ChangelogReader, ChangelogUnreadable
+from streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog, reader_config
 from streams.tables.kept_position import KeptPosition
 from streams.tables.offsets import Offsets
 from streams.topology import APP_ID
@@ -323,3 +325,26 @@ def test_positions_that_the_topic_does_not_have_are_told_and_nothing_is_missed(p
     found = place.take_over(place.start(), whole, notes)
     assert {found[TP(TASK_EVENTS.name, each)] for each in (0, 1)} == {0}, "none of these was ever read"
     assert notes == ["made-anew"] * 2
+
+
+class _Nowhere:
+    """A store of which nothing is asked."""
+
+    def write_chunk(self, partition: int, values: Mapping[bytes, bytes | None], *, changelog_offset: int) -> None: ...
+
+    def touch(self, partition: int) -> None: ...
+
+
+def test_a_restoration_that_finds_its_records_gone_ends_the_worker_and_the_next_start_is_refused(place: Place) -> None:
+    failed: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
+    config = reader_config(consumer_config(place.servers, APP_ID), buffer_bytes=1 << 20)
+    reader = ChangelogReader(config, INSTANCES.name, _Nowhere(), batch_bytes=1 << 20, on_failure=failed.put)
+    try:
+        # Between the look at where it begins and the first fetch.
+        place.cut(INSTANCES.name, to=3)
+        reader.follow(0, start=0, end=place.offsets.ends(INSTANCES.name, [0])[0], standby=False)
+        with pytest.raises(ChangelogUnreadable, match=f"{INSTANCES.name}, partition 0"):
+            raise failed.get(timeout=60)
+    finally:
+        reader.close()
+    refused(place, f"{INSTANCES.name} was cut", REBUILD)

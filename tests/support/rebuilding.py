@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from deploy.connection import Connection
     from running_workers import Worker
+    from streams.fold.lifecycle import Instance
 
     type_read = Callable[[str], list[Message]]
 
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
 class Rebuild:
     """``taskbridge streams --rebuild`` as a process of its own."""
 
-    def __init__(self, connection: Connection, folder: Path) -> None:
+    def __init__(self, connection: Connection, folder: Path, *, data_dir: Path | None = None) -> None:
+        """``data_dir``: where workers have left their stores, else one of its own."""
         self.log_path = folder / "rebuild.log"
-        self.data_dir = folder / "rebuild"
+        self.data_dir = data_dir or folder / "rebuild"
         self._environment = {
             **os.environ,
             "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
@@ -86,8 +88,13 @@ def lines_kept(read: type_read) -> dict[bytes, bytes]:
 
 def lines_by_the_states(connection: Connection, read: type_read) -> dict[bytes, bytes]:
     """The same as the plain fold of the events has it."""
+    return lines_of(expected(connection, read).values())
+
+
+def lines_of(instances: Iterable[Instance]) -> dict[bytes, bytes]:
+    """The same of these instances."""
     store: dict[bytes, bytes] = {}
-    for instance in expected(connection, read).values():
+    for instance in instances:
         for key, value in inbox_changes(told_again(show(instance), number=1), stored=store.get).items():
             if value is None:
                 store.pop(key, None)

@@ -238,7 +238,7 @@ def caught_up(connection: Connection, topic: str = TASK_EVENTS.name) -> bool:
     }
     consumer = Consumer(config)
     try:
-        asked = [TopicPartition(topic, number) for number in range(12)]
+        asked = [TopicPartition(topic, number) for number in topics_on(connection)[topic]]
         try:
             committed = consumer.committed(asked, timeout=10)
         except KafkaException:

@@ -1,0 +1,462 @@
+"""Whole workers where something is lost: refused in one line that names it, mended by the command named, and all right.
+
+One worker goes from disaster to disaster, on a Kafka of its own; what it must have is folded beside it from the events
+that were produced, for the topic does not keep them. ``TASKBRIDGE_DISASTERS=full`` for all of them; else the hardest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
+from rebuilding import Rebuild, ends, lines_kept, lines_of
+
+import plain_http
+from running_edge import wait_until
+from running_workers import Worker
+from schemas import topics
+from schemas.events import Lifecycle
+from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from service.kafka import consumer_config, producer_config
+from service.topic_admin import apply_topics
+from stream_lives import assert_all_is_right, caught_up, lives, produce, read_topic, start_anew, topics_on
+from streams.fold.lifecycle import Instance, fold
+from streams.fold.stored_instance import age_of
+from streams.live_version import LiveVersion
+from streams.rebuild.operation import delete_topics
+from streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from streams.tables.kept_position import POSITION_KEY
+from streams.tables.offsets import Offsets
+from streams.version import VERSION_KEY, VERSION_TOPIC
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    import httpx2
+    from confluent_kafka import Message
+
+    from deploy.connection import Connection
+    from own_broker import OwnBroker
+    from schemas.events import TaskEvent
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+FULL = os.environ.get("TASKBRIDGE_DISASTERS") == "full"
+PARTITIONS = 3
+
+
+class Company:
+    """A worker and its disk, and what must have become of all events that it was ever given."""
+
+    def __init__(self, broker: OwnBroker, connection: Connection, folder: Path) -> None:
+        self.broker = broker
+        self.connection = connection
+        self.admin: Any = connection.admin()
+        self.folder = folder
+        self.read: Callable[[str], list[Message]] = partial(read_topic, connection)
+        self.offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
+        self.worker = Worker(folder, connection)
+        self.command = Rebuild(connection, folder, data_dir=self.worker.data_dir)
+        self.right: dict[str, Instance] = {}
+        self._seed = 100
+
+    @property
+    def states(self) -> str:
+        """The changelog of the live version."""
+        live_version = LiveVersion(self.connection.bootstrap_servers, {}, self.offsets)
+        return instances_changelog(live_version.read().live).name
+
+    def happen(self, count: int = 20) -> list[TaskEvent]:
+        """New instances, and their events."""
+        self._seed += 1
+        events = lives(count, seed=self._seed)
+        for event in events:
+            self.right[event.instance_id] = fold(self.right.get(event.instance_id), event)
+        produce(self.connection, events)
+        return events
+
+    def work(self, worker: Worker | None = None) -> None:
+        """Start it, and have it do all there is to do."""
+        worker = worker or self.worker
+        if worker.process is None:
+            worker.start()
+        wait_until(worker.is_ready, what="the worker is ready")
+        for topic in (TASK_EVENTS, TASK_NOTIFICATIONS):
+            wait_until(partial(caught_up, self.connection, topic.name), what=f"all of {topic.name} is processed")
+
+    def rest(self) -> None:
+        assert self.worker.end(signal.SIGTERM) == 0
+
+    def is_refused(self, *said: str, worker: Worker | None = None) -> None:
+        """It ends by itself, with one line for people that says what it is and what to do."""
+        worker = worker or self.worker
+        if worker.process is None:
+            worker.start()
+        assert worker.exit_code() == 1
+        last = worker.log_path.read_text().splitlines()[-1]
+        assert last.startswith("taskbridge streams: "), last
+        for each in said:
+            assert each in last
+
+    def is_mended(self, *command: str) -> dict[str, Any]:
+        """The command, run; and then a worker, and all is right, with what comes afterwards."""
+        found = self.command.run(*command)
+        self.happen(5)
+        self.work()
+        self.is_right()
+        self.rest()
+        return found
+
+    def is_right(self) -> None:
+        """States, notifications, inboxes, and that what was deleted is remembered."""
+        assert_all_is_right(self.connection, self.read, instances=self.right, counted=False)
+        assert lines_kept(self.read) == lines_of(self.right.values())
+        deleted = {key for key, each in self.right.items() if each.state.lifecycle is Lifecycle.DELETED}
+        stored = {bytes(each.key() or b""): bytes(each.value() or b"") for each in self.read(self.states)}
+        del stored[POSITION_KEY]
+        assert {key.decode() for key, value in stored.items() if value and age_of(value).is_deleted} == deleted
+
+    def lose(self, *names: str) -> None:
+        delete_topics(self.admin, [*names])
+        wait_until(lambda: not topics_on(self.connection).keys() & {*names}, what="they are gone")
+
+    def make_anew(self, topic: topics.Topic, partitions: int = PARTITIONS) -> None:
+        self.lose(topic.name)
+        apply_topics(self.admin, [topic], partitions=partitions)
+
+    def forget(self, topic: str) -> None:
+        """The retention of all that is on it is over."""
+        before = [TopicPartition(topic, partition, end) for partition, end in ends(self.connection)[topic].items()]
+        for each in self.admin.delete_records(before).values():
+            each.result(60)
+
+    def cut(self, topic: str) -> None:
+        """Somebody changed its policy, and changed it back."""
+        self._clean_up(topic, "delete")
+        self.forget(topic)
+        self._clean_up(topic, "compact")
+
+    def write(self, topic: str, key: bytes, value: bytes, *, partition: int) -> None:
+        config: dict[str, Any] = producer_config(self.connection.bootstrap_servers)
+        producer = Producer(config)
+        producer.produce(topic, key=key, value=value, partition=partition)
+        assert producer.flush(30) == 0
+
+    def _clean_up(self, topic: str, policy: str) -> None:
+        wanted = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[wanted])
+        for each in self.admin.incremental_alter_configs([resource]).values():
+            each.result(30)
+
+
+@pytest.fixture(scope="module")
+def company(
+    own_broker: OwnBroker, own_kafka: Connection, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[Company]:
+    start_anew(own_kafka)
+    apply_topics(own_kafka.admin(), topics.ALL, partitions=PARTITIONS)
+    found = Company(own_broker, own_kafka, tmp_path_factory.mktemp("company"))
+    found.happen(40)
+    found.work()
+    found.rest()
+    yield found
+    found.worker.kill_if_running()
+    found.command.kill_if_running()
+
+
+@pytest.fixture(autouse=True)
+def rest(company: Company) -> Generator[None]:
+    """What fails leaves no worker to the next."""
+    yield
+    company.worker.kill_if_running()
+    company.worker.process = None
+
+
+class Disaster(NamedTuple):
+    """What happens while no worker works."""
+
+    name: str
+    happens: Callable[[Company], object]
+    said: Callable[[Company], str]
+    command: str
+    arguments: tuple[str, ...]
+
+
+def _damaged_state(company: Company) -> None:
+    key, there = _some_state(company)
+    company.write(company.states, key, b"\x03 damaged", partition=cast("int", there.partition()))
+
+
+def _another_instance(company: Company) -> None:
+    key, there = _some_state(company)
+    others = (each for each in company.read(company.states) if each.key() not in (key, POSITION_KEY) and each.value())
+    value = bytes(next(others).value() or b"")
+    company.write(company.states, key, value, partition=cast("int", there.partition()))
+    # Known once it is read: an event comes that was folded before.
+    event = next(each for each in lives(40, seed=101) if each.instance_id.encode() == key)
+    produce(company.connection, [event])
+
+
+def _some_state(company: Company) -> tuple[bytes, Message]:
+    """Of an instance that is there since the beginning."""
+    known = {each.instance_id.encode() for each in lives(40, seed=101)}
+    return next((bytes(each.key() or b""), each) for each in company.read(company.states) if each.key() in known)
+
+
+def _damaged_line(company: Company) -> None:
+    for found in {bytes(each.key() or b""): each for each in company.read(INBOX_CHANGELOG.name)}.values():
+        if bytes(found.key() or b"")[:1] == b"C":
+            company.write(INBOX_CHANGELOG.name, bytes(found.key() or b""), b"x", partition=found.partition() or 0)
+    company.happen(5)
+
+
+def _unreadable_version(company: Company) -> None:
+    company.write(VERSION_TOPIC.name, VERSION_KEY, b"nonsense", partition=0)
+
+
+def _widen(company: Company) -> None:
+    for each in company.admin.create_partitions([NewPartitions(TASK_EVENTS.name, PARTITIONS + 1)]).values():
+        each.result(30)
+
+
+def _states_anew(company: Company) -> None:
+    company.make_anew(next(each for each in map(instances_changelog, range(1, 30)) if each.name == company.states))
+
+
+def _states(company: Company) -> str:
+    return company.states
+
+
+def _inbox(_company: Company) -> str:
+    return INBOX_CHANGELOG.name
+
+
+def _version(_company: Company) -> str:
+    return VERSION_TOPIC.name
+
+
+def _inbox_anew(company: Company) -> None:
+    company.make_anew(INBOX_CHANGELOG)
+
+
+def _version_lost(company: Company) -> None:
+    company.lose(VERSION_TOPIC.name)
+
+
+def _version_anew(company: Company) -> None:
+    company.make_anew(VERSION_TOPIC, 1)
+
+
+def _cut(topic: Callable[[Company], str]) -> Callable[[Company], None]:
+    def cut(company: Company) -> None:
+        company.cut(topic(company))
+
+    return cut
+
+
+REBUILDS, RETELLS = (REBUILD, ("--rebuild",)), (RETELL, ("--retell",))
+DISASTERS = [
+    Disaster("states-made-anew", _states_anew, _states, *REBUILDS),
+    Disaster("states-cut", _cut(_states), _states, *REBUILDS),
+    Disaster("a-state-damaged", _damaged_state, _states, *REBUILDS),
+    Disaster("a-state-under-another-key", _another_instance, _states, *REBUILDS),
+    Disaster("inbox-made-anew", _inbox_anew, _inbox, *RETELLS),
+    Disaster("inbox-cut", _cut(_inbox), _inbox, *RETELLS),
+    Disaster("lines-damaged", _damaged_line, _inbox, *RETELLS),
+    Disaster("version-lost", _version_lost, _version, *REBUILDS),
+    Disaster("version-made-anew", _version_anew, _version, *REBUILDS),
+    Disaster("version-cut", _cut(_version), _version, *REBUILDS),
+    Disaster("version-unreadable", _unreadable_version, _version, *REBUILDS),
+]
+
+
+if FULL:
+    # First: their instances are still told of by events, for what is damaged is damaged in the store by then, too.
+    @pytest.mark.parametrize("disaster", DISASTERS, ids=lambda disaster: disaster.name)
+    def test_what_is_lost_is_refused_and_named_and_mended_by_the_command(company: Company, disaster: Disaster) -> None:
+        disaster.happens(company)
+        company.is_refused(disaster.said(company), disaster.command)
+        company.is_mended(*disaster.arguments)
+
+
+def test_without_changelog_published_states_and_old_events_all_comes_back_from_the_local_stores(
+    company: Company,
+) -> None:
+    states = company.states
+    company.forget(TASK_EVENTS.name)
+    company.lose(states, TASK_STATES.name)
+    company.is_refused(f"{states} is lost", REBUILD)
+    before = len(company.right)
+    company.happen(5)
+    found = company.is_mended("--rebuild")
+    assert (found["from_stores"], found["carried_over"], found["lost"]) == (before, before, 0)
+    assert found["from_published"] == 0
+    assert "local stores are read" in company.command.log_path.read_text()
+
+
+def a_store_that_a_worker_has_open_is_asked_for_in_one_line(company: Company) -> None:
+    """A worker beside it would go on for a moment, having what is lost; nothing is switched without it."""
+    company.worker.start()
+    wait_until(company.worker.is_ready, what="the worker is ready")
+    states = company.states
+    company.worker.signal(signal.SIGSTOP)
+    try:
+        company.lose(states)
+        process = company.command.start("--rebuild")
+        process.communicate(timeout=180)
+        assert process.returncode == 1
+        last = company.command.log_path.read_text().splitlines()[-1]
+        assert "is in use, and is needed: stop its worker" in last
+    finally:
+        company.worker.kill_if_running()
+        company.worker.process = None
+    company.is_refused(f"{states} is lost", REBUILD)
+    company.is_mended("--rebuild")
+
+
+_HELD = """
+import asyncio, os
+from streams.inbox_table.agent import InboxAgent
+take = InboxAgent._take
+async def held(self, message, records):
+    while not os.path.exists({path!r}):
+        await asyncio.sleep(0.02)
+    await take(self, message, records)
+InboxAgent._take = held
+from streams.app import main
+main()
+"""
+
+
+def test_inboxes_that_are_being_made_anew_are_asked_for_later_and_then_answered_whole(company: Company) -> None:
+    def counts() -> list[httpx2.Response]:
+        url = f"http://127.0.0.1:{company.worker.port}/v1/corps/corp/users"
+        return [plain_http.get(f"{url}/user-{user}/counts", timeout=10) for user in range(20)]
+
+    company.lose(INBOX_CHANGELOG.name)
+    company.is_refused(f"{INBOX_CHANGELOG.name} is lost", RETELL)
+    company.command.run("--retell")
+    go_on = company.folder / "go-on"
+    company.worker.start(_HELD.format(path=str(go_on)))
+    wait_until(company.worker.is_ready, what="the worker is ready")
+    for answer in counts():
+        assert (answer.status_code, answer.headers.get("Retry-After")) == (503, "2")
+    go_on.touch()
+    wait_until(lambda: {each.status_code for each in counts()} == {200}, what="all are answered")
+    answers = counts()
+    lines = [key for key in lines_of(company.right.values()) if key[:1] == b"L"]
+    assert sum(sum(each.json().values()) for each in answers) == len(lines)
+    company.work()
+    company.is_right()
+    company.rest()
+
+
+def test_a_changelog_that_lost_its_end_is_refused_by_the_disk_that_has_it_and_by_one_that_has_not(
+    company: Company,
+) -> None:
+    states = company.states
+    files = sorted(company.broker.folder.rglob(f"{states}-*/00000000000000000000.log"))
+    assert len(files) == PARTITIONS
+    offsets, partitions = company.offsets, range(PARTITIONS)
+    wait_until(lambda: offsets.decided(states, partitions) == offsets.ends(states, partitions), what="nothing is open")
+    whole = {path: path.stat().st_size for path in files}
+    company.happen(10)
+    company.work()
+    company.rest()
+
+    def cut() -> None:
+        for path, size in whole.items():
+            os.truncate(path, size)
+
+    company.broker.change_files(cut)
+    company.is_refused(states, "it is at offset", "of a changelog that ends at", REBUILD)
+    other = Worker(company.folder, company.connection)
+    try:
+        company.is_refused(f"{states}, partition", "has lost its end", REBUILD, worker=other)
+    finally:
+        other.kill_if_running()
+        shutil.rmtree(other.data_dir)
+    company.is_mended("--rebuild")
+
+
+def notifications_that_are_lost_leave_the_inboxes_and_are_told_again(company: Company) -> None:
+    company.lose(TASK_NOTIFICATIONS.name)
+    company.work()
+    assert company.worker.metrics()['taskbridge_streams_positions_lost_total{reason="made-anew"}'] == PARTITIONS
+    company.happen(5)
+    company.work()
+    assert lines_kept(company.read) == lines_of(company.right.values())
+    company.rest()
+    company.is_mended("--retell")
+
+
+def events_that_went_before_a_worker_could_read_them_end_it_and_it_goes_on_behind_them(company: Company) -> None:
+    again = lives(40, seed=101)
+    worker = Worker(company.folder, company.connection, STREAMS_SESSION_TIMEOUT_S="30")
+    worker.start()
+    try:
+        company.work(worker)
+        worker.signal(signal.SIGSTOP)
+        # The first may be read already: a fetch was waiting for it. Nothing of these is new, so nothing is missed.
+        for _ in range(2):
+            produce(company.connection, again)
+        company.forget(TASK_EVENTS.name)
+        worker.signal(signal.SIGCONT)
+        assert worker.exit_code() == 1
+        assert "deleted before it was read" in worker.log_path.read_text().splitlines()[-1]
+        company.happen(5)
+        company.work(worker)
+        assert worker.metrics()['taskbridge_streams_positions_lost_total{reason="out-of-range"}'] > 0
+        company.is_right()
+        assert worker.end(signal.SIGTERM) == 0
+    finally:
+        worker.kill_if_running()
+        shutil.rmtree(worker.data_dir)
+
+
+def published_states_that_are_lost_come_back_by_a_rebuild(company: Company) -> None:
+    company.lose(TASK_STATES.name)
+    company.work()
+    company.rest()
+    found = company.is_mended("--rebuild")
+    assert found["states"] > 0
+
+
+def events_that_are_lost_do_not_make_a_rebuild_forget_what_came_of_them(company: Company) -> None:
+    company.make_anew(TASK_EVENTS)
+    # Of instances that are there, and of none in whole.
+    produce(company.connection, lives(40, seed=101)[:60])
+    company.happen(5)
+    found = company.is_mended("--rebuild")
+    assert found["lost"] == 0
+    assert found["carried_over"] > 0
+
+
+def a_topic_with_another_number_of_partitions_is_named_and_all_get_it(company: Company) -> None:
+    """The last of all: from here on there are more."""
+    _widen(company)
+    company.is_refused(f"{TASK_EVENTS.name} has {PARTITIONS + 1}", f"{REBUILD} --partitions")
+    company.is_mended("--rebuild", "--partitions", str(PARTITIONS + 1))
+
+
+OTHERS = [
+    a_store_that_a_worker_has_open_is_asked_for_in_one_line,
+    notifications_that_are_lost_leave_the_inboxes_and_are_told_again,
+    events_that_went_before_a_worker_could_read_them_end_it_and_it_goes_on_behind_them,
+    published_states_that_are_lost_come_back_by_a_rebuild,
+    events_that_are_lost_do_not_make_a_rebuild_forget_what_came_of_them,
+    a_topic_with_another_number_of_partitions_is_named_and_all_get_it,
+]
+
+if FULL:
+
+    @pytest.mark.parametrize("happens", OTHERS, ids=lambda happens: happens.__name__)
+    def test_other_disasters_end_as_the_table_says(company: Company, happens: Callable[[Company], None]) -> None:
+        happens(company)

@@ -1,0 +1,48 @@
+"""A Kafka of one test's own, whose files a test may change while it is dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from deploy.local.artifacts import cache_folder, ensure_artifacts
+from deploy.local.kafka import kafka_service
+from deploy.local.ports import LOOPBACK, free_ports
+from deploy.local.services import Backoff, Phase
+from deploy.local.supervisor import Supervisor
+from running_edge import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from deploy.local.services import ServiceEvent
+
+
+class OwnBroker:
+    """One broker. What is killed comes back by itself."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        artifacts = ensure_artifacts(cache_folder(os.environ), progress=print)
+        port, controller_port = free_ports(2)
+        self.servers = f"{LOOPBACK}:{port}"
+        self._events: list[ServiceEvent] = []
+        self._supervisor = Supervisor(on_event=self._events.append, backoff=Backoff(first_s=1.0))
+        self._supervisor.start(
+            kafka_service(jars=artifacts.kafka_jars, data_dir=folder, port=port, controller_port=controller_port)
+        )
+
+    def change_files(self, change: Callable[[], None]) -> None:
+        """Between its death by SIGKILL and its return, which takes the supervisor a second and Kafka some more."""
+        pid = self._supervisor.pid("kafka")
+        assert pid is not None
+        seen = len(self._events)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(self._events) > seen, what="Kafka's end is noticed")
+        change()
+        wait_until(lambda: any(each.phase is Phase.READY for each in self._events[seen:]), what="Kafka is back")
+
+    def stop(self) -> None:
+        self._supervisor.stop()
