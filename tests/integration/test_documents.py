@@ -1,0 +1,179 @@
+"""What the README and the tutorial tell to type is typed here as it stands there, and does what they say.
+
+Two things differ from a newcomer's machine: ``up`` gets free ports, which the addresses in the text are changed to, and
+all of it uses the tests' Kafka.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import plain_http
+from deploy.local.ports import free_ports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from deploy.local.endpoints import Endpoints
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.usefixtures("as_if_nothing_ran")]
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^( *)```(sh|text|toml)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+PORTS: tuple[str, ...] = ("edge-port", "streams-port", "kafka-port", "registry-port")
+READS = ("curl ", "uv run taskbridge tail ", "uv run taskbridge quarantine list")
+"""What only looks may be typed again until it shows what the text shows."""
+REFUSED = re.compile(r"[45]\d\d ")
+
+
+@dataclass
+class Step:
+    typed: str
+    shown: str = ""
+    """What the text says is printed, with … for what differs."""
+
+    @property
+    def expected(self) -> re.Pattern[str]:
+        parts = (re.escape(" ".join(each.split())) for each in self.shown.split("…"))
+        return re.compile(".*".join(parts), re.DOTALL)
+
+
+@dataclass
+class Newcomer:
+    """Somebody in an empty folder, with a shell that has ``uv``."""
+
+    folder: Path
+    environment: dict[str, str]
+    ports: dict[str, int]
+
+    def type(self, step: Step) -> subprocess.CompletedProcess[str]:
+        command = step.typed
+        for port, name in ((8400, "edge-port"), (8500, "streams-port")):
+            command = command.replace(f"127.0.0.1:{port}", f"127.0.0.1:{self.ports[name]}")
+        folder = ROOT if command.startswith("make ") else self.folder
+        return subprocess.run(
+            ["bash", "-e", "-c", command],
+            cwd=folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def does(self, step: Step, eventually: Callable[..., object]) -> None:
+        def shows() -> bool:
+            done = self.type(step)
+            says = " ".join(done.stdout.split())
+            fits = done.returncode == bool(REFUSED.match(step.shown)) and bool(step.expected.search(says))
+            assert fits or step.typed.startswith(READS), f"{step.typed}\n{done.stdout}\n{done.stderr}"
+            return fits
+
+        eventually(shows, within_s=30, what=f"{step.typed}\nshows\n{step.shown}")
+
+    @contextmanager
+    def runs(self, command: str) -> Generator[None]:
+        """``up`` in a terminal of its own, until Ctrl-C."""
+        ready = threading.Event()
+        said: list[str] = []
+        with subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+
+            def listen() -> None:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    said.append(line)
+                    if line.startswith("ready"):
+                        ready.set()
+                ready.set()
+
+            listening = threading.Thread(target=listen)
+            listening.start()
+            try:
+                assert ready.wait(120)
+                assert process.poll() is None, "".join(said)
+                yield
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.wait(60)
+                listening.join()
+
+
+def steps(document: str) -> list[Step]:
+    """What a document tells to type, each block with what the next one shows; a file is typed with ``cat``."""
+    found: list[Step] = []
+    for _, language, block in BLOCK.findall(ROOT.joinpath(document).read_text("utf-8")):
+        body = textwrap.dedent(block).strip()
+        if language == "sh":
+            found.append(Step(body))
+        elif language == "text" and found:
+            found[-1].shown = body
+        elif language == "toml":
+            file = "taskbridge-data/credentials.toml"
+            found.append(Step(f"mkdir -p taskbridge-data\ncat > {file} <<'END'\n{body}\nEND"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def newcomer(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Newcomer:
+    folder = tmp_path_factory.mktemp("newcomer")
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    flags = " ".join(f"--{name} {port}" for name, port in ports.items())
+    uv = folder / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(f'#!/bin/sh\nshift\n[ "$2" != up ] || set -- "$@" {flags}\nexec "$@"\n')
+    uv.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TASKBRIDGE_")}
+    environment |= {
+        "PATH": f"{uv.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
+        "TASKBRIDGE_SCHEMA_REGISTRY_URL": stack.registry_url,
+    }
+    return Newcomer(folder, environment, ports)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md"])
+def test_what_a_document_tells_to_type_does_what_it_says(
+    newcomer: Newcomer, document: str, eventually: Callable[..., object]
+) -> None:
+    told = steps(document)
+    (start,) = (at for at, each in enumerate(told) if each.typed.startswith("uv run taskbridge up"))
+    assert len(told) > start + 1
+    for step in told[:start]:
+        newcomer.does(step, eventually)
+    with newcomer.runs(told[start].typed):
+        for step in told[start + 1 :]:
+            newcomer.does(step, eventually)
+        _no_metric_is_undocumented(newcomer)
+
+
+def _no_metric_is_undocumented(newcomer: Newcomer) -> None:
+    reference = ROOT.joinpath("docs", "reference", "metrics.md").read_text("utf-8")
+    for service in ("edge", "streams"):
+        text = plain_http.get(f"http://127.0.0.1:{newcomer.ports[f'{service}-port']}/metrics", timeout=10).text
+        names = re.findall(
+            rf"^# TYPE (taskbridge_{service}_\w+?)(?:_total)? (?!gauge$)\w+$|^# TYPE (taskbridge_{service}_\w+) gauge$",
+            text,
+            re.MULTILINE,
+        )
+        found = {counted or gauge for counted, gauge in names if not gauge.endswith("_created")}
+        assert len(found) > 20
+        assert [name for name in sorted(found) if f"| `{name}` |" not in reference] == []
