@@ -102,6 +102,16 @@ def test_every_command_that_is_told_is_there_with_its_options(document: Path) ->
             assert options <= known, f"{name_of(document)}: taskbridge {line}"
 
 
+def test_the_chinese_quick_start_tells_to_type_what_a_test_types() -> None:
+    def blocks(name: str) -> set[str]:
+        lines = "\n".join(body for _, kind, body in FENCED.findall((ROOT / name).read_text("utf-8")) if kind == "sh")
+        return {" ".join(each.split()) for each in lines.replace("\\\n", " ").splitlines() if each.strip()}
+
+    chinese = blocks("docs/zh/quick-start.md")
+    assert len(chinese) > 4
+    assert chinese - blocks("README.md") - blocks("docs/tutorial.md") == set()
+
+
 def test_commands_are_found_in_blocks_and_within_sentences() -> None:
     assert len(told(ROOT / "README.md")) >= 4
     assert sum(len(told(each)) for each in GUIDES) > 80
