@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+from deploy import cli
+from deploy.local import artifacts
+from edge import app
 from edge.settings import EdgeSettings
 from reference import DOCS, PAGES
 from reference_pages import alerts, settings
 from reference_pages.commands import commands
+from schemas import topics
+from service import problems
+from streams import worker
 from streams.settings import StreamsSettings
 
 REFERENCE = {path.name: path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md")}
-PACKAGES = [
-    Path(importlib.import_module(name).__path__[0]) for name in ("schemas", "service", "edge", "streams", "deploy")
-]
+PACKAGES = [Path(str(part.__file__)).parent for part in (topics, problems, app, worker, cli, artifacts)]
 SOURCES = {path: path.read_text("utf-8") for package in PACKAGES for path in package.rglob("*.py")}
 
 
