@@ -35,6 +35,16 @@ BLOCK = re.compile(r"^( *)```(sh|text|toml)\n(.*?)^\1```$", re.MULTILINE | re.DO
 PORTS: tuple[str, ...] = ("edge-port", "streams-port", "kafka-port", "registry-port")
 READS = ("curl ", "uv run taskbridge tail ", "uv run taskbridge quarantine list")
 """What only looks may be typed again until it shows what the text shows."""
+UV = """#!/bin/sh
+shift
+while [ "${1#--}" != "$1" ]; do shift; done
+case "$1 $2" in
+  "taskbridge up") set -- "$@" FLAGS ;;
+  "python tools/native.py") exit 0 ;;
+esac
+exec "$@"
+"""
+"""As far as ``uv run`` is typed: what it would install is installed here."""
 REFUSED = re.compile(r"[45]\d\d ")
 
 
@@ -139,7 +149,7 @@ def newcomer(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Newc
     flags = " ".join(f"--{name} {port}" for name, port in ports.items())
     uv = folder / "bin" / "uv"
     uv.parent.mkdir()
-    uv.write_text(f'#!/bin/sh\nshift\n[ "$2" != up ] || set -- "$@" {flags}\nexec "$@"\n')
+    uv.write_text(UV.replace("FLAGS", flags))
     uv.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TASKBRIDGE_")}
     environment |= {
