@@ -20,6 +20,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
+    *sorted(ROOT.glob("*/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 GUIDES = [path for path in DOCUMENTS if path.name != "CHANGELOG.md" and "adr" not in path.parts]
@@ -128,3 +129,20 @@ def test_every_setting_that_is_told_is_there(document: Path) -> None:
     text = document.read_text("utf-8")
     found = set(re.findall(r"\b(?:EDGE|STREAMS)_[A-Z_]+[A-Z]\b", text))
     assert found - known == set()
+
+
+@pytest.mark.parametrize("document", [each for each in DOCUMENTS if each.name != "CHANGELOG.md"], ids=name_of)
+def test_every_file_of_ours_that_is_told_is_there(document: Path) -> None:
+    """From the top of the checkout, or as a part of ``taskbridge``, wherever that part has its sources."""
+    tops = "|".join(
+        sorted({each.name for each in [*ROOT.iterdir(), *ROOT.glob("*/src/taskbridge/*")] if each.is_dir()})
+    )
+    text = re.sub(r"https?://\S+", "", document.read_text("utf-8"))
+    named = re.findall(rf"(?<![\w/.~:-])((?:{tops})/[\w./-]*\w)", text)
+    assert [each for each in named if not is_there(each)] == []
+
+
+def is_there(named: str) -> bool:
+    """A decision may be named by its number alone."""
+    below = f"{named}-*" if re.fullmatch(r"docs/adr/\d{4}", named) else named
+    return any(next(ROOT.glob(each), None) for each in (below, f"*/src/taskbridge/{named}"))
