@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from edge.spool.connections import read_only
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
     from pathlib import Path
 
 _LOOK_AHEAD = 2000
@@ -27,16 +27,20 @@ class Ahead:
     """About records that came later than this, nothing is known."""
 
 
-def keys_ahead(paths: Iterable[Path], *, before: int) -> Ahead:
-    """The keys of records in other processes' files that came before a time. Looks at a bounded number of records."""
+def keys_ahead(files: Mapping[Path, int], *, before: int) -> Ahead:
+    """The keys of records in other processes' files that came before a time. Looks at a bounded number of records.
+
+    ``files`` says when the oldest record of each came that is not delivered. A full disk keeps rows that are: whoever
+    waited for those, in two files for each other, would wait for good.
+    """
     ahead = Ahead()
-    query = f"SELECT key, created_at FROM records ORDER BY position LIMIT {_LOOK_AHEAD}"  # noqa: S608 - constants
-    for path in paths:
+    query = f"SELECT key, created_at FROM records WHERE created_at >= ? ORDER BY position LIMIT {_LOOK_AHEAD}"  # noqa: S608 - constants
+    for path, oldest in files.items():
         if not path.exists():
             continue
         try:
             with contextlib.closing(read_only(path)) as reading:
-                rows = reading.execute(query).fetchall()
+                rows = reading.execute(query, (oldest,)).fetchall()
         except sqlite3.Error:
             ahead.horizon = 0
             return ahead

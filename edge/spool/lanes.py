@@ -35,7 +35,7 @@ class Lanes:
         """``freed`` is called whenever there is something to rewind to."""
         self._tell_freed = freed
         self._lanes: dict[type_place, Lane] = {}
-        self._freed: int | None = None
+        self._freed: SpooledRecord | None = None
 
     def __contains__(self, name: object) -> bool:
         return name in self._lanes
@@ -52,7 +52,9 @@ class Lanes:
 
     @property
     def oldest(self) -> int | None:
-        return min((each.first.created_at for each in self._lanes.values()), default=None)
+        firsts = [each.first for each in self._lanes.values()]
+        # What has become free still waits, until it is read again.
+        return min((each.created_at for each in (*firsts, self._freed) if each is not None), default=None)
 
     def add(self, name: type_place, record: SpooledRecord) -> None:
         lane = self._lanes[name]
@@ -72,7 +74,7 @@ class Lanes:
         """From where on to read again, since a lane is free; None where none has become so."""
         if self._freed is None:
             return None
-        start = min([self._freed, *(each.first.position for each in self._lanes.values())])
+        start = min([self._freed.position, *(each.first.position for each in self._lanes.values())])
         for each in self._lanes.values():
             each.count = 0
         self._freed = None
@@ -89,6 +91,7 @@ class Lanes:
             await watch()
         except Exception:  # noqa: BLE001 - whatever it is, the records must not wait for a restart
             _log.exception("spool_lane_failed")
-        freed = self._lanes.pop(name).first.position
-        self._freed = freed if self._freed is None else min(freed, self._freed)
+        freed = self._lanes.pop(name).first
+        if self._freed is None or freed.position < self._freed.position:
+            self._freed = freed
         self._tell_freed()

@@ -33,7 +33,9 @@ class Turns:
         if not older:
             return pending
         folder, last = self._claim.path.parent, pending[-1].created_at
-        ahead = await asyncio.to_thread(keys_ahead, [folder / f"{number}.db" for number in older], before=last)
+        ahead = await asyncio.to_thread(
+            keys_ahead, {folder / f"{number}.db": oldest for number, oldest in older.items()}, before=last
+        )
         found: list[SpooledRecord] = []
         held: set[bytes] = set()
         for record in pending:
@@ -45,14 +47,15 @@ class Turns:
                 found.append(record)
         return found
 
-    def _older_elsewhere(self, last: int) -> list[int]:
+    def _older_elsewhere(self, last: int) -> dict[int, int]:
+        """Files with records that came before, and when the oldest of each did."""
         now = time.monotonic()
-        found: list[int] = []
+        found: dict[int, int] = {}
         for number, oldest in self._page.oldest_elsewhere(self._claim.number).items():
             seen, since = self._seen.get(number, (0, now))
             if seen != oldest:
                 since = now
             self._seen[number] = (oldest, since)
             if oldest < last and now - since < _STALLED_S:
-                found.append(number)
+                found[number] = oldest
         return found

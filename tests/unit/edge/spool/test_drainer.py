@@ -11,7 +11,10 @@ from msgspec.structs import replace
 
 from deploy.spool_inspection import set_aside
 from edge.spool.drainer import Drainer
+from edge.spool.errors import SpoolFull
 from edge.spool.files import SpoolFolder
+from edge.spool.lanes import Lanes
+from edge.spool.store import Store
 from schemas.registry import RegistryUnavailable, SchemaRef
 from schemas.topics import CALLBACKS_QUARANTINE
 from service.kafka import DeliveryFailed
@@ -167,6 +170,51 @@ def test_a_record_waits_for_older_ones_in_another_file(tmp_path: Path) -> None:
                 async with draining(older, await open_path(first)):
                     await until(lambda: newer.waiting == 0)
             assert (first.delivered, second.delivered) == ([1], [3, 2, 4])
+
+    asyncio.run(scenario())
+
+
+def test_what_a_full_disk_keeps_though_it_is_delivered_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise SpoolFull("no room")
+
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
+            await asyncio.gather(older.put(record(1, key="same")), older.put(record(2, key="waits")))
+            await newer.put(record(3, key="same"))
+            delivered, waiting = await older.read(-1, count=10, max_bytes=1 << 20)
+            with monkeypatch.context() as context:
+                context.setattr(Store, "write", no_room)
+                await older.remove([delivered])
+                older.oldest_is(waiting.created_at)
+                async with draining(newer, await open_path(producer)):
+                    await until(lambda: producer.sent == [3])
+
+    asyncio.run(scenario())
+
+
+def test_what_has_become_free_counts_as_waiting_until_it_is_read_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(2)))
+            first, second = await spool.read(-1, count=10, max_bytes=1 << 20)
+            ended, never = asyncio.Event(), asyncio.Event()
+
+            async def until_set(event: asyncio.Event) -> None:
+                await event.wait()
+
+            lanes = Lanes(freed=lambda: None)
+            lanes.begin(("topic", 1), first, lambda: until_set(ended))
+            lanes.begin(("topic", 2), second, lambda: until_set(never))
+            ended.set()
+            await until(lambda: lanes.is_one_free)
+            assert lanes.oldest == first.created_at
+            assert lanes.rewind() == first.position
+            assert lanes.oldest == second.created_at
+            await asyncio.gather(*lanes.cancel(), return_exceptions=True)
 
     asyncio.run(scenario())
 
