@@ -1,4 +1,4 @@
-"""Builds the native core with cargo when the project is installed, and puts it beside ``streams/_native.pyi``.
+"""Builds the native core with cargo when the project is installed, and puts it beside ``native/_native.pyi``.
 
 Where there is no fit cargo, ``puccinialin`` brings one into the user's cache, as it does for maturin. Where that fails
 too, the project is installed without: the streams service then folds in Python, and says so. TASKBRIDGE_NATIVE_CORE

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from hypothesis import HealthCheck, settings
 
-from deploy.local.ports import free_ports
-from deploy.local.stack import choose_stack
-from deploy.local.supervisor import Supervisor
+from taskbridge.local.ports import free_ports
+from taskbridge.local.stack import choose_stack
+from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from _pytest.capture import CaptureManager
 
-    from deploy.local.endpoints import Endpoints
+    from taskbridge.local.endpoints import Endpoints
 
 # A setting that many containers have: with it, each service that a test starts compiles all of its libraries anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -14,12 +14,12 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("pyright",),
     ("lint-imports", "--no-logo"),
-    ("deptry", "."),
     ("taskbridge", "schemas", "check"),
     ("python", "tools/pins.py", "--check"),
 )
 
 ROOT = Path(__file__).parent.parent
+PARTS = ("schemas", "runtime", "edge", "streams", "deploy")
 NATIVE = ROOT / "streams" / "native"
 NATIVE_CHECKS = (
     ("cargo", "fmt", "--check"),
@@ -30,6 +30,7 @@ NATIVE_CHECKS = (
 def main() -> None:
     """Exit code 1 when any check finds something; all are run either way."""
     failed = [" ".join(command) for command in CHECKS if not passes(command, ROOT)]
+    failed += [f"deptry of {part}" for part in PARTS if not passes(("deptry", "src"), ROOT / part)]
     for command in NATIVE_CHECKS:
         if not is_there(*command[:2]):
             sys.stdout.write(f"== {' '.join(command)}: not checked, there is no {' '.join(command[:2])} here\n")

@@ -1,7 +1,7 @@
 """Changes the code that decides, one small change at a time, and says which changes no test notices.
 
     uv run python tools/mutation.py                       # a sample of each module, 95 % must be noticed
-    uv run python tools/mutation.py edge/proof --sample 0 # every change of some modules
+    uv run python tools/mutation.py edge/ --sample 0       # every change of some modules
     uv run python tools/mutation.py --seed 7 --json survivors.jsonl
     uv run python tools/mutation.py --again survivors.jsonl   # after tests were added
 
@@ -86,7 +86,7 @@ def main() -> None:
         for verdict in judged:
             if verdict.outcome == "survived":
                 told(f"survived: {verdict.module} {verdict.mutant}")
-        told(f"{module:42}{share(judged)}  {sum(each.seconds for each in judged):.0f} s")
+        told(f"{module:58}{share(judged)}  {sum(each.seconds for each in judged):.0f} s")
         verdicts += judged
     report(verdicts, options.json)
 
@@ -174,7 +174,7 @@ def run_anew(module: str, tests: Sequence[str], mutant: Mutant, _: TextIO) -> in
 class ChangedModule(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def __init__(self, module: str, mutant: Mutant) -> None:
         self._path = str(ROOT / module)
-        self._name = module.removesuffix(".py").replace("/", ".")
+        self._name = module.partition("/src/")[2].removesuffix(".py").replace("/", ".")
         self._mutant = mutant
 
     def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
@@ -223,8 +223,8 @@ def report(verdicts: Sequence[Verdict], survivors: Path | None) -> None:
     for each in verdicts:
         by_module.setdefault(each.module, []).append(each)
     for module, judged in by_module.items():
-        print(f"{module:42}{share(judged)}")  # noqa: T201
-    print(f"{'all':42}{share(verdicts)}")  # noqa: T201
+        print(f"{module:58}{share(judged)}")  # noqa: T201
+    print(f"{'all':58}{share(verdicts)}")  # noqa: T201
     alive = [each for each in verdicts if each.outcome == "survived"]
     if survivors is not None:
         lines = [

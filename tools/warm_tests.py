@@ -58,7 +58,7 @@ class WarmTests:
         verdict: Callable[[int, bool | None, float], None],
     ) -> None:
         """``slow`` is told, first of all, which tests take longer than ``quick_s`` and are left out."""
-        self._name = module.removesuffix(".py").replace("/", ".")
+        self._name = module.partition("/src/")[2].removesuffix(".py").replace("/", ".")
         self._mutants = mutants
         self._processes = processes
         self._quick_s = quick_s

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from edge.callbacks import event_of, locate
-from edge.testing import parameters_of
 from running_edge import OwnStack
-from schemas.codec import framed, task_event_codec
-from schemas.testing import FakeRegistry
-from service.kafka import AsyncProducer, consumer_config, producer_config
-from streams.commit.bulk_producer import BulkProducer
+from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.edge.testing import parameters_of
+from taskbridge.runtime.kafka import AsyncProducer, consumer_config, producer_config
+from taskbridge.schemas.codec import framed, task_event_codec
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.streams.commit.bulk_producer import BulkProducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

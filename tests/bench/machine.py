@@ -26,6 +26,6 @@ def machine_section(libraries: Sequence[str], load_before: float) -> list[str]:
     found = ", ".join(f"{name} {version(name)}" for name in libraries)
     cores = f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, {platform.system()} {platform.release()}"
     python = f"Python {platform.python_version()} ({platform.python_compiler()})"
-    ours = f"{python}; {found}; taskbridge {version('taskbridge')}"
+    ours = f"{python}; {found}; taskbridge {version('taskbridge-cli')}"
     load = f"Load average before the run: {load_before:.1f}; above 0.5, other work took part of the cores."
     return ["## Machine", "", f"{cores}; {ours}.", "", load]

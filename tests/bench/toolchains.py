@@ -10,17 +10,19 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.local.artifacts import cache_folder
-from deploy.local.progress import call_with_heartbeat
-from schemas.errors import OperatorError
+from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.progress import call_with_heartbeat
+from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from deploy.local.progress import Progress
+    from taskbridge.local.progress import Progress
 
 CHECKOUT = Path(__file__).parents[2]
-SCHEMAS = CHECKOUT / "schemas" / "avro"
+PYTHON_PATH = os.pathsep.join(map(str, [CHECKOUT, *CHECKOUT.glob("*/src")]))
+"""Where a Python that has not installed us finds what is ours."""
+SCHEMAS = CHECKOUT / "schemas" / "src" / "taskbridge" / "schemas" / "avro"
 
 
 class ToolMissing(OperatorError):

@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import expect
 
 from served_apps import edge_app, serving
-from streams.http import build_http
-from streams.metrics import Metrics
+from taskbridge.streams.http import build_http
+from taskbridge.streams.metrics import Metrics
 
 if TYPE_CHECKING:
     from pathlib import Path

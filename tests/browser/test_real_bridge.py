@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from deploy.bridge import Bridge, BridgeOptions
-from deploy.demo import write_credentials
-from deploy.demo_story import APP, CORP, vendor_sample
-from deploy.local.ports import free_ports
-from deploy.sending import post_callback
+from taskbridge.cli.bridge import Bridge, BridgeOptions
+from taskbridge.cli.demo import write_credentials
+from taskbridge.cli.demo_story import APP, CORP, vendor_sample
+from taskbridge.cli.sending import post_callback
+from taskbridge.local.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from browsing import type_open
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import httpx2
 
-from edge.sender import encode_callback, signed
-from edge.testing import SYSTEM_TOKEN, parameters_of
 from running_edge import OwnStack, RunningEdge, wait_until
+from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 
 _CALM_S = 15.0
 

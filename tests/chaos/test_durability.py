@@ -24,21 +24,21 @@ import httpx2
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from edge.sender import encode_callback, signed
-from edge.testing import SYSTEM_TOKEN, parameters_of
 from running_edge import OwnStack, RunningEdge, wait_until
-from schemas.codec import task_event_codec
-from schemas.registry import Registry
-from schemas.topics import TASK_EVENTS
-from service.kafka import consumer_config
 from spool_disk import can_mount, fill, small_disk
+from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
+from taskbridge.runtime.kafka import consumer_config
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.registry import Registry
+from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from deploy.local.endpoints import Endpoints
-    from schemas.events import TaskEvent
+    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.schemas.events import TaskEvent
 
 pytestmark = pytest.mark.integration
 

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.bridge import Bridge, BridgeOptions
-from deploy.local.ports import free_ports
-from deploy.local.stack import KAFKA_VARIABLE, REGISTRY_VARIABLE
-from edge.testing import SYSTEM_TOKEN, write_credentials
 from raw_http import callback
 from running_edge import wait_until, worker_processes
-from service.open_files import allow_open_files
+from taskbridge.cli.bridge import Bridge, BridgeOptions
+from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
+from taskbridge.local.ports import free_ports
+from taskbridge.local.stack import KAFKA_VARIABLE, REGISTRY_VARIABLE
+from taskbridge.runtime.open_files import allow_open_files
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
     from typing import Self
 
-    from deploy.local.endpoints import Endpoints
+    from taskbridge.local.endpoints import Endpoints
 
 pytestmark = pytest.mark.integration
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.connection import Connection
 from running_edge import OwnStack, wait_until
 from running_workers import Load, Worker
-from schemas import topics
-from service.topic_admin import apply_topics
 from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, read_topic
+from taskbridge.cli.connection import Connection
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

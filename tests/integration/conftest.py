@@ -16,13 +16,13 @@ import httpx2
 import pytest
 
 import plain_http
-from deploy.connection import Connection
-from deploy.local.ports import free_port
 from own_broker import OwnBroker
 from running_workers import Worker
-from schemas import topics
-from service.topic_admin import apply_topics
 from stream_lives import read_topic, start_anew
+from taskbridge.cli.connection import Connection
+from taskbridge.local.ports import free_port
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from deploy.local.endpoints import Endpoints
+    from taskbridge.local.endpoints import Endpoints
 
 
 def eventually(condition: Callable[[], Any], *, within_s: float = 120, what: str) -> Any:
@@ -137,7 +137,7 @@ def as_if_nothing_ran(stack: Endpoints) -> None:
 
 @pytest.fixture
 def streams_service(connection: Connection, tmp_path: Path) -> Generator[Service]:
-    service = Service("streams.app", {}, tmp_path / "streams.log")
+    service = Service("taskbridge.streams.app", {}, tmp_path / "streams.log")
     service.environment = {
         **os.environ,
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,

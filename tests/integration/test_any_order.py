@@ -11,14 +11,14 @@ import httpx2
 import pytest
 from msgspec.structs import replace
 
-from edge.sender import ENCODINGS, encode_callback, signed
-from edge.testing import SYSTEM_TOKEN, parameters_of, task_of
 from running_edge import RunningEdge, wait_until
-from schemas.codec import task_notification_codec
-from schemas.events import Status, View
-from schemas.topics import TASK_NOTIFICATIONS
 from stream_lives import assert_all_is_right, caught_up, states_on_topic
-from streams.inbox import inbox_of
+from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of, task_of
+from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.events import Status, View
+from taskbridge.schemas.inbox import inbox_of
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 

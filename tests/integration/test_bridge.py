@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deploy.bridge import Bridge, BridgeOptions
-from deploy.connection import Connection
-from deploy.demo import write_credentials
-from deploy.demo_story import APP, CORP, vendor_sample
-from deploy.local.ports import free_ports
-from deploy.local.registry import registry_url
-from deploy.sending import post_callback
-from deploy.tail import follow
-from schemas.codec import task_notification_codec
-from schemas.errors import OperatorError
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.cli.bridge import Bridge, BridgeOptions
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.demo import write_credentials
+from taskbridge.cli.demo_story import APP, CORP, vendor_sample
+from taskbridge.cli.sending import post_callback
+from taskbridge.cli.tail import follow
+from taskbridge.local.ports import free_ports
+from taskbridge.local.registry import registry_url
+from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -136,7 +136,7 @@ def test_whatever_is_killed_comes_back_and_the_path_works_again(running: Running
 
 def program(*arguments: str, env: Mapping[str, str] = ENVIRONMENT, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "deploy.cli", *arguments],
+        [sys.executable, "-m", "taskbridge.cli", *arguments],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas.topics import Topic
-from service.kafka import DeliveryFailed, producer_config
-from service.topic_admin import apply_topics
-from streams.commit.bulk_producer import BulkProducer
+from taskbridge.runtime.kafka import DeliveryFailed, producer_config
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas.topics import Topic
+from taskbridge.streams.commit.bulk_producer import BulkProducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 pytestmark = pytest.mark.integration
 

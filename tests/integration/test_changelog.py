@@ -13,19 +13,19 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from service.kafka import consumer_config, producer_config
-from streams.tables.changelog import ChangelogReader
-from streams.tables.changelog_topic import reader_config
-from streams.tables.offsets import Offsets
-from streams.tables.table_keeper import StoreOfAnother, TableKeeper
-from streams.topology import Worker, build_faust_app, instances_table
+from taskbridge.runtime.kafka import consumer_config, producer_config
+from taskbridge.streams.tables.changelog import ChangelogReader
+from taskbridge.streams.tables.changelog_topic import reader_config
+from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.tables.table_keeper import StoreOfAnother, TableKeeper
+from taskbridge.streams.topology import Worker, build_faust_app, instances_table
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from pathlib import Path
 
-    from deploy.connection import Connection
-    from streams.tables.store import Store
+    from taskbridge.cli.connection import Connection
+    from taskbridge.streams.tables.store import Store
 
 pytestmark = pytest.mark.integration
 

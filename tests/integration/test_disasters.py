@@ -17,31 +17,37 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
 from faust.types import TP
 
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from service.kafka import admin_client, consumer_config, producer_config
-from service.topic_admin import TopicsUnavailable, apply_topics
 from stream_lives import start_anew
-from streams.commit.group_metadata import Membership
-from streams.commit.rounds import Batch, Rounds, claimed
-from streams.commit.standing import ChangelogCut
-from streams.commit.takeover import Owned, Takeover
-from streams.contract import Contract
-from streams.internal_topics import StartRefused
-from streams.live_version import LiveVersion
-from streams.tables.changelog import ChangelogReader, ChangelogUnreadable
-from streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog, reader_config
-from streams.tables.kept_position import KeptPosition
-from streams.tables.offsets import Offsets
-from streams.topology import APP_ID
-from streams.version import RETOLD_KEY, VERSION_KEY, VERSION_TOPIC, Versions, write_versions
+from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
+from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.commit.group_metadata import Membership
+from taskbridge.streams.commit.rounds import Batch, Rounds, claimed
+from taskbridge.streams.commit.standing import ChangelogCut
+from taskbridge.streams.commit.takeover import Owned, Takeover
+from taskbridge.streams.contract import Contract
+from taskbridge.streams.internal_topics import StartRefused
+from taskbridge.streams.live_version import LiveVersion
+from taskbridge.streams.tables.changelog import ChangelogReader, ChangelogUnreadable
+from taskbridge.streams.tables.changelog_topic import (
+    INBOX_CHANGELOG,
+    REBUILD,
+    RETELL,
+    instances_changelog,
+    reader_config,
+)
+from taskbridge.streams.tables.kept_position import KeptPosition
+from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.topology import APP_ID
+from taskbridge.streams.version import RETOLD_KEY, VERSION_KEY, VERSION_TOPIC, Versions, write_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deploy.connection import Connection
-    from schemas import topics
-    from schemas.registry import Registry
-    from streams.contract import Prepared
+    from taskbridge.cli.connection import Connection
+    from taskbridge.schemas import topics
+    from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.contract import Prepared
 
 pytestmark = pytest.mark.integration
 

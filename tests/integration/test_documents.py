@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 import plain_http
-from deploy.local.ports import free_ports
+from taskbridge.local.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from deploy.local.endpoints import Endpoints
+    from taskbridge.local.endpoints import Endpoints
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.usefixtures("as_if_nothing_ran")]
 

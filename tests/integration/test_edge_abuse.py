@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from deploy.local.endpoints import Endpoints
+    from taskbridge.local.endpoints import Endpoints
 
 pytestmark = pytest.mark.integration
 
@@ -413,7 +413,7 @@ def test_the_use_of_tokens_and_the_metrics_are_those_of_all_workers(tmp_path: Pa
         eventually(lambda: sum(counted().values()) == accepted + 1)
         assert len(counted()) == 2
     tokens = subprocess.run(
-        [sys.executable, "-m", "deploy.cli", "tokens", "--json"],
+        [sys.executable, "-m", "taskbridge.cli", "tokens", "--json"],
         env={
             **os.environ,
             "EDGE_CREDENTIALS_FILE": str(tmp_path / "credentials.toml"),

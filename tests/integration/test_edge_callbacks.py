@@ -19,15 +19,15 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from bad_requests import BadRequest, bad_requests
-from deploy.local.ports import free_port
-from edge.callbacks import ACTIONS
-from edge.sender import ENCODINGS, encode_callback, signed, type_encoding
-from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from running_edge import RunningEdge
-from schemas.codec import task_event_codec
-from schemas.registry import Registry
-from schemas.topics import TASK_EVENTS
-from service.kafka import consumer_config
+from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.sender import ENCODINGS, encode_callback, signed, type_encoding
+from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
+from taskbridge.local.ports import free_port
+from taskbridge.runtime.kafka import consumer_config
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.registry import Registry
+from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from deploy.local.endpoints import Endpoints
-    from schemas.events import TaskEvent
+    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.schemas.events import TaskEvent
 
 pytestmark = pytest.mark.integration
 

@@ -18,24 +18,24 @@ import httpx2
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
-from deploy.bridge import broken_spool
-from deploy.local.ports import free_port
-from deploy.local.services import Phase, ServiceSpec
-from deploy.local.supervisor import Supervisor
-from edge.sender import encode_callback, signed
-from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from running_edge import RunningEdge, wait_until
-from schemas.codec import task_event_codec
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 from spool_disk import can_mount, fill, small_disk
+from taskbridge.cli.bridge import broken_spool
+from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
+from taskbridge.local.ports import free_port
+from taskbridge.local.services import Phase, ServiceSpec
+from taskbridge.local.supervisor import Supervisor
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
-    from deploy.local.services import ServiceEvent
+    from taskbridge.cli.connection import Connection
+    from taskbridge.local.services import ServiceEvent
 
 pytestmark = pytest.mark.integration
 
@@ -223,7 +223,7 @@ def test_the_supervisor_restarts_an_edge_whose_spool_is_broken(tmp_path: Path, e
 
 def run_spool(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "deploy.cli", "spool", *arguments],
+        [sys.executable, "-m", "taskbridge.cli", "spool", *arguments],
         capture_output=True,
         text=True,
         timeout=90,

@@ -16,20 +16,20 @@ from confluent_kafka import KafkaException, Producer, TopicPartition
 import plain_http
 from event_stream import EventStreamClient
 from live_worker import LiveWorker
-from schemas.codec import task_notification_codec
-from schemas.events import Change, Status, TaskNotification, View, notification_key
-from schemas.topics import DEFAULT_PARTITIONS, Topic
-from service.kafka import admin_client, consumer_config, producer_config
-from service.topic_admin import apply_topics
 from stream_lives import lives, produce
-from streams.query.owners import partition_of
-from streams.tables.offsets import Offsets
+from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
+from taskbridge.schemas.topics import DEFAULT_PARTITIONS, Topic
+from taskbridge.streams.query.owners import partition_of
+from taskbridge.streams.tables.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from deploy.connection import Connection
-    from deploy.local.endpoints import Endpoints
+    from taskbridge.cli.connection import Connection
+    from taskbridge.local.endpoints import Endpoints
 
     Stream = Callable[..., EventStreamClient]
 

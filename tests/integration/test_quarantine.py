@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx2
 import pytest
 
-from edge.callbacks import ACTIONS
-from edge.sender import encode_callback, signed
-from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from running_edge import RunningEdge
-from schemas.codec import quarantined_callback_codec, task_event_codec
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
+from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
-    from schemas.events import QuarantinedCallback
+    from taskbridge.cli.connection import Connection
+    from taskbridge.schemas.events import QuarantinedCallback
 
 pytestmark = pytest.mark.integration
 
@@ -132,7 +132,7 @@ def taskbridge(connection: Connection, *arguments: str, **environment: str) -> t
     """Run the program; returns its exit code, the JSON lines it printed, and what it said beside them."""
     addresses = ["--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url]
     done = subprocess.run(
-        [sys.executable, "-m", "deploy.cli", *arguments, *addresses, "--json"],
+        [sys.executable, "-m", "taskbridge.cli", *arguments, *addresses, "--json"],
         env={name: value for name, value in os.environ.items() if not name.startswith("EDGE_")} | environment,
         capture_output=True,
         text=True,

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from deploy.connection import Connection
-from deploy.sending import post_callback
-from edge.testing import SYSTEM_TOKEN, parameters_of
 from running_edge import RunningEdge, wait_until
 from running_workers import Worker
-from schemas.events import Status
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from secured_kafka import SecuredKafka
 from stream_lives import assert_all_is_right, read_topic, states_on_topic
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.sending import post_callback
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
+from taskbridge.schemas.events import Status
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from deploy.local.endpoints import Endpoints
+    from taskbridge.local.endpoints import Endpoints
 
 pytestmark = pytest.mark.integration
 
@@ -133,7 +133,7 @@ def taskbridge(outside: Connection, secured: SecuredKafka, config: str, *argumen
         "TASKBRIDGE_SCHEMA_REGISTRY_URL": outside.registry_url,
         "TASKBRIDGE_KAFKA_CONFIG_FILE": config,
     }
-    argv = [sys.executable, "-m", "deploy.cli", *arguments]
+    argv = [sys.executable, "-m", "taskbridge.cli", *arguments]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

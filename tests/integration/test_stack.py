@@ -17,19 +17,19 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from deploy.local.artifacts import cache_folder
-from deploy.local.errors import StackError
-from deploy.local.ports import free_ports
-from deploy.local.probes import kafka_answers, registry_answers
-from deploy.local.services import Phase, ServiceEvent
-from deploy.local.stack import JvmStack
-from deploy.local.supervisor import Supervisor
+from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.errors import StackError
+from taskbridge.local.ports import free_ports
+from taskbridge.local.probes import kafka_answers, registry_answers
+from taskbridge.local.services import Phase, ServiceEvent
+from taskbridge.local.stack import JvmStack
+from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from concurrent.futures import Future
 
-    from deploy.local.endpoints import Endpoints
+    from taskbridge.local.endpoints import Endpoints
 
 pytestmark = pytest.mark.integration
 

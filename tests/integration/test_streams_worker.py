@@ -14,28 +14,28 @@ from confluent_kafka import Producer
 from msgspec import structs
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from schemas.codec import framed, task_event_codec, task_notification_codec, task_state_codec
-from schemas.events import Action, Change, Lifecycle, TaskState
-from schemas.registry import schema_text
-from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from service.kafka import producer_config
-from service.topic_admin import apply_topics
 from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
-from streams.fold.lifecycle import Instance, fold
-from streams.fold.stored_instance import pack
-from streams.fold.views import views
-from streams.tables.changelog_topic import instances_changelog
-from streams.tables.store import Store
-from streams.version import FIRST_VERSION
+from taskbridge.cli.program import app
+from taskbridge.runtime.kafka import producer_config
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas.codec import framed, task_event_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.events import Action, Change, Lifecycle, TaskState
+from taskbridge.schemas.registry import schema_text
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.fold.lifecycle import Instance, fold
+from taskbridge.streams.fold.stored_instance import pack
+from taskbridge.streams.fold.views import views
+from taskbridge.streams.tables.changelog_topic import instances_changelog
+from taskbridge.streams.tables.store import Store
+from taskbridge.streams.version import FIRST_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
-    from schemas.events import TaskEvent
+    from taskbridge.cli.connection import Connection
+    from taskbridge.schemas.events import TaskEvent
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 

@@ -14,15 +14,15 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 from faust.types import TP
 
-from service.kafka import consumer_config, producer_config
-from streams.commit.bulk_producer import BulkProducer, Fenced
-from streams.commit.group_metadata import Membership, group_metadata
-from streams.commit.rounds import Batch, Rounds, claimed
-from streams.commit.takeover import Owned, Takeover
-from streams.tables.offsets import Offsets
+from taskbridge.runtime.kafka import consumer_config, producer_config
+from taskbridge.streams.commit.bulk_producer import BulkProducer, Fenced
+from taskbridge.streams.commit.group_metadata import Membership, group_metadata
+from taskbridge.streams.commit.rounds import Batch, Rounds, claimed
+from taskbridge.streams.commit.takeover import Owned, Takeover
+from taskbridge.streams.tables.offsets import Offsets
 
 if TYPE_CHECKING:
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 pytestmark = pytest.mark.integration
 

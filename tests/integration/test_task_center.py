@@ -15,10 +15,10 @@ from msgspec.structs import replace
 
 import plain_http
 from running_workers import Load, Worker
-from schemas.events import Action
-from schemas.topics import TASK_NOTIFICATIONS
 from stream_lives import caught_up, lives, notifications_on_topic, produce
-from streams.inbox import inbox_of
+from taskbridge.schemas.events import Action
+from taskbridge.schemas.inbox import inbox_of
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
-    from streams.inbox import type_inbox
+    from taskbridge.cli.connection import Connection
+    from taskbridge.schemas.inbox import type_inbox
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 

@@ -14,20 +14,20 @@ import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 from kafka_cluster import BROKERS, KafkaCluster
 
-from deploy.connection import Connection
-from deploy.sending import Sender
-from edge.testing import SYSTEM_TOKEN, parameters_of
 from running_edge import RunningEdge, wait_until
-from schemas.topics import ALL, CALLBACKS_QUARANTINE, DEFAULT_PARTITIONS, TASK_EVENTS
-from service.topic_admin import apply_topics
 from stream_lives import read_topic
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.sending import Sender
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas.topics import ALL, CALLBACKS_QUARANTINE, DEFAULT_PARTITIONS, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from pathlib import Path
     from typing import Self
 
-    from deploy.local.endpoints import Endpoints
+    from taskbridge.local.endpoints import Endpoints
 
 pytestmark = pytest.mark.integration
 
@@ -151,7 +151,7 @@ def topics_apply(outside: Connection) -> tuple[int, dict[str, tuple[str, list[st
         "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": outside.bootstrap_servers,
         "TASKBRIDGE_SCHEMA_REGISTRY_URL": outside.registry_url,
     }
-    argv = [sys.executable, "-m", "deploy.cli", "topics", "apply", "--json"]
+    argv = [sys.executable, "-m", "taskbridge.cli", "topics", "apply", "--json"]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=60)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines, done.stderr

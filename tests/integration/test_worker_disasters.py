@@ -20,20 +20,20 @@ from rebuilding import Rebuild, ends, lines_kept, lines_of
 import plain_http
 from running_edge import wait_until
 from running_workers import Worker
-from schemas import topics
-from schemas.events import Lifecycle
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from service.kafka import consumer_config, producer_config
-from service.topic_admin import apply_topics
 from stream_lives import assert_all_is_right, caught_up, lives, produce, read_topic, start_anew, topics_on
-from streams.fold.lifecycle import Instance, fold
-from streams.fold.stored_instance import age_of
-from streams.live_version import LiveVersion
-from streams.rebuild.operation import delete_topics
-from streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
-from streams.tables.kept_position import POSITION_KEY
-from streams.tables.offsets import Offsets
-from streams.version import VERSION_KEY, VERSION_TOPIC
+from taskbridge.runtime.kafka import consumer_config, producer_config
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.fold.lifecycle import Instance, fold
+from taskbridge.streams.fold.stored_instance import age_of
+from taskbridge.streams.live_version import LiveVersion
+from taskbridge.streams.rebuild.operation import delete_topics
+from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from taskbridge.streams.tables.kept_position import POSITION_KEY
+from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.version import VERSION_KEY, VERSION_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     import httpx2
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
     from own_broker import OwnBroker
-    from schemas.events import TaskEvent
+    from taskbridge.cli.connection import Connection
+    from taskbridge.schemas.events import TaskEvent
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -323,14 +323,14 @@ def a_store_that_a_worker_has_open_is_asked_for_in_one_line(company: Company) ->
 
 _HELD = """
 import asyncio, os
-from streams.inbox_table.agent import InboxAgent
+from taskbridge.streams.inbox_table.agent import InboxAgent
 take = InboxAgent._take
 async def held(self, message, records):
     while not os.path.exists({path!r}):
         await asyncio.sleep(0.02)
     await take(self, message, records)
 InboxAgent._take = held
-from streams.app import main
+from taskbridge.streams.app import main
 main()
 """
 

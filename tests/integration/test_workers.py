@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 
@@ -69,11 +69,11 @@ def test_a_killed_worker_and_a_frozen_one_are_taken_over_and_what_they_wrote_too
 
 _STUCK = """
 import asyncio
-from streams.agents import TaskAgent
+from taskbridge.streams.agents import TaskAgent
 async def never(*_):
     await asyncio.Event().wait()
 TaskAgent._end = never
-from streams.app import main
+from taskbridge.streams.app import main
 main()
 """
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from edge.sender import encode_callback, signed
-from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, task_of
+from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,6 +8,7 @@ before their folder is synced.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -87,7 +88,7 @@ class Recorder:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={"PYTHONPATH": f"{script.parent}:{script.parent.parent.parent}"},
+            env={"PYTHONPATH": os.pathsep.join(sys.path)},
         )
         self._trace = trace
         self._read = 0

@@ -11,19 +11,19 @@ import fastavro
 import msgspec
 from hypothesis import strategies as st
 
-from schemas.codec import framed, task_event_codec
-from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
-from schemas.registry import schema_text
-from schemas.testing import FakeRegistry
-from schemas.topics import TASK_EVENTS
-from streams.fold.views import Entry
-from streams.tables.store import Store
+from taskbridge.schemas.codec import framed, task_event_codec
+from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
+from taskbridge.schemas.registry import schema_text
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.streams.fold.views import Entry
+from taskbridge.streams.tables.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from schemas.events import TaskNotification
-    from streams.fold.folding import type_read
+    from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.fold.folding import type_read
 
 OWN_AGAIN, NEWER, OLDER_STATE_ID, NEVER_SEEN = 76, 77, 78, 99
 """Ids of schemas: ours with other words for people, a newer one, an older one of states, and none at all."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from edge.errors import Rejection
-from edge.proof.credentials import parse_credentials
-from edge.proof.replays import MemoryWindow
-from edge.server.received import Received
-from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
-from edge.understanding import understand
+from taskbridge.edge.errors import Rejection
+from taskbridge.edge.proof.credentials import parse_credentials
+from taskbridge.edge.proof.replays import MemoryWindow
+from taskbridge.edge.server.received import Received
+from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
+from taskbridge.edge.understanding import understand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, TopicPartition
 
-from schemas.codec import task_notification_codec
-from schemas.topics import DEFAULT_PARTITIONS
-from service.kafka import consumer_config
-from streams.http import Server, build_http
-from streams.inbox_table.told import Told
-from streams.live.hub import Hub
-from streams.live.metrics import HubCollector
-from streams.live.missed import MissedReader
-from streams.live.routes import events_router
-from streams.metrics import Metrics
-from streams.query.access import Access
-from streams.query.forwarding import Forwarding
-from streams.query.owners import Owners
-from streams.query.routes import Desk
-from streams.tables.offsets import Offsets
+from taskbridge.runtime.kafka import consumer_config
+from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.topics import DEFAULT_PARTITIONS
+from taskbridge.streams.http import Server, build_http
+from taskbridge.streams.inbox_table.told import Told
+from taskbridge.streams.live.hub import Hub
+from taskbridge.streams.live.metrics import HubCollector
+from taskbridge.streams.live.missed import MissedReader
+from taskbridge.streams.live.routes import events_router
+from taskbridge.streams.metrics import Metrics
+from taskbridge.streams.query.access import Access
+from taskbridge.streams.query.forwarding import Forwarding
+from taskbridge.streams.query.owners import Owners
+from taskbridge.streams.query.routes import Desk
+from taskbridge.streams.tables.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 _CHANGELOG = "inbox"
 

@@ -6,18 +6,18 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from deploy.local.artifacts import cache_folder, ensure_artifacts
-from deploy.local.kafka import kafka_service
-from deploy.local.ports import LOOPBACK, free_ports
-from deploy.local.services import Backoff, Phase
-from deploy.local.supervisor import Supervisor
 from running_edge import wait_until
+from taskbridge.local.artifacts import cache_folder, ensure_artifacts
+from taskbridge.local.kafka import kafka_service
+from taskbridge.local.ports import LOOPBACK, free_ports
+from taskbridge.local.services import Backoff, Phase
+from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from deploy.local.services import ServiceEvent
+    from taskbridge.local.services import ServiceEvent
 
 
 class OwnBroker:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge.sender import encode_callback, signed
-from edge.testing import SYSTEM_TOKEN, parameters_of
+from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import httpx2
     from starlette.testclient import TestClient
 
-    from edge.sender import type_encoding
+    from taskbridge.edge.sender import type_encoding
 
 
 def good(wire_action: str = "complete", token: str = SYSTEM_TOKEN) -> dict[str, str]:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from schemas.codec import task_event_codec, task_state_codec
-from schemas.events import Change, Person, Status, TaskNotification, View, notification_key
-from schemas.testing import FakeRegistry
-from streams.fold.stored_instance import pack
-from streams.http import build_http
-from streams.inbox_table.changes import inbox_changes
-from streams.metrics import Metrics
-from streams.query.forwarding import Forwarding
-from streams.query.history import Histories
-from streams.query.inboxes import Inboxes
-from streams.query.instances import Instances
-from streams.query.owners import Owners
-from streams.query.routes import Desk, Tables, build_instances_router, build_router
-from streams.query.wholeness import Wholeness
-from streams.topology import Worker, build_faust_app, inbox_table, instances_table
+from taskbridge.schemas.codec import task_event_codec, task_state_codec
+from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View, notification_key
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.streams.fold.stored_instance import pack
+from taskbridge.streams.http import build_http
+from taskbridge.streams.inbox_table.changes import inbox_changes
+from taskbridge.streams.metrics import Metrics
+from taskbridge.streams.query.forwarding import Forwarding
+from taskbridge.streams.query.history import Histories
+from taskbridge.streams.query.inboxes import Inboxes
+from taskbridge.streams.query.instances import Instances
+from taskbridge.streams.query.owners import Owners
+from taskbridge.streams.query.routes import Desk, Tables, build_instances_router, build_router
+from taskbridge.streams.query.wholeness import Wholeness
+from taskbridge.streams.topology import Worker, build_faust_app, inbox_table, instances_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from streams.fold.lifecycle import Instance
-    from streams.query.access import Access
+    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.query.access import Access
 
 PARTITIONS = 3
 URL = "http://127.0.0.1:8500"

@@ -6,8 +6,8 @@ import socket
 import time
 from contextlib import suppress
 
-from edge.sender import encode_callback, signed
-from edge.testing import SYSTEM_TOKEN, parameters_of
+from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 
 
 def connect(port: int) -> socket.socket:

@@ -9,13 +9,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from service.kafka import consumer_config
 from stream_lives import caught_up, expected, topics_on
-from streams.fold.views import show
-from streams.inbox_table.changes import inbox_changes
-from streams.rebuild.comparison import told_again
-from streams.tables.changelog_topic import INBOX_CHANGELOG
-from streams.tables.offsets import Offsets
+from taskbridge.runtime.kafka import consumer_config
+from taskbridge.streams.fold.views import show
+from taskbridge.streams.inbox_table.changes import inbox_changes
+from taskbridge.streams.rebuild.comparison import told_again
+from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG
+from taskbridge.streams.tables.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
     from running_workers import Worker
-    from streams.fold.lifecycle import Instance
+    from taskbridge.cli.connection import Connection
+    from taskbridge.streams.fold.lifecycle import Instance
 
     type_read = Callable[[str], list[Message]]
 
@@ -46,7 +46,7 @@ class Rebuild:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "deploy.cli", "streams", "--json", *(arguments or ("--rebuild",))]
+        command = [sys.executable, "-m", "taskbridge.cli", "streams", "--json", *(arguments or ("--rebuild",))]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, stderr=log)
         return self._process

@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.spool import store
 from spool_bench import number_of, open_spool, record
+from taskbridge.edge.spool import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge.spool.writer import Spool
+    from taskbridge.edge.spool.writer import Spool
 
 _NOWHERE = os.open(os.devnull, os.O_WRONLY)
 

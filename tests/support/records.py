@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from schemas.events import CopiedEntry, Person, QuarantinedCallback, TaskEntry, TaskEvent, TaskNotification, TaskState
+from taskbridge.schemas.events import (
+    CopiedEntry,
+    Person,
+    QuarantinedCallback,
+    TaskEntry,
+    TaskEvent,
+    TaskNotification,
+    TaskState,
+)
 
 MILLIS = st.integers(-(10**12), 4 * 10**12)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 import plain_http
-from deploy.local.artifacts import cache_folder
-from deploy.local.ports import free_port, free_ports
-from deploy.local.services import Backoff, Phase
-from deploy.local.stack import JvmStack
-from deploy.local.supervisor import Supervisor
-from edge.testing import SYSTEM_TOKEN, write_credentials
+from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
+from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.ports import free_port, free_ports
+from taskbridge.local.services import Backoff, Phase
+from taskbridge.local.stack import JvmStack
+from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deploy.local.services import ServiceEvent
+    from taskbridge.local.services import ServiceEvent
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 60, *, what: str = "it") -> None:
@@ -90,7 +90,7 @@ class RunningEdge:
         self.credentials = folder / "credentials.toml"
         write_credentials(self.credentials, SYSTEM_TOKEN)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
-        self.argv = [sys.executable, "-c", "from edge.app import run; run()"]
+        self.argv = [sys.executable, "-c", "from taskbridge.edge.app import run; run()"]
         self.environment = {
             **inherited,
             "EDGE_PORT": str(self.port),

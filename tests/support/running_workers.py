@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 import plain_http
-from deploy.local.ports import free_port
 from stream_lives import lives, produce
+from taskbridge.local.ports import free_port
 
 if TYPE_CHECKING:
     import signal
     from pathlib import Path
 
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 
 class Worker:
@@ -41,7 +41,7 @@ class Worker:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, code: str = "from streams.app import main; main()") -> None:
+    def start(self, code: str = "from taskbridge.streams.app import main; main()") -> None:
         """Start it; with other code, one that was changed for a test."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-c", code], env=self._environment, stderr=log)

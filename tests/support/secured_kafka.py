@@ -12,11 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from deploy.local.artifacts import cache_folder, ensure_artifacts
-from deploy.local.kafka import kafka_service
-from deploy.local.ports import LOOPBACK, free_ports
-from deploy.local.supervisor import Supervisor
-from service.kafka import admin_client
+from taskbridge.local.artifacts import cache_folder, ensure_artifacts
+from taskbridge.local.kafka import kafka_service
+from taskbridge.local.ports import LOOPBACK, free_ports
+from taskbridge.local.supervisor import Supervisor
+from taskbridge.runtime.kafka import admin_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
-from deploy.local.ports import free_port
-from edge.app import create_app
-from edge.settings import EdgeSettings
-from edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from query_desk import QueryDesk, notification
-from schemas.events import Action
-from streams.fold.lifecycle import fold
-from streams.http import build_http
-from streams.live.hub import Hub
-from streams.live.routes import events_router
-from streams.operations.room import OperationsRoom
-from streams.operations.routes import operations_router
-from streams.query.access import Access
-from streams.query.tokens import TokensFile, digest_of
+from taskbridge.edge.app import create_app
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
+from taskbridge.local.ports import free_port
+from taskbridge.schemas.events import Action
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.http import build_http
+from taskbridge.streams.live.hub import Hub
+from taskbridge.streams.live.routes import events_router
+from taskbridge.streams.operations.room import OperationsRoom
+from taskbridge.streams.operations.routes import operations_router
+from taskbridge.streams.query.access import Access
+from taskbridge.streams.query.tokens import TokensFile, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from fastapi import FastAPI
 
-    from schemas.events import TaskEvent
-    from streams.live.missed import MissedReader
+    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.streams.live.missed import MissedReader
 
 _CONFIG = Path(__file__).with_name("schemathesis.toml")
 TOKEN = "a-token-for-all-corps"

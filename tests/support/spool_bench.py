@@ -6,23 +6,23 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from edge.kafka_path import KafkaPath
-from edge.spool.files import SpoolFolder
-from edge.spool.record import Record
-from edge.spool.recovery import open_or_recover
-from edge.spool.writer import Spool
-from schemas.codec import task_event_codec
-from schemas.testing import FakeRegistry
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
-from service.kafka import AsyncProducer, QueueFull
+from taskbridge.edge.kafka_path import KafkaPath
+from taskbridge.edge.spool.files import SpoolFolder
+from taskbridge.edge.spool.record import Record
+from taskbridge.edge.spool.recovery import open_or_recover
+from taskbridge.edge.spool.writer import Spool
+from taskbridge.runtime.kafka import AsyncProducer, QueueFull
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
-    from edge.spool.commits import SpoolObserver
-    from edge.spool.record import SpooledRecord
-    from schemas.errors import TaskbridgeError
+    from taskbridge.edge.spool.commits import SpoolObserver
+    from taskbridge.edge.spool.record import SpooledRecord
+    from taskbridge.schemas.errors import TaskbridgeError
 
 REGISTRY = FakeRegistry()
 SCHEMA = task_event_codec(REGISTRY).schema

@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from msgspec.structs import replace
 
-from schemas.cloudevents import event_headers
-from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
-from schemas.errors import RecordError
-from schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, TaskNotification, TaskState
-from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from service.kafka import consumer_config, producer_config
-from streams.fold.acceptance import accept
-from streams.fold.lifecycle import Instance, fold
-from streams.fold.views import notifications, views
-from streams.inbox import inbox_of
-from streams.inbox_table.changes import check, inbox_changes
-from streams.live_version import members
-from streams.topology import APP_ID
+from taskbridge.runtime.kafka import consumer_config, producer_config
+from taskbridge.schemas.cloudevents import event_headers
+from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, TaskNotification, TaskState
+from taskbridge.schemas.inbox import inbox_of
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.fold.acceptance import accept
+from taskbridge.streams.fold.lifecycle import Instance, fold
+from taskbridge.streams.fold.views import notifications, views
+from taskbridge.streams.inbox_table.changes import check, inbox_changes
+from taskbridge.streams.live_version import members
+from taskbridge.streams.topology import APP_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 
 TOLD_DIRECTLY = "told-directly-"

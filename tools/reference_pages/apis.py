@@ -7,14 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.app import create_app
-from edge.settings import EdgeSettings
-from edge.testing import MemoryPublisher, write_credentials
 from reference_pages.markdown import code, fenced, page, prose, table
-from streams.http import build_http
-from streams.metrics import Metrics
-from streams.settings import StreamsSettings
-from streams.task_center import TaskCenter
+from taskbridge.edge.app import create_app
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.testing import MemoryPublisher, write_credentials
+from taskbridge.streams.http import build_http
+from taskbridge.streams.metrics import Metrics
+from taskbridge.streams.settings import StreamsSettings
+from taskbridge.streams.task_center import TaskCenter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

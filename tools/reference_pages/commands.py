@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import typer.main
 
-from deploy.cli import app
 from reference_pages.markdown import code, fenced, page, prose, table
+from taskbridge.cli.program import app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from starlette.testclient import TestClient
 
-from edge.app import create_app
-from edge.settings import EdgeSettings
-from edge.testing import write_credentials
 from reference_pages.apis import NOWHERE
 from reference_pages.markdown import code, page, prose, table
-from streams.live.hub import Hub
-from streams.live.metrics import HubCollector
-from streams.metrics import Metrics
+from taskbridge.edge.app import create_app
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.testing import write_credentials
+from taskbridge.streams.live.hub import Hub
+from taskbridge.streams.live.metrics import HubCollector
+from taskbridge.streams.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

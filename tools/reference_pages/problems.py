@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edge import errors as edge_errors
-from edge.answers import STATUS, UNAVAILABLE
-from edge.server.gate import ADDRESS_FULL, FULL
 from reference_pages.markdown import code, page, prose, table
-from service import refusals as servers
-from service.problems import unforeseen
-from service.refusals import Refusal, not_admitted
-from streams.query import refusals
-from streams.query.access import FOREIGN_HOST
+from taskbridge.edge import errors as edge_errors
+from taskbridge.edge.answers import STATUS, UNAVAILABLE
+from taskbridge.edge.server.gate import ADDRESS_FULL, FULL
+from taskbridge.runtime import refusals as servers
+from taskbridge.runtime.problems import unforeseen
+from taskbridge.runtime.refusals import Refusal, not_admitted
+from taskbridge.streams.query import refusals
+from taskbridge.streams.query.access import FOREIGN_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

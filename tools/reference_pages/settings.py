@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from edge.settings import EdgeSettings
 from reference_pages.markdown import code, page, prose, table
-from schemas.topics import DEFAULT_PARTITIONS
-from streams.settings import StreamsSettings
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.schemas.topics import DEFAULT_PARTITIONS
+from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

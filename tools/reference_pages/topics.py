@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from reference_pages.markdown import code, page, prose, table
-from schemas import topics
-from schemas.registry import schema_text
+from taskbridge.schemas import topics
+from taskbridge.schemas.registry import schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from schemas.topics import Topic
+    from taskbridge.schemas.topics import Topic
 
 _INTRODUCTION = """\
 Values are Avro in the Confluent wire format; the schemas are in the registry too, under `TOPIC-value`, with

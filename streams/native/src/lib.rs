@@ -1,4 +1,4 @@
-//! The Python module `streams._native`: a chunk's records in, what must be written out.
+//! The Python module `native._native`: a chunk's records in, what must be written out.
 //!
 //! The Python implementation (`streams/fold/chunk.py` and what it imports) is the specification, and
 //! `tests/unit/streams/test_native_core.py` holds this one to it, byte for byte. Whatever cannot be read here (another
@@ -39,7 +39,7 @@ struct Taken<'py> {
     offset: i64,
 }
 
-/// Fold the records in their order; see `streams/_native.pyi`.
+/// Fold the records in their order; see `native/_native.pyi`.
 #[pyfunction]
 #[pyo3(signature = (
     records, *, own_frames, translate, load, renew, state_frame, notification_frame, now_ms, too_large, most_told_bytes

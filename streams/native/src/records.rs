@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::told::{rfc3339, source};
 use crate::words::{Action, Change, View};
 
-/// See `streams/_native.pyi`.
+/// See `native/_native.pyi`.
 #[pyclass(frozen, get_all)]
 pub struct Folded {
     changelog: Py<PyList>,

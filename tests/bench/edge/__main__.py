@@ -10,17 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.local.artifacts import cache_folder
-from deploy.local.disk import require_space
-from deploy.local.ports import free_ports
-from deploy.local.stack import JvmStack
-from deploy.local.supervisor import Supervisor
-from schemas import topics
-from schemas.errors import OperatorError
-from schemas.registry import Registry
-from schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
-from service.kafka import admin_client
-from service.topic_admin import apply_topics
+from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.disk import require_space
+from taskbridge.local.ports import free_ports
+from taskbridge.local.stack import JvmStack
+from taskbridge.local.supervisor import Supervisor
+from taskbridge.runtime.kafka import admin_client
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.registry import Registry
+from taskbridge.schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
 from tests.bench.command import progress, run_benchmark
 from tests.bench.edge.callbacks import make_kinds
 from tests.bench.edge.events_topic import EventsTopic

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from edge.sender import signed
+from taskbridge.edge.sender import signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,17 +9,17 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 from msgspec.structs import replace
 
-from schemas.codec import task_event_codec
-from schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
-from service.kafka import admin_client, consumer_config
+from taskbridge.runtime.kafka import admin_client, consumer_config
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from confluent_kafka import Message
 
-    from schemas.events import TaskEvent
-    from schemas.registry import Registry
+    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.schemas.registry import Registry
 
 _SETTLED_S = 0.15
 _READ_S = 10.0

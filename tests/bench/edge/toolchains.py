@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.bench.toolchains import SCHEMAS, built, need
 
 if TYPE_CHECKING:
-    from deploy.local.progress import Progress
+    from taskbridge.local.progress import Progress
 
 HERE = Path(__file__).parent
 

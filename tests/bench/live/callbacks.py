@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-from deploy.demo import write_credentials
-from deploy.demo_story import APP, CORP
-from deploy.local.ports import LOOPBACK, free_ports
-from deploy.sending import Sender
-from schemas import topics
-from service.kafka import admin_client
-from service.topic_admin import apply_topics
+from taskbridge.cli.demo import write_credentials
+from taskbridge.cli.demo_story import APP, CORP
+from taskbridge.cli.sending import Sender
+from taskbridge.local.ports import LOOPBACK, free_ports
+from taskbridge.runtime.kafka import admin_client
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
 from tests.bench.query.company import Trickle
 from tests.bench.services import answers, start_service, wait_until
 from tests.bench.streams.errors import NotCounted
@@ -65,14 +65,14 @@ def measure_callbacks(surroundings: Surroundings, *, callbacks: int, events_per_
             "EDGE_CREDENTIALS_FILE": str(folder / "credentials.toml"),
             "EDGE_DATA_DIR": str(folder / "edge"),
         }
-        start_service(stack, "deploy.cli", "edge", settings=settings, folder=folder)
+        start_service(stack, "taskbridge.cli", "edge", settings=settings, folder=folder)
         settings = {
             "STREAMS_PORT": str(streams_port),
             "STREAMS_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
             "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
             "STREAMS_DATA_DIR": str(folder / "streams"),
         }
-        start_service(stack, "deploy.cli", "streams", settings=settings, folder=folder)
+        start_service(stack, "taskbridge.cli", "streams", settings=settings, folder=folder)
         for url in (edge, streams):
             wait_until(lambda url=url: answers(f"{url}/readyz"), f"{url} is ready")
         listener = _Listener(f"{streams}/v1/corps/{CORP}/users/{_LISTENER}/events")

@@ -9,17 +9,17 @@ import asyncio
 import sys
 from typing import Any, cast
 
-from schemas.events import Change, Status, TaskNotification, View
-from service.open_files import allow_open_files
-from streams.http import Server, build_http, listen
-from streams.inbox_table.told import Told
-from streams.live.hub import Hub
-from streams.live.routes import events_router
-from streams.metrics import Metrics
-from streams.query.access import Access
-from streams.query.forwarding import Forwarding
-from streams.query.owners import Owners
-from streams.query.routes import Desk
+from taskbridge.runtime.open_files import allow_open_files
+from taskbridge.schemas.events import Change, Status, TaskNotification, View
+from taskbridge.streams.http import Server, build_http, listen
+from taskbridge.streams.inbox_table.told import Told
+from taskbridge.streams.live.hub import Hub
+from taskbridge.streams.live.routes import events_router
+from taskbridge.streams.metrics import Metrics
+from taskbridge.streams.query.access import Access
+from taskbridge.streams.query.forwarding import Forwarding
+from taskbridge.streams.query.owners import Owners
+from taskbridge.streams.query.routes import Desk
 
 CORP = "ding5d17e3add038d44535c2f4657eb6378f"
 

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from statistics import median
 from typing import TYPE_CHECKING, cast
 
-from deploy.local.ports import LOOPBACK, free_port
-from deploy.local.probes import port_answers
-from schemas.errors import OperatorError
-from service.open_files import allow_open_files
+from taskbridge.local.ports import LOOPBACK, free_port
+from taskbridge.local.probes import port_answers
+from taskbridge.runtime.open_files import allow_open_files
+from taskbridge.schemas.errors import OperatorError
 from tests.bench.cpu import cpu_seconds, resident_mb
 from tests.bench.live.holding import CORP
 from tests.bench.services import start_service, wait_until

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import httpx2
 
-from deploy.local.ports import LOOPBACK, free_ports
-from deploy.local.supervisor import Supervisor
-from schemas import topics
-from service.kafka import admin_client
-from service.topic_admin import apply_topics
+from taskbridge.local.ports import LOOPBACK, free_ports
+from taskbridge.local.supervisor import Supervisor
+from taskbridge.runtime.kafka import admin_client
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
 from tests.bench.command import progress, run_benchmark
 from tests.bench.cpu import resident_mb
 from tests.bench.query.asking import CONSTANT, Kind, Window, ask, kinds
@@ -44,7 +44,9 @@ def _measure(arguments: argparse.Namespace) -> Path:
         constant_port, port = free_ports(2)
         constant_url, url = (f"http://{LOOPBACK}:{each}" for each in (constant_port, port))
         constant = start_service(stack, "tests.bench.query.constant", str(constant_port), folder=folder)
-        worker = start_service(stack, "streams.app", settings=_settings(surroundings, folder, port), folder=folder)
+        worker = start_service(
+            stack, "taskbridge.streams.app", settings=_settings(surroundings, folder, port), folder=folder
+        )
         wait_until(lambda: answers(f"{url}/readyz"), "the worker is ready")
         wait_until(lambda: answers(f"{constant_url}/constant"), "the constant is served")
         progress("filling the inboxes")

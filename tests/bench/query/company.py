@@ -7,9 +7,9 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from schemas.cloudevents import event_headers, notification_headers
-from schemas.codec import task_event_codec, task_notification_codec
-from schemas.events import (
+from taskbridge.schemas.cloudevents import event_headers, notification_headers
+from taskbridge.schemas.codec import task_event_codec, task_notification_codec
+from taskbridge.schemas.events import (
     SOURCE_YIDA,
     Action,
     Change,
@@ -20,7 +20,7 @@ from schemas.events import (
     View,
     notification_key,
 )
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from tests.bench.streams.records import Writer
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from streams.query.models import ITEM_EXAMPLE
+from taskbridge.streams.query.models import ITEM_EXAMPLE
 
 _LINES = 50
 

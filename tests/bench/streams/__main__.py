@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from deploy.local.disk import require_space
-from deploy.local.supervisor import Supervisor
+from taskbridge.local.disk import require_space
+from taskbridge.local.supervisor import Supervisor
 from tests.bench.command import progress, run_benchmark
 from tests.bench.streams.contenders import PEERS
 from tests.bench.streams.phases import PARTS, Run

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import fastavro
 
-from schemas.events import Change, View, notification_id_for
-from schemas.registry import schema_text
+from taskbridge.schemas.events import Change, View, notification_id_for
+from taskbridge.schemas.registry import schema_text
 from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.peers.job import without_logical_types
 

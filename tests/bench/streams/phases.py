@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import OperatorError
-from schemas.topics import TASK_EVENTS
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.topics import TASK_EVENTS
 from tests.bench.streams.contenders import FAUST, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, PLAIN, TASKBRIDGE, prepare
 from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.latency import measure_latency

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from deploy.local.progress import Heartbeat
-from schemas.cloudevents import event_headers
-from schemas.codec import task_event_codec
-from service.kafka import consumer_config, producer_config
+from taskbridge.local.progress import Heartbeat
+from taskbridge.runtime.kafka import consumer_config, producer_config
+from taskbridge.schemas.cloudevents import event_headers
+from taskbridge.schemas.codec import task_event_codec
 from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.reference import Reference
 from tests.bench.streams.workload import workload

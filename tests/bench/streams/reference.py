@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from schemas.events import Lifecycle
-from streams.fold.lifecycle import fold
-from streams.fold.views import notifications, views
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.views import notifications, views
 
 if TYPE_CHECKING:
-    from schemas.events import TaskEvent, TaskState, View
-    from streams.fold.lifecycle import Instance
-    from streams.fold.views import Entry
+    from taskbridge.schemas.events import TaskEvent, TaskState, View
+    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.views import Entry
 
 type_line = tuple[str, str, "View", str, "str | None"]
 """Corp, person, view, instance, task: what identifies a line among all views."""

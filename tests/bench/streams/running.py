@@ -9,8 +9,8 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from deploy.local.child import Child
-from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.local.child import Child
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from tests.bench.cpu import resident_mb, tree_seconds
 from tests.bench.streams.contenders import LINGER_MS
 from tests.bench.streams.errors import NotCounted

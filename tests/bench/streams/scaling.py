@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from schemas.codec import task_event_codec
-from schemas.topics import TASK_EVENTS, TASK_STATES
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from tests.bench.streams.checker import Decoder, check_states
 from tests.bench.streams.records import Writer, fill, read_all
 from tests.bench.streams.reference import Reference

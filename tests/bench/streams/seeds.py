@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from schemas.codec import task_state_codec
-from schemas.events import Lifecycle
-from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
-from streams.fold.lifecycle import fold
-from streams.fold.stored_instance import pack
+from taskbridge.schemas.codec import task_state_codec
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.stored_instance import pack
 from tests.bench.streams.contenders import TASKBRIDGE
 from tests.bench.streams.peers.job import Job
 from tests.bench.streams.workload import EVENTS_PER_INSTANCE, Life
@@ -20,7 +20,7 @@ from tests.bench.streams.workload import EVENTS_PER_INSTANCE, Life
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.lifecycle import Instance
     from tests.bench.streams.surroundings import Surroundings
 
 _TEMPLATES = 500

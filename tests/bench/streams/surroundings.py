@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import NewTopic, OffsetSpec
 
-from deploy.local.artifacts import cache_folder
-from deploy.local.ports import free_ports
-from deploy.local.stack import JvmStack
-from schemas import topics
-from schemas.registry import Registry
-from service.kafka import admin_client
+from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.ports import free_ports
+from taskbridge.local.stack import JvmStack
+from taskbridge.runtime.kafka import admin_client
+from taskbridge.schemas import topics
+from taskbridge.schemas.registry import Registry
 from tests.bench.streams.errors import NotCounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from deploy.local.progress import Progress
-    from deploy.local.supervisor import Supervisor
+    from taskbridge.local.progress import Progress
+    from taskbridge.local.supervisor import Supervisor
 
 _TIMEOUT_S = 30.0
 _POLL_S = 0.1

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from tests.bench.streams.checker import Decoder, Told, check_notifications, check_states
 from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.records import read_all

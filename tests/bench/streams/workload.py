@@ -18,7 +18,7 @@ import uuid
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from schemas.events import Action, Person, TaskEvent, event_id_for
+from taskbridge.schemas.events import Action, Person, TaskEvent, event_id_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from rebuilding import Rebuild
 
-from schemas import topics
-from service.topic_admin import apply_topics
 from stream_lives import read_topic, start_anew
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rebuilding import type_read
 
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 
 @pytest.fixture

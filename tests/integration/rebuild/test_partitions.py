@@ -10,11 +10,6 @@ from confluent_kafka.admin import NewPartitions
 from rebuilding import lines_by_the_states, lines_kept
 
 from running_workers import Load
-from schemas import topics
-from schemas.cloudevents import event_headers
-from schemas.codec import task_event_codec
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from service.kafka import producer_config
 from stream_lives import (
     assert_all_is_right,
     expected,
@@ -23,20 +18,25 @@ from stream_lives import (
     states_on_topic,
     topics_on,
 )
-from streams.commit.transaction import TransactionalWriter
-from streams.live_version import REBUILD_ID, say
-from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from streams.tables.kept_position import POSITION_KEY
-from streams.version import Versions
+from taskbridge.runtime.kafka import producer_config
+from taskbridge.schemas import topics
+from taskbridge.schemas.cloudevents import event_headers
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.commit.transaction import TransactionalWriter
+from taskbridge.streams.live_version import REBUILD_ID, say
+from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.tables.kept_position import POSITION_KEY
+from taskbridge.streams.version import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rebuilding import Rebuild, type_read
 
-    from deploy.connection import Connection
     from running_workers import Worker
-    from schemas.events import TaskEvent
+    from taskbridge.cli.connection import Connection
+    from taskbridge.schemas.events import TaskEvent
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

@@ -12,11 +12,6 @@ from msgspec import structs
 from rebuilding import ends, lines_kept, processed
 
 from running_workers import Load, Worker
-from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
-from schemas.events import Action, Lifecycle, notification_key
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from service.kafka import consumer_config, producer_config
-from service.topic_admin import apply_topics
 from stream_lives import (
     assert_all_is_right,
     assert_told_exactly_once,
@@ -25,23 +20,28 @@ from stream_lives import (
     lives,
     produce,
 )
-from streams.fold.lifecycle import Instance, fold
-from streams.fold.stored_instance import event_offsets, pack, unpack
-from streams.fold.views import notifications
-from streams.live_version import REBUILD_ID, LiveVersion
-from streams.rebuild.alone import alone
-from streams.tables.changelog_topic import instances_changelog
-from streams.tables.kept_position import POSITION_KEY
-from streams.tables.offsets import Offsets
-from streams.version import VERSION_TOPIC, Versions
+from taskbridge.runtime.kafka import consumer_config, producer_config
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.events import Action, Lifecycle, notification_key
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.fold.lifecycle import Instance, fold
+from taskbridge.streams.fold.stored_instance import event_offsets, pack, unpack
+from taskbridge.streams.fold.views import notifications
+from taskbridge.streams.live_version import REBUILD_ID, LiveVersion
+from taskbridge.streams.rebuild.alone import alone
+from taskbridge.streams.tables.changelog_topic import instances_changelog
+from taskbridge.streams.tables.kept_position import POSITION_KEY
+from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.version import VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rebuilding import Rebuild, type_read
 
-    from deploy.connection import Connection
-    from schemas.events import TaskEvent, TaskNotification
+    from taskbridge.cli.connection import Connection
+    from taskbridge.schemas.events import TaskEvent, TaskNotification
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

@@ -11,18 +11,18 @@ from confluent_kafka import Producer, TopicPartition
 from rebuilding import ends, lines_by_the_states, lines_kept, processed
 
 from running_workers import Load, Worker
-from schemas.codec import task_notification_codec
-from schemas.events import Change, Status, TaskNotification, View, notification_key
-from schemas.topics import TASK_NOTIFICATIONS
-from service.kafka import producer_config
 from stream_lives import assert_all_is_right, lives, produce
-from streams.rebuild.operation import delete_topics
-from streams.tables.changelog_topic import INBOX_CHANGELOG
+from taskbridge.runtime.kafka import producer_config
+from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.rebuild.operation import delete_topics
+from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG
 
 if TYPE_CHECKING:
     from rebuilding import Rebuild, type_read
 
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 STALE = b"stale\0"
 

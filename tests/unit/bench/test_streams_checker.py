@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import pytest
 from msgspec.structs import replace
 
-from schemas.cloudevents import notification_headers
-from schemas.codec import task_notification_codec, task_state_codec
-from schemas.events import Change, Lifecycle, TaskNotification, notification_id_for, notification_key
-from schemas.testing import FakeRegistry
-from schemas.topics import ALL, TASK_NOTIFICATIONS, TASK_STATES
-from streams.fold.lifecycle import fold
-from streams.fold.views import notifications
+from taskbridge.schemas.cloudevents import notification_headers
+from taskbridge.schemas.codec import task_notification_codec, task_state_codec
+from taskbridge.schemas.events import Change, Lifecycle, TaskNotification, notification_id_for, notification_key
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.schemas.topics import ALL, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.views import notifications
 from tests.bench.streams.checker import Decoder, Told, check_notifications, check_states
 from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.reference import Reference

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
-from schemas.events import Lifecycle
-from schemas.testing import FakeRegistry
-from schemas.topics import ALL, TASK_NOTIFICATIONS, TASK_STATES
-from streams.fold.lifecycle import fold
-from streams.fold.views import notifications
+from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.schemas.topics import ALL, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.views import notifications
 from tests.bench.streams.peers.job import Job
 from tests.bench.streams.workload import workload
 
 if TYPE_CHECKING:
-    from streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.lifecycle import Instance
 
 _REGISTRY = FakeRegistry()
 _IDS = _REGISTRY.register(ALL)

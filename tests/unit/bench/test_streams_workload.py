@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas.codec import task_event_codec
-from schemas.events import Action
-from schemas.testing import FakeRegistry
-from streams.fold.lifecycle import fold
-from streams.fold.views import notifications
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.events import Action
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.views import notifications
 from tests.bench.streams.workload import EVENTS_PER_INSTANCE, workload
 
 if TYPE_CHECKING:
-    from schemas.events import TaskEvent
-    from streams.fold.lifecycle import Instance
+    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.streams.fold.lifecycle import Instance
 
 _EVENTS = 5000
 

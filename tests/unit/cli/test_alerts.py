@@ -10,10 +10,10 @@ import pytest
 from prometheus_client import generate_latest
 from starlette.testclient import TestClient
 
-from edge.app import create_app
-from edge.settings import EdgeSettings
-from edge.testing import write_credentials
-from streams.metrics import Metrics as StreamsMetrics
+from taskbridge.edge.app import create_app
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.testing import write_credentials
+from taskbridge.streams.metrics import Metrics as StreamsMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,7 +97,8 @@ def test_every_alert_has_its_section_of_the_runbook_and_the_other_way_round() ->
 
 def test_what_is_refused_has_an_outcome_that_an_alert_knows() -> None:
     source = "".join(
-        (ROOT / "edge" / name).read_text("utf-8") for name in ("proof/verification.py", "server/sources.py")
+        (ROOT / "edge" / "src" / "taskbridge" / "edge" / name).read_text("utf-8")
+        for name in ("proof/verification.py", "server/sources.py")
     )
     reasons = set(re.findall(r'nverified\("([a-z-]+)"', source)) | {"other-corp", "wrong-sign"}
     (watched,) = [rule["expr"] for rule in rules() if rule["alert"] == "EdgeCallbacksUnverified"]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy import bench_commands
-from schemas.errors import ConfigurationError
+from taskbridge.cli import bench_commands
+from taskbridge.schemas.errors import ConfigurationError
 from tests.bench.streams.contenders import PEERS
 from tests.bench.streams.phases import PARTS
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.bridge import Bridge, BridgeOptions, answers_ready, broken_spool
-from edge.publisher import SPOOL_IS_BROKEN
-from service.identity import RUN_VARIABLE, identity
+from taskbridge.cli.bridge import Bridge, BridgeOptions, answers_ready, broken_spool
+from taskbridge.edge.publisher import SPOOL_IS_BROKEN
+from taskbridge.runtime.identity import RUN_VARIABLE, identity
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

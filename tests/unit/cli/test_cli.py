@@ -13,11 +13,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from deploy.local.ports import free_ports
-from schemas.errors import ConfigurationError
-from service.locks import only_one_in
-from streams.app import run as run_streams
+from taskbridge.cli.program import app
+from taskbridge.local.ports import free_ports
+from taskbridge.runtime.locks import only_one_in
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.streams.app import run as run_streams
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def commands() -> list[list[str]]:
 
 def run(*arguments: str) -> tuple[int, str, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "deploy.cli", *arguments], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "taskbridge.cli", *arguments], capture_output=True, text=True, check=False, timeout=60
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -152,7 +152,7 @@ def test_a_data_folder_that_cannot_be_made_is_one_readable_line(command: str, fo
 
 def test_the_version_is_told() -> None:
     result = CliRunner().invoke(app, ["--version"])
-    assert (result.exit_code, result.output) == (0, f"taskbridge {version('taskbridge')}\n")
+    assert (result.exit_code, result.output) == (0, f"taskbridge {version('taskbridge-cli')}\n")
 
 
 def test_a_data_folder_is_one_workers(tmp_path: Path) -> None:
@@ -186,15 +186,24 @@ class Interrupting:
         if name == loaded:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupting())
-from deploy.__main__ import main
+from taskbridge.cli.__main__ import main
 main()
 """
 
 
-@pytest.mark.parametrize("loaded", ["deploy.cli", "typer", "schemas.errors", "deploy.sending", "deploy.connection"])
+@pytest.mark.parametrize(
+    "loaded",
+    [
+        "taskbridge.cli.program",
+        "typer",
+        "taskbridge.schemas.errors",
+        "taskbridge.cli.sending",
+        "taskbridge.cli.connection",
+    ],
+)
 def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word(loaded: str) -> None:
     command = ["send", "delete", "--url", "http://127.0.0.1:9", "--token", TOKEN]
-    if loaded == "deploy.connection":
+    if loaded == "taskbridge.cli.connection":
         command = ["topics", "apply", "--bootstrap-servers", "127.0.0.1:9"]
     ended = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, loaded, *command], capture_output=True, text=True, check=False, timeout=60
@@ -203,7 +212,7 @@ def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word(loaded: str) 
     assert (ended.stdout, ended.stderr) == ("", "")
 
 
-@pytest.mark.parametrize("loaded", ["deploy.bridge", "deploy.local.stack", "confluent_kafka"])
+@pytest.mark.parametrize("loaded", ["taskbridge.cli.bridge", "taskbridge.local.stack", "confluent_kafka"])
 def test_ctrl_c_before_up_has_begun_is_an_end_like_any_other(tmp_path: Path, loaded: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, loaded, "up", "--data-dir", str(tmp_path)],

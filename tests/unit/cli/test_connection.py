@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.connection import find_connection
+from taskbridge.cli.connection import find_connection
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.connection import find_connection
-from deploy.data_folder import DataFolder, Running, data_folder, edge_folder
-from deploy.local.errors import StackError
-from deploy.options import edge_url
-from schemas.errors import ConfigurationError
+from taskbridge.cli.connection import find_connection
+from taskbridge.cli.data_folder import DataFolder, Running, data_folder, edge_folder
+from taskbridge.cli.options import edge_url
+from taskbridge.local.errors import StackError
+from taskbridge.schemas.errors import ConfigurationError
 
 RUNNING = Running(
     bootstrap_servers="127.0.0.1:19092",

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from typer.testing import CliRunner
 
-from deploy import dead_letters
-from deploy.cli import app
-from deploy.dead_letters import summary
-from schemas.errors import ConfigurationError
-from service.parked import DeadLetter
+from taskbridge.cli import dead_letters
+from taskbridge.cli.dead_letters import summary
+from taskbridge.cli.program import app
+from taskbridge.runtime.parked import DeadLetter
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,17 +9,17 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
-from deploy import quarantine as commands
-from deploy.cli import app
-from deploy.connection import Connection
-from deploy.quarantine import judge, leave_out_published
-from edge.proof.credentials import parse_credentials
-from edge.proof.replays import FileWindow, refuse_replay
-from edge.sender import encode_callback, signed
-from edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, write_credentials
-from schemas.errors import ConfigurationError
-from schemas.events import QuarantinedCallback
-from service.parked import quarantined_summary
+from taskbridge.cli import quarantine as commands
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.program import app
+from taskbridge.cli.quarantine import judge, leave_out_published
+from taskbridge.edge.proof.credentials import parse_credentials
+from taskbridge.edge.proof.replays import FileWindow, refuse_replay
+from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, write_credentials
+from taskbridge.runtime.parked import quarantined_summary
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.events import QuarantinedCallback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deploy.schema_versions import check, publish, published_versions, records, versions_folder
+from taskbridge.cli.schema_versions import check, publish, published_versions, records, versions_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,10 +11,10 @@ import sys
 import time
 from collections import Counter, defaultdict
 
-from deploy.company import EMPLOYEES
-from deploy.simulation import Posting, SimulatedApp, Simulation
-from edge.callbacks import event_of, locate
-from schemas.events import Action, TaskEvent
+from taskbridge.cli.company import EMPLOYEES
+from taskbridge.cli.simulation import Posting, SimulatedApp, Simulation
+from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.schemas.events import Action, TaskEvent
 
 APPS = [SimulatedApp("APP_1", "corp", "T1"), SimulatedApp("APP_2", "corp", "T2")]
 
@@ -106,7 +106,7 @@ def test_nobody_waits_for_an_answer_after_ctrl_c() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         argv = ["simulate", "--url", url, "--app", "APP_1", "--token", "T", "--json"]
-        running = subprocess.Popen([sys.executable, "-m", "deploy.cli", *argv], stdout=subprocess.PIPE, text=True)
+        running = subprocess.Popen([sys.executable, "-m", "taskbridge.cli", *argv], stdout=subprocess.PIPE, text=True)
         connection, _ = silent.accept()
         with connection:
             assert connection.recv(1)

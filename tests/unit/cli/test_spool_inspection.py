@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from deploy.spool_inspection import spool_path
-from schemas.errors import ConfigurationError
 from spool_bench import open_spool, record
+from taskbridge.cli.program import app
+from taskbridge.cli.spool_inspection import spool_path
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path

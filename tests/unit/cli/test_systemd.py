@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.sending import post_callback
-from edge.testing import SYSTEM_TOKEN, parameters_of
 from running_edge import RunningEdge, wait_until
+from taskbridge.cli.sending import post_callback
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator

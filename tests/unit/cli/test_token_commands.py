@@ -6,8 +6,8 @@ import json
 
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from streams.query.tokens import parse_tokens
+from taskbridge.cli.program import app
+from taskbridge.streams.query.tokens import parse_tokens
 
 
 def test_a_new_token_is_good_with_the_entry_that_is_printed() -> None:

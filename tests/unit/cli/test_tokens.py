@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from deploy.cli import app
-from deploy.tokens import report_tokens
-from edge.proof.credentials import CredentialsFile
-from edge.proof.token_use import TokenUse, UseUnknown, tidy_use
+from taskbridge.cli.program import app
+from taskbridge.cli.tokens import report_tokens
+from taskbridge.edge.proof.credentials import CredentialsFile
+from taskbridge.edge.proof.token_use import TokenUse, UseUnknown, tidy_use
 
 if TYPE_CHECKING:
     from pathlib import Path

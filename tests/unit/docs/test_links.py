@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from edge.settings import EdgeSettings
 from reference_pages.commands import commands
 from reference_pages.settings import INTERNAL, SHARED
-from streams.settings import StreamsSettings
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.streams.settings import StreamsSettings
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = [

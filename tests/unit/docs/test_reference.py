@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from deploy import cli
-from deploy.local import artifacts
-from edge import app
-from edge.settings import EdgeSettings
 from reference import DOCS, PAGES
 from reference_pages import alerts, settings
 from reference_pages.commands import commands
-from schemas import topics
-from service import problems
-from streams import worker
-from streams.settings import StreamsSettings
+from taskbridge.cli import cli
+from taskbridge.edge import app
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.local import artifacts
+from taskbridge.runtime import problems
+from taskbridge.schemas import topics
+from taskbridge.streams import worker
+from taskbridge.streams.settings import StreamsSettings
 
 REFERENCE = {path.name: path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md")}
 PACKAGES = [Path(str(part.__file__)).parent for part in (topics, problems, app, worker, cli, artifacts)]

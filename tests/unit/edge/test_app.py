@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.local.ports import free_port
-from edge.testing import write_credentials
 from running_edge import RunningEdge, wait_until
+from taskbridge.edge.testing import write_credentials
+from taskbridge.local.ports import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -26,7 +29,7 @@ def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
     return subprocess.run(
-        [sys.executable, "-c", "from edge.app import run; run()"],
+        [sys.executable, "-c", "from taskbridge.edge.app import run; run()"],
         env=inherited | defaults | environment,
         capture_output=True,
         text=True,
@@ -57,7 +60,6 @@ def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[
 def test_a_wrong_configuration_is_one_line_and_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
     monkeypatch.chdir(tmp_path)
     write_credentials(tmp_path / "credentials.toml", "token")
     (tmp_path / "kafka.properties").write_text("no.such.property=1\n")
@@ -71,8 +73,11 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_1(
 def test_decisions_import_no_io_library() -> None:
     program = """
 import sys
-import edge.callbacks, edge.parsing.fields, edge.parsing.parameters, edge.parsing.strict_json
-import edge.proof.signature, edge.sender
+import taskbridge.edge.callbacks
+import taskbridge.edge.parsing.fields
+import taskbridge.edge.parsing.parameters
+import taskbridge.edge.parsing.strict_json
+import taskbridge.edge.proof.signature, taskbridge.edge.sender
 print(sorted({"fastapi", "starlette", "confluent_kafka", "uvicorn", "asyncio"} & set(sys.modules)))
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -83,22 +88,22 @@ def test_the_process_ends_in_time_whatever_a_part_still_waits_for(tmp_path: Path
     write_credentials(tmp_path / "credentials.toml", "token")
     program = f"""
 import asyncio, gc, pathlib, time
-import edge.app
-from edge.settings import EdgeSettings
-from edge.testing import MemoryPublisher
+import taskbridge.edge.app
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.testing import MemoryPublisher
 from starlette.testclient import TestClient
 
 class Stuck(MemoryPublisher):
     async def close(self):
         await asyncio.to_thread(time.sleep, 60)
 
-edge.app._LAST_S = 0.5
+taskbridge.edge.app._LAST_S = 0.5
 folder = pathlib.Path({str(tmp_path)!r})
 settings = EdgeSettings(
     kafka_bootstrap_servers="127.0.0.1:1", schema_registry_url="http://127.0.0.1:1",
     credentials_file=folder / "credentials.toml", data_dir=folder / "edge",
 )
-with TestClient(edge.app.create_app(settings, publisher=Stuck(), owns_process=True)):
+with TestClient(taskbridge.edge.app.create_app(settings, publisher=Stuck(), owns_process=True)):
     print("frozen:", gc.get_freeze_count() > 0, flush=True)
 print("closed")
 """

@@ -10,16 +10,16 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from edge.sender import encode_callback, signed
-from edge.testing import SYSTEM_TOKEN, parameters_of, task_of
-from schemas.events import event_id_for
+from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of, task_of
+from taskbridge.schemas.events import event_id_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.testclient import TestClient
 
-    from edge.testing import MemoryPublisher
+    from taskbridge.edge.testing import MemoryPublisher
 
 FORM = "application/x-www-form-urlencoded"
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.testclient import TestClient
 
-from edge.app import create_app
-from edge.callbacks import ACTIONS
-from edge.testing import MemoryPublisher
+from taskbridge.edge.app import create_app
+from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.testing import MemoryPublisher
 
 if TYPE_CHECKING:
-    from edge.settings import EdgeSettings
+    from taskbridge.edge.settings import EdgeSettings
 
 
 def test_it_is_ready_when_every_part_is(client: TestClient) -> None:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 from starlette.testclient import TestClient
 
-from edge.app import create_app
-from edge.callbacks import ACTIONS
-from edge.sender import signed
-from edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from served_apps import TOKEN, differences, edge_app, serving
+from taskbridge.edge.app import create_app
+from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.sender import signed
+from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge.settings import EdgeSettings
+    from taskbridge.edge.settings import EdgeSettings
 
 
 @pytest.mark.parametrize("bearer", ["", TOKEN], ids=["without a bearer token", "with one"])

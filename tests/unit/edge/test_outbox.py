@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from edge.durability import Durability
-from edge.errors import NotDurable
-from edge.outbox import Outbox
-from edge.spool.errors import SpoolFull
-from edge.spool.keeper import SpoolKeeper
-from edge.spool.metrics import SpoolMetrics
-from schemas.topics import CALLBACKS_QUARANTINE
-from service.kafka import DeliveryFailed, QueueFull
 from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
+from taskbridge.edge.durability import Durability
+from taskbridge.edge.errors import NotDurable
+from taskbridge.edge.outbox import Outbox
+from taskbridge.edge.spool.errors import SpoolFull
+from taskbridge.edge.spool.keeper import SpoolKeeper
+from taskbridge.edge.spool.metrics import SpoolMetrics
+from taskbridge.runtime.kafka import DeliveryFailed, QueueFull
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from edge.kafka_path import KafkaPath
-    from edge.spool.record import Record
+    from taskbridge.edge.kafka_path import KafkaPath
+    from taskbridge.edge.spool.record import Record
 
 
 @asynccontextmanager
@@ -144,7 +144,7 @@ def test_what_another_workers_spool_holds_is_not_overtaken(tmp_path: Path) -> No
 def test_what_a_worker_that_is_gone_left_behind_is_adopted_and_its_file_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.spool.keeper._TEND_S", 0.05)
+    monkeypatch.setattr("taskbridge.edge.spool.keeper._TEND_S", 0.05)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -287,12 +287,12 @@ def test_a_start_on_a_full_disk_does_with_kafka_alone_until_there_is_room(
 
         kafka = await open_path(TestProducer())
         with monkeypatch.context() as context:
-            context.setattr("edge.spool.keeper.open_and_take_back", no_room)
+            context.setattr("taskbridge.edge.spool.keeper.open_and_take_back", no_room)
             async with outbox_on(tmp_path, kafka) as (outbox, keeper):
                 assert await outbox.keep(record(1)) is Durability.KAFKA
                 assert (outbox.can_keep, keeper.full) == (True, True)
                 context.undo()
-                context.setattr("edge.spool.keeper._TEND_S", 0.05)
+                context.setattr("taskbridge.edge.spool.keeper._TEND_S", 0.05)
                 tending = asyncio.create_task(keeper.tend())
                 await until(lambda: not keeper.full)
                 tending.cancel()
@@ -354,7 +354,7 @@ def test_the_last_few_are_waited_for_only_so_long_and_while_kafka_answers(monkey
         assert await keeping is Durability.SPOOL
         producer.reachable = True
         await kafka.check()
-        monkeypatch.setattr("edge.outbox._HOLD_S", 0.01)
+        monkeypatch.setattr("taskbridge.edge.outbox._HOLD_S", 0.01)
         assert await outbox_of(kafka, Spools(moving=1)).keep(record(1)) is Durability.SPOOL
         assert producer.sent == []
 

@@ -15,28 +15,28 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from bad_requests import BadRequest, bad_requests
-from edge.app import create_app
-from edge.callbacks import ACTIONS
-from edge.errors import Malformed, Rejection, Unverified
-from edge.metrics import Metrics
-from edge.proof.credentials import parse_credentials
-from edge.proof.replays import MemoryWindow
-from edge.quarantine import Quarantine, is_plausible, quarantined, reconsider
-from edge.sender import ENCODINGS, encode_callback, signed
-from edge.server.received import Received
-from edge.server.rejection_log import LINES_PER_MINUTE
-from edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from posted import good, send
-from schemas.codec import quarantined_callback_codec
-from schemas.testing import FakeRegistry
-from schemas.topics import MAX_MESSAGE_BYTES
+from taskbridge.edge.app import create_app
+from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.errors import Malformed, Rejection, Unverified
+from taskbridge.edge.metrics import Metrics
+from taskbridge.edge.proof.credentials import parse_credentials
+from taskbridge.edge.proof.replays import MemoryWindow
+from taskbridge.edge.quarantine import Quarantine, is_plausible, quarantined, reconsider
+from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
+from taskbridge.edge.server.received import Received
+from taskbridge.edge.server.rejection_log import LINES_PER_MINUTE
+from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, MemoryPublisher, parameters_of
+from taskbridge.schemas.codec import quarantined_callback_codec
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edge.sender import type_encoding
-    from edge.settings import EdgeSettings
-    from schemas.events import QuarantinedCallback, TaskEvent
+    from taskbridge.edge.sender import type_encoding
+    from taskbridge.edge.settings import EdgeSettings
+    from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
 
 TOKEN_IN_FORCE = parse_credentials(f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_tokens = ["{SYSTEM_TOKEN}"]')
 BEARER = "s3cret-bearer"
@@ -302,7 +302,7 @@ def test_a_quarantine_that_hangs_holds_the_answer_up_for_a_bounded_time(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(MemoryPublisher, "quarantine", hang)
-    monkeypatch.setattr("edge.quarantine._SLACK_S", 0.1)
+    monkeypatch.setattr("taskbridge.edge.quarantine._SLACK_S", 0.1)
     hasty = settings.model_copy(update={"kafka_timeout_ms": 1})
     with TestClient(create_app(hasty, publisher=publisher)) as client:
         started = time.perf_counter()

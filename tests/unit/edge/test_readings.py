@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.errors import Rejection
-from edge.parsing.bodies import unpacked
-from edge.parsing.parameters import readings
-from edge.proof.signature import matching
-from edge.sender import ENCODINGS, encode_callback, signed
+from taskbridge.edge.errors import Rejection
+from taskbridge.edge.parsing.bodies import unpacked
+from taskbridge.edge.parsing.parameters import readings
+from taskbridge.edge.proof.signature import matching
+from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.sender import type_encoding
+    from taskbridge.edge.sender import type_encoding
 
 ALL: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "vectors" / "sign-vectors.json").read_text("utf-8"))
 VECTORS = [vector for vector in ALL if not vector["ambiguous"]]

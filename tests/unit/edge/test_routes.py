@@ -13,14 +13,14 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from bad_requests import BadRequest, bad_requests
-from edge.app import create_app
-from edge.callbacks import ACTIONS
-from edge.sender import ENCODINGS, encode_callback, signed, type_encoding
-from edge.server.requests import HEAD_BYTES
-from edge.settings import EdgeSettings
-from edge.testing import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from posted import good, send
-from schemas.events import event_id_for
+from taskbridge.edge.app import create_app
+from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.sender import ENCODINGS, encode_callback, signed, type_encoding
+from taskbridge.edge.server.requests import HEAD_BYTES
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of
+from taskbridge.schemas.events import event_id_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -262,7 +262,7 @@ def test_an_announced_body_over_the_limit_is_not_read_at_all(app: FastAPI) -> No
 
 
 def test_a_sender_that_stops_halfway_is_given_up(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.server.requests.BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("taskbridge.edge.server.requests.BODY_TIMEOUT_S", 0.1)
     assert Sender([b'{"a":']).call(app) == 408
 
 

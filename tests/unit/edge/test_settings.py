@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.settings import EdgeSettings
-from schemas.errors import ConfigurationError
-from service.settings import load_settings
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.runtime.settings import load_settings
+from taskbridge.schemas.errors import ConfigurationError
 
 REQUIRED = {
     "EDGE_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092",

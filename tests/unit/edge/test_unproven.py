@@ -7,7 +7,7 @@ import hashlib
 import pytest
 from hostile import SIZE, Hostile, hostile, least_processor_s
 
-from edge.parsing import strict_json
+from taskbridge.edge.parsing import strict_json
 
 HASHES = 30
 """A megabyte that is not proven takes the processor no longer than hashing it so many times would, some 40 ms; nearly

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.local.ailment import Ailment
+from taskbridge.local.ailment import Ailment
 
 
 class Patient:

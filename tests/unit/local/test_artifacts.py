@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deploy.local.artifacts import SUMS_PATH, cache_folder, ensure_artifacts, read_sums
-from deploy.local.errors import StackError
+from taskbridge.local.artifacts import SUMS_PATH, cache_folder, ensure_artifacts, read_sums
+from taskbridge.local.errors import StackError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.local.disk import hold_lock, require_space
-from deploy.local.docker_stack import DockerStack
-from deploy.local.endpoints import Endpoints
-from deploy.local.errors import StackError
-from deploy.local.ports import free_ports
-from deploy.local.stack import ExternalStack, JvmStack, Stack, choose_stack
-from deploy.local.supervisor import Supervisor
+from taskbridge.local.disk import hold_lock, require_space
+from taskbridge.local.docker_stack import DockerStack
+from taskbridge.local.endpoints import Endpoints
+from taskbridge.local.errors import StackError
+from taskbridge.local.ports import free_ports
+from taskbridge.local.stack import ExternalStack, JvmStack, Stack, choose_stack
+from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from deploy.local import docker_stack
-from deploy.local.docker_stack import ContainerSpec, DockerStack, docker_answers, kafka_container, registry_container
-from deploy.local.endpoints import Endpoints
-from deploy.local.errors import StackError
-from deploy.local.ports import free_ports
+from taskbridge.local import docker_stack
+from taskbridge.local.docker_stack import (
+    ContainerSpec,
+    DockerStack,
+    docker_answers,
+    kafka_container,
+    registry_container,
+)
+from taskbridge.local.endpoints import Endpoints
+from taskbridge.local.errors import StackError
+from taskbridge.local.ports import free_ports
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.local.errors import StackError
-from deploy.local.maven import copy_dependencies
+from taskbridge.local.errors import StackError
+from taskbridge.local.maven import copy_dependencies
 
 if TYPE_CHECKING:
     from pathlib import Path

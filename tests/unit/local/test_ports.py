@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from deploy.local.errors import StackError
-from deploy.local.ports import check_distinct, check_free, free_ports
+from taskbridge.local.errors import StackError
+from taskbridge.local.ports import check_distinct, check_free, free_ports
 
 
 def test_free_ports_are_different_free_and_not_the_excluded_ones() -> None:

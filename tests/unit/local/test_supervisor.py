@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.local.errors import StackError
-from deploy.local.services import Backoff, Phase, ServiceEvent, ServiceSpec
-from deploy.local.supervisor import Supervisor
+from taskbridge.local.errors import StackError
+from taskbridge.local.services import Backoff, Phase, ServiceEvent, ServiceSpec
+from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 FAST = Backoff(first_s=0.1, max_s=0.4, healthy_after_s=60)
 
 # Says that it is ready by a file, and when it was told to stop by another.
@@ -314,8 +314,8 @@ def test_a_reader_that_went_away_does_not_cost_the_service(tmp_path: Path) -> No
 def test_no_service_outlives_its_supervisor(end: str, tmp_path: Path) -> None:
     script = f"""
 import pathlib, sys, time
-from deploy.local.services import ServiceSpec
-from deploy.local.supervisor import Supervisor
+from taskbridge.local.services import ServiceSpec
+from taskbridge.local.supervisor import Supervisor
 ready = pathlib.Path({str(tmp_path)!r}, "service.ready")
 supervisor = Supervisor(on_event=lambda _: None)
 supervisor.start(ServiceSpec(

@@ -13,8 +13,7 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError
 
-from schemas.errors import ConfigurationError
-from service.kafka import (
+from taskbridge.runtime.kafka import (
     AsyncProducer,
     DeliveryFailed,
     QueueFull,
@@ -23,6 +22,7 @@ from service.kafka import (
     read_kafka_config,
     within,
 )
+from taskbridge.schemas.errors import ConfigurationError
 
 NOBODY = "127.0.0.1:9"
 
@@ -94,7 +94,7 @@ class Librdkafka:
 @pytest.fixture
 def librdkafka(monkeypatch: pytest.MonkeyPatch) -> Librdkafka:
     fake = Librdkafka()
-    monkeypatch.setattr("service.kafka.Producer", lambda *_, **__: fake)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr("taskbridge.runtime.kafka.Producer", lambda *_, **__: fake)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     return fake
 
 

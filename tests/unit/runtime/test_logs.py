@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from service.logs import configure_logs
+from taskbridge.runtime.logs import configure_logs
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from service.logs import type_format
+    from taskbridge.runtime.logs import type_format
 
 
 @pytest.fixture(autouse=True)

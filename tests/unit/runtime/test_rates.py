@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.rates import Bucket, PerSource, take_all
+from taskbridge.runtime.rates import Bucket, PerSource, take_all
 
 
 @given(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.errors import ConfigurationError
-from service.settings import load_settings, partitions_setting
-from streams.settings import StreamsSettings
+from taskbridge.runtime.settings import load_settings, partitions_setting
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.streams.settings import StreamsSettings
 
 GIVEN = {"STREAMS_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092", "STREAMS_SCHEMA_REGISTRY_URL": "http://registry:8081"}
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
-from service.topic_admin import TopicsUnavailable, apply_topics
+from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from confluent_kafka.admin import ConfigResource, NewTopic
 
-    from service.kafka import Admin as Client
-    from service.topic_admin import TopicReport
+    from taskbridge.runtime.kafka import Admin as Client
+    from taskbridge.runtime.topic_admin import TopicReport
 
 WANTED = (TASK_EVENTS, CALLBACKS_QUARANTINE)
 NOT_ALLOWED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from schemas.cloudevents import event_headers, notification_headers, quarantined_headers, rfc3339, state_headers
-from schemas.events import (
+from taskbridge.schemas.cloudevents import (
+    event_headers,
+    notification_headers,
+    quarantined_headers,
+    rfc3339,
+    state_headers,
+)
+from taskbridge.schemas.events import (
     Action,
     Change,
     QuarantinedCallback,

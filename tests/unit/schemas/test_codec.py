@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import EVENTS, NOTIFICATIONS, QUARANTINED, STATES
 
-from schemas.codec import (
+from taskbridge.schemas.codec import (
     Undecodable,
     framed,
     quarantined_callback_codec,
@@ -22,12 +22,12 @@ from schemas.codec import (
     task_notification_codec,
     task_state_codec,
 )
-from schemas.events import Action, QuarantinedCallback, TaskEvent, TaskNotification, TaskState
-from schemas.registry import RegistryUnavailable, schema_text
-from schemas.testing import FakeRegistry
+from taskbridge.schemas.events import Action, QuarantinedCallback, TaskEvent, TaskNotification, TaskState
+from taskbridge.schemas.registry import RegistryUnavailable, schema_text
+from taskbridge.schemas.testing import FakeRegistry
 
 if TYPE_CHECKING:
-    from schemas.codec import Codec
+    from taskbridge.schemas.codec import Codec
 
 REGISTRY = FakeRegistry()
 

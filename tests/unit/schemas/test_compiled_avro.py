@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import EVENTS, NOTIFICATIONS, QUARANTINED, STATES
 
-from schemas import events
-from schemas.compiled_avro import compile_reader, compile_writer
-from schemas.registry import schema_text
+from taskbridge.schemas import events
+from taskbridge.schemas.compiled_avro import compile_reader, compile_writer
+from taskbridge.schemas.registry import schema_text
 
 if TYPE_CHECKING:
-    from schemas.events import TaskEvent
+    from taskbridge.schemas.events import TaskEvent
 
 ALL = pytest.mark.parametrize(
     ("name", "records"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.events import Change, View, event_id_for, notification_id_for, notification_key
+from taskbridge.schemas.events import Change, View, event_id_for, notification_id_for, notification_key
 
 PARAMETERS = {"appType": "APP_1", "corpId": "ding1", "formInstId": "I-1", "taskId": "T-1", "dateTime": "1693462062502"}
 

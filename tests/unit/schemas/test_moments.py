@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.moments import believed
+from taskbridge.schemas.moments import believed
 
 RECEIVED = 1_700_000_000_000
 

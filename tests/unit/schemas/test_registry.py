@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from schemas import topics
-from schemas.codec import task_event_codec
-from schemas.registry import Registry, RegistryUnavailable, SchemaRef, UnknownSchema
+from taskbridge.schemas import topics
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.registry import Registry, RegistryUnavailable, SchemaRef, UnknownSchema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,5 +127,5 @@ def test_only_a_registry_can_say_that_it_has_no_such_schema() -> None:
 
 def test_the_client_is_not_imported_before_anything_is_asked() -> None:
     """It brings a second of CPU with it, which a service that is started again would have before it accepts."""
-    script = "import edge.app, sys; sys.exit('confluent_kafka.schema_registry' in sys.modules)"
+    script = "import taskbridge.edge.app, sys; sys.exit('confluent_kafka.schema_registry' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

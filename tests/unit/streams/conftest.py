@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import strategies as st
 
-from schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
+from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,26 +17,26 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from fold_inputs import entry_of, reading
-from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
-from schemas.events import Lifecycle
-from schemas.testing import FakeRegistry
-from schemas.topics import TASK_EVENTS
-from streams.fold.lifecycle import Instance, fold
-from streams.fold.native_folding import IS_BUILT, NativeFolding
-from streams.fold.python_folding import PythonFolding
-from streams.fold.stored_instance import unpack
-from streams.fold.views import views
-from streams.inbox import inbox_of
+from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.schemas.inbox import inbox_of
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.streams.fold.lifecycle import Instance, fold
+from taskbridge.streams.fold.native_folding import IS_BUILT, NativeFolding
+from taskbridge.streams.fold.python_folding import PythonFolding
+from taskbridge.streams.fold.stored_instance import unpack
+from taskbridge.streams.fold.views import views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from hypothesis.strategies import DataObject, SearchStrategy
 
-    from schemas.events import TaskEvent, TaskNotification, TaskState
-    from streams.commit.transport import type_chunk
-    from streams.fold.folding import Folded, Folding, type_read
-    from streams.fold.views import Entry
+    from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
+    from taskbridge.streams.commit.transport import type_chunk
+    from taskbridge.streams.fold.folding import Folded, Folding, type_read
+    from taskbridge.streams.fold.views import Entry
 
 REGISTRY = FakeRegistry()
 EVENTS = task_event_codec(REGISTRY)

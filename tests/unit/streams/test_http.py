@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streams.http import Server, build_http, listen
-from streams.metrics import Metrics
-from streams.operations.last_errors import LastErrors
+from taskbridge.streams.http import Server, build_http, listen
+from taskbridge.streams.metrics import Metrics
+from taskbridge.streams.operations.last_errors import LastErrors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -72,7 +72,7 @@ def test_a_head_without_end_is_hung_up_on_and_others_are_served() -> None:
 
 @pytest.mark.parametrize("begun", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nGET /heal"])
 def test_a_head_that_is_not_finished_in_time_is_given_up(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.http._HEAD_S", 0.1)
+    monkeypatch.setattr("taskbridge.streams.http._HEAD_S", 0.1)
 
     async def ask() -> bytes:
         async with served() as port:

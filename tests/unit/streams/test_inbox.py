@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from query_desk import notification
-from schemas.events import Action, Change, Person, TaskNotification, View
-from schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
-from streams.fold.acceptance import OutsideContract, TooLarge
-from streams.fold.lifecycle import fold
-from streams.fold.views import notifications
-from streams.inbox import Line, apply, type_inbox
-from streams.inbox_table import layout
-from streams.inbox_table.changes import MisplacedNotification, UnknownView, check, inbox_changes, keys_read
+from taskbridge.schemas.events import Action, Change, Person, TaskNotification, View
+from taskbridge.schemas.inbox import Line, apply, type_inbox
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
+from taskbridge.streams.fold.acceptance import OutsideContract, TooLarge
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.views import notifications
+from taskbridge.streams.inbox_table import layout
+from taskbridge.streams.inbox_table.changes import MisplacedNotification, UnknownView, check, inbox_changes, keys_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from hypothesis.strategies import DataObject, SearchStrategy
 
-    from schemas.events import TaskEvent
-    from streams.fold.lifecycle import Instance
+    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.streams.fold.lifecycle import Instance
 
     type_make_event = Callable[..., TaskEvent]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from faust.types import TP
 
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from streams.commit.mark import Ground, Mark, read_metadata, write_metadata
-from streams.commit.standing import ChangelogCut, Standing, standing
-from streams.internal_topics import Found, Situation, problem
-from streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
-from streams.tables.group_positions import Committed
-from streams.tables.kept_position import KeptPosition, PositionUnreadable, read_position, write_position
-from streams.tables.offsets import Bounds
-from streams.version import VERSION_TOPIC, Versions
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.commit.mark import Ground, Mark, read_metadata, write_metadata
+from taskbridge.streams.commit.standing import ChangelogCut, Standing, standing
+from taskbridge.streams.internal_topics import Found, Situation, problem
+from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from taskbridge.streams.tables.group_positions import Committed
+from taskbridge.streams.tables.kept_position import KeptPosition, PositionUnreadable, read_position, write_position
+from taskbridge.streams.tables.offsets import Bounds
+from taskbridge.streams.version import VERSION_TOPIC, Versions
 
 EVENTS, NOTIFICATIONS, INSTANCES, INBOX, VERSION = (
     each.name for each in (TASK_EVENTS, TASK_NOTIFICATIONS, instances_changelog(2), INBOX_CHANGELOG, VERSION_TOPIC)

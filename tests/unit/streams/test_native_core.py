@@ -27,27 +27,27 @@ from fold_inputs import (
     event,
     reading,
 )
-from schemas.codec import framed, task_event_head_codec, task_notification_codec, task_state_codec
-from schemas.errors import RecordError, TaskbridgeError
-from schemas.events import Action, Person
-from schemas.registry import RegistryUnavailable
-from schemas.testing import FakeRegistry
-from streams.fold.acceptance import OutsideContract
-from streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
-from streams.fold.native_folding import IS_BUILT, NativeFolding
-from streams.fold.python_folding import PythonFolding
-from streams.fold.remembered_offsets import MAX_OFFSETS
-from streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
-from streams.tables.store import PartitionNotHeld, Store
+from taskbridge.schemas.codec import framed, task_event_head_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.errors import RecordError, TaskbridgeError
+from taskbridge.schemas.events import Action, Person
+from taskbridge.schemas.registry import RegistryUnavailable
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.streams.fold.acceptance import OutsideContract
+from taskbridge.streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
+from taskbridge.streams.fold.native_folding import IS_BUILT, NativeFolding
+from taskbridge.streams.fold.python_folding import PythonFolding
+from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
+from taskbridge.streams.tables.store import PartitionNotHeld, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from hypothesis.strategies import DataObject
 
-    from schemas.events import TaskEvent
-    from streams.fold.folding import Folding
-    from streams.fold.lifecycle import Instance
+    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.streams.fold.folding import Folding
+    from taskbridge.streams.fold.lifecycle import Instance
 
 # Without a Rust toolchain the service runs the Python implementation, and there is nothing to compare it with.
 pytestmark = pytest.mark.skipif(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from schemas.events import TaskEvent
+    from taskbridge.schemas.events import TaskEvent
 
 
 @pytest.mark.parametrize("is_open", [False, True], ids=["with tokens", "open"])

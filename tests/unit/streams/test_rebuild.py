@@ -9,14 +9,22 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from schemas.events import Action, Change, Status, View
-from streams.fold.lifecycle import fold
-from streams.fold.remembered_offsets import MAX_OFFSETS
-from streams.fold.views import EntryKey, show, views
-from streams.inbox import apply, inbox_of
-from streams.inbox_table.layout import LineId
-from streams.rebuild.comparison import GONE, from_published, is_whole, side_by_side, told, told_again, unfounded
-from streams.rebuild.copies import Copy, Kept, Ticker, unfold_kept
+from taskbridge.schemas.events import Action, Change, Status, View
+from taskbridge.schemas.inbox import apply, inbox_of
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.fold.views import EntryKey, show, views
+from taskbridge.streams.inbox_table.layout import LineId
+from taskbridge.streams.rebuild.comparison import (
+    GONE,
+    from_published,
+    is_whole,
+    side_by_side,
+    told,
+    told_again,
+    unfounded,
+)
+from taskbridge.streams.rebuild.copies import Copy, Kept, Ticker, unfold_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +32,8 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import DataObject, SearchStrategy
 
-    from schemas.events import TaskEvent, TaskNotification
-    from streams.fold.lifecycle import Instance
+    from taskbridge.schemas.events import TaskEvent, TaskNotification
+    from taskbridge.streams.fold.lifecycle import Instance
 
     type_make_event = Callable[..., TaskEvent]
     type_histories = SearchStrategy[list[TaskEvent]]

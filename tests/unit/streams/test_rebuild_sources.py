@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import rocksdict
 
-from schemas.codec import task_state_codec
-from schemas.events import Action, Lifecycle
-from schemas.testing import FakeRegistry
-from streams.fold.lifecycle import fold
-from streams.fold.stored_instance import pack, with_event_offsets
-from streams.rebuild.copies import Copy, Kept
-from streams.rebuild.known import Knowledge, Source
-from streams.rebuild.local_stores import LocalStores, StoreInUse, stores_in
-from streams.tables.kept_position import POSITION_KEY, KeptPosition, write_position
-from streams.tables.store_files import OFFSET_KEY
+from taskbridge.schemas.codec import task_state_codec
+from taskbridge.schemas.events import Action, Lifecycle
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.stored_instance import pack, with_event_offsets
+from taskbridge.streams.rebuild.copies import Copy, Kept
+from taskbridge.streams.rebuild.known import Knowledge, Source
+from taskbridge.streams.rebuild.local_stores import LocalStores, StoreInUse, stores_in
+from taskbridge.streams.tables.kept_position import POSITION_KEY, KeptPosition, write_position
+from taskbridge.streams.tables.store_files import OFFSET_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from schemas.events import TaskEvent
-    from streams.fold.lifecycle import Instance
+    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.streams.fold.lifecycle import Instance
 
 NOW_MS = 1_900_000_000_000
 STATES = task_state_codec(cast("Any", FakeRegistry()))

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 from faust.types import TP
 
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from streams.rebuild import workers as rebuild_workers
-from streams.rebuild.workers import Workers
-from streams.tables.group_positions import Committed
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.streams.rebuild import workers as rebuild_workers
+from taskbridge.streams.rebuild.workers import Workers
+from taskbridge.streams.tables.group_positions import Committed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     import pytest
 
-    from streams.tables.offsets import Offsets
+    from taskbridge.streams.tables.offsets import Offsets
 
 
 class Told:

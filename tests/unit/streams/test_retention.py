@@ -9,24 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import ConfigurationError
-from schemas.events import Action, Change, View
-from schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
-from service.settings import load_settings
-from streams.fold.lifecycle import fold
-from streams.fold.stored_instance import Age, StoreUnreadable, age_of, pack
-from streams.fold.views import EntryKey, is_finished, notifications, views
-from streams.inbox import inbox_of
-from streams.retention import farewell, is_expired
-from streams.settings import StreamsSettings
+from taskbridge.runtime.settings import load_settings
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.events import Action, Change, View
+from taskbridge.schemas.inbox import inbox_of
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.stored_instance import Age, StoreUnreadable, age_of, pack
+from taskbridge.streams.fold.views import EntryKey, is_finished, notifications, views
+from taskbridge.streams.retention import farewell, is_expired
+from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hypothesis.strategies import DataObject, SearchStrategy
 
-    from schemas.events import TaskEvent, TaskNotification
-    from streams.fold.lifecycle import Instance
+    from taskbridge.schemas.events import TaskEvent, TaskNotification
+    from taskbridge.streams.fold.lifecycle import Instance
 
     type_make_event = Callable[..., TaskEvent]
 

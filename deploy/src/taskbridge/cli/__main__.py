@@ -8,7 +8,7 @@ import signal
 def main() -> None:
     """Run ``taskbridge``. What has begun is asked to end by KeyboardInterrupt, or as its command takes signals."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from deploy.cli import main as run  # noqa: PLC0415 - loading it is what takes its time
+    from taskbridge.cli.program import main as run  # noqa: PLC0415 - loading it is what takes its time
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     run()

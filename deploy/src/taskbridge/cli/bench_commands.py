@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError
 
-_CHECKOUT = Path(__file__).parents[1]
+_CHECKOUT = Path(__file__).parents[4]
 
 bench_app = typer.Typer(help="Measurements; they run from a checkout.", no_args_is_help=True)
 

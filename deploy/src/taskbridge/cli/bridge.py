@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-from deploy.connection import Connection
-from deploy.data_folder import DataFolder, Running
-from deploy.local.disk import readable_os_errors
-from deploy.local.errors import StackError
-from deploy.local.ports import LOOPBACK, check_distinct, check_free
-from deploy.local.progress import call_with_heartbeat
-from deploy.local.services import ServiceSpec
-from deploy.local.stack import ExternalStack, choose_stack
-from deploy.local.supervisor import Supervisor
-from edge.publisher import SPOOL_IS_BROKEN
-from edge.server.listening import listen
-from schemas import topics
-from schemas.errors import ConfigurationError
-from service.identity import RUN_VARIABLE, identity
-from service.settings import partitions_setting
-from service.topic_admin import apply_topics
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.data_folder import DataFolder, Running
+from taskbridge.edge.publisher import SPOOL_IS_BROKEN
+from taskbridge.edge.server.listening import listen
+from taskbridge.local.disk import readable_os_errors
+from taskbridge.local.errors import StackError
+from taskbridge.local.ports import LOOPBACK, check_distinct, check_free
+from taskbridge.local.progress import call_with_heartbeat
+from taskbridge.local.services import ServiceSpec
+from taskbridge.local.stack import ExternalStack, choose_stack
+from taskbridge.local.supervisor import Supervisor
+from taskbridge.runtime.identity import RUN_VARIABLE, identity
+from taskbridge.runtime.settings import partitions_setting
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import socket
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
-    from deploy.local.endpoints import Endpoints
-    from deploy.local.progress import Progress
-    from deploy.local.services import ServiceEvent
+    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.progress import Progress
+    from taskbridge.local.services import ServiceEvent
 
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
@@ -191,7 +191,7 @@ class Bridge:
         run = secrets.token_hex(8)
         return ServiceSpec(
             name=name,
-            argv=[sys.executable, "-m", "deploy.cli", name],
+            argv=[sys.executable, "-P", "-m", "taskbridge.cli", name],
             env={**environment, RUN_VARIABLE: run},
             log_path=self._options.data_dir / "logs" / f"{name}.log",
             ready=answers_ready(url, identity(name, {RUN_VARIABLE: run})),

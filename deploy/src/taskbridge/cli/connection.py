@@ -8,15 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.data_folder import data_folder
-from schemas.errors import ConfigurationError
-from schemas.registry import Registry
-from service.kafka import admin_client, read_kafka_config
+from taskbridge.cli.data_folder import data_folder
+from taskbridge.runtime.kafka import admin_client, read_kafka_config
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from service.kafka import Admin
+    from taskbridge.runtime.kafka import Admin
 
 LOCAL_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
 LOCAL_REGISTRY_URL = "http://127.0.0.1:8081/apis/ccompat/v7"

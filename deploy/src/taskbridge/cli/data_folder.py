@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.local.disk import hold_lock
-from service.locks import try_lock
+from taskbridge.local.disk import hold_lock
+from taskbridge.runtime.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

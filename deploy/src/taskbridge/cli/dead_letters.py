@@ -7,18 +7,18 @@ import time
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
-from deploy.tail import Decoder
-from deploy.topic_reading import read_one, read_to_end
-from schemas.topics import REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
-from service.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config
-from service.parked import dead_letter_of, headers_of, text_of
+from taskbridge.cli.tail import Decoder
+from taskbridge.cli.topic_reading import read_one, read_to_end
+from taskbridge.runtime.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config
+from taskbridge.runtime.parked import dead_letter_of, headers_of, text_of
+from taskbridge.schemas.topics import REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from deploy.connection import Connection
-    from deploy.local.progress import Progress
-    from service.parked import DeadLetter
+    from taskbridge.cli.connection import Connection
+    from taskbridge.local.progress import Progress
+    from taskbridge.runtime.parked import DeadLetter
 
 REPLAYED, REPLAYED_BEFORE, NOT_OURS, FAILED, GONE, TOO_OLD = (
     "replayed",

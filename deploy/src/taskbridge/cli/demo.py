@@ -11,16 +11,16 @@ from urllib.parse import urlencode
 
 from rich.table import Table
 
-from deploy.demo_story import APP, CORP, PEOPLE, story
-from deploy.sending import post_callback
-from deploy.simulate import Tally, apps_of, simulate
-from deploy.simulation import Simulation
-from deploy.tail import follow
-from schemas.codec import task_notification_codec
-from schemas.errors import OperatorError
-from schemas.events import Change, View
-from schemas.topics import TASK_NOTIFICATIONS
-from streams.inbox import apply
+from taskbridge.cli.demo_story import APP, CORP, PEOPLE, story
+from taskbridge.cli.sending import post_callback
+from taskbridge.cli.simulate import Tally, apps_of, simulate
+from taskbridge.cli.simulation import Simulation
+from taskbridge.cli.tail import follow
+from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import Change, View
+from taskbridge.schemas.inbox import apply
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from deploy.connection import Connection
-    from deploy.demo_story import Step
-    from schemas.codec import Codec
-    from schemas.events import TaskNotification
-    from streams.inbox import type_inbox
+    from taskbridge.cli.connection import Connection
+    from taskbridge.cli.demo_story import Step
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskNotification
+    from taskbridge.schemas.inbox import type_inbox
 
 _NOTIFICATIONS_WITHIN_S = 20.0
 _COMPANYS_APPS = ("APP_OA7K2MDEMO", "APP_FIN3XDEMO")

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge.sender import type_encoding
+    from taskbridge.edge.sender import type_encoding
 
 APP = "APP_RY60OCRF33Z7534***"
 CORP = "ding5d17e3add038d44535c2f4657eb6378f"
@@ -35,7 +35,7 @@ class Step:
 
 def vendor_sample() -> dict[str, Any]:
     """The ``task`` of the vendor's page, with the comma that the page lacks after ``instValue``."""
-    return json.loads(files("deploy").joinpath("vendor-sample.json").read_text("utf-8"))
+    return json.loads(files("taskbridge.cli").joinpath("vendor-sample.json").read_text("utf-8"))
 
 
 def story() -> list[Step]:

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.options import BootstrapServers, DataDir, Json, RegistryUrl, example, operator_connection, reasons_there
-from deploy.terminal import json_line, progress, say
+from taskbridge.cli.options import (
+    BootstrapServers,
+    DataDir,
+    Json,
+    RegistryUrl,
+    example,
+    operator_connection,
+    reasons_there,
+)
+from taskbridge.cli.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from service.parked import DeadLetter
+    from taskbridge.runtime.parked import DeadLetter
 
 # Commands import what they need when they run, as in cli.py.
 
@@ -31,7 +39,7 @@ def list_(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """List the dead letters in the order in which they were parked."""
-    from deploy.dead_letters import read_dead_letters, summary
+    from taskbridge.cli.dead_letters import read_dead_letters, summary
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         letters = list(read_dead_letters(connection, progress))
@@ -52,7 +60,7 @@ def show(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Print everything that is kept of one dead letter; its value decoded where that can be done."""
-    from deploy.dead_letters import in_full, read_dead_letters
+    from taskbridge.cli.dead_letters import in_full, read_dead_letters
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         shown = in_full(_with_ids(read_dead_letters(connection, progress), [letter_id])[0], connection)
@@ -90,9 +98,9 @@ def replay(
     """
     if sum((bool(ids), reason is not None, everything)) != 1:
         raise typer.BadParameter("give ids, or --reason R, or --all", param_hint="ID")
-    from deploy.dead_letters import FAILED, GONE, TOO_OLD, read_dead_letters
-    from deploy.dead_letters import replay as put_back
-    from schemas.errors import ConfigurationError
+    from taskbridge.cli.dead_letters import FAILED, GONE, TOO_OLD, read_dead_letters
+    from taskbridge.cli.dead_letters import replay as put_back
+    from taskbridge.schemas.errors import ConfigurationError
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         letters = list(read_dead_letters(connection, progress))
@@ -120,7 +128,7 @@ def _nothing_for(reason: str | None, letters: Collection[DeadLetter]) -> str:
 
 
 def _with_ids(letters: Iterable[DeadLetter], ids: list[str]) -> list[DeadLetter]:
-    from schemas.errors import ConfigurationError
+    from taskbridge.schemas.errors import ConfigurationError
 
     found = {each.id: each for each in letters if each.id in ids}
     missing = [each for each in ids if each not in found]

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 DataDir = Annotated[
     Path | None,
@@ -43,8 +43,8 @@ def operator_connection(
     bootstrap_servers: str | None, registry_url: str | None, data_dir: Path | None
 ) -> Generator[Connection]:
     """Where a command that prints finds Kafka and the registry; libraries' warnings go to standard error."""
-    from deploy.connection import find_connection
-    from service.logs import configure_logs
+    from taskbridge.cli.connection import find_connection
+    from taskbridge.runtime.logs import configure_logs
 
     configure_logs("text", "ERROR")
     connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
@@ -56,7 +56,7 @@ def operator_connection(
 
 def edge_url(given: str | None, data_dir: Path | None) -> str:
     """Where to post: the flag's address, else the edge of the bridge that runs, else the default's."""
-    from deploy.data_folder import data_folder
+    from taskbridge.cli.data_folder import data_folder
 
     running = None if given else data_folder(data_dir).running()
     return given or (running.edge_url if running else "http://127.0.0.1:8400")

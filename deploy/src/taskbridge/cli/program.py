@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from deploy.bench_commands import bench_app
-from deploy.dlq_commands import dlq_app
-from deploy.options import BootstrapServers, Credentials, DataDir, EdgeUrl, Json, RegistryUrl, edge_url
-from deploy.options import example as _example
-from deploy.quarantine_commands import quarantine_app
-from deploy.simulate_commands import SIMULATE_EXAMPLES, simulate
-from deploy.spool_commands import spool_app
-from deploy.terminal import Stopped, progress, say, stop_signal
-from deploy.token_commands import token_app
-from schemas.errors import TaskbridgeError
+from taskbridge.cli.bench_commands import bench_app
+from taskbridge.cli.dlq_commands import dlq_app
+from taskbridge.cli.options import BootstrapServers, Credentials, DataDir, EdgeUrl, Json, RegistryUrl, edge_url
+from taskbridge.cli.options import example as _example
+from taskbridge.cli.quarantine_commands import quarantine_app
+from taskbridge.cli.simulate_commands import SIMULATE_EXAMPLES, simulate
+from taskbridge.cli.spool_commands import spool_app
+from taskbridge.cli.terminal import Stopped, progress, say, stop_signal
+from taskbridge.cli.token_commands import token_app
+from taskbridge.schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from deploy.bridge import Bridge, BridgeOptions
-    from deploy.connection import Connection
-    from deploy.terminal import StopSignal
+    from taskbridge.cli.bridge import Bridge, BridgeOptions
+    from taskbridge.cli.connection import Connection
+    from taskbridge.cli.terminal import StopSignal
 
 # Commands import what they need when they run: `taskbridge --help` must not load Kafka, FastAPI and Faust first.
 
@@ -92,7 +92,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
     if wanted:
         from importlib.metadata import version
 
-        say(f"taskbridge {version('taskbridge')}")
+        say(f"taskbridge {version('taskbridge-cli')}")
         raise typer.Exit
 
 
@@ -155,9 +155,9 @@ def demo(
     ] = None,
 ) -> None:
     """Start everything, post the life of three requests as signed callbacks, and show the notifications they become."""
-    from deploy.demo import person_pages, play, trickle, write_credentials
-    from deploy.local.disk import readable_os_errors
-    from deploy.local.ports import free_ports
+    from taskbridge.cli.demo import person_pages, play, trickle, write_credentials
+    from taskbridge.local.disk import readable_os_errors
+    from taskbridge.local.ports import free_ports
 
     with stop_signal() as stop, tempfile.TemporaryDirectory(prefix="taskbridge-demo-") as temporary:
         folder = data_dir or Path(temporary)
@@ -191,7 +191,7 @@ def demo(
 )
 def edge() -> None:
     """Run the edge against an existing Kafka and registry, configured by EDGE_* in the environment."""
-    from edge.app import run
+    from taskbridge.edge.app import run
 
     run()
 
@@ -225,7 +225,7 @@ def streams(
     if rebuild + forget_old + retell > 1:
         raise typer.BadParameter("one at a time", param_hint="--rebuild, --retell, --forget-old")
     if rebuild or forget_old or retell:
-        from deploy.rebuild_command import forget, remake, tell_again
+        from taskbridge.cli.rebuild_command import forget, remake, tell_again
 
         if rebuild:
             remake(dry_run=dry_run, partitions=partitions, as_json=as_json)
@@ -234,7 +234,7 @@ def streams(
         else:
             forget(as_json=as_json)
         return
-    from streams.app import run
+    from taskbridge.streams.app import run
 
     run()
 
@@ -251,9 +251,9 @@ def topics_apply(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Create the missing topics and report how the others differ from the contract; exit code 1 if they do or may."""
-    from schemas import topics
-    from service.settings import partitions_setting
-    from service.topic_admin import apply_topics
+    from taskbridge.runtime.settings import partitions_setting
+    from taskbridge.runtime.topic_admin import apply_topics
+    from taskbridge.schemas import topics
 
     connection = _connection(bootstrap_servers, registry_url, data_dir)
     wanted = partitions or partitions_setting(os.environ)
@@ -277,7 +277,7 @@ def schemas_register(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Register the schemas and set their compatibility to FULL_TRANSITIVE. Safe to repeat."""
-    from schemas import topics
+    from taskbridge.schemas import topics
 
     for subject, schema_id in _connection(None, registry_url, data_dir).registry.register(topics.ALL).items():
         say(json.dumps({"subject": subject, "id": schema_id}) if as_json else f"{schema_id:>6}  {subject}")
@@ -286,7 +286,7 @@ def schemas_register(
 @schemas_app.command("check", epilog=_example("taskbridge schemas check"))
 def schemas_check(as_json: Json = False) -> None:  # noqa: FBT002
     """Prove that each schema is fully compatible with every version published before; needs no registry."""
-    from deploy.schema_versions import check
+    from taskbridge.cli.schema_versions import check
 
     reports = check()
     for report in reports:
@@ -317,7 +317,7 @@ def send(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Sign and post one callback as Yida would. Adds dateTime where it is not given."""
-    from deploy.sending import post_callback
+    from taskbridge.cli.sending import post_callback
 
     parameters = _parameters(parameter, task_file)
     answer = post_callback(edge_url(url, data_dir), action, parameters, system_token=_token(token), encoding=encoding)
@@ -341,7 +341,7 @@ def sign(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Print the signature of these parameters and the text that is signed, with the token masked."""
-    from edge.proof import signature
+    from taskbridge.edge.proof import signature
 
     parameters = _parameters(parameter, task_file)
     found: dict[str, Any] = {
@@ -367,7 +367,7 @@ def tail(
 ) -> None:
     """Print a topic's records, decoded, as they come: one JSON object a line, until Ctrl-C."""
     with stop_signal() as stop:
-        from deploy.tail import Decoder, follow
+        from taskbridge.cli.tail import Decoder, follow
 
         connection = _connection(bootstrap_servers, registry_url, data_dir)
         decode = Decoder(connection.registry)
@@ -385,8 +385,8 @@ def tokens(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Tell for each token when it was last used, so that an old one can be retired. Tokens are named, never shown."""
-    from deploy.data_folder import data_folder, edge_folder
-    from deploy.tokens import report_tokens
+    from taskbridge.cli.data_folder import data_folder, edge_folder
+    from taskbridge.cli.tokens import report_tokens
 
     path = credentials or data_folder(data_dir).credentials
     reports = report_tokens(path, edge_folder(data_dir))
@@ -408,7 +408,7 @@ def main() -> None:
 
 
 def _connection(bootstrap_servers: str | None, registry_url: str | None, data_dir: Path | None) -> Connection:
-    from deploy.connection import find_connection
+    from taskbridge.cli.connection import find_connection
 
     return find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
 
@@ -416,7 +416,7 @@ def _connection(bootstrap_servers: str | None, registry_url: str | None, data_di
 def _options(  # in the order of the flags
     data_dir: Path, edge_port: int, streams_port: int, kafka_port: int, registry_port: int, credentials: Path | None
 ) -> BridgeOptions:
-    from deploy.bridge import BridgeOptions
+    from taskbridge.cli.bridge import BridgeOptions
 
     return BridgeOptions(
         data_dir=data_dir,
@@ -453,7 +453,7 @@ def _parameters(given: list[str] | None, task_file: Path | None) -> dict[str, st
 
 @contextmanager
 def _bridge(options: BridgeOptions, *, keep_data: bool) -> Generator[Bridge]:
-    from deploy.bridge import Bridge
+    from taskbridge.cli.bridge import Bridge
 
     bridge = Bridge(options, progress=progress, keep_data=keep_data)
     try:

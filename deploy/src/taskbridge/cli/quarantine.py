@@ -6,25 +6,25 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from deploy.local.progress import Heartbeat
-from deploy.topic_reading import read_to_end
-from edge.errors import Rejection
-from edge.proof.replays import FileWindow, MemoryWindow, refuse_replay
-from edge.publisher import valid_traceparent
-from edge.quarantine import reconsider
-from schemas.cloudevents import event_headers
-from schemas.codec import Undecodable, quarantined_callback_codec, task_event_codec
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
-from service.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config
+from taskbridge.cli.topic_reading import read_to_end
+from taskbridge.edge.errors import Rejection
+from taskbridge.edge.proof.replays import FileWindow, MemoryWindow, refuse_replay
+from taskbridge.edge.publisher import valid_traceparent
+from taskbridge.edge.quarantine import reconsider
+from taskbridge.local.progress import Heartbeat
+from taskbridge.runtime.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config
+from taskbridge.schemas.cloudevents import event_headers
+from taskbridge.schemas.codec import Undecodable, quarantined_callback_codec, task_event_codec
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from deploy.connection import Connection
-    from deploy.local.progress import Progress
-    from edge.proof.credentials import Credentials
-    from edge.proof.replays import Window
-    from schemas.events import QuarantinedCallback, TaskEvent
+    from taskbridge.cli.connection import Connection
+    from taskbridge.edge.proof.credentials import Credentials
+    from taskbridge.edge.proof.replays import Window
+    from taskbridge.local.progress import Progress
+    from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
 
 _BATCH = 200
 _CLOCK_SKEW_MS = 60_000

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.options import (
+from taskbridge.cli.options import (
     BootstrapServers,
     Credentials,
     DataDir,
@@ -16,15 +16,15 @@ from deploy.options import (
     operator_connection,
     reasons_there,
 )
-from deploy.terminal import json_line, progress, say
+from taskbridge.cli.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
-    from deploy.quarantine import Judgement
-    from edge.proof.replays import FileWindow
-    from schemas.events import QuarantinedCallback
+    from taskbridge.cli.quarantine import Judgement
+    from taskbridge.edge.proof.replays import FileWindow
+    from taskbridge.schemas.events import QuarantinedCallback
 
 # Commands import what they need when they run, as in cli.py.
 
@@ -42,8 +42,8 @@ def list_(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """List the quarantined callbacks in order of receipt."""
-    from deploy.quarantine import read_quarantine
-    from service.parked import quarantined_summary
+    from taskbridge.cli.quarantine import read_quarantine
+    from taskbridge.runtime.parked import quarantined_summary
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         entries = list(read_quarantine(connection, progress))
@@ -65,9 +65,9 @@ def show(
     """Print everything that is kept of one callback."""
     from msgspec.structs import asdict
 
-    from deploy.quarantine import read_quarantine
-    from deploy.tail import json_value
-    from schemas.cloudevents import rfc3339
+    from taskbridge.cli.quarantine import read_quarantine
+    from taskbridge.cli.tail import json_value
+    from taskbridge.schemas.cloudevents import rfc3339
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         found = {each.quarantine_id: each for each in read_quarantine(connection, progress)}
@@ -113,10 +113,10 @@ def replay(
     Exit code 1 when any of them stays rejected. Safe to repeat: what is on the topic is not published again.
     """
     wanted = _wanted(ids or [], reason, everything=everything)
-    from deploy.data_folder import data_folder, edge_folder
-    from deploy.quarantine import judge, leave_out_published, read_quarantine, release
-    from edge.proof.credentials import CredentialsFile
-    from schemas.errors import ConfigurationError
+    from taskbridge.cli.data_folder import data_folder, edge_folder
+    from taskbridge.cli.quarantine import judge, leave_out_published, read_quarantine, release
+    from taskbridge.edge.proof.credentials import CredentialsFile
+    from taskbridge.schemas.errors import ConfigurationError
 
     apps = CredentialsFile(credentials or data_folder(data_dir).credentials).current
     window = _window(edge_folder(data_dir))
@@ -149,8 +149,8 @@ def _wanted(ids: list[str], reason: str | None, *, everything: bool) -> Callable
 
 
 def _window(folder: Path) -> FileWindow | None:
-    from edge.proof.replays import FILE_NAME, FileWindow
-    from schemas.errors import OperatorError
+    from taskbridge.edge.proof.replays import FILE_NAME, FileWindow
+    from taskbridge.schemas.errors import OperatorError
 
     path = folder / FILE_NAME
     window = FileWindow.existing(path)
@@ -176,6 +176,6 @@ def _nothing_for(reason: str | None, entries: Collection[QuarantinedCallback]) -
 
 
 def _nothing_with(ids: list[str]) -> Any:
-    from schemas.errors import ConfigurationError
+    from taskbridge.schemas.errors import ConfigurationError
 
     raise ConfigurationError(f"no quarantined callback has the id {', '.join(ids)}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from deploy.connection import find_connection
-from deploy.data_folder import data_folder
-from deploy.terminal import json_line, progress, say
-from streams.rebuild.command import rebuild
-from streams.rebuild.forgetting import forget_old
-from streams.rebuild.retelling import retell
+from taskbridge.cli.connection import find_connection
+from taskbridge.cli.data_folder import data_folder
+from taskbridge.cli.terminal import json_line, progress, say
+from taskbridge.streams.rebuild.command import rebuild
+from taskbridge.streams.rebuild.forgetting import forget_old
+from taskbridge.streams.rebuild.retelling import retell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,8 +20,8 @@ from avro.errors import AvroException
 from avro.schema import parse
 from fastavro.utils import generate_many
 
-from schemas import topics
-from schemas.registry import schema_text
+from taskbridge.schemas import topics
+from taskbridge.schemas.registry import schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +44,7 @@ def records() -> list[str]:
 
 
 def versions_folder() -> Path:
-    return Path(str(files("schemas").joinpath("avro", "versions")))
+    return Path(str(files("taskbridge.schemas").joinpath("avro", "versions")))
 
 
 def check(folder: Path | None = None, wanted: Iterable[str] | None = None) -> list[VersionReport]:
@@ -100,9 +100,9 @@ def _incompatibilities(*, reader: str, writer: str, direction: str) -> list[str]
 
 
 def main(arguments: list[str]) -> None:
-    """``python -m deploy.schema_versions RECORD …``: publish the next version of these records."""
+    """``python -m taskbridge.cli.schema_versions RECORD …``: publish the next version of these records."""
     if not arguments or not set(arguments) <= set(records()):
-        sys.exit(f"usage: python -m deploy.schema_versions RECORD …   one of {', '.join(records())}")
+        sys.exit(f"usage: python -m taskbridge.cli.schema_versions RECORD …   one of {', '.join(records())}")
     for record in arguments:
         sys.stdout.write(f"published {record} version {publish(record)}\n")
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from edge.sender import encode_callback, signed
-from schemas.errors import OperatorError
+from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from edge.sender import type_encoding
+    from taskbridge.edge.sender import type_encoding
 
 _TIMEOUT_S = 10
 

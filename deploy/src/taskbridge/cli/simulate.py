@@ -7,18 +7,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deploy.demo_story import CORP
-from deploy.sending import Sender
-from deploy.simulation import SimulatedApp, Simulation
-from edge.proof.credentials import CredentialsFile
-from schemas.errors import ConfigurationError, OperatorError
+from taskbridge.cli.demo_story import CORP
+from taskbridge.cli.sending import Sender
+from taskbridge.cli.simulation import SimulatedApp, Simulation
+from taskbridge.edge.proof.credentials import CredentialsFile
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Collection
     from pathlib import Path
 
-    from deploy.local.progress import Progress
+    from taskbridge.local.progress import Progress
 
 _SAY_EVERY_S = 5.0
 

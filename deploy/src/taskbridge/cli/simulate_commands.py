@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.options import Credentials, DataDir, EdgeUrl, Json, edge_url, example
-from deploy.terminal import json_line, progress, say, stop_signal
+from taskbridge.cli.options import Credentials, DataDir, EdgeUrl, Json, edge_url, example
+from taskbridge.cli.terminal import json_line, progress, say, stop_signal
 
 # Commands import what they need when they run, as in cli.py.
 
@@ -49,10 +49,10 @@ def simulate(
         raise typer.BadParameter("needs --app, and must not be blank", param_hint="--token")
     from dataclasses import replace
 
-    from deploy.data_folder import data_folder
-    from deploy.simulate import SIMULATED_CORP, Tally, apps_of
-    from deploy.simulate import simulate as post
-    from deploy.simulation import SimulatedApp, Simulation
+    from taskbridge.cli.data_folder import data_folder
+    from taskbridge.cli.simulate import SIMULATED_CORP, Tally, apps_of
+    from taskbridge.cli.simulate import simulate as post
+    from taskbridge.cli.simulation import SimulatedApp, Simulation
 
     if token is not None:
         apps = [SimulatedApp(each, corp or SIMULATED_CORP, token) for each in app or ()]

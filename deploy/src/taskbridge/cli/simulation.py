@@ -12,13 +12,13 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deploy.company import EMPLOYEES, PROCESSES
+from taskbridge.cli.company import EMPLOYEES, PROCESSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from deploy.company import Employee, Process
-    from deploy.company import Step as Approval
+    from taskbridge.cli.company import Employee, Process
+    from taskbridge.cli.company import Step as Approval
 
 _OPEN_INSTANCES = 30
 """About so many are under way at a time: everybody finds something to do in their task center."""

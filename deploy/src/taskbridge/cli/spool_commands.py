@@ -6,8 +6,8 @@ import json
 
 import typer
 
-from deploy.options import BootstrapServers, DataDir, Json, RegistryUrl, example
-from deploy.terminal import progress, say, stop_signal
+from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example
+from taskbridge.cli.terminal import progress, say, stop_signal
 
 spool_app = typer.Typer(help="What the edge keeps on disk until Kafka has it.", no_args_is_help=True)
 
@@ -17,8 +17,8 @@ _NO_FILES = "there is no spool file, so nothing waits"
 @spool_app.command("status", epilog=example("taskbridge spool status --data-dir /var/lib/taskbridge"))
 def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
     """Print what each spool file holds, and which were damaged; beside the running edge or without it."""
-    from deploy import spool_inspection
-    from edge.spool.files import SpoolFolder
+    from taskbridge.cli import spool_inspection
+    from taskbridge.edge.spool.files import SpoolFolder
 
     found = spool_inspection.status(SpoolFolder(spool_inspection.spool_path(data_dir)))
     for each in found:
@@ -33,8 +33,8 @@ def spool_set_aside(data_dir: DataDir = None, as_json: Json = False) -> None:  #
 
     'taskbridge spool replay' tries those that Kafka refused once more, in the running edge too.
     """
-    from deploy import spool_inspection
-    from edge.spool.files import SpoolFolder
+    from taskbridge.cli import spool_inspection
+    from taskbridge.edge.spool.files import SpoolFolder
 
     found = spool_inspection.set_aside(SpoolFolder(spool_inspection.spool_path(data_dir)))
     for each in found:
@@ -47,8 +47,8 @@ def spool_set_aside(data_dir: DataDir = None, as_json: Json = False) -> None:  #
 @spool_app.command("verify", epilog=example("taskbridge spool verify --data-dir /var/lib/taskbridge"))
 def spool_verify(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
     """Check every page and every record of the spool files; exit code 1 when one is damaged. Changes nothing."""
-    from deploy import spool_inspection
-    from edge.spool.files import SpoolFolder
+    from taskbridge.cli import spool_inspection
+    from taskbridge.edge.spool.files import SpoolFolder
 
     reports = spool_inspection.verify(SpoolFolder(spool_inspection.spool_path(data_dir)), progress)
     for report in reports:
@@ -69,11 +69,11 @@ def spool_replay(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Deliver the spool to Kafka: watch the edge do it while it runs, else do it here. Exit code 1 when any is left."""
-    from deploy import spool_inspection
+    from taskbridge.cli import spool_inspection
 
     path = spool_inspection.spool_path(data_dir)
     with stop_signal() as stop:
-        from deploy.connection import find_connection
+        from taskbridge.cli.connection import find_connection
 
         connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
         left = spool_inspection.replay(path, connection, progress=progress, stopped=stop.is_set)

@@ -10,32 +10,32 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from deploy.data_folder import edge_folder
-from edge.errors import NotDurable
-from edge.kafka_path import KafkaPath
-from edge.publisher import SPOOL_FOLDER
-from edge.spool.asked_back import ask_back, is_asked_back
-from edge.spool.connections import read_only
-from edge.spool.files import SpoolFolder
-from edge.spool.keeper import SpoolKeeper
-from edge.spool.metrics import SpoolMetrics
-from edge.spool.record import RowDamaged, record_of
-from edge.spool.recovery import examine
-from edge.spool.store import REFUSED, TOO_LARGE
-from schemas.cloudevents import rfc3339
-from schemas.codec import quarantined_callback_codec, task_event_codec
-from schemas.errors import ConfigurationError, OperatorError
-from schemas.registry import Registry
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
-from service.kafka import AsyncProducer, producer_config
-from service.logs import configure_logs
-from service.parked import text_of
+from taskbridge.cli.data_folder import edge_folder
+from taskbridge.edge.errors import NotDurable
+from taskbridge.edge.kafka_path import KafkaPath
+from taskbridge.edge.publisher import SPOOL_FOLDER
+from taskbridge.edge.spool.asked_back import ask_back, is_asked_back
+from taskbridge.edge.spool.connections import read_only
+from taskbridge.edge.spool.files import SpoolFolder
+from taskbridge.edge.spool.keeper import SpoolKeeper
+from taskbridge.edge.spool.metrics import SpoolMetrics
+from taskbridge.edge.spool.record import RowDamaged, record_of
+from taskbridge.edge.spool.recovery import examine
+from taskbridge.edge.spool.store import REFUSED, TOO_LARGE
+from taskbridge.runtime.kafka import AsyncProducer, producer_config
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.parked import text_of
+from taskbridge.schemas.cloudevents import rfc3339
+from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.registry import Registry
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from deploy.connection import Connection
+    from taskbridge.cli.connection import Connection
 
 _PROGRESS_S = 2.0
 _LOOK_S = 0.2

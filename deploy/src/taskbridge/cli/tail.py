@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import OFFSET_END, KafkaError, TopicPartition
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 
-from deploy.topic_reading import open_consumer, partitions_of
-from schemas.cloudevents import rfc3339
-from schemas.errors import OperatorError
-from schemas.registry import RegistryUnavailable
-from service.parked import text_of
+from taskbridge.cli.topic_reading import open_consumer, partitions_of
+from taskbridge.runtime.parked import text_of
+from taskbridge.schemas.cloudevents import rfc3339
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.registry import RegistryUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
-    from schemas.registry import Registry
+    from taskbridge.cli.connection import Connection
+    from taskbridge.schemas.registry import Registry
 
 _BATCH = 500
 _WAIT_S = 0.2

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.options import Json, example
-from deploy.terminal import progress, say
+from taskbridge.cli.options import Json, example
+from taskbridge.cli.terminal import progress, say
 
 token_app = typer.Typer(help="Tokens of the streams service's API.", no_args_is_help=True)
 
@@ -20,7 +20,7 @@ def token_new(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Make a token. It is printed once and kept nowhere; what goes into STREAMS_API_TOKENS_FILE is its digest."""
-    from streams.query.tokens import TokensBroken, digest_of, new_token, parse_tokens
+    from taskbridge.streams.query.tokens import TokensBroken, digest_of, new_token, parse_tokens
 
     token = new_token()
     named = [each.strip() for each in corps.split(",")]

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from deploy.local.progress import Heartbeat, call_with_heartbeat
-from schemas.errors import ConfigurationError, OperatorError
-from service.kafka import LIBRDKAFKA, consumer_config, no_answer
+from taskbridge.local.progress import Heartbeat, call_with_heartbeat
+from taskbridge.runtime.kafka import LIBRDKAFKA, consumer_config, no_answer
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from confluent_kafka import Message
 
-    from deploy.connection import Connection
-    from deploy.local.progress import Progress
+    from taskbridge.cli.connection import Connection
+    from taskbridge.local.progress import Progress
 
 _GROUP = "taskbridge-operator"
 _METADATA_S = 5

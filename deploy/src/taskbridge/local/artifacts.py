@@ -1,7 +1,7 @@
 """Kafka and the Apicurio registry as files: fetched once by Maven, verified, and kept in the user's cache folder.
 
 ``artifacts.sha256`` lists what pom.xml resolves to. After a change of pom.xml, refresh it and review the difference:
-``python -m deploy.local.artifacts --refresh``.
+``python -m taskbridge.local.artifacts --refresh``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.local import maven
-from deploy.local.disk import locked, readable_os_errors, require_space
-from deploy.local.errors import StackError
+from taskbridge.local import maven
+from taskbridge.local.disk import locked, readable_os_errors, require_space
+from taskbridge.local.errors import StackError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deploy.local.progress import Progress
+    from taskbridge.local.progress import Progress
 
 SUMS_PATH = Path(__file__).with_name("artifacts.sha256")
 
@@ -33,7 +33,7 @@ _STAMP = "complete.json"
 _WORK_PREFIX = "fetching-"
 _NEEDED_MB = 700  # Maven's own copies, ours, and the registry unpacked
 _REMEDY = f"free {_NEEDED_MB} MB there, or choose another folder with TASKBRIDGE_CACHE_DIR"
-_REFRESHED_BY = "python -m deploy.local.artifacts --refresh"
+_REFRESHED_BY = "python -m taskbridge.local.artifacts --refresh"
 
 
 @dataclass(frozen=True)

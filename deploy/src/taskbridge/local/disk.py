@@ -8,9 +8,9 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from deploy.local.errors import StackError
-from deploy.local.progress import Heartbeat, Progress
-from service.locks import try_lock
+from taskbridge.local.errors import StackError
+from taskbridge.local.progress import Heartbeat, Progress
+from taskbridge.runtime.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
-from deploy.local.endpoints import Endpoints
-from deploy.local.errors import StackError
-from deploy.local.kafka import BROKER_PROPERTIES
-from deploy.local.ports import check_free
-from deploy.local.probes import kafka_answers, registry_answers
-from deploy.local.progress import Heartbeat, Progress, call_with_heartbeat
-from deploy.local.registry import H2_OPTIONS, registry_url
+from taskbridge.local.endpoints import Endpoints
+from taskbridge.local.errors import StackError
+from taskbridge.local.kafka import BROKER_PROPERTIES
+from taskbridge.local.ports import check_free
+from taskbridge.local.probes import kafka_answers, registry_answers
+from taskbridge.local.progress import Heartbeat, Progress, call_with_heartbeat
+from taskbridge.local.registry import H2_OPTIONS, registry_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

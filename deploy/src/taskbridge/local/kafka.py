@@ -10,12 +10,12 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.local.child import tethered
-from deploy.local.errors import StackError
-from deploy.local.jvm import ENVIRONMENT, java_argv, make_service_folder
-from deploy.local.ports import LOOPBACK
-from deploy.local.probes import kafka_answers, port_answers
-from deploy.local.services import ServiceSpec
+from taskbridge.local.child import tethered
+from taskbridge.local.errors import StackError
+from taskbridge.local.jvm import ENVIRONMENT, java_argv, make_service_folder
+from taskbridge.local.ports import LOOPBACK
+from taskbridge.local.probes import kafka_answers, port_answers
+from taskbridge.local.services import ServiceSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.local.errors import StackError
-from deploy.local.progress import Heartbeat, Progress
+from taskbridge.local.errors import StackError
+from taskbridge.local.progress import Heartbeat, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,7 +4,7 @@ import random
 import socket
 from typing import TYPE_CHECKING
 
-from deploy.local.errors import StackError
+from taskbridge.local.errors import StackError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

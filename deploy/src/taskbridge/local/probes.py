@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # librdkafka reports every refused connection; here that is the expected answer of a broker that still starts.
-_SILENT = logging.getLogger("deploy.local.probes.librdkafka")
+_SILENT = logging.getLogger("taskbridge.local.probes.librdkafka")
 _SILENT.disabled = True
 
 

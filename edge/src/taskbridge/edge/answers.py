@@ -6,14 +6,23 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from edge.errors import Malformed, Overloaded, Rejection, TooLarge, TooSlow, UnknownPath, UnsupportedType, Unverified
-from edge.server.scope import ANSWER_AT_ONCE
-from service.problems import problem
+from taskbridge.edge.errors import (
+    Malformed,
+    Overloaded,
+    Rejection,
+    TooLarge,
+    TooSlow,
+    UnknownPath,
+    UnsupportedType,
+    Unverified,
+)
+from taskbridge.edge.server.scope import ANSWER_AT_ONCE
+from taskbridge.runtime.problems import problem
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from edge.durability import Durability
+    from taskbridge.edge.durability import Durability
 
 RETRY_AFTER_S = 5
 

@@ -16,30 +16,30 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from fastapi import FastAPI
 
-from edge.health import HealthRoutes
-from edge.metrics import Metrics
-from edge.openapi import document_callbacks
-from edge.proof.credentials import CredentialsFile
-from edge.proof.replays import FILE_NAME, FileWindow
-from edge.proof.token_use import TokenUse, tidy_use
-from edge.publisher import KafkaPublisher, Publisher
-from edge.quarantine import Quarantine
-from edge.routes import CallbackRoutes
-from edge.server.gate import GATE, Gate, Limits
-from edge.server.listening import given_sockets, listen_beside_fellows
-from edge.server.open_files import with_open_files
-from edge.server.rejection_log import RejectionLog
-from edge.server.serving import end_when_told, serve
-from edge.server.sources import Sources
-from edge.settings import EdgeSettings
-from edge.worker_metrics import WorkerMetrics, clear_metrics
-from schemas.errors import ConfigurationError, TaskbridgeError
-from schemas.topics import DEFAULT_PARTITIONS
-from service.docs import serve_docs
-from service.logs import configure_logs
-from service.openapi import amend_document
-from service.problems import answer_with_problems
-from service.settings import load_settings, partitions_setting
+from taskbridge.edge.health import HealthRoutes
+from taskbridge.edge.metrics import Metrics
+from taskbridge.edge.openapi import document_callbacks
+from taskbridge.edge.proof.credentials import CredentialsFile
+from taskbridge.edge.proof.replays import FILE_NAME, FileWindow
+from taskbridge.edge.proof.token_use import TokenUse, tidy_use
+from taskbridge.edge.publisher import KafkaPublisher, Publisher
+from taskbridge.edge.quarantine import Quarantine
+from taskbridge.edge.routes import CallbackRoutes
+from taskbridge.edge.server.gate import GATE, Gate, Limits
+from taskbridge.edge.server.listening import given_sockets, listen_beside_fellows
+from taskbridge.edge.server.open_files import with_open_files
+from taskbridge.edge.server.rejection_log import RejectionLog
+from taskbridge.edge.server.serving import end_when_told, serve
+from taskbridge.edge.server.sources import Sources
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.worker_metrics import WorkerMetrics, clear_metrics
+from taskbridge.runtime.docs import serve_docs
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.openapi import amend_document
+from taskbridge.runtime.problems import answer_with_problems
+from taskbridge.runtime.settings import load_settings, partitions_setting
+from taskbridge.schemas.errors import ConfigurationError, TaskbridgeError
+from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 
 if TYPE_CHECKING:
     import socket
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from edge.server.listening import Sockets
+    from taskbridge.edge.server.listening import Sockets
 
 _LAST_S = 12
 """How long the parts may take to close once the last callback is answered. Callbacks hold up the end before that."""
@@ -129,7 +129,7 @@ def create_app(
     app = EdgeApp(
         title="taskbridge edge",
         summary="Takes Yida's task callbacks and answers once they are durable.",
-        version=version("taskbridge"),
+        version=version("taskbridge-edge"),
         lifespan=lifespan,
         redirect_slashes=False,
         docs_url=None,
@@ -180,7 +180,7 @@ def run() -> None:
         sockets = _sockets(settings, given)
     except ConfigurationError as error:
         sys.exit(f"taskbridge edge: {error}")
-    factory = "edge.app:app_from_environment"
+    factory = "taskbridge.edge.app:app_from_environment"
     serve(app, sockets, are_held=bool(given.callbacks), workers=settings.workers, factory=factory)
 
 

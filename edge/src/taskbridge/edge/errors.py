@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.errors import CallerError, OperatorError
+from taskbridge.schemas.errors import CallerError, OperatorError
 
 if TYPE_CHECKING:
-    from edge.server.received import Received
+    from taskbridge.edge.server.received import Received
 
 UNVERIFIED = "The request is not proven to come from an app that is known here. Check the sign and the credentials."
 """Which of the checks failed would tell a forger how far they got, so every Unverified says this."""

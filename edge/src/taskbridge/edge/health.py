@@ -10,13 +10,13 @@ from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from service.identity import identity
-from service.openapi import METRICS, READINESS
+from taskbridge.runtime.identity import identity
+from taskbridge.runtime.openapi import METRICS, READINESS
 
 if TYPE_CHECKING:
-    from edge.proof.credentials import CredentialsFile
-    from edge.publisher import Publisher
-    from edge.worker_metrics import WorkerMetrics
+    from taskbridge.edge.proof.credentials import CredentialsFile
+    from taskbridge.edge.publisher import Publisher
+    from taskbridge.edge.worker_metrics import WorkerMetrics
 
 _OK = "ok"
 

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 import structlog
 from confluent_kafka import murmur2
 
-from schemas.codec import framed
-from schemas.registry import SchemaRef
-from service.kafka import DeliveryFailed, within
+from taskbridge.runtime.kafka import DeliveryFailed, within
+from taskbridge.schemas.codec import framed
+from taskbridge.schemas.registry import SchemaRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
 
-    from edge.spool.record import Record
-    from schemas.registry import Registry
-    from service.kafka import AsyncProducer
+    from taskbridge.edge.spool.record import Record
+    from taskbridge.runtime.kafka import AsyncProducer
+    from taskbridge.schemas.registry import Registry
 
 _CHECK_S = 2.0
 _AWAY_CHECK_S = 0.25

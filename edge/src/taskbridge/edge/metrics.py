@@ -12,21 +12,21 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from edge.callbacks import ACTIONS, UNKNOWN
-from edge.durability import Durability
-from edge.errors import REASONS
-from edge.server.gate import ADDRESS_FULL, FULL, GAVE_WAY
-from edge.tally import Durations, Outcomes, Tally
-from service.refusals import SERVERS_REASONS
+from taskbridge.edge.callbacks import ACTIONS, UNKNOWN
+from taskbridge.edge.durability import Durability
+from taskbridge.edge.errors import REASONS
+from taskbridge.edge.server.gate import ADDRESS_FULL, FULL, GAVE_WAY
+from taskbridge.edge.tally import Durations, Outcomes, Tally
+from taskbridge.runtime.refusals import SERVERS_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from edge.proof.credentials import CredentialsFile
-    from edge.proof.replays import FileWindow
-    from edge.proof.token_use import TokenUse
-    from edge.publisher import Publisher
-    from edge.server.gate import Gate
+    from taskbridge.edge.proof.credentials import CredentialsFile
+    from taskbridge.edge.proof.replays import FileWindow
+    from taskbridge.edge.proof.token_use import TokenUse
+    from taskbridge.edge.publisher import Publisher
+    from taskbridge.edge.server.gate import Gate
 
 _STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
@@ -76,7 +76,7 @@ class Metrics:
         )
         Gauge(
             "taskbridge_edge_build_info", "Always 1; the label says what runs.", ["version"], registry=self.registry
-        ).labels(version("taskbridge")).set(1)
+        ).labels(version("taskbridge-edge")).set(1)
         self.quarantine = Counter(
             "taskbridge_edge_quarantine",
             "Rejected callbacks by reason and outcome: kept, suppressed by a bound, or failed to be kept.",

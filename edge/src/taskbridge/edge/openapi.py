@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from edge.callbacks import ACTIONS
-from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA
+from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.runtime.problems import MEDIA_TYPE, PROBLEM_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 from confluent_kafka import KafkaException, Producer
 
-from edge.durability import Durability  # noqa: TC001 - part of what is imported from here
-from edge.errors import TooLarge
-from edge.kafka_path import KafkaPath
-from edge.outbox import Outbox
-from edge.spool.keeper import SpoolKeeper
-from edge.spool.metrics import SpoolMetrics
-from edge.spool.record import Record
-from edge.surroundings import Surroundings
-from schemas.cloudevents import event_headers, quarantined_headers
-from schemas.codec import quarantined_callback_codec, task_event_codec
-from schemas.errors import ConfigurationError
-from schemas.registry import Registry
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
-from service.kafka import AsyncProducer, producer_config, read_kafka_config
+from taskbridge.edge.durability import Durability  # noqa: TC001 - part of what is imported from here
+from taskbridge.edge.errors import TooLarge
+from taskbridge.edge.kafka_path import KafkaPath
+from taskbridge.edge.outbox import Outbox
+from taskbridge.edge.spool.keeper import SpoolKeeper
+from taskbridge.edge.spool.metrics import SpoolMetrics
+from taskbridge.edge.spool.record import Record
+from taskbridge.edge.surroundings import Surroundings
+from taskbridge.runtime.kafka import AsyncProducer, producer_config, read_kafka_config
+from taskbridge.schemas.cloudevents import event_headers, quarantined_headers
+from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.registry import Registry
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from edge.settings import EdgeSettings
-    from schemas.events import QuarantinedCallback, TaskEvent
+    from taskbridge.edge.settings import EdgeSettings
+    from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
 
 _QUARANTINE_SHARE = 0.5
 """Of the spool's bound: rejected callbacks, which anybody can send, leave the other half to those that are proven."""

@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from edge.errors import Malformed, NotDurable, Unverified
-from edge.proof.replays import ALTERED, CROSS_ACTION
-from edge.proof.verification import bearer_fault
-from edge.server.received import Received
-from edge.server.rejection_log import RejectionLog
-from edge.server.sources import site_of
-from edge.understanding import understand
-from schemas.events import QuarantinedCallback
-from schemas.topics import MAX_MESSAGE_BYTES
-from service.rates import Bucket, PerSource, take_all
+from taskbridge.edge.errors import Malformed, NotDurable, Unverified
+from taskbridge.edge.proof.replays import ALTERED, CROSS_ACTION
+from taskbridge.edge.proof.verification import bearer_fault
+from taskbridge.edge.server.received import Received
+from taskbridge.edge.server.rejection_log import RejectionLog
+from taskbridge.edge.server.sources import site_of
+from taskbridge.edge.understanding import understand
+from taskbridge.runtime.rates import Bucket, PerSource, take_all
+from taskbridge.schemas.events import QuarantinedCallback
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from prometheus_client import Counter
 
-    from edge.errors import Rejection
-    from edge.proof.credentials import Credentials
-    from edge.proof.replays import Window
-    from edge.publisher import Publisher
-    from edge.settings import EdgeSettings
-    from schemas.events import TaskEvent
+    from taskbridge.edge.errors import Rejection
+    from taskbridge.edge.proof.credentials import Credentials
+    from taskbridge.edge.proof.replays import Window
+    from taskbridge.edge.publisher import Publisher
+    from taskbridge.edge.settings import EdgeSettings
+    from taskbridge.schemas.events import TaskEvent
 
 MASKED = "***"
 _SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization")

@@ -14,13 +14,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
 
-from edge import answers
-from edge.callbacks import ACTIONS, UNKNOWN
-from edge.errors import NotDurable, Rejection
-from edge.publisher import valid_traceparent
-from edge.server.requests import LargeBodies, receive, remote_address
-from edge.understanding import understand
-from service.problems import unforeseen
+from taskbridge.edge import answers
+from taskbridge.edge.callbacks import ACTIONS, UNKNOWN
+from taskbridge.edge.errors import NotDurable, Rejection
+from taskbridge.edge.publisher import valid_traceparent
+from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
+from taskbridge.edge.understanding import understand
+from taskbridge.runtime.problems import unforeseen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from edge.durability import Durability
-    from edge.metrics import Metrics
-    from edge.proof.credentials import CredentialsFile
-    from edge.proof.replays import Window
-    from edge.proof.token_use import TokenUse
-    from edge.publisher import Publisher
-    from edge.quarantine import Quarantine
-    from edge.server.received import Received
-    from edge.server.rejection_log import RejectionLog
-    from edge.server.sources import Sources
-    from edge.settings import EdgeSettings
-    from schemas.events import TaskEvent
+    from taskbridge.edge.durability import Durability
+    from taskbridge.edge.metrics import Metrics
+    from taskbridge.edge.proof.credentials import CredentialsFile
+    from taskbridge.edge.proof.replays import Window
+    from taskbridge.edge.proof.token_use import TokenUse
+    from taskbridge.edge.publisher import Publisher
+    from taskbridge.edge.quarantine import Quarantine
+    from taskbridge.edge.server.received import Received
+    from taskbridge.edge.server.rejection_log import RejectionLog
+    from taskbridge.edge.server.sources import Sources
+    from taskbridge.edge.settings import EdgeSettings
+    from taskbridge.schemas.events import TaskEvent
 
 _log = structlog.stdlib.get_logger(__name__)
 _stdlib_log = logging.getLogger(__name__)

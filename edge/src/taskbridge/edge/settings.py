@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from edge.server.sources import parse_network, type_networks
-from schemas.topics import MAX_MESSAGE_BYTES
+from taskbridge.edge.server.sources import parse_network, type_networks
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 LOOPBACK = "127.0.0.1"
 _KIB = 1 << 10

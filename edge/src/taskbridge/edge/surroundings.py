@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from edge.errors import NotDurable
-from schemas.errors import TaskbridgeError
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
-from service.kafka import admin_client
-from service.topic_admin import apply_topics
+from taskbridge.edge.errors import NotDurable
+from taskbridge.runtime.kafka import admin_client
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas.errors import TaskbridgeError
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from edge.kafka_path import KafkaPath
-    from edge.settings import EdgeSettings
-    from schemas.registry import Registry, SchemaRef
-    from schemas.topics import Topic
-    from service.topic_admin import TopicReport
+    from taskbridge.edge.kafka_path import KafkaPath
+    from taskbridge.edge.settings import EdgeSettings
+    from taskbridge.runtime.topic_admin import TopicReport
+    from taskbridge.schemas.registry import Registry, SchemaRef
+    from taskbridge.schemas.topics import Topic
 
 _OWN_TOPICS = (TASK_EVENTS, CALLBACKS_QUARANTINE)
 

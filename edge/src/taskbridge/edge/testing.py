@@ -6,14 +6,14 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edge.durability import Durability
-from edge.errors import NotDurable
+from taskbridge.edge.durability import Durability
+from taskbridge.edge.errors import NotDurable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from schemas.events import QuarantinedCallback, TaskEvent
+    from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
 
 APP_TYPE = "APP_RY60OCRF33Z7534TEST1"
 CORP_ID = "ding5d17e3add038d44535c2f4657eb6378f"

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge.callbacks import ACTIONS, event_of, locate
-from edge.errors import Malformed, Rejection, UnknownPath, UnsupportedType
-from edge.parsing.bodies import unpacked
-from edge.parsing.parameters import readings
-from edge.proof.replays import refuse_replay
-from edge.proof.verification import check_bearer, verify
+from taskbridge.edge.callbacks import ACTIONS, event_of, locate
+from taskbridge.edge.errors import Malformed, Rejection, UnknownPath, UnsupportedType
+from taskbridge.edge.parsing.bodies import unpacked
+from taskbridge.edge.parsing.parameters import readings
+from taskbridge.edge.proof.replays import refuse_replay
+from taskbridge.edge.proof.verification import check_bearer, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from edge.callbacks import Callback
-    from edge.proof.credentials import Credentials, Token
-    from edge.proof.replays import Window
-    from edge.server.received import Received
-    from schemas.events import TaskEvent
+    from taskbridge.edge.callbacks import Callback
+    from taskbridge.edge.proof.credentials import Credentials, Token
+    from taskbridge.edge.proof.replays import Window
+    from taskbridge.edge.server.received import Received
+    from taskbridge.schemas.events import TaskEvent
 
 
 _PACKED = ("br", "compress", "deflate", "zstd")

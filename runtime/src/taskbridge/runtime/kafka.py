@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from schemas.errors import ConfigurationError, OperatorError
-from schemas.topics import MAX_MESSAGE_BYTES
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,7 +7,7 @@ import errno
 import fcntl
 from typing import TYPE_CHECKING
 
-from schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Generator

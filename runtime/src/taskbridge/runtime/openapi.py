@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA
+from taskbridge.runtime.problems import MEDIA_TYPE, PROBLEM_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable

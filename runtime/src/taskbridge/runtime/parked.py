@@ -6,12 +6,12 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from schemas.cloudevents import rfc3339
+from taskbridge.schemas.cloudevents import rfc3339
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-    from schemas.events import QuarantinedCallback
+    from taskbridge.schemas.events import QuarantinedCallback
 
 _PREFIX = "dlq_"
 

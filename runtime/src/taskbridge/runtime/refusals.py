@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from service.problems import MEDIA_TYPE, problem
+from taskbridge.runtime.problems import MEDIA_TYPE, problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

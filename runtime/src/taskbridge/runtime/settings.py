@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
-from schemas.errors import ConfigurationError
-from schemas.topics import DEFAULT_PARTITIONS
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

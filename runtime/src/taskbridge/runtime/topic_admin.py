@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic
 
-from schemas.errors import OperatorError
-from service.kafka import no_answer
+from taskbridge.runtime.kafka import no_answer
+from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from schemas.topics import Topic
-    from service.kafka import Admin
+    from taskbridge.runtime.kafka import Admin
+    from taskbridge.schemas.topics import Topic
 
 _TIMEOUT_S = 15
 _METADATA_S = 5

@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from schemas.events import SOURCE_YIDA, Action, Change, state_id_for
-from schemas.moments import FIRST_MS, LAST_MS
+from taskbridge.schemas.events import SOURCE_YIDA, Action, Change, state_id_for
+from taskbridge.schemas.moments import FIRST_MS, LAST_MS
 
 if TYPE_CHECKING:
-    from schemas.events import QuarantinedCallback, TaskEvent, TaskNotification, TaskState
+    from taskbridge.schemas.events import QuarantinedCallback, TaskEvent, TaskNotification, TaskState
 
 type_header = tuple[str, bytes]
 

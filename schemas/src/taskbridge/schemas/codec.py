@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import fastavro
 import msgspec
 
-from schemas import events
-from schemas.compiled_avro import compile_reader, compile_writer
-from schemas.errors import RecordError
-from schemas.events import QuarantinedCallback, TaskEvent, TaskNotification, TaskState
-from schemas.registry import RegistryUnavailable, SchemaRef, UnknownSchema
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.schemas import events
+from taskbridge.schemas.compiled_avro import compile_reader, compile_writer
+from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.events import QuarantinedCallback, TaskEvent, TaskNotification, TaskState
+from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef, UnknownSchema
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 
 if TYPE_CHECKING:
-    from schemas.registry import Registry
-    from schemas.topics import Topic
+    from taskbridge.schemas.registry import Registry
+    from taskbridge.schemas.topics import Topic
 
 R = TypeVar("R", TaskEvent, TaskState, TaskNotification, QuarantinedCallback)
 

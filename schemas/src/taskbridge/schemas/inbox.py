@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas.events import Change, View
+from taskbridge.schemas.events import Change, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from schemas.events import TaskNotification
+    from taskbridge.schemas.events import TaskNotification
 
 
 class Line(NamedTuple):

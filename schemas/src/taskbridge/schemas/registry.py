@@ -11,15 +11,15 @@ from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from schemas import schema_ids, topics
-from schemas.errors import ConfigurationError, OperatorError, RecordError, TaskbridgeError
+from taskbridge.schemas import schema_ids, topics
+from taskbridge.schemas.errors import ConfigurationError, OperatorError, RecordError, TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from schemas.registry_client import RegistryClient
-    from schemas.topics import Topic
+    from taskbridge.schemas.registry_client import RegistryClient
+    from taskbridge.schemas.topics import Topic
 
 COMPATIBILITY = "FULL_TRANSITIVE"
 
@@ -40,7 +40,7 @@ class UnknownSchema(RecordError):
 
 def schema_text(record: str) -> str:
     """The current Avro schema of a record, as it stands in ``schemas/avro``."""
-    return files("schemas").joinpath("avro", f"{record}.avsc").read_text("utf-8")
+    return files("taskbridge.schemas").joinpath("avro", f"{record}.avsc").read_text("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Registry:
     @cached_property
     def client(self) -> RegistryClient:
         """Only where something is to be asked: what it imports takes a quarter of a service's start."""
-        from schemas.registry_client import RegistryClient  # noqa: PLC0415
+        from taskbridge.schemas.registry_client import RegistryClient  # noqa: PLC0415
 
         return RegistryClient(self._url)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, SchemaRegistryError
 
-from schemas.registry import RegistryUnavailable, SchemaRefused, UnknownSchema
+from taskbridge.schemas.registry import RegistryUnavailable, SchemaRefused, UnknownSchema
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from schemas.errors import TaskbridgeError
+    from taskbridge.schemas.errors import TaskbridgeError
 
 _REQUEST_TIMEOUT_S = 5
 _CONFLICT_ATTEMPTS = 10

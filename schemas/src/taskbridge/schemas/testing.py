@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas import topics
-from schemas.registry import Registry, RegistryUnavailable, SchemaRefused, UnknownSchema, schema_text
+from taskbridge.schemas import topics
+from taskbridge.schemas.registry import Registry, RegistryUnavailable, SchemaRefused, UnknownSchema, schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from schemas.registry import SchemaRef
-    from schemas.topics import Topic
+    from taskbridge.schemas.registry import SchemaRef
+    from taskbridge.schemas.topics import Topic
 
 
 class FakeRegistry(Registry):

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 from faust.types import TP
 
-from schemas.cloudevents import notification_headers
-from schemas.events import notification_key
-from schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from streams.commit.homes import at_home
-from streams.commit.lanes import Lanes
-from streams.commit.rounds import Batch, Overtaken
-from streams.fold.dead_letters import dead_letter, reason_code
-from streams.fold.outgoing import fold_what_fits
-from streams.fold.stored_instance import StoreUnreadable
-from streams.fold.unwritten import Unwritten
-from streams.tables.unreadable import naming
+from taskbridge.schemas.cloudevents import notification_headers
+from taskbridge.schemas.events import notification_key
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.commit.homes import at_home
+from taskbridge.streams.commit.lanes import Lanes
+from taskbridge.streams.commit.rounds import Batch, Overtaken
+from taskbridge.streams.fold.dead_letters import dead_letter, reason_code
+from taskbridge.streams.fold.outgoing import fold_what_fits
+from taskbridge.streams.fold.stored_instance import StoreUnreadable
+from taskbridge.streams.fold.unwritten import Unwritten
+from taskbridge.streams.tables.unreadable import naming
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     import faust
     from faust.types import Message
 
-    from schemas.codec import Codec
-    from schemas.events import TaskNotification
-    from streams.commit.bulk_producer import type_with_headers
-    from streams.commit.rounds import Rounds
-    from streams.commit.transport import ChunkConsumer, type_chunk
-    from streams.fold.chunk import Rejected
-    from streams.fold.folding import Folded, Folding
-    from streams.metrics import Metrics
-    from streams.retention import Farewell
-    from streams.tables.store import Store
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.commit.bulk_producer import type_with_headers
+    from taskbridge.streams.commit.rounds import Rounds
+    from taskbridge.streams.commit.transport import ChunkConsumer, type_chunk
+    from taskbridge.streams.fold.chunk import Rejected
+    from taskbridge.streams.fold.folding import Folded, Folding
+    from taskbridge.streams.metrics import Metrics
+    from taskbridge.streams.retention import Farewell
+    from taskbridge.streams.tables.store import Store
 
 log = structlog.get_logger(__name__)
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from schemas.errors import ConfigurationError, OperatorError
-from service.locks import only_one_in
-from service.logs import configure_logs
-from service.settings import load_settings, partitions_setting
-from streams.assembly import Surroundings
-from streams.health import Health
-from streams.http import Server, build_http, listen
-from streams.live_version import AnotherVersion
-from streams.metrics import Metrics
-from streams.pages.portals import let_portals_in
-from streams.pages.routes import pages_router
-from streams.settings import StreamsSettings
-from streams.task_center import TaskCenter
-from streams.worker import work
+from taskbridge.runtime.locks import only_one_in
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.settings import load_settings, partitions_setting
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.streams.assembly import Surroundings
+from taskbridge.streams.health import Health
+from taskbridge.streams.http import Server, build_http, listen
+from taskbridge.streams.live_version import AnotherVersion
+from taskbridge.streams.metrics import Metrics
+from taskbridge.streams.pages.portals import let_portals_in
+from taskbridge.streams.pages.routes import pages_router
+from taskbridge.streams.settings import StreamsSettings
+from taskbridge.streams.task_center import TaskCenter
+from taskbridge.streams.worker import work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +85,7 @@ def _server(surroundings: Surroundings) -> Server:
 
 
 def main() -> None:
-    """For ``python -m streams.app``: one readable line and exit code 1 when it cannot run."""
+    """For ``python -m taskbridge.streams.app``: one readable line and exit code 1 when it cannot run."""
     try:
         run()
     except (ConfigurationError, OperatorError) as error:

@@ -5,33 +5,33 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from schemas import topics
-from schemas.codec import task_notification_codec, task_state_codec
-from service.kafka import bulk_producer_config, consumer_config
-from streams.agents import TaskAgent
-from streams.commit.rounds import Rounds, claimed
-from streams.commit.takeover import Takeover
-from streams.fold.folding_choice import choose_folding
-from streams.progress import Ends, Progress
-from streams.retention import Retention
-from streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
-from streams.watchdog import LoopGuard, Watchdog
+from taskbridge.runtime.kafka import bulk_producer_config, consumer_config
+from taskbridge.schemas import topics
+from taskbridge.schemas.codec import task_notification_codec, task_state_codec
+from taskbridge.streams.agents import TaskAgent
+from taskbridge.streams.commit.rounds import Rounds, claimed
+from taskbridge.streams.commit.takeover import Takeover
+from taskbridge.streams.fold.folding_choice import choose_folding
+from taskbridge.streams.progress import Ends, Progress
+from taskbridge.streams.retention import Retention
+from taskbridge.streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
+from taskbridge.streams.watchdog import LoopGuard, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import faust
 
-    from schemas.registry import Registry
-    from streams.commit.transport import ChunkConsumer
-    from streams.contract import Prepared
-    from streams.health import Health
-    from streams.live_version import LiveVersion
-    from streams.metrics import Metrics
-    from streams.settings import StreamsSettings
-    from streams.tables.offsets import Offsets
-    from streams.tables.table_manager import Tables
-    from streams.task_center import TaskCenter
+    from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.commit.transport import ChunkConsumer
+    from taskbridge.streams.contract import Prepared
+    from taskbridge.streams.health import Health
+    from taskbridge.streams.live_version import LiveVersion
+    from taskbridge.streams.metrics import Metrics
+    from taskbridge.streams.settings import StreamsSettings
+    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.tables.table_manager import Tables
+    from taskbridge.streams.task_center import TaskCenter
 
 
 class Surroundings(NamedTuple):

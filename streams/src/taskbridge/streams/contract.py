@@ -11,24 +11,24 @@ import structlog
 from confluent_kafka import KafkaException
 from faust.types import TP
 
-from schemas import topics
-from schemas.errors import OperatorError
-from service.topic_admin import TopicsUnavailable, apply_topics
-from streams.commit.mark import Ground, Mark
-from streams.internal_topics import Found, Situation, StartRefused, problem
-from streams.live_version import SwitchUnderWay
-from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from streams.topology import APP_ID
-from streams.version import VERSION_TOPIC, Versions
+from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
+from taskbridge.schemas import topics
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.commit.mark import Ground, Mark
+from taskbridge.streams.internal_topics import Found, Situation, StartRefused, problem
+from taskbridge.streams.live_version import SwitchUnderWay
+from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.topology import APP_ID
+from taskbridge.streams.version import VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from schemas.registry import Registry
-    from service.kafka import Admin
-    from streams.health import Health
-    from streams.live_version import LiveVersion
-    from streams.tables.offsets import Offsets
+    from taskbridge.runtime.kafka import Admin
+    from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.health import Health
+    from taskbridge.streams.live_version import LiveVersion
+    from taskbridge.streams.tables.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

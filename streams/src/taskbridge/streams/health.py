@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import faust
 
-    from streams.progress import Progress
+    from taskbridge.streams.progress import Progress
 
 
 @dataclass(slots=True)

@@ -13,17 +13,17 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from schemas.errors import ConfigurationError
-from service.docs import serve_docs
-from service.identity import identity
-from service.openapi import METRICS, READINESS, amend_document, without_security
-from service.problems import answer_with_problems
-from service.refusals import LARGE_HEAD, MALFORMED
-from service.request_line import cut_at_lines, ends_in_line, escape_request_line
-from streams.live.stream import HoldsStreams
-from streams.query.access import OnlyOwnHosts
-from streams.query.measured import MeasuredQueries
-from streams.query.refusals import answer_refusals
+from taskbridge.runtime.docs import serve_docs
+from taskbridge.runtime.identity import identity
+from taskbridge.runtime.openapi import METRICS, READINESS, amend_document, without_security
+from taskbridge.runtime.problems import answer_with_problems
+from taskbridge.runtime.refusals import LARGE_HEAD, MALFORMED
+from taskbridge.runtime.request_line import cut_at_lines, ends_in_line, escape_request_line
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.streams.live.stream import HoldsStreams
+from taskbridge.streams.query.access import OnlyOwnHosts
+from taskbridge.streams.query.measured import MeasuredQueries
+from taskbridge.streams.query.refusals import answer_refusals
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from fastapi import APIRouter
 
-    from service.refusals import Refusal
-    from streams.metrics import Metrics
+    from taskbridge.runtime.refusals import Refusal
+    from taskbridge.streams.metrics import Metrics
 
 _UNREAD_MS = 60_000
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas.errors import ConfigurationError
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, instances_changelog, mend
-from streams.version import FIRST_VERSION, VERSION_TOPIC
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, instances_changelog, mend
+from taskbridge.streams.version import FIRST_VERSION, VERSION_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from streams.commit.mark import Mark
-    from streams.version import Versions
+    from taskbridge.streams.commit.mark import Mark
+    from taskbridge.streams.version import Versions
 
 
 class StartRefused(ConfigurationError):

@@ -11,20 +11,20 @@ import structlog
 from confluent_kafka import KafkaException
 from faust.types import TP
 
-from schemas.topics import TASK_EVENTS
+from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     import faust
 
-    from streams.commit.transport import ChunkConsumer, Position
-    from streams.metrics import Metrics
-    from streams.tables.changelog import Followed
-    from streams.tables.offsets import Offsets
-    from streams.tables.recovery import Recovery
-    from streams.tables.table_manager import Tables
-    from streams.watchdog import LoopGuard, Watchdog
+    from taskbridge.streams.commit.transport import ChunkConsumer, Position
+    from taskbridge.streams.metrics import Metrics
+    from taskbridge.streams.tables.changelog import Followed
+    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.tables.recovery import Recovery
+    from taskbridge.streams.tables.table_manager import Tables
+    from taskbridge.streams.watchdog import LoopGuard, Watchdog
 
 log = structlog.get_logger(__name__)
 

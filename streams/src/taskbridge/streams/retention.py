@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from schemas.cloudevents import state_headers
-from schemas.events import SOURCE_TASKBRIDGE, Action, TaskEvent, event_id_for
-from schemas.topics import REPLAYED_DAYS
-from streams.fold.lifecycle import fold
-from streams.fold.stored_instance import Age, age_of, unpack
-from streams.fold.views import notifications
-from streams.tables.store import PartitionNotHeld
-from streams.tables.unreadable import naming
+from taskbridge.schemas.cloudevents import state_headers
+from taskbridge.schemas.events import SOURCE_TASKBRIDGE, Action, TaskEvent, event_id_for
+from taskbridge.schemas.topics import REPLAYED_DAYS
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.stored_instance import Age, age_of, unpack
+from taskbridge.streams.fold.views import notifications
+from taskbridge.streams.tables.store import PartitionNotHeld
+from taskbridge.streams.tables.unreadable import naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from schemas.cloudevents import type_header
-    from schemas.codec import Codec
-    from schemas.events import TaskNotification, TaskState
-    from streams.agents import TaskAgent
-    from streams.fold.lifecycle import Instance
-    from streams.tables.store import Store
+    from taskbridge.schemas.cloudevents import type_header
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskNotification, TaskState
+    from taskbridge.streams.agents import TaskAgent
+    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.tables.store import Store
 
 DELETED_DAYS = REPLAYED_DAYS
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from schemas.topics import REPLAYED_DAYS
+from taskbridge.schemas.topics import REPLAYED_DAYS
 
 
 class StreamsSettings(BaseSettings):

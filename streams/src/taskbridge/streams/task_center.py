@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from schemas.codec import task_event_codec, task_notification_codec, task_state_codec
-from streams.inbox_table.agent import InboxAgent
-from streams.live.updates import LiveUpdates
-from streams.operations.room import OperationsRoom
-from streams.operations.routes import operations_router
-from streams.query.access import build_access, own_hosts
-from streams.query.forwarding import Forwarding
-from streams.query.history import EventReader, Histories
-from streams.query.inboxes import Inboxes
-from streams.query.instances import Instances
-from streams.query.owners import Owners
-from streams.query.routes import Desk, Tables, build_instances_router, build_router
-from streams.query.wholeness import Wholeness
-from streams.topology import inbox_table, notifications_topic
+from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from taskbridge.streams.inbox_table.agent import InboxAgent
+from taskbridge.streams.live.updates import LiveUpdates
+from taskbridge.streams.operations.room import OperationsRoom
+from taskbridge.streams.operations.routes import operations_router
+from taskbridge.streams.query.access import build_access, own_hosts
+from taskbridge.streams.query.forwarding import Forwarding
+from taskbridge.streams.query.history import EventReader, Histories
+from taskbridge.streams.query.inboxes import Inboxes
+from taskbridge.streams.query.instances import Instances
+from taskbridge.streams.query.owners import Owners
+from taskbridge.streams.query.routes import Desk, Tables, build_instances_router, build_router
+from taskbridge.streams.query.wholeness import Wholeness
+from taskbridge.streams.topology import inbox_table, notifications_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     import faust
     from fastapi import APIRouter
 
-    from schemas.registry import Registry
-    from streams.commit.rounds import Rounds
-    from streams.commit.transport import ChunkConsumer
-    from streams.metrics import Metrics
-    from streams.settings import StreamsSettings
-    from streams.tables.offsets import Offsets
-    from streams.tables.store import Store
+    from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.commit.rounds import Rounds
+    from taskbridge.streams.commit.transport import ChunkConsumer
+    from taskbridge.streams.metrics import Metrics
+    from taskbridge.streams.settings import StreamsSettings
+    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.tables.store import Store
 
 
 class TaskCenter:

@@ -17,19 +17,24 @@ from typing import TYPE_CHECKING, Any, cast
 import faust
 import structlog
 
-from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_NOTIFICATIONS
-from service.kafka import consumer_config
-from streams.commit.broker_credentials import broker_credentials
-from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog, instances_table_name, reader_config
-from streams.tables.table_manager import ReaderSettings, Tables
-from streams.version import FIRST_VERSION
+from taskbridge.runtime.kafka import consumer_config
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.streams.commit.broker_credentials import broker_credentials
+from taskbridge.streams.tables.changelog_topic import (
+    INBOX_CHANGELOG,
+    instances_changelog,
+    instances_table_name,
+    reader_config,
+)
+from taskbridge.streams.tables.table_manager import ReaderSettings, Tables
+from taskbridge.streams.version import FIRST_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from schemas.topics import Topic
-    from streams.tables.store import Store
+    from taskbridge.schemas.topics import Topic
+    from taskbridge.streams.tables.store import Store
 
 APP_ID = "taskbridge-streams"
 

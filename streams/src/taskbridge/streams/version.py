@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas.errors import OperatorError
-from schemas.topics import Topic
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.topics import Topic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

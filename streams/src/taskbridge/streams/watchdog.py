@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from schemas.errors import OperatorError
+from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 from confluent_kafka import KafkaException
 
-from schemas.errors import OperatorError
-from schemas.registry import Registry
-from service.garbage import collect_garbage_rarely
-from service.kafka import admin_client, consumer_config, read_kafka_config
-from streams.assembly import KafkaAccess, put_together
-from streams.contract import Contract, notification_bytes, until_connected
-from streams.live_version import AnotherVersion, LiveVersion
-from streams.tables.offsets import Offsets
-from streams.topology import APP_ID, remove_other_versions
+from taskbridge.runtime.garbage import collect_garbage_rarely
+from taskbridge.runtime.kafka import admin_client, consumer_config, read_kafka_config
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.registry import Registry
+from taskbridge.streams.assembly import KafkaAccess, put_together
+from taskbridge.streams.contract import Contract, notification_bytes, until_connected
+from taskbridge.streams.live_version import AnotherVersion, LiveVersion
+from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.topology import APP_ID, remove_other_versions
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     import faust
 
-    from streams.assembly import Parts, Surroundings
+    from taskbridge.streams.assembly import Parts, Surroundings
 
 log = structlog.get_logger(__name__)
 

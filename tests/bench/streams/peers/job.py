@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import fastavro
 
-from schemas.cloudevents import notification_headers
-from schemas.events import (
+from taskbridge.schemas.cloudevents import notification_headers
+from taskbridge.schemas.events import (
     Action,
     CopiedEntry,
     Lifecycle,
@@ -27,17 +27,17 @@ from schemas.events import (
     TaskState,
     notification_key,
 )
-from streams.fold.lifecycle import FACTS, Instance, Marks, Stamp, TaskMarks, fold
-from streams.fold.views import notifications
+from taskbridge.streams.fold.lifecycle import FACTS, Instance, Marks, Stamp, TaskMarks, fold
+from taskbridge.streams.fold.views import notifications
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from schemas.cloudevents import type_header
-    from schemas.events import TaskNotification
+    from taskbridge.schemas.cloudevents import type_header
+    from taskbridge.schemas.events import TaskNotification
 
 _HERE = Path(__file__).parent
-_AVRO = _HERE.parents[3] / "schemas" / "avro"
+_AVRO = _HERE.parents[3] / "schemas" / "src" / "taskbridge" / "schemas" / "avro"
 MARKS_SCHEMA = _HERE.parent / "kafka_streams" / "src" / "main" / "avro" / "Marks.avsc"
 
 _FRAME = 5

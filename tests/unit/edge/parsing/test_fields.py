@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.errors import Malformed
-from edge.parsing import fields
-from edge.parsing.strict_json import Number, parse
+from taskbridge.edge.errors import Malformed
+from taskbridge.edge.parsing import fields
+from taskbridge.edge.parsing.strict_json import Number, parse
 
 MOMENT = 1693462062502  # 2023-08-31 14:07:42.502 in Shanghai
 

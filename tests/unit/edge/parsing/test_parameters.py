@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.errors import Malformed, Rejection, TooLarge, UnsupportedType
-from edge.parsing.bodies import unpacked
-from edge.parsing.forms import form_pairs
-from edge.parsing.parameters import MAX_PARAMETERS, readings
-from edge.proof.signature import fold
-from edge.sender import ENCODINGS, encode_callback, type_encoding
-from schemas.events import event_id_for
+from taskbridge.edge.errors import Malformed, Rejection, TooLarge, UnsupportedType
+from taskbridge.edge.parsing.bodies import unpacked
+from taskbridge.edge.parsing.forms import form_pairs
+from taskbridge.edge.parsing.parameters import MAX_PARAMETERS, readings
+from taskbridge.edge.proof.signature import fold
+from taskbridge.edge.sender import ENCODINGS, encode_callback, type_encoding
+from taskbridge.schemas.events import event_id_for
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
 # HTML's way of writing part names cannot tell '%22' from a quote, nor a backslash before a quote from an escape.

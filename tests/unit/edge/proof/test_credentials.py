@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from edge.proof.credentials import CredentialsBroken, CredentialsFile, fingerprint, parse_credentials
-from edge.testing import APP_TYPE, CORP_ID, write_credentials
+from taskbridge.edge.proof.credentials import CredentialsBroken, CredentialsFile, fingerprint, parse_credentials
+from taskbridge.edge.testing import APP_TYPE, CORP_ID, write_credentials
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from starlette.testclient import TestClient
 
-    from edge.settings import EdgeSettings
+    from taskbridge.edge.settings import EdgeSettings
 
 SECRET = "s3cret-token"
 APP = f'[[apps]]\napp_type = "A"\nsystem_tokens = ["{SECRET}"]\n'

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.proof import signature
-from edge.proof.signature import (
+from taskbridge.edge.proof import signature
+from taskbridge.edge.proof.signature import (
     SIGN,
     SignatureMismatch,
     are_distinct,

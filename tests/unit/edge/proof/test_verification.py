@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge.callbacks import locate
-from edge.errors import Unverified
-from edge.proof.credentials import parse_credentials
-from edge.proof.verification import check_bearer, verify
-from edge.sender import signed
-from edge.testing import APP_TYPE, CORP_ID, parameters_of
+from taskbridge.edge.callbacks import locate
+from taskbridge.edge.errors import Unverified
+from taskbridge.edge.proof.credentials import parse_credentials
+from taskbridge.edge.proof.verification import check_bearer, verify
+from taskbridge.edge.sender import signed
+from taskbridge.edge.testing import APP_TYPE, CORP_ID, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edge.proof.credentials import Token
+    from taskbridge.edge.proof.credentials import Token
 
 CREDENTIALS = parse_credentials(f"""
 [[apps]]

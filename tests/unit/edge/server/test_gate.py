@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 from structlog.testing import capture_logs
 
-from edge.server.gate import ADDRESS_FULL, FULL, GAVE_WAY, Gate, Limits
-from edge.server.sources import Sources, parse_network
+from taskbridge.edge.server.gate import ADDRESS_FULL, FULL, GAVE_WAY, Gate, Limits
+from taskbridge.edge.server.sources import Sources, parse_network
 
 
 @dataclass(eq=False)

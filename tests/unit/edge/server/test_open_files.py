@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from edge.server.open_files import OWN_FILES, with_open_files
+from taskbridge.edge.server.open_files import OWN_FILES, with_open_files
 
 if TYPE_CHECKING:
-    from edge.settings import EdgeSettings
+    from taskbridge.edge.settings import EdgeSettings
 
 ENDLESS = resource.RLIM_INFINITY
 

@@ -16,24 +16,24 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from deploy.local.ports import free_port
-from edge.app import create_app
-from edge.sender import encode_callback, signed
-from edge.server import protocol
-from edge.server.listening import listen
-from edge.server.protocol import MAX_PIPELINED, LimitedProtocol
-from edge.server.requests import FREE_BODY_BYTES
-from edge.settings import EdgeSettings
-from edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from raw_http import ask, callback, connect, read_all, read_answer, status_of
+from taskbridge.edge.app import create_app
+from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.server import protocol
+from taskbridge.edge.server.listening import listen
+from taskbridge.edge.server.protocol import MAX_PIPELINED, LimitedProtocol
+from taskbridge.edge.server.requests import FREE_BODY_BYTES
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
+from taskbridge.local.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from edge.app import EdgeApp
-    from edge.publisher import Durability
-    from edge.server.accepting import Listener
-    from schemas.events import TaskEvent
+    from taskbridge.edge.app import EdgeApp
+    from taskbridge.edge.publisher import Durability
+    from taskbridge.edge.server.accepting import Listener
+    from taskbridge.schemas.events import TaskEvent
 
 POST = b"POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\n"
 
@@ -48,7 +48,7 @@ class Served:
         self.server = uvicorn.Server(
             uvicorn.Config(
                 self.app,
-                loop="edge.server.accepting:AcceptingLoop",
+                loop="taskbridge.edge.server.accepting:AcceptingLoop",
                 http=LimitedProtocol,
                 proxy_headers=False,
                 log_config=None,

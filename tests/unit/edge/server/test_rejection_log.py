@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge.server.rejection_log import ALL_LINES_PER_MINUTE, LINES_PER_MINUTE, RejectionLog
+from taskbridge.edge.server.rejection_log import ALL_LINES_PER_MINUTE, LINES_PER_MINUTE, RejectionLog
 
 
 class Clock:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from edge.spool.commits import Put, Remove, Work
-from edge.spool.errors import SpoolBroken, SpoolFull
-from edge.spool.record import row_of
-from edge.spool.store import Store
 from spool_bench import Disk, open_spool, record, until
+from taskbridge.edge.spool.commits import Put, Remove, Work
+from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
+from taskbridge.edge.spool.record import row_of
+from taskbridge.edge.spool.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edge.spool.record import type_row
+    from taskbridge.edge.spool.record import type_row
 
 MIB = 1 << 20
 NOBODY = cast("asyncio.Future[None]", None)
@@ -89,7 +89,7 @@ def test_what_the_disk_has_is_asked_of_the_disk(tmp_path: Path, monkeypatch: pyt
             def unreadable(_: object) -> None:
                 raise OSError("unplugged")
 
-            monkeypatch.setattr("edge.spool.commits.os.statvfs", unreadable)
+            monkeypatch.setattr("taskbridge.edge.spool.commits.os.statvfs", unreadable)
             with pytest.raises(SpoolBroken, match="unplugged"):
                 committer._free_bytes_of_disk()  # pyright: ignore[reportPrivateUsage]
 
@@ -181,7 +181,7 @@ def test_what_waits_while_a_commit_is_under_way_shares_the_next_one_up_to_what_t
 
 
 def test_a_commit_waits_a_moment_for_whoever_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.spool.commits._LINGER_S", 0.2)
+    monkeypatch.setattr("taskbridge.edge.spool.commits._LINGER_S", 0.2)
 
     async def scenario() -> list[int]:
         rows = Rows()
@@ -198,7 +198,7 @@ def test_a_commit_waits_a_moment_for_whoever_comes_next(tmp_path: Path, monkeypa
 def test_while_nothing_is_handed_over_nothing_is_done_and_no_thread_keeps_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.spool.commits._LINGER_S", 0)
+    monkeypatch.setattr("taskbridge.edge.spool.commits._LINGER_S", 0)
 
     async def scenario() -> None:
         async with open_spool(tmp_path) as spool:
@@ -270,7 +270,7 @@ def test_what_is_delivered_goes_in_one_transaction_also_where_nothing_new_has_ro
 def test_a_file_whose_removals_had_to_wait_is_empty_when_they_are_done_and_not_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.spool.commits._RETRY_S", 0.01)
+    monkeypatch.setattr("taskbridge.edge.spool.commits._RETRY_S", 0.01)
 
     def no_room(*_: object, **__: object) -> None:
         raise SpoolFull("no room")

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError
 from msgspec.structs import replace
 
-from deploy.spool_inspection import set_aside
-from edge.spool.drainer import Drainer
-from edge.spool.errors import SpoolFull
-from edge.spool.files import SpoolFolder
-from edge.spool.lanes import Lanes
-from edge.spool.store import Store
-from schemas.registry import RegistryUnavailable, SchemaRef
-from schemas.topics import CALLBACKS_QUARANTINE
-from service.kafka import DeliveryFailed
 from spool_bench import TestProducer, number_of, numbers, open_path, open_spool, record, until
+from taskbridge.cli.spool_inspection import set_aside
+from taskbridge.edge.spool.drainer import Drainer
+from taskbridge.edge.spool.errors import SpoolFull
+from taskbridge.edge.spool.files import SpoolFolder
+from taskbridge.edge.spool.lanes import Lanes
+from taskbridge.edge.spool.store import Store
+from taskbridge.runtime.kafka import DeliveryFailed
+from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from edge.kafka_path import KafkaPath
-    from edge.spool.writer import Spool
+    from taskbridge.edge.kafka_path import KafkaPath
+    from taskbridge.edge.spool.writer import Spool
 
 TOO_LARGE = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
 
@@ -220,7 +220,7 @@ def test_what_has_become_free_counts_as_waiting_until_it_is_read_again(tmp_path:
 
 
 def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.spool.elsewhere._LOOK_AHEAD", 5)
+    monkeypatch.setattr("taskbridge.edge.spool.elsewhere._LOOK_AHEAD", 5)
 
     async def scenario() -> None:
         first, second = TestProducer(), TestProducer()
@@ -240,7 +240,7 @@ def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytes
 def test_a_file_that_does_not_get_on_holds_the_others_up_for_a_while_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.spool.turns._STALLED_S", 0.2)
+    monkeypatch.setattr("taskbridge.edge.spool.turns._STALLED_S", 0.2)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -392,7 +392,7 @@ def test_a_partition_that_takes_nothing_holds_up_no_other_and_is_delivered_in_or
 def test_a_record_that_gets_no_report_holds_up_its_partition_only_and_is_not_sent_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.spool.chains._PATIENCE_S", 0.05)
+    monkeypatch.setattr("taskbridge.edge.spool.chains._PATIENCE_S", 0.05)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -445,8 +445,8 @@ def test_a_record_that_a_policy_refuses_is_set_aside_alone_and_listed(tmp_path: 
 def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_batch_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.spool.drainer._BATCH_COUNT", 1)
-    monkeypatch.setattr("edge.spool.drainer._RETRY_S", 1000)
+    monkeypatch.setattr("taskbridge.edge.spool.drainer._BATCH_COUNT", 1)
+    monkeypatch.setattr("taskbridge.edge.spool.drainer._RETRY_S", 1000)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -466,7 +466,7 @@ def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_ba
 
 
 def test_after_what_nobody_foresaw_it_waits_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.spool.drainer._RETRY_S", 1000)
+    monkeypatch.setattr("taskbridge.edge.spool.drainer._RETRY_S", 1000)
 
     async def scenario() -> None:
         failed: list[int] = []
@@ -582,7 +582,7 @@ def test_told_to_stop_it_ends_after_what_is_under_way(tmp_path: Path) -> None:
 def test_a_schema_whose_id_the_registry_does_not_tell_yet_holds_up_its_own_records_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.spool.drainer._REGISTRY_RETRY_S", 0.01)
+    monkeypatch.setattr("taskbridge.edge.spool.drainer._REGISTRY_RETRY_S", 0.01)
 
     async def scenario() -> None:
         producer = TestProducer()

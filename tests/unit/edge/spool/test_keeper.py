@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError
 
-from edge.spool.asked_back import ask_back, is_asked_back, open_and_take_back
-from edge.spool.errors import SpoolBroken, SpoolFull, classified
-from edge.spool.files import SpoolFolder
-from edge.spool.keeper import SpoolKeeper
-from edge.spool.metrics import SpoolMetrics
-from edge.spool.store import REFUSED, Store
-from service.kafka import DeliveryFailed
 from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
+from taskbridge.edge.spool.asked_back import ask_back, is_asked_back, open_and_take_back
+from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull, classified
+from taskbridge.edge.spool.files import SpoolFolder
+from taskbridge.edge.spool.keeper import SpoolKeeper
+from taskbridge.edge.spool.metrics import SpoolMetrics
+from taskbridge.edge.spool.store import REFUSED, Store
+from taskbridge.runtime.kafka import DeliveryFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
-    from edge.spool.recovery import Opened
-    from schemas.registry import SchemaRef
+    from taskbridge.edge.spool.recovery import Opened
+    from taskbridge.schemas.registry import SchemaRef
 
 BY_POLICY = DeliveryFailed("by policy", KafkaError(KafkaError.INVALID_RECORD))
 
@@ -33,7 +33,7 @@ BY_POLICY = DeliveryFailed("by policy", KafkaError(KafkaError.INVALID_RECORD))
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("keeper._TEND_S", "unopened._FIRST_PAUSE_S", "unopened._LAST_PAUSE_S"):
-        monkeypatch.setattr(f"edge.spool.{name}", 0.02)
+        monkeypatch.setattr(f"taskbridge.edge.spool.{name}", 0.02)
 
 
 @asynccontextmanager
@@ -175,9 +175,9 @@ def test_whatever_stops_the_writer_nobody_waits_without_end(
 def test_a_file_that_another_process_has_locked_is_written_once_it_lets_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.spool.connections.BUSY_S", 0.01)
-    monkeypatch.setattr("edge.spool.store.BUSY_S", 0.01)
-    monkeypatch.setattr("edge.spool.commits._RETRY_S", 0.01)
+    monkeypatch.setattr("taskbridge.edge.spool.connections.BUSY_S", 0.01)
+    monkeypatch.setattr("taskbridge.edge.spool.store.BUSY_S", 0.01)
+    monkeypatch.setattr("taskbridge.edge.spool.commits._RETRY_S", 0.01)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -204,7 +204,7 @@ def test_a_file_that_another_process_has_locked_is_written_once_it_lets_go(
 
 
 def test_a_lock_at_its_start_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.spool.connections.BUSY_S", 0.01)
+    monkeypatch.setattr("taskbridge.edge.spool.connections.BUSY_S", 0.01)
 
     async def scenario() -> None:
         await leave(tmp_path, 1)
@@ -423,7 +423,7 @@ def test_an_adopted_file_in_which_all_is_set_aside_is_opened_once_and_told_of(
         opened.append(path.name)
         return open_and_take_back(path, schemas)
 
-    monkeypatch.setattr("edge.spool.keeper.open_and_take_back", counted)
+    monkeypatch.setattr("taskbridge.edge.spool.keeper.open_and_take_back", counted)
 
     async def scenario() -> None:
         async with open_spool(tmp_path), open_spool(tmp_path) as other:
@@ -448,7 +448,7 @@ def test_an_adopted_file_in_which_all_is_set_aside_is_opened_once_and_told_of(
 def test_while_nothing_can_be_tried_from_the_spool_a_callback_may_try_a_partition_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.kafka_path._FORGIVE_S", -1)
+    monkeypatch.setattr("taskbridge.edge.kafka_path._FORGIVE_S", -1)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -516,7 +516,7 @@ def test_the_end_of_a_spool_that_waits_for_records_or_for_kafka_comes_at_once(
 def test_the_end_comes_within_bounds_though_a_delivery_gets_no_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.spool.keeper._STOP_S", 0.05)
+    monkeypatch.setattr("taskbridge.edge.spool.keeper._STOP_S", 0.05)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -587,7 +587,7 @@ def test_that_a_file_is_removed_is_on_the_disk(tmp_path: Path, monkeypatch: pyte
         assert folder == tmp_path
         synced.append(sorted(each.name for each in folder.glob("*.db")))
 
-    monkeypatch.setattr("edge.spool.keeper.sync", sync)
+    monkeypatch.setattr("taskbridge.edge.spool.keeper.sync", sync)
 
     async def scenario() -> None:
         await leave(tmp_path, 2)

@@ -18,10 +18,10 @@ from crash_states import Disk, Recorder, State, Step
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge.spool.record import record_of, row_of
-from edge.spool.recovery import open_or_recover
-from edge.spool.store import BROKEN_MARK
 from spool_bench import SCHEMA, number_of, record
+from taskbridge.edge.spool.record import record_of, row_of
+from taskbridge.edge.spool.recovery import open_or_recover
+from taskbridge.edge.spool.store import BROKEN_MARK
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge.spool.errors import SpoolBroken, SpoolFull
-from edge.spool.files import SpoolFolder
-from edge.spool.keeper import SpoolKeeper
-from edge.spool.metrics import SpoolMetrics
-from edge.spool.pages import frames_of
-from edge.spool.record import record_of, row_of
-from edge.spool.recovery import examine, open_or_recover, read_intact
-from edge.spool.salvage import Salvage
-from edge.spool.store import BROKEN_MARK, PAGE_BYTES, Store
-from schemas.registry import SchemaRef
 from spool_bench import SCHEMA, TestProducer, number_of, open_path, record, until
 from spool_disk import can_mount, fill, small_disk
+from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
+from taskbridge.edge.spool.files import SpoolFolder
+from taskbridge.edge.spool.keeper import SpoolKeeper
+from taskbridge.edge.spool.metrics import SpoolMetrics
+from taskbridge.edge.spool.pages import frames_of
+from taskbridge.edge.spool.record import record_of, row_of
+from taskbridge.edge.spool.recovery import examine, open_or_recover, read_intact
+from taskbridge.edge.spool.salvage import Salvage
+from taskbridge.edge.spool.store import BROKEN_MARK, PAGE_BYTES, Store
+from taskbridge.schemas.registry import SchemaRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +38,8 @@ WRITER = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, "tests/support")
-from edge.spool.record import row_of
-from edge.spool.store import Store
+from taskbridge.edge.spool.record import row_of
+from taskbridge.edge.spool.store import Store
 from spool_bench import SCHEMA, record
 path = Path(sys.argv[1])
 Store.create(path, [SCHEMA])
@@ -214,7 +214,7 @@ def test_a_crash_in_the_middle_of_a_recovery_loses_nothing(
     def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for where in ("edge.spool.recovery._move_aside", "edge.spool.recovery.sync"):
+    for where in ("taskbridge.edge.spool.recovery._move_aside", "taskbridge.edge.spool.recovery.sync"):
         with monkeypatch.context() as context:
             context.setattr(where, crash)
             with pytest.raises(KeyboardInterrupt):
@@ -349,7 +349,7 @@ def test_a_disk_that_cannot_be_asked_says_nothing_about_the_file(
     def unreadable(_: Path) -> bool:
         raise OSError("unplugged")
 
-    monkeypatch.setattr("edge.spool.recovery._is_empty", unreadable)
+    monkeypatch.setattr("taskbridge.edge.spool.recovery._is_empty", unreadable)
     with pytest.raises(SpoolBroken, match="unplugged"):
         examine(path)
 

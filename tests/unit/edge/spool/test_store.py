@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
-from edge.spool.record import record_of, row_of
-from edge.spool.store import BROKEN_MARK, DAMAGED, PAGE_BYTES, REFUSED, TOO_LARGE, Store, sync
-from schemas.registry import SchemaRef
 from spool_bench import SCHEMA, number_of, record
+from taskbridge.edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
+from taskbridge.edge.spool.record import record_of, row_of
+from taskbridge.edge.spool.store import BROKEN_MARK, DAMAGED, PAGE_BYTES, REFUSED, TOO_LARGE, Store, sync
+from taskbridge.schemas.registry import SchemaRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from edge.spool.record import type_row
+    from taskbridge.edge.spool.record import type_row
 
 OTHER = SchemaRef("other", '"string"')
 
@@ -169,7 +169,7 @@ def test_the_log_goes_into_the_file_once_it_is_long_and_is_cut_only_when_the_spo
     assert rows_in_file() == 0, "a short log stays"
     written = store.log_bytes
     assert written == Path(f"{store.path}-wal").stat().st_size > 0
-    monkeypatch.setattr("edge.spool.store._CHECKPOINT_BYTES", written)
+    monkeypatch.setattr("taskbridge.edge.spool.store._CHECKPOINT_BYTES", written)
     store.checkpoint(emptied=False)
     assert (rows_in_file(), store.log_bytes) == (1, written)
     store.write((), delete=[1])
@@ -187,7 +187,7 @@ def test_a_checkpoint_waits_for_no_reader_and_a_commit_waits_for_another_writer_
 ) -> None:
     said = list[str]()
     store._writer.set_trace_callback(said.append)  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr("edge.spool.store.BUSY_S", 7)
+    monkeypatch.setattr("taskbridge.edge.spool.store.BUSY_S", 7)
     store.checkpoint(emptied=True)
     assert said.index("PRAGMA busy_timeout = 0") < said.index("PRAGMA wal_checkpoint(TRUNCATE)")
     assert asked(store, "PRAGMA busy_timeout") == [(7000,)]

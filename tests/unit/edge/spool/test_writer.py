@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge.spool.errors import SpoolBroken, SpoolFull, classified
-from edge.spool.files import Slot
-from edge.spool.store import BROKEN_MARK, REFUSED, Store
 from spool_bench import Disk, number_of, numbers, open_spool, record, until
+from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull, classified
+from taskbridge.edge.spool.files import Slot
+from taskbridge.edge.spool.store import BROKEN_MARK, REFUSED, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.spool.writer import Spool
+    from taskbridge.edge.spool.writer import Spool
 
 
 class Commits:
@@ -346,7 +346,7 @@ def test_records_have_a_time_of_their_own_in_their_order_whatever_the_clock_says
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter((1000, 1000, 900, 2000))
-    monkeypatch.setattr("edge.spool.writer.time.time_ns", lambda: next(clock))
+    monkeypatch.setattr("taskbridge.edge.spool.writer.time.time_ns", lambda: next(clock))
 
     async def scenario() -> None:
         async with open_spool(tmp_path) as spool:

@@ -14,9 +14,9 @@ import pytest
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.types import TP
 
-from schemas.topics import TASK_EVENTS
-from streams.commit.transport import ChunkConsumer, Position
-from streams.topology import Worker, build_faust_app
+from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.streams.commit.transport import ChunkConsumer, Position
+from taskbridge.streams.topology import Worker, build_faust_app
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

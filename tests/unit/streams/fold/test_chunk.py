@@ -14,28 +14,28 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from fold_inputs import by_version_without_beginnings
-from schemas.cloudevents import notification_headers
-from schemas.codec import task_event_codec, task_state_codec
-from schemas.events import Action, Status
-from schemas.registry import RegistryUnavailable
-from schemas.testing import FakeRegistry
-from schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
-from streams.fold.chunk import ChunkResult, fold_chunk
-from streams.fold.dead_letters import LEFT_HEADER, dead_letter, reason_code
-from streams.fold.lifecycle import EARLIEST, fold
-from streams.fold.remembered_offsets import MAX_OFFSETS
-from streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
-from streams.fold.views import EntryKey, Shown, show, views
-from streams.inbox import inbox_of
-from streams.tables.store import Store
+from taskbridge.schemas.cloudevents import notification_headers
+from taskbridge.schemas.codec import task_event_codec, task_state_codec
+from taskbridge.schemas.events import Action, Status
+from taskbridge.schemas.inbox import inbox_of
+from taskbridge.schemas.registry import RegistryUnavailable
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
+from taskbridge.streams.fold.chunk import ChunkResult, fold_chunk
+from taskbridge.streams.fold.dead_letters import LEFT_HEADER, dead_letter, reason_code
+from taskbridge.streams.fold.lifecycle import EARLIEST, fold
+from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
+from taskbridge.streams.fold.views import EntryKey, Shown, show, views
+from taskbridge.streams.tables.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from hypothesis.strategies import DataObject, SearchStrategy
 
-    from schemas.events import TaskEvent, TaskNotification
-    from streams.fold.lifecycle import Instance
+    from taskbridge.schemas.events import TaskEvent, TaskNotification
+    from taskbridge.streams.fold.lifecycle import Instance
 
     type_make_event = Callable[..., TaskEvent]
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from schemas.events import Action, CopiedEntry, Lifecycle, Person, Status, TaskEntry
-from streams.fold.lifecycle import (
+from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Person, Status, TaskEntry
+from taskbridge.streams.fold.lifecycle import (
     EARLIEST,
     LATEST,
     AnotherApp,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import DataObject, SearchStrategy
 
-    from schemas.events import TaskEvent
+    from taskbridge.schemas.events import TaskEvent
 
     type_make_event = Callable[..., TaskEvent]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from schemas.events import Action
-from streams.fold.lifecycle import fold
-from streams.fold.live_instances import LiveInstances
-from streams.fold.views import Shown, show
+from taskbridge.schemas.events import Action
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.live_instances import LiveInstances
+from taskbridge.streams.fold.views import Shown, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from schemas.events import TaskEvent
+    from taskbridge.schemas.events import TaskEvent
 
     type_make_event = Callable[..., TaskEvent]
 

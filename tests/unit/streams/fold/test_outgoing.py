@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fold_inputs import EVENTS, REGISTRY, FakeRecord, event, reading
-from schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
-from schemas.events import Action, Person
-from schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
-from streams.fold.dead_letters import reason_code
-from streams.fold.native_folding import IS_BUILT, NativeFolding
-from streams.fold.outgoing import fold_what_fits
-from streams.fold.python_folding import PythonFolding
+from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.events import Action, Person
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
+from taskbridge.streams.fold.dead_letters import reason_code
+from taskbridge.streams.fold.native_folding import IS_BUILT, NativeFolding
+from taskbridge.streams.fold.outgoing import fold_what_fits
+from taskbridge.streams.fold.python_folding import PythonFolding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from schemas.events import TaskEvent
-    from streams.fold.folding import Folded
+    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.streams.fold.folding import Folded
 
     type_taken = Callable[..., Folded]
 

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from fold_inputs import entry_of
-from schemas.events import Action, Change, Person, Status, View
-from streams.fold.lifecycle import Instance, fold
-from streams.fold.views import EntryKey, is_finished, notifications, views, was_shown_to
-from streams.inbox import Line, inbox_of
+from taskbridge.schemas.events import Action, Change, Person, Status, View
+from taskbridge.schemas.inbox import Line, inbox_of
+from taskbridge.streams.fold.lifecycle import Instance, fold
+from taskbridge.streams.fold.views import EntryKey, is_finished, notifications, views, was_shown_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from hypothesis.strategies import DataObject, SearchStrategy
 
-    from schemas.events import TaskEvent, TaskNotification
-    from streams.fold.views import Entry
+    from taskbridge.schemas.events import TaskEvent, TaskNotification
+    from taskbridge.streams.fold.views import Entry
 
     type_make_event = Callable[..., TaskEvent]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.events import Change, Person, Status, TaskNotification, View
+from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View
 
 
 @pytest.fixture

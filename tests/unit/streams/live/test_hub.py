@@ -6,13 +6,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streams.inbox_table.told import Told
-from streams.live import hub as hub_module
-from streams.live.hub import WAITING_MAX, Ending, Hub, NotFollowed, Subscription, TooManyOfPerson, TooManyStreams
-from streams.live.wire import Place
+from taskbridge.streams.inbox_table.told import Told
+from taskbridge.streams.live import hub as hub_module
+from taskbridge.streams.live.hub import (
+    WAITING_MAX,
+    Ending,
+    Hub,
+    NotFollowed,
+    Subscription,
+    TooManyOfPerson,
+    TooManyStreams,
+)
+from taskbridge.streams.live.wire import Place
 
 if TYPE_CHECKING:
-    from schemas.events import TaskNotification
+    from taskbridge.schemas.events import TaskNotification
 
 
 class Listener:

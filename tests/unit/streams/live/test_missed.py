@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from schemas.codec import task_notification_codec
-from schemas.testing import FakeRegistry
-from streams.live import missed as missed_module
-from streams.live.missed import MissedReader, MissedUnreadable, Page
+from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.streams.live import missed as missed_module
+from taskbridge.streams.live.missed import MissedReader, MissedUnreadable, Page
 
 if TYPE_CHECKING:
-    from streams.tables.offsets import Offsets
+    from taskbridge.streams.tables.offsets import Offsets
 
 
 class Passes(MissedReader):

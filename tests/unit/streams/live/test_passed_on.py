@@ -12,12 +12,12 @@ from aiohttp.test_utils import TestServer
 from starlette.requests import Request
 
 from query_desk import PARTITIONS, QueryDesk
-from streams.http import build_http
-from streams.live.hub import Hub
-from streams.live.routes import events_router
-from streams.query.access import Access, Caller
-from streams.query.forwarding import Forwarding, OwnerUnreachable
-from streams.query.tokens import TokensFile, digest_of
+from taskbridge.streams.http import build_http
+from taskbridge.streams.live.hub import Hub
+from taskbridge.streams.live.routes import events_router
+from taskbridge.streams.query.access import Access, Caller
+from taskbridge.streams.query.forwarding import Forwarding, OwnerUnreachable
+from taskbridge.streams.query.tokens import TokensFile, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -9,22 +9,22 @@ import pytest
 from fastapi.testclient import TestClient
 
 from query_desk import QueryDesk
-from streams.http import build_http
-from streams.inbox_table.told import Told
-from streams.live.hub import WAITING_MAX, Hub
-from streams.live.missed import MissedUnreadable, Page
-from streams.live.routes import events_router
-from streams.live.stream import HoldsStreams, Writer
-from streams.live.wire import Place
-from streams.query.access import Access
-from streams.query.tokens import TokensFile, digest_of
+from taskbridge.streams.http import build_http
+from taskbridge.streams.inbox_table.told import Told
+from taskbridge.streams.live.hub import WAITING_MAX, Hub
+from taskbridge.streams.live.missed import MissedUnreadable, Page
+from taskbridge.streams.live.routes import events_router
+from taskbridge.streams.live.stream import HoldsStreams, Writer
+from taskbridge.streams.live.wire import Place
+from taskbridge.streams.query.access import Access
+from taskbridge.streams.query.tokens import TokensFile, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from schemas.events import TaskNotification
-    from streams.live.missed import MissedReader
+    from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.live.missed import MissedReader
 
 
 class Missed:

@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import NOTIFICATIONS
 
-from schemas.events import TaskNotification
-from streams.live.wire import BrokenEventId, Place, heartbeat_frame, notification_frame, place_of, reset_frame
+from taskbridge.schemas.events import TaskNotification
+from taskbridge.streams.live.wire import (
+    BrokenEventId,
+    Place,
+    heartbeat_frame,
+    notification_frame,
+    place_of,
+    reset_frame,
+)
 
 
 @given(NOTIFICATIONS, st.integers(0, 99), st.integers(0, 10**12))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from streams.operations import asking
-from streams.operations.asking import Asking
+from taskbridge.streams.operations import asking
+from taskbridge.streams.operations.asking import Asking
 
 if TYPE_CHECKING:
     import pytest

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.events import Action
-from streams.operations.flow import ACTIONS, MINUTES, Flow, flow_of
-from streams.operations.history import SAMPLE_S, SAMPLES, EdgeTotals, History, history_of
+from taskbridge.schemas.events import Action
+from taskbridge.streams.operations.flow import ACTIONS, MINUTES, Flow, flow_of
+from taskbridge.streams.operations.history import SAMPLE_S, SAMPLES, EdgeTotals, History, history_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from edge.metrics import Metrics
-from edge.spool.metrics import SpoolMetrics
-from streams.operations.edges import Answers, edge_of, totals_of
-from streams.operations.last_errors import KEPT, LastErrors
-from streams.operations.overview import overview
+from taskbridge.edge.metrics import Metrics
+from taskbridge.edge.spool.metrics import SpoolMetrics
+from taskbridge.streams.operations.edges import Answers, edge_of, totals_of
+from taskbridge.streams.operations.last_errors import KEPT, LastErrors
+from taskbridge.streams.operations.overview import overview
 
 NOTHING: dict[str, Any] = {"total": 0, "reasons": {}, "latest": []}
 

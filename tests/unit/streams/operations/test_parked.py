@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from schemas.errors import RecordError
-from service.parked import DeadLetter
-from streams.operations.parked import LATEST, Parked, SetAside
-from streams.operations.search import dead_letter_summary
-from streams.tables.offsets import Bounds
+from taskbridge.runtime.parked import DeadLetter
+from taskbridge.schemas.errors import RecordError
+from taskbridge.streams.operations.parked import LATEST, Parked, SetAside
+from taskbridge.streams.operations.search import dead_letter_summary
+from taskbridge.streams.tables.offsets import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from streams.operations.parked import Reading
+    from taskbridge.streams.operations.parked import Reading
 
 HOUR_MS = 3_600_000
 KEPT_MS = 24 * HOUR_MS
@@ -79,7 +79,7 @@ def topic() -> MemoryTopic:
 
 @pytest.fixture
 def parked(topic: MemoryTopic, monkeypatch: pytest.MonkeyPatch) -> Parked:
-    monkeypatch.setattr("streams.operations.parked._REFRESH_S", 0.0)
+    monkeypatch.setattr("taskbridge.streams.operations.parked._REFRESH_S", 0.0)
     return Parked(cast("Reading", topic), "topic", entry_of=entry_of, kept_ms=KEPT_MS)
 
 

@@ -9,19 +9,19 @@ import pytest
 from fastapi.testclient import TestClient
 
 from query_desk import QueryDesk
-from streams.http import build_http
-from streams.live.hub import Hub
-from streams.live.routes import events_router
-from streams.operations.room import OperationsRoom
-from streams.operations.routes import operations_router
-from streams.query.access import Access
-from streams.query.tokens import TokensFile
+from taskbridge.streams.http import build_http
+from taskbridge.streams.live.hub import Hub
+from taskbridge.streams.live.routes import events_router
+from taskbridge.streams.operations.room import OperationsRoom
+from taskbridge.streams.operations.routes import operations_router
+from taskbridge.streams.query.access import Access
+from taskbridge.streams.query.tokens import TokensFile
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from streams.live.missed import MissedReader
+    from taskbridge.streams.live.missed import MissedReader
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from streams.operations.search import first_event_ms, mentions, people_of
-from streams.operations.verdict import verdict
+from taskbridge.streams.operations.search import first_event_ms, mentions, people_of
+from taskbridge.streams.operations.verdict import verdict
 
 EVENTS = [
     {"action": "CREATED", "occurred_at": "2026-01-31T08:00:00.000Z", "received_at": "2026-01-31T08:00:01.000Z"},

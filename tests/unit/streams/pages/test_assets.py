@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import edge.errors
-import streams.pages
-from streams.pages.assets import read_assets
+import taskbridge.edge.errors
+import taskbridge.streams.pages
+from taskbridge.streams.pages.assets import read_assets
 
-FOLDER = Path(streams.pages.__file__).parent / "assets"
+FOLDER = Path(taskbridge.streams.pages.__file__).parent / "assets"
 SCRIPTS = sorted(FOLDER.glob("*.js"))
 MARKUP_SINKS = re.compile(
     r"\b(innerHTML|outerHTML|insertAdjacentHTML|setHTMLUnsafe|createContextualFragment|DOMParser|document\.write\w*"
@@ -72,7 +72,7 @@ def test_every_reason_of_the_edge_is_told_in_chinese() -> None:
     code = re.compile(
         r'(?:Malformed|Unverified|TooSlow|TooLarge|UnsupportedType|Overloaded|_not_located|_unverified)\(\s*"([a-z0-9-]+)"'
     )
-    folder = Path(edge.errors.__file__).parent
+    folder = Path(taskbridge.edge.errors.__file__).parent
     found = {each for path in folder.rglob("*.py") for each in code.findall(path.read_text())}
     assert len(found) > 10
     assert sorted(found - told) == []

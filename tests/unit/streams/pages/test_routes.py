@@ -9,11 +9,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from schemas.errors import ConfigurationError
-from service.problems import answer_with_problems
-from streams.pages.assets import read_assets
-from streams.pages.portals import let_portals_in
-from streams.pages.routes import pages_router
+from taskbridge.runtime.problems import answer_with_problems
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.streams.pages.assets import read_assets
+from taskbridge.streams.pages.portals import let_portals_in
+from taskbridge.streams.pages.routes import pages_router
 
 
 @pytest.fixture

@@ -11,22 +11,22 @@ from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
 from query_desk import QueryDesk, notification
-from schemas.errors import ConfigurationError
-from schemas.events import Action
-from service.settings import load_settings
-from streams.fold.lifecycle import fold
-from streams.query import access as access_module
-from streams.query.access import Access, Caller, build_access, own_hosts
-from streams.query.refusals import Unauthorized
-from streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal
-from streams.query.tokens import TokensBroken, TokensFile, digest_of, new_token, parse_tokens
-from streams.settings import StreamsSettings
+from taskbridge.runtime.settings import load_settings
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.events import Action
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.query import access as access_module
+from taskbridge.streams.query.access import Access, Caller, build_access, own_hosts
+from taskbridge.streams.query.refusals import Unauthorized
+from taskbridge.streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal
+from taskbridge.streams.query.tokens import TokensBroken, TokensFile, digest_of, new_token, parse_tokens
+from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from schemas.events import TaskEvent
+    from taskbridge.schemas.events import TaskEvent
 
 OURS, THEIRS, ALL = new_token(), new_token(), new_token()
 SECRET = "a secret of all workers"
@@ -220,7 +220,7 @@ def test_an_identity_that_another_worker_signed_holds_for_its_query_and_a_minute
     ):
         assert client.get(path, headers=[(IDENTITY_HEADER.encode(), wrong.encode())]).status_code == 401
     now = time.time()
-    monkeypatch.setattr("streams.query.sso.time.time", lambda: now + 61)
+    monkeypatch.setattr("taskbridge.streams.query.sso.time.time", lambda: now + 61)
     assert client.get(path, headers={IDENTITY_HEADER: sealed}).status_code == 401
 
 

@@ -9,12 +9,12 @@ from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 from query_desk import notification
-from schemas.codec import task_event_codec
-from schemas.events import Action, Change, Person, Status, View
-from streams.fold.lifecycle import fold
-from streams.fold.remembered_offsets import MAX_OFFSETS
-from streams.query import models
-from streams.rebuild.comparison import GONE
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.events import Action, Change, Person, Status, View
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.query import models
+from taskbridge.streams.rebuild.comparison import GONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from query_desk import QueryDesk
-    from schemas.events import TaskEvent
+    from taskbridge.schemas.events import TaskEvent
 
 
 @pytest.fixture

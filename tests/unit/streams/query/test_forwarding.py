@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 from starlette.testclient import TestClient
 
-from deploy.local.ports import free_port
 from query_desk import PARTITIONS, URL, QueryDesk, notification
 from served_apps import serving
-from streams.query.access import Access
-from streams.query.forwarding import FORWARDED_HEADER
-from streams.query.owners import Owners, OwnerUnknown, partition_of
-from streams.query.sso import IdentitySeal, SingleSignOn
-from streams.query.tokens import ApiTokens, digest_of, new_token, parse_tokens
+from taskbridge.local.ports import free_port
+from taskbridge.streams.query.access import Access
+from taskbridge.streams.query.forwarding import FORWARDED_HEADER
+from taskbridge.streams.query.owners import Owners, OwnerUnknown, partition_of
+from taskbridge.streams.query.sso import IdentitySeal, SingleSignOn
+from taskbridge.streams.query.tokens import ApiTokens, digest_of, new_token, parse_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable

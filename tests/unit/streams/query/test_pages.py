@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from query_desk import WHOLE, QueryDesk, notification
-from schemas.events import Change, Person, TaskNotification, View
-from streams.inbox_table import layout
-from streams.query.access import Access
-from streams.query.cursors import read_cursor, write_cursor
-from streams.query.inboxes import APPS_LOOKED_AT, LOOKED_AT_MAX, Inboxes
-from streams.query.refusals import BadQuery
-from streams.query.search import folded, matcher
+from taskbridge.schemas.events import Change, Person, TaskNotification, View
+from taskbridge.streams.inbox_table import layout
+from taskbridge.streams.query.access import Access
+from taskbridge.streams.query.cursors import read_cursor, write_cursor
+from taskbridge.streams.query.inboxes import APPS_LOOKED_AT, LOOKED_AT_MAX, Inboxes
+from taskbridge.streams.query.refusals import BadQuery
+from taskbridge.streams.query.search import folded, matcher
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-    from streams.query.inboxes import Page
+    from taskbridge.streams.query.inboxes import Page
 
 USER = layout.user_part("corp", "ann")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from faust.types import TP
 
-from schemas.topics import TASK_NOTIFICATIONS
-from streams.commit.transport import Position
-from streams.query.refusals import NotNow
-from streams.query.wholeness import Wholeness
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.commit.transport import Position
+from taskbridge.streams.query.refusals import NotNow
+from taskbridge.streams.query.wholeness import Wholeness
 
 
 def test_each_partition_is_answered_from_once_it_is_as_far_as_was_told() -> None:

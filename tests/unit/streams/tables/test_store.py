@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from streams.tables.store import PartitionNotHeld, Store
-from streams.tables.store_files import StoreDamaged
-from streams.topology import Worker, build_faust_app, instances_table
+from taskbridge.streams.tables.store import PartitionNotHeld, Store
+from taskbridge.streams.tables.store_files import StoreDamaged
+from taskbridge.streams.topology import Worker, build_faust_app, instances_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from streams.tables.changelog_topic import TOMBSTONES_KEPT_MS
-from streams.tables.offsets import Bounds
-from streams.tables.store_files import Position
-from streams.tables.table_keeper import Start, StoreOfAnother, starting_point
+from taskbridge.streams.tables.changelog_topic import TOMBSTONES_KEPT_MS
+from taskbridge.streams.tables.offsets import Bounds
+from taskbridge.streams.tables.store_files import Position
+from taskbridge.streams.tables.table_keeper import Start, StoreOfAnother, starting_point
 
 NOW = 10**12
 DAY = 24 * 60 * 60 * 1000

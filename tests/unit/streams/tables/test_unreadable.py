@@ -7,11 +7,11 @@ import struct
 import msgspec
 import pytest
 
-from streams.fold.stored_instance import StoreUnreadable
-from streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
-from streams.tables.kept_position import PositionUnreadable
-from streams.tables.store import PartitionNotHeld
-from streams.tables.unreadable import TableUnreadable, naming
+from taskbridge.streams.fold.stored_instance import StoreUnreadable
+from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from taskbridge.streams.tables.kept_position import PositionUnreadable
+from taskbridge.streams.tables.store import PartitionNotHeld
+from taskbridge.streams.tables.unreadable import TableUnreadable, naming
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, cast
 import multipart
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
-from edge.errors import Malformed, TooLarge, UnsupportedType
-from edge.parsing import strict_json
-from edge.parsing.forms import form_pairs, text_of
+from taskbridge.edge.errors import Malformed, TooLarge, UnsupportedType
+from taskbridge.edge.parsing import strict_json
+from taskbridge.edge.parsing.forms import form_pairs, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from edge.errors import Malformed
-from edge.parsing import strict_json
+from taskbridge.edge.errors import Malformed
+from taskbridge.edge.parsing import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

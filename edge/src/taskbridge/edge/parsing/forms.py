@@ -5,7 +5,7 @@ from __future__ import annotations
 from binascii import a2b_qp
 from typing import AnyStr
 
-from edge.errors import Malformed
+from taskbridge.edge.errors import Malformed
 
 _QUOTED = bytes(range(256)).replace(b"%", b"=")
 _QUOTED_SPACES = _QUOTED.replace(b"+", b" ")

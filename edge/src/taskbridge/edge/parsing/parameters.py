@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from edge.errors import Malformed, Rejection
-from edge.parsing.bodies import Body
-from edge.parsing.forms import form_pairs
-from edge.proof.signature import SIGN, are_distinct
+from taskbridge.edge.errors import Malformed, Rejection
+from taskbridge.edge.parsing.bodies import Body
+from taskbridge.edge.parsing.forms import form_pairs
+from taskbridge.edge.proof.signature import SIGN, are_distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

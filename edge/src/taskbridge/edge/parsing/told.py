@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edge.parsing import fields
-from schemas.moments import believed
+from taskbridge.edge.parsing import fields
+from taskbridge.schemas.moments import believed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

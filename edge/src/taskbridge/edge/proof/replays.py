@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 
-from edge.errors import Unverified
-from edge.proof.signature import SIGN
-from schemas.events import Action
+from taskbridge.edge.errors import Unverified
+from taskbridge.edge.proof.signature import SIGN
+from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from schemas.events import TaskEvent
+    from taskbridge.schemas.events import TaskEvent
 
 FILE_NAME = "replays.window"
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from edge.proof.credentials import Token
+    from taskbridge.edge.proof.credentials import Token
 
 FLUSH_S = 5.0
 

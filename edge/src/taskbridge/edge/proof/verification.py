@@ -5,14 +5,14 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING
 
-from edge.errors import Unverified
-from edge.proof import signature
+from taskbridge.edge.errors import Unverified
+from taskbridge.edge.proof import signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from edge.callbacks import Callback
-    from edge.proof.credentials import Credentials, Token
+    from taskbridge.edge.callbacks import Callback
+    from taskbridge.edge.proof.credentials import Credentials, Token
 
 
 def verify(

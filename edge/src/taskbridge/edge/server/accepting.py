@@ -16,7 +16,7 @@ import uvloop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.server.protocol import LimitedProtocol
+    from taskbridge.edge.server.protocol import LimitedProtocol
 
 _BATCH = 64
 """Connections that are accepted before those that are there are looked after again."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.refusals import encoded_answer
+from taskbridge.runtime.refusals import encoded_answer
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-    from service.refusals import type_headers
+    from taskbridge.runtime.refusals import type_headers
 
 
 class AnsweringProtocol(HttpToolsProtocol):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from edge.server.rejection_log import RejectionLog
-from edge.server.sources import Sources, site_of
+from taskbridge.edge.server.rejection_log import RejectionLog
+from taskbridge.edge.server.sources import Sources, site_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.settings import EdgeSettings
+    from taskbridge.edge.settings import EdgeSettings
 
 GATE = "gate"
 """Under this name the lifespan hands the gate to the protocol."""

@@ -12,8 +12,8 @@ import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from schemas.errors import ConfigurationError
-from service.locks import try_lock
+from taskbridge.runtime.locks import try_lock
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

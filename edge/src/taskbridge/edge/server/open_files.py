@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from service.open_files import allow_open_files
+from taskbridge.runtime.open_files import allow_open_files
 
 if TYPE_CHECKING:
-    from edge.settings import EdgeSettings
+    from taskbridge.edge.settings import EdgeSettings
 
 OWN_FILES = 128
 """Files and sockets that a process needs beside its connections."""

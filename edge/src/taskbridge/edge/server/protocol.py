@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from edge.server.answering import AnsweringProtocol
-from edge.server.deadline import Deadline
-from edge.server.gate import GATE
-from edge.server.requests import FREE_BODY_BYTES
-from edge.server.scope import ANSWER_AT_ONCE, WHOLE_BODY
-from edge.server.upgrade import head_without_offer
-from service.refusals import LARGE_HEAD, LONG_URL, MALFORMED, PIPELINED, SLOW_HEAD, STOPPING, not_admitted
-from service.request_line import cut_at_lines, ends_in_line, escape_request_line
+from taskbridge.edge.server.answering import AnsweringProtocol
+from taskbridge.edge.server.deadline import Deadline
+from taskbridge.edge.server.gate import GATE
+from taskbridge.edge.server.requests import FREE_BODY_BYTES
+from taskbridge.edge.server.scope import ANSWER_AT_ONCE, WHOLE_BODY
+from taskbridge.edge.server.upgrade import head_without_offer
+from taskbridge.runtime.refusals import LARGE_HEAD, LONG_URL, MALFORMED, PIPELINED, SLOW_HEAD, STOPPING, not_admitted
+from taskbridge.runtime.request_line import cut_at_lines, ends_in_line, escape_request_line
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from edge.server.gate import Gate
-    from service.refusals import Refusal
+    from taskbridge.edge.server.gate import Gate
+    from taskbridge.runtime.refusals import Refusal
 
 MAX_HEADERS = 100
 MAX_PIPELINED = 16

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from edge.server.sources import site_of
-from service.rates import Bucket, PerSource, take_all
+from taskbridge.edge.server.sources import site_of
+from taskbridge.runtime.rates import Bucket, PerSource, take_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 from starlette.requests import ClientDisconnect
 
-from edge.errors import Overloaded, Rejection, TooLarge, TooSlow
-from edge.server.received import Received
-from edge.server.scope import WHOLE_BODY
+from taskbridge.edge.errors import Overloaded, Rejection, TooLarge, TooSlow
+from taskbridge.edge.server.received import Received
+from taskbridge.edge.server.scope import WHOLE_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

@@ -13,7 +13,7 @@ from ipaddress import (
 )
 from typing import TYPE_CHECKING
 
-from edge.errors import Unverified
+from taskbridge.edge.errors import Unverified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import httptools
 
-    from service.refusals import type_headers
+    from taskbridge.runtime.refusals import type_headers
 
 _OFFER = (b"connection", b"upgrade")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from schemas.topics import TASK_EVENTS
-from service.kafka import DeliveryFailed, QueueFull
+from taskbridge.runtime.kafka import DeliveryFailed, QueueFull
+from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge.kafka_path import KafkaPath
-    from edge.spool.record import SpooledRecord
+    from taskbridge.edge.kafka_path import KafkaPath
+    from taskbridge.edge.spool.record import SpooledRecord
 
 _PATIENCE_S = 2.0
 

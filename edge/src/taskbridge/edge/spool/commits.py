@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
+from taskbridge.edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from edge.spool.record import type_row
-    from edge.spool.store import Store
+    from taskbridge.edge.spool.record import type_row
+    from taskbridge.edge.spool.store import Store
 
 _LINGER_S = 0.002
 _MAX_COMMIT_ROWS = 1000

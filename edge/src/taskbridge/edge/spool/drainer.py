@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from edge.spool.chains import Chain, chains_of, while_they_get_on
-from edge.spool.errors import SpoolBroken
-from edge.spool.lanes import Lanes
-from edge.spool.store import DAMAGED, REFUSED, TOO_LARGE
-from edge.spool.turns import Turns
-from schemas.errors import TaskbridgeError
-from service.kafka import DeliveryFailed
+from taskbridge.edge.spool.chains import Chain, chains_of, while_they_get_on
+from taskbridge.edge.spool.errors import SpoolBroken
+from taskbridge.edge.spool.lanes import Lanes
+from taskbridge.edge.spool.store import DAMAGED, REFUSED, TOO_LARGE
+from taskbridge.edge.spool.turns import Turns
+from taskbridge.runtime.kafka import DeliveryFailed
+from taskbridge.schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from edge.kafka_path import KafkaPath, type_place
-    from edge.spool.chains import type_sending
-    from edge.spool.files import Page
-    from edge.spool.record import SpooledRecord
-    from edge.spool.writer import Spool
+    from taskbridge.edge.kafka_path import KafkaPath, type_place
+    from taskbridge.edge.spool.chains import type_sending
+    from taskbridge.edge.spool.files import Page
+    from taskbridge.edge.spool.record import SpooledRecord
+    from taskbridge.edge.spool.writer import Spool
 
 _BATCH_COUNT = 500
 _BATCH_BYTES = 4 << 20

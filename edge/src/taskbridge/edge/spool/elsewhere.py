@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edge.spool.connections import read_only
+from taskbridge.edge.spool.connections import read_only
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

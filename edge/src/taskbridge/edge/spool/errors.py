@@ -12,7 +12,7 @@ import contextlib
 import sqlite3
 from typing import TYPE_CHECKING
 
-from edge.errors import NotDurable
+from taskbridge.edge.errors import NotDurable
 
 if TYPE_CHECKING:
     from collections.abc import Generator

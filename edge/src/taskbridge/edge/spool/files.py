@@ -14,8 +14,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge.spool.errors import SpoolFull
-from edge.spool.store import sync
+from taskbridge.edge.spool.errors import SpoolFull
+from taskbridge.edge.spool.store import sync
 
 if TYPE_CHECKING:
     from collections.abc import Container

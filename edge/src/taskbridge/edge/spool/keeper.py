@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from edge.errors import NotDurable
-from edge.spool.asked_back import is_asked_back, open_and_take_back
-from edge.spool.commits import SpoolObserver
-from edge.spool.drainer import Drainer, DrainObserver
-from edge.spool.errors import SpoolBroken, SpoolFull
-from edge.spool.files import SpoolFolder
-from edge.spool.store import sync
-from edge.spool.unopened import Unopened
-from edge.spool.writer import Spool
+from taskbridge.edge.errors import NotDurable
+from taskbridge.edge.spool.asked_back import is_asked_back, open_and_take_back
+from taskbridge.edge.spool.commits import SpoolObserver
+from taskbridge.edge.spool.drainer import Drainer, DrainObserver
+from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
+from taskbridge.edge.spool.files import SpoolFolder
+from taskbridge.edge.spool.store import sync
+from taskbridge.edge.spool.unopened import Unopened
+from taskbridge.edge.spool.writer import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from edge.kafka_path import KafkaPath
-    from edge.spool.files import Claim
-    from schemas.registry import SchemaRef
+    from taskbridge.edge.kafka_path import KafkaPath
+    from taskbridge.edge.spool.files import Claim
+    from taskbridge.schemas.registry import SchemaRef
 
 _TEND_S = 1.0
 _STOP_S = 3.0

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from edge.kafka_path import KafkaPath
-    from edge.spool.keeper import SpoolKeeper
+    from taskbridge.edge.kafka_path import KafkaPath
+    from taskbridge.edge.spool.keeper import SpoolKeeper
 
 _PREFIX = "taskbridge_edge_spool"
 

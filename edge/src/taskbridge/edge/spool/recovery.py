@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from edge.spool.connections import read_only
-from edge.spool.errors import SpoolBroken, SpoolFull, classified
-from edge.spool.files import WHOLE
-from edge.spool.pages import frames_of, rows_of
-from edge.spool.salvage import KEYED_BY_ROW_ID, Salvage
-from edge.spool.store import BROKEN_MARK, VERSION, Store, sync
+from taskbridge.edge.spool.connections import read_only
+from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull, classified
+from taskbridge.edge.spool.files import WHOLE
+from taskbridge.edge.spool.pages import frames_of, rows_of
+from taskbridge.edge.spool.salvage import KEYED_BY_ROW_ID, Salvage
+from taskbridge.edge.spool.store import BROKEN_MARK, VERSION, Store, sync
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from schemas.registry import SchemaRef
+    from taskbridge.schemas.registry import SchemaRef
 
 _NOT_OF_THE_FILE = (
     sqlite3.SQLITE_BUSY,

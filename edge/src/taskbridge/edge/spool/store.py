@@ -12,15 +12,15 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from edge.spool.connections import BUSY_S, owners_connection
-from edge.spool.errors import SpoolFull, classified
+from taskbridge.edge.spool.connections import BUSY_S, owners_connection
+from taskbridge.edge.spool.errors import SpoolFull, classified
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from edge.spool.record import type_row
-    from schemas.registry import SchemaRef
+    from taskbridge.edge.spool.record import type_row
+    from taskbridge.schemas.registry import SchemaRef
 
 PAGE_BYTES = 4096
 VERSION = 1

@@ -6,11 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from edge.spool.elsewhere import keys_ahead
+from taskbridge.edge.spool.elsewhere import keys_ahead
 
 if TYPE_CHECKING:
-    from edge.spool.files import Claim, Page
-    from edge.spool.record import SpooledRecord
+    from taskbridge.edge.spool.files import Claim, Page
+    from taskbridge.edge.spool.record import SpooledRecord
 
 _STALLED_S = 10.0
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge.spool.files import SpoolFolder
+    from taskbridge.edge.spool.files import SpoolFolder
 
 _FIRST_PAUSE_S = 1.0
 _LAST_PAUSE_S = 10.0

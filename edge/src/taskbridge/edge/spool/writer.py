@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from edge.spool.commits import Committer, Put, Remove
-from edge.spool.errors import SpoolBroken, SpoolFull
-from edge.spool.record import RowDamaged, record_of, row_of
-from edge.spool.store import DAMAGED
+from taskbridge.edge.spool.commits import Committer, Put, Remove
+from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
+from taskbridge.edge.spool.record import RowDamaged, record_of, row_of
+from taskbridge.edge.spool.store import DAMAGED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edge.spool.commits import Outcome, SpoolObserver, Work
-    from edge.spool.files import Claim, Page
-    from edge.spool.record import Record, SpooledRecord
-    from edge.spool.store import Store
+    from taskbridge.edge.spool.commits import Outcome, SpoolObserver, Work
+    from taskbridge.edge.spool.files import Claim, Page
+    from taskbridge.edge.spool.record import Record, SpooledRecord
+    from taskbridge.edge.spool.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
 

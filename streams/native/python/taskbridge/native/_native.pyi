@@ -4,8 +4,8 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from schemas.errors import RecordError
-from streams.fold.chunk import Record
+from taskbridge.schemas.errors import RecordError
+from taskbridge.streams.fold.chunk import Record
 
 class Folded:
     """What a chunk comes to, ready for ``produce_batch``, ``produce`` and the store: see ``streams.fold.folding``."""

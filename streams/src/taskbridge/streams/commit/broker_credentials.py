@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import faust
 
-from schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

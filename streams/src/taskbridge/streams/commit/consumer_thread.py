@@ -11,8 +11,8 @@ from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.errors import OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 
-from schemas.errors import OperatorError
-from streams.commit.group_metadata import Membership
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.commit.group_metadata import Membership
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

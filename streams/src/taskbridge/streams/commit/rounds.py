@@ -24,18 +24,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
-from schemas.errors import OperatorError
-from streams.commit.bulk_producer import BulkProducer, OffsetsNotTaken, Sent, type_outgoing, type_with_headers
-from streams.commit.group_metadata import Membership, group_metadata
-from streams.commit.mark import write_metadata
-from streams.tables.kept_position import POSITION_KEY, KeptPosition, write_position
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.commit.bulk_producer import (
+    BulkProducer,
+    OffsetsNotTaken,
+    Sent,
+    type_outgoing,
+    type_with_headers,
+)
+from taskbridge.streams.commit.group_metadata import Membership, group_metadata
+from taskbridge.streams.commit.mark import write_metadata
+from taskbridge.streams.tables.kept_position import POSITION_KEY, KeptPosition, write_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from faust.types import TP
 
-    from streams.commit.mark import Ground
+    from taskbridge.streams.commit.mark import Ground
 
 _RECORDS = 20_000
 _BYTES = 32 << 20

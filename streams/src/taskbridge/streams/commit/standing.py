@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas.errors import OperatorError
-from schemas.topics import TASK_NOTIFICATIONS
-from streams.tables.changelog_topic import mend
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.tables.changelog_topic import mend
 
 if TYPE_CHECKING:
     from faust.types import TP
 
-    from streams.commit.mark import Ground
-    from streams.tables.group_positions import Committed
-    from streams.tables.kept_position import KeptPosition
-    from streams.tables.offsets import Bounds
+    from taskbridge.streams.commit.mark import Ground
+    from taskbridge.streams.tables.group_positions import Committed
+    from taskbridge.streams.tables.kept_position import KeptPosition
+    from taskbridge.streams.tables.offsets import Bounds
 
 EXPIRED, MADE_ANEW, OUT_OF_RANGE = REASONS = ("expired", "made-anew", "out-of-range")
 

@@ -17,16 +17,16 @@ from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import ConsumerMessage
 
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from streams.commit.consumer_thread import ConsumerThread, RebalanceListener
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.streams.commit.consumer_thread import ConsumerThread, RebalanceListener
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
 
     from faust.types import TP, Message
 
-    from streams.commit.group_metadata import Membership
-    from streams.fold.chunk import Record
+    from taskbridge.streams.commit.group_metadata import Membership
+    from taskbridge.streams.fold.chunk import Record
 
 _CHUNK_BYTES = 4 << 20
 """Of values in a chunk. What comes of it waits in the producer, and some chunks more wait for the agent."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from schemas.errors import RecordError
-from schemas.moments import FIRST_MS, LAST_MS, believed
+from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.moments import FIRST_MS, LAST_MS, believed
 
 if TYPE_CHECKING:
-    from schemas.events import TaskEvent
+    from taskbridge.schemas.events import TaskEvent
 
 _MAX_ID_CHARACTERS = 128
 _NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f-\x9f]")

@@ -6,16 +6,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from schemas.errors import RecordError
-from streams.fold.acceptance import TooLarge, accept
-from streams.fold.lifecycle import fold
-from streams.fold.remembered_offsets import with_offset
-from streams.fold.views import Shown, difference, show
+from taskbridge.schemas.errors import RecordError
+from taskbridge.streams.fold.acceptance import TooLarge, accept
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.remembered_offsets import with_offset
+from taskbridge.streams.fold.views import Shown, difference, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
-    from schemas.events import Action, TaskEvent, TaskNotification
+    from taskbridge.schemas.events import Action, TaskEvent, TaskNotification
 
 
 class Record(Protocol):

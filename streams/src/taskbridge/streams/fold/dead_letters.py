@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from schemas.cloudevents import rfc3339
-from schemas.topics import MAX_MESSAGE_BYTES
+from taskbridge.schemas.cloudevents import rfc3339
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from streams.fold.chunk import Rejected
+    from taskbridge.streams.fold.chunk import Rejected
 
 LEFT_HEADER = "dlq_left"
 """On a dead letter without its value: how many bytes were left where they were received."""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from schemas.events import Action, Change, View
-    from streams.commit.bulk_producer import type_outgoing, type_with_headers
-    from streams.commit.transport import type_chunk
-    from streams.fold.chunk import Rejected
+    from taskbridge.schemas.events import Action, Change, View
+    from taskbridge.streams.commit.bulk_producer import type_outgoing, type_with_headers
+    from taskbridge.streams.commit.transport import type_chunk
+    from taskbridge.streams.fold.chunk import Rejected
 
 MOST_TOLD_BYTES = 64 << 20
 """Of one event's notifications together: a long title that very many people are told of must not fill the memory."""

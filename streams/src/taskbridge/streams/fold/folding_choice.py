@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
-from streams.fold import native_folding
-from streams.fold.native_folding import NativeFolding
-from streams.fold.python_folding import PythonFolding
+from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
+from taskbridge.streams.fold import native_folding
+from taskbridge.streams.fold.native_folding import NativeFolding
+from taskbridge.streams.fold.python_folding import PythonFolding
 
 if TYPE_CHECKING:
-    from schemas.registry import Registry
-    from streams.fold.folding import Folding
+    from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.fold.folding import Folding
 
 log = structlog.get_logger(__name__)
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from schemas.errors import RecordError
-from schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskState
+from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas.events import TaskEvent
+    from taskbridge.schemas.events import TaskEvent
 
 FACTS = ("app_type", "title", "url", "originator", "process_code", "process_name")
 """Fields of ``TaskState`` that an event may state; the latest statement holds."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from schemas.errors import RecordError
-from schemas.events import Action, Change, View
-from streams.fold.acceptance import OutsideContract, TooLarge
-from streams.fold.chunk import MisplacedKey, Rejected
-from streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
-from streams.fold.lifecycle import AnotherApp, AnotherCorp, UnknownAction
-from streams.fold.live_instances import LiveInstances
-from streams.fold.stored_instance import age_of, event_offsets, pack, unpack
+from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.events import Action, Change, View
+from taskbridge.streams.fold.acceptance import OutsideContract, TooLarge
+from taskbridge.streams.fold.chunk import MisplacedKey, Rejected
+from taskbridge.streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
+from taskbridge.streams.fold.lifecycle import AnotherApp, AnotherCorp, UnknownAction
+from taskbridge.streams.fold.live_instances import LiveInstances
+from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, unpack
 
 try:
-    from streams import _native
+    from taskbridge.native import _native
 except ImportError:  # not built: no Rust toolchain was there, and none could be brought
     _native = None
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from collections.abc import Set as AbstractSet
 
-    from schemas.codec import Codec
-    from schemas.events import TaskEvent, TaskNotification, TaskState
-    from streams.commit.transport import type_chunk
-    from streams.fold.folding import type_read
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
+    from taskbridge.streams.commit.transport import type_chunk
+    from taskbridge.streams.fold.folding import type_read
 
 IS_BUILT = _native is not None
 

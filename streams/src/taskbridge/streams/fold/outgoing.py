@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
-from schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
+from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from streams.commit.bulk_producer import type_with_headers
-    from streams.commit.transport import type_chunk
-    from streams.fold.folding import Folded
+    from taskbridge.streams.commit.bulk_producer import type_with_headers
+    from taskbridge.streams.commit.transport import type_chunk
+    from taskbridge.streams.fold.folding import Folded
 
 _FRAME_BYTES = 32 << 10
 """For Kafka's own frame of a record."""

@@ -6,25 +6,25 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from schemas.cloudevents import notification_headers, state_headers
-from schemas.events import Lifecycle, notification_key
-from streams.fold.chunk import fold_chunk
-from streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
-from streams.fold.live_instances import LiveInstances
-from streams.fold.stored_instance import event_offsets, pack, unpack
-from streams.fold.views import show
+from taskbridge.schemas.cloudevents import notification_headers, state_headers
+from taskbridge.schemas.events import Lifecycle, notification_key
+from taskbridge.streams.fold.chunk import fold_chunk
+from taskbridge.streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
+from taskbridge.streams.fold.live_instances import LiveInstances
+from taskbridge.streams.fold.stored_instance import event_offsets, pack, unpack
+from taskbridge.streams.fold.views import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from collections.abc import Set as AbstractSet
 
-    from schemas.codec import Codec
-    from schemas.events import Change, TaskEvent, TaskNotification, TaskState, View
-    from streams.commit.bulk_producer import type_with_headers
-    from streams.commit.transport import type_chunk
-    from streams.fold.chunk import ChunkResult
-    from streams.fold.folding import type_read
-    from streams.fold.views import Shown
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import Change, TaskEvent, TaskNotification, TaskState, View
+    from taskbridge.streams.commit.bulk_producer import type_with_headers
+    from taskbridge.streams.commit.transport import type_chunk
+    from taskbridge.streams.fold.chunk import ChunkResult
+    from taskbridge.streams.fold.folding import type_read
+    from taskbridge.streams.fold.views import Shown
 
 
 class PythonFolding:

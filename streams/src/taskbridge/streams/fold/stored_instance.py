@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from schemas.errors import OperatorError
-from schemas.events import Lifecycle
-from streams.fold.lifecycle import LATEST, Instance, Marks, earliest_known
-from streams.fold.remembered_offsets import read_offsets, write_offsets
-from streams.fold.views import is_finished
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.streams.fold.lifecycle import LATEST, Instance, Marks, earliest_known
+from taskbridge.streams.fold.remembered_offsets import read_offsets, write_offsets
+from taskbridge.streams.fold.views import is_finished
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas.codec import Codec
-    from schemas.events import TaskState
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskState
 
 _VERSION = 3
 _VERSION_BYTE = bytes([_VERSION])

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from schemas.events import Change, Lifecycle, Status, TaskNotification, View, notification_id_for
+from taskbridge.schemas.events import Change, Lifecycle, Status, TaskNotification, View, notification_id_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from schemas.events import Person, TaskEntry, TaskEvent
-    from streams.fold.lifecycle import Instance
+    from taskbridge.schemas.events import Person, TaskEntry, TaskEvent
+    from taskbridge.streams.fold.lifecycle import Instance
 
 
 class EntryKey(Struct, frozen=True, gc=False):

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
-from schemas.errors import RecordError
-from schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
-from streams.commit.lanes import Lanes
-from streams.commit.rounds import Batch, Overtaken
-from streams.fold.chunk import Rejected
-from streams.fold.dead_letters import dead_letter, reason_code
-from streams.inbox_table.changes import check, inbox_changes, keys_read
-from streams.inbox_table.layout import APPLIED_KEY, Applied, read_applied, write_applied
-from streams.inbox_table.told import Told
-from streams.tables.store import PartitionNotHeld
-from streams.tables.unreadable import naming
+from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
+from taskbridge.streams.commit.lanes import Lanes
+from taskbridge.streams.commit.rounds import Batch, Overtaken
+from taskbridge.streams.fold.chunk import Rejected
+from taskbridge.streams.fold.dead_letters import dead_letter, reason_code
+from taskbridge.streams.inbox_table.changes import check, inbox_changes, keys_read
+from taskbridge.streams.inbox_table.layout import APPLIED_KEY, Applied, read_applied, write_applied
+from taskbridge.streams.inbox_table.told import Told
+from taskbridge.streams.tables.store import PartitionNotHeld
+from taskbridge.streams.tables.unreadable import naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     import faust
     from faust.types import Message
 
-    from schemas.codec import Codec
-    from schemas.events import TaskNotification
-    from streams.commit.bulk_producer import type_with_headers
-    from streams.commit.rounds import Rounds
-    from streams.commit.transport import ChunkConsumer, type_chunk
-    from streams.metrics import Metrics
-    from streams.tables.offsets import Offsets
-    from streams.tables.store import Store
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.commit.bulk_producer import type_with_headers
+    from taskbridge.streams.commit.rounds import Rounds
+    from taskbridge.streams.commit.transport import ChunkConsumer, type_chunk
+    from taskbridge.streams.metrics import Metrics
+    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.tables.store import Store
 
 log = structlog.get_logger(__name__)
 

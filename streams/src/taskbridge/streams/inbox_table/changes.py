@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.errors import RecordError
-from schemas.events import Change, View, notification_key
-from schemas.topics import USUAL_MESSAGE_BYTES
-from streams.fold.acceptance import TooLarge, check_moment
-from streams.inbox_table import layout
+from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.events import Change, View, notification_key
+from taskbridge.schemas.topics import USUAL_MESSAGE_BYTES
+from taskbridge.streams.fold.acceptance import TooLarge, check_moment
+from taskbridge.streams.inbox_table import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from schemas.events import TaskNotification
+    from taskbridge.schemas.events import TaskNotification
 
 type_values = dict[bytes, "bytes | None"]
 

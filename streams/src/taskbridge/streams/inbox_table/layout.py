@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from schemas.events import Person, View
+from taskbridge.schemas.events import Person, View
 
 if TYPE_CHECKING:
-    from schemas.events import TaskNotification
+    from taskbridge.schemas.events import TaskNotification
 
 VIEWS = (View.CREATED, View.PENDING, View.HANDLED, View.COPIED)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from schemas.events import TaskNotification
+    from taskbridge.schemas.events import TaskNotification
 
 
 class Told(NamedTuple):

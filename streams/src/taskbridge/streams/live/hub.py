@@ -10,13 +10,13 @@ from collections import Counter, deque
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from schemas.errors import OperatorError
-from streams.live.wire import Place, notification_frame
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.live.wire import Place, notification_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from streams.inbox_table.told import Told
+    from taskbridge.streams.inbox_table.told import Told
 
 HEARTBEAT_S = 15.0
 

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.codec import Undecodable
-from schemas.errors import OperatorError
-from schemas.events import notification_key
-from schemas.topics import TASK_NOTIFICATIONS
-from service.kafka import LIBRDKAFKA
-from streams.live.wire import notification_frame
+from taskbridge.runtime.kafka import LIBRDKAFKA
+from taskbridge.schemas.codec import Undecodable
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import notification_key
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.live.wire import notification_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from confluent_kafka import Message
 
-    from schemas.codec import Codec
-    from schemas.events import TaskNotification
-    from streams.tables.offsets import Offsets
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.tables.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

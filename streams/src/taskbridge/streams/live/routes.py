@@ -9,21 +9,21 @@ from fastapi import APIRouter, Header, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handler's annotations
 from starlette.responses import Response
 
-from schemas.errors import OperatorError
-from streams.live.hub import TooManyOfPerson, TooManyStreams
-from streams.live.stream import EventStream, Writer
-from streams.live.wire import ID_PATTERN, MEDIA_TYPE, BrokenEventId, place_of
-from streams.query import models
-from streams.query.access import TOKEN
-from streams.query.refusals import BadQuery, NotNow, TooManyQueries
-from streams.query.routes import CorpId, UserId  # noqa: TC001 - as above
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.live.hub import TooManyOfPerson, TooManyStreams
+from taskbridge.streams.live.stream import EventStream, Writer
+from taskbridge.streams.live.wire import ID_PATTERN, MEDIA_TYPE, BrokenEventId, place_of
+from taskbridge.streams.query import models
+from taskbridge.streams.query.access import TOKEN
+from taskbridge.streams.query.refusals import BadQuery, NotNow, TooManyQueries
+from taskbridge.streams.query.routes import CorpId, UserId  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streams.live.hub import Hub
-    from streams.live.missed import MissedReader
-    from streams.query.routes import Desk
+    from taskbridge.streams.live.hub import Hub
+    from taskbridge.streams.live.missed import MissedReader
+    from taskbridge.streams.query.routes import Desk
 
 _ID_MAX = 64
 _LATER_S = 30

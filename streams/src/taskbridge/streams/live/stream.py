@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from starlette.responses import Response
 
-from schemas.errors import OperatorError
-from streams.live.wire import MEDIA_TYPE, OPENING, end_frame, heartbeat_frame, reset_frame
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.live.wire import MEDIA_TYPE, OPENING, end_frame, heartbeat_frame, reset_frame
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from streams.live.hub import Hub, Subscription
-    from streams.live.missed import MissedReader
-    from streams.live.wire import Place
+    from taskbridge.streams.live.hub import Hub, Subscription
+    from taskbridge.streams.live.missed import MissedReader
+    from taskbridge.streams.live.wire import Place
 
 log = structlog.get_logger(__name__)
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
-from schemas.codec import task_notification_codec
-from schemas.topics import TASK_NOTIFICATIONS
-from service.open_files import allow_open_files
-from streams.live.hub import HEARTBEAT_S, Hub
-from streams.live.metrics import HubCollector
-from streams.live.missed import MissedReader
-from streams.live.routes import events_router
+from taskbridge.runtime.open_files import allow_open_files
+from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.live.hub import HEARTBEAT_S, Hub
+from taskbridge.streams.live.metrics import HubCollector
+from taskbridge.streams.live.missed import MissedReader
+from taskbridge.streams.live.routes import events_router
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import faust
     from fastapi import APIRouter
 
-    from schemas.registry import Registry
-    from streams.inbox_table.agent import InboxAgent
-    from streams.metrics import Metrics
-    from streams.query.routes import Desk
-    from streams.tables.offsets import Offsets
+    from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.inbox_table.agent import InboxAgent
+    from taskbridge.streams.metrics import Metrics
+    from taskbridge.streams.query.routes import Desk
+    from taskbridge.streams.tables.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

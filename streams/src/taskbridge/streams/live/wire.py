@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas.errors import CallerError
-from streams.query.json_forms import notification_json, to_json
+from taskbridge.schemas.errors import CallerError
+from taskbridge.streams.query.json_forms import notification_json, to_json
 
 if TYPE_CHECKING:
-    from schemas.events import TaskNotification
+    from taskbridge.schemas.events import TaskNotification
 
 MEDIA_TYPE = "text/event-stream; charset=utf-8"
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from streams.operations.edges import Answers
-from streams.query.forwarding import FORWARDED_HEADER
+from taskbridge.streams.operations.edges import Answers
+from taskbridge.streams.query.forwarding import FORWARDED_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

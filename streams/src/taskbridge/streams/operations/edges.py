@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.operations.history import EdgeTotals
+from taskbridge.streams.operations.history import EdgeTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from streams.operations.flow import flow_of
-from streams.operations.history import history_of
-from streams.query.json_forms import iso
+from taskbridge.streams.operations.flow import flow_of
+from taskbridge.streams.operations.history import history_of
+from taskbridge.streams.query.json_forms import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from streams.operations.history import Sample
+    from taskbridge.streams.operations.history import Sample
 
 type_share = dict[str, Any]
 """What a worker says of itself: see ``WorkerShare``."""

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.errors import TaskbridgeError
+from taskbridge.schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from confluent_kafka import Message
 
-    from streams.tables.offsets import Offsets
+    from taskbridge.streams.tables.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

@@ -12,34 +12,34 @@ from urllib.parse import urlencode
 import structlog
 from confluent_kafka import KafkaException
 
-from schemas.codec import quarantined_callback_codec, task_notification_codec
-from schemas.events import Lifecycle
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ
-from service.parked import dead_letter_of, quarantined_summary
-from streams.operations.asking import Asking
-from streams.operations.edges import edge_of, totals_of
-from streams.operations.history import SAMPLE_S, History
-from streams.operations.last_errors import LastErrors
-from streams.operations.overview import overview
-from streams.operations.parked import Parked, Reading, SetAside
-from streams.operations.search import Search, dead_letter_summary
-from streams.operations.verdict import verdict
-from streams.query.json_forms import iso, state_json
-from streams.query.refusals import NotNow
+from taskbridge.runtime.parked import dead_letter_of, quarantined_summary
+from taskbridge.schemas.codec import quarantined_callback_codec, task_notification_codec
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ
+from taskbridge.streams.operations.asking import Asking
+from taskbridge.streams.operations.edges import edge_of, totals_of
+from taskbridge.streams.operations.history import SAMPLE_S, History
+from taskbridge.streams.operations.last_errors import LastErrors
+from taskbridge.streams.operations.overview import overview
+from taskbridge.streams.operations.parked import Parked, Reading, SetAside
+from taskbridge.streams.operations.search import Search, dead_letter_summary
+from taskbridge.streams.operations.verdict import verdict
+from taskbridge.streams.query.json_forms import iso, state_json
+from taskbridge.streams.query.refusals import NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from confluent_kafka import Message
 
-    from schemas.codec import Codec
-    from schemas.events import QuarantinedCallback
-    from schemas.registry import Registry
-    from streams.operations.edges import Answers
-    from streams.operations.flow import Flow
-    from streams.progress import Progress
-    from streams.query.routes import Desk
-    from streams.tables.offsets import Offsets
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import QuarantinedCallback
+    from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.operations.edges import Answers
+    from taskbridge.streams.operations.flow import Flow
+    from taskbridge.streams.progress import Progress
+    from taskbridge.streams.query.routes import Desk
+    from taskbridge.streams.tables.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

@@ -8,16 +8,16 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response
 
-from streams.query import models
-from streams.query.access import TOKEN
-from streams.query.forwarding import FORWARDED_HEADER
-from streams.query.json_forms import to_json
-from streams.query.refusals import Forbidden
-from streams.query.routes import ID_MAX
+from taskbridge.streams.query import models
+from taskbridge.streams.query.access import TOKEN
+from taskbridge.streams.query.forwarding import FORWARDED_HEADER
+from taskbridge.streams.query.json_forms import to_json
+from taskbridge.streams.query.refusals import Forbidden
+from taskbridge.streams.query.routes import ID_MAX
 
 if TYPE_CHECKING:
-    from streams.operations.room import OperationsRoom
-    from streams.query.access import Access
+    from taskbridge.streams.operations.room import OperationsRoom
+    from taskbridge.streams.query.access import Access
 
 _InstanceId = Annotated[
     str,

@@ -10,21 +10,21 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
-from schemas.errors import RecordError
-from schemas.events import notification_key
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
-from service.parked import dead_letter_of, headers_of, quarantined_summary
-from streams.operations.parked import newest
-from streams.query.json_forms import iso, notification_json
+from taskbridge.runtime.parked import dead_letter_of, headers_of, quarantined_summary
+from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.events import notification_key
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
+from taskbridge.streams.operations.parked import newest
+from taskbridge.streams.query.json_forms import iso, notification_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from schemas.codec import Codec
-    from schemas.events import QuarantinedCallback, TaskNotification
-    from service.parked import DeadLetter
-    from streams.operations.parked import Reading
-    from streams.query.owners import Owners
+    from taskbridge.runtime.parked import DeadLetter
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import QuarantinedCallback, TaskNotification
+    from taskbridge.streams.operations.parked import Reading
+    from taskbridge.streams.query.owners import Owners
 
 NOTIFICATIONS = 200
 _RECORDS = 5000

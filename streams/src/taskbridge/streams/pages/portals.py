@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from starlette.middleware.cors import CORSMiddleware
 
-from schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

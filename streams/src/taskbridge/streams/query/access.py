@@ -12,20 +12,20 @@ from fastapi import Depends
 from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection, Request
 
-from schemas.errors import ConfigurationError
-from service.problems import problem
-from service.rates import Bucket, PerSource
-from streams.query.refusals import Forbidden, TooManyQueries, Unauthorized
-from streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal, single_sign_on, target_of
-from streams.query.tokens import ALL_CORPS, TokensFile
+from taskbridge.runtime.problems import problem
+from taskbridge.runtime.rates import Bucket, PerSource
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.streams.query.refusals import Forbidden, TooManyQueries, Unauthorized
+from taskbridge.streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal, single_sign_on, target_of
+from taskbridge.streams.query.tokens import ALL_CORPS, TokensFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from streams.query.sso import SingleSignOn
-    from streams.settings import StreamsSettings
+    from taskbridge.streams.query.sso import SingleSignOn
+    from taskbridge.streams.settings import StreamsSettings
 
 FOREIGN_HOST = "foreign-host"
 """The kind of problem that is answered under another name than the machine's own."""

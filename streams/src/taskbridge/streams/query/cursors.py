@@ -10,11 +10,11 @@ import binascii
 import hashlib
 from typing import TYPE_CHECKING
 
-from streams.inbox_table.layout import TIME_BYTES
-from streams.query.refusals import BadQuery
+from taskbridge.streams.inbox_table.layout import TIME_BYTES
+from taskbridge.streams.query.refusals import BadQuery
 
 if TYPE_CHECKING:
-    from schemas.events import View
+    from taskbridge.schemas.events import View
 
 _BOUND_BYTES = 8
 _VERSION = b"\x01"

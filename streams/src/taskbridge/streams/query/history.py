@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.errors import RecordError
-from schemas.events import Action
-from schemas.topics import TASK_EVENTS
-from streams.fold.remembered_offsets import MAX_OFFSETS
-from streams.query.json_forms import event_json
-from streams.query.refusals import NotNow
+from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.events import Action
+from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.query.json_forms import event_json
+from taskbridge.streams.query.refusals import NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from confluent_kafka import Message
 
-    from schemas.codec import Codec
-    from schemas.events import TaskEvent, TaskState
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskEvent, TaskState
 
 log = structlog.get_logger(__name__)
 

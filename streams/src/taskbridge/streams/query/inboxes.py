@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from streams.inbox_table import layout
-from streams.query.refusals import NotNow
-from streams.tables.store import PartitionNotHeld
+from taskbridge.streams.inbox_table import layout
+from taskbridge.streams.query.refusals import NotNow
+from taskbridge.streams.tables.store import PartitionNotHeld
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from schemas.events import View
-    from streams.query.wholeness import Wholeness
-    from streams.tables.store import Store
+    from taskbridge.schemas.events import View
+    from taskbridge.streams.query.wholeness import Wholeness
+    from taskbridge.streams.tables.store import Store
 
 LOOKED_AT_MAX = 10_000
 """Lines that one search looks at."""

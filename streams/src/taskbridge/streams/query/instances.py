@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas.events import Lifecycle
-from streams.fold.stored_instance import event_offsets, unpack
-from streams.fold.views import was_shown_to
-from streams.query.refusals import NotNow, Unknown
-from streams.tables.store import PartitionNotHeld
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.streams.fold.stored_instance import event_offsets, unpack
+from taskbridge.streams.fold.views import was_shown_to
+from taskbridge.streams.query.refusals import NotNow, Unknown
+from taskbridge.streams.tables.store import PartitionNotHeld
 
 if TYPE_CHECKING:
-    from schemas.codec import Codec
-    from schemas.events import TaskState
-    from streams.fold.lifecycle import Instance
-    from streams.query.access import Caller
-    from streams.tables.store import Store
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskState
+    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.query.access import Caller
+    from taskbridge.streams.tables.store import Store
 
 
 class Found(NamedTuple):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from schemas.cloudevents import rfc3339
-from schemas.moments import FIRST_MS, LAST_MS
+from taskbridge.schemas.cloudevents import rfc3339
+from taskbridge.schemas.moments import FIRST_MS, LAST_MS
 
 if TYPE_CHECKING:
-    from schemas.events import Person, TaskEvent, TaskNotification, TaskState, View
-    from streams.inbox_table.layout import Item
+    from taskbridge.schemas.events import Person, TaskEvent, TaskNotification, TaskState, View
+    from taskbridge.streams.inbox_table.layout import Item
 
 to_json = msgspec.json.Encoder().encode
 

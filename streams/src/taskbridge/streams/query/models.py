@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.problems import MEDIA_TYPE, PROBLEM_SCHEMA
+from taskbridge.runtime.problems import MEDIA_TYPE, PROBLEM_SCHEMA
 
 type_view = Literal["created", "pending", "handled", "copied"]
 type_status = Literal["PENDING", "COMPLETED", "CANCELLED", "ACTIVE", "UNKNOWN"]

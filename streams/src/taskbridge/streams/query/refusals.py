@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fastapi.exceptions import RequestValidationError
 
-from schemas.errors import TaskbridgeError
-from service.problems import problem
+from taskbridge.runtime.problems import problem
+from taskbridge.schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

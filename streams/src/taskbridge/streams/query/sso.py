@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from schemas.errors import ConfigurationError
-from streams.query.refusals import Unauthorized
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.streams.query.refusals import Unauthorized
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
-    from streams.settings import StreamsSettings
+    from taskbridge.streams.settings import StreamsSettings
 
 IDENTITY_HEADER = "x-taskbridge-identity"
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from schemas.errors import ConfigurationError
-from service.file_version import POLL_S, type_version, version_of
+from taskbridge.runtime.file_version import POLL_S, type_version, version_of
+from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from faust.types import TP
 
-from schemas.topics import TASK_NOTIFICATIONS
-from streams.query.refusals import NotNow
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.query.refusals import NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from streams.commit.transport import Position
+    from taskbridge.streams.commit.transport import Position
 
 _LATER_S = 2.0
 

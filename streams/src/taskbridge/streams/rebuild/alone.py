@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer
 
-from schemas.errors import OperatorError
-from service.kafka import LIBRDKAFKA
-from streams.live_version import REBUILD_ID, members
-from streams.version import VERSION_TOPIC
+from taskbridge.runtime.kafka import LIBRDKAFKA
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.live_version import REBUILD_ID, members
+from taskbridge.streams.version import VERSION_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

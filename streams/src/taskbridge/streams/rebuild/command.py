@@ -9,26 +9,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas import topics
-from schemas.codec import task_notification_codec, task_state_codec
-from schemas.errors import OperatorError
-from schemas.registry import Registry
-from service.topic_admin import apply_topics
-from streams.contract import notification_bytes
-from streams.fold.folding_choice import choose_folding
-from streams.rebuild.copies import Ticker
-from streams.rebuild.local_stores import LocalStores
-from streams.rebuild.moving import Move
-from streams.rebuild.operation import Operation, operation
-from streams.rebuild.publication import Publication
-from streams.rebuild.rebuilding import Rebuilding, Sources
-from streams.tables.changelog_topic import instances_changelog
-from streams.version import VERSION_TOPIC, Versions
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
+from taskbridge.schemas.codec import task_notification_codec, task_state_codec
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.registry import Registry
+from taskbridge.streams.contract import notification_bytes
+from taskbridge.streams.fold.folding_choice import choose_folding
+from taskbridge.streams.rebuild.copies import Ticker
+from taskbridge.streams.rebuild.local_stores import LocalStores
+from taskbridge.streams.rebuild.moving import Move
+from taskbridge.streams.rebuild.operation import Operation, operation
+from taskbridge.streams.rebuild.publication import Publication
+from taskbridge.streams.rebuild.rebuilding import Rebuilding, Sources
+from taskbridge.streams.tables.changelog_topic import instances_changelog
+from taskbridge.streams.version import VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from streams.commit.transaction import TransactionalWriter
+    from taskbridge.streams.commit.transaction import TransactionalWriter
 
 
 class NothingToRebuild(OperatorError):

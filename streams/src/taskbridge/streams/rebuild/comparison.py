@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schemas.events import (
+from taskbridge.schemas.events import (
     SOURCE_TASKBRIDGE,
     Action,
     Change,
@@ -17,15 +17,15 @@ from schemas.events import (
     event_id_for,
     notification_id_for,
 )
-from streams.fold.lifecycle import FACTS, Instance, Marks, TaskMarks, earliest_known
-from streams.fold.remembered_offsets import MAX_OFFSETS
-from streams.fold.views import Shown, difference
+from taskbridge.streams.fold.lifecycle import FACTS, Instance, Marks, TaskMarks, earliest_known
+from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.fold.views import Shown, difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from schemas.events import TaskState
-    from streams.inbox_table.layout import LineId
+    from taskbridge.schemas.events import TaskState
+    from taskbridge.streams.inbox_table.layout import LineId
 
 GONE = (0,)
 """Offsets of an instance of whose events some are not on its partition: the first that there ever was is not, either.

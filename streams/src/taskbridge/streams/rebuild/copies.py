@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import rocksdict
 
-from streams.tables.changelog import ChangelogReader
-from streams.tables.changelog_topic import reader_config
-from streams.tables.kept_position import POSITION_KEY
+from taskbridge.streams.tables.changelog import ChangelogReader
+from taskbridge.streams.tables.changelog_topic import reader_config
+from taskbridge.streams.tables.kept_position import POSITION_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from streams.tables.offsets import Offsets
+    from taskbridge.streams.tables.offsets import Offsets
 
 _BATCH_BYTES = 8 << 20
 _BUFFER_BYTES = 64 << 20

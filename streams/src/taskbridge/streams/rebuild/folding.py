@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.errors import OperatorError
-from schemas.topics import TASK_EVENTS
-from streams.commit.homes import home_of
-from streams.fold.outgoing import fold_what_fits
-from streams.fold.stored_instance import event_offsets, restamped, with_event_offsets
-from streams.rebuild.comparison import GONE
-from streams.rebuild.copies import Kept
-from streams.tables.changelog_topic import reader_config
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.streams.commit.homes import home_of
+from taskbridge.streams.fold.outgoing import fold_what_fits
+from taskbridge.streams.fold.stored_instance import event_offsets, restamped, with_event_offsets
+from taskbridge.streams.rebuild.comparison import GONE
+from taskbridge.streams.rebuild.copies import Kept
+from taskbridge.streams.tables.changelog_topic import reader_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from confluent_kafka import Message
 
-    from streams.fold.folding import Folding
-    from streams.rebuild.copies import Copy
-    from streams.tables.offsets import Offsets
+    from taskbridge.streams.fold.folding import Folding
+    from taskbridge.streams.rebuild.copies import Copy
+    from taskbridge.streams.tables.offsets import Offsets
 
 _CHUNK_RECORDS = 2000
 _WAIT_S = 0.2

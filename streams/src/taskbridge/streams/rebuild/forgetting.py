@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 
-from schemas.errors import OperatorError
-from service.kafka import admin_client, consumer_config, read_kafka_config
-from service.logs import configure_logs
-from service.settings import load_settings
-from streams.live_version import LiveVersion
-from streams.rebuild.operation import delete_topics
-from streams.settings import StreamsSettings
-from streams.tables.changelog_topic import instances_changelog
-from streams.tables.offsets import Offsets
-from streams.topology import APP_ID
-from streams.version import FIRST_VERSION, VERSION_TOPIC
+from taskbridge.runtime.kafka import admin_client, consumer_config, read_kafka_config
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.settings import load_settings
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.live_version import LiveVersion
+from taskbridge.streams.rebuild.operation import delete_topics
+from taskbridge.streams.settings import StreamsSettings
+from taskbridge.streams.tables.changelog_topic import instances_changelog
+from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.topology import APP_ID
+from taskbridge.streams.version import FIRST_VERSION, VERSION_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

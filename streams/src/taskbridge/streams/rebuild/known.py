@@ -5,22 +5,22 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas.events import Lifecycle
-from streams.commit.homes import home_of
-from streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
-from streams.fold.views import show
-from streams.rebuild.comparison import GONE, from_published, is_whole
-from streams.rebuild.copies import Kept
-from streams.tables.kept_position import position_if_readable
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.streams.commit.homes import home_of
+from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
+from taskbridge.streams.fold.views import show
+from taskbridge.streams.rebuild.comparison import GONE, from_published, is_whole
+from taskbridge.streams.rebuild.copies import Kept
+from taskbridge.streams.tables.kept_position import position_if_readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from schemas.codec import Codec
-    from schemas.events import TaskState
-    from streams.fold.views import Shown
-    from streams.rebuild.copies import TopicCopy
-    from streams.rebuild.local_stores import LocalStores
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskState
+    from taskbridge.streams.fold.views import Shown
+    from taskbridge.streams.rebuild.copies import TopicCopy
+    from taskbridge.streams.rebuild.local_stores import LocalStores
 
 
 class Source(Enum):

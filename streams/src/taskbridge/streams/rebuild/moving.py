@@ -20,17 +20,23 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
-from schemas.errors import OperatorError
-from schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from streams.tables.changelog_topic import INBOX_CHANGELOG
-from streams.topology import APP_ID
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.topics import (
+    CALLBACKS_QUARANTINE,
+    TASK_EVENTS,
+    TASK_EVENTS_DLQ,
+    TASK_NOTIFICATIONS,
+    TASK_STATES,
+)
+from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG
+from taskbridge.streams.topology import APP_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from streams.commit.transaction import TransactionalWriter
-    from streams.rebuild.operation import Operation
-    from streams.version import Told
+    from taskbridge.streams.commit.transaction import TransactionalWriter
+    from taskbridge.streams.rebuild.operation import Operation
+    from taskbridge.streams.version import Told
 
 _GROW = (TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS, TASK_EVENTS)
 _ANSWER_S = 30.0

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import KafkaException
 
-from schemas import topics
-from schemas.errors import OperatorError
-from service.garbage import collect_garbage_rarely
-from service.kafka import admin_client, bulk_producer_config, consumer_config, read_kafka_config
-from service.logs import configure_logs
-from service.settings import load_settings
-from service.topic_admin import TopicsUnavailable, apply_topics
-from streams.commit.rounds import claimed
-from streams.commit.transaction import TransactionalWriter
-from streams.live_version import REBUILD_ID, LiveVersion, say
-from streams.rebuild.alone import alone
-from streams.rebuild.workers import Workers
-from streams.settings import StreamsSettings
-from streams.tables.offsets import Offsets
-from streams.topology import APP_ID
-from streams.version import Told
+from taskbridge.runtime.garbage import collect_garbage_rarely
+from taskbridge.runtime.kafka import admin_client, bulk_producer_config, consumer_config, read_kafka_config
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.settings import load_settings
+from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
+from taskbridge.schemas import topics
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.commit.rounds import claimed
+from taskbridge.streams.commit.transaction import TransactionalWriter
+from taskbridge.streams.live_version import REBUILD_ID, LiveVersion, say
+from taskbridge.streams.rebuild.alone import alone
+from taskbridge.streams.rebuild.workers import Workers
+from taskbridge.streams.settings import StreamsSettings
+from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.topology import APP_ID
+from taskbridge.streams.version import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka.admin import AdminClient
 
-    from schemas.topics import Topic
-    from streams.version import Versions
+    from taskbridge.schemas.topics import Topic
+    from taskbridge.streams.version import Versions
 
 _ANSWER_S = 15
 _LOOK_S = 0.5

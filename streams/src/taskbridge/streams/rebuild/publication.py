@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 import structlog
 from confluent_kafka import KafkaException
 
-from schemas.cloudevents import notification_headers
-from schemas.errors import OperatorError
-from schemas.events import notification_key
-from schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
-from streams.live_version import say, say_inbox, say_told
-from streams.rebuild.copies import Ticker, unfold_kept
-from streams.version import Versions
+from taskbridge.schemas.cloudevents import notification_headers
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import notification_key
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.live_version import say, say_inbox, say_told
+from taskbridge.streams.rebuild.copies import Ticker, unfold_kept
+from taskbridge.streams.version import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from schemas.codec import Codec
-    from schemas.events import TaskNotification
-    from streams.commit.transaction import TransactionalWriter
-    from streams.rebuild.moving import Move
-    from streams.rebuild.rebuilding import Outcome, Rebuilding
-    from streams.rebuild.workers import Workers
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.commit.transaction import TransactionalWriter
+    from taskbridge.streams.rebuild.moving import Move
+    from taskbridge.streams.rebuild.rebuilding import Outcome, Rebuilding
+    from taskbridge.streams.rebuild.workers import Workers
 
 _TOGETHER = 20_000
 """Records of the changelog in one transaction."""

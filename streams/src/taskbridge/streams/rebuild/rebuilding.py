@@ -6,27 +6,27 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from schemas.cloudevents import state_headers
-from schemas.topics import TASK_EVENTS, TASK_STATES
-from streams.fold.stored_instance import HEAD_BYTES, age_of, event_offsets, state_value, unpack
-from streams.fold.views import show
-from streams.rebuild.comparison import side_by_side, told
-from streams.rebuild.copies import Copy, Kept, Ticker, TopicCopy, unfold_kept
-from streams.rebuild.folding import EventFold
-from streams.rebuild.known import Knowledge, Source
-from streams.retention import is_expired
+from taskbridge.schemas.cloudevents import state_headers
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
+from taskbridge.streams.fold.stored_instance import HEAD_BYTES, age_of, event_offsets, state_value, unpack
+from taskbridge.streams.fold.views import show
+from taskbridge.streams.rebuild.comparison import side_by_side, told
+from taskbridge.streams.rebuild.copies import Copy, Kept, Ticker, TopicCopy, unfold_kept
+from taskbridge.streams.rebuild.folding import EventFold
+from taskbridge.streams.rebuild.known import Knowledge, Source
+from taskbridge.streams.retention import is_expired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from schemas.cloudevents import type_header
-    from schemas.codec import Codec
-    from schemas.events import TaskNotification, TaskState
-    from streams.fold.folding import Folding
-    from streams.rebuild.known import Known
-    from streams.rebuild.local_stores import LocalStores
-    from streams.tables.offsets import Offsets
+    from taskbridge.schemas.cloudevents import type_header
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskNotification, TaskState
+    from taskbridge.streams.fold.folding import Folding
+    from taskbridge.streams.rebuild.known import Known
+    from taskbridge.streams.rebuild.local_stores import LocalStores
+    from taskbridge.streams.tables.offsets import Offsets
 
 
 class Sources(NamedTuple):

@@ -12,33 +12,33 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaException
 
-from schemas.cloudevents import notification_headers
-from schemas.codec import task_notification_codec, task_state_codec
-from schemas.errors import OperatorError
-from schemas.events import notification_key
-from schemas.registry import Registry
-from schemas.topics import TASK_NOTIFICATIONS
-from service.topic_admin import apply_topics
-from streams.fold.stored_instance import unpack
-from streams.fold.views import show
-from streams.inbox_table import layout
-from streams.live_version import say, say_inbox, say_told
-from streams.rebuild.comparison import told_again, unfounded
-from streams.rebuild.copies import Copy, Kept, Ticker, TopicCopy
-from streams.rebuild.operation import operation
-from streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from streams.tables.unreadable import naming
-from streams.version import VERSION_TOPIC
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas.cloudevents import notification_headers
+from taskbridge.schemas.codec import task_notification_codec, task_state_codec
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import notification_key
+from taskbridge.schemas.registry import Registry
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.fold.stored_instance import unpack
+from taskbridge.streams.fold.views import show
+from taskbridge.streams.inbox_table import layout
+from taskbridge.streams.live_version import say, say_inbox, say_told
+from taskbridge.streams.rebuild.comparison import told_again, unfounded
+from taskbridge.streams.rebuild.copies import Copy, Kept, Ticker, TopicCopy
+from taskbridge.streams.rebuild.operation import operation
+from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.tables.unreadable import naming
+from taskbridge.streams.version import VERSION_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from schemas.codec import Codec
-    from schemas.events import TaskNotification, TaskState
-    from streams.commit.bulk_producer import type_with_headers
-    from streams.commit.transaction import TransactionalWriter
-    from streams.rebuild.operation import Operation
-    from streams.version import Versions
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskNotification, TaskState
+    from taskbridge.streams.commit.bulk_producer import type_with_headers
+    from taskbridge.streams.commit.transaction import TransactionalWriter
+    from taskbridge.streams.rebuild.operation import Operation
+    from taskbridge.streams.version import Versions
 
 _TOGETHER = 20_000
 """Notifications in one transaction."""

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from faust.types import TP
 
-from schemas.errors import OperatorError
-from schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from streams.live_version import members
-from streams.rebuild.copies import Ticker
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.streams.live_version import members
+from taskbridge.streams.rebuild.copies import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from confluent_kafka.admin import AdminClient
 
-    from streams.tables.offsets import Offsets
+    from taskbridge.streams.tables.offsets import Offsets
 
 _LEAVE_S = 180.0
 _LOOK_S = 0.5

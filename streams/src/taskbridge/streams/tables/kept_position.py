@@ -10,7 +10,7 @@ import json
 from contextlib import suppress
 from typing import NamedTuple
 
-from schemas.errors import OperatorError
+from taskbridge.schemas.errors import OperatorError
 
 POSITION_KEY = b"\x00position"
 """No instance has it: ids have no control characters; and no key of an inbox begins so."""

@@ -15,14 +15,14 @@ import structlog
 from confluent_kafka import KafkaException
 from faust import Service
 
-from streams.commit.rounds import Overtaken
-from streams.commit.takeover import Owned
-from streams.tables.changelog import ChangelogReader
-from streams.tables.kept_position import POSITION_KEY, read_position
-from streams.tables.offsets import Offsets
-from streams.tables.table_keeper import TableKeeper
-from streams.tables.unreadable import naming
-from streams.tables.wanted import assigned
+from taskbridge.streams.commit.rounds import Overtaken
+from taskbridge.streams.commit.takeover import Owned
+from taskbridge.streams.tables.changelog import ChangelogReader
+from taskbridge.streams.tables.kept_position import POSITION_KEY, read_position
+from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.tables.table_keeper import TableKeeper
+from taskbridge.streams.tables.unreadable import naming
+from taskbridge.streams.tables.wanted import assigned
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import faust
     from faust.types import TP
 
-    from streams.commit.takeover import Takeover
-    from streams.commit.transport import ChunkConsumer
-    from streams.tables.kept_position import KeptPosition
-    from streams.tables.table_manager import Tables
-    from streams.tables.wanted import Wanted
+    from taskbridge.streams.commit.takeover import Takeover
+    from taskbridge.streams.commit.transport import ChunkConsumer
+    from taskbridge.streams.tables.kept_position import KeptPosition
+    from taskbridge.streams.tables.table_manager import Tables
+    from taskbridge.streams.tables.wanted import Wanted
 
 log = structlog.get_logger(__name__)
 

@@ -20,9 +20,9 @@ import rocksdict
 import structlog
 from faust.stores import rocksdb
 
-from schemas.errors import OperatorError
-from streams.tables.kept_position import POSITION_KEY
-from streams.tables.store_files import (
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.tables.kept_position import POSITION_KEY
+from taskbridge.streams.tables.store_files import (
     OFFSET_KEY,
     StoreDamaged,
     StoreLocked,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from faust.types import TP
 
-    from streams.tables.store_files import Position
+    from taskbridge.streams.tables.store_files import Position
 
 log = structlog.get_logger(__name__)
 

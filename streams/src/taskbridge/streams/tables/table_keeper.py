@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from schemas.errors import OperatorError
-from streams.tables.changelog_topic import TOMBSTONES_KEPT_MS, mend
-from streams.tables.offsets import Bounds
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.tables.changelog_topic import TOMBSTONES_KEPT_MS, mend
+from taskbridge.streams.tables.offsets import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from streams.tables.changelog import ChangelogReader, Followed
-    from streams.tables.offsets import Offsets
-    from streams.tables.store import Store
-    from streams.tables.store_files import Position
+    from taskbridge.streams.tables.changelog import ChangelogReader, Followed
+    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.tables.store import Store
+    from taskbridge.streams.tables.store_files import Position
 
 log = structlog.get_logger(__name__)
 

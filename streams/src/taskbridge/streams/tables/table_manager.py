@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from faust.tables import TableManager
 
-from streams.tables.recovery import Recovery
+from taskbridge.streams.tables.recovery import Recovery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from streams.commit.takeover import Takeover
+    from taskbridge.streams.commit.takeover import Takeover
 
 
 class ReaderSettings(NamedTuple):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from schemas.errors import OperatorError
-from streams.fold.stored_instance import StoreUnreadable
-from streams.tables.changelog_topic import mend
-from streams.tables.kept_position import PositionUnreadable
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.fold.stored_instance import StoreUnreadable
+from taskbridge.streams.tables.changelog_topic import mend
+from taskbridge.streams.tables.kept_position import PositionUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Generator
