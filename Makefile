@@ -1,12 +1,14 @@
 # The commands of the README. All bring uv where it is missing: into .uv/ of this checkout, from PyPI.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
-.PHONY: demo test docs check
+.PHONY: demo test docs check native
+# Without the tools of the developers.
 demo: $(UV)
-	@$(UV) run taskbridge demo
+	@$(UV) run --no-project python tools/native.py --no-dev
+	@$(UV) run --no-dev taskbridge demo
 
 # Libraries are compiled beforehand, not by each process of the tests.
-test: $(UV)
+test: native
 	@$(UV) run --compile-bytecode pytest
 
 # The reference anew from the code, then the whole site, in site/. Dead links fail, and what is loaded from elsewhere.
@@ -16,8 +18,12 @@ docs: $(UV)
 	@$(UV) run python tools/site_loads.py
 
 # Everything that must be clean before a commit, beside the tests.
-check: $(UV)
+check: native
 	@$(UV) run python tools/checks.py
+
+# What is installed, with the native core where it can be built; anew where its sources have changed.
+native: $(UV)
+	@$(UV) run --no-project python tools/native.py
 
 .uv/bin/uv:
 	@echo "bringing uv into .uv/"

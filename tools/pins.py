@@ -1,14 +1,18 @@
 """Keeps the pins in pyproject.toml: the exact version of every package that is installed or builds what is installed.
 
 A lock file would name the registry's host, so the pins stand in ``tool.uv`` of ``pyproject.toml`` and no lock file is
-committed. ``uv run python tools/pins.py`` resolves anew, without the old pins, and writes them. ``--check`` writes
-nothing; exit code 1 when an installed package is not at its pin.
+committed. ``uv run python tools/pins.py`` resolves anew, without the old pins, and writes them; with them the lower
+bounds in the parts' own files: what a part asks for at least is what was tested. Exact and upper bounds stay, they are
+for a person to move. ``--check`` writes nothing; exit code 1 when an installed package is not at its pin, or a lower
+bound is not.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +21,14 @@ from pathlib import Path
 
 # ``uv run`` says which uv it is: it need not be on the PATH.
 UV = os.environ.get("UV", "uv")
-PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+ROOT = Path(__file__).parent.parent
+PYPROJECT = ROOT / "pyproject.toml"
+PARTS = [
+    ROOT / part / "pyproject.toml"
+    for part in tomllib.loads(PYPROJECT.read_text("utf-8"))["tool"]["uv"]["workspace"]["members"]
+]
+# Which maturin asks for where there is no Rust toolchain.
+TOOLCHAIN = "puccinialin"
 
 
 def pinned(pyproject: str) -> dict[str, str]:
@@ -30,36 +41,55 @@ def resolve(pyproject: str) -> str:
     """The same text with the newest versions that fit together, for every Python and platform that we support."""
     text = _with_pins(_with_pins(pyproject, "constraint-dependencies", []), "build-constraint-dependencies", [])
     with tempfile.TemporaryDirectory() as folder:
-        project = Path(folder, "pyproject.toml")
-        project.write_text(text, "utf-8")
+        Path(folder, "pyproject.toml").write_text(text, "utf-8")
+        for part in PARTS:
+            copy = Path(folder, part.relative_to(ROOT))
+            copy.parent.mkdir(parents=True)
+            shutil.copy2(part, copy)
         build = Path(folder, "build.in")
-        build.write_text("\n".join(built_with(text)), "utf-8")
-        text = _with_pins(
-            text,
-            "constraint-dependencies",
-            _compile("--group", f"{project}:dev", "--group", f"{project}:docs", str(project)),
-        )
-        return _with_pins(text, "build-constraint-dependencies", _compile(str(build)))
+        build.write_text("\n".join(built_with()), "utf-8")
+        export = ["export", "--directory", folder, "--all-packages", "--all-groups", "--all-extras"]
+        export += ["--no-emit-workspace", "--no-hashes"]
+        text = _with_pins(text, "constraint-dependencies", _resolved(*export))
+        compiled = _resolved("pip", "compile", "--universal", "--python-version", "3.11", str(build))
+        return _with_pins(text, "build-constraint-dependencies", compiled)
 
 
-def built_with(pyproject: str) -> list[str]:
+def built_with() -> list[str]:
     """What a build needs, with what brings a Rust toolchain where there is none."""
-    found = tomllib.loads(pyproject)
-    hook = found["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]
-    return [*found["build-system"]["requires"], hook["toolchain"]]
+    wanted = {each for part in PARTS for each in tomllib.loads(part.read_text("utf-8"))["build-system"]["requires"]}
+    return [*sorted(wanted), TOOLCHAIN]
+
+
+def with_bounds(part: str, pins: dict[str, str]) -> str:
+    """The part's file, asking at least for the version at the pin: as many numbers of it as stand there."""
+
+    def renewed(found: re.Match[str]) -> str:
+        numbers = pins.get(found["name"], found["version"]).split(".")
+        return f"{found['asked']}{'.'.join(numbers[: found['version'].count('.') + 1])}"
+
+    return re.sub(
+        r'(?P<asked>^ +"(?P<name>(?!taskbridge-)[\w.-]+)(?:\[[\w,]+\])?>=)(?P<version>[\d.]+)',
+        renewed,
+        part,
+        flags=re.MULTILINE,
+    )
 
 
 def unpinned(pyproject: str) -> list[str]:
     """What is installed here and is not at its pinned version, as ``name==version``."""
-    command = [UV, "pip", "freeze", "--exclude-editable"]
-    frozen = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    command = [UV, "pip", "list", "--format", "json"]
+    listed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     pins = pinned(pyproject)
-    return [line for line in frozen if pins.get(line.split("==")[0]) != line.split("==")[1]]
+    return [
+        f"{each['name']}=={each['version']}"
+        for each in listed
+        if not each["name"].startswith("taskbridge-") and pins.get(each["name"]) != each["version"]
+    ]
 
 
-def _compile(*sources: str) -> list[str]:
-    command = [UV, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"]
-    command += ["--no-annotate", "--no-header", *sources]
+def _resolved(*arguments: str) -> list[str]:
+    command = [UV, *arguments, "--quiet", "--no-annotate", "--no-header"]
     compiled = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [line.strip().replace('"', "'") for line in compiled.splitlines() if "==" in line]
 
@@ -74,9 +104,14 @@ def main(arguments: list[str]) -> None:
     text = PYPROJECT.read_text("utf-8")
     if arguments == ["--check"]:
         found = unpinned(text)
+        for part in PARTS:
+            if with_bounds(part.read_text("utf-8"), pinned(text)) != part.read_text("utf-8"):
+                found.append(f"the bounds of {part.relative_to(ROOT)}")
         sys.exit(f"not at their pins: {', '.join(found)}; run: uv run python tools/pins.py" if found else 0)
     renewed = resolve(text)
     PYPROJECT.write_text(renewed, "utf-8")
+    for part in PARTS:
+        part.write_text(with_bounds(part.read_text("utf-8"), pinned(renewed)), "utf-8")
     sys.stdout.write(f"{len(pinned(renewed))} packages pinned\n")
 
 

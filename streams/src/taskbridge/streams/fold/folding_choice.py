@@ -24,7 +24,7 @@ def choose_folding(registry: Registry, *, live_instances: int) -> Folding:
         return _made(NativeFolding, registry, live_instances)
     log.warning(
         "the native core is not built, and events are folded in Python: as right, and far slower",
-        remedy="install a Rust toolchain (https://rustup.rs), then install taskbridge again",
+        remedy="install taskbridge-streams[native]; in a checkout: make native, with Rust from https://rustup.rs",
     )
     return _made(PythonFolding, registry, live_instances)
 

@@ -16,7 +16,7 @@ from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack,
 
 try:
     from taskbridge.native import _native
-except ImportError:  # not built: no Rust toolchain was there, and none could be brought
+except ImportError:  # installed without the extra `native`
     _native = None
 
 if TYPE_CHECKING:
