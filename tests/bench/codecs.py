@@ -25,7 +25,7 @@ from taskbridge.edge.testing import parameters_of
 from taskbridge.runtime.kafka import AsyncProducer, consumer_config, producer_config
 from taskbridge.schemas.codec import framed, task_event_codec
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.streams.commit.bulk_producer import BulkProducer
+from taskbridge.streams.transactions.bulk_producer import BulkProducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

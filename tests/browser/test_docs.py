@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from served_apps import edge_app, serving
 from taskbridge.streams.http import build_http
-from taskbridge.streams.metrics import Metrics
+from taskbridge.streams.monitoring.metrics import Metrics
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import pytest
 from taskbridge.runtime.kafka import DeliveryFailed, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
-from taskbridge.streams.commit.bulk_producer import BulkProducer
+from taskbridge.streams.transactions.bulk_producer import BulkProducer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.streams.tables.changelog import ChangelogReader
-from taskbridge.streams.tables.changelog_topic import reader_config
-from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.positions.changelog_topic import reader_config
+from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.tables.table_keeper import StoreOfAnother, TableKeeper
 from taskbridge.streams.topology import Worker, build_faust_app, instances_table
 

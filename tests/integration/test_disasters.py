@@ -21,25 +21,25 @@ from stream_lives import start_anew
 from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.commit.group_metadata import Membership
-from taskbridge.streams.commit.rounds import Batch, Rounds, claimed
-from taskbridge.streams.commit.standing import ChangelogCut
-from taskbridge.streams.commit.takeover import Owned, Takeover
-from taskbridge.streams.contract import Contract
-from taskbridge.streams.internal_topics import StartRefused
-from taskbridge.streams.live_version import LiveVersion
+from taskbridge.streams.transactions.group_metadata import Membership
+from taskbridge.streams.transactions.group_commit import Batch, Rounds, claimed
+from taskbridge.streams.positions.standing import ChangelogCut
+from taskbridge.streams.transactions.takeover import Owned, Takeover
+from taskbridge.streams.contract.contract import Contract
+from taskbridge.streams.contract.internal_topics import StartRefused
+from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.tables.changelog import ChangelogReader, ChangelogUnreadable
-from taskbridge.streams.tables.changelog_topic import (
+from taskbridge.streams.positions.changelog_topic import (
     INBOX_CHANGELOG,
     REBUILD,
     RETELL,
     instances_changelog,
     reader_config,
 )
-from taskbridge.streams.tables.kept_position import KeptPosition
-from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.positions.kept_position import KeptPosition
+from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.topology import APP_ID
-from taskbridge.streams.version import RETOLD_KEY, VERSION_KEY, VERSION_TOPIC, Versions, write_versions
+from taskbridge.streams.positions.version import RETOLD_KEY, VERSION_KEY, VERSION_TOPIC, Versions, write_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas import topics
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.contract import Prepared
+    from taskbridge.streams.contract.contract import Prepared
 
 pytestmark = pytest.mark.integration
 

@@ -22,8 +22,8 @@ from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS, Topic
-from taskbridge.streams.query.owners import partition_of
-from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.api.owners import partition_of
+from taskbridge.streams.positions.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

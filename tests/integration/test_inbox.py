@@ -21,8 +21,8 @@ from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
-from taskbridge.streams.inbox_table import layout
-from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG
+from taskbridge.streams.inbox import layout
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 from taskbridge.streams.topology import Worker as WorkerSettings
 from taskbridge.streams.topology import build_faust_app, inbox_table
 

@@ -23,7 +23,7 @@ from taskbridge.runtime.kafka import AsyncProducer, bulk_producer_config, produc
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from taskbridge.streams.commit.bulk_producer import BulkProducer
+from taskbridge.streams.transactions.bulk_producer import BulkProducer
 
 if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection

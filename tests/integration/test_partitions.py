@@ -13,8 +13,8 @@ import pytest
 from taskbridge.runtime.kafka import AsyncProducer, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
-from taskbridge.streams.commit.bulk_producer import BulkProducer
-from taskbridge.streams.commit.group_metadata import Membership, group_metadata
+from taskbridge.streams.transactions.bulk_producer import BulkProducer
+from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable

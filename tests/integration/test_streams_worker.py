@@ -25,9 +25,9 @@ from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENT
 from taskbridge.streams.fold.lifecycle import Instance, fold
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.fold.views import views
-from taskbridge.streams.tables.changelog_topic import instances_changelog
+from taskbridge.streams.positions.changelog_topic import instances_changelog
 from taskbridge.streams.tables.store import Store
-from taskbridge.streams.version import FIRST_VERSION
+from taskbridge.streams.positions.version import FIRST_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,11 +15,11 @@ from confluent_kafka.admin import NewTopic
 from faust.types import TP
 
 from taskbridge.runtime.kafka import consumer_config, producer_config
-from taskbridge.streams.commit.bulk_producer import BulkProducer, Fenced
-from taskbridge.streams.commit.group_metadata import Membership, group_metadata
-from taskbridge.streams.commit.rounds import Batch, Rounds, claimed
-from taskbridge.streams.commit.takeover import Owned, Takeover
-from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced
+from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
+from taskbridge.streams.transactions.group_commit import Batch, Rounds, claimed
+from taskbridge.streams.transactions.takeover import Owned, Takeover
+from taskbridge.streams.positions.offsets import Offsets
 
 if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection

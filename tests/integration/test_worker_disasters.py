@@ -28,12 +28,12 @@ from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.fold.lifecycle import Instance, fold
 from taskbridge.streams.fold.stored_instance import age_of
-from taskbridge.streams.live_version import LiveVersion
+from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.rebuild.operation import delete_topics
-from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
-from taskbridge.streams.tables.kept_position import POSITION_KEY
-from taskbridge.streams.tables.offsets import Offsets
-from taskbridge.streams.version import VERSION_KEY, VERSION_TOPIC
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from taskbridge.streams.positions.kept_position import POSITION_KEY
+from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.positions.version import VERSION_KEY, VERSION_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -323,7 +323,7 @@ def a_store_that_a_worker_has_open_is_asked_for_in_one_line(company: Company) ->
 
 _HELD = """
 import asyncio, os
-from taskbridge.streams.inbox_table.agent import InboxAgent
+from taskbridge.streams.inbox.agent import InboxAgent
 take = InboxAgent._take
 async def held(self, message, records):
     while not os.path.exists({path!r}):

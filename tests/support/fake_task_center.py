@@ -18,8 +18,8 @@ from fake_operations import callbacks, overview
 from fake_people import APPS, CORP, ME, OTHERS, PEOPLE, TITLES
 from taskbridge.runtime.problems import answer_with_problems, problem
 from taskbridge.streams.http import Server, listen
-from taskbridge.streams.pages.portals import let_portals_in
-from taskbridge.streams.pages.routes import pages_router
+from taskbridge.streams.web.portals import let_portals_in
+from taskbridge.streams.web.routes import pages_router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator

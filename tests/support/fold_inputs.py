@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.fold.folding import type_read
+    from taskbridge.streams.folding.folding import type_read
 
 OWN_AGAIN, NEWER, OLDER_STATE_ID, NEVER_SEEN = 76, 77, 78, 99
 """Ids of schemas: ours with other words for people, a newer one, an older one of states, and none at all."""

@@ -14,17 +14,17 @@ from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 from taskbridge.streams.http import Server, build_http
-from taskbridge.streams.inbox_table.told import Told
-from taskbridge.streams.live.hub import Hub
-from taskbridge.streams.live.metrics import HubCollector
-from taskbridge.streams.live.missed import MissedReader
-from taskbridge.streams.live.routes import events_router
-from taskbridge.streams.metrics import Metrics
-from taskbridge.streams.query.access import Access
-from taskbridge.streams.query.forwarding import Forwarding
-from taskbridge.streams.query.owners import Owners
+from taskbridge.streams.inbox.notified import Told
+from taskbridge.streams.sse.hub import Hub
+from taskbridge.streams.sse.metrics import HubCollector
+from taskbridge.streams.sse.missed import MissedReader
+from taskbridge.streams.sse.routes import events_router
+from taskbridge.streams.monitoring.metrics import Metrics
+from taskbridge.streams.api.access import Access
+from taskbridge.streams.api.forwarding import Forwarding
+from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.query.routes import Desk
-from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.positions.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

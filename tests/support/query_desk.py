@@ -9,13 +9,13 @@ from taskbridge.schemas.events import Change, Person, Status, TaskNotification, 
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.http import build_http
-from taskbridge.streams.inbox_table.changes import inbox_changes
-from taskbridge.streams.metrics import Metrics
-from taskbridge.streams.query.forwarding import Forwarding
+from taskbridge.streams.inbox.changes import inbox_changes
+from taskbridge.streams.monitoring.metrics import Metrics
+from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.query.history import Histories
 from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
-from taskbridge.streams.query.owners import Owners
+from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.query.routes import Desk, Tables, build_instances_router, build_router
 from taskbridge.streams.query.wholeness import Wholeness
 from taskbridge.streams.topology import Worker, build_faust_app, inbox_table, instances_table
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from taskbridge.streams.fold.lifecycle import Instance
-    from taskbridge.streams.query.access import Access
+    from taskbridge.streams.api.access import Access
 
 PARTITIONS = 3
 URL = "http://127.0.0.1:8500"

@@ -20,12 +20,12 @@ from taskbridge.local.ports import free_port
 from taskbridge.schemas.events import Action
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.http import build_http
-from taskbridge.streams.live.hub import Hub
-from taskbridge.streams.live.routes import events_router
-from taskbridge.streams.operations.room import OperationsRoom
+from taskbridge.streams.sse.hub import Hub
+from taskbridge.streams.sse.routes import events_router
+from taskbridge.streams.operations.reporting import OperationsRoom
 from taskbridge.streams.operations.routes import operations_router
-from taskbridge.streams.query.access import Access
-from taskbridge.streams.query.tokens import TokensFile, digest_of
+from taskbridge.streams.api.access import Access
+from taskbridge.streams.api.tokens import TokensFile, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.live.missed import MissedReader
+    from taskbridge.streams.sse.missed import MissedReader
 
 _CONFIG = Path(__file__).with_name("schemathesis.toml")
 TOKEN = "a-token-for-all-corps"

@@ -6,10 +6,10 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from taskbridge.edge.kafka_path import KafkaPath
+from taskbridge.edge.kafka.path import KafkaPath
 from taskbridge.edge.spool.files import SpoolFolder
-from taskbridge.edge.spool.record import Record
-from taskbridge.edge.spool.recovery import open_or_recover
+from taskbridge.edge.kafka.record import Record
+from taskbridge.edge.spool.recovery.recovery import open_or_recover
 from taskbridge.edge.spool.writer import Spool
 from taskbridge.runtime.kafka import AsyncProducer, QueueFull
 from taskbridge.schemas.codec import task_event_codec
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.edge.spool.commits import SpoolObserver
-    from taskbridge.edge.spool.record import SpooledRecord
+    from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.schemas.errors import TaskbridgeError
 
 REGISTRY = FakeRegistry()

@@ -22,8 +22,8 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFIC
 from taskbridge.streams.fold.acceptance import accept
 from taskbridge.streams.fold.lifecycle import Instance, fold
 from taskbridge.streams.fold.views import notifications, views
-from taskbridge.streams.inbox_table.changes import check, inbox_changes
-from taskbridge.streams.live_version import members
+from taskbridge.streams.inbox.changes import check, inbox_changes
+from taskbridge.streams.contract.live_version import members
 from taskbridge.streams.topology import APP_ID
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import MemoryPublisher, write_credentials
 from taskbridge.streams.http import build_http
-from taskbridge.streams.metrics import Metrics
+from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.task_center import TaskCenter
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from reference_pages.markdown import code, page, prose, table
 from taskbridge.edge import errors as edge_errors
 from taskbridge.edge.answers import STATUS, UNAVAILABLE
-from taskbridge.edge.server.gate import ADDRESS_FULL, FULL
+from taskbridge.edge.server.connections.gate import ADDRESS_FULL, FULL
 from taskbridge.runtime import refusals as servers
 from taskbridge.runtime.problems import unforeseen
 from taskbridge.runtime.refusals import Refusal, not_admitted
-from taskbridge.streams.query import refusals
-from taskbridge.streams.query.access import FOREIGN_HOST
+from taskbridge.streams.api import refusals
+from taskbridge.streams.api.access import FOREIGN_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,12 +28,12 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STAT
 from taskbridge.streams.fold.lifecycle import Instance, fold
 from taskbridge.streams.fold.stored_instance import event_offsets, pack, unpack
 from taskbridge.streams.fold.views import notifications
-from taskbridge.streams.live_version import REBUILD_ID, LiveVersion
+from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion
 from taskbridge.streams.rebuild.alone import alone
-from taskbridge.streams.tables.changelog_topic import instances_changelog
-from taskbridge.streams.tables.kept_position import POSITION_KEY
-from taskbridge.streams.tables.offsets import Offsets
-from taskbridge.streams.version import VERSION_TOPIC, Versions
+from taskbridge.streams.positions.changelog_topic import instances_changelog
+from taskbridge.streams.positions.kept_position import POSITION_KEY
+from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

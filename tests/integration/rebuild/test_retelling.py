@@ -17,7 +17,7 @@ from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.rebuild.operation import delete_topics
-from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 
 if TYPE_CHECKING:
     from rebuilding import Rebuild, type_read

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import write_credentials
-from taskbridge.streams.metrics import Metrics as StreamsMetrics
+from taskbridge.streams.monitoring.metrics import Metrics as StreamsMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskbridge.cli.bridge import Bridge, BridgeOptions, answers_ready, broken_spool
-from taskbridge.edge.publisher import SPOOL_IS_BROKEN
+from taskbridge.edge.delivery.publisher import SPOOL_IS_BROKEN
 from taskbridge.runtime.identity import RUN_VARIABLE, identity
 
 if TYPE_CHECKING:

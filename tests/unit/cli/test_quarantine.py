@@ -13,8 +13,8 @@ from taskbridge.cli import quarantine as commands
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.program import app
 from taskbridge.cli.quarantine import judge, leave_out_published
-from taskbridge.edge.proof.credentials import parse_credentials
-from taskbridge.edge.proof.replays import FileWindow, refuse_replay
+from taskbridge.edge.verification.credentials import parse_credentials
+from taskbridge.edge.verification.replays import FileWindow, refuse_replay
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.runtime.parked import quarantined_summary

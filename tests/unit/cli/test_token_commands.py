@@ -7,7 +7,7 @@ import json
 from typer.testing import CliRunner
 
 from taskbridge.cli.program import app
-from taskbridge.streams.query.tokens import parse_tokens
+from taskbridge.streams.api.tokens import parse_tokens
 
 
 def test_a_new_token_is_good_with_the_entry_that_is_printed() -> None:

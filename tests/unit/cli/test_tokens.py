@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from taskbridge.cli.program import app
 from taskbridge.cli.tokens import report_tokens
-from taskbridge.edge.proof.credentials import CredentialsFile
-from taskbridge.edge.proof.token_use import TokenUse, UseUnknown, tidy_use
+from taskbridge.edge.verification.credentials import CredentialsFile
+from taskbridge.edge.verification.token_use import TokenUse, UseUnknown, tidy_use
 
 if TYPE_CHECKING:
     from pathlib import Path

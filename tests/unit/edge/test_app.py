@@ -77,7 +77,7 @@ import taskbridge.edge.callbacks
 import taskbridge.edge.parsing.fields
 import taskbridge.edge.parsing.parameters
 import taskbridge.edge.parsing.strict_json
-import taskbridge.edge.proof.signature, taskbridge.edge.sender
+import taskbridge.edge.verification.signature, taskbridge.edge.sender
 print(sorted({"fastapi", "starlette", "confluent_kafka", "uvicorn", "asyncio"} & set(sys.modules)))
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.parsing.bodies import unpacked
 from taskbridge.edge.parsing.parameters import readings
-from taskbridge.edge.proof.signature import matching
+from taskbridge.edge.verification.signature import matching
 from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
 
 if TYPE_CHECKING:

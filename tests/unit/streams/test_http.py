@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskbridge.streams.http import Server, build_http, listen
-from taskbridge.streams.metrics import Metrics
+from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.operations.last_errors import LastErrors
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 from taskbridge.streams.fold.acceptance import OutsideContract, TooLarge
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications
-from taskbridge.streams.inbox_table import layout
-from taskbridge.streams.inbox_table.changes import MisplacedNotification, UnknownView, check, inbox_changes, keys_read
+from taskbridge.streams.inbox import layout
+from taskbridge.streams.inbox.changes import MisplacedNotification, UnknownView, check, inbox_changes, keys_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -14,7 +14,7 @@ from taskbridge.schemas.inbox import apply, inbox_of
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.fold.views import EntryKey, show, views
-from taskbridge.streams.inbox_table.layout import LineId
+from taskbridge.streams.inbox.layout import LineId
 from taskbridge.streams.rebuild.comparison import (
     GONE,
     from_published,
@@ -24,7 +24,7 @@ from taskbridge.streams.rebuild.comparison import (
     told_again,
     unfounded,
 )
-from taskbridge.streams.rebuild.copies import Copy, Kept, Ticker, unfold_kept
+from taskbridge.streams.rebuild.sources.copies import Copy, Kept, Ticker, unfold_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,14 +9,14 @@ from faust.types import TP
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.rebuild import workers as rebuild_workers
 from taskbridge.streams.rebuild.workers import Workers
-from taskbridge.streams.tables.group_positions import Committed
+from taskbridge.streams.positions.group_positions import Committed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     import pytest
 
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
 
 
 class Told:

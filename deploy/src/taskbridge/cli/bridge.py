@@ -13,8 +13,8 @@ import httpx2
 
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import DataFolder, Running
-from taskbridge.edge.publisher import SPOOL_IS_BROKEN
-from taskbridge.edge.server.listening import listen
+from taskbridge.edge.delivery.publisher import SPOOL_IS_BROKEN
+from taskbridge.edge.server.connections.listening import listen
 from taskbridge.local.disk import readable_os_errors
 from taskbridge.local.errors import StackError
 from taskbridge.local.ports import LOOPBACK, check_distinct, check_free

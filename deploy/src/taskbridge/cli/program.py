@@ -341,7 +341,7 @@ def sign(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Print the signature of these parameters and the text that is signed, with the token masked."""
-    from taskbridge.edge.proof import signature
+    from taskbridge.edge.verification import signature
 
     parameters = _parameters(parameter, task_file)
     found: dict[str, Any] = {

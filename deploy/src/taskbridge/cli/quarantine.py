@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from taskbridge.cli.topic_reading import read_to_end
 from taskbridge.edge.errors import Rejection
-from taskbridge.edge.proof.replays import FileWindow, MemoryWindow, refuse_replay
-from taskbridge.edge.publisher import valid_traceparent
+from taskbridge.edge.verification.replays import FileWindow, MemoryWindow, refuse_replay
+from taskbridge.edge.delivery.publisher import valid_traceparent
 from taskbridge.edge.quarantine import reconsider
 from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.edge.proof.credentials import Credentials
-    from taskbridge.edge.proof.replays import Window
+    from taskbridge.edge.verification.credentials import Credentials
+    from taskbridge.edge.verification.replays import Window
     from taskbridge.local.progress import Progress
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
 

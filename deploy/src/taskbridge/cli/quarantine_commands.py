@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.cli.quarantine import Judgement
-    from taskbridge.edge.proof.replays import FileWindow
+    from taskbridge.edge.verification.replays import FileWindow
     from taskbridge.schemas.events import QuarantinedCallback
 
 # Commands import what they need when they run, as in cli.py.
@@ -115,7 +115,7 @@ def replay(
     wanted = _wanted(ids or [], reason, everything=everything)
     from taskbridge.cli.data_folder import data_folder, edge_folder
     from taskbridge.cli.quarantine import judge, leave_out_published, read_quarantine, release
-    from taskbridge.edge.proof.credentials import CredentialsFile
+    from taskbridge.edge.verification.credentials import CredentialsFile
     from taskbridge.schemas.errors import ConfigurationError
 
     apps = CredentialsFile(credentials or data_folder(data_dir).credentials).current
@@ -149,7 +149,7 @@ def _wanted(ids: list[str], reason: str | None, *, everything: bool) -> Callable
 
 
 def _window(folder: Path) -> FileWindow | None:
-    from taskbridge.edge.proof.replays import FILE_NAME, FileWindow
+    from taskbridge.edge.verification.replays import FILE_NAME, FileWindow
     from taskbridge.schemas.errors import OperatorError
 
     path = folder / FILE_NAME

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.cli.demo_story import CORP
 from taskbridge.cli.sending import Sender
 from taskbridge.cli.simulation import SimulatedApp, Simulation
-from taskbridge.edge.proof.credentials import CredentialsFile
+from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:

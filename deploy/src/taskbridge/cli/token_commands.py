@@ -20,7 +20,7 @@ def token_new(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Make a token. It is printed once and kept nowhere; what goes into STREAMS_API_TOKENS_FILE is its digest."""
-    from taskbridge.streams.query.tokens import TokensBroken, digest_of, new_token, parse_tokens
+    from taskbridge.streams.api.tokens import TokensBroken, digest_of, new_token, parse_tokens
 
     token = new_token()
     named = [each.strip() for each in corps.split(",")]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.edge.proof.credentials import CredentialsFile
-from taskbridge.edge.proof.token_use import read_use
+from taskbridge.edge.verification.credentials import CredentialsFile
+from taskbridge.edge.verification.token_use import read_use
 
 if TYPE_CHECKING:
     from pathlib import Path

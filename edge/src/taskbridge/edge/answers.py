@@ -22,7 +22,7 @@ from taskbridge.runtime.problems import problem
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from taskbridge.edge.durability import Durability
+    from taskbridge.edge.delivery.durability import Durability
 
 RETRY_AFTER_S = 5
 

@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from fastapi import FastAPI
 
-from taskbridge.edge.health import HealthRoutes
-from taskbridge.edge.metrics import Metrics
+from taskbridge.edge.monitoring.health import HealthRoutes
+from taskbridge.edge.monitoring.metrics import Metrics
 from taskbridge.edge.openapi import document_callbacks
-from taskbridge.edge.proof.credentials import CredentialsFile
-from taskbridge.edge.proof.replays import FILE_NAME, FileWindow
-from taskbridge.edge.proof.token_use import TokenUse, tidy_use
-from taskbridge.edge.publisher import KafkaPublisher, Publisher
+from taskbridge.edge.verification.credentials import CredentialsFile
+from taskbridge.edge.verification.replays import FILE_NAME, FileWindow
+from taskbridge.edge.verification.token_use import TokenUse, tidy_use
+from taskbridge.edge.delivery.publisher import KafkaPublisher, Publisher
 from taskbridge.edge.quarantine import Quarantine
 from taskbridge.edge.routes import CallbackRoutes
-from taskbridge.edge.server.gate import GATE, Gate, Limits
-from taskbridge.edge.server.listening import given_sockets, listen_beside_fellows
-from taskbridge.edge.server.open_files import with_open_files
+from taskbridge.edge.server.connections.gate import GATE, Gate, Limits
+from taskbridge.edge.server.connections.listening import given_sockets, listen_beside_fellows
+from taskbridge.edge.server.connections.open_files import with_open_files
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.serving import end_when_told, serve
 from taskbridge.edge.server.sources import Sources
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.worker_metrics import WorkerMetrics, clear_metrics
+from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metrics
 from taskbridge.runtime.docs import serve_docs
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.openapi import amend_document
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from taskbridge.edge.server.listening import Sockets
+    from taskbridge.edge.server.connections.listening import Sockets
 
 _LAST_S = 12
 """How long the parts may take to close once the last callback is answered. Callbacks hold up the end before that."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from taskbridge.schemas.errors import CallerError, OperatorError
 
 if TYPE_CHECKING:
-    from taskbridge.edge.server.received import Received
+    from taskbridge.edge.received import Received
 
 UNVERIFIED = "The request is not proven to come from an app that is known here. Check the sign and the credentials."
 """Which of the checks failed would tell a forger how far they got, so every Unverified says this."""

@@ -8,16 +8,16 @@ from taskbridge.edge.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.errors import Malformed, Rejection, UnknownPath, UnsupportedType
 from taskbridge.edge.parsing.bodies import unpacked
 from taskbridge.edge.parsing.parameters import readings
-from taskbridge.edge.proof.replays import refuse_replay
-from taskbridge.edge.proof.verification import check_bearer, verify
+from taskbridge.edge.verification.replays import refuse_replay
+from taskbridge.edge.verification.verify import check_bearer, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from taskbridge.edge.callbacks import Callback
-    from taskbridge.edge.proof.credentials import Credentials, Token
-    from taskbridge.edge.proof.replays import Window
-    from taskbridge.edge.server.received import Received
+    from taskbridge.edge.verification.credentials import Credentials, Token
+    from taskbridge.edge.verification.replays import Window
+    from taskbridge.edge.received import Received
     from taskbridge.schemas.events import TaskEvent
 
 

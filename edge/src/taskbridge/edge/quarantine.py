@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.edge.errors import Malformed, NotDurable, Unverified
-from taskbridge.edge.proof.replays import ALTERED, CROSS_ACTION
-from taskbridge.edge.proof.verification import bearer_fault
-from taskbridge.edge.server.received import Received
+from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION
+from taskbridge.edge.verification.verify import bearer_fault
+from taskbridge.edge.received import Received
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.sources import site_of
-from taskbridge.edge.understanding import understand
+from taskbridge.edge.interpret import understand
 from taskbridge.runtime.rates import Bucket, PerSource, take_all
 from taskbridge.schemas.events import QuarantinedCallback
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
 
     from taskbridge.edge.errors import Rejection
-    from taskbridge.edge.proof.credentials import Credentials
-    from taskbridge.edge.proof.replays import Window
-    from taskbridge.edge.publisher import Publisher
+    from taskbridge.edge.verification.credentials import Credentials
+    from taskbridge.edge.verification.replays import Window
+    from taskbridge.edge.delivery.publisher import Publisher
     from taskbridge.edge.settings import EdgeSettings
     from taskbridge.schemas.events import TaskEvent
 

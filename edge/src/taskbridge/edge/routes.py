@@ -17,9 +17,9 @@ from starlette.routing import Route
 from taskbridge.edge import answers
 from taskbridge.edge.callbacks import ACTIONS, UNKNOWN
 from taskbridge.edge.errors import NotDurable, Rejection
-from taskbridge.edge.publisher import valid_traceparent
+from taskbridge.edge.delivery.publisher import valid_traceparent
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
-from taskbridge.edge.understanding import understand
+from taskbridge.edge.interpret import understand
 from taskbridge.runtime.problems import unforeseen
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from taskbridge.edge.durability import Durability
-    from taskbridge.edge.metrics import Metrics
-    from taskbridge.edge.proof.credentials import CredentialsFile
-    from taskbridge.edge.proof.replays import Window
-    from taskbridge.edge.proof.token_use import TokenUse
-    from taskbridge.edge.publisher import Publisher
+    from taskbridge.edge.delivery.durability import Durability
+    from taskbridge.edge.monitoring.metrics import Metrics
+    from taskbridge.edge.verification.credentials import CredentialsFile
+    from taskbridge.edge.verification.replays import Window
+    from taskbridge.edge.verification.token_use import TokenUse
+    from taskbridge.edge.delivery.publisher import Publisher
     from taskbridge.edge.quarantine import Quarantine
-    from taskbridge.edge.server.received import Received
+    from taskbridge.edge.received import Received
     from taskbridge.edge.server.rejection_log import RejectionLog
     from taskbridge.edge.server.sources import Sources
     from taskbridge.edge.settings import EdgeSettings

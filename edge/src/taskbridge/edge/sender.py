@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import multipart
 
-from taskbridge.edge.proof.signature import SIGN, sign
+from taskbridge.edge.verification.signature import SIGN, sign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

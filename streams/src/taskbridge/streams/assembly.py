@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from taskbridge.runtime.kafka import bulk_producer_config, consumer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
-from taskbridge.streams.agents import TaskAgent
-from taskbridge.streams.commit.rounds import Rounds, claimed
-from taskbridge.streams.commit.takeover import Takeover
-from taskbridge.streams.fold.folding_choice import choose_folding
-from taskbridge.streams.progress import Ends, Progress
-from taskbridge.streams.retention import Retention
+from taskbridge.streams.processing.task_agent import TaskAgent
+from taskbridge.streams.transactions.group_commit import Rounds, claimed
+from taskbridge.streams.transactions.takeover import Takeover
+from taskbridge.streams.folding.choice import choose_folding
+from taskbridge.streams.monitoring.progress import Ends, Progress
+from taskbridge.streams.processing.retention import Retention
 from taskbridge.streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
-from taskbridge.streams.watchdog import LoopGuard, Watchdog
+from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     import faust
 
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.commit.transport import ChunkConsumer
-    from taskbridge.streams.contract import Prepared
-    from taskbridge.streams.health import Health
-    from taskbridge.streams.live_version import LiveVersion
-    from taskbridge.streams.metrics import Metrics
+    from taskbridge.streams.engine.transport import ChunkConsumer
+    from taskbridge.streams.contract.contract import Prepared
+    from taskbridge.streams.monitoring.health import Health
+    from taskbridge.streams.contract.live_version import LiveVersion
+    from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.settings import StreamsSettings
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.tables.table_manager import Tables
     from taskbridge.streams.task_center import TaskCenter
 

@@ -20,10 +20,10 @@ from taskbridge.runtime.problems import answer_with_problems
 from taskbridge.runtime.refusals import LARGE_HEAD, MALFORMED
 from taskbridge.runtime.request_line import cut_at_lines, ends_in_line, escape_request_line
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.streams.live.stream import HoldsStreams
-from taskbridge.streams.query.access import OnlyOwnHosts
-from taskbridge.streams.query.measured import MeasuredQueries
-from taskbridge.streams.query.refusals import answer_refusals
+from taskbridge.streams.sse.stream import HoldsStreams
+from taskbridge.streams.api.access import OnlyOwnHosts
+from taskbridge.streams.api.measured import MeasuredQueries
+from taskbridge.streams.api.refusals import answer_refusals
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from taskbridge.runtime.refusals import Refusal
-    from taskbridge.streams.metrics import Metrics
+    from taskbridge.streams.monitoring.metrics import Metrics
 
 _UNREAD_MS = 60_000
 

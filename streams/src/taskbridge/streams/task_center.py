@@ -6,16 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
-from taskbridge.streams.inbox_table.agent import InboxAgent
-from taskbridge.streams.live.updates import LiveUpdates
-from taskbridge.streams.operations.room import OperationsRoom
+from taskbridge.streams.inbox.agent import InboxAgent
+from taskbridge.streams.sse.updates import LiveUpdates
+from taskbridge.streams.operations.reporting import OperationsRoom
 from taskbridge.streams.operations.routes import operations_router
-from taskbridge.streams.query.access import build_access, own_hosts
-from taskbridge.streams.query.forwarding import Forwarding
+from taskbridge.streams.api.access import build_access, own_hosts
+from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.query.history import EventReader, Histories
 from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
-from taskbridge.streams.query.owners import Owners
+from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.query.routes import Desk, Tables, build_instances_router, build_router
 from taskbridge.streams.query.wholeness import Wholeness
 from taskbridge.streams.topology import inbox_table, notifications_topic
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.commit.rounds import Rounds
-    from taskbridge.streams.commit.transport import ChunkConsumer
-    from taskbridge.streams.metrics import Metrics
+    from taskbridge.streams.transactions.group_commit import Rounds
+    from taskbridge.streams.engine.transport import ChunkConsumer
+    from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.settings import StreamsSettings
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.tables.store import Store
 
 

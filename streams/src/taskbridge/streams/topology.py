@@ -19,15 +19,15 @@ import structlog
 
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_NOTIFICATIONS
-from taskbridge.streams.commit.broker_credentials import broker_credentials
-from taskbridge.streams.tables.changelog_topic import (
+from taskbridge.streams.engine.broker_credentials import broker_credentials
+from taskbridge.streams.positions.changelog_topic import (
     INBOX_CHANGELOG,
     instances_changelog,
     instances_table_name,
     reader_config,
 )
 from taskbridge.streams.tables.table_manager import ReaderSettings, Tables
-from taskbridge.streams.version import FIRST_VERSION
+from taskbridge.streams.positions.version import FIRST_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,7 +161,7 @@ def remove_other_versions(app: faust.App, *, version: int) -> None:
 def task_events_topic(app: faust.App) -> Any:
     """The events as raw bytes: they are decoded in the agent's own reach, so that a bad one can be parked.
 
-    Without Faust's acks: ``streams.commit.transport`` keeps the positions.
+    Without Faust's acks: ``streams.engine.transport`` keeps the positions.
     """
     return _chunks_of(app, TASK_EVENTS)
 

@@ -15,9 +15,9 @@ from taskbridge.runtime.kafka import admin_client, consumer_config, read_kafka_c
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.streams.assembly import KafkaAccess, put_together
-from taskbridge.streams.contract import Contract, notification_bytes, until_connected
-from taskbridge.streams.live_version import AnotherVersion, LiveVersion
-from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.contract.contract import Contract, notification_bytes, until_connected
+from taskbridge.streams.contract.live_version import AnotherVersion, LiveVersion
+from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.topology import APP_ID, remove_other_versions
 
 if TYPE_CHECKING:

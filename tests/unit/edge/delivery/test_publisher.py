@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from spool_bench import until
 from taskbridge.edge.callbacks import event_of, locate
-from taskbridge.edge.durability import Durability
+from taskbridge.edge.delivery.durability import Durability
 from taskbridge.edge.errors import NotDurable, TooLarge
-from taskbridge.edge.publisher import KafkaPublisher, valid_traceparent
+from taskbridge.edge.delivery.publisher import KafkaPublisher, valid_traceparent
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.testing import parameters_of
 from taskbridge.runtime.kafka import DeliveryFailed, QueueFull
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.edge.settings import EdgeSettings
-    from taskbridge.edge.spool.record import Record
+    from taskbridge.edge.kafka.record import Record
     from taskbridge.schemas.topics import Topic
 
 PARAMETERS = parameters_of("delete", instance_id="实例-1")
@@ -86,7 +86,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
     def given(*_: object, **__: object) -> FakeRegistry:
         return registry
 
-    monkeypatch.setattr("taskbridge.edge.publisher.Registry", given)
+    monkeypatch.setattr("taskbridge.edge.delivery.publisher.Registry", given)
     return registry
 
 
@@ -101,9 +101,9 @@ def around(monkeypatch: pytest.MonkeyPatch, registry: FakeRegistry) -> Surroundi
     def as_wanted(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
         return [TopicReport(each.name, created=False, partitions=partitions) for each in wanted]
 
-    monkeypatch.setattr("taskbridge.edge.publisher.AsyncProducer", given)
-    monkeypatch.setattr("taskbridge.edge.surroundings.admin_client", given)
-    monkeypatch.setattr("taskbridge.edge.surroundings.apply_topics", as_wanted)
+    monkeypatch.setattr("taskbridge.edge.delivery.publisher.AsyncProducer", given)
+    monkeypatch.setattr("taskbridge.edge.kafka.surroundings.admin_client", given)
+    monkeypatch.setattr("taskbridge.edge.kafka.surroundings.apply_topics", as_wanted)
     return surroundings
 
 
@@ -266,7 +266,7 @@ def test_topics_that_may_not_be_checked_are_said_and_hold_nothing_up(
         hidden = {TASK_EVENTS.name: "allow it"}
         return [TopicReport(each.name, False, partitions, unchecked=hidden.get(each.name)) for each in wanted]  # noqa: FBT003
 
-    monkeypatch.setattr("taskbridge.edge.surroundings.apply_topics", reports)
+    monkeypatch.setattr("taskbridge.edge.kafka.surroundings.apply_topics", reports)
 
     async def scenario() -> None:
         publisher = await prepared(settings)  # it waits for Kafka's part to be ok
@@ -333,7 +333,7 @@ def test_a_quarantine_topic_that_cannot_be_used_closes_no_door_to_events(
             raise TopicsUnavailable("it may not be created")
         return [TopicReport(each.name, created=False, partitions=partitions) for each in wanted]
 
-    monkeypatch.setattr("taskbridge.edge.surroundings.apply_topics", refused)
+    monkeypatch.setattr("taskbridge.edge.kafka.surroundings.apply_topics", refused)
 
     async def scenario() -> None:
         publisher = KafkaPublisher(settings, partitions=1)
@@ -366,8 +366,8 @@ def test_what_differs_from_the_contract_is_said_and_holds_nothing_up(
     def differs(_admin: object, wanted: Sequence[Topic], *, partitions: int) -> Sequence[TopicReport]:
         return [TopicReport(each.name, False, partitions, drift.get(each.name, [])) for each in wanted]  # noqa: FBT003
 
-    monkeypatch.setattr("taskbridge.edge.surroundings.apply_topics", differs)
-    monkeypatch.setattr("taskbridge.edge.surroundings._LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr("taskbridge.edge.kafka.surroundings.apply_topics", differs)
+    monkeypatch.setattr("taskbridge.edge.kafka.surroundings._LOOK_AGAIN_S", 0.05)
 
     async def scenario() -> None:
         publisher = await prepared(settings)
@@ -387,7 +387,7 @@ def test_rejected_callbacks_go_to_kafka_though_the_spool_has_no_room_for_them(
 ) -> None:
     async def scenario() -> None:
         publisher = await prepared(settings)
-        monkeypatch.setattr("taskbridge.edge.publisher._QUARANTINE_SHARE", -1)
+        monkeypatch.setattr("taskbridge.edge.delivery.publisher._QUARANTINE_SHARE", -1)
         quarantining = asyncio.create_task(publisher.quarantine(QUARANTINED))
         await until(lambda: around.reports)
         around.reports[0].set_result(None)

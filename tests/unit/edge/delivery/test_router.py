@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
-from taskbridge.edge.durability import Durability
+from taskbridge.edge.delivery.durability import Durability
 from taskbridge.edge.errors import NotDurable
-from taskbridge.edge.outbox import Outbox
+from taskbridge.edge.delivery.router import Outbox
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from taskbridge.edge.kafka_path import KafkaPath
-    from taskbridge.edge.spool.record import Record
+    from taskbridge.edge.kafka.path import KafkaPath
+    from taskbridge.edge.kafka.record import Record
 
 
 @asynccontextmanager
@@ -354,7 +354,7 @@ def test_the_last_few_are_waited_for_only_so_long_and_while_kafka_answers(monkey
         assert await keeping is Durability.SPOOL
         producer.reachable = True
         await kafka.check()
-        monkeypatch.setattr("taskbridge.edge.outbox._HOLD_S", 0.01)
+        monkeypatch.setattr("taskbridge.edge.delivery.router._HOLD_S", 0.01)
         assert await outbox_of(kafka, Spools(moving=1)).keep(record(1)) is Durability.SPOOL
         assert producer.sent == []
 

@@ -10,8 +10,8 @@ from confluent_kafka import KafkaError
 from msgspec.structs import replace
 
 from spool_bench import REGISTRY, SCHEMA, TestProducer, open_spool, record, until
-from taskbridge.edge.kafka_path import KafkaPath, SchemaIdUnknown
-from taskbridge.edge.spool.drainer import Drainer
+from taskbridge.edge.kafka.path import KafkaPath, SchemaIdUnknown
+from taskbridge.edge.spool.draining.drainer import Drainer
 from taskbridge.runtime.kafka import DeliveryFailed
 from taskbridge.schemas.registry import SchemaRef
 from taskbridge.schemas.testing import FakeRegistry
@@ -118,7 +118,7 @@ def test_an_error_that_is_not_fatal_replaces_nothing() -> None:
 
 
 def test_a_dead_producer_is_asked_for_its_last_reports_and_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.edge.kafka_path._HOPELESS_FLUSH_S", 0.05)
+    monkeypatch.setattr("taskbridge.edge.kafka.path._HOPELESS_FLUSH_S", 0.05)
 
     async def scenario() -> None:
         producers = Producers()
@@ -362,7 +362,7 @@ def test_after_a_while_a_failed_partition_may_be_tried_unless_a_spooled_record_t
         path.fail(SECOND, AWAY)
         path.forgive()
         assert path.failing(EVENTS) == 2, "not at once"
-        monkeypatch.setattr("taskbridge.edge.kafka_path._FORGIVE_S", -1)
+        monkeypatch.setattr("taskbridge.edge.kafka.path._FORGIVE_S", -1)
         path.forgive(but={path.place_of(SECOND)})
         assert (path.takes(FIRST), path.takes(SECOND)) == (True, False)
         path.forgive()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from taskbridge.edge.tally import Durations, Outcomes, Tally
+from taskbridge.edge.monitoring.tally import Durations, Outcomes, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

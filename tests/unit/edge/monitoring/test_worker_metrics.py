@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from taskbridge.edge.worker_metrics import WorkerMetrics, clear_metrics
+from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metrics
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ from raw_http import ask, callback, connect, read_all, read_answer, status_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server import protocol
-from taskbridge.edge.server.listening import listen
+from taskbridge.edge.server.connections.listening import listen
 from taskbridge.edge.server.protocol import MAX_PIPELINED, LimitedProtocol
 from taskbridge.edge.server.requests import FREE_BODY_BYTES
 from taskbridge.edge.settings import EdgeSettings
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from taskbridge.edge.app import EdgeApp
-    from taskbridge.edge.publisher import Durability
-    from taskbridge.edge.server.accepting import Listener
+    from taskbridge.edge.delivery.publisher import Durability
+    from taskbridge.edge.server.connections.accepting import Listener
     from taskbridge.schemas.events import TaskEvent
 
 POST = b"POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\n"
@@ -48,7 +48,7 @@ class Served:
         self.server = uvicorn.Server(
             uvicorn.Config(
                 self.app,
-                loop="taskbridge.edge.server.accepting:AcceptingLoop",
+                loop="taskbridge.edge.server.connections.accepting:AcceptingLoop",
                 http=LimitedProtocol,
                 proxy_headers=False,
                 log_config=None,

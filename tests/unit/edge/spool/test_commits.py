@@ -12,14 +12,14 @@ import pytest
 from spool_bench import Disk, open_spool, record, until
 from taskbridge.edge.spool.commits import Put, Remove, Work
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
-from taskbridge.edge.spool.record import row_of
+from taskbridge.edge.kafka.record import row_of
 from taskbridge.edge.spool.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from taskbridge.edge.spool.record import type_row
+    from taskbridge.edge.kafka.record import type_row
 
 MIB = 1 << 20
 NOBODY = cast("asyncio.Future[None]", None)

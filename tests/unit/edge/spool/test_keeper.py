@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.spool.recovery import Opened
+    from taskbridge.edge.spool.recovery.recovery import Opened
     from taskbridge.schemas.registry import SchemaRef
 
 BY_POLICY = DeliveryFailed("by policy", KafkaError(KafkaError.INVALID_RECORD))
@@ -448,7 +448,7 @@ def test_an_adopted_file_in_which_all_is_set_aside_is_opened_once_and_told_of(
 def test_while_nothing_can_be_tried_from_the_spool_a_callback_may_try_a_partition_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.kafka_path._FORGIVE_S", -1)
+    monkeypatch.setattr("taskbridge.edge.kafka.path._FORGIVE_S", -1)
 
     async def scenario() -> None:
         producer = TestProducer()

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spool_bench import SCHEMA, number_of, record
-from taskbridge.edge.spool.record import record_of, row_of
-from taskbridge.edge.spool.recovery import open_or_recover
+from taskbridge.edge.kafka.record import record_of, row_of
+from taskbridge.edge.spool.recovery.recovery import open_or_recover
 from taskbridge.edge.spool.store import BROKEN_MARK
 
 if TYPE_CHECKING:

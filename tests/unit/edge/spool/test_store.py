@@ -12,14 +12,14 @@ import pytest
 
 from spool_bench import SCHEMA, number_of, record
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
-from taskbridge.edge.spool.record import record_of, row_of
+from taskbridge.edge.kafka.record import record_of, row_of
 from taskbridge.edge.spool.store import BROKEN_MARK, DAMAGED, PAGE_BYTES, REFUSED, TOO_LARGE, Store, sync
 from taskbridge.schemas.registry import SchemaRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from taskbridge.edge.spool.record import type_row
+    from taskbridge.edge.kafka.record import type_row
 
 OTHER = SchemaRef("other", '"string"')
 

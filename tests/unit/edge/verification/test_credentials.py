@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from taskbridge.edge.proof.credentials import CredentialsBroken, CredentialsFile, fingerprint, parse_credentials
+from taskbridge.edge.verification.credentials import CredentialsBroken, CredentialsFile, fingerprint, parse_credentials
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, write_credentials
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.errors import Unverified
-from taskbridge.edge.proof.replays import (
+from taskbridge.edge.verification.replays import (
     ALTERED,
     CROSS_ACTION,
     WAYS,
@@ -131,7 +131,7 @@ def test_it_remembers_what_a_dictionary_would(steps: list[tuple[int, int, Action
 def test_in_a_full_set_the_oldest_makes_room(window: FileWindow, monkeypatch: pytest.MonkeyPatch) -> None:
     digests = [bytes([n]) * 8 + bytes(8) for n in range(WAYS + 1)]  # all in one set
     for second, digest in enumerate(digests):
-        monkeypatch.setattr("taskbridge.edge.proof.replays.time.time", lambda second=second: 1000 + second)
+        monkeypatch.setattr("taskbridge.edge.verification.replays.time.time", lambda second=second: 1000 + second)
         assert window.claim(mark(digest)) is None
     assert window.find(digests[0]) is None
     assert all(window.find(digest) for digest in digests[1:])
@@ -141,7 +141,7 @@ def test_the_latest_callbacks_are_remembered_when_there_were_more(path: Path, mo
     window = FileWindow(path, entries=ENTRIES)
     digests = [os.urandom(16) for _ in range(8 * ENTRIES)]
     for second, digest in enumerate(digests):
-        monkeypatch.setattr("taskbridge.edge.proof.replays.time.time", lambda second=second: second)
+        monkeypatch.setattr("taskbridge.edge.verification.replays.time.time", lambda second=second: second)
         window.claim(mark(digest))
     latest = digests[-ENTRIES // 4 :]
     assert sum(window.find(digest) is not None for digest in latest) == len(latest)
@@ -217,7 +217,7 @@ def test_a_file_that_was_cut_short_works_on(path: Path, window: FileWindow) -> N
 def test_a_window_that_cannot_be_used_costs_no_callback_and_recovers(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.proof.replays._REOPEN_S", 0.0)
+    monkeypatch.setattr("taskbridge.edge.verification.replays._REOPEN_S", 0.0)
     path.mkdir()
     window = FileWindow(path, entries=ENTRIES)
     with capture_logs() as lines:
@@ -237,7 +237,7 @@ def test_a_full_disk_costs_no_callback(window: FileWindow, monkeypatch: pytest.M
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("taskbridge.edge.proof.replays.os.pwrite", full)
+    monkeypatch.setattr("taskbridge.edge.verification.replays.os.pwrite", full)
     with capture_logs():
         refuse_replay(event("complete", complete()), window)
     assert window.problem == "No space left on device"
@@ -283,8 +283,8 @@ def test_of_two_workers_at_the_same_moment_exactly_one_wins(path: Path, monkeypa
     workers = [FileWindow(path, entries=ENTRIES) for _ in range(2)]
     for worker in workers:
         worker.open()
-    monkeypatch.setattr("taskbridge.edge.proof.replays.os.pwrite", slowly)
-    monkeypatch.setattr("taskbridge.edge.proof.replays._LOCK_ATTEMPTS", 100_000)
+    monkeypatch.setattr("taskbridge.edge.verification.replays.os.pwrite", slowly)
+    monkeypatch.setattr("taskbridge.edge.verification.replays._LOCK_ATTEMPTS", 100_000)
     with ThreadPoolExecutor(2) as threads:
         for _ in range(20):
             digest = os.urandom(16)

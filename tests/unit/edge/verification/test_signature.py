@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.edge.proof import signature
-from taskbridge.edge.proof.signature import (
+from taskbridge.edge.verification import signature
+from taskbridge.edge.verification.signature import (
     SIGN,
     SignatureMismatch,
     are_distinct,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from taskbridge.edge.proof.credentials import Token, parse_credentials
-from taskbridge.edge.proof.token_use import TokenUse, UseUnknown, read_use, tidy_use, use_folder
+from taskbridge.edge.verification.credentials import Token, parse_credentials
+from taskbridge.edge.verification.token_use import TokenUse, UseUnknown, read_use, tidy_use, use_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

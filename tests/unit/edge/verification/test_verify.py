@@ -8,15 +8,15 @@ import pytest
 
 from taskbridge.edge.callbacks import locate
 from taskbridge.edge.errors import Unverified
-from taskbridge.edge.proof.credentials import parse_credentials
-from taskbridge.edge.proof.verification import check_bearer, verify
+from taskbridge.edge.verification.credentials import parse_credentials
+from taskbridge.edge.verification.verify import check_bearer, verify
 from taskbridge.edge.sender import signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskbridge.edge.proof.credentials import Token
+    from taskbridge.edge.verification.credentials import Token
 
 CREDENTIALS = parse_credentials(f"""
 [[apps]]

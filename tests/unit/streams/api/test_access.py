@@ -15,11 +15,11 @@ from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import Action
 from taskbridge.streams.fold.lifecycle import fold
-from taskbridge.streams.query import access as access_module
-from taskbridge.streams.query.access import Access, Caller, build_access, own_hosts
-from taskbridge.streams.query.refusals import Unauthorized
-from taskbridge.streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal
-from taskbridge.streams.query.tokens import TokensBroken, TokensFile, digest_of, new_token, parse_tokens
+from taskbridge.streams.api import access as access_module
+from taskbridge.streams.api.access import Access, Caller, build_access, own_hosts
+from taskbridge.streams.api.refusals import Unauthorized
+from taskbridge.streams.api.sso import IDENTITY_HEADER, Identity, IdentitySeal
+from taskbridge.streams.api.tokens import TokensBroken, TokensFile, digest_of, new_token, parse_tokens
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def test_an_identity_that_another_worker_signed_holds_for_its_query_and_a_minute
     ):
         assert client.get(path, headers=[(IDENTITY_HEADER.encode(), wrong.encode())]).status_code == 401
     now = time.time()
-    monkeypatch.setattr("taskbridge.streams.query.sso.time.time", lambda: now + 61)
+    monkeypatch.setattr("taskbridge.streams.api.sso.time.time", lambda: now + 61)
     assert client.get(path, headers={IDENTITY_HEADER: sealed}).status_code == 401
 
 

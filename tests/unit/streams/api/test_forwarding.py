@@ -10,11 +10,11 @@ from starlette.testclient import TestClient
 from query_desk import PARTITIONS, URL, QueryDesk, notification
 from served_apps import serving
 from taskbridge.local.ports import free_port
-from taskbridge.streams.query.access import Access
-from taskbridge.streams.query.forwarding import FORWARDED_HEADER
-from taskbridge.streams.query.owners import Owners, OwnerUnknown, partition_of
-from taskbridge.streams.query.sso import IdentitySeal, SingleSignOn
-from taskbridge.streams.query.tokens import ApiTokens, digest_of, new_token, parse_tokens
+from taskbridge.streams.api.access import Access
+from taskbridge.streams.api.forwarding import FORWARDED_HEADER
+from taskbridge.streams.api.owners import Owners, OwnerUnknown, partition_of
+from taskbridge.streams.api.sso import IdentitySeal, SingleSignOn
+from taskbridge.streams.api.tokens import ApiTokens, digest_of, new_token, parse_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-from taskbridge.streams.contract import Prepared, until_connected
-from taskbridge.streams.health import Health
+from taskbridge.streams.contract.contract import Prepared, until_connected
+from taskbridge.streams.monitoring.health import Health
 
 
 def test_topics_that_differ_from_the_contract_are_told_by_readiness_and_hold_nothing_up() -> None:

@@ -6,14 +6,14 @@ import pytest
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.commit.mark import Ground, Mark, read_metadata, write_metadata
-from taskbridge.streams.commit.standing import ChangelogCut, Standing, standing
-from taskbridge.streams.internal_topics import Found, Situation, problem
-from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
-from taskbridge.streams.tables.group_positions import Committed
-from taskbridge.streams.tables.kept_position import KeptPosition, PositionUnreadable, read_position, write_position
-from taskbridge.streams.tables.offsets import Bounds
-from taskbridge.streams.version import VERSION_TOPIC, Versions
+from taskbridge.streams.positions.mark import Ground, Mark, read_metadata, write_metadata
+from taskbridge.streams.positions.standing import ChangelogCut, Standing, standing
+from taskbridge.streams.contract.internal_topics import Found, Situation, problem
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from taskbridge.streams.positions.group_positions import Committed
+from taskbridge.streams.positions.kept_position import KeptPosition, PositionUnreadable, read_position, write_position
+from taskbridge.streams.positions.offsets import Bounds
+from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
 
 EVENTS, NOTIFICATIONS, INSTANCES, INBOX, VERSION = (
     each.name for each in (TASK_EVENTS, TASK_NOTIFICATIONS, instances_changelog(2), INBOX_CHANGELOG, VERSION_TOPIC)

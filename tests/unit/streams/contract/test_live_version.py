@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from taskbridge.streams.live_version import members
-from taskbridge.streams.tables import group_positions
+from taskbridge.streams.contract.live_version import members
+from taskbridge.streams.positions import group_positions
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient

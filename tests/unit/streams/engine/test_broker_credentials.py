@@ -8,7 +8,7 @@ import faust
 import pytest
 
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.streams.commit.broker_credentials import broker_credentials
+from taskbridge.streams.engine.broker_credentials import broker_credentials
 
 SASL = {"sasl.mechanism": "SCRAM-SHA-256", "sasl.username": "edge", "sasl.password": "secret"}
 

@@ -15,7 +15,7 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.commit.transport import ChunkConsumer, Position
+from taskbridge.streams.engine.transport import ChunkConsumer, Position
 from taskbridge.streams.topology import Worker, build_faust_app
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.streams.commit.homes import at_home, home_of
+from taskbridge.streams.fold.homes import at_home, home_of
 
 PARTITIONS = 5
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.schemas.events import Action
 from taskbridge.streams.fold.lifecycle import fold
-from taskbridge.streams.fold.live_instances import LiveInstances
+from taskbridge.streams.folding.live_instances import LiveInstances
 from taskbridge.streams.fold.views import Shown, show
 
 if TYPE_CHECKING:

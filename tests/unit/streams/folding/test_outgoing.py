@@ -12,15 +12,15 @@ from taskbridge.schemas.codec import task_event_head_codec, task_notification_co
 from taskbridge.schemas.events import Action, Person
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 from taskbridge.streams.fold.dead_letters import reason_code
-from taskbridge.streams.fold.native_folding import IS_BUILT, NativeFolding
-from taskbridge.streams.fold.outgoing import fold_what_fits
-from taskbridge.streams.fold.python_folding import PythonFolding
+from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
+from taskbridge.streams.folding.outgoing import fold_what_fits
+from taskbridge.streams.folding.python import PythonFolding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.fold.folding import Folded
+    from taskbridge.streams.folding.folding import Folded
 
     type_taken = Callable[..., Folded]
 

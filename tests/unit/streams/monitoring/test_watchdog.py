@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from taskbridge.streams.watchdog import LoopGuard, Stuck, Watchdog
+from taskbridge.streams.monitoring.watchdog import LoopGuard, Stuck, Watchdog
 
 
 def test_work_that_nobody_does_for_too_long_is_standing_still() -> None:

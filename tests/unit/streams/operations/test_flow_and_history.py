@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskbridge.schemas.events import Action
-from taskbridge.streams.operations.flow import ACTIONS, MINUTES, Flow, flow_of
+from taskbridge.streams.monitoring.flow import ACTIONS, MINUTES, Flow, flow_of
 from taskbridge.streams.operations.history import SAMPLE_S, SAMPLES, EdgeTotals, History, history_of
 
 if TYPE_CHECKING:

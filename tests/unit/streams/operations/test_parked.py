@@ -10,7 +10,7 @@ from taskbridge.runtime.parked import DeadLetter
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.operations.parked import LATEST, Parked, SetAside
 from taskbridge.streams.operations.search import dead_letter_summary
-from taskbridge.streams.tables.offsets import Bounds
+from taskbridge.streams.positions.offsets import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

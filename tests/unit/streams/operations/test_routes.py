@@ -10,18 +10,18 @@ from fastapi.testclient import TestClient
 
 from query_desk import QueryDesk
 from taskbridge.streams.http import build_http
-from taskbridge.streams.live.hub import Hub
-from taskbridge.streams.live.routes import events_router
-from taskbridge.streams.operations.room import OperationsRoom
+from taskbridge.streams.sse.hub import Hub
+from taskbridge.streams.sse.routes import events_router
+from taskbridge.streams.operations.reporting import OperationsRoom
 from taskbridge.streams.operations.routes import operations_router
-from taskbridge.streams.query.access import Access
-from taskbridge.streams.query.tokens import TokensFile
+from taskbridge.streams.api.access import Access
+from taskbridge.streams.api.tokens import TokensFile
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from taskbridge.streams.live.missed import MissedReader
+    from taskbridge.streams.sse.missed import MissedReader
 
 
 @pytest.fixture

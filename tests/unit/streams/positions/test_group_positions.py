@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from faust.types import TP
 
-from taskbridge.streams.tables import group_positions
-from taskbridge.streams.tables.group_positions import Committed, committed
+from taskbridge.streams.positions import group_positions
+from taskbridge.streams.positions.group_positions import Committed, committed
 
 CONFIG = {"bootstrap.servers": "127.0.0.1:9"}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from taskbridge.streams.tables import offsets
+from taskbridge.streams.positions import offsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

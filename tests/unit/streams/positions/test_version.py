@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskbridge.streams.tables.changelog_topic import instances_changelog, instances_table_name
-from taskbridge.streams.version import (
+from taskbridge.streams.positions.changelog_topic import instances_changelog, instances_table_name
+from taskbridge.streams.positions.version import (
     FIRST_VERSION,
     Told,
     Versions,

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from taskbridge.streams.commit.lanes import Lanes
+from taskbridge.streams.processing.partition_queues import Lanes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from faust.types import Message
 
-    from taskbridge.streams.commit.transport import type_chunk
+    from taskbridge.streams.engine.transport import type_chunk
 
 
 def chunk(partition: int, *offsets: int, generation: int = 1, size: int = 1) -> tuple[Message, type_chunk]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskbridge.streams.fold.unwritten import Unwritten
+from taskbridge.streams.processing.pending_writes import Unwritten
 
 
 def nothing_stored(_partition: int, keys: list[bytes]) -> list[bytes | None]:

@@ -17,7 +17,7 @@ from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, REPLAYED_DAYS, TASK_
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.stored_instance import Age, StoreUnreadable, age_of, pack
 from taskbridge.streams.fold.views import EntryKey, is_finished, notifications, views
-from taskbridge.streams.retention import farewell, is_expired
+from taskbridge.streams.processing.retention import farewell, is_expired
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:

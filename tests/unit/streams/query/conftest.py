@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from query_desk import QueryDesk
-from taskbridge.streams.query.access import Access
+from taskbridge.streams.api.access import Access
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

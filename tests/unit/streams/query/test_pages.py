@@ -14,11 +14,11 @@ from starlette.testclient import TestClient
 
 from query_desk import WHOLE, QueryDesk, notification
 from taskbridge.schemas.events import Change, Person, TaskNotification, View
-from taskbridge.streams.inbox_table import layout
-from taskbridge.streams.query.access import Access
+from taskbridge.streams.inbox import layout
+from taskbridge.streams.api.access import Access
 from taskbridge.streams.query.cursors import read_cursor, write_cursor
 from taskbridge.streams.query.inboxes import APPS_LOOKED_AT, LOOKED_AT_MAX, Inboxes
-from taskbridge.streams.query.refusals import BadQuery
+from taskbridge.streams.api.refusals import BadQuery
 from taskbridge.streams.query.search import folded, matcher
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.streams.inbox_table.told import Told
-from taskbridge.streams.live import hub as hub_module
-from taskbridge.streams.live.hub import (
+from taskbridge.streams.inbox.notified import Told
+from taskbridge.streams.sse import hub as hub_module
+from taskbridge.streams.sse.hub import (
     WAITING_MAX,
     Ending,
     Hub,
@@ -17,7 +17,7 @@ from taskbridge.streams.live.hub import (
     TooManyOfPerson,
     TooManyStreams,
 )
-from taskbridge.streams.live.wire import Place
+from taskbridge.streams.sse.wire import Place
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification

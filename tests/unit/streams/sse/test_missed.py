@@ -10,11 +10,11 @@ import pytest
 
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.streams.live import missed as missed_module
-from taskbridge.streams.live.missed import MissedReader, MissedUnreadable, Page
+from taskbridge.streams.sse import missed as missed_module
+from taskbridge.streams.sse.missed import MissedReader, MissedUnreadable, Page
 
 if TYPE_CHECKING:
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
 
 
 class Passes(MissedReader):

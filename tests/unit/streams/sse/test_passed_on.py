@@ -13,11 +13,11 @@ from starlette.requests import Request
 
 from query_desk import PARTITIONS, QueryDesk
 from taskbridge.streams.http import build_http
-from taskbridge.streams.live.hub import Hub
-from taskbridge.streams.live.routes import events_router
-from taskbridge.streams.query.access import Access, Caller
-from taskbridge.streams.query.forwarding import Forwarding, OwnerUnreachable
-from taskbridge.streams.query.tokens import TokensFile, digest_of
+from taskbridge.streams.sse.hub import Hub
+from taskbridge.streams.sse.routes import events_router
+from taskbridge.streams.api.access import Access, Caller
+from taskbridge.streams.api.forwarding import Forwarding, OwnerUnreachable
+from taskbridge.streams.api.tokens import TokensFile, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

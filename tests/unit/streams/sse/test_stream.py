@@ -10,21 +10,21 @@ from fastapi.testclient import TestClient
 
 from query_desk import QueryDesk
 from taskbridge.streams.http import build_http
-from taskbridge.streams.inbox_table.told import Told
-from taskbridge.streams.live.hub import WAITING_MAX, Hub
-from taskbridge.streams.live.missed import MissedUnreadable, Page
-from taskbridge.streams.live.routes import events_router
-from taskbridge.streams.live.stream import HoldsStreams, Writer
-from taskbridge.streams.live.wire import Place
-from taskbridge.streams.query.access import Access
-from taskbridge.streams.query.tokens import TokensFile, digest_of
+from taskbridge.streams.inbox.notified import Told
+from taskbridge.streams.sse.hub import WAITING_MAX, Hub
+from taskbridge.streams.sse.missed import MissedUnreadable, Page
+from taskbridge.streams.sse.routes import events_router
+from taskbridge.streams.sse.stream import HoldsStreams, Writer
+from taskbridge.streams.sse.wire import Place
+from taskbridge.streams.api.access import Access
+from taskbridge.streams.api.tokens import TokensFile, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.live.missed import MissedReader
+    from taskbridge.streams.sse.missed import MissedReader
 
 
 class Missed:

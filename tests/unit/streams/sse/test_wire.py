@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from records import NOTIFICATIONS
 
 from taskbridge.schemas.events import TaskNotification
-from taskbridge.streams.live.wire import (
+from taskbridge.streams.sse.wire import (
     BrokenEventId,
     Place,
     heartbeat_frame,

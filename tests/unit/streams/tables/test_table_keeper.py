@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskbridge.streams.tables.changelog_topic import TOMBSTONES_KEPT_MS
-from taskbridge.streams.tables.offsets import Bounds
+from taskbridge.streams.positions.changelog_topic import TOMBSTONES_KEPT_MS
+from taskbridge.streams.positions.offsets import Bounds
 from taskbridge.streams.tables.store_files import Position
 from taskbridge.streams.tables.table_keeper import Start, StoreOfAnother, starting_point
 

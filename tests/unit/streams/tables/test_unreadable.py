@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
-from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
-from taskbridge.streams.tables.kept_position import PositionUnreadable
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from taskbridge.streams.positions.kept_position import PositionUnreadable
 from taskbridge.streams.tables.store import PartitionNotHeld
 from taskbridge.streams.tables.unreadable import TableUnreadable, naming
 

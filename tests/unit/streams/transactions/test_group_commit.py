@@ -10,18 +10,18 @@ import pytest
 from confluent_kafka import KafkaException
 from faust.types import TP
 
-from taskbridge.streams.commit.bulk_producer import Fenced, OffsetsNotTaken, Sent
-from taskbridge.streams.commit.group_metadata import Membership, group_metadata
-from taskbridge.streams.commit.mark import Ground, Mark, write_metadata
-from taskbridge.streams.commit.rounds import Batch, Overtaken, Rounds
-from taskbridge.streams.tables.kept_position import POSITION_KEY, KeptPosition, write_position
+from taskbridge.streams.transactions.bulk_producer import Fenced, OffsetsNotTaken, Sent
+from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
+from taskbridge.streams.positions.mark import Ground, Mark, write_metadata
+from taskbridge.streams.transactions.group_commit import Batch, Overtaken, Rounds
+from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from confluent_kafka import TopicPartition
 
-    from taskbridge.streams.commit.bulk_producer import BulkProducer, type_outgoing, type_with_headers
+    from taskbridge.streams.transactions.bulk_producer import BulkProducer, type_outgoing, type_with_headers
 
 FIRST, SECOND = TP("events", 0), TP("events", 1)
 MEMBER = Membership(5, "member-1", "instance-1")
@@ -160,7 +160,7 @@ def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_recor
 
 
 def test_a_round_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.streams.commit.rounds._RECORDS", 2)
+    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._RECORDS", 2)
     producers = FakeProducers()
 
     async def story(rounds: Rounds) -> None:

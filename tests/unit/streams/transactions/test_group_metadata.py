@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import Consumer
 
-from taskbridge.streams.commit.group_metadata import Membership, group_metadata
+from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 
 
 @pytest.mark.parametrize("instance_id", [None, "worker-1"])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import taskbridge.edge.errors
-import taskbridge.streams.pages
-from taskbridge.streams.pages.assets import read_assets
+import taskbridge.streams.web
+from taskbridge.streams.web.assets import read_assets
 
 FOLDER = Path(taskbridge.streams.pages.__file__).parent / "assets"
 SCRIPTS = sorted(FOLDER.glob("*.js"))

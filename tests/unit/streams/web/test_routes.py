@@ -11,9 +11,9 @@ from fastapi.testclient import TestClient
 
 from taskbridge.runtime.problems import answer_with_problems
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.streams.pages.assets import read_assets
-from taskbridge.streams.pages.portals import let_portals_in
-from taskbridge.streams.pages.routes import pages_router
+from taskbridge.streams.web.assets import read_assets
+from taskbridge.streams.web.portals import let_portals_in
+from taskbridge.streams.web.routes import pages_router
 
 
 @pytest.fixture

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from taskbridge.edge.durability import Durability
+from taskbridge.edge.delivery.durability import Durability
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.runtime.kafka import DeliveryFailed, QueueFull
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
-    from taskbridge.edge.kafka_path import KafkaPath
+    from taskbridge.edge.kafka.path import KafkaPath
     from taskbridge.edge.spool.keeper import SpoolKeeper
-    from taskbridge.edge.spool.record import Record
+    from taskbridge.edge.kafka.record import Record
 
 _LAST_FEW = 250
 _HOLD_S = 0.25

@@ -22,7 +22,7 @@ from taskbridge.schemas.registry import SchemaRef
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
 
-    from taskbridge.edge.spool.record import Record
+    from taskbridge.edge.kafka.record import Record
     from taskbridge.runtime.kafka import AsyncProducer
     from taskbridge.schemas.registry import Registry
 

@@ -21,7 +21,7 @@ from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from taskbridge.edge.kafka_path import KafkaPath
+    from taskbridge.edge.kafka.path import KafkaPath
     from taskbridge.edge.settings import EdgeSettings
     from taskbridge.runtime.topic_admin import TopicReport
     from taskbridge.schemas.registry import Registry, SchemaRef

@@ -15,7 +15,7 @@ from msgspec import Struct
 from taskbridge.edge.errors import Malformed, Rejection
 from taskbridge.edge.parsing.bodies import Body
 from taskbridge.edge.parsing.forms import form_pairs
-from taskbridge.edge.proof.signature import SIGN, are_distinct
+from taskbridge.edge.verification.signature import SIGN, are_distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from taskbridge.edge.server.answering import AnsweringProtocol
-from taskbridge.edge.server.deadline import Deadline
-from taskbridge.edge.server.gate import GATE
+from taskbridge.edge.server.connections.deadline import Deadline
+from taskbridge.edge.server.connections.gate import GATE
 from taskbridge.edge.server.requests import FREE_BODY_BYTES
 from taskbridge.edge.server.scope import ANSWER_AT_ONCE, WHOLE_BODY
 from taskbridge.edge.server.upgrade import head_without_offer
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from taskbridge.edge.server.gate import Gate
+    from taskbridge.edge.server.connections.gate import Gate
     from taskbridge.runtime.refusals import Refusal
 
 MAX_HEADERS = 100

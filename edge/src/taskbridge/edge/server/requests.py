@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from starlette.requests import ClientDisconnect
 
 from taskbridge.edge.errors import Overloaded, Rejection, TooLarge, TooSlow
-from taskbridge.edge.server.received import Received
+from taskbridge.edge.received import Received
 from taskbridge.edge.server.scope import WHOLE_BODY
 
 if TYPE_CHECKING:

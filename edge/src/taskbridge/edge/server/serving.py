@@ -42,7 +42,7 @@ def serve(app: FastAPI, sockets: list[socket.socket], *, are_held: bool, workers
         app if workers == 1 else factory,
         factory=workers > 1,
         workers=workers,
-        loop=f"taskbridge.edge.server.accepting:{'HeldSocketsLoop' if are_held else 'AcceptingLoop'}",
+        loop=f"taskbridge.edge.server.connections.accepting:{'HeldSocketsLoop' if are_held else 'AcceptingLoop'}",
         http=LimitedProtocol,
         proxy_headers=False,  # uvicorn's own would let anyone on this machine name any address
         ws="none",

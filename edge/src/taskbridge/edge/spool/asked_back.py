@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.edge.spool.errors import SpoolFull
-from taskbridge.edge.spool.recovery import open_or_recover
+from taskbridge.edge.spool.recovery.recovery import open_or_recover
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from taskbridge.edge.spool.recovery import Opened
+    from taskbridge.edge.spool.recovery.recovery import Opened
     from taskbridge.schemas.registry import SchemaRef
 
 _log = structlog.stdlib.get_logger(__name__)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.spool.record import type_row
+    from taskbridge.edge.kafka.record import type_row
     from taskbridge.edge.spool.store import Store
 
 _LINGER_S = 0.002

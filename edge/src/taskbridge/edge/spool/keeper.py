@@ -13,7 +13,7 @@ import structlog
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.spool.asked_back import is_asked_back, open_and_take_back
 from taskbridge.edge.spool.commits import SpoolObserver
-from taskbridge.edge.spool.drainer import Drainer, DrainObserver
+from taskbridge.edge.spool.draining.drainer import Drainer, DrainObserver
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.store import sync
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.kafka_path import KafkaPath
+    from taskbridge.edge.kafka.path import KafkaPath
     from taskbridge.edge.spool.files import Claim
     from taskbridge.schemas.registry import SchemaRef
 

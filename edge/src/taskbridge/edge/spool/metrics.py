@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from taskbridge.edge.kafka_path import KafkaPath
+    from taskbridge.edge.kafka.path import KafkaPath
     from taskbridge.edge.spool.keeper import SpoolKeeper
 
 _PREFIX = "taskbridge_edge_spool"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.spool.record import type_row
+    from taskbridge.edge.kafka.record import type_row
     from taskbridge.schemas.registry import SchemaRef
 
 PAGE_BYTES = 4096

@@ -10,7 +10,7 @@ import structlog
 
 from taskbridge.edge.spool.commits import Committer, Put, Remove
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
-from taskbridge.edge.spool.record import RowDamaged, record_of, row_of
+from taskbridge.edge.kafka.record import RowDamaged, record_of, row_of
 from taskbridge.edge.spool.store import DAMAGED
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from taskbridge.edge.spool.commits import Outcome, SpoolObserver, Work
     from taskbridge.edge.spool.files import Claim, Page
-    from taskbridge.edge.spool.record import Record, SpooledRecord
+    from taskbridge.edge.kafka.record import Record, SpooledRecord
     from taskbridge.edge.spool.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)

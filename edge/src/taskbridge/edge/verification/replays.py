@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import structlog
 
 from taskbridge.edge.errors import Unverified
-from taskbridge.edge.proof.signature import SIGN
+from taskbridge.edge.verification.signature import SIGN
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from taskbridge.edge.proof.credentials import Token
+    from taskbridge.edge.verification.credentials import Token
 
 FLUSH_S = 5.0
 

@@ -6,13 +6,13 @@ import hmac
 from typing import TYPE_CHECKING
 
 from taskbridge.edge.errors import Unverified
-from taskbridge.edge.proof import signature
+from taskbridge.edge.verification import signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from taskbridge.edge.callbacks import Callback
-    from taskbridge.edge.proof.credentials import Credentials, Token
+    from taskbridge.edge.verification.credentials import Credentials, Token
 
 
 def verify(

@@ -8,7 +8,7 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.chunk import Record
 
 class Folded:
-    """What a chunk comes to, ready for ``produce_batch``, ``produce`` and the store: see ``streams.fold.folding``."""
+    """What a chunk comes to, ready for ``produce_batch``, ``produce`` and the store: see ``streams.folding.folding``."""
 
     @property
     def stored(self) -> dict[bytes, bytes]: ...
@@ -27,7 +27,7 @@ class Folded:
     def changes(self) -> dict[tuple[str, str], int]: ...
     @property
     def untold(self) -> list[int]:
-        """Offsets, see ``streams.fold.folding.Folded``."""
+        """Offsets, see ``streams.folding.folding.Folded``."""
     @property
     def largest(self) -> int: ...
 

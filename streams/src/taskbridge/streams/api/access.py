@@ -15,16 +15,16 @@ from starlette.requests import HTTPConnection, Request
 from taskbridge.runtime.problems import problem
 from taskbridge.runtime.rates import Bucket, PerSource
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.streams.query.refusals import Forbidden, TooManyQueries, Unauthorized
-from taskbridge.streams.query.sso import IDENTITY_HEADER, Identity, IdentitySeal, single_sign_on, target_of
-from taskbridge.streams.query.tokens import ALL_CORPS, TokensFile
+from taskbridge.streams.api.refusals import Forbidden, TooManyQueries, Unauthorized
+from taskbridge.streams.api.sso import IDENTITY_HEADER, Identity, IdentitySeal, single_sign_on, target_of
+from taskbridge.streams.api.tokens import ALL_CORPS, TokensFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from taskbridge.streams.query.sso import SingleSignOn
+    from taskbridge.streams.api.sso import SingleSignOn
     from taskbridge.streams.settings import StreamsSettings
 
 FOREIGN_HOST = "foreign-host"

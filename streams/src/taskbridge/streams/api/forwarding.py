@@ -11,8 +11,8 @@ import structlog
 from starlette.responses import Response, StreamingResponse
 from yarl import URL
 
-from taskbridge.streams.query.refusals import NotNow
-from taskbridge.streams.query.sso import IDENTITY_HEADER, IdentitySeal, target_of
+from taskbridge.streams.api.refusals import NotNow
+from taskbridge.streams.api.sso import IDENTITY_HEADER, IdentitySeal, target_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from taskbridge.streams.query.access import Caller
+    from taskbridge.streams.api.access import Caller
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from taskbridge.schemas.moments import FIRST_MS, LAST_MS
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import Person, TaskEvent, TaskNotification, TaskState, View
-    from taskbridge.streams.inbox_table.layout import Item
+    from taskbridge.streams.inbox.layout import Item
 
 to_json = msgspec.json.Encoder().encode
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from taskbridge.streams.metrics import Metrics
+    from taskbridge.streams.monitoring.metrics import Metrics
 
 _QUERIES = "/v1/"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiokafka import partitioner
 
 from taskbridge.schemas.events import notification_key
-from taskbridge.streams.query.refusals import NotNow
+from taskbridge.streams.api.refusals import NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.streams.query.refusals import Unauthorized
+from taskbridge.streams.api.refusals import Unauthorized
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection

@@ -14,21 +14,21 @@ from faust.types import TP
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.commit.mark import Ground, Mark
-from taskbridge.streams.internal_topics import Found, Situation, StartRefused, problem
-from taskbridge.streams.live_version import SwitchUnderWay
-from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.positions.mark import Ground, Mark
+from taskbridge.streams.contract.internal_topics import Found, Situation, StartRefused, problem
+from taskbridge.streams.contract.live_version import SwitchUnderWay
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.topology import APP_ID
-from taskbridge.streams.version import VERSION_TOPIC, Versions
+from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from taskbridge.runtime.kafka import Admin
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.health import Health
-    from taskbridge.streams.live_version import LiveVersion
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.monitoring.health import Health
+    from taskbridge.streams.contract.live_version import LiveVersion
+    from taskbridge.streams.positions.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG, REBUILD, instances_changelog, mend
-from taskbridge.streams.version import FIRST_VERSION, VERSION_TOPIC
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, instances_changelog, mend
+from taskbridge.streams.positions.version import FIRST_VERSION, VERSION_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from taskbridge.streams.commit.mark import Mark
-    from taskbridge.streams.version import Versions
+    from taskbridge.streams.positions.mark import Mark
+    from taskbridge.streams.positions.version import Versions
 
 
 class StartRefused(ConfigurationError):

@@ -15,11 +15,11 @@ from taskbridge.runtime.kafka import admin_client, bulk_producer_config, consume
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.commit.transaction import TransactionalWriter
-from taskbridge.streams.tables.changelog_topic import reader_config
-from taskbridge.streams.tables.group_positions import described_group
+from taskbridge.streams.transactions.transaction import TransactionalWriter
+from taskbridge.streams.positions.changelog_topic import reader_config
+from taskbridge.streams.positions.group_positions import described_group
 from taskbridge.streams.topology import APP_ID
-from taskbridge.streams.version import (
+from taskbridge.streams.positions.version import (
     FIRST_VERSION,
     RETOLD_KEY,
     TOLD_KEY,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka.admin import AdminClient
 
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
 
 REBUILD_ID = "taskbridge-streams-rebuild"
 """The group that a rebuild is the only member of, and its transactional id."""

@@ -12,7 +12,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.commit.group_metadata import Membership
+from taskbridge.streams.transactions.group_metadata import Membership
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

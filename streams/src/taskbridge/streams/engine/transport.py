@@ -1,6 +1,6 @@
 """Chunks instead of records: Faust's transport, which hands an agent all records of one fetch and partition at once.
 
-Positions are committed by ``streams.commit.rounds``, in one transaction with what comes of the records, and never here.
+Positions are committed by ``streams.transactions.group_commit``, in one transaction with what comes of the records, and never here.
 
 Faust's own path costs some 230 µs a record (fetch, wrap, queue, resume the agent, ack); here that is paid once a chunk.
 It is found by Faust as the ``chunks://`` scheme of the broker's URL, an entry point in the group ``faust.transports``.
@@ -18,14 +18,14 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import ConsumerMessage
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from taskbridge.streams.commit.consumer_thread import ConsumerThread, RebalanceListener
+from taskbridge.streams.engine.consumer_thread import ConsumerThread, RebalanceListener
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
 
     from faust.types import TP, Message
 
-    from taskbridge.streams.commit.group_metadata import Membership
+    from taskbridge.streams.transactions.group_metadata import Membership
     from taskbridge.streams.fold.chunk import Record
 
 _CHUNK_BYTES = 4 << 20

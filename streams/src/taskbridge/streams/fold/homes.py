@@ -13,8 +13,8 @@ from confluent_kafka import murmur2
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.streams.commit.bulk_producer import type_with_headers
-    from taskbridge.streams.commit.transport import type_chunk
+    from taskbridge.streams.transactions.bulk_producer import type_with_headers
+    from taskbridge.streams.engine.transport import type_chunk
 
 _partition = cast("Callable[[bytes, int], int]", murmur2)
 

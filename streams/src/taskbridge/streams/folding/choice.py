@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
-from taskbridge.streams.fold import native_folding
-from taskbridge.streams.fold.native_folding import NativeFolding
-from taskbridge.streams.fold.python_folding import PythonFolding
+from taskbridge.streams.folding import native
+from taskbridge.streams.folding.native import NativeFolding
+from taskbridge.streams.folding.python import PythonFolding
 
 if TYPE_CHECKING:
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.fold.folding import Folding
+    from taskbridge.streams.folding.folding import Folding
 
 log = structlog.get_logger(__name__)
 

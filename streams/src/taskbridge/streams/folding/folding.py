@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from taskbridge.schemas.events import Action, Change, View
-    from taskbridge.streams.commit.bulk_producer import type_outgoing, type_with_headers
-    from taskbridge.streams.commit.transport import type_chunk
+    from taskbridge.streams.transactions.bulk_producer import type_outgoing, type_with_headers
+    from taskbridge.streams.engine.transport import type_chunk
     from taskbridge.streams.fold.chunk import Rejected
 
 MOST_TOLD_BYTES = 64 << 20
@@ -62,7 +62,7 @@ class Folding(Protocol):
     ) -> Folded:
         """What the records come to, in their order; ``read`` is asked once, for the instances not in memory.
 
-        ``too_large``: offsets of records that are set aside although they could be folded (``streams.fold.outgoing``).
+        ``too_large``: offsets of records that are set aside although they could be folded (``streams.folding.outgoing``).
         Does no I/O beside that. An error that is no record's fault leaves no trace: the chunk can be tried again.
 
         Raises:

@@ -9,9 +9,9 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Action, Change, View
 from taskbridge.streams.fold.acceptance import OutsideContract, TooLarge
 from taskbridge.streams.fold.chunk import MisplacedKey, Rejected
-from taskbridge.streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
+from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
 from taskbridge.streams.fold.lifecycle import AnotherApp, AnotherCorp, UnknownAction
-from taskbridge.streams.fold.live_instances import LiveInstances
+from taskbridge.streams.folding.live_instances import LiveInstances
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, unpack
 
 try:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
-    from taskbridge.streams.commit.transport import type_chunk
-    from taskbridge.streams.fold.folding import type_read
+    from taskbridge.streams.engine.transport import type_chunk
+    from taskbridge.streams.folding.folding import type_read
 
 IS_BUILT = _native is not None
 

@@ -10,9 +10,9 @@ from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from taskbridge.streams.commit.bulk_producer import type_with_headers
-    from taskbridge.streams.commit.transport import type_chunk
-    from taskbridge.streams.fold.folding import Folded
+    from taskbridge.streams.transactions.bulk_producer import type_with_headers
+    from taskbridge.streams.engine.transport import type_chunk
+    from taskbridge.streams.folding.folding import Folded
 
 _FRAME_BYTES = 32 << 10
 """For Kafka's own frame of a record."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from taskbridge.schemas.cloudevents import notification_headers, state_headers
 from taskbridge.schemas.events import Lifecycle, notification_key
 from taskbridge.streams.fold.chunk import fold_chunk
-from taskbridge.streams.fold.folding import MOST_TOLD_BYTES, NONE, Folded
-from taskbridge.streams.fold.live_instances import LiveInstances
+from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
+from taskbridge.streams.folding.live_instances import LiveInstances
 from taskbridge.streams.fold.stored_instance import event_offsets, pack, unpack
 from taskbridge.streams.fold.views import show
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import Change, TaskEvent, TaskNotification, TaskState, View
-    from taskbridge.streams.commit.bulk_producer import type_with_headers
-    from taskbridge.streams.commit.transport import type_chunk
+    from taskbridge.streams.transactions.bulk_producer import type_with_headers
+    from taskbridge.streams.engine.transport import type_chunk
     from taskbridge.streams.fold.chunk import ChunkResult
-    from taskbridge.streams.fold.folding import type_read
+    from taskbridge.streams.folding.folding import type_read
     from taskbridge.streams.fold.views import Shown
 
 

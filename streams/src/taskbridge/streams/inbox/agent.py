@@ -10,13 +10,13 @@ import structlog
 
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
-from taskbridge.streams.commit.lanes import Lanes
-from taskbridge.streams.commit.rounds import Batch, Overtaken
+from taskbridge.streams.processing.partition_queues import Lanes
+from taskbridge.streams.transactions.group_commit import Batch, Overtaken
 from taskbridge.streams.fold.chunk import Rejected
 from taskbridge.streams.fold.dead_letters import dead_letter, reason_code
-from taskbridge.streams.inbox_table.changes import check, inbox_changes, keys_read
-from taskbridge.streams.inbox_table.layout import APPLIED_KEY, Applied, read_applied, write_applied
-from taskbridge.streams.inbox_table.told import Told
+from taskbridge.streams.inbox.changes import check, inbox_changes, keys_read
+from taskbridge.streams.inbox.layout import APPLIED_KEY, Applied, read_applied, write_applied
+from taskbridge.streams.inbox.notified import Told
 from taskbridge.streams.tables.store import PartitionNotHeld
 from taskbridge.streams.tables.unreadable import naming
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.commit.bulk_producer import type_with_headers
-    from taskbridge.streams.commit.rounds import Rounds
-    from taskbridge.streams.commit.transport import ChunkConsumer, type_chunk
-    from taskbridge.streams.metrics import Metrics
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.transactions.bulk_producer import type_with_headers
+    from taskbridge.streams.transactions.group_commit import Rounds
+    from taskbridge.streams.engine.transport import ChunkConsumer, type_chunk
+    from taskbridge.streams.monitoring.metrics import Metrics
+    from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.tables.store import Store
 
 log = structlog.get_logger(__name__)

@@ -1,4 +1,4 @@
-"""What a chunk of notifications does to the keys of people's inboxes: see ``streams.inbox_table.layout``. Pure."""
+"""What a chunk of notifications does to the keys of people's inboxes: see ``streams.inbox.layout``. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Change, View, notification_key
 from taskbridge.schemas.topics import USUAL_MESSAGE_BYTES
 from taskbridge.streams.fold.acceptance import TooLarge, check_moment
-from taskbridge.streams.inbox_table import layout
+from taskbridge.streams.inbox import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskbridge.schemas.events import Action
-from taskbridge.streams.query.json_forms import iso
+from taskbridge.streams.api.json_forms import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import faust
 
-    from taskbridge.streams.progress import Progress
+    from taskbridge.streams.monitoring.progress import Progress
 
 
 @dataclass(slots=True)

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     import faust
 
-    from taskbridge.streams.commit.transport import ChunkConsumer, Position
-    from taskbridge.streams.metrics import Metrics
+    from taskbridge.streams.engine.transport import ChunkConsumer, Position
+    from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.tables.changelog import Followed
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.tables.recovery import Recovery
     from taskbridge.streams.tables.table_manager import Tables
-    from taskbridge.streams.watchdog import LoopGuard, Watchdog
+    from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog
 
 log = structlog.get_logger(__name__)
 

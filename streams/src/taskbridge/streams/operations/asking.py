@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from taskbridge.streams.operations.edges import Answers
-from taskbridge.streams.query.forwarding import FORWARDED_HEADER
+from taskbridge.streams.api.forwarding import FORWARDED_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

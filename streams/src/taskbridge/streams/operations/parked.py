@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

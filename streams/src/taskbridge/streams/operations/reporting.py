@@ -24,8 +24,8 @@ from taskbridge.streams.operations.overview import overview
 from taskbridge.streams.operations.parked import Parked, Reading, SetAside
 from taskbridge.streams.operations.search import Search, dead_letter_summary
 from taskbridge.streams.operations.verdict import verdict
-from taskbridge.streams.query.json_forms import iso, state_json
-from taskbridge.streams.query.refusals import NotNow
+from taskbridge.streams.api.json_forms import iso, state_json
+from taskbridge.streams.api.refusals import NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import QuarantinedCallback
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.operations.edges import Answers
-    from taskbridge.streams.operations.flow import Flow
-    from taskbridge.streams.progress import Progress
+    from taskbridge.streams.monitoring.flow import Flow
+    from taskbridge.streams.monitoring.progress import Progress
     from taskbridge.streams.query.routes import Desk
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

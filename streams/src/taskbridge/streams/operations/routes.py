@@ -9,15 +9,15 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response
 
 from taskbridge.streams.query import models
-from taskbridge.streams.query.access import TOKEN
-from taskbridge.streams.query.forwarding import FORWARDED_HEADER
-from taskbridge.streams.query.json_forms import to_json
-from taskbridge.streams.query.refusals import Forbidden
+from taskbridge.streams.api.access import TOKEN
+from taskbridge.streams.api.forwarding import FORWARDED_HEADER
+from taskbridge.streams.api.json_forms import to_json
+from taskbridge.streams.api.refusals import Forbidden
 from taskbridge.streams.query.routes import ID_MAX
 
 if TYPE_CHECKING:
-    from taskbridge.streams.operations.room import OperationsRoom
-    from taskbridge.streams.query.access import Access
+    from taskbridge.streams.operations.reporting import OperationsRoom
+    from taskbridge.streams.api.access import Access
 
 _InstanceId = Annotated[
     str,

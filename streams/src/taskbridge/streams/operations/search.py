@@ -15,7 +15,7 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from taskbridge.streams.operations.parked import newest
-from taskbridge.streams.query.json_forms import iso, notification_json
+from taskbridge.streams.api.json_forms import iso, notification_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import QuarantinedCallback, TaskNotification
     from taskbridge.streams.operations.parked import Reading
-    from taskbridge.streams.query.owners import Owners
+    from taskbridge.streams.api.owners import Owners
 
 NOTIFICATIONS = 200
 _RECORDS = 5000

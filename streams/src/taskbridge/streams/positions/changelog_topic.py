@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, Topic
-from taskbridge.streams.version import FIRST_VERSION
+from taskbridge.streams.positions.version import FIRST_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from faust.types import TP
 
-from taskbridge.streams.commit.mark import read_metadata
+from taskbridge.streams.positions.mark import read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Mapping
 
     from confluent_kafka.admin import AdminClient
 
-    from taskbridge.streams.commit.mark import Mark
+    from taskbridge.streams.positions.mark import Mark
 
 _ANSWER_S = 10.0
 _AGAIN_S = 0.2

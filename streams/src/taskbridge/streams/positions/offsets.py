@@ -18,14 +18,14 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
 
-from taskbridge.streams.tables.group_positions import committed, described_group
+from taskbridge.streams.positions.group_positions import committed, described_group
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Mapping
 
     from faust.types import TP
 
-    from taskbridge.streams.tables.group_positions import Committed
+    from taskbridge.streams.positions.group_positions import Committed
 
 _ANSWER_S = 10.0
 _CONSUMERS_ONLY = ("group.", "auto.", "enable.", "fetch.", "queued.", "isolation.")

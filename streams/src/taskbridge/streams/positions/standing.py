@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
-from taskbridge.streams.tables.changelog_topic import mend
+from taskbridge.streams.positions.changelog_topic import mend
 
 if TYPE_CHECKING:
     from faust.types import TP
 
-    from taskbridge.streams.commit.mark import Ground
-    from taskbridge.streams.tables.group_positions import Committed
-    from taskbridge.streams.tables.kept_position import KeptPosition
-    from taskbridge.streams.tables.offsets import Bounds
+    from taskbridge.streams.positions.mark import Ground
+    from taskbridge.streams.positions.group_positions import Committed
+    from taskbridge.streams.positions.kept_position import KeptPosition
+    from taskbridge.streams.positions.offsets import Bounds
 
 EXPIRED, MADE_ANEW, OUT_OF_RANGE = REASONS = ("expired", "made-anew", "out-of-range")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from faust.types import Message
 
-    from taskbridge.streams.commit.transport import type_chunk
+    from taskbridge.streams.engine.transport import type_chunk
 
 _WAITING = 16
 """How many chunks may wait in all lanes together; more would only be memory, and work to drop at a rebalance."""

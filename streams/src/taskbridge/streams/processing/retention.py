@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.cloudevents import type_header
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
-    from taskbridge.streams.agents import TaskAgent
+    from taskbridge.streams.processing.task_agent import TaskAgent
     from taskbridge.streams.fold.lifecycle import Instance
     from taskbridge.streams.tables.store import Store
 

@@ -14,13 +14,13 @@ from faust.types import TP
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.commit.homes import at_home
-from taskbridge.streams.commit.lanes import Lanes
-from taskbridge.streams.commit.rounds import Batch, Overtaken
+from taskbridge.streams.fold.homes import at_home
+from taskbridge.streams.processing.partition_queues import Lanes
+from taskbridge.streams.transactions.group_commit import Batch, Overtaken
 from taskbridge.streams.fold.dead_letters import dead_letter, reason_code
-from taskbridge.streams.fold.outgoing import fold_what_fits
+from taskbridge.streams.folding.outgoing import fold_what_fits
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
-from taskbridge.streams.fold.unwritten import Unwritten
+from taskbridge.streams.processing.pending_writes import Unwritten
 from taskbridge.streams.tables.unreadable import naming
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.commit.bulk_producer import type_with_headers
-    from taskbridge.streams.commit.rounds import Rounds
-    from taskbridge.streams.commit.transport import ChunkConsumer, type_chunk
+    from taskbridge.streams.transactions.bulk_producer import type_with_headers
+    from taskbridge.streams.transactions.group_commit import Rounds
+    from taskbridge.streams.engine.transport import ChunkConsumer, type_chunk
     from taskbridge.streams.fold.chunk import Rejected
-    from taskbridge.streams.fold.folding import Folded, Folding
-    from taskbridge.streams.metrics import Metrics
-    from taskbridge.streams.retention import Farewell
+    from taskbridge.streams.folding.folding import Folded, Folding
+    from taskbridge.streams.monitoring.metrics import Metrics
+    from taskbridge.streams.processing.retention import Farewell
     from taskbridge.streams.tables.store import Store
 
 log = structlog.get_logger(__name__)

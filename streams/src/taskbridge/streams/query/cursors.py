@@ -10,8 +10,8 @@ import binascii
 import hashlib
 from typing import TYPE_CHECKING
 
-from taskbridge.streams.inbox_table.layout import TIME_BYTES
-from taskbridge.streams.query.refusals import BadQuery
+from taskbridge.streams.inbox.layout import TIME_BYTES
+from taskbridge.streams.api.refusals import BadQuery
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import View
@@ -23,7 +23,7 @@ _NOT_OURS = "cursor: it is not one that this view of this user has given; begin 
 
 
 def write_cursor(user: bytes, view: View, place: bytes) -> str:
-    """``user`` as ``streams.inbox_table.layout`` writes it; ``place`` as it stands in an entry's key."""
+    """``user`` as ``streams.inbox.layout`` writes it; ``place`` as it stands in an entry's key."""
     return base64.urlsafe_b64encode(_VERSION + _bound_to(user, view) + place).decode().rstrip("=")
 
 

@@ -16,8 +16,8 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Action
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
-from taskbridge.streams.query.json_forms import event_json
-from taskbridge.streams.query.refusals import NotNow
+from taskbridge.streams.api.json_forms import event_json
+from taskbridge.streams.api.refusals import NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -8,7 +8,7 @@ from unicodedata import normalize
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.streams.inbox_table.layout import Item
+    from taskbridge.streams.inbox.layout import Item
 
 
 def folded(text: str) -> str:

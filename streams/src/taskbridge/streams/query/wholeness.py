@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
-from taskbridge.streams.query.refusals import NotNow
+from taskbridge.streams.api.refusals import NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskbridge.streams.commit.transport import Position
+    from taskbridge.streams.engine.transport import Position
 
 _LATER_S = 2.0
 

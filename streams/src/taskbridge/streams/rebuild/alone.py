@@ -11,8 +11,8 @@ from confluent_kafka import Consumer
 
 from taskbridge.runtime.kafka import LIBRDKAFKA
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.live_version import REBUILD_ID, members
-from taskbridge.streams.version import VERSION_TOPIC
+from taskbridge.streams.contract.live_version import REBUILD_ID, members
+from taskbridge.streams.positions.version import VERSION_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

@@ -14,21 +14,21 @@ from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
-from taskbridge.streams.contract import notification_bytes
-from taskbridge.streams.fold.folding_choice import choose_folding
-from taskbridge.streams.rebuild.copies import Ticker
-from taskbridge.streams.rebuild.local_stores import LocalStores
+from taskbridge.streams.contract.contract import notification_bytes
+from taskbridge.streams.folding.choice import choose_folding
+from taskbridge.streams.rebuild.sources.copies import Ticker
+from taskbridge.streams.rebuild.sources.local_stores import LocalStores
 from taskbridge.streams.rebuild.moving import Move
 from taskbridge.streams.rebuild.operation import Operation, operation
 from taskbridge.streams.rebuild.publication import Publication
 from taskbridge.streams.rebuild.rebuilding import Rebuilding, Sources
-from taskbridge.streams.tables.changelog_topic import instances_changelog
-from taskbridge.streams.version import VERSION_TOPIC, Versions
+from taskbridge.streams.positions.changelog_topic import instances_changelog
+from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from taskbridge.streams.commit.transaction import TransactionalWriter
+    from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 
 class NothingToRebuild(OperatorError):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from taskbridge.schemas.events import TaskState
-    from taskbridge.streams.inbox_table.layout import LineId
+    from taskbridge.streams.inbox.layout import LineId
 
 GONE = (0,)
 """Offsets of an instance of whose events some are not on its partition: the first that there ever was is not, either.

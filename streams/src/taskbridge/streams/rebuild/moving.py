@@ -3,7 +3,7 @@
 Kafka adds partitions and takes none away, and a key has another partition then. So each topic is treated by what it is:
 
 - Events stay where they are. The rebuild folds them by their keys, wherever they stand, and workers send on whatever
-  comes, or still waits, on another partition than its key's (``streams.commit.homes``).
+  comes, or still waits, on another partition than its key's (``streams.fold.homes``).
 - States and inboxes are made anew: what is on a compacted topic would be there for ever beside what replaces it.
 - Notifications so far are taken away and everybody is told again what they see. Else who has not read them yet might
   apply what was told on the old partition after what is told on the new one.
@@ -28,15 +28,15 @@ from taskbridge.schemas.topics import (
     TASK_NOTIFICATIONS,
     TASK_STATES,
 )
-from taskbridge.streams.tables.changelog_topic import INBOX_CHANGELOG
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 from taskbridge.streams.topology import APP_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskbridge.streams.commit.transaction import TransactionalWriter
+    from taskbridge.streams.transactions.transaction import TransactionalWriter
     from taskbridge.streams.rebuild.operation import Operation
-    from taskbridge.streams.version import Told
+    from taskbridge.streams.positions.version import Told
 
 _GROW = (TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS, TASK_EVENTS)
 _ANSWER_S = 30.0

@@ -19,15 +19,15 @@ from taskbridge.runtime.settings import load_settings
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.commit.rounds import claimed
-from taskbridge.streams.commit.transaction import TransactionalWriter
-from taskbridge.streams.live_version import REBUILD_ID, LiveVersion, say
+from taskbridge.streams.transactions.group_commit import claimed
+from taskbridge.streams.transactions.transaction import TransactionalWriter
+from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, say
 from taskbridge.streams.rebuild.alone import alone
 from taskbridge.streams.rebuild.workers import Workers
 from taskbridge.streams.settings import StreamsSettings
-from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.topology import APP_ID
-from taskbridge.streams.version import Told
+from taskbridge.streams.positions.version import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
     from taskbridge.schemas.topics import Topic
-    from taskbridge.streams.version import Versions
+    from taskbridge.streams.positions.version import Versions
 
 _ANSWER_S = 15
 _LOOK_S = 0.5

@@ -10,15 +10,15 @@ from faust.types import TP
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from taskbridge.streams.live_version import members
-from taskbridge.streams.rebuild.copies import Ticker
+from taskbridge.streams.contract.live_version import members
+from taskbridge.streams.rebuild.sources.copies import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from confluent_kafka.admin import AdminClient
 
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
 
 _LEAVE_S = 180.0
 _LOOK_S = 0.5
@@ -106,7 +106,7 @@ class Workers:
                     claimed.result()
 
     def _owners(self) -> set[str]:
-        """Whoever may have something open: see ``streams.commit.takeover``."""
+        """Whoever may have something open: see ``streams.transactions.takeover``."""
         sources = [
             TP(topic, partition)
             for topic in (TASK_EVENTS.name, TASK_NOTIFICATIONS.name)

@@ -1,7 +1,7 @@
 """Hands each notification that was just applied to the streams of its person. Does no I/O: one loop, no locks.
 
 A subscription knows where it began: all notifications from there on reach it, in order and once, or it is told that it
-ended. What came before is the reader's business (``streams.live.missed``).
+ended. What came before is the reader's business (``streams.sse.missed``).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.live.wire import Place, notification_frame
+from taskbridge.streams.sse.wire import Place, notification_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from taskbridge.streams.inbox_table.told import Told
+    from taskbridge.streams.inbox.notified import Told
 
 HEARTBEAT_S = 15.0
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from taskbridge.streams.live.hub import Ending
+from taskbridge.streams.sse.hub import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client import Metric
 
-    from taskbridge.streams.live.hub import Hub
+    from taskbridge.streams.sse.hub import Hub
 
 
 class HubCollector(Collector):

@@ -17,7 +17,7 @@ from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
-from taskbridge.streams.live.wire import notification_frame
+from taskbridge.streams.sse.wire import notification_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

@@ -13,14 +13,14 @@ import structlog
 from starlette.responses import Response
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.live.wire import MEDIA_TYPE, OPENING, end_frame, heartbeat_frame, reset_frame
+from taskbridge.streams.sse.wire import MEDIA_TYPE, OPENING, end_frame, heartbeat_frame, reset_frame
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from taskbridge.streams.live.hub import Hub, Subscription
-    from taskbridge.streams.live.missed import MissedReader
-    from taskbridge.streams.live.wire import Place
+    from taskbridge.streams.sse.hub import Hub, Subscription
+    from taskbridge.streams.sse.missed import MissedReader
+    from taskbridge.streams.sse.wire import Place
 
 log = structlog.get_logger(__name__)
 

@@ -10,10 +10,10 @@ import structlog
 from taskbridge.runtime.open_files import allow_open_files
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
-from taskbridge.streams.live.hub import HEARTBEAT_S, Hub
-from taskbridge.streams.live.metrics import HubCollector
-from taskbridge.streams.live.missed import MissedReader
-from taskbridge.streams.live.routes import events_router
+from taskbridge.streams.sse.hub import HEARTBEAT_S, Hub
+from taskbridge.streams.sse.metrics import HubCollector
+from taskbridge.streams.sse.missed import MissedReader
+from taskbridge.streams.sse.routes import events_router
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.inbox_table.agent import InboxAgent
-    from taskbridge.streams.metrics import Metrics
+    from taskbridge.streams.inbox.agent import InboxAgent
+    from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.query.routes import Desk
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 

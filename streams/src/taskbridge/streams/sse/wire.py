@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.errors import CallerError
-from taskbridge.streams.query.json_forms import notification_json, to_json
+from taskbridge.streams.api.json_forms import notification_json, to_json
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification

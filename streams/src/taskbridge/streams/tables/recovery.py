@@ -15,11 +15,11 @@ import structlog
 from confluent_kafka import KafkaException
 from faust import Service
 
-from taskbridge.streams.commit.rounds import Overtaken
-from taskbridge.streams.commit.takeover import Owned
+from taskbridge.streams.transactions.group_commit import Overtaken
+from taskbridge.streams.transactions.takeover import Owned
 from taskbridge.streams.tables.changelog import ChangelogReader
-from taskbridge.streams.tables.kept_position import POSITION_KEY, read_position
-from taskbridge.streams.tables.offsets import Offsets
+from taskbridge.streams.positions.kept_position import POSITION_KEY, read_position
+from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.tables.table_keeper import TableKeeper
 from taskbridge.streams.tables.unreadable import naming
 from taskbridge.streams.tables.wanted import assigned
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     import faust
     from faust.types import TP
 
-    from taskbridge.streams.commit.takeover import Takeover
-    from taskbridge.streams.commit.transport import ChunkConsumer
-    from taskbridge.streams.tables.kept_position import KeptPosition
+    from taskbridge.streams.transactions.takeover import Takeover
+    from taskbridge.streams.engine.transport import ChunkConsumer
+    from taskbridge.streams.positions.kept_position import KeptPosition
     from taskbridge.streams.tables.table_manager import Tables
     from taskbridge.streams.tables.wanted import Wanted
 

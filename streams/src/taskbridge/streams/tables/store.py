@@ -21,7 +21,7 @@ import structlog
 from faust.stores import rocksdb
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.tables.kept_position import POSITION_KEY
+from taskbridge.streams.positions.kept_position import POSITION_KEY
 from taskbridge.streams.tables.store_files import (
     OFFSET_KEY,
     StoreDamaged,

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.tables.changelog_topic import TOMBSTONES_KEPT_MS, mend
-from taskbridge.streams.tables.offsets import Bounds
+from taskbridge.streams.positions.changelog_topic import TOMBSTONES_KEPT_MS, mend
+from taskbridge.streams.positions.offsets import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from taskbridge.streams.tables.changelog import ChangelogReader, Followed
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.tables.store import Store
     from taskbridge.streams.tables.store_files import Position
 

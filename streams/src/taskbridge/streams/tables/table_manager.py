@@ -14,7 +14,7 @@ from taskbridge.streams.tables.recovery import Recovery
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from taskbridge.streams.commit.takeover import Takeover
+    from taskbridge.streams.transactions.takeover import Takeover
 
 
 class ReaderSettings(NamedTuple):

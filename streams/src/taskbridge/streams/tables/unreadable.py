@@ -10,8 +10,8 @@ import msgspec
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
-from taskbridge.streams.tables.changelog_topic import mend
-from taskbridge.streams.tables.kept_position import PositionUnreadable
+from taskbridge.streams.positions.changelog_topic import mend
+from taskbridge.streams.positions.kept_position import PositionUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Generator

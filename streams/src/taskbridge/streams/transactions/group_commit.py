@@ -8,7 +8,7 @@ The positions in the events go into the same transaction, with the group's metad
 those of a member whose generation is over, and the whole transaction fails with them. So an event's effects and the
 position behind it are there together or not at all, and a worker that was away too long can write nothing.
 
-The positions go to the changelogs too (``streams.tables.kept_position``): a group that is idle forgets its own.
+The positions go to the changelogs too (``streams.positions.kept_position``): a group that is idle forgets its own.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.commit.bulk_producer import (
+from taskbridge.streams.transactions.bulk_producer import (
     BulkProducer,
     OffsetsNotTaken,
     Sent,
     type_outgoing,
     type_with_headers,
 )
-from taskbridge.streams.commit.group_metadata import Membership, group_metadata
-from taskbridge.streams.commit.mark import write_metadata
-from taskbridge.streams.tables.kept_position import POSITION_KEY, KeptPosition, write_position
+from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
+from taskbridge.streams.positions.mark import write_metadata
+from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from faust.types import TP
 
-    from taskbridge.streams.commit.mark import Ground
+    from taskbridge.streams.positions.mark import Ground
 
 _RECORDS = 20_000
 _BYTES = 32 << 20
@@ -250,7 +250,7 @@ class Rounds:
     def metadata(self, topic: str) -> str:
         """What stands beside this worker's positions in a topic.
 
-        The name says who may have something open for this partition: see ``streams.commit.takeover``.
+        The name says who may have something open for this partition: see ``streams.transactions.takeover``.
         """
         ground = self.grounds.get(topic)
         return write_metadata(self._name, None if ground is None else ground.mark)

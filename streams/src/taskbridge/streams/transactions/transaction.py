@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 
-from taskbridge.streams.commit.bulk_producer import TRANSACTION_TIMEOUT_MS, BulkProducer
+from taskbridge.streams.transactions.bulk_producer import TRANSACTION_TIMEOUT_MS, BulkProducer
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-    from taskbridge.streams.commit.bulk_producer import type_with_headers
+    from taskbridge.streams.transactions.bulk_producer import type_with_headers
 
 
 class TransactionalWriter:

@@ -43,7 +43,7 @@ def read_assets() -> Assets:
     found = {
         entry.name: entry.read_bytes()
         for entry in sorted(
-            files("taskbridge.streams.pages").joinpath("assets").iterdir(), key=lambda entry: entry.name
+            files("taskbridge.streams.web").joinpath("assets").iterdir(), key=lambda entry: entry.name
         )
         if _suffix(entry.name) in _MEDIA_TYPES
     }

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from taskbridge.streams.pages.assets import read_assets
+from taskbridge.streams.web.assets import read_assets
 
 if TYPE_CHECKING:
-    from taskbridge.streams.pages.assets import Asset
+    from taskbridge.streams.web.assets import Asset
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "

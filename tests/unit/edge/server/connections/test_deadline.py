@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from taskbridge.edge.server.deadline import Deadline
+from taskbridge.edge.server.connections.deadline import Deadline
 
 
 def test_the_first_time_that_is_set_stands() -> None:

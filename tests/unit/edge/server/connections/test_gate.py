@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from structlog.testing import capture_logs
 
-from taskbridge.edge.server.gate import ADDRESS_FULL, FULL, GAVE_WAY, Gate, Limits
+from taskbridge.edge.server.connections.gate import ADDRESS_FULL, FULL, GAVE_WAY, Gate, Limits
 from taskbridge.edge.server.sources import Sources, parse_network
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.edge.server import listening
-from taskbridge.edge.server.listening import given_sockets, listen, listen_beside_fellows
+from taskbridge.edge.server.connections import listening
+from taskbridge.edge.server.connections.listening import given_sockets, listen, listen_beside_fellows
 from taskbridge.local.ports import free_port
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -27,8 +27,8 @@ given = eval(sys.argv[1])
 for at, fd in enumerate(given):
     os.dup2(fd, 3 + at)
 environment = {"LISTEN_PID": str(os.getpid() + int(sys.argv[2])), "LISTEN_FDS": str(len(given)), **eval(sys.argv[3])}
-from taskbridge.edge.server import listening
-from taskbridge.edge.server.listening import given_sockets
+from taskbridge.edge.server.connections import listening
+from taskbridge.edge.server.connections.listening import given_sockets
 found = given_sockets(environment)
 print([each.getsockname()[1] for each in found.callbacks], [each.getsockname()[1] for each in found.operator])
 print(environment, [each.get_inheritable() for each in found.callbacks])

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from spool_bench import TestProducer, number_of, numbers, open_path, open_spool, record, until
 from taskbridge.cli.spool_inspection import set_aside
-from taskbridge.edge.spool.drainer import Drainer
+from taskbridge.edge.spool.draining.drainer import Drainer
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
-from taskbridge.edge.spool.lanes import Lanes
+from taskbridge.edge.spool.draining.blocked import Lanes
 from taskbridge.edge.spool.store import Store
 from taskbridge.runtime.kafka import DeliveryFailed
 from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from taskbridge.edge.kafka_path import KafkaPath
+    from taskbridge.edge.kafka.path import KafkaPath
     from taskbridge.edge.spool.writer import Spool
 
 TOO_LARGE = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
@@ -240,7 +240,7 @@ def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytes
 def test_a_file_that_does_not_get_on_holds_the_others_up_for_a_while_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.turns._STALLED_S", 0.2)
+    monkeypatch.setattr("taskbridge.edge.spool.draining.turns._STALLED_S", 0.2)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -392,7 +392,7 @@ def test_a_partition_that_takes_nothing_holds_up_no_other_and_is_delivered_in_or
 def test_a_record_that_gets_no_report_holds_up_its_partition_only_and_is_not_sent_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.chains._PATIENCE_S", 0.05)
+    monkeypatch.setattr("taskbridge.edge.spool.draining.chains._PATIENCE_S", 0.05)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -445,8 +445,8 @@ def test_a_record_that_a_policy_refuses_is_set_aside_alone_and_listed(tmp_path: 
 def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_batch_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.drainer._BATCH_COUNT", 1)
-    monkeypatch.setattr("taskbridge.edge.spool.drainer._RETRY_S", 1000)
+    monkeypatch.setattr("taskbridge.edge.spool.draining.drainer._BATCH_COUNT", 1)
+    monkeypatch.setattr("taskbridge.edge.spool.draining.drainer._RETRY_S", 1000)
 
     async def scenario() -> None:
         producer = TestProducer()
@@ -466,7 +466,7 @@ def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_ba
 
 
 def test_after_what_nobody_foresaw_it_waits_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.drainer._RETRY_S", 1000)
+    monkeypatch.setattr("taskbridge.edge.spool.draining.drainer._RETRY_S", 1000)
 
     async def scenario() -> None:
         failed: list[int] = []
@@ -582,7 +582,7 @@ def test_told_to_stop_it_ends_after_what_is_under_way(tmp_path: Path) -> None:
 def test_a_schema_whose_id_the_registry_does_not_tell_yet_holds_up_its_own_records_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.drainer._REGISTRY_RETRY_S", 0.01)
+    monkeypatch.setattr("taskbridge.edge.spool.draining.drainer._REGISTRY_RETRY_S", 0.01)
 
     async def scenario() -> None:
         producer = TestProducer()

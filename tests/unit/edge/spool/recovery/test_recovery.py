@@ -19,10 +19,10 @@ from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.edge.spool.pages import frames_of
-from taskbridge.edge.spool.record import record_of, row_of
-from taskbridge.edge.spool.recovery import examine, open_or_recover, read_intact
-from taskbridge.edge.spool.salvage import Salvage
+from taskbridge.edge.spool.recovery.pages import frames_of
+from taskbridge.edge.kafka.record import record_of, row_of
+from taskbridge.edge.spool.recovery.recovery import examine, open_or_recover, read_intact
+from taskbridge.edge.spool.recovery.salvage import Salvage
 from taskbridge.edge.spool.store import BROKEN_MARK, PAGE_BYTES, Store
 from taskbridge.schemas.registry import SchemaRef
 
@@ -38,7 +38,7 @@ WRITER = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, "tests/support")
-from taskbridge.edge.spool.record import row_of
+from taskbridge.edge.kafka.record import row_of
 from taskbridge.edge.spool.store import Store
 from spool_bench import SCHEMA, record
 path = Path(sys.argv[1])
@@ -214,7 +214,7 @@ def test_a_crash_in_the_middle_of_a_recovery_loses_nothing(
     def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for where in ("taskbridge.edge.spool.recovery._move_aside", "taskbridge.edge.spool.recovery.sync"):
+    for where in ("taskbridge.edge.spool.recovery.recovery._move_aside", "taskbridge.edge.spool.recovery.recovery.sync"):
         with monkeypatch.context() as context:
             context.setattr(where, crash)
             with pytest.raises(KeyboardInterrupt):
@@ -349,7 +349,7 @@ def test_a_disk_that_cannot_be_asked_says_nothing_about_the_file(
     def unreadable(_: Path) -> bool:
         raise OSError("unplugged")
 
-    monkeypatch.setattr("taskbridge.edge.spool.recovery._is_empty", unreadable)
+    monkeypatch.setattr("taskbridge.edge.spool.recovery.recovery._is_empty", unreadable)
     with pytest.raises(SpoolBroken, match="unplugged"):
         examine(path)
 

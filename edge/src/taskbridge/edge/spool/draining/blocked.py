@@ -11,8 +11,8 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from taskbridge.edge.kafka_path import type_place
-    from taskbridge.edge.spool.record import SpooledRecord
+    from taskbridge.edge.kafka.path import type_place
+    from taskbridge.edge.kafka.record import SpooledRecord
 
 
 _log = structlog.stdlib.get_logger(__name__)

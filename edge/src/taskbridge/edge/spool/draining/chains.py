@@ -11,8 +11,8 @@ from taskbridge.schemas.topics import TASK_EVENTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskbridge.edge.kafka_path import KafkaPath
-    from taskbridge.edge.spool.record import SpooledRecord
+    from taskbridge.edge.kafka.path import KafkaPath
+    from taskbridge.edge.kafka.record import SpooledRecord
 
 _PATIENCE_S = 2.0
 

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from taskbridge.edge.spool.chains import Chain, chains_of, while_they_get_on
+from taskbridge.edge.spool.draining.chains import Chain, chains_of, while_they_get_on
 from taskbridge.edge.spool.errors import SpoolBroken
-from taskbridge.edge.spool.lanes import Lanes
+from taskbridge.edge.spool.draining.blocked import Lanes
 from taskbridge.edge.spool.store import DAMAGED, REFUSED, TOO_LARGE
-from taskbridge.edge.spool.turns import Turns
+from taskbridge.edge.spool.draining.turns import Turns
 from taskbridge.runtime.kafka import DeliveryFailed
 from taskbridge.schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from taskbridge.edge.kafka_path import KafkaPath, type_place
-    from taskbridge.edge.spool.chains import type_sending
+    from taskbridge.edge.kafka.path import KafkaPath, type_place
+    from taskbridge.edge.spool.draining.chains import type_sending
     from taskbridge.edge.spool.files import Page
-    from taskbridge.edge.spool.record import SpooledRecord
+    from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.edge.spool.writer import Spool
 
 _BATCH_COUNT = 500

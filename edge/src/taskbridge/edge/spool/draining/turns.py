@@ -10,7 +10,7 @@ from taskbridge.edge.spool.elsewhere import keys_ahead
 
 if TYPE_CHECKING:
     from taskbridge.edge.spool.files import Claim, Page
-    from taskbridge.edge.spool.record import SpooledRecord
+    from taskbridge.edge.kafka.record import SpooledRecord
 
 _STALLED_S = 10.0
 

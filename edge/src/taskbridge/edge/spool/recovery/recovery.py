@@ -20,8 +20,8 @@ import structlog
 from taskbridge.edge.spool.connections import read_only
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull, classified
 from taskbridge.edge.spool.files import WHOLE
-from taskbridge.edge.spool.pages import frames_of, rows_of
-from taskbridge.edge.spool.salvage import KEYED_BY_ROW_ID, Salvage
+from taskbridge.edge.spool.recovery.pages import frames_of, rows_of
+from taskbridge.edge.spool.recovery.salvage import KEYED_BY_ROW_ID, Salvage
 from taskbridge.edge.spool.store import BROKEN_MARK, VERSION, Store, sync
 
 if TYPE_CHECKING:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.edge.spool.record import RowDamaged, record_of, row_of
+from taskbridge.edge.kafka.record import RowDamaged, record_of, row_of
 from taskbridge.edge.spool.store import DAMAGED
 from taskbridge.schemas.registry import SchemaRef
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskbridge.edge.spool.record import SpooledRecord, type_row
+    from taskbridge.edge.kafka.record import SpooledRecord, type_row
 
 _RECORD_COLUMNS, _SET_ASIDE_COLUMNS, _SCHEMA_COLUMNS = 8, 9, 3
 KEYED_BY_ROW_ID = (_RECORD_COLUMNS, _SET_ASIDE_COLUMNS)

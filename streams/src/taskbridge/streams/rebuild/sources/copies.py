@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import rocksdict
 
 from taskbridge.streams.tables.changelog import ChangelogReader
-from taskbridge.streams.tables.changelog_topic import reader_config
-from taskbridge.streams.tables.kept_position import POSITION_KEY
+from taskbridge.streams.positions.changelog_topic import reader_config
+from taskbridge.streams.positions.kept_position import POSITION_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from taskbridge.streams.tables.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Offsets
 
 _BATCH_BYTES = 8 << 20
 _BUFFER_BYTES = 64 << 20
@@ -97,7 +97,7 @@ class TopicCopy(Copy):
         self._offsets = offsets
         self._next: dict[int, int] = {}
         self.positions: dict[int, bytes] = {}
-        """What a changelog says of each partition's position: see ``streams.tables.kept_position``."""
+        """What a changelog says of each partition's position: see ``streams.positions.kept_position``."""
         self._failure: BaseException | None = None
         self._failed = threading.Event()
         config = reader_config(consumer, buffer_bytes=_BUFFER_BYTES)

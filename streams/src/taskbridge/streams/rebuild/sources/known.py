@@ -6,12 +6,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.events import Lifecycle
-from taskbridge.streams.commit.homes import home_of
+from taskbridge.streams.fold.homes import home_of
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.rebuild.comparison import GONE, from_published, is_whole
-from taskbridge.streams.rebuild.copies import Kept
-from taskbridge.streams.tables.kept_position import position_if_readable
+from taskbridge.streams.rebuild.sources.copies import Kept
+from taskbridge.streams.positions.kept_position import position_if_readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskState
     from taskbridge.streams.fold.views import Shown
-    from taskbridge.streams.rebuild.copies import TopicCopy
-    from taskbridge.streams.rebuild.local_stores import LocalStores
+    from taskbridge.streams.rebuild.sources.copies import TopicCopy
+    from taskbridge.streams.rebuild.sources.local_stores import LocalStores
 
 
 class Source(Enum):
