@@ -13,7 +13,7 @@ from fake_people import ME
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from browsing import type_open
+    from browsing import OpenPage
     from fake_task_center import FakeTaskCenter
 
 
@@ -24,7 +24,7 @@ PHONE = {"width": 390, "height": 780}
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_pages_in_every_state(
-    fake: FakeTaskCenter, open_page: type_open, theme: str, viewport: dict[str, int]
+    fake: FakeTaskCenter, open_page: OpenPage, theme: str, viewport: dict[str, int]
 ) -> None:
     options = {"color_scheme": theme, "viewport": viewport, "reduced_motion": "reduce"}
     findings: dict[str, list[str]] = {}

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
-    from browsing import type_open
+    from browsing import OpenPage
 
-type_embedded = tuple[FakeTaskCenter, str]
+Embedded = tuple[FakeTaskCenter, str]
 
 
 @contextmanager
@@ -86,7 +86,7 @@ PERSON = {"corp-id": CORP, "user-id": ME}
 
 
 def test_it_is_live_in_a_portal_of_another_origin_and_keeps_its_looks(
-    embedded: type_embedded, open_page: type_open
+    embedded: Embedded, open_page: OpenPage
 ) -> None:
     fake, url = embedded
     page = open_page(url)
@@ -103,7 +103,7 @@ def test_it_is_live_in_a_portal_of_another_origin_and_keeps_its_looks(
     assert {name for name, _ in page.evaluate("told")} == {"counts", "live"}
 
 
-def test_a_choice_is_told_and_a_portal_may_take_it_over(embedded: type_embedded, open_page: type_open) -> None:
+def test_a_choice_is_told_and_a_portal_may_take_it_over(embedded: Embedded, open_page: OpenPage) -> None:
     fake, url = embedded
     page = open_page(url)
     put(page, {**PERSON, "view": "created", "lang": "en"})
@@ -115,7 +115,7 @@ def test_a_choice_is_told_and_a_portal_may_take_it_over(embedded: type_embedded,
 
 
 def test_only_the_views_that_were_asked_for_are_there_and_attributes_may_change(
-    embedded: type_embedded, open_page: type_open
+    embedded: Embedded, open_page: OpenPage
 ) -> None:
     _, url = embedded
     page = open_page(url)
@@ -127,7 +127,7 @@ def test_only_the_views_that_were_asked_for_are_there_and_attributes_may_change(
     expect(page.locator(".nothing")).to_be_visible()
 
 
-def test_a_token_comes_from_the_portal(embedded: type_embedded, open_page: type_open) -> None:
+def test_a_token_comes_from_the_portal(embedded: Embedded, open_page: OpenPage) -> None:
     fake, url = embedded
     fake.mode = "token"
     page = open_page(url)
@@ -138,7 +138,7 @@ def test_a_token_comes_from_the_portal(embedded: type_embedded, open_page: type_
     assert "error" in {name for name, _ in page.evaluate("told")}
 
 
-def test_an_origin_that_is_not_allowed_reads_nothing(open_page: type_open) -> None:
+def test_an_origin_that_is_not_allowed_reads_nothing(open_page: OpenPage) -> None:
     fake = FakeTaskCenter()
     fake.fill()
     with serving(fake), portal(lambda: fake.url, component=False) as url:

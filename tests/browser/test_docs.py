@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Request
 
-    from browsing import type_open
+    from browsing import OpenPage
 
 
 @pytest.mark.parametrize("service", ["edge", "streams"])
-def test_docs_show_every_route_without_the_internet(tmp_path: Path, open_page: type_open, service: str) -> None:
+def test_docs_show_every_route_without_the_internet(tmp_path: Path, open_page: OpenPage, service: str) -> None:
     with serving(edge_app(tmp_path) if service == "edge" else build_http(dict, Metrics())) as url:
         page = open_page(f"{url}/healthz")
         asked: list[str] = []

@@ -11,7 +11,7 @@ from fake_people import MARKUP, ME
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from browsing import type_open
+    from browsing import OpenPage
     from fake_task_center import FakeTaskCenter
 
 
@@ -20,7 +20,7 @@ def live(page: Page) -> None:
     expect(page.locator(".row")).not_to_have_count(0)
 
 
-def test_a_new_task_slides_in_and_the_counts_move(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_a_new_task_slides_in_and_the_counts_move(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     live(page)
     fake.add(MARKUP)
@@ -32,7 +32,7 @@ def test_a_new_task_slides_in_and_the_counts_move(fake: FakeTaskCenter, open_pag
 
 
 def test_what_was_handled_elsewhere_goes_and_is_found_among_the_handled(
-    fake: FakeTaskCenter, open_page: type_open
+    fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     page = open_page(fake.page_of())
     live(page)
@@ -45,7 +45,7 @@ def test_what_was_handled_elsewhere_goes_and_is_found_among_the_handled(
 
 
 def test_the_selected_task_stays_put_while_others_come_and_when_it_goes(
-    fake: FakeTaskCenter, open_page: type_open
+    fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     page = open_page(fake.page_of())
     live(page)
@@ -66,7 +66,7 @@ def test_the_selected_task_stays_put_while_others_come_and_when_it_goes(
     expect(page.locator(".row").nth(4)).to_have_attribute("aria-selected", "true")
 
 
-def test_a_broken_stream_goes_on_where_it_ended_and_misses_nothing(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_a_broken_stream_goes_on_where_it_ended_and_misses_nothing(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     live(page)
     fake.add("断线之前")
@@ -83,7 +83,7 @@ def test_a_broken_stream_goes_on_where_it_ended_and_misses_nothing(fake: FakeTas
     assert fake.last_event_ids == [None, "0-0"]
 
 
-def test_a_network_that_was_away_is_back_without_waiting(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_a_network_that_was_away_is_back_without_waiting(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     live(page)
     page.context.set_offline(True)
@@ -95,7 +95,7 @@ def test_a_network_that_was_away_is_back_without_waiting(fake: FakeTaskCenter, o
     expect(page.locator(".live")).to_have_text("实时更新中")
 
 
-def test_what_can_no_longer_be_resumed_is_read_anew(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_what_can_no_longer_be_resumed_is_read_anew(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     live(page)
     before = len([query for query in fake.queries if "/tasks?" in query])
@@ -107,7 +107,7 @@ def test_what_can_no_longer_be_resumed_is_read_anew(fake: FakeTaskCenter, open_p
     assert len([query for query in fake.queries if "/tasks?" in query]) > before
 
 
-def test_what_does_not_match_the_search_is_counted_and_not_shown(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_what_does_not_match_the_search_is_counted_and_not_shown(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     live(page)
     page.get_by_role("searchbox").fill("显示器")
@@ -118,7 +118,7 @@ def test_what_does_not_match_the_search_is_counted_and_not_shown(fake: FakeTaskC
     expect(page.get_by_role("tab").first).to_have_text("待我处理13")
 
 
-def test_the_reader_of_an_old_page_is_not_moved_by_what_arrives(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_the_reader_of_an_old_page_is_not_moved_by_what_arrives(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of(more="#handled"))
     live(page)
     page.locator(".rows").focus()

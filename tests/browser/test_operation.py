@@ -9,11 +9,11 @@ from playwright.sync_api import expect
 from fake_people import ME
 
 if TYPE_CHECKING:
-    from browsing import type_open
+    from browsing import OpenPage
     from fake_task_center import FakeTaskCenter
 
 
-def test_it_says_first_what_is_wrong(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_it_says_first_what_is_wrong(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/ops", locale="en-GB")
     expect(page.locator(".notices li")).to_have_text(
         [
@@ -26,7 +26,7 @@ def test_it_says_first_what_is_wrong(fake: FakeTaskCenter, open_page: type_open)
     )
 
 
-def test_it_shows_flow_outcomes_partitions_and_what_was_parked(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_it_shows_flow_outcomes_partitions_and_what_was_parked(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/ops")
     expect(page.locator(".flow .plot-key")).to_contain_text(["创建", "完成", "撤销", "删除", "抄送"])
     expect(page.locator(".edges .bars").first).to_contain_text("128,734")
@@ -40,7 +40,7 @@ def test_it_shows_flow_outcomes_partitions_and_what_was_parked(fake: FakeTaskCen
 
 
 def test_a_partition_that_nobody_works_on_is_the_first_thing_to_know(
-    fake: FakeTaskCenter, open_page: type_open
+    fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     fake.dead_workers = 1
     page = open_page(f"{fake.url}/ops", locale="en-GB")
@@ -50,7 +50,7 @@ def test_a_partition_that_nobody_works_on_is_the_first_thing_to_know(
     expect(page.locator(".map .badge").last).to_have_text("unreachable")
 
 
-def test_a_plot_can_be_read_by_keyboard(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_a_plot_can_be_read_by_keyboard(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/ops")
     page.locator(".flow .plot-area").focus()
     page.keyboard.press("ArrowLeft")
@@ -58,7 +58,7 @@ def test_a_plot_can_be_read_by_keyboard(fake: FakeTaskCenter, open_page: type_op
     expect(last.locator("b").first).to_have_text(page.locator(".flow .plot-axis span").last.inner_text())
 
 
-def test_one_search_tells_what_became_of_a_callback(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_one_search_tells_what_became_of_a_callback(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/ops")
     known = fake.items[ME, "pending"][0]
     field = page.get_by_role("searchbox")
@@ -80,7 +80,7 @@ def test_one_search_tells_what_became_of_a_callback(fake: FakeTaskCenter, open_p
     expect(page.locator(".verdict")).to_contain_text("被拒绝并隔离")
 
 
-def test_the_verdict_is_in_the_readers_words_and_time(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_the_verdict_is_in_the_readers_words_and_time(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     known = fake.items[ME, "pending"][0]["instance_id"]
     for locale, says in (("zh-CN", "3 个事件，最后一个是“抄送”"), ("en-GB", "3 events; the last one “Copied” at ")):
         page = open_page(f"{fake.url}/ops#{known}", locale=locale)
@@ -92,7 +92,7 @@ def test_the_verdict_is_in_the_readers_words_and_time(fake: FakeTaskCenter, open
     expect(page.locator(".verdict p")).to_contain_text("Never received since")
 
 
-def test_nothing_is_wider_or_longer_than_a_phone(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_nothing_is_wider_or_longer_than_a_phone(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/ops#inst-rejected", viewport={"width": 390, "height": 780})
     expect(page.locator(".panel.errors")).to_be_attached()
     expect(page.locator(".find-part")).to_be_attached()
@@ -102,7 +102,7 @@ def test_nothing_is_wider_or_longer_than_a_phone(fake: FakeTaskCenter, open_page
     assert inside == 0
 
 
-def test_it_goes_on_when_the_service_is_back(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_it_goes_on_when_the_service_is_back(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.fails = {"/overview": 500}
     page = open_page(f"{fake.url}/ops")
     expect(page.get_by_role("alert")).to_contain_text("服务返回了错误")
@@ -112,7 +112,7 @@ def test_it_goes_on_when_the_service_is_back(fake: FakeTaskCenter, open_page: ty
     expect(page.locator(".live")).to_have_attribute("data-state", "live")
 
 
-def test_who_is_no_operator_is_asked_for_a_token_that_is(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_who_is_no_operator_is_asked_for_a_token_that_is(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.mode, fake.operator = "token", False
     page = open_page(f"{fake.url}/ops")
     page.get_by_label("访问令牌").fill("let-me-in")
@@ -125,7 +125,7 @@ def test_who_is_no_operator_is_asked_for_a_token_that_is(fake: FakeTaskCenter, o
 
 
 def test_reasons_and_actions_are_told_in_chinese_beside_the_codes_that_commands_want(
-    fake: FakeTaskCenter, open_page: type_open
+    fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     page = open_page(f"{fake.url}/ops")
     expect(page.locator(".quarantine .bars dt")).to_contain_text(["签名不符 wrong-sign", "未知应用 unknown-app"])
@@ -136,7 +136,7 @@ def test_reasons_and_actions_are_told_in_chinese_beside_the_codes_that_commands_
     expect(english.locator(".quarantine .bars dt").first).to_have_text("wrong-sign")
 
 
-def test_on_a_phone_every_column_can_be_read(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_on_a_phone_every_column_can_be_read(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/ops", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     for kind in ("quarantine", "dead-letters", "errors"):
         table = page.locator(f".{kind} .table-scroller")
@@ -153,7 +153,7 @@ def test_on_a_phone_every_column_can_be_read(fake: FakeTaskCenter, open_page: ty
     assert partitions.locator("th").first.evaluate("cell => cell.getBoundingClientRect().left") >= 0
 
 
-def test_a_long_quarantine_scrolls_within_its_panel(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_a_long_quarantine_scrolls_within_its_panel(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.rejected = 50
     page = open_page(f"{fake.url}/ops")
     expect(page.locator(".quarantine tbody tr")).to_have_count(50)

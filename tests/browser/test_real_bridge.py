@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
-    from browsing import type_open
+    from browsing import OpenPage
     from taskbridge.cli.connection import Connection
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -120,7 +120,7 @@ def user() -> str:
     return f"user-{uuid.uuid4().hex[:8]}"
 
 
-def open_live(open_page: type_open, company: Company, user: str) -> Page:
+def open_live(open_page: OpenPage, company: Company, user: str) -> Page:
     page = open_page(company.page_of(user))
     page.set_default_timeout(SOON_MS)
     expect(page.locator(".live")).to_have_attribute("data-state", "live", timeout=SOON_MS)
@@ -141,7 +141,7 @@ def counted(page: Page, pending: int, handled: int) -> None:
 
 
 def test_a_task_comes_is_handled_and_is_deleted_before_our_eyes(
-    company: Company, open_page: type_open, user: str
+    company: Company, open_page: OpenPage, user: str
 ) -> None:
     page = open_live(open_page, company, user)
     task = company.create("王伟的访客申请", user)
@@ -170,7 +170,7 @@ def test_a_task_comes_is_handled_and_is_deleted_before_our_eyes(
     assert page.evaluate("globalThis.notReloaded") is True
 
 
-def test_markup_in_a_title_is_text(company: Company, open_page: type_open, user: str) -> None:
+def test_markup_in_a_title_is_text(company: Company, open_page: OpenPage, user: str) -> None:
     page = open_live(open_page, company, user)
     company.create(MARKUP, user, originatorDisplayName="<b>张红</b>")
     shown(page, MARKUP)
@@ -181,7 +181,7 @@ def test_markup_in_a_title_is_text(company: Company, open_page: type_open, user:
     expect(page).to_have_title("(1) 待我处理 · 任务中心")
 
 
-def test_a_restart_of_the_service_misses_nothing(company: Company, open_page: type_open, user: str) -> None:
+def test_a_restart_of_the_service_misses_nothing(company: Company, open_page: OpenPage, user: str) -> None:
     page = open_live(open_page, company, user)
     before = company.create("重启之前", user)
     shown(page, before.title)
@@ -197,7 +197,7 @@ def test_a_restart_of_the_service_misses_nothing(company: Company, open_page: ty
     assert page.evaluate("globalThis.notReloaded") is True
 
 
-def test_a_network_that_was_away_misses_nothing(company: Company, open_page: type_open, user: str) -> None:
+def test_a_network_that_was_away_misses_nothing(company: Company, open_page: OpenPage, user: str) -> None:
     page = open_live(open_page, company, user)
     page.context.set_offline(True)
     expect(page.locator(".live")).to_have_text("网络已断开")
@@ -208,7 +208,7 @@ def test_a_network_that_was_away_misses_nothing(company: Company, open_page: typ
     expect(page.locator(".live")).to_have_text("实时更新中", timeout=SOON_MS)
 
 
-def test_the_operator_finds_out_what_became_of_a_callback(company: Company, open_page: type_open, user: str) -> None:
+def test_the_operator_finds_out_what_became_of_a_callback(company: Company, open_page: OpenPage, user: str) -> None:
     task = company.create("查得到的申请", user)
     page = open_page(f"{company.bridge.streams_url}/ops")
     expect(page.locator(".panel.map .cell.active")).not_to_have_count(0, timeout=SOON_MS)

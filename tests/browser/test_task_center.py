@@ -13,7 +13,7 @@ from fake_people import CORP, LONG, MARKUP, ME, RIGHT_TO_LEFT
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from browsing import type_open
+    from browsing import OpenPage
     from fake_task_center import FakeTaskCenter
 
 PHONE = {"width": 390, "height": 780}
@@ -31,7 +31,7 @@ def is_current(page: Page, title: str) -> None:
     expect(page.locator(".row[aria-selected=true] .row-title")).to_have_text(title)
 
 
-def test_four_views_show_their_items_and_counts(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_four_views_show_their_items_and_counts(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     expect(page.get_by_role("tab")).to_have_text(["待我处理11", "我已处理1k", "我创建的4", "抄送我的3"])
     expect(page.locator(".row")).to_have_count(11)
@@ -45,7 +45,7 @@ def test_four_views_show_their_items_and_counts(fake: FakeTaskCenter, open_page:
     expect(page).to_have_title("(11) 我已处理 · 任务中心")
 
 
-def test_every_kind_of_title_is_shown_as_the_text_that_it_is(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_every_kind_of_title_is_shown_as_the_text_that_it_is(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     expect(page.locator(".row")).to_have_count(11)
     shown = rows(page)
@@ -65,7 +65,7 @@ def test_every_kind_of_title_is_shown_as_the_text_that_it_is(fake: FakeTaskCente
     "url", ["javascript:alert(1)", "data:text/html,x", "https://user:pw@evil.example", "//evil", None]
 )
 def test_an_address_that_is_not_plain_http_is_no_link(
-    fake: FakeTaskCenter, open_page: type_open, url: str | None
+    fake: FakeTaskCenter, open_page: OpenPage, url: str | None
 ) -> None:
     item = fake.add("坏链接", url=url)
     page = open_page(fake.page_of(more=f"#pending/{item['instance_id']}"))
@@ -74,7 +74,7 @@ def test_an_address_that_is_not_plain_http_is_no_link(
 
 
 def test_the_approval_page_opens_beside_without_a_way_back_into_ours(
-    fake: FakeTaskCenter, open_page: type_open
+    fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     item = fake.items[ME, "pending"][0]
     page = open_page(fake.page_of(more=f"#pending/{item['instance_id']}"))
@@ -84,7 +84,7 @@ def test_the_approval_page_opens_beside_without_a_way_back_into_ours(
     expect(link).to_have_attribute("target", "_blank")
 
 
-def test_search_waits_for_the_typist_and_asks_once(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_search_waits_for_the_typist_and_asks_once(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     expect(page.locator(".row")).to_have_count(11)
     page.get_by_role("searchbox").press_sequentially("显示器", delay=20)
@@ -97,7 +97,7 @@ def test_search_waits_for_the_typist_and_asks_once(fake: FakeTaskCenter, open_pa
 
 
 def test_a_search_goes_on_until_something_is_found_or_all_was_looked_at(
-    fake: FakeTaskCenter, open_page: type_open
+    fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     page = open_page(fake.page_of(more="#handled"))
     expect(page.locator(".row")).to_have_count(50)
@@ -110,7 +110,7 @@ def test_a_search_goes_on_until_something_is_found_or_all_was_looked_at(
     expect(page.locator(".task-list .nothing")).to_contain_text("没有符合条件的任务")
 
 
-def test_rows_and_the_filter_name_apps_by_their_processes(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_rows_and_the_filter_name_apps_by_their_processes(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     expect(page.locator(".row-process").first).to_have_text(re.compile("申请|报销|审批"))
     assert "APP_" not in "".join(page.locator(".row-more").all_inner_texts())
@@ -123,7 +123,7 @@ def test_rows_and_the_filter_name_apps_by_their_processes(fake: FakeTaskCenter, 
 
 
 def test_of_an_app_with_several_processes_a_row_tells_one_only_when_it_is_sure(
-    fake: FakeTaskCenter, open_page: type_open
+    fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     app = {"app_type": "APP_MANY", "user": "many"}
     fake.add("张红的请假申请", process_name="请假申请", **app)
@@ -134,7 +134,7 @@ def test_of_an_app_with_several_processes_a_row_tells_one_only_when_it_is_sure(
     expect(page.locator(".row-process")).to_have_text(["请假申请"])
 
 
-def test_the_filter_offers_the_apps_that_were_seen(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_the_filter_offers_the_apps_that_were_seen(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     page.get_by_role("combobox").select_option("APP_HRLV77A0PP1292")
     expect(page.locator(".row").locator(".row-title")).to_have_text(
@@ -142,7 +142,7 @@ def test_the_filter_offers_the_apps_that_were_seen(fake: FakeTaskCenter, open_pa
     )
 
 
-def test_a_thousand_items_come_page_by_page_and_each_once(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_a_thousand_items_come_page_by_page_and_each_once(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of(more="#handled"))
     expect(page.locator(".row")).to_have_count(50)
     page.locator(".rows").focus()
@@ -159,7 +159,7 @@ def test_a_thousand_items_come_page_by_page_and_each_once(fake: FakeTaskCenter, 
 
 
 def test_details_tell_who_has_it_what_happened_and_what_was_filled_in(
-    fake: FakeTaskCenter, open_page: type_open
+    fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     page = open_page(fake.page_of(more="#handled"))
     page.locator(".row").first.click()
@@ -175,7 +175,7 @@ def test_details_tell_who_has_it_what_happened_and_what_was_filled_in(
     expect(detail).to_contain_text("cascadeDateField_l4sbkqco")
 
 
-def test_a_link_names_the_view_and_the_instance(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_a_link_names_the_view_and_the_instance(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     item = fake.items[ME, "created"][2]
     page = open_page(fake.page_of(more=f"#created/{item['instance_id']}"))
     expect(page.locator(".detail h2")).to_have_text(item["title"])
@@ -184,12 +184,12 @@ def test_a_link_names_the_view_and_the_instance(fake: FakeTaskCenter, open_page:
     expect(page.get_by_role("tab", name="抄送我的")).to_have_attribute("aria-selected", "true")
 
 
-def test_an_instance_that_is_not_there_says_so(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_an_instance_that_is_not_there_says_so(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of(more="#pending/nothing-like-it"))
     expect(page.locator(".detail")).to_contain_text("任务已不存在")
 
 
-def test_the_keyboard_does_it_all(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_the_keyboard_does_it_all(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     expect(page.locator(".row")).to_have_count(11)
     for key in ("j", "j", "ArrowDown", "k"):
@@ -218,7 +218,7 @@ def test_the_keyboard_does_it_all(fake: FakeTaskCenter, open_page: type_open) ->
     expect(page.locator(".row")).to_have_count(3)
 
 
-def test_the_language_is_the_browsers_until_another_is_chosen(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_the_language_is_the_browsers_until_another_is_chosen(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of(), locale="en-GB")
     expect(page.get_by_role("tab").first).to_have_text("Pending11")
     page.locator(".row").first.click()
@@ -232,7 +232,7 @@ def test_the_language_is_the_browsers_until_another_is_chosen(fake: FakeTaskCent
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
 
 
-def test_dark_is_the_systems_until_light_is_chosen(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_dark_is_the_systems_until_light_is_chosen(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of(), color_scheme="dark")
     paper = "getComputedStyle(document.querySelector('.task-list')).backgroundColor"
     expect(page.locator(".row")).to_have_count(11)
@@ -245,7 +245,7 @@ def test_dark_is_the_systems_until_light_is_chosen(fake: FakeTaskCenter, open_pa
 
 
 def test_on_a_phone_the_details_take_the_place_of_the_list_and_back_leads_back(
-    fake: FakeTaskCenter, open_page: type_open
+    fake: FakeTaskCenter, open_page: OpenPage
 ) -> None:
     page = open_page(fake.page_of(), viewport=PHONE, has_touch=True)
     page.locator(".row").first.tap()
@@ -259,12 +259,12 @@ def test_on_a_phone_the_details_take_the_place_of_the_list_and_back_leads_back(
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_nothing_to_do_is_said_kindly(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_nothing_to_do_is_said_kindly(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of("nobody"))
     expect(page.locator(".task-list .nothing")).to_contain_text("都处理完了")
 
 
-def test_while_it_loads_it_says_so(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_while_it_loads_it_says_so(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.delay_s = 1.5
     page = open_page(fake.page_of())
     expect(page.locator(".placeholder").first).to_be_visible()
@@ -277,7 +277,7 @@ def test_while_it_loads_it_says_so(fake: FakeTaskCenter, open_page: type_open) -
     [(403, "没有权限查看"), (429, "请求太频繁"), (500, "服务返回了错误（500）"), (503, "服务正在恢复数据")],
 )
 def test_an_error_says_what_to_do_and_another_try_is_a_button_away(
-    fake: FakeTaskCenter, open_page: type_open, status: int, said: str
+    fake: FakeTaskCenter, open_page: OpenPage, status: int, said: str
 ) -> None:
     fake.fails = {"/tasks": status}
     # An event stream that opens late loads the list by itself.
@@ -289,7 +289,7 @@ def test_an_error_says_what_to_do_and_another_try_is_a_button_away(
     expect(page.locator(".row")).to_have_count(11)
 
 
-def test_a_timeline_that_cannot_be_read_hides_nothing_else(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_a_timeline_that_cannot_be_read_hides_nothing_else(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.fails = {"/history": 500}
     page = open_page(fake.page_of())
     page.locator(".row").first.click()
@@ -297,7 +297,7 @@ def test_a_timeline_that_cannot_be_read_hides_nothing_else(fake: FakeTaskCenter,
     expect(page.locator(".facts").first).to_contain_text("韩梅梅")
 
 
-def test_the_person_is_asked_for_and_remembered(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_the_person_is_asked_for_and_remembered(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.url)
     page.get_by_label("企业 ID").fill(CORP)
     page.get_by_label("用户 ID").fill(ME)
@@ -309,7 +309,7 @@ def test_the_person_is_asked_for_and_remembered(fake: FakeTaskCenter, open_page:
     expect(page.get_by_label("用户 ID")).to_be_visible()
 
 
-def test_a_token_is_asked_for_and_ends_with_the_tab(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_a_token_is_asked_for_and_ends_with_the_tab(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.mode, fake.corps = "token", [CORP]
     page = open_page(fake.url)
     page.get_by_label("访问令牌").fill("wrong")
@@ -327,7 +327,7 @@ def test_a_token_is_asked_for_and_ends_with_the_tab(fake: FakeTaskCenter, open_p
     expect(page.locator(".row")).to_have_count(11)
 
 
-def test_single_sign_on_needs_no_question(fake: FakeTaskCenter, open_page: type_open) -> None:
+def test_single_sign_on_needs_no_question(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.mode, fake.operator = "sso", False
     page = open_page(f"{fake.url}/?corp_id=other&user_id=other")
     expect(page.locator(".row")).to_have_count(11)

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 PARTITIONS = (0, 1, 2)
 
-type_state = dict[tuple[int, bytes], bytes]
+State = dict[tuple[int, bytes], bytes]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def create(connection: Connection, name: str) -> None:
         time.sleep(0.05)
 
 
-def write(connection: Connection, topic: str, state: type_state, *, seed: int, count: int = 3000) -> None:
+def write(connection: Connection, topic: str, state: State, *, seed: int, count: int = 3000) -> None:
     """Values and tombstones in transactions; the last one is aborted, so that no record stands at the end."""
     config: dict[str, Any] = producer_config(connection.bootstrap_servers)
     producer = Producer({**config, "transactional.id": str(uuid.uuid4())})
@@ -109,20 +109,20 @@ def with_keeper(
     asyncio.run(main())
 
 
-async def restored(keeper: TableKeeper) -> type_state:
+async def restored(keeper: TableKeeper) -> State:
     await asyncio.wait_for(await keeper.restore(PARTITIONS), 30)
     assert keeper.followed == {}
     return held(keeper.store)
 
 
-def held(store: Store) -> type_state:
+def held(store: Store) -> State:
     return {(partition, key): value for partition in PARTITIONS for key, value in store.stored_items(partition)}
 
 
 def test_an_empty_store_and_a_half_one_come_to_what_the_changelog_says(
     connection: Connection, topic: str, tmp_path: Path
 ) -> None:
-    state: type_state = {}
+    state: State = {}
     write(connection, topic, state, seed=1)
 
     async def from_nothing(keeper: TableKeeper) -> None:
@@ -146,7 +146,7 @@ def test_an_empty_store_and_a_half_one_come_to_what_the_changelog_says(
 def test_a_standby_follows_and_can_be_made_active_without_reading_again(
     connection: Connection, topic: str, tmp_path: Path
 ) -> None:
-    state: type_state = {}
+    state: State = {}
 
     async def check(keeper: TableKeeper) -> None:
         await keeper.stand_by(PARTITIONS)
@@ -167,7 +167,7 @@ def test_a_standby_follows_and_can_be_made_active_without_reading_again(
 def test_a_changelog_made_anew_empties_the_store_only_where_the_group_knows_it(
     connection: Connection, topic: str, tmp_path: Path
 ) -> None:
-    before: type_state = {}
+    before: State = {}
     write(connection, topic, before, seed=4)
 
     async def first(keeper: TableKeeper) -> None:
@@ -180,7 +180,7 @@ def test_a_changelog_made_anew_empties_the_store_only_where_the_group_knows_it(
         if topic not in admin.list_topics(timeout=10).topics:
             break
     create(connection, topic)
-    state: type_state = {}
+    state: State = {}
     # More than before: by its offsets alone it could be taken for the old one.
     write(connection, topic, state, seed=5, count=6000)
 
@@ -199,7 +199,7 @@ def test_a_changelog_made_anew_empties_the_store_only_where_the_group_knows_it(
 def test_a_restoration_that_nobody_waits_for_any_more_harms_nothing(
     connection: Connection, topic: str, tmp_path: Path
 ) -> None:
-    state: type_state = {}
+    state: State = {}
     write(connection, topic, state, seed=7, count=600)
 
     async def overtaken(keeper: TableKeeper) -> None:
@@ -219,7 +219,7 @@ def test_a_restoration_that_nobody_waits_for_any_more_harms_nothing(
 def test_a_restoration_that_is_broken_off_goes_on_where_it_was(
     connection: Connection, topic: str, tmp_path: Path
 ) -> None:
-    state: type_state = {}
+    state: State = {}
     write(connection, topic, state, seed=6, count=6000)
 
     async def broken_off(keeper: TableKeeper) -> None:

@@ -22,7 +22,7 @@ from taskbridge.runtime.kafka import admin_client, consumer_config, producer_con
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.transactions.group_metadata import Membership
-from taskbridge.streams.transactions.group_commit import Batch, Rounds, claimed
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claimed
 from taskbridge.streams.positions.standing import ChangelogCut
 from taskbridge.streams.transactions.takeover import Owned, Takeover
 from taskbridge.streams.contract.contract import Contract
@@ -92,11 +92,11 @@ class Place:
     def work(self, prepared: Prepared, *, name: str = "worker") -> None:
         """Fold the next ten of each."""
 
-        async def fold(rounds: Rounds, _takeover: Takeover) -> None:
+        async def fold(group_commit: GroupCommit, _takeover: Takeover) -> None:
             for source, ground in prepared.grounds.items():
                 for partition in range(PARTITIONS):
                     batch = Batch(ground.changelog, [{"key": b"k%d" % at, "value": b"v"} for at in range(5)], partition)
-                    await rounds.deliver(TP(source, partition), 10, [batch], generation=NOBODY.generation)
+                    await group_commit.deliver(TP(source, partition), 10, [batch], generation=NOBODY.generation)
 
         self._at_work(prepared, fold, name=name)
 
@@ -107,7 +107,7 @@ class Place:
         sources = [TP(source, each) for source in prepared.grounds for each in range(PARTITIONS)]
         owned = Owned(frozenset(sources), frozenset())
 
-        async def take(_rounds: Rounds, takeover: Takeover) -> None:
+        async def take(_group_commit: GroupCommit, takeover: Takeover) -> None:
             await takeover.begin(await takeover.take(owned), kept, generation=NOBODY.generation)
 
         self._at_work(prepared, take, name="next", note=lambda reason: None if notes is None else notes.append(reason))
@@ -118,14 +118,14 @@ class Place:
     ) -> None:
         async def main() -> None:
             producing = producer_config(self.servers)
-            rounds = Rounds(producing, group=APP_ID, name=name, membership=lambda: NOBODY, grounds=prepared.grounds)
-            rounds.claim()
+            group_commit = GroupCommit(producing, group=APP_ID, name=name, membership=lambda: NOBODY, grounds=prepared.grounds)
+            group_commit.claim()
             claim = partial(claimed, producing)
-            takeover = Takeover(self.offsets, rounds, group=APP_ID, name=name, claim=claim, note=note)
+            takeover = Takeover(self.offsets, group_commit, group=APP_ID, name=name, claim=claim, note=note)
             try:
-                await do(rounds, takeover)
+                await do(group_commit, takeover)
             finally:
-                await rounds.close()
+                await group_commit.close()
 
         asyncio.run(main())
 

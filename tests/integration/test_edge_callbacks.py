@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, TopicPartition
 from bad_requests import BadRequest, bad_requests
 from running_edge import RunningEdge
 from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.sender import ENCODINGS, encode_callback, signed, type_encoding
+from taskbridge.edge.sender import ENCODINGS, encode_callback, signed, Encoding
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.local.ports import free_port
 from taskbridge.runtime.kafka import consumer_config
@@ -61,7 +61,7 @@ class EdgeProcess(RunningEdge):
         self.start()
 
     def send(
-        self, wire_action: str, parameters: Mapping[str, str], encoding: type_encoding = "json"
+        self, wire_action: str, parameters: Mapping[str, str], encoding: Encoding = "json"
     ) -> httpx2.Response:
         encoded = encode_callback(parameters, encoding)
         path = f"/yida/tasks/{wire_action}?{encoded.query}"

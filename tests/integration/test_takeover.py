@@ -17,7 +17,7 @@ from faust.types import TP
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced
 from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
-from taskbridge.streams.transactions.group_commit import Batch, Rounds, claimed
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claimed
 from taskbridge.streams.transactions.takeover import Owned, Takeover
 from taskbridge.streams.positions.offsets import Offsets
 
@@ -51,10 +51,10 @@ class Place:
         [first, *_] = claimed(producer_config(self.servers), name)
         return first
 
-    def takeover(self, name: str) -> tuple[Takeover, Rounds]:
+    def takeover(self, name: str) -> tuple[Takeover, GroupCommit]:
         producing = producer_config(self.servers)
-        rounds = Rounds(producing, group=self.group, name=name, membership=lambda: NOBODY)
-        return Takeover(self.offsets, rounds, group=self.group, name=name, claim=partial(claimed, producing)), rounds
+        group_commit = GroupCommit(producing, group=self.group, name=name, membership=lambda: NOBODY)
+        return Takeover(self.offsets, group_commit, group=self.group, name=name, claim=partial(claimed, producing)), group_commit
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_t
     assert place.offsets.decided(place.changelog, [0])[0] < place.offsets.ends(place.changelog, [0])[0]
 
     async def take_over() -> None:
-        takeover, rounds = place.takeover(next_name)
+        takeover, group_commit = place.takeover(next_name)
         owned = Owned(frozenset({place.source, TP(place.events, 1)}), frozenset({TP(place.changelog, 0)}))
         for _ in range(20):
             try:
@@ -161,10 +161,10 @@ def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_t
             TP(place.events, 1): (0, next_name),
         }
         assert place.offsets.decided(place.changelog, [0]) == place.offsets.ends(place.changelog, [0])
-        await rounds.deliver(
+        await group_commit.deliver(
             place.source, 6, [Batch(place.changelog, [{"key": b"k", "value": b"v"}], 0)], generation=NOBODY.generation
         )
-        await rounds.close()
+        await group_commit.close()
 
     asyncio.run(take_over())
     with pytest.raises(Fenced):

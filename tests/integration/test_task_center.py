@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.schemas.inbox import type_inbox
+    from taskbridge.schemas.inbox import Inbox
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 
@@ -51,11 +51,11 @@ def walk(url: str, user: str, **query: Any) -> Iterator[dict[str, Any]]:
         cursor = {"cursor": found["next_cursor"]}
 
 
-def folded(connection: Connection, read_topic: Callable[[str], list[Message]]) -> type_inbox:
+def folded(connection: Connection, read_topic: Callable[[str], list[Message]]) -> Inbox:
     return inbox_of(notifications_on_topic(connection, read_topic))
 
 
-def assert_inboxes_are_right(url: str, inbox: type_inbox) -> None:
+def assert_inboxes_are_right(url: str, inbox: Inbox) -> None:
     users = {line.user_id for line in inbox if line.corp_id == "corp"}
     for user in users:
         lines = [line for line in inbox if (line.corp_id, line.user_id) == ("corp", user)]

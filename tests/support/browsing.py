@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage
 
-type_open = Callable[..., Page]
+OpenPage = Callable[..., Page]
 """Opens an address, in a profile with these options."""
 
 _FLAGS = [

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.folding.folding import type_read
+    from taskbridge.streams.folding.folding import Read
 
 OWN_AGAIN, NEWER, OLDER_STATE_ID, NEVER_SEEN = 76, 77, 78, 99
 """Ids of schemas: ours with other words for people, a newer one, an older one of states, and none at all."""
@@ -257,7 +257,7 @@ def entry_of(told: TaskNotification) -> Entry:
     )
 
 
-def reading(stored: Mapping[bytes, bytes], *, asked: list[bytes] | None = None) -> type_read:
+def reading(stored: Mapping[bytes, bytes], *, asked: list[bytes] | None = None) -> Read:
     """A store with these; ``asked`` takes the keys that it is asked for."""
 
     def read(keys: list[bytes]) -> list[bytes | None]:

@@ -14,7 +14,7 @@ from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 from taskbridge.streams.http import Server, build_http
-from taskbridge.streams.inbox.notified import Told
+from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.metrics import HubCollector
 from taskbridge.streams.sse.missed import MissedReader
@@ -23,7 +23,7 @@ from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
-from taskbridge.streams.query.routes import Desk
+from taskbridge.streams.query.routes import ApiContext
 from taskbridge.streams.positions.offsets import Offsets
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class LiveWorker:
         forwarding = Forwarding(None)
         metrics = Metrics()
         metrics.registry.register(HubCollector(self.hub))
-        router = events_router(self.hub, lambda: missed, Desk(Access(tokens=None), owners, forwarding))
+        router = events_router(self.hub, lambda: missed, ApiContext(Access(tokens=None), owners, forwarding))
         server = Server(build_http(lambda: {"ready": True}, metrics, routers=[router]))
         following = asyncio.create_task(self._follow(config, offsets))
         beating = asyncio.create_task(self._beat())
@@ -131,7 +131,7 @@ class LiveWorker:
                     assert message.error() is None
                     notification = self._codec.decode(message.value())
                     partition, offset = message.partition() or 0, message.offset() or 0
-                    told = Told(offset, notification.corp_id, notification.recipient_id, notification)
+                    told = Notified(offset, notification.corp_id, notification.recipient_id, notification)
                     self._next[partition] = offset + 1
                     self.hub.told(partition, [told])
         finally:

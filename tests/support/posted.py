@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import httpx2
     from starlette.testclient import TestClient
 
-    from taskbridge.edge.sender import type_encoding
+    from taskbridge.edge.sender import Encoding
 
 
 def good(wire_action: str = "complete", token: str = SYSTEM_TOKEN) -> dict[str, str]:
@@ -25,7 +25,7 @@ def send(
     client: TestClient,
     wire_action: str,
     parameters: Mapping[str, str],
-    encoding: type_encoding = "json",
+    encoding: Encoding = "json",
     headers: Mapping[str, str] | None = None,
 ) -> httpx2.Response:
     encoded = encode_callback(parameters, encoding)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
     from taskbridge.streams.fold.lifecycle import Instance
 
-    type_read = Callable[[str], list[Message]]
+    Read = Callable[[str], list[Message]]
 
 
 class Rebuild:
@@ -80,13 +80,13 @@ def processed(connection: Connection, workers: Iterable[Worker], eventually: Any
     eventually(lambda: caught_up(connection), what="all events are processed")
 
 
-def lines_kept(read: type_read) -> dict[bytes, bytes]:
+def lines_kept(read: Read) -> dict[bytes, bytes]:
     """All inboxes, by their changelog."""
     found = {bytes(each.key() or b""): each.value() for each in read(INBOX_CHANGELOG.name)}
     return {key: bytes(value) for key, value in found.items() if value is not None and key[:1] in b"ELC"}
 
 
-def lines_by_the_states(connection: Connection, read: type_read) -> dict[bytes, bytes]:
+def lines_by_the_states(connection: Connection, read: Read) -> dict[bytes, bytes]:
     """The same as the plain fold of the events has it."""
     return lines_of(expected(connection, read).values())
 

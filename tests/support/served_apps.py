@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
-from query_desk import QueryDesk, notification
+from api_context import QueryDesk, notification
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
@@ -22,7 +22,7 @@ from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.http import build_http
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.routes import events_router
-from taskbridge.streams.operations.reporting import OperationsRoom
+from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.tokens import TokensFile, digest_of
@@ -62,24 +62,24 @@ def streams_app(folder: Path, make_event: Callable[..., TaskEvent], *, is_open: 
     tokens = folder / "tokens.toml"
     tokens.write_text(f'[[tokens]]\nname = "all"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
     access = Access(tokens=None if is_open else TokensFile(tokens), rate_per_s=100_000)
-    desk = QueryDesk(folder / "worker", access)
+    context = QueryDesk(folder / "worker", access)
     hub = Hub(next_offset=lambda _: 5, most=0, most_of_person=1)
-    room = OperationsRoom(desk.desk, own_url="http://127.0.0.1:8500", edge_urls="", streams=lambda: hub.count)
+    reporter = OperationsReporter(context.context, own_url="http://127.0.0.1:8500", edge_urls="", streams=lambda: hub.count)
     routers = [
-        *desk.routers,
-        events_router(hub, lambda: cast("MissedReader", object()), desk.desk),
-        operations_router(room, access),
+        *context.routers,
+        events_router(hub, lambda: cast("MissedReader", object()), context.context),
+        operations_router(reporter, access),
     ]
-    desk.keep(
+    context.keep(
         fold(None, make_event(Action.CREATED, corp_id=CORP, instance_id=INSTANCE, task_id="T-1", recipient_ids=(USER,)))
     )
-    desk.tell([notification(corp=CORP, user=USER, instance_id=INSTANCE)])
+    context.tell([notification(corp=CORP, user=USER, instance_id=INSTANCE)])
     try:
         yield build_http(
-            lambda: {"ready": True}, desk.metrics, routers=routers, only_hosts=LOOPBACK if is_open else None
+            lambda: {"ready": True}, context.metrics, routers=routers, only_hosts=LOOPBACK if is_open else None
         )
     finally:
-        desk.close()
+        context.close()
 
 
 @contextmanager

@@ -35,7 +35,7 @@ _MAX_BODY_BYTES = 1 << 20
 _MAX_ID_CHARACTERS = 128
 _MS_DIGITS = 13
 
-type_call = dict[str, Any]
+Call = dict[str, Any]
 
 
 class _Malformed(Exception):
@@ -60,9 +60,9 @@ class BareApp:
 
     async def __call__(
         self,
-        scope: type_call,
-        receive: Callable[[], Awaitable[type_call]],
-        send: Callable[[type_call], Awaitable[None]],
+        scope: Call,
+        receive: Callable[[], Awaitable[Call]],
+        send: Callable[[Call], Awaitable[None]],
     ) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
@@ -93,7 +93,7 @@ class BareApp:
             await _answer(send, 200, json.dumps(answer).encode())
 
     async def _live(
-        self, receive: Callable[[], Awaitable[type_call]], send: Callable[[type_call], Awaitable[None]]
+        self, receive: Callable[[], Awaitable[Call]], send: Callable[[Call], Awaitable[None]]
     ) -> None:
         await receive()
         self._loop = asyncio.get_running_loop()
@@ -164,7 +164,7 @@ class BareApp:
         }
 
 
-def _parameters(scope: type_call, body: bytes) -> dict[str, str]:
+def _parameters(scope: Call, body: bytes) -> dict[str, str]:
     content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     pairs: list[tuple[str, str]] = []
     if scope["query_string"]:
@@ -258,7 +258,7 @@ def _resolve(reports: list[tuple[asyncio.Future[None], KafkaError | None]]) -> N
                 future.set_exception(_Malformed(str(error)))
 
 
-async def _answer(send: Callable[[type_call], Awaitable[None]], status: int, body: bytes) -> None:
+async def _answer(send: Callable[[Call], Awaitable[None]], status: int, body: bytes) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

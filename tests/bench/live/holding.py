@@ -12,14 +12,14 @@ from typing import Any, cast
 from taskbridge.runtime.open_files import allow_open_files
 from taskbridge.schemas.events import Change, Status, TaskNotification, View
 from taskbridge.streams.http import Server, build_http, listen
-from taskbridge.streams.inbox.notified import Told
+from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.routes import events_router
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
-from taskbridge.streams.query.routes import Desk
+from taskbridge.streams.query.routes import ApiContext
 
 CORP = "ding5d17e3add038d44535c2f4657eb6378f"
 
@@ -32,11 +32,11 @@ async def serve(port: int, heartbeat_s: float) -> None:
     owners = Owners("http://127.0.0.1")
     owners.join(partitions=_PARTITIONS, distribution=dict, live=lambda: range(_PARTITIONS), changelog="inbox")
     access, reader = Access(tokens=None, rate_per_s=100_000), cast("Any", object())
-    router = events_router(hub, lambda: reader, Desk(access, owners, Forwarding(None)))
+    router = events_router(hub, lambda: reader, ApiContext(access, owners, Forwarding(None)))
     http = build_http(lambda: {"ready": True}, Metrics(), routers=[router])
 
     async def tell(user_id: str, offset: int) -> dict[str, int]:
-        hub.told(0, [Told(offset, CORP, user_id, _notification(user_id))])
+        hub.told(0, [Notified(offset, CORP, user_id, _notification(user_id))])
         return {"streams": hub.count}
 
     http.add_api_route("/tell/{user_id}/{offset}", tell, methods=["POST"])

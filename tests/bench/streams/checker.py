@@ -16,12 +16,12 @@ from tests.bench.streams.peers.job import without_logical_types
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tests.bench.streams.reference import Reference, type_entry, type_line
+    from tests.bench.streams.reference import Reference, EntryTuple, LineTuple
 
 _FRAME = 5
 
 
-class Told(NamedTuple):
+class Notified(NamedTuple):
     """A record of a topic of notifications."""
 
     key: bytes
@@ -68,7 +68,7 @@ def check_states(reference: Reference, last: Mapping[bytes, bytes | None], decod
         raise NotCounted(f"{len(unknown)} states of instances that no event names")
 
 
-def check_notifications(reference: Reference, records: Iterable[Told], decoder: Decoder) -> int:
+def check_notifications(reference: Reference, records: Iterable[Notified], decoder: Decoder) -> int:
     """Prove that the notifications, folded as they arrive, come to the reference's views; returns how many there are.
 
     Each must stand under its person's key, and carry in its record and header the id that follows from it. As a set,
@@ -78,7 +78,7 @@ def check_notifications(reference: Reference, records: Iterable[Told], decoder: 
     Raises:
         NotCounted: something is missing, differs, or is too much.
     """
-    lines: dict[type_line, type_entry] = {}
+    lines: dict[LineTuple, EntryTuple] = {}
     ids: set[str] = set()
     count = 0
     for told in records:
@@ -98,7 +98,7 @@ def check_notifications(reference: Reference, records: Iterable[Told], decoder: 
     return count
 
 
-def _id(found: dict[str, Any], told: Told) -> str:
+def _id(found: dict[str, Any], told: Notified) -> str:
     notification_id: str = found["notification_id"]
     expected = notification_id_for(
         found["event_id"], found["recipient_id"], found["view"], found["task_id"], found["change"]
@@ -110,7 +110,7 @@ def _id(found: dict[str, Any], told: Told) -> str:
     return notification_id
 
 
-def _compare(expected: dict[type_line, type_entry], lines: dict[type_line, type_entry]) -> None:
+def _compare(expected: dict[LineTuple, EntryTuple], lines: dict[LineTuple, EntryTuple]) -> None:
     if expected == lines:
         return
     if missing := expected.keys() - lines.keys():
@@ -121,7 +121,7 @@ def _compare(expected: dict[type_line, type_entry], lines: dict[type_line, type_
     raise NotCounted(f"the line {line} says {lines[line]}, and should say {expected[line]}")
 
 
-def _entry(found: dict[str, Any]) -> type_entry:
+def _entry(found: dict[str, Any]) -> EntryTuple:
     person = found["originator"]
     person = None if person is None else (person["user_id"], person["name"])
     facts = (found["title"], found["url"], found["app_type"], person, found["actor_id"], found["status"])

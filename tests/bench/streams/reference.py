@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from taskbridge.streams.fold.lifecycle import Instance
     from taskbridge.streams.fold.views import Entry
 
-type_line = tuple[str, str, "View", str, "str | None"]
+LineTuple = tuple[str, str, "View", str, "str | None"]
 """Corp, person, view, instance, task: what identifies a line among all views."""
 
-type_entry = tuple[Any, ...]
+EntryTuple = tuple[Any, ...]
 """What the line says: title, url, app type, originator, actor, status, when it entered the view and last moved."""
 
 
@@ -32,7 +32,7 @@ class Reference:
     told: list[int] = field(default_factory=lambda: [0])
     """Notifications after so many events."""
     _states: dict[bytes, dict[str, Any] | None] | None = None
-    _lines: dict[type_line, type_entry] | None = None
+    _lines: dict[LineTuple, EntryTuple] | None = None
 
     @property
     def events(self) -> int:
@@ -52,7 +52,7 @@ class Reference:
             self._states = {key: _state(each.state) for key, each in self.instances.items()}
         return self._states
 
-    def lines(self) -> dict[type_line, type_entry]:
+    def lines(self) -> dict[LineTuple, EntryTuple]:
         """Every line that anybody sees in the end."""
         if self._lines is None:
             self._lines = {
@@ -76,7 +76,7 @@ def _state(state: TaskState) -> dict[str, Any] | None:
     return found
 
 
-def _entry(entry: Entry) -> type_entry:
+def _entry(entry: Entry) -> EntryTuple:
     person = None if entry.originator is None else (entry.originator.user_id, entry.originator.name)
     facts = (entry.title, entry.url, entry.app_type, person, entry.actor_id, entry.status)
     return (*facts, entry.entered_at, entry.updated_at)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
-from tests.bench.streams.checker import Decoder, Told, check_notifications, check_states
+from tests.bench.streams.checker import Decoder, Notified, check_notifications, check_states
 from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.records import read_all
 from tests.bench.streams.running import Running, drop_topics, make_topics
@@ -93,7 +93,7 @@ def _read(surroundings: Surroundings, channels: Channels, reference: Reference, 
     )
 
 
-def _told(records: Iterator[Found], moments: list[float]) -> Iterator[Told]:
+def _told(records: Iterator[Found], moments: list[float]) -> Iterator[Notified]:
     for found in records:
         moments.append(found.at)
-        yield Told(found.key, found.value or b"", found.ce_id)
+        yield Notified(found.key, found.value or b"", found.ce_id)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from rebuilding import type_read
+    from rebuilding import Read
 
     from taskbridge.cli.connection import Connection
 
@@ -43,5 +43,5 @@ def rebuild(connection: Connection, tmp_path: Path) -> Generator[Rebuild]:
 
 
 @pytest.fixture
-def read(connection: Connection) -> type_read:
+def read(connection: Connection) -> Read:
     return partial(read_topic, connection)

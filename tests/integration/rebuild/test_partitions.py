@@ -32,7 +32,7 @@ from taskbridge.streams.positions.version import Versions
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rebuilding import Rebuild, type_read
+    from rebuilding import Rebuild, Read
 
     from running_workers import Worker
     from taskbridge.cli.connection import Connection
@@ -71,14 +71,14 @@ class OldProducer:
         assert self._producer.flush(30) == 0
 
 
-def homeless(read: type_read, topic: str) -> list[bytes]:
+def homeless(read: Read, topic: str) -> list[bytes]:
     """Keys of the topic that stand on another partition than theirs."""
     found = [(bytes(each.key() or b""), each.partition()) for each in read(topic)]
     return [key for key, partition in found if key not in (b"", POSITION_KEY) and murmur2(key, AFTER) != partition]
 
 
 def test_all_topics_move_to_more_partitions_while_events_keep_coming_and_nothing_is_lost_or_told_wrongly(
-    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: type_read, eventually: Any
+    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     old = OldProducer(connection)
     events = lives(150, seed=41)

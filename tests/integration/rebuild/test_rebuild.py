@@ -38,7 +38,7 @@ from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rebuilding import Rebuild, type_read
+    from rebuilding import Rebuild, Read
 
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas.events import TaskEvent, TaskNotification
@@ -49,7 +49,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 class Stored:
     """The instances as the live changelog has them, and a hand that writes there what the program would not."""
 
-    def __init__(self, connection: Connection, read: type_read, *, version: int = 1) -> None:
+    def __init__(self, connection: Connection, read: Read, *, version: int = 1) -> None:
         self._connection = connection
         self._states = task_state_codec(connection.registry)
         self._notifications = task_notification_codec(connection.registry)
@@ -111,7 +111,7 @@ def versions(connection: Connection) -> Versions:
 
 
 def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_old_version_knew_is_still_there(
-    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: type_read, eventually: Any
+    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     produce(connection, lives(300, seed=21))
     first, _ = workers
@@ -164,7 +164,7 @@ def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_
 
 
 def test_a_rebuild_that_is_killed_changes_nothing_wherever_it_was_and_the_next_one_does_it_all(
-    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: type_read, eventually: Any
+    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     first, second = workers
     produce(connection, lives(500, seed=23))
@@ -199,7 +199,7 @@ def test_a_rebuild_that_is_killed_changes_nothing_wherever_it_was_and_the_next_o
 
 
 def test_what_the_events_do_not_tell_any_more_is_taken_from_the_old_states_and_those_from_what_was_published(
-    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: type_read, eventually: Any
+    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
 ) -> None:
     worker, _ = workers
     events = lives(200, seed=25)
@@ -244,7 +244,7 @@ def test_what_the_events_do_not_tell_any_more_is_taken_from_the_old_states_and_t
     assert_all_is_right(connection, read, instances={**known, **left}, counted=False)
 
 
-def values(read: type_read, topic: str) -> list[bytes]:
+def values(read: Read, topic: str) -> list[bytes]:
     return [bytes(each.value() or b"") for each in read(topic)]
 
 

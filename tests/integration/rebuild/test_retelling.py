@@ -20,7 +20,7 @@ from taskbridge.streams.rebuild.operation import delete_topics
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 
 if TYPE_CHECKING:
-    from rebuilding import Rebuild, type_read
+    from rebuilding import Rebuild, Read
 
     from taskbridge.cli.connection import Connection
 
@@ -73,7 +73,7 @@ def test_inboxes_without_their_changelog_and_without_notifications_come_back_who
     connection: Connection,
     workers: tuple[Worker, Worker],
     rebuild: Rebuild,
-    read: type_read,
+    read: Read,
     eventually: Any,
 ) -> None:
     def whole() -> bool:

@@ -14,7 +14,7 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import ALL, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications
-from tests.bench.streams.checker import Decoder, Told, check_notifications, check_states
+from tests.bench.streams.checker import Decoder, Notified, check_notifications, check_states
 from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.reference import Reference
 from tests.bench.streams.workload import workload
@@ -33,7 +33,7 @@ class Written:
 
     reference: Reference = field(default_factory=Reference)
     states: dict[bytes, bytes | None] = field(default_factory=dict[bytes, "bytes | None"])
-    told: list[Told] = field(default_factory=list[Told])
+    told: list[Notified] = field(default_factory=list[Notified])
 
     def check(self) -> int:
         check_states(self.reference, self.states, _READ_STATES)
@@ -51,7 +51,7 @@ def whole() -> Written:
         for each in notifications(before, after, event):
             headers = dict(notification_headers(each))
             told_key = notification_key(each.corp_id, each.recipient_id)
-            written.told.append(Told(told_key, _NOTIFICATIONS.encode(each), headers["ce_id"]))
+            written.told.append(Notified(told_key, _NOTIFICATIONS.encode(each), headers["ce_id"]))
         written.reference.apply(key, event)
     return written
 
@@ -148,7 +148,7 @@ def test_a_notification_without_its_header_is_found(written: Written) -> None:
 def test_an_id_that_does_not_follow_from_its_record_is_found(written: Written) -> None:
     one, other = written.told[0], _NOTIFICATIONS.decode(written.told[1].value)
     foreign = _NOTIFICATIONS.decode(one.value).notification_id
-    written.told[1] = Told(
+    written.told[1] = Notified(
         written.told[1].key, _NOTIFICATIONS.encode(replace(other, notification_id=foreign)), foreign.encode()
     )
     with pytest.raises(NotCounted, match="has the id"):
@@ -174,14 +174,14 @@ def test_what_comes_behind_a_share_of_the_notifications_is_counted(whole: Writte
     assert reference.events_behind(0.5) < reference.events_behind(0.1) < _EVENTS
 
 
-def _told_anew(found: TaskNotification) -> Told:
+def _told_anew(found: TaskNotification) -> Notified:
     new = replace(
         found,
         notification_id=notification_id_for(
             found.event_id, found.recipient_id, found.view, found.task_id, found.change
         ),
     )
-    return Told(
+    return Notified(
         notification_key(new.corp_id, new.recipient_id), _NOTIFICATIONS.encode(new), new.notification_id.encode()
     )
 

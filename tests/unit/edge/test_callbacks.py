@@ -16,24 +16,24 @@ from taskbridge.schemas.events import Action, Person, TaskEvent, event_id_for
 RECEIVED_AT = 1_700_000_000_000
 
 
-def understand(wire_action: str, parameters: dict[str, str]) -> TaskEvent:
+def interpret(wire_action: str, parameters: dict[str, str]) -> TaskEvent:
     return event_of(locate(wire_action, parameters), parameters, received_at=RECEIVED_AT)
 
 
 def with_task(wire_action: str = "create", beside: dict[str, str] | None = None, **changed: Any) -> TaskEvent:
     task = json.dumps({**task_of("inst-1"), **changed}, ensure_ascii=False)
-    return understand(wire_action, {"task": task, "dateTime": "1693462062502", **(beside or {})})
+    return interpret(wire_action, {"task": task, "dateTime": "1693462062502", **(beside or {})})
 
 
 def reason(wire_action: str, parameters: dict[str, str]) -> str:
     with pytest.raises(Malformed) as caught:
-        understand(wire_action, parameters)
+        interpret(wire_action, parameters)
     return caught.value.reason
 
 
 def test_a_create_becomes_an_event() -> None:
     parameters = parameters_of("create", instance_id="inst-1") | {"sign": "abc"}
-    assert understand("create", parameters) == TaskEvent(
+    assert interpret("create", parameters) == TaskEvent(
         event_id=event_id_for("yida", "create", parameters),
         source="yida",
         action=Action.CREATED,
@@ -59,7 +59,7 @@ def test_a_create_becomes_an_event() -> None:
 
 @pytest.mark.parametrize(("wire_action", "action"), [("complete", Action.COMPLETED), ("cancel", Action.CANCELLED)])
 def test_complete_and_cancel_are_about_one_task(wire_action: str, action: Action) -> None:
-    event = understand(wire_action, parameters_of(wire_action, instance_id="inst-1") | {"title": "not documented"})
+    event = interpret(wire_action, parameters_of(wire_action, instance_id="inst-1") | {"title": "not documented"})
     assert (event.action, event.instance_id, event.task_id) == (action, "inst-1", "2199132092")
     assert (event.actor_id, event.recipient_ids, event.title) == ("01690741902689", (), None)
 
@@ -68,11 +68,11 @@ def test_complete_and_cancel_are_about_one_task(wire_action: str, action: Action
 def test_the_actor_may_be_absent_or_blank(actor: str | None) -> None:
     parameters = parameters_of("complete", instance_id="inst-1")
     del parameters["actualWorkId"]
-    assert understand("complete", parameters | ({} if actor is None else {"actualWorkId": actor})).actor_id is None
+    assert interpret("complete", parameters | ({} if actor is None else {"actualWorkId": actor})).actor_id is None
 
 
 def test_a_delete_is_about_the_whole_instance() -> None:
-    event = understand("delete", parameters_of("delete", instance_id="inst-1"))
+    event = interpret("delete", parameters_of("delete", instance_id="inst-1"))
     assert (event.action, event.instance_id, event.task_id) == (Action.DELETED, "inst-1", None)
 
 
@@ -85,16 +85,16 @@ def test_a_cc_may_look_like_a_create() -> None:
 
 def test_a_cc_may_be_flat() -> None:
     parameters = parameters_of("complete", instance_id="inst-1") | {"ccUserIds": '["7"]', "title": "t", "task": ""}
-    event = understand("cc", parameters)
+    event = interpret("cc", parameters)
     assert (event.instance_id, event.task_id, event.actor_id) == ("inst-1", "2199132092", None)
     assert (event.recipient_ids, event.title) == (("01690741902689", "7"), "t")
 
 
 def test_the_event_id_depends_on_the_action_and_not_on_the_signature() -> None:
     parameters = parameters_of("complete", instance_id="inst-1")
-    completed = understand("complete", parameters | {"sign": "a"})
-    assert completed.event_id == understand("complete", parameters | {"sign": "A"}).event_id
-    assert completed.event_id != understand("cancel", parameters | {"sign": "a"}).event_id
+    completed = interpret("complete", parameters | {"sign": "a"})
+    assert completed.event_id == interpret("complete", parameters | {"sign": "A"}).event_id
+    assert completed.event_id != interpret("cancel", parameters | {"sign": "a"}).event_id
 
 
 def test_the_documented_sample_without_task_id_recipients_and_url_is_an_event() -> None:
@@ -107,7 +107,7 @@ def test_the_documented_sample_without_task_id_recipients_and_url_is_an_event() 
 def test_without_a_readable_date_time_the_receipt_counts(date_time: str | None) -> None:
     parameters = parameters_of("delete", instance_id="inst-1")
     del parameters["dateTime"]
-    event = understand("delete", parameters | ({} if date_time is None else {"dateTime": date_time}))
+    event = interpret("delete", parameters | ({} if date_time is None else {"dateTime": date_time}))
     assert event.occurred_at == event.received_at == RECEIVED_AT
 
 
@@ -115,8 +115,8 @@ def test_the_instance_is_found_under_each_of_its_names() -> None:
     names = {"formInstanceId": None, "formInstId": "", "processInstanceId": "p"}
     for changed, instance_id in (({}, "p"), ({"formInstId": "f"}, "f"), ({"formInstId": 17}, "17")):
         task = json.dumps({**task_of("inst-1"), **names, **changed})
-        assert understand("create", {"task": task}).instance_id == instance_id
-        assert understand("create", {"task": task, "formInstId": "top"}).instance_id == "top"
+        assert interpret("create", {"task": task}).instance_id == instance_id
+        assert interpret("create", {"task": task, "formInstId": "top"}).instance_id == "top"
 
 
 def test_numbers_serve_as_texts_and_times_as_texts_too() -> None:
@@ -138,7 +138,7 @@ def test_descriptive_fields_of_any_type_never_reject_a_callback() -> None:
 @pytest.mark.parametrize("value", [True, {"a": 1}, [[]], "x" * 129])
 def test_ids_of_a_wrong_type_are_malformed(key: str, value: Any) -> None:
     with pytest.raises(Malformed):
-        understand("create", {"task": json.dumps({**task_of("inst-1"), key: value})})
+        interpret("create", {"task": json.dumps({**task_of("inst-1"), key: value})})
 
 
 @pytest.mark.parametrize(
@@ -186,21 +186,21 @@ def test_a_form_that_is_nested_too_deep_costs_its_values_and_nothing_else() -> N
     ("actor", "expected"), [("x" * 129, None), ("a,b", None), ("a\x00", None), ('{"userId": "9"}', "9"), (" 9 ", "9")]
 )
 def test_an_actor_that_is_none_leaves_the_completion_as_it_is(actor: str, expected: str | None) -> None:
-    event = understand("complete", parameters_of("complete", instance_id="inst-1") | {"actualWorkId": actor})
+    event = interpret("complete", parameters_of("complete", instance_id="inst-1") | {"actualWorkId": actor})
     assert (event.action, event.actor_id) == (Action.COMPLETED, expected)
 
 
 def test_a_date_in_the_future_counts_as_the_receipt() -> None:
     for ahead, occurred_at in ((300_000, RECEIVED_AT + 300_000), (300_001, RECEIVED_AT), (10**12, RECEIVED_AT)):
         parameters = parameters_of("complete", instance_id="inst-1") | {"dateTime": str(RECEIVED_AT + ahead)}
-        event = understand("complete", parameters)
+        event = interpret("complete", parameters)
         assert event.occurred_at == occurred_at
         assert event.raw_parameters["dateTime"] == str(RECEIVED_AT + ahead)
 
 
 def test_a_name_that_is_escaped_or_stands_twice_is_found_as_every_parser_finds_it() -> None:
     task = json.dumps(task_of("inst-1"))[:-1] + ', "\\u0074itle": "second", "formInstanceId": "last"}'
-    event = understand("create", {"task": task})
+    event = interpret("create", {"task": task})
     assert (event.title, event.instance_id) == ("second", "last")
 
 
@@ -221,7 +221,7 @@ def test_complete_and_cancel_need_a_task_id(wire_action: str) -> None:
 def test_every_action_needs_app_corp_and_instance(wire_action: str) -> None:
     flat = {"appType": APP_TYPE, "corpId": CORP_ID, "taskId": "1", "formInstId": "i"}
     beside = {"task": "{}"} if wire_action in ("create", "cc") else {}
-    understand(wire_action, flat | beside)
+    interpret(wire_action, flat | beside)
     for key in ("appType", "corpId", "formInstId"):
         expected = "no-app" if key == "appType" else f"no-{key}"
         assert reason(wire_action, flat | beside | {key: " "}) == expected
@@ -251,7 +251,7 @@ def test_a_long_task_is_understood_as_a_short_one(task: str, monkeypatch: pytest
 
     def outcome() -> TaskEvent | str:
         try:
-            return understand("create", {"task": task, "dateTime": "1693462062502"})
+            return interpret("create", {"task": task, "dateTime": "1693462062502"})
         except Malformed as malformed:
             return malformed.reason
 
@@ -294,7 +294,7 @@ def test_another_reading_with_the_same_task_does_not_look_at_it_again() -> None:
 def test_a_corp_that_is_the_same_in_all_places_is_one() -> None:
     parameters = parameters_of("create", instance_id="inst-1") | {"corpId": CORP_ID}
     assert locate("create", parameters).corp_ids == [CORP_ID, CORP_ID]
-    assert understand("create", parameters).corp_id == CORP_ID
+    assert interpret("create", parameters).corp_id == CORP_ID
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskbridge.edge.sender import type_encoding
+    from taskbridge.edge.sender import Encoding
     from taskbridge.edge.settings import EdgeSettings
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
 
@@ -150,7 +150,7 @@ def test_what_lacked_its_bearer_token_stays_rejected_whatever_else_was_wrong(
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("wire_action", ACTIONS)
 def test_after_the_fault_is_mended_it_becomes_the_event_it_would_have_been(
-    settings: EdgeSettings, publisher: MemoryPublisher, wire_action: str, encoding: type_encoding
+    settings: EdgeSettings, publisher: MemoryPublisher, wire_action: str, encoding: Encoding
 ) -> None:
     rotated = good(wire_action, token="rotated")
     with TestClient(create_app(settings, publisher=publisher)) as client:

@@ -20,7 +20,7 @@ from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.edge.sender import type_encoding
+    from taskbridge.edge.sender import Encoding
 
 ALL: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "vectors" / "sign-vectors.json").read_text("utf-8"))
 VECTORS = [vector for vector in ALL if not vector["ambiguous"]]
@@ -39,7 +39,7 @@ def verifies(query: bytes, content_type: str | None, body: bytes, *, token: str,
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
-def test_each_vector_verifies_in_each_encoding(vector: dict[str, Any], encoding: type_encoding) -> None:
+def test_each_vector_verifies_in_each_encoding(vector: dict[str, Any], encoding: Encoding) -> None:
     encoded = encode_callback({**vector["params"], "sign": vector["sign"]}, encoding)
     query, label = encoded.query.encode(), encoded.headers.get("Content-Type")
     if len(query) + len(encoded.body) > 1 << 20:
@@ -55,7 +55,7 @@ SIGNED = st.dictionaries(st.sampled_from(["appType", "corpId", "taskId", "x"]), 
 @given(SIGNED, st.sampled_from(["json", "form"]), st.sampled_from(WRAPPED), st.sampled_from(LABELS), st.booleans())
 def test_what_is_signed_verifies_whatever_is_around_it_and_a_changed_value_never_does(
     parameters: dict[str, str],
-    encoding: type_encoding,
+    encoding: Encoding,
     wrapped: Callable[[bytes], bytes],
     label: str,
     beside: bool,  # noqa: FBT001 - given by Hypothesis

@@ -16,7 +16,7 @@ from bad_requests import BadRequest, bad_requests
 from posted import good, send
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.sender import ENCODINGS, encode_callback, signed, type_encoding
+from taskbridge.edge.sender import ENCODINGS, encode_callback, signed, Encoding
 from taskbridge.edge.server.requests import HEAD_BYTES
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of
@@ -48,7 +48,7 @@ def outcomes(client: TestClient) -> dict[str, float]:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("wire_action", ACTIONS)
 def test_a_callback_is_published_once_and_answered(
-    client: TestClient, publisher: MemoryPublisher, wire_action: str, encoding: type_encoding
+    client: TestClient, publisher: MemoryPublisher, wire_action: str, encoding: Encoding
 ) -> None:
     parameters = good(wire_action)
     answer = send(client, wire_action, parameters, encoding)

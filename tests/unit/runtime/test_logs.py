@@ -14,7 +14,7 @@ from taskbridge.runtime.logs import configure_logs
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from taskbridge.runtime.logs import type_format
+    from taskbridge.runtime.logs import LogFormat
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def fail_with_a_token() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_traceback_shows_no_local_variables(capsys: pytest.CaptureFixture[str], log_format: type_format) -> None:
+def test_a_traceback_shows_no_local_variables(capsys: pytest.CaptureFixture[str], log_format: LogFormat) -> None:
     configure_logs(log_format, "info")
     try:
         fail_with_a_token()

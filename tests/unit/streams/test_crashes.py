@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
-    from taskbridge.streams.engine.transport import type_chunk
-    from taskbridge.streams.folding.folding import Folded, Folding, type_read
+    from taskbridge.streams.engine.transport import Chunk
+    from taskbridge.streams.folding.folding import Folded, Folding, Read
     from taskbridge.streams.fold.views import Entry
 
 REGISTRY = FakeRegistry()
@@ -81,8 +81,8 @@ class Outcome(NamedTuple):
     folded: Folded
 
 
-def take(folding: Folding, records: Sequence[Record], read: type_read) -> Outcome:
-    found = folding.fold(cast("type_chunk", records), read, generation=1)
+def take(folding: Folding, records: Sequence[Record], read: Read) -> Outcome:
+    found = folding.fold(cast("Chunk", records), read, generation=1)
     return Outcome(
         found.stored,
         {cast("bytes", key): None if value is None else STATES.decode(value) for key, value, _ in found.states},

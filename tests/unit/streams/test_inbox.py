@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from query_desk import notification
+from api_context import notification
 from taskbridge.schemas.events import Action, Change, Person, TaskNotification, View
-from taskbridge.schemas.inbox import Line, apply, type_inbox
+from taskbridge.schemas.inbox import Line, apply, Inbox
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 from taskbridge.streams.fold.acceptance import OutsideContract, TooLarge
 from taskbridge.streams.fold.lifecycle import fold
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent
     from taskbridge.streams.fold.lifecycle import Instance
 
-    type_make_event = Callable[..., TaskEvent]
+    MakeEvent = Callable[..., TaskEvent]
 
-type_store = dict[bytes, bytes]
+Values = dict[bytes, bytes]
 
 
 # Ids that would run into each other if they were only put side by side.
@@ -56,7 +56,7 @@ def _notifications() -> SearchStrategy[list[TaskNotification]]:
     )
 
 
-def write(store: type_store, chunk: list[TaskNotification]) -> None:
+def write(store: Values, chunk: list[TaskNotification]) -> None:
     readable = set(keys_read(chunk))
 
     def stored(key: bytes) -> bytes | None:
@@ -70,13 +70,13 @@ def write(store: type_store, chunk: list[TaskNotification]) -> None:
             store[key] = value
 
 
-def items_of(store: type_store, corp: str, user: str, view: View) -> list[layout.Item]:
+def items_of(store: Values, corp: str, user: str, view: View) -> list[layout.Item]:
     prefix = layout.entries_prefix(layout.user_part(corp, user), view)
     return [layout.read_item(value) for key, value in sorted(store.items()) if prefix <= key < layout.behind(prefix)]
 
 
 def entering_times(notifications: list[TaskNotification]) -> dict[Line, int]:
-    inbox: type_inbox = {}
+    inbox: Inbox = {}
     times: dict[Line, int] = {}
     for each in notifications:
         before = set(inbox)
@@ -94,8 +94,8 @@ def entering_times(notifications: list[TaskNotification]) -> dict[Line, int]:
 @given(_notifications(), st.integers(1, 7))
 @example([notification(), notification(Change.REMOVED), notification(occurred_at=2)], 1)
 def test_the_keys_hold_what_the_plain_fold_holds(notifications: list[TaskNotification], size: int) -> None:
-    store: type_store = {}
-    inbox: type_inbox = {}
+    store: Values = {}
+    inbox: Inbox = {}
     for at in range(0, len(notifications), size):
         write(store, notifications[at : at + size])
     for each in notifications:
@@ -126,7 +126,7 @@ def test_the_keys_hold_what_the_plain_fold_holds(notifications: list[TaskNotific
 
 def inboxes_after(events: Iterable[TaskEvent]) -> dict[tuple[str, View], list[layout.Item]]:
     """Every person's views as they are shown, in their order, once these events have come in this one."""
-    store: type_store = {}
+    store: Values = {}
     instances: dict[str, Instance] = {}
     people: set[str] = set()
     for event in events:
@@ -150,7 +150,7 @@ def test_whole_lines_their_times_and_their_order_are_the_same_in_whatever_order_
     assert inboxes_after(data.draw(st.permutations(events + repeats))) == inboxes_after(events)
 
 
-def test_one_story_shows_the_same_in_every_order(make_event: type_make_event) -> None:
+def test_one_story_shows_the_same_in_every_order(make_event: MakeEvent) -> None:
     """And says when what happened, not when it was heard of."""
     story = [
         make_event(Action.CREATED, originator=Person("ann"), title="Leave", created_at=1_000, occurred_at=1_500),
@@ -174,7 +174,7 @@ def test_one_story_shows_the_same_in_every_order(make_event: type_make_event) ->
 
 
 def test_notifications_without_times_of_older_versions_leave_a_line_in_its_place() -> None:
-    store: type_store = {}
+    store: Values = {}
     write(store, [notification(instance_id="I-1"), notification(instance_id="I-2", occurred_at=2_000)])
     write(store, [notification(Change.UPDATED, instance_id="I-1", occurred_at=9_000, title="Longer leave")])
     first, second = items_of(store, "corp", "ann", View.PENDING)
@@ -183,7 +183,7 @@ def test_notifications_without_times_of_older_versions_leave_a_line_in_its_place
 
 
 def test_a_line_moves_when_a_notification_says_that_it_entered_at_another_time() -> None:
-    store: type_store = {}
+    store: Values = {}
     write(store, [notification(instance_id="I-1", entered_at=3_000), notification(instance_id="I-2", entered_at=2_000)])
     write(store, [notification(Change.UPDATED, instance_id="I-1", entered_at=1_000, updated_at=4_000)])
     assert [

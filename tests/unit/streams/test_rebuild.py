@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent, TaskNotification
     from taskbridge.streams.fold.lifecycle import Instance
 
-    type_make_event = Callable[..., TaskEvent]
-    type_histories = SearchStrategy[list[TaskEvent]]
+    MakeEvent = Callable[..., TaskEvent]
+    Histories = SearchStrategy[list[TaskEvent]]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def shown_to(inbox: list[TaskNotification]) -> set[EntryKey]:
 
 @given(data=st.data())
 def test_who_followed_the_old_version_ends_up_with_what_the_new_one_shows(
-    histories: type_histories, data: DataObject
+    histories: Histories, data: DataObject
 ) -> None:
     old, sent = sent_by_the_old_one(data.draw(histories))
     new, _ = sent_by_the_old_one(data.draw(histories))
@@ -82,7 +82,7 @@ def test_who_followed_the_old_version_ends_up_with_what_the_new_one_shows(
 
 @given(data=st.data())
 def test_whoever_is_told_again_ends_up_with_what_is_shown_whatever_they_had(
-    histories: type_histories, data: DataObject
+    histories: Histories, data: DataObject
 ) -> None:
     _, missed_the_end = sent_by_the_old_one(data.draw(histories)[:1])
     instance, _ = sent_by_the_old_one(data.draw(histories))
@@ -106,7 +106,7 @@ def test_a_line_that_no_instance_shows_is_taken_away() -> None:
 
 @given(data=st.data())
 def test_where_only_the_published_state_is_left_they_end_up_right_as_well(
-    histories: type_histories, data: DataObject
+    histories: Histories, data: DataObject
 ) -> None:
     """But for assignees of the instance itself in the old one, which are not published."""
     events = [each for each in data.draw(histories) if each.task_id or not each.recipient_ids]
@@ -117,7 +117,7 @@ def test_where_only_the_published_state_is_left_they_end_up_right_as_well(
     assert shown_to([*sent, *told(left, show(new), version=2, certain=False)]) == set(views(new))
 
 
-def test_what_is_told_has_the_same_ids_whenever_it_is_tried_again(make_event: type_make_event) -> None:
+def test_what_is_told_has_the_same_ids_whenever_it_is_tried_again(make_event: MakeEvent) -> None:
     fields = {"task_id": "T-1", "created_at": 1_000, "occurred_at": 2_000}
     old = show(fold(None, make_event(Action.CREATED, recipient_ids=("ann", "bob"), **fields)))
     new = show(fold(None, make_event(Action.CREATED, recipient_ids=("ann",), **fields)))
@@ -130,7 +130,7 @@ def test_what_is_told_has_the_same_ids_whenever_it_is_tried_again(make_event: ty
 
 
 def test_a_published_state_alone_shows_the_lines_of_its_tasks_and_gives_way_to_events(
-    make_event: type_make_event,
+    make_event: MakeEvent,
 ) -> None:
     events = [
         make_event(Action.CREATED, title="old", task_id="T-1", recipient_ids=("ann",)),

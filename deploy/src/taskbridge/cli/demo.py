@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.demo_story import Step
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.schemas.inbox import type_inbox
+    from taskbridge.schemas.inbox import Inbox
 
 _NOTIFICATIONS_WITHIN_S = 20.0
 _COMPANYS_APPS = ("APP_OA7K2MDEMO", "APP_FIN3XDEMO")
@@ -86,7 +86,7 @@ def play(connection: Connection, edge_url: str, system_token: str, console: Cons
     Raises:
         OperatorError: a callback was refused, or nothing came back for it in time.
     """
-    inbox: type_inbox = {}
+    inbox: Inbox = {}
     callbacks, notifications, slowest_ms = 0, 0, 0.0
     with _Listener(connection) as listener:
         for step in story():
@@ -131,7 +131,7 @@ def _line(notification: TaskNotification) -> str:
     return f"    → {who}: {notification.change} in '{view}'{status}{task}"
 
 
-def _four_views(inbox: type_inbox) -> Table:
+def _four_views(inbox: Inbox) -> Table:
     table = Table("person", *_VIEW_NAMES.values(), title="The four views at the end", show_lines=True)
     for user_id, name in PEOPLE.items():
         cells: dict[View, list[str]] = {view: [] for view in _VIEW_NAMES}

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taskbridge.edge.sender import type_encoding
+    from taskbridge.edge.sender import Encoding
 
 APP = "APP_RY60OCRF33Z7534***"
 CORP = "ding5d17e3add038d44535c2f4657eb6378f"
@@ -29,7 +29,7 @@ class Step:
 
     says: str
     action: str
-    encoding: type_encoding
+    encoding: Encoding
     parameters: dict[str, str]
 
 

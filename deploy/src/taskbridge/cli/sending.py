@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from taskbridge.edge.sender import type_encoding
+    from taskbridge.edge.sender import Encoding
 
 _TIMEOUT_S = 10
 
@@ -48,7 +48,7 @@ class Sender:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def post(self, action: str, parameters: Mapping[str, str], *, system_token: str, encoding: type_encoding) -> Answer:
+    def post(self, action: str, parameters: Mapping[str, str], *, system_token: str, encoding: Encoding) -> Answer:
         """Sign and post. ``dateTime`` is now, in milliseconds, where it is not given.
 
         Raises:
@@ -71,7 +71,7 @@ class Sender:
 
 
 def post_callback(
-    url: str, action: str, parameters: Mapping[str, str], *, system_token: str, encoding: type_encoding
+    url: str, action: str, parameters: Mapping[str, str], *, system_token: str, encoding: Encoding
 ) -> Answer:
     """Sign and post one callback to the edge at ``url``.
 

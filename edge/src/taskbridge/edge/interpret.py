@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PACKED = ("br", "compress", "deflate", "zstd")
 
 
-def understand(
+def interpret(
     received: Received,
     *,
     credentials: Credentials,

@@ -15,7 +15,7 @@ from taskbridge.edge.verification.verify import bearer_fault
 from taskbridge.edge.received import Received
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.sources import site_of
-from taskbridge.edge.interpret import understand
+from taskbridge.edge.interpret import interpret
 from taskbridge.runtime.rates import Bucket, PerSource, take_all
 from taskbridge.schemas.events import QuarantinedCallback
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
@@ -106,7 +106,7 @@ def reconsider(
         headers=entry.headers,
         body=entry.body,
     )
-    return understand(
+    return interpret(
         received,
         credentials=credentials,
         bearer_tokens=(),

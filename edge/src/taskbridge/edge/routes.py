@@ -19,7 +19,7 @@ from taskbridge.edge.callbacks import ACTIONS, UNKNOWN
 from taskbridge.edge.errors import NotDurable, Rejection
 from taskbridge.edge.delivery.publisher import valid_traceparent
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
-from taskbridge.edge.interpret import understand
+from taskbridge.edge.interpret import interpret
 from taskbridge.runtime.problems import unforeseen
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class CallbackRoutes:
                 max_body_bytes=self.settings.max_body_bytes,
                 large_bodies=self.large_bodies,
             )
-            event = self._understand(received)
+            event = self._interpret(received)
             durability = await self._publish(event, received)
         except Rejection as rejection:
             begun = received or rejection.head
@@ -137,10 +137,10 @@ class CallbackRoutes:
         self.metrics.count(wire_action, outcome, time.perf_counter() - started)
         return response
 
-    def _understand(self, received: Received) -> TaskEvent:
+    def _interpret(self, received: Received) -> TaskEvent:
         started = time.perf_counter()
         try:
-            return understand(
+            return interpret(
                 received,
                 credentials=self.credentials.current,
                 bearer_tokens=self._bearer_tokens(),

@@ -15,9 +15,9 @@ from taskbridge.edge.verification.signature import SIGN, sign
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-type_encoding = Literal["json", "form", "multipart", "query"]
+Encoding = Literal["json", "form", "multipart", "query"]
 
-ENCODINGS: tuple[type_encoding, ...] = get_args(type_encoding)
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def signed(parameters: Mapping[str, str], *, system_token: str) -> dict[str, str
     return {**parameters, SIGN: sign(parameters, system_token=system_token)}
 
 
-def encode_callback(parameters: Mapping[str, str], encoding: type_encoding) -> EncodedCallback:
+def encode_callback(parameters: Mapping[str, str], encoding: Encoding) -> EncodedCallback:
     """The parameters in one of the encodings that the edge accepts."""
     if encoding == "query":
         return EncodedCallback(query=urlencode(parameters))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from taskbridge.edge.server.sources import parse_network, type_networks
+from taskbridge.edge.server.sources import parse_network, Networks
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 LOOPBACK = "127.0.0.1"
@@ -108,10 +108,10 @@ class EdgeSettings(BaseSettings):
         frozenset()
     )
     """Parameters that a delete may carry beside the documented ones, comma-separated."""
-    source_networks: Annotated[type_networks, NoDecode, BeforeValidator(_networks)] = ()
+    source_networks: Annotated[Networks, NoDecode, BeforeValidator(_networks)] = ()
     """Networks (CIDR, comma-separated) that callbacks may come from; from anywhere when not given. Blank is wrong, lest
     it opens the edge by accident."""
-    trusted_proxies: Annotated[type_networks, NoDecode, BeforeValidator(_networks_or_none)] = ()
+    trusted_proxies: Annotated[Networks, NoDecode, BeforeValidator(_networks_or_none)] = ()
     """Networks (CIDR, comma-separated) of your proxies: only what they append to `X-Forwarded-For` is believed."""
     max_header_bytes: Annotated[int, Field(ge=_KIB, le=_MIB)] = 16 * _KIB
     """The largest head of a request, all headers together."""

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 POLL_S = 1.0
 """How often a file that may change is looked at."""
 
-type_version = tuple[int, ...] | None
+Version = tuple[int, ...] | None
 
 
-def version_of(path: Path) -> type_version:
+def version_of(path: Path) -> Version:
     """What differs whenever the file was written, replaced, or its permissions mended; None where it cannot be seen."""
     try:
         found = path.stat()

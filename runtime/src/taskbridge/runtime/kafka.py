@@ -160,7 +160,7 @@ def no_answer(client: AdminClient | Consumer, servers: str, error: KafkaExceptio
     )
 
 
-type_outgoing = tuple["asyncio.Future[None]", str, "bytes | None", "bytes | None", "Sequence[tuple[str, bytes]]"]
+Outgoing = tuple["asyncio.Future[None]", str, "bytes | None", "bytes | None", "Sequence[tuple[str, bytes]]"]
 """The future, and the record: topic, key, value, headers."""
 
 
@@ -179,7 +179,7 @@ class AsyncProducer:
     def __init__(self, config: Mapping[str, object]) -> None:
         self._loop = asyncio.get_running_loop()
         self._producer = Producer(dict(config), logger=LIBRDKAFKA)
-        self._outgoing: list[type_outgoing] = []
+        self._outgoing: list[Outgoing] = []
         self._is_busy = False
         self._next_poll = self._loop.call_later(_IDLE_POLL_S, self._poll)
 

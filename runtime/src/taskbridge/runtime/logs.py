@@ -11,7 +11,7 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
-type_format = Literal["text", "json"]
+LogFormat = Literal["text", "json"]
 
 _THROTTLE_S = 10.0
 _THROTTLE_KEY = 60
@@ -42,7 +42,7 @@ class _Throttle(logging.Filter):
         return due
 
 
-def configure_logs(log_format: type_format, level: str) -> None:
+def configure_logs(log_format: LogFormat, level: str) -> None:
     """Send our events and the libraries' through one formatter. Call once, first thing in the process."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "dlq_"
 
-type_headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class DeadLetter:
     at_ms: int
     key: bytes | None
     value: bytes | None
-    headers: type_headers
+    headers: Headers
 
     def said(self, name: str) -> str | None:
         """What the header says that the stream added; None where there is none."""
@@ -39,7 +39,7 @@ class DeadLetter:
         return self.said("left") is not None
 
     @property
-    def received_headers(self) -> type_headers:
+    def received_headers(self) -> Headers:
         return [each for each in self.headers if not each[0].startswith(_PREFIX)]
 
 
@@ -65,7 +65,7 @@ def quarantined_summary(entry: QuarantinedCallback) -> dict[str, Any]:
     }
 
 
-def headers_of(message: Message) -> type_headers:
+def headers_of(message: Message) -> Headers:
     return [(name, value or b"") for name, value in cast("list[tuple[str, bytes | None]]", message.headers() or [])]
 
 

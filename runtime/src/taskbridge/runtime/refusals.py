@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 RETRY_AFTER_S = 5
 
-type_headers = list[tuple[bytes, bytes]]
+Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Refusal:
     """The kind of problem, and the metric's label."""
     detail: str
 
-    def encoded(self, headers: type_headers) -> bytes:
+    def encoded(self, headers: Headers) -> bytes:
         body = bytes(problem(self.status, self.detail, kind=self.reason).body)
         lines = [
             *headers,

@@ -163,17 +163,17 @@ def _compare(admin: Admin, topics: list[Topic], *, partitions: int) -> list[Topi
     return reports
 
 
-type_described = tuple["dict[str, str | None] | None", "str | None"]
+DescribedTopic = tuple["dict[str, str | None] | None", "str | None"]
 """Settings, or why they cannot be told."""
 
 
-def _described(admin: Admin, resources: list[ConfigResource]) -> dict[str, type_described]:
+def _described(admin: Admin, resources: list[ConfigResource]) -> dict[str, DescribedTopic]:
     """Never raises: what is there can be used, whether or not its settings can be looked at."""
     try:
         asked = cast("dict[ConfigResource, Any]", admin.describe_configs(resources))
     except KafkaException as error:
         return {resource.name: (None, _unread(error)) for resource in resources}
-    found: dict[str, type_described] = {}
+    found: dict[str, DescribedTopic] = {}
     for resource, future in asked.items():
         try:
             entries = future.result(_TIMEOUT_S)

@@ -13,7 +13,7 @@ from taskbridge.schemas.moments import FIRST_MS, LAST_MS
 if TYPE_CHECKING:
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent, TaskNotification, TaskState
 
-type_header = tuple[str, bytes]
+Header = tuple[str, bytes]
 
 _PCHAR = "!$&'()*+,;=:@"
 """What RFC 3986 allows unescaped in a path segment, beside letters, digits and ``-._~``."""
@@ -22,13 +22,13 @@ _EVENT_TYPES = {action: f"taskbridge.task.{action.lower()}.v1".encode() for acti
 _NOTIFICATION_TYPES = {change: f"taskbridge.notification.{change.lower()}.v1".encode() for change in Change}
 _STATE_CHANGED, _STATE_DELETED = b"taskbridge.state.changed.v1", b"taskbridge.state.deleted.v1"
 _QUARANTINED = b"taskbridge.callback.quarantined.v1"
-_SPECVERSION: type_header = ("ce_specversion", b"1.0")
-_CONTENT_TYPE: type_header = ("content-type", b"application/avro")
+_SPECVERSION: Header = ("ce_specversion", b"1.0")
+_CONTENT_TYPE: Header = ("content-type", b"application/avro")
 
 _MS_A_DAY = 24 * 60 * 60 * 1000
 
 
-def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[type_header]:
+def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[Header]:
     """Headers of a record on ``taskbridge.task-events.v1``."""
     headers = [
         _SPECVERSION,
@@ -44,7 +44,7 @@ def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[t
     return headers
 
 
-def notification_headers(notification: TaskNotification) -> list[type_header]:
+def notification_headers(notification: TaskNotification) -> list[Header]:
     """Headers of a record on ``taskbridge.task-notifications.v1``."""
     return [
         _SPECVERSION,
@@ -57,7 +57,7 @@ def notification_headers(notification: TaskNotification) -> list[type_header]:
     ]
 
 
-def quarantined_headers(callback: QuarantinedCallback) -> list[type_header]:
+def quarantined_headers(callback: QuarantinedCallback) -> list[Header]:
     """Headers of a record on ``taskbridge.callbacks-quarantine.v1``.
 
     The source is the edge: nothing proves who sent the callback. The subject is the app that it names, if any.
@@ -74,7 +74,7 @@ def quarantined_headers(callback: QuarantinedCallback) -> list[type_header]:
     ]
 
 
-def state_headers(state: TaskState, *, deleted: bool) -> list[type_header]:
+def state_headers(state: TaskState, *, deleted: bool) -> list[Header]:
     """Headers of a record on ``taskbridge.task-states.v1``; ``deleted`` for a tombstone, which has no content."""
     headers = [
         _SPECVERSION,

@@ -25,7 +25,7 @@ R = TypeVar("R", TaskEvent, TaskState, TaskNotification, QuarantinedCallback)
 
 _FRAME_BYTES = 5
 
-type_reader = Callable[[bytes, int], Any]
+Reader = Callable[[bytes, int], Any]
 
 
 class Undecodable(RecordError):
@@ -45,7 +45,7 @@ class Codec(Generic[R]):
         self._read_own = compile_reader(self._own, vars(events), before=before)
         self._write = compile_writer(self._own)
         self._frame: bytes | None = None
-        self._readers: dict[bytes, type_reader] = {}
+        self._readers: dict[bytes, Reader] = {}
 
     def encode(self, record: R) -> bytes:
         """The record in the Confluent wire format.
@@ -94,7 +94,7 @@ class Codec(Generic[R]):
             # Damaged bytes surface as anything: EOFError, IndexError, ValueError, OverflowError and more.
             raise Undecodable(f"not a readable record: {type(error).__name__}: {error}") from error
 
-    def _reader_of(self, frame: bytes) -> type_reader:
+    def _reader_of(self, frame: bytes) -> Reader:
         if len(frame) < _FRAME_BYTES or frame[0] != 0:
             raise Undecodable("not in the Confluent wire format")
         schema_id = int.from_bytes(frame[1:], "big")

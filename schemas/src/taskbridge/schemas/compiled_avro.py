@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-type_schema = str | list[Any] | dict[str, Any]
+Schema = str | list[Any] | dict[str, Any]
 
 _ONE_BYTE = 128
 _LAST_SHIFT = 63
@@ -101,7 +101,7 @@ class _Reader:
             return f"{name}({', '.join(values[each] for each in order)})"
         return f"{name}({', '.join(f'{each}={values[each]}' for each in order)})"
 
-    def _value(self, schema: type_schema) -> str:
+    def _value(self, schema: Schema) -> str:
         """Reads one value; gives the name of the variable that has it."""
         source, value = self._source, self._source.fresh()
         if isinstance(schema, list):
@@ -166,7 +166,7 @@ class _Writer:
         self._source.add("return bytes(out)")
         return self._source.function("def function(r):")
 
-    def _value(self, expression: str, schema: type_schema) -> None:
+    def _value(self, expression: str, schema: Schema) -> None:
         source = self._source
         if isinstance(schema, list):
             assert schema[0] == "null"

@@ -22,10 +22,10 @@ class Line(NamedTuple):
     task_id: str | None
 
 
-type_inbox = dict[Line, "TaskNotification"]
+Inbox = dict[Line, "TaskNotification"]
 
 
-def apply(inbox: type_inbox, notification: TaskNotification) -> None:
+def apply(inbox: Inbox, notification: TaskNotification) -> None:
     """Bring the inbox up to date with one notification. Repeats are harmless; per person, arrival order is enough."""
     line = Line(
         notification.corp_id,
@@ -40,9 +40,9 @@ def apply(inbox: type_inbox, notification: TaskNotification) -> None:
         inbox[line] = notification
 
 
-def inbox_of(notifications: Iterable[TaskNotification]) -> type_inbox:
+def inbox_of(notifications: Iterable[TaskNotification]) -> Inbox:
     """The inbox after these notifications, in their order of arrival."""
-    inbox: type_inbox = {}
+    inbox: Inbox = {}
     for notification in notifications:
         apply(inbox, notification)
     return inbox

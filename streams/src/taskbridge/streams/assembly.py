@@ -9,7 +9,7 @@ from taskbridge.runtime.kafka import bulk_producer_config, consumer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.streams.processing.task_agent import TaskAgent
-from taskbridge.streams.transactions.group_commit import Rounds, claimed
+from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
 from taskbridge.streams.transactions.takeover import Takeover
 from taskbridge.streams.folding.choice import choose_folding
 from taskbridge.streams.monitoring.progress import Ends, Progress
@@ -56,7 +56,7 @@ class Parts(NamedTuple):
     """Of a worker that is put together."""
 
     app: faust.App
-    rounds: Rounds
+    group_commit: GroupCommit
     retention: Retention
     progress: Progress
 
@@ -80,7 +80,7 @@ def put_together(
         restore_buffer_bytes=settings.restore_buffer_bytes,
     )
     app = build_faust_app(kafka.servers, worker=worker, partitions=partitions, kafka_properties=kafka.properties)
-    rounds = _rounds(app, kafka.offsets, bulk_producer_config(kafka.servers, kafka.properties), prepared, metrics)
+    group_commit = _group_commit(app, kafka.offsets, bulk_producer_config(kafka.servers, kafka.properties), prepared, metrics)
     # Asked again, once the group has this worker as a member: a switch begins when it has none.
     cast("Tables", app.tables).admit = admit
     store, changelog = instances_table(app, partitions=partitions, version=version)
@@ -91,7 +91,7 @@ def put_together(
         changelog=changelog,
         partitions=partitions,
         folding=folding,
-        rounds=rounds,
+        group_commit=group_commit,
         notifications=task_notification_codec(registry),
         notification_bytes=most_notification_bytes,
         metrics=metrics,
@@ -106,7 +106,7 @@ def put_together(
             changelog=changelog,
             told=prepared.told,
             live=actives,
-            rounds=rounds,
+            group_commit=group_commit,
             offsets=kafka.offsets,
             consumer=consumer_config(kafka.servers, APP_ID, kafka.properties),
             registry=registry,
@@ -131,16 +131,16 @@ def put_together(
         actives=actives,
         days=settings.retention_days,
     )
-    return Parts(app, rounds, retention, progress)
+    return Parts(app, group_commit, retention, progress)
 
 
-def _rounds(
+def _group_commit(
     app: faust.App, offsets: Offsets, producing: Mapping[str, object], prepared: Prepared, metrics: Metrics
-) -> Rounds:
+) -> GroupCommit:
     """What writes for this worker, and what makes sure at a takeover that nobody else does any more."""
     producing = {**producing, "linger.ms": 0}
     name = app.conf.consumer_group_instance_id
-    rounds = Rounds(
+    group_commit = GroupCommit(
         producing,
         group=APP_ID,
         name=name,
@@ -149,10 +149,10 @@ def _rounds(
     )
     tables = cast("Tables", app.tables)
     tables.takeover = Takeover(
-        offsets, rounds, group=APP_ID, name=name, claim=partial(claimed, producing), note=metrics.position_lost
+        offsets, group_commit, group=APP_ID, name=name, claim=partial(claimed, producing), note=metrics.position_lost
     )
     tables.known, tables.on_emptied = prepared.known, metrics.store_emptied
-    return rounds
+    return group_commit
 
 
 def _actives(app: faust.App, changelog: str) -> frozenset[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from taskbridge.streams.inbox.agent import InboxAgent
 from taskbridge.streams.sse.updates import LiveUpdates
-from taskbridge.streams.operations.reporting import OperationsRoom
+from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
 from taskbridge.streams.api.access import build_access, own_hosts
 from taskbridge.streams.api.forwarding import Forwarding
@@ -16,7 +16,7 @@ from taskbridge.streams.query.history import EventReader, Histories
 from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
 from taskbridge.streams.api.owners import Owners
-from taskbridge.streams.query.routes import Desk, Tables, build_instances_router, build_router
+from taskbridge.streams.query.routes import ApiContext, Tables, build_instances_router, build_router
 from taskbridge.streams.query.wholeness import Wholeness
 from taskbridge.streams.topology import inbox_table, notifications_topic
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.transactions.group_commit import Rounds
+    from taskbridge.streams.transactions.group_commit import GroupCommit
     from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.settings import StreamsSettings
@@ -44,18 +44,18 @@ class TaskCenter:
         self.owners = Owners(settings.url)
         self.forwarding = Forwarding(self.access.seal)
         self.only_hosts = own_hosts(settings) if self.access.is_open else None
-        self._desk = Desk(self.access, self.owners, self.forwarding)
+        self._context = ApiContext(self.access, self.owners, self.forwarding)
         self._history: EventReader | None = None
-        self.live = LiveUpdates(self._desk, most=settings.event_streams, most_of_person=settings.event_streams_per_user)
-        self.operations = OperationsRoom(
-            self._desk, own_url=settings.url, edge_urls=settings.edge_urls, streams=lambda: self.live.hub.count
+        self.live = LiveUpdates(self._context, most=settings.event_streams, most_of_person=settings.event_streams_per_user)
+        self.operations = OperationsReporter(
+            self._context, own_url=settings.url, edge_urls=settings.edge_urls, streams=lambda: self.live.hub.count
         )
 
     @property
     def routers(self) -> list[APIRouter]:
         return [
-            build_router(self._desk),
-            build_instances_router(self._desk),
+            build_router(self._context),
+            build_instances_router(self._context),
             self.live.router,
             operations_router(self.operations, self.access),
         ]
@@ -69,7 +69,7 @@ class TaskCenter:
         changelog: str,
         told: Mapping[int, int],
         live: Callable[[], Collection[int]],
-        rounds: Rounds,
+        group_commit: GroupCommit,
         offsets: Offsets,
         consumer: Mapping[str, object],
         registry: Registry,
@@ -84,7 +84,7 @@ class TaskCenter:
             app,
             store=inbox,
             changelog=inbox_changelog,
-            rounds=rounds,
+            group_commit=group_commit,
             offsets=offsets,
             notifications=task_notification_codec(registry),
             metrics=metrics,
@@ -96,7 +96,7 @@ class TaskCenter:
         self.operations.open(consumer=consumer, offsets=offsets, registry=registry, flow=metrics.flow)
         self.live.open(app, agent, consumer=consumer, offsets=offsets, registry=registry, metrics=metrics)
         self._history = EventReader(consumer)
-        self._desk.open(
+        self._context.open(
             Tables(
                 Inboxes(inbox, Wholeness(lambda: cast("ChunkConsumer", app.consumer).positions, told)),
                 Instances(instances, task_state_codec(registry)),

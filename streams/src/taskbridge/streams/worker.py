@@ -103,7 +103,7 @@ async def _run(
         # First: their clients look for another worker while this one finishes.
         center.stop()
         await _end(app, starting, watching, letting_go, keeping, switching)
-        await parts.rounds.close()
+        await parts.group_commit.close()
 
 
 async def _or_crash(app: faust.App, upkeep: Coroutine[Any, Any, None]) -> None:

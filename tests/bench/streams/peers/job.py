@@ -33,7 +33,7 @@ from taskbridge.streams.fold.views import notifications
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from taskbridge.schemas.cloudevents import type_header
+    from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.events import TaskNotification
 
 _HERE = Path(__file__).parent
@@ -44,12 +44,12 @@ _FRAME = 5
 _LENGTH = 4
 
 
-class Told(NamedTuple):
+class Notified(NamedTuple):
     """A notification as a Kafka record."""
 
     key: bytes
     value: bytes
-    headers: list[type_header]
+    headers: list[Header]
 
 
 def without_logical_types(schema: Any) -> Any:
@@ -154,15 +154,15 @@ class Job:
         found = _state(state)
         return Instance(found, _marks(marks, found))
 
-    def told(self, found: Iterable[TaskNotification]) -> list[Told]:
+    def told(self, found: Iterable[TaskNotification]) -> list[Notified]:
         return [
-            Told(
+            Notified(
                 notification_key(each.corp_id, each.recipient_id), self._notification(each), notification_headers(each)
             )
             for each in found
         ]
 
-    def step(self, stored: bytes | None, value: bytes) -> tuple[bytes, bytes | None, list[Told]]:
+    def step(self, stored: bytes | None, value: bytes) -> tuple[bytes, bytes | None, list[Notified]]:
         """One event on its own: the stored instance, its state for the topic (None: a tombstone), the notifications."""
         before = None if stored is None else self.unpack(stored)
         after, found = self.apply(before, self.event(value))

@@ -11,14 +11,14 @@ from quixstreams.models.serializers import Serializer
 from tests.bench.streams.peers.given import Given
 
 if TYPE_CHECKING:
-    from tests.bench.streams.peers.job import Told
+    from tests.bench.streams.peers.job import Notified
 
 _STATE = "instance"
 
 
 class Result(NamedTuple):
     state: bytes | None
-    told: list[Told]
+    told: list[Notified]
 
 
 class StateOf(Serializer):
@@ -29,7 +29,7 @@ class StateOf(Serializer):
 
 
 class NotificationOf(Serializer):
-    def __call__(self, value: Told, ctx: Any) -> bytes:  # noqa: ARG002 - the framework's signature
+    def __call__(self, value: Notified, ctx: Any) -> bytes:  # noqa: ARG002 - the framework's signature
         return value.value
 
 

@@ -458,7 +458,7 @@ def test_what_can_be_kept_is_asked_of_where_it_is_kept(
 ) -> None:
     assert around
     publisher: Any = KafkaPublisher(settings, partitions=1)
-    publisher._outbox = Kept(can_keep=can_keep)
+    publisher._router = Kept(can_keep=can_keep)
     assert publisher.can_keep() is can_keep
 
 
@@ -467,7 +467,7 @@ def test_up_to_half_of_the_bound_a_rejected_callback_may_be_spooled_and_an_event
 ) -> None:
     assert around
     publisher: Any = KafkaPublisher(settings, partitions=1)
-    publisher._outbox, half = Kept(), settings.spool_max_bytes // 2
+    publisher._router, half = Kept(), settings.spool_max_bytes // 2
 
     async def scenario() -> None:
         for size in (half, half + 1):
@@ -476,13 +476,13 @@ def test_up_to_half_of_the_bound_a_rejected_callback_may_be_spooled_and_an_event
             await publisher.publish(EVENT, traceparent=None)
 
     asyncio.run(scenario())
-    assert [(record.topic, may_spool) for record, may_spool in publisher._outbox.kept] == [
+    assert [(record.topic, may_spool) for record, may_spool in publisher._router.kept] == [
         (CALLBACKS_QUARANTINE.name, True),
         (TASK_EVENTS.name, True),
         (CALLBACKS_QUARANTINE.name, False),
         (TASK_EVENTS.name, True),
     ]
-    assert {record.key for record, _ in publisher._outbox.kept} == {b"APP_1", EVENT.instance_id.encode()}
+    assert {record.key for record, _ in publisher._router.kept} == {b"APP_1", EVENT.instance_id.encode()}
 
 
 def test_a_record_may_be_as_large_as_the_producer_takes_and_not_a_byte_larger(
@@ -490,11 +490,11 @@ def test_a_record_may_be_as_large_as_the_producer_takes_and_not_a_byte_larger(
 ) -> None:
     assert around
     publisher: Any = KafkaPublisher(settings, partitions=1)
-    publisher._outbox = Kept()
+    publisher._router = Kept()
 
     async def scenario() -> None:
         await publisher.publish(EVENT, traceparent=None)
-        ((record, _),) = publisher._outbox.kept
+        ((record, _),) = publisher._router.kept
         publisher._max_record_bytes = record.size
         await publisher.publish(EVENT, traceparent=None)
         publisher._max_record_bytes = record.size - 1
@@ -502,7 +502,7 @@ def test_a_record_may_be_as_large_as_the_producer_takes_and_not_a_byte_larger(
             await publisher.publish(EVENT, traceparent=None)
 
     asyncio.run(scenario())
-    assert len(publisher._outbox.kept) == 2
+    assert len(publisher._router.kept) == 2
 
 
 @pytest.mark.parametrize(
@@ -553,7 +553,7 @@ def test_what_is_begun_with_the_start_is_over_with_the_end(
 
     async def scenario() -> None:
         publisher = await prepared(settings)
-        assert publisher._outbox._timeout_s == settings.kafka_timeout_ms / 1000  # pyright: ignore[reportPrivateUsage]
+        assert publisher._router._timeout_s == settings.kafka_timeout_ms / 1000  # pyright: ignore[reportPrivateUsage]
         await until(lambda: said == ["tended"])
         await publisher.close()
         assert said == ["tended", "tended no more", "registry closed"]

@@ -12,7 +12,7 @@ import pytest
 from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
 from taskbridge.edge.delivery.durability import Durability
 from taskbridge.edge.errors import NotDurable
-from taskbridge.edge.delivery.router import Outbox
+from taskbridge.edge.delivery.router import Router
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def outbox_on(
     folder: Path, kafka: KafkaPath, *, timeout_s: float = 0.2
-) -> AsyncGenerator[tuple[Outbox, SpoolKeeper]]:
+) -> AsyncGenerator[tuple[Router, SpoolKeeper]]:
     keeper = SpoolKeeper(folder, [SCHEMA], kafka, max_bytes=1 << 20, metrics=SpoolMetrics())
     await keeper.start()
     try:
-        yield Outbox(kafka, keeper, timeout_s=timeout_s), keeper
+        yield Router(kafka, keeper, timeout_s=timeout_s), keeper
     finally:
         await keeper.close()
 
@@ -42,8 +42,8 @@ async def outbox_on(
 def test_while_kafka_acknowledges_nothing_touches_the_spool(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
-        async with outbox_on(tmp_path, await open_path(producer)) as (outbox, keeper):
-            kept = await asyncio.gather(*(outbox.keep(record(number)) for number in range(10)))
+        async with outbox_on(tmp_path, await open_path(producer)) as (router, keeper):
+            kept = await asyncio.gather(*(router.keep(record(number)) for number in range(10)))
             assert set(kept) == {Durability.KAFKA}
             assert keeper.own._next_position == 1  # pyright: ignore[reportPrivateUsage]
 
@@ -54,21 +54,21 @@ def test_a_delivery_that_takes_too_long_goes_to_the_spool_and_nobody_waits_that_
     async def scenario() -> None:
         producer = TestProducer()
         producer.held = True
-        async with outbox_on(tmp_path, await open_path(producer), timeout_s=0.5) as (outbox, keeper):
+        async with outbox_on(tmp_path, await open_path(producer), timeout_s=0.5) as (router, keeper):
             started = time.monotonic()
-            first = asyncio.create_task(outbox.keep(record(1)))
+            first = asyncio.create_task(router.keep(record(1)))
             await asyncio.sleep(0.3)
-            second = asyncio.create_task(outbox.keep(record(2)))
+            second = asyncio.create_task(router.keep(record(2)))
             assert {await first, await second} == {Durability.SPOOL}
             assert 0.5 <= time.monotonic() - started < 0.75, "the second one waited its whole time too"
             started = time.monotonic()
-            assert await outbox.keep(record(3)) is Durability.SPOOL
+            assert await router.keep(record(3)) is Durability.SPOOL
             assert time.monotonic() - started < 0.15
             producer.held = False
             producer.release()
             await until(lambda: keeper.waiting == 0)
             assert {1, 2, 3} <= set(producer.delivered)
-            assert await outbox.keep(record(4)) is Durability.KAFKA
+            assert await router.keep(record(4)) is Durability.KAFKA
 
     asyncio.run(scenario())
 
@@ -76,13 +76,13 @@ def test_a_delivery_that_takes_too_long_goes_to_the_spool_and_nobody_waits_that_
 def test_a_failed_delivery_and_a_full_queue_go_to_the_spool(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()
-        async with outbox_on(tmp_path, await open_path(producer)) as (outbox, keeper):
+        async with outbox_on(tmp_path, await open_path(producer)) as (router, keeper):
             producer.failing[1] = DeliveryFailed("purged")
-            assert await outbox.keep(record(1)) is Durability.SPOOL
+            assert await router.keep(record(1)) is Durability.SPOOL
             producer.failing.clear()
             await until(lambda: keeper.waiting == 0)
             producer.queue_full = True
-            assert await outbox.keep(record(2)) is Durability.SPOOL
+            assert await router.keep(record(2)) is Durability.SPOOL
             producer.queue_full = False
             await until(lambda: keeper.waiting == 0)
             assert producer.delivered == [1, 2]
@@ -94,16 +94,16 @@ def test_what_comes_while_the_spool_holds_anything_queues_behind_it(tmp_path: Pa
     async def scenario() -> None:
         producer = TestProducer()
         kafka = await open_path(producer)
-        async with outbox_on(tmp_path, kafka) as (outbox, keeper):
+        async with outbox_on(tmp_path, kafka) as (router, keeper):
             kafka.fail(record(), DeliveryFailed("away"))
             producer.reachable = False
             await kafka.check()
-            assert {await outbox.keep(record(number, key="one")) for number in range(400)} == {Durability.SPOOL}
+            assert {await router.keep(record(number, key="one")) for number in range(400)} == {Durability.SPOOL}
             producer.reachable = True
             await kafka.check()
-            assert await outbox.keep(record(400, key="one")) is Durability.SPOOL
+            assert await router.keep(record(400, key="one")) is Durability.SPOOL
             await until(lambda: keeper.waiting == 0)
-            assert await outbox.keep(record(401, key="one")) is Durability.KAFKA
+            assert await router.keep(record(401, key="one")) is Durability.KAFKA
             assert producer.delivered == list(range(402))
 
     asyncio.run(scenario())
@@ -114,13 +114,13 @@ def test_under_steady_traffic_the_last_few_are_waited_for_so_that_the_spool_ever
         producer = TestProducer()
         producer.delay_s = 0.03
         kafka = await open_path(producer)
-        async with outbox_on(tmp_path, kafka, timeout_s=1) as (outbox, _):
+        async with outbox_on(tmp_path, kafka, timeout_s=1) as (router, _):
             kafka.fail(record(), DeliveryFailed("once"))
             kept: list[Durability] = []
 
             async def sender(number: int) -> None:
                 for each in range(60):
-                    kept.append(await outbox.keep(record(each, key=f"k{number}")))
+                    kept.append(await router.keep(record(each, key=f"k{number}")))
                     await asyncio.sleep(0.005)
 
             await asyncio.gather(*(sender(number) for number in range(5)))
@@ -134,8 +134,8 @@ def test_what_another_workers_spool_holds_is_not_overtaken(tmp_path: Path) -> No
         producer = TestProducer()
         async with open_spool(tmp_path) as other:
             await other.put(record(1, key="one"))
-            async with outbox_on(tmp_path, await open_path(producer)) as (outbox, _):
-                assert await outbox.keep(record(2, key="one")) is Durability.SPOOL
+            async with outbox_on(tmp_path, await open_path(producer)) as (router, _):
+                assert await router.keep(record(2, key="one")) is Durability.SPOOL
                 assert producer.sent == []
 
     asyncio.run(scenario())
@@ -169,15 +169,15 @@ def test_what_a_worker_that_is_gone_left_behind_is_adopted_and_its_file_removed(
 def test_a_broken_spool_leaves_kafka_and_without_that_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         kafka = await open_path(TestProducer())
-        async with outbox_on(tmp_path, kafka) as (outbox, keeper):
+        async with outbox_on(tmp_path, kafka) as (router, keeper):
             await keeper.own.put(record(0))
             keeper.own._break("injected")  # pyright: ignore[reportPrivateUsage]
-            assert await outbox.keep(record(1)) is Durability.KAFKA
-            assert outbox.can_keep
+            assert await router.keep(record(1)) is Durability.KAFKA
+            assert router.can_keep
             kafka.fail(record(), DeliveryFailed("away"))
             with pytest.raises(NotDurable, match="injected"):
-                await outbox.keep(record(2))
-            assert not outbox.can_keep
+                await router.keep(record(2))
+            assert not router.can_keep
 
     asyncio.run(scenario())
 
@@ -186,7 +186,7 @@ def test_a_spool_that_breaks_under_a_record_leaves_it_to_kafka(tmp_path: Path, m
     async def scenario() -> None:
         producer = TestProducer()
         producer.held = True
-        async with outbox_on(tmp_path, await open_path(producer)) as (outbox, keeper):
+        async with outbox_on(tmp_path, await open_path(producer)) as (router, keeper):
             await keeper.own.put(record(0))
             spool, put = keeper.own, keeper.own.put
 
@@ -196,7 +196,7 @@ def test_a_spool_that_breaks_under_a_record_leaves_it_to_kafka(tmp_path: Path, m
                 return done
 
             monkeypatch.setattr(spool, "put", put_and_break)
-            keeping = asyncio.create_task(outbox.keep(record(1)))
+            keeping = asyncio.create_task(router.keep(record(1)))
             await until(lambda: 1 in producer.sent)
             producer.release()
             assert await keeping is Durability.KAFKA
@@ -208,16 +208,16 @@ def test_a_spool_that_is_full_behind_what_kafka_does_not_take_refuses_nothing_th
     async def scenario() -> None:
         producer = TestProducer()
         producer.failing = dict.fromkeys(range(30), DeliveryFailed("not allowed"))
-        async with outbox_on(tmp_path, await open_path(producer)) as (outbox, keeper):
+        async with outbox_on(tmp_path, await open_path(producer)) as (router, keeper):
             topic = CALLBACKS_QUARANTINE.name
-            kept = [await outbox.keep(record(number, size=30_000, topic=topic)) for number in range(30)]
+            kept = [await router.keep(record(number, size=30_000, topic=topic)) for number in range(30)]
             assert kept == [Durability.SPOOL] * 30
-            more = [outbox.keep(record(number, size=30_000, topic=topic)) for number in range(30)]
+            more = [router.keep(record(number, size=30_000, topic=topic)) for number in range(30)]
             with pytest.raises(NotDurable, match="bound"):
                 await asyncio.gather(*more)
             assert keeper.full
-            assert outbox.can_keep
-            kept = [await outbox.keep(record(number, size=30_000)) for number in range(100, 130)]
+            assert router.can_keep
+            kept = [await router.keep(record(number, size=30_000)) for number in range(100, 130)]
             assert kept == [Durability.KAFKA] * 30
             producer.failing.clear()
             await until(lambda: keeper.waiting == 0)
@@ -231,8 +231,8 @@ def test_while_more_is_on_its_way_than_the_spool_has_room_for_kafka_is_asked_all
         async with open_spool(tmp_path) as other:
             # Another worker's, which nobody drains here, takes all of the room.
             await asyncio.gather(*(other.put(record(number, size=30_000)) for number in range(34)))
-            async with outbox_on(tmp_path, await open_path(producer)) as (outbox, _):
-                assert await outbox.keep(record(100, size=30_000)) is Durability.KAFKA
+            async with outbox_on(tmp_path, await open_path(producer)) as (router, _):
+                assert await router.keep(record(100, size=30_000)) is Durability.KAFKA
 
     asyncio.run(scenario())
 
@@ -245,15 +245,15 @@ def test_what_is_held_for_one_partition_keeps_no_event_of_another_from_kafka(tmp
         stuck = next(key for key in keys if kafka.place_of(record(key=key))[1] == 0)
         good = next(key for key in keys if kafka.place_of(record(key=key))[1] == 1)
         producer.failing[1] = DeliveryFailed("not enough replicas")
-        async with outbox_on(tmp_path, kafka) as (outbox, keeper):
-            assert await outbox.keep(record(1, key=stuck)) is Durability.SPOOL
-            assert await outbox.keep(record(2, key=stuck)) is Durability.SPOOL
+        async with outbox_on(tmp_path, kafka) as (router, keeper):
+            assert await router.keep(record(1, key=stuck)) is Durability.SPOOL
+            assert await router.keep(record(2, key=stuck)) is Durability.SPOOL
             await until(lambda: not keeper.anything_moves())
-            assert await outbox.keep(record(3, key=good)) is Durability.KAFKA
+            assert await router.keep(record(3, key=good)) is Durability.KAFKA
             assert keeper.oldest_age_s > 0
             producer.failing.clear()
             await until(lambda: keeper.waiting == 0)
-            assert await outbox.keep(record(4, key=stuck)) is Durability.KAFKA
+            assert await router.keep(record(4, key=stuck)) is Durability.KAFKA
             assert producer.delivered == [3, 1, 2, 4]
 
     asyncio.run(scenario())
@@ -264,13 +264,13 @@ def test_without_a_spool_kafka_alone_is_enough_and_the_other_way_round(tmp_path:
         kafka = await open_path(TestProducer())
         blocked = tmp_path / "file"
         blocked.write_text("no folder can be here")
-        async with outbox_on(blocked, kafka) as (outbox, _):
-            assert await outbox.keep(record(1)) is Durability.KAFKA
-            assert outbox.can_keep
+        async with outbox_on(blocked, kafka) as (router, _):
+            assert await router.keep(record(1)) is Durability.KAFKA
+            assert router.can_keep
             kafka.fail(record(), DeliveryFailed("away"))
             with pytest.raises(NotDurable):
-                await outbox.keep(record(2))
-            assert not outbox.can_keep
+                await router.keep(record(2))
+            assert not router.can_keep
 
     asyncio.run(scenario())
 
@@ -288,9 +288,9 @@ def test_a_start_on_a_full_disk_does_with_kafka_alone_until_there_is_room(
         kafka = await open_path(TestProducer())
         with monkeypatch.context() as context:
             context.setattr("taskbridge.edge.spool.keeper.open_and_take_back", no_room)
-            async with outbox_on(tmp_path, kafka) as (outbox, keeper):
-                assert await outbox.keep(record(1)) is Durability.KAFKA
-                assert (outbox.can_keep, keeper.full) == (True, True)
+            async with outbox_on(tmp_path, kafka) as (router, keeper):
+                assert await router.keep(record(1)) is Durability.KAFKA
+                assert (router.can_keep, keeper.full) == (True, True)
                 context.undo()
                 context.setattr("taskbridge.edge.spool.keeper._TEND_S", 0.05)
                 tending = asyncio.create_task(keeper.tend())
@@ -325,8 +325,8 @@ class Spools:
         return done
 
 
-def outbox_of(kafka: KafkaPath, spools: Spools) -> Outbox:
-    return Outbox(kafka, cast("SpoolKeeper", spools), timeout_s=1)
+def outbox_of(kafka: KafkaPath, spools: Spools) -> Router:
+    return Router(kafka, cast("SpoolKeeper", spools), timeout_s=1)
 
 
 @pytest.mark.parametrize(("moving", "kept"), [(250, Durability.KAFKA), (251, Durability.SPOOL)])
@@ -383,14 +383,14 @@ def test_what_may_not_be_spooled_is_kept_by_kafka_or_not_at_all() -> None:
     async def scenario() -> None:
         producer, spools = TestProducer(), Spools()
         kafka = await open_path(producer)
-        outbox = outbox_of(kafka, spools)
-        assert await outbox.keep(record(1), may_spool=False) is Durability.KAFKA
+        router = outbox_of(kafka, spools)
+        assert await router.keep(record(1), may_spool=False) is Durability.KAFKA
         spools.moving = 1000
-        assert await outbox.keep(record(2), may_spool=False) is Durability.KAFKA
+        assert await router.keep(record(2), may_spool=False) is Durability.KAFKA
         producer.reachable = False
         await kafka.check()
         with pytest.raises(NotDurable, match="only for callbacks that are proven"):
-            await outbox.keep(record(3), may_spool=False)
+            await router.keep(record(3), may_spool=False)
         assert (producer.sent, spools.put_records) == ([1, 2], [])
 
     asyncio.run(scenario())

@@ -16,7 +16,7 @@ from taskbridge.edge.parsing.bodies import unpacked
 from taskbridge.edge.parsing.forms import form_pairs
 from taskbridge.edge.parsing.parameters import MAX_PARAMETERS, readings
 from taskbridge.edge.verification.signature import fold
-from taskbridge.edge.sender import ENCODINGS, encode_callback, type_encoding
+from taskbridge.edge.sender import ENCODINGS, encode_callback, Encoding
 from taskbridge.schemas.events import event_id_for
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
@@ -32,7 +32,7 @@ def read_parameters(query: bytes, content_type: str | None, body: bytes) -> list
     return [dict(each.signed) for each in readings(query, content_type, body)]
 
 
-def read(parameters: dict[str, str], encoding: type_encoding) -> list[dict[str, str]]:
+def read(parameters: dict[str, str], encoding: Encoding) -> list[dict[str, str]]:
     encoded = encode_callback(parameters, encoding)
     return read_parameters(encoded.query.encode(), encoded.headers.get("Content-Type"), encoded.body)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from taskbridge.edge.kafka.record import type_row
+    from taskbridge.edge.kafka.record import Row
 
 MIB = 1 << 20
 NOBODY = cast("asyncio.Future[None]", None)
@@ -247,7 +247,7 @@ def test_what_is_delivered_goes_in_one_transaction_also_where_nothing_new_has_ro
             found = await spool.read(0, count=9, max_bytes=MIB)
             write = Store.write
 
-            def counted(self: Store, rows: Sequence[type_row], **what: Any) -> None:
+            def counted(self: Store, rows: Sequence[Row], **what: Any) -> None:
                 writes.append(len(what["delete"]))
                 write(self, rows, **what)
 

@@ -19,7 +19,7 @@ from taskbridge.schemas.registry import SchemaRef
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from taskbridge.edge.kafka.record import type_row
+    from taskbridge.edge.kafka.record import Row
 
 OTHER = SchemaRef("other", '"string"')
 
@@ -36,7 +36,7 @@ def made(path: Path) -> Store:
     return Store(path)
 
 
-def row(position: int, size: int = 100) -> type_row:
+def row(position: int, size: int = 100) -> Row:
     return row_of(record(position, size=size), position=position, created_at=position * 10)
 
 
@@ -239,7 +239,7 @@ def test_a_new_file_takes_the_place_of_one_that_was_never_finished_and_has_its_n
 def test_a_new_file_has_a_log_from_the_first_and_no_journal_at_any_time(tmp_path: Path) -> None:
     names = set[str]()
 
-    def rows() -> Generator[type_row]:
+    def rows() -> Generator[Row]:
         yield row(1)
         names.update(each.name for each in tmp_path.iterdir())
 

@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
-from query_desk import QueryDesk, notification
+from api_context import QueryDesk, notification
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import Action
@@ -59,13 +59,13 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def furnish(desk: QueryDesk, make_event: Callable[..., TaskEvent], corp: str, user: str = "ann") -> None:
+def furnish(context: QueryDesk, make_event: Callable[..., TaskEvent], corp: str, user: str = "ann") -> None:
     """An instance ``I-{corp}`` that the user has a line of."""
     created = make_event(
         Action.CREATED, corp_id=corp, instance_id=f"I-{corp}", task_id="T-1", recipient_ids=(user,), title="Leave"
     )
-    desk.keep(fold(None, created))
-    desk.tell([notification(corp=corp, user=user, instance_id=f"I-{corp}")])
+    context.keep(fold(None, created))
+    context.tell([notification(corp=corp, user=user, instance_id=f"I-{corp}")])
 
 
 def queries(client: TestClient, corp: str) -> list[tuple[str, str, str]]:
@@ -86,9 +86,9 @@ def queries(client: TestClient, corp: str) -> list[tuple[str, str, str]]:
 def test_a_token_of_one_corp_reads_nothing_of_another_by_any_route(
     make_desk: Callable[[Access], QueryDesk], tokens: Path, make_event: Callable[..., TaskEvent]
 ) -> None:
-    desk = make_desk(build_access(settings(api_tokens_file=str(tokens))))
-    furnish(desk, make_event, "ours")
-    with TestClient(desk.http()) as client:
+    context = make_desk(build_access(settings(api_tokens_file=str(tokens))))
+    furnish(context, make_event, "ours")
+    with TestClient(context.http()) as client:
         asked = queries(client, "ours")
         assert {template for template, _, _ in asked} > NEEDS_NO_TOKEN | ABOUT_THE_CALLER
         for template, method, path in asked:
@@ -108,11 +108,11 @@ def test_a_token_of_one_corp_reads_nothing_of_another_by_any_route(
 def test_what_is_not_there_and_what_is_not_for_the_caller_are_not_told_apart(
     make_desk: Callable[[Access], QueryDesk], tokens: Path, make_event: Callable[..., TaskEvent]
 ) -> None:
-    desk = make_desk(build_access(settings(api_tokens_file=str(tokens))))
-    furnish(desk, make_event, "ours")
+    context = make_desk(build_access(settings(api_tokens_file=str(tokens))))
+    furnish(context, make_event, "ours")
     deleted = make_event(Action.DELETED, corp_id="theirs", instance_id="I-deleted")
-    desk.keep(fold(None, deleted))
-    with TestClient(desk.http()) as client:
+    context.keep(fold(None, deleted))
+    with TestClient(context.http()) as client:
         answers = {
             path: client.get(f"/v1/instances/{path}", headers=bearer(THEIRS))
             for path in ("I-ours", "I-never", "I-deleted", "I-deleted/history")
@@ -121,14 +121,14 @@ def test_what_is_not_there_and_what_is_not_for_the_caller_are_not_told_apart(
     assert len({answer.text for answer in answers.values()}) == 1
 
 
-def test_no_route_changes_anything(desk: QueryDesk) -> None:
-    with TestClient(desk.http()) as client:
+def test_no_route_changes_anything(context: QueryDesk) -> None:
+    with TestClient(context.http()) as client:
         assert {method for _, method, _ in queries(client, "ours")} == {"get"}
 
 
-def test_no_answer_is_kept_on_the_way(desk: QueryDesk, make_event: Callable[..., TaskEvent]) -> None:
-    furnish(desk, make_event, "ours")
-    with TestClient(desk.http()) as client:
+def test_no_answer_is_kept_on_the_way(context: QueryDesk, make_event: Callable[..., TaskEvent]) -> None:
+    furnish(context, make_event, "ours")
+    with TestClient(context.http()) as client:
         for template, _, path in queries(client, "ours"):
             if template not in NEEDS_NO_TOKEN:
                 assert client.get(path).headers["cache-control"] == "no-store", path
@@ -146,10 +146,10 @@ def sso_client(
             cluster_secret=SECRET,
         )
     )
-    desk = make_desk(access)
-    furnish(desk, make_event, "ours")
-    desk.keep(fold(None, make_event(Action.CREATED, corp_id="ours", instance_id="I-of-others", recipient_ids=("bob",))))
-    http = desk.http()
+    context = make_desk(access)
+    furnish(context, make_event, "ours")
+    context.keep(fold(None, make_event(Action.CREATED, corp_id="ours", instance_id="I-of-others", recipient_ids=("bob",))))
+    http = context.http()
     return lambda address: TestClient(http, client=(address, 1))
 
 
@@ -291,8 +291,8 @@ def test_a_broken_new_version_is_reported_and_the_old_one_stays(tokens: Path) ->
     assert entry.name == "renamed"
 
 
-def test_an_open_service_answers_under_its_own_names_only(desk: QueryDesk) -> None:
-    client = TestClient(desk.http(only_hosts=own_hosts(settings())), base_url="http://127.0.0.1:8500")
+def test_an_open_service_answers_under_its_own_names_only(context: QueryDesk) -> None:
+    client = TestClient(context.http(only_hosts=own_hosts(settings())), base_url="http://127.0.0.1:8500")
     for host, status in (
         ("127.0.0.1:8500", 200),
         ("localhost:8500", 200),
@@ -326,8 +326,8 @@ def test_own_names_are_as_a_browser_sends_them(given: dict[str, str], names: set
 
 
 def test_a_caller_who_asks_too_often_is_told_when_to_come_back(make_desk: Callable[[Access], QueryDesk]) -> None:
-    desk = make_desk(Access(tokens=None, rate_per_s=2))
-    client = TestClient(desk.http())
+    context = make_desk(Access(tokens=None, rate_per_s=2))
+    client = TestClient(context.http())
     answers = [client.get("/v1/me") for _ in range(30)]
     refused = [answer for answer in answers if answer.status_code == 429]
     assert answers[0].status_code == 200

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from starlette.testclient import TestClient
 
-from query_desk import PARTITIONS, URL, QueryDesk, notification
+from api_context import PARTITIONS, URL, QueryDesk, notification
 from served_apps import serving
 from taskbridge.local.ports import free_port
 from taskbridge.streams.api.access import Access
@@ -96,22 +96,22 @@ def test_two_that_take_each_other_for_the_owner_answer_neither(make_desk: Callab
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_nobody_is_asked_while_the_owner_is_unknown_restoring_or_dead(desk: QueryDesk) -> None:
-    with TestClient(desk.http()) as client:
+def test_nobody_is_asked_while_the_owner_is_unknown_restoring_or_dead(context: QueryDesk) -> None:
+    with TestClient(context.http()) as client:
         for distribution in (
             {},
             {URL: {"changelog": list(range(PARTITIONS))}},
             {f"http://127.0.0.1:{free_port()}": {"changelog": list(range(PARTITIONS))}},
         ):
-            desk.live, desk.distribution = set(), distribution
+            context.live, context.distribution = set(), distribution
             for path in (PATH, "/v1/corps/corp/users/ann/counts", "/v1/instances/I-1", "/v1/instances/I-1/history"):
                 answer = client.get(path)
                 assert answer.status_code == 503, answer.text
                 assert int(answer.headers["Retry-After"]) >= 1
 
 
-def test_a_forwarded_query_is_answered_by_the_owner_itself(desk: QueryDesk) -> None:
-    with TestClient(desk.http()) as client:
+def test_a_forwarded_query_is_answered_by_the_owner_itself(context: QueryDesk) -> None:
+    with TestClient(context.http()) as client:
         assert client.get(PATH, headers={FORWARDED_HEADER: "1"}).status_code == 200
 
 

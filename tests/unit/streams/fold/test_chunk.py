@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent, TaskNotification
     from taskbridge.streams.fold.lifecycle import Instance
 
-    type_make_event = Callable[..., TaskEvent]
+    MakeEvent = Callable[..., TaskEvent]
 
 REGISTRY = FakeRegistry()
 EVENTS = task_event_codec(REGISTRY)
@@ -128,7 +128,7 @@ def test_any_split_into_chunks_and_a_crash_between_any_two_steps_ends_in_the_sam
     )
 
 
-def test_events_of_one_instance_fold_together_and_are_loaded_once(make_event: type_make_event) -> None:
+def test_events_of_one_instance_fold_together_and_are_loaded_once(make_event: MakeEvent) -> None:
     loads: list[list[bytes]] = []
 
     def load(keys: list[bytes]) -> list[None]:
@@ -143,7 +143,7 @@ def test_events_of_one_instance_fold_together_and_are_loaded_once(make_event: ty
     assert result.actions == {Action.CREATED: 5}
 
 
-def test_bad_records_are_set_aside_with_their_reason_and_the_others_go_on(make_event: type_make_event) -> None:
+def test_bad_records_are_set_aside_with_their_reason_and_the_others_go_on(make_event: MakeEvent) -> None:
     good = make_event(Action.CREATED)
     other_corp = make_event(Action.DELETED, corp_id="other")
     value = EVENTS.encode(good)
@@ -172,7 +172,7 @@ def test_bad_records_are_set_aside_with_their_reason_and_the_others_go_on(make_e
     assert result.folded == 1
 
 
-def test_a_registry_that_is_away_is_not_the_records_fault(make_event: type_make_event) -> None:
+def test_a_registry_that_is_away_is_not_the_records_fault(make_event: MakeEvent) -> None:
     registry = FakeRegistry()
     registry.away = True
     value = b"\x00\x00\x00\x00\x63" + EVENTS.encode(make_event(Action.CREATED))[5:]
@@ -180,7 +180,7 @@ def test_a_registry_that_is_away_is_not_the_records_fault(make_event: type_make_
         fold_chunk([FakeRecord(b"I-1", value)], decode=task_event_codec(registry).decode, load=World().load)
 
 
-def test_an_unreadable_store_is_never_taken_for_an_unknown_instance(make_event: type_make_event) -> None:
+def test_an_unreadable_store_is_never_taken_for_an_unknown_instance(make_event: MakeEvent) -> None:
     world = World()
     world.store(world.fold([make_event(Action.CREATED)]))
     whole = world.stored[b"I-1"]
@@ -205,7 +205,7 @@ def test_what_is_stored_comes_back_as_it_was(histories: SearchStrategy[list[Task
     )
 )
 def test_the_last_events_of_an_instance_are_found_again_by_their_offsets(
-    make_event: type_make_event, chunks: list[list[int]]
+    make_event: MakeEvent, chunks: list[list[int]]
 ) -> None:
     world, known = World(), list[int]()
     for offsets in chunks:
@@ -232,7 +232,7 @@ def test_an_instance_can_be_told_that_its_events_stand_elsewhere(
         assert with_event_offsets(moved, event_offsets(stored)) == stored
 
 
-def test_offsets_are_read_without_what_stands_around_them_and_never_from_damage(make_event: type_make_event) -> None:
+def test_offsets_are_read_without_what_stands_around_them_and_never_from_damage(make_event: MakeEvent) -> None:
     world = World()
     world.store(world.fold([make_event(Action.CREATED)] * 200))
     whole = world.stored[b"I-1"]
@@ -245,7 +245,7 @@ def test_offsets_are_read_without_what_stands_around_them_and_never_from_damage(
             event_offsets(damaged)
 
 
-def test_what_a_version_stored_that_did_not_know_when_instances_began_is_read(make_event: type_make_event) -> None:
+def test_what_a_version_stored_that_did_not_know_when_instances_began_is_read(make_event: MakeEvent) -> None:
     """As well as the published state tells it; from then on it is remembered."""
     events = [
         make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), occurred_at=3_000, created_at=2_000),
@@ -316,7 +316,7 @@ def test_a_record_too_large_to_be_parked_with_its_reason_is_left_where_it_is(lar
     ids=str,
 )
 def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
-    make_event: type_make_event, outside: dict[str, Any]
+    make_event: MakeEvent, outside: dict[str, Any]
 ) -> None:
     events = [make_event(Action.CREATED, **outside), make_event(Action.CREATED, instance_id="I-2", title="申请　一")]
     result = fold_chunk(records_of(events), decode=EVENTS.decode, load=World().load)
@@ -327,7 +327,7 @@ def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
 
 
 @pytest.mark.parametrize("far", [301_001, 253_402_300_799_999])
-def test_a_date_in_the_future_does_not_win_for_ever(make_event: type_make_event, far: int) -> None:
+def test_a_date_in_the_future_does_not_win_for_ever(make_event: MakeEvent, far: int) -> None:
     """In whatever order they come, each counts as of its receipt: nobody's clock is years ahead."""
     created = make_event(
         Action.CREATED, task_id="T-1", recipient_ids=("ann",), title="早", occurred_at=far, created_at=far
@@ -346,17 +346,17 @@ def test_a_date_in_the_future_does_not_win_for_ever(make_event: type_make_event,
         assert {each.occurred_at for each in result.notifications} <= {1_000, 2_000, 3_000}
 
 
-def test_a_clock_that_is_a_little_ahead_is_believed(make_event: type_make_event) -> None:
+def test_a_clock_that_is_a_little_ahead_is_believed(make_event: MakeEvent) -> None:
     [shown] = World().fold([make_event(Action.CREATED, occurred_at=301_000)]).instances.values()
     assert shown.instance.state.updated_at == 301_000
 
 
-def test_an_id_may_have_any_character_that_is_no_control_character(make_event: type_make_event) -> None:
+def test_an_id_may_have_any_character_that_is_no_control_character(make_event: MakeEvent) -> None:
     event = make_event(Action.CREATED, instance_id="申请　一\u200b 🙂")
     assert not fold_chunk(records_of([event]), decode=EVENTS.decode, load=World().load).rejected
 
 
-def test_what_its_instance_cannot_take_is_set_aside_and_the_others_go_on(make_event: type_make_event) -> None:
+def test_what_its_instance_cannot_take_is_set_aside_and_the_others_go_on(make_event: MakeEvent) -> None:
     events = [
         make_event(Action.CREATED, instance_id="I-1"),
         make_event(Action.CREATED, instance_id="I-1", title="long"),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.events import TaskEvent
 
-    type_make_event = Callable[..., TaskEvent]
+    MakeEvent = Callable[..., TaskEvent]
 
 
 def folded(events: Iterable[TaskEvent]) -> Instance:
@@ -73,7 +73,7 @@ def test_revision_counts_the_changes(histories: SearchStrategy[list[TaskEvent]],
         assert instance.state.revision == revision
 
 
-def test_complete_before_create_makes_a_shell_that_create_fills_in(make_event: type_make_event) -> None:
+def test_complete_before_create_makes_a_shell_that_create_fills_in(make_event: MakeEvent) -> None:
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=5_000)
     shell = folded([completed])
     assert shell.state.title is None
@@ -100,7 +100,7 @@ def test_complete_before_create_makes_a_shell_that_create_fills_in(make_event: t
     )
 
 
-def test_the_latest_writer_wins_each_fact_by_itself(make_event: type_make_event) -> None:
+def test_the_latest_writer_wins_each_fact_by_itself(make_event: MakeEvent) -> None:
     late = make_event(Action.CREATED, title="late", occurred_at=2_000)
     early = make_event(Action.CREATED, title="early", url="https://yida.example/1", occurred_at=1_000)
     for order in ([late, early], [early, late]):
@@ -108,11 +108,11 @@ def test_the_latest_writer_wins_each_fact_by_itself(make_event: type_make_event)
         assert (state.title, state.url) == ("late", "https://yida.example/1")
 
 
-def test_a_copy_also_states_facts(make_event: type_make_event) -> None:
+def test_a_copy_also_states_facts(make_event: MakeEvent) -> None:
     assert folded([make_event(Action.COPIED, title="From cc", recipient_ids=("cai",))]).state.title == "From cc"
 
 
-def test_assignees_are_the_union_over_a_tasks_creates(make_event: type_make_event) -> None:
+def test_assignees_are_the_union_over_a_tasks_creates(make_event: MakeEvent) -> None:
     events = [
         make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",), occurred_at=1_000),
         make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), occurred_at=2_000),
@@ -129,7 +129,7 @@ def test_assignees_are_the_union_over_a_tasks_creates(make_event: type_make_even
     ],
 )
 def test_the_later_decision_holds_and_at_equal_times_completed(
-    make_event: type_make_event, completed_at: int, cancelled_at: int, status: Status
+    make_event: MakeEvent, completed_at: int, cancelled_at: int, status: Status
 ) -> None:
     # The ids would decide for the cancellation, if they were asked.
     completed = make_event(Action.COMPLETED, event_id="1", task_id="T-1", actor_id="bob", occurred_at=completed_at)
@@ -140,7 +140,7 @@ def test_the_later_decision_holds_and_at_equal_times_completed(
         assert task.actor_id == ("bob" if status is Status.COMPLETED else "ann")
 
 
-def test_copied_keeps_the_earliest_time(make_event: type_make_event) -> None:
+def test_copied_keeps_the_earliest_time(make_event: MakeEvent) -> None:
     events = [
         make_event(Action.COPIED, recipient_ids=("cai",), occurred_at=2_000),
         make_event(Action.COPIED, recipient_ids=("cai", "bob"), occurred_at=1_000),
@@ -149,20 +149,20 @@ def test_copied_keeps_the_earliest_time(make_event: type_make_event) -> None:
     assert folded(events).state.copied == (CopiedEntry("bob", 1_000), CopiedEntry("cai", 1_000))
 
 
-def test_a_deletion_is_not_undone_by_what_comes_after_it(make_event: type_make_event) -> None:
+def test_a_deletion_is_not_undone_by_what_comes_after_it(make_event: MakeEvent) -> None:
     deleted = make_event(Action.DELETED, occurred_at=1_000)
     late = make_event(Action.CREATED, title="late", occurred_at=9_000)
     assert folded([deleted, late]).state.lifecycle is Lifecycle.DELETED
     assert folded([deleted, late]).marks.deleted_at == 1_000
 
 
-def test_an_event_of_another_corp_is_refused(make_event: type_make_event) -> None:
+def test_an_event_of_another_corp_is_refused(make_event: MakeEvent) -> None:
     instance = folded([make_event(Action.CREATED)])
     with pytest.raises(AnotherCorp):
         fold(instance, make_event(Action.DELETED, corp_id="somebody-else"))
 
 
-def test_a_token_of_another_app_completes_and_deletes_nothing(make_event: type_make_event) -> None:
+def test_a_token_of_another_app_completes_and_deletes_nothing(make_event: MakeEvent) -> None:
     instance = folded([make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))])
     for action in (Action.CREATED, Action.COMPLETED, Action.CANCELLED, Action.COPIED, Action.DELETED):
         forged = make_event(action, task_id="T-1", actor_id="eve", app_type="B", received_at=1_001, occurred_at=1)
@@ -170,7 +170,7 @@ def test_a_token_of_another_app_completes_and_deletes_nothing(make_event: type_m
             fold(instance, forged)
 
 
-def test_a_forged_event_that_comes_first_does_not_keep_the_instance(make_event: type_make_event) -> None:
+def test_a_forged_event_that_comes_first_does_not_keep_the_instance(make_event: MakeEvent) -> None:
     """The genuine one was received before it, and waited in an edge's spool."""
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), originator=Person("bob"))
     for action in (Action.COMPLETED, Action.DELETED):
@@ -202,7 +202,7 @@ def test_whose_instance_it_is_does_not_depend_on_the_order(
 
 
 def test_an_instance_of_a_version_that_did_not_keep_when_it_was_received_stays_with_its_app(
-    make_event: type_make_event,
+    make_event: MakeEvent,
 ) -> None:
     instance = folded([make_event(Action.CREATED)])
     older = replace(instance, marks=replace(instance.marks, first_received_at=EARLIEST))
@@ -210,19 +210,19 @@ def test_an_instance_of_a_version_that_did_not_keep_when_it_was_received_stays_w
         fold(older, make_event(Action.DELETED, app_type="B", received_at=1))
 
 
-def test_an_action_of_a_newer_schema_is_refused(make_event: type_make_event) -> None:
+def test_an_action_of_a_newer_schema_is_refused(make_event: MakeEvent) -> None:
     with pytest.raises(UnknownAction):
         fold(None, make_event(Action.UNKNOWN))
 
 
-def test_the_same_event_once_more_changes_nothing(make_event: type_make_event) -> None:
+def test_the_same_event_once_more_changes_nothing(make_event: MakeEvent) -> None:
     event = make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",))
     instance = fold(None, event)
     assert instance.state.revision == 1
     assert fold(instance, event) is instance
 
 
-def test_of_two_decisions_alike_at_one_moment_the_one_with_the_greater_id_holds(make_event: type_make_event) -> None:
+def test_of_two_decisions_alike_at_one_moment_the_one_with_the_greater_id_holds(make_event: MakeEvent) -> None:
     first, second = (
         make_event(Action.COMPLETED, event_id=event_id, task_id="T-1", actor_id=actor_id, occurred_at=1_000)
         for event_id, actor_id in (("1", "ann"), ("2", "bob"))
@@ -233,7 +233,7 @@ def test_of_two_decisions_alike_at_one_moment_the_one_with_the_greater_id_holds(
         assert instance.marks.tasks[0].actor_ids == ("ann", "bob")
 
 
-def test_what_was_said_to_be_before_1970_counts_as_any_other_moment(make_event: type_make_event) -> None:
+def test_what_was_said_to_be_before_1970_counts_as_any_other_moment(make_event: MakeEvent) -> None:
     created = make_event(Action.CREATED, task_id="T-1", url="https://yida.example/1", occurred_at=-5_000)
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=-4_000)
     instance = folded([created, completed])
@@ -246,7 +246,7 @@ def test_a_moment_fits_into_64_bits() -> None:
     assert (EARLIEST, LATEST) == (-(2**63), 2**63 - 1)
 
 
-def test_tasks_stand_in_the_order_of_their_ids_and_each_is_one(make_event: type_make_event) -> None:
+def test_tasks_stand_in_the_order_of_their_ids_and_each_is_one(make_event: MakeEvent) -> None:
     events = [
         make_event(action, event_id=f"{action}{task_id}", task_id=task_id, actor_id="bob", recipient_ids=("bob",))
         for action, task_id in (
@@ -265,13 +265,13 @@ def test_tasks_stand_in_the_order_of_their_ids_and_each_is_one(make_event: type_
     ]
 
 
-def test_a_later_create_that_has_no_url_leaves_the_tasks_url(make_event: type_make_event) -> None:
+def test_a_later_create_that_has_no_url_leaves_the_tasks_url(make_event: MakeEvent) -> None:
     first = make_event(Action.CREATED, task_id="T-1", url="https://yida.example/1", occurred_at=1_000)
     second = make_event(Action.CREATED, task_id="T-1", occurred_at=2_000)
     assert folded([first, second]).state.tasks[0].url == "https://yida.example/1"
 
 
-def test_a_published_state_tells_the_earliest_of_its_moments(make_event: type_make_event) -> None:
+def test_a_published_state_tells_the_earliest_of_its_moments(make_event: MakeEvent) -> None:
     state = folded([make_event(Action.DELETED, occurred_at=9_000)]).state
     assert earliest_known(state) == 9_000
     state = replace(state, copied=(CopiedEntry("cai", 8_000), CopiedEntry("dan", 8_500)))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent, TaskNotification
     from taskbridge.streams.fold.views import Entry
 
-    type_make_event = Callable[..., TaskEvent]
+    MakeEvent = Callable[..., TaskEvent]
 
 
 def seen(events: Iterable[TaskEvent]) -> set[EntryKey]:
@@ -75,7 +75,7 @@ def test_repeats_heal_a_reader_who_missed_the_first_sending(
     assert inbox_lines(sent + again) == views(instance)
 
 
-def test_a_repeat_also_tells_who_is_no_longer_the_actor(make_event: type_make_event) -> None:
+def test_a_repeat_also_tells_who_is_no_longer_the_actor(make_event: MakeEvent) -> None:
     first = make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=1_000)
     second = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=2_000)
     instance, sent = told(None, [first])
@@ -95,11 +95,11 @@ def test_ids_are_the_same_for_the_same_change_and_differ_between_changes(
     assert len({each.notification_id for each in once}) == len(once)
 
 
-def test_the_originator_sees_the_instance_among_the_created(make_event: type_make_event) -> None:
+def test_the_originator_sees_the_instance_among_the_created(make_event: MakeEvent) -> None:
     assert seen([make_event(Action.CREATED, originator=Person("ann"))]) == {EntryKey("ann", View.CREATED, None)}
 
 
-def test_a_line_is_told_again_when_only_its_times_change(make_event: type_make_event) -> None:
+def test_a_line_is_told_again_when_only_its_times_change(make_event: MakeEvent) -> None:
     first = make_event(Action.CREATED, originator=Person("ann"), title="Leave", task_id="T-1", occurred_at=2_000)
     earlier = make_event(Action.COPIED, occurred_at=1_000)
     second = make_event(Action.CREATED, task_id="T-2", occurred_at=3_000)
@@ -111,7 +111,7 @@ def test_a_line_is_told_again_when_only_its_times_change(make_event: type_make_e
     ]
 
 
-def test_a_copy_that_comes_last_moved_when_it_was_made(make_event: type_make_event) -> None:
+def test_a_copy_that_comes_last_moved_when_it_was_made(make_event: MakeEvent) -> None:
     events = [
         make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",)),
         make_event(Action.COPIED, recipient_ids=("cai",), occurred_at=9_000),
@@ -120,7 +120,7 @@ def test_a_copy_that_comes_last_moved_when_it_was_made(make_event: type_make_eve
     assert (line.entered_at, line.updated_at) == (9_000, 9_000)
 
 
-def test_assignees_of_the_instance_are_pending_since_it_began(make_event: type_make_event) -> None:
+def test_assignees_of_the_instance_are_pending_since_it_began(make_event: MakeEvent) -> None:
     events = [
         make_event(Action.CREATED, recipient_ids=("ann",), created_at=500),
         make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",), occurred_at=2_000),
@@ -130,7 +130,7 @@ def test_assignees_of_the_instance_are_pending_since_it_began(make_event: type_m
 
 
 def test_a_tasks_line_is_there_since_its_creation_or_decision_and_where_that_is_lost_since_the_beginning(
-    make_event: type_make_event,
+    make_event: MakeEvent,
 ) -> None:
     events = [
         make_event(Action.CREATED, originator=Person("ann"), occurred_at=500),
@@ -150,7 +150,7 @@ def test_a_tasks_line_is_there_since_its_creation_or_decision_and_where_that_is_
     assert entered(replace(instance, state=replace(instance.state, tasks=tasks))) == [500, 500]
 
 
-def test_an_instance_is_finished_once_all_that_was_to_be_done_is(make_event: type_make_event) -> None:
+def test_an_instance_is_finished_once_all_that_was_to_be_done_is(make_event: MakeEvent) -> None:
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",))
     of_the_instance = make_event(Action.CREATED, recipient_ids=("ann",))
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=2_000)
@@ -168,7 +168,7 @@ def test_an_instance_is_finished_once_all_that_was_to_be_done_is(make_event: typ
         assert is_finished(instance) is finished
 
 
-def test_an_instance_was_shown_to_whoever_ever_had_a_line_of_it(make_event: type_make_event) -> None:
+def test_an_instance_was_shown_to_whoever_ever_had_a_line_of_it(make_event: MakeEvent) -> None:
     events = [
         make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",), originator=Person("ann")),
         make_event(Action.COMPLETED, task_id="T-1", actor_id="cai", occurred_at=2_000),
@@ -179,7 +179,7 @@ def test_an_instance_was_shown_to_whoever_ever_had_a_line_of_it(make_event: type
     assert [was_shown_to(instance, each) for each in ("ann", "bob", "cai", "eve")] == [True, True, True, False]
 
 
-def test_when_the_app_that_was_heard_of_first_comes_late_the_others_lines_go(make_event: type_make_event) -> None:
+def test_when_the_app_that_was_heard_of_first_comes_late_the_others_lines_go(make_event: MakeEvent) -> None:
     fields = {"task_id": "T-1", "recipient_ids": ("eve",), "originator": Person("eve"), "received_at": 1_001}
     forged = make_event(Action.CREATED, app_type="B", **fields)
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
@@ -188,7 +188,7 @@ def test_when_the_app_that_was_heard_of_first_comes_late_the_others_lines_go(mak
     assert set(views(instance)) == {EntryKey("ann", View.PENDING, "T-1")}
 
 
-def test_when_one_of_two_assignees_completes_the_others_item_just_goes(make_event: type_make_event) -> None:
+def test_when_one_of_two_assignees_completes_the_others_item_just_goes(make_event: MakeEvent) -> None:
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann", "bob"))
     assert seen([created]) == {EntryKey("ann", View.PENDING, "T-1"), EntryKey("bob", View.PENDING, "T-1")}
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=2_000)
@@ -201,25 +201,25 @@ def test_when_one_of_two_assignees_completes_the_others_item_just_goes(make_even
     }
 
 
-def test_a_cancelled_task_is_nobodys(make_event: type_make_event) -> None:
+def test_a_cancelled_task_is_nobodys(make_event: MakeEvent) -> None:
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann", "bob"))
     assert seen([created, make_event(Action.CANCELLED, task_id="T-1", actor_id="ann", occurred_at=2_000)]) == set()
 
 
-def test_assignees_of_the_instance_are_pending_until_a_task_names_them(make_event: type_make_event) -> None:
+def test_assignees_of_the_instance_are_pending_until_a_task_names_them(make_event: MakeEvent) -> None:
     instance = make_event(Action.CREATED, recipient_ids=("ann", "bob"))
     assert seen([instance]) == {EntryKey("ann", View.PENDING, None), EntryKey("bob", View.PENDING, None)}
     task = make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob",), occurred_at=2_000)
     assert seen([instance, task]) == {EntryKey("ann", View.PENDING, None), EntryKey("bob", View.PENDING, "T-1")}
 
 
-def test_an_assignee_of_the_instance_who_completes_a_task_is_no_longer_pending(make_event: type_make_event) -> None:
+def test_an_assignee_of_the_instance_who_completes_a_task_is_no_longer_pending(make_event: MakeEvent) -> None:
     instance = make_event(Action.CREATED, recipient_ids=("bob",))
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob", occurred_at=2_000)
     assert seen([instance, completed]) == {EntryKey("bob", View.HANDLED, "T-1")}
 
 
-def test_a_deleted_instance_goes_from_every_view(make_event: type_make_event) -> None:
+def test_a_deleted_instance_goes_from_every_view(make_event: MakeEvent) -> None:
     events = [
         make_event(Action.CREATED, originator=Person("ann"), task_id="T-1", recipient_ids=("bob",)),
         make_event(Action.COPIED, recipient_ids=("cai",)),
@@ -235,7 +235,7 @@ def test_a_deleted_instance_goes_from_every_view(make_event: type_make_event) ->
     }
 
 
-def test_the_status_of_created_and_copied_is_the_instances(make_event: type_make_event) -> None:
+def test_the_status_of_created_and_copied_is_the_instances(make_event: MakeEvent) -> None:
     events = [make_event(Action.CREATED, originator=Person("ann"))]
     expected = [
         (None, Status.ACTIVE),
@@ -249,7 +249,7 @@ def test_the_status_of_created_and_copied_is_the_instances(make_event: type_make
         assert views(reduce(fold, events, None))[EntryKey("ann", View.CREATED, None)].status is status
 
 
-def test_a_tasks_own_page_comes_before_the_instances(make_event: type_make_event) -> None:
+def test_a_tasks_own_page_comes_before_the_instances(make_event: MakeEvent) -> None:
     events = [
         make_event(Action.CREATED, url="https://yida.example/task", task_id="T-1", recipient_ids=("bob",)),
         make_event(Action.CREATED, url="https://yida.example/instance", occurred_at=2_000, originator=Person("ann")),
@@ -259,7 +259,7 @@ def test_a_tasks_own_page_comes_before_the_instances(make_event: type_make_event
     assert shown[EntryKey("ann", View.CREATED, None)].url == "https://yida.example/instance"
 
 
-def test_lines_of_two_corps_are_kept_apart(make_event: type_make_event) -> None:
+def test_lines_of_two_corps_are_kept_apart(make_event: MakeEvent) -> None:
     _, here = told(None, [make_event(Action.CREATED, originator=Person("ann"))])
     _, there = told(None, [make_event(Action.CREATED, originator=Person("ann"), corp_id="other")])
     assert set(inbox_of(here + there)) == {

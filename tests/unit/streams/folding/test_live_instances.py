@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.events import TaskEvent
 
-    type_make_event = Callable[..., TaskEvent]
+    MakeEvent = Callable[..., TaskEvent]
 
 
-def instances(make_event: type_make_event, *ids: str) -> dict[bytes, Shown]:
+def instances(make_event: MakeEvent, *ids: str) -> dict[bytes, Shown]:
     return {each.encode(): show(fold(None, make_event(Action.CREATED, instance_id=each))) for each in ids}
 
 
@@ -27,7 +27,7 @@ def found(live: LiveInstances[Shown], key: bytes, *, generation: int) -> Shown |
     return instance
 
 
-def test_what_was_kept_is_found_in_the_same_generation_only(make_event: type_make_event) -> None:
+def test_what_was_kept_is_found_in_the_same_generation_only(make_event: MakeEvent) -> None:
     live = LiveInstances[Shown](10)
     assert found(live, b"a", generation=1) is None
     kept = instances(make_event, "a")
@@ -37,7 +37,7 @@ def test_what_was_kept_is_found_in_the_same_generation_only(make_event: type_mak
     assert found(live, b"a", generation=1) is None
 
 
-def test_only_what_is_not_in_memory_is_read_and_all_of_it_at_once(make_event: type_make_event) -> None:
+def test_only_what_is_not_in_memory_is_read_and_all_of_it_at_once(make_event: MakeEvent) -> None:
     live = LiveInstances[Shown](10)
     found(live, b"a", generation=1)
     stored = instances(make_event, "a", "b", "c", "d")
@@ -53,14 +53,14 @@ def test_only_what_is_not_in_memory_is_read_and_all_of_it_at_once(make_event: ty
     assert reads == [[b"a", b"x", b"c"]]
 
 
-def test_a_chunk_that_a_rebalance_overtook_leaves_nothing(make_event: type_make_event) -> None:
+def test_a_chunk_that_a_rebalance_overtook_leaves_nothing(make_event: MakeEvent) -> None:
     live = LiveInstances[Shown](10)
     found(live, b"a", generation=2)
     live.keep(instances(make_event, "a"), generation=1)
     assert found(live, b"a", generation=2) is None
 
 
-def test_those_that_were_touched_longest_ago_make_room(make_event: type_make_event) -> None:
+def test_those_that_were_touched_longest_ago_make_room(make_event: MakeEvent) -> None:
     live = LiveInstances[Shown](4)
     found(live, b"a", generation=1)
     for ids in (("a", "b"), ("c",), ("a",), ("d",)):
@@ -69,7 +69,7 @@ def test_those_that_were_touched_longest_ago_make_room(make_event: type_make_eve
     assert left == {b"a", b"c", b"d"}
 
 
-def test_there_are_never_more_than_the_bound_and_the_latest_is_found(make_event: type_make_event) -> None:
+def test_there_are_never_more_than_the_bound_and_the_latest_is_found(make_event: MakeEvent) -> None:
     chance = random.Random(7)
     live = LiveInstances[Shown](10)
     found(live, b"a", generation=1)
@@ -83,7 +83,7 @@ def test_there_are_never_more_than_the_bound_and_the_latest_is_found(make_event:
             assert found(live, key, generation=1) in (None, shown)
 
 
-def test_what_is_forgotten_is_gone_however_old_it_is(make_event: type_make_event) -> None:
+def test_what_is_forgotten_is_gone_however_old_it_is(make_event: MakeEvent) -> None:
     live = LiveInstances[Shown](4)
     found(live, b"a", generation=1)
     live.keep(instances(make_event, "a", "b"), generation=1)
@@ -92,7 +92,7 @@ def test_what_is_forgotten_is_gone_however_old_it_is(make_event: type_make_event
     assert [found(live, key, generation=1) is None for key in (b"a", b"b", b"c")] == [True, True, False]
 
 
-def test_a_bound_of_zero_keeps_nothing(make_event: type_make_event) -> None:
+def test_a_bound_of_zero_keeps_nothing(make_event: MakeEvent) -> None:
     live = LiveInstances[Shown](0)
     found(live, b"a", generation=1)
     live.keep(instances(make_event, "a"), generation=1)

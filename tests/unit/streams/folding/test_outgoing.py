@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent
     from taskbridge.streams.folding.folding import Folded
 
-    type_taken = Callable[..., Folded]
+    Taken = Callable[..., Folded]
 
 LONG = "x" * 200_000
 
 
 @pytest.fixture(params=[NativeFolding, PythonFolding] if IS_BUILT else [PythonFolding])
-def taken(request: pytest.FixtureRequest) -> type_taken:
+def taken(request: pytest.FixtureRequest) -> Taken:
     """What a chunk of these events comes to, by each of the foldings."""
 
     def take(events: Sequence[TaskEvent], stored: dict[bytes, bytes] | None = None, **bounds: int) -> Folded:
@@ -50,14 +50,14 @@ def aside(folded: Folded) -> list[tuple[int, str]]:
     return [(each.record.offset, reason_code(each.reason)) for each in folded.rejected]
 
 
-def test_what_fits_is_left_alone(taken: type_taken) -> None:
+def test_what_fits_is_left_alone(taken: Taken) -> None:
     people = tuple(f"{number}" for number in range(100))
     folded = taken([event(event_id="1", title=LONG, recipient_ids=people, task_id="T-1"), event(event_id="2")])
     assert aside(folded) == []
     assert (folded.folded, folded.largest > len(LONG)) == (2, True)
 
 
-def test_of_an_instance_that_would_not_fit_into_the_changelog_the_largest_events_go(taken: type_taken) -> None:
+def test_of_an_instance_that_would_not_fit_into_the_changelog_the_largest_events_go(taken: Taken) -> None:
     def names(count: int, mark: str) -> tuple[str, ...]:
         return tuple(mark * 1000 + f"{number}" for number in range(count))
 
@@ -81,19 +81,19 @@ def test_of_an_instance_that_would_not_fit_into_the_changelog_the_largest_events
     [{"title": "x" * USUAL_MESSAGE_BYTES}, {"originator": Person("ann" * 250_000)}, {"corp_id": "\x00" * 210_000}],
     ids=["value", "key", "headers"],
 )
-def test_a_notification_that_no_broker_would_take_is_found(taken: type_taken, large: dict[str, Any]) -> None:
+def test_a_notification_that_no_broker_would_take_is_found(taken: Taken, large: dict[str, Any]) -> None:
     people = {"originator": Person("ann"), "recipient_ids": ("bob",), "task_id": "T-1"}
     assert aside(taken([event(event_id="1", **{**people, **large})])) == [(0, "too-large")]
     assert aside(taken([event(event_id="1", **people)])) == []
 
 
-def test_what_a_broker_takes_is_asked_for(taken: type_taken) -> None:
+def test_what_a_broker_takes_is_asked_for(taken: Taken) -> None:
     long = event(event_id="1", title=LONG, originator=Person("ann"))
     assert aside(taken([long], notification_bytes=100_000)) == [(0, "too-large")]
     assert aside(taken([long], notification_bytes=300_000)) == []
 
 
-def test_a_long_text_that_very_many_are_told_of_does_not_fill_the_memory(taken: type_taken) -> None:
+def test_a_long_text_that_very_many_are_told_of_does_not_fill_the_memory(taken: Taken) -> None:
     people = tuple(f"{number}" for number in range(600))
     events = [
         event(event_id="1", originator=Person("ann")),
@@ -106,7 +106,7 @@ def test_a_long_text_that_very_many_are_told_of_does_not_fill_the_memory(taken: 
     assert len(folded.notifications) == 3
 
 
-def test_poison_beside_it_is_parked_for_what_it_is(taken: type_taken) -> None:
+def test_poison_beside_it_is_parked_for_what_it_is(taken: Taken) -> None:
     large = event(event_id="1", title="x" * USUAL_MESSAGE_BYTES, originator=Person("ann"))
     folded = taken([large, event(event_id="2", corp_id="another"), event(event_id="3", occurred_at=1 << 60)])
     # Without its first event, the instance is the second one's.

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from fastapi.testclient import TestClient
 
-from query_desk import QueryDesk
+from api_context import QueryDesk
 from taskbridge.streams.http import build_http
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.routes import events_router
-from taskbridge.streams.operations.reporting import OperationsRoom
+from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.tokens import TokensFile
@@ -34,16 +34,16 @@ def client(tmp_path: Path) -> Generator[TestClient]:
         )
     )
     access = Access(tokens=TokensFile(tokens))
-    desk = QueryDesk(tmp_path / "worker", access)
+    context = QueryDesk(tmp_path / "worker", access)
     hub = Hub(next_offset=lambda _: 5, most=0, most_of_person=1)
-    room = OperationsRoom(desk.desk, own_url="http://127.0.0.1:8500", edge_urls=" , ", streams=lambda: hub.count)
+    reporter = OperationsReporter(context.context, own_url="http://127.0.0.1:8500", edge_urls=" , ", streams=lambda: hub.count)
     routers = [
-        operations_router(room, access),
-        events_router(hub, lambda: cast("MissedReader", object()), desk.desk),
+        operations_router(reporter, access),
+        events_router(hub, lambda: cast("MissedReader", object()), context.context),
     ]
-    with TestClient(build_http(dict, desk.metrics, routers=routers)) as found:
+    with TestClient(build_http(dict, context.metrics, routers=routers)) as found:
         yield found
-    desk.close()
+    context.close()
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from taskbridge.streams.processing.partition_queues import Lanes
+from taskbridge.streams.processing.partition_queues import PartitionQueues
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from faust.types import Message
 
-    from taskbridge.streams.engine.transport import type_chunk
+    from taskbridge.streams.engine.transport import Chunk
 
 
-def chunk(partition: int, *offsets: int, generation: int = 1, size: int = 1) -> tuple[Message, type_chunk]:
+def chunk(partition: int, *offsets: int, generation: int = 1, size: int = 1) -> tuple[Message, Chunk]:
     message = SimpleNamespace(partition=partition, offset=offsets[-1], generation_id=generation)
     records = [SimpleNamespace(offset=each, value=b"x" * size) for each in offsets]
     return cast("Any", message), cast("Any", records)
@@ -32,10 +32,10 @@ class Work:
         self.ended: list[int] = []
         self.ends: list[asyncio.Event] = []
         self.errors: list[Exception] = []
-        self.lanes = Lanes(self._begin, failed=self._failed)
+        self.queues = PartitionQueues(self._begin, failed=self._failed)
         self.fails = False
 
-    def _begin(self, message: Message, records: type_chunk) -> Coroutine[Any, Any, None] | None:
+    def _begin(self, message: Message, records: Chunk) -> Coroutine[Any, Any, None] | None:
         self.begun.append((message.partition, [each.offset for each in records], message.offset))
         end = asyncio.Event()
         self.ends.append(end)
@@ -68,9 +68,9 @@ async def settle() -> None:
 def test_what_waited_is_taken_together_and_the_next_chunk_begins_before_the_first_ends() -> None:
     async def story(work: Work) -> None:
         for offsets in ((0,), (1, 2), (3,)):
-            await work.lanes.put(*chunk(0, *offsets))
+            await work.queues.put(*chunk(0, *offsets))
         await settle()
-        await work.lanes.put(*chunk(0, 4))
+        await work.queues.put(*chunk(0, 4))
         await settle()
 
     assert run(story).begun == [(0, [0, 1, 2, 3], 3), (0, [4], 4)]
@@ -91,7 +91,7 @@ def test_what_waited_is_taken_together_up_to_a_chunks_bounds_and_not_beyond(
     async def story(work: Work) -> None:
         begin = 0
         for count in counts:
-            await work.lanes.put(*chunk(0, *range(begin, begin + count), size=size))
+            await work.queues.put(*chunk(0, *range(begin, begin + count), size=size))
             begin += count
         await settle()
 
@@ -101,7 +101,7 @@ def test_what_waited_is_taken_together_up_to_a_chunks_bounds_and_not_beyond(
 def test_chunks_of_one_partition_end_in_the_order_in_which_they_began() -> None:
     async def story(work: Work) -> None:
         for offset in range(3):
-            await work.lanes.put(*chunk(0, offset))
+            await work.queues.put(*chunk(0, offset))
             await settle()
         for end in reversed(work.ends):
             end.set()
@@ -113,7 +113,7 @@ def test_chunks_of_one_partition_end_in_the_order_in_which_they_began() -> None:
 def test_only_so_many_chunks_of_one_partition_are_under_way() -> None:
     async def story(work: Work) -> None:
         for offset in range(6):
-            await work.lanes.put(*chunk(0, offset))
+            await work.queues.put(*chunk(0, offset))
             await settle()
         assert [offset for _, _, offset in work.begun] == [0, 1, 2, 3]
         work.ends[0].set()
@@ -124,8 +124,8 @@ def test_only_so_many_chunks_of_one_partition_are_under_way() -> None:
 
 def test_while_one_partition_waits_for_kafka_another_one_is_worked_on() -> None:
     async def story(work: Work) -> None:
-        await work.lanes.put(*chunk(0, 0))
-        await work.lanes.put(*chunk(1, 7))
+        await work.queues.put(*chunk(0, 0))
+        await work.queues.put(*chunk(1, 7))
         await settle()
         assert [partition for partition, _, _ in work.begun] == [0, 1]
 
@@ -134,10 +134,10 @@ def test_while_one_partition_waits_for_kafka_another_one_is_worked_on() -> None:
 
 def test_chunks_of_two_generations_are_not_put_together() -> None:
     async def story(work: Work) -> None:
-        await work.lanes.put(*chunk(0, 0))
+        await work.queues.put(*chunk(0, 0))
         await settle()
-        await work.lanes.put(*chunk(0, 1))
-        await work.lanes.put(*chunk(0, 1, generation=2))
+        await work.queues.put(*chunk(0, 1))
+        await work.queues.put(*chunk(0, 1, generation=2))
         await settle()
 
     assert [offsets for _, offsets, _ in run(story).begun] == [[0], [1], [1]]
@@ -145,12 +145,12 @@ def test_chunks_of_two_generations_are_not_put_together() -> None:
 
 def test_what_is_put_together_stays_within_a_chunks_bounds() -> None:
     async def story(work: Work) -> None:
-        await work.lanes.put(*chunk(0, 0))
+        await work.queues.put(*chunk(0, 0))
         await settle()
-        await work.lanes.put(*chunk(0, *range(1, 700)))
-        await work.lanes.put(*chunk(0, *range(700, 1300)))
-        await work.lanes.put(*chunk(0, 1300, size=3 << 20))
-        await work.lanes.put(*chunk(0, 1301, size=3 << 20))
+        await work.queues.put(*chunk(0, *range(1, 700)))
+        await work.queues.put(*chunk(0, *range(700, 1300)))
+        await work.queues.put(*chunk(0, 1300, size=3 << 20))
+        await work.queues.put(*chunk(0, 1301, size=3 << 20))
         for _ in range(4):
             work.ends[-1].set()
             await settle()
@@ -162,7 +162,7 @@ def test_only_so_many_chunks_may_wait() -> None:
     async def story(work: Work) -> None:
         async def put_all() -> None:
             for number in range(40):  # no two of them fit into one
-                await work.lanes.put(*chunk(0, *range(number * 600, number * 600 + 600)))
+                await work.queues.put(*chunk(0, *range(number * 600, number * 600 + 600)))
 
         putting = asyncio.create_task(put_all())
         await settle()
@@ -182,14 +182,14 @@ def test_only_so_many_chunks_may_wait() -> None:
 def test_after_a_failure_nothing_is_begun_and_nothing_ends() -> None:
     async def story(work: Work) -> None:
         work.fails = True
-        await work.lanes.put(*chunk(0, 0))
+        await work.queues.put(*chunk(0, 0))
         await settle()
-        await work.lanes.put(*chunk(0, 1))
+        await work.queues.put(*chunk(0, 1))
         await settle()
         for end in work.ends:
             end.set()
         await settle()
-        await work.lanes.put(*chunk(1, 0))
+        await work.queues.put(*chunk(1, 0))
         await settle()
         assert [type(each) for each in work.errors] == [ValueError]
 
@@ -200,15 +200,15 @@ def test_after_a_failure_nothing_is_begun_and_nothing_ends() -> None:
 
 def test_who_takes_a_partitions_turn_waits_for_its_chunks_and_holds_up_the_next() -> None:
     async def story(work: Work) -> None:
-        await work.lanes.put(*chunk(0, 0))
+        await work.queues.put(*chunk(0, 0))
         await settle()
-        turn = work.lanes.turn(0)
+        turn = work.queues.turn(0)
         entering = asyncio.ensure_future(turn.__aenter__())
         await settle()
         assert not entering.done()
         work.ends[0].set()
         await entering
-        await work.lanes.put(*chunk(0, 1))
+        await work.queues.put(*chunk(0, 1))
         await settle()
         assert len(work.begun) == 1
         await turn.__aexit__(None, None, None)
@@ -221,11 +221,11 @@ def test_who_takes_a_partitions_turn_waits_for_its_chunks_and_holds_up_the_next(
 def test_sixteen_chunks_may_wait_and_as_many_again_once_they_were_taken_together() -> None:
     async def story(work: Work) -> None:
         for begin in (0, 100):
-            async with work.lanes.turn(0):
+            async with work.queues.turn(0):
                 for offset in range(begin, begin + 16):
                     async with asyncio.timeout(1):
-                        await work.lanes.put(*chunk(0, offset))
-                one_more = asyncio.create_task(work.lanes.put(*chunk(0, begin + 16)))
+                        await work.queues.put(*chunk(0, offset))
+                one_more = asyncio.create_task(work.queues.put(*chunk(0, begin + 16)))
                 await settle()
                 assert not one_more.done()
             await settle()
@@ -244,9 +244,9 @@ class Begun:
         self.partitions: list[int] = []
         self.errors: list[Exception] = []
         self._error = error
-        self.lanes = Lanes(self._begin, failed=self._failed)
+        self.queues = PartitionQueues(self._begin, failed=self._failed)
 
-    def _begin(self, message: Message, _records: type_chunk) -> None:
+    def _begin(self, message: Message, _records: Chunk) -> None:
         self.partitions.append(message.partition)
         if self._error is not None:
             raise self._error
@@ -259,7 +259,7 @@ def test_a_chunk_that_leaves_nothing_to_wait_for_takes_no_room() -> None:
     async def story() -> list[int]:
         work = Begun()
         for offset in range(6):
-            await work.lanes.put(*chunk(0, offset))
+            await work.queues.put(*chunk(0, offset))
             await settle()
         return work.partitions
 
@@ -270,8 +270,8 @@ def test_a_partition_with_much_to_do_lets_another_one_in_between() -> None:
     async def story() -> list[int]:
         work = Begun()
         for number in range(3):  # no two of them fit into one
-            await work.lanes.put(*chunk(0, *range(number * 600, number * 600 + 600)))
-        await work.lanes.put(*chunk(1, 0))
+            await work.queues.put(*chunk(0, *range(number * 600, number * 600 + 600)))
+        await work.queues.put(*chunk(1, 0))
         await settle()
         return work.partitions
 
@@ -282,7 +282,7 @@ def test_a_chunk_that_cannot_be_begun_is_told_and_nothing_is_begun_after_it() ->
     async def story() -> Begun:
         work = Begun(ValueError("no"))
         for partition in (0, 0, 1):
-            await work.lanes.put(*chunk(partition, 0))
+            await work.queues.put(*chunk(partition, 0))
             await settle()
         return work
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent, TaskNotification
     from taskbridge.streams.fold.lifecycle import Instance
 
-    type_make_event = Callable[..., TaskEvent]
+    MakeEvent = Callable[..., TaskEvent]
 
 REQUIRED = {"STREAMS_KAFKA_BOOTSTRAP_SERVERS": "kafka:9092", "STREAMS_SCHEMA_REGISTRY_URL": "http://registry"}
 DAY_MS = 24 * 60 * 60 * 1000
@@ -50,7 +50,7 @@ def test_deleted_ones_go_after_30_days_and_finished_ones_as_is_set(age: Age, day
 
 
 @pytest.mark.parametrize("days", ["1", "7", "29"])
-def test_it_refuses_to_let_go_of_what_can_still_come_again(make_event: type_make_event, days: str) -> None:
+def test_it_refuses_to_let_go_of_what_can_still_come_again(make_event: MakeEvent, days: str) -> None:
     """A dead letter or a rejected callback is put back as it was, and would find nothing that says it is done."""
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
     assert set(views(fold(None, created))) == {EntryKey("ann", View.PENDING, "T-1")}, "so it would come back"
@@ -67,7 +67,7 @@ def test_it_takes_what_outlives_every_topic_that_is_put_back_from(days: str) -> 
     assert longest_ms == REPLAYED_DAYS * DAY_MS
 
 
-def test_finished_is_what_had_something_to_do_and_has_nothing_left(make_event: type_make_event) -> None:
+def test_finished_is_what_had_something_to_do_and_has_nothing_left(make_event: MakeEvent) -> None:
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",))
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="ann", occurred_at=2_000)
     waiting = make_event(Action.CREATED, recipient_ids=("bob",), occurred_at=3_000)
@@ -77,7 +77,7 @@ def test_finished_is_what_had_something_to_do_and_has_nothing_left(make_event: t
     assert not is_finished(reduce(fold, [completed, waiting], fold(None, created)))
 
 
-def test_the_age_is_read_from_the_head_alone(make_event: type_make_event) -> None:
+def test_the_age_is_read_from_the_head_alone(make_event: MakeEvent) -> None:
     deleted = fold(None, make_event(Action.DELETED))
     assert age_of(pack(b"state", deleted, now_ms=77)[:20]) == Age(is_deleted=True, is_finished=False, written_ms=77)
     for damaged in (b"", b"\x01" * 20, b"\x03F"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from query_desk import QueryDesk
+from api_context import QueryDesk
 from taskbridge.streams.api.access import Access
 
 if TYPE_CHECKING:
@@ -19,16 +19,16 @@ def make_desk(tmp_path: Path) -> Generator[Callable[[Access], QueryDesk]]:
     made: list[QueryDesk] = []
 
     def make(access: Access) -> QueryDesk:
-        desk = QueryDesk(tmp_path / f"worker-{len(made)}", access)
-        made.append(desk)
-        return desk
+        context = QueryDesk(tmp_path / f"worker-{len(made)}", access)
+        made.append(context)
+        return context
 
     yield make
-    for desk in made:
-        desk.close()
+    for context in made:
+        context.close()
 
 
 @pytest.fixture
-def desk(make_desk: Callable[[Access], QueryDesk]) -> QueryDesk:
+def context(make_desk: Callable[[Access], QueryDesk]) -> QueryDesk:
     """One that is open to its machine."""
     return make_desk(Access(tokens=None))

@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
-from query_desk import notification
+from api_context import notification
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.events import Action, Change, Person, Status, View
 from taskbridge.streams.fold.lifecycle import fold
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from query_desk import QueryDesk
+    from api_context import QueryDesk
     from taskbridge.schemas.events import TaskEvent
 
 
 @pytest.fixture
-def client(desk: QueryDesk) -> Generator[TestClient]:
-    with TestClient(desk.http()) as client:
+def client(context: QueryDesk) -> Generator[TestClient]:
+    with TestClient(context.http()) as client:
         yield client
 
 
@@ -38,8 +38,8 @@ def fits(model: type[BaseModel], answer: dict[str, Any]) -> None:
     TypeAdapter(model).validate_python(answer, strict=True)
 
 
-def test_an_item_is_as_the_contract_has_it(client: TestClient, desk: QueryDesk) -> None:
-    desk.tell(
+def test_an_item_is_as_the_contract_has_it(client: TestClient, context: QueryDesk) -> None:
+    context.tell(
         [
             notification(occurred_at=1_769_846_400_000, originator=Person("王", None), url="https://x"),
             notification(Change.UPDATED, occurred_at=1_769_846_401_234, title="<b>", status=Status.CANCELLED),
@@ -77,13 +77,13 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, desk: QueryDesk) 
     fits(models.MeOut, client.get("/v1/me").json())
 
 
-def test_a_moment_beyond_the_calendar_is_no_error(client: TestClient, desk: QueryDesk) -> None:
-    desk.tell([notification(occurred_at=1 << 60), notification(instance_id="I-2", occurred_at=-(1 << 60))])
+def test_a_moment_beyond_the_calendar_is_no_error(client: TestClient, context: QueryDesk) -> None:
+    context.tell([notification(occurred_at=1 << 60), notification(instance_id="I-2", occurred_at=-(1 << 60))])
     items = client.get("/v1/corps/corp/users/ann/tasks?view=pending").json()["items"]
     assert [item["created_at"] for item in items] == ["9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00.000Z"]
 
 
-def test_an_instance_and_its_history(client: TestClient, desk: QueryDesk, make_event: Callable[..., TaskEvent]) -> None:
+def test_an_instance_and_its_history(client: TestClient, context: QueryDesk, make_event: Callable[..., TaskEvent]) -> None:
     created = make_event(
         Action.CREATED,
         task_id="T-1",
@@ -98,10 +98,10 @@ def test_an_instance_and_its_history(client: TestClient, desk: QueryDesk, make_e
     foreign = make_event(Action.CREATED, instance_id="I-2", occurred_at=1)
     instance = fold(fold(fold(None, completed), created), copied)
     offsets = [3, 4, 7, 9, 12, 20]
-    partition = desk.keep(instance, offsets)
-    codec = task_event_codec(desk.registry)
+    partition = context.keep(instance, offsets)
+    codec = task_event_codec(context.registry)
     for offset, event in zip(offsets, (completed, created, copied, created, foreign), strict=False):
-        desk.events.values[partition, offset] = codec.encode(event)
+        context.events.values[partition, offset] = codec.encode(event)
     found = client.get("/v1/instances/I-1").json()
     fits(models.InstanceOut, found)
     fits(models.TaskOut, found["tasks"][0])
@@ -115,35 +115,35 @@ def test_an_instance_and_its_history(client: TestClient, desk: QueryDesk, make_e
     ], "oldest first, each event once, and only its own"
     assert (history["form"], history["form_of"]) == ({"days": "3", "why": None}, copied.event_id)
     assert history["complete"] is False, "what stood at 20 is gone"
-    desk.events.values[partition, 20] = codec.encode(completed)
+    context.events.values[partition, 20] = codec.encode(completed)
     assert client.get("/v1/instances/I-1/history").json()["complete"] is False, "another's stands at 12"
-    desk.events.values[partition, 12] = codec.encode(created)
+    context.events.values[partition, 12] = codec.encode(created)
     assert client.get("/v1/instances/I-1/history").json()["complete"] is True
 
 
 @pytest.mark.parametrize("offsets", [(), GONE, (*GONE, 9)])
 @pytest.mark.parametrize("at_0", [True, False])
 def test_the_history_of_an_instance_whose_events_are_gone_is_not_complete(
-    client: TestClient, desk: QueryDesk, make_event: Callable[..., TaskEvent], offsets: tuple[int, ...], *, at_0: bool
+    client: TestClient, context: QueryDesk, make_event: Callable[..., TaskEvent], offsets: tuple[int, ...], *, at_0: bool
 ) -> None:
     created = make_event(Action.CREATED)
-    partition = desk.keep(fold(None, created), offsets)
-    codec = task_event_codec(desk.registry)
+    partition = context.keep(fold(None, created), offsets)
+    codec = task_event_codec(context.registry)
     if at_0:
-        desk.events.values[partition, 0] = codec.encode(make_event(Action.CREATED, instance_id="I-2"))
-    desk.events.values[partition, 9] = codec.encode(created)
+        context.events.values[partition, 0] = codec.encode(make_event(Action.CREATED, instance_id="I-2"))
+    context.events.values[partition, 9] = codec.encode(created)
     history = client.get("/v1/instances/I-1/history").json()
     assert [each["offset"] for each in history["events"]] == [each for each in offsets if each]
     assert history["complete"] is False
 
 
 def test_with_the_last_hundred_events_there_may_be_more(
-    client: TestClient, desk: QueryDesk, make_event: Callable[..., TaskEvent]
+    client: TestClient, context: QueryDesk, make_event: Callable[..., TaskEvent]
 ) -> None:
     created = make_event(Action.CREATED)
-    partition = desk.keep(fold(None, created), range(MAX_OFFSETS))
-    value = task_event_codec(desk.registry).encode(created)
-    desk.events.values = {(partition, offset): value for offset in range(MAX_OFFSETS)}
+    partition = context.keep(fold(None, created), range(MAX_OFFSETS))
+    value = task_event_codec(context.registry).encode(created)
+    context.events.values = {(partition, offset): value for offset in range(MAX_OFFSETS)}
     assert client.get("/v1/instances/I-1/history").json()["complete"] is False
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from query_desk import WHOLE, QueryDesk, notification
+from api_context import WHOLE, QueryDesk, notification
 from taskbridge.schemas.events import Change, Person, TaskNotification, View
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.api.access import Access
@@ -50,9 +50,9 @@ def lines(page: Page) -> list[tuple[str, str | None]]:
     return [(item.instance_id, item.task_id) for item in page.items]
 
 
-def all_lines(desk: QueryDesk, view: View = View.PENDING) -> list[tuple[str, str | None]]:
-    partition = desk.owners.of_user("corp", "ann").partition
-    return lines(Inboxes(desk.inbox, WHOLE).page(partition, USER, view, limit=1_000))
+def all_lines(context: QueryDesk, view: View = View.PENDING) -> list[tuple[str, str | None]]:
+    partition = context.owners.of_user("corp", "ann").partition
+    return lines(Inboxes(context.inbox, WHOLE).page(partition, USER, view, limit=1_000))
 
 
 @given(
@@ -65,11 +65,11 @@ def test_a_walk_returns_what_was_there_throughout_exactly_once(
     *, before: list[TaskNotification], meanwhile: list[list[TaskNotification]], limit: int, search: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        desk = QueryDesk(Path(folder), Access(tokens=None))
+        context = QueryDesk(Path(folder), Access(tokens=None))
         try:
-            desk.tell(before)
-            inboxes, partition = Inboxes(desk.inbox, WHOLE), desk.owners.of_user("corp", "ann").partition
-            stayed = set(all_lines(desk))
+            context.tell(before)
+            inboxes, partition = Inboxes(context.inbox, WHOLE), context.owners.of_user("corp", "ann").partition
+            stayed = set(all_lines(context))
             seen: list[tuple[str, str | None]] = []
             place: bytes | None = None
             nothing: list[TaskNotification] = []
@@ -87,31 +87,31 @@ def test_a_walk_returns_what_was_there_throughout_exactly_once(
                 if place is None:
                     break
                 for change in next(coming, nothing):
-                    desk.tell([change])
+                    context.tell([change])
                     if change.recipient_id == "ann" and change.view is View.PENDING:
                         if change.change is Change.REMOVED:
                             stayed.discard((change.instance_id, change.task_id))
                         if search and folded(change.title or "")[:5] != "leave":
                             stayed.discard((change.instance_id, change.task_id))
             if search:
-                stayed = {line for line in stayed if line in seen or _would_match(desk, line)}
+                stayed = {line for line in stayed if line in seen or _would_match(context, line)}
             assert [line for line in seen if line in stayed] == list(
                 dict.fromkeys(line for line in seen if line in stayed)
             )
             assert stayed <= set(seen)
         finally:
-            desk.close()
+            context.close()
 
 
-def _would_match(desk: QueryDesk, line: tuple[str, str | None]) -> bool:
-    partition = desk.owners.of_user("corp", "ann").partition
-    page = Inboxes(desk.inbox, WHOLE).page(partition, USER, View.PENDING, limit=1_000)
+def _would_match(context: QueryDesk, line: tuple[str, str | None]) -> bool:
+    partition = context.owners.of_user("corp", "ann").partition
+    page = Inboxes(context.inbox, WHOLE).page(partition, USER, View.PENDING, limit=1_000)
     item = next(each for each in page.items if (each.instance_id, each.task_id) == line)
     return "leave" in folded(item.title or "")
 
 
-def test_the_newest_come_first_and_those_of_one_moment_by_their_ids(desk: QueryDesk) -> None:
-    desk.tell(
+def test_the_newest_come_first_and_those_of_one_moment_by_their_ids(context: QueryDesk) -> None:
+    context.tell(
         [
             notification(instance_id="b", occurred_at=5),
             notification(instance_id="a", task_id="T-2", occurred_at=5),
@@ -121,18 +121,18 @@ def test_the_newest_come_first_and_those_of_one_moment_by_their_ids(desk: QueryD
             notification(Change.UPDATED, instance_id="d", occurred_at=99),
         ]
     )
-    assert all_lines(desk) == [("c", "T-1"), ("a", "T-10"), ("a", "T-2"), ("b", "T-1"), ("d", "T-1")]
+    assert all_lines(context) == [("c", "T-1"), ("a", "T-10"), ("a", "T-2"), ("b", "T-1"), ("d", "T-1")]
 
 
-def test_a_search_ends_after_so_many_lines_and_goes_on_from_there(desk: QueryDesk) -> None:
-    partition, values = desk.owners.of_user("corp", "ann").partition, dict[bytes, bytes | None]()
+def test_a_search_ends_after_so_many_lines_and_goes_on_from_there(context: QueryDesk) -> None:
+    partition, values = context.owners.of_user("corp", "ann").partition, dict[bytes, bytes | None]()
     for number in range(LOOKED_AT_MAX + 1):
         told = notification(instance_id=f"I-{number:06}", title="the last" if number == LOOKED_AT_MAX else "Leave")
         line = layout.Line(1, layout.line_part(told.instance_id, told.task_id))
         values[layout.entry_key(USER, View.PENDING, line)] = layout.write_item(layout.item_of(told, entered_at=1))
     values[layout.counts_key(USER)] = layout.write_counts((0, LOOKED_AT_MAX + 1, 0, 0))
-    desk.inbox.write_chunk(partition, values, changelog_offset=1)
-    with TestClient(desk.http()) as client:
+    context.inbox.write_chunk(partition, values, changelog_offset=1)
+    with TestClient(context.http()) as client:
         path = "/v1/corps/corp/users/ann/tasks?view=pending&q=the%20last"
         first = client.get(path).json()
         assert first["items"] == []
@@ -191,7 +191,7 @@ def test_a_cursor_is_good_for_its_user_and_view_only(suffix: bytes, noise: str) 
         read_cursor(cursor[:-4], USER, View.PENDING) if suffix == b"" else read_cursor(cursor[2:], USER, View.PENDING)
 
 
-def test_apps_are_found_with_the_names_of_their_processes_among_the_newest_lines(desk: QueryDesk) -> None:
+def test_apps_are_found_with_the_names_of_their_processes_among_the_newest_lines(context: QueryDesk) -> None:
     told = [
         notification(instance_id="I-1", app_type="APP_B", process_name=None),
         notification(instance_id="I-2", app_type="APP_A", process_name="Travel", view=View.CREATED, task_id=None),
@@ -200,8 +200,8 @@ def test_apps_are_found_with_the_names_of_their_processes_among_the_newest_lines
     ]
     old = notification(instance_id="I-0", app_type="APP_OLD", occurred_at=1)
     newer = (notification(instance_id=f"N-{number}", app_type="APP_B") for number in range(APPS_LOOKED_AT))
-    desk.tell([*told, old, *newer, notification(user="bob", app_type="APP_OF_BOB")])
-    with TestClient(desk.http()) as client:
+    context.tell([*told, old, *newer, notification(user="bob", app_type="APP_OF_BOB")])
+    with TestClient(context.http()) as client:
         found = client.get("/v1/corps/corp/users/ann/apps").json()
         assert client.get("/v1/corps/corp/users/nobody/apps").json() == {"items": []}
     assert [(app["app_type"], app["process_name"]) for app in found["items"]] == [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.streams.inbox.notified import Told
+from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.sse import hub as hub_module
 from taskbridge.streams.sse.hub import (
     WAITING_MAX,
@@ -41,7 +41,7 @@ def make_hub(*, most: int = 100, most_of_person: int = 1000, next_offset: int | 
 
 
 def tell(hub: Hub, notification: TaskNotification, *offsets: int, user_id: str = "ann", partition: int = 0) -> None:
-    hub.told(partition, [Told(offset, "corp", user_id, notification) for offset in offsets])
+    hub.told(partition, [Notified(offset, "corp", user_id, notification) for offset in offsets])
 
 
 def test_each_gets_their_own_in_order(notification: TaskNotification) -> None:
@@ -60,7 +60,7 @@ def test_a_name_with_a_slash_hears_nothing_of_another_corp(notification: TaskNot
     hub = make_hub()
     stranger = Listener(hub, "x/ann")
 
-    hub.told(0, [Told(5, "corp/x", "ann", notification)])
+    hub.told(0, [Notified(5, "corp/x", "ann", notification)])
 
     assert stranger.ids() == []
 

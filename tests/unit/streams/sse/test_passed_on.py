@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from starlette.requests import Request
 
-from query_desk import PARTITIONS, QueryDesk
+from api_context import PARTITIONS, QueryDesk
 from taskbridge.streams.http import build_http
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.routes import events_router
@@ -153,15 +153,15 @@ def test_the_route_takes_places_for_what_it_passes_on_and_ends_it_with_its_acces
     entry = '[[tokens]]\nname = "portal"\nsha256 = "{0}"\ncorps = ["corp"]\n'
     tokens.write_text(entry.format(digest_of("secret")))
     access = Access(tokens=TokensFile(tokens))
-    desk, hub = QueryDesk(tmp_path / "worker", access), make_hub()
-    http = build_http(dict, desk.metrics, routers=[events_router(hub, lambda: None, desk.desk)])
+    context, hub = QueryDesk(tmp_path / "worker", access), make_hub()
+    http = build_http(dict, context.metrics, routers=[events_router(hub, lambda: None, context.context)])
     headers = [(b"authorization", b"Bearer secret")]
 
     async def test() -> None:
         client = Client()
         async with serving() as owner:
-            desk.live.clear()
-            desk.distribution = {owner.url: {"changelog": list(range(PARTITIONS))}}
+            context.live.clear()
+            context.distribution = {owner.url: {"changelog": list(range(PARTITIONS))}}
             scope = {**SCOPE, "headers": headers, "client": ("127.0.0.1", 1), "scheme": "http", "http_version": "1.1"}
             stream = asyncio.create_task(http(scope, client.receive, client.send))
             owner.parts.put_nowait(b": alive\n\n")
@@ -174,7 +174,7 @@ def test_the_route_takes_places_for_what_it_passes_on_and_ends_it_with_its_acces
             await asyncio.wait_for(stream, 30)
             assert client.got.empty()
             assert hub.forwarded == 0
-            await desk.desk.forwarding.close()
+            await context.context.forwarding.close()
 
     asyncio.run(test())
-    desk.close()
+    context.close()

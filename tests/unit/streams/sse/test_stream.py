@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from fastapi.testclient import TestClient
 
-from query_desk import QueryDesk
+from api_context import QueryDesk
 from taskbridge.streams.http import build_http
-from taskbridge.streams.inbox.notified import Told
+from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.sse.hub import WAITING_MAX, Hub
 from taskbridge.streams.sse.missed import MissedUnreadable, Page
 from taskbridge.streams.sse.routes import events_router
@@ -96,7 +96,7 @@ def make_hub(next_offset: int = 5) -> Hub:
 
 
 def tell(hub: Hub, notification: TaskNotification, *offsets: int) -> None:
-    hub.told(0, [Told(offset, "corp", "ann", notification) for offset in offsets])
+    hub.told(0, [Notified(offset, "corp", "ann", notification) for offset in offsets])
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -236,10 +236,10 @@ def test_the_route_gives_each_stream_the_access_that_let_it_in(tmp_path: Path) -
     entry = '[[tokens]]\nname = "{0}"\nsha256 = "{1}"\ncorps = ["corp"]\n'
     tokens.write_text(entry.format("portal", digest_of("secret")))
     access = Access(tokens=TokensFile(tokens))
-    desk = QueryDesk(tmp_path / "worker", access)
+    context = QueryDesk(tmp_path / "worker", access)
     hub, begun, ended = make_hub(), asyncio.Event(), asyncio.Event()
-    router = events_router(hub, lambda: cast("MissedReader", Missed()), desk.desk)
-    app = HoldsStreams(build_http(dict, desk.metrics, routers=[router]))
+    router = events_router(hub, lambda: cast("MissedReader", Missed()), context.context)
+    app = HoldsStreams(build_http(dict, context.metrics, routers=[router]))
     body = bytearray()
 
     async def receive() -> dict[str, Any]:
@@ -275,16 +275,16 @@ def test_the_route_gives_each_stream_the_access_that_let_it_in(tmp_path: Path) -
     run(test)
     assert b": closed: access\n\n" in body
     assert hub.count == 0
-    desk.close()
+    context.close()
 
 
 def client_of(
     folder: Path, access: Access, *, most: int = 10, most_of_person: int = 32
 ) -> tuple[QueryDesk, TestClient]:
-    desk = QueryDesk(folder, access)
+    context = QueryDesk(folder, access)
     hub = Hub(next_offset=lambda _: 5, most=most, most_of_person=most_of_person)
-    router = events_router(hub, lambda: cast("MissedReader", object()), desk.desk)
-    return desk, TestClient(build_http(dict, desk.metrics, routers=[router]))
+    router = events_router(hub, lambda: cast("MissedReader", object()), context.context)
+    return context, TestClient(build_http(dict, context.metrics, routers=[router]))
 
 
 def test_a_stream_whose_token_was_taken_back_ends_within_a_heartbeat() -> None:
@@ -313,25 +313,25 @@ def test_a_stream_whose_token_was_taken_back_ends_within_a_heartbeat() -> None:
     ],
 )
 def test_an_id_that_was_never_given_is_refused(tmp_path: Path, headers: dict[str, str], query: str, says: str) -> None:
-    desk, client = client_of(tmp_path, Access(tokens=None))
+    context, client = client_of(tmp_path, Access(tokens=None))
     answer = client.get(f"/v1/corps/corp/users/ann/events{query}", headers=headers)
     assert answer.status_code == 400
     assert says.lower() in answer.json()["detail"].lower()
-    desk.close()
+    context.close()
 
 
 def test_more_streams_than_there_may_be_are_told_when_to_come_back(tmp_path: Path) -> None:
-    desk, client = client_of(tmp_path, Access(tokens=None), most=0)
+    context, client = client_of(tmp_path, Access(tokens=None), most=0)
     answer = client.get("/v1/corps/corp/users/ann/events")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-    desk.live.clear()
+    context.live.clear()
     assert client.get("/v1/corps/corp/users/ann/events").status_code == 503
-    desk.close()
+    context.close()
 
 
 def test_one_person_does_not_take_the_places_of_all_others(tmp_path: Path) -> None:
-    desk, client = client_of(tmp_path, Access(tokens=None), most_of_person=0)
+    context, client = client_of(tmp_path, Access(tokens=None), most_of_person=0)
     answer = client.get("/v1/corps/corp/users/ann/events")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
     assert "one person" in answer.json()["detail"]
-    desk.close()
+    context.close()

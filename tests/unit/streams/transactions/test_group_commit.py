@@ -13,7 +13,7 @@ from faust.types import TP
 from taskbridge.streams.transactions.bulk_producer import Fenced, OffsetsNotTaken, Sent
 from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 from taskbridge.streams.positions.mark import Ground, Mark, write_metadata
-from taskbridge.streams.transactions.group_commit import Batch, Overtaken, Rounds
+from taskbridge.streams.transactions.group_commit import Batch, Overtaken, GroupCommit
 from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
-    from taskbridge.streams.transactions.bulk_producer import BulkProducer, type_outgoing, type_with_headers
+    from taskbridge.streams.transactions.bulk_producer import BulkProducer, Outgoing, RecordWithHeaders
 
 FIRST, SECOND = TP("events", 0), TP("events", 1)
 MEMBER = Membership(5, "member-1", "instance-1")
@@ -65,12 +65,12 @@ class FakeProducer:
     def begin(self) -> None:
         self._sent, self._reports = [], []
 
-    def send(self, topic: str, records: Sequence[type_outgoing], *, partition: int) -> Sent:
+    def send(self, topic: str, records: Sequence[Outgoing], *, partition: int) -> Sent:
         self._sent += [(topic, partition, record["key"]) for record in records]
         self._all.last_value = records[-1]["value"]
         return self._reported(records[-1]["key"])
 
-    def send_with_headers(self, topic: str, records: Sequence[type_with_headers], *, partition: int) -> Sent:
+    def send_with_headers(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int) -> Sent:
         self._sent += [(topic, partition, record[0], record[2]) for record in records]
         return self._reported(records[-1][0])
 
@@ -93,20 +93,20 @@ class FakeProducer:
         self._all.aborted += 1
 
 
-def rounds_of(producers: FakeProducers, grounds: Mapping[str, Ground] | None = None) -> Rounds:
-    return Rounds({}, group="group", name="worker", membership=lambda: MEMBER, grounds=grounds, make=producers.make)
+def rounds_of(producers: FakeProducers, grounds: Mapping[str, Ground] | None = None) -> GroupCommit:
+    return GroupCommit({}, group="group", name="worker", membership=lambda: MEMBER, grounds=grounds, make=producers.make)
 
 
 def told(
     producers: FakeProducers,
-    story: Callable[[Rounds], Coroutine[Any, Any, None]],
+    story: Callable[[GroupCommit], Coroutine[Any, Any, None]],
     grounds: Mapping[str, Ground] | None = None,
 ) -> None:
     async def main() -> None:
-        rounds = rounds_of(producers, grounds)
-        rounds.claim()
-        await story(rounds)
-        await rounds.close()
+        group_commit = rounds_of(producers, grounds)
+        group_commit.claim()
+        await story(group_commit)
+        await group_commit.close()
 
     asyncio.run(main())
 
@@ -118,12 +118,12 @@ def one(key: bytes) -> list[Batch]:
 def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers_take_turns() -> None:
     producers = FakeProducers()
 
-    async def story(rounds: Rounds) -> None:
-        first = rounds.hand_over(FIRST, 10, one(b"a"), generation=5)
+    async def story(group_commit: GroupCommit) -> None:
+        first = group_commit.hand_over(FIRST, 10, one(b"a"), generation=5)
         await asyncio.sleep(0.1)
         others = [
-            rounds.hand_over(FIRST, 20, one(b"b"), generation=5),
-            rounds.hand_over(SECOND, 7, one(b"c"), generation=5),
+            group_commit.hand_over(FIRST, 20, one(b"b"), generation=5),
+            group_commit.hand_over(SECOND, 7, one(b"c"), generation=5),
         ]
         producers.may_commit.release()
         await first
@@ -150,9 +150,9 @@ def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_recor
         Batch("told", [(b"u", b"v", {"h": b"1"})]),
     ]
 
-    async def story(rounds: Rounds) -> None:
+    async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
-        assert await rounds.deliver(FIRST, 1, batches, generation=5) == [ord("b"), -1, ord("u")]
+        assert await group_commit.deliver(FIRST, 1, batches, generation=5) == [ord("b"), -1, ord("u")]
 
     told(producers, story)
     [transaction] = producers.transactions
@@ -163,10 +163,10 @@ def test_a_round_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.streams.transactions.group_commit._RECORDS", 2)
     producers = FakeProducers()
 
-    async def story(rounds: Rounds) -> None:
-        first = rounds.hand_over(FIRST, 0, one(b"-"), generation=5)
+    async def story(group_commit: GroupCommit) -> None:
+        first = group_commit.hand_over(FIRST, 0, one(b"-"), generation=5)
         await asyncio.sleep(0.1)
-        waiting = [rounds.hand_over(FIRST, at, one(b"%d" % at), generation=5) for at in range(1, 6)]
+        waiting = [group_commit.hand_over(FIRST, at, one(b"%d" % at), generation=5) for at in range(1, 6)]
         for _ in range(4):
             producers.may_commit.release()
         await asyncio.gather(first, *waiting)
@@ -179,9 +179,9 @@ def test_a_round_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_comes_of_an_earlier_generation_is_not_begun() -> None:
     producers = FakeProducers()
 
-    async def story(rounds: Rounds) -> None:
+    async def story(group_commit: GroupCommit) -> None:
         with pytest.raises(Overtaken):
-            await rounds.deliver(FIRST, 1, one(b"a"), generation=4)
+            await group_commit.deliver(FIRST, 1, one(b"a"), generation=4)
 
     told(producers, story)
     assert producers.transactions == []
@@ -191,16 +191,16 @@ def test_a_round_that_is_refused_is_undone_and_nothing_is_begun_after_it() -> No
     producers = FakeProducers()
     producers.failure = Fenced("gone")
 
-    async def story(rounds: Rounds) -> None:
-        first = rounds.hand_over(FIRST, 1, one(b"a"), generation=5)
+    async def story(group_commit: GroupCommit) -> None:
+        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
         await asyncio.sleep(0.1)
-        waiting = rounds.hand_over(FIRST, 2, one(b"b"), generation=5)
+        waiting = group_commit.hand_over(FIRST, 2, one(b"b"), generation=5)
         producers.may_commit.release()
         for each in (first, waiting):
             with pytest.raises(Fenced):
                 await each
         with pytest.raises(Fenced):
-            await rounds.deliver(FIRST, 3, one(b"c"), generation=5)
+            await group_commit.deliver(FIRST, 3, one(b"c"), generation=5)
 
     told(producers, story)
     assert producers.aborted == 1
@@ -211,8 +211,8 @@ def test_a_round_whose_offsets_no_coordinator_took_is_done_again_by_new_producer
     producers = FakeProducers()
     producers.failure = OffsetsNotTaken("not reached")
 
-    async def story(rounds: Rounds) -> None:
-        first = rounds.hand_over(FIRST, 1, one(b"a"), generation=5)
+    async def story(group_commit: GroupCommit) -> None:
+        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
         before = len(producers.claimed)
         producers.may_commit.release()
         while len(producers.claimed) < 2 * before:  # noqa: ASYNC110 - it is counted by another thread
@@ -242,10 +242,10 @@ SIZES: list[tuple[list[Any], list[Any], int]] = [
 
 
 @pytest.mark.parametrize(("first", "second", "rounds"), SIZES)
-def test_a_round_takes_twenty_thousand_records_and_32_mib(first: list[Any], second: list[Any], rounds: int) -> None:
+def test_a_round_takes_twenty_thousand_records_and_32_mib(first: list[Any], second: list[Any], group_commit: int) -> None:
     producers = FakeProducers()
 
-    async def story(running: Rounds) -> None:
+    async def story(running: GroupCommit) -> None:
         before = running.hand_over(FIRST, 0, one(b"-"), generation=5)
         while not running._waiting.empty():  # noqa: ASYNC110 # pyright: ignore[reportPrivateUsage]
             await asyncio.sleep(0.001)
@@ -255,19 +255,19 @@ def test_a_round_takes_twenty_thousand_records_and_32_mib(first: list[Any], seco
         await asyncio.gather(before, *waiting)
 
     told(producers, story)
-    assert len(producers.transactions) == 1 + rounds
+    assert len(producers.transactions) == 1 + group_commit
 
 
 def test_after_a_failure_nothing_is_even_handed_over() -> None:
     producers = FakeProducers()
     producers.failure = Fenced("gone")
 
-    async def story(rounds: Rounds) -> None:
+    async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
         with pytest.raises(Fenced):
-            await rounds.deliver(FIRST, 1, one(b"a"), generation=5)
+            await group_commit.deliver(FIRST, 1, one(b"a"), generation=5)
         with pytest.raises(Fenced):
-            rounds.hand_over(FIRST, 2, one(b"b"), generation=5)
+            group_commit.hand_over(FIRST, 2, one(b"b"), generation=5)
 
     told(producers, story)
 
@@ -275,10 +275,10 @@ def test_after_a_failure_nothing_is_even_handed_over() -> None:
 def test_who_waits_no_longer_keeps_nobody_else_from_being_told() -> None:
     producers = FakeProducers()
 
-    async def story(rounds: Rounds) -> None:
-        first = rounds.hand_over(FIRST, 1, one(b"a"), generation=5)
-        given_up = rounds.hand_over(FIRST, 2, one(b"b"), generation=5)
-        other = rounds.hand_over(SECOND, 1, one(b"c"), generation=5)
+    async def story(group_commit: GroupCommit) -> None:
+        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+        given_up = group_commit.hand_over(FIRST, 2, one(b"b"), generation=5)
+        other = group_commit.hand_over(SECOND, 1, one(b"c"), generation=5)
         given_up.cancel()
         producers.may_commit.release()
         producers.may_commit.release()
@@ -292,25 +292,25 @@ def test_who_waits_no_longer_keeps_nobody_else_from_being_told() -> None:
 def test_the_end_waits_for_the_round_under_way() -> None:
     producers = FakeProducers()
 
-    async def story(rounds: Rounds) -> None:
-        first = rounds.hand_over(FIRST, 1, one(b"a"), generation=5)
-        closing = asyncio.create_task(rounds.close())
+    async def story(group_commit: GroupCommit) -> None:
+        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+        closing = asyncio.create_task(group_commit.close())
         for _ in range(5):
             await asyncio.sleep(0)
         assert not closing.done()
         producers.may_commit.release()
         await closing
         await first
-        assert not rounds._thread.is_alive()  # pyright: ignore[reportPrivateUsage]
+        assert not group_commit._thread.is_alive()  # pyright: ignore[reportPrivateUsage]
 
     told(producers, story)
     assert len(producers.transactions) == 1
 
 
 def test_what_was_never_begun_needs_no_end_and_no_thread_keeps_the_process_from_ending() -> None:
-    rounds = rounds_of(FakeProducers())
-    asyncio.run(rounds.close())
-    assert rounds._thread.daemon  # pyright: ignore[reportPrivateUsage]
+    group_commit = rounds_of(FakeProducers())
+    asyncio.run(group_commit.close())
+    assert group_commit._thread.daemon  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_claim_that_kafka_does_not_allow_is_told() -> None:
@@ -324,9 +324,9 @@ def test_positions_are_kept_in_the_changelog_too_behind_what_they_stand_for() ->
     producers = FakeProducers()
     ground = Ground("source", "changelog", Mark(1, 2, "changelog-id", "version-id"))
 
-    async def story(rounds: Rounds) -> None:
+    async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
-        await rounds.deliver(SECOND, 7, one(b"a"), generation=5)
+        await group_commit.deliver(SECOND, 7, one(b"a"), generation=5)
 
     told(producers, story, {"events": ground})
     [transaction] = producers.transactions
@@ -339,8 +339,8 @@ def test_nothing_waits_for_the_end_of_producers_that_others_took_over_from() -> 
     producers = FakeProducers()
     producers.failure = OffsetsNotTaken("not reached")
 
-    async def story(rounds: Rounds) -> None:
-        first = rounds.hand_over(FIRST, 1, one(b"a"), generation=5)
+    async def story(group_commit: GroupCommit) -> None:
+        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
         producers.may_commit.release()
         while len(producers.claimed) < 4:  # noqa: ASYNC110 - it is counted by another thread
             await asyncio.sleep(0.001)

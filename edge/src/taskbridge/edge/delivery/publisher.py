@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException, Producer
 from taskbridge.edge.delivery.durability import Durability  # noqa: TC001 - part of what is imported from here
 from taskbridge.edge.errors import TooLarge
 from taskbridge.edge.kafka.path import KafkaPath
-from taskbridge.edge.delivery.router import Outbox
+from taskbridge.edge.delivery.router import Router
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.kafka.record import Record
@@ -119,7 +119,7 @@ class KafkaPublisher:
             metrics=spool_metrics,
         )
         spool_metrics.watch(self._spools, self._kafka)
-        self._outbox = Outbox(self._kafka, self._spools, timeout_s=settings.kafka_timeout_ms / 1000)
+        self._router = Router(self._kafka, self._spools, timeout_s=settings.kafka_timeout_ms / 1000)
         self._around = Surroundings(
             settings, self._extra, self._kafka, self._registry, schemas=self._schemas, partitions=partitions
         )
@@ -149,7 +149,7 @@ class KafkaPublisher:
         return {**self._around.health(), "spool": self._spool_health()}
 
     def can_keep(self) -> bool:
-        return self._outbox.can_keep
+        return self._router.can_keep
 
     async def publish(self, event: TaskEvent, *, traceparent: str | None) -> Durability:
         return await self._keep(
@@ -178,7 +178,7 @@ class KafkaPublisher:
         if record.size > self._max_record_bytes:
             # Before anything is promised: the producer would refuse it for ever.
             raise TooLarge("record-size", "The event is larger than a record may be.")
-        return await self._outbox.keep(record, may_spool=may_spool)
+        return await self._router.keep(record, may_spool=may_spool)
 
     def _spool_health(self) -> str:
         if self._spools.broken is not None:

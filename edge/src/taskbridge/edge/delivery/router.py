@@ -21,7 +21,7 @@ _HOLD_S = 0.25
 _LOOK_S = 0.002
 
 
-class Outbox:
+class Router:
     """Keeps a record in Kafka, or else in the spool; where that has no room, in Kafka all the same.
 
     Directly to Kafka only while nothing is on its way from any spool of the folder: a record should not overtake those

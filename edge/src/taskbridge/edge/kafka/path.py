@@ -33,7 +33,7 @@ _HOPELESS_FLUSH_S = 1.0
 _LAST_REPORT_S = 35.0
 """By then librdkafka has reported on every record: message.timeout.ms, and some."""
 
-type_place = tuple[str, int]
+Place = tuple[str, int]
 """A topic and the number of a partition; -1 where it is not known how many there are."""
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -60,7 +60,7 @@ class KafkaPath:
         self._closing: set[asyncio.Task[int]] = set()
         self._open = asyncio.Event()
         self._topics: dict[str, int] = {}
-        self._failed: dict[type_place, _Failure] = {}
+        self._failed: dict[Place, _Failure] = {}
         self._answers = False
 
     def start(self) -> None:
@@ -104,7 +104,7 @@ class KafkaPath:
         """Some records of the topic will probably be acknowledged soon."""
         return self.is_open(topic) and self.failing(topic) < max(1, self._topics[topic])
 
-    def is_failing(self, place: type_place) -> bool:
+    def is_failing(self, place: Place) -> bool:
         """The last delivery to it failed; only a single record may be tried until one succeeds."""
         return place in self._failed
 
@@ -117,7 +117,7 @@ class KafkaPath:
         found = [failure for (failed, _), failure in self._failed.items() if failed == topic]
         return max(found, key=lambda each: each.at).problem if found else None
 
-    def place_of(self, record: Record) -> type_place:
+    def place_of(self, record: Record) -> Place:
         """Where every producer of ours puts the record."""
         partitions = self._topics.get(record.topic, 0)
         return record.topic, murmur2(record.key, partitions) if partitions else -1
@@ -163,7 +163,7 @@ class KafkaPath:
         if self._failed.pop(place, None) is not None:
             _log.info("kafka_delivers", topic=place[0], partition=place[1])
 
-    def forgive(self, *, but: Container[type_place] = ()) -> None:
+    def forgive(self, *, but: Container[Place] = ()) -> None:
         """Let a callback try a partition again, where no spooled record is there to be tried."""
         until = time.monotonic() - _FORGIVE_S
         for place in [each for each, failure in self._failed.items() if failure.at < until and each not in but]:

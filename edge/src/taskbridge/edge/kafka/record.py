@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _ROW_OVERHEAD_BYTES = 256
 """What SQLite and the log of a transaction need around a row; generous, so that the bound on bytes holds on disk."""
 
-type_row = tuple[int, int, str, bytes, bytes, str, bytes, int]
+Row = tuple[int, int, str, bytes, bytes, str, bytes, int]
 """position, created_at, topic, key, headers, schema key, body, checksum."""
 
 
@@ -53,7 +53,7 @@ class RowDamaged(ValueError):
     """The row is not what was written."""
 
 
-def row_of(record: Record, *, position: int, created_at: int) -> type_row:
+def row_of(record: Record, *, position: int, created_at: int) -> Row:
     headers = json.dumps([[name, value.decode("latin-1")] for name, value in record.headers]).encode()
     content = (position, created_at, record.topic, record.key, headers, record.schema, record.body)
     return (*content, _checksum(content))

@@ -21,7 +21,7 @@ from taskbridge.edge.parsing.forms import form_pairs, text_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-type_pairs = list[tuple[str, str | None]]
+Pairs = list[tuple[str, str | None]]
 
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
@@ -89,7 +89,7 @@ class Body:
     def codec(self, *, other: bool) -> str:
         return self._codecs[-1 if other else 0]
 
-    def pairs(self, *, plus: bool, other: bool, at_most: int) -> type_pairs:
+    def pairs(self, *, plus: bool, other: bool, at_most: int) -> Pairs:
         """Names and values, in their order; ``other`` asks for the second of the two character sets.
 
         Raises:
@@ -101,7 +101,7 @@ class Body:
             if self._kind == _MULTIPART:
                 return self._multipart_pairs(other=other, at_most=at_most)
             if self._kind == _FORM:
-                return cast("type_pairs", form_pairs(self._bytes, codec, plus=plus, at_most=at_most))
+                return cast("Pairs", form_pairs(self._bytes, codec, plus=plus, at_most=at_most))
             plain = strict_json.plain_members(self._bytes, at_most=at_most) if codec == _UTF_8 else None
             if plain is not None:
                 return plain
@@ -111,7 +111,7 @@ class Body:
                 raise UnsupportedType("charset", "Send UTF-8.") from malformed
             raise
 
-    def _multipart_pairs(self, *, other: bool, at_most: int) -> type_pairs:
+    def _multipart_pairs(self, *, other: bool, at_most: int) -> Pairs:
         boundary = self._boundary or self._bytes.lstrip().split(b"\n", 1)[0].strip()[2:].decode("latin-1")
 
         def codec_of(part: MultipartSegment) -> str:
@@ -149,7 +149,7 @@ def _kind_of(media_type: str, body: bytes) -> str:
     raise UnsupportedType("content-type", f"Send {_JSON}, {_FORM} or {_MULTIPART}.")
 
 
-def _json_pairs(text: str, at_most: int) -> type_pairs:
+def _json_pairs(text: str, at_most: int) -> Pairs:
     try:
         return strict_json.members(text.removeprefix("\ufeff"), at_most=at_most)
     except strict_json.TooMany as error:

@@ -11,10 +11,10 @@ _QUOTED = bytes(range(256)).replace(b"%", b"=")
 _QUOTED_SPACES = _QUOTED.replace(b"+", b" ")
 """What each byte is in quoted-printable; in the second a plus sign is a space."""
 
-type_texts = list[tuple[str, str]]
+Texts = list[tuple[str, str]]
 
 
-def form_pairs(encoded: bytes, codec: str, *, plus: bool, at_most: int) -> type_texts:
+def form_pairs(encoded: bytes, codec: str, *, plus: bool, at_most: int) -> Texts:
     """Names and values; with ``plus`` a plus sign is one, else it is a space.
 
     Raises:

@@ -12,7 +12,7 @@ from taskbridge.runtime.refusals import encoded_answer
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-    from taskbridge.runtime.refusals import type_headers
+    from taskbridge.runtime.refusals import Headers
 
 
 class AnsweringProtocol(HttpToolsProtocol):
@@ -28,7 +28,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _answer_at_once(self, headers: type_headers, body: bytes) -> bool:
+    def _answer_at_once(self, headers: Headers, body: bytes) -> bool:
         """Answer the running request with 200 by one system call; uvicorn makes one for the head, one for the body.
 
         False when that cannot be now; then nothing was written.

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
-type_address = IPv4Address | IPv6Address
-type_networks = tuple[IPv4Network | IPv6Network, ...]
+Address = IPv4Address | IPv6Address
+Networks = tuple[IPv4Network | IPv6Network, ...]
 
 UNKNOWN = ""
 """The address of a sender that a trusted proxy did not name."""
@@ -47,7 +47,7 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
     return network
 
 
-def parse_address(text: str) -> type_address | None:
+def parse_address(text: str) -> Address | None:
     """The address, an IPv4-mapped one as IPv4, or None. A port is left out: some proxies write one."""
     text = text.strip()
     if text.startswith("["):
@@ -73,8 +73,8 @@ def site_of(address: str) -> str:
 class Sources:
     """Which senders may report, and which proxies are believed about them."""
 
-    networks: type_networks = ()
-    trusted_proxies: type_networks = ()
+    networks: Networks = ()
+    trusted_proxies: Networks = ()
 
     def trusts(self, peer: str) -> bool:
         """Whether the peer of a connection is one of our proxies."""
@@ -122,5 +122,5 @@ class Sources:
         scope["client"] = (address, port if address == peer else 0)
 
 
-def _within(address: type_address | None, networks: type_networks) -> bool:
+def _within(address: Address | None, networks: Networks) -> bool:
     return address is not None and any(address in network for network in networks)

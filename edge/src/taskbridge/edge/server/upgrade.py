@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import httptools
 
-    from taskbridge.runtime.refusals import type_headers
+    from taskbridge.runtime.refusals import Headers
 
 _OFFER = (b"connection", b"upgrade")
 
 
-def head_without_offer(parser: httptools.HttpRequestParser, url: bytes, headers: type_headers) -> bytes | None:
+def head_without_offer(parser: httptools.HttpRequestParser, url: bytes, headers: Headers) -> bytes | None:
     """The head that was parsed, to be parsed once more; None where it asks for a tunnel, which nothing else can be."""
     method = parser.get_method()
     if method == b"CONNECT":

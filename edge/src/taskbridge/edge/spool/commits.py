@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.kafka.record import type_row
+    from taskbridge.edge.kafka.record import Row
     from taskbridge.edge.spool.store import Store
 
 _LINGER_S = 0.002
@@ -42,7 +42,7 @@ class SpoolObserver(Protocol):
 
 @dataclass(slots=True)
 class Put:
-    row: type_row
+    row: Row
     size: int
     done: asyncio.Future[None]
 
@@ -194,7 +194,7 @@ class Committer:
         return [] if removed else work.removals
 
     def _try(
-        self, rows: Sequence[type_row], delete: Sequence[int], set_aside: Sequence[tuple[int, str]]
+        self, rows: Sequence[Row], delete: Sequence[int], set_aside: Sequence[tuple[int, str]]
     ) -> SpoolFull | None:
         # A transaction of nothing tells whether the file is still locked.
         if rows or delete or set_aside or isinstance(self.refused, SpoolBusy):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.kafka.record import type_row
+    from taskbridge.edge.kafka.record import Row
     from taskbridge.schemas.registry import SchemaRef
 
 PAGE_BYTES = 4096
@@ -62,7 +62,7 @@ class Store:
             self.next_position = 1 + max(self._scalar("max(position)", each) or 0 for each in ("records", "set_aside"))
 
     @staticmethod
-    def create(path: Path, schemas: Iterable[SchemaRef], rows: Iterable[type_row] = (), set_aside: Any = ()) -> None:
+    def create(path: Path, schemas: Iterable[SchemaRef], rows: Iterable[Row] = (), set_aside: Any = ()) -> None:
         """Make a whole, durable file under a name of its own: whoever sees ``path`` sees all of it.
 
         Raises:
@@ -92,7 +92,7 @@ class Store:
             raise SpoolFull(f"the spool's file cannot be made: {error}") from error
 
     def write(
-        self, rows: Sequence[type_row], *, delete: Sequence[int] = (), set_aside: Sequence[tuple[int, str]] = ()
+        self, rows: Sequence[Row], *, delete: Sequence[int] = (), set_aside: Sequence[tuple[int, str]] = ()
     ) -> None:
         """Insert, delete and set aside in one transaction, on the disk when this returns.
 

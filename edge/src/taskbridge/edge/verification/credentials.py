@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
 
-from taskbridge.runtime.file_version import POLL_S, type_version, version_of
+from taskbridge.runtime.file_version import POLL_S, Version, version_of
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class CredentialsFile:
             CredentialsBroken: it cannot be read, or is not right. A file without apps is right at this time only.
         """
         self._path = path
-        self._versions: dict[Path, type_version] = {}
+        self._versions: dict[Path, Version] = {}
         self.current = self._read(may_be_empty=True)
         self.broken: str | None = None
         """Why the newest version of the file is not in force; None when it is."""

@@ -29,7 +29,7 @@ IDENTITY_HEADER = "x-taskbridge-identity"
 _VALID_S = 60
 _ID_MAX = 256
 
-type_network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Identity(NamedTuple):
@@ -43,7 +43,7 @@ class Identity(NamedTuple):
 class SingleSignOn:
     """Whom to believe, and in which headers. Either the corp's header is named, or the one corp."""
 
-    proxies: tuple[type_network, ...]
+    proxies: tuple[Network, ...]
     user_header: str
     corp_header: str | None
     corp_id: str | None

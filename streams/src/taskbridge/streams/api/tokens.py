@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from taskbridge.runtime.file_version import POLL_S, type_version, version_of
+from taskbridge.runtime.file_version import POLL_S, Version, version_of
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class TokensFile:
             TokensBroken: it cannot be read, or is not right.
         """
         self._path = path
-        self._version: type_version = None
+        self._version: Version = None
         self.current = self._read()
         self.broken: str | None = None
         """Why the newest version of the file is not in force; None when it is."""

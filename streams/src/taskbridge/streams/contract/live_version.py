@@ -25,7 +25,7 @@ from taskbridge.streams.positions.version import (
     TOLD_KEY,
     VERSION_KEY,
     VERSION_TOPIC,
-    Told,
+    Notified,
     Versions,
     VersionUnreadable,
     read_told,
@@ -70,7 +70,7 @@ class LiveVersion:
         self._versions = Versions()
         self.retold: str | None = None
         """What ``RETOLD_KEY`` says, as of the last ``read``."""
-        self.told: Told | None = None
+        self.told: Notified | None = None
         """What ``TOLD_KEY`` says, as of the last ``read``."""
         self.is_said = False
         """Whether a record names a version, as of the last ``read``."""
@@ -184,7 +184,7 @@ def say_inbox(writer: TransactionalWriter, changelog_id: str) -> None:
     writer.send(VERSION_TOPIC.name, RETOLD_KEY, changelog_id.encode(), partition=0)
 
 
-def say_told(writer: TransactionalWriter, told: Told) -> None:
+def say_told(writer: TransactionalWriter, told: Notified) -> None:
     """Part of a transaction: everybody was told again, up to there."""
     writer.send(VERSION_TOPIC.name, TOLD_KEY, write_told(told), partition=0)
 

@@ -12,12 +12,12 @@ from taskbridge.schemas.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-type_credentials = faust.SASLCredentials | faust.SSLCredentials | None
+BrokerCredentials = faust.SASLCredentials | faust.SSLCredentials | None
 
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
-def broker_credentials(properties: Mapping[str, str]) -> type_credentials:
+def broker_credentials(properties: Mapping[str, str]) -> BrokerCredentials:
     """Faust's credentials for these librdkafka properties; None for a plain connection.
 
     Raises:

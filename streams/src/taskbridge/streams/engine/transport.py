@@ -34,7 +34,7 @@ _CHUNK_BYTES = 4 << 20
 _LAST_CHUNK_S = 20.0
 """How long a rebalance waits for the chunk in work. Afterwards it is left to the partition's new owner."""
 
-type_chunk = list["Record"]
+Chunk = list["Record"]
 
 
 class Position(NamedTuple):
@@ -119,7 +119,7 @@ class ChunkConsumer(driver.Consumer):
         """Of the first record that is not done yet."""
         return self._done.get(tp) or self._committed_offset[tp] or 0
 
-    def take(self, message: Message, records: type_chunk) -> type_chunk:
+    def take(self, message: Message, records: Chunk) -> Chunk:
         """Those records of a chunk that were not taken before; none where its generation is over, or about to be.
 
         What a rebalance does not wait for must not begin: it would be refused, and its store may be closed by then.

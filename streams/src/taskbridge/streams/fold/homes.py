@@ -13,8 +13,8 @@ from confluent_kafka import murmur2
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.streams.transactions.bulk_producer import type_with_headers
-    from taskbridge.streams.engine.transport import type_chunk
+    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
+    from taskbridge.streams.engine.transport import Chunk
 
 _partition = cast("Callable[[bytes, int], int]", murmur2)
 
@@ -25,14 +25,14 @@ def home_of(key: bytes, partitions: int) -> int:
 
 
 def at_home(
-    records: type_chunk, partition: int, partitions: int
-) -> tuple[type_chunk, dict[int, list[type_with_headers]]]:
+    records: Chunk, partition: int, partitions: int
+) -> tuple[Chunk, dict[int, list[RecordWithHeaders]]]:
     """Those of this partition; and the others, as they are to be sent on, by the partition of their key.
 
     A record without a key stays where it is.
     """
     homes = [_partition(each.key, partitions) if each.key else partition for each in records]
-    away: dict[int, list[type_with_headers]] = {}
+    away: dict[int, list[RecordWithHeaders]] = {}
     if homes.count(partition) == len(homes):
         return records, away
     for record, home in zip(records, homes, strict=True):

@@ -39,14 +39,14 @@ class Entry(Struct, frozen=True, gc=False):
     """When what the line is about last moved."""
 
 
-type_lines = dict[EntryKey, Entry]
+Lines = dict[EntryKey, Entry]
 
 
 class Shown(Struct, frozen=True, gc=False):
     """An instance, and every line that anybody sees of it: found once, and compared with the next ones."""
 
     instance: Instance
-    lines: type_lines
+    lines: Lines
     offsets: tuple[int, ...] = ()
     """Of its last events on their partition, growing. Not part of the instance: they depend on what came when."""
 
@@ -55,7 +55,7 @@ def show(instance: Instance, offsets: tuple[int, ...] = ()) -> Shown:
     return Shown(instance, views(instance), offsets)
 
 
-def views(instance: Instance | None) -> type_lines:
+def views(instance: Instance | None) -> Lines:
     """Every line that anybody sees of this instance now; nothing when it is unknown or deleted.
 
     Created: the originator. Pending: the assignees of pending tasks, and those of the instance whom no task has named.
@@ -69,7 +69,7 @@ def views(instance: Instance | None) -> type_lines:
     state = instance.state
     began_at, moved_at = instance.marks.began_at, _moved_at(instance)
     status = _instance_status(instance)
-    shown: type_lines = {}
+    shown: Lines = {}
     if state.originator is not None:
         key = EntryKey(state.originator.user_id, View.CREATED, None)
         shown[key] = _entry(instance, status, (began_at, moved_at))

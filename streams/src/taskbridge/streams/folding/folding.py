@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from taskbridge.schemas.events import Action, Change, View
-    from taskbridge.streams.transactions.bulk_producer import type_outgoing, type_with_headers
-    from taskbridge.streams.engine.transport import type_chunk
+    from taskbridge.streams.transactions.bulk_producer import Outgoing, RecordWithHeaders
+    from taskbridge.streams.engine.transport import Chunk
     from taskbridge.streams.fold.chunk import Rejected
 
 MOST_TOLD_BYTES = 64 << 20
@@ -20,7 +20,7 @@ MOST_TOLD_BYTES = 64 << 20
 
 NONE: AbstractSet[int] = frozenset()
 
-type_read = Callable[[list[bytes]], "list[bytes | None]"]
+Read = Callable[[list[bytes]], "list[bytes | None]"]
 """What the local store holds under these record keys, in their order."""
 
 
@@ -30,10 +30,10 @@ class Folded:
 
     stored: dict[bytes, bytes]
     """Every instance that was folded into, as it stands at the end: by record key, in their stored form."""
-    changelog: list[type_outgoing]
+    changelog: list[Outgoing]
     """The same as records."""
-    states: list[type_with_headers]
-    notifications: list[type_with_headers]
+    states: list[RecordWithHeaders]
+    notifications: list[RecordWithHeaders]
     rejected: list[Rejected]
     actions: Mapping[Action, int]
     """Events that were folded, by action."""
@@ -58,7 +58,7 @@ class Folding(Protocol):
     def core(self) -> str: ...
 
     def fold(
-        self, records: type_chunk, read: type_read, *, generation: int, too_large: AbstractSet[int] = NONE
+        self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE
     ) -> Folded:
         """What the records come to, in their order; ``read`` is asked once, for the instances not in memory.
 

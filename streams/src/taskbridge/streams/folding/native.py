@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
-    from taskbridge.streams.engine.transport import type_chunk
-    from taskbridge.streams.folding.folding import type_read
+    from taskbridge.streams.engine.transport import Chunk
+    from taskbridge.streams.folding.folding import Read
 
 IS_BUILT = _native is not None
 
@@ -58,7 +58,7 @@ class NativeFolding:
         self._most_told_bytes = most_told_bytes
 
     def fold(
-        self, records: type_chunk, read: type_read, *, generation: int, too_large: AbstractSet[int] = NONE
+        self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE
     ) -> Folded:
         assert _native is not None, "only made where it is built"
         folded = _native.fold_chunk(

@@ -10,8 +10,8 @@ from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from taskbridge.streams.transactions.bulk_producer import type_with_headers
-    from taskbridge.streams.engine.transport import type_chunk
+    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
+    from taskbridge.streams.engine.transport import Chunk
     from taskbridge.streams.folding.folding import Folded
 
 _FRAME_BYTES = 32 << 10
@@ -26,7 +26,7 @@ class Fold(Protocol):
     def __call__(self, *, too_large: AbstractSet[int]) -> Folded: ...
 
 
-def fold_what_fits(fold: Fold, records: type_chunk, *, notification_bytes: int = USUAL_MESSAGE_BYTES) -> Folded:
+def fold_what_fits(fold: Fold, records: Chunk, *, notification_bytes: int = USUAL_MESSAGE_BYTES) -> Folded:
     """What these records come to, as far as it fits.
 
     An instance of which something does not fit is folded again without its largest records of the chunk: without one,
@@ -57,11 +57,11 @@ def _unfit(folded: Folded, notification_bytes: int) -> set[bytes]:
     return found | {_subject(each) for each in folded.notifications if _size(each) > room}
 
 
-def _size(record: type_with_headers) -> int:
+def _size(record: RecordWithHeaders) -> int:
     key, value, headers = record
     return len(key or b"") + len(value or b"") + sum(len(name) + len(text or b"") for name, text in headers)
 
 
-def _subject(notification: type_with_headers) -> bytes:
+def _subject(notification: RecordWithHeaders) -> bytes:
     """The record key of the instance that it is about."""
     return dict(notification[2])["ce_subject"]

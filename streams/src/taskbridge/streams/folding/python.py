@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import Change, TaskEvent, TaskNotification, TaskState, View
-    from taskbridge.streams.transactions.bulk_producer import type_with_headers
-    from taskbridge.streams.engine.transport import type_chunk
+    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
+    from taskbridge.streams.engine.transport import Chunk
     from taskbridge.streams.fold.chunk import ChunkResult
-    from taskbridge.streams.folding.folding import type_read
+    from taskbridge.streams.folding.folding import Read
     from taskbridge.streams.fold.views import Shown
 
 
@@ -50,7 +50,7 @@ class PythonFolding:
         self._most_told_bytes = most_told_bytes
 
     def fold(
-        self, records: type_chunk, read: type_read, *, generation: int, too_large: AbstractSet[int] = NONE
+        self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE
     ) -> Folded:
         def load(keys: list[bytes]) -> list[Shown | None]:
             return self._live.find(keys, lambda missing: map(self._shown, read(missing)), generation=generation)
@@ -69,14 +69,14 @@ class PythonFolding:
     def _written(self, result: ChunkResult) -> Folded:
         now_ms = self._now_ms()
         stored: dict[bytes, bytes] = {}
-        states: list[type_with_headers] = []
+        states: list[RecordWithHeaders] = []
         for key, shown in result.instances.items():
             instance = shown.instance
             state = self._states.encode(instance.state)
             stored[key] = pack(state, instance, shown.offsets, now_ms=now_ms)
             deleted = instance.state.lifecycle is Lifecycle.DELETED
             states.append((key, None if deleted else state, state_headers(instance.state, deleted=deleted)))
-        notifications: list[type_with_headers] = []
+        notifications: list[RecordWithHeaders] = []
         changes: Counter[tuple[View, Change]] = Counter()
         untold: set[int] = set()
         for record, told in result.told:

@@ -10,13 +10,13 @@ import structlog
 
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
-from taskbridge.streams.processing.partition_queues import Lanes
+from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.transactions.group_commit import Batch, Overtaken
 from taskbridge.streams.fold.chunk import Rejected
 from taskbridge.streams.fold.dead_letters import dead_letter, reason_code
 from taskbridge.streams.inbox.changes import check, inbox_changes, keys_read
 from taskbridge.streams.inbox.layout import APPLIED_KEY, Applied, read_applied, write_applied
-from taskbridge.streams.inbox.notified import Told
+from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.tables.store import PartitionNotHeld
 from taskbridge.streams.tables.unreadable import naming
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.transactions.bulk_producer import type_with_headers
-    from taskbridge.streams.transactions.group_commit import Rounds
-    from taskbridge.streams.engine.transport import ChunkConsumer, type_chunk
+    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
+    from taskbridge.streams.transactions.group_commit import GroupCommit
+    from taskbridge.streams.engine.transport import ChunkConsumer, Chunk
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.tables.store import Store
@@ -52,7 +52,7 @@ class InboxAgent:
         *,
         store: Store,
         changelog: str,
-        rounds: Rounds,
+        group_commit: GroupCommit,
         offsets: Offsets,
         notifications: Codec[TaskNotification],
         metrics: Metrics,
@@ -62,13 +62,13 @@ class InboxAgent:
         self._changelog = changelog
         self._topic_id = ""
         self._offsets = offsets
-        self._rounds = rounds
+        self._group_commit = group_commit
         self._notifications = notifications
         self._metrics = metrics
-        self._listeners: list[Callable[[int, Sequence[Told]], None]] = []
-        self._lanes = Lanes(self._take, failed=app.crash)
+        self._listeners: list[Callable[[int, Sequence[Notified]], None]] = []
+        self._queues = PartitionQueues(self._take, failed=app.crash)
 
-    def listen(self, told: Callable[[int, Sequence[Told]], None]) -> None:
+    def listen(self, told: Callable[[int, Sequence[Notified]], None]) -> None:
         """Have ``told`` called with a partition and the notifications just applied, in their order, in this loop."""
         self._listeners.append(told)
 
@@ -89,9 +89,9 @@ class InboxAgent:
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
         async for event in stream.events():
-            await self._lanes.put(event.message, event.value)
+            await self._queues.put(event.message, event.value)
 
-    async def _take(self, message: Message, records: type_chunk) -> None:
+    async def _take(self, message: Message, records: Chunk) -> None:
         consumer = cast("ChunkConsumer", self._app.consumer)
         started = time.perf_counter()
         with consumer.working():
@@ -103,7 +103,7 @@ class InboxAgent:
         for listener in self._listeners:
             listener(message.partition, told)
 
-    async def _process(self, message: Message, records: type_chunk) -> list[Told] | None:
+    async def _process(self, message: Message, records: Chunk) -> list[Notified] | None:
         """What was applied; None where a rebalance came before the end: the new owner applies the chunk then."""
         partition, generation = message.partition, message.generation_id
         assert generation is not None, "the transport gives it to every chunk"
@@ -124,7 +124,7 @@ class InboxAgent:
             Batch(TASK_EVENTS_DLQ.name, _letters(rejected)),
         ]
         try:
-            written, *_ = await self._rounds.deliver(message.tp, message.offset + 1, batches, generation=generation)
+            written, *_ = await self._group_commit.deliver(message.tp, message.offset + 1, batches, generation=generation)
         except Overtaken:
             log.info("a rebalance overtook a chunk of notifications", partition=partition, records=len(records))
             return None
@@ -144,8 +144,8 @@ class InboxAgent:
         stored = dict(zip(keys, self._store.read_many(partition, keys), strict=True))
         return inbox_changes(notifications, stored=stored.__getitem__)
 
-    def _decode(self, records: type_chunk, *, behind: int) -> tuple[list[Told], list[Rejected]]:
-        told: list[Told] = []
+    def _decode(self, records: Chunk, *, behind: int) -> tuple[list[Notified], list[Rejected]]:
+        told: list[Notified] = []
         rejected: list[Rejected] = []
         for record in records:
             if record.offset <= behind:
@@ -164,10 +164,10 @@ class InboxAgent:
                 self._metrics.parked(reason)
                 rejected.append(Rejected(record, reason))
             else:
-                told.append(Told(record.offset, notification.corp_id, notification.recipient_id, notification))
+                told.append(Notified(record.offset, notification.corp_id, notification.recipient_id, notification))
         return told, rejected
 
 
-def _letters(rejected: Sequence[Rejected]) -> list[type_with_headers]:
+def _letters(rejected: Sequence[Rejected]) -> list[RecordWithHeaders]:
     now_ms = time.time_ns() // 1_000_000
     return [dead_letter(each, now_ms=now_ms) for each in rejected]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.events import TaskNotification
 
-type_values = dict[bytes, "bytes | None"]
+Values = dict[bytes, "bytes | None"]
 
 
 class UnknownView(RecordError):
@@ -58,14 +58,14 @@ def keys_read(notifications: Iterable[TaskNotification]) -> list[bytes]:
     return list(keys)
 
 
-def inbox_changes(notifications: Iterable[TaskNotification], *, stored: Callable[[bytes], bytes | None]) -> type_values:
+def inbox_changes(notifications: Iterable[TaskNotification], *, stored: Callable[[bytes], bytes | None]) -> Values:
     """The keys to be written, None for those that go, when these arrive in this order at what is ``stored``.
 
     A line stands where its notification says, and moves when that says another time. Notifications of older versions
     say none: then a line that is there stays, and one that is not enters at the time of the notification, also of an
     update. What goes that is not there changes nothing.
     """
-    changed: type_values = {}
+    changed: Values = {}
 
     def now(key: bytes) -> bytes | None:
         return changed[key] if key in changed else stored(key)
@@ -98,7 +98,7 @@ def inbox_changes(notifications: Iterable[TaskNotification], *, stored: Callable
 
 
 def _count(
-    changed: type_values, now: Callable[[bytes], bytes | None], user: bytes, view: View, difference: int
+    changed: Values, now: Callable[[bytes], bytes | None], user: bytes, view: View, difference: int
 ) -> None:
     key = layout.counts_key(user)
     counts = list(layout.read_counts(now(key)))

@@ -39,7 +39,7 @@ _NO_COUNTS = (0, 0, 0, 0)
 
 APPLIED_KEY = b"P"
 
-type_counts = tuple[int, int, int, int]
+ViewCounts = tuple[int, int, int, int]
 
 
 class Item(Struct, frozen=True, gc=False, array_like=True, omit_defaults=False):
@@ -154,12 +154,12 @@ def read_time(stored: bytes) -> int:
     return _NEWEST - _TIME.unpack(stored)[0]
 
 
-def read_counts(stored: bytes | None) -> type_counts:
+def read_counts(stored: bytes | None) -> ViewCounts:
     """How many lines each view has, in the order of ``VIEWS``."""
     return _NO_COUNTS if stored is None else _COUNTS.unpack(stored)
 
 
-def write_counts(counts: type_counts) -> bytes | None:
+def write_counts(counts: ViewCounts) -> bytes | None:
     """None for somebody who has nothing: they take no place."""
     return _COUNTS.pack(*counts) if any(counts) else None
 

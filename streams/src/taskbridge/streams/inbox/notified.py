@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification
 
 
-class Told(NamedTuple):
+class Notified(NamedTuple):
     """A notification that is in its recipient's inbox now, and where it stands on its partition."""
 
     offset: int

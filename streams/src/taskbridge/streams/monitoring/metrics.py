@@ -14,7 +14,7 @@ from taskbridge.streams.monitoring.flow import Flow
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.streams.engine.transport import type_chunk
+    from taskbridge.streams.engine.transport import Chunk
     from taskbridge.streams.folding.folding import Folded
     from taskbridge.streams.monitoring.progress import Snapshot
 
@@ -149,7 +149,7 @@ class Metrics:
     def _of_partition(self, name: str, text: str) -> Gauge:
         return Gauge(f"taskbridge_streams_{name}", text, ["partition"], registry=self.registry)
 
-    def chunk(self, partition: int, records: type_chunk, result: Folded, seconds: float) -> None:
+    def chunk(self, partition: int, records: Chunk, result: Folded, seconds: float) -> None:
         """Count a chunk that is durable."""
         self.flow.count(result.actions, now_s=time.time())
         self._records.inc(len(records))

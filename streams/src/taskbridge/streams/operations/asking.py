@@ -21,7 +21,7 @@ _BYTES_MAX = 8 << 20
 _OK = 200
 _READY = (200, 503)
 
-type_failed = (aiohttp.ClientError, TimeoutError, ValueError)
+FAILURES = (aiohttp.ClientError, TimeoutError, ValueError)
 
 
 class Asking:
@@ -36,7 +36,7 @@ class Asking:
         try:
             status, body = await self._get(f"{url}{path}", headers, within_s)
             return json.loads(body) if status == _OK else None
-        except type_failed:
+        except FAILURES:
             return None
 
     async def instance(self, url: str, path: str, authorization: str | None) -> Any:
@@ -49,7 +49,7 @@ class Asking:
             (ready, readiness), (status, metrics) = await asyncio.gather(
                 self._get(f"{url}/readyz", {}, _EDGE_S), self._get(f"{url}/metrics", {}, _EDGE_S)
             )
-        except type_failed as error:
+        except FAILURES as error:
             return Answers(url, None, None, f"no answer: {type(error).__name__}")
         if ready not in _READY or status != _OK:
             return Answers(url, None, None, f"it answers {ready} and {status}")

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from taskbridge.streams.operations.history import Sample
 
-type_share = dict[str, Any]
+Share = dict[str, Any]
 """What a worker says of itself: see ``WorkerShare``."""
 
 ERRORS = 50
 
 
 def overview(
-    shares: Mapping[str, type_share | None],
+    shares: Mapping[str, Share | None],
     *,
     now_s: float,
     edges: Sequence[Mapping[str, Any]],
@@ -43,7 +43,7 @@ def overview(
     }
 
 
-def _worker(url: str, share: type_share | None) -> dict[str, Any]:
+def _worker(url: str, share: Share | None) -> dict[str, Any]:
     if share is None:
         return {
             "url": url,
@@ -69,7 +69,7 @@ def _worker(url: str, share: type_share | None) -> dict[str, Any]:
     }
 
 
-def _partitions(known: Mapping[str, type_share]) -> list[dict[str, Any]]:
+def _partitions(known: Mapping[str, Share]) -> list[dict[str, Any]]:
     """Each partition that somebody has. During a rebalance two may still say so: the later is shown, for a moment."""
     found: dict[int, dict[str, Any]] = {}
     for url, share in sorted(known.items()):
@@ -90,6 +90,6 @@ def _partitions(known: Mapping[str, type_share]) -> list[dict[str, Any]]:
     return [found[partition] for partition in sorted(found)]
 
 
-def _errors(known: Mapping[str, type_share]) -> list[dict[str, Any]]:
+def _errors(known: Mapping[str, Share]) -> list[dict[str, Any]]:
     errors = [{**each, "worker": url} for url, share in known.items() for each in share["errors"]]
     return sorted(errors, key=lambda each: each["at"], reverse=True)[:ERRORS]

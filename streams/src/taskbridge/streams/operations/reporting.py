@@ -38,25 +38,25 @@ if TYPE_CHECKING:
     from taskbridge.streams.operations.edges import Answers
     from taskbridge.streams.monitoring.flow import Flow
     from taskbridge.streams.monitoring.progress import Progress
-    from taskbridge.streams.query.routes import Desk
+    from taskbridge.streams.query.routes import ApiContext
     from taskbridge.streams.positions.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 
 _NOTHING: dict[str, Any] = {"total": 0, "reasons": {}, "latest": []}
-type_set_aside = tuple[dict[str, Any], dict[str, Any]]
+SetAsideCounts = tuple[dict[str, Any], dict[str, Any]]
 """Quarantine and dead letters."""
 
 _PARKED_S = 3.0
 """How long the overview waits for the topics; then it shows what is known already."""
 
 
-class OperationsRoom:
+class OperationsReporter:
     """Made before anything is connected; ``open`` brings the topics, and ``follow`` the worker's progress."""
 
-    def __init__(self, desk: Desk, *, own_url: str, edge_urls: str, streams: Callable[[], int]) -> None:
+    def __init__(self, context: ApiContext, *, own_url: str, edge_urls: str, streams: Callable[[], int]) -> None:
         """``edge_urls`` is comma-separated; ``streams`` counts the open event streams."""
-        self._desk = desk
+        self._context = context
         self._own_url = own_url.rstrip("/")
         self._edge_urls = [each.strip().rstrip("/") for each in edge_urls.split(",") if each.strip()]
         self._streams = streams
@@ -73,8 +73,8 @@ class OperationsRoom:
         self._quarantine: Parked | None = None
         self._dead_letters: Parked | None = None
         self._search: Search | None = None
-        self._looking: asyncio.Future[type_set_aside] | None = None
-        self._set_aside: type_set_aside = (_NOTHING, _NOTHING)
+        self._looking: asyncio.Future[SetAsideCounts] | None = None
+        self._set_aside: SetAsideCounts = (_NOTHING, _NOTHING)
 
     def open(self, *, consumer: Mapping[str, object], offsets: Offsets, registry: Registry, flow: Flow) -> None:
         """Kafka is connected."""
@@ -92,7 +92,7 @@ class OperationsRoom:
             following, TASK_EVENTS_DLQ.name, entry_of=_letter, kept_ms=int(TASK_EVENTS_DLQ.settings["retention.ms"])
         )
         notifications = task_notification_codec(registry)
-        self._search = Search(searching, self._desk.owners, quarantined=quarantined, notifications=notifications)
+        self._search = Search(searching, self._context.owners, quarantined=quarantined, notifications=notifications)
 
     def follow(self, progress: Progress, ready: Callable[[], bool]) -> None:
         """The worker is at work."""
@@ -126,7 +126,7 @@ class OperationsRoom:
 
     async def overview(self, authorization: str | None) -> dict[str, Any]:
         """Everybody's, with whom could not be reached."""
-        others = [url for url in self._desk.owners.workers() if url != self._own_url]
+        others = [url for url in self._context.owners.workers() if url != self._own_url]
         shares, edges, (quarantine, dead_letters) = await asyncio.gather(
             asyncio.gather(*(self._asking.worker(url, "/v1/ops/worker", authorization) for url in others)),
             self._ask_edges(),
@@ -147,14 +147,14 @@ class OperationsRoom:
         Raises:
             NotNow: its worker is unknown, or does not answer.
         """
-        owner = self._desk.owners.of_instance(instance_id)
+        owner = self._context.owners.of_instance(instance_id)
         if not owner.here:
             path = "/v1/ops/instance?" + urlencode({"instance_id": instance_id})
             found = None if forwarded else await self._asking.instance(owner.url, path, authorization)
             if found is None:
                 raise NotNow("the worker that has this instance does not answer")
             return found
-        tables = self._desk.tables
+        tables = self._context.tables
         stored = tables.instances.look_up(owner.partition, instance_id)
         if stored is None:
             return {"state": None, "deleted": False, "history": None}
@@ -208,13 +208,13 @@ class OperationsRoom:
     async def _ask_edges(self) -> list[Answers]:
         return await asyncio.gather(*map(self._asking.edge, self._edge_urls))
 
-    async def _parked(self) -> type_set_aside:
+    async def _parked(self) -> SetAsideCounts:
         quarantine, dead_letters = self._quarantine, self._dead_letters
         if quarantine is None or dead_letters is None:
             return self._set_aside
         now_ms = time.time_ns() // 1_000_000
 
-        def look() -> type_set_aside:
+        def look() -> SetAsideCounts:
             return quarantine.overview(now_ms=now_ms), dead_letters.overview(now_ms=now_ms)
 
         if self._looking is None or self._looking.done():

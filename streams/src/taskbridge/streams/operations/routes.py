@@ -16,7 +16,7 @@ from taskbridge.streams.api.refusals import Forbidden
 from taskbridge.streams.query.routes import ID_MAX
 
 if TYPE_CHECKING:
-    from taskbridge.streams.operations.reporting import OperationsRoom
+    from taskbridge.streams.operations.reporting import OperationsReporter
     from taskbridge.streams.api.access import Access
 
 _InstanceId = Annotated[
@@ -25,7 +25,7 @@ _InstanceId = Annotated[
 ]
 
 
-def operations_router(room: OperationsRoom, access: Access) -> APIRouter:
+def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter:
     """``/v1/ops/…``, for operators only: it shows something of every corp."""
     router = APIRouter(prefix="/v1/ops", tags=["operations"], dependencies=[TOKEN])
     refused = models.problems(400, 401, 403, 429, 503)
@@ -43,23 +43,23 @@ def operations_router(room: OperationsRoom, access: Access) -> APIRouter:
     @router.get("/overview", summary="How the bridge is doing", responses=refused)
     async def overview(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Flow, edges, what was set aside, partitions, workers and last errors, of all workers together."""
-        return _json(await room.overview(await authorization_of(request)))
+        return _json(await reporter.overview(await authorization_of(request)))
 
     @router.get("/callbacks", summary="What became of an instance's callbacks", responses=refused)
     async def callbacks(request: Request, instance_id: _InstanceId) -> Response:  # pyright: ignore[reportUnusedFunction]
         """One search of states, events, quarantine, dead letters and notifications, and a verdict in a sentence."""
-        return _json(await room.callbacks(instance_id, await authorization_of(request)))
+        return _json(await reporter.callbacks(instance_id, await authorization_of(request)))
 
     @router.get("/worker", include_in_schema=False)
     async def worker(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         await authorization_of(request)
-        return _json(room.share())
+        return _json(reporter.share())
 
     @router.get("/instance", include_in_schema=False)
     async def instance(request: Request, instance_id: _InstanceId) -> Response:  # pyright: ignore[reportUnusedFunction]
         authorization = await authorization_of(request)
         forwarded = FORWARDED_HEADER in request.headers
-        return _json(await room.instance(instance_id, forwarded=forwarded, authorization=authorization))
+        return _json(await reporter.instance(instance_id, forwarded=forwarded, authorization=authorization))
 
     return router
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from faust.types import Message
 
-    from taskbridge.streams.engine.transport import type_chunk
+    from taskbridge.streams.engine.transport import Chunk
 
 _WAITING = 16
 """How many chunks may wait in all lanes together; more would only be memory, and work to drop at a rebalance."""
@@ -37,7 +37,7 @@ class Waiting(NamedTuple):
     """A chunk as it was fetched."""
 
     message: Message
-    records: type_chunk
+    records: Chunk
 
     @property
     def size(self) -> int:
@@ -45,7 +45,7 @@ class Waiting(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Lane:
+class _PartitionQueue:
     waiting: deque[Waiting] = field(default_factory=deque["Waiting"])
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UNDER_WAY))
@@ -54,12 +54,12 @@ class _Lane:
     """The end of the chunk that was begun last."""
 
 
-class Lanes:
+class PartitionQueues:
     """One lane a partition."""
 
     def __init__(
         self,
-        begin: Callable[[Message, type_chunk], Coroutine[Any, Any, None] | None],
+        begin: Callable[[Message, Chunk], Coroutine[Any, Any, None] | None],
         *,
         failed: Callable[[Exception], Awaitable[None]],
     ) -> None:
@@ -69,46 +69,46 @@ class Lanes:
         """
         self._begin = begin
         self._failed = failed
-        self._lanes: dict[int, _Lane] = {}
+        self._queues: dict[int, _PartitionQueue] = {}
         self._room = asyncio.Semaphore(_WAITING)
         self._stopped = False
 
-    async def put(self, message: Message, records: type_chunk) -> None:
+    async def put(self, message: Message, records: Chunk) -> None:
         """Hand over a chunk; returns as soon as there is room for it to wait."""
         await self._room.acquire()
-        lane = self._lane(message.partition)
-        lane.waiting.append(Waiting(message, records))
-        if lane.task is None or lane.task.done():
-            lane.task = asyncio.create_task(self._drive(lane))
+        queue = self._queue(message.partition)
+        queue.waiting.append(Waiting(message, records))
+        if queue.task is None or queue.task.done():
+            queue.task = asyncio.create_task(self._drive(queue))
 
     @asynccontextmanager
     async def turn(self, partition: int) -> AsyncGenerator[None]:
         """No chunk of the partition is under way: for whoever else changes its instances."""
-        lane = self._lane(partition)
-        async with lane.turn:
-            if lane.last is not None:
-                await asyncio.wait([lane.last])
+        queue = self._queue(partition)
+        async with queue.turn:
+            if queue.last is not None:
+                await asyncio.wait([queue.last])
             yield
 
-    def _lane(self, partition: int) -> _Lane:
-        return self._lanes.setdefault(partition, _Lane())
+    def _queue(self, partition: int) -> _PartitionQueue:
+        return self._queues.setdefault(partition, _PartitionQueue())
 
-    async def _drive(self, lane: _Lane) -> None:
+    async def _drive(self, queue: _PartitionQueue) -> None:
         try:
-            while lane.waiting and not self._stopped:
-                async with lane.turn:
-                    await lane.room.acquire()
-                    end = self._begin(*self._next(lane))
+            while queue.waiting and not self._stopped:
+                async with queue.turn:
+                    await queue.room.acquire()
+                    end = self._begin(*self._next(queue))
                     if end is None:
-                        lane.room.release()
+                        queue.room.release()
                     else:
-                        lane.last = asyncio.create_task(self._end(lane, lane.last, end))
+                        queue.last = asyncio.create_task(self._end(queue, queue.last, end))
                 # To what else the loop has to do; without it, a lane with much to do would keep it for itself.
                 await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is skipped
             await self._fail(error)
 
-    async def _end(self, lane: _Lane, before: asyncio.Task[None] | None, end: Coroutine[Any, Any, None]) -> None:
+    async def _end(self, queue: _PartitionQueue, before: asyncio.Task[None] | None, end: Coroutine[Any, Any, None]) -> None:
         try:
             if before is not None:
                 await asyncio.wait([before])
@@ -118,7 +118,7 @@ class Lanes:
             await self._fail(error)
         finally:
             end.close()  # nothing, where it came to its end
-            lane.room.release()
+            queue.room.release()
 
     async def _fail(self, error: Exception) -> None:
         if not self._stopped:
@@ -126,17 +126,17 @@ class Lanes:
             log.error("stopping: a chunk could not be processed", exc_info=error)
             await self._failed(error)
 
-    def _next(self, lane: _Lane) -> Waiting:
+    def _next(self, queue: _PartitionQueue) -> Waiting:
         """The chunks that wait, as one, up to the bounds of one; of one generation of the group only."""
-        message, records = lane.waiting.popleft()
+        message, records = queue.waiting.popleft()
         self._room.release()
         size = 0
-        while lane.waiting and lane.waiting[0].message.generation_id == message.generation_id:
-            more = lane.waiting[0]
+        while queue.waiting and queue.waiting[0].message.generation_id == message.generation_id:
+            more = queue.waiting[0]
             size = (size or Waiting(message, records).size) + more.size
             if len(records) + len(more.records) > _RECORDS or size > _BYTES:
                 break
-            lane.waiting.popleft()
+            queue.waiting.popleft()
             self._room.release()
             # The last one's place is what is done when all is done.
             message, records = more.message, [*records, *more.records]

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-class Unwritten:
+class PendingWrites:
     """By generation of the group and partition: what was under way in an earlier generation counts for nothing.
 
     The chunks stay apart, since they come and go as a whole, are few, and are rarely asked.

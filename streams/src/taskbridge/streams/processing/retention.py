@@ -25,7 +25,7 @@ from taskbridge.streams.tables.unreadable import naming
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from taskbridge.schemas.cloudevents import type_header
+    from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
     from taskbridge.streams.processing.task_agent import TaskAgent
@@ -47,7 +47,7 @@ class Farewell(NamedTuple):
     """What is told of an instance that goes."""
 
     notifications: list[TaskNotification]
-    headers: list[type_header]
+    headers: list[Header]
     """Of its state's tombstone."""
 
 

@@ -15,12 +15,12 @@ from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.fold.homes import at_home
-from taskbridge.streams.processing.partition_queues import Lanes
+from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.transactions.group_commit import Batch, Overtaken
 from taskbridge.streams.fold.dead_letters import dead_letter, reason_code
 from taskbridge.streams.folding.outgoing import fold_what_fits
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
-from taskbridge.streams.processing.pending_writes import Unwritten
+from taskbridge.streams.processing.pending_writes import PendingWrites
 from taskbridge.streams.tables.unreadable import naming
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.transactions.bulk_producer import type_with_headers
-    from taskbridge.streams.transactions.group_commit import Rounds
-    from taskbridge.streams.engine.transport import ChunkConsumer, type_chunk
+    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
+    from taskbridge.streams.transactions.group_commit import GroupCommit
+    from taskbridge.streams.engine.transport import ChunkConsumer, Chunk
     from taskbridge.streams.fold.chunk import Rejected
     from taskbridge.streams.folding.folding import Folded, Folding
     from taskbridge.streams.monitoring.metrics import Metrics
@@ -48,7 +48,7 @@ class _UnderWay:
     """A chunk that is folded and handed over."""
 
     message: Message
-    records: type_chunk
+    records: Chunk
     folded: Folded
     started: float
     working: ExitStack
@@ -73,7 +73,7 @@ class TaskAgent:
         changelog: str,
         partitions: int,
         folding: Folding,
-        rounds: Rounds,
+        group_commit: GroupCommit,
         notifications: Codec[TaskNotification],
         notification_bytes: int,
         metrics: Metrics,
@@ -83,19 +83,19 @@ class TaskAgent:
         self._changelog = changelog
         self._partitions = partitions
         self._folding = folding
-        self._rounds = rounds
+        self._group_commit = group_commit
         self._notifications = notifications
         self._notification_bytes = notification_bytes
         self._metrics = metrics
-        self._unwritten = Unwritten()
-        self._lanes = Lanes(self._begin, failed=app.crash)
+        self._pending = PendingWrites()
+        self._queues = PartitionQueues(self._begin, failed=app.crash)
 
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
         async for event in stream.events():
-            await self._lanes.put(event.message, event.value)
+            await self._queues.put(event.message, event.value)
 
-    def _begin(self, message: Message, records: type_chunk) -> Coroutine[Any, Any, None] | None:
+    def _begin(self, message: Message, records: Chunk) -> Coroutine[Any, Any, None] | None:
         """Fold a chunk and hand over what it comes to; what is returned ends it. None where there is nothing to do."""
         consumer = cast("ChunkConsumer", self._app.consumer)
         started = time.perf_counter()
@@ -106,7 +106,7 @@ class TaskAgent:
         ours, away = at_home(records, partition, self._partitions)
         with ExitStack() as stack:
             stack.enter_context(consumer.working())
-            read = self._unwritten.reader(partition, self._read, generation=generation)
+            read = self._pending.reader(partition, self._read, generation=generation)
             with naming(self._changelog, partition):
                 folded = fold_what_fits(
                     partial(self._folding.fold, ours, read, generation=generation),
@@ -117,12 +117,12 @@ class TaskAgent:
             # With the position behind them, so that each is sent on once.
             batches += [Batch(TASK_EVENTS.name, sent_on, home) for home, sent_on in away.items()]
             try:
-                committed = self._rounds.hand_over(message.tp, message.offset + 1, batches, generation=generation)
+                committed = self._group_commit.hand_over(message.tp, message.offset + 1, batches, generation=generation)
             except Overtaken:
                 log.info("a rebalance overtook a chunk", partition=partition, records=len(records))
                 return None
             self._folding.keep(folded, generation=generation)
-            self._unwritten.add(partition, folded.stored, generation=generation)
+            self._pending.add(partition, folded.stored, generation=generation)
             under_way = _UnderWay(message, records, folded, started, stack.pop_all())
             return self._end(under_way, committed)
 
@@ -144,7 +144,7 @@ class TaskAgent:
                     seconds = time.perf_counter() - chunk.started
                     self._metrics.chunk(partition, chunk.records, chunk.folded, seconds)
             finally:
-                self._unwritten.remove(partition, stored, generation=generation)
+                self._pending.remove(partition, stored, generation=generation)
 
     async def forget(self, partition: int, keys: Iterable[bytes], farewell: Callable[[bytes], Farewell | None]) -> int:
         """Let go of instances, as durably as a chunk is kept; returns how many went.
@@ -152,7 +152,7 @@ class TaskAgent:
         ``farewell`` is asked about each as it is stored now: what to tell of it, or None to keep it.
         """
         consumer = cast("ChunkConsumer", self._app.consumer)
-        async with self._lanes.turn(partition):
+        async with self._queues.turn(partition):
             generation = self._app.consumer_generation_id
             if not consumer.flow_active:
                 return 0
@@ -165,7 +165,7 @@ class TaskAgent:
                 farewells = [self._told(each) for told in gone.values() for each in told.notifications]
                 source = TP(TASK_EVENTS.name, partition)
                 try:
-                    written, *_ = await self._rounds.deliver(
+                    written, *_ = await self._group_commit.deliver(
                         source,
                         # Where it stands already: the group's coordinator then refuses all of it to a former owner.
                         consumer.position_of(source),
@@ -201,7 +201,7 @@ class TaskAgent:
             Batch(TASK_EVENTS_DLQ.name, _parked(folded.rejected)),
         ]
 
-    def _told(self, notification: TaskNotification) -> type_with_headers:
+    def _told(self, notification: TaskNotification) -> RecordWithHeaders:
         return (
             notification_key(notification.corp_id, notification.recipient_id),
             self._notifications.encode(notification),
@@ -209,7 +209,7 @@ class TaskAgent:
         )
 
 
-def _parked(rejected: Sequence[Rejected]) -> list[type_with_headers]:
+def _parked(rejected: Sequence[Rejected]) -> list[RecordWithHeaders]:
     now_ms = time.time_ns() // 1_000_000
     for each in rejected:
         log.warning(

@@ -36,7 +36,7 @@ _TOGETHER = 200
 _RECORDS_MAX = 20_000
 _WAITING_MAX = 32
 
-type_found = dict[int, bytes]
+FoundValues = dict[int, bytes]
 
 
 class EventReader:
@@ -58,7 +58,7 @@ class EventReader:
         self._thread = ThreadPoolExecutor(1, "event-reader")
         self._waiting = 0
 
-    async def read(self, partition: int, offsets: Sequence[int]) -> type_found:
+    async def read(self, partition: int, offsets: Sequence[int]) -> FoundValues:
         """The values at these offsets, as far as they are still there and can be read in time; the newest first.
 
         Raises:
@@ -85,11 +85,11 @@ class EventReader:
         await asyncio.get_running_loop().run_in_executor(self._thread, close)
         self._thread.shutdown()
 
-    def _read(self, partition: int, offsets: Sequence[int]) -> type_found:
+    def _read(self, partition: int, offsets: Sequence[int]) -> FoundValues:
         if self._consumer is None:
             self._consumer = Consumer(cast("dict[str, Any]", self._config), logger=logging.getLogger("librdkafka"))
         deadline = time.monotonic() + _READ_S
-        found: type_found = {}
+        found: FoundValues = {}
         for run in reversed(runs(offsets)):
             wanted = set(run)
             self._consumer.assign([TopicPartition(self._topic, partition, run[0])])

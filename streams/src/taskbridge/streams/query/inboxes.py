@@ -49,7 +49,7 @@ class Inboxes:
         self._store = store
         self._wholeness = wholeness
 
-    def counts(self, partition: int, user: bytes) -> layout.type_counts:
+    def counts(self, partition: int, user: bytes) -> layout.ViewCounts:
         """How many lines each view has, in the order of ``VIEWS``.
 
         Raises:

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from taskbridge.runtime.problems import MEDIA_TYPE, PROBLEM_SCHEMA
 
-type_view = Literal["created", "pending", "handled", "copied"]
-type_status = Literal["PENDING", "COMPLETED", "CANCELLED", "ACTIVE", "UNKNOWN"]
+ViewName = Literal["created", "pending", "handled", "copied"]
+StatusName = Literal["PENDING", "COMPLETED", "CANCELLED", "ACTIVE", "UNKNOWN"]
 
 MOMENT = "2026-01-31T08:00:00.000Z"
 _moment = Field(description="ISO 8601, UTC, with milliseconds.", examples=[MOMENT])
@@ -45,12 +45,12 @@ class ItemOut(BaseModel):
 
     instance_id: str
     task_id: str | None = Field(description="Null in the views created and copied: one line stands for the instance.")
-    view: type_view
+    view: ViewName
     title: str | None
     url: str | None = Field(description="The approval page; http or https.")
     app_type: str
     originator: PersonOut | None
-    status: type_status
+    status: StatusName
     created_at: str = Field(description="When it entered the view: the order of the list.", examples=[MOMENT])
     updated_at: str = Field(
         description="When what it is about last moved. As created_at, it depends on what happened when, not on what "
@@ -93,7 +93,7 @@ class AppsOut(BaseModel):
 
 class TaskOut(BaseModel):
     task_id: str
-    status: type_status
+    status: StatusName
     assignee_ids: list[str]
     actor_id: str | None
     url: str | None

@@ -34,7 +34,7 @@ _CURSOR_MAX = 2_000
 CorpId = Annotated[str, Path(max_length=ID_MAX, examples=["ding5d17e3add038d445"])]
 UserId = Annotated[str, Path(max_length=ID_MAX, examples=["manager02"])]
 InstanceId = Annotated[str, Path(max_length=ID_MAX, examples=["f30233fb-72e1-4af4-8cb8-c7e0ea9ee530"])]
-_View = Annotated[models.type_view, Query(description="Which of the four lists.")]
+_View = Annotated[models.ViewName, Query(description="Which of the four lists.")]
 _AppType = Annotated[str | None, Query(max_length=ID_MAX, description="Only of this app.")]
 _Q = Annotated[
     str,
@@ -61,7 +61,7 @@ class Tables:
     histories: Histories
 
 
-class Desk:
+class ApiContext:
     """What the routes share; the tables come when Kafka is connected."""
 
     def __init__(self, access: Access, owners: Owners, forwarding: Forwarding) -> None:
@@ -85,14 +85,14 @@ class Desk:
         return self._tables
 
 
-def build_router(desk: Desk) -> APIRouter:
+def build_router(context: ApiContext) -> APIRouter:
     """``/v1/me``, and the queries about users."""
     router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
     of_user: dict[str, Any] = {"responses": models.problems(400, 401, 403, 429, 503)}
 
     @router.get("/me", summary="Who is asking", response_model=models.MeOut, responses=models.problems(401, 429))
     async def me(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return _json(_me(await desk.access.caller_of(request)))
+        return _json(_me(await context.access.caller_of(request)))
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/tasks",
@@ -111,19 +111,19 @@ def build_router(desk: Desk) -> APIRouter:
         limit: _Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
     ) -> Response:
-        caller = await desk.access.caller_of(request)
+        caller = await context.access.caller_of(request)
         caller.check(corp_id, user_id)
         user, wanted = layout.user_part(corp_id, user_id), View(view.upper())
         after = None if cursor is None else read_cursor(cursor, user, wanted)
-        owner = desk.owners.of_user(corp_id, user_id)
+        owner = context.owners.of_user(corp_id, user_id)
         if not owner.here:
-            return await desk.forwarding.forward(request, owner.url, caller)
-        inboxes, matches = desk.tables.inboxes, matcher(q, app_type)
+            return await context.forwarding.forward(request, owner.url, caller)
+        inboxes, matches = context.tables.inboxes, matcher(q, app_type)
         if matches is None:
             page = inboxes.page(owner.partition, user, wanted, limit=limit, after=after)
         else:
             page = await inboxes.search(owner.partition, user, wanted, matches, limit=limit, after=after)
-            _still_here(desk, corp_id, user_id, owner)
+            _still_here(context, corp_id, user_id, owner)
         return _json(_page(page, user, wanted, view))
 
     @router.get(
@@ -137,12 +137,12 @@ def build_router(desk: Desk) -> APIRouter:
         corp_id: CorpId,
         user_id: UserId,
     ) -> Response:
-        caller = await desk.access.caller_of(request)
+        caller = await context.access.caller_of(request)
         caller.check(corp_id, user_id)
-        owner = desk.owners.of_user(corp_id, user_id)
+        owner = context.owners.of_user(corp_id, user_id)
         if not owner.here:
-            return await desk.forwarding.forward(request, owner.url, caller)
-        found = desk.tables.inboxes.counts(owner.partition, layout.user_part(corp_id, user_id))
+            return await context.forwarding.forward(request, owner.url, caller)
+        found = context.tables.inboxes.counts(owner.partition, layout.user_part(corp_id, user_id))
         return _json({view.value.lower(): count for view, count in zip(layout.VIEWS, found, strict=True)})
 
     @router.get(
@@ -158,19 +158,19 @@ def build_router(desk: Desk) -> APIRouter:
         corp_id: CorpId,
         user_id: UserId,
     ) -> Response:
-        caller = await desk.access.caller_of(request)
+        caller = await context.access.caller_of(request)
         caller.check(corp_id, user_id)
-        owner = desk.owners.of_user(corp_id, user_id)
+        owner = context.owners.of_user(corp_id, user_id)
         if not owner.here:
-            return await desk.forwarding.forward(request, owner.url, caller)
-        found = await desk.tables.inboxes.apps(owner.partition, layout.user_part(corp_id, user_id))
-        _still_here(desk, corp_id, user_id, owner)
+            return await context.forwarding.forward(request, owner.url, caller)
+        found = await context.tables.inboxes.apps(owner.partition, layout.user_part(corp_id, user_id))
+        _still_here(context, corp_id, user_id, owner)
         return _json({"items": [{"app_type": app, "process_name": name} for app, name in found]})
 
     return router
 
 
-def build_instances_router(desk: Desk) -> APIRouter:
+def build_instances_router(context: ApiContext) -> APIRouter:
     """The queries about one instance."""
     router = APIRouter(prefix="/v1/instances", tags=["task center"], dependencies=[TOKEN])
     refused: dict[str, Any] = {"responses": models.problems(400, 401, 404, 429, 503)}
@@ -180,11 +180,11 @@ def build_instances_router(desk: Desk) -> APIRouter:
         request: Request,
         instance_id: InstanceId,
     ) -> Response:
-        caller = await desk.access.caller_of(request)
-        owner = desk.owners.of_instance(instance_id)
+        caller = await context.access.caller_of(request)
+        owner = context.owners.of_instance(instance_id)
         if not owner.here:
-            return await desk.forwarding.forward(request, owner.url, caller)
-        return _json(state_json(desk.tables.instances.find(owner.partition, instance_id, caller).state))
+            return await context.forwarding.forward(request, owner.url, caller)
+        return _json(state_json(context.tables.instances.find(owner.partition, instance_id, caller).state))
 
     @router.get(
         "/{instance_id}/history", summary="Its events, and its form", response_model=models.HistoryOut, **refused
@@ -193,19 +193,19 @@ def build_instances_router(desk: Desk) -> APIRouter:
         request: Request,
         instance_id: InstanceId,
     ) -> Response:
-        caller = await desk.access.caller_of(request)
-        owner = desk.owners.of_instance(instance_id)
+        caller = await context.access.caller_of(request)
+        owner = context.owners.of_instance(instance_id)
         if not owner.here:
-            return await desk.forwarding.forward(request, owner.url, caller)
-        found = desk.tables.instances.find(owner.partition, instance_id, caller)
-        return _json(await desk.tables.histories.of(owner.partition, found.state, found.event_offsets))
+            return await context.forwarding.forward(request, owner.url, caller)
+        found = context.tables.instances.find(owner.partition, instance_id, caller)
+        return _json(await context.tables.histories.of(owner.partition, found.state, found.event_offsets))
 
     return router
 
 
-def _still_here(desk: Desk, corp_id: str, user_id: str, owner: Owner) -> None:
+def _still_here(context: ApiContext, corp_id: str, user_id: str, owner: Owner) -> None:
     """The loop was given back meanwhile, so the partition may have gone and come."""
-    if desk.owners.of_user(corp_id, user_id) != owner:
+    if context.owners.of_user(corp_id, user_id) != owner:
         raise NotNow("what is asked for is moving to another worker")
 
 

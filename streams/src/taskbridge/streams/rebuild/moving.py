@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from taskbridge.streams.transactions.transaction import TransactionalWriter
     from taskbridge.streams.rebuild.operation import Operation
-    from taskbridge.streams.positions.version import Told
+    from taskbridge.streams.positions.version import Notified
 
 _GROW = (TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS, TASK_EVENTS)
 _ANSWER_S = 30.0
@@ -79,7 +79,7 @@ class Move:
             self.inbox_id = run.make_anew(INBOX_CHANGELOG, partitions=self.partitions)
         return run.claimed_writer()
 
-    def told_now(self) -> Told:
+    def told_now(self) -> Notified:
         """Where the notifications end."""
         return self._run.told_now()
 

@@ -27,7 +27,7 @@ from taskbridge.streams.rebuild.workers import Workers
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.topology import APP_ID
-from taskbridge.streams.positions.version import Told
+from taskbridge.streams.positions.version import Notified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -114,11 +114,11 @@ class Operation:
         """How many partitions each has."""
         return {name: len(each.partitions) for name, each in self.admin.list_topics(timeout=_ANSWER_S).topics.items()}
 
-    def told_now(self) -> Told:
+    def told_now(self) -> Notified:
         """Where the notifications end."""
         name = topics.TASK_NOTIFICATIONS.name
         topic = self.offsets.topics([name])[name]
-        return Told(topic.topic_id, self.offsets.ends(name, range(topic.partitions)))
+        return Notified(topic.topic_id, self.offsets.ends(name, range(topic.partitions)))
 
     def make_anew(self, topic: Topic, *, partitions: int) -> str:
         """The topic is there, empty; returns Kafka's id of it. Blocks until it is: Kafka deletes in its own time."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from taskbridge.schemas.cloudevents import type_header
+    from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
     from taskbridge.streams.folding.folding import Folding
@@ -86,7 +86,7 @@ class Outcome(NamedTuple):
     key: bytes
     publish_state: bool
     state: bytes | None
-    headers: list[type_header]
+    headers: list[Header]
     """Of the state."""
     notifications: list[TaskNotification]
 

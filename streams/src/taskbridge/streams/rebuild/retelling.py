@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
-    from taskbridge.streams.transactions.bulk_producer import type_with_headers
+    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
     from taskbridge.streams.transactions.transaction import TransactionalWriter
     from taskbridge.streams.rebuild.operation import Operation
     from taskbridge.streams.positions.version import Versions
@@ -186,7 +186,7 @@ class Retelling:
         self.notifications += len(together)
         self._telling(self.instances, self.instances)
 
-    def _record(self, told: TaskNotification) -> type_with_headers:
+    def _record(self, told: TaskNotification) -> RecordWithHeaders:
         return (
             notification_key(told.corp_id, told.recipient_id),
             self._notifications.encode(told),

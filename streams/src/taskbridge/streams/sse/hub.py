@@ -16,7 +16,7 @@ from taskbridge.streams.sse.wire import Place, notification_frame
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from taskbridge.streams.inbox.notified import Told
+    from taskbridge.streams.inbox.notified import Notified
 
 HEARTBEAT_S = 15.0
 
@@ -220,7 +220,7 @@ class Hub:
             if not of_person:
                 del self._of_person[subscription.person]
 
-    def told(self, partition: int, notifications: Sequence[Told]) -> None:
+    def told(self, partition: int, notifications: Sequence[Notified]) -> None:
         """Pass on what was just applied, in the order of the partition. Repeats after a rebalance are dropped.
 
         Each notification is encoded once, and only when somebody listens.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from taskbridge.streams.sse.hub import Hub
     from taskbridge.streams.sse.missed import MissedReader
-    from taskbridge.streams.query.routes import Desk
+    from taskbridge.streams.query.routes import ApiContext
 
 _ID_MAX = 64
 _LATER_S = 30
@@ -62,7 +62,7 @@ _FOUND: dict[int | str, dict[str, Any]] = {
 }
 
 
-def events_router(hub: Hub, missed: Callable[[], MissedReader | None], desk: Desk) -> APIRouter:
+def events_router(hub: Hub, missed: Callable[[], MissedReader | None], context: ApiContext) -> APIRouter:
     """``GET /v1/corps/{corp_id}/users/{user_id}/events``. ``missed`` gives the reader, once there is one."""
     router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
 
@@ -79,22 +79,22 @@ def events_router(hub: Hub, missed: Callable[[], MissedReader | None], desk: Des
         last_event_id: _LastEventId = None,
         after: _After = None,
     ) -> Response:
-        caller = await desk.access.caller_of(request)
+        caller = await context.access.caller_of(request)
         caller.check(corp_id, user_id)
         try:
             # A browser that reconnects sends the header beside the address that it was given at first.
             resume = place_of(found) if (found := last_event_id or after) else None
         except BrokenEventId as error:
             raise BadQuery(str(error)) from error
-        owner = desk.owners.of_user(corp_id, user_id)
+        owner = context.owners.of_user(corp_id, user_id)
         now = asyncio.get_running_loop().time()
-        may_go_on = desk.access.lasting(caller, corp_id, user_id, now=now)
+        may_go_on = context.access.lasting(caller, corp_id, user_id, now=now)
         if not owner.here:
             try:
                 done = hub.pass_on()
             except TooManyStreams as error:
                 raise NotNow(str(error), retry_after_s=2) from error
-            return await desk.forwarding.forward_stream(request, owner.url, caller, may_go_on=may_go_on, done=done)
+            return await context.forwarding.forward_stream(request, owner.url, caller, may_go_on=may_go_on, done=done)
         reader = missed()
         if reader is None:
             raise NotNow("this worker is starting")

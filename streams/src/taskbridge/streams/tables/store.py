@@ -60,9 +60,9 @@ class Store(rocksdb.Store):
     changelog_id: str = ""
     """Goes into every position that is written; set before the first partition is opened."""
     on_damage: Callable[[StoreDamaged], None] | None = None
-    """Told of damage that is met, by whoever: the worker has to start again. From any thread."""
+    """Notified of damage that is met, by whoever: the worker has to start again. From any thread."""
     on_emptied: Callable[[], None] | None = None
-    """Told when a damaged store is emptied."""
+    """Notified when a damaged store is emptied."""
 
     def read(self, partition: int, key: bytes) -> bytes | None:
         """The value of a key on this partition.

@@ -33,7 +33,7 @@ class Tables(TableManager):
     known: frozenset[str] = frozenset()
     """The changelogs that the group's positions name: a store of another one is out of date."""
     on_emptied: Callable[[], None] | None = None
-    """Told when a damaged store is emptied."""
+    """Notified when a damaged store is emptied."""
     takeover: Takeover | None = None
     """Makes this worker the only one that can write for its partitions, before they are restored."""
     _ours: Recovery | None = None

@@ -44,9 +44,9 @@ _FENCED = (
     KafkaError.FENCED_INSTANCE_ID,
 )
 
-type_outgoing = dict[str, Any]
+Outgoing = dict[str, Any]
 """``key`` and ``value`` of a record without headers. librdkafka adds ``_error`` where it did not take it on."""
-type_with_headers = tuple[bytes | None, bytes | None, Any]
+RecordWithHeaders = tuple[bytes | None, bytes | None, Any]
 """Key, value, headers: a list of names and bytes, for which the library's type hints have no room."""
 
 
@@ -98,7 +98,7 @@ class BulkProducer:
         """What is sent from now on is visible when it is committed, or never."""
         self._producer.begin_transaction()
 
-    def send(self, topic: str, records: Sequence[type_outgoing], *, partition: int = -1) -> Sent:
+    def send(self, topic: str, records: Sequence[Outgoing], *, partition: int = -1) -> Sent:
         """Hand over records. A full queue is waited for.
 
         Raises:
@@ -118,7 +118,7 @@ class BulkProducer:
             self._producer.flush()
         return sent
 
-    def send_with_headers(self, topic: str, records: Sequence[type_with_headers], *, partition: int = -1) -> Sent:
+    def send_with_headers(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent:
         """The same for records with headers, which can only be handed over one by one.
 
         Raises:

@@ -29,8 +29,8 @@ from taskbridge.streams.transactions.bulk_producer import (
     BulkProducer,
     OffsetsNotTaken,
     Sent,
-    type_outgoing,
-    type_with_headers,
+    Outgoing,
+    RecordWithHeaders,
 )
 from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 from taskbridge.streams.positions.mark import write_metadata
@@ -60,7 +60,7 @@ class Batch(NamedTuple):
     """Records for one topic: all of them with headers, or none."""
 
     topic: str
-    records: Sequence[type_outgoing] | Sequence[type_with_headers]
+    records: Sequence[Outgoing] | Sequence[RecordWithHeaders]
     partition: int = -1
     """-1: by each record's key."""
 
@@ -83,7 +83,7 @@ class _Delivery:
         return sum(_size(record) for batch in self.batches for record in batch.records)
 
 
-class Rounds:
+class GroupCommit:
     """A thread of its own takes what waits, so that the next round does not wait for a fold that goes on.
 
     Two producers take turns: Kafka finishes a transaction some milliseconds after its commit is decided, and until then
@@ -290,7 +290,7 @@ def _send(producer: BulkProducer, batch: Batch) -> Sent:
     return send(batch.topic, batch.records, partition=batch.partition)
 
 
-def _size(record: type_outgoing | type_with_headers) -> int:
+def _size(record: Outgoing | RecordWithHeaders) -> int:
     value: bytes | None = record["value"] if isinstance(record, dict) else record[1]
     return 0 if value is None else len(value)
 

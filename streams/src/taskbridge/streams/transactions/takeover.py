@@ -28,7 +28,7 @@ from taskbridge.streams.positions.offsets import Bounds
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from taskbridge.streams.transactions.group_commit import Rounds
+    from taskbridge.streams.transactions.group_commit import GroupCommit
     from taskbridge.streams.positions.group_positions import Committed
     from taskbridge.streams.positions.kept_position import KeptPosition
     from taskbridge.streams.positions.offsets import Offsets
@@ -58,7 +58,7 @@ class Takeover:
     def __init__(
         self,
         offsets: Offsets,
-        rounds: Rounds,
+        group_commit: GroupCommit,
         *,
         group: str,
         name: str,
@@ -70,7 +70,7 @@ class Takeover:
         ``note`` is told why a partition goes on from elsewhere than the group's position.
         """
         self._offsets = offsets
-        self._rounds = rounds
+        self._group_commit = group_commit
         self._group = group
         self._name = name
         self._claim = claim
@@ -85,7 +85,7 @@ class Takeover:
             Undecided: former owners' transactions are open for longer than is worth waiting at one go.
             KafkaException, TimeoutError: Kafka does not answer, or does not allow it.
         """
-        await asyncio.to_thread(self._rounds.claim)
+        await asyncio.to_thread(self._group_commit.claim)
         return await asyncio.to_thread(self._settle, owned)
 
     async def begin(
@@ -103,7 +103,7 @@ class Takeover:
         bounds = await asyncio.to_thread(self._bounds, committed)
         moved: dict[TP, int] = {}
         for source, at in committed.items():
-            ground, said = self._rounds.grounds.get(source.topic), kept.get(source)
+            ground, said = self._group_commit.grounds.get(source.topic), kept.get(source)
             found = standing(source, at, said, ground=ground, bounds=bounds[source])
             if found.reason is not None:
                 self._note(found.reason)
@@ -120,12 +120,12 @@ class Takeover:
             if not is_marked or not is_kept or found.offset != at.offset:
                 moved[source] = found.offset
         await asyncio.gather(
-            *(self._rounds.deliver(source, to, [], generation=generation) for source, to in moved.items())
+            *(self._group_commit.deliver(source, to, [], generation=generation) for source, to in moved.items())
         )
 
     def changelog_of(self, source: TP) -> str | None:
         """The topic in which this one's positions are kept."""
-        ground = self._rounds.grounds.get(source.topic)
+        ground = self._group_commit.grounds.get(source.topic)
         return None if ground is None else ground.changelog
 
     def _settle(self, owned: Owned) -> dict[TP, Committed]:

@@ -12,7 +12,7 @@ from taskbridge.streams.transactions.bulk_producer import TRANSACTION_TIMEOUT_MS
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-    from taskbridge.streams.transactions.bulk_producer import type_with_headers
+    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
 
 
 class TransactionalWriter:
@@ -56,6 +56,6 @@ class TransactionalWriter:
         """Add a record to the transaction; -1 is the partition of its key. A full queue is waited for."""
         self._producer.send_with_headers(topic, [(key, value, list(headers))], partition=partition)
 
-    def send_all(self, topic: str, records: Sequence[type_with_headers]) -> None:
+    def send_all(self, topic: str, records: Sequence[RecordWithHeaders]) -> None:
         """The same for many, each to the partition of its key."""
         self._producer.send_with_headers(topic, records)

@@ -14,7 +14,7 @@ from taskbridge.cli.spool_inspection import set_aside
 from taskbridge.edge.spool.draining.drainer import Drainer
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
-from taskbridge.edge.spool.draining.blocked import Lanes
+from taskbridge.edge.spool.draining.blocked import BlockedQueues
 from taskbridge.edge.spool.store import Store
 from taskbridge.runtime.kafka import DeliveryFailed
 from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef
@@ -206,7 +206,7 @@ def test_what_has_become_free_counts_as_waiting_until_it_is_read_again(tmp_path:
             async def until_set(event: asyncio.Event) -> None:
                 await event.wait()
 
-            lanes = Lanes(freed=lambda: None)
+            lanes = BlockedQueues(freed=lambda: None)
             lanes.begin(("topic", 1), first, lambda: until_set(ended))
             lanes.begin(("topic", 2), second, lambda: until_set(never))
             ended.set()

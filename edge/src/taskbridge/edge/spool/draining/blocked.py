@@ -11,7 +11,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from taskbridge.edge.kafka.path import type_place
+    from taskbridge.edge.kafka.path import Place
     from taskbridge.edge.kafka.record import SpooledRecord
 
 
@@ -19,7 +19,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Lane:
+class BlockedQueue:
     """Records that wait for the same: a partition to take records, or a schema to get its id."""
 
     first: SpooledRecord
@@ -28,43 +28,43 @@ class Lane:
     count: int = 0
 
 
-class Lanes:
+class BlockedQueues:
     """The lanes of one spool file. All counts are of records behind the last rewind."""
 
     def __init__(self, *, freed: Callable[[], None]) -> None:
         """``freed`` is called whenever there is something to rewind to."""
         self._tell_freed = freed
-        self._lanes: dict[type_place, Lane] = {}
+        self._blocked: dict[Place, BlockedQueue] = {}
         self._freed: SpooledRecord | None = None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._lanes
+        return name in self._blocked
 
-    def __iter__(self) -> Iterator[type_place]:
-        return iter(self._lanes)
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self._blocked)
 
-    def first(self, name: type_place) -> SpooledRecord:
-        return self._lanes[name].first
+    def first(self, name: Place) -> SpooledRecord:
+        return self._blocked[name].first
 
     @property
     def count(self) -> int:
-        return sum(each.count for each in self._lanes.values())
+        return sum(each.count for each in self._blocked.values())
 
     @property
     def oldest(self) -> int | None:
-        firsts = [each.first for each in self._lanes.values()]
+        firsts = [each.first for each in self._blocked.values()]
         # What has become free still waits, until it is read again.
         return min((each.created_at for each in (*firsts, self._freed) if each is not None), default=None)
 
-    def add(self, name: type_place, record: SpooledRecord) -> None:
-        lane = self._lanes[name]
-        lane.count += 1
-        if record.position < lane.first.position:
-            lane.first = record
+    def add(self, name: Place, record: SpooledRecord) -> None:
+        queue = self._blocked[name]
+        queue.count += 1
+        if record.position < queue.first.position:
+            queue.first = record
 
-    def begin(self, name: type_place, first: SpooledRecord, watch: Callable[[], Awaitable[None]]) -> None:
+    def begin(self, name: Place, first: SpooledRecord, watch: Callable[[], Awaitable[None]]) -> None:
         """Open a lane; ``watch`` ends when what its records wait for has come."""
-        self._lanes[name] = Lane(first, asyncio.create_task(self._until(name, watch)))
+        self._blocked[name] = BlockedQueue(first, asyncio.create_task(self._until(name, watch)))
 
     @property
     def is_one_free(self) -> bool:
@@ -74,24 +74,24 @@ class Lanes:
         """From where on to read again, since a lane is free; None where none has become so."""
         if self._freed is None:
             return None
-        start = min([self._freed.position, *(each.first.position for each in self._lanes.values())])
-        for each in self._lanes.values():
+        start = min([self._freed.position, *(each.first.position for each in self._blocked.values())])
+        for each in self._blocked.values():
             each.count = 0
         self._freed = None
         return start
 
     def cancel(self) -> list[asyncio.Task[None]]:
-        tasks = [each.watch for each in self._lanes.values()]
+        tasks = [each.watch for each in self._blocked.values()]
         for each in tasks:
             each.cancel()
         return tasks
 
-    async def _until(self, name: type_place, watch: Callable[[], Awaitable[None]]) -> None:
+    async def _until(self, name: Place, watch: Callable[[], Awaitable[None]]) -> None:
         try:
             await watch()
         except Exception:  # noqa: BLE001 - whatever it is, the records must not wait for a restart
             _log.exception("spool_lane_failed")
-        freed = self._lanes.pop(name).first
+        freed = self._blocked.pop(name).first
         if self._freed is None or freed.position < self._freed.position:
             self._freed = freed
         self._tell_freed()

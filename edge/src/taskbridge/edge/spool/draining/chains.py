@@ -47,7 +47,7 @@ class Chain:
             self.delivered.append(self.left.pop(0))
 
 
-type_sending = dict["asyncio.Task[None]", Chain]
+Sending = dict["asyncio.Task[None]", Chain]
 
 
 def chains_of(window: Sequence[SpooledRecord]) -> list[Chain]:
@@ -59,7 +59,7 @@ def chains_of(window: Sequence[SpooledRecord]) -> list[Chain]:
     return [Chain(records) for records in chains.values()]
 
 
-async def while_they_get_on(sending: type_sending) -> set[asyncio.Task[None]]:
+async def while_they_get_on(sending: Sending) -> set[asyncio.Task[None]]:
     """Return once all are through, or none has got on for a while; returns those that are not through."""
     waiting = set(sending)
     try:

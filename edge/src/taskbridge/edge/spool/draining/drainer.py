@@ -14,7 +14,7 @@ import structlog
 
 from taskbridge.edge.spool.draining.chains import Chain, chains_of, while_they_get_on
 from taskbridge.edge.spool.errors import SpoolBroken
-from taskbridge.edge.spool.draining.blocked import Lanes
+from taskbridge.edge.spool.draining.blocked import BlockedQueues
 from taskbridge.edge.spool.store import DAMAGED, REFUSED, TOO_LARGE
 from taskbridge.edge.spool.draining.turns import Turns
 from taskbridge.runtime.kafka import DeliveryFailed
@@ -23,8 +23,8 @@ from taskbridge.schemas.errors import TaskbridgeError
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from taskbridge.edge.kafka.path import KafkaPath, type_place
-    from taskbridge.edge.spool.draining.chains import type_sending
+    from taskbridge.edge.kafka.path import KafkaPath, Place
+    from taskbridge.edge.spool.draining.chains import Sending
     from taskbridge.edge.spool.files import Page
     from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.edge.spool.writer import Spool
@@ -61,16 +61,16 @@ class Drainer:
         self._kafka = kafka
         self._observer = observer
         self._turns = Turns(spool.claim, page)
-        self._lanes = Lanes(freed=lambda: spool.hold(self._lanes.count))
+        self._blocked = BlockedQueues(freed=lambda: spool.hold(self._blocked.count))
         self._cursor = -1
         self._pending: list[SpooledRecord] = []
         self._one_by_one = False
         self._stopping = False
 
     @property
-    def behind(self) -> Collection[type_place]:
+    def behind(self) -> Collection[Place]:
         """The partitions that records of this file wait for."""
-        return set(self._lanes)
+        return set(self._blocked)
 
     def stop(self) -> None:
         """Start nothing new; ``run`` returns when what is under way is done."""
@@ -90,10 +90,10 @@ class Drainer:
         except SpoolBroken:
             return
         finally:
-            await asyncio.gather(*self._lanes.cancel(), return_exceptions=True)
+            await asyncio.gather(*self._blocked.cancel(), return_exceptions=True)
 
     async def _step(self) -> None:
-        start = self._lanes.rewind()
+        start = self._blocked.rewind()
         if start is not None:
             self._cursor, self._pending = start - 1, []
             self._spool.hold(0)
@@ -110,7 +110,7 @@ class Drainer:
             await self._kafka.until_answers()
             self._turns.forget()
         await self._set_unknown_aside()
-        if self._lanes.is_one_free:
+        if self._blocked.is_one_free:
             return  # what came behind those that waited must not overtake them
         self._leave_behind()
         if not self._pending:
@@ -126,30 +126,30 @@ class Drainer:
         going: list[SpooledRecord] = []
         for record in self._pending:
             place, of_schema = self._kafka.place_of(record), (record.schema, _OF_SCHEMA)
-            if place in self._lanes or self._kafka.is_failing(place) or not self._kafka.has(record.topic):
+            if place in self._blocked or self._kafka.is_failing(place) or not self._kafka.has(record.topic):
                 self._wait_for(place, record)
             elif not self._kafka.can_frame(record.schema):
-                if of_schema not in self._lanes:
-                    self._lanes.begin(of_schema, record, partial(self._until_framed, record.schema))
-                self._lanes.add(of_schema, record)
+                if of_schema not in self._blocked:
+                    self._blocked.begin(of_schema, record, partial(self._until_framed, record.schema))
+                self._blocked.add(of_schema, record)
             else:
                 going.append(record)
         if len(going) < len(self._pending):
             self._pending = going
-            self._spool.hold(self._lanes.count)
+            self._spool.hold(self._blocked.count)
             self._tell_oldest()
 
-    def _wait_for(self, place: type_place, record: SpooledRecord, late: type_sending | None = None) -> None:
-        if place not in self._lanes:
-            self._lanes.begin(place, record, partial(self._until_taken, place, late))
-        self._lanes.add(place, record)
+    def _wait_for(self, place: Place, record: SpooledRecord, late: Sending | None = None) -> None:
+        if place not in self._blocked:
+            self._blocked.begin(place, record, partial(self._until_taken, place, late))
+        self._blocked.add(place, record)
 
     async def _set_unknown_aside(self) -> None:
         """Nobody can give the id of a schema whose text is not there."""
         unknown = {
             record.schema
             for record in self._pending
-            if not self._kafka.can_frame(record.schema) and (record.schema, _OF_SCHEMA) not in self._lanes
+            if not self._kafka.can_frame(record.schema) and (record.schema, _OF_SCHEMA) not in self._blocked
         }
         if not unknown:
             return
@@ -174,17 +174,17 @@ class Drainer:
             # Half of the time belongs to live traffic, unless that comes in faster than it goes out.
             await asyncio.sleep(min(time.monotonic() - started, _MAX_PAUSE_S))
 
-    def _leave_to_their_lanes(self, late: type_sending) -> None:
-        of_place: dict[type_place, type_sending] = {}
+    def _leave_to_their_lanes(self, late: Sending) -> None:
+        of_place: dict[Place, Sending] = {}
         for task, chain in late.items():
             of_place.setdefault(self._kafka.place_of(chain.left[0]), {})[task] = chain
         for place, sending in of_place.items():
             for record in (each for chain in sending.values() for each in chain.left):
                 self._wait_for(place, record, sending)
-            self._kafka.fail(self._lanes.first(place), DeliveryFailed("no acknowledgement in time"))
+            self._kafka.fail(self._blocked.first(place), DeliveryFailed("no acknowledgement in time"))
         waiting = {record.position for chain in late.values() for record in chain.left}
         self._pending = [record for record in self._pending if record.position not in waiting]
-        self._spool.hold(self._lanes.count)
+        self._spool.hold(self._blocked.count)
 
     async def _settle(self, chains: Sequence[Chain], *, alone: bool) -> None:
         """Forget what is delivered, set aside what never can be, and note how Kafka is doing."""
@@ -211,7 +211,7 @@ class Drainer:
         for record in (*delivered, *(chain.left[0] for chain in never.values())):
             self._kafka.succeed(record)
 
-    async def _until_taken(self, place: type_place, late: type_sending | None) -> None:
+    async def _until_taken(self, place: Place, late: Sending | None) -> None:
         """Return once the partition takes records again: its first is tried until it is through."""
         if late:
             await asyncio.gather(*late)
@@ -220,7 +220,7 @@ class Drainer:
         while True:
             await self._kafka.until_answers()
             if self._kafka.has(place[0]):
-                first = self._lanes.first(place)
+                first = self._blocked.first(place)
                 found = await self._spool.read(first.position - 1, count=1, max_bytes=_BATCH_BYTES)
                 if not self._kafka.is_failing(place) or not found or found[0].position != first.position:
                     return
@@ -246,7 +246,7 @@ class Drainer:
             return False
 
     def _tell_oldest(self) -> None:
-        oldest = [each for each in (self._pending[0].created_at if self._pending else None, self._lanes.oldest) if each]
+        oldest = [each for each in (self._pending[0].created_at if self._pending else None, self._blocked.oldest) if each]
         if oldest:
             self._spool.oldest_is(min(oldest))
 

@@ -14,7 +14,7 @@ from taskbridge.schemas.registry import SchemaRef
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskbridge.edge.kafka.record import SpooledRecord, type_row
+    from taskbridge.edge.kafka.record import SpooledRecord, Row
 
 _RECORD_COLUMNS, _SET_ASIDE_COLUMNS, _SCHEMA_COLUMNS = 8, 9, 3
 KEYED_BY_ROW_ID = (_RECORD_COLUMNS, _SET_ASIDE_COLUMNS)
@@ -48,9 +48,9 @@ class Salvage:
                     self._damaged[row[0]] = row
 
     @property
-    def records(self) -> list[type_row]:
+    def records(self) -> list[Row]:
         """The intact ones, in order, each at a position of its own."""
-        found: list[type_row] = []
+        found: list[Row] = []
         for (position, created_at), record in sorted(self._records.items(), key=itemgetter(0)):
             found.append(
                 row_of(record, position=max(position, found[-1][0] + 1 if found else 0), created_at=created_at)

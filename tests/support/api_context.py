@@ -16,7 +16,7 @@ from taskbridge.streams.query.history import Histories
 from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
 from taskbridge.streams.api.owners import Owners
-from taskbridge.streams.query.routes import Desk, Tables, build_instances_router, build_router
+from taskbridge.streams.query.routes import ApiContext, Tables, build_instances_router, build_router
 from taskbridge.streams.query.wholeness import Wholeness
 from taskbridge.streams.topology import Worker, build_faust_app, inbox_table, instances_table
 
@@ -89,15 +89,15 @@ class QueryDesk:
         self.states = task_state_codec(self.registry)
         self.events = MemoryEvents()
         self.metrics = Metrics()
-        self.desk = desk = Desk(access, self.owners, Forwarding(access.seal))
-        desk.open(
+        self.context = context = ApiContext(access, self.owners, Forwarding(access.seal))
+        context.open(
             Tables(
                 Inboxes(self.inbox, WHOLE),
                 Instances(self.instances, self.states),
                 Histories(cast("Any", self.events), task_event_codec(self.registry)),
             )
         )
-        self.routers = [build_router(desk), build_instances_router(desk)]
+        self.routers = [build_router(context), build_instances_router(context)]
 
     def http(self, *, only_hosts: frozenset[str] | None = None) -> FastAPI:
         return build_http(dict, self.metrics, routers=self.routers, only_hosts=only_hosts)
