@@ -85,9 +85,7 @@ def put(page: Page, attributes: dict[str, str]) -> None:
 PERSON = {"corp-id": CORP, "user-id": ME}
 
 
-def test_it_is_live_in_a_portal_of_another_origin_and_keeps_its_looks(
-    embedded: Embedded, open_page: OpenPage
-) -> None:
+def test_it_is_live_in_a_portal_of_another_origin_and_keeps_its_looks(embedded: Embedded, open_page: OpenPage) -> None:
     fake, url = embedded
     page = open_page(url)
     put(page, PERSON)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-type_run = Callable[[str, str, Any], Any]
+RunModule = Callable[[str, str, Any], Any]
 
 
 @pytest.fixture(scope="module")
-def run(browser: Browser) -> Generator[type_run]:
+def run(browser: Browser) -> Generator[RunModule]:
     """Calls a function with a module and an argument, on one page for all of them."""
     with serving(FakeTaskCenter()) as fake, closing(new_context(browser)) as context:
         watched = Watched(context.new_page())
@@ -54,7 +54,7 @@ EVENTS = """async ({ serverSentEvents }, parts) => {
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_events_are_read_however_they_are_cut(run: type_run, size: int, newline: str) -> None:
+def test_events_are_read_however_they_are_cut(run: RunModule, size: int, newline: str) -> None:
     lines = [
         "retry: 1000",
         "",
@@ -77,7 +77,7 @@ def test_events_are_read_however_they_are_cut(run: type_run, size: int, newline:
     ]
 
 
-def test_both_languages_say_everything(run: type_run) -> None:
+def test_both_languages_say_everything(run: RunModule) -> None:
     shape = """(module, names) => {
       const shape = (value) => value !== null && typeof value === "object"
         ? Object.fromEntries(Object.keys(value).toSorted().map((key) => [key, shape(value[key])]))
@@ -108,19 +108,19 @@ def test_both_languages_say_everything(run: type_run) -> None:
         (7, None),
     ],
 )
-def test_only_addresses_of_the_web_are_addresses(run: type_run, url: Any, safe: str | None) -> None:
+def test_only_addresses_of_the_web_are_addresses(run: RunModule, url: Any, safe: str | None) -> None:
     assert run("dom.js", "({ webAddress }, url) => webAddress(url)", url) == safe
 
 
 @pytest.mark.parametrize("name", ["href", "src", "srcdoc", "style", "onclick", "formaction"])
-def test_elements_take_no_attribute_that_runs_or_loads(run: type_run, name: str) -> None:
+def test_elements_take_no_attribute_that_runs_or_loads(run: RunModule, name: str) -> None:
     attempt = """({ element }, name) => {
       try { element("a", { [name]: "x" }); return "made"; } catch (error) { return error.name; }
     }"""
     assert run("dom.js", attempt, name) == "TypeError"
 
 
-def test_a_given_name_stands_in_the_avatar(run: type_run) -> None:
+def test_a_given_name_stands_in_the_avatar(run: RunModule) -> None:
     names = ["欧阳静怡", "张红", "Ann-Marie Smith", "Plato", "", None, "👩‍💻 Ada"]
     assert run("format.js", "({ initials }, names) => names.map(initials)", names)[:6] == [
         "静怡",
@@ -139,7 +139,7 @@ def test_a_given_name_stands_in_the_avatar(run: type_run) -> None:
         ("en", ["just now", "5 min. ago", "00:10", "Jan 2, 00:10:00", "Jan 2, 2025, 00:10:00"]),
     ],
 )
-def test_times_are_as_exact_as_their_place_needs(run: type_run, language: str, shown: list[str]) -> None:
+def test_times_are_as_exact_as_their_place_needs(run: RunModule, language: str, shown: list[str]) -> None:
     # In the browser's zone, Shanghai: ten past midnight, which no clock may call 24:10.
     function = """({ Format }, language) => {
       const format = new Format(language), at = '2026-01-01T16:10:00.000Z', now = Date.parse(at);

@@ -39,9 +39,7 @@ def test_it_shows_flow_outcomes_partitions_and_what_was_parked(fake: FakeTaskCen
     expect(page.locator(".errors")).to_contain_text("<script>alert(1)</script>")
 
 
-def test_a_partition_that_nobody_works_on_is_the_first_thing_to_know(
-    fake: FakeTaskCenter, open_page: OpenPage
-) -> None:
+def test_a_partition_that_nobody_works_on_is_the_first_thing_to_know(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.dead_workers = 1
     page = open_page(f"{fake.url}/ops", locale="en-GB")
     expect(page.locator(".notices li[data-level=bad]")).to_have_text(

@@ -73,9 +73,7 @@ def test_an_address_that_is_not_plain_http_is_no_link(
     assert page.locator(".detail a").count() == 0
 
 
-def test_the_approval_page_opens_beside_without_a_way_back_into_ours(
-    fake: FakeTaskCenter, open_page: OpenPage
-) -> None:
+def test_the_approval_page_opens_beside_without_a_way_back_into_ours(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     item = fake.items[ME, "pending"][0]
     page = open_page(fake.page_of(more=f"#pending/{item['instance_id']}"))
     link = page.locator(".open-page")

@@ -21,14 +21,9 @@ from stream_lives import start_anew
 from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.transactions.group_metadata import Membership
-from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claimed
-from taskbridge.streams.positions.standing import ChangelogCut
-from taskbridge.streams.transactions.takeover import Owned, Takeover
 from taskbridge.streams.contract.contract import Contract
 from taskbridge.streams.contract.internal_topics import StartRefused
 from taskbridge.streams.contract.live_version import LiveVersion
-from taskbridge.streams.tables.changelog import ChangelogReader, ChangelogUnreadable
 from taskbridge.streams.positions.changelog_topic import (
     INBOX_CHANGELOG,
     REBUILD,
@@ -38,8 +33,13 @@ from taskbridge.streams.positions.changelog_topic import (
 )
 from taskbridge.streams.positions.kept_position import KeptPosition
 from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.topology import APP_ID
+from taskbridge.streams.positions.standing import ChangelogCut
 from taskbridge.streams.positions.version import RETOLD_KEY, VERSION_KEY, VERSION_TOPIC, Versions, write_versions
+from taskbridge.streams.tables.changelog import ChangelogReader, ChangelogUnreadable
+from taskbridge.streams.topology import APP_ID
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claimed
+from taskbridge.streams.transactions.group_metadata import Membership
+from taskbridge.streams.transactions.takeover import Owned, Takeover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -118,7 +118,9 @@ class Place:
     ) -> None:
         async def main() -> None:
             producing = producer_config(self.servers)
-            group_commit = GroupCommit(producing, group=APP_ID, name=name, membership=lambda: NOBODY, grounds=prepared.grounds)
+            group_commit = GroupCommit(
+                producing, group=APP_ID, name=name, membership=lambda: NOBODY, grounds=prepared.grounds
+            )
             group_commit.claim()
             claim = partial(claimed, producing)
             takeover = Takeover(self.offsets, group_commit, group=APP_ID, name=name, claim=claim, note=note)

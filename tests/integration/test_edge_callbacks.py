@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, TopicPartition
 from bad_requests import BadRequest, bad_requests
 from running_edge import RunningEdge
 from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.sender import ENCODINGS, encode_callback, signed, Encoding
+from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.local.ports import free_port
 from taskbridge.runtime.kafka import consumer_config
@@ -60,9 +60,7 @@ class EdgeProcess(RunningEdge):
         self.client = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
         self.start()
 
-    def send(
-        self, wire_action: str, parameters: Mapping[str, str], encoding: Encoding = "json"
-    ) -> httpx2.Response:
+    def send(self, wire_action: str, parameters: Mapping[str, str], encoding: Encoding = "json") -> httpx2.Response:
         encoded = encode_callback(parameters, encoding)
         path = f"/yida/tasks/{wire_action}?{encoded.query}"
         return self.client.post(path, content=encoded.body, headers={**encoded.headers, "traceparent": TRACE})

@@ -26,8 +26,8 @@ from taskbridge.streams.fold.lifecycle import Instance, fold
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.fold.views import views
 from taskbridge.streams.positions.changelog_topic import instances_changelog
-from taskbridge.streams.tables.store import Store
 from taskbridge.streams.positions.version import FIRST_VERSION
+from taskbridge.streams.tables.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

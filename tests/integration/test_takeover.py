@@ -15,11 +15,11 @@ from confluent_kafka.admin import NewTopic
 from faust.types import TP
 
 from taskbridge.runtime.kafka import consumer_config, producer_config
-from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced
-from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
-from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claimed
-from taskbridge.streams.transactions.takeover import Owned, Takeover
 from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claimed
+from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
+from taskbridge.streams.transactions.takeover import Owned, Takeover
 
 if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
@@ -54,7 +54,9 @@ class Place:
     def takeover(self, name: str) -> tuple[Takeover, GroupCommit]:
         producing = producer_config(self.servers)
         group_commit = GroupCommit(producing, group=self.group, name=name, membership=lambda: NOBODY)
-        return Takeover(self.offsets, group_commit, group=self.group, name=name, claim=partial(claimed, producing)), group_commit
+        return Takeover(
+            self.offsets, group_commit, group=self.group, name=name, claim=partial(claimed, producing)
+        ), group_commit
 
 
 @pytest.fixture

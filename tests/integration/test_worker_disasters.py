@@ -26,14 +26,14 @@ from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.fold.lifecycle import Instance, fold
 from taskbridge.streams.fold.stored_instance import age_of
-from taskbridge.streams.contract.live_version import LiveVersion
-from taskbridge.streams.rebuild.operation import delete_topics
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
 from taskbridge.streams.positions.kept_position import POSITION_KEY
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.version import VERSION_KEY, VERSION_TOPIC
+from taskbridge.streams.rebuild.operation import delete_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

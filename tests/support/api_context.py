@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, cast
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.streams.api.forwarding import Forwarding
+from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.http import build_http
 from taskbridge.streams.inbox.changes import inbox_changes
 from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.query.history import Histories
 from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
-from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.query.routes import ApiContext, Tables, build_instances_router, build_router
 from taskbridge.streams.query.wholeness import Wholeness
 from taskbridge.streams.topology import Worker, build_faust_app, inbox_table, instances_table
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from taskbridge.streams.fold.lifecycle import Instance
     from taskbridge.streams.api.access import Access
+    from taskbridge.streams.fold.lifecycle import Instance
 
 PARTITIONS = 3
 URL = "http://127.0.0.1:8500"
@@ -66,7 +66,7 @@ class MemoryEvents:
         return {each: self.values[partition, each] for each in offsets if (partition, each) in self.values}
 
 
-class QueryDesk:
+class AnsweringWorker:
     """A worker that answers queries."""
 
     def __init__(self, folder: Path, access: Access) -> None:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from taskbridge.edge.errors import Rejection
-from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.edge.verification.replays import MemoryWindow
+from taskbridge.edge.interpret import interpret
 from taskbridge.edge.received import Received
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
-from taskbridge.edge.interpret import understand
+from taskbridge.edge.verification.credentials import parse_credentials
+from taskbridge.edge.verification.replays import MemoryWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -60,7 +60,7 @@ class Hostile:
             body=self.body,
         )
         try:
-            understand(
+            interpret(
                 received,
                 credentials=_CREDENTIALS,
                 bearer_tokens=(),

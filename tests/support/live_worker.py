@@ -13,18 +13,18 @@ from confluent_kafka import Consumer, TopicPartition
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
+from taskbridge.streams.api.access import Access
+from taskbridge.streams.api.forwarding import Forwarding
+from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.http import Server, build_http
 from taskbridge.streams.inbox.notified import Notified
+from taskbridge.streams.monitoring.metrics import Metrics
+from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.query.routes import ApiContext
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.metrics import HubCollector
 from taskbridge.streams.sse.missed import MissedReader
 from taskbridge.streams.sse.routes import events_router
-from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.api.access import Access
-from taskbridge.streams.api.forwarding import Forwarding
-from taskbridge.streams.api.owners import Owners
-from taskbridge.streams.query.routes import ApiContext
-from taskbridge.streams.positions.offsets import Offsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

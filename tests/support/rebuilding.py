@@ -13,9 +13,9 @@ from stream_lives import caught_up, expected, topics_on
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.inbox.changes import inbox_changes
-from taskbridge.streams.rebuild.comparison import told_again
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.rebuild.comparison import told_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

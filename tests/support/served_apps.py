@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
-from api_context import QueryDesk, notification
+from api_context import AnsweringWorker, notification
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.local.ports import free_port
 from taskbridge.schemas.events import Action
-from taskbridge.streams.fold.lifecycle import fold
-from taskbridge.streams.http import build_http
-from taskbridge.streams.sse.hub import Hub
-from taskbridge.streams.sse.routes import events_router
-from taskbridge.streams.operations.reporting import OperationsReporter
-from taskbridge.streams.operations.routes import operations_router
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.tokens import TokensFile, digest_of
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.http import build_http
+from taskbridge.streams.operations.reporting import OperationsReporter
+from taskbridge.streams.operations.routes import operations_router
+from taskbridge.streams.sse.hub import Hub
+from taskbridge.streams.sse.routes import events_router
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -62,9 +62,11 @@ def streams_app(folder: Path, make_event: Callable[..., TaskEvent], *, is_open: 
     tokens = folder / "tokens.toml"
     tokens.write_text(f'[[tokens]]\nname = "all"\nsha256 = "{digest_of(TOKEN)}"\ncorps = ["*"]\n')
     access = Access(tokens=None if is_open else TokensFile(tokens), rate_per_s=100_000)
-    context = QueryDesk(folder / "worker", access)
+    context = AnsweringWorker(folder / "worker", access)
     hub = Hub(next_offset=lambda _: 5, most=0, most_of_person=1)
-    reporter = OperationsReporter(context.context, own_url="http://127.0.0.1:8500", edge_urls="", streams=lambda: hub.count)
+    reporter = OperationsReporter(
+        context.context, own_url="http://127.0.0.1:8500", edge_urls="", streams=lambda: hub.count
+    )
     routers = [
         *context.routers,
         events_router(hub, lambda: cast("MissedReader", object()), context.context),

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from taskbridge.edge.kafka.path import KafkaPath
-from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.kafka.record import Record
+from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.recovery.recovery import open_or_recover
 from taskbridge.edge.spool.writer import Spool
 from taskbridge.runtime.kafka import AsyncProducer, QueueFull
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
-    from taskbridge.edge.spool.commits import SpoolObserver
     from taskbridge.edge.kafka.record import SpooledRecord
+    from taskbridge.edge.spool.commits import SpoolObserver
     from taskbridge.schemas.errors import TaskbridgeError
 
 REGISTRY = FakeRegistry()

@@ -13,9 +13,9 @@ from reference_pages.markdown import code, page, prose, table
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import write_credentials
+from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.metrics import HubCollector
-from taskbridge.streams.monitoring.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

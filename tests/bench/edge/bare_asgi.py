@@ -92,9 +92,7 @@ class BareApp:
             answer = {"success": True, "eventId": event["event_id"], "durability": "kafka"}
             await _answer(send, 200, json.dumps(answer).encode())
 
-    async def _live(
-        self, receive: Callable[[], Awaitable[Call]], send: Callable[[Call], Awaitable[None]]
-    ) -> None:
+    async def _live(self, receive: Callable[[], Awaitable[Call]], send: Callable[[Call], Awaitable[None]]) -> None:
         await receive()
         self._loop = asyncio.get_running_loop()
         self._producer = Producer(

@@ -11,15 +11,15 @@ from typing import Any, cast
 
 from taskbridge.runtime.open_files import allow_open_files
 from taskbridge.schemas.events import Change, Status, TaskNotification, View
-from taskbridge.streams.http import Server, build_http, listen
-from taskbridge.streams.inbox.notified import Notified
-from taskbridge.streams.sse.hub import Hub
-from taskbridge.streams.sse.routes import events_router
-from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
+from taskbridge.streams.http import Server, build_http, listen
+from taskbridge.streams.inbox.notified import Notified
+from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.query.routes import ApiContext
+from taskbridge.streams.sse.hub import Hub
+from taskbridge.streams.sse.routes import events_router
 
 CORP = "ding5d17e3add038d44535c2f4657eb6378f"
 

@@ -16,7 +16,7 @@ from tests.bench.streams.peers.job import without_logical_types
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tests.bench.streams.reference import Reference, EntryTuple, LineTuple
+    from tests.bench.streams.reference import EntryTuple, LineTuple, Reference
 
 _FRAME = 5
 

@@ -23,16 +23,16 @@ from taskbridge.schemas import topics
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.transactions.transaction import TransactionalWriter
 from taskbridge.streams.contract.live_version import REBUILD_ID, say
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.kept_position import POSITION_KEY
 from taskbridge.streams.positions.version import Versions
+from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rebuilding import Rebuild, Read
+    from rebuilding import Read, Rebuild
 
     from running_workers import Worker
     from taskbridge.cli.connection import Connection

@@ -25,20 +25,20 @@ from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.events import Action, Lifecycle, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion
 from taskbridge.streams.fold.lifecycle import Instance, fold
 from taskbridge.streams.fold.stored_instance import event_offsets, pack, unpack
 from taskbridge.streams.fold.views import notifications
-from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion
-from taskbridge.streams.rebuild.alone import alone
 from taskbridge.streams.positions.changelog_topic import instances_changelog
 from taskbridge.streams.positions.kept_position import POSITION_KEY
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
+from taskbridge.streams.rebuild.alone import alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rebuilding import Rebuild, Read
+    from rebuilding import Read, Rebuild
 
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas.events import TaskEvent, TaskNotification

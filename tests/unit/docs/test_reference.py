@@ -10,7 +10,7 @@ import pytest
 from reference import DOCS, PAGES
 from reference_pages import alerts, settings
 from reference_pages.commands import commands
-from taskbridge.cli import cli
+from taskbridge.cli import program
 from taskbridge.edge import app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local import artifacts
@@ -20,7 +20,7 @@ from taskbridge.streams import worker
 from taskbridge.streams.settings import StreamsSettings
 
 REFERENCE = {path.name: path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md")}
-PACKAGES = [Path(str(part.__file__)).parent for part in (topics, problems, app, worker, cli, artifacts)]
+PACKAGES = [Path(str(part.__file__)).parent for part in (topics, problems, app, worker, program, artifacts)]
 SOURCES = {path: path.read_text("utf-8") for package in PACKAGES for path in package.rglob("*.py")}
 
 

@@ -20,13 +20,13 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.errors import Malformed, Rejection, Unverified
 from taskbridge.edge.monitoring.metrics import Metrics
-from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.edge.verification.replays import MemoryWindow
 from taskbridge.edge.quarantine import Quarantine, is_plausible, quarantined, reconsider
-from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
 from taskbridge.edge.received import Received
+from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
 from taskbridge.edge.server.rejection_log import LINES_PER_MINUTE
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, MemoryPublisher, parameters_of
+from taskbridge.edge.verification.credentials import parse_credentials
+from taskbridge.edge.verification.replays import MemoryWindow
 from taskbridge.schemas.codec import quarantined_callback_codec
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES

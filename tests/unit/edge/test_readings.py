@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.parsing.bodies import unpacked
 from taskbridge.edge.parsing.parameters import readings
-from taskbridge.edge.verification.signature import matching
 from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
+from taskbridge.edge.verification.signature import matching
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from bad_requests import BadRequest, bad_requests
 from posted import good, send
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.sender import ENCODINGS, encode_callback, signed, Encoding
+from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback, signed
 from taskbridge.edge.server.requests import HEAD_BYTES
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, MemoryPublisher, parameters_of

@@ -23,10 +23,10 @@ from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.fold.lifecycle import Instance, fold
-from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
-from taskbridge.streams.folding.python import PythonFolding
 from taskbridge.streams.fold.stored_instance import unpack
 from taskbridge.streams.fold.views import views
+from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
+from taskbridge.streams.folding.python import PythonFolding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
-    from taskbridge.streams.engine.transport import Chunk
-    from taskbridge.streams.folding.folding import Folded, Folding, Read
     from taskbridge.streams.fold.views import Entry
+    from taskbridge.streams.folding.folding import Folded, Folding, Read
+    from taskbridge.streams.records import Chunk
 
 REGISTRY = FakeRegistry()
 EVENTS = task_event_codec(REGISTRY)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from api_context import notification
 from taskbridge.schemas.events import Action, Change, Person, TaskNotification, View
-from taskbridge.schemas.inbox import Line, apply, Inbox
+from taskbridge.schemas.inbox import Inbox, Line, apply
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 from taskbridge.streams.fold.acceptance import OutsideContract, TooLarge
 from taskbridge.streams.fold.lifecycle import fold

@@ -33,11 +33,11 @@ from taskbridge.schemas.events import Action, Person
 from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.fold.acceptance import OutsideContract
+from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
 from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
 from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
 from taskbridge.streams.folding.python import PythonFolding
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
-from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
 from taskbridge.streams.tables.store import PartitionNotHeld, Store
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject
 
     from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.folding.folding import Folding
     from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.folding.folding import Folding
 
 # Without the native core the service runs the Python implementation, and there is nothing to compare it with.
 pytestmark = pytest.mark.skipif(

@@ -13,10 +13,10 @@ from taskbridge.schemas.events import Action, Lifecycle
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.stored_instance import pack, with_event_offsets
+from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
 from taskbridge.streams.rebuild.sources.copies import Copy, Kept
 from taskbridge.streams.rebuild.sources.known import Knowledge, Source
 from taskbridge.streams.rebuild.sources.local_stores import LocalStores, StoreInUse, stores_in
-from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
 from taskbridge.streams.tables.store_files import OFFSET_KEY
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.streams.positions.group_positions import Committed
 from taskbridge.streams.rebuild import workers as rebuild_workers
 from taskbridge.streams.rebuild.workers import Workers
-from taskbridge.streams.positions.group_positions import Committed
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -11,15 +11,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.data_folder import edge_folder
+from taskbridge.edge.delivery.publisher import SPOOL_FOLDER
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.kafka.path import KafkaPath
-from taskbridge.edge.delivery.publisher import SPOOL_FOLDER
+from taskbridge.edge.kafka.record import RowDamaged, record_of
 from taskbridge.edge.spool.asked_back import ask_back, is_asked_back
 from taskbridge.edge.spool.connections import read_only
 from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.edge.kafka.record import RowDamaged, record_of
 from taskbridge.edge.spool.recovery.recovery import examine
 from taskbridge.edge.spool.store import REFUSED, TOO_LARGE
 from taskbridge.runtime.kafka import AsyncProducer, producer_config

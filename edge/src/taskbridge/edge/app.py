@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from fastapi import FastAPI
 
+from taskbridge.edge.delivery.publisher import KafkaPublisher, Publisher
 from taskbridge.edge.monitoring.health import HealthRoutes
 from taskbridge.edge.monitoring.metrics import Metrics
+from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metrics
 from taskbridge.edge.openapi import document_callbacks
-from taskbridge.edge.verification.credentials import CredentialsFile
-from taskbridge.edge.verification.replays import FILE_NAME, FileWindow
-from taskbridge.edge.verification.token_use import TokenUse, tidy_use
-from taskbridge.edge.delivery.publisher import KafkaPublisher, Publisher
 from taskbridge.edge.quarantine import Quarantine
 from taskbridge.edge.routes import CallbackRoutes
 from taskbridge.edge.server.connections.gate import GATE, Gate, Limits
@@ -32,7 +30,9 @@ from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.serving import end_when_told, serve
 from taskbridge.edge.server.sources import Sources
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metrics
+from taskbridge.edge.verification.credentials import CredentialsFile
+from taskbridge.edge.verification.replays import FILE_NAME, FileWindow
+from taskbridge.edge.verification.token_use import TokenUse, tidy_use
 from taskbridge.runtime.docs import serve_docs
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.openapi import amend_document

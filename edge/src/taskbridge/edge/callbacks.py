@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from taskbridge.edge.errors import OTHER_SCHEME, OTHER_SCHEME_HINT, Malformed
 from taskbridge.edge.parsing import fields, strict_json
-from taskbridge.edge.parsing.strict_json import Picked, picker
 from taskbridge.edge.parsing.details import together, told_form, told_moment, told_people, told_person
+from taskbridge.edge.parsing.strict_json import Picked, picker
 from taskbridge.edge.verification.signature import SIGN
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
 

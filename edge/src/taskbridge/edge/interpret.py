@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from taskbridge.edge.callbacks import Callback
+    from taskbridge.edge.received import Received
     from taskbridge.edge.verification.credentials import Credentials, Token
     from taskbridge.edge.verification.replays import Window
-    from taskbridge.edge.received import Received
     from taskbridge.schemas.events import TaskEvent
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.edge.errors import Malformed, NotDurable, Unverified
-from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION
-from taskbridge.edge.verification.verify import bearer_fault
+from taskbridge.edge.interpret import interpret
 from taskbridge.edge.received import Received
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.sources import site_of
-from taskbridge.edge.interpret import interpret
+from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION
+from taskbridge.edge.verification.verify import bearer_fault
 from taskbridge.runtime.rates import Bucket, PerSource, take_all
 from taskbridge.schemas.events import QuarantinedCallback
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from prometheus_client import Counter
 
+    from taskbridge.edge.delivery.publisher import Publisher
     from taskbridge.edge.errors import Rejection
+    from taskbridge.edge.settings import EdgeSettings
     from taskbridge.edge.verification.credentials import Credentials
     from taskbridge.edge.verification.replays import Window
-    from taskbridge.edge.delivery.publisher import Publisher
-    from taskbridge.edge.settings import EdgeSettings
     from taskbridge.schemas.events import TaskEvent
 
 MASKED = "***"

@@ -16,10 +16,10 @@ from starlette.routing import Route
 
 from taskbridge.edge import answers
 from taskbridge.edge.callbacks import ACTIONS, UNKNOWN
-from taskbridge.edge.errors import NotDurable, Rejection
 from taskbridge.edge.delivery.publisher import valid_traceparent
-from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
+from taskbridge.edge.errors import NotDurable, Rejection
 from taskbridge.edge.interpret import interpret
+from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
 from taskbridge.runtime.problems import unforeseen
 
 if TYPE_CHECKING:
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from taskbridge.edge.delivery.durability import Durability
-    from taskbridge.edge.monitoring.metrics import Metrics
-    from taskbridge.edge.verification.credentials import CredentialsFile
-    from taskbridge.edge.verification.replays import Window
-    from taskbridge.edge.verification.token_use import TokenUse
     from taskbridge.edge.delivery.publisher import Publisher
+    from taskbridge.edge.monitoring.metrics import Metrics
     from taskbridge.edge.quarantine import Quarantine
     from taskbridge.edge.received import Received
     from taskbridge.edge.server.rejection_log import RejectionLog
     from taskbridge.edge.server.sources import Sources
     from taskbridge.edge.settings import EdgeSettings
+    from taskbridge.edge.verification.credentials import CredentialsFile
+    from taskbridge.edge.verification.replays import Window
+    from taskbridge.edge.verification.token_use import TokenUse
     from taskbridge.schemas.events import TaskEvent
 
 _log = structlog.stdlib.get_logger(__name__)

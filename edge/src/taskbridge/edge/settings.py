@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from taskbridge.edge.server.sources import parse_network, Networks
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
 LOOPBACK = "127.0.0.1"
+_MAPPED_BITS = 96
 _KIB = 1 << 10
 _MIB = 1 << 20
 _URL_MAX = 64 * _KIB - 1
 """httptools' URL parser counts in 16 bits."""
+
+
+def parse_network(text: str) -> IPv4Network | IPv6Network:
+    """The network that a CIDR names; one of IPv4-mapped IPv6 addresses is the IPv4 network.
+
+    Raises:
+        ValueError: it names none.
+    """
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        raise ValueError("one of the networks is not a CIDR like 10.0.0.0/8, without host bits") from error
+    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
 
 
 def _split(value: Any) -> Any:

@@ -103,3 +103,8 @@ def _date(day: int) -> str:
 @lru_cache(maxsize=1024)  # organisations and apps are few
 def _source(*segments: str) -> bytes:
     return "".join("/" + quote(segment, safe=_PCHAR) for segment in segments).encode()
+
+
+def iso(time_ms: int) -> str:
+    """Of any record: it may say anything."""
+    return rfc3339(min(max(time_ms, FIRST_MS), LAST_MS))

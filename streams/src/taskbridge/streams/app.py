@@ -16,14 +16,14 @@ from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.settings import load_settings, partitions_setting
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.streams.assembly import Surroundings
-from taskbridge.streams.monitoring.health import Health
-from taskbridge.streams.http import Server, build_http, listen
 from taskbridge.streams.contract.live_version import AnotherVersion
+from taskbridge.streams.http import Server, build_http, listen
+from taskbridge.streams.monitoring.health import Health
 from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.web.portals import let_portals_in
-from taskbridge.streams.web.routes import pages_router
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.task_center import TaskCenter
+from taskbridge.streams.web.portals import let_portals_in
+from taskbridge.streams.web.routes import pages_router
 from taskbridge.streams.worker import work
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from taskbridge.runtime.kafka import bulk_producer_config, consumer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
-from taskbridge.streams.processing.task_agent import TaskAgent
-from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
-from taskbridge.streams.transactions.takeover import Takeover
 from taskbridge.streams.folding.choice import choose_folding
 from taskbridge.streams.monitoring.progress import Ends, Progress
-from taskbridge.streams.processing.retention import Retention
-from taskbridge.streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
 from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog
+from taskbridge.streams.processing.retention import Retention
+from taskbridge.streams.processing.task_agent import TaskAgent
+from taskbridge.streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
+from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
+from taskbridge.streams.transactions.takeover import Takeover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     import faust
 
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.contract.contract import Prepared
-    from taskbridge.streams.monitoring.health import Health
     from taskbridge.streams.contract.live_version import LiveVersion
+    from taskbridge.streams.engine.transport import ChunkConsumer
+    from taskbridge.streams.monitoring.health import Health
     from taskbridge.streams.monitoring.metrics import Metrics
-    from taskbridge.streams.settings import StreamsSettings
     from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.settings import StreamsSettings
     from taskbridge.streams.tables.table_manager import Tables
     from taskbridge.streams.task_center import TaskCenter
 
@@ -80,7 +80,9 @@ def put_together(
         restore_buffer_bytes=settings.restore_buffer_bytes,
     )
     app = build_faust_app(kafka.servers, worker=worker, partitions=partitions, kafka_properties=kafka.properties)
-    group_commit = _group_commit(app, kafka.offsets, bulk_producer_config(kafka.servers, kafka.properties), prepared, metrics)
+    group_commit = _group_commit(
+        app, kafka.offsets, bulk_producer_config(kafka.servers, kafka.properties), prepared, metrics
+    )
     # Asked again, once the group has this worker as a member: a switch begins when it has none.
     cast("Tables", app.tables).admit = admit
     store, changelog = instances_table(app, partitions=partitions, version=version)

@@ -20,10 +20,10 @@ from taskbridge.runtime.problems import answer_with_problems
 from taskbridge.runtime.refusals import LARGE_HEAD, MALFORMED
 from taskbridge.runtime.request_line import cut_at_lines, ends_in_line, escape_request_line
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.streams.sse.stream import HoldsStreams
 from taskbridge.streams.api.access import OnlyOwnHosts
 from taskbridge.streams.api.measured import MeasuredQueries
 from taskbridge.streams.api.refusals import answer_refusals
+from taskbridge.streams.sse.stream import HoldsStreams
 
 if TYPE_CHECKING:
     import asyncio

@@ -6,18 +6,18 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
-from taskbridge.streams.inbox.agent import InboxAgent
-from taskbridge.streams.sse.updates import LiveUpdates
-from taskbridge.streams.operations.reporting import OperationsReporter
-from taskbridge.streams.operations.routes import operations_router
 from taskbridge.streams.api.access import build_access, own_hosts
 from taskbridge.streams.api.forwarding import Forwarding
+from taskbridge.streams.api.owners import Owners
+from taskbridge.streams.inbox.agent import InboxAgent
+from taskbridge.streams.operations.reporting import OperationsReporter
+from taskbridge.streams.operations.routes import operations_router
 from taskbridge.streams.query.history import EventReader, Histories
 from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
-from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.query.routes import ApiContext, Tables, build_instances_router, build_router
 from taskbridge.streams.query.wholeness import Wholeness
+from taskbridge.streams.sse.updates import LiveUpdates
 from taskbridge.streams.topology import inbox_table, notifications_topic
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.transactions.group_commit import GroupCommit
     from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.monitoring.metrics import Metrics
-    from taskbridge.streams.settings import StreamsSettings
     from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.settings import StreamsSettings
     from taskbridge.streams.tables.store import Store
+    from taskbridge.streams.transactions.group_commit import GroupCommit
 
 
 class TaskCenter:
@@ -46,7 +46,9 @@ class TaskCenter:
         self.only_hosts = own_hosts(settings) if self.access.is_open else None
         self._context = ApiContext(self.access, self.owners, self.forwarding)
         self._history: EventReader | None = None
-        self.live = LiveUpdates(self._context, most=settings.event_streams, most_of_person=settings.event_streams_per_user)
+        self.live = LiveUpdates(
+            self._context, most=settings.event_streams, most_of_person=settings.event_streams_per_user
+        )
         self.operations = OperationsReporter(
             self._context, own_url=settings.url, edge_urls=settings.edge_urls, streams=lambda: self.live.hub.count
         )

@@ -26,8 +26,8 @@ from taskbridge.streams.positions.changelog_topic import (
     instances_table_name,
     reader_config,
 )
-from taskbridge.streams.tables.table_manager import ReaderSettings, Tables
 from taskbridge.streams.positions.version import FIRST_VERSION
+from taskbridge.streams.tables.table_manager import ReaderSettings, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from spool_bench import until
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.delivery.durability import Durability
-from taskbridge.edge.errors import NotDurable, TooLarge
 from taskbridge.edge.delivery.publisher import KafkaPublisher, valid_traceparent
+from taskbridge.edge.errors import NotDurable, TooLarge
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.testing import parameters_of
 from taskbridge.runtime.kafka import DeliveryFailed, QueueFull
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from taskbridge.edge.settings import EdgeSettings
     from taskbridge.edge.kafka.record import Record
+    from taskbridge.edge.settings import EdgeSettings
     from taskbridge.schemas.topics import Topic
 
 PARAMETERS = parameters_of("delete", instance_id="实例-1")

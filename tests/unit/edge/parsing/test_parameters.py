@@ -15,8 +15,8 @@ from taskbridge.edge.errors import Malformed, Rejection, TooLarge, UnsupportedTy
 from taskbridge.edge.parsing.bodies import unpacked
 from taskbridge.edge.parsing.forms import form_pairs
 from taskbridge.edge.parsing.parameters import MAX_PARAMETERS, readings
+from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback
 from taskbridge.edge.verification.signature import fold
-from taskbridge.edge.sender import ENCODINGS, encode_callback, Encoding
 from taskbridge.schemas.events import event_id_for
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))

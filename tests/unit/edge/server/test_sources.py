@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskbridge.edge.server.sources import UNKNOWN, Sources, parse_address, parse_network, site_of
+from taskbridge.edge.server.sources import UNKNOWN, Sources, parse_address, site_of
+from taskbridge.edge.settings import parse_network
 
 PROXIES = Sources(trusted_proxies=(parse_network("10.0.0.0/8"), parse_network("fd00::/8")))
 

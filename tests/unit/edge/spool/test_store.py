@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spool_bench import SCHEMA, number_of, record
-from taskbridge.edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
 from taskbridge.edge.kafka.record import record_of, row_of
+from taskbridge.edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
 from taskbridge.edge.spool.store import BROKEN_MARK, DAMAGED, PAGE_BYTES, REFUSED, TOO_LARGE, Store, sync
 from taskbridge.schemas.registry import SchemaRef
 

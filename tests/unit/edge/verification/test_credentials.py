@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from taskbridge.edge.verification.credentials import CredentialsBroken, CredentialsFile, fingerprint, parse_credentials
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, write_credentials
+from taskbridge.edge.verification.credentials import CredentialsBroken, CredentialsFile, fingerprint, parse_credentials
 
 if TYPE_CHECKING:
     from pathlib import Path

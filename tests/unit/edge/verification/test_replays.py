@@ -18,6 +18,8 @@ from structlog.testing import capture_logs
 
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.errors import Unverified
+from taskbridge.edge.sender import signed
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.edge.verification.replays import (
     ALTERED,
     CROSS_ACTION,
@@ -28,8 +30,6 @@ from taskbridge.edge.verification.replays import (
     mark_of,
     refuse_replay,
 )
-from taskbridge.edge.sender import signed
-from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import pytest
 
 from taskbridge.edge.callbacks import locate
 from taskbridge.edge.errors import Unverified
-from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.edge.verification.verify import check_bearer, verify
 from taskbridge.edge.sender import signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, parameters_of
+from taskbridge.edge.verification.credentials import parse_credentials
+from taskbridge.edge.verification.verify import check_bearer, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,16 +10,16 @@ import pytest
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
-from api_context import QueryDesk, notification
+from api_context import AnsweringWorker, notification
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import Action
-from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.api import access as access_module
 from taskbridge.streams.api.access import Access, Caller, build_access, own_hosts
 from taskbridge.streams.api.refusals import Unauthorized
 from taskbridge.streams.api.sso import IDENTITY_HEADER, Identity, IdentitySeal
 from taskbridge.streams.api.tokens import TokensBroken, TokensFile, digest_of, new_token, parse_tokens
+from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def furnish(context: QueryDesk, make_event: Callable[..., TaskEvent], corp: str, user: str = "ann") -> None:
+def furnish(context: AnsweringWorker, make_event: Callable[..., TaskEvent], corp: str, user: str = "ann") -> None:
     """An instance ``I-{corp}`` that the user has a line of."""
     created = make_event(
         Action.CREATED, corp_id=corp, instance_id=f"I-{corp}", task_id="T-1", recipient_ids=(user,), title="Leave"
@@ -84,9 +84,9 @@ def queries(client: TestClient, corp: str) -> list[tuple[str, str, str]]:
 
 
 def test_a_token_of_one_corp_reads_nothing_of_another_by_any_route(
-    make_desk: Callable[[Access], QueryDesk], tokens: Path, make_event: Callable[..., TaskEvent]
+    make_context: Callable[[Access], AnsweringWorker], tokens: Path, make_event: Callable[..., TaskEvent]
 ) -> None:
-    context = make_desk(build_access(settings(api_tokens_file=str(tokens))))
+    context = make_context(build_access(settings(api_tokens_file=str(tokens))))
     furnish(context, make_event, "ours")
     with TestClient(context.http()) as client:
         asked = queries(client, "ours")
@@ -106,9 +106,9 @@ def test_a_token_of_one_corp_reads_nothing_of_another_by_any_route(
 
 
 def test_what_is_not_there_and_what_is_not_for_the_caller_are_not_told_apart(
-    make_desk: Callable[[Access], QueryDesk], tokens: Path, make_event: Callable[..., TaskEvent]
+    make_context: Callable[[Access], AnsweringWorker], tokens: Path, make_event: Callable[..., TaskEvent]
 ) -> None:
-    context = make_desk(build_access(settings(api_tokens_file=str(tokens))))
+    context = make_context(build_access(settings(api_tokens_file=str(tokens))))
     furnish(context, make_event, "ours")
     deleted = make_event(Action.DELETED, corp_id="theirs", instance_id="I-deleted")
     context.keep(fold(None, deleted))
@@ -121,12 +121,12 @@ def test_what_is_not_there_and_what_is_not_for_the_caller_are_not_told_apart(
     assert len({answer.text for answer in answers.values()}) == 1
 
 
-def test_no_route_changes_anything(context: QueryDesk) -> None:
+def test_no_route_changes_anything(context: AnsweringWorker) -> None:
     with TestClient(context.http()) as client:
         assert {method for _, method, _ in queries(client, "ours")} == {"get"}
 
 
-def test_no_answer_is_kept_on_the_way(context: QueryDesk, make_event: Callable[..., TaskEvent]) -> None:
+def test_no_answer_is_kept_on_the_way(context: AnsweringWorker, make_event: Callable[..., TaskEvent]) -> None:
     furnish(context, make_event, "ours")
     with TestClient(context.http()) as client:
         for template, _, path in queries(client, "ours"):
@@ -136,7 +136,7 @@ def test_no_answer_is_kept_on_the_way(context: QueryDesk, make_event: Callable[.
 
 @pytest.fixture
 def sso_client(
-    make_desk: Callable[[Access], QueryDesk], tokens: Path, make_event: Callable[..., TaskEvent]
+    make_context: Callable[[Access], AnsweringWorker], tokens: Path, make_event: Callable[..., TaskEvent]
 ) -> Callable[[str], TestClient]:
     access = build_access(
         settings(
@@ -146,9 +146,11 @@ def sso_client(
             cluster_secret=SECRET,
         )
     )
-    context = make_desk(access)
+    context = make_context(access)
     furnish(context, make_event, "ours")
-    context.keep(fold(None, make_event(Action.CREATED, corp_id="ours", instance_id="I-of-others", recipient_ids=("bob",))))
+    context.keep(
+        fold(None, make_event(Action.CREATED, corp_id="ours", instance_id="I-of-others", recipient_ids=("bob",)))
+    )
     http = context.http()
     return lambda address: TestClient(http, client=(address, 1))
 
@@ -224,9 +226,9 @@ def test_an_identity_that_another_worker_signed_holds_for_its_query_and_a_minute
     assert client.get(path, headers={IDENTITY_HEADER: sealed}).status_code == 401
 
 
-def test_without_a_secret_no_identity_is_taken(make_desk: Callable[[Access], QueryDesk], tokens: Path) -> None:
+def test_without_a_secret_no_identity_is_taken(make_context: Callable[[Access], AnsweringWorker], tokens: Path) -> None:
     access = build_access(settings(api_tokens_file=str(tokens), sso_proxies="10.1.0.0/16", sso_corp_id="ours"))
-    client = TestClient(make_desk(access).http(), client=("192.0.2.1", 1))
+    client = TestClient(make_context(access).http(), client=("192.0.2.1", 1))
     sealed = IdentitySeal("").seal(Identity("ours", "ann"), "/v1/me?")
     assert client.get("/v1/me", headers={IDENTITY_HEADER: sealed}).status_code == 401
 
@@ -291,7 +293,7 @@ def test_a_broken_new_version_is_reported_and_the_old_one_stays(tokens: Path) ->
     assert entry.name == "renamed"
 
 
-def test_an_open_service_answers_under_its_own_names_only(context: QueryDesk) -> None:
+def test_an_open_service_answers_under_its_own_names_only(context: AnsweringWorker) -> None:
     client = TestClient(context.http(only_hosts=own_hosts(settings())), base_url="http://127.0.0.1:8500")
     for host, status in (
         ("127.0.0.1:8500", 200),
@@ -325,8 +327,10 @@ def test_own_names_are_as_a_browser_sends_them(given: dict[str, str], names: set
     assert own_hosts(settings(**given)) == own_hosts(settings()) | names
 
 
-def test_a_caller_who_asks_too_often_is_told_when_to_come_back(make_desk: Callable[[Access], QueryDesk]) -> None:
-    context = make_desk(Access(tokens=None, rate_per_s=2))
+def test_a_caller_who_asks_too_often_is_told_when_to_come_back(
+    make_context: Callable[[Access], AnsweringWorker],
+) -> None:
+    context = make_context(Access(tokens=None, rate_per_s=2))
     client = TestClient(context.http())
     answers = [client.get("/v1/me") for _ in range(30)]
     refused = [answer for answer in answers if answer.status_code == 429]
@@ -337,11 +341,11 @@ def test_a_caller_who_asks_too_often_is_told_when_to_come_back(make_desk: Callab
 
 
 def test_a_caller_gets_as_many_answers_as_are_allowed_and_not_one_less(
-    make_desk: Callable[[Access], QueryDesk], monkeypatch: pytest.MonkeyPatch
+    make_context: Callable[[Access], AnsweringWorker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_module, "time", SimpleNamespace(monotonic=lambda: 7.0))
     monkeypatch.setattr(access_module, "_BURST_S", 2.0)
-    client = TestClient(make_desk(Access(tokens=None, rate_per_s=1.5)).http())
+    client = TestClient(make_context(Access(tokens=None, rate_per_s=1.5)).http())
     assert [client.get("/v1/me").status_code for _ in range(5)] == [200, 200, 200, 429, 429]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from starlette.testclient import TestClient
 
-from api_context import PARTITIONS, URL, QueryDesk, notification
+from api_context import PARTITIONS, URL, AnsweringWorker, notification
 from served_apps import serving
 from taskbridge.local.ports import free_port
 from taskbridge.streams.api.access import Access
@@ -23,14 +23,14 @@ PATH = "/v1/corps/corp/users/%E7%8E%8B%20ann/tasks?view=pending&q=%E8%AF%B7%E5%8
 """With a user and a search that are not the same when they are written anew."""
 
 
-def hand_over(asked: QueryDesk, url: str) -> None:
+def hand_over(asked: AnsweringWorker, url: str) -> None:
     """Everything is another worker's."""
     asked.live = set()
     asked.distribution = {url: {"changelog": list(range(PARTITIONS))}, URL: {"changelog": []}}
 
 
-def test_the_owners_answer_is_the_answer(make_desk: Callable[[Access], QueryDesk]) -> None:
-    asked, owner = make_desk(Access(tokens=None)), make_desk(Access(tokens=None))
+def test_the_owners_answer_is_the_answer(make_context: Callable[[Access], AnsweringWorker]) -> None:
+    asked, owner = make_context(Access(tokens=None)), make_context(Access(tokens=None))
     owner.tell([notification(user="王 ann", title="请假&", instance_id="I-1")])
     with serving(owner.http()) as url, TestClient(asked.http()) as client:
         hand_over(asked, url)
@@ -41,7 +41,7 @@ def test_the_owners_answer_is_the_answer(make_desk: Callable[[Access], QueryDesk
         assert client.get("/v1/instances/I-unknown").status_code == 404
 
 
-def test_the_callers_own_token_goes_along(make_desk: Callable[[Access], QueryDesk]) -> None:
+def test_the_callers_own_token_goes_along(make_context: Callable[[Access], AnsweringWorker]) -> None:
     ours, theirs = new_token(), new_token()
 
     def tokens() -> ApiTokens:
@@ -53,7 +53,7 @@ def test_the_callers_own_token_goes_along(make_desk: Callable[[Access], QueryDes
     class File:
         current = tokens()
 
-    asked, owner = make_desk(Access(tokens=File())), make_desk(Access(tokens=File()))  # pyright: ignore[reportArgumentType]
+    asked, owner = make_context(Access(tokens=File())), make_context(Access(tokens=File()))  # pyright: ignore[reportArgumentType]
     with serving(owner.http()) as url, TestClient(asked.http()) as client:
         hand_over(asked, url)
         assert client.get(PATH, headers={"Authorization": f"Bearer {ours}"}).status_code == 200
@@ -65,7 +65,7 @@ def test_the_callers_own_token_goes_along(make_desk: Callable[[Access], QueryDes
 
 @pytest.mark.parametrize("secret", [None, "shared by all workers"])
 def test_whoever_signed_in_is_the_same_person_at_the_owner(
-    make_desk: Callable[[Access], QueryDesk], secret: str | None
+    make_context: Callable[[Access], AnsweringWorker], secret: str | None
 ) -> None:
     import ipaddress  # noqa: PLC0415
 
@@ -73,7 +73,7 @@ def test_whoever_signed_in_is_the_same_person_at_the_owner(
         sso = SingleSignOn((ipaddress.ip_network("10.0.0.0/8"),), "x-forwarded-user", None, "corp")
         return Access(tokens=None, sso=sso, seal=None if secret is None else IdentitySeal(secret))
 
-    asked, owner = make_desk(access()), make_desk(access())
+    asked, owner = make_context(access()), make_context(access())
     owner.tell([notification(user="ann")])
     # The owner is asked from 127.0.0.1, which is no proxy.
     with serving(owner.http()) as url, TestClient(asked.http(), client=("10.0.0.1", 1)) as client:
@@ -85,8 +85,10 @@ def test_whoever_signed_in_is_the_same_person_at_the_owner(
     assert answers == ([503, 403] if secret is None else [200, 403])
 
 
-def test_two_that_take_each_other_for_the_owner_answer_neither(make_desk: Callable[[Access], QueryDesk]) -> None:
-    first, second = make_desk(Access(tokens=None)), make_desk(Access(tokens=None))
+def test_two_that_take_each_other_for_the_owner_answer_neither(
+    make_context: Callable[[Access], AnsweringWorker],
+) -> None:
+    first, second = make_context(Access(tokens=None)), make_context(Access(tokens=None))
     with serving(first.http()) as url, serving(second.http()) as other, TestClient(first.http()) as client:
         hand_over(first, other)
         hand_over(second, url)
@@ -96,7 +98,7 @@ def test_two_that_take_each_other_for_the_owner_answer_neither(make_desk: Callab
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_nobody_is_asked_while_the_owner_is_unknown_restoring_or_dead(context: QueryDesk) -> None:
+def test_nobody_is_asked_while_the_owner_is_unknown_restoring_or_dead(context: AnsweringWorker) -> None:
     with TestClient(context.http()) as client:
         for distribution in (
             {},
@@ -110,7 +112,7 @@ def test_nobody_is_asked_while_the_owner_is_unknown_restoring_or_dead(context: Q
                 assert int(answer.headers["Retry-After"]) >= 1
 
 
-def test_a_forwarded_query_is_answered_by_the_owner_itself(context: QueryDesk) -> None:
+def test_a_forwarded_query_is_answered_by_the_owner_itself(context: AnsweringWorker) -> None:
     with TestClient(context.http()) as client:
         assert client.get(PATH, headers={FORWARDED_HEADER: "1"}).status_code == 200
 

@@ -6,13 +6,13 @@ import pytest
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.positions.mark import Ground, Mark, read_metadata, write_metadata
-from taskbridge.streams.positions.standing import ChangelogCut, Standing, standing
 from taskbridge.streams.contract.internal_topics import Found, Situation, problem
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
 from taskbridge.streams.positions.group_positions import Committed
 from taskbridge.streams.positions.kept_position import KeptPosition, PositionUnreadable, read_position, write_position
+from taskbridge.streams.positions.mark import Ground, Mark, read_metadata, write_metadata
 from taskbridge.streams.positions.offsets import Bounds
+from taskbridge.streams.positions.standing import ChangelogCut, Standing, standing
 from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
 
 EVENTS, NOTIFICATIONS, INSTANCES, INBOX, VERSION = (

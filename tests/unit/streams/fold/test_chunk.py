@@ -259,8 +259,8 @@ def test_what_a_version_stored_that_did_not_know_when_instances_began_is_read(ma
     assert event_offsets(stored) == (7,)
 
 
-def test_a_store_of_another_format_says_what_to_do() -> None:
-    with pytest.raises(StoreUnreadable, match="taskbridge streams --rebuild"):
+def test_a_store_of_another_format_is_told_from_this_one() -> None:
+    with pytest.raises(StoreUnreadable, match="not of format 3"):
         unpack(b"\x02L" + bytes(40), STATES)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from taskbridge.schemas.events import Action
 from taskbridge.streams.fold.lifecycle import fold
-from taskbridge.streams.folding.live_instances import LiveInstances
 from taskbridge.streams.fold.views import Shown, show
+from taskbridge.streams.folding.live_instances import LiveInstances
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from fastapi.testclient import TestClient
 
-from api_context import QueryDesk
-from taskbridge.streams.http import build_http
-from taskbridge.streams.sse.hub import Hub
-from taskbridge.streams.sse.routes import events_router
-from taskbridge.streams.operations.reporting import OperationsReporter
-from taskbridge.streams.operations.routes import operations_router
+from api_context import AnsweringWorker
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.tokens import TokensFile
+from taskbridge.streams.http import build_http
+from taskbridge.streams.operations.reporting import OperationsReporter
+from taskbridge.streams.operations.routes import operations_router
+from taskbridge.streams.sse.hub import Hub
+from taskbridge.streams.sse.routes import events_router
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -34,9 +34,11 @@ def client(tmp_path: Path) -> Generator[TestClient]:
         )
     )
     access = Access(tokens=TokensFile(tokens))
-    context = QueryDesk(tmp_path / "worker", access)
+    context = AnsweringWorker(tmp_path / "worker", access)
     hub = Hub(next_offset=lambda _: 5, most=0, most_of_person=1)
-    reporter = OperationsReporter(context.context, own_url="http://127.0.0.1:8500", edge_urls=" , ", streams=lambda: hub.count)
+    reporter = OperationsReporter(
+        context.context, own_url="http://127.0.0.1:8500", edge_urls=" , ", streams=lambda: hub.count
+    )
     routers = [
         operations_router(reporter, access),
         events_router(hub, lambda: cast("MissedReader", object()), context.context),

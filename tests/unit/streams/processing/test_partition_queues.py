@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from faust.types import Message
 
-    from taskbridge.streams.engine.transport import Chunk
+    from taskbridge.streams.records import Chunk
 
 
 def chunk(partition: int, *offsets: int, generation: int = 1, size: int = 1) -> tuple[Message, Chunk]:

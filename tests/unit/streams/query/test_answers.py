@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from api_context import QueryDesk
+    from api_context import AnsweringWorker
     from taskbridge.schemas.events import TaskEvent
 
 
 @pytest.fixture
-def client(context: QueryDesk) -> Generator[TestClient]:
+def client(context: AnsweringWorker) -> Generator[TestClient]:
     with TestClient(context.http()) as client:
         yield client
 
@@ -38,7 +38,7 @@ def fits(model: type[BaseModel], answer: dict[str, Any]) -> None:
     TypeAdapter(model).validate_python(answer, strict=True)
 
 
-def test_an_item_is_as_the_contract_has_it(client: TestClient, context: QueryDesk) -> None:
+def test_an_item_is_as_the_contract_has_it(client: TestClient, context: AnsweringWorker) -> None:
     context.tell(
         [
             notification(occurred_at=1_769_846_400_000, originator=Person("王", None), url="https://x"),
@@ -77,13 +77,15 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, context: QueryDes
     fits(models.MeOut, client.get("/v1/me").json())
 
 
-def test_a_moment_beyond_the_calendar_is_no_error(client: TestClient, context: QueryDesk) -> None:
+def test_a_moment_beyond_the_calendar_is_no_error(client: TestClient, context: AnsweringWorker) -> None:
     context.tell([notification(occurred_at=1 << 60), notification(instance_id="I-2", occurred_at=-(1 << 60))])
     items = client.get("/v1/corps/corp/users/ann/tasks?view=pending").json()["items"]
     assert [item["created_at"] for item in items] == ["9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00.000Z"]
 
 
-def test_an_instance_and_its_history(client: TestClient, context: QueryDesk, make_event: Callable[..., TaskEvent]) -> None:
+def test_an_instance_and_its_history(
+    client: TestClient, context: AnsweringWorker, make_event: Callable[..., TaskEvent]
+) -> None:
     created = make_event(
         Action.CREATED,
         task_id="T-1",
@@ -124,7 +126,12 @@ def test_an_instance_and_its_history(client: TestClient, context: QueryDesk, mak
 @pytest.mark.parametrize("offsets", [(), GONE, (*GONE, 9)])
 @pytest.mark.parametrize("at_0", [True, False])
 def test_the_history_of_an_instance_whose_events_are_gone_is_not_complete(
-    client: TestClient, context: QueryDesk, make_event: Callable[..., TaskEvent], offsets: tuple[int, ...], *, at_0: bool
+    client: TestClient,
+    context: AnsweringWorker,
+    make_event: Callable[..., TaskEvent],
+    offsets: tuple[int, ...],
+    *,
+    at_0: bool,
 ) -> None:
     created = make_event(Action.CREATED)
     partition = context.keep(fold(None, created), offsets)
@@ -138,7 +145,7 @@ def test_the_history_of_an_instance_whose_events_are_gone_is_not_complete(
 
 
 def test_with_the_last_hundred_events_there_may_be_more(
-    client: TestClient, context: QueryDesk, make_event: Callable[..., TaskEvent]
+    client: TestClient, context: AnsweringWorker, make_event: Callable[..., TaskEvent]
 ) -> None:
     created = make_event(Action.CREATED)
     partition = context.keep(fold(None, created), range(MAX_OFFSETS))

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from api_context import WHOLE, QueryDesk, notification
+from api_context import WHOLE, AnsweringWorker, notification
 from taskbridge.schemas.events import Change, Person, TaskNotification, View
-from taskbridge.streams.inbox import layout
 from taskbridge.streams.api.access import Access
+from taskbridge.streams.api.refusals import BadQuery
+from taskbridge.streams.inbox import layout
 from taskbridge.streams.query.cursors import read_cursor, write_cursor
 from taskbridge.streams.query.inboxes import APPS_LOOKED_AT, LOOKED_AT_MAX, Inboxes
-from taskbridge.streams.api.refusals import BadQuery
 from taskbridge.streams.query.search import folded, matcher
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def lines(page: Page) -> list[tuple[str, str | None]]:
     return [(item.instance_id, item.task_id) for item in page.items]
 
 
-def all_lines(context: QueryDesk, view: View = View.PENDING) -> list[tuple[str, str | None]]:
+def all_lines(context: AnsweringWorker, view: View = View.PENDING) -> list[tuple[str, str | None]]:
     partition = context.owners.of_user("corp", "ann").partition
     return lines(Inboxes(context.inbox, WHOLE).page(partition, USER, view, limit=1_000))
 
@@ -65,7 +65,7 @@ def test_a_walk_returns_what_was_there_throughout_exactly_once(
     *, before: list[TaskNotification], meanwhile: list[list[TaskNotification]], limit: int, search: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        context = QueryDesk(Path(folder), Access(tokens=None))
+        context = AnsweringWorker(Path(folder), Access(tokens=None))
         try:
             context.tell(before)
             inboxes, partition = Inboxes(context.inbox, WHOLE), context.owners.of_user("corp", "ann").partition
@@ -103,14 +103,14 @@ def test_a_walk_returns_what_was_there_throughout_exactly_once(
             context.close()
 
 
-def _would_match(context: QueryDesk, line: tuple[str, str | None]) -> bool:
+def _would_match(context: AnsweringWorker, line: tuple[str, str | None]) -> bool:
     partition = context.owners.of_user("corp", "ann").partition
     page = Inboxes(context.inbox, WHOLE).page(partition, USER, View.PENDING, limit=1_000)
     item = next(each for each in page.items if (each.instance_id, each.task_id) == line)
     return "leave" in folded(item.title or "")
 
 
-def test_the_newest_come_first_and_those_of_one_moment_by_their_ids(context: QueryDesk) -> None:
+def test_the_newest_come_first_and_those_of_one_moment_by_their_ids(context: AnsweringWorker) -> None:
     context.tell(
         [
             notification(instance_id="b", occurred_at=5),
@@ -124,7 +124,7 @@ def test_the_newest_come_first_and_those_of_one_moment_by_their_ids(context: Que
     assert all_lines(context) == [("c", "T-1"), ("a", "T-10"), ("a", "T-2"), ("b", "T-1"), ("d", "T-1")]
 
 
-def test_a_search_ends_after_so_many_lines_and_goes_on_from_there(context: QueryDesk) -> None:
+def test_a_search_ends_after_so_many_lines_and_goes_on_from_there(context: AnsweringWorker) -> None:
     partition, values = context.owners.of_user("corp", "ann").partition, dict[bytes, bytes | None]()
     for number in range(LOOKED_AT_MAX + 1):
         told = notification(instance_id=f"I-{number:06}", title="the last" if number == LOOKED_AT_MAX else "Leave")
@@ -191,7 +191,7 @@ def test_a_cursor_is_good_for_its_user_and_view_only(suffix: bytes, noise: str) 
         read_cursor(cursor[:-4], USER, View.PENDING) if suffix == b"" else read_cursor(cursor[2:], USER, View.PENDING)
 
 
-def test_apps_are_found_with_the_names_of_their_processes_among_the_newest_lines(context: QueryDesk) -> None:
+def test_apps_are_found_with_the_names_of_their_processes_among_the_newest_lines(context: AnsweringWorker) -> None:
     told = [
         notification(instance_id="I-1", app_type="APP_B", process_name=None),
         notification(instance_id="I-2", app_type="APP_A", process_name="Travel", view=View.CREATED, task_id=None),

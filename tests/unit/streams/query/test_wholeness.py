@@ -6,8 +6,8 @@ import pytest
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
-from taskbridge.streams.engine.transport import Position
 from taskbridge.streams.api.refusals import NotNow
+from taskbridge.streams.engine.transport import Position
 from taskbridge.streams.query.wholeness import Wholeness
 
 

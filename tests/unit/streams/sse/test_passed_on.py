@@ -11,13 +11,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from starlette.requests import Request
 
-from api_context import PARTITIONS, QueryDesk
-from taskbridge.streams.http import build_http
-from taskbridge.streams.sse.hub import Hub
-from taskbridge.streams.sse.routes import events_router
+from api_context import PARTITIONS, AnsweringWorker
 from taskbridge.streams.api.access import Access, Caller
 from taskbridge.streams.api.forwarding import Forwarding, OwnerUnreachable
 from taskbridge.streams.api.tokens import TokensFile, digest_of
+from taskbridge.streams.http import build_http
+from taskbridge.streams.sse.hub import Hub
+from taskbridge.streams.sse.routes import events_router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -153,7 +153,7 @@ def test_the_route_takes_places_for_what_it_passes_on_and_ends_it_with_its_acces
     entry = '[[tokens]]\nname = "portal"\nsha256 = "{0}"\ncorps = ["corp"]\n'
     tokens.write_text(entry.format(digest_of("secret")))
     access = Access(tokens=TokensFile(tokens))
-    context, hub = QueryDesk(tmp_path / "worker", access), make_hub()
+    context, hub = AnsweringWorker(tmp_path / "worker", access), make_hub()
     http = build_http(dict, context.metrics, routers=[events_router(hub, lambda: None, context.context)])
     headers = [(b"authorization", b"Bearer secret")]
 

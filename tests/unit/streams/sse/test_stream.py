@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from fastapi.testclient import TestClient
 
-from api_context import QueryDesk
+from api_context import AnsweringWorker
+from taskbridge.streams.api.access import Access
+from taskbridge.streams.api.tokens import TokensFile, digest_of
 from taskbridge.streams.http import build_http
 from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.sse.hub import WAITING_MAX, Hub
@@ -16,8 +18,6 @@ from taskbridge.streams.sse.missed import MissedUnreadable, Page
 from taskbridge.streams.sse.routes import events_router
 from taskbridge.streams.sse.stream import HoldsStreams, Writer
 from taskbridge.streams.sse.wire import Place
-from taskbridge.streams.api.access import Access
-from taskbridge.streams.api.tokens import TokensFile, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -236,7 +236,7 @@ def test_the_route_gives_each_stream_the_access_that_let_it_in(tmp_path: Path) -
     entry = '[[tokens]]\nname = "{0}"\nsha256 = "{1}"\ncorps = ["corp"]\n'
     tokens.write_text(entry.format("portal", digest_of("secret")))
     access = Access(tokens=TokensFile(tokens))
-    context = QueryDesk(tmp_path / "worker", access)
+    context = AnsweringWorker(tmp_path / "worker", access)
     hub, begun, ended = make_hub(), asyncio.Event(), asyncio.Event()
     router = events_router(hub, lambda: cast("MissedReader", Missed()), context.context)
     app = HoldsStreams(build_http(dict, context.metrics, routers=[router]))
@@ -280,8 +280,8 @@ def test_the_route_gives_each_stream_the_access_that_let_it_in(tmp_path: Path) -
 
 def client_of(
     folder: Path, access: Access, *, most: int = 10, most_of_person: int = 32
-) -> tuple[QueryDesk, TestClient]:
-    context = QueryDesk(folder, access)
+) -> tuple[AnsweringWorker, TestClient]:
+    context = AnsweringWorker(folder, access)
     hub = Hub(next_offset=lambda _: 5, most=most, most_of_person=most_of_person)
     router = events_router(hub, lambda: cast("MissedReader", object()), context.context)
     return context, TestClient(build_http(dict, context.metrics, routers=[router]))

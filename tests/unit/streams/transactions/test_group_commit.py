@@ -10,18 +10,19 @@ import pytest
 from confluent_kafka import KafkaException
 from faust.types import TP
 
-from taskbridge.streams.transactions.bulk_producer import Fenced, OffsetsNotTaken, Sent
-from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
-from taskbridge.streams.positions.mark import Ground, Mark, write_metadata
-from taskbridge.streams.transactions.group_commit import Batch, Overtaken, GroupCommit
 from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
+from taskbridge.streams.positions.mark import Ground, Mark, write_metadata
+from taskbridge.streams.transactions.bulk_producer import Fenced, OffsetsNotTaken, Sent
+from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, Overtaken
+from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from confluent_kafka import TopicPartition
 
-    from taskbridge.streams.transactions.bulk_producer import BulkProducer, Outgoing, RecordWithHeaders
+    from taskbridge.streams.records import RecordWithHeaders
+    from taskbridge.streams.transactions.bulk_producer import BulkProducer, Outgoing
 
 FIRST, SECOND = TP("events", 0), TP("events", 1)
 MEMBER = Membership(5, "member-1", "instance-1")
@@ -94,7 +95,9 @@ class FakeProducer:
 
 
 def rounds_of(producers: FakeProducers, grounds: Mapping[str, Ground] | None = None) -> GroupCommit:
-    return GroupCommit({}, group="group", name="worker", membership=lambda: MEMBER, grounds=grounds, make=producers.make)
+    return GroupCommit(
+        {}, group="group", name="worker", membership=lambda: MEMBER, grounds=grounds, make=producers.make
+    )
 
 
 def told(
@@ -241,8 +244,10 @@ SIZES: list[tuple[list[Any], list[Any], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("first", "second", "rounds"), SIZES)
-def test_a_round_takes_twenty_thousand_records_and_32_mib(first: list[Any], second: list[Any], group_commit: int) -> None:
+@pytest.mark.parametrize(("first", "second", "transactions"), SIZES)
+def test_a_transaction_takes_twenty_thousand_records_and_32_mib(
+    first: list[Any], second: list[Any], transactions: int
+) -> None:
     producers = FakeProducers()
 
     async def story(running: GroupCommit) -> None:
@@ -255,7 +260,7 @@ def test_a_round_takes_twenty_thousand_records_and_32_mib(first: list[Any], seco
         await asyncio.gather(before, *waiting)
 
     told(producers, story)
-    assert len(producers.transactions) == 1 + group_commit
+    assert len(producers.transactions) == 1 + transactions
 
 
 def test_after_a_failure_nothing_is_even_handed_over() -> None:

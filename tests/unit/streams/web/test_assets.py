@@ -11,7 +11,7 @@ import taskbridge.edge.errors
 import taskbridge.streams.web
 from taskbridge.streams.web.assets import read_assets
 
-FOLDER = Path(taskbridge.streams.pages.__file__).parent / "assets"
+FOLDER = Path(taskbridge.streams.web.__file__).parent / "assets"
 SCRIPTS = sorted(FOLDER.glob("*.js"))
 MARKUP_SINKS = re.compile(
     r"\b(innerHTML|outerHTML|insertAdjacentHTML|setHTMLUnsafe|createContextualFragment|DOMParser|document\.write\w*"

@@ -15,13 +15,13 @@ import structlog
 from confluent_kafka import KafkaException, Producer
 
 from taskbridge.edge.delivery.durability import Durability  # noqa: TC001 - part of what is imported from here
+from taskbridge.edge.delivery.router import Router
 from taskbridge.edge.errors import TooLarge
 from taskbridge.edge.kafka.path import KafkaPath
-from taskbridge.edge.delivery.router import Router
-from taskbridge.edge.spool.keeper import SpoolKeeper
-from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.kafka.record import Record
 from taskbridge.edge.kafka.surroundings import Surroundings
+from taskbridge.edge.spool.keeper import SpoolKeeper
+from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.runtime.kafka import AsyncProducer, producer_config, read_kafka_config
 from taskbridge.schemas.cloudevents import event_headers, quarantined_headers
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec

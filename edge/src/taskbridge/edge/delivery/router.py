@@ -13,8 +13,8 @@ from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
     from taskbridge.edge.kafka.path import KafkaPath
-    from taskbridge.edge.spool.keeper import SpoolKeeper
     from taskbridge.edge.kafka.record import Record
+    from taskbridge.edge.spool.keeper import SpoolKeeper
 
 _LAST_FEW = 250
 _HOLD_S = 0.25

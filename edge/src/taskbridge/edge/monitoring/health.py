@@ -14,9 +14,9 @@ from taskbridge.runtime.identity import identity
 from taskbridge.runtime.openapi import METRICS, READINESS
 
 if TYPE_CHECKING:
-    from taskbridge.edge.verification.credentials import CredentialsFile
     from taskbridge.edge.delivery.publisher import Publisher
     from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics
+    from taskbridge.edge.verification.credentials import CredentialsFile
 
 _OK = "ok"
 

@@ -15,18 +15,18 @@ from prometheus_client.registry import Collector
 from taskbridge.edge.callbacks import ACTIONS, UNKNOWN
 from taskbridge.edge.delivery.durability import Durability
 from taskbridge.edge.errors import REASONS
-from taskbridge.edge.server.connections.gate import ADDRESS_FULL, FULL, GAVE_WAY
 from taskbridge.edge.monitoring.tally import Durations, Outcomes, Tally
+from taskbridge.edge.server.connections.gate import ADDRESS_FULL, FULL, GAVE_WAY
 from taskbridge.runtime.refusals import SERVERS_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from taskbridge.edge.delivery.publisher import Publisher
+    from taskbridge.edge.server.connections.gate import Gate
     from taskbridge.edge.verification.credentials import CredentialsFile
     from taskbridge.edge.verification.replays import FileWindow
     from taskbridge.edge.verification.token_use import TokenUse
-    from taskbridge.edge.delivery.publisher import Publisher
-    from taskbridge.edge.server.connections.gate import Gate
 
 _STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
-    IPv4Network,
     IPv6Address,
     IPv6Network,
     ip_address,
-    ip_network,
 )
 from typing import TYPE_CHECKING
 
@@ -20,31 +18,14 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
+    from taskbridge.edge.settings import Networks
+
 Address = IPv4Address | IPv6Address
-Networks = tuple[IPv4Network | IPv6Network, ...]
 
 UNKNOWN = ""
 """The address of a sender that a trusted proxy did not name."""
 
-_MAPPED_BITS = 96
 _SITE_BITS = 64
-
-
-def parse_network(text: str) -> IPv4Network | IPv6Network:
-    """The network that a CIDR names; one of IPv4-mapped IPv6 addresses is the IPv4 network.
-
-    Raises:
-        ValueError: it names none.
-    """
-    try:
-        network = ip_network(text)
-    except ValueError as error:
-        raise ValueError("one of the networks is not a CIDR like 10.0.0.0/8, without host bits") from error
-    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
-    return network
 
 
 def parse_address(text: str) -> Address | None:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from taskbridge.edge.kafka.record import RowDamaged, record_of, row_of
 from taskbridge.edge.spool.commits import Committer, Put, Remove
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
-from taskbridge.edge.kafka.record import RowDamaged, record_of, row_of
 from taskbridge.edge.spool.store import DAMAGED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from taskbridge.edge.kafka.record import Record, SpooledRecord
     from taskbridge.edge.spool.commits import Outcome, SpoolObserver, Work
     from taskbridge.edge.spool.files import Claim, Page
-    from taskbridge.edge.kafka.record import Record, SpooledRecord
     from taskbridge.edge.spool.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)

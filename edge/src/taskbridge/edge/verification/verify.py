@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.verification import signature
@@ -11,12 +11,30 @@ from taskbridge.edge.verification import signature
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from taskbridge.edge.callbacks import Callback
     from taskbridge.edge.verification.credentials import Credentials, Token
 
 
+class Claim(Protocol):
+    """What a callback says of who sent it."""
+
+    @property
+    def app_type(self) -> str: ...
+    @property
+    def corp_id(self) -> str | None: ...
+    @property
+    def sign(self) -> str | None: ...
+    @property
+    def other_scheme(self) -> bool:
+        """It carries the signature of another of the vendor's schemes."""
+        ...
+
+    def extra_keys(self, allowed: Iterable[str]) -> Iterable[str]:
+        """Keys of a deletion that no deletion of Yida's has."""
+        ...
+
+
 def verify(
-    callback: Callback,
+    callback: Claim,
     signed: Mapping[str, str],
     *,
     credentials: Credentials,
@@ -45,7 +63,7 @@ def verify(
     raise _unverified("other-corp" if sum(found) else "wrong-sign", callback)
 
 
-def check_bearer(authorization: str | None, accepted: Sequence[str], callback: Callback) -> None:
+def check_bearer(authorization: str | None, accepted: Sequence[str], callback: Claim) -> None:
     """Prove that the sender holds one of the accepted tokens; where none is configured, nothing is asked for.
 
     Raises:
@@ -68,5 +86,5 @@ def bearer_fault(authorization: str | None, accepted: Sequence[str]) -> str | No
     return None if sum(hmac.compare_digest(given, each.encode()) for each in accepted) else "wrong-bearer"
 
 
-def _unverified(reason: str, callback: Callback) -> Unverified:
+def _unverified(reason: str, callback: Claim) -> Unverified:
     return Unverified(reason, other_scheme=callback.other_scheme)

@@ -8,7 +8,7 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.chunk import Record
 
 class Folded:
-    """What a chunk comes to, ready for ``produce_batch``, ``produce`` and the store: see ``streams.folding.folding``."""
+    """What a chunk comes to, ready for ``produce_batch``, ``produce`` and the store: ``streams.folding.folding``."""
 
     @property
     def stored(self) -> dict[bytes, bytes]: ...

@@ -10,19 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taskbridge.schemas.cloudevents import rfc3339
-from taskbridge.schemas.moments import FIRST_MS, LAST_MS
+from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import Person, TaskEvent, TaskNotification, TaskState, View
     from taskbridge.streams.inbox.layout import Item
 
 to_json = msgspec.json.Encoder().encode
-
-
-def iso(time_ms: int) -> str:
-    """Of any record: it may say anything."""
-    return rfc3339(min(max(time_ms, FIRST_MS), LAST_MS))
 
 
 def item_json(item: Item, view: str) -> dict[str, Any]:

@@ -14,20 +14,20 @@ from faust.types import TP
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.positions.mark import Ground, Mark
 from taskbridge.streams.contract.internal_topics import Found, Situation, StartRefused, problem
 from taskbridge.streams.contract.live_version import SwitchUnderWay
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from taskbridge.streams.topology import APP_ID
+from taskbridge.streams.positions.mark import Ground, Mark
 from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
+from taskbridge.streams.topology import APP_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from taskbridge.runtime.kafka import Admin
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.monitoring.health import Health
     from taskbridge.streams.contract.live_version import LiveVersion
+    from taskbridge.streams.monitoring.health import Health
     from taskbridge.streams.positions.offsets import Offsets
 
 log = structlog.get_logger(__name__)

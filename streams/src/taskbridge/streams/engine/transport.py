@@ -1,6 +1,7 @@
 """Chunks instead of records: Faust's transport, which hands an agent all records of one fetch and partition at once.
 
-Positions are committed by ``streams.transactions.group_commit``, in one transaction with what comes of the records, and never here.
+Positions are committed by ``streams.transactions.group_commit``, in one transaction with what comes of the records, and
+never here.
 
 Faust's own path costs some 230 µs a record (fetch, wrap, queue, resume the agent, ack); here that is paid once a chunk.
 It is found by Faust as the ``chunks://`` scheme of the broker's URL, an entry point in the group ``faust.transports``.
@@ -25,16 +26,14 @@ if TYPE_CHECKING:
 
     from faust.types import TP, Message
 
+    from taskbridge.streams.records import Chunk
     from taskbridge.streams.transactions.group_metadata import Membership
-    from taskbridge.streams.fold.chunk import Record
 
 _CHUNK_BYTES = 4 << 20
 """Of values in a chunk. What comes of it waits in the producer, and some chunks more wait for the agent."""
 
 _LAST_CHUNK_S = 20.0
 """How long a rebalance waits for the chunk in work. Afterwards it is left to the partition's new owner."""
-
-Chunk = list["Record"]
 
 
 class Position(NamedTuple):

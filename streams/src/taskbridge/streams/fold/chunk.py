@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.acceptance import TooLarge, accept
@@ -16,23 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
 
     from taskbridge.schemas.events import Action, TaskEvent, TaskNotification
-
-
-class Record(Protocol):
-    """A record as the consumer gives it."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    from taskbridge.streams.records import Record
 
 
 class MisplacedKey(RecordError):

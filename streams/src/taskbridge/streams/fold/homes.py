@@ -13,8 +13,7 @@ from confluent_kafka import murmur2
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
-    from taskbridge.streams.engine.transport import Chunk
+    from taskbridge.streams.records import Chunk, RecordWithHeaders
 
 _partition = cast("Callable[[bytes, int], int]", murmur2)
 
@@ -24,9 +23,7 @@ def home_of(key: bytes, partitions: int) -> int:
     return _partition(key, partitions)
 
 
-def at_home(
-    records: Chunk, partition: int, partitions: int
-) -> tuple[Chunk, dict[int, list[RecordWithHeaders]]]:
+def at_home(records: Chunk, partition: int, partitions: int) -> tuple[Chunk, dict[int, list[RecordWithHeaders]]]:
     """Those of this partition; and the others, as they are to be sent on, by the partition of their key.
 
     A record without a key stays where it is.

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 def choose_folding(registry: Registry, *, live_instances: int) -> Folding:
     """The native core, or the Python implementation with a warning: it gives the same, and takes many times as long."""
-    if native_folding.IS_BUILT:
+    if native.IS_BUILT:
         return _made(NativeFolding, registry, live_instances)
     log.warning(
         "the native core is not built, and events are folded in Python: as right, and far slower",

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from taskbridge.schemas.events import Action, Change, View
-    from taskbridge.streams.transactions.bulk_producer import Outgoing, RecordWithHeaders
-    from taskbridge.streams.engine.transport import Chunk
     from taskbridge.streams.fold.chunk import Rejected
+    from taskbridge.streams.records import Chunk, RecordWithHeaders
+    from taskbridge.streams.transactions.bulk_producer import Outgoing
 
 MOST_TOLD_BYTES = 64 << 20
 """Of one event's notifications together: a long title that very many people are told of must not fill the memory."""
@@ -57,12 +57,10 @@ class Folding(Protocol):
     @property
     def core(self) -> str: ...
 
-    def fold(
-        self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE
-    ) -> Folded:
+    def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
         """What the records come to, in their order; ``read`` is asked once, for the instances not in memory.
 
-        ``too_large``: offsets of records that are set aside although they could be folded (``streams.folding.outgoing``).
+        ``too_large``: offsets of records that are set aside though they could be folded: ``streams.folding.outgoing``.
         Does no I/O beside that. An error that is no record's fault leaves no trace: the chunk can be tried again.
 
         Raises:

@@ -14,9 +14,9 @@ T = TypeVar("T")
 class LiveInstances(Generic[T]):
     """At most ``bound`` instances; those that were touched longest ago go first, half of the bound at a time.
 
-    Holds only what the local store holds too, or soon will (``streams.processing.pending_writes``), so that anything may be
-    forgotten at any time. Everything is at each rebalance: a partition that comes back may have been somebody else's
-    meanwhile.
+    Holds only what the local store holds too, or soon will (``streams.processing.pending_writes``), so that anything
+    may be forgotten at any time. Everything is at each rebalance: a partition that comes back may have been
+    somebody else's meanwhile.
 
     Two dicts rather than one in the order of touch: a chunk is kept by one call, and none for each instance.
     """

@@ -9,10 +9,10 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Action, Change, View
 from taskbridge.streams.fold.acceptance import OutsideContract, TooLarge
 from taskbridge.streams.fold.chunk import MisplacedKey, Rejected
-from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
 from taskbridge.streams.fold.lifecycle import AnotherApp, AnotherCorp, UnknownAction
-from taskbridge.streams.folding.live_instances import LiveInstances
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, unpack
+from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
+from taskbridge.streams.folding.live_instances import LiveInstances
 
 try:
     from taskbridge.native import _native
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
-    from taskbridge.streams.engine.transport import Chunk
     from taskbridge.streams.folding.folding import Read
+    from taskbridge.streams.records import Chunk
 
 IS_BUILT = _native is not None
 
@@ -57,9 +57,7 @@ class NativeFolding:
         self._now_ms = now_ms
         self._most_told_bytes = most_told_bytes
 
-    def fold(
-        self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE
-    ) -> Folded:
+    def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
         assert _native is not None, "only made where it is built"
         folded = _native.fold_chunk(
             records,

@@ -10,9 +10,8 @@ from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
-    from taskbridge.streams.engine.transport import Chunk
     from taskbridge.streams.folding.folding import Folded
+    from taskbridge.streams.records import Chunk, RecordWithHeaders
 
 _FRAME_BYTES = 32 << 10
 """For Kafka's own frame of a record."""

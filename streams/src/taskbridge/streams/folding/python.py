@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from taskbridge.schemas.cloudevents import notification_headers, state_headers
 from taskbridge.schemas.events import Lifecycle, notification_key
 from taskbridge.streams.fold.chunk import fold_chunk
-from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
-from taskbridge.streams.folding.live_instances import LiveInstances
 from taskbridge.streams.fold.stored_instance import event_offsets, pack, unpack
 from taskbridge.streams.fold.views import show
+from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
+from taskbridge.streams.folding.live_instances import LiveInstances
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import Change, TaskEvent, TaskNotification, TaskState, View
-    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
-    from taskbridge.streams.engine.transport import Chunk
     from taskbridge.streams.fold.chunk import ChunkResult
-    from taskbridge.streams.folding.folding import Read
     from taskbridge.streams.fold.views import Shown
+    from taskbridge.streams.folding.folding import Read
+    from taskbridge.streams.records import Chunk, RecordWithHeaders
 
 
 class PythonFolding:
@@ -49,9 +48,7 @@ class PythonFolding:
         self._now_ms = now_ms
         self._most_told_bytes = most_told_bytes
 
-    def fold(
-        self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE
-    ) -> Folded:
+    def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
         def load(keys: list[bytes]) -> list[Shown | None]:
             return self._live.find(keys, lambda missing: map(self._shown, read(missing)), generation=generation)
 

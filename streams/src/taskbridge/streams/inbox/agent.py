@@ -10,15 +10,15 @@ import structlog
 
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
-from taskbridge.streams.processing.partition_queues import PartitionQueues
-from taskbridge.streams.transactions.group_commit import Batch, Overtaken
 from taskbridge.streams.fold.chunk import Rejected
 from taskbridge.streams.fold.dead_letters import dead_letter, reason_code
 from taskbridge.streams.inbox.changes import check, inbox_changes, keys_read
 from taskbridge.streams.inbox.layout import APPLIED_KEY, Applied, read_applied, write_applied
 from taskbridge.streams.inbox.notified import Notified
+from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.tables.store import PartitionNotHeld
 from taskbridge.streams.tables.unreadable import naming
+from taskbridge.streams.transactions.group_commit import Batch, Overtaken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
-    from taskbridge.streams.transactions.group_commit import GroupCommit
-    from taskbridge.streams.engine.transport import ChunkConsumer, Chunk
+    from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.records import Chunk, RecordWithHeaders
     from taskbridge.streams.tables.store import Store
+    from taskbridge.streams.transactions.group_commit import GroupCommit
 
 log = structlog.get_logger(__name__)
 
@@ -124,7 +124,9 @@ class InboxAgent:
             Batch(TASK_EVENTS_DLQ.name, _letters(rejected)),
         ]
         try:
-            written, *_ = await self._group_commit.deliver(message.tp, message.offset + 1, batches, generation=generation)
+            written, *_ = await self._group_commit.deliver(
+                message.tp, message.offset + 1, batches, generation=generation
+            )
         except Overtaken:
             log.info("a rebalance overtook a chunk of notifications", partition=partition, records=len(records))
             return None

@@ -97,9 +97,7 @@ def inbox_changes(notifications: Iterable[TaskNotification], *, stored: Callable
     return changed
 
 
-def _count(
-    changed: Values, now: Callable[[bytes], bytes | None], user: bytes, view: View, difference: int
-) -> None:
+def _count(changed: Values, now: Callable[[bytes], bytes | None], user: bytes, view: View, difference: int) -> None:
     key = layout.counts_key(user)
     counts = list(layout.read_counts(now(key)))
     counts[layout.VIEWS.index(view)] += difference

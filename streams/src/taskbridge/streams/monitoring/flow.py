@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.events import Action
-from taskbridge.streams.api.json_forms import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

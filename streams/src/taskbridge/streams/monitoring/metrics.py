@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from taskbridge.streams.positions.standing import REASONS
 from taskbridge.streams.fold.dead_letters import reason_code
 from taskbridge.streams.monitoring.flow import Flow
+from taskbridge.streams.positions.standing import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.streams.engine.transport import Chunk
     from taskbridge.streams.folding.folding import Folded
-    from taskbridge.streams.monitoring.progress import Snapshot
+    from taskbridge.streams.monitoring.snapshot import Snapshot
+    from taskbridge.streams.records import Chunk
 
 _QUERY_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _CHUNK_SIZES = (1, 2, 5, 10, 50, 100, 250, 500, 1000, 5000)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -12,6 +11,7 @@ from confluent_kafka import KafkaException
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.streams.monitoring.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from taskbridge.streams.engine.transport import ChunkConsumer, Position
     from taskbridge.streams.monitoring.metrics import Metrics
-    from taskbridge.streams.tables.changelog import Followed
+    from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog
     from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.tables.changelog import Followed
     from taskbridge.streams.tables.recovery import Recovery
     from taskbridge.streams.tables.table_manager import Tables
-    from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog
 
 log = structlog.get_logger(__name__)
 
@@ -52,29 +52,6 @@ class Ends:
         except (KafkaException, TimeoutError) as error:
             self.known = {}
             log.warning("Kafka does not tell where a topic ends", topic=self.topic, problem=str(error))
-
-
-@dataclass(slots=True)
-class Snapshot:
-    """One look at the worker."""
-
-    active: list[int] = field(default_factory=list[int])
-    standby: list[int] = field(default_factory=list[int])
-    lag: dict[int, int] = field(default_factory=dict[int, int])
-    lag_seconds: dict[int, float] = field(default_factory=dict[int, float])
-    inbox_lag: dict[int, int] = field(default_factory=dict[int, int])
-    """Notifications that are not in the inboxes yet, by partition."""
-    restoring: dict[int, int] = field(default_factory=dict[int, int])
-    """Records that are still to be restored, by partition."""
-    standby_lag: dict[int, int] = field(default_factory=dict[int, int])
-    restored: int = 0
-    restored_a_second: float = 0.0
-    done: int = 0
-    """Changes with any progress."""
-
-    @property
-    def waiting(self) -> int:
-        return sum(self.lag.values()) + sum(self.inbox_lag.values()) + sum(self.restoring.values())
 
 
 class Progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taskbridge.streams.api.json_forms import iso
+from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from typing import Any, cast
 
-from taskbridge.streams.api.json_forms import iso
+from taskbridge.schemas.cloudevents import iso
 
 KEPT = 50
 _MESSAGE_MAX = 400

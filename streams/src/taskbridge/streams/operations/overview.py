@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taskbridge.schemas.cloudevents import iso
 from taskbridge.streams.monitoring.flow import flow_of
 from taskbridge.streams.operations.history import history_of
-from taskbridge.streams.api.json_forms import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -13,9 +13,12 @@ import structlog
 from confluent_kafka import KafkaException
 
 from taskbridge.runtime.parked import dead_letter_of, quarantined_summary
+from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.codec import quarantined_callback_codec, task_notification_codec
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ
+from taskbridge.streams.api.json_forms import state_json
+from taskbridge.streams.api.refusals import NotNow
 from taskbridge.streams.operations.asking import Asking
 from taskbridge.streams.operations.edges import edge_of, totals_of
 from taskbridge.streams.operations.history import SAMPLE_S, History
@@ -24,8 +27,6 @@ from taskbridge.streams.operations.overview import overview
 from taskbridge.streams.operations.parked import Parked, Reading, SetAside
 from taskbridge.streams.operations.search import Search, dead_letter_summary
 from taskbridge.streams.operations.verdict import verdict
-from taskbridge.streams.api.json_forms import iso, state_json
-from taskbridge.streams.api.refusals import NotNow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import QuarantinedCallback
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.operations.edges import Answers
     from taskbridge.streams.monitoring.flow import Flow
     from taskbridge.streams.monitoring.progress import Progress
-    from taskbridge.streams.query.routes import ApiContext
+    from taskbridge.streams.operations.edges import Answers
     from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.query.routes import ApiContext
 
 log = structlog.get_logger(__name__)
 

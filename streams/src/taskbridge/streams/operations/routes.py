@@ -8,16 +8,16 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
 from starlette.responses import Response
 
-from taskbridge.streams.query import models
 from taskbridge.streams.api.access import TOKEN
 from taskbridge.streams.api.forwarding import FORWARDED_HEADER
 from taskbridge.streams.api.json_forms import to_json
 from taskbridge.streams.api.refusals import Forbidden
+from taskbridge.streams.query import models
 from taskbridge.streams.query.routes import ID_MAX
 
 if TYPE_CHECKING:
-    from taskbridge.streams.operations.reporting import OperationsReporter
     from taskbridge.streams.api.access import Access
+    from taskbridge.streams.operations.reporting import OperationsReporter
 
 _InstanceId = Annotated[
     str,

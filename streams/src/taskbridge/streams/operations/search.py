@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 from taskbridge.runtime.parked import dead_letter_of, headers_of, quarantined_summary
+from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
+from taskbridge.streams.api.json_forms import notification_json
 from taskbridge.streams.operations.parked import newest
-from taskbridge.streams.api.json_forms import iso, notification_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from taskbridge.runtime.parked import DeadLetter
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import QuarantinedCallback, TaskNotification
-    from taskbridge.streams.operations.parked import Reading
     from taskbridge.streams.api.owners import Owners
+    from taskbridge.streams.operations.parked import Reading
 
 NOTIFICATIONS = 200
 _RECORDS = 5000

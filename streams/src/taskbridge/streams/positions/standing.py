@@ -11,9 +11,9 @@ from taskbridge.streams.positions.changelog_topic import mend
 if TYPE_CHECKING:
     from faust.types import TP
 
-    from taskbridge.streams.positions.mark import Ground
     from taskbridge.streams.positions.group_positions import Committed
     from taskbridge.streams.positions.kept_position import KeptPosition
+    from taskbridge.streams.positions.mark import Ground
     from taskbridge.streams.positions.offsets import Bounds
 
 EXPIRED, MADE_ANEW, OUT_OF_RANGE = REASONS = ("expired", "made-anew", "out-of-range")

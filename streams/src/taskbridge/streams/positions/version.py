@@ -1,7 +1,7 @@
 """The version of the instances that is live, as one record on Kafka says it for workers on any machine. Pure.
 
-A version is a table with its own changelog and its own stores: see ``streams.positions.changelog_topic``. The group, its
-positions in the events and everything else that workers keep is the same for all versions.
+A version is a table with its own changelog and its own stores: see ``streams.positions.changelog_topic``. The group,
+its positions in the events and everything else that workers keep is the same for all versions.
 """
 
 from __future__ import annotations

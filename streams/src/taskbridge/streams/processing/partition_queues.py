@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from faust.types import Message
 
-    from taskbridge.streams.engine.transport import Chunk
+    from taskbridge.streams.records import Chunk
 
 _WAITING = 16
 """How many chunks may wait in all lanes together; more would only be memory, and work to drop at a rebalance."""
@@ -108,7 +108,9 @@ class PartitionQueues:
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is skipped
             await self._fail(error)
 
-    async def _end(self, queue: _PartitionQueue, before: asyncio.Task[None] | None, end: Coroutine[Any, Any, None]) -> None:
+    async def _end(
+        self, queue: _PartitionQueue, before: asyncio.Task[None] | None, end: Coroutine[Any, Any, None]
+    ) -> None:
         try:
             if before is not None:
                 await asyncio.wait([before])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,16 +19,15 @@ from taskbridge.schemas.topics import REPLAYED_DAYS
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.stored_instance import Age, age_of, unpack
 from taskbridge.streams.fold.views import notifications
+from taskbridge.streams.processing.task_agent import Farewell, TaskAgent
 from taskbridge.streams.tables.store import PartitionNotHeld
 from taskbridge.streams.tables.unreadable import naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
-    from taskbridge.streams.processing.task_agent import TaskAgent
     from taskbridge.streams.fold.lifecycle import Instance
     from taskbridge.streams.tables.store import Store
 
@@ -41,14 +40,6 @@ _LOOKED_AT = 2000
 _REST_S = 3600.0
 
 log = structlog.get_logger(__name__)
-
-
-class Farewell(NamedTuple):
-    """What is told of an instance that goes."""
-
-    notifications: list[TaskNotification]
-    headers: list[Header]
-    """Of its state's tombstone."""
 
 
 class Retention:

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import structlog
 from faust.types import TP
@@ -14,14 +14,14 @@ from faust.types import TP
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.fold.homes import at_home
-from taskbridge.streams.processing.partition_queues import PartitionQueues
-from taskbridge.streams.transactions.group_commit import Batch, Overtaken
 from taskbridge.streams.fold.dead_letters import dead_letter, reason_code
-from taskbridge.streams.folding.outgoing import fold_what_fits
+from taskbridge.streams.fold.homes import at_home
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
+from taskbridge.streams.folding.outgoing import fold_what_fits
+from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.processing.pending_writes import PendingWrites
 from taskbridge.streams.tables.unreadable import naming
+from taskbridge.streams.transactions.group_commit import Batch, Overtaken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     import faust
     from faust.types import Message
 
+    from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
-    from taskbridge.streams.transactions.group_commit import GroupCommit
-    from taskbridge.streams.engine.transport import ChunkConsumer, Chunk
+    from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.fold.chunk import Rejected
     from taskbridge.streams.folding.folding import Folded, Folding
     from taskbridge.streams.monitoring.metrics import Metrics
-    from taskbridge.streams.processing.retention import Farewell
+    from taskbridge.streams.records import Chunk, RecordWithHeaders
     from taskbridge.streams.tables.store import Store
+    from taskbridge.streams.transactions.group_commit import GroupCommit
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +52,14 @@ class _UnderWay:
     folded: Folded
     started: float
     working: ExitStack
+
+
+class Farewell(NamedTuple):
+    """What is told of an instance that goes."""
+
+    notifications: list[TaskNotification]
+    headers: list[Header]
+    """Of its state's tombstone."""
 
 
 class TaskAgent:

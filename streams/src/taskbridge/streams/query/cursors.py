@@ -10,8 +10,8 @@ import binascii
 import hashlib
 from typing import TYPE_CHECKING
 
-from taskbridge.streams.inbox.layout import TIME_BYTES
 from taskbridge.streams.api.refusals import BadQuery
+from taskbridge.streams.inbox.layout import TIME_BYTES
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import View

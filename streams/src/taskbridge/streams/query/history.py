@@ -15,9 +15,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Action
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.api.json_forms import event_json
 from taskbridge.streams.api.refusals import NotNow
+from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

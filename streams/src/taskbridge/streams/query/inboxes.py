@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.streams.inbox import layout
 from taskbridge.streams.api.refusals import NotNow
+from taskbridge.streams.inbox import layout
 from taskbridge.streams.tables.store import PartitionNotHeld
 
 if TYPE_CHECKING:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.events import Lifecycle
+from taskbridge.streams.api.refusals import NotNow, Unknown
 from taskbridge.streams.fold.stored_instance import event_offsets, unpack
 from taskbridge.streams.fold.views import was_shown_to
-from taskbridge.streams.api.refusals import NotNow, Unknown
 from taskbridge.streams.tables.store import PartitionNotHeld
 
 if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskState
-    from taskbridge.streams.fold.lifecycle import Instance
     from taskbridge.streams.api.access import Caller
+    from taskbridge.streams.fold.lifecycle import Instance
     from taskbridge.streams.tables.store import Store
 
 

@@ -10,21 +10,21 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response
 
 from taskbridge.schemas.events import View
-from taskbridge.streams.inbox import layout
-from taskbridge.streams.query import models
 from taskbridge.streams.api.access import TOKEN
-from taskbridge.streams.query.cursors import read_cursor, write_cursor
 from taskbridge.streams.api.json_forms import item_json, state_json, to_json
 from taskbridge.streams.api.refusals import NotNow
+from taskbridge.streams.inbox import layout
+from taskbridge.streams.query import models
+from taskbridge.streams.query.cursors import read_cursor, write_cursor
 from taskbridge.streams.query.search import matcher
 
 if TYPE_CHECKING:
     from taskbridge.streams.api.access import Access, Caller
     from taskbridge.streams.api.forwarding import Forwarding
+    from taskbridge.streams.api.owners import Owner, Owners
     from taskbridge.streams.query.history import Histories
     from taskbridge.streams.query.inboxes import Inboxes, Page
     from taskbridge.streams.query.instances import Instances
-    from taskbridge.streams.api.owners import Owner, Owners
 
 LIMIT_MAX, LIMIT_DEFAULT = 200, 50
 ID_MAX = 256

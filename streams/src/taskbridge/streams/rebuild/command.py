@@ -16,14 +16,14 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.streams.contract.contract import notification_bytes
 from taskbridge.streams.folding.choice import choose_folding
-from taskbridge.streams.rebuild.sources.copies import Ticker
-from taskbridge.streams.rebuild.sources.local_stores import LocalStores
+from taskbridge.streams.positions.changelog_topic import instances_changelog
+from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
 from taskbridge.streams.rebuild.moving import Move
 from taskbridge.streams.rebuild.operation import Operation, operation
 from taskbridge.streams.rebuild.publication import Publication
 from taskbridge.streams.rebuild.rebuilding import Rebuilding, Sources
-from taskbridge.streams.positions.changelog_topic import instances_changelog
-from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
+from taskbridge.streams.rebuild.sources.copies import Ticker
+from taskbridge.streams.rebuild.sources.local_stores import LocalStores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

@@ -11,11 +11,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.fold.homes import home_of
-from taskbridge.streams.folding.outgoing import fold_what_fits
 from taskbridge.streams.fold.stored_instance import event_offsets, restamped, with_event_offsets
+from taskbridge.streams.folding.outgoing import fold_what_fits
+from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.rebuild.comparison import GONE
 from taskbridge.streams.rebuild.sources.copies import Kept
-from taskbridge.streams.positions.changelog_topic import reader_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.streams.folding.folding import Folding
-    from taskbridge.streams.rebuild.sources.copies import Copy
     from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.rebuild.sources.copies import Copy
 
 _CHUNK_RECORDS = 2000
 _WAIT_S = 0.2

@@ -34,9 +34,9 @@ from taskbridge.streams.topology import APP_ID
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskbridge.streams.transactions.transaction import TransactionalWriter
-    from taskbridge.streams.rebuild.operation import Operation
     from taskbridge.streams.positions.version import Notified
+    from taskbridge.streams.rebuild.operation import Operation
+    from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 _GROW = (TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, TASK_NOTIFICATIONS, TASK_EVENTS)
 _ANSWER_S = 30.0

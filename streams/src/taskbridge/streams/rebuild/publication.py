@@ -19,18 +19,18 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import say, say_inbox, say_told
-from taskbridge.streams.rebuild.sources.copies import Ticker, unfold_kept
 from taskbridge.streams.positions.version import Versions
+from taskbridge.streams.rebuild.sources.copies import Ticker, unfold_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.transactions.transaction import TransactionalWriter
     from taskbridge.streams.rebuild.moving import Move
     from taskbridge.streams.rebuild.rebuilding import Outcome, Rebuilding
     from taskbridge.streams.rebuild.workers import Workers
+    from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 _TOGETHER = 20_000
 """Records of the changelog in one transaction."""

@@ -10,11 +10,11 @@ from taskbridge.schemas.cloudevents import state_headers
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from taskbridge.streams.fold.stored_instance import HEAD_BYTES, age_of, event_offsets, state_value, unpack
 from taskbridge.streams.fold.views import show
-from taskbridge.streams.rebuild.comparison import side_by_side, told
-from taskbridge.streams.rebuild.sources.copies import Copy, Kept, Ticker, TopicCopy, unfold_kept
-from taskbridge.streams.rebuild.folding import EventFold
-from taskbridge.streams.rebuild.sources.known import Knowledge, Source
 from taskbridge.streams.processing.retention import is_expired
+from taskbridge.streams.rebuild.comparison import side_by_side, told
+from taskbridge.streams.rebuild.folding import EventFold
+from taskbridge.streams.rebuild.sources.copies import Copy, Kept, Ticker, TopicCopy, unfold_kept
+from taskbridge.streams.rebuild.sources.known import Knowledge, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
     from taskbridge.streams.folding.folding import Folding
+    from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.rebuild.sources.known import Known
     from taskbridge.streams.rebuild.sources.local_stores import LocalStores
-    from taskbridge.streams.positions.offsets import Offsets
 
 
 class Sources(NamedTuple):

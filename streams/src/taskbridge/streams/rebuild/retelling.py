@@ -19,26 +19,26 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.contract.live_version import say, say_inbox, say_told
 from taskbridge.streams.fold.stored_instance import unpack
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.inbox import layout
-from taskbridge.streams.contract.live_version import say, say_inbox, say_told
-from taskbridge.streams.rebuild.comparison import told_again, unfounded
-from taskbridge.streams.rebuild.sources.copies import Copy, Kept, Ticker, TopicCopy
-from taskbridge.streams.rebuild.operation import operation
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from taskbridge.streams.tables.unreadable import naming
 from taskbridge.streams.positions.version import VERSION_TOPIC
+from taskbridge.streams.rebuild.comparison import told_again, unfounded
+from taskbridge.streams.rebuild.operation import operation
+from taskbridge.streams.rebuild.sources.copies import Copy, Kept, Ticker, TopicCopy
+from taskbridge.streams.tables.unreadable import naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
-    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
-    from taskbridge.streams.transactions.transaction import TransactionalWriter
-    from taskbridge.streams.rebuild.operation import Operation
     from taskbridge.streams.positions.version import Versions
+    from taskbridge.streams.rebuild.operation import Operation
+    from taskbridge.streams.records import RecordWithHeaders
+    from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 _TOGETHER = 20_000
 """Notifications in one transaction."""

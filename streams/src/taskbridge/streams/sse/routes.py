@@ -10,20 +10,20 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the han
 from starlette.responses import Response
 
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.api.access import TOKEN
+from taskbridge.streams.api.refusals import BadQuery, NotNow, TooManyQueries
+from taskbridge.streams.query import models
+from taskbridge.streams.query.routes import CorpId, UserId  # noqa: TC001 - as above
 from taskbridge.streams.sse.hub import TooManyOfPerson, TooManyStreams
 from taskbridge.streams.sse.stream import EventStream, Writer
 from taskbridge.streams.sse.wire import ID_PATTERN, MEDIA_TYPE, BrokenEventId, place_of
-from taskbridge.streams.query import models
-from taskbridge.streams.api.access import TOKEN
-from taskbridge.streams.api.refusals import BadQuery, NotNow, TooManyQueries
-from taskbridge.streams.query.routes import CorpId, UserId  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from taskbridge.streams.query.routes import ApiContext
     from taskbridge.streams.sse.hub import Hub
     from taskbridge.streams.sse.missed import MissedReader
-    from taskbridge.streams.query.routes import ApiContext
 
 _ID_MAX = 64
 _LATER_S = 30

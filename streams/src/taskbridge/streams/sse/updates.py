@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.inbox.agent import InboxAgent
     from taskbridge.streams.monitoring.metrics import Metrics
-    from taskbridge.streams.query.routes import ApiContext
     from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.query.routes import ApiContext
 
 log = structlog.get_logger(__name__)
 

@@ -15,14 +15,14 @@ import structlog
 from confluent_kafka import KafkaException
 from faust import Service
 
-from taskbridge.streams.transactions.group_commit import Overtaken
-from taskbridge.streams.transactions.takeover import Owned
-from taskbridge.streams.tables.changelog import ChangelogReader
 from taskbridge.streams.positions.kept_position import POSITION_KEY, read_position
 from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.tables.changelog import ChangelogReader
 from taskbridge.streams.tables.table_keeper import TableKeeper
 from taskbridge.streams.tables.unreadable import naming
 from taskbridge.streams.tables.wanted import assigned
+from taskbridge.streams.transactions.group_commit import Overtaken
+from taskbridge.streams.transactions.takeover import Owned
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import faust
     from faust.types import TP
 
-    from taskbridge.streams.transactions.takeover import Takeover
     from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.positions.kept_position import KeptPosition
     from taskbridge.streams.tables.table_manager import Tables
     from taskbridge.streams.tables.wanted import Wanted
+    from taskbridge.streams.transactions.takeover import Takeover
 
 log = structlog.get_logger(__name__)
 

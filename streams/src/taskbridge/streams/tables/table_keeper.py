@@ -15,8 +15,8 @@ from taskbridge.streams.positions.offsets import Bounds
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from taskbridge.streams.tables.changelog import ChangelogReader, Followed
     from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.tables.changelog import ChangelogReader, Followed
     from taskbridge.streams.tables.store import Store
     from taskbridge.streams.tables.store_files import Position
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
+    from taskbridge.streams.records import RecordWithHeaders
+
 _CLAIM_S = 30
 _OFFSETS_S = 8
 _LATE_S = 1
@@ -46,8 +48,6 @@ _FENCED = (
 
 Outgoing = dict[str, Any]
 """``key`` and ``value`` of a record without headers. librdkafka adds ``_error`` where it did not take it on."""
-RecordWithHeaders = tuple[bytes | None, bytes | None, Any]
-"""Key, value, headers: a list of names and bytes, for which the library's type hints have no room."""
 
 
 class Fenced(OperatorError):

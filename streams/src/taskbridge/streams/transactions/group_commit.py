@@ -25,16 +25,10 @@ import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.transactions.bulk_producer import (
-    BulkProducer,
-    OffsetsNotTaken,
-    Sent,
-    Outgoing,
-    RecordWithHeaders,
-)
-from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
-from taskbridge.streams.positions.mark import write_metadata
 from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
+from taskbridge.streams.positions.mark import write_metadata
+from taskbridge.streams.transactions.bulk_producer import BulkProducer, OffsetsNotTaken, Outgoing, Sent
+from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +36,7 @@ if TYPE_CHECKING:
     from faust.types import TP
 
     from taskbridge.streams.positions.mark import Ground
+    from taskbridge.streams.records import RecordWithHeaders
 
 _RECORDS = 20_000
 _BYTES = 32 << 20

@@ -22,16 +22,16 @@ import structlog
 from confluent_kafka import KafkaException
 from faust.types import TP
 
-from taskbridge.streams.positions.standing import standing
 from taskbridge.streams.positions.offsets import Bounds
+from taskbridge.streams.positions.standing import standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from taskbridge.streams.transactions.group_commit import GroupCommit
     from taskbridge.streams.positions.group_positions import Committed
     from taskbridge.streams.positions.kept_position import KeptPosition
     from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.transactions.group_commit import GroupCommit
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from taskbridge.streams.transactions.bulk_producer import TRANSACTION_TIMEOUT_MS
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-    from taskbridge.streams.transactions.bulk_producer import RecordWithHeaders
+    from taskbridge.streams.records import RecordWithHeaders
 
 
 class TransactionalWriter:

@@ -42,9 +42,7 @@ def read_assets() -> Assets:
     """Read the package's files; pages ask for the parts of this very version, which may then be cached for ever."""
     found = {
         entry.name: entry.read_bytes()
-        for entry in sorted(
-            files("taskbridge.streams.web").joinpath("assets").iterdir(), key=lambda entry: entry.name
-        )
+        for entry in sorted(files("taskbridge.streams.web").joinpath("assets").iterdir(), key=lambda entry: entry.name)
         if _suffix(entry.name) in _MEDIA_TYPES
     }
     digest = hashlib.sha256()

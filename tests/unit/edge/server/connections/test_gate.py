@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from taskbridge.edge.server.connections.gate import ADDRESS_FULL, FULL, GAVE_WAY, Gate, Limits
-from taskbridge.edge.server.sources import Sources, parse_network
+from taskbridge.edge.server.sources import Sources
+from taskbridge.edge.settings import parse_network
 
 
 @dataclass(eq=False)

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from spool_bench import TestProducer, number_of, numbers, open_path, open_spool, record, until
 from taskbridge.cli.spool_inspection import set_aside
+from taskbridge.edge.spool.draining.blocked import BlockedQueues
 from taskbridge.edge.spool.draining.drainer import Drainer
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
-from taskbridge.edge.spool.draining.blocked import BlockedQueues
 from taskbridge.edge.spool.store import Store
 from taskbridge.runtime.kafka import DeliveryFailed
 from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef

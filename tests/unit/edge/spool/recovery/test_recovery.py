@@ -15,12 +15,12 @@ import pytest
 
 from spool_bench import SCHEMA, TestProducer, number_of, open_path, record, until
 from spool_disk import can_mount, fill, small_disk
+from taskbridge.edge.kafka.record import record_of, row_of
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.recovery.pages import frames_of
-from taskbridge.edge.kafka.record import record_of, row_of
 from taskbridge.edge.spool.recovery.recovery import examine, open_or_recover, read_intact
 from taskbridge.edge.spool.recovery.salvage import Salvage
 from taskbridge.edge.spool.store import BROKEN_MARK, PAGE_BYTES, Store
@@ -214,7 +214,10 @@ def test_a_crash_in_the_middle_of_a_recovery_loses_nothing(
     def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for where in ("taskbridge.edge.spool.recovery.recovery._move_aside", "taskbridge.edge.spool.recovery.recovery.sync"):
+    for where in (
+        "taskbridge.edge.spool.recovery.recovery._move_aside",
+        "taskbridge.edge.spool.recovery.recovery.sync",
+    ):
         with monkeypatch.context() as context:
             context.setattr(where, crash)
             with pytest.raises(KeyboardInterrupt):

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from taskbridge.edge.spool.draining.chains import Chain, chains_of, while_they_get_on
-from taskbridge.edge.spool.errors import SpoolBroken
 from taskbridge.edge.spool.draining.blocked import BlockedQueues
-from taskbridge.edge.spool.store import DAMAGED, REFUSED, TOO_LARGE
+from taskbridge.edge.spool.draining.chains import Chain, chains_of, while_they_get_on
 from taskbridge.edge.spool.draining.turns import Turns
+from taskbridge.edge.spool.errors import SpoolBroken
+from taskbridge.edge.spool.store import DAMAGED, REFUSED, TOO_LARGE
 from taskbridge.runtime.kafka import DeliveryFailed
 from taskbridge.schemas.errors import TaskbridgeError
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from taskbridge.edge.kafka.path import KafkaPath, Place
+    from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.edge.spool.draining.chains import Sending
     from taskbridge.edge.spool.files import Page
-    from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.edge.spool.writer import Spool
 
 _BATCH_COUNT = 500
@@ -246,7 +246,9 @@ class Drainer:
             return False
 
     def _tell_oldest(self) -> None:
-        oldest = [each for each in (self._pending[0].created_at if self._pending else None, self._blocked.oldest) if each]
+        oldest = [
+            each for each in (self._pending[0].created_at if self._pending else None, self._blocked.oldest) if each
+        ]
         if oldest:
             self._spool.oldest_is(min(oldest))
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from taskbridge.edge.spool.elsewhere import keys_ahead
 
 if TYPE_CHECKING:
-    from taskbridge.edge.spool.files import Claim, Page
     from taskbridge.edge.kafka.record import SpooledRecord
+    from taskbridge.edge.spool.files import Claim, Page
 
 _STALLED_S = 10.0
 

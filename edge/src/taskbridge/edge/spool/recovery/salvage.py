@@ -14,7 +14,7 @@ from taskbridge.schemas.registry import SchemaRef
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taskbridge.edge.kafka.record import SpooledRecord, Row
+    from taskbridge.edge.kafka.record import Row, SpooledRecord
 
 _RECORD_COLUMNS, _SET_ASIDE_COLUMNS, _SCHEMA_COLUMNS = 8, 9, 3
 KEYED_BY_ROW_ID = (_RECORD_COLUMNS, _SET_ASIDE_COLUMNS)

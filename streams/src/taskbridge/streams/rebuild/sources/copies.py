@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import rocksdict
 
-from taskbridge.streams.tables.changelog import ChangelogReader
 from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.positions.kept_position import POSITION_KEY
+from taskbridge.streams.tables.changelog import ChangelogReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -9,9 +9,9 @@ from taskbridge.schemas.events import Lifecycle
 from taskbridge.streams.fold.homes import home_of
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
 from taskbridge.streams.fold.views import show
+from taskbridge.streams.positions.kept_position import position_if_readable
 from taskbridge.streams.rebuild.comparison import GONE, from_published, is_whole
 from taskbridge.streams.rebuild.sources.copies import Kept
-from taskbridge.streams.positions.kept_position import position_if_readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,10 +13,10 @@ import rocksdict
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, age_of
-from taskbridge.streams.rebuild.sources.copies import Copy, Kept
-from taskbridge.streams.processing.retention import is_expired
 from taskbridge.streams.positions.changelog_topic import instances_table_name
 from taskbridge.streams.positions.kept_position import POSITION_KEY, position_if_readable
+from taskbridge.streams.processing.retention import is_expired
+from taskbridge.streams.rebuild.sources.copies import Copy, Kept
 from taskbridge.streams.tables.store_files import OFFSET_KEY, is_damage, is_lock, items_of, read_store_position
 
 if TYPE_CHECKING:
