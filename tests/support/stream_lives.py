@@ -38,17 +38,30 @@ TOLD_DIRECTLY = "told-directly-"
 """How corps begin whose notifications come from a test and from no event."""
 
 
+_UNDECIDED_S = 60.0
+
+
 def read_topic(connection: Connection, topic: str) -> list[Message]:
-    """Every record of a topic, from its beginning to what is its end now; each partition in order."""
+    """Every record of a topic, from its beginning to what is its end now; each partition in order.
+
+    What a transaction under way has written by now is waited for: positions are seen to be committed before every
+    partition of their transaction is.
+    """
     config: dict[str, Any] = consumer_config(connection.bootstrap_servers, "tests")
+    looking = Consumer({**config, "isolation.level": "read_uncommitted"})
+    partitions = sorted(looking.list_topics(topic, timeout=10).topics[topic].partitions)
+    ends = {number: looking.get_watermark_offsets(TopicPartition(topic, number))[1] for number in partitions}
+    looking.close()
     consumer = Consumer(config)
-    partitions = sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-    ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in partitions}
+    deadline = time.monotonic() + _UNDECIDED_S
     consumer.assign([TopicPartition(topic, number, 0) for number in partitions if ends[number] > 0])
     found: list[Message] = []
     # A position moves past what compaction removed, so it reaches the end whatever records are left.
     while any(at.offset < ends[at.partition] for at in consumer.position(consumer.assignment())):
-        found += [each for each in consumer.consume(10_000, 0.2) if each.error() is None]
+        read = [each for each in consumer.consume(10_000, 0.2) if each.error() is None]
+        found += read
+        deadline = time.monotonic() + _UNDECIDED_S if read else deadline
+        assert time.monotonic() < deadline, f"a transaction on {topic} is not decided"
     consumer.close()
     return found
 
@@ -198,7 +211,8 @@ def assert_all_is_right(
     found = states_on_topic(connection, read_topic)
     if not counted:
         right, found = ({key: replace(each, revision=0) for key, each in all_.items()} for all_ in (right, found))
-    assert found == right
+    differ = {key: (found.get(key), right.get(key)) for key in found | right if found.get(key) != right.get(key)}
+    assert not differ, f"found, and as it should be: {len(differ)} of {len(right)}, such as {list(differ.items())[:3]}"
     inbox = inbox_of(notifications_on_topic(connection, read_topic))
     assert {(line.instance_id, line.user_id, line.view, line.task_id) for line in inbox} == {
         (key, line.user_id, line.view, line.task_id) for key, instance in alive.items() for line in views(instance)
