@@ -96,8 +96,10 @@ def _edge(
     description = title or "the whole edge, as it is run, with its default settings"
     argv = [sys.executable, "-m", "taskbridge.cli", "edge"]
     if checkout is not None:
-        argv.insert(1, "-P")  # else the folder that this runs in comes first
-        environment["PYTHONPATH"] = str(checkout)
+        sources = [path for path in checkout.glob("*/src") if path.is_dir()]
+        module = "taskbridge.cli" if sources else "deploy"  # as it was called before there was one namespace
+        argv = [sys.executable, "-P", "-m", module, "edge"]  # -P: else the folder that this runs in comes first
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, sources or [checkout]))
     return _server(name, description, surroundings, port=port, argv=argv, environment=environment, ready="/readyz")
 
 
@@ -120,7 +122,7 @@ def _edge_spool(surroundings: Surroundings) -> Server:
 
 def _earlier(surroundings: Surroundings) -> Server:
     checkout = surroundings.earlier
-    if checkout is None or not (checkout / "edge" / "app.py").exists():
+    if checkout is None or not (checkout / "edge").is_dir():
         raise ConfigurationError(f"{checkout} is no checkout: --earlier names one, e.g. one that git worktree made")
     commit = version_of("git", "-C", str(checkout), "rev-parse", "--short", "HEAD")
     return _edge(surroundings, name=EARLIER, title=f"the whole edge as it was at {commit}", checkout=checkout)
