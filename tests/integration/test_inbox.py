@@ -19,6 +19,7 @@ from running_workers import Worker
 from stream_lives import TOLD_DIRECTLY, inboxes_told, lives, produce
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.dead_letters import REASON_HEADER, TOPIC_HEADER
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from taskbridge.streams.inbox import layout
@@ -187,8 +188,8 @@ def test_a_notification_that_cannot_be_read_is_parked_and_the_inbox_goes_on(
         return len(letters) == 4
 
     eventually(parked, what="the others are parked")
-    assert {each["dlq_topic"] for each in letters} == {TASK_NOTIFICATIONS.name.encode()}
-    assert sorted(each["dlq_reason"] or b"" for each in letters) == [
+    assert {each[TOPIC_HEADER] for each in letters} == {TASK_NOTIFICATIONS.name.encode()}
+    assert sorted(each[REASON_HEADER] or b"" for each in letters) == [
         b"misplaced-notification",
         b"outside-contract",
         b"undecodable",

@@ -19,6 +19,7 @@ from taskbridge.cli.program import app
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import framed, task_event_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.dead_letters import REASON_HEADER, TOPIC_HEADER
 from taskbridge.schemas.events import Action, Change, Lifecycle, TaskState
 from taskbridge.schemas.registry import schema_text
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
@@ -135,11 +136,11 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     parked: dict[Any, dict[str, Any]] = {}
     for each in read_topic(TASK_EVENTS_DLQ.name):
         said = dict(each.headers() or [])
-        parked[each.key(), each.value(), said["dlq_reason"]] = said
+        parked[each.key(), each.value(), said[REASON_HEADER]] = said
     assert set(poison) <= set(parked)
     headers = [parked[each] for each in poison]
     assert {each["ce_id"] for each in headers} == {b"kept"}
-    assert {each["dlq_topic"] for each in headers} == {TASK_EVENTS.name.encode()}
+    assert {each[TOPIC_HEADER] for each in headers} == {TASK_EVENTS.name.encode()}
 
     listed = dlq(connection, "list", "--json")
     assert {"undecodable", "unknown-action", "another-corp", "misplaced-key"} <= {each["reason"] for each in listed}

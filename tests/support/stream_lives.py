@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.dead_letters import DlqReason, dead_letter_of
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, TaskNotification, TaskState
 from taskbridge.schemas.inbox import inbox_of
@@ -135,9 +136,9 @@ def expected(connection: Connection, read_topic: Callable[[str], list[Message]])
     codec = task_event_codec(connection.registry)
     instances: dict[str, Instance] = {}
     too_large = {
-        (int(said["dlq_partition"]), int(said["dlq_offset"]))
-        for said in (headers_of(message) for message in read_topic(TASK_EVENTS_DLQ.name))
-        if said["dlq_reason"] == b"too-large"
+        (letter.partition, letter.offset)
+        for letter in map(dead_letter_of, read_topic(TASK_EVENTS_DLQ.name))
+        if letter.reason == DlqReason.TOO_LARGE
     }
     for message in read_topic(TASK_EVENTS.name):
         with suppress(RecordError):

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from taskbridge.cli import dead_letters
 from taskbridge.cli.dead_letters import summary
 from taskbridge.cli.program import app
-from taskbridge.runtime.parked import DeadLetter
+from taskbridge.schemas.dead_letters import DeadLetter
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def test_only_the_headers_that_were_received_go_back() -> None:
 def test_what_others_put_on_the_topic_is_told_as_far_as_it_goes() -> None:
     foreign = DeadLetter(id="0-0", at_ms=0, key=None, value=None, headers=[])
     assert summary(foreign)["reason"] is None
-    assert foreign.said("topic") is None
+    assert foreign.topic is None
 
 
 def parked(monkeypatch: pytest.MonkeyPatch, *letters: DeadLetter) -> None:

@@ -17,7 +17,7 @@ from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.replays import FileWindow, refuse_replay
-from taskbridge.runtime.parked import quarantined_summary
+from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import QuarantinedCallback
 

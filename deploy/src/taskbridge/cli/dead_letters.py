@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.cli.tail import Decoder
 from taskbridge.cli.topic_reading import read_one, read_to_end
 from taskbridge.runtime.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config
-from taskbridge.runtime.parked import dead_letter_of, headers_of, text_of
+from taskbridge.schemas.dead_letters import REPLAY_HEADER, dead_letter_of
+from taskbridge.schemas.headers import headers_of, text_of
 from taskbridge.schemas.topics import REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.connection import Connection
     from taskbridge.local.progress import Progress
-    from taskbridge.runtime.parked import DeadLetter
+    from taskbridge.schemas.dead_letters import DeadLetter
 
 REPLAYED, REPLAYED_BEFORE, NOT_OURS, FAILED, GONE, TOO_OLD = (
     "replayed",
@@ -28,9 +29,6 @@ REPLAYED, REPLAYED_BEFORE, NOT_OURS, FAILED, GONE, TOO_OLD = (
     "no-longer-kept",
     "too-old",
 )
-
-REPLAY_HEADER = "dlq_replay_of"
-"""On a record that was put back: the id of its dead letter, so that it is put back once."""
 
 _BATCH = 500
 _REMEMBERED_MS = REPLAYED_DAYS * 24 * 60 * 60 * 1000
@@ -46,11 +44,11 @@ def summary(letter: DeadLetter) -> dict[str, Any]:
     """What a list shows of a dead letter."""
     return {
         "id": letter.id,
-        "at": letter.said("at"),
-        "reason": letter.said("reason"),
+        "at": letter.parked_at,
+        "reason": letter.reason,
         "key": text_of(letter.key),
-        "from": f"{letter.said('topic')} {letter.said('partition')}-{letter.said('offset')}",
-        "detail": letter.said("detail"),
+        "from": f"{letter.topic} {letter.partition}-{letter.offset}",
+        "detail": letter.detail,
     }
 
 
@@ -108,7 +106,7 @@ async def _replay(
 
 
 def _outcome(letter: DeadLetter, before: set[str], *, oldest_ms: float) -> str:
-    if letter.said("topic") != TASK_EVENTS.name:
+    if letter.topic != TASK_EVENTS.name:
         return NOT_OURS
     if letter.id in before:
         return REPLAYED_BEFORE
@@ -119,10 +117,10 @@ def _outcome(letter: DeadLetter, before: set[str], *, oldest_ms: float) -> str:
 
 def _whole(letter: DeadLetter, connection: Connection) -> DeadLetter:
     """The letter with what was left on the topic that it was taken from, as long as that is kept there."""
-    topic, partition, offset = letter.said("topic"), letter.said("partition"), letter.said("offset")
+    topic, partition, offset = letter.topic, letter.partition, letter.offset
     if not letter.was_left or topic is None or partition is None or offset is None:
         return letter
-    found = read_one(connection, topic, int(partition), int(offset))
+    found = read_one(connection, topic, partition, offset)
     if found is None:
         return letter
     return changed(letter, key=found.key(), value=found.value(), headers=[*headers_of(found), *letter.headers])

@@ -21,7 +21,7 @@ from taskbridge.cli.terminal import json_line, progress, say
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from taskbridge.runtime.parked import DeadLetter
+    from taskbridge.schemas.dead_letters import DeadLetter
 
 # Commands import what they need when they run, as in cli.py.
 
@@ -43,7 +43,7 @@ def list_(
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         letters = list(read_dead_letters(connection, progress))
-    found = [each for each in letters if reason is None or each.said("reason") == reason]
+    found = [each for each in letters if reason is None or each.reason == reason]
     for each in sorted(found, key=lambda each: (each.at_ms, each.id)):
         shown = summary(each)
         say(json_line(shown) if as_json else "  ".join(str(value or "-") for value in shown.values()))
@@ -107,13 +107,13 @@ def replay(
         if ids:
             letters = _with_ids(letters, ids)
         else:
-            found = [each for each in letters if everything or each.said("reason") == reason]
+            found = [each for each in letters if everything or each.reason == reason]
             if letters and not found:
                 raise ConfigurationError(_nothing_for(reason, letters))
             letters = found
         done = put_back(connection, letters, progress, older_too=force)
     for letter, outcome in done:
-        shown = {"id": letter.id, "outcome": outcome, "reason": letter.said("reason")}
+        shown = {"id": letter.id, "outcome": outcome, "reason": letter.reason}
         say(json_line(shown) if as_json else f"{outcome:18}{letter.id}  {shown['reason'] or '-'}")
     if not done:
         progress(f"nothing to replay: {_nothing_for(None, ())}")
@@ -124,7 +124,7 @@ def replay(
 def _nothing_for(reason: str | None, letters: Collection[DeadLetter]) -> str:
     if reason is None or not letters:
         return "there are no dead letters"
-    return f"no record was parked for '{reason}'; there are: {reasons_there(each.said('reason') for each in letters)}"
+    return f"no record was parked for '{reason}'; there are: {reasons_there(each.reason for each in letters)}"
 
 
 def _with_ids(letters: Iterable[DeadLetter], ids: list[str]) -> list[DeadLetter]:

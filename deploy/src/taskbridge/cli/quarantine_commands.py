@@ -43,7 +43,7 @@ def list_(
 ) -> None:
     """List the quarantined callbacks in order of receipt."""
     from taskbridge.cli.quarantine import read_quarantine
-    from taskbridge.runtime.parked import quarantined_summary
+    from taskbridge.runtime.quarantined import quarantined_summary
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         entries = list(read_quarantine(connection, progress))

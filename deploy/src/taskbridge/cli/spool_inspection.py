@@ -24,10 +24,10 @@ from taskbridge.edge.spool.recovery.recovery import examine
 from taskbridge.edge.spool.store import REFUSED, TOO_LARGE
 from taskbridge.runtime.kafka import AsyncProducer, producer_config
 from taskbridge.runtime.logs import configure_logs
-from taskbridge.runtime.parked import text_of
 from taskbridge.schemas.cloudevents import rfc3339
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.headers import text_of
 from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 

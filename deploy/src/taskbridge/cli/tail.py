@@ -9,9 +9,9 @@ from confluent_kafka import OFFSET_END, KafkaError, TopicPartition
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 
 from taskbridge.cli.topic_reading import open_consumer, partitions_of
-from taskbridge.runtime.parked import text_of
 from taskbridge.schemas.cloudevents import rfc3339
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.headers import text_of
 from taskbridge.schemas.registry import RegistryUnavailable
 
 if TYPE_CHECKING:

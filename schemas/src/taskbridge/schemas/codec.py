@@ -12,6 +12,7 @@ import msgspec
 
 from taskbridge.schemas import events
 from taskbridge.schemas.compiled_avro import compile_reader, compile_writer
+from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import QuarantinedCallback, TaskEvent, TaskNotification, TaskState
 from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef, UnknownSchema
@@ -30,6 +31,8 @@ Reader = Callable[[bytes, int], Any]
 
 class Undecodable(RecordError):
     """The bytes are not a record that this topic's schema can read."""
+
+    dlq_reason = DlqReason.UNDECODABLE
 
 
 class Codec(Generic[R]):

@@ -9,6 +9,11 @@ TaskbridgeError
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from taskbridge.schemas.dead_letters import DlqReason
+
 
 class TaskbridgeError(Exception):
     """An error that taskbridge foresees; its message is one line that a person can act on."""
@@ -24,6 +29,9 @@ class OperatorError(TaskbridgeError):
 
 class RecordError(TaskbridgeError):
     """A record that cannot be read or applied, whatever is tried again."""
+
+    dlq_reason: ClassVar[DlqReason]
+    """For which it is parked; each class declares its own."""
 
 
 class ConfigurationError(TaskbridgeError):

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas import schema_ids, topics
+from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import ConfigurationError, OperatorError, RecordError, TaskbridgeError
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class SchemaRefused(ConfigurationError):
 
 class UnknownSchema(RecordError):
     """The registry has no schema of the id that a record names."""
+
+    dlq_reason = DlqReason.UNDECODABLE
 
 
 def schema_text(record: str) -> str:

@@ -16,13 +16,14 @@ from msgspec.structs import replace
 from fold_inputs import by_version_without_beginnings
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
+from taskbridge.schemas.dead_letters import LEFT_HEADER
 from taskbridge.schemas.events import Action, Status
 from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
 from taskbridge.streams.fold.chunk import ChunkResult, fold_chunk
-from taskbridge.streams.fold.dead_letters import LEFT_HEADER, dead_letter, reason_code
+from taskbridge.streams.fold.dead_letters import dead_letter
 from taskbridge.streams.fold.lifecycle import EARLIEST, fold
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
@@ -159,7 +160,7 @@ def test_bad_records_are_set_aside_with_their_reason_and_the_others_go_on(make_e
         FakeRecord(b"I-1", EVENTS.encode(make_event(Action.UNKNOWN)), 8),
     ]
     result = fold_chunk(records, decode=EVENTS.decode, load=World().load)
-    assert [(each.record.offset, reason_code(each.reason)) for each in result.rejected] == [
+    assert [(each.record.offset, each.reason.dlq_reason) for each in result.rejected] == [
         (0, "undecodable"),
         (1, "undecodable"),
         (2, "undecodable"),
@@ -320,7 +321,7 @@ def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
 ) -> None:
     events = [make_event(Action.CREATED, **outside), make_event(Action.CREATED, instance_id="I-2", title="申请　一")]
     result = fold_chunk(records_of(events), decode=EVENTS.decode, load=World().load)
-    assert [reason_code(each.reason) for each in result.rejected] == ["outside-contract"]
+    assert [each.reason.dlq_reason for each in result.rejected] == ["outside-contract"]
     assert list(result.instances) == [b"I-2"]
     for each in result.notifications:
         notification_headers(each)
@@ -364,7 +365,7 @@ def test_what_its_instance_cannot_take_is_set_aside_and_the_others_go_on(make_ev
         make_event(Action.CREATED, instance_id="I-1", corp_id="another"),
     ]
     result = fold_chunk(records_of(events), decode=EVENTS.decode, load=World().load, too_large={1, 3})
-    assert [(each.record.offset, reason_code(each.reason)) for each in result.rejected] == [
+    assert [(each.record.offset, each.reason.dlq_reason) for each in result.rejected] == [
         (1, "too-large"),
         (3, "another-corp"),
     ]

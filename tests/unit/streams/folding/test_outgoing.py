@@ -11,7 +11,6 @@ from fold_inputs import EVENTS, REGISTRY, FakeRecord, event, reading
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.events import Action, Person
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
-from taskbridge.streams.fold.dead_letters import reason_code
 from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
 from taskbridge.streams.folding.outgoing import fold_what_fits
 from taskbridge.streams.folding.python import PythonFolding
@@ -47,7 +46,7 @@ def taken(request: pytest.FixtureRequest) -> Taken:
 
 
 def aside(folded: Folded) -> list[tuple[int, str]]:
-    return [(each.record.offset, reason_code(each.reason)) for each in folded.rejected]
+    return [(each.record.offset, each.reason.dlq_reason) for each in folded.rejected]
 
 
 def test_what_fits_is_left_alone(taken: Taken) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from taskbridge.runtime.parked import DeadLetter
+from taskbridge.schemas.dead_letters import DeadLetter
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.operations.parked import LATEST, Parked, SetAside
 from taskbridge.streams.operations.search import dead_letter_summary

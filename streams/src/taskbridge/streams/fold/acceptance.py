@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.moments import FIRST_MS, LAST_MS, believed
 
@@ -20,9 +21,13 @@ _NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 class OutsideContract(RecordError):
     """The record can be read, but says what no event may say."""
 
+    dlq_reason = DlqReason.OUTSIDE_CONTRACT
+
 
 class TooLarge(RecordError):
     """With this event, what is kept or told of its instance would be larger than a record may be."""
+
+    dlq_reason = DlqReason.TOO_LARGE
 
 
 def accept(event: TaskEvent) -> TaskEvent:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.acceptance import TooLarge, accept
 from taskbridge.streams.fold.lifecycle import fold
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 class MisplacedKey(RecordError):
     """The record's key is not its event's instance id, so its instance may live on another partition."""
+
+    dlq_reason = DlqReason.MISPLACED_KEY
 
 
 @dataclass(frozen=True, slots=True)

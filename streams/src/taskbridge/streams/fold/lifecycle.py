@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
+from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskState
 
@@ -36,13 +37,19 @@ EARLIEST, LATEST = -(1 << 63), (1 << 63) - 1
 class UnknownAction(RecordError):
     """The event's action belongs to a newer schema; this program cannot tell what it does."""
 
+    dlq_reason = DlqReason.UNKNOWN_ACTION
+
 
 class AnotherCorp(RecordError):
     """The event names another organisation than the instance's. Ids are UUIDs, so it is forged or a mistake."""
 
+    dlq_reason = DlqReason.ANOTHER_CORP
+
 
 class AnotherApp(RecordError):
     """The event names another app than the instance's: whoever holds one app's token may not touch another's."""
+
+    dlq_reason = DlqReason.ANOTHER_APP
 
 
 class Stamp(NamedTuple):

@@ -11,7 +11,7 @@ import structlog
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from taskbridge.streams.fold.chunk import Rejected
-from taskbridge.streams.fold.dead_letters import dead_letter, reason_code
+from taskbridge.streams.fold.dead_letters import dead_letter
 from taskbridge.streams.inbox.changes import check, inbox_changes, keys_read
 from taskbridge.streams.inbox.layout import APPLIED_KEY, Applied, read_applied, write_applied
 from taskbridge.streams.inbox.notified import Notified
@@ -160,7 +160,7 @@ class InboxAgent:
                     "a notification goes to the dead-letter topic",
                     partition=record.partition,
                     offset=record.offset,
-                    reason=reason_code(reason),
+                    reason=reason.dlq_reason,
                     detail=str(reason),
                 )
                 self._metrics.parked(reason)

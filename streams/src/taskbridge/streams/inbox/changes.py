@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Change, View, notification_key
 from taskbridge.schemas.topics import USUAL_MESSAGE_BYTES
@@ -21,9 +22,13 @@ Values = dict[bytes, "bytes | None"]
 class UnknownView(RecordError):
     """The notification is about a view or a change that this version does not know."""
 
+    dlq_reason = DlqReason.UNKNOWN_VIEW
+
 
 class MisplacedNotification(RecordError):
     """The record's key is not its notification's corp and recipient, so their inbox may live on another partition."""
+
+    dlq_reason = DlqReason.MISPLACED_NOTIFICATION
 
 
 def check(notification: TaskNotification, key: bytes | None, *, size: int) -> None:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from taskbridge.streams.fold.dead_letters import reason_code
 from taskbridge.streams.monitoring.flow import Flow
 from taskbridge.streams.positions.standing import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from taskbridge.schemas.errors import RecordError
     from taskbridge.streams.folding.folding import Folded
     from taskbridge.streams.monitoring.snapshot import Snapshot
     from taskbridge.streams.records import Chunk
@@ -162,9 +162,9 @@ class Metrics:
         for rejected in result.rejected:
             self.parked(rejected.reason)
 
-    def parked(self, reason: Exception) -> None:
+    def parked(self, reason: RecordError) -> None:
         """Count a record that goes to the dead letters."""
-        self._dead_letters.labels(reason_code(reason)).inc()
+        self._dead_letters.labels(reason.dlq_reason).inc()
 
     def query(self, route: str, status: int, seconds: float) -> None:
         """Count an answer to a query."""

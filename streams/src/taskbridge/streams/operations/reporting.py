@@ -12,9 +12,10 @@ from urllib.parse import urlencode
 import structlog
 from confluent_kafka import KafkaException
 
-from taskbridge.runtime.parked import dead_letter_of, quarantined_summary
+from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.codec import quarantined_callback_codec, task_notification_codec
+from taskbridge.schemas.dead_letters import dead_letter_of
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ
 from taskbridge.streams.api.json_forms import state_json
@@ -237,4 +238,4 @@ def _quarantined(message: Message, codec: Codec[QuarantinedCallback]) -> SetAsid
 
 def _letter(message: Message) -> SetAside:
     letter = dead_letter_of(message)
-    return SetAside(letter.at_ms, letter.said("reason") or "unknown", dead_letter_summary(letter))
+    return SetAside(letter.at_ms, letter.reason or "unknown", dead_letter_summary(letter))

@@ -10,10 +10,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
-from taskbridge.runtime.parked import dead_letter_of, headers_of, quarantined_summary
+from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.dead_letters import dead_letter_of
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import notification_key
+from taskbridge.schemas.headers import headers_of
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from taskbridge.streams.api.json_forms import notification_json
 from taskbridge.streams.operations.parked import newest
@@ -21,8 +23,8 @@ from taskbridge.streams.operations.parked import newest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskbridge.runtime.parked import DeadLetter
     from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.dead_letters import DeadLetter
     from taskbridge.schemas.events import QuarantinedCallback, TaskNotification
     from taskbridge.streams.api.owners import Owners
     from taskbridge.streams.operations.parked import Reading
@@ -63,17 +65,13 @@ def mentions(instance_id: str) -> list[bytes]:
 def dead_letter_summary(letter: DeadLetter) -> dict[str, Any]:
     return {
         "id": letter.id,
-        "at": letter.said("at"),
-        "reason": letter.said("reason"),
-        "detail": letter.said("detail"),
-        "partition": _number(letter.said("partition")),
-        "offset": _number(letter.said("offset")),
+        "at": letter.parked_at,
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "partition": letter.partition,
+        "offset": letter.offset,
         "key": None if letter.key is None else letter.key.decode("utf-8", "replace"),
     }
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None
 
 
 class Search:

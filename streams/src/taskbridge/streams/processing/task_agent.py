@@ -14,7 +14,7 @@ from faust.types import TP
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.fold.dead_letters import dead_letter, reason_code
+from taskbridge.streams.fold.dead_letters import dead_letter
 from taskbridge.streams.fold.homes import at_home
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
 from taskbridge.streams.folding.outgoing import fold_what_fits
@@ -224,7 +224,7 @@ def _parked(rejected: Sequence[Rejected]) -> list[RecordWithHeaders]:
             "a record goes to the dead-letter topic",
             partition=each.record.partition,
             offset=each.record.offset,
-            reason=reason_code(each.reason),
+            reason=each.reason.dlq_reason,
             detail=str(each.reason),
         )
     return [dead_letter(each, now_ms=now_ms) for each in rejected]
