@@ -9,6 +9,7 @@ from taskbridge.schemas.events import Change, Person, Status, TaskNotification, 
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
+from taskbridge.streams.api.resolver import OwnerResolver
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.http import build_http
 from taskbridge.streams.inbox.changes import inbox_changes
@@ -89,7 +90,7 @@ class AnsweringWorker:
         self.states = task_state_codec(self.registry)
         self.events = MemoryEvents()
         self.metrics = Metrics()
-        self.context = context = ApiContext(access, self.owners, Forwarding(access.seal))
+        self.context = context = ApiContext(OwnerResolver(access, self.owners, Forwarding(access.seal)))
         context.open(
             Tables(
                 Inboxes(self.inbox, WHOLE),

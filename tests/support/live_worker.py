@@ -16,11 +16,11 @@ from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
+from taskbridge.streams.api.resolver import OwnerResolver
 from taskbridge.streams.http import Server, build_http
 from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.query.routes import ApiContext
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.metrics import HubCollector
 from taskbridge.streams.sse.missed import MissedReader
@@ -91,7 +91,7 @@ class LiveWorker:
         forwarding = Forwarding(None)
         metrics = Metrics()
         metrics.registry.register(HubCollector(self.hub))
-        router = events_router(self.hub, lambda: missed, ApiContext(Access(tokens=None), owners, forwarding))
+        router = events_router(self.hub, lambda: missed, OwnerResolver(Access(tokens=None), owners, forwarding))
         server = Server(build_http(lambda: {"ready": True}, metrics, routers=[router]))
         following = asyncio.create_task(self._follow(config, offsets))
         beating = asyncio.create_task(self._beat())

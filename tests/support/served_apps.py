@@ -69,7 +69,7 @@ def streams_app(folder: Path, make_event: Callable[..., TaskEvent], *, is_open: 
     )
     routers = [
         *context.routers,
-        events_router(hub, lambda: cast("MissedReader", object()), context.context),
+        events_router(hub, lambda: cast("MissedReader", object()), context.context.resolver),
         operations_router(reporter, access),
     ]
     context.keep(

@@ -14,10 +14,10 @@ from taskbridge.schemas.events import Change, Status, TaskNotification, View
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
+from taskbridge.streams.api.resolver import OwnerResolver
 from taskbridge.streams.http import Server, build_http, listen
 from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.query.routes import ApiContext
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.routes import events_router
 
@@ -32,7 +32,7 @@ async def serve(port: int, heartbeat_s: float) -> None:
     owners = Owners("http://127.0.0.1")
     owners.join(partitions=_PARTITIONS, distribution=dict, live=lambda: range(_PARTITIONS), changelog="inbox")
     access, reader = Access(tokens=None, rate_per_s=100_000), cast("Any", object())
-    router = events_router(hub, lambda: reader, ApiContext(access, owners, Forwarding(None)))
+    router = events_router(hub, lambda: reader, OwnerResolver(access, owners, Forwarding(None)))
     http = build_http(lambda: {"ready": True}, Metrics(), routers=[router])
 
     async def tell(user_id: str, offset: int) -> dict[str, int]:

@@ -9,6 +9,7 @@ from taskbridge.schemas.codec import task_event_codec, task_notification_codec, 
 from taskbridge.streams.api.access import build_access, own_hosts
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
+from taskbridge.streams.api.resolver import OwnerResolver
 from taskbridge.streams.inbox.agent import InboxAgent
 from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
@@ -43,12 +44,11 @@ class TaskCenter:
         self.access = build_access(settings)
         self.owners = Owners(settings.url)
         self.forwarding = Forwarding(self.access.seal)
+        resolver = OwnerResolver(self.access, self.owners, self.forwarding)
         self.only_hosts = own_hosts(settings) if self.access.is_open else None
-        self._context = ApiContext(self.access, self.owners, self.forwarding)
+        self._context = ApiContext(resolver)
         self._history: EventReader | None = None
-        self.live = LiveUpdates(
-            self._context, most=settings.event_streams, most_of_person=settings.event_streams_per_user
-        )
+        self.live = LiveUpdates(resolver, most=settings.event_streams, most_of_person=settings.event_streams_per_user)
         self.operations = OperationsReporter(
             self._context, own_url=settings.url, edge_urls=settings.edge_urls, streams=lambda: self.live.hub.count
         )

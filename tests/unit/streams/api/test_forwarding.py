@@ -39,6 +39,7 @@ def test_the_owners_answer_is_the_answer(make_context: Callable[[Access], Answer
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["content-type"] == "application/json"
         assert client.get("/v1/instances/I-unknown").status_code == 404
+        assert client.get(f"{PATH}&cursor=wrong").status_code == 400
 
 
 def test_the_callers_own_token_goes_along(make_context: Callable[[Access], AnsweringWorker]) -> None:

@@ -41,7 +41,7 @@ def client(tmp_path: Path) -> Generator[TestClient]:
     )
     routers = [
         operations_router(reporter, access),
-        events_router(hub, lambda: cast("MissedReader", object()), context.context),
+        events_router(hub, lambda: cast("MissedReader", object()), context.context.resolver),
     ]
     with TestClient(build_http(dict, context.metrics, routers=routers)) as found:
         yield found

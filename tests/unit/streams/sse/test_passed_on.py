@@ -154,7 +154,7 @@ def test_the_route_takes_places_for_what_it_passes_on_and_ends_it_with_its_acces
     tokens.write_text(entry.format(digest_of("secret")))
     access = Access(tokens=TokensFile(tokens))
     context, hub = AnsweringWorker(tmp_path / "worker", access), make_hub()
-    http = build_http(dict, context.metrics, routers=[events_router(hub, lambda: None, context.context)])
+    http = build_http(dict, context.metrics, routers=[events_router(hub, lambda: None, context.context.resolver)])
     headers = [(b"authorization", b"Bearer secret")]
 
     async def test() -> None:
@@ -174,7 +174,7 @@ def test_the_route_takes_places_for_what_it_passes_on_and_ends_it_with_its_acces
             await asyncio.wait_for(stream, 30)
             assert client.got.empty()
             assert hub.forwarded == 0
-            await context.context.forwarding.close()
+            await context.context.resolver.forwarding.close()
 
     asyncio.run(test())
     context.close()

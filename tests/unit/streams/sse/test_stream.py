@@ -238,7 +238,7 @@ def test_the_route_gives_each_stream_the_access_that_let_it_in(tmp_path: Path) -
     access = Access(tokens=TokensFile(tokens))
     context = AnsweringWorker(tmp_path / "worker", access)
     hub, begun, ended = make_hub(), asyncio.Event(), asyncio.Event()
-    router = events_router(hub, lambda: cast("MissedReader", Missed()), context.context)
+    router = events_router(hub, lambda: cast("MissedReader", Missed()), context.context.resolver)
     app = HoldsStreams(build_http(dict, context.metrics, routers=[router]))
     body = bytearray()
 
@@ -283,7 +283,7 @@ def client_of(
 ) -> tuple[AnsweringWorker, TestClient]:
     context = AnsweringWorker(folder, access)
     hub = Hub(next_offset=lambda _: 5, most=most, most_of_person=most_of_person)
-    router = events_router(hub, lambda: cast("MissedReader", object()), context.context)
+    router = events_router(hub, lambda: cast("MissedReader", object()), context.context.resolver)
     return context, TestClient(build_http(dict, context.metrics, routers=[router]))
 
 

@@ -59,6 +59,7 @@ class OperationsReporter:
     def __init__(self, context: ApiContext, *, own_url: str, edge_urls: str, streams: Callable[[], int]) -> None:
         """``edge_urls`` is comma-separated; ``streams`` counts the open event streams."""
         self._context = context
+        self._owners = context.resolver.owners
         self._own_url = own_url.rstrip("/")
         self._edge_urls = [each.strip().rstrip("/") for each in edge_urls.split(",") if each.strip()]
         self._streams = streams
@@ -94,7 +95,7 @@ class OperationsReporter:
             following, TASK_EVENTS_DLQ.name, entry_of=_letter, kept_ms=int(TASK_EVENTS_DLQ.settings["retention.ms"])
         )
         notifications = task_notification_codec(registry)
-        self._search = Search(searching, self._context.owners, quarantined=quarantined, notifications=notifications)
+        self._search = Search(searching, self._owners, quarantined=quarantined, notifications=notifications)
 
     def follow(self, progress: Progress, ready: Callable[[], bool]) -> None:
         """The worker is at work."""
@@ -128,7 +129,7 @@ class OperationsReporter:
 
     async def overview(self, authorization: str | None) -> dict[str, Any]:
         """Everybody's, with whom could not be reached."""
-        others = [url for url in self._context.owners.workers() if url != self._own_url]
+        others = [url for url in self._owners.workers() if url != self._own_url]
         shares, edges, (quarantine, dead_letters) = await asyncio.gather(
             asyncio.gather(*(self._asking.worker(url, "/v1/ops/worker", authorization) for url in others)),
             self._ask_edges(),
@@ -149,7 +150,7 @@ class OperationsReporter:
         Raises:
             NotNow: its worker is unknown, or does not answer.
         """
-        owner = self._context.owners.of_instance(instance_id)
+        owner = self._owners.of_instance(instance_id)
         if not owner.here:
             path = "/v1/ops/instance?" + urlencode({"instance_id": instance_id})
             found = None if forwarded else await self._asking.instance(owner.url, path, authorization)

@@ -1,4 +1,4 @@
-"""The read API: who asks → whose worker has it → here or there → the answer."""
+"""The read API: ``OwnerResolver`` says who asks, and where it is; what is here is answered from the tables."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from taskbridge.streams.query.cursors import read_cursor, write_cursor
 from taskbridge.streams.query.search import matcher
 
 if TYPE_CHECKING:
-    from taskbridge.streams.api.access import Access, Caller
-    from taskbridge.streams.api.forwarding import Forwarding
-    from taskbridge.streams.api.owners import Owner, Owners
+    from taskbridge.streams.api.access import Caller
+    from taskbridge.streams.api.resolver import OwnerResolver
     from taskbridge.streams.query.history import Histories
     from taskbridge.streams.query.inboxes import Inboxes, Page
     from taskbridge.streams.query.instances import Instances
@@ -64,10 +63,8 @@ class Tables:
 class ApiContext:
     """What the routes share; the tables come when Kafka is connected."""
 
-    def __init__(self, access: Access, owners: Owners, forwarding: Forwarding) -> None:
-        self.access = access
-        self.owners = owners
-        self.forwarding = forwarding
+    def __init__(self, resolver: OwnerResolver) -> None:
+        self.resolver = resolver
         self._tables: Tables | None = None
 
     def open(self, tables: Tables) -> None:
@@ -87,12 +84,13 @@ class ApiContext:
 
 def build_router(context: ApiContext) -> APIRouter:
     """``/v1/me``, and the queries about users."""
+    resolver = context.resolver
     router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
     of_user: dict[str, Any] = {"responses": models.problems(400, 401, 403, 429, 503)}
 
     @router.get("/me", summary="Who is asking", response_model=models.MeOut, responses=models.problems(401, 429))
     async def me(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return _json(_me(await context.access.caller_of(request)))
+        return _json(_me(await resolver.access.caller_of(request)))
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/tasks",
@@ -111,19 +109,17 @@ def build_router(context: ApiContext) -> APIRouter:
         limit: _Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
     ) -> Response:
-        caller = await context.access.caller_of(request)
-        caller.check(corp_id, user_id)
+        here = await resolver.user(request, corp_id, user_id)
+        if isinstance(here, Response):
+            return here
         user, wanted = layout.user_part(corp_id, user_id), View(view.upper())
         after = None if cursor is None else read_cursor(cursor, user, wanted)
-        owner = context.owners.of_user(corp_id, user_id)
-        if not owner.here:
-            return await context.forwarding.forward(request, owner.url, caller)
         inboxes, matches = context.tables.inboxes, matcher(q, app_type)
         if matches is None:
-            page = inboxes.page(owner.partition, user, wanted, limit=limit, after=after)
+            page = inboxes.page(here.partition, user, wanted, limit=limit, after=after)
         else:
-            page = await inboxes.search(owner.partition, user, wanted, matches, limit=limit, after=after)
-            _still_here(context, corp_id, user_id, owner)
+            page = await inboxes.search(here.partition, user, wanted, matches, limit=limit, after=after)
+            resolver.check_still_here(here)
         return _json(_page(page, user, wanted, view))
 
     @router.get(
@@ -137,12 +133,10 @@ def build_router(context: ApiContext) -> APIRouter:
         corp_id: CorpId,
         user_id: UserId,
     ) -> Response:
-        caller = await context.access.caller_of(request)
-        caller.check(corp_id, user_id)
-        owner = context.owners.of_user(corp_id, user_id)
-        if not owner.here:
-            return await context.forwarding.forward(request, owner.url, caller)
-        found = context.tables.inboxes.counts(owner.partition, layout.user_part(corp_id, user_id))
+        here = await resolver.user(request, corp_id, user_id)
+        if isinstance(here, Response):
+            return here
+        found = context.tables.inboxes.counts(here.partition, layout.user_part(corp_id, user_id))
         return _json({view.value.lower(): count for view, count in zip(layout.VIEWS, found, strict=True)})
 
     @router.get(
@@ -158,13 +152,11 @@ def build_router(context: ApiContext) -> APIRouter:
         corp_id: CorpId,
         user_id: UserId,
     ) -> Response:
-        caller = await context.access.caller_of(request)
-        caller.check(corp_id, user_id)
-        owner = context.owners.of_user(corp_id, user_id)
-        if not owner.here:
-            return await context.forwarding.forward(request, owner.url, caller)
-        found = await context.tables.inboxes.apps(owner.partition, layout.user_part(corp_id, user_id))
-        _still_here(context, corp_id, user_id, owner)
+        here = await resolver.user(request, corp_id, user_id)
+        if isinstance(here, Response):
+            return here
+        found = await context.tables.inboxes.apps(here.partition, layout.user_part(corp_id, user_id))
+        resolver.check_still_here(here)
         return _json({"items": [{"app_type": app, "process_name": name} for app, name in found]})
 
     return router
@@ -172,6 +164,7 @@ def build_router(context: ApiContext) -> APIRouter:
 
 def build_instances_router(context: ApiContext) -> APIRouter:
     """The queries about one instance."""
+    resolver = context.resolver
     router = APIRouter(prefix="/v1/instances", tags=["task center"], dependencies=[TOKEN])
     refused: dict[str, Any] = {"responses": models.problems(400, 401, 404, 429, 503)}
 
@@ -180,11 +173,10 @@ def build_instances_router(context: ApiContext) -> APIRouter:
         request: Request,
         instance_id: InstanceId,
     ) -> Response:
-        caller = await context.access.caller_of(request)
-        owner = context.owners.of_instance(instance_id)
-        if not owner.here:
-            return await context.forwarding.forward(request, owner.url, caller)
-        return _json(state_json(context.tables.instances.find(owner.partition, instance_id, caller).state))
+        here = await resolver.instance(request, instance_id)
+        if isinstance(here, Response):
+            return here
+        return _json(state_json(context.tables.instances.find(here.partition, instance_id, here.caller).state))
 
     @router.get(
         "/{instance_id}/history", summary="Its events, and its form", response_model=models.HistoryOut, **refused
@@ -193,20 +185,13 @@ def build_instances_router(context: ApiContext) -> APIRouter:
         request: Request,
         instance_id: InstanceId,
     ) -> Response:
-        caller = await context.access.caller_of(request)
-        owner = context.owners.of_instance(instance_id)
-        if not owner.here:
-            return await context.forwarding.forward(request, owner.url, caller)
-        found = context.tables.instances.find(owner.partition, instance_id, caller)
-        return _json(await context.tables.histories.of(owner.partition, found.state, found.event_offsets))
+        here = await resolver.instance(request, instance_id)
+        if isinstance(here, Response):
+            return here
+        found = context.tables.instances.find(here.partition, instance_id, here.caller)
+        return _json(await context.tables.histories.of(here.partition, found.state, found.event_offsets))
 
     return router
-
-
-def _still_here(context: ApiContext, corp_id: str, user_id: str, owner: Owner) -> None:
-    """The loop was given back meanwhile, so the partition may have gone and come."""
-    if context.owners.of_user(corp_id, user_id) != owner:
-        raise NotNow("what is asked for is moving to another worker")
 
 
 def _page(page: Page, user: bytes, view: View, name: str) -> dict[str, Any]:

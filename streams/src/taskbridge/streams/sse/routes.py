@@ -21,7 +21,8 @@ from taskbridge.streams.sse.wire import ID_PATTERN, MEDIA_TYPE, BrokenEventId, p
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.streams.query.routes import ApiContext
+    from taskbridge.streams.api.access import Caller
+    from taskbridge.streams.api.resolver import OwnerResolver
     from taskbridge.streams.sse.hub import Hub
     from taskbridge.streams.sse.missed import MissedReader
 
@@ -62,7 +63,7 @@ _FOUND: dict[int | str, dict[str, Any]] = {
 }
 
 
-def events_router(hub: Hub, missed: Callable[[], MissedReader | None], context: ApiContext) -> APIRouter:
+def events_router(hub: Hub, missed: Callable[[], MissedReader | None], resolver: OwnerResolver) -> APIRouter:
     """``GET /v1/corps/{corp_id}/users/{user_id}/events``. ``missed`` gives the reader, once there is one."""
     router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
 
@@ -79,29 +80,32 @@ def events_router(hub: Hub, missed: Callable[[], MissedReader | None], context: 
         last_event_id: _LastEventId = None,
         after: _After = None,
     ) -> Response:
-        caller = await context.access.caller_of(request)
-        caller.check(corp_id, user_id)
+        now = asyncio.get_running_loop().time()
+
+        async def passed_on(url: str, caller: Caller) -> Response:
+            try:
+                done = hub.pass_on()
+            except TooManyStreams as error:
+                raise NotNow(str(error), retry_after_s=2) from error
+            may_go_on = resolver.access.lasting(caller, corp_id, user_id, now=now)
+            return await resolver.forwarding.forward_stream(request, url, caller, may_go_on=may_go_on, done=done)
+
+        here = await resolver.user(request, corp_id, user_id, forward=passed_on)
+        if isinstance(here, Response):
+            return here
         try:
             # A browser that reconnects sends the header beside the address that it was given at first.
             resume = place_of(found) if (found := last_event_id or after) else None
         except BrokenEventId as error:
             raise BadQuery(str(error)) from error
-        owner = context.owners.of_user(corp_id, user_id)
-        now = asyncio.get_running_loop().time()
-        may_go_on = context.access.lasting(caller, corp_id, user_id, now=now)
-        if not owner.here:
-            try:
-                done = hub.pass_on()
-            except TooManyStreams as error:
-                raise NotNow(str(error), retry_after_s=2) from error
-            return await context.forwarding.forward_stream(request, owner.url, caller, may_go_on=may_go_on, done=done)
         reader = missed()
         if reader is None:
             raise NotNow("this worker is starting")
         writer = Writer(hub, reader, resume)
+        may_go_on = resolver.access.lasting(here.caller, corp_id, user_id, now=now)
         try:
             writer.subscription = hub.subscribe(
-                corp_id, user_id, owner.partition, now=now, wake=writer.wake, may_go_on=may_go_on
+                corp_id, user_id, here.partition, now=now, wake=writer.wake, may_go_on=may_go_on
             )
         except TooManyOfPerson as error:
             raise TooManyQueries(str(error), retry_after_s=_LATER_S) from error

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.api.resolver import OwnerResolver
     from taskbridge.streams.inbox.agent import InboxAgent
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.positions.offsets import Offsets
-    from taskbridge.streams.query.routes import ApiContext
 
 log = structlog.get_logger(__name__)
 
@@ -39,19 +39,19 @@ _BEATS = 15
 class LiveUpdates:
     """Made before anything is connected, as the task center is; ``open`` brings what is to be told."""
 
-    def __init__(self, context: ApiContext, *, most: int, most_of_person: int) -> None:
+    def __init__(self, resolver: OwnerResolver, *, most: int, most_of_person: int) -> None:
         allowed = allow_open_files(most + _OWN_FILES)
         if allowed < most + _OWN_FILES:
             most = max(1, allowed - _OWN_FILES)
             log.warning("fewer event streams than wanted", open_files_allowed=allowed, streams=most)
-        self._context = context
+        self._resolver = resolver
         self._agent: InboxAgent | None = None
         self.hub = Hub(next_offset=self._next_offset, most=most, most_of_person=most_of_person)
         self._missed: MissedReader | None = None
 
     @property
     def router(self) -> APIRouter:
-        return events_router(self.hub, lambda: self._missed, self._context)
+        return events_router(self.hub, lambda: self._missed, self._resolver)
 
     def open(
         self,

@@ -1,0 +1,83 @@
+"""Who asks → whose worker has it → here or there: the same for every route that is about somebody or something."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from taskbridge.streams.api.refusals import NotNow
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from taskbridge.streams.api.access import Access, Caller
+    from taskbridge.streams.api.forwarding import Forwarding
+    from taskbridge.streams.api.owners import Owner, Owners
+
+
+class Here(NamedTuple):
+    """What is asked for is on this worker, which answers from its tables."""
+
+    caller: Caller
+    partition: int
+
+
+class OwnerResolver:
+    """Finds the worker that answers. Another one's answer is the answer: a route gives it back as it is."""
+
+    def __init__(self, access: Access, owners: Owners, forwarding: Forwarding) -> None:
+        self.access = access
+        self.owners = owners
+        self.forwarding = forwarding
+
+    async def user(
+        self,
+        request: Request,
+        corp_id: str,
+        user_id: str,
+        *,
+        forward: Callable[[str, Caller], Awaitable[Response]] | None = None,
+    ) -> Here | Response:
+        """For a query about a user. ``forward`` is how it goes to another worker's URL, if not as a plain query.
+
+        Raises:
+            Unauthorized, TooManyQueries, Forbidden: not for this caller.
+            NotNow: the owner is unknown, or does not answer.
+        """
+        caller = await self.access.caller_of(request)
+        caller.check(corp_id, user_id)
+        return await self._resolved(request, caller, self.owners.of_user(corp_id, user_id), forward)
+
+    async def instance(self, request: Request, instance_id: str) -> Here | Response:
+        """For a query about an instance; only its owner can tell whether the caller may see it.
+
+        Raises:
+            Unauthorized, TooManyQueries: not for this caller.
+            NotNow: the owner is unknown, or does not answer.
+        """
+        caller = await self.access.caller_of(request)
+        return await self._resolved(request, caller, self.owners.of_instance(instance_id))
+
+    def check_still_here(self, here: Here) -> None:
+        """To be called where the loop was given back while tables were read: the partition may have gone.
+
+        Raises:
+            NotNow: it did.
+        """
+        if not self.owners.of_partition(here.partition).here:
+            raise NotNow("what is asked for is moving to another worker")
+
+    async def _resolved(
+        self,
+        request: Request,
+        caller: Caller,
+        owner: Owner,
+        forward: Callable[[str, Caller], Awaitable[Response]] | None = None,
+    ) -> Here | Response:
+        if owner.here:
+            return Here(caller, owner.partition)
+        if forward is None:
+            return await self.forwarding.forward(request, owner.url, caller)
+        return await forward(owner.url, caller)
