@@ -86,7 +86,7 @@ def test_a_worker_whose_agent_never_comes_back_ends_and_says_why(connection: Con
         assert worker.exit_code() == 1
     finally:
         worker.kill_if_running()
-    assert "the worker stands still" in worker.log_path.read_text()
+    assert "worker_stands_still" in worker.log_path.read_text()
 
 
 def shares(*workers: Worker) -> bool:

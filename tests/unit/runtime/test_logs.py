@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +15,7 @@ import structlog
 from taskbridge.runtime.logs import configure_logs
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from taskbridge.runtime.logs import LogFormat
 
@@ -72,3 +75,35 @@ def test_a_library_that_repeats_itself_is_heard_once_in_a_while(capsys: pytest.C
     printed = capsys.readouterr().err
     assert printed.count("cannot connect") == 1
     assert printed.count("ours") == 20
+
+
+ROOT = Path(__file__).parents[3]
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
+def event_names() -> Iterator[tuple[str, str]]:
+    """Where each event of the services is logged, and its name as it stands in the source."""
+    for part in ("schemas", "runtime", "edge", "streams"):
+        for path in sorted((ROOT / part / "src").rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+                    continue
+                logger = ast.unparse(node.func.value)
+                if node.func.attr in LEVELS and logger.rpartition(".")[2].lstrip("_") in ("log", "logger"):
+                    for each in ast.walk(node.args[0]):
+                        if isinstance(each, ast.Constant) and isinstance(each.value, str):
+                            yield f"{path.relative_to(ROOT)}:{node.lineno}", each.value
+
+
+def test_every_event_of_the_services_is_named_in_snake_case() -> None:
+    found = list(event_names())
+    assert len(found) > 80
+    assert [each for each in found if not re.fullmatch(r"[a-z]+(_[a-z]+)+( [a-z]+=%s)*", each[1])] == []
+
+
+def test_the_runbook_names_events_that_there_are() -> None:
+    runbook = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+    named = set(re.findall(r"log(?:'s| at)? `([a-z_]+)`|`([a-z_]+)` in (?:the|a) log", runbook))
+    events = {name for _, name in event_names()}
+    assert len(named) > 8
+    assert {before or behind for before, behind in named} <= events

@@ -119,7 +119,7 @@ class Registry:
         """Write the ids down, for a start without the registry; returns why that is not possible now, if so."""
         problem = schema_ids.write(self._ids_path, self._ids)
         if problem is not None and self._problem is None:
-            _log.error("schema ids not written to %s: %s", self._ids_path, problem)
+            _log.error("schema_ids_not_written path=%s problem=%s", self._ids_path, problem)
         self._problem = problem
         return problem
 

@@ -155,7 +155,7 @@ def remove_other_versions(app: faust.App, *, version: int) -> None:
     for path in others:
         shutil.rmtree(path, ignore_errors=True)
     if others:
-        log.info("stores of another version are removed", stores=len(others), live=version)
+        log.info("stores_removed", stores=len(others), live=version)
 
 
 def task_events_topic(app: faust.App) -> Any:

@@ -66,13 +66,16 @@ async def work(surroundings: Surroundings, *, partitions: int, stop: asyncio.Eve
             parts = put_together(surroundings, kafka, registry, prepared, admit=admit, most_notification_bytes=most)
             await asyncio.to_thread(remove_other_versions, parts.app, version=prepared.version)
             log.info(
-                "starting", partitions=prepared.partitions, version=prepared.version, data_dir=str(settings.data_dir)
+                "streams_starting",
+                partitions=prepared.partitions,
+                version=prepared.version,
+                data_dir=str(settings.data_dir),
             )
             another = _until_another_version(kafka.live_version, prepared.version)
             await _run(parts, surroundings, another=another, stop=stop)
     finally:
         registry.close()
-        log.info("stopped")
+        log.info("streams_stopped")
 
 
 async def _run(
@@ -93,7 +96,7 @@ async def _run(
                     await essential
             if watching.done():
                 surroundings.metrics.stuck()
-                log.error("stopping: the worker stands still", problem=str(watching.exception()), **health.readiness())
+                log.error("worker_stands_still", problem=str(watching.exception()), **health.readiness())
                 # As a crash: then nobody waits for the chunk that does not end.
                 await app.crash(cast("BaseException", watching.exception()))
             with suppress(asyncio.TimeoutError):
@@ -111,7 +114,7 @@ async def _or_crash(app: faust.App, upkeep: Coroutine[Any, Any, None]) -> None:
     try:
         await upkeep
     except Exception as error:
-        log.exception("stopping: upkeep failed")
+        log.exception("upkeep_failed")
         await app.crash(error)
 
 

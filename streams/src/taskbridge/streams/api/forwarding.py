@@ -114,7 +114,7 @@ class Forwarding:
         headers[FORWARDED_HEADER] = "1"
         if caller.identity is not None:
             if self._seal is None:
-                log.error("a query cannot be forwarded: with SSO, several workers need STREAMS_CLUSTER_SECRET")
+                log.error("query_not_forwarded", problem="with SSO, several workers need STREAMS_CLUSTER_SECRET")
                 raise OwnerUnreachable("this worker may not forward queries of people who signed in")
             headers.pop("authorization", None)
             headers[IDENTITY_HEADER] = self._seal.seal(caller.identity, target_of(request))
@@ -163,5 +163,5 @@ def _kept(answer: aiohttp.ClientResponse) -> dict[str, str]:
 
 
 def _unreachable(url: str, error: Exception) -> OwnerUnreachable:
-    log.warning("the owner of a query does not answer", owner=url, problem=f"{type(error).__name__}: {error}")
+    log.warning("owner_does_not_answer", owner=url, problem=f"{type(error).__name__}: {error}")
     return OwnerUnreachable("the worker that has this does not answer")

@@ -156,11 +156,11 @@ class TokensFile:
             self.broken = str(error)
             # The message says it all, and a trace would only be read as a fault of the program.
             log.error(  # noqa: TRY400
-                "the API tokens are broken", problem=self.broken, tokens_in_force=len(self.current)
+                "api_tokens_broken", problem=self.broken, tokens_in_force=len(self.current)
             )
             return
         self.current, self.broken = tokens, None
-        log.info("API tokens reloaded", tokens=len(tokens))
+        log.info("api_tokens_reloaded", tokens=len(tokens))
 
     def _read(self) -> ApiTokens:
         # Looked at before it is read: should it change meanwhile, it is read once more.

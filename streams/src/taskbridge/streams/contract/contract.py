@@ -105,9 +105,9 @@ class Contract:
             self.registry.register(_CONTRACT)
         for report in reports:
             for line in report.drift:
-                log.warning("a topic differs from the contract", topic=report.name, drift=line)
+                log.warning("topic_differs", topic=report.name, difference=line)
             if report.unchecked is not None:
-                log.warning("a topic could not be checked", topic=report.name, problem=report.unchecked)
+                log.warning("topic_not_checked", topic=report.name, problem=report.unchecked)
         try:
             grounds = self._grounds(found, version)
         except KeyError as error:
@@ -201,7 +201,7 @@ async def until_connected(contract: Contract, health: Health, stop: asyncio.Even
             prepared = await asyncio.to_thread(contract.apply)
         except OperatorError as error:
             health.problems = [str(error)]
-            log.warning("waiting", problem=str(error))
+            log.warning("start_waits", problem=str(error))
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), delay)
             delay = _SWITCH_POLL_S if isinstance(error, SwitchUnderWay) else min(delay * 2, _RETRY_MAX_S)

@@ -112,7 +112,7 @@ class LiveVersion:
         if versions.partitions is not None:
             raise SwitchUnderWay(_under_way(versions))
         if versions.next is not None:
-            log.warning("given up, as who began it is gone", what=_under_way(versions))
+            log.warning("version_change_given_up", what=_under_way(versions))
             with writer.transaction():
                 say(writer, versions._replace(next=None))
         return versions.live

@@ -23,7 +23,8 @@ def choose_folding(registry: Registry, *, live_instances: int) -> Folding:
     if native.IS_BUILT:
         return _made(NativeFolding, registry, live_instances)
     log.warning(
-        "the native core is not built, and events are folded in Python: as right, and far slower",
+        "native_core_not_built",
+        effect="events are folded in Python: as right, and far slower",
         remedy="install taskbridge-streams[native]; in a checkout: make native, with Rust from https://rustup.rs",
     )
     return _made(PythonFolding, registry, live_instances)

@@ -128,7 +128,7 @@ class InboxAgent:
                 message.tp, message.offset + 1, batches, generation=generation
             )
         except Overtaken:
-            log.info("a rebalance overtook a chunk of notifications", partition=partition, records=len(records))
+            log.info("notifications_overtaken", partition=partition, records=len(records))
             return None
         if generation != self._app.consumer_generation_id:
             return None
@@ -157,7 +157,7 @@ class InboxAgent:
                 check(notification, record.key, size=len(record.value or b""))
             except RecordError as reason:
                 log.warning(
-                    "a notification goes to the dead-letter topic",
+                    "notification_parked",
                     partition=record.partition,
                     offset=record.offset,
                     reason=reason.dlq_reason,

@@ -51,7 +51,7 @@ class Ends:
             self.known = await asyncio.to_thread(self._offsets.decided, self.topic, partitions)
         except (KafkaException, TimeoutError) as error:
             self.known = {}
-            log.warning("Kafka does not tell where a topic ends", topic=self.topic, problem=str(error))
+            log.warning("topic_end_unknown", topic=self.topic, problem=str(error))
 
 
 class Progress:
@@ -150,7 +150,7 @@ class Progress:
         if remaining and time.monotonic() - self._said >= _SAY_EVERY_S:
             self._said = time.monotonic()
             log.info(
-                "tables recover",
+                "tables_recovering",
                 remaining=remaining,
                 records_a_second=round(now.restored_a_second),
                 partitions=len(now.restoring),

@@ -74,7 +74,7 @@ class LoopGuard:
         while not self._ended.wait(min(_POLL_S, self._patience_s / 4)):
             still_s = time.monotonic() - self._beat
             if still_s > self._patience_s:
-                log.error("the event loop stands still: the process ends", seconds=round(still_s))
+                log.error("event_loop_stands_still", seconds=round(still_s))
                 faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
                 self._end(_STUCK_EXIT_CODE)
                 return

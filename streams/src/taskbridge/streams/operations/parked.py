@@ -111,7 +111,7 @@ class Parked:
             try:
                 self._read_on()
             except (KafkaException, TimeoutError) as error:
-                log.warning("what was set aside cannot be read", topic=self._topic, problem=str(error))
+                log.warning("set_aside_not_read", topic=self._topic, problem=str(error))
             self._looked = time.monotonic()
         first_hour = (now_ms - self._kept_ms) // _HOUR_MS
         for each in [each for each in self._counts if each[0] < first_hour]:
@@ -140,7 +140,7 @@ class Parked:
             try:
                 entry = self._entry_of(message)
             except TaskbridgeError as error:
-                log.warning("an entry cannot be read", topic=self._topic, problem=str(error))
+                log.warning("entry_not_read", topic=self._topic, problem=str(error))
                 continue
             self._counts[entry.at_ms // _HOUR_MS, entry.reason] += 1
             self._latest.append(entry)

@@ -180,7 +180,7 @@ class OperationsReporter:
                 self._searching, self._search.find, instance_id, known["state"], known["history"]
             )
         except (KafkaException, TimeoutError) as error:
-            log.warning("topics cannot be searched", problem=str(error))
+            log.warning("topics_not_searched", problem=str(error))
             raise NotNow("the topics cannot be searched at the moment") from error
         found: dict[str, Any] = {
             "instance_id": instance_id,

@@ -125,7 +125,7 @@ class PartitionQueues:
     async def _fail(self, error: Exception) -> None:
         if not self._stopped:
             self._stopped = True
-            log.error("stopping: a chunk could not be processed", exc_info=error)
+            log.error("chunk_failed", exc_info=error)
             await self._failed(error)
 
     def _next(self, queue: _PartitionQueue) -> Waiting:

@@ -90,7 +90,7 @@ class Retention:
                         gone = await self._agent.forget(partition, expired, self._still_expired)
                 except PartitionNotHeld:
                     return
-                log.info("instances were let go", partition=partition, count=gone)
+                log.info("instances_let_go", partition=partition, count=gone)
 
     def _still_expired(self, stored: bytes) -> Farewell | None:
         """What to tell when this instance goes; None when it is not to go after all."""

@@ -127,7 +127,7 @@ class TaskAgent:
             try:
                 committed = self._group_commit.hand_over(message.tp, message.offset + 1, batches, generation=generation)
             except Overtaken:
-                log.info("a rebalance overtook a chunk", partition=partition, records=len(records))
+                log.info("chunk_overtaken", partition=partition, records=len(records))
                 return None
             self._folding.keep(folded, generation=generation)
             self._pending.add(partition, folded.stored, generation=generation)
@@ -221,7 +221,7 @@ def _parked(rejected: Sequence[Rejected]) -> list[RecordWithHeaders]:
     now_ms = time.time_ns() // 1_000_000
     for each in rejected:
         log.warning(
-            "a record goes to the dead-letter topic",
+            "record_parked",
             partition=each.record.partition,
             offset=each.record.offset,
             reason=each.reason.dlq_reason,

@@ -72,7 +72,7 @@ class EventReader:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, partition, offsets)
         except KafkaException as error:
-            log.warning("events cannot be read", partition=partition, problem=str(error))
+            log.warning("events_not_read", partition=partition, problem=str(error))
             raise NotNow("the events cannot be read at the moment") from error
         finally:
             self._waiting -= 1

@@ -43,7 +43,7 @@ class LiveUpdates:
         allowed = allow_open_files(most + _OWN_FILES)
         if allowed < most + _OWN_FILES:
             most = max(1, allowed - _OWN_FILES)
-            log.warning("fewer event streams than wanted", open_files_allowed=allowed, streams=most)
+            log.warning("fewer_event_streams_than_wanted", open_files_allowed=allowed, streams=most)
         self._resolver = resolver
         self._agent: InboxAgent | None = None
         self.hub = Hub(next_offset=self._next_offset, most=most, most_of_person=most_of_person)

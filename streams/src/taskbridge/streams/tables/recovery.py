@@ -113,9 +113,9 @@ class Recovery(Service):
             try:
                 await self._take_on(self._generation)
             except Superseded:
-                log.info("a rebalance overtook the recovery")
+                log.info("recovery_overtaken")
             except Exception as error:
-                log.exception("stopping: the tables cannot be recovered")
+                log.exception("tables_not_recovered")
                 await self.app.crash(error)
                 return
 
@@ -149,7 +149,7 @@ class Recovery(Service):
         kept = self._kept(takeover, committed)
         await self._retried(lambda: self._as_a_chunk(lambda: takeover.begin(committed, kept, generation=generation)))
         log.info(
-            "tables are recovered",
+            "tables_recovered",
             active=sorted(frozenset[int]().union(*(wanted.actives for wanted in self.wanted.values()))),
             standby=sorted(frozenset[int]().union(*(wanted.standbys for wanted in self.wanted.values()))),
             records=self.taken_over_records,
@@ -210,7 +210,7 @@ class Recovery(Service):
             except Overtaken as error:
                 raise Superseded from error
             except (KafkaException, TimeoutError) as error:
-                log.warning("waiting for Kafka to take partitions over", problem=str(error))
+                log.warning("takeover_waits", problem=str(error))
                 await self._unless_changed(asyncio.ensure_future(asyncio.sleep(_RETRY_S)))
 
     async def _unless_changed(self, work: asyncio.Future[Any]) -> None:
@@ -225,7 +225,7 @@ class Recovery(Service):
         await work
 
     def _fail(self, error: BaseException) -> None:
-        log.error("stopping: a table cannot be kept", problem=str(error))
+        log.error("table_not_kept", problem=str(error))
         self.add_future(self.app.crash(error))
 
 

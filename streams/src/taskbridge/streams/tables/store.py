@@ -225,16 +225,14 @@ class Store(rocksdb.Store):
             with suppress(OSError):
                 damage_mark(path).touch()
             damage = StoreDamaged(f"{path} is damaged, and is restored from its changelog at the next start: {error}")
-            log.error("a store is damaged", partition=partition, path=str(path), problem=str(error))  # noqa: TRY400
+            log.error("store_damaged", partition=partition, path=str(path), problem=str(error))  # noqa: TRY400
             if self.on_damage is not None:
                 self.on_damage(damage)
             raise damage from error
 
     def _empty(self, partition: int, because: str) -> None:
         path = self.partition_path(partition)
-        log.error(
-            "a damaged store is emptied, and restored from the start of its changelog", path=str(path), why=because
-        )
+        log.error("store_emptied", path=str(path), because=because)
         shutil.rmtree(path, ignore_errors=True)
         # Afterwards: killed in between, the store is emptied again.
         damage_mark(path).unlink(missing_ok=True)

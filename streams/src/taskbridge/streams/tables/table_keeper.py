@@ -94,7 +94,7 @@ class TableKeeper:
         """Stop reading what is no standby any more, and close what is neither. Standbys go on undisturbed."""
         await asyncio.wrap_future(self._reader.leave_all_but(standbys))
         for partition in self.store.held - set(actives) - set(standbys):
-            log.info("a partition's store is closed", partition=partition)
+            log.info("store_closed", partition=partition)
             await asyncio.to_thread(self.store.release, partition)
 
     async def restore(self, partitions: Collection[int]) -> asyncio.Future[list[None]]:
@@ -168,7 +168,7 @@ class TableKeeper:
             if position is None and not store.is_empty(partition):
                 because = "it does not say how far it is"
             if because is not None:
-                log.error("a store is emptied and restored from the start", partition=partition, because=because)
+                log.error("store_emptied", partition=partition, because=because)
                 store.wipe(partition)
             found[partition] = (start.offset, bounds[partition].end)
         return found

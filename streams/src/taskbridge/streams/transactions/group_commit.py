@@ -201,14 +201,14 @@ class GroupCommit:
             try:
                 self._attempt(self._producers[turn], deliveries)
             except OffsetsNotTaken as error:
-                log.warning("new producers take over, as the group's coordinator is not reached", problem=str(error))
+                log.warning("producers_replaced", problem=str(error))
             else:
                 return None
             # Not within ``except``: the error holds the former producer, so that its end came in this thread.
             self._renew()
             self._attempt(self._producers[turn], deliveries)
         except Exception as error:
-            log.exception("a round failed", chunks=len(deliveries))
+            log.exception("group_commit_failed", chunks=len(deliveries))
             return error
         return None
 

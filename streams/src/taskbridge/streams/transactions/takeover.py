@@ -108,7 +108,7 @@ class Takeover:
             if found.reason is not None:
                 self._note(found.reason)
                 log.error(
-                    "a partition does not go on from where the group was",
+                    "position_moved",
                     topic=source.topic,
                     partition=source.partition,
                     because=found.because,
@@ -172,9 +172,9 @@ class Takeover:
     def _claim_one(self, owner: str) -> None:
         try:
             self._claim(owner)
-            log.info("a former owner's transactions are closed", owner=owner)
+            log.info("former_owner_fenced", owner=owner)
         except KafkaException as error:
-            log.warning("a former owner's transactions could not be closed", owner=owner, problem=str(error))
+            log.warning("former_owner_not_fenced", owner=owner, problem=str(error))
 
     def _bounds(self, sources: Collection[TP]) -> dict[TP, Bounds]:
         found: dict[TP, Bounds] = {}
