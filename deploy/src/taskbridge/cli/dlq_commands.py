@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.dead_letters import DeadLetter
 
-# Commands import what they need when they run, as in cli.py.
+# Commands import what they need when they run, as in program.py.
 
 dlq_app = typer.Typer(
     help="Records that the streams service could not use, as they were received.", no_args_is_help=True

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.verification.replays import FileWindow
     from taskbridge.schemas.events import QuarantinedCallback
 
-# Commands import what they need when they run, as in cli.py.
+# Commands import what they need when they run, as in program.py.
 
 quarantine_app = typer.Typer(help="Callbacks that were rejected, as they were received.", no_args_is_help=True)
 

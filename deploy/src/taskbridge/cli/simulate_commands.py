@@ -10,7 +10,7 @@ import typer
 from taskbridge.cli.options import Credentials, DataDir, EdgeUrl, Json, edge_url, example
 from taskbridge.cli.terminal import json_line, progress, say, stop_signal
 
-# Commands import what they need when they run, as in cli.py.
+# Commands import what they need when they run, as in program.py.
 
 SIMULATE_EXAMPLES = example(
     "taskbridge simulate --rate 5",
