@@ -20,7 +20,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from running_edge import RunningEdge, wait_until
 from spool_disk import can_mount, fill, small_disk
-from taskbridge.cli.bridge import broken_spool
+from taskbridge.cli.bridge_probes import broken_spool
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from taskbridge.local.ports import free_port

@@ -17,7 +17,7 @@ from taskbridge.edge.interpret import interpret
 from taskbridge.edge.received import Received
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.edge.verification.replays import MemoryWindow
+from taskbridge.edge.verification.replay_windows import MemoryWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

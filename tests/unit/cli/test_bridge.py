@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.cli.bridge import Bridge, BridgeOptions, answers_ready, broken_spool
+from taskbridge.cli.bridge import Bridge, BridgeOptions
+from taskbridge.cli.bridge_probes import answers_ready, broken_spool
 from taskbridge.edge.delivery.publisher import SPOOL_IS_BROKEN
 from taskbridge.runtime.identity import RUN_VARIABLE, identity
 

@@ -16,7 +16,8 @@ from taskbridge.cli.quarantine import judge, leave_out_published
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.edge.verification.replays import FileWindow, refuse_replay
+from taskbridge.edge.verification.replay_windows import FileWindow
+from taskbridge.edge.verification.replays import refuse_replay
 from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import QuarantinedCallback

@@ -26,7 +26,7 @@ from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
 from taskbridge.edge.server.rejection_log import LINES_PER_MINUTE
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, MemoryPublisher, parameters_of
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.edge.verification.replays import MemoryWindow
+from taskbridge.edge.verification.replay_windows import MemoryWindow
 from taskbridge.schemas.codec import quarantined_callback_codec
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES

@@ -9,11 +9,9 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import httpx2
-
+from taskbridge.cli.bridge_probes import answers_ready, broken_spool
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import DataFolder, Running
-from taskbridge.edge.delivery.publisher import SPOOL_IS_BROKEN
 from taskbridge.edge.server.connections.listening import listen
 from taskbridge.local.disk import readable_os_errors
 from taskbridge.local.errors import StackError
@@ -30,7 +28,7 @@ from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -222,43 +220,6 @@ class Bridge:
             "STREAMS_DATA_DIR": str((self._options.data_dir / "streams").resolve()),
             "STREAMS_EDGE_URLS": self._environment.get("STREAMS_EDGE_URLS", self.operator_url),
         }
-
-
-def _asking() -> httpx2.Client:
-    """For one question after the other, each on a connection of its own, which reaches any of several workers.
-
-    Kept: a client made for each would read the certificates of the world each time, some thirty milliseconds.
-    """
-    return httpx2.Client(timeout=2, trust_env=False, headers={"Connection": "close"})
-
-
-def answers_ready(url: str, who: Mapping[str, str]) -> Callable[[], bool]:
-    """Tells whether the service that we started is ready: another that has its address is not taken for it."""
-    client = _asking()
-
-    def ready() -> bool:
-        try:
-            answer = client.get(f"{url}/readyz")
-        except httpx2.HTTPError:
-            return False
-        return answer.is_success and all(answer.headers.get(name) == said for name, said in who.items())
-
-    return ready
-
-
-def broken_spool(url: str) -> Callable[[], str | None]:
-    """Tells whether an edge's spool is broken: Kafka alone keeps callbacks then. A start saves every intact row."""
-    client = _asking()
-
-    def problem() -> str | None:
-        try:
-            said = str(client.get(f"{url}/readyz").json()["spool"])
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError):
-            return None
-        head, found, why = said.partition(SPOOL_IS_BROKEN)
-        return f"its spool is broken{why}" if found and not head else None
-
-    return problem
 
 
 _EXAMPLE_CREDENTIALS = """\

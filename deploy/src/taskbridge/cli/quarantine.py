@@ -10,7 +10,8 @@ from taskbridge.cli.topic_reading import read_to_end
 from taskbridge.edge.delivery.publisher import valid_traceparent
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.quarantine import reconsider
-from taskbridge.edge.verification.replays import FileWindow, MemoryWindow, refuse_replay
+from taskbridge.edge.verification.replay_windows import FileWindow, MemoryWindow
+from taskbridge.edge.verification.replays import refuse_replay
 from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config
 from taskbridge.schemas.cloudevents import event_headers

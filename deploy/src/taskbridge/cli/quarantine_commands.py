@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.cli.quarantine import Judgement
-    from taskbridge.edge.verification.replays import FileWindow
+    from taskbridge.edge.verification.replay_windows import FileWindow
     from taskbridge.schemas.events import QuarantinedCallback
 
 # Commands import what they need when they run, as in program.py.
@@ -149,7 +149,7 @@ def _wanted(ids: list[str], reason: str | None, *, everything: bool) -> Callable
 
 
 def _window(folder: Path) -> FileWindow | None:
-    from taskbridge.edge.verification.replays import FILE_NAME, FileWindow
+    from taskbridge.edge.verification.replay_windows import FILE_NAME, FileWindow
     from taskbridge.schemas.errors import OperatorError
 
     path = folder / FILE_NAME

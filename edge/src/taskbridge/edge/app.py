@@ -31,7 +31,7 @@ from taskbridge.edge.server.serving import end_when_told, serve
 from taskbridge.edge.server.sources import Sources
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
-from taskbridge.edge.verification.replays import FILE_NAME, FileWindow
+from taskbridge.edge.verification.replay_windows import FILE_NAME, FileWindow
 from taskbridge.edge.verification.token_use import TokenUse, tidy_use
 from taskbridge.runtime.docs import serve_docs
 from taskbridge.runtime.logs import configure_logs

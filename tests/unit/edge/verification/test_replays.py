@@ -20,16 +20,8 @@ from taskbridge.edge.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.sender import signed
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
-from taskbridge.edge.verification.replays import (
-    ALTERED,
-    CROSS_ACTION,
-    WAYS,
-    FileWindow,
-    Mark,
-    MemoryWindow,
-    mark_of,
-    refuse_replay,
-)
+from taskbridge.edge.verification.replay_windows import WAYS, FileWindow, MemoryWindow
+from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION, Mark, mark_of, refuse_replay
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
@@ -38,6 +30,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent
 
 ENTRIES = 1024
+WINDOWS = "taskbridge.edge.verification.replay_windows"
 
 
 def event(wire_action: str, parameters: Mapping[str, str]) -> TaskEvent:
@@ -131,7 +124,7 @@ def test_it_remembers_what_a_dictionary_would(steps: list[tuple[int, int, Action
 def test_in_a_full_set_the_oldest_makes_room(window: FileWindow, monkeypatch: pytest.MonkeyPatch) -> None:
     digests = [bytes([n]) * 8 + bytes(8) for n in range(WAYS + 1)]  # all in one set
     for second, digest in enumerate(digests):
-        monkeypatch.setattr("taskbridge.edge.verification.replays.time.time", lambda second=second: 1000 + second)
+        monkeypatch.setattr(f"{WINDOWS}.time.time", lambda second=second: 1000 + second)
         assert window.claim(mark(digest)) is None
     assert window.find(digests[0]) is None
     assert all(window.find(digest) for digest in digests[1:])
@@ -141,7 +134,7 @@ def test_the_latest_callbacks_are_remembered_when_there_were_more(path: Path, mo
     window = FileWindow(path, entries=ENTRIES)
     digests = [os.urandom(16) for _ in range(8 * ENTRIES)]
     for second, digest in enumerate(digests):
-        monkeypatch.setattr("taskbridge.edge.verification.replays.time.time", lambda second=second: second)
+        monkeypatch.setattr(f"{WINDOWS}.time.time", lambda second=second: second)
         window.claim(mark(digest))
     latest = digests[-ENTRIES // 4 :]
     assert sum(window.find(digest) is not None for digest in latest) == len(latest)
@@ -217,7 +210,7 @@ def test_a_file_that_was_cut_short_works_on(path: Path, window: FileWindow) -> N
 def test_a_window_that_cannot_be_used_costs_no_callback_and_recovers(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.edge.verification.replays._REOPEN_S", 0.0)
+    monkeypatch.setattr(f"{WINDOWS}._REOPEN_S", 0.0)
     path.mkdir()
     window = FileWindow(path, entries=ENTRIES)
     with capture_logs() as lines:
@@ -237,7 +230,7 @@ def test_a_full_disk_costs_no_callback(window: FileWindow, monkeypatch: pytest.M
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("taskbridge.edge.verification.replays.os.pwrite", full)
+    monkeypatch.setattr(f"{WINDOWS}.os.pwrite", full)
     with capture_logs():
         refuse_replay(event("complete", complete()), window)
     assert window.problem == "No space left on device"
@@ -283,8 +276,8 @@ def test_of_two_workers_at_the_same_moment_exactly_one_wins(path: Path, monkeypa
     workers = [FileWindow(path, entries=ENTRIES) for _ in range(2)]
     for worker in workers:
         worker.open()
-    monkeypatch.setattr("taskbridge.edge.verification.replays.os.pwrite", slowly)
-    monkeypatch.setattr("taskbridge.edge.verification.replays._LOCK_ATTEMPTS", 100_000)
+    monkeypatch.setattr(f"{WINDOWS}.os.pwrite", slowly)
+    monkeypatch.setattr(f"{WINDOWS}._LOCK_ATTEMPTS", 100_000)
     with ThreadPoolExecutor(2) as threads:
         for _ in range(20):
             digest = os.urandom(16)

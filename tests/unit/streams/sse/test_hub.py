@@ -8,15 +8,8 @@ import pytest
 
 from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.sse import hub as hub_module
-from taskbridge.streams.sse.hub import (
-    WAITING_MAX,
-    Ending,
-    Hub,
-    NotFollowed,
-    Subscription,
-    TooManyOfPerson,
-    TooManyStreams,
-)
+from taskbridge.streams.sse.hub import Hub, NotFollowed, TooManyOfPerson, TooManyStreams
+from taskbridge.streams.sse.subscription import WAITING_MAX, Ending, Subscription
 from taskbridge.streams.sse.wire import Place
 
 if TYPE_CHECKING:

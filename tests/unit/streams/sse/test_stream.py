@@ -13,10 +13,11 @@ from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.tokens import TokensFile, digest_of
 from taskbridge.streams.http import build_http
 from taskbridge.streams.inbox.notified import Notified
-from taskbridge.streams.sse.hub import WAITING_MAX, Hub
+from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.missed import MissedUnreadable, Page
 from taskbridge.streams.sse.routes import events_router
 from taskbridge.streams.sse.stream import HoldsStreams, Writer
+from taskbridge.streams.sse.subscription import WAITING_MAX
 from taskbridge.streams.sse.wire import Place
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from taskbridge.streams.sse.hub import Ending
+from taskbridge.streams.sse.subscription import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

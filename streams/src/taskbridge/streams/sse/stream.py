@@ -18,8 +18,9 @@ from taskbridge.streams.sse.wire import MEDIA_TYPE, OPENING, end_frame, heartbea
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from taskbridge.streams.sse.hub import Hub, Subscription
+    from taskbridge.streams.sse.hub import Hub
     from taskbridge.streams.sse.missed import MissedReader
+    from taskbridge.streams.sse.subscription import Subscription
     from taskbridge.streams.sse.wire import Place
 
 log = structlog.get_logger(__name__)
