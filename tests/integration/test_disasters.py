@@ -37,7 +37,8 @@ from taskbridge.streams.positions.standing import ChangelogCut
 from taskbridge.streams.positions.version import RETOLD_KEY, VERSION_KEY, VERSION_TOPIC, Versions, write_versions
 from taskbridge.streams.tables.changelog import ChangelogReader, ChangelogUnreadable
 from taskbridge.streams.topology import APP_ID
-from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claimed
+from taskbridge.streams.transactions.delivery import Batch
+from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
 from taskbridge.streams.transactions.group_metadata import Membership
 from taskbridge.streams.transactions.takeover import Owned, Takeover
 

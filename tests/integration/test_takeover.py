@@ -17,7 +17,8 @@ from faust.types import TP
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced
-from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, claimed
+from taskbridge.streams.transactions.delivery import Batch
+from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
 from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 from taskbridge.streams.transactions.takeover import Owned, Takeover
 

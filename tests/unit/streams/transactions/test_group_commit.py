@@ -13,7 +13,8 @@ from faust.types import TP
 from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
 from taskbridge.streams.positions.mark import Ground, Mark, write_metadata
 from taskbridge.streams.transactions.bulk_producer import Fenced, OffsetsNotTaken, Sent
-from taskbridge.streams.transactions.group_commit import Batch, GroupCommit, Overtaken
+from taskbridge.streams.transactions.delivery import Batch
+from taskbridge.streams.transactions.group_commit import GroupCommit, Overtaken
 from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:

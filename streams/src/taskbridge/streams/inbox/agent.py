@@ -18,7 +18,8 @@ from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.tables.store import PartitionNotHeld
 from taskbridge.streams.tables.unreadable import naming
-from taskbridge.streams.transactions.group_commit import Batch, Overtaken
+from taskbridge.streams.transactions.delivery import Batch
+from taskbridge.streams.transactions.group_commit import Overtaken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Chunks of one partition begin and end one after the other, those of several partitions side by side.
 
-A chunk is folded, and ends with the commit of a round, some milliseconds later. Meanwhile the next ones are folded upon
-it, so that they are in the round that follows. What comes while the loop is busy waits, and is taken together: the more
-there is, the larger the chunks, and where there is little, nothing waits for anything but the round under way.
+A chunk is folded, and ends with a group commit, some milliseconds later. Meanwhile the next ones are folded upon it, so
+that they are in the commit that follows. What comes while the loop is busy waits, and is taken together: the more there
+is, the larger the chunks, and where there is little, nothing waits for anything but the commit under way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.records import Chunk
 
 _WAITING = 16
-"""How many chunks may wait in all lanes together; more would only be memory, and work to drop at a rebalance."""
+"""How many chunks may wait in all queues together; more would only be memory, and work to drop at a rebalance."""
 _UNDER_WAY = 4
 """How many chunks of one partition may be folded and not committed yet."""
 _RECORDS = 1000
@@ -55,7 +55,7 @@ class _PartitionQueue:
 
 
 class PartitionQueues:
-    """One lane a partition."""
+    """One queue a partition."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class PartitionQueues:
     ) -> None:
         """``begin`` returns what is to be awaited as the chunk's end, in the order of a partition's chunks.
 
-        ``failed`` is told the first error of either; no lane begins or ends anything after that.
+        ``failed`` is told the first error of either; no queue begins or ends anything after that.
         """
         self._begin = begin
         self._failed = failed
@@ -103,7 +103,7 @@ class PartitionQueues:
                         queue.room.release()
                     else:
                         queue.last = asyncio.create_task(self._end(queue, queue.last, end))
-                # To what else the loop has to do; without it, a lane with much to do would keep it for itself.
+                # To what else the loop has to do; without it, a queue with much to do would keep it for itself.
                 await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is skipped
             await self._fail(error)

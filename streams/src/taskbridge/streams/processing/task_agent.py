@@ -21,7 +21,8 @@ from taskbridge.streams.folding.outgoing import fold_what_fits
 from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.processing.pending_writes import PendingWrites
 from taskbridge.streams.tables.unreadable import naming
-from taskbridge.streams.transactions.group_commit import Batch, Overtaken
+from taskbridge.streams.transactions.delivery import Batch
+from taskbridge.streams.transactions.group_commit import Overtaken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence

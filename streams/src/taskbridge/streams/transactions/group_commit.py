@@ -1,8 +1,8 @@
-"""All that chunks come to goes to Kafka in rounds: one transaction a worker at a time, for whatever waits by then.
+"""Group commit: all that chunks come to goes to Kafka in one transaction a worker at a time, with whatever waits.
 
 A transaction costs some milliseconds whatever is in it, and readers with ``read_committed`` wait for the oldest open
-one. So chunks of all partitions share it: while one round is under way, chunks are folded, and what they come to waits
-for the next. Where there is little to do, a single event is a round of its own, at once.
+one. So chunks of all partitions share it: while one is under way, chunks are folded, and what they come to waits for
+the next. Where there is little to do, a single event is a transaction of its own, at once.
 
 The positions in the events go into the same transaction, with the group's metadata: the group's coordinator refuses
 those of a member whose generation is over, and the whole transaction fails with them. So an event's effects and the
@@ -18,8 +18,7 @@ import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING
 
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
@@ -27,20 +26,20 @@ from confluent_kafka import KafkaException, TopicPartition
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
 from taskbridge.streams.positions.mark import write_metadata
-from taskbridge.streams.transactions.bulk_producer import BulkProducer, OffsetsNotTaken, Outgoing, Sent
+from taskbridge.streams.transactions.bulk_producer import BulkProducer, OffsetsNotTaken
+from taskbridge.streams.transactions.delivery import Batch, Delivery, send, tell
 from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from faust.types import TP
 
     from taskbridge.streams.positions.mark import Ground
-    from taskbridge.streams.records import RecordWithHeaders
 
 _RECORDS = 20_000
 _BYTES = 32 << 20
-"""What a round is filled up to; a delivery that is larger is a round of its own."""
+"""What a transaction is filled up to; a delivery that is larger has one of its own."""
 _CLOSE_S = 5
 _PRODUCERS = 2
 
@@ -51,35 +50,8 @@ class Overtaken(OperatorError):
     """A rebalance came before the end: whoever has the partition now does it again. Nothing was written."""
 
 
-class Batch(NamedTuple):
-    """Records for one topic: all of them with headers, or none."""
-
-    topic: str
-    records: Sequence[Outgoing] | Sequence[RecordWithHeaders]
-    partition: int = -1
-    """-1: by each record's key."""
-
-
-@dataclass(slots=True, eq=False)
-class _Delivery:
-    source: TP
-    next_offset: int
-    batches: Sequence[Batch]
-    group: bytes
-    done: asyncio.Future[list[int]]
-    sent: list[Sent] = field(default_factory=list[Sent])
-
-    @property
-    def records(self) -> int:
-        return sum(len(batch.records) for batch in self.batches)
-
-    @property
-    def size(self) -> int:
-        return sum(_size(record) for batch in self.batches for record in batch.records)
-
-
 class GroupCommit:
-    """A thread of its own takes what waits, so that the next round does not wait for a fold that goes on.
+    """A thread of its own takes what waits, so that the next transaction does not wait for a fold that goes on.
 
     Two producers take turns: Kafka finishes a transaction some milliseconds after its commit is decided, and until then
     the same producer's next one is refused; librdkafka asks again after 20 to 100 ms.
@@ -106,11 +78,11 @@ class GroupCommit:
         self.grounds = grounds or {}
         self._make = make
         self._producers: list[BulkProducer] = []
-        self._waiting: queue.SimpleQueue[_Delivery | None] = queue.SimpleQueue()
-        self._left: list[_Delivery | None] = []
-        """At most one, which did not go into the round before."""
+        self._waiting: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._left: list[Delivery | None] = []
+        """At most one, which did not go into the transaction before."""
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="rounds", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
 
     def claim(self) -> None:
         """Undo what an earlier life of this worker left open, and become the only one who writes in its name. Blocks.
@@ -154,7 +126,7 @@ class GroupCommit:
         membership = self._membership()
         if membership is None or membership.generation != generation:
             raise Overtaken(f"{source.topic}, partition {source.partition}: a rebalance overtook a chunk")
-        delivery = _Delivery(
+        delivery = Delivery(
             source,
             next_offset,
             batches,
@@ -165,21 +137,21 @@ class GroupCommit:
         return delivery.done
 
     async def close(self) -> None:
-        """Wait, within bounds, for the round under way. What was not committed is not done either, and comes again."""
+        """Wait, within bounds, for the transaction under way. What was not committed is not done, and comes again."""
         if self._thread.is_alive():
             self._waiting.put(None)
             await asyncio.to_thread(self._thread.join, _CLOSE_S)
 
     def _run(self) -> None:
         turn = 0
-        while deliveries := self._next_round():
+        while deliveries := self._next_group():
             if self._failure is None:
                 self._failure = self._perform(turn, deliveries)
                 turn = (turn + 1) % len(self._producers)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                deliveries[0].done.get_loop().call_soon_threadsafe(_tell, deliveries, self._failure)
+                deliveries[0].done.get_loop().call_soon_threadsafe(tell, deliveries, self._failure)
 
-    def _next_round(self) -> list[_Delivery]:
+    def _next_group(self) -> list[Delivery]:
         """What waits, up to the bounds and of one generation of the group; nothing when it is over. Blocks."""
         first = self._left.pop() if self._left else self._waiting.get()
         if first is None:
@@ -196,7 +168,7 @@ class GroupCommit:
             deliveries.append(delivery)
         return deliveries
 
-    def _perform(self, turn: int, deliveries: Sequence[_Delivery]) -> Exception | None:
+    def _perform(self, turn: int, deliveries: Sequence[Delivery]) -> Exception | None:
         try:
             try:
                 self._attempt(self._producers[turn], deliveries)
@@ -212,11 +184,11 @@ class GroupCommit:
             return error
         return None
 
-    def _attempt(self, producer: BulkProducer, deliveries: Sequence[_Delivery]) -> None:
+    def _attempt(self, producer: BulkProducer, deliveries: Sequence[Delivery]) -> None:
         producer.begin()
         try:
             for delivery in deliveries:
-                delivery.sent = [_send(producer, batch) for batch in delivery.batches]
+                delivery.sent = [send(producer, batch) for batch in delivery.batches]
             reached = {delivery.source: delivery.next_offset for delivery in deliveries}
             self._keep(producer, reached)
             producer.commit(self._offsets(reached), deliveries[0].group)
@@ -275,27 +247,3 @@ def claimed(
         for claim in [pool.submit(producer.claim) for producer in producers]:
             claim.result()
     return producers
-
-
-def _send(producer: BulkProducer, batch: Batch) -> Sent:
-    if not batch.records:
-        return Sent()
-    with_headers = isinstance(batch.records[0], tuple)
-    send = cast("Any", producer.send_with_headers if with_headers else producer.send)
-    return send(batch.topic, batch.records, partition=batch.partition)
-
-
-def _size(record: Outgoing | RecordWithHeaders) -> int:
-    value: bytes | None = record["value"] if isinstance(record, dict) else record[1]
-    return 0 if value is None else len(value)
-
-
-def _tell(deliveries: Iterable[_Delivery], failure: Exception | None) -> None:
-    for delivery in deliveries:
-        if delivery.done.done():  # nobody waits for it any more
-            continue
-        if failure is None:
-            delivery.done.set_result([each.last_offset for each in delivery.sent])
-        else:
-            delivery.done.set_exception(failure)
-            delivery.done.exception()  # the first is told; asyncio need not complain of those that nobody awaits then

@@ -206,15 +206,15 @@ def test_what_has_become_free_counts_as_waiting_until_it_is_read_again(tmp_path:
             async def until_set(event: asyncio.Event) -> None:
                 await event.wait()
 
-            lanes = BlockedQueues(freed=lambda: None)
-            lanes.begin(("topic", 1), first, lambda: until_set(ended))
-            lanes.begin(("topic", 2), second, lambda: until_set(never))
+            queues = BlockedQueues(freed=lambda: None)
+            queues.begin(("topic", 1), first, lambda: until_set(ended))
+            queues.begin(("topic", 2), second, lambda: until_set(never))
             ended.set()
-            await until(lambda: lanes.is_one_free)
-            assert lanes.oldest == first.created_at
-            assert lanes.rewind() == first.position
-            assert lanes.oldest == second.created_at
-            await asyncio.gather(*lanes.cancel(), return_exceptions=True)
+            await until(lambda: queues.is_one_free)
+            assert queues.oldest == first.created_at
+            assert queues.rewind() == first.position
+            assert queues.oldest == second.created_at
+            await asyncio.gather(*queues.cancel(), return_exceptions=True)
 
     asyncio.run(scenario())
 

@@ -29,7 +29,7 @@ class BlockedQueue:
 
 
 class BlockedQueues:
-    """The lanes of one spool file. All counts are of records behind the last rewind."""
+    """The blocked queues of one spool file. All counts are of records behind the last rewind."""
 
     def __init__(self, *, freed: Callable[[], None]) -> None:
         """``freed`` is called whenever there is something to rewind to."""
@@ -63,7 +63,7 @@ class BlockedQueues:
             queue.first = record
 
     def begin(self, name: Place, first: SpooledRecord, watch: Callable[[], Awaitable[None]]) -> None:
-        """Open a lane; ``watch`` ends when what its records wait for has come."""
+        """Open a queue; ``watch`` ends when what its records wait for has come."""
         self._blocked[name] = BlockedQueue(first, asyncio.create_task(self._until(name, watch)))
 
     @property
@@ -71,7 +71,7 @@ class BlockedQueues:
         return self._freed is not None
 
     def rewind(self) -> int | None:
-        """From where on to read again, since a lane is free; None where none has become so."""
+        """From where on to read again, since a queue is free; None where none has become so."""
         if self._freed is None:
             return None
         start = min([self._freed.position, *(each.first.position for each in self._blocked.values())])
@@ -90,7 +90,7 @@ class BlockedQueues:
         try:
             await watch()
         except Exception:  # noqa: BLE001 - whatever it is, the records must not wait for a restart
-            _log.exception("spool_lane_failed")
+            _log.exception("spool_queue_failed")
         freed = self._blocked.pop(name).first
         if self._freed is None or freed.position < self._freed.position:
             self._freed = freed

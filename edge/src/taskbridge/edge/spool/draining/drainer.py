@@ -37,7 +37,7 @@ _RETRY_S = 0.2
 _REGISTRY_RETRY_S = 1.0
 _MAX_PAUSE_S = 0.2
 _OF_SCHEMA = -2
-"""In a lane's name, where the number of a partition would be."""
+"""In a queue's name, where the number of a partition would be."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -165,7 +165,7 @@ class Drainer:
         sending = {asyncio.create_task(chain.run(self._kafka)): chain for chain in chains_of(window)}
         late = {task: sending[task] for task in await while_they_get_on(sending)}
         done = [chain for task, chain in sending.items() if task not in late and task.result() is None]
-        self._leave_to_their_lanes(late)
+        self._leave_to_their_queues(late)
         await self._settle([*done, *(chain.so_far() for chain in late.values())], alone=len(window) == 1)
         self._one_by_one = any(chain.is_refused for chain in done)
         if any(chain.error is not None for chain in done) and not self._one_by_one:
@@ -174,7 +174,7 @@ class Drainer:
             # Half of the time belongs to live traffic, unless that comes in faster than it goes out.
             await asyncio.sleep(min(time.monotonic() - started, _MAX_PAUSE_S))
 
-    def _leave_to_their_lanes(self, late: Sending) -> None:
+    def _leave_to_their_queues(self, late: Sending) -> None:
         of_place: dict[Place, Sending] = {}
         for task, chain in late.items():
             of_place.setdefault(self._kafka.place_of(chain.left[0]), {})[task] = chain

@@ -1,0 +1,68 @@
+"""What one chunk came to, on its way into a transaction, and who waits for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from taskbridge.streams.transactions.bulk_producer import Outgoing, Sent
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable, Sequence
+
+    from faust.types import TP
+
+    from taskbridge.streams.records import RecordWithHeaders
+    from taskbridge.streams.transactions.bulk_producer import BulkProducer
+
+
+class Batch(NamedTuple):
+    """Records for one topic: all of them with headers, or none."""
+
+    topic: str
+    records: Sequence[Outgoing] | Sequence[RecordWithHeaders]
+    partition: int = -1
+    """-1: by each record's key."""
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    source: TP
+    next_offset: int
+    batches: Sequence[Batch]
+    group: bytes
+    done: asyncio.Future[list[int]]
+    sent: list[Sent] = field(default_factory=list[Sent])
+
+    @property
+    def records(self) -> int:
+        return sum(len(batch.records) for batch in self.batches)
+
+    @property
+    def size(self) -> int:
+        return sum(value_bytes(record) for batch in self.batches for record in batch.records)
+
+
+def send(producer: BulkProducer, batch: Batch) -> Sent:
+    if not batch.records:
+        return Sent()
+    with_headers = isinstance(batch.records[0], tuple)
+    send = cast("Any", producer.send_with_headers if with_headers else producer.send)
+    return send(batch.topic, batch.records, partition=batch.partition)
+
+
+def value_bytes(record: Outgoing | RecordWithHeaders) -> int:
+    value: bytes | None = record["value"] if isinstance(record, dict) else record[1]
+    return 0 if value is None else len(value)
+
+
+def tell(deliveries: Iterable[Delivery], failure: Exception | None) -> None:
+    for delivery in deliveries:
+        if delivery.done.done():  # nobody waits for it any more
+            continue
+        if failure is None:
+            delivery.done.set_result([each.last_offset for each in delivery.sent])
+        else:
+            delivery.done.set_exception(failure)
+            delivery.done.exception()  # the first is told; asyncio need not complain of those that nobody awaits then
