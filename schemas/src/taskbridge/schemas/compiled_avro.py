@@ -1,9 +1,9 @@
-"""Readers and writers of our own records, written as Python source once from the Avro schema and then compiled.
+"""Readers and writers of our records, compiled from the Avro schema: one module, so that both sides change together.
 
-A function that knows its schema spends no time on asking what comes next: it reads an event in less than half the time
-of fastavro, which walks the schema for every record, and gives our structs instead of dicts. Only what our schemas use
-is here; whatever another version of a schema wrote is read by the library (see ``codec``), which is also what the tests
-hold this module against. See docs/adr/0017-compiled-avro.md.
+Both are written as Python source once. A function that knows its schema spends no time on asking what comes next: it
+reads an event in less than half the time of fastavro, which walks the schema for every record, and gives our structs
+instead of dicts. Only what our schemas use is here; whatever another version of a schema wrote is read by the library
+(see ``codec``), which is also what the tests hold this module against. See docs/adr/0017-compiled-avro.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with bounds on what a request's head may hold, and on how long a sender may take.
+"""uvicorn's HTTP protocol with bounds on heads and on slow senders: one class, as it is one connection's state.
 
 httptools bounds neither, and uvicorn adds no bound: see docs/adr/0010-limits-in-the-server.md.
 """

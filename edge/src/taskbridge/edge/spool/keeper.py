@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -13,9 +12,11 @@ import structlog
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.spool.asked_back import is_asked_back, open_and_take_back
 from taskbridge.edge.spool.commits import SpoolObserver
-from taskbridge.edge.spool.draining.drainer import Drainer, DrainObserver
+from taskbridge.edge.spool.draining.drainer import Drainer
+from taskbridge.edge.spool.draining.observer import DrainObserver
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
+from taskbridge.edge.spool.folder_counts import FolderCounts
 from taskbridge.edge.spool.store import sync
 from taskbridge.edge.spool.unopened import Unopened
 from taskbridge.edge.spool.writer import Spool
@@ -49,7 +50,7 @@ class _Kept:
     task: asyncio.Task[None]
 
 
-class SpoolKeeper:
+class SpoolKeeper(FolderCounts):
     """Opens, drains and closes spools; takes over orphans at its start and for as long as it lives.
 
     A file that breaks is left; a new one takes its place, and its intact records are taken over like an orphan's.
@@ -64,7 +65,7 @@ class SpoolKeeper:
         max_bytes: int,
         metrics: KeeperObserver,
     ) -> None:
-        self.folder = SpoolFolder(path)
+        super().__init__(SpoolFolder(path))
         self._problem = "is not open yet"
         self._broken: str | None = None
         self._schemas = schemas
@@ -111,30 +112,8 @@ class SpoolKeeper:
         return self._unopened.problems() | broken
 
     @property
-    def waiting(self) -> int:
-        """Undelivered records of all processes that share the folder."""
-        return self.folder.page.total_count() if self._is_prepared else 0
-
-    @property
-    def size(self) -> int:
-        return self.folder.page.total_bytes() if self._is_prepared else 0
-
-    @property
-    def oldest_age_s(self) -> float:
-        oldest = [each.oldest for each in self.folder.page.slots().values() if each.oldest] if self._is_prepared else []
-        return max(0.0, time.time() - min(oldest) / 1e9) if oldest else 0.0
-
-    @property
     def set_aside(self) -> int:
         return sum(each.spool.set_aside for each in self._kept.values())
-
-    @property
-    def moving(self) -> int:
-        """Those of them that can be delivered now, as far as is known."""
-        return self.folder.page.total_moving() if self._is_prepared else 0
-
-    def anything_moves(self) -> bool:
-        return self._is_prepared and self.folder.page.anything_moves()
 
     async def start(self) -> None:
         """Open what can be opened now; a disk without room is tried again while it lives."""
@@ -180,12 +159,8 @@ class SpoolKeeper:
         self._kept.clear()
         self._own, self._problem = None, "is closed"
 
-    @property
-    def _is_prepared(self) -> bool:
-        return self.folder.is_prepared
-
     async def _prepare(self) -> None:
-        if not self._is_prepared:
+        if not self.folder.is_prepared:
             await asyncio.to_thread(self.folder.prepare)
 
     async def _survive(self, call: Callable[[], Awaitable[None]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from taskbridge.edge.spool.store import REFUSED, TOO_LARGE
 from taskbridge.runtime.kafka import DeliveryFailed, QueueFull
 from taskbridge.schemas.topics import TASK_EVENTS
 
@@ -29,6 +30,11 @@ class Chain:
     def is_refused(self) -> bool:
         """The next one, or another that went out together with it, will never be taken."""
         return isinstance(self.error, DeliveryFailed) and self.error.is_final
+
+    @property
+    def refusal(self) -> str:
+        """The word for which a refused one is set aside."""
+        return TOO_LARGE if isinstance(self.error, DeliveryFailed) and self.error.too_large else REFUSED
 
     def so_far(self) -> Chain:
         """What is through already, as a chain of its own."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -16,7 +16,7 @@ from taskbridge.edge.spool.draining.blocked import BlockedQueues
 from taskbridge.edge.spool.draining.chains import Chain, chains_of, while_they_get_on
 from taskbridge.edge.spool.draining.turns import Turns
 from taskbridge.edge.spool.errors import SpoolBroken
-from taskbridge.edge.spool.store import DAMAGED, REFUSED, TOO_LARGE
+from taskbridge.edge.spool.store import DAMAGED
 from taskbridge.runtime.kafka import DeliveryFailed
 from taskbridge.schemas.errors import TaskbridgeError
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.kafka.path import KafkaPath, Place
     from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.edge.spool.draining.chains import Sending
+    from taskbridge.edge.spool.draining.observer import DrainObserver
     from taskbridge.edge.spool.files import Page
     from taskbridge.edge.spool.writer import Spool
 
@@ -40,14 +41,6 @@ _OF_SCHEMA = -2
 """In a queue's name, where the number of a partition would be."""
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-class DrainObserver(Protocol):
-    def drained(self, count: int) -> None: ...
-
-    def row_damaged(self) -> None: ...
-
-    def row_refused(self) -> None: ...
 
 
 class Drainer:
@@ -202,7 +195,7 @@ class Drainer:
         delivered = [record for chain in chains for record in chain.delivered]
         gone = {record.position for record in delivered} | never.keys()
         self._pending = [record for record in self._pending if record.position not in gone]
-        set_aside = [(position, _reason(chain.error)) for position, chain in never.items()]
+        set_aside = [(position, chain.refusal) for position, chain in never.items()]
         removed = self._spool.remove(delivered, set_aside)
         self._tell_oldest()
         if self._observer is not None:
@@ -251,7 +244,3 @@ class Drainer:
         ]
         if oldest:
             self._spool.oldest_is(min(oldest))
-
-
-def _reason(error: object) -> str:
-    return TOO_LARGE if isinstance(error, DeliveryFailed) and error.too_large else REFUSED
