@@ -14,8 +14,8 @@ from api_context import notification
 from taskbridge.schemas.events import Action, Change, Person, TaskNotification, View
 from taskbridge.schemas.inbox import Inbox, Line, apply
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
-from taskbridge.streams.fold.acceptance import OutsideContract, TooLarge
 from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.rejections import OutsideContract, TooLarge
 from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.inbox.changes import MisplacedNotification, UnknownView, check, inbox_changes, keys_read

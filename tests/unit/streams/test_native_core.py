@@ -32,7 +32,7 @@ from taskbridge.schemas.errors import RecordError, TaskbridgeError
 from taskbridge.schemas.events import Action, Person
 from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.streams.fold.acceptance import OutsideContract
+from taskbridge.streams.fold.rejections import OutsideContract
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
 from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded

@@ -7,27 +7,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from taskbridge.schemas.dead_letters import DlqReason
-from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.moments import FIRST_MS, LAST_MS, believed
+from taskbridge.streams.fold.rejections import OutsideContract
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent
 
 _MAX_ID_CHARACTERS = 128
 _NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-
-class OutsideContract(RecordError):
-    """The record can be read, but says what no event may say."""
-
-    dlq_reason = DlqReason.OUTSIDE_CONTRACT
-
-
-class TooLarge(RecordError):
-    """With this event, what is kept or told of its instance would be larger than a record may be."""
-
-    dlq_reason = DlqReason.TOO_LARGE
 
 
 def accept(event: TaskEvent) -> TaskEvent:

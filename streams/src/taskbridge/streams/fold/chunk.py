@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
-from taskbridge.streams.fold.acceptance import TooLarge, accept
+from taskbridge.streams.fold.acceptance import accept
 from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.rejections import MisplacedKey, TooLarge
 from taskbridge.streams.fold.remembered_offsets import with_offset
 from taskbridge.streams.fold.views import Shown, difference, show
 
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.events import Action, TaskEvent, TaskNotification
     from taskbridge.streams.records import Record
-
-
-class MisplacedKey(RecordError):
-    """The record's key is not its event's instance id, so its instance may live on another partition."""
-
-    dlq_reason = DlqReason.MISPLACED_KEY
 
 
 @dataclass(frozen=True, slots=True)

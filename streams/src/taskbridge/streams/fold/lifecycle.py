@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from taskbridge.schemas.dead_letters import DlqReason
-from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskState
+from taskbridge.streams.fold.rejections import AnotherApp, AnotherCorp, UnknownAction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,24 +31,6 @@ _facts_of = attrgetter(*FACTS)
 
 EARLIEST, LATEST = -(1 << 63), (1 << 63) - 1
 """Before and behind every moment."""
-
-
-class UnknownAction(RecordError):
-    """The event's action belongs to a newer schema; this program cannot tell what it does."""
-
-    dlq_reason = DlqReason.UNKNOWN_ACTION
-
-
-class AnotherCorp(RecordError):
-    """The event names another organisation than the instance's. Ids are UUIDs, so it is forged or a mistake."""
-
-    dlq_reason = DlqReason.ANOTHER_CORP
-
-
-class AnotherApp(RecordError):
-    """The event names another app than the instance's: whoever holds one app's token may not touch another's."""
-
-    dlq_reason = DlqReason.ANOTHER_APP
 
 
 class Stamp(NamedTuple):

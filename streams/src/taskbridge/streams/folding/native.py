@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING
 
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Action, Change, View
-from taskbridge.streams.fold.acceptance import OutsideContract, TooLarge
-from taskbridge.streams.fold.chunk import MisplacedKey, Rejected
-from taskbridge.streams.fold.lifecycle import AnotherApp, AnotherCorp, UnknownAction
+from taskbridge.streams.fold.chunk import Rejected
+from taskbridge.streams.fold.rejections import (
+    AnotherApp,
+    AnotherCorp,
+    MisplacedKey,
+    OutsideContract,
+    TooLarge,
+    UnknownAction,
+)
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, unpack
 from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
 from taskbridge.streams.folding.live_instances import LiveInstances
