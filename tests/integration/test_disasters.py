@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
 from faust.types import TP
 
@@ -157,9 +157,21 @@ class Place:
         self._clean_up(topic, "delete")
         partitions = range(self.offsets.topics([topic])[topic].partitions)
         wanted = [TopicPartition(topic, each, to) for each in partitions]
-        for answer in cast("Any", self.admin).delete_records(wanted).values():
-            answer.result(30)
+        deadline = time.monotonic() + 30
+        while not self._taken_out(wanted):
+            assert time.monotonic() < deadline, "the topic's policy is not known to the broker"
         self._clean_up(topic, "delete" if topic == TASK_EVENTS.name else "compact")
+
+    def _taken_out(self, wanted: list[TopicPartition]) -> bool:
+        try:
+            for answer in cast("Any", self.admin).delete_records(wanted).values():
+                answer.result(30)
+        except KafkaException as error:
+            # A topic's settings reach the broker a moment after they were taken.
+            if error.args[0].code() != KafkaError.POLICY_VIOLATION:
+                raise
+            return False
+        return True
 
     def _clean_up(self, topic: str, policy: str) -> None:
         wanted = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
