@@ -97,7 +97,7 @@ def _edge(
     argv = [sys.executable, "-m", "taskbridge.cli", "edge"]
     if checkout is not None:
         sources = [path for path in checkout.glob("*/src") if path.is_dir()]
-        module = "taskbridge.cli" if sources else "deploy"  # as it was called before there was one namespace
+        module = "taskbridge.cli" if sources else "deploy.cli"  # as it was called before there was one namespace
         argv = [sys.executable, "-P", "-m", module, "edge"]  # -P: else the folder that this runs in comes first
         environment["PYTHONPATH"] = os.pathsep.join(map(str, sources or [checkout]))
     return _server(name, description, surroundings, port=port, argv=argv, environment=environment, ready="/readyz")
