@@ -14,11 +14,12 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from taskbridge.runtime.kafka import consumer_config, producer_config
+from taskbridge.streams.engine.app import Worker, build_faust_app
 from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.tables.changelog import ChangelogReader
 from taskbridge.streams.tables.table_keeper import StoreOfAnother, TableKeeper
-from taskbridge.streams.topology import Worker, build_faust_app, instances_table
+from taskbridge.streams.topology import instances_table
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator

@@ -24,6 +24,7 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STAT
 from taskbridge.streams.contract.contract import Contract
 from taskbridge.streams.contract.internal_topics import StartRefused
 from taskbridge.streams.contract.live_version import LiveVersion
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import (
     INBOX_CHANGELOG,
     REBUILD,
@@ -36,7 +37,6 @@ from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.standing import ChangelogCut
 from taskbridge.streams.positions.version import RETOLD_KEY, VERSION_KEY, VERSION_TOPIC, Versions, write_versions
 from taskbridge.streams.tables.changelog import ChangelogReader, ChangelogUnreadable
-from taskbridge.streams.topology import APP_ID
 from taskbridge.streams.transactions.delivery import Batch
 from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
 from taskbridge.streams.transactions.group_metadata import Membership

@@ -22,10 +22,11 @@ from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.dead_letters import REASON_HEADER, TOPIC_HEADER
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
+from taskbridge.streams.engine.app import Worker as WorkerSettings
+from taskbridge.streams.engine.app import build_faust_app
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
-from taskbridge.streams.topology import Worker as WorkerSettings
-from taskbridge.streams.topology import build_faust_app, inbox_table
+from taskbridge.streams.topology import inbox_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable

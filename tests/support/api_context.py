@@ -10,6 +10,7 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.api.resolver import OwnerResolver
+from taskbridge.streams.engine.app import Worker, build_faust_app
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.http import build_http
 from taskbridge.streams.inbox.changes import inbox_changes
@@ -19,7 +20,7 @@ from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
 from taskbridge.streams.query.routes import ApiContext, Tables, build_instances_router, build_router
 from taskbridge.streams.query.wholeness import Wholeness
-from taskbridge.streams.topology import Worker, build_faust_app, inbox_table, instances_table
+from taskbridge.streams.topology import inbox_table, instances_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -21,11 +21,11 @@ from taskbridge.schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, Ta
 from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import members
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.acceptance import accept
 from taskbridge.streams.fold.lifecycle import Instance, fold
 from taskbridge.streams.fold.views import notifications, views
 from taskbridge.streams.inbox.changes import check, inbox_changes
-from taskbridge.streams.topology import APP_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

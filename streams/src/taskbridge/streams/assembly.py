@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.runtime.kafka import bulk_producer_config, consumer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
+from taskbridge.streams.engine.app import APP_ID, Worker, build_faust_app
+from taskbridge.streams.engine.parts import consumer_of, tables_of
 from taskbridge.streams.folding.choice import choose_folding
 from taskbridge.streams.monitoring.progress import Ends, Progress
 from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog
+from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.processing.retention import Retention
 from taskbridge.streams.processing.task_agent import TaskAgent
-from taskbridge.streams.topology import APP_ID, Worker, build_faust_app, instances_table, task_events_topic
+from taskbridge.streams.tables.recovery import ReaderSettings, Recovery
+from taskbridge.streams.task_center import InstancesTable, Upstream
+from taskbridge.streams.topology import instances_table, task_events_topic
 from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
 from taskbridge.streams.transactions.takeover import Takeover
 
@@ -25,13 +30,14 @@ if TYPE_CHECKING:
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.contract.contract import Prepared
     from taskbridge.streams.contract.live_version import LiveVersion
-    from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.monitoring.health import Health
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.settings import StreamsSettings
-    from taskbridge.streams.tables.table_manager import Tables
     from taskbridge.streams.task_center import TaskCenter
+
+
+_RESTORE_BATCH_BYTES = 8 << 20
 
 
 class Surroundings(NamedTuple):
@@ -77,14 +83,22 @@ def put_together(
         url=settings.url,
         standbys=settings.standbys,
         session_timeout_s=settings.session_timeout_s,
-        restore_buffer_bytes=settings.restore_buffer_bytes,
     )
     app = build_faust_app(kafka.servers, worker=worker, partitions=partitions, kafka_properties=kafka.properties)
-    group_commit = _group_commit(
+    consumer = consumer_config(kafka.servers, APP_ID, kafka.properties)
+    group_commit, takeover = _group_commit(
         app, kafka.offsets, bulk_producer_config(kafka.servers, kafka.properties), prepared, metrics
     )
-    # Asked again, once the group has this worker as a member: a switch begins when it has none.
-    cast("Tables", app.tables).admit = admit
+    recovery = Recovery(
+        app,
+        ReaderSettings(reader_config(consumer, buffer_bytes=settings.restore_buffer_bytes), _RESTORE_BATCH_BYTES),
+        takeover,
+        # Asked again, once the group has this worker as a member: a switch begins when it has none.
+        admit=admit,
+        known=prepared.known,
+        on_emptied=metrics.store_emptied,
+    )
+    tables_of(app).recover_by(recovery)
     store, changelog = instances_table(app, partitions=partitions, version=version)
     folding = choose_folding(registry, live_instances=settings.live_instances)
     agent = TaskAgent(
@@ -99,23 +113,19 @@ def put_together(
         metrics=metrics,
     )
     app.agent(task_events_topic(app), name="tasks")(agent.run)
-    actives = partial(_actives, app, changelog)
+    actives = partial(_actives, app, recovery, changelog)
     if settings.task_center:
         center.open(
             app,
-            partitions=partitions,
-            instances=store,
-            changelog=changelog,
+            InstancesTable(store, changelog, partitions, actives),
+            Upstream(consumer, kafka.offsets, registry),
+            group_commit,
+            metrics,
             told=prepared.told,
-            live=actives,
-            group_commit=group_commit,
-            offsets=kafka.offsets,
-            consumer=consumer_config(kafka.servers, APP_ID, kafka.properties),
-            registry=registry,
-            metrics=metrics,
         )
     progress = Progress(
         app,
+        recovery,
         changelog=changelog,
         ends=Ends(kafka.offsets),
         inbox_ends=Ends(kafka.offsets, topics.TASK_NOTIFICATIONS.name) if settings.task_center else None,
@@ -138,7 +148,7 @@ def put_together(
 
 def _group_commit(
     app: faust.App, offsets: Offsets, producing: Mapping[str, object], prepared: Prepared, metrics: Metrics
-) -> GroupCommit:
+) -> tuple[GroupCommit, Takeover]:
     """What writes for this worker, and what makes sure at a takeover that nobody else does any more."""
     producing = {**producing, "linger.ms": 0}
     name = app.conf.consumer_group_instance_id
@@ -146,20 +156,17 @@ def _group_commit(
         producing,
         group=APP_ID,
         name=name,
-        membership=lambda: cast("ChunkConsumer", app.consumer).membership,
+        membership=lambda: consumer_of(app).membership,
         grounds=prepared.grounds,
     )
-    tables = cast("Tables", app.tables)
-    tables.takeover = Takeover(
+    takeover = Takeover(
         offsets, group_commit, group=APP_ID, name=name, claim=partial(claimed, producing), note=metrics.position_lost
     )
-    tables.known, tables.on_emptied = prepared.known, metrics.store_emptied
-    return group_commit
+    return group_commit, takeover
 
 
-def _actives(app: faust.App, changelog: str) -> frozenset[int]:
+def _actives(app: faust.App, recovery: Recovery, changelog: str) -> frozenset[int]:
     """The partitions whose instances this worker changes now; none while they are being sorted out."""
-    tables = cast("Tables", app.tables)
-    if app.rebalancing or not tables.actives_ready or changelog not in tables.recovery.wanted:
+    if app.rebalancing or not app.tables.actives_ready or changelog not in recovery.wanted:
         return frozenset()
-    return tables.recovery.wanted[changelog].actives
+    return recovery.wanted[changelog].actives

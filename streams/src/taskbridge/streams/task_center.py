@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from taskbridge.streams.api.access import build_access, own_hosts
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.api.resolver import OwnerResolver
+from taskbridge.streams.engine.parts import consumer_of, partitions_by_worker
 from taskbridge.streams.inbox.agent import InboxAgent
 from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
@@ -28,12 +29,29 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
 
     from taskbridge.schemas.registry import Registry
-    from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.settings import StreamsSettings
     from taskbridge.streams.tables.store import Store
     from taskbridge.streams.transactions.group_commit import GroupCommit
+
+
+class InstancesTable(NamedTuple):
+    """What the worker has of the instances."""
+
+    store: Store
+    changelog: str
+    partitions: int
+    actives: Callable[[], Collection[int]]
+    """As ``Owners.join`` says."""
+
+
+class Upstream(NamedTuple):
+    """Kafka beside the tables: how it is read, where its topics end, and what its records say."""
+
+    consumer: Mapping[str, object]
+    offsets: Offsets
+    registry: Registry
 
 
 class TaskCenter:
@@ -65,23 +83,16 @@ class TaskCenter:
     def open(
         self,
         app: faust.App,
-        *,
-        partitions: int,
-        instances: Store,
-        changelog: str,
-        told: Mapping[int, int],
-        live: Callable[[], Collection[int]],
+        instances: InstancesTable,
+        upstream: Upstream,
         group_commit: GroupCommit,
-        offsets: Offsets,
-        consumer: Mapping[str, object],
-        registry: Registry,
         metrics: Metrics,
+        *,
+        told: Mapping[int, int],
     ) -> InboxAgent:
-        """Keep the inboxes and answer from them, once they are as far as is ``told``.
-
-        ``changelog`` is the instances', ``live`` as ``Owners.join`` says.
-        """
-        inbox, inbox_changelog = inbox_table(app, partitions=partitions)
+        """Keep the inboxes and answer from them, once they are as far as is ``told``."""
+        consumer, offsets, registry = upstream
+        inbox, inbox_changelog = inbox_table(app, partitions=instances.partitions)
         agent = InboxAgent(
             app,
             store=inbox,
@@ -100,16 +111,16 @@ class TaskCenter:
         self._history = EventReader(consumer)
         self._context.open(
             Tables(
-                Inboxes(inbox, Wholeness(lambda: cast("ChunkConsumer", app.consumer).positions, told)),
-                Instances(instances, task_state_codec(registry)),
+                Inboxes(inbox, Wholeness(lambda: consumer_of(app).positions, told)),
+                Instances(instances.store, task_state_codec(registry)),
                 Histories(self._history, task_event_codec(registry)),
             )
         )
         self.owners.join(
-            partitions=partitions,
-            distribution=lambda: cast("Any", app.assignor).tables_metadata(),
-            live=live,
-            changelog=changelog,
+            partitions=instances.partitions,
+            distribution=lambda: partitions_by_worker(app),
+            live=instances.actives,
+            changelog=instances.changelog,
         )
         return agent
 

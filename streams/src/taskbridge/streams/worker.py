@@ -17,8 +17,9 @@ from taskbridge.schemas.registry import Registry
 from taskbridge.streams.assembly import KafkaAccess, put_together
 from taskbridge.streams.contract.contract import Contract, notification_bytes, until_connected
 from taskbridge.streams.contract.live_version import AnotherVersion, LiveVersion
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.topology import APP_ID, remove_other_versions
+from taskbridge.streams.topology import remove_other_versions
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -28,9 +28,10 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.engine import consumer_thread, transport
-from taskbridge.streams.tables import recovery, store, table_manager
-from taskbridge.streams.topology import Worker, build_faust_app, instances_table
+from taskbridge.streams.engine import consumer_thread, parts, table_manager, table_store, transport
+from taskbridge.streams.engine.app import Worker, build_faust_app
+from taskbridge.streams.tables import recovery, store
+from taskbridge.streams.topology import instances_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -267,9 +268,15 @@ _OURS: list[tuple[type, tuple[type, ...]]] = [
     (consumer_thread.ConsumerThread, (driver.AIOKafkaConsumerThread,)),
     (consumer_thread.RebalanceListener, (driver.ConsumerRebalanceListener,)),
     (table_manager.Tables, (TableManager,)),
+    (table_store.TableStore, (rocksdb.Store,)),
     (store.Store, (rocksdb.Store,)),
     (recovery.Recovery, (Service,)),
 ]
+
+
+_ROOM = Path(parts.__file__).parents[1]
+_PUBLIC = {"faust", "faust.types", "aiokafka"}
+"""What others import: types, a service, the partitioner."""
 
 
 @pytest.mark.parametrize("part", [*_NAMED, *_CODE], ids=lambda part: getattr(part, "name", part.of.__qualname__))
@@ -291,7 +298,7 @@ def test_whatever_overrides_a_part_of_a_library_is_named_here() -> None:
 def test_whatever_private_part_of_a_library_is_touched_is_named_here() -> None:
     theirs = {name for _, bases in _OURS for base in bases for name in _attributes(base)}
     unnamed: set[str] = set()
-    for module in {inspect.getmodule(ours) for ours, _ in _OURS}:
+    for module in {parts, *(inspect.getmodule(ours) for ours, _ in _OURS)}:
         assert module is not None
         assert module.__file__ is not None
         tree = ast.parse(Path(module.__file__).read_text())
@@ -301,6 +308,17 @@ def test_whatever_private_part_of_a_library_is_touched_is_named_here() -> None:
     assert {each for each in unnamed if each.rpartition(" ")[2] not in named} == set(), (
         "name them, with what relies on them"
     )
+
+
+def test_outside_the_engine_nobody_touches_or_imports_a_private_part_of_them() -> None:
+    theirs = {name for _, bases in _OURS for base in bases for name in _attributes(base)}
+    found: set[str] = set()
+    for path in _ROOM.rglob("*.py"):
+        if path.parent.name != "engine":
+            tree = ast.parse(path.read_text())
+            touched = (_private_names(tree) - _own_names(tree)) & theirs
+            found |= {f"{path.name}: {each}" for each in touched | (_libraries(tree) - _PUBLIC)}
+    assert found == set()
 
 
 @pytest.mark.parametrize(
@@ -416,6 +434,13 @@ def _bound(node: ast.stmt) -> list[str]:
             return [target.id for target in targets if isinstance(target, ast.Name)]
         case _:
             return []
+
+
+def _libraries(tree: ast.AST) -> set[str]:
+    """The modules of theirs that are imported."""
+    imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    imported |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    return {each for each in imported if each.partition(".")[0] in ("faust", "mode", "aiokafka")}
 
 
 def _private_names(tree: ast.AST) -> set[str]:

@@ -15,8 +15,8 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.streams.engine.app import Worker, build_faust_app
 from taskbridge.streams.engine.transport import ChunkConsumer, Position
-from taskbridge.streams.topology import Worker, build_faust_app
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from taskbridge.streams.engine.app import Worker, build_faust_app
 from taskbridge.streams.tables.store import PartitionNotHeld, Store
 from taskbridge.streams.tables.store_files import StoreDamaged
-from taskbridge.streams.topology import Worker, build_faust_app, instances_table
+from taskbridge.streams.topology import instances_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +127,7 @@ def test_damage_that_is_met_while_reading_is_told_and_the_store_is_emptied_when_
     ]
     told: list[StoreDamaged] = []
     emptied: list[None] = []
-    store.on_damage, store.on_emptied = told.append, lambda: emptied.append(None)
+    store.report_to(damaged=told.append, emptied=lambda: emptied.append(None))
     for number, read in enumerate(reads, 1):
         store.write_chunk(0, {key: chance.randbytes(500) for key in keys}, changelog_offset=0)
         read()

@@ -16,10 +16,10 @@ from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.contract.internal_topics import Found, Situation, StartRefused, problem
 from taskbridge.streams.contract.live_version import SwitchUnderWay
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.mark import Ground, Mark
 from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
-from taskbridge.streams.topology import APP_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

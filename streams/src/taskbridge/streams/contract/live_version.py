@@ -15,6 +15,7 @@ from taskbridge.runtime.kafka import admin_client, bulk_producer_config, consume
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.positions.group_positions import described_group
 from taskbridge.streams.positions.version import (
@@ -31,7 +32,6 @@ from taskbridge.streams.positions.version import (
     write_told,
     write_versions,
 )
-from taskbridge.streams.topology import APP_ID
 from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 if TYPE_CHECKING:

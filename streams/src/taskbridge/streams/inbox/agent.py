@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
+from taskbridge.streams.engine.parts import consumer_of
 from taskbridge.streams.fold.chunk import Rejected
 from taskbridge.streams.fold.dead_letters import dead_letter
 from taskbridge.streams.inbox.changes import check, inbox_changes, keys_read
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.records import Chunk, RecordWithHeaders
@@ -93,7 +93,7 @@ class InboxAgent:
             await self._queues.put(event.message, event.value)
 
     async def _take(self, message: Message, records: Chunk) -> None:
-        consumer = cast("ChunkConsumer", self._app.consumer)
+        consumer = consumer_of(self._app)
         started = time.perf_counter()
         with consumer.working():
             told = await self._process(message, records)
@@ -108,7 +108,7 @@ class InboxAgent:
         """What was applied; None where a rebalance came before the end: the new owner applies the chunk then."""
         partition, generation = message.partition, message.generation_id
         assert generation is not None, "the transport gives it to every chunk"
-        if generation != self._app.consumer_generation_id or not cast("ChunkConsumer", self._app.consumer).flow_active:
+        if generation != self._app.consumer_generation_id or not consumer_of(self._app).flow_active:
             return None
         if not self._topic_id:
             self._topic_id = await asyncio.to_thread(self._offsets.topic_id, TASK_NOTIFICATIONS.name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from confluent_kafka import KafkaException
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.streams.engine.parts import consumer_of
 from taskbridge.streams.monitoring.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
 
     import faust
 
-    from taskbridge.streams.engine.transport import ChunkConsumer, Position
+    from taskbridge.streams.engine.transport import Position
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog
     from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.tables.changelog import Followed
     from taskbridge.streams.tables.recovery import Recovery
-    from taskbridge.streams.tables.table_manager import Tables
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +60,7 @@ class Progress:
     def __init__(
         self,
         app: faust.App,
+        recovery: Recovery,
         *,
         changelog: str,
         ends: Ends,
@@ -70,6 +71,7 @@ class Progress:
     ) -> None:
         """``changelog``: the instances'. ``inbox_ends`` is None where this group keeps no inboxes."""
         self._app = app
+        self._recovery = recovery
         self._changelog = changelog
         self._ends = ends
         self._inbox_ends = inbox_ends
@@ -79,10 +81,6 @@ class Progress:
         self._said = 0.0
         self.now = Snapshot()
 
-    @property
-    def recovery(self) -> Recovery:
-        return cast("Tables", self._app.tables).recovery
-
     def details(self) -> dict[str, Any]:
         """For ``/readyz``."""
         now = self.now
@@ -90,7 +88,7 @@ class Progress:
             "partitions": {"active": now.active, "standby": now.standby},
             "recovery": {
                 "remaining": sum(now.restoring.values()),
-                "records": self.recovery.taken_over_records,
+                "records": self._recovery.taken_over_records,
                 "records_a_second": round(now.restored_a_second),
             },
             "lag": {
@@ -118,11 +116,11 @@ class Progress:
             await asyncio.sleep(_LOOK_S)
 
     def _look(self) -> Snapshot:
-        wanted = self.recovery.wanted.get(self._changelog)
-        consumer = cast("ChunkConsumer", self._app.consumer)
+        wanted = self._recovery.wanted.get(self._changelog)
+        consumer = consumer_of(self._app)
         if wanted is None:
             return Snapshot()
-        keepers = list(self.recovery.keepers.values())
+        keepers = list(self._recovery.keepers.values())
         followed = [(partition, each) for keeper in keepers for partition, each in keeper.followed.items()]
         restored = sum(keeper.applied for keeper in keepers)
         reached = consumer.positions

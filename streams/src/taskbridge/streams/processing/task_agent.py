@@ -14,6 +14,7 @@ from faust.types import TP
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.engine.parts import consumer_of
 from taskbridge.streams.fold.dead_letters import dead_letter
 from taskbridge.streams.fold.homes import at_home
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
-    from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.fold.chunk import Rejected
     from taskbridge.streams.folding.folding import Folded, Folding
     from taskbridge.streams.monitoring.metrics import Metrics
@@ -106,7 +106,7 @@ class TaskAgent:
 
     def _begin(self, message: Message, records: Chunk) -> Coroutine[Any, Any, None] | None:
         """Fold a chunk and hand over what it comes to; what is returned ends it. None where there is nothing to do."""
-        consumer = cast("ChunkConsumer", self._app.consumer)
+        consumer = consumer_of(self._app)
         started = time.perf_counter()
         records = consumer.take(message, records)
         if not records:
@@ -149,7 +149,7 @@ class TaskAgent:
                 if generation == self._app.consumer_generation_id:
                     if stored:
                         self._store.write_chunk(partition, stored, changelog_offset=written)
-                    cast("ChunkConsumer", self._app.consumer).done(message)
+                    consumer_of(self._app).done(message)
                     seconds = time.perf_counter() - chunk.started
                     self._metrics.chunk(partition, chunk.records, chunk.folded, seconds)
             finally:
@@ -160,7 +160,7 @@ class TaskAgent:
 
         ``farewell`` is asked about each as it is stored now: what to tell of it, or None to keep it.
         """
-        consumer = cast("ChunkConsumer", self._app.consumer)
+        consumer = consumer_of(self._app)
         async with self._queues.turn(partition):
             generation = self._app.consumer_generation_id
             if not consumer.flow_active:

@@ -11,12 +11,12 @@ from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.contract.live_version import LiveVersion
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import instances_changelog
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.version import FIRST_VERSION, VERSION_TOPIC
 from taskbridge.streams.rebuild.operation import delete_topics
 from taskbridge.streams.settings import StreamsSettings
-from taskbridge.streams.topology import APP_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -28,8 +28,8 @@ from taskbridge.schemas.topics import (
     TASK_NOTIFICATIONS,
     TASK_STATES,
 )
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
-from taskbridge.streams.topology import APP_ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

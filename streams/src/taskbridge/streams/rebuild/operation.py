@@ -20,12 +20,12 @@ from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, say
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.version import Notified
 from taskbridge.streams.rebuild.alone import alone
 from taskbridge.streams.rebuild.workers import Workers
 from taskbridge.streams.settings import StreamsSettings
-from taskbridge.streams.topology import APP_ID
 from taskbridge.streams.transactions.group_commit import claimed
 from taskbridge.streams.transactions.transaction import TransactionalWriter
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import structlog
 
 from taskbridge.runtime.open_files import allow_open_files
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.engine.parts import on_assigned
 from taskbridge.streams.sse.hub import HEARTBEAT_S, Hub
 from taskbridge.streams.sse.metrics import HubCollector
 from taskbridge.streams.sse.missed import MissedReader
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     import faust
     from fastapi import APIRouter
+    from faust.types import TP
 
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.api.resolver import OwnerResolver
@@ -68,7 +70,7 @@ class LiveUpdates:
         self._missed = MissedReader(consumer, offsets=offsets, codec=task_notification_codec(registry))
         metrics.registry.register(HubCollector(self.hub))
         agent.listen(self.hub.told)
-        cast("Any", app.on_partitions_assigned).connect(self._assigned)
+        on_assigned(app, self._assigned)
 
     async def keep(self) -> None:
         """Heartbeats, until cancelled."""
@@ -88,5 +90,5 @@ class LiveUpdates:
     def _next_offset(self, partition: int) -> int | None:
         return None if self._agent is None else self._agent.next_offset(partition)
 
-    async def _assigned(self, _app: faust.App, assigned: set[Any], **_: Any) -> None:
+    async def _assigned(self, assigned: set[TP]) -> None:
         self.hub.assigned({tp.partition for tp in assigned if tp.topic == TASK_NOTIFICATIONS.name})

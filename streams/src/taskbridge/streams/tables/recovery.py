@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import structlog
 from confluent_kafka import KafkaException
 from faust import Service
 
+from taskbridge.streams.engine.parts import consumer_of, poll, tables_of
 from taskbridge.streams.positions.kept_position import POSITION_KEY, read_position
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.tables.changelog import ChangelogReader
@@ -25,14 +26,12 @@ from taskbridge.streams.transactions.group_commit import Overtaken
 from taskbridge.streams.transactions.takeover import Owned
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     import faust
     from faust.types import TP
 
-    from taskbridge.streams.engine.transport import ChunkConsumer
     from taskbridge.streams.positions.kept_position import KeptPosition
-    from taskbridge.streams.tables.table_manager import Tables
     from taskbridge.streams.tables.wanted import Wanted
     from taskbridge.streams.transactions.takeover import Takeover
 
@@ -46,20 +45,47 @@ class Superseded(Exception):
     """Another rebalance began; its assignment is what counts."""
 
 
+class ReaderSettings(NamedTuple):
+    """How changelogs are read."""
+
+    consumer: Mapping[str, object]
+    batch_bytes: int
+
+
 class Recovery(Service):
     """Follows the assignments. ``completed`` and the methods ``on_…`` are what Faust expects of it."""
 
-    def __init__(self, app: faust.App, tables: Tables, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        app: faust.App,
+        reading: ReaderSettings,
+        takeover: Takeover,
+        *,
+        admit: Callable[[], None],
+        known: Collection[str],
+        on_emptied: Callable[[], None],
+    ) -> None:
+        """``takeover`` makes this worker the only one that can write for its partitions, before they are restored.
+
+        ``admit`` raises where this worker may not work although it is in the group; it blocks, and comes before all
+        else. ``known``: the changelogs that the group's positions name: a store of another one is out of date.
+        ``on_emptied`` is notified when a damaged store is emptied.
+        """
         self.app = app
+        self._tables = tables_of(app)
+        self._reading = reading
+        self._takeover = takeover
+        self._admit = admit
+        self._known = known
+        self._on_emptied = on_emptied
         self.completed = asyncio.Event()
-        self._tables = tables
         self._changed = asyncio.Event()
         self._generation = 0
         self._keepers: dict[str, TableKeeper] = {}
         self.wanted: dict[str, Wanted] = {}
         self.taken_over_records = 0
         """Changelog records that the last takeover had to read."""
-        super().__init__(**kwargs)
+        super().__init__(beacon=self._tables.beacon)
 
     @property
     def keepers(self) -> dict[str, TableKeeper]:
@@ -67,21 +93,13 @@ class Recovery(Service):
         return self._keepers
 
     async def on_start(self) -> None:
-        settings = self._tables.reader_settings
-        assert settings is not None, "Tables.reader_settings is set where the app is built"
-        loop = asyncio.get_running_loop()
+        fail = partial(_call_soon, asyncio.get_running_loop(), self._fail)
+        consumer, batch_bytes = self._reading
         for topic, table in self._tables.changelogs.items():
-            table.data.on_emptied = self._tables.on_emptied
-            table.data.on_damage = partial(_call_soon, loop, self._fail)
-            reader = ChangelogReader(
-                settings.consumer,
-                topic,
-                table.data,
-                batch_bytes=settings.batch_bytes,
-                on_failure=partial(_call_soon, loop, self._fail),
-            )
+            table.data.report_to(damaged=fail, emptied=self._on_emptied)
+            reader = ChangelogReader(consumer, topic, table.data, batch_bytes=batch_bytes, on_failure=fail)
             self._keepers[topic] = TableKeeper(
-                table.data, topic, reader, Offsets(settings.consumer), is_known=topic in self._tables.known
+                table.data, topic, reader, Offsets(consumer), is_known=topic in self._known
             )
 
     async def on_stop(self) -> None:
@@ -134,11 +152,9 @@ class Recovery(Service):
         before = sum(keeper.applied for keeper in self._keepers.values())
         for topic, keeper in self._keepers.items():
             await keeper.give_up(actives=self.wanted[topic].actives, standbys=self.wanted[topic].standbys)
-        takeover, owned = self._tables.takeover, self._owned()
-        assert takeover is not None, "Tables.takeover is set where the app is built"
+        takeover, owned = self._takeover, self._owned()
         # Before anybody asks where the changelog ends: afterwards no record of an earlier owner can come.
-        if (admit := self._tables.admit) is not None:
-            await self._retried(lambda: asyncio.to_thread(admit))
+        await self._retried(lambda: asyncio.to_thread(self._admit))
         committed = await self._retried(lambda: self._as_a_chunk(lambda: takeover.take(owned)))
         restoring = [
             await self._retried(lambda keeper=keeper, topic=topic: keeper.restore(self.wanted[topic].actives))
@@ -146,7 +162,7 @@ class Recovery(Service):
         ]
         await self._unless_changed(asyncio.gather(*restoring))
         self.taken_over_records = sum(keeper.applied for keeper in self._keepers.values()) - before
-        kept = self._kept(takeover, committed)
+        kept = self._kept(committed)
         await self._retried(lambda: self._as_a_chunk(lambda: takeover.begin(committed, kept, generation=generation)))
         log.info(
             "tables_recovered",
@@ -162,17 +178,17 @@ class Recovery(Service):
 
     async def _as_a_chunk(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """A rebalance waits for it, as for a chunk: what it commits would be refused otherwise."""
-        consumer = cast("ChunkConsumer", self.app.consumer)
+        consumer = consumer_of(self.app)
         if consumer.is_leaving:
             raise Superseded
         with consumer.working():
             return await work()
 
-    def _kept(self, takeover: Takeover, sources: Iterable[TP]) -> dict[TP, KeptPosition | None]:
+    def _kept(self, sources: Iterable[TP]) -> dict[TP, KeptPosition | None]:
         """What the changelogs say themselves of how far these are folded."""
         found: dict[TP, KeptPosition | None] = {}
         for source in sources:
-            changelog = takeover.changelog_of(source)
+            changelog = self._takeover.changelog_of(source)
             if changelog in self._keepers:
                 with naming(changelog, source.partition):
                     found[source] = read_position(self._keepers[changelog].store.read(source.partition, POSITION_KEY))
@@ -185,7 +201,7 @@ class Recovery(Service):
 
     async def _go_live(self, generation: int) -> None:
         """Let the streams go on from what is committed. The steps and their order are Faust's."""
-        app, consumer = self.app, cast("ChunkConsumer", self.app.consumer)
+        app, consumer = self.app, consumer_of(self.app)
         await app.on_rebalance_complete.send()
         app.in_recovery = False
         if self._changed.is_set() or app.consumer_generation_id != generation:
@@ -198,7 +214,7 @@ class Recovery(Service):
         self.completed.set()
         app.flow_control.resume()
         consumer.resume_flow()
-        await cast("Any", app)._fetcher.maybe_start()  # noqa: SLF001 - as Faust's own recovery does
+        await poll(app)
         self._tables.on_actives_ready()
         app.on_rebalance_end()
 

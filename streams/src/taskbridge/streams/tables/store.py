@@ -14,13 +14,13 @@ import shutil
 import time
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import rocksdict
 import structlog
-from faust.stores import rocksdb
 
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.engine.table_store import TableStore
 from taskbridge.streams.positions.kept_position import POSITION_KEY
 from taskbridge.streams.tables.store_files import (
     OFFSET_KEY,
@@ -54,15 +54,20 @@ class PartitionNotHeld(OperatorError):
     """The partition's store is not open here: the partition belongs to another worker by now."""
 
 
-class Store(rocksdb.Store):
+class Store(TableStore):
     """Values and the offset that they stand for are written in one atomic batch."""
 
     changelog_id: str = ""
     """Goes into every position that is written; set before the first partition is opened."""
-    on_damage: Callable[[StoreDamaged], None] | None = None
-    """Notified of damage that is met, by whoever: the worker has to start again. From any thread."""
-    on_emptied: Callable[[], None] | None = None
-    """Notified when a damaged store is emptied."""
+    _on_damage: Callable[[StoreDamaged], None] | None = None
+    _on_emptied: Callable[[], None] | None = None
+
+    def report_to(self, *, damaged: Callable[[StoreDamaged], None], emptied: Callable[[], None]) -> None:
+        """``damaged`` is notified, from any thread, of damage that is met: the worker has to start again.
+
+        ``emptied`` is notified when a damaged store was emptied.
+        """
+        self._on_damage, self._on_emptied = damaged, emptied
 
     def read(self, partition: int, key: bytes) -> bytes | None:
         """The value of a key on this partition.
@@ -142,11 +147,11 @@ class Store(rocksdb.Store):
             StoreLocked: another process keeps it.
         """
         deadline = time.monotonic() + _LOCKED_S
-        while partition not in self._dbs:
+        while partition not in self.held:
             try:
                 if damage_mark(self.partition_path(partition)).exists():
                     self._empty(partition, "damage was met while it was read")
-                self._dbs[partition] = self._open_for_partition(partition)
+                self.open_partition(partition)
             except Exception as error:
                 if is_lock(error):
                     if time.monotonic() > deadline:
@@ -156,13 +161,6 @@ class Store(rocksdb.Store):
                     self._empty(partition, str(error))
                 else:
                     raise
-
-    def release(self, partition: int) -> None:
-        """Flush and close the partition's store; another process may open it afterwards."""
-        dbs = cast("dict[int, Any]", self._dbs)
-        held = dbs.pop(partition, None)
-        if held is not None:
-            held.close()
 
     def wipe(self, partition: int) -> None:
         """Empty the partition's store, which is open before and after."""
@@ -187,21 +185,9 @@ class Store(rocksdb.Store):
         ours = (OFFSET_KEY, POSITION_KEY)
         return ((key, value) for key, value in self._items(partition) if key not in ours)
 
-    @property
-    def held(self) -> frozenset[int]:
-        """The partitions that are open."""
-        return frozenset(cast("dict[int, Any]", self._dbs))
-
     def persisted_offset(self, tp: TP) -> int | None:
         found = self.position(tp.partition)
         return None if found is None else found.offset
-
-    async def on_rebalance(self, *_: Any, **__: Any) -> None:
-        """Nothing: ``streams.tables.recovery`` opens and closes partitions, once whoever writes to them has stopped."""
-
-    async def stop(self) -> None:
-        for partition in self.held:
-            self.release(partition)
 
     def _items(self, partition: int, start: bytes = b"", options: Any = None) -> Iterator[tuple[bytes, bytes]]:
         """Keys from ``start`` on, with their values.
@@ -226,8 +212,8 @@ class Store(rocksdb.Store):
                 damage_mark(path).touch()
             damage = StoreDamaged(f"{path} is damaged, and is restored from its changelog at the next start: {error}")
             log.error("store_damaged", partition=partition, path=str(path), problem=str(error))  # noqa: TRY400
-            if self.on_damage is not None:
-                self.on_damage(damage)
+            if self._on_damage is not None:
+                self._on_damage(damage)
             raise damage from error
 
     def _empty(self, partition: int, because: str) -> None:
@@ -236,11 +222,11 @@ class Store(rocksdb.Store):
         shutil.rmtree(path, ignore_errors=True)
         # Afterwards: killed in between, the store is emptied again.
         damage_mark(path).unlink(missing_ok=True)
-        if self.on_emptied is not None:
-            self.on_emptied()
+        if self._on_emptied is not None:
+            self._on_emptied()
 
     def _held(self, partition: int) -> Any:
-        try:
-            return cast("dict[int, Any]", self._dbs)[partition]
-        except KeyError:
-            raise PartitionNotHeld(f"the store of partition {partition} is not open on this worker") from None
+        held = self.opened(partition)
+        if held is None:
+            raise PartitionNotHeld(f"the store of partition {partition} is not open on this worker")
+        return held
