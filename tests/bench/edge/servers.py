@@ -96,10 +96,9 @@ def _edge(
     description = title or "the whole edge, as it is run, with its default settings"
     argv = [sys.executable, "-m", "taskbridge.cli", "edge"]
     if checkout is not None:
-        sources = [path for path in checkout.glob("*/src") if path.is_dir()]
-        module = "taskbridge.cli" if sources else "deploy.cli"  # as it was called before there was one namespace
-        argv = [sys.executable, "-P", "-m", module, "edge"]  # -P: else the folder that this runs in comes first
-        environment["PYTHONPATH"] = os.pathsep.join(map(str, sources or [checkout]))
+        # As it was called before there was one namespace.
+        module = "taskbridge.cli" if (checkout / "edge" / "src").is_dir() else "deploy.cli"
+        argv = [str(checkout / ".venv" / "bin" / "python"), "-m", module, "edge"]
     return _server(name, description, surroundings, port=port, argv=argv, environment=environment, ready="/readyz")
 
 
@@ -122,8 +121,10 @@ def _edge_spool(surroundings: Surroundings) -> Server:
 
 def _earlier(surroundings: Surroundings) -> Server:
     checkout = surroundings.earlier
-    if checkout is None or not (checkout / "edge").is_dir():
-        raise ConfigurationError(f"{checkout} is no checkout: --earlier names one, e.g. one that git worktree made")
+    if checkout is None or not (checkout / ".venv").is_dir():
+        raise ConfigurationError(
+            f"{checkout} is no checkout after `uv sync`: --earlier names one, as git worktree makes them"
+        )
     commit = version_of("git", "-C", str(checkout), "rev-parse", "--short", "HEAD")
     return _edge(surroundings, name=EARLIER, title=f"the whole edge as it was at {commit}", checkout=checkout)
 
