@@ -1,0 +1,246 @@
+"""Partitions are read from an offset to their end and no further, and three errors tell what Kafka does instead."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, KafkaError
+
+from taskbridge.runtime import partition_reader
+from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader, TimeLimit, Unreadable
+from taskbridge.schemas.errors import OperatorError
+
+if TYPE_CHECKING:
+    from confluent_kafka import TopicPartition
+
+EOF = KafkaError._PARTITION_EOF
+NOTHING = None
+"""A moment in which nothing comes."""
+
+
+class FakeMessage:
+    def __init__(self, partition: int, offset: int, code: int | None = None) -> None:
+        self._partition, self._offset, self._code = partition, offset, code
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int:
+        return self._offset
+
+    def error(self) -> KafkaError | None:
+        return None if self._code is None else KafkaError(self._code)
+
+
+class FakeConsumer:
+    """Gives what it was told to, and says what it is assigned. Each moment in which nothing comes takes a second."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.coming: deque[FakeMessage | None] = deque()
+        self.assigned: dict[int, int] = {}
+        self.closed = False
+        self.asked: list[tuple[int, float]] = []
+        self._clock = clock
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        self.assigned = {each.partition: each.offset for each in places}
+
+    def incremental_unassign(self, places: list[TopicPartition]) -> None:
+        for each in places:
+            del self.assigned[each.partition]
+
+    def unassign(self) -> None:
+        self.assigned = {}
+
+    def consume(self, most: int, wait_s: float) -> list[FakeMessage]:
+        self.asked.append((most, wait_s))
+        given: list[FakeMessage] = []
+        while len(given) < most and self.coming and self.coming[0] is not NOTHING:
+            given += [each] if (each := self.coming.popleft()) else []
+        if not given and wait_s:
+            if self.coming:
+                self.coming.popleft()
+            self._clock.now += 1
+        return given
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Place:
+    """A reader, and the consumer behind it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = Clock()
+        self.consumer = FakeConsumer(self.clock)
+        self.config: dict[str, Any] = {}
+        self.made = 0
+
+        def make(config: dict[str, Any], **_how: object) -> FakeConsumer:
+            self.config, self.made = config, self.made + 1
+            return self.consumer
+
+        monkeypatch.setattr(partition_reader, "Consumer", make)
+        monkeypatch.setattr(partition_reader, "time", self.clock)
+        self.reader = PartitionReader({"group.id": "tests", "isolation.level": "read_uncommitted"})
+
+    def coming(self, *messages: FakeMessage | None) -> Place:
+        self.consumer.coming.extend(messages)
+        return self
+
+    def read(self, *bounds: dict[int, int], **how: Any) -> list[list[tuple[int, int]]]:
+        return [
+            [(each.partition() or 0, each.offset() or 0) for each in batch]
+            for batch in self.reader.read("topic", *bounds, **how)
+        ]
+
+    def places(self, *bounds: dict[int, int], **how: Any) -> list[tuple[int, int]]:
+        return [place for batch in self.read(*bounds, **how) for place in batch]
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Place:
+    return Place(monkeypatch)
+
+
+def record(offset: int, partition: int = 0) -> FakeMessage:
+    return FakeMessage(partition, offset)
+
+
+def error(code: int, offset: int = -1001) -> FakeMessage:
+    return FakeMessage(0, offset, code)
+
+
+def test_only_what_is_committed_is_read_and_ends_are_told(place: Place) -> None:
+    place.coming(record(0)).read({0: 0}, {0: 1})
+    assert place.config["isolation.level"] == "read_committed"
+    assert place.config["enable.partition.eof"] is True
+    assert place.config["group.id"] == "tests"
+
+
+def test_records_behind_the_end_are_not_given(place: Place) -> None:
+    assert place.coming(record(5), record(6), record(7)).places({0: 5}, {0: 7}) == [(0, 5), (0, 6)]
+    assert place.reader.reached == {0: 7}
+
+
+def test_where_the_last_offsets_are_no_records_the_next_one_or_the_end_of_the_partition_tells(place: Place) -> None:
+    assert place.coming(record(5), record(9)).places({0: 5}, {0: 8}) == [(0, 5)]
+    assert place.reader.reached == {0: 8}
+    place.consumer.coming.clear()
+    assert place.coming(record(5), error(EOF, 8)).places({0: 5}, {0: 8}) == [(0, 5)]
+    assert place.reader.reached == {0: 8}
+
+
+def test_an_end_that_is_not_there_yet_is_waited_for(place: Place) -> None:
+    messages = record(5), error(EOF, 6), NOTHING, record(6), record(7)
+    assert place.coming(*messages).read({0: 5}, {0: 8}) == [[(0, 5)], [], [(0, 6), (0, 7)]]
+
+
+def test_without_ends_a_partition_ends_where_there_is_nothing_more_now(place: Place) -> None:
+    messages = record(3), error(EOF, 5), record(5), record(0, 1), record(1, 1), FakeMessage(1, 2, EOF)
+    places = place.coming(*messages).places({0: OFFSET_BEGINNING, 1: OFFSET_BEGINNING})
+    assert places == [(0, 3), (1, 0), (1, 1)]
+    assert place.reader.reached == {0: 5, 1: 2}
+
+
+def test_a_partition_that_is_through_is_fetched_no_more_and_the_others_are(place: Place) -> None:
+    place.coming(record(0), NOTHING, record(0, 1), record(7), record(1, 1))
+    reading = place.reader.read("topic", {0: 0, 1: 0}, {0: 1, 1: 2})
+    next(reading)
+    assert place.consumer.assigned == {1: 0}
+    assert [len(batch) for batch in reading] == [0, 2]
+    assert place.consumer.assigned == {}
+
+
+def test_nobody_is_asked_where_nothing_is_wanted(place: Place) -> None:
+    assert place.read({0: 5, 1: 7}, {0: 5, 1: 3}) == []
+    assert place.reader.reached == {0: 5, 1: 7}
+    assert place.made == 0
+
+
+def test_what_has_come_is_given_at_once_and_no_more_of_it_than_a_batch(place: Place) -> None:
+    place.coming(*map(record, range(5)))
+    assert [len(batch) for batch in place.read({0: 0}, {0: 5}, batch=3)] == [3, 2]
+    assert all(most == 1 or not wait_s for most, wait_s in place.consumer.asked)
+
+
+def test_time_is_up_however_much_comes(place: Place) -> None:
+    place.coming(record(0), NOTHING, record(1), NOTHING, record(2))
+    given: list[int] = []
+    with pytest.raises(TimeLimit, match="topic"):
+        given.extend(len(batch) for batch in place.reader.read("topic", {0: 0}, {0: 9}, within_s=2))
+    assert sum(given) == 2
+    assert place.consumer.assigned == {}
+
+
+def test_nothing_is_read_once_time_is_up(place: Place) -> None:
+    with pytest.raises(TimeLimit):
+        place.coming(record(0)).read({0: 0}, {0: 1}, within_s=-0.1)
+    assert place.consumer.asked == []
+
+
+def test_what_ends_as_time_is_up_is_whole(place: Place) -> None:
+    assert place.coming(NOTHING, NOTHING, record(0)).places({0: 0}, {0: 1}, within_s=2.5) == [(0, 0)]
+
+
+def test_quiet_is_counted_from_what_came_last(place: Place) -> None:
+    place.coming(NOTHING, record(0), NOTHING, record(1), NOTHING, NOTHING, record(2))
+    given: list[int] = []
+    with pytest.raises(TimeLimit):
+        given.extend(len(batch) for batch in place.reader.read("topic", {0: 0}, {0: 9}, quiet_s=2))
+    assert sum(given) == 2
+
+
+def test_whoever_takes_long_over_a_batch_has_not_heard_nothing(place: Place) -> None:
+    place.coming(record(0), record(1))
+    for _ in place.reader.read("topic", {0: 0}, {0: 2}, batch=1, quiet_s=2):
+        place.clock.now += 10
+
+
+@pytest.mark.parametrize("code", [KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE])
+def test_an_offset_that_is_not_there_is_told(place: Place, code: int) -> None:
+    with pytest.raises(OutOfRange, match="topic"):
+        place.coming(error(code)).read({0: 5}, {0: 8})
+
+
+@pytest.mark.parametrize("first", [record(0), error(EOF, 0)])
+def test_a_partition_that_ends_before_its_start_is_another_one(place: Place, first: FakeMessage) -> None:
+    with pytest.raises(OutOfRange, match="offset 5"):
+        place.coming(first).read({0: 5}, {0: 8})
+
+
+def test_what_retention_took_is_passed_over_where_the_consumer_may(place: Place) -> None:
+    assert place.coming(record(7), record(8)).places({0: 5}, {0: 9}) == [(0, 7), (0, 8)]
+
+
+def test_a_refusal_is_told_at_once_and_a_broker_that_is_away_is_waited_for(place: Place) -> None:
+    away = [error(KafkaError._TRANSPORT), error(KafkaError._ALL_BROKERS_DOWN)]
+    assert place.coming(*away, record(5)).places({0: 5}, {0: 6}) == [(0, 5)]
+    with pytest.raises(Unreadable) as told:
+        place.coming(record(5), error(KafkaError.TOPIC_AUTHORIZATION_FAILED)).read({0: 5}, {0: 6, 1: 9})
+    assert type(told.value) is Unreadable
+    assert isinstance(told.value, OperatorError)
+
+
+def test_one_that_is_left_early_fetches_no_more_and_reads_again(place: Place) -> None:
+    place.coming(record(0), record(1))
+    with closing(place.reader.read("topic", {0: 0}, {0: 2}, batch=1)) as batches:
+        next(batches)
+    assert inspect.getgeneratorstate(batches) == inspect.GEN_CLOSED
+    assert place.consumer.assigned == {}
+    assert place.reader.reached == {0: 1}
+    assert place.places({0: 1}, {0: 2}) == [(0, 1)]
+    assert place.made == 1
+    place.reader.close()
+    assert place.consumer.closed
