@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
-from confluent_kafka import OFFSET_END, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_END
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 
-from taskbridge.cli.topic_reading import open_consumer, partitions_of
+from taskbridge.cli.topic_reading import open_consumer, operator_config, partitions_of
+from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.schemas.cloudevents import rfc3339
-from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.headers import text_of
 from taskbridge.schemas.registry import RegistryUnavailable
 
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas.registry import Registry
 
-_BATCH = 500
-_WAIT_S = 0.2
-
 
 def follow(
     connection: Connection, topic: str, *, from_beginning: bool, stopped: Callable[[], bool]
@@ -35,19 +34,14 @@ def follow(
         ConfigurationError: there is no such topic.
         OperatorError: Kafka does not answer.
     """
-    consumer = open_consumer(connection, "taskbridge-tail")
-    try:
-        start = 0 if from_beginning else OFFSET_END
-        consumer.assign([TopicPartition(topic, number, start) for number in partitions_of(connection, consumer, topic)])
-        while not stopped():
-            for message in consumer.consume(_BATCH, _WAIT_S):
-                error = message.error()
-                if error is None:
-                    yield message
-                elif error.code() not in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):  # noqa: SLF001
-                    raise OperatorError(f"reading {topic}: {error.str()}")
-    finally:
-        consumer.close()
+    with closing(open_consumer(connection)) as consumer:
+        partitions = partitions_of(connection, consumer, topic)
+    starts = dict.fromkeys(partitions, 0 if from_beginning else OFFSET_END)
+    with closing(PartitionReader(operator_config(connection, "taskbridge-tail"))) as reader:
+        for batch in reader.read(topic, starts, dict.fromkeys(partitions, inf)):
+            yield from batch
+            if stopped():
+                return
 
 
 class Decoder:

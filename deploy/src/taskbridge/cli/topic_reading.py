@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from taskbridge.local.progress import Heartbeat, call_with_heartbeat
 from taskbridge.runtime.kafka import LIBRDKAFKA, consumer_config, no_answer
+from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
 _GROUP = "taskbridge-operator"
 _METADATA_S = 5
-_BATCH = 500
-_WAIT_S = 0.2
 _STALLED_S = 30
-_TRANSIENT = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._PARTITION_EOF)  # noqa: SLF001
 
 
-def open_consumer(connection: Connection, group: str, **settings: object) -> Consumer:
+def operator_config(connection: Connection, group: str = _GROUP) -> dict[str, Any]:
+    return consumer_config(connection.bootstrap_servers, group, connection.kafka_properties)
+
+
+def open_consumer(connection: Connection) -> Consumer:
     """A consumer that joins no group, commits nothing, and keeps librdkafka's log to itself."""
-    config: dict[str, Any] = consumer_config(connection.bootstrap_servers, group, connection.kafka_properties)
-    return Consumer(config | settings, logger=LIBRDKAFKA)
+    return Consumer(operator_config(connection), logger=LIBRDKAFKA)
 
 
 def partitions_of(connection: Connection, consumer: Consumer, topic: str) -> list[int]:
@@ -58,32 +59,18 @@ def read_to_end(
         ConfigurationError: there is no such topic.
         OperatorError: Kafka does not answer, or stops answering.
     """
-    consumer = open_consumer(connection, _GROUP)
-    try:
+    with closing(open_consumer(connection)) as consumer:
         starts, ends = call_with_heartbeat(
             lambda: _bounds(connection, consumer, topic, since_ms),
             progress,
             f"waiting for Kafka at {connection.bootstrap_servers}",
         )
-        consumer.assign(starts)
-        heartbeat, count, moved = Heartbeat(progress), 0, time.monotonic()
-        # A position moves past what retention removed, so it reaches the end whatever records are left.
-        while any(at.offset < ends[at.partition] for at in consumer.position(consumer.assignment())):
-            messages = consumer.consume(_BATCH, _WAIT_S)
-            if messages:
-                moved = time.monotonic()
-            elif time.monotonic() - moved > _STALLED_S:
-                raise OperatorError(f"reading {topic}: Kafka gives no more records")
-            for message in messages:
-                error = message.error()
-                if error is None:
-                    count += 1
-                    yield message
-                elif error.code() not in _TRANSIENT:
-                    raise OperatorError(f"reading {topic}: {error.str()}")
+    heartbeat, count = Heartbeat(progress), 0
+    with closing(PartitionReader(operator_config(connection))) as reader:
+        for batch in reader.read(topic, starts, ends, quiet_s=_STALLED_S):
+            count += len(batch)
+            yield from batch
             heartbeat.beat(f"reading {topic}: {count} records")
-    finally:
-        consumer.close()
 
 
 def read_one(connection: Connection, topic: str, partition: int, offset: int) -> Message | None:
@@ -92,27 +79,17 @@ def read_one(connection: Connection, topic: str, partition: int, offset: int) ->
     Raises:
         OperatorError: Kafka does not answer.
     """
-    consumer = open_consumer(connection, _GROUP, **{"auto.offset.reset": "error"})
-    try:
-        consumer.assign([TopicPartition(topic, partition, offset)])
-        deadline = time.monotonic() + _STALLED_S
-        while time.monotonic() < deadline:
-            for message in consumer.consume(1, _WAIT_S):
-                error = message.error()
-                if error is None:
-                    return message if message.offset() == offset else None
-                if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - how the library names its codes
-                    return None
-                if error.code() not in _TRANSIENT:
-                    raise OperatorError(f"reading {topic}: {error.str()}")
-        raise OperatorError(f"reading {topic}: Kafka gives no more records")
-    finally:
-        consumer.close()
+    config = {**operator_config(connection), "auto.offset.reset": "error"}
+    with closing(PartitionReader(config)) as reader, suppress(OutOfRange):
+        for batch in reader.read(topic, {partition: offset}, {partition: offset + 1}, quiet_s=_STALLED_S):
+            for message in batch:
+                return message
+    return None
 
 
 def _bounds(
     connection: Connection, consumer: Consumer, topic: str, since_ms: int | None
-) -> tuple[list[TopicPartition], dict[int, int]]:
+) -> tuple[dict[int, int], dict[int, int]]:
     """Where to start in each partition that has something to read, and where each ends."""
     starts: list[TopicPartition] = []
     ends: dict[int, int] = {}
@@ -125,4 +102,4 @@ def _bounds(
             starts = consumer.offsets_for_times(times, timeout=_METADATA_S)
     except KafkaException as error:
         raise OperatorError(no_answer(consumer, connection.bootstrap_servers, error)) from error
-    return [at for at in starts if 0 <= at.offset < ends[at.partition]], ends
+    return {at.partition: at.offset for at in starts if 0 <= at.offset < ends[at.partition]}, ends
