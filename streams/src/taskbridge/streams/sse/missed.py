@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
-from taskbridge.runtime.kafka import LIBRDKAFKA
+from taskbridge.runtime.partition_reader import PartitionReader, TimeLimit
 from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import notification_key
@@ -33,10 +33,6 @@ log = structlog.get_logger(__name__)
 _PAGE_FRAMES = 500
 _PASS_RECORDS = 50_000
 _PASS_S = 2.0
-_BATCH = 1000
-_WAIT_S = 0.2
-_QUEUE_KIB = 16 << 10
-_TRANSIENT = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)  # noqa: SLF001 - how the library names its codes
 
 
 class MissedUnreadable(OperatorError):
@@ -85,17 +81,10 @@ class MissedReader:
         codec: Codec[TaskNotification],
         topic: str = TASK_NOTIFICATIONS.name,
     ) -> None:
-        self._config: dict[str, Any] = {
-            **config,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "fetch.wait.max.ms": 20,
-            "queued.max.messages.kbytes": _QUEUE_KIB,
-        }
+        self._reader = PartitionReader(config)
         self._offsets = offsets
         self._codec = codec
         self._topic = topic
-        self._consumer: Consumer | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="missed")
         self._waiting: deque[Wanted] = deque()
         self._at_work: list[Wanted] = []
@@ -121,12 +110,8 @@ class MissedReader:
             self._reading.cancel()
         _fail([*self._at_work, *self._waiting])
         self._waiting.clear()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close_consumer)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._reader.close)
         self._thread.shutdown(wait=False)
-
-    def _close_consumer(self) -> None:
-        if self._consumer is not None:
-            self._consumer.close()
 
     async def _read_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -165,29 +150,16 @@ class MissedReader:
         wanted: dict[bytes | None, list[Wanted]] = defaultdict(list)
         for each in requests:
             wanted[notification_key(each.corp_id, each.user_id)].append(each)
-        if self._consumer is None:
-            self._consumer = Consumer(self._config, logger=LIBRDKAFKA)
-        consumer = self._consumer
-        consumer.assign([TopicPartition(self._topic, partition, at)])
-        try:
-            deadline, last = time.monotonic() + _PASS_S, min(until, at + _PASS_RECORDS)
-            while at < last and time.monotonic() < deadline and not self._closed:
-                if all(each.is_full for each in requests):
-                    break
-                for message in consumer.consume(_BATCH, _WAIT_S):
-                    error = message.error()
-                    if error is not None:
-                        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                            return until
-                        if error.code() not in _TRANSIENT:
-                            raise MissedUnreadable(error.str())
-                        continue
-                    at = (message.offset() or 0) + 1
+        last = min(until, at + _PASS_RECORDS)
+        reading = self._reader.read(self._topic, {partition: at}, {partition: last}, within_s=_PASS_S)
+        with suppress(TimeLimit), closing(reading):
+            for batch in reading:
+                for message in batch:
                     for each in wanted.get(message.key(), ()):
                         self._hand(each, message)
-        finally:
-            consumer.unassign()
-        return at
+                if self._closed or all(each.is_full for each in requests):
+                    break
+        return self._reader.reached[partition]
 
     def _hand(self, request: Wanted, message: Message) -> None:
         offset = message.offset() or 0
