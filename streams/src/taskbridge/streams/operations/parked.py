@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import Counter, deque
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
+from taskbridge.runtime.partition_reader import PartitionReader, TimeLimit, Unreadable
 from taskbridge.schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ _REFRESH_S = 3.0
 _PASS_S = 2.0
 _BEGIN_RECORDS = 2000
 """Of each partition, when it is looked at for the first time. Older ones are for 'taskbridge quarantine list'."""
-_BATCH = 200
-_WAIT_S = 0.2
 _HOUR_MS = 3_600_000
 
 
@@ -41,18 +40,11 @@ class SetAside(NamedTuple):
 
 
 class Reading:
-    """One consumer that reads parts of topics, one after the other. Every method blocks."""
+    """Parts of topics, one after the other, and where topics begin and end. Every method blocks."""
 
     def __init__(self, config: Mapping[str, object], offsets: Offsets) -> None:
         self.offsets = offsets
-        self._config: dict[str, Any] = {
-            **config,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "fetch.wait.max.ms": 20,
-            "queued.max.messages.kbytes": 16 << 10,
-        }
-        self._consumer: Consumer | None = None
+        self._reader = PartitionReader(config)
         self._turn = threading.Lock()
 
     def between(
@@ -61,34 +53,19 @@ class Reading:
         """The records from each partition's start to before its end, as far as they can be read in time.
 
         Raises:
-            KafkaException: Kafka refuses.
+            Unreadable: Kafka refuses.
         """
-        left = {partition for partition, start in starts.items() if start < ends[partition]}
-        if not left:
-            return
-        with self._turn:
-            if self._consumer is None:
-                self._consumer = Consumer(self._config, logger=logging.getLogger("librdkafka"))
-            self._consumer.assign([TopicPartition(topic, each, starts[each]) for each in left])
-            deadline = time.monotonic() + within_s
-            try:
-                while left and time.monotonic() < deadline:
-                    for message in self._consumer.consume(_BATCH, _WAIT_S):
-                        partition, error = message.partition() or 0, message.error()
-                        if error is None and (message.offset() or 0) < ends[partition]:
-                            yield message
-                        elif error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                            left.discard(partition)
-                        elif error.fatal() or not error.retriable():
-                            raise KafkaException(error)
-            finally:
-                self._consumer.unassign()
+        with (
+            self._turn,
+            suppress(TimeLimit),
+            closing(self._reader.read(topic, starts, ends, within_s=within_s)) as batches,
+        ):
+            for batch in batches:
+                yield from batch
 
     def close(self) -> None:
         with self._turn:
-            if self._consumer is not None:
-                self._consumer.close()
-                self._consumer = None
+            self._reader.close()
 
 
 class Parked:
@@ -110,7 +87,7 @@ class Parked:
         if time.monotonic() - self._looked >= _REFRESH_S:
             try:
                 self._read_on()
-            except (KafkaException, TimeoutError) as error:
+            except (KafkaException, TimeoutError, Unreadable) as error:
                 log.warning("set_aside_not_read", topic=self._topic, problem=str(error))
             self._looked = time.monotonic()
         first_hour = (now_ms - self._kept_ms) // _HOUR_MS

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import structlog
 from confluent_kafka import KafkaException
 
+from taskbridge.runtime.partition_reader import Unreadable
 from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.cloudevents import iso
 from taskbridge.schemas.codec import quarantined_callback_codec, task_notification_codec
@@ -179,7 +180,7 @@ class OperationsReporter:
             findings = await asyncio.get_running_loop().run_in_executor(
                 self._searching, self._search.find, instance_id, known["state"], known["history"]
             )
-        except (KafkaException, TimeoutError) as error:
+        except (KafkaException, TimeoutError, Unreadable) as error:
             log.warning("topics_not_searched", problem=str(error))
             raise NotNow("the topics cannot be searched at the moment") from error
         found: dict[str, Any] = {

@@ -94,7 +94,7 @@ class Search:
         """State and history as they are shown: they may come from another worker.
 
         Raises:
-            KafkaException, TimeoutError: Kafka does not answer.
+            KafkaException, TimeoutError, Unreadable: Kafka does not answer.
         """
         found = Findings([], [], [], 0, 0, time.time_ns() // 1_000_000)
         self._search_quarantine(instance_id, found)
