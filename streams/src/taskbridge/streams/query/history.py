@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
+from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader, TimeLimit, Unreadable
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Action
 from taskbridge.schemas.topics import TASK_EVENTS
@@ -20,9 +21,7 @@ from taskbridge.streams.api.refusals import NotNow
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from confluent_kafka import Message
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskEvent, TaskState
@@ -30,10 +29,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _READ_S = 3.0
-_POLL_S = 0.2
 _TOGETHER = 200
 """Offsets no further apart are read in one go: reading past some records costs less than to seek once more."""
-_RECORDS_MAX = 20_000
 _WAITING_MAX = 32
 
 FoundValues = dict[int, bytes]
@@ -43,18 +40,15 @@ class EventReader:
     """One consumer in a thread of its own, that reads single records of the events topic."""
 
     def __init__(self, config: Mapping[str, object], topic: str = TASK_EVENTS.name) -> None:
-        self._config = {
-            **config,
+        own = {
             # A position that retention has passed is gone on from where the partition begins.
             "auto.offset.reset": "earliest",
-            "enable.partition.eof": True,
-            "fetch.wait.max.ms": 20,
             # One record is wanted, not the megabytes behind it.
             "fetch.message.max.bytes": 256 << 10,
             "queued.max.messages.kbytes": 4 << 10,
         }
+        self._reader = PartitionReader({**config, **own})
         self._topic = topic
-        self._consumer: Consumer | None = None
         self._thread = ThreadPoolExecutor(1, "event-reader")
         self._waiting = 0
 
@@ -71,54 +65,31 @@ class EventReader:
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, partition, offsets)
-        except KafkaException as error:
+        except (KafkaException, Unreadable) as error:
             log.warning("events_not_read", partition=partition, problem=str(error))
             raise NotNow("the events cannot be read at the moment") from error
         finally:
             self._waiting -= 1
 
     async def close(self) -> None:
-        def close() -> None:
-            if self._consumer is not None:
-                self._consumer.close()
-
-        await asyncio.get_running_loop().run_in_executor(self._thread, close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._reader.close)
         self._thread.shutdown()
 
     def _read(self, partition: int, offsets: Sequence[int]) -> FoundValues:
-        if self._consumer is None:
-            self._consumer = Consumer(cast("dict[str, Any]", self._config), logger=logging.getLogger("librdkafka"))
         deadline = time.monotonic() + _READ_S
         found: FoundValues = {}
-        for run in reversed(runs(offsets)):
-            wanted = set(run)
-            self._consumer.assign([TopicPartition(self._topic, partition, run[0])])
-            for message in self._messages(deadline):
-                offset = message.offset() or 0
-                if offset in wanted:
-                    found[offset] = message.value() or b""
-                if offset >= run[-1]:
-                    break
-        self._consumer.unassign()
+        with suppress(TimeLimit):
+            for run in reversed(runs(offsets)):
+                with suppress(OutOfRange):
+                    found |= self._read_run(partition, run, deadline - time.monotonic())
         return found
 
-    def _messages(self, deadline: float) -> Iterable[Message]:
-        """Records as they come, up to the partition's end, the deadline, and a number of them."""
-        consumer = self._consumer
-        assert consumer is not None
-        seen = 0
-        while time.monotonic() < deadline and seen < _RECORDS_MAX:
-            message = consumer.poll(_POLL_S)
-            if message is None:
-                continue
-            error = message.error()
-            if error is None:
-                seen += 1
-                yield message
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - how the library names its codes
-                return
-            elif error.fatal() or not error.retriable():
-                raise KafkaException(error)
+    def _read_run(self, partition: int, run: Sequence[int], within_s: float) -> Iterator[tuple[int, bytes]]:
+        wanted = set(run)
+        for batch in self._reader.read(self._topic, {partition: run[0]}, {partition: run[-1] + 1}, within_s=within_s):
+            for message in batch:
+                if (offset := message.offset() or 0) in wanted:
+                    yield offset, message.value() or b""
 
 
 def runs(offsets: Sequence[int]) -> list[list[int]]:
