@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from contextlib import closing
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING
 from faust.types import TP
 
 from taskbridge.runtime.kafka import admin_client, bulk_producer_config, consumer_config
+from taskbridge.runtime.partition_reader import PartitionReader, Unreadable
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS
@@ -127,22 +126,14 @@ class LiveVersion:
             raise AnotherVersion(f"version {version} of the instances is not the live one any more")
 
     def _read(self) -> tuple[Versions, int]:
-        deadline = time.monotonic() + _ANSWER_S
         written: dict[bytes | None, bytes | None] = {}
-        with closing(Consumer(dict(self._consumer), logger=logging.getLogger("librdkafka"))) as consumer:
-            consumer.assign([TopicPartition(VERSION_TOPIC.name, 0, OFFSET_BEGINNING)])
-            while (left := deadline - time.monotonic()) > 0:
-                message = consumer.poll(left)
-                if message is None:
-                    continue
-                error = message.error()
-                if error is None:
-                    written[message.key()] = message.value()
-                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - how the library names its codes
-                    return self._understood(written), cast("int", message.offset())
-                elif error.fatal() or not error.retriable():
-                    raise KafkaException(error)
-        raise TimeoutError(f"Kafka does not answer about {VERSION_TOPIC.name}")
+        try:
+            with closing(PartitionReader(self._consumer)) as reader:
+                for batch in reader.read(VERSION_TOPIC.name, {0: OFFSET_BEGINNING}, within_s=_ANSWER_S):
+                    written.update((message.key(), message.value()) for message in batch)
+        except Unreadable as error:
+            raise TimeoutError(f"Kafka does not answer about {VERSION_TOPIC.name}: {error}") from error
+        return self._understood(written), reader.reached[0]
 
     def _understood(self, written: Mapping[bytes | None, bytes | None]) -> Versions:
         retold, said = written.get(RETOLD_KEY), written.get(VERSION_KEY)
