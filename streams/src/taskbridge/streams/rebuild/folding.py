@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-
-from taskbridge.schemas.errors import OperatorError
+from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.fold.homes import home_of
 from taskbridge.streams.fold.stored_instance import event_offsets, restamped, with_event_offsets
@@ -27,14 +25,9 @@ if TYPE_CHECKING:
     from taskbridge.streams.rebuild.sources.copies import Copy
 
 _CHUNK_RECORDS = 2000
-_WAIT_S = 0.2
 _BUFFER_BYTES = 64 << 20
 _GENERATION = 0
 """Of a group that there is none of."""
-
-
-class EventsUnreadable(OperatorError):
-    """The events cannot be read from where the rebuild stands: start it again."""
 
 
 class FetchedRecord(NamedTuple):
@@ -80,8 +73,7 @@ class EventFold:
         """Of each partition of events, the first offset that it had when this began."""
         self._next: dict[int, int] = {}
         self.folded = self.rejected = 0
-        config: Any = reader_config(consumer, buffer_bytes=_BUFFER_BYTES)
-        self._consumer = Consumer(config, logger=logging.getLogger("librdkafka"))
+        self._reader = PartitionReader(reader_config(consumer, buffer_bytes=_BUFFER_BYTES))
 
     def catch_up(self, partitions: int, tick: Callable[[int, int], None]) -> None:
         """Fold what the workers have by now. ``tick`` is told again and again how much is folded, and of how much.
@@ -90,7 +82,7 @@ class EventFold:
 
         Raises:
             KafkaException, TimeoutError: Kafka refuses, or does not answer.
-            EventsUnreadable: events were deleted before they could be read.
+            Unreadable: events were deleted before they could be read.
         """
         positions = self._positions()
         bounds = self._offsets.bounds(TASK_EVENTS.name, range(partitions))
@@ -101,32 +93,21 @@ class EventFold:
         ends = {each: end for each, end in reached.items() if end > self._next[each]}
         began = sum(self._next.values())
         total = sum(ends[each] - self._next[each] for each in ends)
-        self._consumer.assign([TopicPartition(TASK_EVENTS.name, each, self._next[each]) for each in ends])
-        while ends:
-            self._fold(self._consumer.consume(_CHUNK_RECORDS, _WAIT_S), ends)
-            for partition in [each for each, end in ends.items() if self._next[each] >= end]:
-                del ends[partition]
-                self._consumer.incremental_unassign([TopicPartition(TASK_EVENTS.name, partition)])
-            tick(sum(self._next.values()) - began, total)
+        starts = {each: self._next[each] for each in ends}
+        with closing(self._reader.read(TASK_EVENTS.name, starts, ends, batch=_CHUNK_RECORDS)) as batches:
+            for batch in batches:
+                self._fold(batch)
+                self._next.update(self._reader.reached)
+                tick(sum(self._next.values()) - began, total)
 
     def close(self) -> None:
-        self._consumer.close()
+        self._reader.close()
 
-    def _fold(self, messages: list[Message], ends: Mapping[int, int]) -> None:
+    def _fold(self, batch: list[Message]) -> None:
         fetched: dict[int, list[FetchedRecord]] = {}
-        for message in messages:
+        for message in batch:
             partition, offset = cast("int", message.partition()), cast("int", message.offset())
-            error, end = message.error(), ends.get(partition, 0)
-            if error is None and offset < end:
-                fetched.setdefault(partition, []).append(_record(message, partition, offset))
-                self._next[partition] = offset + 1
-            elif error is None or error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - how the library names its codes
-                # Offsets before it may be no records: the ends of transactions.
-                self._next[partition] = max(self._next[partition], min(offset, end))
-            elif error.fatal() or error.code() in _FAILURES:
-                raise EventsUnreadable(
-                    f"events cannot be read, perhaps as their retention ended meanwhile: {error.str()}"
-                ) from KafkaException(error)
+            fetched.setdefault(partition, []).append(_record(message, partition, offset))
         for partition, records in fetched.items():
             self._fold_records(partition, records)
 
@@ -180,11 +161,3 @@ def _record(message: Message, partition: int, offset: int) -> FetchedRecord:
     _, written_ms = message.timestamp()
     key, value = cast("Any", message.key()), cast("Any", message.value())
     return FetchedRecord(TASK_EVENTS.name, partition, offset, key, value, (), written_ms)
-
-
-_FAILURES = (
-    KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
-    KafkaError.OFFSET_OUT_OF_RANGE,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-)
