@@ -27,9 +27,10 @@ WITHIN_S = 60
 @pytest.fixture
 def topic(connection: Connection) -> Generator[str]:
     name = f"partitions-{uuid.uuid4()}"
-    apply_topics(connection.admin(), [Topic(name, None, {})], partitions=2)
+    admin = connection.admin()
+    apply_topics(admin, [Topic(name, None, {})], partitions=2)
     yield name
-    connection.admin().delete_topics([name])[name].result()
+    admin.delete_topics([name])[name].result()
 
 
 @pytest.fixture
