@@ -272,6 +272,8 @@ def test_what_retention_took_is_said_before_what_is_left(
     start_worker: Callable[..., LiveWorker],
     notifications: Notifications,
     stream_of: Stream,
+    *,
+    eventually: Any,
 ) -> None:
     worker, ann = start_worker(), person()
     mine = partition_of(notification_key("corp", ann), DEFAULT_PARTITIONS)
@@ -283,6 +285,8 @@ def test_what_retention_took_is_said_before_what_is_left(
     # As retention does: everything before the last record goes.
     before = int(str(client.last_event_id).partition("-")[2]) + 2
     left = notifications.tell(ann, 1)
+    # The worker has seen it: one that lags behind what is deleted would not know of it.
+    eventually(lambda: worker.reached(mine) > before, what="all is told")
     where = TopicPartition(topic, mine, before)
     admin = connection.admin()
     admin.delete_records([where])[where].result(20)

@@ -63,6 +63,10 @@ class LiveWorker:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
+    def reached(self, partition: int) -> int:
+        """Of the first notification that it has not told yet."""
+        return self._next.get(partition, 0)
+
     def take(self, partitions: Iterable[int]) -> None:
         """As after a rebalance; what is taken over goes on at the topic's present end."""
         self._up.clear()
