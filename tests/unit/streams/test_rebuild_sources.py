@@ -12,10 +12,8 @@ from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.events import Action, Lifecycle
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.fold.lifecycle import fold
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
-from taskbridge.streams.fold.stored_instance import event_offsets, pack, with_event_offsets
+from taskbridge.streams.fold.stored_instance import pack, with_event_offsets
 from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
-from taskbridge.streams.rebuild.comparison import GONE, misses_events
 from taskbridge.streams.rebuild.sources.copies import Copy, Kept
 from taskbridge.streams.rebuild.sources.known import Knowledge, Source
 from taskbridge.streams.rebuild.sources.local_stores import LocalStores, StoreInUse, stores_in
@@ -263,36 +261,3 @@ def test_of_a_damaged_store_what_can_be_read_is_taken_and_how_far_it_is_is_not_b
     assert "is damaged" in said[0]
     assert world.stores.get(b"%06d" % 0) is not None
     assert not world.stores.positions
-
-
-@pytest.mark.parametrize(
-    ("remembered", "found", "misses"),
-    [
-        ((), (), False),
-        ((3,), (3,), False),
-        ((3,), (3, 9), False),
-        ((3, 9), (9,), True),
-        ((0, 7), (0,), True),
-        ((0, 7), GONE, False),
-        (GONE, (*GONE, 4), False),
-        (tuple(range(MAX_OFFSETS)), tuple(range(1, MAX_OFFSETS + 1)), False),
-        (tuple(range(MAX_OFFSETS)), tuple(range(500, 600)), True),
-    ],
-)
-def test_an_instance_remembers_events_that_are_not_on_the_topic(
-    remembered: tuple[int, ...], found: tuple[int, ...], *, misses: bool
-) -> None:
-    assert misses_events(remembered, found) is misses
-
-
-def test_an_instance_of_a_topic_that_is_gone_says_so_from_now_on(world: World, history: list[Instance]) -> None:
-    kept = stored(history[-1], offsets=(3, 5))
-    world.left(events=KeptPosition("another topic", 9))
-    found = world.knowledge(is_sound=False).best(KEY, None, kept, None)
-    assert found is not None
-    knowledge = world.knowledge(is_sound=False)
-    assert event_offsets(knowledge.moved(found).value) == GONE
-    world.left()
-    knowledge = world.knowledge(is_sound=False)
-    assert event_offsets(knowledge.moved(found).value) == (3, 5)
-    assert event_offsets(knowledge.moved(found, is_whole=False).value) == GONE

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskState
     from taskbridge.streams.inbox.layout import LineId
 
-GONE = (0, 0)
-"""Offsets of an instance of whose events some are not on its partition; those that came since stand behind.
+GONE = (0,)
+"""Offsets of an instance of whose events some are not on its partition: the first that there ever was is not, either.
 
-So the next rebuild does not take them for all there were. No event's own offsets begin so: each is behind the last.
+So the next rebuild does not take the events that came since for all there were.
 """
 
 
@@ -40,25 +40,6 @@ def is_whole(offsets: Sequence[int], *, first_offset: int) -> bool:
     ``offsets`` are those that the instance remembers. Where that is not certain, the answer is no.
     """
     return first_offset == 0 or (0 < len(offsets) < MAX_OFFSETS and offsets[0] >= first_offset)
-
-
-def is_gone(offsets: Sequence[int]) -> bool:
-    """Whether an instance says of itself that some of its events are not on its partition."""
-    return tuple(offsets[: len(GONE)]) == GONE
-
-
-def misses_events(remembered: Sequence[int], found: Sequence[int]) -> bool:
-    """Whether an instance remembers events that were not ``found`` on the topic, where those offsets seem to be.
-
-    They stood on another topic, which was lost since: whoever folds what is left folds a part. Only the last
-    MAX_OFFSETS of either are known, and nothing where what was found stands on another partition.
-    """
-    if is_gone(found):
-        return False
-    there = set(found)
-    if len(remembered) < MAX_OFFSETS:
-        return not there.issuperset(remembered)
-    return there.isdisjoint(remembered)
 
 
 def from_published(state: TaskState) -> Instance:

@@ -11,7 +11,7 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from taskbridge.streams.fold.stored_instance import HEAD_BYTES, age_of, event_offsets, state_value, unpack
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.processing.retention import is_expired
-from taskbridge.streams.rebuild.comparison import is_gone, misses_events, side_by_side, told
+from taskbridge.streams.rebuild.comparison import side_by_side, told
 from taskbridge.streams.rebuild.folding import EventFold
 from taskbridge.streams.rebuild.sources.copies import Copy, Kept, Ticker, TopicCopy, unfold_kept
 from taskbridge.streams.rebuild.sources.known import Knowledge, Source
@@ -105,8 +105,6 @@ class Rebuilding:
         self._old = self._topic_copy(folder / "old", sources.changelog) if sources.changelog else None
         self._published = self._topic_copy(folder / "published", TASK_STATES.name)
         self._all_there: bool | None = None
-        self._partly: set[bytes] = set()
-        """Instances of whose events only some are on the topic, which did not say so themselves."""
         self._fold = EventFold(
             self.new,
             consumer=sources.consumer,
@@ -163,15 +161,6 @@ class Rebuilding:
                 self.counts.let_go += 1
                 self.new.write({key: None})
                 continue
-            elif key in self._partly or (
-                old is not None and misses_events(event_offsets(old.value), event_offsets(new.value))
-            ):
-                # The live version has folded what is left too. At the next look it is taken again: what was folded here
-                # meanwhile may not have been in it yet.
-                self._partly.add(key)
-                known = self._known.best(key, old, left, published)
-                if known is not None:
-                    self.new.write({key: self._taken(known, is_whole=False)})
             self.counts.instances += 1
 
     def outcomes(self, version: int, *, everything: bool = False) -> Iterator[Outcome]:
@@ -214,16 +203,16 @@ class Rebuilding:
         """What the events of an instance are folded onto: nothing, where all of them are still there."""
         if self._all_there is None:
             self._all_there = self._known.events_tell_all()
-        known = self._known.of(key)
-        if known is None or (self._all_there and not is_gone(known.shown.offsets)) or self._known.is_whole(known):
+        known = None if self._all_there else self._known.of(key)
+        if known is None or self._known.is_whole(known):
             return None
         self.counts.built_upon += 1
         return self._taken(known).value
 
-    def _taken(self, known: Known, *, is_whole: bool = True) -> Kept:
+    def _taken(self, known: Known) -> Kept:
         self.counts.from_stores += known.source is Source.STORE
         self.counts.from_published += known.source is Source.PUBLISHED
-        return self._known.moved(known, is_whole=is_whole)
+        return self._known.moved(known)
 
     def _side_by_side(self) -> Iterator[tuple[bytes, Kept | None, Kept | None, Kept | None, Kept | None]]:
         """Of each instance: what the changelog has, what a store has, what is published, and how it came out."""

@@ -113,16 +113,11 @@ class Knowledge:
         # Never 0, although the partition may begin there: other events of it may stand on another one.
         return is_whole(known.shown.offsets, first_offset=max(self._first.get(known.kept.partition, 0), 1))
 
-    def moved(self, known: Known, *, is_whole: bool = True) -> Kept:
-        """It, where its key belongs. Where its events stand is known of the partition and the topic that it was on.
-
-        One that is not ``is_whole`` says so from now on: of its events some are nowhere any more.
-        """
+    def moved(self, known: Known) -> Kept:
+        """It, where its key belongs. Where its events stand is known of the partition that it was on."""
         home = home_of(known.shown.instance.state.instance_id.encode(), self._homes)
         kept = known.kept
-        if is_whole and home == kept.partition and not self._is_of_other_events(known):
-            return kept
-        return Kept(home, with_event_offsets(kept.value, GONE))
+        return kept if home == kept.partition else Kept(home, with_event_offsets(kept.value, GONE))
 
     def _is_further(self, partition: int) -> bool:
         """Whether the store has what the changelog has lost."""
