@@ -186,6 +186,8 @@ class Place:
     def widen(self, topic: str, partitions: int) -> None:
         for answer in cast("Any", self.admin).create_partitions([NewPartitions(topic, partitions)]).values():
             answer.result(30)
+        while self.offsets.topics([topic])[topic].partitions != partitions:
+            pass  # the broker tells of it a moment later
 
 
 @pytest.fixture
