@@ -10,8 +10,12 @@ import typer
 from taskbridge.cli.options import (
     BootstrapServers,
     DataDir,
+    Everything,
     Json,
     RegistryUrl,
+    WhichOne,
+    WhichOnes,
+    check_one_way,
     example,
     operator_connection,
     reasons_there,
@@ -53,7 +57,7 @@ def list_(
 
 @dlq_app.command("show", epilog=example("taskbridge dlq show 3-17"))
 def show(
-    letter_id: Annotated[str, typer.Argument(metavar="ID", help="Which one, as `list` shows it.")],
+    letter_id: WhichOne,
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
@@ -79,11 +83,9 @@ def show(
     "replay", epilog=example("taskbridge dlq replay 3-17 3-18", "taskbridge dlq replay --reason unknown-action")
 )
 def replay(
-    ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Which ones, as `list` shows them.")
-    ] = None,
+    ids: WhichOnes = None,
     reason: Annotated[str | None, typer.Option(help="All that were parked for this reason.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,  # noqa: FBT002
+    everything: Everything = False,  # noqa: FBT002
     force: Annotated[bool, typer.Option("--force", help="Also those parked more than 30 days ago.")] = False,  # noqa: FBT002
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
@@ -96,8 +98,7 @@ def replay(
     when any could not be delivered, was too large to be parked whole and is no longer kept where it came from, or was
     parked more than 30 days ago: what became of its task since may be forgotten, and it would be pending again.
     """
-    if sum((bool(ids), reason is not None, everything)) != 1:
-        raise typer.BadParameter("give ids, or --reason R, or --all", param_hint="ID")
+    check_one_way(ids, reason, everything=everything)
     from taskbridge.cli.dead_letters import FAILED, GONE, TOO_OLD, read_dead_letters
     from taskbridge.cli.dead_letters import replay as put_back
     from taskbridge.schemas.errors import ConfigurationError

@@ -35,6 +35,9 @@ Credentials = Annotated[
 EdgeUrl = Annotated[
     str | None, typer.Option(help="The edge's base address. Default: the edge of what runs in --data-dir.")
 ]
+WhichOne = Annotated[str, typer.Argument(metavar="ID", help="Which one, as `list` shows it.")]
+WhichOnes = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which ones, as `list` shows them.")]
+Everything = Annotated[bool, typer.Option("--all", help="All there are.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 
@@ -67,6 +70,16 @@ def edge_url(given: str | None, data_dir: Path | None) -> str:
 
     running = None if given else data_folder(data_dir).running()
     return given or (running.edge_url if running else "http://127.0.0.1:8400")
+
+
+def check_one_way(ids: list[str] | None, reason: str | None, *, everything: bool) -> None:
+    """Prove that what to replay is said in one way.
+
+    Raises:
+        typer.BadParameter: in none, or in several.
+    """
+    if sum((bool(ids), reason is not None, everything)) != 1:
+        raise typer.BadParameter("give ids, or --reason R, or --all", param_hint="ID")
 
 
 def example(*lines: str) -> str:

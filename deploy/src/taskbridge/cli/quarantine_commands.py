@@ -10,8 +10,12 @@ from taskbridge.cli.options import (
     BootstrapServers,
     Credentials,
     DataDir,
+    Everything,
     Json,
     RegistryUrl,
+    WhichOne,
+    WhichOnes,
+    check_one_way,
     example,
     operator_connection,
     reasons_there,
@@ -56,7 +60,7 @@ def list_(
 
 @quarantine_app.command("show", epilog=example("taskbridge quarantine show 0b7f3c1e-6f1d-4c55-9d3c-6a1f2f7f3f10"))
 def show(
-    quarantine_id: Annotated[str, typer.Argument(metavar="ID", help="Which one, as `list` shows it.")],
+    quarantine_id: WhichOne,
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
     data_dir: DataDir = None,
@@ -93,11 +97,9 @@ def show(
     ),
 )
 def replay(
-    ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Which ones, as `list` shows them.")
-    ] = None,
+    ids: WhichOnes = None,
     reason: Annotated[str | None, typer.Option(help="All that were rejected for this reason.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,  # noqa: FBT002
+    everything: Everything = False,  # noqa: FBT002
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and publish nothing.")] = False,  # noqa: FBT002
     credentials: Credentials = None,
     delete_extra_keys: Annotated[
@@ -141,8 +143,7 @@ def replay(
 
 
 def _wanted(ids: list[str], reason: str | None, *, everything: bool) -> Callable[[QuarantinedCallback], bool]:
-    if sum((bool(ids), reason is not None, everything)) != 1:
-        raise typer.BadParameter("give ids, or --reason R, or --all", param_hint="ID")
+    check_one_way(ids, reason, everything=everything)
     if ids:
         return lambda entry: entry.quarantine_id in ids
     return lambda entry: everything or entry.reason == reason
