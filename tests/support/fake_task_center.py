@@ -218,7 +218,7 @@ class FakeTaskCenter:
 
     async def _events(self, request: Request, user: str) -> Response:
         if self.streams_refused:
-            return problem(503, "Notified to refuse.", headers={"Retry-After": "0"})
+            return problem(503, "Told to refuse.", headers={"Retry-After": "0"})
         given = request.headers.get("last-event-id")
         self.last_event_ids.append(given)
         start = len(self.told) if given is None else int(given.split("-")[1]) + 1

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.positions.offsets import Offsets
 
 
-class Notified:
+class Told:
     """Positions as Kafka tells them, a next answer each time until the last."""
 
     def __init__(self, *answers: dict[TP, Committed]) -> None:
@@ -34,7 +34,7 @@ class Notified:
         return {tp: answer[tp] for tp in partitions}
 
 
-def workers(told: Notified, claimed: list[str]) -> Workers:
+def workers(told: Told, claimed: list[str]) -> Workers:
     return Workers(
         cast("Any", None),
         cast("Offsets", told),
@@ -53,7 +53,7 @@ def test_a_position_counts_once_no_transaction_is_open_that_would_move_it() -> N
         third: Committed(-1, None, is_stable=True),
     }
     later = {**before, first: Committed(6, "ann", is_stable=True), second: Committed(9, "bob", is_stable=False)}
-    assert workers(Notified(before, before, later), []).positions() == {0: 6, 1: 7}
+    assert workers(Told(before, before, later), []).positions() == {0: 6, 1: 7}
 
 
 def test_everybody_who_had_partitions_is_claimed_when_all_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +71,6 @@ def test_everybody_who_had_partitions_is_claimed_when_all_are_gone(monkeypatch: 
         TP(TASK_EVENTS.name, 2): Committed(-1, "", is_stable=True),
         TP(TASK_NOTIFICATIONS.name, 0): Committed(3, "bob", is_stable=True),
     }
-    workers(Notified(told), claimed).wait_until_gone()
+    workers(Told(told), claimed).wait_until_gone()
     assert sorted(claimed) == ["ann", "bob"]
     assert not there

@@ -1,8 +1,9 @@
 """What the streams service reads, keeps and writes, declared once for Faust.
 
 Reads ``taskbridge.task-events.v1`` (a chunk at a time). Keeps the table ``instances``, partitioned like the events,
-with a compacted changelog. Writes states, notifications and dead letters: see ``agents``. With the task center, reads
-``taskbridge.task-notifications.v1`` too, and keeps the table ``inbox``: see ``inbox_agent``.
+with a compacted changelog. Writes states, notifications and dead letters: see
+``streams.processing.task_agent``. With the task center, reads ``taskbridge.task-notifications.v1`` too, and keeps the
+table ``inbox``: see ``streams.inbox.agent``.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from taskbridge.streams.positions.version import (
     TOLD_KEY,
     VERSION_KEY,
     VERSION_TOPIC,
-    Notified,
+    Retold,
     Versions,
     VersionUnreadable,
     read_told,
@@ -69,7 +69,7 @@ class LiveVersion:
         self._versions = Versions()
         self.retold: str | None = None
         """What ``RETOLD_KEY`` says, as of the last ``read``."""
-        self.told: Notified | None = None
+        self.told: Retold | None = None
         """What ``TOLD_KEY`` says, as of the last ``read``."""
         self.is_said = False
         """Whether a record names a version, as of the last ``read``."""
@@ -175,7 +175,7 @@ def say_inbox(writer: TransactionalWriter, changelog_id: str) -> None:
     writer.send(VERSION_TOPIC.name, RETOLD_KEY, changelog_id.encode(), partition=0)
 
 
-def say_told(writer: TransactionalWriter, told: Notified) -> None:
+def say_told(writer: TransactionalWriter, told: Retold) -> None:
     """Part of a transaction: everybody was told again, up to there."""
     writer.send(VERSION_TOPIC.name, TOLD_KEY, write_told(told), partition=0)
 

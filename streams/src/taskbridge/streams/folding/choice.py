@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
-from taskbridge.streams.folding import native
-from taskbridge.streams.folding.native import NativeFolding
+from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
 from taskbridge.streams.folding.python import PythonFolding
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 def choose_folding(registry: Registry, *, live_instances: int) -> Folding:
     """The native core, or the Python implementation with a warning: it gives the same, and takes many times as long."""
-    if native.IS_BUILT:
+    if IS_BUILT:
         return _made(NativeFolding, registry, live_instances)
     log.warning(
         "native_core_not_built",

@@ -27,7 +27,7 @@ TOLD_KEY = b"told"
 """Its value is how far notifications went when everybody had been told again: before that, inboxes are not whole."""
 
 
-class Notified(NamedTuple):
+class Retold(NamedTuple):
     """Behind the last notification of a retelling, by partition."""
 
     topic_id: str
@@ -76,14 +76,14 @@ def read_versions(written: bytes | None) -> Versions:
         raise VersionUnreadable(f"{VERSION_TOPIC.name} says {written[:100]!r}, which names no version") from error
 
 
-def write_told(told: Notified) -> bytes:
+def write_told(told: Retold) -> bytes:
     return json.dumps({"topic_id": told.topic_id, "ends": {str(each): end for each, end in told.ends.items()}}).encode()
 
 
-def read_told(written: bytes | None) -> Notified | None:
+def read_told(written: bytes | None) -> Retold | None:
     """What ``write_told`` wrote; None where nothing was, or something else: then nobody waits for anything."""
     try:
         found = json.loads(written or b"")
-        return Notified(str(found["topic_id"]), {int(each): int(end) for each, end in found["ends"].items()})
+        return Retold(str(found["topic_id"]), {int(each): int(end) for each, end in found["ends"].items()})
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -34,7 +34,7 @@ from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from taskbridge.streams.positions.version import Notified
+    from taskbridge.streams.positions.version import Retold
     from taskbridge.streams.rebuild.operation import Operation
     from taskbridge.streams.transactions.transaction import TransactionalWriter
 
@@ -79,7 +79,7 @@ class Move:
             self.inbox_id = run.make_anew(INBOX_CHANGELOG, partitions=self.partitions)
         return run.claimed_writer()
 
-    def told_now(self) -> Notified:
+    def told_now(self) -> Retold:
         """Where the notifications end."""
         return self._run.told_now()
 

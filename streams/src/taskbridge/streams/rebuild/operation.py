@@ -22,7 +22,7 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, say
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.positions.version import Notified
+from taskbridge.streams.positions.version import Retold
 from taskbridge.streams.rebuild.alone import alone
 from taskbridge.streams.rebuild.workers import Workers
 from taskbridge.streams.settings import StreamsSettings
@@ -114,11 +114,11 @@ class Operation:
         """How many partitions each has."""
         return {name: len(each.partitions) for name, each in self.admin.list_topics(timeout=_ANSWER_S).topics.items()}
 
-    def told_now(self) -> Notified:
+    def told_now(self) -> Retold:
         """Where the notifications end."""
         name = topics.TASK_NOTIFICATIONS.name
         topic = self.offsets.topics([name])[name]
-        return Notified(topic.topic_id, self.offsets.ends(name, range(topic.partitions)))
+        return Retold(topic.topic_id, self.offsets.ends(name, range(topic.partitions)))
 
     def make_anew(self, topic: Topic, *, partitions: int) -> str:
         """The topic is there, empty; returns Kafka's id of it. Blocks until it is: Kafka deletes in its own time."""
