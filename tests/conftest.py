@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from taskbridge.local.ports import free_ports
+from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.stack import choose_stack
-from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-from taskbridge.local.child import Child
+from taskbridge.local.processes.child import Child
 from tests.bench.streams.errors import NotCounted
 from tests.bench.toolchains import CHECKOUT
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.jvm.artifacts import cache_folder
 from taskbridge.local.progress import call_with_heartbeat
 from taskbridge.schemas.errors import OperatorError
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from taskbridge.cli.bridge import Bridge, BridgeOptions
-from taskbridge.cli.demo import write_credentials
-from taskbridge.cli.demo_story import APP, CORP, vendor_sample
-from taskbridge.cli.sending import post_callback
+from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
+from taskbridge.cli.callbacks.sending import post_callback
+from taskbridge.cli.demo.demo import write_credentials
+from taskbridge.cli.demo.story import APP, CORP, vendor_sample
 from taskbridge.local.ports import free_ports
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import pytest
 
 from raw_http import callback
 from running_edge import wait_until, worker_processes
-from taskbridge.cli.bridge import Bridge, BridgeOptions
+from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.local.ports import free_ports
 from taskbridge.local.stack import KAFKA_VARIABLE, REGISTRY_VARIABLE

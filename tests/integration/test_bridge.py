@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskbridge.cli.bridge import Bridge, BridgeOptions
+from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
+from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.connection import Connection
-from taskbridge.cli.demo import write_credentials
-from taskbridge.cli.demo_story import APP, CORP, vendor_sample
-from taskbridge.cli.sending import post_callback
-from taskbridge.cli.tail import follow
+from taskbridge.cli.demo.demo import write_credentials
+from taskbridge.cli.demo.story import APP, CORP, vendor_sample
+from taskbridge.cli.topics.tail import follow
+from taskbridge.local.jvm.registry import registry_url
 from taskbridge.local.ports import free_ports
-from taskbridge.local.registry import registry_url
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS

@@ -20,12 +20,12 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from running_edge import RunningEdge, wait_until
 from spool_disk import can_mount, fill, small_disk
-from taskbridge.cli.bridge_probes import broken_spool
+from taskbridge.cli.bridge.probes import broken_spool
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from taskbridge.local.ports import free_port
-from taskbridge.local.services import Phase, ServiceSpec
-from taskbridge.local.supervisor import Supervisor
+from taskbridge.local.processes.services import Phase, ServiceSpec
+from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.local.services import ServiceEvent
+    from taskbridge.local.processes.services import ServiceEvent
 
 pytestmark = pytest.mark.integration
 

@@ -14,8 +14,8 @@ from running_edge import RunningEdge, wait_until
 from running_workers import Worker
 from secured_kafka import SecuredKafka
 from stream_lives import assert_all_is_right, read_topic, states_on_topic
+from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.connection import Connection
-from taskbridge.cli.sending import post_callback
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.schemas.events import Status
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS

@@ -17,13 +17,13 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.errors import StackError
+from taskbridge.local.jvm.artifacts import cache_folder
 from taskbridge.local.ports import free_ports
 from taskbridge.local.probes import kafka_answers, registry_answers
-from taskbridge.local.services import Phase, ServiceEvent
+from taskbridge.local.processes.services import Phase, ServiceEvent
+from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.stack import JvmStack
-from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -16,8 +16,8 @@ from kafka_cluster import BROKERS, KafkaCluster
 
 from running_edge import RunningEdge, wait_until
 from stream_lives import read_topic
+from taskbridge.cli.callbacks.sending import Sender
 from taskbridge.cli.connection import Connection
-from taskbridge.cli.sending import Sender
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import ALL, CALLBACKS_QUARANTINE, DEFAULT_PARTITIONS, TASK_EVENTS

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from fake_operations import callbacks, overview
 from fake_people import APPS, CORP, ME, OTHERS, PEOPLE, TITLES
-from taskbridge.runtime.problems import answer_with_problems, problem
+from taskbridge.runtime.http.problems import answer_with_problems, problem
 from taskbridge.streams.http import Server, listen
 from taskbridge.streams.web.portals import let_portals_in
 from taskbridge.streams.web.routes import pages_router

@@ -10,11 +10,11 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from taskbridge.local.artifacts import cache_folder, ensure_artifacts
-from taskbridge.local.kafka import kafka_service
+from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts
+from taskbridge.local.jvm.kafka import kafka_service
 from taskbridge.local.ports import LOOPBACK, free_ports
-from taskbridge.local.services import Backoff
-from taskbridge.local.supervisor import Supervisor
+from taskbridge.local.processes.services import Backoff
+from taskbridge.local.processes.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from taskbridge.local.services import ServiceSpec
+    from taskbridge.local.processes.services import ServiceSpec
 
 BROKERS = (1, 2, 3)
 _NOT_BY_ITSELF = Backoff(first_s=3600, max_s=3600)

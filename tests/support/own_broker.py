@@ -7,17 +7,17 @@ import signal
 from typing import TYPE_CHECKING
 
 from running_edge import wait_until
-from taskbridge.local.artifacts import cache_folder, ensure_artifacts
-from taskbridge.local.kafka import kafka_service
+from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts
+from taskbridge.local.jvm.kafka import kafka_service
 from taskbridge.local.ports import LOOPBACK, free_ports
-from taskbridge.local.services import Backoff, Phase
-from taskbridge.local.supervisor import Supervisor
+from taskbridge.local.processes.services import Backoff, Phase
+from taskbridge.local.processes.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from taskbridge.local.services import ServiceEvent
+    from taskbridge.local.processes.services import ServiceEvent
 
 
 class OwnBroker:

@@ -16,16 +16,16 @@ import httpx2
 
 import plain_http
 from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
-from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.jvm.artifacts import cache_folder
 from taskbridge.local.ports import free_port, free_ports
-from taskbridge.local.services import Backoff, Phase
+from taskbridge.local.processes.services import Backoff, Phase
+from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.stack import JvmStack
-from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from taskbridge.local.services import ServiceEvent
+    from taskbridge.local.processes.services import ServiceEvent
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 60, *, what: str = "it") -> None:

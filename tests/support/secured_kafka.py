@@ -12,10 +12,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from taskbridge.local.artifacts import cache_folder, ensure_artifacts
-from taskbridge.local.kafka import kafka_service
+from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts
+from taskbridge.local.jvm.kafka import kafka_service
 from taskbridge.local.ports import LOOPBACK, free_ports
-from taskbridge.local.supervisor import Supervisor
+from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.runtime.kafka import admin_client
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from reference_pages.markdown import code, page, prose, table
 from taskbridge.edge import errors as edge_errors
 from taskbridge.edge.answers import STATUS, UNAVAILABLE
 from taskbridge.edge.server.connections.gate import ADDRESS_FULL, FULL
-from taskbridge.runtime import refusals as servers
-from taskbridge.runtime.problems import unforeseen
-from taskbridge.runtime.refusals import Refusal, not_admitted
+from taskbridge.runtime.http import refusals as servers
+from taskbridge.runtime.http.problems import unforeseen
+from taskbridge.runtime.http.refusals import Refusal, not_admitted
 from taskbridge.streams.api import refusals
 from taskbridge.streams.api.access import FOREIGN_HOST
 

@@ -1,4 +1,4 @@
-//! Avro's binary form, as far as our schemas use it. Mirrors `schemas/compiled_avro.py`.
+//! Avro's binary form, as far as our schemas use it. Mirrors `schemas/avro/compiled.py`.
 //!
 //! The reader is never more lenient than the Python one: what it does not take is shown to that one, which has the
 //! last word. Nothing is allocated by what a length or a count claims.

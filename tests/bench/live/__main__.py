@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskbridge.local.supervisor import Supervisor
+from taskbridge.local.processes.supervisor import Supervisor
 from tests.bench.command import progress, run_benchmark
 from tests.bench.live.callbacks import measure_callbacks
 from tests.bench.live.many_streams import measure_streams

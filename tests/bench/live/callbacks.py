@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-from taskbridge.cli.demo import write_credentials
-from taskbridge.cli.demo_story import APP, CORP
-from taskbridge.cli.sending import Sender
+from taskbridge.cli.callbacks.sending import Sender
+from taskbridge.cli.demo.demo import write_credentials
+from taskbridge.cli.demo.story import APP, CORP
 from taskbridge.local.ports import LOOPBACK, free_ports
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics

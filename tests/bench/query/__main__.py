@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 
 from taskbridge.local.ports import LOOPBACK, free_ports
-from taskbridge.local.supervisor import Supervisor
+from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from taskbridge.local.disk import require_space
-from taskbridge.local.supervisor import Supervisor
+from taskbridge.local.processes.supervisor import Supervisor
 from tests.bench.command import progress, run_benchmark
 from tests.bench.streams.contenders import PEERS
 from tests.bench.streams.phases import PARTS, Run

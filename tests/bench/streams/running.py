@@ -9,7 +9,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.local.child import Child
+from taskbridge.local.processes.child import Child
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from tests.bench.cpu import resident_mb, tree_seconds
 from tests.bench.streams.contenders import LINGER_MS

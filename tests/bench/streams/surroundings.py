@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import NewTopic, OffsetSpec
 
-from taskbridge.local.artifacts import cache_folder
+from taskbridge.local.jvm.artifacts import cache_folder
 from taskbridge.local.ports import free_ports
 from taskbridge.local.stack import JvmStack
 from taskbridge.runtime.kafka import admin_client
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from taskbridge.local.processes.supervisor import Supervisor
     from taskbridge.local.progress import Progress
-    from taskbridge.local.supervisor import Supervisor
 
 _TIMEOUT_S = 30.0
 _POLL_S = 0.1

@@ -197,7 +197,7 @@ main()
         "taskbridge.cli.program",
         "typer",
         "taskbridge.schemas.errors",
-        "taskbridge.cli.sending",
+        "taskbridge.cli.callbacks.sending",
         "taskbridge.cli.connection",
     ],
 )
@@ -212,7 +212,7 @@ def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word(loaded: str) 
     assert (ended.stdout, ended.stderr) == ("", "")
 
 
-@pytest.mark.parametrize("loaded", ["taskbridge.cli.bridge", "taskbridge.local.stack", "confluent_kafka"])
+@pytest.mark.parametrize("loaded", ["taskbridge.cli.bridge.bridge", "taskbridge.local.stack", "confluent_kafka"])
 def test_ctrl_c_before_up_has_begun_is_an_end_like_any_other(tmp_path: Path, loaded: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, loaded, "up", "--data-dir", str(tmp_path)],

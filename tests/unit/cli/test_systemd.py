@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from running_edge import RunningEdge, wait_until
-from taskbridge.cli.sending import post_callback
+from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from reference_pages.commands import commands
 from taskbridge.cli import program
 from taskbridge.edge import app
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.local import artifacts
-from taskbridge.runtime import problems
+from taskbridge.local import stack
+from taskbridge.runtime import kafka
 from taskbridge.schemas import topics
 from taskbridge.streams import worker
 from taskbridge.streams.settings import StreamsSettings
 
 REFERENCE = {path.name: path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md")}
-PACKAGES = [Path(str(part.__file__)).parent for part in (topics, problems, app, worker, program, artifacts)]
+PACKAGES = [Path(str(part.__file__)).parent for part in (topics, kafka, app, worker, program, stack)]
 SOURCES = {path: path.read_text("utf-8") for package in PACKAGES for path in package.rglob("*.py")}
 
 

@@ -12,8 +12,8 @@ from taskbridge.local.docker_stack import DockerStack
 from taskbridge.local.endpoints import Endpoints
 from taskbridge.local.errors import StackError
 from taskbridge.local.ports import free_ports
+from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.stack import ExternalStack, JvmStack, Stack, choose_stack
-from taskbridge.local.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,16 +9,16 @@ from typing import Annotated
 
 import typer
 
-from taskbridge.cli.bench_commands import bench_app
-from taskbridge.cli.callback_commands import SEND_EXAMPLES, SIGN_EXAMPLES, send, sign
-from taskbridge.cli.contract_commands import schemas_app, topics_app
-from taskbridge.cli.dlq_commands import dlq_app
-from taskbridge.cli.local_commands import DEMO_EXAMPLES, UP_EXAMPLES, demo, up
+from taskbridge.cli.bench import bench_app
+from taskbridge.cli.bridge.commands import DEMO_EXAMPLES, UP_EXAMPLES, demo, up
+from taskbridge.cli.callbacks.commands import SEND_EXAMPLES, SIGN_EXAMPLES, send, sign
+from taskbridge.cli.contract.commands import schemas_app, topics_app
+from taskbridge.cli.demo.commands import SIMULATE_EXAMPLES, simulate
+from taskbridge.cli.dlq.commands import dlq_app
 from taskbridge.cli.options import BootstrapServers, Credentials, DataDir, Json, RegistryUrl, connection_of
 from taskbridge.cli.options import example as _example
-from taskbridge.cli.quarantine_commands import quarantine_app
-from taskbridge.cli.simulate_commands import SIMULATE_EXAMPLES, simulate
-from taskbridge.cli.spool_commands import spool_app
+from taskbridge.cli.quarantine.commands import quarantine_app
+from taskbridge.cli.spool.commands import spool_app
 from taskbridge.cli.terminal import progress, say, stop_signal
 from taskbridge.cli.token_commands import token_app
 from taskbridge.schemas.errors import TaskbridgeError
@@ -119,7 +119,7 @@ def streams(
     if rebuild + forget_old + retell > 1:
         raise typer.BadParameter("one at a time", param_hint="--rebuild, --retell, --forget-old")
     if rebuild or forget_old or retell:
-        from taskbridge.cli.rebuild_command import forget, remake, tell_again
+        from taskbridge.cli.rebuild import forget, remake, tell_again
 
         if rebuild:
             remake(dry_run=dry_run, partitions=partitions, as_json=as_json)
@@ -149,7 +149,7 @@ def tail(
 ) -> None:
     """Print a topic's records, decoded, as they come: one JSON object a line, until Ctrl-C."""
     with stop_signal() as stop:
-        from taskbridge.cli.tail import Decoder, follow
+        from taskbridge.cli.topics.tail import Decoder, follow
 
         connection = connection_of(bootstrap_servers, registry_url, data_dir)
         decode = Decoder(connection.registry)

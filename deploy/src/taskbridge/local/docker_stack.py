@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 from taskbridge.local.endpoints import Endpoints
 from taskbridge.local.errors import StackError
-from taskbridge.local.kafka import BROKER_PROPERTIES
+from taskbridge.local.jvm.kafka import BROKER_PROPERTIES
+from taskbridge.local.jvm.registry import H2_OPTIONS, registry_url
 from taskbridge.local.ports import check_free
 from taskbridge.local.probes import kafka_answers, registry_answers
 from taskbridge.local.progress import Heartbeat, Progress, call_with_heartbeat
-from taskbridge.local.registry import H2_OPTIONS, registry_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
-from taskbridge.local.artifacts import cache_folder, ensure_artifacts
 from taskbridge.local.disk import hold_lock, readable_os_errors, require_space
 from taskbridge.local.docker_stack import DockerStack, docker_answers
 from taskbridge.local.endpoints import Endpoints
 from taskbridge.local.errors import StackError
-from taskbridge.local.kafka import kafka_service
+from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts
+from taskbridge.local.jvm.kafka import kafka_service
+from taskbridge.local.jvm.registry import registry_service, registry_url
 from taskbridge.local.ports import LOOPBACK, check_free, free_ports
 from taskbridge.local.probes import kafka_answers, registry_answers
 from taskbridge.local.progress import Progress, call_with_heartbeat
-from taskbridge.local.registry import registry_service, registry_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from taskbridge.local.artifacts import Artifacts
-    from taskbridge.local.services import ServiceSpec
-    from taskbridge.local.supervisor import Supervisor
+    from taskbridge.local.jvm.artifacts import Artifacts
+    from taskbridge.local.processes.services import ServiceSpec
+    from taskbridge.local.processes.supervisor import Supervisor
 
 KAFKA_VARIABLE = "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS"
 REGISTRY_VARIABLE = "TASKBRIDGE_SCHEMA_REGISTRY_URL"

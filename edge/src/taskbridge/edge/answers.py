@@ -17,7 +17,7 @@ from taskbridge.edge.errors import (
     Unverified,
 )
 from taskbridge.edge.server.scope import ANSWER_AT_ONCE
-from taskbridge.runtime.problems import problem
+from taskbridge.runtime.http.problems import problem
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.runtime.problems import MEDIA_TYPE, PROBLEM_SCHEMA
+from taskbridge.runtime.http.problems import MEDIA_TYPE, PROBLEM_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,7 +20,7 @@ from taskbridge.edge.delivery.publisher import valid_traceparent
 from taskbridge.edge.errors import NotDurable, Rejection
 from taskbridge.edge.interpret import interpret
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
-from taskbridge.runtime.problems import unforeseen
+from taskbridge.runtime.http.problems import unforeseen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

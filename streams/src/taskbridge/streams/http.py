@@ -13,12 +13,12 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from taskbridge.runtime.docs import serve_docs
-from taskbridge.runtime.identity import identity
-from taskbridge.runtime.openapi import METRICS, READINESS, amend_document, without_security
-from taskbridge.runtime.problems import answer_with_problems
-from taskbridge.runtime.refusals import LARGE_HEAD, MALFORMED
-from taskbridge.runtime.request_line import cut_at_lines, ends_in_line, escape_request_line
+from taskbridge.runtime.http.docs import serve_docs
+from taskbridge.runtime.http.identity import identity
+from taskbridge.runtime.http.openapi import METRICS, READINESS, amend_document, without_security
+from taskbridge.runtime.http.problems import answer_with_problems
+from taskbridge.runtime.http.refusals import LARGE_HEAD, MALFORMED
+from taskbridge.runtime.http.request_line import cut_at_lines, ends_in_line, escape_request_line
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.api.access import OnlyOwnHosts
 from taskbridge.streams.api.measured import MeasuredQueries
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from fastapi import APIRouter
 
-    from taskbridge.runtime.refusals import Refusal
+    from taskbridge.runtime.http.refusals import Refusal
     from taskbridge.streams.monitoring.metrics import Metrics
 
 _UNREAD_MS = 60_000

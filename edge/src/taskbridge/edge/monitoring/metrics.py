@@ -17,7 +17,7 @@ from taskbridge.edge.delivery.durability import Durability
 from taskbridge.edge.errors import REASONS
 from taskbridge.edge.monitoring.tally import Durations, Outcomes, Tally
 from taskbridge.edge.server.connections.gate import ADDRESS_FULL, FULL, GAVE_WAY
-from taskbridge.runtime.refusals import SERVERS_REASONS
+from taskbridge.runtime.http.refusals import SERVERS_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from taskbridge.runtime.refusals import encoded_answer
+from taskbridge.runtime.http.refusals import encoded_answer
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-    from taskbridge.runtime.refusals import Headers
+    from taskbridge.runtime.http.refusals import Headers
 
 
 class AnsweringProtocol(HttpToolsProtocol):

@@ -20,8 +20,16 @@ from taskbridge.edge.server.connections.gate import GATE
 from taskbridge.edge.server.requests import FREE_BODY_BYTES
 from taskbridge.edge.server.scope import ANSWER_AT_ONCE, WHOLE_BODY
 from taskbridge.edge.server.upgrade import head_without_offer
-from taskbridge.runtime.refusals import LARGE_HEAD, LONG_URL, MALFORMED, PIPELINED, SLOW_HEAD, STOPPING, not_admitted
-from taskbridge.runtime.request_line import cut_at_lines, ends_in_line, escape_request_line
+from taskbridge.runtime.http.refusals import (
+    LARGE_HEAD,
+    LONG_URL,
+    MALFORMED,
+    PIPELINED,
+    SLOW_HEAD,
+    STOPPING,
+    not_admitted,
+)
+from taskbridge.runtime.http.request_line import cut_at_lines, ends_in_line, escape_request_line
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,7 +38,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from taskbridge.edge.server.connections.gate import Gate
-    from taskbridge.runtime.refusals import Refusal
+    from taskbridge.runtime.http.refusals import Refusal
 
 MAX_HEADERS = 100
 MAX_PIPELINED = 16

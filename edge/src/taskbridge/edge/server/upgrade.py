@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import httptools
 
-    from taskbridge.runtime.refusals import Headers
+    from taskbridge.runtime.http.refusals import Headers
 
 _OFFER = (b"connection", b"upgrade")
 

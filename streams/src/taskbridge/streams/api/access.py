@@ -12,7 +12,7 @@ from fastapi import Depends
 from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection, Request
 
-from taskbridge.runtime.problems import problem
+from taskbridge.runtime.http.problems import problem
 from taskbridge.runtime.rates import Bucket, PerSource
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.api.refusals import Forbidden, TooManyQueries, Unauthorized

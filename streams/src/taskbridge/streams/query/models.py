@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from taskbridge.runtime.problems import MEDIA_TYPE, PROBLEM_SCHEMA
+from taskbridge.runtime.http.problems import MEDIA_TYPE, PROBLEM_SCHEMA
 
 ViewName = Literal["created", "pending", "handled", "copied"]
 StatusName = Literal["PENDING", "COMPLETED", "CANCELLED", "ACTIVE", "UNKNOWN"]

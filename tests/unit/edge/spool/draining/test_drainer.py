@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError
 from msgspec.structs import replace
 
 from spool_bench import TestProducer, number_of, numbers, open_path, open_spool, record, until
-from taskbridge.cli.spool_inspection import set_aside
+from taskbridge.cli.spool.inspection import set_aside
 from taskbridge.edge.spool.draining.blocked import BlockedQueues
 from taskbridge.edge.spool.draining.drainer import Drainer
 from taskbridge.edge.spool.errors import SpoolFull

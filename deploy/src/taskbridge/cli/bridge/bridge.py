@@ -1,0 +1,231 @@
+"""The whole bridge on one machine: Kafka, registry, edge, streams; started in order, supervised, stopped in reverse."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from taskbridge.cli.bridge.probes import answers_ready, broken_spool
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.data_folder import DataFolder, Running
+from taskbridge.edge.server.connections.listening import listen
+from taskbridge.local.disk import readable_os_errors
+from taskbridge.local.errors import StackError
+from taskbridge.local.ports import LOOPBACK, check_distinct, check_free
+from taskbridge.local.processes.services import ServiceSpec
+from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.progress import call_with_heartbeat
+from taskbridge.local.stack import ExternalStack, choose_stack
+from taskbridge.runtime.http.identity import RUN_VARIABLE, identity
+from taskbridge.runtime.settings import partitions_setting
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.processes.services import ServiceEvent
+    from taskbridge.local.progress import Progress
+
+_READY_TIMEOUT_S = 90.0
+_STOP_TIMEOUT_S = 30.0
+_QUEUES = 8
+"""Each holds net.core.somaxconn connections, 4096 where nobody changed it: together a minute's callbacks at 500/s."""
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to be compared with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeOptions:
+    """What ``up`` and ``demo`` are told on the command line."""
+
+    data_dir: Path
+    edge_port: int
+    streams_port: int
+    kafka_port: int
+    registry_port: int
+    credentials: Path | None = None
+
+
+class Bridge:
+    """Starts and supervises everything; what dies comes back by itself until ``stop``.
+
+    A service gets the ``EDGE_*`` and ``STREAMS_*`` of ``environment``; what must fit together here (addresses, ports,
+    data folders, credentials) is set by us.
+    """
+
+    def __init__(
+        self,
+        options: BridgeOptions,
+        *,
+        progress: Progress,
+        environment: Mapping[str, str] = os.environ,
+        keep_data: bool = True,
+    ) -> None:
+        self._options = options
+        self._progress = progress
+        self._environment = environment
+        self._supervisor = Supervisor(on_event=self._report)
+        self._stack = choose_stack(
+            environment,
+            data_dir=options.data_dir,
+            kafka_port=options.kafka_port,
+            registry_port=options.registry_port,
+            supervisor=self._supervisor,
+            progress=progress,
+            keep_data=keep_data,
+        )
+        self._folder = DataFolder(options.data_dir, is_named=True)
+        self._occupied: ExitStack | None = None
+        self._sockets: list[socket.socket] = []
+        self._edge_settings: Mapping[str, str] | None = None
+        self.credentials = options.credentials or options.data_dir / "credentials.toml"
+        self.edge_url = f"http://{LOOPBACK}:{options.edge_port}"
+        # Where it tells the details; nowhere else, when operators have an address of their own.
+        operator_port = environment.get("EDGE_OPERATOR_PORT")
+        operator_host = environment.get("EDGE_OPERATOR_HOST") or LOOPBACK
+        operator_host = LOOPBACK if operator_host in _EVERYWHERE else operator_host
+        self.operator_url = f"http://{operator_host}:{operator_port}" if operator_port else self.edge_url
+        self.streams_url = f"http://{LOOPBACK}:{options.streams_port}"
+
+    def start(self) -> Connection:
+        """Return when callbacks are accepted and notifications flow.
+
+        Raises:
+            StackError: what is in the way, and what to do about it.
+        """
+        self._check_ports()
+        if self._options.credentials is not None and not self._options.credentials.is_file():
+            raise StackError(f"there is no credentials file {self._options.credentials}: check --credentials")
+        with readable_os_errors(self._options.data_dir, remedy="choose another folder with --data-dir"):
+            self._options.data_dir.mkdir(parents=True, exist_ok=True)
+            self._occupied = self._folder.occupy()
+            self._example_credentials()
+        self._progress(f"using {self._stack.description}")
+        endpoints = self._stack.start()
+        connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
+        call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "making topics and schemas")
+        self._sockets = self._listen()
+        self._edge_settings = self._edge_environment(endpoints)
+        self._supervisor.start(
+            self._edge(), self._service("streams", self.streams_url, self._streams_environment(endpoints))
+        )
+        self._folder.tell(
+            Running(
+                bootstrap_servers=endpoints.bootstrap_servers,
+                registry_url=endpoints.registry_url,
+                edge_url=self.edge_url,
+                streams_url=self.streams_url,
+                credentials=str(self.credentials.resolve()),
+            )
+        )
+        return connection
+
+    def replace_edge(self, *_signal: object) -> None:
+        """Have another edge started beside the one that runs, which ends when the new one is ready; returns at once."""
+        if self._edge_settings is not None:
+            self._supervisor.replace(self._edge())
+
+    def _apply_contract(self, connection: Connection) -> None:
+        apply_topics(connection.admin(), topics.ALL, partitions=partitions_setting(self._environment))
+        connection.registry.register(topics.ALL)
+
+    def stop(self) -> None:
+        """Stop what is running, the last started first. A second call does nothing."""
+        self._supervisor.stop("edge", "streams")
+        for each in self._sockets:
+            each.close()
+        self._stack.stop()
+        if self._occupied is not None:
+            self._folder.forget()
+            self._occupied.close()
+            self._occupied = None
+
+    def pid(self, service: str) -> int | None:
+        """The process id of ``kafka``, ``registry``, ``edge`` or ``streams``; None while it is down."""
+        return self._supervisor.pid(service)
+
+    @property
+    def data_dir(self) -> Path:
+        """What the flag ``--data-dir`` of other commands must name."""
+        return self._options.data_dir.resolve()
+
+    def _report(self, event: ServiceEvent) -> None:
+        self._progress(str(event))
+
+    def _check_ports(self) -> None:
+        given = {"--edge-port": self._options.edge_port, "--streams-port": self._options.streams_port}
+        stacks = {"--kafka-port": self._options.kafka_port, "--registry-port": self._options.registry_port}
+        check_distinct(given if isinstance(self._stack, ExternalStack) else given | stacks)
+        for flag, port in given.items():
+            check_free(port, flag)
+
+    def _example_credentials(self) -> None:
+        if not self.credentials.exists():
+            self.credentials.touch(mode=0o600)
+            self.credentials.write_text(_EXAMPLE_CREDENTIALS.format(token=secrets.token_hex(20)))
+            self._progress(f"wrote an example credentials file: put your apps into {self.credentials}")
+
+    def _listen(self) -> list[socket.socket]:
+        try:
+            return listen(self._environment.get("EDGE_HOST", LOOPBACK), self._options.edge_port, queues=_QUEUES)
+        except ConfigurationError as error:
+            raise StackError(f"{error}: stop what listens there, or choose another with --edge-port") from error
+
+    def _edge(self) -> ServiceSpec:
+        assert self._edge_settings is not None
+        edge = self._service("edge", self.edge_url, self._edge_settings)
+        return replace(edge, ailment=broken_spool(self.operator_url), sockets=self._sockets)
+
+    def _service(self, name: str, url: str, environment: Mapping[str, str]) -> ServiceSpec:
+        run = secrets.token_hex(8)
+        return ServiceSpec(
+            name=name,
+            argv=[sys.executable, "-P", "-m", "taskbridge.cli", name],
+            env={**environment, RUN_VARIABLE: run},
+            log_path=self._options.data_dir / "logs" / f"{name}.log",
+            ready=answers_ready(url, identity(name, {RUN_VARIABLE: run})),
+            ready_timeout_s=_READY_TIMEOUT_S,
+            stop_timeout_s=_STOP_TIMEOUT_S,
+            # Killed outright, an edge with several workers would leave them behind, on its port.
+            orphan_signal=signal.SIGTERM,
+        )
+
+    def _edge_environment(self, endpoints: Endpoints) -> dict[str, str]:
+        return {
+            **self._environment,
+            "EDGE_HOST": self._environment.get("EDGE_HOST", LOOPBACK),
+            "EDGE_PORT": str(self._options.edge_port),
+            "EDGE_KAFKA_BOOTSTRAP_SERVERS": endpoints.bootstrap_servers,
+            "EDGE_SCHEMA_REGISTRY_URL": endpoints.registry_url,
+            "EDGE_CREDENTIALS_FILE": str(self.credentials.resolve()),
+            "EDGE_DATA_DIR": str((self._options.data_dir / "edge").resolve()),
+        }
+
+    def _streams_environment(self, endpoints: Endpoints) -> dict[str, str]:
+        return {
+            **self._environment,
+            "STREAMS_HOST": self._environment.get("STREAMS_HOST", LOOPBACK),
+            "STREAMS_PORT": str(self._options.streams_port),
+            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": endpoints.bootstrap_servers,
+            "STREAMS_SCHEMA_REGISTRY_URL": endpoints.registry_url,
+            "STREAMS_DATA_DIR": str((self._options.data_dir / "streams").resolve()),
+            "STREAMS_EDGE_URLS": self._environment.get("STREAMS_EDGE_URLS", self.operator_url),
+        }
+
+
+_EXAMPLE_CREDENTIALS = """\
+# One entry for each Yida app. The system token is the app's secret: application settings, deployment and operation.
+# While you rotate it, list the old and the new one. The edge reads this file again when it changes.
+[[apps]]
+app_type = "APP_EXAMPLE"
+system_tokens = ["{token}"]
+"""

@@ -1,0 +1,148 @@
+"""The commands ``taskbridge up`` and ``demo``: everything on this machine, and what is printed of it."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from taskbridge.cli.options import example
+from taskbridge.cli.terminal import Stopped, progress, say, stop_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
+    from taskbridge.cli.connection import Connection
+    from taskbridge.cli.terminal import StopSignal
+
+# Commands import what they need when they run, as in program.py.
+
+UP_EXAMPLES = example("taskbridge up", "taskbridge up --data-dir /var/lib/taskbridge --credentials credentials.toml")
+DEMO_EXAMPLES = example("taskbridge demo", "taskbridge demo --keep")
+
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Where it is served on this machine.")]
+FreePort = Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free port.")]
+
+_INTERRUPTED = 130
+"""Exit code of what Ctrl-C ended before it was done, as shells have it."""
+
+
+def up(  # one flag each: the contract's list
+    data_dir: Annotated[Path, typer.Option(help="Where everything is kept.", envvar="TASKBRIDGE_DATA_DIR")] = Path(
+        "taskbridge-data"
+    ),
+    edge_port: Port = 8400,
+    streams_port: Port = 8500,
+    kafka_port: Port = 9092,
+    registry_port: Port = 8081,
+    credentials: Annotated[
+        Path | None, typer.Option(help="Credentials file; an example is made in the data folder where none is given.")
+    ] = None,
+) -> None:
+    """Start Kafka, registry, edge and streams in the foreground, until Ctrl-C or SIGTERM.
+
+    SIGUSR2 replaces the edge: the new one takes callbacks before the old one ends.
+    """
+    with stop_signal() as stop:
+        options = _options(data_dir, edge_port, streams_port, kafka_port, registry_port, credentials)
+        _up(options, stop)
+
+
+def _up(options: BridgeOptions, stop: StopSignal) -> None:
+    with _bridge(options, keep_data=True) as bridge:
+        signal.signal(signal.SIGUSR2, bridge.replace_edge)
+        with stop.interrupting():
+            connection = bridge.start()
+        _print_addresses(bridge, connection)
+        say("try it       taskbridge simulate")
+        say("ready; Ctrl-C stops everything")
+        stop.wait()
+        progress("stopping")
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running afterwards, until Ctrl-C.")] = False,  # noqa: FBT002
+    data_dir: Annotated[Path | None, typer.Option(help="Default: a temporary folder, removed at the end.")] = None,
+    edge_port: FreePort = None,
+    streams_port: FreePort = None,
+    kafka_port: FreePort = None,
+    registry_port: FreePort = None,
+    credentials: Annotated[
+        Path | None, typer.Option(help="Where the demo's app and token are written. Default: in the data folder.")
+    ] = None,
+) -> None:
+    """Start everything, post the life of three requests as signed callbacks, and show the notifications they become."""
+    from taskbridge.cli.demo.demo import person_pages, play, trickle, write_credentials
+    from taskbridge.local.disk import readable_os_errors
+    from taskbridge.local.ports import free_ports
+
+    with stop_signal() as stop, tempfile.TemporaryDirectory(prefix="taskbridge-demo-") as temporary:
+        folder = data_dir or Path(temporary)
+        given = (edge_port, streams_port, kafka_port, registry_port)
+        free = iter(free_ports(len(given), excluding=[port for port in given if port is not None]))
+        edge_port, streams_port, kafka_port, registry_port = (next(free) if port is None else port for port in given)
+        credentials = credentials or folder / "credentials.toml"
+        with readable_os_errors(credentials.parent, remedy="choose another --data-dir or --credentials"):
+            token = write_credentials(credentials)
+        options = _options(folder, edge_port, streams_port, kafka_port, registry_port, credentials)
+        with _bridge(options, keep_data=data_dir is not None) as bridge:
+            with stop.interrupting():
+                connection = bridge.start()
+                play(connection, bridge.edge_url, token, Console())
+            if keep:
+                _print_addresses(bridge, connection)
+                for name, page in person_pages(bridge.streams_url).items():
+                    say(f"  {name:28} {page}")
+                say("a simulated company is at work, so the pages change by themselves; Ctrl-C stops everything")
+                trickle(bridge.edge_url, bridge.credentials, stop)
+            progress("stopping")
+        return
+    raise typer.Exit(_INTERRUPTED)
+
+
+def _options(  # in the order of the flags
+    data_dir: Path, edge_port: int, streams_port: int, kafka_port: int, registry_port: int, credentials: Path | None
+) -> BridgeOptions:
+    from taskbridge.cli.bridge.bridge import BridgeOptions
+
+    return BridgeOptions(
+        data_dir=data_dir,
+        edge_port=edge_port,
+        streams_port=streams_port,
+        kafka_port=kafka_port,
+        registry_port=registry_port,
+        credentials=credentials,
+    )
+
+
+@contextmanager
+def _bridge(options: BridgeOptions, *, keep_data: bool) -> Generator[Bridge]:
+    from taskbridge.cli.bridge.bridge import Bridge
+
+    bridge = Bridge(options, progress=progress, keep_data=keep_data)
+    try:
+        yield bridge
+    except Stopped:
+        progress("stopping")
+        raise
+    finally:
+        bridge.stop()
+
+
+def _print_addresses(bridge: Bridge, connection: Connection) -> None:
+    say(f"edge         {bridge.edge_url}/yida/tasks/{{create|complete|cancel|delete|cc}}")
+    say(f"streams      {bridge.streams_url}")
+    say(f"task center  {bridge.streams_url}/")
+    say(f"operations   {bridge.streams_url}/ops")
+    say(f"Kafka        {connection.bootstrap_servers}")
+    say(f"registry     {connection.registry_url}")
+    say(f"credentials  {bridge.credentials}")
+    say("for commands in other terminals, so that they find all this:")
+    say(f"  export TASKBRIDGE_DATA_DIR={shlex.quote(str(bridge.data_dir))}")

@@ -1,0 +1,197 @@
+"""The demo: posts the story's callbacks to a running bridge and shows what comes back, through Kafka, to a consumer."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from rich.table import Table
+
+from taskbridge.cli.callbacks.sending import post_callback
+from taskbridge.cli.demo.simulate import Tally, apps_of, simulate
+from taskbridge.cli.demo.simulation import Simulation
+from taskbridge.cli.demo.story import APP, CORP, PEOPLE, story
+from taskbridge.cli.topics.tail import follow
+from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import Change, View
+from taskbridge.schemas.inbox import apply
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Self
+
+    from rich.console import Console
+
+    from taskbridge.cli.connection import Connection
+    from taskbridge.cli.demo.story import Step
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskNotification
+    from taskbridge.schemas.inbox import Inbox
+
+_NOTIFICATIONS_WITHIN_S = 20.0
+_COMPANYS_APPS = ("APP_OA7K2MDEMO", "APP_FIN3XDEMO")
+"""Beside the story's: a company has several."""
+_TRICKLE_A_SECOND, _CHAOS = 0.7, 0.05
+_QUIET_S = 0.3
+"""A callback's notifications are written together; this long after the last one, no more are expected."""
+
+_VIEW_NAMES = {
+    View.CREATED: "created by me",
+    View.PENDING: "pending",
+    View.HANDLED: "handled",
+    View.COPIED: "copied to me",
+}
+
+
+def write_credentials(path: Path) -> str:
+    """A credentials file for the demo's apps; returns the token of the story's, which nobody else knows."""
+    tokens = {app: secrets.token_hex(20).upper() for app in (APP, *_COMPANYS_APPS)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(
+        "\n".join(
+            f'[[apps]]\napp_type = "{app}"\ncorp_id = "{CORP}"\nsystem_tokens = ["{token}"]\n'
+            for app, token in tokens.items()
+        )
+    )
+    return tokens[APP]
+
+
+def person_pages(streams_url: str) -> dict[str, str]:
+    """The task center of each person of the story, by their name."""
+    return {
+        name: f"{streams_url}/?{urlencode({'corp_id': CORP, 'user_id': user_id})}" for user_id, name in PEOPLE.items()
+    }
+
+
+def trickle(edge_url: str, credentials: Path, stop: threading.Event) -> None:
+    """A company at work, until told to stop: the pages live. Whatever becomes of the edge, the demo goes on."""
+    simulation = Simulation(apps_of(credentials), seed=secrets.randbelow(1 << 32), chaos=_CHAOS)
+    while not stop.is_set():
+        with suppress(OperatorError):
+            simulate(edge_url, simulation, tally=Tally(), rate=_TRICKLE_A_SECOND, stop=stop, progress=lambda _: None)
+        stop.wait(1)
+
+
+def play(connection: Connection, edge_url: str, system_token: str, console: Console) -> None:
+    """Post every callback of the story, show its notifications as they arrive, then everyone's four views.
+
+    Raises:
+        OperatorError: a callback was refused, or nothing came back for it in time.
+    """
+    inbox: Inbox = {}
+    callbacks, notifications, slowest_ms = 0, 0, 0.0
+    with _Listener(connection) as listener:
+        for step in story():
+            posted = time.perf_counter()
+            event_id = _post(step, edge_url, system_token, console)
+            callbacks += 1
+            for notification in listener.caused_by(event_id):
+                slowest_ms = max(slowest_ms, (listener.last_arrival - posted) * 1000)
+                notifications += 1
+                apply(inbox, notification)
+                console.print(_line(notification), highlight=False, soft_wrap=True)
+    console.print()
+    console.print(_four_views(inbox))
+    console.print(
+        f"{callbacks} callbacks accepted, {notifications} notifications read back from {TASK_NOTIFICATIONS.name}; "
+        f"slowest from post to notification: {slowest_ms:.0f} ms",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _post(step: Step, edge_url: str, system_token: str, console: Console) -> str:
+    answer = post_callback(edge_url, step.action, step.parameters, system_token=system_token, encoding=step.encoding)
+    if not answer.accepted:
+        raise OperatorError(f"the edge refused '{step.action}' with {answer.status}: {answer.body}")
+    event_id = str(answer.body["eventId"])
+    console.print(
+        f"\n[bold]{step.says}[/bold]\n"
+        f"  POST /yida/tasks/{step.action} as {step.encoding}: 200 in {answer.milliseconds:.0f} ms, "
+        f"durable in {answer.body['durability']}, event {event_id}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return event_id
+
+
+def _line(notification: TaskNotification) -> str:
+    who = PEOPLE.get(notification.recipient_id, notification.recipient_id)
+    task = f", task {notification.task_id}" if notification.task_id else ""
+    view = _VIEW_NAMES[notification.view]
+    status = "" if notification.change is Change.REMOVED else f", now {notification.status}"
+    return f"    → {who}: {notification.change} in '{view}'{status}{task}"
+
+
+def _four_views(inbox: Inbox) -> Table:
+    table = Table("person", *_VIEW_NAMES.values(), title="The four views at the end", show_lines=True)
+    for user_id, name in PEOPLE.items():
+        cells: dict[View, list[str]] = {view: [] for view in _VIEW_NAMES}
+        for line, notification in inbox.items():
+            if line.user_id == user_id:
+                cells[line.view].append(f"{notification.title} ({notification.status})")
+        table.add_row(name, *("\n".join(each) or "-" for each in cells.values()))
+    return table
+
+
+class _Listener:
+    """A consumer of the notifications like any other, reading in the background from before the first callback."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._codec: Codec[TaskNotification] = task_notification_codec(connection.registry)
+        self._stop = threading.Event()
+        self._news = threading.Condition()
+        self._arrived: dict[str, list[TaskNotification]] = {}
+        self.last_arrival = 0.0
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._listen, name="demo-listener", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def caused_by(self, event_id: str) -> Iterator[TaskNotification]:
+        """The notifications of one event as they arrive, until there is quiet."""
+        wait_s = _NOTIFICATIONS_WITHIN_S
+        while fresh := self._next(event_id, wait_s):
+            wait_s = _QUIET_S
+            yield from fresh
+        if wait_s == _NOTIFICATIONS_WITHIN_S:
+            raise OperatorError(f"no notification of event {event_id} came within {wait_s:.0f} s")
+
+    def _next(self, event_id: str, wait_s: float) -> list[TaskNotification]:
+        with self._news:
+            self._news.wait_for(lambda: event_id in self._arrived or self._failure, wait_s)
+            if self._failure is not None:
+                raise self._failure
+            return self._arrived.pop(event_id, [])
+
+    def _listen(self) -> None:
+        # From the beginning: a position "at the end" would be taken only when the consumer first reaches the broker,
+        # which may be after the first notification.
+        try:
+            for message in follow(
+                self._connection, TASK_NOTIFICATIONS.name, from_beginning=True, stopped=self._stop.is_set
+            ):
+                notification = self._codec.decode(message.value())
+                with self._news:
+                    self.last_arrival = time.perf_counter()
+                    self._arrived.setdefault(notification.event_id, []).append(notification)
+                    self._news.notify_all()
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits
+            with self._news:
+                self._failure = error
+                self._news.notify_all()

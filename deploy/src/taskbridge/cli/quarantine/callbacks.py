@@ -1,0 +1,170 @@
+"""What operators do with quarantined callbacks: read them, judge them again, and publish those that are right now."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from taskbridge.cli.topics.reading import read_to_end
+from taskbridge.edge.delivery.publisher import valid_traceparent
+from taskbridge.edge.errors import Rejection
+from taskbridge.edge.quarantine import reconsider
+from taskbridge.edge.verification.replay_windows import FileWindow, MemoryWindow
+from taskbridge.edge.verification.replays import refuse_replay
+from taskbridge.local.progress import Heartbeat
+from taskbridge.runtime.kafka import AsyncProducer, DeliveryFailed, QueueFull, producer_config
+from taskbridge.schemas.cloudevents import event_headers
+from taskbridge.schemas.codec import Undecodable, quarantined_callback_codec, task_event_codec
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+    from taskbridge.cli.connection import Connection
+    from taskbridge.edge.verification.credentials import Credentials
+    from taskbridge.edge.verification.replays import Window
+    from taskbridge.local.progress import Progress
+    from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
+
+_BATCH = 200
+_CLOCK_SKEW_MS = 60_000
+
+RELEASED, PUBLISHED_BEFORE, REJECTED, FAILED = "released", "already-published", "rejected", "not-delivered"
+WOULD_BE_RELEASED = "would-be-released"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What became of one entry."""
+
+    entry: QuarantinedCallback
+    outcome: str
+    reason: str | None = None
+    """Why it is still rejected, or was not delivered."""
+    event: TaskEvent | None = None
+
+    @property
+    def stays(self) -> bool:
+        return self.outcome in (REJECTED, FAILED)
+
+    def as_json(self) -> dict[str, Any]:
+        event_id = self.event.event_id if self.event else None
+        return {"id": self.entry.quarantine_id, "outcome": self.outcome, "reason": self.reason, "event_id": event_id}
+
+
+def read_quarantine(connection: Connection, progress: Progress) -> Iterator[QuarantinedCallback]:
+    """Every entry, partition by partition. What is no entry is reported and left out."""
+    codec = quarantined_callback_codec(connection.registry)
+    for message in read_to_end(connection, CALLBACKS_QUARANTINE.name, progress=progress):
+        try:
+            yield codec.decode(message.value())
+        except Undecodable as error:
+            progress(f"partition {message.partition()}, offset {message.offset()}: {error}")
+
+
+def judge(
+    entries: Iterable[QuarantinedCallback],
+    wanted: Callable[[QuarantinedCallback], bool],
+    *,
+    credentials: Credentials,
+    delete_extra_keys: Collection[str],
+    known_before: FileWindow | None,
+) -> list[Judgement]:
+    """The wanted entries, in order of receipt: those that are right now as WOULD_BE_RELEASED, the others REJECTED.
+
+    The others are judged too, for an earlier one may be the original that a wanted one is a copy of. Nothing is
+    remembered beyond this call.
+    """
+    window = MemoryWindow(known_before)
+    judgements: list[Judgement] = []
+    for entry in sorted(entries, key=lambda each: (each.received_at, each.quarantine_id)):
+        try:
+            event = reconsider(entry, credentials=credentials, delete_extra_keys=delete_extra_keys, window=window)
+        except Rejection as rejection:
+            judgement = Judgement(entry=entry, outcome=REJECTED, reason=rejection.reason)
+        else:
+            judgement = Judgement(entry=entry, outcome=WOULD_BE_RELEASED, event=event)
+        if wanted(entry):
+            judgements.append(judgement)
+    return judgements
+
+
+def leave_out_published(connection: Connection, judgements: Sequence[Judgement], progress: Progress) -> list[Judgement]:
+    """The same, with those whose event is on the topic already, or comes twice among them, as PUBLISHED_BEFORE."""
+    right = [each for each in judgements if each.event is not None]
+    if not right:
+        return list(judgements)
+    since = min(each.entry.received_at for each in right) - _CLOCK_SKEW_MS
+    wanted, seen = {_ce_id(each.event) for each in right}, set[bytes]()
+    for message in read_to_end(connection, TASK_EVENTS.name, progress=progress, since_ms=since):
+        headers = cast("list[tuple[str, bytes]]", message.headers() or [])
+        seen |= wanted.intersection(value for name, value in headers if name == "ce_id")
+    found: list[Judgement] = []
+    for judgement in judgements:
+        ce_id = _ce_id(judgement.event)
+        known = judgement.event is not None and ce_id in seen
+        found.append(replace(judgement, outcome=PUBLISHED_BEFORE) if known else judgement)
+        seen.add(ce_id)
+    return found
+
+
+def _ce_id(event: TaskEvent | None) -> bytes:
+    return event.event_id.encode() if event is not None else b""
+
+
+def release(
+    connection: Connection, judgements: Sequence[Judgement], *, window: Window | None, progress: Progress
+) -> list[Judgement]:
+    """Publish the events that would be released, as the edge does, and say of each whether Kafka has acknowledged it.
+
+    Raises:
+        RegistryUnavailable: the registry does not answer.
+    """
+    return asyncio.run(_release(connection, judgements, window, progress))
+
+
+async def _release(
+    connection: Connection, judgements: Sequence[Judgement], window: Window | None, progress: Progress
+) -> list[Judgement]:
+    codec = task_event_codec(connection.registry)
+    producer = AsyncProducer(producer_config(connection.bootstrap_servers, connection.kafka_properties))
+    heartbeat = Heartbeat(progress)
+
+    async def one(judgement: Judgement) -> Judgement:
+        event, entry = judgement.event, judgement.entry
+        if judgement.outcome != WOULD_BE_RELEASED or event is None:
+            return judgement
+        try:
+            if window is not None:
+                # The running edge is to refuse copies of it from now on.
+                refuse_replay(event, window)
+            await _produced(producer, event, entry, codec.encode(event))
+        except Rejection as rejection:
+            return replace(judgement, outcome=REJECTED, reason=rejection.reason, event=None)
+        except (DeliveryFailed, QueueFull) as error:
+            return replace(judgement, outcome=FAILED, reason=str(error))
+        return replace(judgement, outcome=RELEASED)
+
+    done: list[Judgement] = []
+    try:
+        for start in range(0, len(judgements), _BATCH):
+            batch = asyncio.ensure_future(asyncio.gather(*map(one, judgements[start : start + _BATCH])))
+            while not (await asyncio.wait([batch], timeout=1))[0]:
+                heartbeat.beat(f"publishing: {len(done)} of {len(judgements)} are through")
+            done += batch.result()
+            heartbeat.beat(f"publishing: {len(done)} of {len(judgements)} are through")
+    finally:
+        await producer.close()
+    return done
+
+
+def _produced(
+    producer: AsyncProducer, event: TaskEvent, entry: QuarantinedCallback, value: bytes
+) -> asyncio.Future[None]:
+    return producer.produce(
+        TASK_EVENTS.name,
+        key=event.instance_id.encode(),
+        value=value,
+        headers=event_headers(event, traceparent=valid_traceparent(entry.headers.get("traceparent"))),
+    )

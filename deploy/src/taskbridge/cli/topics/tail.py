@@ -1,0 +1,86 @@
+"""Follows a topic as a consumer outside would, and gives its records as plain JSON values."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import datetime
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
+
+from confluent_kafka import OFFSET_END
+from confluent_kafka.schema_registry.avro import AvroDeserializer
+
+from taskbridge.cli.topics.reading import open_consumer, operator_config, partitions_of
+from taskbridge.runtime.partition_reader import PartitionReader
+from taskbridge.schemas.cloudevents import rfc3339
+from taskbridge.schemas.headers import text_of
+from taskbridge.schemas.registry import RegistryUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from confluent_kafka import Message
+
+    from taskbridge.cli.connection import Connection
+    from taskbridge.schemas.registry import Registry
+
+
+def follow(
+    connection: Connection, topic: str, *, from_beginning: bool, stopped: Callable[[], bool]
+) -> Iterator[Message]:
+    """The records of all partitions as they come, until ``stopped``. Joins no group and commits nothing.
+
+    Raises:
+        ConfigurationError: there is no such topic.
+        OperatorError: Kafka does not answer.
+    """
+    with closing(open_consumer(connection)) as consumer:
+        partitions = partitions_of(connection, consumer, topic)
+    starts = dict.fromkeys(partitions, 0 if from_beginning else OFFSET_END)
+    with closing(PartitionReader(operator_config(connection, "taskbridge-tail"))) as reader:
+        for batch in reader.read(topic, starts, dict.fromkeys(partitions, inf)):
+            yield from batch
+            if stopped():
+                return
+
+
+class Decoder:
+    """Turns a record into the JSON object that ``tail`` prints, by the schema that the record names."""
+
+    def __init__(self, registry: Registry) -> None:
+        deserializer: Any = AvroDeserializer
+        self._deserialize = deserializer(registry.client)
+
+    def __call__(self, message: Message) -> dict[str, Any]:
+        kind_and_timestamp = message.timestamp()
+        return {
+            "topic": message.topic(),
+            "partition": message.partition(),
+            "offset": message.offset(),
+            "key": text_of(message.key()),
+            "timestamp": rfc3339(kind_and_timestamp[1]),
+            "headers": {name: text_of(value) for name, value in message.headers() or []},
+            "value": self.value(message.value()),
+        }
+
+    def value(self, value: bytes | None) -> Any:
+        """The decoded record; what is in no schema (a dead letter may be anything) as text, else as base64."""
+        if value is None:
+            return None
+        try:
+            return json_value(self._deserialize(value))
+        except RegistryUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - undecodable bytes surface as anything
+            return text_of(value)
+
+
+def json_value(value: Any) -> Any:
+    """Times as RFC 3339, bytes as text or base64; all else as it is."""
+    if isinstance(value, dict):
+        return {key: json_value(each) for key, each in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [json_value(each) for each in cast("list[Any]", value)]
+    if isinstance(value, datetime):
+        return rfc3339(round(value.timestamp() * 1000))
+    return text_of(value) if isinstance(value, bytes) else value

@@ -1,0 +1,190 @@
+"""Kafka and the Apicurio registry as files: fetched once by Maven, verified, and kept in the user's cache folder.
+
+``artifacts.sha256`` lists what pom.xml resolves to. After a change of pom.xml, refresh it and review the difference:
+``python -m taskbridge.local.jvm.artifacts --refresh``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskbridge.local.disk import locked, readable_os_errors, require_space
+from taskbridge.local.errors import StackError
+from taskbridge.local.jvm import maven
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from taskbridge.local.progress import Progress
+
+SUMS_PATH = Path(__file__).with_name("artifacts.sha256")
+
+_STAMP = "complete.json"
+_WORK_PREFIX = "fetching-"
+_NEEDED_MB = 700  # Maven's own copies, ours, and the registry unpacked
+_REMEDY = f"free {_NEEDED_MB} MB there, or choose another folder with TASKBRIDGE_CACHE_DIR"
+_REFRESHED_BY = "python -m taskbridge.local.jvm.artifacts --refresh"
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The folders of one complete, verified fetch."""
+
+    kafka_jars: Path
+    registry_home: Path
+
+    @staticmethod
+    def of(home: Path) -> Artifacts:
+        return Artifacts(kafka_jars=home / "kafka", registry_home=home / "registry")
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder that holds the artifacts of this user."""
+    if chosen := environ.get("TASKBRIDGE_CACHE_DIR"):
+        return Path(chosen).absolute()
+    base = environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "taskbridge"
+
+
+def ensure_artifacts(
+    cache: Path,
+    *,
+    progress: Progress,
+    sums_path: Path = SUMS_PATH,
+    fetch: Callable[..., None] = maven.copy_dependencies,
+) -> Artifacts:
+    """Return artifacts that match ``sums_path`` to the byte, fetching them when the cache has none.
+
+    A fetch becomes visible by one rename, after verification; two processes that start at the same time make one
+    fetch. Later runs compare names and sizes only.
+
+    Raises:
+        StackError: no Maven, no network, no disk, or a file that is not what it should be.
+    """
+    # Another list of files is another folder: an upgrade never meets the files of the version before.
+    home = cache / f"stack-{hashlib.sha256(sums_path.read_bytes()).hexdigest()[:16]}"
+    if _is_complete(home):
+        return Artifacts.of(home)
+    with readable_os_errors(cache, remedy=_REMEDY):
+        cache.mkdir(parents=True, exist_ok=True)
+        with locked(cache / "fetch.lock", progress=progress, waiting_for="waiting for another taskbridge to fetch"):
+            if not _is_complete(home):
+                require_space(cache, needed_mb=_NEEDED_MB, remedy=_REMEDY)
+                _fetch(cache, home, sums=read_sums(sums_path), progress=progress, fetch=fetch)
+    return Artifacts.of(home)
+
+
+def read_sums(sums_path: Path) -> dict[str, str]:
+    """Return file name → SHA-256 in hex, as ``sha256sum`` writes them; lines with # are comments."""
+    lines = [line.split() for line in sums_path.read_text().splitlines() if line and not line.startswith("#")]
+    return {name: digest for digest, name in lines}
+
+
+def verify(folder: Path, sums: Mapping[str, str]) -> None:
+    """Prove that ``folder`` holds the files of ``sums``, all of them and no other.
+
+    Raises:
+        StackError: a file is missing, is not listed, or differs.
+    """
+    actual = sums_of(folder)
+    for name in sorted(sums.keys() | actual.keys()):
+        if name not in actual:
+            problem = "was not delivered"
+        elif name not in sums:
+            problem = "is not listed"
+        elif actual[name] != sums[name]:
+            problem = f"has the SHA-256 {actual[name]}, which is not the listed one"
+        else:
+            continue
+        raise StackError(
+            f"refused: {name} {problem} (in {SUMS_PATH.name}); delete Maven's copy under ~/.m2/repository and try again"
+        )
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    sums: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as stream:
+            sums[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return sums
+
+
+def _fetch(cache: Path, home: Path, *, sums: Mapping[str, str], progress: Progress, fetch: Callable[..., None]) -> None:
+    for leftover in cache.glob(f"{_WORK_PREFIX}*"):  # of a fetch that was killed: we hold the lock
+        shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(prefix=_WORK_PREFIX, dir=cache) as work:
+        downloads, made = Path(work, "downloads"), Path(work, "home")
+        downloads.mkdir()
+        fetch(downloads, log_path=cache / "maven.log", progress=progress)
+        progress("verifying and unpacking")
+        verify(downloads, sums)
+        _arrange(downloads, Artifacts.of(made))
+        (made / _STAMP).write_text(json.dumps(_sizes(made)))
+        if home.exists():  # incomplete, or we would not be here
+            shutil.rmtree(home)
+        made.rename(home)
+
+
+def _arrange(downloads: Path, made: Artifacts) -> None:
+    made.kafka_jars.mkdir(parents=True)
+    for jar in downloads.glob("*.jar"):
+        jar.rename(made.kafka_jars / jar.name)
+    for archive in downloads.glob("*.tar.gz"):
+        with tarfile.open(archive) as tar:
+            tar.extractall(made.registry_home, filter="data")
+
+
+def _sizes(home: Path) -> dict[str, int]:
+    return {
+        path.relative_to(home).as_posix(): path.stat().st_size
+        for path in home.rglob("*")
+        if path.is_file() and path.name != _STAMP
+    }
+
+
+def _is_complete(home: Path) -> bool:
+    try:
+        return json.loads((home / _STAMP).read_text()) == _sizes(home)
+    except (OSError, ValueError):
+        return False
+
+
+def refresh_sums(sums_path: Path = SUMS_PATH, *, progress: Progress) -> None:
+    """Write down what Maven delivers today for pom.xml, each file proven by the registry's own checksum only."""
+    log_path = Path(tempfile.gettempdir(), "taskbridge-maven.log")
+    with tempfile.TemporaryDirectory() as downloads:
+        maven.copy_dependencies(Path(downloads), log_path=log_path, progress=progress)
+        sums = sums_of(Path(downloads))
+    listing = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+    sums_path.write_text(f"# What pom.xml resolves to. Refreshed by: {_REFRESHED_BY}\n{listing}")
+
+
+def main() -> None:
+    def progress(line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+
+    parser = argparse.ArgumentParser(
+        description="Fetches what the local stack runs.", epilog=f"example: {_REFRESHED_BY}"
+    )
+    parser.add_argument("--refresh", action="store_true", help=f"rewrite {SUMS_PATH.name} instead of checking by it")
+    try:
+        if parser.parse_args().refresh:
+            refresh_sums(progress=progress)
+        else:
+            progress(f"ready in {ensure_artifacts(cache_folder(os.environ), progress=progress).kafka_jars.parent}")
+    except StackError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

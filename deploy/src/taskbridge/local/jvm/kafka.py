@@ -1,0 +1,121 @@
+"""One Kafka broker in KRaft mode, from its jars, on loopback only."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import signal
+import subprocess
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskbridge.local.errors import StackError
+from taskbridge.local.jvm.java import ENVIRONMENT, java_argv, make_service_folder
+from taskbridge.local.ports import LOOPBACK
+from taskbridge.local.probes import kafka_answers, port_answers
+from taskbridge.local.processes.child import tethered
+from taskbridge.local.processes.services import ServiceSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_HEAP_MB = 512
+_LOG4J = Path(__file__).with_name("log4j2.properties")
+_PROPERTIES = "server.properties"
+_STORAGE = "storage"
+_RECORD_MAX_BYTES = 5 * 1024 * 1024  # topics carry 4 MiB; a batch is a little more than its records
+
+BROKER_PROPERTIES: Mapping[str, str] = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "auto.create.topics.enable": "false",
+    "message.max.bytes": str(_RECORD_MAX_BYTES),
+    "replica.fetch.max.bytes": str(_RECORD_MAX_BYTES),
+    # One broker, so one copy of Kafka's own topics, and few partitions of them: each costs files and start time.
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "3",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "3",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    # After a kill the controller refuses the broker until the session of its former life is over: 9 s by default.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+}
+
+
+def loopback_properties(*, port: int, controller_port: int, log_dir: str) -> dict[str, str]:
+    """Return the properties of a broker whose two listeners are on loopback.
+
+    The quorum is named here, not in the metadata log, so that the controller's port may differ at each start.
+    """
+    return {
+        **BROKER_PROPERTIES,
+        "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
+        "listeners": f"BROKER://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller_port}",
+        "advertised.listeners": f"BROKER://{LOOPBACK}:{port}",
+        "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "BROKER",
+        "controller.listener.names": "CONTROLLER",
+        "log.dirs": log_dir,
+    }
+
+
+def kafka_service(*, jars: Path, data_dir: Path, port: int, controller_port: int) -> ServiceSpec:
+    """Prepare ``data_dir`` for a broker on ``port`` and return what to run; what it holds already stays.
+
+    Raises:
+        StackError: the storage could not be formatted.
+        OSError: the folder cannot be written.
+    """
+    make_service_folder(data_dir)
+    _write_properties(data_dir, loopback_properties(port=port, controller_port=controller_port, log_dir=_STORAGE))
+    if not (data_dir / _STORAGE).exists():
+        _format_storage(jars, data_dir)
+    return ServiceSpec(
+        name="kafka",
+        argv=_java(jars, "kafka.Kafka", _PROPERTIES),
+        env=ENVIRONMENT,
+        cwd=data_dir,
+        log_path=data_dir / "kafka.log",
+        # The port first: a client that is refused waits for its whole timeout.
+        ready=lambda: port_answers(LOOPBACK, port) and kafka_answers(f"{LOOPBACK}:{port}"),
+        stop_timeout_s=20.0,
+    )
+
+
+def _format_storage(jars: Path, data_dir: Path) -> None:
+    # Under another name until it is whole: a format that was interrupted is done again.
+    unfinished = data_dir / f"{_STORAGE}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    properties = loopback_properties(port=1, controller_port=2, log_dir=unfinished.name)
+    _write_properties(data_dir, properties, name="format.properties")
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    argv = _java(jars, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", "format.properties")
+    outcome = subprocess.run(
+        tethered(argv, orphan_signal=signal.SIGKILL),  # whoever gives up the start does not wait for it
+        cwd=data_dir,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    if outcome.returncode != 0:
+        raise StackError(f"Kafka could not format {data_dir}: {' | '.join(outcome.stdout.strip().splitlines()[-3:])}")
+    unfinished.rename(data_dir / _STORAGE)
+
+
+def _java(jars: Path, *arguments: str) -> list[str]:
+    return java_argv(f"-Dlog4j2.configurationFile={_LOG4J.as_uri()}", "-cp", f"{jars}/*", *arguments, heap_mb=_HEAP_MB)
+
+
+def _write_properties(folder: Path, properties: Mapping[str, str], *, name: str = _PROPERTIES) -> None:
+    # Names of folders never stand here, only relative ones: Java reads this file as Latin-1.
+    (folder / name).write_text("".join(f"{key}={value}\n" for key, value in properties.items()))

@@ -1,0 +1,84 @@
+"""What every service's OpenAPI document says beside its own routes, and what the framework says that is not so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from taskbridge.runtime.http.problems import MEDIA_TYPE, PROBLEM_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import FastAPI
+
+METRICS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Prometheus' text format.",
+        "content": {"text/plain": {"schema": {"type": "string"}, "example": "taskbridge_up 1.0\n"}},
+    }
+}
+"""The answers of ``/metrics``."""
+
+_READINESS: dict[str, Any] = {
+    "application/json": {
+        "schema": {"type": "object", "required": ["ready"], "properties": {"ready": {"type": "boolean"}}}
+    }
+}
+READINESS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "It can do its work.", "content": _READINESS},
+    503: {"description": "It cannot; the body says what is missing.", "content": _READINESS},
+}
+"""The answers of ``/readyz``."""
+
+_ELSEWHERE = (
+    "Any other path is answered 404, and a known one asked by another method 405, both with a problem document"
+    " (RFC 9457): see the response `UnknownPath`."
+)
+_UNKNOWN_PATH: dict[str, Any] = {
+    "description": "Nothing is there, or not by this method.",
+    "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}},
+}
+
+
+def amend_document(app: FastAPI, amend: Callable[[dict[str, Any]], None]) -> None:
+    """Have ``/openapi.json`` say what ``amend`` makes of it, and what is answered where nothing is.
+
+    It says nothing of 422, which no service of ours answers.
+    """
+    generated = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generated()
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+                    for parameter in operation.get("parameters", ()):
+                        parameter["schema"] = _without_null(parameter["schema"])
+            schemas = cast("dict[str, Any]", document.get("components", {}).get("schemas", {}))
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            document["info"]["description"] = _ELSEWHERE
+            components = document.setdefault("components", {})
+            components.setdefault("responses", {})["UnknownPath"] = _UNKNOWN_PATH
+            amend(document)
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's schema. One that may be missing is not one that may be null: that is the text "null"."""
+    kinds = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    return {name: value for name, value in schema.items() if name != "anyOf"} | kinds[0]
+
+
+def without_security(document: dict[str, Any]) -> None:
+    """For a service that asks nobody for a token."""
+    document.get("components", {}).pop("securitySchemes", None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation.pop("security", None)

@@ -1,0 +1,118 @@
+"""The simulated company: the same life by the same seed, and callbacks that the edge takes for Yida's."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+
+from taskbridge.cli.demo.company import EMPLOYEES
+from taskbridge.cli.demo.simulation import Posting, SimulatedApp, Simulation
+from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.schemas.events import Action, TaskEvent
+
+APPS = [SimulatedApp("APP_1", "corp", "T1"), SimulatedApp("APP_2", "corp", "T2")]
+
+
+def life(seed: int, count: int = 400, *, chaos: float = 0.0) -> list[Posting]:
+    simulation = Simulation(APPS, seed=seed, chaos=chaos)
+    return [simulation.next(1_700_000_000_000 + 100 * number) for number in range(count)]
+
+
+def event(posting: Posting) -> TaskEvent:
+    return event_of(locate(posting.action, posting.parameters), posting.parameters, received_at=2_000_000_000_000)
+
+
+def test_the_same_seed_is_the_same_life_and_another_is_another() -> None:
+    assert life(7, chaos=0.2) == life(7, chaos=0.2)
+    assert life(7) != life(8)
+
+
+def test_every_callback_is_one_that_the_edge_understands() -> None:
+    events = [event(each) for each in life(1, 1000)]
+
+    assert {each.action for each in events} == set(Action) - {Action.UNKNOWN}
+    assert len({each.event_id for each in events}) == len(events)
+    people = {each.user_id for each in EMPLOYEES}
+    assert all({*each.recipient_ids} <= people for each in events)
+    assert {len(each.recipient_ids) for each in events if each.task_id and each.action is Action.CREATED} >= {1, 2, 3}
+    assert all(each.title and each.form_data and each.originator for each in events if each.action is Action.CREATED)
+
+
+def test_a_life_is_told_in_its_order() -> None:
+    of_instance: dict[str, list[TaskEvent]] = defaultdict(list)
+    for each in life(2, 1500):
+        of_instance[event(each).instance_id].append(event(each))
+
+    finished = 0
+    for events in of_instance.values():
+        assert events[0].action is Action.CREATED
+        assert events[0].task_id is None
+        created = {each.task_id for each in events if each.action is Action.CREATED}
+        assert {each.task_id for each in events if each.task_id} <= created
+        assert all(each.action is not Action.DELETED for each in events[:-1])
+        decided = Counter(each.task_id for each in events if each.action in (Action.COMPLETED, Action.CANCELLED))
+        assert all(count == 1 for count in decided.values())
+        finished += bool(decided)
+    assert finished > 50
+
+
+def test_without_chaos_nothing_comes_twice_and_with_it_some_does() -> None:
+    assert {each.kind for each in life(3)} == {"callback"}
+    chaotic = life(3, 1000, chaos=0.2)
+    kinds = Counter(each.kind for each in chaotic)
+    assert 40 < kinds["repeated"] < 200
+    assert 40 < kinds["out of order"] < 200
+
+    ids = Counter(event(each).event_id for each in chaotic)
+    assert max(ids.values()) > 1
+    times = [event(each).occurred_at for each in chaotic]
+    assert any(later < earlier for earlier, later in itertools.pairwise(times))
+
+
+def test_a_company_has_work_under_way_and_not_without_bound() -> None:
+    simulation = Simulation(APPS, seed=4)
+    for number in range(3000):
+        simulation.next(number)
+    assert 5 < simulation.under_way < 60
+
+
+def test_each_process_belongs_to_one_app() -> None:
+    apps: dict[str, set[str]] = defaultdict(set)
+    for each in life(5, 1000):
+        if each.action == "create":
+            apps[json.loads(each.parameters["task"])["processName"]].add(each.app.app_type)
+    assert len(apps) == 5
+    assert all(len(each) == 1 for each in apps.values())
+
+
+def test_no_token_is_ever_shown() -> None:
+    assert "T1" not in repr(APPS[0])
+    assert not any("T1" in value for each in life(6) for value in each.parameters.values() if each.action != "create")
+
+
+def test_every_department_has_one_head_and_everybody_an_id_of_their_own() -> None:
+    departments = {each.department for each in EMPLOYEES}
+    assert Counter(each.department for each in EMPLOYEES if each.is_head) == dict.fromkeys(departments, 1)
+    assert len({each.user_id for each in EMPLOYEES}) == len(EMPLOYEES) > 30
+
+
+def test_nobody_waits_for_an_answer_after_ctrl_c() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        argv = ["simulate", "--url", url, "--app", "APP_1", "--token", "T", "--json"]
+        running = subprocess.Popen([sys.executable, "-m", "taskbridge.cli", *argv], stdout=subprocess.PIPE, text=True)
+        connection, _ = silent.accept()
+        with connection:
+            assert connection.recv(1)
+            began = time.monotonic()
+            running.send_signal(signal.SIGINT)
+            said, _ = running.communicate(timeout=30)
+            assert time.monotonic() - began < 5, "the answer's time limit is ten seconds"
+    assert running.returncode == 0
+    assert (json.loads(said)["posted"], json.loads(said)["outcomes"]) == (1, {"unanswered": 1})
