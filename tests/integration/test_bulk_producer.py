@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.runtime.kafka import DeliveryFailed, producer_config
+from taskbridge.runtime.kafka import producer_config
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
 from taskbridge.streams.transactions.bulk_producer import BulkProducer

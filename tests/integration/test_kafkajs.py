@@ -19,7 +19,8 @@ import spool_bench
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.testing import parameters_of
 from taskbridge.local.jvm.artifacts import cache_folder
-from taskbridge.runtime.kafka import AsyncProducer, bulk_producer_config, producer_config
+from taskbridge.runtime.kafka import bulk_producer_config, producer_config
+from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS

@@ -13,15 +13,8 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError
 
-from taskbridge.runtime.kafka import (
-    AsyncProducer,
-    DeliveryFailed,
-    QueueFull,
-    bulk_producer_config,
-    producer_config,
-    read_kafka_config,
-    within,
-)
+from taskbridge.runtime.kafka import bulk_producer_config, producer_config, read_kafka_config
+from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull, within
 from taskbridge.schemas.errors import ConfigurationError
 
 NOBODY = "127.0.0.1:9"
@@ -94,7 +87,7 @@ class Librdkafka:
 @pytest.fixture
 def librdkafka(monkeypatch: pytest.MonkeyPatch) -> Librdkafka:
     fake = Librdkafka()
-    monkeypatch.setattr("taskbridge.runtime.kafka.Producer", lambda *_, **__: fake)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr("taskbridge.runtime.producer.Producer", lambda *_, **__: fake)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     return fake
 
 

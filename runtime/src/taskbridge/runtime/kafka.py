@@ -1,60 +1,25 @@
-"""Kafka clients configured as the contract demands, and a producer that tells asyncio when a record is durable."""
+"""Kafka clients configured as the contract demands, and what librdkafka says where there is no answer."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from confluent_kafka import Consumer, Message
+    from confluent_kafka import Consumer, KafkaException
 
 PARTITIONER = "murmur2_random"
 """The Java client's hash, so that producers in Java and this one put a key on the same partition."""
 
 _REQUEST_OVERHEAD_BYTES = 1 << 20
-_POLL_S = 0.001
-_IDLE_POLL_S = 0.1
-"""Nothing is outstanding then but librdkafka's own log lines."""
-_FLUSH_S = 5
-
-
-_NEVER = frozenset({
-    KafkaError.MSG_SIZE_TOO_LARGE,
-    KafkaError.INVALID_RECORD,
-    KafkaError._INVALID_DIFFERENT_RECORD,  # noqa: SLF001 - how the library names its codes
-    KafkaError.INVALID_TIMESTAMP,
-    KafkaError.POLICY_VIOLATION,
-    KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
-})  # fmt: skip
-"""What a broker has against a record itself: it says the same however often it is asked."""
-_GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})  # noqa: SLF001 - as above
-
-
-class DeliveryFailed(OperatorError):
-    """Kafka did not acknowledge the record. Whether it was written is not known."""
-
-    def __init__(self, message: str, error: KafkaError | None = None) -> None:
-        super().__init__(message)
-        code = None if error is None else error.code()
-        self.is_final = code in _NEVER
-        """The broker will never take the record, or another one that went out together with it."""
-        self.too_large = code == KafkaError.MSG_SIZE_TOO_LARGE
-        """It is larger than the broker takes, or another one that went out together with it is."""
-        self.topic_is_gone = code in _GONE
-
-
-class QueueFull(OperatorError):
-    """The producer holds as much as it may; nothing was taken on."""
 
 
 def read_kafka_config(path: Path | None) -> dict[str, str]:
@@ -158,136 +123,3 @@ def no_answer(client: AdminClient | Consumer, servers: str, error: KafkaExceptio
         f"Kafka at {servers} does not answer ({why}): is it up, and is the address right"
         " (--bootstrap-servers, or the service's setting …_KAFKA_BOOTSTRAP_SERVERS)?"
     )
-
-
-Outgoing = tuple["asyncio.Future[None]", str, "bytes | None", "bytes | None", "Sequence[tuple[str, bytes]]"]
-"""The future, and the record: topic, key, value, headers."""
-
-
-class AsyncProducer:
-    """Produces from one asyncio loop. Each future is done by the delivery report, never earlier.
-
-    What one turn of the loop produces is handed to librdkafka at its end, all in a row: singly, each record would wake
-    librdkafka's thread for itself. The loop fetches the reports itself, every millisecond while any is outstanding. A
-    thread that waits for them would take the interpreter's lock from the loop at every system call, and wake it for a
-    handful of records each time.
-    """
-
-    is_dead = False
-    """It met a fatal error, and will never deliver anything again: it has to be replaced."""
-
-    def __init__(self, config: Mapping[str, object]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._producer = Producer(dict(config), logger=LIBRDKAFKA)
-        self._outgoing: list[Outgoing] = []
-        self._is_busy = False
-        self._next_poll = self._loop.call_later(_IDLE_POLL_S, self._poll)
-
-    def produce(
-        self,
-        topic: str,
-        *,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[tuple[str, bytes]] = (),
-    ) -> asyncio.Future[None]:
-        """Send one record. The future is done once all in-sync replicas have it.
-
-        Else it raises QueueFull when the record was not taken on, and DeliveryFailed when it was not acknowledged, or
-        was refused at once, for being larger than a record may be for example.
-        """
-        future: asyncio.Future[None] = self._loop.create_future()
-        if not self._outgoing:
-            self._loop.call_soon(self._hand_over)
-        self._outgoing.append((future, topic, key, value, headers))
-        return future
-
-    async def answers(self, *, timeout_s: float = 1.0) -> bool:
-        """Whether a broker answers a metadata request now."""
-        try:
-            await asyncio.to_thread(self._producer.list_topics, timeout=timeout_s)
-        except KafkaException:
-            return False
-        return True
-
-    @property
-    def pending(self) -> int:
-        """Records and reports that are not through yet."""
-        return len(self._producer) + len(self._outgoing)
-
-    async def close(self, *, timeout_s: float = _FLUSH_S) -> int:
-        """Wait, within bounds, for what was handed over; returns how many records are left without an answer."""
-        deadline = self._loop.time() + timeout_s
-        while self.pending and self._loop.time() < deadline:  # noqa: ASYNC110 - librdkafka has no event for it
-            await asyncio.sleep(_POLL_S)
-        self._next_poll.cancel()
-        return self.pending
-
-    def _hand_over(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        for future, topic, key, value, headers in outgoing:
-            if future.done():
-                continue  # given up in the same turn: it is on its way to elsewhere
-            try:
-                self._producer.produce(
-                    topic,
-                    key=key,
-                    value=value,
-                    headers=list(headers),
-                    on_delivery=self._report_to(future, topic),
-                )
-            except BufferError:
-                future.set_exception(QueueFull("the Kafka producer's queue is full"))
-            except KafkaException as error:
-                future.set_exception(self._failure(topic, error.args[0]))
-        if not self._is_busy:
-            self._is_busy = True
-            self._next_poll.cancel()
-            self._next_poll = self._loop.call_later(_POLL_S, self._poll)
-
-    def _poll(self) -> None:
-        try:
-            self._producer.poll(0)
-        except KafkaException as error:
-            # Of a fatal error the library tells here only; reports say that their records were purged.
-            if not error.args[0].fatal():
-                raise
-            self.is_dead = True
-        finally:
-            self._is_busy = self.pending > 0
-            self._next_poll = self._loop.call_later(_POLL_S if self._is_busy else _IDLE_POLL_S, self._poll)
-
-    def _report_to(self, future: asyncio.Future[None], topic: str) -> Callable[[KafkaError | None, Message], None]:
-        def report(error: KafkaError | None, _message: Message) -> None:
-            failure = None if error is None else self._failure(topic, error)
-            if future.done():  # it was given up
-                return
-            if failure is None:
-                future.set_result(None)
-            else:
-                future.set_exception(failure)
-
-        return report
-
-    def _failure(self, topic: str, error: KafkaError) -> DeliveryFailed:
-        self.is_dead = self.is_dead or error.code() == KafkaError._FATAL  # noqa: SLF001 - its documented name
-        return DeliveryFailed(f"{topic}: {error.str()}", error)
-
-
-async def within(timeout_s: float, delivery: asyncio.Future[None]) -> None:
-    """Return once it is delivered; a quarter of what ``asyncio.timeout`` costs, since only one future may be given up.
-
-    Raises:
-        TimeoutError: it takes longer.
-        DeliveryFailed: as the delivery says.
-    """
-    timer = asyncio.get_running_loop().call_later(timeout_s, _give_up, delivery)
-    try:
-        await delivery
-    finally:
-        timer.cancel()
-
-
-def _give_up(delivery: asyncio.Future[None]) -> None:
-    if not delivery.done():
-        delivery.set_exception(TimeoutError())

@@ -18,7 +18,7 @@ from taskbridge.edge.delivery.publisher import KafkaPublisher, valid_traceparent
 from taskbridge.edge.errors import NotDurable, TooLarge
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.testing import parameters_of
-from taskbridge.runtime.kafka import DeliveryFailed, QueueFull
+from taskbridge.runtime.producer import DeliveryFailed, QueueFull
 from taskbridge.runtime.topic_admin import TopicReport, TopicsUnavailable
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from spool_bench import REGISTRY, SCHEMA, TestProducer, open_spool, record, until
 from taskbridge.edge.kafka.path import KafkaPath, SchemaIdUnknown
 from taskbridge.edge.spool.draining.drainer import Drainer
-from taskbridge.runtime.kafka import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.registry import SchemaRef
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS

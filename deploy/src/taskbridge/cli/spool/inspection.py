@@ -22,8 +22,9 @@ from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.recovery.recovery import examine
 from taskbridge.edge.spool.store import REFUSED, TOO_LARGE
-from taskbridge.runtime.kafka import AsyncProducer, producer_config
+from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.cloudevents import rfc3339
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.errors import ConfigurationError, OperatorError

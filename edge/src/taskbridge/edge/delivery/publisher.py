@@ -22,7 +22,8 @@ from taskbridge.edge.kafka.record import Record
 from taskbridge.edge.kafka.surroundings import Surroundings
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.runtime.kafka import AsyncProducer, producer_config, read_kafka_config
+from taskbridge.runtime.kafka import producer_config, read_kafka_config
+from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.cloudevents import event_headers, quarantined_headers
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.errors import ConfigurationError

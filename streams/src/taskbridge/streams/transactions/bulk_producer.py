@@ -1,6 +1,6 @@
 """A transactional producer for many records at a time: one call hands them over, one commits them with their offsets.
 
-``runtime.kafka.AsyncProducer`` makes a future for every record, which is right for a callback that waits for its own.
+``runtime.producer`` makes a future for every record, which is right for a callback that waits for its own.
 Here all wait for one commit, which fails where any of them was not delivered; so only the last record of those that are
 handed over together has a report: Python makes one of each that is asked for, with a copy of the record.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from taskbridge.runtime.kafka import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:

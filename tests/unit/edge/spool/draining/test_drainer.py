@@ -16,7 +16,7 @@ from taskbridge.edge.spool.draining.drainer import Drainer
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.store import Store
-from taskbridge.runtime.kafka import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 

@@ -17,7 +17,7 @@ from taskbridge.edge.spool.draining.chains import Chain, chains_of, while_they_g
 from taskbridge.edge.spool.draining.turns import Turns
 from taskbridge.edge.spool.errors import SpoolBroken
 from taskbridge.edge.spool.store import DAMAGED
-from taskbridge.runtime.kafka import DeliveryFailed
+from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
