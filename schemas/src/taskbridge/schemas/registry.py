@@ -5,13 +5,17 @@ A service that restarts while the registry is away goes on with the ids it saw l
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from taskbridge.schemas import schema_ids, topics
+from taskbridge.schemas import topics
 from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import ConfigurationError, OperatorError, RecordError, TaskbridgeError
 
@@ -60,8 +64,9 @@ class SchemaRef:
 
     @property
     def key(self) -> str:
-        """The same for the same subject and text, for ever."""
-        return schema_ids.key_of(self.subject, self.text)
+        """The same for the same subject and text, for ever: a changed schema never goes out under another one's id."""
+        canonical = json.dumps(json.loads(self.text), sort_keys=True)
+        return f"{self.subject}#{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
 class Registry:
@@ -74,14 +79,14 @@ class Registry:
         self._url = url
         self._ids_path = ids_path
         self._problem: str | None = None
-        self._ids: dict[str, int] = schema_ids.read(ids_path)
+        self._ids: dict[str, int] = _read(ids_path)
         self._own: dict[int, str] = {}
         """Our schemas by their ids."""
         for topic in topics.ALL:
             if topic.record is not None:
                 schema = SchemaRef.of(topic)
                 if (known := self.known_id(schema)) is not None:
-                    self._remember(schema.subject, schema.text, known)
+                    self._remember(schema, known)
 
     @cached_property
     def client(self) -> RegistryClient:
@@ -92,10 +97,7 @@ class Registry:
 
     def knows(self, wanted: Iterable[Topic]) -> bool:
         """Whether records of all these topics can be encoded without asking the registry."""
-        return all(
-            topic.record is None or schema_ids.key_of(topic.subject, schema_text(topic.record)) in self._ids
-            for topic in wanted
-        )
+        return all(topic.record is None or SchemaRef.of(topic).key in self._ids for topic in wanted)
 
     def register(self, wanted: Iterable[Topic]) -> dict[str, int]:
         """Register the schema of each topic and set its compatibility; returns subject → id. Safe to repeat.
@@ -109,15 +111,16 @@ class Registry:
         registered: dict[str, int] = {}
         for topic in wanted:
             if topic.record is not None:
-                text = schema_text(topic.record)
-                registered[topic.subject] = self.client.register(topic.subject, text, compatibility=COMPATIBILITY)
-                self._remember(topic.subject, text, registered[topic.subject])
+                schema = SchemaRef.of(topic)
+                known = self.client.register(schema.subject, schema.text, compatibility=COMPATIBILITY)
+                self._remember(schema, known)
+                registered[schema.subject] = known
         self.save()
         return registered
 
     def save(self) -> str | None:
         """Write the ids down, for a start without the registry; returns why that is not possible now, if so."""
-        problem = schema_ids.write(self._ids_path, self._ids)
+        problem = _write(self._ids_path, self._ids)
         if problem is not None and self._problem is None:
             _log.error("schema_ids_not_written path=%s problem=%s", self._ids_path, problem)
         self._problem = problem
@@ -137,7 +140,7 @@ class Registry:
         known = self.known_id(schema)
         if known is None:
             known = self.client.register(schema.subject, schema.text)
-            self._remember(schema.subject, schema.text, known)
+            self._remember(schema, known)
             self.save()
         return known
 
@@ -165,9 +168,9 @@ class Registry:
         if "client" in self.__dict__:
             self.client.close()
 
-    def _remember(self, subject: str, text: str, schema_id: int) -> None:
-        self._ids[schema_ids.key_of(subject, text)] = schema_id
-        self._own[schema_id] = text
+    def _remember(self, schema: SchemaRef, schema_id: int) -> None:
+        self._ids[schema.key] = schema_id
+        self._own[schema_id] = schema.text
 
     def answers(self) -> bool:
         """Whether the registry answers a request now."""
@@ -176,3 +179,27 @@ class Registry:
         except TaskbridgeError:
             return False
         return True
+
+
+def _read(path: Path | None) -> dict[str, int]:
+    """The ids that were written down; none where they cannot be read."""
+    try:
+        return {str(key): int(value) for key, value in json.loads(path.read_text()).items()} if path else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _write(path: Path | None, ids: dict[str, int]) -> str | None:
+    """Why they could not be written, if so: a full disk must not keep those from being used that are known."""
+    if path is None:
+        return None
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(ids, indent=2, sort_keys=True))
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        return error.strerror or str(error)
+    return None

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas import topics
-from taskbridge.schemas.registry import Registry, RegistryUnavailable, SchemaRefused, UnknownSchema, schema_text
+from taskbridge.schemas.registry import Registry, RegistryUnavailable, SchemaRef, SchemaRefused, UnknownSchema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from taskbridge.schemas.registry import SchemaRef
     from taskbridge.schemas.topics import Topic
 
 
@@ -31,7 +30,7 @@ class FakeRegistry(Registry):
         for topic in wanted:
             if topic.record is not None:
                 registered[topic.subject] = subjects.index(topic.subject) + 1
-                self._remember(topic.subject, schema_text(topic.record), registered[topic.subject])
+                self._remember(SchemaRef.of(topic), registered[topic.subject])
         return registered
 
     def text_of(self, schema_id: int) -> str:
