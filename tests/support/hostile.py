@@ -144,10 +144,15 @@ def _in_other_sets() -> Iterator[Hostile]:
         yield Hostile(name=f"a form in {name}, raw", body=_form("+" + piece, codec), content_type=form)
         parts = f"{_PARTS}; charset={label}"
         yield Hostile(name=f"multipart in {name}", body=_parts(piece, codec), content_type=parts)
+    little = flat + _BOTH * 80
+    for label in ("GBK", "ISO-8859-1"):
+        for kind, body in ((_JSON, _filled(little, "x", end)), (_FORM, _form("x", begin=_BOTH * 80 + "+"))):
+            name = f"{kind} that may be {label} or UTF-8 and is letters but for a little"
+            yield Hostile(name=name, body=body, content_type=f"{kind}; charset={label}")
 
 
-def _form(piece: str, codec: str = "utf-8") -> bytes:
-    return _filled(f"sign=0&appType={APP_TYPE}&corpId={CORP_ID}&x=", piece, "", codec)
+def _form(piece: str, codec: str = "utf-8", *, begin: str = "") -> bytes:
+    return _filled(f"sign=0&appType={APP_TYPE}&corpId={CORP_ID}&x={begin}", piece, "", codec)
 
 
 def _parts(piece: str, codec: str = "utf-8") -> bytes:
@@ -170,6 +175,17 @@ def hostile() -> list[Hostile]:
         Hostile(name="letters in a form", body=_form("x"), content_type=_FORM),
         Hostile(name="escapes in a form", body=_form("%41"), content_type=_FORM),
         Hostile(name="Chinese in a form", body=_form("%E5%BC%A0"), content_type=_FORM),
+        Hostile(
+            name="escapes and equals signs in a form",
+            body=_form("=", begin="%41+"),
+            content_type=_FORM,
+            reason="percent-escape",
+        ),
+        Hostile(
+            name="as many equals signs as a form may have",
+            body=_form("%41", begin="+" + "=" * (64 << 10)),
+            content_type=_FORM,
+        ),
         Hostile(name="pluses in a form", body=_form("+"), content_type=_FORM),
         Hostile(name="pairs in a form", body=_form("&a=1"), content_type=_FORM, reason=many),
         Hostile(name="separators in a form", body=_form("&"), content_type=_FORM, reason=many),

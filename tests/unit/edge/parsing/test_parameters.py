@@ -188,6 +188,47 @@ def test_readings_depart_from_the_first_one_by_one_and_then_two_at_once_and_are_
     ], "beside a large body a plus in the address is a space"
 
 
+LARGE = 64 << 10
+
+
+@pytest.mark.parametrize("label", ["gbk", "iso-8859-1"])
+def test_what_is_plainly_utf_8_is_read_as_nothing_else_where_it_is_large(label: str) -> None:
+    text = "张张" * LARGE
+    body = f'{{"sign": "s", "a": null, "b": "{text}"}}'.encode()
+    first = {"q": "1", "sign": "s", "b": text}
+    assert read_parameters(b"q=1", f"application/json; charset={label}", body) == [
+        first,
+        {**first, "a": "null"},
+        {"sign": "s", "b": text},
+    ]
+    parts = part(text.encode(), f"text/plain; charset={label}")
+    assert read_parameters(b"", f"{MULTIPART}; charset={label}", parts) == [{"a": text}]
+
+
+@pytest.mark.parametrize(("label", "other"), [("gbk", "gbk"), ("iso-8859-1", "latin-1")])
+@pytest.mark.parametrize("times", [1, 250])
+def test_what_may_be_utf_8_by_accident_is_read_in_both_ways_however_large_it_is(
+    label: str, other: str, times: int
+) -> None:
+    text = "张张" * times + "x" * LARGE
+    for kind, body in (("application/json", f'{{"b": "{text}"}}'), ("application/x-www-form-urlencoded", f"b={text}")):
+        found = read_parameters(b"", f"{kind}; charset={label}", body.encode())
+        assert sorted(found, key=repr) == sorted([{"b": text}, {"b": text.encode().decode(other)}], key=repr)
+
+
+@pytest.mark.parametrize("times", [1, LARGE])
+def test_what_is_not_utf_8_is_read_as_what_it_is_labelled(times: int) -> None:
+    body = f"sign=s+&b={'张' * times}&c=+".encode("gbk")
+    first = {"sign": "s ", "b": "张" * times, "c": " "}
+    assert read_parameters(b"", "application/x-www-form-urlencoded; charset=gbk", body) == [
+        first,
+        {**first, "sign": "s+", "c": "+"},
+    ]
+    with pytest.raises(Malformed) as caught:
+        read_parameters(b"", "application/json", '{"a": "张"}'.encode("gbk").replace(b"a", b"a" * times))
+    assert caught.value.reason == "invalid-utf-8"
+
+
 def test_half_a_surrogate_pair_is_a_question_mark_as_in_java() -> None:
     body = rb'{"a": "\ud83d", "b": "\ude00\ud83d\ude00", "c": "\\ud83d", "d": [ "\udFFF" ]}'
     assert read_parameters(b"", None, body) == [{"a": "?", "b": "?\U0001f600", "c": "\\ud83d", "d": '[ "?" ]'}]

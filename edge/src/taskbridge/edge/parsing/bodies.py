@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, cast
 import multipart
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
-from taskbridge.edge.errors import Malformed, TooLarge, UnsupportedType
+from taskbridge.edge.errors import Malformed, Rejection, TooLarge, UnsupportedType
 from taskbridge.edge.parsing import strict_json
-from taskbridge.edge.parsing.forms import form_pairs, text_of
+from taskbridge.edge.parsing.forms import form_fields, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,6 +41,8 @@ _MARK = b"\xef\xbb\xbf"
 _OBJECT = re.compile(rb"[ \t\r\n]*\{")
 _FORM_LIKE = re.compile(rb"[ \t\r\n]*[^\s<>{}&=\"]{1,256}=")
 _LOOKED_AT_BYTES = 1024
+_NO_ACCIDENT_BYTES = 1024
+"""So many bytes that go on with a character of UTF-8 are no other set's: one in six characters of GBK looks like it."""
 
 
 def unpacked(body: bytes, *, max_bytes: int) -> bytes:
@@ -65,29 +67,36 @@ def unpacked(body: bytes, *, max_bytes: int) -> bytes:
 
 
 class Body:
-    """A body, once it is known what it is."""
+    """A body, once it is known what it is. What was read for one reading of a request is not read again for another."""
 
-    __slots__ = ("_boundary", "_bytes", "_charset", "_codecs", "_kind")
+    __slots__ = ("_boundary", "_bytes", "_charset", "_codecs", "_is_utf_8", "_kind", "_read", "_unescaped")
 
-    def __init__(self, content_type: str | None, body: bytes) -> None:
+    def __init__(self, content_type: str | None, body: bytes, *, is_large: bool) -> None:
         """Raises UnsupportedType where it is neither JSON nor a form nor multipart."""
         media_type, self._charset, self._codecs, self._boundary = _type_of(content_type or "")
         self._bytes = body.removeprefix(_MARK)
         self._kind = _kind_of(media_type, self._bytes)
+        leaves_open = len(self._codecs) > 1 or self._kind == _MULTIPART
+        self._is_utf_8 = _is_plainly_utf_8(self._bytes) if is_large and leaves_open else None
+        self._read: dict[tuple[bool, bool], Pairs | Rejection] = {}
+        self._unescaped: dict[bool, list[tuple[bytes, bytes]]] = {}
 
     @property
     def is_ambiguous(self) -> bool:
         """Whether its two character sets can make a difference."""
         if self._kind == _MULTIPART:
-            return not self._bytes.isascii()
-        return len(self._codecs) > 1 and (not self._bytes.isascii() or (self._kind == _FORM and b"%" in self._bytes))
+            return not (self._is_utf_8 or self._bytes.isascii())
+        if len(self._codecs) == 1 or self._is_utf_8 or (self._is_utf_8 is False and self._codecs is _GBK):
+            return False
+        return not self._bytes.isascii() or (self._kind == _FORM and b"%" in self._bytes)
 
     @property
     def has_plus(self) -> bool:
         return self._kind == _FORM and b"+" in self._bytes
 
-    def codec(self, *, other: bool) -> str:
-        return self._codecs[-1 if other else 0]
+    def codec(self, charset: str = "", *, other: bool) -> str:
+        """The first of the two character sets that ``charset``, or else the body's own label, leaves open."""
+        return _UTF_8 if self._is_utf_8 else _CODECS.get(charset, self._codecs)[-1 if other else 0]
 
     def pairs(self, *, plus: bool, other: bool, at_most: int) -> Pairs:
         """Names and values, in their order; ``other`` asks for the second of the two character sets.
@@ -96,26 +105,58 @@ class Body:
             Malformed: it cannot be read in that character set, or holds more than ``at_most``.
             UnsupportedType: its label names a character set that it is not in and that is not known here.
         """
-        codec = self.codec(other=other)
+        way = (plus and self.has_plus, other)
+        found = self._read.get(way)
+        if found is None:
+            try:
+                found = self._pairs(*way, at_most)
+            except Rejection as rejection:
+                found = rejection
+            self._read[way] = found
+        if isinstance(found, Rejection):
+            raise found
+        return found
+
+    def _pairs(self, plus: bool, other: bool, at_most: int) -> Pairs:  # noqa: FBT001 - as they stand in a way
         try:
             if self._kind == _MULTIPART:
                 return self._multipart_pairs(other=other, at_most=at_most)
             if self._kind == _FORM:
-                return cast("Pairs", form_pairs(self._bytes, codec, plus=plus, at_most=at_most))
-            plain = strict_json.plain_members(self._bytes, at_most=at_most) if codec == _UTF_8 else None
-            if plain is not None:
-                return plain
-            return _json_pairs(text_of(self._bytes, codec), at_most)
+                return self._form_pairs(plus=plus, other=other, at_most=at_most)
+            return self._json_pairs(self.codec(other=other), at_most)
         except Malformed as malformed:
             if malformed.reason == "invalid-utf-8" and self._charset not in ("", "utf-8", "utf8", *_CODECS):
                 raise UnsupportedType("charset", "Send UTF-8.") from malformed
             raise
 
+    def _json_pairs(self, codec: str, at_most: int) -> Pairs:
+        body = self._bytes if codec == _UTF_8 else text_of(self._bytes, codec).encode()
+        plain = strict_json.plain_members(body, at_most=at_most)
+        if plain is not None:
+            return plain
+        try:
+            return strict_json.members(body.removeprefix(_MARK), at_most=at_most)
+        except strict_json.TooMany as error:
+            raise Malformed("too-many-parameters", f"More than {at_most} parameters.") from error
+        except ValueError as error:
+            text_of(body, _UTF_8)
+            raise Malformed("json", f"The body is not a JSON object that can be read: {error}.") from error
+
+    def _form_pairs(self, *, plus: bool, other: bool, at_most: int) -> Pairs:
+        if not plus and b"%" not in self._bytes and self.has_plus:
+            read = self.pairs(plus=True, other=other, at_most=at_most)  # decoding takes longest: it is done once
+            return [(key.replace("+", " "), value and value.replace("+", " ")) for key, value in read]
+        fields = self._unescaped.get(plus)
+        if fields is None:
+            fields = self._unescaped[plus] = form_fields(self._bytes, plus=plus, at_most=at_most)
+        codec = self.codec(other=other)
+        return [(text_of(key, codec), text_of(value, codec)) for key, value in fields]
+
     def _multipart_pairs(self, *, other: bool, at_most: int) -> Pairs:
         boundary = self._boundary or self._bytes.lstrip().split(b"\n", 1)[0].strip()[2:].decode("latin-1")
 
         def codec_of(part: MultipartSegment) -> str:
-            return _CODECS.get((part.charset or "").lower(), self._codecs)[-1 if other else 0]
+            return self.codec((part.charset or "").lower(), other=other)
 
         try:
             return list(_parts(boundary, self._bytes, codec_of, at_most))
@@ -133,6 +174,14 @@ def _type_of(content_type: str) -> tuple[str, str, tuple[str, ...], str]:
     return media_type, charset, _CODECS.get(charset, (_UTF_8,)), boundary
 
 
+def _is_plainly_utf_8(body: bytes) -> bool | None:
+    """Whether it can be nothing else, since so much of it is not UTF-8 by accident; None where it may be."""
+    try:
+        return len(body) - len(body.decode()) > _NO_ACCIDENT_BYTES or None
+    except UnicodeDecodeError:
+        return False
+
+
 def _kind_of(media_type: str, body: bytes) -> str:
     """What the body plainly is, or else what its label says."""
     if _OBJECT.match(body):
@@ -147,15 +196,6 @@ def _kind_of(media_type: str, body: bytes) -> str:
     if media_type in (_JSON, "text/json") or media_type.endswith("+json"):
         return _JSON
     raise UnsupportedType("content-type", f"Send {_JSON}, {_FORM} or {_MULTIPART}.")
-
-
-def _json_pairs(text: str, at_most: int) -> Pairs:
-    try:
-        return strict_json.members(text.removeprefix("\ufeff"), at_most=at_most)
-    except strict_json.TooMany as error:
-        raise Malformed("too-many-parameters", f"More than {at_most} parameters.") from error
-    except ValueError as error:
-        raise Malformed("json", f"The body is not a JSON object that can be read: {error}.") from error
 
 
 def _parts(

@@ -84,8 +84,7 @@ class _Request:
 
     def __init__(self, query: bytes, content_type: str | None, body: bytes, *, is_large: bool) -> None:
         self._query, self._is_large = query, is_large
-        self._body = Body(content_type, body) if body else None
-        self._bodies: dict[tuple[bool, bool], _Pairs | Rejection] = {}
+        self._body = Body(content_type, body, is_large=is_large) if body else None
 
     def read(self, departures: frozenset[str]) -> Reading | None:
         """The request with these departures from the first reading; None where one of them makes no difference.
@@ -121,20 +120,7 @@ class _Request:
         return form_pairs(self._query, codec, plus=plus, at_most=MAX_PARAMETERS)
 
     def _read_body(self, plus: bool, charset: bool) -> _Pairs:  # noqa: FBT001 - as above
-        """Read once where it says the same: a plus sign may be in the query only."""
-        if self._body is None:
-            return ()
-        way = (plus and self._body.has_plus, charset)
-        found = self._bodies.get(way)
-        if found is None:
-            try:
-                found = self._body.pairs(plus=plus, other=charset, at_most=MAX_PARAMETERS)
-            except Rejection as rejection:
-                found = rejection
-            self._bodies[way] = found
-        if isinstance(found, Rejection):
-            raise found
-        return found
+        return self._body.pairs(plus=plus, other=charset, at_most=MAX_PARAMETERS) if self._body is not None else ()
 
 
 def _together(in_query: _Pairs, in_body: _Pairs) -> Mapping[str, str | None]:

@@ -54,6 +54,7 @@ _encoded = json.JSONEncoder(ensure_ascii=False).encode
 _TEXT = msgspec.json.Decoder(str)
 _PLAIN = msgspec.json.Decoder(dict[str, str | None])
 _SHORT_BYTES = 64 << 10
+_QUOTE = ord('"')
 
 
 class _Name:
@@ -96,7 +97,8 @@ def plain_members(body: bytes, *, at_most: int = sys.maxsize) -> list[tuple[str,
         return None
     try:
         if b"\\" in body:
-            return _texts(body, at_most)
+            _MEMBERS.room = at_most
+            return [(name.text, value) for name, value in _MEMBERS.texts.decode(body).items()]
         found = _PLAIN.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Full):
         return None
@@ -105,19 +107,16 @@ def plain_members(body: bytes, *, at_most: int = sys.maxsize) -> list[tuple[str,
     return list(found.items()) if body.count(b'"') == 2 * (len(found) + texts) and len(found) <= at_most else None
 
 
-def members(text: str, *, at_most: int = sys.maxsize) -> list[tuple[str, str | None]]:
+def members(text: str | bytes, *, at_most: int = sys.maxsize) -> list[tuple[str, str | None]]:
     """The members of a JSON object in their order, repeated ones too: strings decoded, null as None, the rest verbatim.
 
-    Half a surrogate pair is a question mark, as in what Java signs and sends.
+    Half a surrogate pair is a question mark, as in what Java signs and sends. Bytes are UTF-8.
 
     Raises:
         TooMany: there are more than ``at_most``. The rest was not looked at.
         ValueError: not one JSON object.
     """
-    try:
-        return _with_whole_pairs(_texts, text, at_most)
-    except msgspec.ValidationError:
-        return _with_whole_pairs(_verbatim, text, at_most)
+    return _with_whole_pairs(_verbatim, text, at_most)
 
 
 def picker(keys: Iterable[str]) -> Callable[[str], Picked]:
@@ -127,7 +126,7 @@ def picker(keys: Iterable[str]) -> Callable[[str], Picked]:
     """
     decoder = msgspec.json.Decoder(msgspec.defstruct("Found", [(key, Raw, None) for key in sorted(keys)], gc=False))
 
-    def pick(text: str, _at_most: int) -> Picked:
+    def pick(text: str | bytes, _at_most: int) -> Picked:
         return Picked(decoder.decode(text))
 
     return lambda text: _with_whole_pairs(pick, text.removeprefix("\ufeff"), 0)
@@ -181,23 +180,19 @@ def compact(value: Any) -> str:
     return _encoded(value)
 
 
-def _texts(text: str | bytes, at_most: int) -> list[tuple[str, str | None]]:
-    """All members when they are strings or null, as Yida's are."""
-    _MEMBERS.room = at_most
-    return [(name.text, value) for name, value in _MEMBERS.texts.decode(text).items()]
-
-
-def _verbatim(text: str, at_most: int) -> list[tuple[str, str | None]]:
+def _verbatim(text: str | bytes, at_most: int) -> list[tuple[str, str | None]]:
     _MEMBERS.room = at_most
     found: list[tuple[str, str | None]] = []
-    for name, value in _MEMBERS.verbatim.decode(text).items():
-        written = bytes(value)
-        decoded = _TEXT.decode(written) if written.startswith(b'"') else written.decode()
-        found.append((name.text, None if written == b"null" else decoded))
+    for name, raw in _MEMBERS.verbatim.decode(text).items():
+        if memoryview(raw)[0] == _QUOTE:  # it may be long: neither way copies it first
+            found.append((name.text, _TEXT.decode(raw)))
+        else:
+            written = str(raw, "utf-8")
+            found.append((name.text, None if written == "null" else written))
     return found
 
 
-def _with_whole_pairs(read: Callable[[str, int], T], text: str, at_most: int) -> T:
+def _with_whole_pairs(read: Callable[[str | bytes, int], T], text: str | bytes, at_most: int) -> T:
     """What is read of the text or, where that is in its way, of the text without half surrogate pairs."""
     try:
         try:
@@ -205,9 +200,10 @@ def _with_whole_pairs(read: Callable[[str, int], T], text: str, at_most: int) ->
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            if not 0 < text.count("\\ud") + text.count("\\uD") <= _MAX_HALF_PAIRS:
+            written = text if isinstance(text, str) else text.decode()
+            if not 0 < written.count("\\ud") + written.count("\\uD") <= _MAX_HALF_PAIRS:
                 raise
-        return read(_without_half_pairs(text), at_most)
+        return read(_without_half_pairs(written), at_most)
     except _Full:
         raise TooMany(f"more than {at_most} members") from None
     except RecursionError:
