@@ -55,7 +55,7 @@ class Slot:
     count: int
     size: int
     held: int
-    """So many of the records cannot be delivered now, and nothing has to wait for them."""
+    """So many of the records cannot be delivered now: their partitions take none, or nobody knows their schema's id."""
 
 
 class Page:
@@ -99,9 +99,8 @@ class Page:
         return found
 
     def oldest_elsewhere(self, number: int) -> dict[int, int]:
-        """When the oldest record came of those files that are not all held."""
-        moving = {other: self._moving(other) for other in range(MAX_FILES) if other != number}
-        return {other: oldest for other, oldest in moving.items() if oldest}
+        """When the oldest record came, of each other file that holds any."""
+        return {other: slot.oldest for other, slot in self.slots().items() if slot.oldest and other != number}
 
     def total_moving(self) -> int:
         return sum(max(0, slot.count - slot.held) for slot in self.slots().values())

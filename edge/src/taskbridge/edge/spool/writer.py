@@ -147,7 +147,7 @@ class Spool:
         self._tell()
 
     def hold(self, count: int) -> None:
-        """So many of those that wait cannot be delivered now, and nothing has to wait for them."""
+        """So many of those that wait cannot be delivered now."""
         self._held = count
         self._changed.set()
         self._tell()

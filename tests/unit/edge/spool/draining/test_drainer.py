@@ -174,6 +174,25 @@ def test_a_record_waits_for_older_ones_in_another_file(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_it_waits_for_older_ones_that_another_worker_could_not_deliver_yet(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first, second = TestProducer(), TestProducer()
+        first.failing[1] = DeliveryFailed("timed out")
+        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
+            await older.put(record(1, key="same"))
+            await newer.put(record(2, key="same"))
+            async with draining(older, await open_path(first)):
+                await until(lambda: older._held)  # pyright: ignore[reportPrivateUsage]
+                async with draining(newer, await open_path(second)):
+                    await asyncio.sleep(0.1)
+                    assert second.sent == []
+                    first.failing.clear()
+                    await until(lambda: newer.waiting == 0)
+            assert (first.delivered, second.delivered) == ([1], [2])
+
+    asyncio.run(scenario())
+
+
 def test_what_a_full_disk_keeps_though_it_is_delivered_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.edge.spool.files import Claim, Page
 
-_STALLED_S = 10.0
+_STALLED_S = 30.0
 
 
 class Turns:
