@@ -48,7 +48,8 @@ KAFKA_TIMEOUT_S = 0.5
 SENDERS = 12
 INSTANCES_EACH = 4
 PERIOD_S = 0.06
-DISK_MB = 24
+SPOOL_MB = 24
+DISK_MB = SPOOL_MB + 26  # with what remembers signatures, which takes its room at the start
 
 
 @dataclass
@@ -250,6 +251,14 @@ def verdict(answered: Answered, topic: Mapping[str, list[TaskEvent]]) -> dict[st
     return {"lost": lost, "changed": changed, "disordered": disordered, "duplicates": duplicates}
 
 
+def tell_of(edge: RunningEdge) -> None:
+    """What it says of its way to Kafka, for whoever must find out why a run failed."""
+    answer = edge.get("/metrics")
+    lines = answer.text.splitlines() if answer is not None else []
+    told = [each for each in lines if each.startswith(("taskbridge_edge_spool_", "taskbridge_edge_kafka_"))]
+    sys.stderr.write("\n".join([*(each for each in told if "_bucket" not in each), edge.log_path.read_text()[-5000:]]))
+
+
 @pytest.mark.timeout(SECONDS + 240)
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("seed", SEEDS)
@@ -263,7 +272,7 @@ def test_nothing_that_was_answered_is_lost(tmp_path: Path, seed: int, workers: i
             registry_url=stack.endpoints.registry_url,
             EDGE_WORKERS=str(workers),
             EDGE_KAFKA_TIMEOUT_MS=str(int(KAFKA_TIMEOUT_S * 1000)),
-            EDGE_SPOOL_MAX_BYTES=str((DISK_MB if can_mount() else 1) << 20),
+            EDGE_SPOOL_MAX_BYTES=str((SPOOL_MB if can_mount() else 1) << 20),
         )
         if can_mount():
             ending.enter_context(small_disk(edge.data_dir, megabytes=DISK_MB))
@@ -279,6 +288,7 @@ def test_nothing_that_was_answered_is_lost(tmp_path: Path, seed: int, workers: i
             senders.stop()
             sys.stderr.write(f"\n[chaos] seed {seed}, {workers} workers: {' '.join(chaos.log)}\n")
             sys.stderr.write(f"[chaos] answers: {dict(senders.answered.outcomes)}\n")
+        ending.callback(tell_of, edge)
         wait_until(edge.has_drained, what="the spool is empty")
         found = verdict(senders.answered, read_topic(stack.endpoints))
         sys.stderr.write(f"[chaos] {dict(found, lost=len(found['lost']))}\n")

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from spool_disk import can_mount, fill, small_disk
 from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metrics
 
 if TYPE_CHECKING:
@@ -51,6 +53,24 @@ def test_what_a_dead_worker_left_goes_away(tmp_path: Path) -> None:
     left.write_text(json.dumps([["calls", "Calls.", "counter", [["calls_total", {}, 9]]]]))
     assert str(dead.pid) not in WorkerMetrics(registry_of(1), folder=tmp_path).exposition().decode()
     assert not left.exists()
+
+
+def test_a_file_that_is_being_written_is_left_out(tmp_path: Path) -> None:
+    other = os.getppid()
+    (tmp_path / f"{other}.json").write_bytes(b"[[")
+    assert f'worker="{other}"' not in WorkerMetrics(registry_of(1), folder=tmp_path).exposition().decode()
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")
+def test_a_full_disk_does_not_keep_them_from_telling(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", megabytes=1):
+        registry = CollectorRegistry()
+        depth, metrics = Gauge("depth", "Depth.", registry=registry), WorkerMetrics(registry, folder=tmp_path / "disk")
+        depth.set(0)
+        metrics.exposition()
+        fill(tmp_path / "disk")
+        depth.set(1230)
+        assert f'depth{{worker="{os.getpid()}"}} 1230.0' in metrics.exposition().decode()
 
 
 def test_what_the_last_run_left_is_cleared(tmp_path: Path) -> None:

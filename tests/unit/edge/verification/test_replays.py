@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from spool_disk import can_mount, small_disk
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.sender import signed
@@ -55,6 +57,22 @@ def window(path: Path) -> Generator[FileWindow]:
     window = FileWindow(path, entries=ENTRIES)
     yield window
     window.close()
+
+
+def test_it_takes_no_more_room_later(window: FileWindow, path: Path) -> None:
+    window.open()
+    assert path.stat().st_blocks * 512 >= path.stat().st_size
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")
+def test_a_disk_that_is_too_small_for_it_keeps_the_room_it_has(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", megabytes=1):
+        window = FileWindow(tmp_path / "disk" / "window", entries=1 << 20)
+        for number in range(3):
+            assert window.claim(mark(bytes([number]) * 16)) is None
+        assert window.claim(mark(bytes(16))) is not None
+        assert shutil.disk_usage(tmp_path / "disk").free > 900_000
+        window.close()
 
 
 def test_the_same_event_passes_again_and_another_does_not(window: FileWindow) -> None:

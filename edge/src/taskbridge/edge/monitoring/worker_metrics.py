@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import generate_latest
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 WORKER = "worker"
 WRITE_S = 2.0
 """How old another worker's numbers may be."""
+_CHECKSUM_BYTES = 4
+_ATTEMPTS = 5
 
 
 class WorkerMetrics:
@@ -44,14 +47,14 @@ class WorkerMetrics:
         """
         if self._folder is None:
             return generate_latest(self._registry)
-        with contextlib.suppress(OSError):  # a full disk: what was written last is given, and the spool's gauges tell
+        with contextlib.suppress(OSError):  # no room even for the first time
             self._write(self._folder)
         return generate_latest(_Families(_read(self._folder)))  # type: ignore[arg-type]
 
     async def keep(self) -> None:
         """Put the metrics where the other workers find them, until cancelled."""
         while self._folder is not None:
-            with contextlib.suppress(OSError):  # a full disk: the gauges of the spool tell
+            with contextlib.suppress(OSError):
                 self._write(self._folder)
             await asyncio.sleep(WRITE_S)
 
@@ -60,10 +63,19 @@ class WorkerMetrics:
             [each.name, each.documentation, each.type, [[one.name, one.labels, one.value] for one in each.samples]]
             for each in self._registry.collect()
         ]
+        text = json.dumps(families).encode()
         folder.mkdir(parents=True, exist_ok=True)
-        new = folder / f"{os.getpid()}.new"
-        new.write_text(json.dumps(families), "utf-8")
-        new.replace(folder / f"{os.getpid()}.json")
+        # In place, with room to grow: when the disk has become full, the metrics must say so.
+        descriptor = os.open(folder / f"{os.getpid()}.json", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size < len(text) + _CHECKSUM_BYTES:
+                size = 2 * len(text)
+                os.posix_fallocate(descriptor, 0, size)
+            text = text.ljust(size - _CHECKSUM_BYTES)
+            os.pwrite(descriptor, _checksum(text) + text, 0)
+        finally:
+            os.close(descriptor)
 
 
 def clear_metrics(folder: Path) -> None:
@@ -95,14 +107,24 @@ def _read(folder: Path) -> Iterable[Metric]:
         if not _lives(int(path.stem)):
             path.unlink(missing_ok=True)
             continue
-        try:
-            families: list[Any] = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:  # removed by another scrape
-            continue
-        for name, documentation, kind, samples in families:
+        for name, documentation, kind, samples in _families_in(path):
             metric = merged.setdefault(name, Metric(name, documentation, kind))
             metric.samples += [Sample(one, {**labels, WORKER: path.stem}, value) for one, labels, value in samples]
     return merged.values()
+
+
+def _families_in(path: Path) -> list[Any]:
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):  # removed by another scrape
+            written = path.read_bytes()
+            if written[:_CHECKSUM_BYTES] == _checksum(written[_CHECKSUM_BYTES:]):
+                return json.loads(written[_CHECKSUM_BYTES:])
+    return []
+
+
+def _checksum(text: bytes) -> bytes:
+    """A file that is just being written has another."""
+    return zlib.crc32(text).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def _lives(pid: int) -> bool:

@@ -164,8 +164,14 @@ class FileWindow:
             return
         if os.fstat(fd).st_size > 0:
             _log.warning("replay_window_started_anew", path=str(self._path), problem="damaged, or of another size")
+        size = _SLOTS_AT + self._sets * _SET_BYTES
         os.ftruncate(fd, 0)
-        os.ftruncate(fd, _SLOTS_AT + self._sets * _SET_BYTES)
+        try:
+            # All of its room, now: what grew with the callbacks would take what the spool counts on.
+            os.posix_fallocate(fd, 0, size)
+        except OSError:  # it remembers what finds room
+            os.ftruncate(fd, 0)
+            os.ftruncate(fd, size)
         os.pwrite(fd, wanted, 0)
 
     def _failed(self, error: OSError) -> None:
