@@ -1,6 +1,6 @@
 """What Yida's callbacks say: the only place that knows their field names.
 
-``locate`` finds the app before anything is verified, and looks at nothing else; ``event_of`` understands the rest then.
+``locate`` finds the app before anything is verified, and looks at nothing else; ``event_of`` interprets the rest then.
 """
 
 from __future__ import annotations

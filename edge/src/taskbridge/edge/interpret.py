@@ -1,4 +1,4 @@
-"""Turns a request into the event that it proves: the one code for a live callback and for one out of the quarantine."""
+"""Turns a request into the event that it proves: the one code for callbacks as they arrive and for the quarantine's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The path of one callback: receive, understand, publish, answer; what is rejected goes into the quarantine."""
+"""The path of one callback: receive, interpret, publish, answer; what is rejected goes into the quarantine."""
 
 from __future__ import annotations
 

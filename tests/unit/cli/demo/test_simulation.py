@@ -33,7 +33,7 @@ def test_the_same_seed_is_the_same_life_and_another_is_another() -> None:
     assert life(7) != life(8)
 
 
-def test_every_callback_is_one_that_the_edge_understands() -> None:
+def test_every_callback_is_one_that_the_edge_interprets() -> None:
     events = [event(each) for each in life(1, 1000)]
 
     assert {each.action for each in events} == set(Action) - {Action.UNKNOWN}

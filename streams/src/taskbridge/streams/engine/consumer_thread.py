@@ -60,7 +60,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         """Records of one poll. A partition that has more of them comes behind all others next time.
 
         aiokafka would go on with the same one until nothing is left of what it fetched, some megabytes later, while all
-        other lanes stand empty.
+        other partition queues stand empty.
         """
         try:
             fetched = await super()._fetch_records(consumer, *args, **options)
