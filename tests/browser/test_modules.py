@@ -70,7 +70,7 @@ def test_events_are_read_however_they_are_cut(run: RunModule, size: int, newline
     # The last line end of a stream with bare CRs may be half of one, so nothing can be told of what follows it.
     content = newline.join(lines).encode()
     parts = [list(content[start : start + size]) for start in range(0, len(content), size)]
-    assert run("live-stream.js", EVENTS, parts) == [
+    assert run("event-stream.js", EVENTS, parts) == [
         {"type": "id", "data": "", "id": "3-7"},
         {"type": "notification", "data": '{"title":"任务"}', "id": "3-8"},
         {"type": "message", "data": "one\n two\n", "id": None},

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException, Producer, TopicPartition
 
 import plain_http
 from event_stream import EventStreamClient
-from live_worker import LiveWorker
+from event_streams_worker import EventStreamsWorker
 from stream_lives import lives, produce
 from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
@@ -100,11 +100,11 @@ def notifications(connection: Connection, topic: str) -> Notifications:
 
 
 @pytest.fixture
-def start_worker(connection: Connection, topic: str) -> Generator[Callable[..., LiveWorker]]:
-    workers: list[LiveWorker] = []
+def start_worker(connection: Connection, topic: str) -> Generator[Callable[..., EventStreamsWorker]]:
+    workers: list[EventStreamsWorker] = []
 
-    def start(partitions: Any = ALL, **more: Any) -> LiveWorker:
-        workers.append(LiveWorker(connection, topic, partitions, **more))
+    def start(partitions: Any = ALL, **more: Any) -> EventStreamsWorker:
+        workers.append(EventStreamsWorker(connection, topic, partitions, **more))
         return workers[-1].start()
 
     yield start
@@ -116,7 +116,7 @@ def start_worker(connection: Connection, topic: str) -> Generator[Callable[..., 
 def stream_of() -> Generator[Callable[..., EventStreamClient]]:
     clients: list[EventStreamClient] = []
 
-    def listen(worker: LiveWorker, user_id: str, **more: Any) -> EventStreamClient:
+    def listen(worker: EventStreamsWorker, user_id: str, **more: Any) -> EventStreamClient:
         clients.append(EventStreamClient(f"{worker.url}/v1/corps/corp/users/{user_id}/events", **more))
         return clients[-1]
 
@@ -141,7 +141,7 @@ def wait_for_place(client: EventStreamClient) -> None:
 
 
 def test_what_was_missed_while_away_comes_first_and_once(
-    start_worker: Callable[..., LiveWorker], notifications: Notifications, stream_of: Stream
+    start_worker: Callable[..., EventStreamsWorker], notifications: Notifications, stream_of: Stream
 ) -> None:
     worker, ann = start_worker(), person()
     client = stream_of(worker, ann).open()
@@ -161,7 +161,7 @@ def test_what_was_missed_while_away_comes_first_and_once(
 
 
 def test_one_who_lost_the_connection_before_the_first_event_misses_nothing(
-    start_worker: Callable[..., LiveWorker], notifications: Notifications, stream_of: Stream
+    start_worker: Callable[..., EventStreamsWorker], notifications: Notifications, stream_of: Stream
 ) -> None:
     worker, ann = start_worker(), person()
     client = stream_of(worker, ann).open()
@@ -173,7 +173,7 @@ def test_one_who_lost_the_connection_before_the_first_event_misses_nothing(
 
 
 def test_a_connection_that_breaks_all_the_time_under_load_misses_nothing_and_repeats_nothing(
-    start_worker: Callable[..., LiveWorker], notifications: Notifications, stream_of: Stream
+    start_worker: Callable[..., EventStreamsWorker], notifications: Notifications, stream_of: Stream
 ) -> None:
     worker, people, chance = start_worker(heartbeat_s=0.3), [person() for _ in range(3)], random.Random(7)
     clients = [stream_of(worker, each).open() for each in people]
@@ -193,7 +193,7 @@ def test_a_connection_that_breaks_all_the_time_under_load_misses_nothing_and_rep
 
 
 def test_a_heartbeat_brings_a_place_to_go_on_from(
-    start_worker: Callable[..., LiveWorker], notifications: Notifications, stream_of: Stream
+    start_worker: Callable[..., EventStreamsWorker], notifications: Notifications, stream_of: Stream
 ) -> None:
     worker, ann = start_worker(heartbeat_s=0.2), person()
     client = stream_of(worker, ann).open()
@@ -215,7 +215,7 @@ def test_a_heartbeat_brings_a_place_to_go_on_from(
 
 
 def test_a_worker_forwards_to_the_owner_and_the_stream_follows_a_partition_that_moves(
-    start_worker: Callable[..., LiveWorker], notifications: Notifications, stream_of: Stream
+    start_worker: Callable[..., EventStreamsWorker], notifications: Notifications, stream_of: Stream
 ) -> None:
     ann = person()
     mine = partition_of(notification_key("corp", ann), DEFAULT_PARTITIONS)
@@ -239,7 +239,9 @@ def test_a_worker_forwards_to_the_owner_and_the_stream_follows_a_partition_that_
     assert other.hub.count == 1
 
 
-def test_while_nobody_has_the_partition_it_is_said_when_to_come_back(start_worker: Callable[..., LiveWorker]) -> None:
+def test_while_nobody_has_the_partition_it_is_said_when_to_come_back(
+    start_worker: Callable[..., EventStreamsWorker],
+) -> None:
     worker = start_worker([])
     found = plain_http.get(f"{worker.url}/v1/corps/corp/users/ann/events")
     assert found.status_code == 503
@@ -248,7 +250,7 @@ def test_while_nobody_has_the_partition_it_is_said_when_to_come_back(start_worke
 
 
 def test_an_id_that_was_never_given_is_refused_and_one_of_a_topic_made_anew_starts_over(
-    start_worker: Callable[..., LiveWorker], notifications: Notifications, stream_of: Stream
+    start_worker: Callable[..., EventStreamsWorker], notifications: Notifications, stream_of: Stream
 ) -> None:
     worker, ann = start_worker(), person()
     refused = stream_of(worker, ann, last_event_id="nonsense").open()
@@ -269,7 +271,7 @@ def test_an_id_that_was_never_given_is_refused_and_one_of_a_topic_made_anew_star
 def test_what_retention_took_is_said_before_what_is_left(
     connection: Connection,
     topic: str,
-    start_worker: Callable[..., LiveWorker],
+    start_worker: Callable[..., EventStreamsWorker],
     notifications: Notifications,
     stream_of: Stream,
     *,
@@ -298,7 +300,7 @@ def test_what_retention_took_is_said_before_what_is_left(
 
 
 def test_many_come_back_at_once_and_each_gets_theirs(
-    start_worker: Callable[..., LiveWorker], notifications: Notifications, stream_of: Stream
+    start_worker: Callable[..., EventStreamsWorker], notifications: Notifications, stream_of: Stream
 ) -> None:
     worker, people = start_worker(), [person() for _ in range(40)]
     clients = [stream_of(worker, each).open() for each in people]
@@ -313,7 +315,7 @@ def test_many_come_back_at_once_and_each_gets_theirs(
         assert ids(client) == told[each]
 
 
-def test_a_stop_does_not_wait_for_streams(start_worker: Callable[..., LiveWorker], stream_of: Stream) -> None:
+def test_a_stop_does_not_wait_for_streams(start_worker: Callable[..., EventStreamsWorker], stream_of: Stream) -> None:
     worker = start_worker()
     client = stream_of(worker, person()).open()
     worker.stop()

@@ -18,7 +18,7 @@ from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.query.history import Histories
 from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
-from taskbridge.streams.query.routes import ApiContext, Tables, build_instances_router, build_router
+from taskbridge.streams.query.routes import ApiContext, Readers, build_instances_router, build_router
 from taskbridge.streams.query.wholeness import Wholeness
 from taskbridge.streams.topology import inbox_table, instances_table
 
@@ -77,15 +77,18 @@ class AnsweringWorker:
         )
         self.instances, _ = instances_table(faust_app, partitions=PARTITIONS)
         self.inbox, _ = inbox_table(faust_app, partitions=PARTITIONS)
-        self.live = set(range(PARTITIONS))
+        self.actives = set(range(PARTITIONS))
         self.distribution: dict[str, dict[str, list[int]]] = {}
         for store in (self.instances, self.inbox):
             store.changelog_id = "first"
-            for partition in self.live:
+            for partition in self.actives:
                 store.hold(partition)
         self.owners = Owners(URL)
         self.owners.join(
-            partitions=PARTITIONS, distribution=lambda: self.distribution, live=lambda: self.live, changelog="changelog"
+            partitions=PARTITIONS,
+            distribution=lambda: self.distribution,
+            actives=lambda: self.actives,
+            changelog="changelog",
         )
         self.registry = FakeRegistry()
         self.states = task_state_codec(self.registry)
@@ -93,7 +96,7 @@ class AnsweringWorker:
         self.metrics = Metrics()
         self.context = context = ApiContext(OwnerResolver(access, self.owners, Forwarding(access.seal)))
         context.open(
-            Tables(
+            Readers(
                 Inboxes(self.inbox, WHOLE),
                 Instances(self.instances, self.states),
                 Histories(cast("Any", self.events), task_event_codec(self.registry)),

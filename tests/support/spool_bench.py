@@ -68,7 +68,9 @@ async def open_spool(
     files.prepare()
     claim = files.claim_own()
     opened = open_or_recover(claim.path, [SCHEMA])
-    spool = Spool(opened.store, claim, files.page, max_bytes=max_bytes, observer=observer, free_bytes=disk or Disk())
+    spool = Spool(
+        opened.store, claim, files.occupancy, max_bytes=max_bytes, observer=observer, free_bytes=disk or Disk()
+    )
     try:
         yield spool
     finally:

@@ -78,7 +78,7 @@ def _streams(streams: int, facts: Sequence[str]) -> list[str]:
     return [
         f"## {streams:,} open event streams on one worker",
         "",
-        "The worker's live side in a process of its own, and sockets that listen; a tenth of them to one person.",
+        "The worker's event streams in a process of its own, and sockets that listen; a tenth of them to one person.",
         "",
         *(f"- {each}" for each in facts),
         "",

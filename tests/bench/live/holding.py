@@ -1,4 +1,4 @@
-"""The live side of a worker without Kafka, whose listeners can be told of something: for ``many_streams``.
+"""The event streams of a worker without Kafka, whose listeners can be told of something: for ``many_streams``.
 
 python -m tests.bench.live.holding <port> <seconds between heartbeats>
 """
@@ -30,7 +30,7 @@ _FILES = 100_000
 async def serve(port: int, heartbeat_s: float) -> None:
     hub = Hub(next_offset=lambda _: 1, most=100_000, most_of_person=100_000, heartbeat_s=heartbeat_s)
     owners = Owners("http://127.0.0.1")
-    owners.join(partitions=_PARTITIONS, distribution=dict, live=lambda: range(_PARTITIONS), changelog="inbox")
+    owners.join(partitions=_PARTITIONS, distribution=dict, actives=lambda: range(_PARTITIONS), changelog="inbox")
     access, reader = Access(tokens=None, rate_per_s=100_000), cast("Any", object())
     router = events_router(hub, lambda: reader, OwnerResolver(access, owners, Forwarding(None)))
     http = build_http(lambda: {"ready": True}, Metrics(), routers=[router])

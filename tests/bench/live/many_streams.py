@@ -43,7 +43,7 @@ def measure_streams(streams: int, folder: Path) -> list[str]:
     port = free_port()
     with ExitStack() as stack:
         pid = start_service(stack, "tests.bench.live.holding", str(port), str(_HEARTBEAT_S), folder=folder)
-        wait_until(lambda: port_answers(LOOPBACK, port), "the live side listens")
+        wait_until(lambda: port_answers(LOOPBACK, port), "the worker listens")
         return asyncio.run(_measure(pid, port, streams))
 
 

@@ -1,4 +1,4 @@
-"""What is rejected is kept as received, without secrets, within bounds, and judged again by the code for live ones."""
+"""What is rejected is kept as received, without secrets, within bounds, and judged again as what arrives is."""
 
 from __future__ import annotations
 

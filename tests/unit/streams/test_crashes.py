@@ -95,7 +95,7 @@ def take(folding: Folding, records: Sequence[Record], read: Read) -> Outcome:
 def new_folding(core: str) -> Folding:
     """With room for one instance in memory: some are read from the store, some are not."""
     kind = NativeFolding if core == NativeFolding.core else PythonFolding
-    return kind(events=EVENTS, states=STATES, notifications=NOTIFICATIONS, live_instances=2, now_ms=lambda: 0)
+    return kind(events=EVENTS, states=STATES, notifications=NOTIFICATIONS, cached_instances=2, now_ms=lambda: 0)
 
 
 def shown_state(instance: Instance) -> TaskState | None:

@@ -75,7 +75,7 @@ def in_order(instance: Instance) -> bool:
 
 def folding(
     kind: type[NativeFolding | PythonFolding],
-    live_instances: int,
+    cached_instances: int,
     *,
     now_ms: int = 0,
     most_told_bytes: int = MOST_TOLD_BYTES,
@@ -84,7 +84,7 @@ def folding(
         events=task_event_head_codec(REGISTRY),
         states=task_state_codec(REGISTRY),
         notifications=task_notification_codec(REGISTRY),
-        live_instances=live_instances,
+        cached_instances=cached_instances,
         now_ms=lambda: now_ms,
         most_told_bytes=most_told_bytes,
     )
@@ -127,16 +127,16 @@ def stored_after(events: Iterable[TaskEvent]) -> dict[bytes, bytes]:
 @settings(max_examples=3 * EXAMPLES)
 @given(
     chunks=CHUNKS,
-    live=st.sampled_from((0, 1, 100)),
+    cached=st.sampled_from((0, 1, 100)),
     now_ms=st.integers(-(1 << 63), (1 << 63) - 1),
     too_large=st.just(NONE) | st.sets(st.integers(0, 5)),
     most_told_bytes=st.sampled_from((MOST_TOLD_BYTES, 200, 0)),
 )
 def test_any_chunks_come_to_the_same_bytes(
-    chunks: list[list[FakeRecord]], live: int, now_ms: int, too_large: set[int], most_told_bytes: int
+    chunks: list[list[FakeRecord]], cached: int, now_ms: int, too_large: set[int], most_told_bytes: int
 ) -> None:
-    native = folding(NativeFolding, live, now_ms=now_ms, most_told_bytes=most_told_bytes)
-    python = folding(PythonFolding, live, now_ms=now_ms, most_told_bytes=most_told_bytes)
+    native = folding(NativeFolding, cached, now_ms=now_ms, most_told_bytes=most_told_bytes)
+    python = folding(PythonFolding, cached, now_ms=now_ms, most_told_bytes=most_told_bytes)
     stored: dict[bytes, bytes] = {}
     for chunk in chunks:
         records: list[Any] = list(chunk)
@@ -236,7 +236,7 @@ def test_a_registry_that_is_away_is_not_the_records_fault() -> None:
         events=task_event_head_codec(away),
         states=task_state_codec(away),
         notifications=task_notification_codec(away),
-        live_instances=0,
+        cached_instances=0,
     )
     records: list[Any] = [FakeRecord(b"I", framed(NEVER_SEEN, b"x"))]
     with pytest.raises(RegistryUnavailable):

@@ -100,7 +100,7 @@ def put_together(
     )
     tables_of(app).recover_by(recovery)
     store, changelog = instances_table(app, partitions=partitions, version=version)
-    folding = choose_folding(registry, live_instances=settings.live_instances)
+    folding = choose_folding(registry, cached_instances=settings.live_instances)
     agent = TaskAgent(
         app,
         store=store,

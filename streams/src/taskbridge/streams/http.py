@@ -69,7 +69,7 @@ def build_http(
         return {"status": "ok"}
 
     @http.get(
-        "/readyz", summary="Tables are live and events are being processed", tags=["operation"], responses=READINESS
+        "/readyz", summary="Tables are restored and events are being processed", tags=["operation"], responses=READINESS
     )
     async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         found = readiness()

@@ -17,9 +17,9 @@ from taskbridge.streams.operations.routes import operations_router
 from taskbridge.streams.query.history import EventReader, Histories
 from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
-from taskbridge.streams.query.routes import ApiContext, Tables, build_instances_router, build_router
+from taskbridge.streams.query.routes import ApiContext, Readers, build_instances_router, build_router
 from taskbridge.streams.query.wholeness import Wholeness
-from taskbridge.streams.sse.updates import LiveUpdates
+from taskbridge.streams.sse.event_streams import EventStreams
 from taskbridge.streams.topology import inbox_table, notifications_topic
 
 if TYPE_CHECKING:
@@ -66,9 +66,14 @@ class TaskCenter:
         self.only_hosts = own_hosts(settings) if self.access.is_open else None
         self._context = ApiContext(resolver)
         self._history: EventReader | None = None
-        self.live = LiveUpdates(resolver, most=settings.event_streams, most_of_person=settings.event_streams_per_user)
+        self.event_streams = EventStreams(
+            resolver, most=settings.event_streams, most_of_person=settings.event_streams_per_user
+        )
         self.operations = OperationsReporter(
-            self._context, own_url=settings.url, edge_urls=settings.edge_urls, streams=lambda: self.live.hub.count
+            self._context,
+            own_url=settings.url,
+            edge_urls=settings.edge_urls,
+            streams=lambda: self.event_streams.hub.count,
         )
 
     @property
@@ -76,7 +81,7 @@ class TaskCenter:
         return [
             build_router(self._context),
             build_instances_router(self._context),
-            self.live.router,
+            self.event_streams.router,
             operations_router(self.operations, self.access),
         ]
 
@@ -107,10 +112,10 @@ class TaskCenter:
         if tokens is not None:
             metrics.watch_tokens(lambda: tokens.broken is None)
         self.operations.open(consumer=consumer, offsets=offsets, registry=registry, flow=metrics.flow)
-        self.live.open(app, agent, consumer=consumer, offsets=offsets, registry=registry, metrics=metrics)
+        self.event_streams.open(app, agent, consumer=consumer, offsets=offsets, registry=registry, metrics=metrics)
         self._history = EventReader(consumer)
         self._context.open(
-            Tables(
+            Readers(
                 Inboxes(inbox, Wholeness(lambda: consumer_of(app).positions, told)),
                 Instances(instances.store, task_state_codec(registry)),
                 Histories(self._history, task_event_codec(registry)),
@@ -119,7 +124,7 @@ class TaskCenter:
         self.owners.join(
             partitions=instances.partitions,
             distribution=lambda: partitions_by_worker(app),
-            live=instances.actives,
+            actives=instances.actives,
             changelog=instances.changelog,
         )
         return agent
@@ -127,12 +132,14 @@ class TaskCenter:
     async def watch(self) -> None:
         """Keep up with the tokens file, event streams alive, and samples for operators, until cancelled."""
         tokens = self.access.tokens
-        await asyncio.gather(self.live.keep(), self.operations.keep(), *([] if tokens is None else [tokens.watch()]))
+        await asyncio.gather(
+            self.event_streams.keep(), self.operations.keep(), *([] if tokens is None else [tokens.watch()])
+        )
 
     def stop(self) -> None:
         """End what is open: nothing new is to be told from here."""
-        self.live.stop()
+        self.event_streams.stop()
 
     async def close(self) -> None:
         history = [] if self._history is None else [self._history.close()]
-        await asyncio.gather(self.forwarding.close(), self.live.close(), self.operations.close(), *history)
+        await asyncio.gather(self.forwarding.close(), self.event_streams.close(), self.operations.close(), *history)

@@ -196,7 +196,7 @@ def test_an_io_error_is_final_and_the_next_start_makes_a_new_file(
             with pytest.raises(SpoolBroken):
                 await spool.remove(())
             assert calls == [1], "never try again, and believe"
-            assert not spool._page.anything_moves()  # pyright: ignore[reportPrivateUsage]
+            assert not spool._occupancy.anything_moves()  # pyright: ignore[reportPrivateUsage]
         broken_marks.extend(await asyncio.to_thread(lambda: list(tmp_path.glob(f"*{BROKEN_MARK}"))))
         async with open_spool(tmp_path) as spool:
             assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [1]
@@ -294,10 +294,10 @@ def test_a_disk_that_cannot_even_be_asked_is_broken(tmp_path: Path) -> None:
 
 
 def slot_of(spool: Spool) -> Slot | None:
-    return spool._page.slots().get(spool.claim.number)  # pyright: ignore[reportPrivateUsage]
+    return spool._occupancy.slots().get(spool.claim.number)  # pyright: ignore[reportPrivateUsage]
 
 
-def test_what_it_holds_stands_on_the_page_that_all_workers_see(tmp_path: Path) -> None:
+def test_what_it_holds_stands_where_all_workers_see_it(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with open_spool(tmp_path) as spool:
             assert slot_of(spool) is None
@@ -319,7 +319,7 @@ def test_what_it_holds_stands_on_the_page_that_all_workers_see(tmp_path: Path) -
             assert (spool.waiting, spool.set_aside, spool.size) == (1, 1, 2 * record().size)
             await spool.remove(found[2:])
             assert (spool.waiting, spool.set_aside, spool.size) == (0, 1, 0)
-            assert spool._page.slots() == {}  # pyright: ignore[reportPrivateUsage]
+            assert spool._occupancy.slots() == {}  # pyright: ignore[reportPrivateUsage]
 
     asyncio.run(scenario())
 

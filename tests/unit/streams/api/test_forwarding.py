@@ -25,7 +25,7 @@ PATH = "/v1/corps/corp/users/%E7%8E%8B%20ann/tasks?view=pending&q=%E8%AF%B7%E5%8
 
 def hand_over(asked: AnsweringWorker, url: str) -> None:
     """Everything is another worker's."""
-    asked.live = set()
+    asked.actives = set()
     asked.distribution = {url: {"changelog": list(range(PARTITIONS))}, URL: {"changelog": []}}
 
 
@@ -106,7 +106,7 @@ def test_nobody_is_asked_while_the_owner_is_unknown_restoring_or_dead(context: A
             {URL: {"changelog": list(range(PARTITIONS))}},
             {f"http://127.0.0.1:{free_port()}": {"changelog": list(range(PARTITIONS))}},
         ):
-            context.live, context.distribution = set(), distribution
+            context.actives, context.distribution = set(), distribution
             for path in (PATH, "/v1/corps/corp/users/ann/counts", "/v1/instances/I-1", "/v1/instances/I-1/history"):
                 answer = client.get(path)
                 assert answer.status_code == 503, answer.text

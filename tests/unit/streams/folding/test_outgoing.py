@@ -35,7 +35,7 @@ def taken(request: pytest.FixtureRequest) -> Taken:
             events=task_event_head_codec(REGISTRY),
             states=task_state_codec(REGISTRY),
             notifications=task_notification_codec(REGISTRY),
-            live_instances=0,
+            cached_instances=0,
             **{name: bounds.pop(name) for name in ("most_told_bytes",) if name in bounds},
         )
         records: list[Any] = [FakeRecord(b"I", EVENTS.encode(each), at) for at, each in enumerate(events)]

@@ -11,7 +11,7 @@ import pytest
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.sse import missed as missed_module
-from taskbridge.streams.sse.missed import MissedReader, MissedUnreadable, Page
+from taskbridge.streams.sse.missed import MissedPart, MissedReader, MissedUnreadable
 
 if TYPE_CHECKING:
     from taskbridge.streams.positions.offsets import Offsets
@@ -31,7 +31,7 @@ class Passes(MissedReader):
             raise TimeoutError
         reached = requests[0].start + self._step
         for each in requests:
-            each.page.reached = min(each.until, max(each.start, reached))
+            each.part.reached = min(each.until, max(each.start, reached))
 
 
 ANN = ("corp", "ann")
@@ -76,7 +76,7 @@ def test_when_kafka_does_not_answer_all_of_a_pass_are_told_and_the_next_is_tried
         answers = await asyncio.gather(*(reader.read(0, 1, 9, ANN) for _ in range(3)), return_exceptions=True)
         assert [type(each) for each in answers] == [MissedUnreadable] * 3
         reader.fails = False
-        assert await reader.read(0, 1, 9, ANN) == Page(reached=9)
+        assert await reader.read(0, 1, 9, ANN) == MissedPart(reached=9)
         await reader.close()
 
     asyncio.run(test())
@@ -96,7 +96,7 @@ def test_whoever_waits_at_the_end_is_told_that_nothing_comes() -> None:
 
 def test_requests_are_served_in_the_order_in_which_they_came() -> None:
     def request(start: int, partition: int = 0) -> missed_module.Wanted:
-        return missed_module.Wanted(partition, start, 100, *ANN, cast("asyncio.Future[Page]", None))
+        return missed_module.Wanted(partition, start, 100, *ANN, cast("asyncio.Future[MissedPart]", None))
 
     waiting = deque([request(5), request(1), request(7), request(9, partition=1)])
     served, others = missed_module.together(waiting)

@@ -160,7 +160,7 @@ def test_the_route_takes_places_for_what_it_passes_on_and_ends_it_with_its_acces
     async def test() -> None:
         client = Client()
         async with serving() as owner:
-            context.live.clear()
+            context.actives.clear()
             context.distribution = {owner.url: {"changelog": list(range(PARTITIONS))}}
             scope = {**SCOPE, "headers": headers, "client": ("127.0.0.1", 1), "scheme": "http", "http_version": "1.1"}
             stream = asyncio.create_task(http(scope, client.receive, client.send))

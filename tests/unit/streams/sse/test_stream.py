@@ -14,7 +14,7 @@ from taskbridge.streams.api.tokens import TokensFile, digest_of
 from taskbridge.streams.http import build_http
 from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.sse.hub import Hub
-from taskbridge.streams.sse.missed import MissedUnreadable, Page
+from taskbridge.streams.sse.missed import MissedPart, MissedUnreadable
 from taskbridge.streams.sse.routes import events_router
 from taskbridge.streams.sse.stream import HoldsStreams, Writer
 from taskbridge.streams.sse.subscription import WAITING_MAX
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 class Missed:
     """Pages as they were prepared; ``asked`` has what was asked for."""
 
-    def __init__(self, *pages: Page | Exception) -> None:
-        self._pages = list(pages)
+    def __init__(self, *parts: MissedPart | Exception) -> None:
+        self._parts = list(parts)
         self.asked: list[tuple[int, int]] = []
         self.meanwhile: Callable[[], None] = lambda: None
 
-    async def read(self, _partition: int, start: int, until: int, _person: tuple[str, str]) -> Page:
+    async def read(self, _partition: int, start: int, until: int, _person: tuple[str, str]) -> MissedPart:
         self.asked.append((start, until))
         self.meanwhile()
-        page = self._pages.pop(0)
-        if isinstance(page, Exception):
-            raise page
-        return page
+        part = self._parts.pop(0)
+        if isinstance(part, Exception):
+            raise part
+        return part
 
 
 class Connection:
@@ -128,7 +128,7 @@ def test_a_new_stream_gets_a_place_at_once_and_then_what_comes(notification: Tas
 def test_what_comes_while_the_missed_is_read_comes_after_it_and_once(notification: TaskNotification) -> None:
     async def test() -> None:
         hub = make_hub(next_offset=5)
-        missed = Missed(Page(frames(2), reached=4), Page(frames(4), reached=5))
+        missed = Missed(MissedPart(frames(2), reached=4), MissedPart(frames(4), reached=5))
         missed.meanwhile = lambda: tell(hub, notification, 5)
         connection = Connection(hub, missed, Place(0, 2))
         await turns(20)
@@ -151,21 +151,21 @@ def test_nothing_is_read_when_nothing_was_missed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("resume", "page", "resets"),
+    ("resume", "part", "resets"),
     [
-        (Place(0, 2), Page(reached=5, is_cut=True), 1),
-        (Place(0, 900), Page(reached=5, is_ahead=True), 1),
-        (Place(7, 2), Page(), 1),
-        (Place(0, 7), Page(reached=5), 0),
+        (Place(0, 2), MissedPart(reached=5, is_cut=True), 1),
+        (Place(0, 900), MissedPart(reached=5, is_ahead=True), 1),
+        (Place(7, 2), MissedPart(), 1),
+        (Place(0, 7), MissedPart(reached=5), 0),
     ],
     ids=["retention took it", "of a longer topic", "of another partition", "a worker was ahead"],
 )
 def test_what_can_no_longer_be_sent_is_said(
-    notification: TaskNotification, resume: Place, page: Page, resets: int
+    notification: TaskNotification, resume: Place, part: MissedPart, resets: int
 ) -> None:
     async def test() -> None:
         hub = make_hub(next_offset=5)
-        connection = Connection(hub, Missed(page), resume)
+        connection = Connection(hub, Missed(part), resume)
         await turns()
         assert connection.body.count(b"event: reset\n") == resets
         tell(hub, notification, 5, 6, 7)
@@ -325,7 +325,7 @@ def test_more_streams_than_there_may_be_are_told_when_to_come_back(tmp_path: Pat
     context, client = client_of(tmp_path, Access(tokens=None), most=0)
     answer = client.get("/v1/corps/corp/users/ann/events")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-    context.live.clear()
+    context.actives.clear()
     assert client.get("/v1/corps/corp/users/ann/events").status_code == 503
     context.close()
 

@@ -6,14 +6,14 @@ import pytest
 
 from taskbridge.streams.positions.changelog_topic import TOMBSTONES_KEPT_MS
 from taskbridge.streams.positions.offsets import Bounds
-from taskbridge.streams.tables.store_files import Position
+from taskbridge.streams.tables.store_files import StorePosition
 from taskbridge.streams.tables.table_keeper import Start, StoreOfAnother, starting_point
 
 NOW = 10**12
 DAY = 24 * 60 * 60 * 1000
 
 
-def start_of(position: Position | None, bounds: Bounds, *, is_known: bool = False) -> Start:
+def start_of(position: StorePosition | None, bounds: Bounds, *, is_known: bool = False) -> Start:
     return starting_point(position, bounds, changelog_id="first", is_known=is_known, now_ms=NOW)
 
 
@@ -22,26 +22,26 @@ def start_of(position: Position | None, bounds: Bounds, *, is_known: bool = Fals
     [
         (None, Bounds(0, 10), 0),
         (None, Bounds(5, 10), 5),
-        (Position(3, "first", NOW), Bounds(0, 10), 4),
-        (Position(9, "first", NOW), Bounds(0, 10), 10),
-        (Position(4, "first", NOW), Bounds(5, 10), 5),
-        (Position(3, "first", NOW - 5 * DAY), Bounds(0, 10), 4),
+        (StorePosition(3, "first", NOW), Bounds(0, 10), 4),
+        (StorePosition(9, "first", NOW), Bounds(0, 10), 10),
+        (StorePosition(4, "first", NOW), Bounds(5, 10), 5),
+        (StorePosition(3, "first", NOW - 5 * DAY), Bounds(0, 10), 4),
     ],
     ids=["new", "new-truncated", "in-the-middle", "at-the-end", "just-before-the-start", "away-for-days"],
 )
-def test_it_reads_on_behind_what_it_has(position: Position | None, bounds: Bounds, offset: int) -> None:
+def test_it_reads_on_behind_what_it_has(position: StorePosition | None, bounds: Bounds, offset: int) -> None:
     assert start_of(position, bounds) == Start(offset)
 
 
 @pytest.mark.parametrize(
     ("position", "reason"),
     [
-        (Position(3, "other", NOW), "given up"),
-        (Position(3, "first", NOW - TOMBSTONES_KEPT_MS), "tombstones"),
+        (StorePosition(3, "other", NOW), "given up"),
+        (StorePosition(3, "first", NOW - TOMBSTONES_KEPT_MS), "tombstones"),
     ],
     ids=["of-a-changelog-that-the-group-has-left", "missed-tombstones"],
 )
-def test_what_is_out_of_date_is_not_built_upon(position: Position, reason: str) -> None:
+def test_what_is_out_of_date_is_not_built_upon(position: StorePosition, reason: str) -> None:
     start = start_of(position, Bounds(0, 10), is_known=True)
     assert start.offset == 0
     assert reason in (start.wipe_because or "")
@@ -50,12 +50,12 @@ def test_what_is_out_of_date_is_not_built_upon(position: Position, reason: str) 
 @pytest.mark.parametrize(
     ("position", "bounds", "reason"),
     [
-        (Position(3, "other", NOW), Bounds(0, 10), "made anew"),
-        (Position(10, "first", NOW), Bounds(0, 10), "ends at 10"),
-        (Position(3, "first", NOW), Bounds(5, 10), "begins at 5"),
+        (StorePosition(3, "other", NOW), Bounds(0, 10), "made anew"),
+        (StorePosition(10, "first", NOW), Bounds(0, 10), "ends at 10"),
+        (StorePosition(3, "first", NOW), Bounds(5, 10), "begins at 5"),
     ],
     ids=["another-changelog", "beyond-the-end", "truncated-start"],
 )
-def test_what_the_changelog_has_lost_is_left_in_the_store(position: Position, bounds: Bounds, reason: str) -> None:
+def test_what_the_changelog_has_lost_is_left_in_the_store(position: StorePosition, bounds: Bounds, reason: str) -> None:
     with pytest.raises(StoreOfAnother, match=reason):
         start_of(position, bounds)

@@ -110,7 +110,7 @@ def replay(
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Judge callbacks again, by the code for live ones, and publish those that are right now with their own time.
+    """Judge callbacks again, as those that arrive are, and publish what is right now with its own time.
 
     Exit code 1 when any of them stays rejected. Safe to repeat: what is on the topic is not published again.
     """

@@ -1,4 +1,4 @@
-"""Which process owns which spool file, and a page of memory that tells all of them what each file holds.
+"""Which process owns which spool file, and shared memory that tells all of them what each file holds.
 
 Files are numbered: ``0.db``, ``1.db``, … beside ``0.lock``, ``1.lock``, …. Who holds a lock owns the file; the kernel
 lets go of it when the process ends, however it ends, and then the next one may take it.
@@ -58,7 +58,7 @@ class Slot:
     """So many of the records cannot be delivered now: their partitions take none, or nobody knows their schema's id."""
 
 
-class Page:
+class Occupancy:
     """What each spool file of the folder holds now, seen by all its processes; it costs no system call to look.
 
     Only the order among several workers and the shared bound on bytes rest on it, never durability: what it says after
@@ -124,7 +124,7 @@ class SpoolFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._page: Page | None = None
+        self._occupancy: Occupancy | None = None
 
     def prepare(self) -> None:
         """Make the folder, durably.
@@ -140,19 +140,19 @@ class SpoolFolder:
                 if each.stat().st_dev == disk:
                     with contextlib.suppress(PermissionError):  # what we cannot read, we did not make
                         sync(each)
-            if self._page is None:
-                self._page = Page(self.path / "page")
+            if self._occupancy is None:
+                self._occupancy = Occupancy(self.path / "page")
         except OSError as error:
             raise SpoolFull(f"the spool's folder: {error}") from error
 
     @property
     def is_prepared(self) -> bool:
-        return self._page is not None
+        return self._occupancy is not None
 
     @property
-    def page(self) -> Page:
-        assert self._page is not None, "prepare first"
-        return self._page
+    def occupancy(self) -> Occupancy:
+        assert self._occupancy is not None, "prepare first"
+        return self._occupancy
 
     def claim_own(self, but: Container[int] = ()) -> Claim:
         """The first file that nobody owns, whatever it holds: so a worker takes over what its predecessor left.
@@ -167,8 +167,8 @@ class SpoolFolder:
         raise SpoolFull(f"{MAX_FILES} processes share the spool's folder already")
 
     def claim_orphans(self, but: Container[int] = ()) -> list[Claim]:
-        """Files that nobody owns, among those that exist or that the page says something of."""
-        slots = self.page.slots()
+        """Files that nobody owns, among those that exist or that are said to hold something."""
+        slots = self.occupancy.slots()
         found: list[Claim] = []
         for number in sorted({*slots, *self.numbers()}):
             claim = self._claim(number) if number not in but else None
@@ -204,9 +204,9 @@ class SpoolFolder:
             os.close(descriptor)
 
     def close(self) -> None:
-        if self._page is not None:
-            self._page.close()
-            self._page = None
+        if self._occupancy is not None:
+            self._occupancy.close()
+            self._occupancy = None
 
     def _claim(self, number: int) -> Claim | None:
         try:
@@ -225,12 +225,12 @@ class SpoolFolder:
         except OSError:
             os.ftruncate(lock, 0)
         # Until it is read, nobody may overtake what it holds.
-        self.page.set(number, oldest=UNKNOWN_AGE, count=0, size=0)
+        self.occupancy.set(number, oldest=UNKNOWN_AGE, count=0, size=0)
         return Claim(number, self.file(number), lock)
 
     def _worth_opening(self, claim: Claim) -> bool:
         if claim.path.exists():
             return True
-        self.page.set(claim.number, oldest=0, count=0, size=0)
+        self.occupancy.set(claim.number, oldest=0, count=0, size=0)
         claim.release()
         return False

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class FolderCounts:
-    """Reads the folder's page, which every process keeps up for its own files."""
+    """Reads the folder's occupancy, which every process keeps up for its own files."""
 
     def __init__(self, folder: SpoolFolder) -> None:
         self.folder = folder
@@ -18,22 +18,22 @@ class FolderCounts:
     @property
     def waiting(self) -> int:
         """Undelivered records."""
-        return self.folder.page.total_count() if self.folder.is_prepared else 0
+        return self.folder.occupancy.total_count() if self.folder.is_prepared else 0
 
     @property
     def size(self) -> int:
-        return self.folder.page.total_bytes() if self.folder.is_prepared else 0
+        return self.folder.occupancy.total_bytes() if self.folder.is_prepared else 0
 
     @property
     def oldest_age_s(self) -> float:
-        slots = self.folder.page.slots().values() if self.folder.is_prepared else ()
+        slots = self.folder.occupancy.slots().values() if self.folder.is_prepared else ()
         oldest = [each.oldest for each in slots if each.oldest]
         return max(0.0, time.time() - min(oldest) / 1e9) if oldest else 0.0
 
     @property
     def moving(self) -> int:
         """Those of them that can be delivered now, as far as is known."""
-        return self.folder.page.total_moving() if self.folder.is_prepared else 0
+        return self.folder.occupancy.total_moving() if self.folder.is_prepared else 0
 
     def anything_moves(self) -> bool:
-        return self.folder.is_prepared and self.folder.page.anything_moves()
+        return self.folder.is_prepared and self.folder.occupancy.anything_moves()

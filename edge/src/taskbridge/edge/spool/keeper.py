@@ -221,17 +221,17 @@ class SpoolKeeper(FolderCounts):
         except Exception as error:
             self._unopened.add(claim.number, str(error) or repr(error))
             # Nobody knows what it holds, so nobody waits for it; 'unopened' tells of it.
-            self.folder.page.set(claim.number, oldest=0, count=0, size=0)
+            self.folder.occupancy.set(claim.number, oldest=0, count=0, size=0)
             claim.release()
             raise
         if opened.damaged is not None:
             self._metrics.file_damaged(rows_damaged=opened.rows_damaged)
             _log.error("spool_file_set_aside", file=str(opened.damaged), rows_saved=opened.rows_saved)
-        page = self.folder.page
-        spool = Spool(opened.store, claim, page, max_bytes=self._max_bytes, observer=self._metrics)
+        occupancy = self.folder.occupancy
+        spool = Spool(opened.store, claim, occupancy, max_bytes=self._max_bytes, observer=self._metrics)
         if spool.waiting:
             _log.info("spool_holds", file=str(claim.path), records=spool.waiting)
-        drainer = Drainer(spool, self._kafka, page, self._metrics)
+        drainer = Drainer(spool, self._kafka, occupancy, self._metrics)
         self._kept[claim.number] = _Kept(spool, drainer, asyncio.create_task(drainer.run()))
         return spool
 

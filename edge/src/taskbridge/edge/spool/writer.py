@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from taskbridge.edge.kafka.record import Record, SpooledRecord
     from taskbridge.edge.spool.commits import Outcome, SpoolObserver, Work
-    from taskbridge.edge.spool.files import Claim, Page
+    from taskbridge.edge.spool.files import Claim, Occupancy
     from taskbridge.edge.spool.store import Store
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -31,7 +31,7 @@ class Spool:
         self,
         store: Store,
         claim: Claim,
-        page: Page,
+        occupancy: Occupancy,
         *,
         max_bytes: int,
         observer: SpoolObserver | None = None,
@@ -40,7 +40,7 @@ class Spool:
         self.claim = claim
         self.broken: str | None = None
         self._store = store
-        self._page = page
+        self._occupancy = occupancy
         self._max_bytes = max_bytes
         self._observer = observer
         self._loop = asyncio.get_running_loop()
@@ -76,7 +76,7 @@ class Spool:
             raise SpoolBroken(self.broken or "the spool is closed")
         if self.refused is not None:
             raise type(self.refused)(str(self.refused))
-        if self._page.total_bytes() + record.size > self._max_bytes:
+        if self._occupancy.total_bytes() + record.size > self._max_bytes:
             self._refused_bytes = record.size
             raise SpoolFull("the spool has reached its bound")
         self._refused_bytes = 0
@@ -166,7 +166,7 @@ class Spool:
     @property
     def is_over_bound(self) -> bool:
         """The last record was refused for the bound on bytes, and would be now."""
-        return self._refused_bytes > 0 and self._page.total_bytes() + self._refused_bytes > self._max_bytes
+        return self._refused_bytes > 0 and self._occupancy.total_bytes() + self._refused_bytes > self._max_bytes
 
     async def close(self, *, remove: bool = False) -> None:
         """Write what was taken on, and leave the rest to whoever owns the file next; an empty file may be removed."""
@@ -181,11 +181,11 @@ class Spool:
     def _tell(self) -> None:
         if self.broken is not None:
             # Nothing leaves a broken file, so nobody may wait for it.
-            self._page.set(self.claim.number, oldest=0, count=0, size=self.size)
+            self._occupancy.set(self.claim.number, oldest=0, count=0, size=self.size)
             return
         if not self.waiting:
             self._oldest = 0
-        self._page.set(
+        self._occupancy.set(
             self.claim.number, oldest=self._oldest, count=self.waiting, size=max(self.size, 0), held=self._held
         )
 

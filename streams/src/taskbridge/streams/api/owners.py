@@ -28,7 +28,7 @@ class Owner:
     partition: int
     url: str
     here: bool
-    """It is this process, and its tables are live."""
+    """It is this process, and its tables are restored."""
 
 
 def partition_of(key: bytes, partitions: int) -> int:
@@ -43,7 +43,7 @@ class Owners:
         self._own_url = own_url.rstrip("/")
         self._partitions: int | None = None
         self._distribution: Callable[[], Mapping[str, Mapping[str, Collection[int]]]] = dict
-        self._live: Callable[[], Collection[int]] = tuple
+        self._actives: Callable[[], Collection[int]] = tuple
         self._changelog = ""
 
     def join(
@@ -51,17 +51,17 @@ class Owners:
         *,
         partitions: int,
         distribution: Callable[[], Mapping[str, Mapping[str, Collection[int]]]],
-        live: Callable[[], Collection[int]],
+        actives: Callable[[], Collection[int]],
         changelog: str,
     ) -> None:
         """Know the group; before that every owner is unknown.
 
         ``distribution`` gives each worker's URL, and of each changelog topic the partitions that are the worker's.
-        ``live`` gives the partitions that this worker can answer for now: none during a rebalance or recovery.
+        ``actives`` gives the partitions that this worker can answer for now: none during a rebalance or recovery.
         """
         self._partitions = partitions
         self._distribution = distribution
-        self._live = live
+        self._actives = actives
         self._changelog = changelog
 
     def of_user(self, corp_id: str, user_id: str) -> Owner:
@@ -96,7 +96,7 @@ class Owners:
         Raises:
             OwnerUnknown: nobody who could answer now.
         """
-        if partition in self._live():
+        if partition in self._actives():
             return Owner(partition, self._own_url, here=True)
         for url, topics in self._distribution().items():
             if partition in topics.get(self._changelog, ()):

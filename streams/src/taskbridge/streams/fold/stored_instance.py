@@ -1,9 +1,10 @@
 """How an instance stands in the store and its changelog: the published state, where its events stand, the fold's marks.
 
-A head: the format's version, whether the instance is live, finished or deleted, when it was written, and the lengths of
-the two parts behind it (see ``_HEAD``). Then the ``TaskState`` in the Confluent wire format, byte for byte the value of
-its record on ``taskbridge.task-states.v1``; then where its last events stand (``streams.fold.remembered_offsets``);
-then the marks in MessagePack, arrays in the order of their fields: more may be added at the end, with a default.
+A head: the format's version, whether the instance is active, finished or deleted, when it was written, and the
+lengths of the two parts behind it (see ``_HEAD``). Then the ``TaskState`` in the Confluent wire format, byte for byte
+the value of its record on ``taskbridge.task-states.v1``; then where its last events stand
+(``streams.fold.remembered_offsets``); then the marks in MessagePack, arrays in the order of their fields: more may be
+added at the end, with a default.
 """
 
 from __future__ import annotations

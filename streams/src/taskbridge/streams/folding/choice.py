@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-def choose_folding(registry: Registry, *, live_instances: int) -> Folding:
+def choose_folding(registry: Registry, *, cached_instances: int) -> Folding:
     """The native core, or the Python implementation with a warning: it gives the same, and takes many times as long."""
     if IS_BUILT:
-        return _made(NativeFolding, registry, live_instances)
+        return _made(NativeFolding, registry, cached_instances)
     log.warning(
         "native_core_not_built",
         effect="events are folded in Python: as right, and far slower",
         remedy="install taskbridge-streams[native]; in a checkout: make native, with Rust from https://rustup.rs",
     )
-    return _made(PythonFolding, registry, live_instances)
+    return _made(PythonFolding, registry, cached_instances)
 
 
 def _made(
-    folding: type[NativeFolding | PythonFolding], registry: Registry, live_instances: int
+    folding: type[NativeFolding | PythonFolding], registry: Registry, cached_instances: int
 ) -> NativeFolding | PythonFolding:
     return folding(
         events=task_event_head_codec(registry),
         states=task_state_codec(registry),
         notifications=task_notification_codec(registry),
-        live_instances=live_instances,
+        cached_instances=cached_instances,
     )

@@ -39,7 +39,7 @@ class Folded:
     """Events that were folded, by action."""
     changes: Mapping[tuple[View, Change], int]
     """Notifications, by view and change."""
-    live: Mapping[bytes, Any]
+    instances: Mapping[bytes, Any]
     """What to keep in memory of each instance, once it is stored."""
     largest: int
     """Bytes of the largest value among ``stored`` and ``notifications``."""

@@ -18,7 +18,7 @@ from taskbridge.streams.fold.rejections import (
 )
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, unpack
 from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
-from taskbridge.streams.folding.live_instances import LiveInstances
+from taskbridge.streams.folding.instance_cache import InstanceCache
 
 try:
     from taskbridge.native import _native
@@ -52,14 +52,14 @@ class NativeFolding:
         events: Codec[TaskEvent],
         states: Codec[TaskState],
         notifications: Codec[TaskNotification],
-        live_instances: int,
+        cached_instances: int,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         most_told_bytes: int = MOST_TOLD_BYTES,
     ) -> None:
         self._events = events
         self._states = states
         self._notifications = notifications
-        self._live = LiveInstances[bytes](live_instances)
+        self._cache = InstanceCache[bytes](cached_instances)
         self._now_ms = now_ms
         self._most_told_bytes = most_told_bytes
 
@@ -69,7 +69,7 @@ class NativeFolding:
             records,
             own_frames=self._events.own_frames(),
             translate=self._translate,
-            load=lambda keys: self._live.find(keys, read, generation=generation),
+            load=lambda keys: self._cache.find(keys, read, generation=generation),
             renew=self._renew,
             state_frame=self._states.frame(),
             notification_frame=self._notifications.frame(),
@@ -88,16 +88,16 @@ class NativeFolding:
             ],
             actions={Action(action): count for action, count in folded.actions.items()},
             changes={(View(view), Change(change)): count for (view, change), count in folded.changes.items()},
-            live=folded.stored,
+            instances=folded.stored,
             largest=folded.largest,
             untold=frozenset(folded.untold),
         )
 
     def keep(self, folded: Folded, *, generation: int) -> None:
-        self._live.keep(folded.live, generation=generation)
+        self._cache.keep(folded.instances, generation=generation)
 
     def forget(self, keys: Iterable[bytes]) -> None:
-        self._live.forget(keys)
+        self._cache.forget(keys)
 
     def _translate(self, value: bytes | None) -> bytes | RecordError:
         """An event that another version's schema wrote, as ours writes it; or what is wrong with it.

@@ -12,7 +12,7 @@ from taskbridge.streams.fold.chunk import fold_chunk
 from taskbridge.streams.fold.stored_instance import event_offsets, pack, unpack
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
-from taskbridge.streams.folding.live_instances import LiveInstances
+from taskbridge.streams.folding.instance_cache import InstanceCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,28 +37,28 @@ class PythonFolding:
         events: Codec[TaskEvent],
         states: Codec[TaskState],
         notifications: Codec[TaskNotification],
-        live_instances: int,
+        cached_instances: int,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         most_told_bytes: int = MOST_TOLD_BYTES,
     ) -> None:
         self._events = events
         self._states = states
         self._notifications = notifications
-        self._live = LiveInstances["Shown"](live_instances)
+        self._cache = InstanceCache["Shown"](cached_instances)
         self._now_ms = now_ms
         self._most_told_bytes = most_told_bytes
 
     def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
         def load(keys: list[bytes]) -> list[Shown | None]:
-            return self._live.find(keys, lambda missing: map(self._shown, read(missing)), generation=generation)
+            return self._cache.find(keys, lambda missing: map(self._shown, read(missing)), generation=generation)
 
         return self._written(fold_chunk(records, decode=self._events.decode, load=load, too_large=too_large))
 
     def keep(self, folded: Folded, *, generation: int) -> None:
-        self._live.keep(folded.live, generation=generation)
+        self._cache.keep(folded.instances, generation=generation)
 
     def forget(self, keys: Iterable[bytes]) -> None:
-        self._live.forget(keys)
+        self._cache.forget(keys)
 
     def _shown(self, stored: bytes | None) -> Shown | None:
         return None if stored is None else show(unpack(stored, self._states), event_offsets(stored))
@@ -96,7 +96,7 @@ class PythonFolding:
             rejected=result.rejected,
             actions=result.actions,
             changes=changes,
-            live=result.instances,
+            instances=result.instances,
             largest=max(map(len, values), default=0),
             untold=untold,
         )

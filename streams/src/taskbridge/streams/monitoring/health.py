@@ -27,14 +27,14 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        return self.connected and self._tables_live
+        return self.connected and self._tables_ready
 
     def readiness(self) -> dict[str, Any]:
         """As ``/readyz`` tells it."""
         return {
             "ready": self.is_ready,
             "kafka_and_registry": "connected" if self.connected else "waiting",
-            "tables": "live" if self._tables_live else "recovering",
+            "tables": "live" if self._tables_ready else "recovering",
             "core": self.core,
             "problems": self.problems,
             "topics": list(self.drift),
@@ -42,6 +42,6 @@ class Health:
         }
 
     @property
-    def _tables_live(self) -> bool:
+    def _tables_ready(self) -> bool:
         app = self.faust_app
         return app is not None and app.tables.actives_ready and not app.rebalancing and not app.should_stop

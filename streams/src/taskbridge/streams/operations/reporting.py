@@ -158,12 +158,12 @@ class OperationsReporter:
             if found is None:
                 raise NotNow("the worker that has this instance does not answer")
             return found
-        tables = self._context.tables
-        stored = tables.instances.look_up(owner.partition, instance_id)
+        readers = self._context.readers
+        stored = readers.instances.look_up(owner.partition, instance_id)
         if stored is None:
             return {"state": None, "deleted": False, "history": None}
         instance, offsets = stored
-        history = await tables.histories.of(owner.partition, instance.state, offsets)
+        history = await readers.histories.of(owner.partition, instance.state, offsets)
         deleted = instance.state.lifecycle is Lifecycle.DELETED
         return {"state": state_json(instance.state), "deleted": deleted, "history": history}
 

@@ -52,7 +52,7 @@ _Cursor = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class Readers:
     """What a worker answers from."""
 
     inboxes: Inboxes
@@ -61,25 +61,25 @@ class Tables:
 
 
 class ApiContext:
-    """What the routes share; the tables come when Kafka is connected."""
+    """What the routes share; the readers come when Kafka is connected."""
 
     def __init__(self, resolver: OwnerResolver) -> None:
         self.resolver = resolver
-        self._tables: Tables | None = None
+        self._readers: Readers | None = None
 
-    def open(self, tables: Tables) -> None:
-        self._tables = tables
+    def open(self, readers: Readers) -> None:
+        self._readers = readers
 
     @property
-    def tables(self) -> Tables:
+    def readers(self) -> Readers:
         """What is here.
 
         Raises:
             NotNow: this worker is still waiting for Kafka.
         """
-        if self._tables is None:
+        if self._readers is None:
             raise NotNow("this worker is starting")
-        return self._tables
+        return self._readers
 
 
 def build_router(context: ApiContext) -> APIRouter:
@@ -114,7 +114,7 @@ def build_router(context: ApiContext) -> APIRouter:
             return here
         user, wanted = layout.user_part(corp_id, user_id), View(view.upper())
         after = None if cursor is None else read_cursor(cursor, user, wanted)
-        inboxes, matches = context.tables.inboxes, matcher(q, app_type)
+        inboxes, matches = context.readers.inboxes, matcher(q, app_type)
         if matches is None:
             page = inboxes.page(here.partition, user, wanted, limit=limit, after=after)
         else:
@@ -136,7 +136,7 @@ def build_router(context: ApiContext) -> APIRouter:
         here = await resolver.user(request, corp_id, user_id)
         if isinstance(here, Response):
             return here
-        found = context.tables.inboxes.counts(here.partition, layout.user_part(corp_id, user_id))
+        found = context.readers.inboxes.counts(here.partition, layout.user_part(corp_id, user_id))
         return _json({view.value.lower(): count for view, count in zip(layout.VIEWS, found, strict=True)})
 
     @router.get(
@@ -155,7 +155,7 @@ def build_router(context: ApiContext) -> APIRouter:
         here = await resolver.user(request, corp_id, user_id)
         if isinstance(here, Response):
             return here
-        found = await context.tables.inboxes.apps(here.partition, layout.user_part(corp_id, user_id))
+        found = await context.readers.inboxes.apps(here.partition, layout.user_part(corp_id, user_id))
         resolver.check_still_here(here)
         return _json({"items": [{"app_type": app, "process_name": name} for app, name in found]})
 
@@ -176,7 +176,7 @@ def build_instances_router(context: ApiContext) -> APIRouter:
         here = await resolver.instance(request, instance_id)
         if isinstance(here, Response):
             return here
-        return _json(state_json(context.tables.instances.find(here.partition, instance_id, here.caller).state))
+        return _json(state_json(context.readers.instances.find(here.partition, instance_id, here.caller).state))
 
     @router.get(
         "/{instance_id}/history", summary="Its events, and its form", response_model=models.HistoryOut, **refused
@@ -188,8 +188,8 @@ def build_instances_router(context: ApiContext) -> APIRouter:
         here = await resolver.instance(request, instance_id)
         if isinstance(here, Response):
             return here
-        found = context.tables.instances.find(here.partition, instance_id, here.caller)
-        return _json(await context.tables.histories.of(here.partition, found.state, found.event_offsets))
+        found = context.readers.instances.find(here.partition, instance_id, here.caller)
+        return _json(await context.readers.histories.of(here.partition, found.state, found.event_offsets))
 
     return router
 

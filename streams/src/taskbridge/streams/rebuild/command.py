@@ -140,7 +140,7 @@ def _rebuilding(run: Operation, registry: Registry, folder: Path, live: int, hom
             stores=stores,
             partitions=there,
             homes=homes,
-            folding=choose_folding(registry, live_instances=settings.live_instances),
+            folding=choose_folding(registry, cached_instances=settings.live_instances),
             notification_bytes=notification_bytes(run.offsets),
             states=task_state_codec(registry),
             retention_days=settings.retention_days,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_PAGE_FRAMES = 500
+_PART_FRAMES = 500
 _PASS_RECORDS = 50_000
 _PASS_S = 2.0
 
@@ -40,7 +40,7 @@ class MissedUnreadable(OperatorError):
 
 
 @dataclass(slots=True)
-class Page:
+class MissedPart:
     """A part of what was missed."""
 
     frames: list[bytes] = field(default_factory=list[bytes])
@@ -61,8 +61,8 @@ class Wanted:
     until: int
     corp_id: str
     user_id: str
-    answer: asyncio.Future[Page]
-    page: Page = field(default_factory=Page)
+    answer: asyncio.Future[MissedPart]
+    part: MissedPart = field(default_factory=MissedPart)
     is_full: bool = False
 
 
@@ -91,7 +91,7 @@ class MissedReader:
         self._reading: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def read(self, partition: int, start: int, until: int, person: tuple[str, str]) -> Page:
+    async def read(self, partition: int, start: int, until: int, person: tuple[str, str]) -> MissedPart:
         """Some or all of this person's notifications at the offsets from ``start`` to before ``until``.
 
         Raises:
@@ -125,7 +125,7 @@ class MissedReader:
                     _fail(self._at_work)
                 for each in self._at_work:
                     if not each.answer.done():  # its stream may have gone
-                        each.answer.set_result(each.page)
+                        each.answer.set_result(each.part)
         finally:
             self._reading = None
 
@@ -134,7 +134,7 @@ class MissedReader:
         partition, start = requests[0].partition, requests[0].start
         first, end = self._offsets.bounds(self._topic, [partition])[partition]
         for each in requests:
-            each.page.is_cut, each.page.is_ahead = each.start < first, each.start > end
+            each.part.is_cut, each.part.is_ahead = each.start < first, each.start > end
         at = max(start, first)
         until = min(max(each.until for each in requests), end)
         if at < until:
@@ -143,7 +143,7 @@ class MissedReader:
             at = max(each.until for each in requests)
         for each in requests:
             if not each.is_full:
-                each.page.reached = min(each.until, max(each.start, at))
+                each.part.reached = min(each.until, max(each.start, at))
 
     def _look(self, partition: int, at: int, until: int, requests: list[Wanted]) -> int:
         """Hand what is read to whom it belongs; returns the offset up to which everything was looked at."""
@@ -168,12 +168,12 @@ class MissedReader:
         try:
             notification = self._codec.decode(message.value())
         except Undecodable:
-            return  # the live stream does not have it either
+            return  # whoever hears it at once does not get it either
         if (notification.corp_id, notification.recipient_id) != (request.corp_id, request.user_id):
             return  # keys of two persons may be equal, where an id has a slash
-        request.page.frames.append(notification_frame(request.partition, offset, notification))
-        if len(request.page.frames) >= _PAGE_FRAMES:
-            request.is_full, request.page.reached = True, offset + 1
+        request.part.frames.append(notification_frame(request.partition, offset, notification))
+        if len(request.part.frames) >= _PART_FRAMES:
+            request.is_full, request.part.reached = True, offset + 1
 
 
 def together(waiting: deque[Wanted]) -> tuple[list[Wanted], deque[Wanted]]:

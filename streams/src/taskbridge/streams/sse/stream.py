@@ -124,18 +124,18 @@ class Writer:
             await self._put(reset_frame(_MADE_ANEW))
             return
         while at != until and subscription.ending is None:
-            page = await self._missed.read(subscription.partition, at, until, subscription.person)
-            if page.is_ahead:
+            part = await self._missed.read(subscription.partition, at, until, subscription.person)
+            if part.is_ahead:
                 await self._put(reset_frame(_MADE_ANEW))
                 return
-            if page.is_cut:
+            if part.is_cut:
                 await self._put(reset_frame(_TOO_OLD))
-            if page.frames:
-                self._hub.sent += len(page.frames)
-                await self._put(b"".join(page.frames))
+            if part.frames:
+                self._hub.sent += len(part.frames)
+                await self._put(b"".join(part.frames))
             if at > until:
                 break  # given out by another worker that was ahead of this one
-            at = page.reached
+            at = part.reached
         subscription.next_offset = at
 
     async def _write(self) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from faust.types import TP
 
-    from taskbridge.streams.tables.store_files import Position
+    from taskbridge.streams.tables.store_files import StorePosition
 
 log = structlog.get_logger(__name__)
 
@@ -130,7 +130,7 @@ class Store(TableStore):
         with self._sound(partition) as held:
             held.write(batch, _WITHOUT_WAL)
 
-    def position(self, partition: int) -> Position | None:
+    def position(self, partition: int) -> StorePosition | None:
         """How far the changelog is applied; None in an empty store, and where it cannot be told.
 
         Raises:

@@ -31,7 +31,7 @@ class StoreDamaged(OperatorError):
     """A partition's store reads otherwise than it was written: opened again, it is emptied and restored."""
 
 
-class Position(NamedTuple):
+class StorePosition(NamedTuple):
     """How far a partition's store follows its changelog."""
 
     offset: int
@@ -47,11 +47,11 @@ def position_now(offset: int, changelog_id: str) -> bytes:
     return f"{offset} {changelog_id} {time.time_ns() // 1_000_000}".encode()
 
 
-def read_store_position(stored: bytes | None) -> Position | None:
+def read_store_position(stored: bytes | None) -> StorePosition | None:
     """What ``position_now`` wrote; None where nothing was, or it cannot be told."""
     try:
         offset, changelog_id, at_ms = (stored or b"").decode("ascii", "replace").split(" ")
-        return Position(int(offset), changelog_id, int(at_ms))
+        return StorePosition(int(offset), changelog_id, int(at_ms))
     except ValueError:
         return None
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.tables.changelog import ChangelogReader, Followed
     from taskbridge.streams.tables.store import Store
-    from taskbridge.streams.tables.store_files import Position
+    from taskbridge.streams.tables.store_files import StorePosition
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ class Start(NamedTuple):
 
 
 def starting_point(
-    position: Position | None, bounds: Bounds, *, changelog_id: str, is_known: bool, now_ms: int
+    position: StorePosition | None, bounds: Bounds, *, changelog_id: str, is_known: bool, now_ms: int
 ) -> Start:
     """Where a store at ``position`` goes on in a changelog that was written within ``bounds``. Pure.
 

@@ -34,7 +34,7 @@ TOO_LARGE = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE
 
 @asynccontextmanager
 async def draining(spool: Spool, kafka: KafkaPath) -> AsyncGenerator[Drainer]:
-    drainer = Drainer(spool, kafka, spool._page)  # pyright: ignore[reportPrivateUsage]
+    drainer = Drainer(spool, kafka, spool._occupancy)  # pyright: ignore[reportPrivateUsage]
     task = asyncio.create_task(drainer.run())
     try:
         yield drainer
@@ -341,7 +341,7 @@ def test_what_kafka_does_not_take_of_the_quarantine_holds_up_no_event(tmp_path: 
             kafka = await open_path(producer)
             async with draining(spool, kafka):
                 await until(lambda: len(producer.delivered) == 477)
-                await until(lambda: not spool._page.anything_moves())  # pyright: ignore[reportPrivateUsage]
+                await until(lambda: not spool._occupancy.anything_moves())  # pyright: ignore[reportPrivateUsage]
                 assert (spool.waiting, spool.set_aside) == (1200, 0)
                 assert kafka.takes(record(1))
                 assert "not allowed" in (kafka.problem_of(QUARANTINE) or "")
@@ -424,7 +424,7 @@ def test_a_record_that_gets_no_report_holds_up_its_partition_only_and_is_not_sen
             await spool.put(record(3, key=keys[1][0]))
             async with draining(spool, kafka):
                 await until(lambda: sorted(producer.delivered) == [2, 3])
-                await until(lambda: not spool._page.anything_moves())  # pyright: ignore[reportPrivateUsage]
+                await until(lambda: not spool._occupancy.anything_moves())  # pyright: ignore[reportPrivateUsage]
                 assert spool.waiting == 2
                 await spool.put(record(4, key=keys[1][0]))
                 await until(lambda: 4 in producer.delivered)
@@ -475,7 +475,7 @@ def test_where_nothing_fails_nothing_is_waited_for_and_the_oldest_of_the_next_ba
             found = await spool.read(0, count=9, max_bytes=1 << 20)
             async with draining(spool, await open_path(producer)):
                 await until(lambda: 2 in producer.sent)
-                (slot,) = spool._page.slots().values()  # pyright: ignore[reportPrivateUsage]
+                (slot,) = spool._occupancy.slots().values()  # pyright: ignore[reportPrivateUsage]
                 assert (slot.oldest, producer.delivered) == (found[2].created_at, [0, 1])
                 producer.silent.clear()
                 producer.release()
@@ -513,7 +513,7 @@ def test_a_spool_that_breaks_ends_it_well_whatever_waits(tmp_path: Path) -> None
         producer.failing[1] = DeliveryFailed("away")
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))
-            drainer = Drainer(spool, await open_path(producer), spool._page)  # pyright: ignore[reportPrivateUsage]
+            drainer = Drainer(spool, await open_path(producer), spool._occupancy)  # pyright: ignore[reportPrivateUsage]
             running = asyncio.create_task(drainer.run())
             await until(lambda: bool(drainer.behind))
             spool._break("injected")  # pyright: ignore[reportPrivateUsage]
@@ -567,7 +567,7 @@ def test_what_is_delivered_and_what_is_refused_is_counted(tmp_path: Path) -> Non
         producer.failing[1] = BY_POLICY
         async with open_spool(tmp_path) as spool:
             await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            drainer = Drainer(spool, await open_path(producer), spool._page, seen)  # pyright: ignore[reportPrivateUsage]
+            drainer = Drainer(spool, await open_path(producer), spool._occupancy, seen)  # pyright: ignore[reportPrivateUsage]
             running = asyncio.create_task(drainer.run())
             await until(lambda: spool.waiting == 0)
             await spool.remove(())
@@ -584,7 +584,7 @@ def test_told_to_stop_it_ends_after_what_is_under_way(tmp_path: Path) -> None:
         producer.held = True
         async with open_spool(tmp_path) as spool:
             await spool.put(record(1))
-            drainer = Drainer(spool, await open_path(producer), spool._page)  # pyright: ignore[reportPrivateUsage]
+            drainer = Drainer(spool, await open_path(producer), spool._occupancy)  # pyright: ignore[reportPrivateUsage]
             running = asyncio.create_task(drainer.run())
             await until(lambda: producer.sent == [1])
             drainer.stop()
@@ -640,8 +640,8 @@ def test_the_oldest_of_those_that_are_held_is_told_once_the_others_are_through(t
             await spool.put(record(2, topic=QUARANTINE))
             _, held = await spool.read(0, count=9, max_bytes=1 << 20)
             async with draining(spool, await open_path(producer)):
-                await until(lambda: spool.waiting == 1 and not spool._page.anything_moves())  # pyright: ignore[reportPrivateUsage]
-                (slot,) = spool._page.slots().values()  # pyright: ignore[reportPrivateUsage]
+                await until(lambda: spool.waiting == 1 and not spool._occupancy.anything_moves())  # pyright: ignore[reportPrivateUsage]
+                (slot,) = spool._occupancy.slots().values()  # pyright: ignore[reportPrivateUsage]
                 assert slot.oldest == held.created_at
 
     asyncio.run(scenario())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.edge.spool.draining.chains import Sending
     from taskbridge.edge.spool.draining.observer import DrainObserver
-    from taskbridge.edge.spool.files import Page
+    from taskbridge.edge.spool.files import Occupancy
     from taskbridge.edge.spool.writer import Spool
 
 _BATCH_COUNT = 500
@@ -49,11 +49,13 @@ class Drainer:
     Order over several files: a record waits while an older one of its key is in another file, whoever drains that.
     """
 
-    def __init__(self, spool: Spool, kafka: KafkaPath, page: Page, observer: DrainObserver | None = None) -> None:
+    def __init__(
+        self, spool: Spool, kafka: KafkaPath, occupancy: Occupancy, observer: DrainObserver | None = None
+    ) -> None:
         self._spool = spool
         self._kafka = kafka
         self._observer = observer
-        self._turns = Turns(spool.claim, page)
+        self._turns = Turns(spool.claim, occupancy)
         self._blocked = BlockedQueues(freed=lambda: spool.hold(self._blocked.count))
         self._cursor = -1
         self._pending: list[SpooledRecord] = []
@@ -164,7 +166,7 @@ class Drainer:
         if any(chain.error is not None for chain in done) and not self._one_by_one:
             await asyncio.sleep(_RETRY_S)
         elif self._spool.waiting and self._spool.waiting < waiting:
-            # Half of the time belongs to live traffic, unless that comes in faster than it goes out.
+            # Half of the time belongs to what arrives, unless that comes in faster than it goes out.
             await asyncio.sleep(min(time.monotonic() - started, _MAX_PAUSE_S))
 
     def _leave_to_their_queues(self, late: Sending) -> None:

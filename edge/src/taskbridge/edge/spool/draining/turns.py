@@ -10,7 +10,7 @@ from taskbridge.edge.spool.elsewhere import keys_ahead
 
 if TYPE_CHECKING:
     from taskbridge.edge.kafka.record import SpooledRecord
-    from taskbridge.edge.spool.files import Claim, Page
+    from taskbridge.edge.spool.files import Claim, Occupancy
 
 _STALLED_S = 30.0
 
@@ -18,9 +18,9 @@ _STALLED_S = 30.0
 class Turns:
     """Whose turn it is among the records of one file."""
 
-    def __init__(self, claim: Claim, page: Page) -> None:
+    def __init__(self, claim: Claim, occupancy: Occupancy) -> None:
         self._claim = claim
-        self._page = page
+        self._occupancy = occupancy
         self._seen: dict[int, tuple[int, float]] = {}
 
     def forget(self) -> None:
@@ -51,7 +51,7 @@ class Turns:
         """Files with records that came before, and when the oldest of each did."""
         now = time.monotonic()
         found: dict[int, int] = {}
-        for number, oldest in self._page.oldest_elsewhere(self._claim.number).items():
+        for number, oldest in self._occupancy.oldest_elsewhere(self._claim.number).items():
             seen, since = self._seen.get(number, (0, now))
             if seen != oldest:
                 since = now

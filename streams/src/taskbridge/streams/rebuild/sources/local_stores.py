@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.streams.positions.kept_position import KeptPosition
-    from taskbridge.streams.tables.store_files import Position
+    from taskbridge.streams.tables.store_files import StorePosition
 
 _TOGETHER = 1000
 _WHERE = ("v*/tables", "*/v*/tables")
@@ -41,7 +41,7 @@ class _Left(NamedTuple):
     path: Path
     partition: int
     db: Any
-    position: Position
+    position: StorePosition
 
 
 class LocalStores(Copy):
@@ -51,7 +51,7 @@ class LocalStores(Copy):
         """``path`` is this copy's own. Instances whose retention is over are not taken."""
         super().__init__(path)
         self._retention_days = retention_days
-        self.positions: dict[int, Position] = {}
+        self.positions: dict[int, StorePosition] = {}
         """How far each partition's store had its changelog."""
         self.reaches: dict[int, KeptPosition | None] = {}
         """And how far the events, as far as it says."""

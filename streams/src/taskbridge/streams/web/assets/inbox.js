@@ -3,7 +3,7 @@
 import { Problem } from "./api.js";
 import { Apps } from "./apps.js";
 import { debounced, webAddress } from "./dom.js";
-import { LiveStream } from "./live-stream.js";
+import { EventStream } from "./event-stream.js";
 
 export const VIEWS = ["pending", "handled", "created", "copied"];
 
@@ -43,7 +43,7 @@ export class Inbox extends EventTarget {
     this._waiting = [];
     this._refreshCounts = debounced(() => this._loadCounts(), COUNTS_AFTER_MS);
     this._refreshApps = debounced(() => this._loadApps(), APPS_AFTER_MS);
-    this._stream = new LiveStream((lastEventId, signal) => api.events(person, lastEventId, signal));
+    this._stream = new EventStream((lastEventId, signal) => api.events(person, lastEventId, signal));
     this._stream.addEventListener("state", ({ detail }) => this._onState(detail));
     this._stream.addEventListener("open", ({ detail }) => this._onOpen(detail));
     this._stream.addEventListener("event", ({ detail }) => this._onEvent(detail));

@@ -50,7 +50,7 @@ function readField(event, line) {
  * Keeps one stream open until stopped, and goes on where it ended. Emits
  * "state" (`connecting`, `live`, `waiting`, `paused`, `refused`), "open" (`resumed`: nothing was missed) and "event".
  */
-export class LiveStream extends EventTarget {
+export class EventStream extends EventTarget {
   constructor(connect) {
     super();
     this._connect = connect;

@@ -1,4 +1,4 @@
-"""The live side of a worker without Faust: HTTP, hub and reader, told by a plain consumer of the notifications."""
+"""The event streams of a worker without Faust: HTTP, hub and reader, told by a plain consumer of the notifications."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _CHANGELOG = "inbox"
 
 
-class LiveWorker:
+class EventStreamsWorker:
     """Runs in a thread with a loop of its own, and has the partitions that it is given."""
 
     def __init__(
@@ -53,7 +53,7 @@ class LiveWorker:
         self._up = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
-    def start(self) -> LiveWorker:
+    def start(self) -> EventStreamsWorker:
         self._thread.start()
         assert self._up.wait(20)
         return self
@@ -81,7 +81,7 @@ class LiveWorker:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        config: dict[str, Any] = consumer_config(self._connection.bootstrap_servers, "tests-live")
+        config: dict[str, Any] = consumer_config(self._connection.bootstrap_servers, "tests-event-streams")
         self.hub = Hub(next_offset=self._next.get, most=20_000, most_of_person=20_000, heartbeat_s=self._heartbeat_s)
         offsets = Offsets(config)
         missed = MissedReader(config, offsets=offsets, codec=self._codec, topic=self._topic)
@@ -89,7 +89,7 @@ class LiveWorker:
         owners.join(
             partitions=DEFAULT_PARTITIONS,
             distribution=lambda: {url: {_CHANGELOG: found} for url, found in self.others.items()},
-            live=lambda: self._partitions,
+            actives=lambda: self._partitions,
             changelog=_CHANGELOG,
         )
         forwarding = Forwarding(None)

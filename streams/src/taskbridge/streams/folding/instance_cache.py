@@ -11,7 +11,7 @@ T = TypeVar("T")
 """An instance in memory."""
 
 
-class LiveInstances(Generic[T]):
+class InstanceCache(Generic[T]):
     """At most ``bound`` instances; those that were touched longest ago go first, half of the bound at a time.
 
     Holds only what the local store holds too, or soon will (``streams.processing.pending_writes``), so that anything

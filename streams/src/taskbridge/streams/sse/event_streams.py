@@ -1,4 +1,4 @@
-"""Live updates, put together: the hub, the reader of what was missed, and the route to both."""
+"""Event streams, put together: the hub, the reader of what was missed, and the route to both."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _BEATS = 15
 """So many times within a heartbeat it is looked whose time has come."""
 
 
-class LiveUpdates:
+class EventStreams:
     """Made before anything is connected, as the task center is; ``open`` brings what is to be told."""
 
     def __init__(self, resolver: OwnerResolver, *, most: int, most_of_person: int) -> None:

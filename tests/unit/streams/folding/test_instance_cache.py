@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from taskbridge.schemas.events import Action
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import Shown, show
-from taskbridge.streams.folding.live_instances import LiveInstances
+from taskbridge.streams.folding.instance_cache import InstanceCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,26 +22,26 @@ def instances(make_event: MakeEvent, *ids: str) -> dict[bytes, Shown]:
     return {each.encode(): show(fold(None, make_event(Action.CREATED, instance_id=each))) for each in ids}
 
 
-def found(live: LiveInstances[Shown], key: bytes, *, generation: int) -> Shown | None:
-    [instance] = live.find([key], lambda missing: [None for _ in missing], generation=generation)
+def found(cache: InstanceCache[Shown], key: bytes, *, generation: int) -> Shown | None:
+    [instance] = cache.find([key], lambda missing: [None for _ in missing], generation=generation)
     return instance
 
 
 def test_what_was_kept_is_found_in_the_same_generation_only(make_event: MakeEvent) -> None:
-    live = LiveInstances[Shown](10)
-    assert found(live, b"a", generation=1) is None
+    cache = InstanceCache[Shown](10)
+    assert found(cache, b"a", generation=1) is None
     kept = instances(make_event, "a")
-    live.keep(kept, generation=1)
-    assert found(live, b"a", generation=1) is kept[b"a"]
-    assert found(live, b"a", generation=2) is None
-    assert found(live, b"a", generation=1) is None
+    cache.keep(kept, generation=1)
+    assert found(cache, b"a", generation=1) is kept[b"a"]
+    assert found(cache, b"a", generation=2) is None
+    assert found(cache, b"a", generation=1) is None
 
 
 def test_only_what_is_not_in_memory_is_read_and_all_of_it_at_once(make_event: MakeEvent) -> None:
-    live = LiveInstances[Shown](10)
-    found(live, b"a", generation=1)
+    cache = InstanceCache[Shown](10)
+    found(cache, b"a", generation=1)
     stored = instances(make_event, "a", "b", "c", "d")
-    live.keep({key: stored[key] for key in (b"b", b"d")}, generation=1)
+    cache.keep({key: stored[key] for key in (b"b", b"d")}, generation=1)
     reads: list[list[bytes]] = []
 
     def read(missing: list[bytes]) -> list[Shown | None]:
@@ -49,51 +49,51 @@ def test_only_what_is_not_in_memory_is_read_and_all_of_it_at_once(make_event: Ma
         return [stored.get(key) for key in missing]
 
     keys = [b"a", b"b", b"x", b"c", b"d"]
-    assert live.find(keys, read, generation=1) == [stored.get(key) for key in keys]
+    assert cache.find(keys, read, generation=1) == [stored.get(key) for key in keys]
     assert reads == [[b"a", b"x", b"c"]]
 
 
 def test_a_chunk_that_a_rebalance_overtook_leaves_nothing(make_event: MakeEvent) -> None:
-    live = LiveInstances[Shown](10)
-    found(live, b"a", generation=2)
-    live.keep(instances(make_event, "a"), generation=1)
-    assert found(live, b"a", generation=2) is None
+    cache = InstanceCache[Shown](10)
+    found(cache, b"a", generation=2)
+    cache.keep(instances(make_event, "a"), generation=1)
+    assert found(cache, b"a", generation=2) is None
 
 
 def test_those_that_were_touched_longest_ago_make_room(make_event: MakeEvent) -> None:
-    live = LiveInstances[Shown](4)
-    found(live, b"a", generation=1)
+    cache = InstanceCache[Shown](4)
+    found(cache, b"a", generation=1)
     for ids in (("a", "b"), ("c",), ("a",), ("d",)):
-        live.keep(instances(make_event, *ids), generation=1)
-    left = {key for key in (b"a", b"b", b"c", b"d") if found(live, key, generation=1) is not None}
+        cache.keep(instances(make_event, *ids), generation=1)
+    left = {key for key in (b"a", b"b", b"c", b"d") if found(cache, key, generation=1) is not None}
     assert left == {b"a", b"c", b"d"}
 
 
 def test_there_are_never_more_than_the_bound_and_the_latest_is_found(make_event: MakeEvent) -> None:
     chance = random.Random(7)
-    live = LiveInstances[Shown](10)
-    found(live, b"a", generation=1)
+    cache = InstanceCache[Shown](10)
+    found(cache, b"a", generation=1)
     latest: dict[bytes, Shown] = {}
     for _ in range(300):
         chunk = instances(make_event, *(str(chance.randrange(20)) for _ in range(chance.randrange(9))))
-        live.keep(chunk, generation=1)
+        cache.keep(chunk, generation=1)
         latest.update(chunk)
-        assert len(live) <= 10
+        assert len(cache) <= 10
         for key, shown in latest.items():
-            assert found(live, key, generation=1) in (None, shown)
+            assert found(cache, key, generation=1) in (None, shown)
 
 
 def test_what_is_forgotten_is_gone_however_old_it_is(make_event: MakeEvent) -> None:
-    live = LiveInstances[Shown](4)
-    found(live, b"a", generation=1)
-    live.keep(instances(make_event, "a", "b"), generation=1)
-    live.keep(instances(make_event, "a", "c"), generation=1)
-    live.forget([b"a", b"b"])
-    assert [found(live, key, generation=1) is None for key in (b"a", b"b", b"c")] == [True, True, False]
+    cache = InstanceCache[Shown](4)
+    found(cache, b"a", generation=1)
+    cache.keep(instances(make_event, "a", "b"), generation=1)
+    cache.keep(instances(make_event, "a", "c"), generation=1)
+    cache.forget([b"a", b"b"])
+    assert [found(cache, key, generation=1) is None for key in (b"a", b"b", b"c")] == [True, True, False]
 
 
 def test_a_bound_of_zero_keeps_nothing(make_event: MakeEvent) -> None:
-    live = LiveInstances[Shown](0)
-    found(live, b"a", generation=1)
-    live.keep(instances(make_event, "a"), generation=1)
-    assert len(live) == 0
+    cache = InstanceCache[Shown](0)
+    found(cache, b"a", generation=1)
+    cache.keep(instances(make_event, "a"), generation=1)
+    assert len(cache) == 0
