@@ -58,7 +58,7 @@ class Verdict:
     mutant: Mutant
     module: str
     outcome: str
-    """``killed``, which includes tests that do not end, ``survived`` or ``equivalent``."""
+    """``killed``, ``late`` where a test did not end in time, which counts as killed, ``survived`` or ``equivalent``."""
     seconds: float
 
 
@@ -84,8 +84,8 @@ def main() -> None:
             [] if not changed else judge(module, tests, changed, processes=options.processes, quick_s=options.quick)
         )
         for verdict in judged:
-            if verdict.outcome == "survived":
-                told(f"survived: {verdict.module} {verdict.mutant}")
+            if verdict.outcome in ("survived", "late"):
+                told(f"{verdict.outcome}: {verdict.module} {verdict.mutant}")
         told(f"{module:58}{share(judged)}  {sum(each.seconds for each in judged):.0f} s")
         verdicts += judged
     report(verdicts, options.json)
@@ -98,7 +98,7 @@ def parsed_options() -> argparse.Namespace:
     parser.add_argument("--quick", type=float, default=float("inf"), help="leave out tests that take more seconds")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--json", type=Path, help="where survivors are written, one JSON object a line")
+    parser.add_argument("--json", type=Path, help="where survivors, and those that were late, are written")
     parser.add_argument("--again", type=Path, help="try only what stands in such a file")
     return parser.parse_args()
 
@@ -140,12 +140,13 @@ def judge(
     """Try each change in one collected session; where that cannot be, in a session of its own."""
 
     def warm(told_of: TextIO) -> int:
-        def verdict(number: int, killed: bool | None, seconds: float) -> None:  # noqa: FBT001
-            told_of.write(json.dumps([number, killed, seconds]) + "\n")
+        def verdict(number: int, outcome: str | None, seconds: float) -> None:
+            told_of.write(json.dumps([number, outcome, seconds]) + "\n")
             told_of.flush()
 
         def slow(tests: Sequence[str]) -> None:
             told_of.write(json.dumps(tests) + "\n")
+            told_of.flush()
 
         plugin = WarmTests(module, mutants, processes=processes, quick_s=quick_s, slow=slow, verdict=verdict)
         return pytest.main([*ARGUMENTS, *tests], plugins=[plugin])
@@ -156,12 +157,12 @@ def judge(
         sys.exit(f"the tests of {module} do not run without any change: {' '.join(tests)}")
     less = [option for test in json.loads(lines[0]) for option in ("--deselect", test)]
     for line in lines[1:]:
-        number, killed, seconds = cast("tuple[int, bool | None, float]", json.loads(line))
+        number, outcome, seconds = cast("tuple[int, str | None, float]", json.loads(line))
         mutant, started = mutants[number], time.monotonic()
-        noticed = (
-            in_own_process(partial(run_anew, module, [*tests, *less], mutant))[0] != 0 if killed is None else killed
-        )
-        yield Verdict(mutant, module, "killed" if noticed else "survived", seconds + time.monotonic() - started)
+        if outcome is None:
+            failed = in_own_process(partial(run_anew, module, [*tests, *less], mutant))[0] != 0
+            outcome = "killed" if failed else "survived"
+        yield Verdict(mutant, module, outcome, seconds + time.monotonic() - started)
 
 
 def run_anew(module: str, tests: Sequence[str], mutant: Mutant, _: TextIO) -> int:
@@ -228,7 +229,14 @@ def report(verdicts: Sequence[Verdict], survivors: Path | None) -> None:
     alive = [each for each in verdicts if each.outcome == "survived"]
     if survivors is not None:
         lines = [
-            {"module": each.module, "function": each.mutant.function, "change": each.mutant.change} for each in alive
+            {
+                "module": each.module,
+                "function": each.mutant.function,
+                "change": each.mutant.change,
+                "outcome": each.outcome,
+            }
+            for each in verdicts
+            if each.outcome in ("survived", "late")
         ]
         survivors.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
     counted = [each for each in verdicts if each.outcome != "equivalent"]
@@ -238,9 +246,11 @@ def report(verdicts: Sequence[Verdict], survivors: Path | None) -> None:
 
 def share(verdicts: Sequence[Verdict]) -> str:
     counted = [each for each in verdicts if each.outcome != "equivalent"]
-    killed = sum(each.outcome == "killed" for each in counted)
+    late = sum(each.outcome == "late" for each in counted)
+    killed = late + sum(each.outcome == "killed" for each in counted)
     part = f"{killed / len(counted):.0%}" if counted else "-"
-    return f"{killed:5} of {len(counted):5} killed  {part:>5}  {len(verdicts) - len(counted)} equivalent"
+    same = len(verdicts) - len(counted)
+    return f"{killed:5} of {len(counted):5} killed  {part:>5}  {late} of them late, {same} equivalent"
 
 
 def told(line: str) -> None:

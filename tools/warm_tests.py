@@ -2,7 +2,8 @@
 
 A change within a function is put into the function objects that are there, a change of a module's constant into every
 module that took it over; so nothing is imported anew, and only the tests run that reach the changed lines, the fastest
-first. ``None`` is the verdict on what cannot be changed like that: a class's fields, a function's defaults.
+first. ``None`` is the outcome of what cannot be changed like that: a class's fields, a function's defaults, and what
+runs only when the module is imported.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
 _SLOWER = 4
 _SLACK_S = 6
-FAILED = 1
+OUTCOMES = {0: "survived", 1: "late", 2: "killed"}
+"""What the exit code of a fork says; faulthandler ends what is late. By any other, the change took the process down."""
+FAILED = 2
 
 
 @dataclass(slots=True)
@@ -45,7 +48,7 @@ class _Seen:
 
 
 class WarmTests:
-    """A pytest plugin that tells ``verdict`` of each change: whether a test failed, and after how long."""
+    """A pytest plugin that tells ``verdict`` of each change: its outcome, and after how long."""
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class WarmTests:
         processes: int,
         quick_s: float,
         slow: Callable[[Sequence[str]], None],
-        verdict: Callable[[int, bool | None, float], None],
+        verdict: Callable[[int, str | None, float], None],
     ) -> None:
         """``slow`` is told, first of all, which tests take longer than ``quick_s`` and are left out."""
         self._name = module.partition("/src/")[2].removesuffix(".py").replace("/", ".")
@@ -76,12 +79,12 @@ class WarmTests:
         by_speed = [item for item in by_speed if self._seen[item.nodeid].seconds <= self._quick_s]
         for number, mutant in enumerate(self._mutants):
             change = how_to_make(mutant, module, functions)
-            if change is None:
-                self._verdict(number, None, 0)
-                continue
             reached = [
                 item for item in by_speed if mutant.lines is None or mutant.lines & self._seen[item.nodeid].lines
             ]
+            if change is None or not reached:
+                self._verdict(number, None, 0)
+                continue
             if len(self._running) >= self._processes:
                 self._wait()
             self._start(number, change, reached)
@@ -99,14 +102,18 @@ class WarmTests:
         folder = tempfile.mkdtemp(prefix="mutation-")
         pid = os.fork()
         if pid == 0:
-            os.setsid()
-            tempfile.tempdir = folder
-            change()
-            for item in items:
-                limit = _SLACK_S + _SLOWER * self._seen[item.nodeid].seconds
-                faulthandler.dump_traceback_later(limit, exit=True, file=sys.stdout)
-                run(item)
-            os._exit(0)
+            code = FAILED
+            try:
+                os.setsid()
+                tempfile.tempdir = folder
+                change()
+                for item in items:
+                    limit = _SLACK_S + _SLOWER * self._seen[item.nodeid].seconds
+                    faulthandler.dump_traceback_later(limit, exit=True, file=sys.stdout)
+                    run(item)
+                code = 0
+            finally:
+                os._exit(code)  # whatever a test raises through pytest, this process is not the session
         self._running[pid] = number, time.monotonic(), folder
 
     def _wait(self) -> None:
@@ -115,7 +122,8 @@ class WarmTests:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)  # what its tests started
         shutil.rmtree(folder, ignore_errors=True)
-        self._verdict(number, os.waitstatus_to_exitcode(status) != 0, time.monotonic() - started)
+        outcome = OUTCOMES.get(os.waitstatus_to_exitcode(status), "killed")
+        self._verdict(number, outcome, time.monotonic() - started)
 
 
 def run(item: pytest.Item) -> None:
