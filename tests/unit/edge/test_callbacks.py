@@ -119,6 +119,13 @@ def test_the_instance_is_found_under_each_of_its_names() -> None:
         assert interpret("create", {"task": task, "formInstId": "top"}).instance_id == "top"
 
 
+def test_what_stands_beside_the_task_counts_where_the_task_says_nothing() -> None:
+    beside = {"title": "beside", "processName": "beside", "serialNo": "beside"}
+    event = with_task(beside=beside, title=" ", processName=None)
+    assert (event.title, event.process_name, event.serial_no) == ("beside", "beside", "beside")
+    assert with_task(beside=beside).title == "张红的1位访客申请"
+
+
 def test_numbers_serve_as_texts_and_times_as_texts_too() -> None:
     event = with_task(taskId=2199132092, originatorId=1690741902689, createTime="2023-08-31 14:07:42", version=1.0)
     assert (event.task_id, event.created_at) == ("2199132092", 1693462062000)

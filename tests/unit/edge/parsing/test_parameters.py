@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import gzip
 import re
+from typing import Any
 from urllib.parse import unquote, unquote_to_bytes, urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskbridge.edge.errors import Malformed, Rejection, TooLarge, UnsupportedType
-from taskbridge.edge.parsing.bodies import unpacked
+from taskbridge.edge.parsing.bodies import Body, unpacked
 from taskbridge.edge.parsing.forms import form_pairs
 from taskbridge.edge.parsing.parameters import MAX_PARAMETERS, readings
 from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback
@@ -120,6 +121,7 @@ def test_a_key_given_twice_is_malformed_in_any_mix(query: bytes, body: bytes) ->
         st.sampled_from([b"%", b"%4", b"%41", b"%e5", b"=", b"\n", b"\r", b"4", b"g", b"+", b"_"]), max_size=8
     ).map(b"".join)
 )
+@example(b"%\r")
 def test_only_whole_escapes_are_taken_and_each_byte_that_they_stand_for_is_kept(value: bytes) -> None:
     for plus in (False, True):
         if re.search(rb"%(?![0-9A-Fa-f]{2})", value):
@@ -160,6 +162,54 @@ def test_what_is_nothing_that_is_known_is_not_supported(content_type: str, body:
         read_parameters(b"", content_type, body)
 
 
+@pytest.mark.parametrize("pair", [b"a=1", b"a=%31"])
+def test_a_form_is_split_at_no_more_places_than_twice_the_limit(pair: bytes) -> None:
+    assert form_pairs(b"&&&" + pair, "utf-8", plus=False, at_most=2) == [("a", "1")]
+    with pytest.raises(Malformed) as caught:
+        form_pairs(b"&&&&" + pair, "utf-8", plus=False, at_most=2)
+    assert caught.value.reason == "too-many-parameters"
+
+
+@pytest.mark.parametrize("label", ["application/json", "text/json", "application/problem+json"])
+def test_what_is_labelled_json_and_is_no_object_is_malformed(label: str) -> None:
+    with pytest.raises(Malformed) as caught:
+        read_parameters(b"", label, b"[1]")
+    assert caught.value.reason == "json"
+
+
+@pytest.mark.parametrize(
+    ("charset", "body", "reason"),
+    [
+        ("utf-8", b'{"a": "\xff"}', "invalid-utf-8"),
+        ("gbk", b'{"a": "\xff"}', "invalid-utf-8"),
+        ("koi8-r", b"{", "json"),
+    ],
+)
+def test_a_character_set_is_to_blame_only_where_it_is_unknown_and_the_text_not_read(
+    charset: str, body: bytes, reason: str
+) -> None:
+    with pytest.raises(Malformed) as caught:
+        read_parameters(b"", f"application/json; charset={charset}", body)
+    assert caught.value.reason == reason
+
+
+def test_a_label_that_leaves_two_character_sets_open_is_read_by_the_likelier_first() -> None:
+    text, as_gbk = "张红", "张红".encode().decode("gbk")
+    for label, body in (
+        ("application/json; charset=gbk", f'{{"a": "{text}"}}'.encode()),
+        ("application/x-www-form-urlencoded; charset=gbk", f"a={text}".encode()),
+        (MULTIPART, part(text.encode(), "text/plain; charset=gbk")),
+    ):
+        assert read_parameters(b"", label, body) == [{"a": as_gbk}, {"a": text}]
+
+
+@pytest.mark.parametrize(
+    ("label", "body"), [("application/json", b'{"a": "%41"}'), ("application/x-www-form-urlencoded", b"a=A")]
+)
+def test_where_the_character_sets_make_no_difference_there_is_one_reading(label: str, body: bytes) -> None:
+    assert len(read_parameters(b"", f"{label}; charset=gbk", body)) == 1
+
+
 def part(value: bytes, content_type: str) -> bytes:
     head = f'--b\r\nContent-Disposition: form-data; name="a"\r\nContent-Type: {content_type}\r\n\r\n'
     return head.encode() + value + b"\r\n--b--\r\n"
@@ -172,6 +222,22 @@ def test_a_parts_label_is_a_hint() -> None:
     assert {"a": "张"} in read_parameters(b"", MULTIPART, part("张".encode(), latin))
     assert {"a": "张"} in read_parameters(b"", MULTIPART, part("张".encode("gbk"), "text/plain; charset=GBK"))
     assert {"a": "é"} in read_parameters(b"", MULTIPART, part(b"\xe9", latin))
+
+
+def test_a_form_may_begin_as_a_multipart_does() -> None:
+    assert read_parameters(b"", "application/x-www-form-urlencoded", b"--a=1") == [{"--a": "1"}]
+
+
+def test_the_boundary_is_the_labels_where_that_is_multipart_and_else_the_bodys_own() -> None:
+    assert read_parameters(b"", MULTIPART, b"Preamble.\r\n" + part(b"1", "text/plain")) == [{"a": "1"}]
+    assert read_parameters(b"", "text/plain; boundary=other", part(b"1", "text/plain")) == [{"a": "1"}]
+
+
+def test_a_file_is_no_parameter() -> None:
+    body = part(b"1", "text/plain").replace(b'name="a"', b'name="a"; filename="a.txt"')
+    with pytest.raises(Malformed) as caught:
+        read_parameters(b"", MULTIPART, body)
+    assert caught.value.reason == "file-part"
 
 
 def test_readings_depart_from_the_first_one_by_one_and_then_two_at_once_and_are_bounded() -> None:
@@ -227,6 +293,25 @@ def test_what_is_not_utf_8_is_read_as_what_it_is_labelled(times: int) -> None:
     with pytest.raises(Malformed) as caught:
         read_parameters(b"", "application/json", '{"a": "张"}'.encode("gbk").replace(b"a", b"a" * times))
     assert caught.value.reason == "invalid-utf-8"
+
+
+def test_of_a_large_request_each_departure_alone_is_read() -> None:
+    large = "x" * (64 << 10)
+    found = read_parameters(b"", "application/x-www-form-urlencoded", f"a=1+2&x={large}".encode())
+    assert found == [{"a": "1 2", "x": large}, {"a": "1+2", "x": large}]
+
+
+def test_a_body_is_read_once_for_all_readings_in_which_it_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, read_how = Body._pairs, list[bool]()  # pyright: ignore[reportPrivateUsage]
+
+    def counted(body: Body, plus: bool, other: bool, at_most: int) -> Any:  # noqa: FBT001 - as they stand there
+        read_how.append(other)
+        return pairs(body, plus, other, at_most)
+
+    monkeypatch.setattr(Body, "_pairs", counted)
+    body = '{"sign": "s", "a": null, "b": "张"}'.encode("gbk")
+    assert len(read_parameters(b"q=1+2", "application/json; charset=gbk", body)) > 2
+    assert read_how == [False, True]
 
 
 def test_half_a_surrogate_pair_is_a_question_mark_as_in_java() -> None:

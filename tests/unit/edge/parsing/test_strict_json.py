@@ -87,6 +87,14 @@ def test_nesting_within_the_bound_is_read(depth: int) -> None:
     assert strict_json.parse("[" * depth + "]" * depth) is not None
 
 
+def test_what_stands_side_by_side_is_no_nesting() -> None:
+    brackets = strict_json.MAX_DEPTH - 1
+    assert strict_json.parse("[" * brackets + "[],{}" + "]" * brackets) is not None
+    assert strict_json.parse("[" + "[]," * 2 * strict_json.MAX_DEPTH + "{}]") is not None
+    with pytest.raises(ValueError, match="too deep"):
+        strict_json.parse("[" + "[]," * 50 + "[" * strict_json.MAX_DEPTH + "]" * strict_json.MAX_DEPTH + "]")
+
+
 @pytest.mark.parametrize("depth", [strict_json.MAX_DEPTH + 1, 100_000])
 def test_nesting_beyond_the_bound_is_refused(depth: int) -> None:
     with pytest.raises(ValueError, match="too deep"):
@@ -140,6 +148,56 @@ def test_the_short_way_never_loses_a_name_that_stands_twice(pairs: list[tuple[st
     text = "{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs) + "}"
     found = strict_json.plain_members(text.encode())
     assert found is None or found == pairs
+
+
+@pytest.mark.parametrize("text", ['{"a": "1", "b": null, "c": "张"}', '{"a": "1"}', '{"a": null}', "{}"])
+def test_texts_and_nulls_are_read_in_the_short_way(text: str) -> None:
+    found = strict_json.plain_members(text.encode(), at_most=3)
+    assert found == strict_json.members(text)
+
+
+@pytest.mark.parametrize("value", ['"x"', "1"])
+def test_no_more_members_are_looked_at_than_are_asked_for(value: str) -> None:
+    two = f'{{"a":{value},"a":{value}'
+    assert len(strict_json.members(two + "}", at_most=2)) == 2
+    with pytest.raises(strict_json.TooMany):
+        strict_json.members(two + " and the rest is not looked at", at_most=1)
+
+
+def test_half_pairs_are_question_marks_as_long_as_they_are_not_too_many() -> None:
+    assert strict_json.members('{"a": "\\ud83d \\uD83D"}') == [("a", "? ?")]
+    most = strict_json._MAX_HALF_PAIRS  # pyright: ignore[reportPrivateUsage]
+    assert strict_json.members('{"a": "' + "\\ud83d" * most + '"}') == [("a", "?" * most)]
+    with pytest.raises(ValueError, match="surrogate"):
+        strict_json.members('{"a": "' + "\\ud83d" * (most + 1) + '"}')
+
+
+def test_members_that_are_nested_too_deep_are_refused() -> None:
+    deep = '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"
+    with pytest.raises(ValueError, match="too deep"):
+        strict_json.members(deep)
+    with pytest.raises(ValueError, match="too deep"):
+        strict_json.picker(("a",))(deep)
+
+
+def test_a_picked_member_is_a_text_a_number_or_nothing_and_false_whatever_else_it_is() -> None:
+    text = (
+        '\ufeff{"text": "张\\n", "number": 42, "other": -1.50e3, "null": null, "true": true, "list": [1, 2], "left": 1}'
+    )
+    keys = ("text", "number", "other", "null", "true", "list", "missing")
+    found = strict_json.picker(keys)(text)
+    assert [found.get(key) for key in keys] == ["张\n", "42", "-1.50e3", None, False, False, None]
+    assert isinstance(found.get("number"), strict_json.Number)
+    assert found.get("left") is None
+    written = found.as_written()
+    assert written == {
+        "text": "张\n",
+        "number": "42",
+        "other": "-1.50e3",
+        "null": None,
+        "true": "true",
+        "list": "[1, 2]",
+    }
 
 
 @pytest.mark.parametrize("task", ['{"a": "\\\\n", "b": "1"}', '{"title": "张", "x": null}'])

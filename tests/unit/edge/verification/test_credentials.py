@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import TYPE_CHECKING
@@ -203,6 +204,42 @@ def test_a_broken_token_file_keeps_the_old_tokens_until_it_is_mended(mounted: Pa
     two.write_text("again")
     file.reload_if_changed()
     assert tokens_in_force(file) == ["first", "again"]
+
+
+def test_a_token_file_that_is_no_longer_named_is_not_looked_at_any_more(mounted: Path) -> None:
+    file = CredentialsFile(mounted)
+    mounted.write_text(APP)
+    (mounted.parent / "one").unlink()
+    with capture_logs() as lines:
+        file.reload_if_changed()
+        file.reload_if_changed()
+    assert [line["event"] for line in lines] == ["credentials_reloaded"]
+
+
+def test_token_files_are_refused_where_none_can_be_read() -> None:
+    with pytest.raises(CredentialsBroken, match="system_token_files"):
+        parse_credentials(FILES)
+
+
+def test_a_file_without_apps_may_be_started_with(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.toml"
+    path.write_text("")
+    assert CredentialsFile(path).current.count == 0
+
+
+def test_the_files_are_looked_at_now_and_then_only(mounted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.edge.verification.credentials.POLL_S", 1000)
+    file, looked = CredentialsFile(mounted), list[int]()
+    monkeypatch.setattr(file, "reload_if_changed", lambda: looked.append(1))
+
+    async def scenario() -> None:
+        watching = asyncio.create_task(file.watch())
+        for _ in range(3):
+            await asyncio.to_thread(lambda: None)
+        watching.cancel()
+
+    asyncio.run(scenario())
+    assert looked == []
 
 
 def test_a_secret_as_kubernetes_swaps_it_is_noticed(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import struct
 import time
 import uuid
+import zlib
 from concurrent.futures import ThreadPoolExecutor
-from itertools import permutations
+from itertools import count, permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +109,9 @@ def test_the_case_of_the_hex_and_blanks_around_it_hide_nothing(window: FileWindo
 
 def test_a_refusal_says_outside_what_every_refusal_says(window: FileWindow) -> None:
     refuse_replay(event("complete", complete()), window)
+    with pytest.raises(Unverified) as caught:
+        refuse_replay(event("cancel", complete()), window)
+    assert caught.value.detail == Unverified("wrong-sign").detail
     for other_scheme in (False, True):
         with pytest.raises(Unverified) as caught:
             refuse_replay(event("cancel", complete()), window, other_scheme=other_scheme)
@@ -218,6 +223,33 @@ def test_a_slot_that_is_not_whole_makes_room_first_whatever_time_it_says(path: P
     assert known == [number != 4 for number in range(WAYS)]
 
 
+def left_by_another(path: Path, *slots: tuple[bytes, int, int]) -> None:
+    """A file of one set with these digests, numbers of events and of actions, byte by byte as it has always been."""
+    content = struct.pack("<8sHHI", b"tbreplay", 1, 8, 1).ljust(4096, b"\0")
+    for digest, event_number, action_number in slots:
+        packed = digest[:8] + event_number.to_bytes(8, "big") + struct.pack("<IB", 1_700_000_000, action_number)
+        content += packed + zlib.crc32(packed).to_bytes(4, "little")[:3]
+    path.write_bytes(content.ljust(4096 + 8 * 24, b"\0"))
+
+
+def test_what_an_edge_of_another_version_left_is_known(path: Path) -> None:
+    left_by_another(path, (b"d" * 16, 1, 2), (b"e" * 16, 2, 6))
+    window = FileWindow(path, entries=8)
+    assert window.find(b"d" * 16) == mark(b"d" * 16, 1, Action.COMPLETED)
+    assert window.find(b"e" * 16) == mark(b"e" * 16, 2, Action.UNKNOWN), "an action that this version does not know"
+    window.close()
+
+
+def test_a_mark_is_found_behind_one_whose_end_looks_like_its_beginning(path: Path) -> None:
+    for number in count():
+        left_by_another(path, (b"c" * 16, number, 1), (b"d" * 16, 1, 1))
+        if path.read_bytes()[4096 + 23 : 4096 + 25] == b"dd":
+            break
+    window = FileWindow(path, entries=8)
+    assert window.find(b"d" * 16) == mark(b"d" * 16)
+    window.close()
+
+
 def test_a_file_that_was_cut_short_works_on(path: Path, window: FileWindow) -> None:
     window.claim(mark(b"d" * 16))
     os.truncate(path, 4096)
@@ -252,6 +284,100 @@ def test_a_full_disk_costs_no_callback(window: FileWindow, monkeypatch: pytest.M
     with capture_logs():
         refuse_replay(event("complete", complete()), window)
     assert window.problem == "No space left on device"
+
+
+def test_whoever_looks_or_makes_ready_hears_why_it_cannot_be_used(path: Path) -> None:
+    path.mkdir()
+    looking, opening = FileWindow(path, entries=ENTRIES), FileWindow(path, entries=ENTRIES)
+    with capture_logs():
+        assert looking.find(b"d" * 16) is None
+        opening.open()
+    assert (looking.problem, opening.problem) == ("Is a directory",) * 2
+
+
+def test_what_cannot_be_opened_is_not_tried_by_every_callback(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{WINDOWS}._REOPEN_S", 1000)
+    path.mkdir()
+    window = FileWindow(path, entries=ENTRIES)
+    with capture_logs():
+        window.claim(mark(b"d" * 16))
+    path.rmdir()
+    assert window.claim(mark(b"d" * 16)) is None
+    assert not path.exists()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_the_file_is_opened_once_and_closed_with_the_window(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{WINDOWS}._REOPEN_S", 0.0)
+    before, window = open_files(), FileWindow(path, entries=ENTRIES)
+    for number in range(3):
+        window.claim(mark(bytes([number]) * 16))
+    assert open_files() == before + 1
+    for _ in range(2):
+        window.close()
+        assert open_files() == before
+
+
+def test_a_file_that_cannot_be_made_ready_is_not_left_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before, window = open_files(), FileWindow(path, entries=ENTRIES)
+    monkeypatch.setattr(f"{WINDOWS}.os.ftruncate", full)
+    with capture_logs():
+        window.open()
+    assert (window.problem, open_files()) == ("No space left on device", before)
+
+
+def test_after_a_failure_the_file_is_opened_anew(
+    path: Path, window: FileWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(f"{WINDOWS}._REOPEN_S", 0.0)
+    window.open()
+    path.unlink()
+    with monkeypatch.context() as context, capture_logs():
+        context.setattr(f"{WINDOWS}.os.pread", fail)
+        window.claim(mark(b"d" * 16))
+    window.claim(mark(b"d" * 16))
+    assert (path.exists(), window.problem) == (True, None)
+
+
+def test_the_file_is_made_ready_by_one_worker_at_a_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked: list[bool] = []
+
+    def prepare(*_: object) -> None:
+        with path.open("rb") as other:
+            try:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked.append(True)
+
+    monkeypatch.setattr(FileWindow, "_prepare", prepare)
+    window = FileWindow(path, entries=ENTRIES)
+    window.open()
+    assert locked == [True]
+    window.close()
+
+
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(
+    path: Path, window: FileWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window.open()
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        def let_go(_: float) -> None:
+            other.close()
+
+        monkeypatch.setattr(f"{WINDOWS}.time.sleep", let_go)
+        assert window.claim(mark(b"d" * 16)) is None
+        assert other.closed
 
 
 def test_it_is_nobody_elses_to_read(path: Path, window: FileWindow) -> None:

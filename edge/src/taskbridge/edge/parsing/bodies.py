@@ -153,7 +153,7 @@ class Body:
         return [(text_of(key, codec), text_of(value, codec)) for key, value in fields]
 
     def _multipart_pairs(self, *, other: bool, at_most: int) -> Pairs:
-        boundary = self._boundary or self._bytes.lstrip().split(b"\n", 1)[0].strip()[2:].decode("latin-1")
+        boundary = self._boundary or self._bytes.lstrip().partition(b"\n")[0].strip()[2:].decode("latin-1")
 
         def codec_of(part: MultipartSegment) -> str:
             return self.codec((part.charset or "").lower(), other=other)

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 def together(described: Mapping[str, Any], beside: Mapping[str, str]) -> Mapping[str, Any]:
     """What is described, and what stands beside it where that says nothing."""
-    told: dict[str, Any] = {**beside, **described}
-    if len(told) < len(beside) + len(described):
-        told.update((key, each) for key, each in beside.items() if fields.is_blank(described.get(key)))
-    return told
+    return {**described, **{key: each for key, each in beside.items() if fields.is_blank(described.get(key))}}
 
 
 def told_person(told: Notified, key: str, id_keys: Sequence[str], noted: Noted) -> str | None:

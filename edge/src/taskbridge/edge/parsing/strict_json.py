@@ -197,8 +197,6 @@ def _with_whole_pairs(read: Callable[[str | bytes, int], T], text: str | bytes, 
     try:
         try:
             return read(text, at_most)
-        except msgspec.ValidationError:
-            raise
         except msgspec.DecodeError:
             written = text if isinstance(text, str) else text.decode()
             if not 0 < written.count("\\ud") + written.count("\\uD") <= _MAX_HALF_PAIRS:

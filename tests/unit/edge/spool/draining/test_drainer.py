@@ -645,3 +645,23 @@ def test_the_oldest_of_those_that_are_held_is_told_once_the_others_are_through(t
                 assert slot.oldest == held.created_at
 
     asyncio.run(scenario())
+
+
+def test_once_others_are_through_the_oldest_of_those_that_still_wait_for_their_topic_is_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing = {
+            0: DeliveryFailed("not enough replicas"),
+            1: DeliveryFailed("unknown topic", KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)),
+        }
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(0))
+            await spool.put(record(1, topic=QUARANTINE))
+            _, held = await spool.read(-1, count=9, max_bytes=1 << 20)
+            async with draining(spool, await open_path(producer)):
+                await until(lambda: not spool._occupancy.anything_moves())  # pyright: ignore[reportPrivateUsage]
+                del producer.failing[0]
+                await until(lambda: producer.delivered == [0])
+                await until(lambda: spool._occupancy.slots()[0].oldest == held.created_at)  # pyright: ignore[reportPrivateUsage]
+
+    asyncio.run(scenario())
