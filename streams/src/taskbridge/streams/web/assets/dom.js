@@ -60,6 +60,16 @@ function setAttribute(made, name, value) {
   made.setAttribute(name, value === true ? "" : value);
 }
 
+/** A table that scrolls within its place, by the keyboard too. `headings` are cells, `rows` whole rows. */
+export function scrollingTable(label, headings, rows, { kind = "", table = "", foot = null } = {}) {
+  const head = element("thead", {}, element("tr", {}, ...headings));
+  return element(
+    "div",
+    { class: `table-scroller ${kind}`, tabindex: "0", role: "group", "aria-label": label },
+    element("table", { class: table }, head, element("tbody", {}, ...rows), foot),
+  );
+}
+
 const ICONS = {
   search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14Zm5.2 12.2L21 21",
   external: "M13 5h6v6M19 5l-9 9M10 6H6a1 1 0 0 0-1 1v11a1 1 0 0 0 1 1h11a1 1 0 0 0 1-1v-4",

@@ -1,6 +1,6 @@
 // The values of a form as Yida gives them: texts, some of which are lists or tables in JSON.
 
-import { element, replace } from "./dom.js";
+import { element, replace, scrollingTable } from "./dom.js";
 
 const LONG = 2000;
 const FIELD_ID = /^\w+_\w+$/;
@@ -55,16 +55,9 @@ function shown(value, words) {
 
 function table(rows, words) {
   const columns = [...new Set(rows.flatMap(Object.keys))];
-  return element(
-    "div",
-    { class: "table-scroller", tabindex: "0", role: "group", "aria-label": words.detail.form },
-    element(
-      "table",
-      {},
-      element("thead", {}, element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)))),
-      element("tbody", {}, ...rows.slice(0, 100).map((row) => element("tr", {}, ...columns.map((name) => element("td", {}, shown(row[name] ?? null, words)))))),
-    ),
-  );
+  const cells = (row) => columns.map((name) => element("td", {}, shown(row[name] ?? null, words)));
+  const shownRows = rows.slice(0, 100).map((row) => element("tr", {}, ...cells(row)));
+  return scrollingTable(words.detail.form, columns.map((name) => element("th", { scope: "col" }, name)), shownRows);
 }
 
 const isRecord = (value) => typeof value === "object" && value !== null && !Array.isArray(value);

@@ -1,6 +1,6 @@
 // The panels of the operator's page: each makes elements of one part of the overview.
 
-import { element, icon } from "./dom.js";
+import { element, icon, scrollingTable } from "./dom.js";
 import { bar, bars, line, stackedBars } from "./plots.js";
 
 const LAG_MATTERS_S = 5;
@@ -76,7 +76,7 @@ export function historyPlots(history, words, format) {
   return Object.entries(words.histories).map(([name, label]) => {
     const kind = { lag_records: "lag", spool_records: "spool", accepted_per_minute: "accepted", rejected_per_minute: "rejected" }[name];
     const plot = line({ times: history.times, values: (history[name] ?? []).map(Number), label, help: words.plotHelp, format, kind });
-    return { name, label, plot };
+    return { label, plot };
   });
 }
 
@@ -136,51 +136,23 @@ export function partitionMap({ partitions, workers }, words, format) {
       element("span", {}, format.number(partition.lag_records)),
       element("small", {}, partition.lag_records > 0 ? format.seconds(partition.lag_seconds) : ""),
     );
-  return element(
-    "div",
-    { class: "table-scroller", tabindex: "0", role: "group", "aria-label": words.map },
-    element(
-      "table",
-      { class: "map" },
-      element(
-        "thead",
-        {},
-        element(
-          "tr",
-          {},
-          element("th", { scope: "col" }, words.worker),
-          ...numbers.map((number) => element("th", { scope: "col", class: "mono", "aria-label": `${words.partition} ${number}` }, String(number))),
-          ...[words.connections, words.inboxLag, words.since].map((name) => element("th", { scope: "col" }, name)),
-        ),
-      ),
-      element("tbody", {}, ...workers.map(row)),
-      element("tfoot", {}, element("tr", {}, element("th", { scope: "row" }, words.lag), ...partitions.map(lag), element("td", { colspan: "3" }))),
-    ),
-  );
+  const headings = [
+    element("th", { scope: "col" }, words.worker),
+    ...numbers.map((number) => element("th", { scope: "col", class: "mono", "aria-label": `${words.partition} ${number}` }, String(number))),
+    ...[words.connections, words.inboxLag, words.since].map((name) => element("th", { scope: "col" }, name)),
+  ];
+  const lags = element("tr", {}, element("th", { scope: "row" }, words.lag), ...partitions.map(lag), element("td", { colspan: "3" }));
+  return scrollingTable(words.map, headings, workers.map(row), { table: "map", foot: element("tfoot", {}, lags) });
 }
 
 /** A table of texts: `columns` are `[heading, (row) => text or element]`. */
 export function rowsShown(rows, columns, label) {
-  return element(
-    "div",
-    { class: "table-scroller records", tabindex: "0", role: "group", "aria-label": label },
-    element(
-      "table",
-      {},
-      element("thead", {}, element("tr", {}, ...columns.map(([heading]) => element("th", { scope: "col" }, heading)))),
-      element(
-        "tbody",
-        {},
-        ...rows.map((row) =>
-          element("tr", {}, ...columns.map(([heading, shown]) => element("td", { data: { heading } }, element("bdi", {}, shown(row) ?? "–")))),
-        ),
-      ),
-    ),
-  );
+  const headings = columns.map(([heading]) => element("th", { scope: "col" }, heading));
+  const cells = (row) => columns.map(([heading, shown]) => element("td", { data: { heading } }, element("bdi", {}, shown(row) ?? "–")));
+  return scrollingTable(label, headings, rows.map((row) => element("tr", {}, ...cells(row))), { kind: "records" });
 }
 
-export function reasonsShown({ total, reasons }, words, format) {
-  if (total === 0) return null;
+export function reasonsShown({ reasons }, words, format) {
   const entries = Object.entries(reasons).toSorted((one, other) => other[1] - one[1]);
   return bars(entries.map(([reason, number]) => [reasonTold(reason, words), number, "rejected"]), format);
 }

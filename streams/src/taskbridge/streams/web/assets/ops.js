@@ -48,7 +48,7 @@ class Operation {
     this._words = words;
     this._ops = OPS_WORDS[words.tag];
     this._format = new Format(words.tag);
-    this._live = liveSign({ live: { ...words.live, ...this._ops.live } });
+    this._live = liveSign({ ...words.live, ...this._ops.live });
     this._search = new CallbackSearch(this._api, words, this._ops, this._format);
     this._panels = element("div", { class: "panels" });
     this._parts.clear();
@@ -93,7 +93,7 @@ class Operation {
     const { _overview: overview, _ops: ops, _format: format } = this;
     const told = [
       ["notices", notices(overview, ops, format), (found) => noticesShown(found, ops)],
-      ["flow", overview.flow, (flow) => this._plot("flow", panel("flow", ops.flow, ops.flowHint), flowPlot(flow, ops, format))],
+      ["flow", overview.flow, (flow) => panel("flow", ops.flow, ops.flowHint, flowPlot(flow, ops, format))],
       ["history", overview.history, (history) => this._historyPanel(history)],
       ["map", [overview.partitions, overview.workers], () => panel("map", ops.map, ops.mapHint, partitionMap(overview, ops, format))],
       ["edges", overview.edges, (edges) => panel("edges", ops.edges, null, ...edgesShown(edges, ops, format))],
@@ -120,18 +120,13 @@ class Operation {
     this._parts.set(name, { signature, root });
   }
 
-  _plot(_name, root, plot) {
-    root.append(plot.root);
-    return root;
-  }
-
   _historyPanel(history) {
     const plots = historyPlots(history, this._ops, this._format);
     return panel(
       "history",
       this._ops.history,
       null,
-      element("div", { class: "plots" }, ...plots.map(({ label, plot }) => element("div", { class: "small-plot" }, element("h3", {}, label), plot.root))),
+      element("div", { class: "plots" }, ...plots.map(({ label, plot }) => element("div", { class: "small-plot" }, element("h3", {}, label), plot))),
     );
   }
 

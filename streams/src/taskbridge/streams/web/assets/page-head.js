@@ -61,7 +61,7 @@ export function liveSign(words) {
       const said = state !== "refused" && !navigator.onLine ? "offline" : state;
       if (sign.dataset.state === said) return;
       sign.dataset.state = said;
-      text.textContent = words.live[said];
+      text.textContent = words[said];
     },
   };
 }

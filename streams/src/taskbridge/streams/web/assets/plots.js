@@ -77,8 +77,7 @@ function readable({ shapes, times, most, label, help, format, say, legend }) {
   show(null);
   const ends = times.length > 0 ? [times[0], times[Math.floor(times.length / 2)], times.at(-1)] : [];
   const axis = element("div", { class: "plot-axis", "aria-hidden": "true" }, ...ends.map((time) => element("span", {}, format.clock(time))));
-  const root = element("figure", { class: "plot" }, readout, area, axis);
-  return { root, isBeingRead: () => at !== null };
+  return element("figure", { class: "plot" }, readout, area, axis);
 }
 
 function key(kind, name, value) {

@@ -40,7 +40,7 @@ class TaskCenter {
     this._words = words;
     this._list = new TaskList(this._inbox, words);
     this._detail = new Detail(this._api, this._inbox, words, { close: () => this._close() });
-    this._live = liveSign(words);
+    this._live = liveSign(words.live);
     this._help = helpDialog(words);
     this._list.addEventListener("choose", ({ detail }) => this._choose(detail));
     this._list.addEventListener("cursor", ({ detail }) => this._onCursor(detail.item));
