@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
-from faust.types import ConsumerMessage
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.streams.engine.chunks import chunks
 from taskbridge.streams.engine.consumer_thread import ConsumerThread, RebalanceListener
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     from taskbridge.streams.records import Chunk
     from taskbridge.streams.transactions.group_metadata import Membership
-
-_CHUNK_BYTES = 4 << 20
-"""Of values in a chunk. What comes of it waits in the producer, and some chunks more wait for the agent."""
 
 _LAST_CHUNK_S = 20.0
 """How long a rebalance waits for the chunk in work. Afterwards it is left to the partition's new owner."""
@@ -206,8 +203,8 @@ class ChunkConsumer(driver.Consumer):
             if not records or not (polled.active is None or tp in polled.active or tp in self._buffered_partitions):
                 continue
             if tp.topic in self.chunk_topics:
-                for part in _parts(records):
-                    yield tp, _chunk(tp, part, generation)
+                for message in chunks(tp, records, generation):
+                    yield tp, message
             else:
                 for record in records:
                     yield tp, self._to_message(tp, record)
@@ -219,35 +216,6 @@ class ChunkConsumer(driver.Consumer):
         generation, era = self.app.consumer_generation_id, self._era
         fetched, active = await self._wait_next_records(timeout)
         return _Polled(cast("Any", fetched), active, generation, era) if fetched else None
-
-
-def _parts(records: list[Any]) -> Iterator[list[Any]]:
-    """The records in their order, in parts of at most ``_CHUNK_BYTES``, or of one record where that alone is more."""
-    begin, size = 0, 0
-    for at, record in enumerate(records):
-        size += record.serialized_value_size
-        if size > _CHUNK_BYTES and at > begin:
-            yield records[begin:at]
-            begin, size = at, record.serialized_value_size
-    yield records[begin:]
-
-
-def _chunk(tp: TP, records: list[Any], generation: int) -> Message:
-    last = records[-1]
-    return ConsumerMessage(
-        topic=tp.topic,
-        partition=tp.partition,
-        offset=last.offset,
-        timestamp=last.timestamp / 1000.0,
-        timestamp_type=last.timestamp_type,
-        headers=[],
-        key=None,
-        value=cast("Any", records),
-        checksum=None,
-        tp=tp,
-        # Without it Faust takes the message for one of an earlier assignment and drops it.
-        generation_id=generation,
-    )
 
 
 class Transport(driver.Transport):

@@ -1,0 +1,44 @@
+"""Records of one fetch and partition as messages for an agent of Faust's: each is a chunk, a list of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from faust.types import ConsumerMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from faust.types import TP, Message
+
+_BYTES = 4 << 20
+"""Of values in a chunk. What comes of it waits in the producer, and some chunks more wait for the agent."""
+
+
+def chunks(tp: TP, records: list[Any], generation: int) -> Iterator[Message]:
+    """The records in their order, in chunks of at most ``_BYTES``, or of one record where that alone is more."""
+    begin, size = 0, 0
+    for at, record in enumerate(records):
+        size += record.serialized_value_size
+        if size > _BYTES and at > begin:
+            yield _message(tp, records[begin:at], generation)
+            begin, size = at, record.serialized_value_size
+    yield _message(tp, records[begin:], generation)
+
+
+def _message(tp: TP, records: list[Any], generation: int) -> Message:
+    last = records[-1]
+    return ConsumerMessage(
+        topic=tp.topic,
+        partition=tp.partition,
+        offset=last.offset,
+        timestamp=last.timestamp / 1000.0,
+        timestamp_type=last.timestamp_type,
+        headers=[],
+        key=None,
+        value=cast("Any", records),
+        checksum=None,
+        tp=tp,
+        # Without it Faust takes the message for one of an earlier assignment and drops it.
+        generation_id=generation,
+    )
