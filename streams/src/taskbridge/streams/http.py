@@ -23,6 +23,7 @@ from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.api.access import OnlyOwnHosts
 from taskbridge.streams.api.measured import MeasuredQueries
 from taskbridge.streams.api.refusals import answer_refusals
+from taskbridge.streams.api.resolver import give_answers_of_others
 from taskbridge.streams.sse.stream import HoldsStreams
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def build_http(
     serve_docs(http)
     answer_with_problems(http)
     answer_refusals(http)
+    give_answers_of_others(http)
     # Only a service that asks nobody for a token has to mind under which name it is asked.
     amend_document(http, _as_it_is if only_hosts is None else without_security)
     http.add_middleware(MeasuredQueries, metrics=metrics)

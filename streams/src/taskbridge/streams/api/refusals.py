@@ -7,6 +7,8 @@ Refused
 ├── Unknown          404  there is no such thing, or none that this caller may see: not told apart
 ├── TooManyQueries   429  this caller asks too often
 └── NotNow           503  the right worker cannot answer at the moment; the same query may succeed soon
+
+A partition whose store went to another worker while it was read (``PartitionNotHeld``) is answered as ``NotNow``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from fastapi.exceptions import RequestValidationError
 
 from taskbridge.runtime.http.problems import problem
 from taskbridge.schemas.errors import TaskbridgeError
+from taskbridge.streams.tables.store import PartitionNotHeld
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -93,10 +96,14 @@ def answer_refusals(app: FastAPI) -> None:
         assert isinstance(error, Refused)
         return problem(error.status, str(error), kind=error.kind, headers=error.headers)
 
+    async def moving(request: Request, _error: Exception) -> Response:
+        return await refused(request, NotNow("what is asked for is moving to another worker"))
+
     async def invalid(_request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         found = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
         return problem(BadQuery.status, found, kind=BadQuery.kind)
 
     app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(PartitionNotHeld, moving)
     app.add_exception_handler(RequestValidationError, invalid)

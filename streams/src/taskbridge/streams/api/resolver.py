@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.streams.api.refusals import NotNow
+from taskbridge.streams.tables.store import PartitionNotHeld
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from fastapi import FastAPI
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -24,8 +25,26 @@ class Here(NamedTuple):
     partition: int
 
 
+class AnsweredElsewhere(Exception):
+    """Another worker has answered: its answer is the answer, and the route has nothing more to do."""
+
+    def __init__(self, answer: Response) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+def give_answers_of_others(app: FastAPI) -> None:
+    """Answer with what another worker has answered."""
+
+    async def answered(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, AnsweredElsewhere)
+        return error.answer
+
+    app.add_exception_handler(AnsweredElsewhere, answered)
+
+
 class OwnerResolver:
-    """Finds the worker that answers. Another one's answer is the answer: a route gives it back as it is."""
+    """Finds the worker that answers."""
 
     def __init__(self, access: Access, owners: Owners, forwarding: Forwarding) -> None:
         self.access = access
@@ -39,10 +58,11 @@ class OwnerResolver:
         user_id: str,
         *,
         forward: Callable[[str, Caller], Awaitable[Response]] | None = None,
-    ) -> Here | Response:
+    ) -> Here:
         """For a query about a user. ``forward`` is how it goes to another worker's URL, if not as a plain query.
 
         Raises:
+            AnsweredElsewhere: it is there, and so is its answer.
             Unauthorized, TooManyQueries, Forbidden: not for this caller.
             NotNow: the owner is unknown, or does not answer.
         """
@@ -50,10 +70,11 @@ class OwnerResolver:
         caller.check(corp_id, user_id)
         return await self._resolved(request, caller, self.owners.of_user(corp_id, user_id), forward)
 
-    async def instance(self, request: Request, instance_id: str) -> Here | Response:
+    async def instance(self, request: Request, instance_id: str) -> Here:
         """For a query about an instance; only its owner can tell whether the caller may see it.
 
         Raises:
+            AnsweredElsewhere: as above.
             Unauthorized, TooManyQueries: not for this caller.
             NotNow: the owner is unknown, or does not answer.
         """
@@ -64,10 +85,11 @@ class OwnerResolver:
         """To be called where the loop was given back while tables were read: the partition may have gone.
 
         Raises:
-            NotNow: it did.
+            PartitionNotHeld: it did.
+            OwnerUnknown: it did, and nobody is known to have it yet.
         """
         if not self.owners.of_partition(here.partition).here:
-            raise NotNow("what is asked for is moving to another worker")
+            raise PartitionNotHeld("it went to another worker")
 
     async def _resolved(
         self,
@@ -75,9 +97,9 @@ class OwnerResolver:
         caller: Caller,
         owner: Owner,
         forward: Callable[[str, Caller], Awaitable[Response]] | None = None,
-    ) -> Here | Response:
+    ) -> Here:
         if owner.here:
             return Here(caller, owner.partition)
         if forward is None:
-            return await self.forwarding.forward(request, owner.url, caller)
-        return await forward(owner.url, caller)
+            raise AnsweredElsewhere(await self.forwarding.forward(request, owner.url, caller))
+        raise AnsweredElsewhere(await forward(owner.url, caller))

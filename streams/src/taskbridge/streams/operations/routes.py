@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
-from starlette.responses import Response
+from starlette.responses import Response  # noqa: TC002 - as above
 
 from taskbridge.streams.api.access import TOKEN
 from taskbridge.streams.api.forwarding import FORWARDED_HEADER
-from taskbridge.streams.api.json_forms import to_json
 from taskbridge.streams.api.refusals import Forbidden
 from taskbridge.streams.query import models
-from taskbridge.streams.query.routes import ID_MAX
+from taskbridge.streams.query.routes import ID_MAX, json_answer
 
 if TYPE_CHECKING:
     from taskbridge.streams.api.access import Access
@@ -43,26 +42,22 @@ def operations_router(reporter: OperationsReporter, access: Access) -> APIRouter
     @router.get("/overview", summary="How the bridge is doing", responses=refused)
     async def overview(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Flow, edges, what was set aside, partitions, workers and last errors, of all workers together."""
-        return _json(await reporter.overview(await authorization_of(request)))
+        return json_answer(await reporter.overview(await authorization_of(request)))
 
     @router.get("/callbacks", summary="What became of an instance's callbacks", responses=refused)
     async def callbacks(request: Request, instance_id: _InstanceId) -> Response:  # pyright: ignore[reportUnusedFunction]
         """One search of states, events, quarantine, dead letters and notifications, and a verdict in a sentence."""
-        return _json(await reporter.callbacks(instance_id, await authorization_of(request)))
+        return json_answer(await reporter.callbacks(instance_id, await authorization_of(request)))
 
     @router.get("/worker", include_in_schema=False)
     async def worker(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         await authorization_of(request)
-        return _json(reporter.share())
+        return json_answer(reporter.share())
 
     @router.get("/instance", include_in_schema=False)
     async def instance(request: Request, instance_id: _InstanceId) -> Response:  # pyright: ignore[reportUnusedFunction]
         authorization = await authorization_of(request)
         forwarded = FORWARDED_HEADER in request.headers
-        return _json(await reporter.instance(instance_id, forwarded=forwarded, authorization=authorization))
+        return json_answer(await reporter.instance(instance_id, forwarded=forwarded, authorization=authorization))
 
     return router
-
-
-def _json(content: Any) -> Response:
-    return Response(to_json(content), media_type="application/json", headers={"Cache-Control": "no-store"})

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.streams.api.refusals import NotNow
 from taskbridge.streams.inbox import layout
-from taskbridge.streams.tables.store import PartitionNotHeld
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,19 +51,18 @@ class Inboxes:
         """How many lines each view has, in the order of ``VIEWS``.
 
         Raises:
-            NotNow: the partition went to another worker meanwhile, or its inboxes are being made anew.
+            PartitionNotHeld: it went to another worker meanwhile.
+            NotNow: its inboxes are being made anew.
         """
         self._wholeness.check(partition)
-        try:
-            return layout.read_counts(self._store.read(partition, layout.counts_key(user)))
-        except PartitionNotHeld as error:
-            raise _moved() from error
+        return layout.read_counts(self._store.read(partition, layout.counts_key(user)))
 
     def page(self, partition: int, user: bytes, view: View, *, limit: int, after: bytes | None = None) -> Page:
         """The next ``limit`` lines of a view, newest first.
 
         Raises:
-            NotNow: the partition went to another worker meanwhile, or its inboxes are being made anew.
+            PartitionNotHeld: it went to another worker meanwhile.
+            NotNow: its inboxes are being made anew.
         """
         wanted = limit + 1
         if after is None:
@@ -88,7 +85,8 @@ class Inboxes:
         """The next lines that match, newest first: up to ``limit`` of them, among the next LOOKED_AT_MAX of the view.
 
         Raises:
-            NotNow: the partition went to another worker meanwhile, or its inboxes are being made anew.
+            PartitionNotHeld: it went to another worker meanwhile.
+            NotNow: its inboxes are being made anew.
         """
         if after is None and not self.counts(partition, user)[layout.VIEWS.index(view)]:
             return Page([], None)
@@ -114,7 +112,8 @@ class Inboxes:
         Without a process' name only where no line of the app has one.
 
         Raises:
-            NotNow: the partition went to another worker meanwhile, or its inboxes are being made anew.
+            PartitionNotHeld: it went to another worker meanwhile.
+            NotNow: its inboxes are being made anew.
         """
         names: dict[str, set[str]] = {}
         for view, count in zip(layout.VIEWS, self.counts(partition, user), strict=True):
@@ -135,12 +134,5 @@ class Inboxes:
         self._wholeness.check(partition)
         prefix = layout.entries_prefix(user, view)
         start = prefix if after is None else prefix + after + b"\x00"
-        try:
-            found = self._store.slice(partition, start, layout.behind(prefix), limit=limit)
-        except PartitionNotHeld as error:
-            raise _moved() from error
+        found = self._store.slice(partition, start, layout.behind(prefix), limit=limit)
         return [(key[len(prefix) :], value) for key, value in found]
-
-
-def _moved() -> NotNow:
-    return NotNow("what is asked for is moving to another worker")

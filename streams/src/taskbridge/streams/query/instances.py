@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.events import Lifecycle
-from taskbridge.streams.api.refusals import NotNow, Unknown
+from taskbridge.streams.api.refusals import Unknown
 from taskbridge.streams.fold.stored_instance import event_offsets, unpack
 from taskbridge.streams.fold.views import was_shown_to
-from taskbridge.streams.tables.store import PartitionNotHeld
 
 if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
@@ -37,7 +36,7 @@ class Instances:
 
         Raises:
             Unknown: it was never heard of, is deleted, or is nothing that this caller may see.
-            NotNow: the partition went to another worker meanwhile.
+            PartitionNotHeld: it went to another worker meanwhile.
         """
         found = self.look_up(partition, instance_id)
         if found is None:
@@ -54,12 +53,9 @@ class Instances:
         """The instance as it is stored, deleted or not, and its events' offsets: for those who may see everything.
 
         Raises:
-            NotNow: the partition went to another worker meanwhile.
+            PartitionNotHeld: it went to another worker meanwhile.
         """
-        try:
-            stored = self._store.read(partition, instance_id.encode())
-        except PartitionNotHeld as error:
-            raise NotNow("what is asked for is moving to another worker") from error
+        stored = self._store.read(partition, instance_id.encode())
         return None if stored is None else (unpack(stored, self._states), event_offsets(stored))
 
 

@@ -90,7 +90,7 @@ def build_router(context: ApiContext) -> APIRouter:
 
     @router.get("/me", summary="Who is asking", response_model=models.MeOut, responses=models.problems(401, 429))
     async def me(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return _json(_me(await resolver.access.caller_of(request)))
+        return json_answer(_me(await resolver.access.caller_of(request)))
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/tasks",
@@ -110,8 +110,6 @@ def build_router(context: ApiContext) -> APIRouter:
         cursor: _Cursor = None,
     ) -> Response:
         here = await resolver.user(request, corp_id, user_id)
-        if isinstance(here, Response):
-            return here
         user, wanted = layout.user_part(corp_id, user_id), View(view.upper())
         after = None if cursor is None else read_cursor(cursor, user, wanted)
         inboxes, matches = context.readers.inboxes, matcher(q, app_type)
@@ -120,7 +118,7 @@ def build_router(context: ApiContext) -> APIRouter:
         else:
             page = await inboxes.search(here.partition, user, wanted, matches, limit=limit, after=after)
             resolver.check_still_here(here)
-        return _json(_page(page, user, wanted, view))
+        return json_answer(_page(page, user, wanted, view))
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/counts",
@@ -134,10 +132,8 @@ def build_router(context: ApiContext) -> APIRouter:
         user_id: UserId,
     ) -> Response:
         here = await resolver.user(request, corp_id, user_id)
-        if isinstance(here, Response):
-            return here
         found = context.readers.inboxes.counts(here.partition, layout.user_part(corp_id, user_id))
-        return _json({view.value.lower(): count for view, count in zip(layout.VIEWS, found, strict=True)})
+        return json_answer({view.value.lower(): count for view, count in zip(layout.VIEWS, found, strict=True)})
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/apps",
@@ -153,11 +149,9 @@ def build_router(context: ApiContext) -> APIRouter:
         user_id: UserId,
     ) -> Response:
         here = await resolver.user(request, corp_id, user_id)
-        if isinstance(here, Response):
-            return here
         found = await context.readers.inboxes.apps(here.partition, layout.user_part(corp_id, user_id))
         resolver.check_still_here(here)
-        return _json({"items": [{"app_type": app, "process_name": name} for app, name in found]})
+        return json_answer({"items": [{"app_type": app, "process_name": name} for app, name in found]})
 
     return router
 
@@ -174,9 +168,7 @@ def build_instances_router(context: ApiContext) -> APIRouter:
         instance_id: InstanceId,
     ) -> Response:
         here = await resolver.instance(request, instance_id)
-        if isinstance(here, Response):
-            return here
-        return _json(state_json(context.readers.instances.find(here.partition, instance_id, here.caller).state))
+        return json_answer(state_json(context.readers.instances.find(here.partition, instance_id, here.caller).state))
 
     @router.get(
         "/{instance_id}/history", summary="Its events, and its form", response_model=models.HistoryOut, **refused
@@ -186,10 +178,8 @@ def build_instances_router(context: ApiContext) -> APIRouter:
         instance_id: InstanceId,
     ) -> Response:
         here = await resolver.instance(request, instance_id)
-        if isinstance(here, Response):
-            return here
         found = context.readers.instances.find(here.partition, instance_id, here.caller)
-        return _json(await context.readers.histories.of(here.partition, found.state, found.event_offsets))
+        return json_answer(await context.readers.histories.of(here.partition, found.state, found.event_offsets))
 
     return router
 
@@ -212,6 +202,6 @@ def _me(caller: Caller) -> dict[str, Any]:
     }
 
 
-def _json(content: object) -> Response:
+def json_answer(content: object) -> Response:
     # What people have to do is nobody's to keep on the way.
     return Response(to_json(content), media_type="application/json", headers={"Cache-Control": "no-store"})
