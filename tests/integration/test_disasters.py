@@ -97,7 +97,7 @@ class Place:
             for source, ground in prepared.grounds.items():
                 for partition in range(PARTITIONS):
                     batch = Batch(ground.changelog, [{"key": b"k%d" % at, "value": b"v"} for at in range(5)], partition)
-                    await group_commit.deliver(TP(source, partition), 10, [batch], generation=NOBODY.generation)
+                    await group_commit.hand_over(TP(source, partition), 10, [batch], generation=NOBODY.generation)
 
         self._at_work(prepared, fold, name=name)
 

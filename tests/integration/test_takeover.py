@@ -164,7 +164,7 @@ def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_t
             TP(place.events, 1): (0, next_name),
         }
         assert place.offsets.decided(place.changelog, [0]) == place.offsets.ends(place.changelog, [0])
-        await group_commit.deliver(
+        await group_commit.hand_over(
             place.source, 6, [Batch(place.changelog, [{"key": b"k", "value": b"v"}], 0)], generation=NOBODY.generation
         )
         await group_commit.close()

@@ -156,7 +156,7 @@ def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_recor
 
     async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
-        assert await group_commit.deliver(FIRST, 1, batches, generation=5) == [ord("b"), -1, ord("u")]
+        assert await group_commit.hand_over(FIRST, 1, batches, generation=5) == [ord("b"), -1, ord("u")]
 
     told(producers, story)
     [transaction] = producers.transactions
@@ -185,7 +185,7 @@ def test_what_comes_of_an_earlier_generation_is_not_begun() -> None:
 
     async def story(group_commit: GroupCommit) -> None:
         with pytest.raises(Overtaken):
-            await group_commit.deliver(FIRST, 1, one(b"a"), generation=4)
+            await group_commit.hand_over(FIRST, 1, one(b"a"), generation=4)
 
     told(producers, story)
     assert producers.transactions == []
@@ -204,7 +204,7 @@ def test_a_round_that_is_refused_is_undone_and_nothing_is_begun_after_it() -> No
             with pytest.raises(Fenced):
                 await each
         with pytest.raises(Fenced):
-            await group_commit.deliver(FIRST, 3, one(b"c"), generation=5)
+            await group_commit.hand_over(FIRST, 3, one(b"c"), generation=5)
 
     told(producers, story)
     assert producers.aborted == 1
@@ -271,7 +271,7 @@ def test_after_a_failure_nothing_is_even_handed_over() -> None:
     async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
         with pytest.raises(Fenced):
-            await group_commit.deliver(FIRST, 1, one(b"a"), generation=5)
+            await group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
         with pytest.raises(Fenced):
             group_commit.hand_over(FIRST, 2, one(b"b"), generation=5)
 
@@ -332,7 +332,7 @@ def test_positions_are_kept_in_the_changelog_too_behind_what_they_stand_for() ->
 
     async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
-        await group_commit.deliver(SECOND, 7, one(b"a"), generation=5)
+        await group_commit.hand_over(SECOND, 7, one(b"a"), generation=5)
 
     told(producers, story, {"events": ground})
     [transaction] = producers.transactions

@@ -125,7 +125,7 @@ class InboxAgent:
             Batch(TASK_EVENTS_DLQ.name, _letters(rejected)),
         ]
         try:
-            written, *_ = await self._group_commit.deliver(
+            written, *_ = await self._group_commit.hand_over(
                 message.tp, message.offset + 1, batches, generation=generation
             )
         except Overtaken:

@@ -174,7 +174,7 @@ class TaskAgent:
                 farewells = [self._told(each) for told in gone.values() for each in told.notifications]
                 source = TP(TASK_EVENTS.name, partition)
                 try:
-                    written, *_ = await self._group_commit.deliver(
+                    written, *_ = await self._group_commit.hand_over(
                         source,
                         # Where it stands already: the group's coordinator then refuses all of it to a former owner.
                         consumer.position_of(source),

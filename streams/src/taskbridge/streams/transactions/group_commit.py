@@ -96,20 +96,10 @@ class GroupCommit:
             self._producers = claimed(self._config, self._name, self._make)
             self._thread.start()
 
-    async def deliver(self, source: TP, next_offset: int, batches: Sequence[Batch], *, generation: int) -> list[int]:
-        """Return once these records, and the group's position ``next_offset`` in ``source``, are committed.
-
-        Returns what the future of ``hand_over`` comes to.
-
-        Raises:
-            Overtaken, Fenced, DeliveryFailed: as ``hand_over``.
-        """
-        return await self.hand_over(source, next_offset, batches, generation=generation)
-
     def hand_over(
         self, source: TP, next_offset: int, batches: Sequence[Batch], *, generation: int
     ) -> asyncio.Future[list[int]]:
-        """The future is done once these records, and the group's position in ``source``, are committed.
+        """The future is done once these records, and the group's position ``next_offset`` in ``source``, are committed.
 
         What was handed over first is committed first, or together with what came later. The result has the offset of
         each batch's last record, where all of it is for one partition; -1 where there was none.

@@ -120,7 +120,7 @@ class Takeover:
             if not is_marked or not is_kept or found.offset != at.offset:
                 moved[source] = found.offset
         await asyncio.gather(
-            *(self._group_commit.deliver(source, to, [], generation=generation) for source, to in moved.items())
+            *(self._group_commit.hand_over(source, to, [], generation=generation) for source, to in moved.items())
         )
 
     def changelog_of(self, source: TP) -> str | None:
