@@ -80,7 +80,7 @@ class AnsweringWorker:
         self.actives = set(range(PARTITIONS))
         self.distribution: dict[str, dict[str, list[int]]] = {}
         for store in (self.instances, self.inbox):
-            store.changelog_id = "first"
+            store.follow("first")
             for partition in self.actives:
                 store.hold(partition)
         self.owners = Owners(URL)

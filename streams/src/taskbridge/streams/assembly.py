@@ -133,7 +133,7 @@ def put_together(
         watchdog=Watchdog(settings.watchdog_s),
         guard=LoopGuard(settings.watchdog_s),
     )
-    health.faust_app, health.core, health.progress = app, folding.core, progress
+    health.follow(app, progress, core=folding.core)
     center.operations.follow(progress, lambda: health.is_ready)
     retention = Retention(
         agent,

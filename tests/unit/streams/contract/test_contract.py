@@ -16,5 +16,5 @@ def test_topics_that_differ_from_the_contract_are_told_by_readiness_and_hold_not
     contract: Any = SimpleNamespace(apply=lambda: Prepared(12, 1, {}, frozenset(), {}, said))
     prepared = asyncio.run(until_connected(contract, health, cast("Any", SimpleNamespace(is_set=lambda: False))))
     assert prepared is not None
-    assert (health.connected, health.problems) == (True, [])
-    assert health.readiness()["topics"] == said
+    told = health.readiness()
+    assert (told["kafka_and_registry"], told["problems"], told["topics"]) == ("connected", [], said)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Listener:
     def __init__(self, hub: Hub, user_id: str = "ann", *, partition: int = 0, now: float = 0) -> None:
         self.woken = 0
-        self.subscription: Subscription = hub.subscribe("corp", user_id, partition, now=now, wake=self._wake)
+        self.subscription: Subscription = hub.subscribe("corp", user_id, partition, now=now)
+        self.subscription.wake_by(self._wake)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -92,7 +93,7 @@ def test_what_was_read_from_kafka_is_not_given_again(notification: TaskNotificat
     hub = make_hub()
     ann = Listener(hub)
     tell(hub, notification, 5, 6)
-    ann.subscription.next_offset = 6
+    ann.subscription.seen(6)
     assert ann.ids() == ["0-7"]
 
 
@@ -132,7 +133,7 @@ def test_a_stream_knows_where_it_begins_and_where_it_is(notification: TaskNotifi
 def test_a_client_that_is_ahead_of_this_worker_is_not_sent_back(notification: TaskNotification) -> None:
     hub = make_hub(next_offset=5)
     ann = Listener(hub)
-    ann.subscription.next_offset = 8
+    ann.subscription.seen(8)
     assert hub.place(ann.subscription) == Place(0, 8)
     tell(hub, notification, 5, 6, 7, 8)
     assert ann.ids() == ["0-9"]
@@ -196,13 +197,13 @@ def test_heartbeats_come_in_time_and_not_all_at_once() -> None:
         hub.beat(second)
         most_at_once = max(most_at_once, sum(each.woken for each in listeners) - before)
 
-    assert all(each.subscription.beats for each in listeners)
+    assert all(each.subscription.take_beat() for each in listeners)
     assert most_at_once < 15
 
 
 def test_who_may_listen_no_more_is_ended_at_the_next_heartbeat_and_the_others_go_on() -> None:
     hub, may = make_hub(), True
-    let_go = hub.subscribe("corp", "ann", 0, now=0, wake=lambda: None, may_go_on=lambda now: may and now < 500)
+    let_go = hub.subscribe("corp", "ann", 0, now=0, may_go_on=lambda now: may and now < 500)
     other = Listener(hub)
     hub.beat(100)
     assert let_go.ending is None

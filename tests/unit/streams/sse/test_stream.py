@@ -61,9 +61,8 @@ class Connection:
         self.reads = asyncio.Event()
         self.reads.set()
         self._gone = asyncio.Event()
-        writer = Writer(hub, cast("MissedReader", missed), resume)
-        writer.subscription = hub.subscribe("corp", "ann", 0, now=0, wake=writer.wake, may_go_on=may_go_on)
-        self.subscription = writer.subscription
+        self.subscription = hub.subscribe("corp", "ann", 0, now=0, may_go_on=may_go_on)
+        writer = Writer(hub, cast("MissedReader", missed), self.subscription, resume)
         self.task = asyncio.create_task(writer.run(self._receive, self._send))
 
     async def _receive(self) -> dict[str, Any]:

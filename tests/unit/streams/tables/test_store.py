@@ -25,7 +25,7 @@ def open_store(folder: Path, *, partitions: tuple[int, ...] = (0,)) -> Store:
     worker = Worker(data_dir=folder, url="http://127.0.0.1:1")
     app = build_faust_app("127.0.0.1:9", worker=worker, partitions=2, kafka_properties={})
     store, _ = instances_table(app, partitions=2)
-    store.changelog_id = "first"
+    store.follow("first")
     for partition in partitions:
         store.hold(partition)
     return store

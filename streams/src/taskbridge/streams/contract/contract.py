@@ -200,12 +200,12 @@ async def until_connected(contract: Contract, health: Health, stop: asyncio.Even
         try:
             prepared = await asyncio.to_thread(contract.apply)
         except OperatorError as error:
-            health.problems = [str(error)]
+            health.waits(str(error))
             log.warning("start_waits", problem=str(error))
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), delay)
             delay = _SWITCH_POLL_S if isinstance(error, SwitchUnderWay) else min(delay * 2, _RETRY_MAX_S)
         else:
-            health.connected, health.problems, health.drift = True, [], prepared.drift
+            health.connected(prepared.drift)
             return prepared
     return None

@@ -33,7 +33,7 @@ class RebalanceListener(driver.ConsumerRebalanceListener):
         aiokafka = thread._ensure_consumer()  # noqa: SLF001
         thread.let_skip(may=True)
         aiokafka.pause(*(tp for tp in assigned if tp.topic in changelogs))
-        thread.consumer.membership = _membership(aiokafka)
+        thread.consumer.joined(_membership(aiokafka))
         await super().on_partitions_assigned(assigned)
 
 

@@ -76,6 +76,10 @@ class ChunkConsumer(driver.Consumer):
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def joined(self, membership: Membership) -> None:
+        """A rebalance has come: so the group knows this worker from now on."""
+        self.membership = membership
+
     @contextmanager
     def working(self) -> Generator[None]:
         """While a chunk is in work; a rebalance waits for the end of all of them."""

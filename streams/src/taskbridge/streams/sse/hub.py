@@ -75,7 +75,6 @@ class Hub:
         partition: int,
         *,
         now: float,
-        wake: Callable[[], None],
         may_go_on: Callable[[float], bool] = lambda _: True,
     ) -> Subscription:
         """From now on, every notification of this person, as long as ``may_go_on`` says so: asked at each heartbeat.
@@ -93,7 +92,7 @@ class Hub:
             raise NotFollowed(str(NotFollowed.__doc__))
         # Those that came at once do not beat at once.
         due = now + self._heartbeat_s * (self.count * _GOLDEN % 1)
-        found = Subscription(corp_id, user_id, partition, begins=begins, due=due, wake=wake, may_go_on=may_go_on)
+        found = Subscription(corp_id, user_id, partition, begins=begins, due=due, may_go_on=may_go_on)
         self._of_person.setdefault(found.person, []).append(found)
         self.count += 1
         return found
@@ -155,12 +154,10 @@ class Hub:
         """Have those write a heartbeat, or end, whose time has come. To be called several times in ``heartbeat_s``."""
         for each in list(self._all()):
             if each.due <= now:
-                each.due = now + self._heartbeat_s
-                if not each.may_go_on(now):
+                if each.may_go_on(now):
+                    each.beat(now + self._heartbeat_s)
+                else:
                     each.end(Ending.ACCESS)
-                    continue
-                each.beats = True
-                each.wake()
 
     def assigned(self, partitions: Collection[int]) -> None:
         """End the streams of all other partitions; their clients find the new owner by themselves.

@@ -91,8 +91,6 @@ def events_router(hub: Hub, missed: Callable[[], MissedReader | None], resolver:
             return await resolver.forwarding.forward_stream(request, url, caller, may_go_on=may_go_on, done=done)
 
         here = await resolver.user(request, corp_id, user_id, forward=passed_on)
-        if isinstance(here, Response):
-            return here
         try:
             # A browser that reconnects sends the header beside the address that it was given at first.
             resume = place_of(found) if (found := last_event_id or after) else None
@@ -101,16 +99,13 @@ def events_router(hub: Hub, missed: Callable[[], MissedReader | None], resolver:
         reader = missed()
         if reader is None:
             raise NotNow("this worker is starting")
-        writer = Writer(hub, reader, resume)
         may_go_on = resolver.access.lasting(here.caller, corp_id, user_id, now=now)
         try:
-            writer.subscription = hub.subscribe(
-                corp_id, user_id, here.partition, now=now, wake=writer.wake, may_go_on=may_go_on
-            )
+            subscription = hub.subscribe(corp_id, user_id, here.partition, now=now, may_go_on=may_go_on)
         except TooManyOfPerson as error:
             raise TooManyQueries(str(error), retry_after_s=_LATER_S) from error
         except OperatorError as error:
             raise NotNow(str(error), retry_after_s=2) from error
-        return EventStream(writer)
+        return EventStream(Writer(hub, reader, subscription, resume))
 
     return router

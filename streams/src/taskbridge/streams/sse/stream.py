@@ -74,36 +74,34 @@ class HoldsStreams:
 class Writer:
     """Writes one subscription to one connection."""
 
-    __slots__ = ("_hub", "_missed", "_resume", "_send", "_task", "subscription")
+    __slots__ = ("_hub", "_missed", "_resume", "_send", "_subscription", "_task")
 
-    def __init__(self, hub: Hub, missed: MissedReader, resume: Place | None) -> None:
+    def __init__(self, hub: Hub, missed: MissedReader, subscription: Subscription, resume: Place | None) -> None:
         self._hub = hub
         self._missed = missed
+        self._subscription = subscription
         self._resume = resume
         self._send: Send | None = None
         self._task: asyncio.Task[None] | None = None
-        self.subscription: Subscription | None = None
-
-    def wake(self) -> None:
-        """There is something to write."""
-        if self._task is None and self._send is not None:
-            self._task = asyncio.get_running_loop().create_task(self._write())
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Return when the client has gone or the stream has ended."""
-        subscription = self.subscription
-        assert subscription is not None
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await send({"type": "http.response.body", "body": OPENING, "more_body": True})
             self._send = send
             self._task = asyncio.get_running_loop().create_task(self._begin())
+            self._subscription.wake_by(self._go_on)
             while (await receive())["type"] != "http.disconnect":
                 pass
         finally:
-            self._hub.leave(subscription)
+            self._hub.leave(self._subscription)
             if self._task is not None:
                 self._task.cancel()
+
+    def _go_on(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._write())
 
     async def _begin(self) -> None:
         try:
@@ -113,12 +111,12 @@ class Writer:
             await self._close(str(error))
             return
         # One who loses the connection before the first event has a place to go on from, and misses nothing.
-        self._subscribed.beats = True
+        self._subscription.beat(self._subscription.due)
         await self._write()
 
     async def _catch_up(self, resume: Place) -> None:
         """Write what lies between the id and what comes by itself; then nothing before the end of that comes again."""
-        subscription = self._subscribed
+        subscription = self._subscription
         at, until = resume.next_offset, subscription.begins
         if resume.partition != subscription.partition:
             await self._put(reset_frame(_MADE_ANEW))
@@ -136,31 +134,24 @@ class Writer:
             if at > until:
                 break  # given out by another worker that was ahead of this one
             at = part.reached
-        subscription.next_offset = at
+        subscription.seen(at)
 
     async def _write(self) -> None:
         """Write until there is nothing, or the end. Between the last look and the task's end there is no ``await``."""
-        subscription = self._subscribed
+        subscription = self._subscription
         while True:
             if subscription.ending is not None:
                 await self._close(subscription.ending)
                 return
             count, fresh = subscription.take()
             if fresh:
-                subscription.beats = False
                 self._hub.sent += count
                 await self._put(fresh)
-            elif subscription.beats:
-                subscription.beats = False
+            elif subscription.take_beat():
                 await self._put(heartbeat_frame(self._hub.place(subscription)))
             else:
                 self._task = None
                 return
-
-    @property
-    def _subscribed(self) -> Subscription:
-        assert self.subscription is not None
-        return self.subscription
 
     async def _put(self, body: bytes) -> None:
         await self._sending({"type": "http.response.body", "body": body, "more_body": True})

@@ -24,11 +24,12 @@ class Ending(StrEnum):
 
 
 class Subscription:
-    """What one stream has still to write. ``wake`` is called whenever there is something, from within the loop."""
+    """What one stream has still to write."""
 
     __slots__ = (
+        "_beats",
         "_waiting",
-        "beats",
+        "_wake",
         "begins",
         "due",
         "ending",
@@ -36,7 +37,6 @@ class Subscription:
         "next_offset",
         "partition",
         "person",
-        "wake",
     )
 
     def __init__(
@@ -47,7 +47,6 @@ class Subscription:
         *,
         begins: int,
         due: float,
-        wake: Callable[[], None],
         may_go_on: Callable[[float], bool],
     ) -> None:
         self.person = (corp_id, user_id)
@@ -56,14 +55,17 @@ class Subscription:
         """Every notification from this offset on comes by itself."""
         self.next_offset = 0
         """Nothing before this offset is given out any more."""
-        self.wake = wake
         self.may_go_on = may_go_on
         self.due = due
         """When the next heartbeat is."""
-        self.beats = False
-        """A heartbeat is to be written."""
         self.ending: Ending | None = None
+        self._beats = False
+        self._wake: Callable[[], None] | None = None
         self._waiting: deque[tuple[int, bytes]] | None = None  # most have nothing waiting for most of their life
+
+    def wake_by(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called whenever there is something to write, from within the loop."""
+        self._wake = wake
 
     def push(self, offset: int, frame: bytes) -> None:
         """Put in what the stream has not seen; one that lets too much wait ends."""
@@ -75,24 +77,44 @@ class Subscription:
             self.end(Ending.SLOW)
             return
         self._waiting.append((offset, frame))
-        self.wake()
+        self._woken()
+
+    def beat(self, next_due: float) -> None:
+        """A heartbeat is to be written, and the one after it at ``next_due``."""
+        self.due, self._beats = next_due, True
+        self._woken()
 
     def end(self, ending: Ending) -> None:
         """Nothing more will come. What waits is dropped: whoever resumes gets it."""
         if self.ending is None:
             self.ending, self._waiting = ending, None
-            self.wake()
+            self._woken()
+
+    def seen(self, next_offset: int) -> None:
+        """The client has everything before this offset: it is not given out again."""
+        self.next_offset = next_offset
 
     def take(self) -> tuple[int, bytes]:
-        """How many events wait, and all of them in one piece."""
+        """How many events wait, and all of them in one piece, in place of a heartbeat that waits too."""
         waiting, self._waiting = self._waiting, None
         fresh: list[bytes] = []
         for offset, frame in waiting or ():
             if offset >= self.next_offset:
                 self.next_offset = offset + 1
                 fresh.append(frame)
+        if fresh:
+            self._beats = False
         return len(fresh), b"".join(fresh)
+
+    def take_beat(self) -> bool:
+        """Whether a heartbeat waits; it does no more."""
+        beats, self._beats = self._beats, False
+        return beats
 
     @property
     def has_waiting(self) -> bool:
         return bool(self._waiting)
+
+    def _woken(self) -> None:
+        if self._wake is not None:
+            self._wake()

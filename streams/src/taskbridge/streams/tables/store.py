@@ -57,8 +57,7 @@ class PartitionNotHeld(OperatorError):
 class Store(TableStore):
     """Values and the offset that they stand for are written in one atomic batch."""
 
-    changelog_id: str = ""
-    """Goes into every position that is written; set before the first partition is opened."""
+    _changelog_id: str = ""
     _on_damage: Callable[[StoreDamaged], None] | None = None
     _on_emptied: Callable[[], None] | None = None
 
@@ -68,6 +67,10 @@ class Store(TableStore):
         ``emptied`` is notified when a damaged store was emptied.
         """
         self._on_damage, self._on_emptied = damaged, emptied
+
+    def follow(self, changelog_id: str) -> None:
+        """Every position that is written from now on is one in this topic. Before the first partition is opened."""
+        self._changelog_id = changelog_id
 
     def read(self, partition: int, key: bytes) -> bytes | None:
         """The value of a key on this partition.
@@ -126,7 +129,7 @@ class Store(TableStore):
                 batch.delete(key)
             else:
                 batch.put(key, value)
-        batch.put(OFFSET_KEY, position_now(changelog_offset, self.changelog_id))
+        batch.put(OFFSET_KEY, position_now(changelog_offset, self._changelog_id))
         with self._sound(partition) as held:
             held.write(batch, _WITHOUT_WAL)
 

@@ -143,7 +143,8 @@ class TableKeeper:
             StoreOfAnother: a changelog has lost what a store has.
         """
         store = self.store
-        store.changelog_id = self._offsets.topic_id(self._topic)
+        changelog_id = self._offsets.topic_id(self._topic)
+        store.follow(changelog_id)
         bounds = self._offsets.bounds(self._topic, partitions)
         # What was written last may not be decided yet, and the store of who wrote it has it.
         written = self._offsets.ends(self._topic, partitions)
@@ -155,7 +156,7 @@ class TableKeeper:
                 start = starting_point(
                     position,
                     Bounds(bounds[partition].first, written[partition]),
-                    changelog_id=store.changelog_id,
+                    changelog_id=changelog_id,
                     is_known=self._is_known,
                     now_ms=time.time_ns() // 1_000_000,
                 )
