@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,31 @@ def test_after_an_io_error_a_new_file_is_begun_and_nothing_acknowledged_is_lost(
 
     asyncio.run(scenario())
     assert list(tmp_path.glob("*.db.damaged-*")), "it is moved aside, not deleted"
+
+
+def test_a_broken_file_is_told_of_until_it_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, may_go_on = threading.Event(), threading.Event()
+
+    async def scenario() -> None:
+        async with kept(tmp_path, TestProducer()) as keeper:
+            await keeper.own.put(record(1))
+            fail_once(monkeypatch, io_error())
+
+            def slowly(path: Path, schemas: Sequence[SchemaRef]) -> Opened:
+                if path.name == "0.db":
+                    opened.set()
+                    may_go_on.wait(10)
+                return open_and_take_back(path, schemas)
+
+            monkeypatch.setattr("taskbridge.edge.spool.keeper.open_and_take_back", slowly)
+            with pytest.raises(SpoolBroken):
+                await keeper.own.put(record(2))
+            await until(opened.is_set)
+            assert list(keeper.unopened) == [0]
+            may_go_on.set()
+            await until(lambda: not keeper.unopened)
+
+    asyncio.run(scenario())
 
 
 def test_a_broken_orphan_does_not_keep_new_records_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

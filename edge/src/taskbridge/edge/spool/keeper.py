@@ -109,7 +109,7 @@ class SpoolKeeper(FolderCounts):
     def unopened(self) -> dict[int, str]:
         """Files that broke or could not be opened, and why; what they hold is in no count."""
         broken = {number: each.spool.broken for number, each in self._kept.items() if each.spool.broken is not None}
-        return self._unopened.problems() | broken
+        return self._unopened.problems(opened=self._kept) | broken
 
     @property
     def set_aside(self) -> int:

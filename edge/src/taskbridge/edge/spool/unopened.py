@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from taskbridge.edge.spool.files import SpoolFolder
 
 _FIRST_PAUSE_S = 1.0
@@ -43,6 +46,7 @@ class Unopened:
         """Those that exist, whoever has opened them since: no place for new records."""
         return {number for number in self._found if self._folder.file(number).exists()}
 
-    def problems(self) -> dict[int, str]:
-        """Of those that nobody has opened: what they hold is not known."""
-        return {number: self._found[number].problem for number in self.there() if self._folder.owner(number) is None}
+    def problems(self, *, opened: Container[int]) -> dict[int, str]:
+        """Of those that nobody has open, this process knowing what it has: what they hold is not known."""
+        owners = {number: self._folder.owner(number) for number in self.there() if number not in opened}
+        return {number: self._found[number].problem for number, owner in owners.items() if owner in (None, os.getpid())}
