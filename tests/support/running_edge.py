@@ -18,6 +18,7 @@ import plain_http
 from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.local.jvm.artifacts import cache_folder
 from taskbridge.local.ports import free_port, free_ports
+from taskbridge.local.processes.child import tethered
 from taskbridge.local.processes.services import Backoff, Phase
 from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.stack import JvmStack
@@ -105,10 +106,13 @@ class RunningEdge:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *prefix: str) -> None:
-        """Start it, behind another program if one is given; a session of its own lets a test kill all of it at once."""
+        """Start it, behind another program if one is given; a session of its own lets a test kill all of it at once.
+
+        It ends with the tests, also when those are killed.
+        """
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, *self.argv],
+                tethered([*prefix, *self.argv], orphan_signal=signal.SIGTERM),
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
