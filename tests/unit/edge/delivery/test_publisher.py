@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.delivery.durability import Durability
 from taskbridge.edge.delivery.publisher import KafkaPublisher, valid_traceparent
 from taskbridge.edge.errors import NotDurable, TooLarge
+from taskbridge.edge.kafka import surroundings
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.testing import parameters_of
 from taskbridge.runtime.producer import DeliveryFailed, QueueFull
@@ -29,7 +31,7 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from taskbridge.edge.kafka.record import Record
@@ -325,6 +327,30 @@ def test_a_schema_of_the_quarantine_that_is_refused_does_not_hold_up_events(
     asyncio.run(scenario())
 
 
+def test_with_ids_that_are_known_already_events_go_to_kafka_while_the_registry_is_still_asked(
+    settings: EdgeSettings, around: Surroundings, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def register(_: Sequence[Topic]) -> dict[str, int]:
+        answered.wait(60)
+        return {}
+
+    monkeypatch.setattr(registry, "register", register)
+
+    async def scenario() -> None:
+        publisher = await prepared(settings)
+        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        await until(lambda: publishing.done() or around.reports)
+        assert len(around.reports) == 1
+        around.reports[0].set_result(None)
+        assert await publishing is Durability.KAFKA
+        answered.set()
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_quarantine_topic_that_cannot_be_used_closes_no_door_to_events(
     settings: EdgeSettings, around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -546,9 +572,20 @@ def test_what_is_begun_with_the_start_is_over_with_the_end(
         try:
             await asyncio.Event().wait()
         finally:
+            for _step in range(100):  # its end may take a while
+                await asyncio.sleep(0)
             said.append("tended no more")
 
+    def closing(what: str, close: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def closed(self: object) -> None:
+            await close(self)
+            said.append(f"{what} closed")
+
+        return closed
+
     monkeypatch.setattr(SpoolKeeper, "tend", tend)
+    monkeypatch.setattr(SpoolKeeper, "close", closing("spools", SpoolKeeper.close))
+    monkeypatch.setattr(surroundings.Surroundings, "close", closing("surroundings", surroundings.Surroundings.close))
     monkeypatch.setattr(registry, "close", lambda: said.append("registry closed"))
 
     async def scenario() -> None:
@@ -556,7 +593,7 @@ def test_what_is_begun_with_the_start_is_over_with_the_end(
         assert publisher._router._timeout_s == settings.kafka_timeout_ms / 1000  # pyright: ignore[reportPrivateUsage]
         await until(lambda: said == ["tended"])
         await publisher.close()
-        assert said == ["tended", "tended no more", "registry closed"]
+        assert said == ["tended", "surroundings closed", "tended no more", "spools closed", "registry closed"]
         assert publisher.health()["spool"] == "full: is closed"
 
     asyncio.run(scenario())

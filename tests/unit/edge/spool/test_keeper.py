@@ -18,7 +18,7 @@ from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull, classified
 from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.edge.spool.store import REFUSED, Store
+from taskbridge.edge.spool.store import BROKEN_MARK, REFUSED, Store
 from taskbridge.runtime.producer import DeliveryFailed
 
 if TYPE_CHECKING:
@@ -275,6 +275,21 @@ def test_what_was_refused_is_taken_back_while_new_records_always_have_somewhere_
             assert keeper.set_aside == 0
 
     asyncio.run(scenario())
+
+
+def test_where_nothing_can_be_taken_back_for_an_io_error_the_file_is_left_and_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take_back(_: Store) -> int:
+        raise SpoolBroken("I/O")
+
+    Store.create(tmp_path / "0.db", [SCHEMA])
+    ask_back(tmp_path / "0.db")
+    monkeypatch.setattr(Store, "take_back", take_back)
+    with pytest.raises(SpoolBroken):
+        open_and_take_back(tmp_path / "0.db", [SCHEMA])
+    assert (tmp_path / f"0.db{BROKEN_MARK}").exists()
+    assert is_asked_back(tmp_path / "0.db")
 
 
 def test_what_is_known_before_the_start_and_after_the_end_is_that_nothing_can_be_kept(tmp_path: Path) -> None:

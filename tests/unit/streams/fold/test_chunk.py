@@ -25,7 +25,7 @@ from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
 from taskbridge.streams.fold.chunk import ChunkResult, fold_chunk
 from taskbridge.streams.fold.dead_letters import dead_letter
 from taskbridge.streams.fold.lifecycle import EARLIEST, fold
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS, read_offsets, write_offsets
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
 from taskbridge.streams.fold.views import EntryKey, Shown, show, views
 from taskbridge.streams.tables.store import Store
@@ -246,6 +246,27 @@ def test_offsets_are_read_without_what_stands_around_them_and_never_from_damage(
             event_offsets(damaged)
 
 
+def test_offsets_are_written_seven_bits_a_byte_and_are_of_63_bits_at_most() -> None:
+    assert write_offsets((127, 255)) == b"\x7f\x80\x01"
+    assert read_offsets(write_offsets(((1 << 63) - 1,))) == ((1 << 63) - 1,)
+    with pytest.raises(ValueError, match="63 bits"):
+        read_offsets(write_offsets((1 << 63,)))
+
+
+def test_marks_of_other_tasks_are_never_taken_for_the_instances_own(make_event: MakeEvent) -> None:
+    with_task = fold(None, make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",)))
+    without = fold(None, make_event(Action.CREATED))
+    with pytest.raises(StoreUnreadable, match="marks are of other tasks"):
+        unpack(pack(STATES.encode(with_task.state), without, now_ms=0), STATES)
+
+
+def test_a_registry_that_is_away_is_not_the_stores_fault(make_event: MakeEvent) -> None:
+    instance = fold(None, make_event(Action.CREATED))
+    state = b"\x00\x00\x00\x00\x63" + STATES.encode(instance.state)[5:]
+    with pytest.raises(RegistryUnavailable):
+        unpack(pack(state, instance, now_ms=0), task_state_codec(FakeRegistry(away=True)))
+
+
 def test_what_a_version_stored_that_did_not_know_when_instances_began_is_read(make_event: MakeEvent) -> None:
     """As well as the published state tells it; from then on it is remembered."""
     events = [
@@ -347,6 +368,12 @@ def test_a_date_in_the_future_does_not_win_for_ever(make_event: MakeEvent, far: 
         assert {each.occurred_at for each in result.notifications} <= {1_000, 2_000, 3_000}
 
 
+def test_a_date_of_creation_alone_in_the_future_counts_as_the_receipt(make_event: MakeEvent) -> None:
+    event = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), created_at=301_001)
+    [shown] = World().fold([event]).instances.values()
+    assert [each.created_at for each in shown.instance.state.tasks] == [1_000]
+
+
 def test_a_clock_that_is_a_little_ahead_is_believed(make_event: MakeEvent) -> None:
     [shown] = World().fold([make_event(Action.CREATED, occurred_at=301_000)]).instances.values()
     assert shown.instance.state.updated_at == 301_000
@@ -354,6 +381,14 @@ def test_a_clock_that_is_a_little_ahead_is_believed(make_event: MakeEvent) -> No
 
 def test_an_id_may_have_any_character_that_is_no_control_character(make_event: MakeEvent) -> None:
     event = make_event(Action.CREATED, instance_id="申请　一\u200b 🙂")
+    assert not fold_chunk(records_of([event]), decode=EVENTS.decode, load=World().load).rejected
+
+
+@pytest.mark.parametrize(
+    "within", [{"instance_id": "x"}, {"instance_id": "x" * 128}, {"occurred_at": -62_135_596_800_000}], ids=str
+)
+def test_what_is_just_within_the_contract_is_folded(make_event: MakeEvent, within: dict[str, Any]) -> None:
+    event = make_event(Action.CREATED, **within)
     assert not fold_chunk(records_of([event]), decode=EVENTS.decode, load=World().load).rejected
 
 
