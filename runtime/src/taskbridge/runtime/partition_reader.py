@@ -56,6 +56,12 @@ class PartitionReader:
         self.reached: dict[int, int] = {}
         """Of each partition, the offset before which everything was given, or is no record."""
 
+    @property
+    def consumer(self) -> Consumer:
+        """For whoever asks for more than records: what partitions there are, where they begin and end."""
+        self._consumer = self._consumer or Consumer(self._config, logger=LIBRDKAFKA)
+        return self._consumer
+
     def read(
         self,
         topic: str,
@@ -82,7 +88,7 @@ class PartitionReader:
         left = {each: end for each, end in left.items() if starts[each] < end}
         if not left:
             return
-        consumer = self._consumer = self._consumer or Consumer(self._config, logger=LIBRDKAFKA)
+        consumer = self.consumer
         consumer.assign([TopicPartition(topic, each, starts[each]) for each in left])
         try:
             began = heard = time.monotonic()

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from taskbridge.local.progress import Heartbeat, call_with_heartbeat
-from taskbridge.runtime.kafka import LIBRDKAFKA, consumer_config, no_answer
+from taskbridge.runtime.kafka import consumer_config, no_answer
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from confluent_kafka import Message
+    from confluent_kafka import Consumer, Message
 
     from taskbridge.cli.connection import Connection
     from taskbridge.local.progress import Progress
@@ -25,13 +25,10 @@ _METADATA_S = 5
 _STALLED_S = 30
 
 
-def operator_config(connection: Connection, group: str = _GROUP) -> dict[str, Any]:
-    return consumer_config(connection.bootstrap_servers, group, connection.kafka_properties)
-
-
-def open_consumer(connection: Connection) -> Consumer:
-    """A consumer that joins no group, commits nothing, and keeps librdkafka's log to itself."""
-    return Consumer(operator_config(connection), logger=LIBRDKAFKA)
+def reader_of(connection: Connection, **properties: object) -> PartitionReader:
+    """Joins no group, commits nothing, and keeps librdkafka's log to itself."""
+    config = consumer_config(connection.bootstrap_servers, _GROUP, connection.kafka_properties)
+    return PartitionReader({**config, **properties})
 
 
 def partitions_of(connection: Connection, consumer: Consumer, topic: str) -> list[int]:
@@ -59,14 +56,13 @@ def read_to_end(
         ConfigurationError: there is no such topic.
         OperatorError: Kafka does not answer, or stops answering.
     """
-    with closing(open_consumer(connection)) as consumer:
+    with closing(reader_of(connection)) as reader:
         starts, ends = call_with_heartbeat(
-            lambda: _bounds(connection, consumer, topic, since_ms),
+            lambda: _bounds(connection, reader.consumer, topic, since_ms),
             progress,
             f"waiting for Kafka at {connection.bootstrap_servers}",
         )
-    heartbeat, count = Heartbeat(progress), 0
-    with closing(PartitionReader(operator_config(connection))) as reader:
+        heartbeat, count = Heartbeat(progress), 0
         for batch in reader.read(topic, starts, ends, quiet_s=_STALLED_S):
             count += len(batch)
             yield from batch
@@ -79,8 +75,7 @@ def read_one(connection: Connection, topic: str, partition: int, offset: int) ->
     Raises:
         OperatorError: Kafka does not answer.
     """
-    config = {**operator_config(connection), "auto.offset.reset": "error"}
-    with closing(PartitionReader(config)) as reader, suppress(OutOfRange):
+    with closing(reader_of(connection, **{"auto.offset.reset": "error"})) as reader, suppress(OutOfRange):
         for batch in reader.read(topic, {partition: offset}, {partition: offset + 1}, quiet_s=_STALLED_S):
             for message in batch:
                 return message

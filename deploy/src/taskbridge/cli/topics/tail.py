@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import OFFSET_END
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 
-from taskbridge.cli.topics.reading import open_consumer, operator_config, partitions_of
-from taskbridge.runtime.partition_reader import PartitionReader
+from taskbridge.cli.topics.reading import partitions_of, reader_of
 from taskbridge.schemas.cloudevents import rfc3339
 from taskbridge.schemas.headers import text_of
 from taskbridge.schemas.registry import RegistryUnavailable
@@ -34,10 +33,9 @@ def follow(
         ConfigurationError: there is no such topic.
         OperatorError: Kafka does not answer.
     """
-    with closing(open_consumer(connection)) as consumer:
-        partitions = partitions_of(connection, consumer, topic)
-    starts = dict.fromkeys(partitions, 0 if from_beginning else OFFSET_END)
-    with closing(PartitionReader(operator_config(connection, "taskbridge-tail"))) as reader:
+    with closing(reader_of(connection)) as reader:
+        partitions = partitions_of(connection, reader.consumer, topic)
+        starts = dict.fromkeys(partitions, 0 if from_beginning else OFFSET_END)
         for batch in reader.read(topic, starts, dict.fromkeys(partitions, inf)):
             yield from batch
             if stopped():
