@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator
 
     from taskbridge.cli.connection import Connection
 
@@ -72,22 +71,6 @@ def edge_url(given: str | None, data_dir: Path | None) -> str:
     return given or (running.edge_url if running else "http://127.0.0.1:8400")
 
 
-def check_one_way(ids: list[str] | None, reason: str | None, *, everything: bool) -> None:
-    """Prove that what to replay is said in one way.
-
-    Raises:
-        typer.BadParameter: in none, or in several.
-    """
-    if sum((bool(ids), reason is not None, everything)) != 1:
-        raise typer.BadParameter("give ids, or --reason R, or --all", param_hint="ID")
-
-
 def example(*lines: str) -> str:
     """The end of a command's help."""
     return "\n\n".join(["Example:", *lines])
-
-
-def reasons_there(reasons: Iterable[str | None]) -> str:
-    """For somebody whose ``--reason`` matched nothing: those that would have."""
-    counted = Counter(reason or "-" for reason in reasons)
-    return ", ".join(f"{reason} ({count})" for reason, count in counted.most_common())

@@ -76,7 +76,7 @@ def test_an_empty_list_says_so_beside_the_result(monkeypatch: pytest.MonkeyPatch
 def test_a_reason_that_nothing_was_parked_for_is_an_error_that_names_those_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    parked(monkeypatch, LETTER, LETTER)
+    parked(monkeypatch, LETTER, changed(LETTER, id="3-18"))
     result = CliRunner().invoke(app, ["dlq", "list", "--reason", "undecodeable"])
     assert result.stderr == "no record was parked for 'undecodeable'; there are: undecodable (2)\n"
     result = CliRunner().invoke(app, ["dlq", "replay", "--reason", "undecodeable"])

@@ -56,7 +56,7 @@ def outcomes(
 ) -> dict[str, str | None]:
     judgements = judge(
         entries,
-        lambda each: wanted is None or each.quarantine_id in wanted,
+        {each.quarantine_id for each in entries} if wanted is None else wanted,
         credentials=CREDENTIALS,
         delete_extra_keys=(),
         known_before=known,
@@ -77,7 +77,7 @@ def test_a_copy_is_not_released_where_only_the_copy_is_asked_for() -> None:
 
 def test_a_copy_of_what_the_edge_accepted_is_not_released(tmp_path: Path) -> None:
     window = FileWindow(tmp_path / "window", entries=64)
-    (released,) = judge([ORIGINAL], lambda _: True, credentials=CREDENTIALS, delete_extra_keys=(), known_before=window)
+    (released,) = judge([ORIGINAL], ["original"], credentials=CREDENTIALS, delete_extra_keys=(), known_before=window)
     assert outcomes(COPY, known=window) == {"copy": None}  # judging alone remembers nothing
     assert released.event is not None
     refuse_replay(released.event, window)
@@ -100,7 +100,11 @@ def test_what_is_on_the_topic_or_comes_twice_is_not_published_again(
 ) -> None:
     again = replace(ORIGINAL, quarantine_id="again", received_at=200_000)
     judgements = judge(
-        [ORIGINAL, again, FORGED], lambda _: True, credentials=CREDENTIALS, delete_extra_keys=(), known_before=None
+        [ORIGINAL, again, FORGED],
+        ["original", "again", "forged"],
+        credentials=CREDENTIALS,
+        delete_extra_keys=(),
+        known_before=None,
     )
     event = judgements[0].event
     assert event is not None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from taskbridge.cli.kept import Kept, check_one_way, print_whole
 from taskbridge.cli.options import (
     BootstrapServers,
     DataDir,
@@ -15,22 +16,21 @@ from taskbridge.cli.options import (
     RegistryUrl,
     WhichOne,
     WhichOnes,
-    check_one_way,
     example,
     operator_connection,
-    reasons_there,
 )
 from taskbridge.cli.terminal import json_line, progress, say
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from taskbridge.schemas.dead_letters import DeadLetter
 
 # Commands import what they need when they run, as in program.py.
 
 dlq_app = typer.Typer(
     help="Records that the streams service could not use, as they were received.", no_args_is_help=True
+)
+
+_KEPT = Kept(
+    none="there are no dead letters",
+    none_for="no record was parked for",
+    none_with="no dead letter has the id {}: 'taskbridge dlq list' shows them",
 )
 
 
@@ -46,13 +46,8 @@ def list_(
     from taskbridge.cli.dlq.dead_letters import read_dead_letters, summary
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        letters = list(read_dead_letters(connection, progress))
-    found = [each for each in letters if reason is None or each.reason == reason]
-    for each in sorted(found, key=lambda each: (each.at_ms, each.id)):
-        shown = summary(each)
-        say(json_line(shown) if as_json else "  ".join(str(value or "-") for value in shown.values()))
-    if not found:
-        progress(_nothing_for(reason, letters))
+        letters = sorted(read_dead_letters(connection, progress), key=lambda each: (each.at_ms, each.id))
+    _KEPT.print_list([summary(each) for each in letters], reason, as_json=as_json)
 
 
 @dlq_app.command("show", epilog=example("taskbridge dlq show 3-17"))
@@ -67,16 +62,14 @@ def show(
     from taskbridge.cli.dlq.dead_letters import in_full, read_dead_letters
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        shown = in_full(_with_ids(read_dead_letters(connection, progress), [letter_id])[0], connection)
+        letters = {each.id: each for each in read_dead_letters(connection, progress)}
+        _KEPT.check([letter_id], letters)
+        shown = in_full(letters[letter_id], connection)
     if as_json:
         say(json_line(shown))
         return
-    value, headers = shown.pop("value"), shown.pop("headers")
-    lines = [f"{name:10} {'-' if each is None else each}" for name, each in shown.items()]
-    lines += [f"header     {name}: {each}" for name, each in headers.items()]
-    # One line each, whatever line breaks were sent; only the value may have them.
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
-    say("\n".join(each.replace("\n", "\\n") for each in lines) + f"\n\n{text}")
+    value = shown.pop("value")
+    print_whole(shown, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2), width=10)
 
 
 @dlq_app.command(
@@ -101,38 +94,13 @@ def replay(
     check_one_way(ids, reason, everything=everything)
     from taskbridge.cli.dlq.dead_letters import FAILED, GONE, TOO_OLD, read_dead_letters
     from taskbridge.cli.dlq.dead_letters import replay as put_back
-    from taskbridge.schemas.errors import ConfigurationError
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        letters = list(read_dead_letters(connection, progress))
-        if ids:
-            letters = _with_ids(letters, ids)
-        else:
-            found = [each for each in letters if everything or each.reason == reason]
-            if letters and not found:
-                raise ConfigurationError(_nothing_for(reason, letters))
-            letters = found
-        done = put_back(connection, letters, progress, older_too=force)
+        letters = {each.id: each for each in read_dead_letters(connection, progress)}
+        chosen = _KEPT.chosen({each.id: each.reason for each in letters.values()}, ids, reason)
+        done = put_back(connection, [letters[each] for each in chosen], progress, older_too=force)
     for letter, outcome in done:
         shown = {"id": letter.id, "outcome": outcome, "reason": letter.reason}
-        say(json_line(shown) if as_json else f"{outcome:18}{letter.id}  {shown['reason'] or '-'}")
-    if not done:
-        progress(f"nothing to replay: {_nothing_for(None, ())}")
+        say(json_line(shown) if as_json else f"{outcome:18}{letter.id}  {letter.reason or '-'}")
     if any(outcome in (FAILED, GONE, TOO_OLD) for _, outcome in done):
         raise typer.Exit(1)
-
-
-def _nothing_for(reason: str | None, letters: Collection[DeadLetter]) -> str:
-    if reason is None or not letters:
-        return "there are no dead letters"
-    return f"no record was parked for '{reason}'; there are: {reasons_there(each.reason for each in letters)}"
-
-
-def _with_ids(letters: Iterable[DeadLetter], ids: list[str]) -> list[DeadLetter]:
-    from taskbridge.schemas.errors import ConfigurationError
-
-    found = {each.id: each for each in letters if each.id in ids}
-    missing = [each for each in ids if each not in found]
-    if missing:
-        raise ConfigurationError(f"no dead letter has the id {', '.join(missing)}: 'taskbridge dlq list' shows them")
-    return [found[each] for each in dict.fromkeys(ids)]

@@ -20,7 +20,7 @@ from taskbridge.schemas.codec import Undecodable, quarantined_callback_codec, ta
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from taskbridge.cli.connection import Connection
     from taskbridge.edge.verification.credentials import Credentials
@@ -66,13 +66,13 @@ def read_quarantine(connection: Connection, progress: Progress) -> Iterator[Quar
 
 def judge(
     entries: Iterable[QuarantinedCallback],
-    wanted: Callable[[QuarantinedCallback], bool],
+    wanted: Collection[str],
     *,
     credentials: Credentials,
     delete_extra_keys: Collection[str],
     known_before: FileWindow | None,
 ) -> list[Judgement]:
-    """The wanted entries, in order of receipt: those that are right now as WOULD_BE_RELEASED, the others REJECTED.
+    """Those with the wanted ids, in order of receipt: what is right now as WOULD_BE_RELEASED, all else as REJECTED.
 
     The others are judged too, for an earlier one may be the original that a wanted one is a copy of. Nothing is
     remembered beyond this call.
@@ -86,7 +86,7 @@ def judge(
             judgement = Judgement(entry=entry, outcome=REJECTED, reason=rejection.reason)
         else:
             judgement = Judgement(entry=entry, outcome=WOULD_BE_RELEASED, event=event)
-        if wanted(entry):
+        if entry.quarantine_id in wanted:
             judgements.append(judgement)
     return judgements
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from taskbridge.cli.kept import Kept, check_one_way, print_whole
 from taskbridge.cli.options import (
     BootstrapServers,
     Credentials,
@@ -15,24 +16,26 @@ from taskbridge.cli.options import (
     RegistryUrl,
     WhichOne,
     WhichOnes,
-    check_one_way,
     example,
     operator_connection,
-    reasons_there,
 )
 from taskbridge.cli.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from taskbridge.cli.quarantine.callbacks import Judgement
     from taskbridge.edge.verification.replay_windows import FileWindow
-    from taskbridge.schemas.events import QuarantinedCallback
 
 # Commands import what they need when they run, as in program.py.
 
 quarantine_app = typer.Typer(help="Callbacks that were rejected, as they were received.", no_args_is_help=True)
+
+_KEPT = Kept(
+    none="the quarantine is empty",
+    none_for="no callback was rejected for",
+    none_with="no quarantined callback has the id {}",
+)
 
 
 @quarantine_app.command(
@@ -50,12 +53,8 @@ def list_(
     from taskbridge.runtime.quarantined import quarantined_summary
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        entries = list(read_quarantine(connection, progress))
-    found = [quarantined_summary(entry) for entry in entries if reason is None or entry.reason == reason]
-    for each in sorted(found, key=lambda each: (each["received_at"], each["id"])):
-        say(json_line(each) if as_json else "  ".join(str(value or "-") for value in each.values()))
-    if not found:
-        progress(_nothing_for(reason, entries))
+        found = [quarantined_summary(entry) for entry in read_quarantine(connection, progress)]
+    _KEPT.print_list(sorted(found, key=lambda each: (each["received_at"], each["id"])), reason, as_json=as_json)
 
 
 @quarantine_app.command("show", epilog=example("taskbridge quarantine show 0b7f3c1e-6f1d-4c55-9d3c-6a1f2f7f3f10"))
@@ -75,18 +74,16 @@ def show(
 
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         found = {each.quarantine_id: each for each in read_quarantine(connection, progress)}
-    entry = found.get(quarantine_id) or _nothing_with([quarantine_id])
+    _KEPT.check([quarantine_id], found)
+    entry = found[quarantine_id]
     shown: dict[str, Any] = {"id": quarantine_id, **json_value(asdict(entry))}
     shown["received_at"] = rfc3339(entry.received_at)
     if as_json:
         say(json_line(shown))
         return
-    headers, body = shown.pop("headers"), shown.pop("body")
     del shown["quarantine_id"]
-    lines = [f"{name:15} {'-' if value is None else value}" for name, value in shown.items()]
-    lines += [f"header          {name}: {value}" for name, value in sorted(headers.items())]
-    # One line each, whatever line breaks were sent; only the body may have them.
-    say("\n".join(each.replace("\n", "\\n") for each in lines) + f"\n\n{body}")
+    shown["headers"] = dict(sorted(entry.headers.items()))
+    print_whole(shown, shown.pop("body"), width=15)
 
 
 @quarantine_app.command(
@@ -114,39 +111,25 @@ def replay(
 
     Exit code 1 when any of them stays rejected. Safe to repeat: what is on the topic is not published again.
     """
-    wanted = _wanted(ids or [], reason, everything=everything)
+    check_one_way(ids, reason, everything=everything)
     from taskbridge.cli.data_folder import data_folder, edge_folder
     from taskbridge.cli.quarantine.callbacks import judge, leave_out_published, read_quarantine, release
     from taskbridge.edge.verification.credentials import CredentialsFile
-    from taskbridge.schemas.errors import ConfigurationError
 
     apps = CredentialsFile(credentials or data_folder(data_dir).credentials).current
     window = _window(edge_folder(data_dir))
     extra = frozenset(each.strip() for each in delete_extra_keys.split(",")) - {""}
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         entries = list(read_quarantine(connection, progress))
-        missing = set(ids or ()) - {entry.quarantine_id for entry in entries}
-        if missing:
-            _nothing_with(sorted(missing))
-        if reason is not None and entries and not any(map(wanted, entries)):
-            raise ConfigurationError(_nothing_for(reason, entries))
-        judgements = judge(entries, wanted, credentials=apps, delete_extra_keys=extra, known_before=window)
+        chosen = set(_KEPT.chosen({each.quarantine_id: each.reason for each in entries}, ids, reason))
+        judgements = judge(entries, chosen, credentials=apps, delete_extra_keys=extra, known_before=window)
         judgements = leave_out_published(connection, judgements, progress)
         if not dry_run:
             judgements = release(connection, judgements, window=window, progress=progress)
     for each in judgements:
         say(json_line(each.as_json()) if as_json else _line(each))
-    if not judgements:
-        progress(f"nothing to replay: {_nothing_for(None, ())}")
     if any(each.stays for each in judgements):
         raise typer.Exit(1)
-
-
-def _wanted(ids: list[str], reason: str | None, *, everything: bool) -> Callable[[QuarantinedCallback], bool]:
-    check_one_way(ids, reason, everything=everything)
-    if ids:
-        return lambda entry: entry.quarantine_id in ids
-    return lambda entry: everything or entry.reason == reason
 
 
 def _window(folder: Path) -> FileWindow | None:
@@ -168,15 +151,3 @@ def _line(judgement: Judgement) -> str:
     entry, event = judgement.entry, judgement.event
     said = judgement.reason or (f"event {event.event_id}" if event else "")
     return f"{judgement.outcome:18}{entry.quarantine_id}  {entry.action}  {said}"
-
-
-def _nothing_for(reason: str | None, entries: Collection[QuarantinedCallback]) -> str:
-    if reason is None or not entries:
-        return "the quarantine is empty"
-    return f"no callback was rejected for '{reason}'; there are: {reasons_there(each.reason for each in entries)}"
-
-
-def _nothing_with(ids: list[str]) -> Any:
-    from taskbridge.schemas.errors import ConfigurationError
-
-    raise ConfigurationError(f"no quarantined callback has the id {', '.join(ids)}")

@@ -1,0 +1,82 @@
+"""What dead letters and quarantined callbacks have in common: they are listed, shown, and chosen to be replayed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from taskbridge.cli.terminal import json_line, progress, say
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """One kind of them, by what is said where there is none."""
+
+    none: str
+    none_for: str
+    """Of the reason that stands behind it."""
+    none_with: str
+    """Of the ids that ``{}`` stands for."""
+
+    def print_list(self, summaries: Sequence[dict[str, Any]], reason: str | None, *, as_json: bool) -> None:
+        """A line for each of the reason, or for each."""
+        found = [each for each in summaries if reason is None or each["reason"] == reason]
+        for each in found:
+            say(json_line(each) if as_json else "  ".join(str(value or "-") for value in each.values()))
+        if not found:
+            progress(self._nothing_for(reason, [each["reason"] for each in summaries]))
+
+    def check(self, ids: Sequence[str], there: Collection[str]) -> None:
+        """Return if these are there.
+
+        Raises:
+            ConfigurationError: one is not.
+        """
+        if missing := [each for each in ids if each not in there]:
+            raise ConfigurationError(self.none_with.format(", ".join(missing)))
+
+    def chosen(self, reasons: Mapping[str, str | None], ids: list[str] | None, reason: str | None) -> list[str]:
+        """Which are to be replayed: those given, else all of the reason, else all; ``reasons`` are by the ids there.
+
+        Raises:
+            ConfigurationError: one that is given is not there, or none of the reason.
+        """
+        if ids:
+            self.check(ids, reasons)
+            return list(dict.fromkeys(ids))
+        found = [each for each, said in reasons.items() if reason in (None, said)]
+        if reasons and not found:
+            raise ConfigurationError(self._nothing_for(reason, reasons.values()))
+        if not found:
+            progress(f"nothing to replay: {self.none}")
+        return found
+
+    def _nothing_for(self, reason: str | None, there: Collection[str | None]) -> str:
+        if reason is None or not there:
+            return self.none
+        counted = Counter(each or "-" for each in there).most_common()
+        return f"{self.none_for} '{reason}'; there are: {', '.join(f'{each} ({count})' for each, count in counted)}"
+
+
+def check_one_way(ids: list[str] | None, reason: str | None, *, everything: bool) -> None:
+    """Prove that what to replay is said in one way.
+
+    Raises:
+        typer.BadParameter: in none, or in several.
+    """
+    if sum((bool(ids), reason is not None, everything)) != 1:
+        raise typer.BadParameter("give ids, or --reason R, or --all", param_hint="ID")
+
+
+def print_whole(shown: dict[str, Any], text: str, *, width: int) -> None:
+    """Everything of one, a line each, whatever line breaks were sent; only ``text``, at the end, may have them."""
+    lines = [f"{name:{width}} {'-' if each is None else each}" for name, each in shown.items() if name != "headers"]
+    lines += [f"{'header':{width}} {name}: {each}" for name, each in shown["headers"].items()]
+    say("\n".join(each.replace("\n", "\\n") for each in lines) + f"\n\n{text}")
