@@ -7,7 +7,7 @@ import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -29,13 +29,8 @@ class StreamsPeer(StrEnum):
     STOCK_FAUST = "stock-faust"
 
 
-class Part(StrEnum):
-    """One part of what is measured of the streams service."""
-
-    THROUGHPUT = "throughput"
-    RECOVERY = "recovery"
-    LATENCY = "latency"
-    SCALING = "scaling"
+Part = Literal["throughput", "recovery", "latency", "scaling"]
+"""Of what is measured of the streams service."""
 
 
 class Peer(StrEnum):
@@ -64,11 +59,8 @@ def edge(
 
     Needs wrk (apt-get install wrk); a peer whose toolchain (go, mvn) is missing is left out, and the page says so.
     """
-    _require_checkout("tests/bench/edge/__main__.py")
-    argv = [sys.executable, "-m", "tests.bench.edge", f"--rounds={rounds}", f"--seconds={seconds}"]
-    argv += [f"--earlier={earlier.resolve()}"] if earlier else []
-    argv += [f"--out={out.resolve()}", "--peers", *(peers or Peer)]
-    _run(argv)
+    peers = peers or list(Peer)
+    _run("edge", **locals())
 
 
 @bench_app.command(
@@ -94,14 +86,7 @@ def streams(
     What each of them writes is compared with the project's own fold before a figure counts. Kafka Streams needs mvn
     (apt-get install maven) and Quix Streams uv; a peer whose tool is missing is left out, and the page says so.
     """
-    _require_checkout("tests/bench/streams/__main__.py")
-    argv = [sys.executable, "-m", "tests.bench.streams", f"--rounds={rounds}", f"--events={events}"]
-    argv += [f"--states={states}", f"--seconds={seconds}", f"--partitions={partitions}", f"--out={out.resolve()}"]
-    argv += [f"--only={only}"] if only else []
-    argv += ["--scaling"] if scaling else []
-    argv += ["--instances", *map(str, instances)] if instances else []
-    argv += ["--one-core"] if one_core else []
-    _run([*argv, "--peers", *(peers or StreamsPeer)])
+    _run("streams", **locals())
 
 
 @bench_app.command(
@@ -121,10 +106,7 @@ def query(
 
     Needs wrk (apt-get install wrk).
     """
-    _require_checkout("tests/bench/query/__main__.py")
-    argv = [sys.executable, "-m", "tests.bench.query", f"--rounds={rounds}", f"--seconds={seconds}", f"--users={users}"]
-    argv += [f"--tasks={tasks}", f"--busy-tasks={busy_tasks}", f"--events-per-second={events_per_second}"]
-    _run([*argv, f"--partitions={partitions}", f"--out={out.resolve()}"])
+    _run("query", **locals())
 
 
 @bench_app.command(epilog="Example:\n\ntaskbridge bench live\n\ntaskbridge bench live --callbacks 50 --streams 1000")
@@ -136,20 +118,25 @@ def live(
     out: Annotated[Path, typer.Option(help="Where the page is written.")] = Path("docs/benchmarks"),
 ) -> None:
     """Measure the way from a callback to an open event stream, and what many open ones take, in some three minutes."""
-    _require_checkout("tests/bench/live/__main__.py")
-    argv = [sys.executable, "-m", "tests.bench.live", f"--callbacks={callbacks}", f"--streams={streams}"]
-    argv += [f"--events-per-second={events_per_second}", f"--partitions={partitions}", f"--out={out.resolve()}"]
-    _run(argv)
+    _run("live", **locals())
 
 
-def _run(argv: list[str]) -> None:
+def _run(part: str, **flags: Any) -> None:
+    """Have the part measured by its harness, which takes the command's own flags."""
+    harness = f"tests/bench/{part}/__main__.py"
+    if not (_CHECKOUT / harness).is_file():
+        raise ConfigurationError(f"{harness} is not there: benchmarks run from a checkout of taskbridge, not a wheel")
+    argv = [sys.executable, "-m", f"tests.bench.{part}"]
+    for name, value in flags.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, list):
+            argv += [flag, *map(str, cast("list[Any]", value))]
+        elif value is True:
+            argv.append(flag)
+        elif value is not None and value is not False:
+            argv.append(f"{flag}={value.resolve() if isinstance(value, Path) else value}")
     with subprocess.Popen(argv, cwd=_CHECKOUT) as process:
         # Ctrl-C reaches it from the terminal too: it stops its servers, and we wait for that.
         signal.signal(signal.SIGINT, lambda _signal, _frame: None)
         signal.signal(signal.SIGTERM, lambda _signal, _frame: process.send_signal(signal.SIGINT))
     raise typer.Exit(process.returncode if process.returncode >= 0 else 1)
-
-
-def _require_checkout(harness: str) -> None:
-    if not (_CHECKOUT / harness).is_file():
-        raise ConfigurationError(f"{harness} is not there: benchmarks run from a checkout of taskbridge, not a wheel")
