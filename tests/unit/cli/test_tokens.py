@@ -1,4 +1,4 @@
-"""Operators see which token still signs; where that is not known they are told so, and no token is ever shown."""
+"""Operators see which token still signs, or are told that it is not known; none is ever shown. A new one is good."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from taskbridge.cli.program import app
 from taskbridge.cli.tokens import report_tokens
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.edge.verification.token_use import TokenUse, UseUnknown, tidy_use
+from taskbridge.streams.api.tokens import parse_tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,3 +59,25 @@ def test_a_file_without_tokens_is_said_to_be_one(tmp_path: Path) -> None:
 def test_of_a_folder_without_a_record_nothing_is_said(credentials: Path, tmp_path: Path) -> None:
     with pytest.raises(UseUnknown):
         report_tokens(credentials, tmp_path)
+
+
+def test_a_new_token_is_good_with_the_entry_that_is_printed() -> None:
+    run = CliRunner().invoke(app, ["token", "new", 'the "portal"', "--corps", "ding1, ding2"])
+    assert run.exit_code == 0
+    token, _, entry = run.stdout.partition("\n")
+    found = parse_tokens(entry).find(token)
+    assert found is not None
+    assert (found.name, found.corps) == ('the "portal"', ("ding1", "ding2"))
+    assert token not in entry
+
+
+def test_the_token_comes_as_json_too() -> None:
+    run = CliRunner().invoke(app, ["token", "new", "ops", "--corps", "*", "--json"])
+    found = json.loads(run.stdout)
+    assert found["corps"] == ["*"]
+    assert len(found["token"]) > 40
+
+
+def test_blank_names_and_corps_are_refused() -> None:
+    for arguments in (["token", "new", " ", "--corps", "*"], ["token", "new", "a", "--corps", ""]):
+        assert CliRunner().invoke(app, arguments).exit_code == 2

@@ -15,12 +15,12 @@ from taskbridge.cli.callbacks.commands import SEND_EXAMPLES, SIGN_EXAMPLES, send
 from taskbridge.cli.contract.commands import schemas_app, topics_app
 from taskbridge.cli.demo.commands import SIMULATE_EXAMPLES, simulate
 from taskbridge.cli.dlq.commands import dlq_app
-from taskbridge.cli.options import BootstrapServers, Credentials, DataDir, Json, RegistryUrl, connection_of
+from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, connection_of
 from taskbridge.cli.options import example as _example
 from taskbridge.cli.quarantine.commands import quarantine_app
 from taskbridge.cli.spool.commands import spool_app
-from taskbridge.cli.terminal import progress, say, stop_signal
-from taskbridge.cli.token_commands import token_app
+from taskbridge.cli.terminal import say, stop_signal
+from taskbridge.cli.tokens import TOKENS_EXAMPLES, token_app, tokens
 from taskbridge.schemas.errors import TaskbridgeError
 
 # Commands import what they need when they run: `taskbridge --help` must not load Kafka, FastAPI and Faust first.
@@ -160,22 +160,7 @@ def tail(
                 break
 
 
-@app.command(epilog=_example("taskbridge tokens", "taskbridge tokens --data-dir /var/lib/taskbridge --json"))
-def tokens(
-    credentials: Credentials = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,  # noqa: FBT002
-) -> None:
-    """Tell for each token when it was last used, so that an old one can be retired. Tokens are named, never shown."""
-    from taskbridge.cli.data_folder import data_folder, edge_folder
-    from taskbridge.cli.tokens import report_tokens
-
-    path = credentials or data_folder(data_dir).credentials
-    reports = report_tokens(path, edge_folder(data_dir))
-    for report in reports:
-        say(json.dumps(report.as_json(), ensure_ascii=False) if as_json else report.line())
-    if not reports:
-        progress(f"{path} has no token")
+app.command(epilog=TOKENS_EXAMPLES)(tokens)
 
 
 def main() -> None:

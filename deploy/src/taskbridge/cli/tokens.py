@@ -1,59 +1,95 @@
-"""What is known of each configured token: where it stands, and when it last signed a callback."""
+"""The commands ``taskbridge tokens`` and ``token new``: the edge's tokens and their use, a token of the API."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from taskbridge.edge.verification.credentials import CredentialsFile
-from taskbridge.edge.verification.token_use import read_use
+import typer
+
+from taskbridge.cli.options import Credentials, DataDir, Json, example
+from taskbridge.cli.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Commands import what they need when they run, as in program.py.
 
-@dataclass(frozen=True, slots=True)
-class TokenReport:
-    """One token. Times are ISO 8601, UTC."""
+TOKENS_EXAMPLES = example("taskbridge tokens", "taskbridge tokens --data-dir /var/lib/taskbridge --json")
 
-    app_type: str
-    token: str
-    """Its fingerprint."""
-    place: str
-    last_used: str | None
-    recorded_since: str
-    """Never used means not since then."""
-
-    def line(self) -> str:
-        used = f"last used {self.last_used}" if self.last_used else f"never used since {self.recorded_since}"
-        return f"{self.app_type}  {self.token}  {self.place}  {used}"
-
-    def as_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+token_app = typer.Typer(help="Tokens of the streams service's API.", no_args_is_help=True)
 
 
-def report_tokens(credentials: Path, data_dir: Path) -> list[TokenReport]:
-    """One report for each token, in the order of the credentials file.
+def tokens(
+    credentials: Credentials = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Tell for each token when it was last used, so that an old one can be retired. Tokens are named, never shown."""
+    from taskbridge.cli.data_folder import data_folder, edge_folder
+
+    path = credentials or data_folder(data_dir).credentials
+    reports = report_tokens(path, edge_folder(data_dir))
+    for each in reports:
+        used = f"last used {each['last_used']}" if each["last_used"] else f"never used since {each['recorded_since']}"
+        say(json_line(each) if as_json else f"{each['app_type']}  {each['token']}  {each['place']}  {used}")
+    if not reports:
+        progress(f"{path} has no token")
+
+
+def report_tokens(credentials: Path, data_dir: Path) -> list[dict[str, str | None]]:
+    """What is known of each token, in the order of the credentials file. Times are ISO 8601, UTC.
+
+    ``recorded_since``: one without ``last_used`` was not used since then.
 
     Raises:
         CredentialsBroken: the credentials cannot be read.
         UseUnknown: ``data_dir`` has no record: nothing may be said then, least of all that a token is not used.
     """
-    tokens = CredentialsFile(credentials).current.tokens
+    from taskbridge.edge.verification.credentials import CredentialsFile
+    from taskbridge.edge.verification.token_use import read_use
+
+    found = CredentialsFile(credentials).current.tokens
     use = read_use(data_dir)
-    since = _iso(use.since)
     return [
-        TokenReport(
-            each.app_type,
-            each.fingerprint,
-            each.place,
-            _iso(use.last[each.fingerprint]) if each.fingerprint in use.last else None,
-            since,
-        )
-        for each in tokens
+        {
+            "app_type": each.app_type,
+            "token": each.fingerprint,
+            "place": each.place,
+            "last_used": _iso(use.last[each.fingerprint]) if each.fingerprint in use.last else None,
+            "recorded_since": _iso(use.since),
+        }
+        for each in found
     ]
 
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+@token_app.command("new", epilog=example("taskbridge token new portal --corps ding5d17e3add038d445"))
+def token_new(
+    name: Annotated[str, typer.Argument(help="Names the program that will ask; shown to it, and in logs.")],
+    corps: Annotated[str, typer.Option(help="The corps that it may ask about, comma-separated; * for all.")],
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Make a token. It is printed once and kept nowhere; what goes into STREAMS_API_TOKENS_FILE is its digest."""
+    from taskbridge.streams.api.tokens import TokensBroken, digest_of, new_token, parse_tokens
+
+    token = new_token()
+    named = [each.strip() for each in corps.split(",")]
+    # JSON's strings and lists of strings are TOML's too.
+    lines = [f"name = {json_line(name)}", f'sha256 = "{digest_of(token)}"', f"corps = {json_line(named)}"]
+    entry = "\n".join(["[[tokens]]", *lines])
+    try:
+        parse_tokens(entry)
+    except TokensBroken as error:
+        raise typer.BadParameter(str(error)) from error
+    if as_json:
+        say(json.dumps({"name": name, "token": token, "sha256": digest_of(token), "corps": named}))
+        return
+    progress("the token, which is shown this once: give it to the program")
+    say(token)
+    progress("add this to the file that STREAMS_API_TOKENS_FILE names; it is read again within a second or two")
+    say(f"\n{entry}")
