@@ -58,7 +58,7 @@ def test_one_address_without_the_other_is_a_mistake(given: str, tmp_path: Path) 
 
 
 def test_an_address_that_does_not_answer_is_one_line_that_names_the_variable() -> None:
-    stack = ExternalStack(Endpoints("127.0.0.1:1", "http://127.0.0.1:1"), {}, print, timeout_s=0.3)
+    stack = ExternalStack(Endpoints("127.0.0.1:1", "http://127.0.0.1:1"), print, timeout_s=0.3)
 
     with pytest.raises(StackError, match=r"^Kafka at 127\.0\.0\.1:1 does not answer: .*_KAFKA_BOOTSTRAP_SERVERS$"):
         stack.start()

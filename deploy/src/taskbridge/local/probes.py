@@ -13,7 +13,6 @@ from confluent_kafka.admin import AdminClient
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
 
 # librdkafka reports every refused connection; here that is the expected answer of a broker that still starts.
 _SILENT = logging.getLogger("taskbridge.local.probes.librdkafka")
@@ -29,18 +28,14 @@ def port_answers(host: str, port: int) -> bool:
         return False
 
 
-def kafka_answers(
-    bootstrap_servers: str, *, properties: Mapping[str, str] | None = None, timeout_s: float = 2.0
-) -> bool:
+def kafka_answers(bootstrap_servers: str, *, timeout_s: float = 2.0) -> bool:
     """Tell whether a broker answers a metadata request and counts itself in.
 
     A broker that is fenced (just started, session not yet open) answers, but names no broker: that is "not yet".
-    ``properties`` are librdkafka's own, for TLS and SASL.
     """
-    config: dict[str, str | int | float | bool] = {**(properties or {}), "bootstrap.servers": bootstrap_servers}
     try:
         # A new client each time: an old one waits ever longer between its attempts to connect.
-        admin = AdminClient(config, logger=_SILENT)
+        admin = AdminClient({"bootstrap.servers": bootstrap_servers}, logger=_SILENT)
         return bool(admin.list_topics(timeout=timeout_s).brokers)
     except KafkaException:
         return False

