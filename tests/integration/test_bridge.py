@@ -73,8 +73,10 @@ class Outsider:
             # What was killed may be back later than a consumer waits for it.
             with contextlib.suppress(OperatorError):
                 codec = task_notification_codec(self.connection.registry)
-                for message in follow(self.connection, TASK_NOTIFICATIONS.name, from_beginning=True, stopped=is_over):
-                    found.add(codec.decode(message.value()).event_id)
+                for batch in follow(self.connection, TASK_NOTIFICATIONS.name, from_beginning=True):
+                    found |= {codec.decode(each.value()).event_id for each in batch}
+                    if is_over():
+                        break
         return found & event_ids
 
 

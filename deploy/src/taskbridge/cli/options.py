@@ -56,13 +56,6 @@ def operator_connection(
         connection.close()
 
 
-def connection_of(bootstrap_servers: str | None, registry_url: str | None, data_dir: Path | None) -> Connection:
-    """Where a command finds Kafka and the registry; nobody closes it before the program ends."""
-    from taskbridge.cli.connection import find_connection
-
-    return find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
-
-
 def edge_url(given: str | None, data_dir: Path | None) -> str:
     """Where to post: the flag's address, else the edge of the bridge that runs, else the default's."""
     from taskbridge.cli.data_folder import data_folder

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from itertools import chain, takewhile
 from typing import Annotated
 
 import typer
@@ -15,11 +15,11 @@ from taskbridge.cli.callbacks.commands import SEND_EXAMPLES, SIGN_EXAMPLES, send
 from taskbridge.cli.contract.commands import schemas_app, topics_app
 from taskbridge.cli.demo.commands import SIMULATE_EXAMPLES, simulate
 from taskbridge.cli.dlq.commands import dlq_app
-from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, connection_of
+from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl
 from taskbridge.cli.options import example as _example
 from taskbridge.cli.quarantine.commands import quarantine_app
 from taskbridge.cli.spool.commands import spool_app
-from taskbridge.cli.terminal import say, stop_signal
+from taskbridge.cli.terminal import json_line, say, stop_signal
 from taskbridge.cli.tokens import TOKENS_EXAMPLES, token_app, tokens
 from taskbridge.schemas.errors import TaskbridgeError
 
@@ -149,13 +149,14 @@ def tail(
 ) -> None:
     """Print a topic's records, decoded, as they come: one JSON object a line, until Ctrl-C."""
     with stop_signal() as stop:
+        from taskbridge.cli.connection import find_connection
         from taskbridge.cli.topics.tail import Decoder, follow
 
-        connection = connection_of(bootstrap_servers, registry_url, data_dir)
+        connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
         decode = Decoder(connection.registry)
-        records = follow(connection, topic, from_beginning=from_beginning, stopped=stop.is_set)
-        for count, message in enumerate(records, 1):
-            say(json.dumps(decode(message), ensure_ascii=False))
+        batches = takewhile(lambda _: not stop.is_set(), follow(connection, topic, from_beginning=from_beginning))
+        for count, message in enumerate(chain.from_iterable(batches), 1):
+            say(json_line(decode(message)))
             if count == maximum:
                 break
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Annotated, Any
 
 import typer
 
-from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, connection_of, example
-from taskbridge.cli.terminal import say
+from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example
+from taskbridge.cli.terminal import json_line, say
 
 # Commands import what they need when they run, as in program.py.
 
@@ -29,11 +28,12 @@ def topics_apply(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Create the missing topics and report how the others differ from the contract; exit code 1 if they do or may."""
+    from taskbridge.cli.connection import find_connection
     from taskbridge.runtime.settings import partitions_setting
     from taskbridge.runtime.topic_admin import apply_topics
     from taskbridge.schemas import topics
 
-    connection = connection_of(bootstrap_servers, registry_url, data_dir)
+    connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
     wanted = partitions or partitions_setting(os.environ)
     reports = apply_topics(connection.admin(), topics.ALL, partitions=wanted, replication=replication)
     for report in reports:
@@ -43,7 +43,7 @@ def topics_apply(
             f"{report.state:10}{report.name} ({report.partitions} partitions)",
             *(f"          {each}" for each in report.remarks),
         ]
-        say(json.dumps(found) if as_json else "\n".join(lines))
+        say(json_line(found) if as_json else "\n".join(lines))
     if any(report.remarks for report in reports):
         raise typer.Exit(1)
 
@@ -55,10 +55,12 @@ def schemas_register(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Register the schemas and set their compatibility to FULL_TRANSITIVE. Safe to repeat."""
+    from taskbridge.cli.connection import find_connection
     from taskbridge.schemas import topics
 
-    for subject, schema_id in connection_of(None, registry_url, data_dir).registry.register(topics.ALL).items():
-        say(json.dumps({"subject": subject, "id": schema_id}) if as_json else f"{schema_id:>6}  {subject}")
+    registry = find_connection(None, registry_url, data_dir=data_dir).registry
+    for subject, schema_id in registry.register(topics.ALL).items():
+        say(json_line({"subject": subject, "id": schema_id}) if as_json else f"{schema_id:>6}  {subject}")
 
 
 @schemas_app.command("check", epilog=example("taskbridge schemas check"))
@@ -71,6 +73,6 @@ def schemas_check(as_json: Json = False) -> None:  # noqa: FBT002
         found: dict[str, Any] = {"record": report.record, "version": report.version, "problems": report.problems}
         lines = [f"{'broken' if report.problems else 'ok':8}{report.record} against version {report.version}"]
         lines += [f"        {each}" for each in report.problems]
-        say(json.dumps(found) if as_json else "\n".join(lines))
+        say(json_line(found) if as_json else "\n".join(lines))
     if any(report.problems for report in reports):
         raise typer.Exit(1)

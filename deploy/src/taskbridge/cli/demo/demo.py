@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -23,10 +22,11 @@ from taskbridge.schemas.inbox import apply
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import Self
 
+    from confluent_kafka import Message
     from rich.console import Console
 
     from taskbridge.cli.connection import Connection
@@ -88,13 +88,15 @@ def play(connection: Connection, edge_url: str, system_token: str, console: Cons
     """
     inbox: Inbox = {}
     callbacks, notifications, slowest_ms = 0, 0, 0.0
-    with _Listener(connection) as listener:
+    codec = task_notification_codec(connection.registry)
+    with closing(follow(connection, TASK_NOTIFICATIONS.name, from_beginning=True)) as batches:
+        next(batches)  # so that it is there before the first callback
         for step in story():
             posted = time.perf_counter()
             event_id = _post(step, edge_url, system_token, console)
             callbacks += 1
-            for notification in listener.caused_by(event_id):
-                slowest_ms = max(slowest_ms, (listener.last_arrival - posted) * 1000)
+            for notification in _caused_by(event_id, batches, codec):
+                slowest_ms = max(slowest_ms, (time.perf_counter() - posted) * 1000)
                 notifications += 1
                 apply(inbox, notification)
                 console.print(_line(notification), highlight=False, soft_wrap=True)
@@ -142,56 +144,16 @@ def _four_views(inbox: Inbox) -> Table:
     return table
 
 
-class _Listener:
-    """A consumer of the notifications like any other, reading in the background from before the first callback."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._codec: Codec[TaskNotification] = task_notification_codec(connection.registry)
-        self._stop = threading.Event()
-        self._news = threading.Condition()
-        self._arrived: dict[str, list[TaskNotification]] = {}
-        self.last_arrival = 0.0
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._listen, name="demo-listener", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def caused_by(self, event_id: str) -> Iterator[TaskNotification]:
-        """The notifications of one event as they arrive, until there is quiet."""
-        wait_s = _NOTIFICATIONS_WITHIN_S
-        while fresh := self._next(event_id, wait_s):
-            wait_s = _QUIET_S
-            yield from fresh
-        if wait_s == _NOTIFICATIONS_WITHIN_S:
-            raise OperatorError(f"no notification of event {event_id} came within {wait_s:.0f} s")
-
-    def _next(self, event_id: str, wait_s: float) -> list[TaskNotification]:
-        with self._news:
-            self._news.wait_for(lambda: event_id in self._arrived or self._failure, wait_s)
-            if self._failure is not None:
-                raise self._failure
-            return self._arrived.pop(event_id, [])
-
-    def _listen(self) -> None:
-        # From the beginning: a position "at the end" would be taken only when the consumer first reaches the broker,
-        # which may be after the first notification.
-        try:
-            for message in follow(
-                self._connection, TASK_NOTIFICATIONS.name, from_beginning=True, stopped=self._stop.is_set
-            ):
-                notification = self._codec.decode(message.value())
-                with self._news:
-                    self.last_arrival = time.perf_counter()
-                    self._arrived.setdefault(notification.event_id, []).append(notification)
-                    self._news.notify_all()
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits
-            with self._news:
-                self._failure = error
-                self._news.notify_all()
+def _caused_by(
+    event_id: str, batches: Iterator[list[Message]], codec: Codec[TaskNotification]
+) -> Iterator[TaskNotification]:
+    """The notifications of one event as they arrive, until there is quiet."""
+    until, came = time.monotonic() + _NOTIFICATIONS_WITHIN_S, False
+    while time.monotonic() < until:
+        for message in next(batches):
+            notification = codec.decode(message.value())
+            if notification.event_id == event_id:
+                until, came = time.monotonic() + _QUIET_S, True
+                yield notification
+    if not came:
+        raise OperatorError(f"no notification of event {event_id} came within {_NOTIFICATIONS_WITHIN_S:.0f} s")

@@ -16,7 +16,7 @@ from taskbridge.schemas.headers import text_of
 from taskbridge.schemas.registry import RegistryUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Generator
 
     from confluent_kafka import Message
 
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from taskbridge.schemas.registry import Registry
 
 
-def follow(
-    connection: Connection, topic: str, *, from_beginning: bool, stopped: Callable[[], bool]
-) -> Iterator[Message]:
-    """The records of all partitions as they come, until ``stopped``. Joins no group and commits nothing.
+def follow(connection: Connection, topic: str, *, from_beginning: bool) -> Generator[list[Message]]:
+    """The records of all partitions in batches as they come, empty ones while none do; for ever.
 
     Raises:
         ConfigurationError: there is no such topic.
@@ -36,10 +34,7 @@ def follow(
     with closing(reader_of(connection)) as reader:
         partitions = partitions_of(connection, reader.consumer, topic)
         starts = dict.fromkeys(partitions, 0 if from_beginning else OFFSET_END)
-        for batch in reader.read(topic, starts, dict.fromkeys(partitions, inf)):
-            yield from batch
-            if stopped():
-                return
+        yield from reader.read(topic, starts, dict.fromkeys(partitions, inf))
 
 
 class Decoder:
