@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from taskbridge.cli.connection import find_connection
 from taskbridge.cli.data_folder import data_folder
@@ -28,6 +28,8 @@ _LINES = {
     "states": "states published, having come out another",
     "notifications": "notifications of what came out another",
 }
+_ALWAYS = ("events", "instances", "states", "notifications")
+"""Also where there are none."""
 
 
 def remake(*, dry_run: bool, partitions: int | None, as_json: bool) -> None:
@@ -36,8 +38,9 @@ def remake(*, dry_run: bool, partitions: int | None, as_json: bool) -> None:
     if as_json:
         say(json_line(found))
         return
-    for line in _lines(found):
-        say(line)
+    for name, text in _LINES.items():
+        if found[name] or name in _ALWAYS:
+            say(f"{found[name]:>12,}  {text}")
     if found["switched"]:
         if partitions is not None:
             say(f"all topics have {partitions} partitions: set TASKBRIDGE_PARTITIONS={partitions} from now on")
@@ -66,13 +69,6 @@ def forget(*, as_json: bool) -> None:
         say(json_line({"deleted": name}) if as_json else f"deleted {name}")
     if not deleted and not as_json:
         say("there is nothing to forget")
-
-
-def _lines(found: Mapping[str, Any]) -> list[str]:
-    return [f"{found[name]:>12,}  {text}" for name, text in _LINES.items() if found[name] or name in _ALWAYS]
-
-
-_ALWAYS = ("events", "instances", "states", "notifications")
 
 
 def _environment() -> Mapping[str, str]:

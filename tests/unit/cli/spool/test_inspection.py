@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from spool_bench import open_spool, record
 from taskbridge.cli.program import app
-from taskbridge.cli.spool.inspection import spool_path
+from taskbridge.cli.spool.inspection import spool_folder
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -104,6 +104,6 @@ def test_verify_and_status_go_on_behind_a_file_that_cannot_be_opened(tmp_path: P
 
 def test_a_folder_without_a_spool_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=str(tmp_path)):
-        spool_path(tmp_path, {})
+        spool_folder(tmp_path, {})
     (tmp_path / "spool").mkdir()
-    assert spool_path(None, {"EDGE_DATA_DIR": str(tmp_path)}) == tmp_path / "spool"
+    assert spool_folder(None, {"EDGE_DATA_DIR": str(tmp_path)}).path == tmp_path / "spool"

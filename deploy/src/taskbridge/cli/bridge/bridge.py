@@ -114,17 +114,18 @@ class Bridge:
         connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
         call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "making topics and schemas")
         self._sockets = self._listen()
-        self._edge_settings = self._edge_environment(endpoints)
-        self._supervisor.start(
-            self._edge(), self._service("streams", self.streams_url, self._streams_environment(endpoints))
-        )
+        credentials = str(self.credentials.resolve())
+        edges = self._environment.get("STREAMS_EDGE_URLS", self.operator_url)
+        streams = self._settings("streams", self._options.streams_port, endpoints, EDGE_URLS=edges)
+        self._edge_settings = self._settings("edge", self._options.edge_port, endpoints, CREDENTIALS_FILE=credentials)
+        self._supervisor.start(self._edge(), self._service("streams", self.streams_url, streams))
         self._folder.tell(
             Running(
                 bootstrap_servers=endpoints.bootstrap_servers,
                 registry_url=endpoints.registry_url,
                 edge_url=self.edge_url,
                 streams_url=self.streams_url,
-                credentials=str(self.credentials.resolve()),
+                credentials=credentials,
             )
         )
         return connection
@@ -199,27 +200,17 @@ class Bridge:
             orphan_signal=signal.SIGTERM,
         )
 
-    def _edge_environment(self, endpoints: Endpoints) -> dict[str, str]:
-        return {
-            **self._environment,
-            "EDGE_HOST": self._environment.get("EDGE_HOST", LOOPBACK),
-            "EDGE_PORT": str(self._options.edge_port),
-            "EDGE_KAFKA_BOOTSTRAP_SERVERS": endpoints.bootstrap_servers,
-            "EDGE_SCHEMA_REGISTRY_URL": endpoints.registry_url,
-            "EDGE_CREDENTIALS_FILE": str(self.credentials.resolve()),
-            "EDGE_DATA_DIR": str((self._options.data_dir / "edge").resolve()),
+    def _settings(self, service: str, port: int, endpoints: Endpoints, **more: str) -> dict[str, str]:
+        prefix = service.upper()
+        own = {
+            "HOST": self._environment.get(f"{prefix}_HOST", LOOPBACK),
+            "PORT": str(port),
+            "KAFKA_BOOTSTRAP_SERVERS": endpoints.bootstrap_servers,
+            "SCHEMA_REGISTRY_URL": endpoints.registry_url,
+            "DATA_DIR": str((self._options.data_dir / service).resolve()),
+            **more,
         }
-
-    def _streams_environment(self, endpoints: Endpoints) -> dict[str, str]:
-        return {
-            **self._environment,
-            "STREAMS_HOST": self._environment.get("STREAMS_HOST", LOOPBACK),
-            "STREAMS_PORT": str(self._options.streams_port),
-            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": endpoints.bootstrap_servers,
-            "STREAMS_SCHEMA_REGISTRY_URL": endpoints.registry_url,
-            "STREAMS_DATA_DIR": str((self._options.data_dir / "streams").resolve()),
-            "STREAMS_EDGE_URLS": self._environment.get("STREAMS_EDGE_URLS", self.operator_url),
-        }
+        return {**self._environment, **{f"{prefix}_{name}": value for name, value in own.items()}}
 
 
 _EXAMPLE_CREDENTIALS = """\

@@ -7,7 +7,7 @@ import signal
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,9 +18,8 @@ from taskbridge.cli.terminal import Stopped, progress, say, stop_signal
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
+    from taskbridge.cli.bridge.bridge import Bridge
     from taskbridge.cli.connection import Connection
-    from taskbridge.cli.terminal import StopSignal
 
 # Commands import what they need when they run, as in program.py.
 
@@ -50,13 +49,8 @@ def up(  # one flag each: the contract's list
 
     SIGUSR2 replaces the edge: the new one takes callbacks before the old one ends.
     """
-    with stop_signal() as stop:
-        options = _options(data_dir, edge_port, streams_port, kafka_port, registry_port, credentials)
-        _up(options, stop)
-
-
-def _up(options: BridgeOptions, stop: StopSignal) -> None:
-    with _bridge(options, keep_data=True) as bridge:
+    flags = locals()
+    with stop_signal() as stop, _bridge(**flags) as bridge:
         signal.signal(signal.SIGUSR2, bridge.replace_edge)
         with stop.interrupting():
             connection = bridge.start()
@@ -85,14 +79,14 @@ def demo(
 
     with stop_signal() as stop, tempfile.TemporaryDirectory(prefix="taskbridge-demo-") as temporary:
         folder = data_dir or Path(temporary)
-        given = (edge_port, streams_port, kafka_port, registry_port)
-        free = iter(free_ports(len(given), excluding=[port for port in given if port is not None]))
-        edge_port, streams_port, kafka_port, registry_port = (next(free) if port is None else port for port in given)
+        given = {"edge_port": edge_port, "streams_port": streams_port}
+        given |= {"kafka_port": kafka_port, "registry_port": registry_port}
+        free = iter(free_ports(len(given), excluding=[port for port in given.values() if port is not None]))
+        ports = {name: next(free) if port is None else port for name, port in given.items()}
         credentials = credentials or folder / "credentials.toml"
         with readable_os_errors(credentials.parent, remedy="choose another --data-dir or --credentials"):
             token = write_credentials(credentials)
-        options = _options(folder, edge_port, streams_port, kafka_port, registry_port, credentials)
-        with _bridge(options, keep_data=data_dir is not None) as bridge:
+        with _bridge(data_dir=folder, **ports, credentials=credentials, keep_data=data_dir is not None) as bridge:
             with stop.interrupting():
                 connection = bridge.start()
                 play(connection, bridge.edge_url, token, Console())
@@ -107,26 +101,11 @@ def demo(
     raise typer.Exit(_INTERRUPTED)
 
 
-def _options(  # in the order of the flags
-    data_dir: Path, edge_port: int, streams_port: int, kafka_port: int, registry_port: int, credentials: Path | None
-) -> BridgeOptions:
-    from taskbridge.cli.bridge.bridge import BridgeOptions
-
-    return BridgeOptions(
-        data_dir=data_dir,
-        edge_port=edge_port,
-        streams_port=streams_port,
-        kafka_port=kafka_port,
-        registry_port=registry_port,
-        credentials=credentials,
-    )
-
-
 @contextmanager
-def _bridge(options: BridgeOptions, *, keep_data: bool) -> Generator[Bridge]:
-    from taskbridge.cli.bridge.bridge import Bridge
+def _bridge(*, keep_data: bool = True, **options: Any) -> Generator[Bridge]:
+    from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 
-    bridge = Bridge(options, progress=progress, keep_data=keep_data)
+    bridge = Bridge(BridgeOptions(**options), progress=progress, keep_data=keep_data)
     try:
         yield bridge
     except Stopped:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from taskbridge.cli.options import DataDir, EdgeUrl, Json, edge_url, example
-from taskbridge.cli.terminal import say
+from taskbridge.cli.terminal import json_line, say
 
 # Commands import what they need when they run, as in program.py.
 
@@ -54,11 +53,7 @@ def send(
     parameters = _parameters(parameter, task_file)
     answer = post_callback(edge_url(url, data_dir), action, parameters, system_token=_token(token), encoding=encoding)
     found = {"status": answer.status, "body": answer.body}
-    say(
-        json.dumps(found, ensure_ascii=False)
-        if as_json
-        else f"{answer.status} {json.dumps(answer.body, ensure_ascii=False)}"
-    )
+    say(json_line(found) if as_json else f"{answer.status} {json_line(answer.body)}")
     if not answer.accepted:
         raise typer.Exit(1)
 
@@ -79,7 +74,7 @@ def sign(
         "key_order": signature.canonical_order(parameters),
     }
     if as_json:
-        say(json.dumps(found, ensure_ascii=False))
+        say(json_line(found))
     else:
         say(f"sign       {found['sign']}\nkey order  {' '.join(found['key_order'])}\ncanonical  {found['canonical']}")
 

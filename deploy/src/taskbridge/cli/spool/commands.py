@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 
 import typer
 
 from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example
-from taskbridge.cli.terminal import progress, say, stop_signal
+from taskbridge.cli.terminal import json_line, progress, say, stop_signal
 
 spool_app = typer.Typer(help="What the edge keeps on disk until Kafka has it.", no_args_is_help=True)
 
@@ -18,11 +18,10 @@ _NO_FILES = "there is no spool file, so nothing waits"
 def spool_status(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
     """Print what each spool file holds, and which were damaged; beside the running edge or without it."""
     from taskbridge.cli.spool import inspection
-    from taskbridge.edge.spool.files import SpoolFolder
 
-    found = inspection.status(SpoolFolder(inspection.spool_path(data_dir)))
+    found = inspection.status(inspection.spool_folder(data_dir))
     for each in found:
-        say(json.dumps(inspection.as_json(each)) if as_json else inspection.as_line(each))
+        say(json_line(asdict(each)) if as_json else inspection.as_line(each))
     if not found:
         progress(_NO_FILES)
 
@@ -34,12 +33,11 @@ def spool_set_aside(data_dir: DataDir = None, as_json: Json = False) -> None:  #
     'taskbridge spool replay' tries those that Kafka refused once more, in the running edge too.
     """
     from taskbridge.cli.spool import inspection
-    from taskbridge.edge.spool.files import SpoolFolder
 
-    found = inspection.set_aside(SpoolFolder(inspection.spool_path(data_dir)))
+    found = inspection.set_aside(inspection.spool_folder(data_dir))
     for each in found:
         line = f"{each['id']:12}  {each['created_at']}  {each['topic']}  {each['key']}  {each['bytes']} bytes"
-        say(json.dumps(each, ensure_ascii=False) if as_json else f"{line}  {each['reason']}")
+        say(json_line(each) if as_json else f"{line}  {each['reason']}")
     if not found and not as_json:
         say("nothing is set aside")
 
@@ -48,13 +46,12 @@ def spool_set_aside(data_dir: DataDir = None, as_json: Json = False) -> None:  #
 def spool_verify(data_dir: DataDir = None, as_json: Json = False) -> None:  # noqa: FBT002
     """Check every page and every record of the spool files; exit code 1 when one is damaged. Changes nothing."""
     from taskbridge.cli.spool import inspection
-    from taskbridge.edge.spool.files import SpoolFolder
 
-    reports = inspection.verify(SpoolFolder(inspection.spool_path(data_dir)), progress)
+    reports = inspection.verify(inspection.spool_folder(data_dir), progress)
     for report in reports:
         damaged = report["damaged_positions"]
         state = report["problem"] or (f"damaged records at {damaged}" if damaged else "ok")
-        say(json.dumps(report) if as_json else f"{report['file']:12}  {report['records']} records  {state}")
+        say(json_line(report) if as_json else f"{report['file']:12}  {report['records']} records  {state}")
     if not reports:
         progress(_NO_FILES)
     if any(report["problem"] or report["damaged_positions"] for report in reports):
@@ -71,12 +68,12 @@ def spool_replay(
     """Deliver the spool to Kafka: watch the edge do it while it runs, else do it here. Exit code 1 when any is left."""
     from taskbridge.cli.spool import inspection
 
-    path = inspection.spool_path(data_dir)
+    folder = inspection.spool_folder(data_dir)
     with stop_signal() as stop:
         from taskbridge.cli.connection import find_connection
 
         connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
-        left = inspection.replay(path, connection, progress=progress, stopped=stop.is_set)
-    say(json.dumps({"left": left}) if as_json else f"{left} records left" if left else "the spool is empty")
+        left = inspection.replay(folder, connection, progress=progress, stopped=stop.is_set)
+    say(json_line({"left": left}) if as_json else f"{left} records left" if left else "the spool is empty")
     if left:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.data_folder import edge_folder
@@ -22,6 +22,7 @@ from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.recovery.recovery import examine
 from taskbridge.edge.spool.store import REFUSED, TOO_LARGE
+from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.producer import AsyncProducer
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.connection import Connection
 
-_PROGRESS_S = 2.0
 _LOOK_S = 0.2
 
 
@@ -57,15 +57,15 @@ class FileStatus:
     problem: str | None
 
 
-def spool_path(data_dir: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
-    """The folder of the spool: in the edge's data folder.
+def spool_folder(data_dir: Path | None, environment: Mapping[str, str] = os.environ) -> SpoolFolder:
+    """The spool in the edge's data folder.
 
     Raises:
         ConfigurationError: there is none.
     """
     folder = edge_folder(data_dir, environment)
     if (folder / SPOOL_FOLDER).is_dir():
-        return folder / SPOOL_FOLDER
+        return SpoolFolder(folder / SPOOL_FOLDER)
     raise ConfigurationError(f"there is no spool in {folder}: check --data-dir")
 
 
@@ -104,7 +104,9 @@ def verify(folder: SpoolFolder, progress: Callable[[str], None]) -> list[dict[st
     return found
 
 
-def replay(path: Path, connection: Connection, *, progress: Callable[[str], None], stopped: Callable[[], bool]) -> int:
+def replay(
+    folder: SpoolFolder, connection: Connection, *, progress: Callable[[str], None], stopped: Callable[[], bool]
+) -> int:
     """Return when the spool is empty: watched while the edge runs, else delivered here; returns what is left.
 
     What Kafka refused for good is tried once more. Progress comes every two seconds.
@@ -114,7 +116,6 @@ def replay(path: Path, connection: Connection, *, progress: Callable[[str], None
     """
     # Logs belong to standard error here, and only what is the matter.
     configure_logs("text", "WARNING")
-    folder = SpoolFolder(path)
     folder.prepare()
     for number in folder.numbers():
         if _status_of(folder, number).set_aside.keys() & {TOO_LARGE, REFUSED}:
@@ -126,16 +127,14 @@ def replay(path: Path, connection: Connection, *, progress: Callable[[str], None
 
 
 def _watch(folder: SpoolFolder, progress: Callable[[str], None], stopped: Callable[[], bool]) -> int:
-    said = time.monotonic()
+    heartbeat = Heartbeat(progress)
     while True:
         # In this order: what is taken back is among those that wait before nobody asks for it any more.
         asked_back = any(is_asked_back(folder.file(number)) for number in folder.numbers())
         left = sum(each.records for each in status(folder))
         if stopped() or not (left or asked_back):
             return left
-        if time.monotonic() - said > _PROGRESS_S:
-            said = time.monotonic()
-            progress(f"{left} records left")
+        heartbeat.beat(f"{left} records left")
         time.sleep(_LOOK_S)
 
 
@@ -156,13 +155,11 @@ async def _deliver(
         if not await kafka.check():
             raise OperatorError(f"Kafka at {connection.bootstrap_servers} does not answer")
         await keeper.adopt()
-        said = time.monotonic()
+        heartbeat = Heartbeat(progress)
         while keeper.waiting and not stopped():
             await asyncio.sleep(_LOOK_S)
             await kafka.check()
-            if time.monotonic() - said > _PROGRESS_S:
-                said = time.monotonic()
-                progress(f"{keeper.waiting} records left")
+            heartbeat.beat(f"{keeper.waiting} records left")
         left = keeper.waiting
         if keeper.unopened:
             unopened = "; ".join(f"{folder.file(number)}: {problem}" for number, problem in keeper.unopened.items())
@@ -217,10 +214,6 @@ def set_aside(folder: SpoolFolder) -> list[dict[str, Any]]:
         except sqlite3.Error as error:
             raise OperatorError(f"{path} cannot be read: {error}") from error
     return found
-
-
-def as_json(status: FileStatus) -> dict[str, Any]:
-    return asdict(status)
 
 
 def as_line(status: FileStatus) -> str:
