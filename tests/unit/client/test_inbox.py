@@ -1,0 +1,115 @@
+"""An inbox that keeps itself: all that was there when one enters, and then all that comes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taskbridge.client.inbox import Inbox
+from taskbridge.client.reading import KafkaRefused
+from taskbridge.client.testing import FakeKafka, notification
+from taskbridge.schemas.events import Change, View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+
+def run(work: Coroutine[None, None, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 20))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - an inbox tells nobody that it changed
+        await asyncio.sleep(0.01)
+
+
+def test_on_entering_all_is_in_and_later_changes_follow() -> None:
+    kafka = FakeKafka()
+    people = [f"u-{number}" for number in range(10)]
+    kafka.tell(*(notification(recipient_id=each) for each in people))
+
+    async def keep() -> None:
+        async with Inbox(kafka) as inbox:
+            assert sorted(inbox.people()) == [("ding1", each) for each in people]
+            kafka.tell(
+                notification(change=Change.REMOVED), notification(view=View.HANDLED), notification(recipient_id="u-2")
+            )
+            await until(lambda: len(inbox.entries("ding1", "u-1", View.HANDLED)) == 1)
+            assert inbox.counts("ding1", "u-1") == {
+                View.CREATED: 0,
+                View.PENDING: 0,
+                View.HANDLED: 1,
+                View.COPIED: 0,
+            }
+            assert inbox.counts("ding1", "u-2")[View.PENDING] == 1, "a repeat"
+
+    run(keep())
+
+
+def test_entries_stand_as_in_the_task_center() -> None:
+    kafka = FakeKafka()
+    kafka.tell(
+        notification(instance_id="b", occurred_at=5),
+        notification(instance_id="a", task_id="t-2", occurred_at=5),
+        notification(instance_id="a", task_id="t-1", occurred_at=5),
+        notification(instance_id="c", occurred_at=9),
+    )
+
+    async def keep() -> None:
+        async with Inbox(kafka) as inbox:
+            found = [(each.instance_id, each.task_id) for each in inbox.entries("ding1", "u-1", View.PENDING)]
+            assert found == [("c", "t-1"), ("a", "t-1"), ("a", "t-2"), ("b", "t-1")]
+
+    run(keep())
+
+
+def test_only_those_that_are_wanted_are_kept() -> None:
+    kafka = FakeKafka()
+    kafka.tell(notification(), notification(recipient_id="u-2"), notification(corp_id="ding2"))
+
+    async def keep() -> None:
+        async with Inbox(kafka, corp="ding1", person=["u-1", "u-3"]) as inbox:
+            assert inbox.people() == [("ding1", "u-1")]
+
+    run(keep())
+
+
+def test_what_cannot_be_shown_is_passed_over() -> None:
+    kafka = FakeKafka(partitions=1)
+    kafka.put(b"ding1/u-1", b"no record")
+    kafka.tell(notification(view=View.UNKNOWN), notification(), notification(change=Change.UNKNOWN, title="Later"))
+
+    async def keep() -> None:
+        async with Inbox(kafka) as inbox:
+            (entry,) = inbox.entries("ding1", "u-1", View.PENDING)
+            assert entry.title == "Leave"
+            assert sum(inbox.counts("ding1", "u-1").values()) == 1
+
+    run(keep())
+
+
+def test_what_ended_the_following_is_told_to_who_asks() -> None:
+    kafka = FakeKafka()
+
+    async def keep() -> None:
+        async with Inbox(kafka) as inbox:
+            kafka.refuse()
+            with pytest.raises(KafkaRefused, match="authorization"):
+                await until(lambda: bool(inbox.entries("ding1", "u-1", View.PENDING)))
+
+    run(keep())
+
+
+def test_it_is_kept_once_more_after_its_end() -> None:
+    kafka = FakeKafka()
+    kafka.tell(notification())
+
+    async def keep() -> None:
+        inbox = Inbox(kafka)
+        for _ in range(2):
+            async with inbox:
+                assert inbox.people() == [("ding1", "u-1")]
+
+    run(keep())
