@@ -38,8 +38,7 @@ _LEFT_BEHIND = (
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 )
-"""Where librdkafka hears one of these when it asks from where to read, it never asks again, and reads nothing: its issue
-5586."""
+"""Where librdkafka hears one of these when it asks from where to read, it never asks again (its issue 5586)."""
 
 _log = logging.getLogger("taskbridge.client")
 
