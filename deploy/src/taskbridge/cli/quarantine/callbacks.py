@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.topics.reading import read_to_end
 from taskbridge.edge.delivery.publisher import valid_traceparent
@@ -17,6 +17,7 @@ from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import Undecodable, quarantined_callback_codec, task_event_codec
+from taskbridge.schemas.headers import headers_of
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
@@ -99,8 +100,7 @@ def leave_out_published(connection: Connection, judgements: Sequence[Judgement],
     since = min(each.entry.received_at for each in right) - _CLOCK_SKEW_MS
     wanted, seen = {_ce_id(each.event) for each in right}, set[bytes]()
     for message in read_to_end(connection, TASK_EVENTS.name, progress=progress, since_ms=since):
-        headers = cast("list[tuple[str, bytes]]", message.headers() or [])
-        seen |= wanted.intersection(value for name, value in headers if name == "ce_id")
+        seen |= wanted.intersection(value for name, value in headers_of(message) if name == "ce_id")
     found: list[Judgement] = []
     for judgement in judgements:
         ce_id = _ce_id(judgement.event)
@@ -140,7 +140,9 @@ async def _release(
             if window is not None:
                 # The running edge is to refuse copies of it from now on.
                 refuse_replay(event, window)
-            await _produced(producer, event, entry, codec.encode(event))
+            headers = event_headers(event, traceparent=valid_traceparent(entry.headers.get("traceparent")))
+            value = codec.encode(event)
+            await producer.produce(TASK_EVENTS.name, key=event.instance_id.encode(), value=value, headers=headers)
         except Rejection as rejection:
             return replace(judgement, outcome=REJECTED, reason=rejection.reason, event=None)
         except (DeliveryFailed, QueueFull) as error:
@@ -158,14 +160,3 @@ async def _release(
     finally:
         await producer.close()
     return done
-
-
-def _produced(
-    producer: AsyncProducer, event: TaskEvent, entry: QuarantinedCallback, value: bytes
-) -> asyncio.Future[None]:
-    return producer.produce(
-        TASK_EVENTS.name,
-        key=event.instance_id.encode(),
-        value=value,
-        headers=event_headers(event, traceparent=valid_traceparent(entry.headers.get("traceparent"))),
-    )
