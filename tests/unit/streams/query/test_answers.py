@@ -208,3 +208,23 @@ def test_queries_are_measured_by_their_route(client: TestClient) -> None:
     assert 'query_seconds_count{route="/v1/corps/{corp_id}/users/{user_id}/counts",status="200"} 1.0' in text
     assert 'query_seconds_count{route="/v1/corps/{corp_id}/users/{user_id}/tasks",status="400"} 1.0' in text
     assert "somebody" not in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/corps/corp/users/ann/counts",
+        "/v1/corps/corp/users/ann/tasks?view=pending",
+        "/v1/corps/corp/users/ann/tasks?view=pending&q=leave",
+        "/v1/corps/corp/users/ann/apps",
+        "/v1/instances/I-1",
+        "/v1/instances/I-1/history",
+    ],
+)
+def test_what_moves_to_another_worker_while_it_is_read_may_be_asked_for_again_soon(
+    path: str, client: TestClient, context: AnsweringWorker
+) -> None:
+    context.close()
+    answer = client.get(path)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["detail"] == "what is asked for is moving to another worker"
