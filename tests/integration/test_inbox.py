@@ -121,7 +121,8 @@ def in_stores(folder: Path) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for number in range(12):
         store.hold(number)
-        found.update((key, value) for key, value in store.stored_items(number) if key != layout.APPLIED_KEY)
+        stored, _ = store.scan(number, b"", limit=1 << 30)
+        found.update((key, value) for key, value in stored if key != layout.APPLIED_KEY)
         store.release(number)
     return found
 

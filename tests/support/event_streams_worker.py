@@ -18,7 +18,6 @@ from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.api.resolver import OwnerResolver
 from taskbridge.streams.http import Server, build_http
-from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.sse.hub import Hub
@@ -135,8 +134,7 @@ class EventStreamsWorker:
                     assert message.error() is None
                     notification = self._codec.decode(message.value())
                     partition, offset = message.partition() or 0, message.offset() or 0
-                    told = Notified(offset, notification.corp_id, notification.recipient_id, notification)
                     self._next[partition] = offset + 1
-                    self.hub.told(partition, [told])
+                    self.hub.told(partition, [(offset, notification)])
         finally:
             await asyncio.to_thread(consumer.close)

@@ -16,7 +16,6 @@ from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.api.resolver import OwnerResolver
 from taskbridge.streams.http import Server, build_http, listen
-from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.routes import events_router
@@ -36,7 +35,7 @@ async def serve(port: int, heartbeat_s: float) -> None:
     http = build_http(lambda: {"ready": True}, Metrics(), routers=[router])
 
     async def tell(user_id: str, offset: int) -> dict[str, int]:
-        hub.told(0, [Notified(offset, CORP, user_id, _notification(user_id))])
+        hub.told(0, [(offset, _notification(user_id))])
         return {"streams": hub.count}
 
     http.add_api_route("/tell/{user_id}/{offset}", tell, methods=["POST"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
-from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.sse import hub as hub_module
 from taskbridge.streams.sse.hub import Hub, NotFollowed, TooManyOfPerson, TooManyStreams
 from taskbridge.streams.sse.subscription import WAITING_MAX, Ending, Subscription
@@ -35,7 +35,7 @@ def make_hub(*, most: int = 100, most_of_person: int = 1000, next_offset: int | 
 
 
 def tell(hub: Hub, notification: TaskNotification, *offsets: int, user_id: str = "ann", partition: int = 0) -> None:
-    hub.told(partition, [Notified(offset, "corp", user_id, notification) for offset in offsets])
+    hub.told(partition, [(offset, replace(notification, recipient_id=user_id)) for offset in offsets])
 
 
 def test_each_gets_their_own_in_order(notification: TaskNotification) -> None:
@@ -54,7 +54,7 @@ def test_a_name_with_a_slash_hears_nothing_of_another_corp(notification: TaskNot
     hub = make_hub()
     stranger = Listener(hub, "x/ann")
 
-    hub.told(0, [Notified(5, "corp/x", "ann", notification)])
+    hub.told(0, [(5, replace(notification, corp_id="corp/x"))])
 
     assert stranger.ids() == []
 

@@ -12,7 +12,6 @@ from api_context import AnsweringWorker
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.tokens import TokensFile, digest_of
 from taskbridge.streams.http import build_http
-from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.missed import MissedPart, MissedUnreadable
 from taskbridge.streams.sse.routes import events_router
@@ -96,7 +95,7 @@ def make_hub(next_offset: int = 5) -> Hub:
 
 
 def tell(hub: Hub, notification: TaskNotification, *offsets: int) -> None:
-    hub.told(0, [Notified(offset, "corp", "ann", notification) for offset in offsets])
+    hub.told(0, [(offset, notification) for offset in offsets])
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:

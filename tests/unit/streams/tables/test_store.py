@@ -123,7 +123,6 @@ def test_damage_that_is_met_while_reading_is_told_and_the_store_is_emptied_when_
         lambda: store.read_many(0, keys),
         lambda: store.slice(0, keys[0], b"9", limit=5000),
         lambda: store.scan(0, b"", limit=5000),
-        lambda: list(store.stored_items(0)),
     ]
     told: list[StoreDamaged] = []
     emptied: list[None] = []

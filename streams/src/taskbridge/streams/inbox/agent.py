@@ -15,7 +15,6 @@ from taskbridge.streams.fold.chunk import Rejected
 from taskbridge.streams.fold.dead_letters import dead_letter
 from taskbridge.streams.inbox.changes import check, inbox_changes, keys_read
 from taskbridge.streams.inbox.layout import APPLIED_KEY, Applied, read_applied, write_applied
-from taskbridge.streams.inbox.notified import Notified
 from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.tables.store import PartitionNotHeld
 from taskbridge.streams.tables.unreadable import naming
@@ -66,11 +65,11 @@ class InboxAgent:
         self._group_commit = group_commit
         self._notifications = notifications
         self._metrics = metrics
-        self._listeners: list[Callable[[int, Sequence[Notified]], None]] = []
+        self._listeners: list[Callable[[int, Sequence[tuple[int, TaskNotification]]], None]] = []
         self._queues = PartitionQueues(self._take, failed=app.crash)
 
-    def listen(self, told: Callable[[int, Sequence[Notified]], None]) -> None:
-        """Have ``told`` called with a partition and the notifications just applied, in their order, in this loop."""
+    def listen(self, told: Callable[[int, Sequence[tuple[int, TaskNotification]]], None]) -> None:
+        """Have ``told`` called, in this loop, with a partition and what was just applied, each with its offset."""
         self._listeners.append(told)
 
     def next_offset(self, partition: int) -> int | None:
@@ -104,7 +103,7 @@ class InboxAgent:
         for listener in self._listeners:
             listener(message.partition, told)
 
-    async def _process(self, message: Message, records: Chunk) -> list[Notified] | None:
+    async def _process(self, message: Message, records: Chunk) -> list[tuple[int, TaskNotification]] | None:
         """What was applied; None where a rebalance came before the end: the new owner applies the chunk then."""
         partition, generation = message.partition, message.generation_id
         assert generation is not None, "the transport gives it to every chunk"
@@ -118,7 +117,7 @@ class InboxAgent:
             return []
         told, rejected = self._decode(records, behind=applied)
         with naming(self._changelog, partition):
-            changes = self._changes(partition, [each.notification for each in told])
+            changes = self._changes(partition, [each for _, each in told])
         changes[APPLIED_KEY] = write_applied(Applied(self._topic_id, records[-1].offset))
         batches = [
             Batch(self._changelog, [{"key": key, "value": value} for key, value in changes.items()], partition),
@@ -147,8 +146,8 @@ class InboxAgent:
         stored = dict(zip(keys, self._store.read_many(partition, keys), strict=True))
         return inbox_changes(notifications, stored=stored.__getitem__)
 
-    def _decode(self, records: Chunk, *, behind: int) -> tuple[list[Notified], list[Rejected]]:
-        told: list[Notified] = []
+    def _decode(self, records: Chunk, *, behind: int) -> tuple[list[tuple[int, TaskNotification]], list[Rejected]]:
+        told: list[tuple[int, TaskNotification]] = []
         rejected: list[Rejected] = []
         for record in records:
             if record.offset <= behind:
@@ -167,7 +166,7 @@ class InboxAgent:
                 self._metrics.parked(reason)
                 rejected.append(Rejected(record, reason))
             else:
-                told.append(Notified(record.offset, notification.corp_id, notification.recipient_id, notification))
+                told.append((record.offset, notification))
         return told, rejected
 
 

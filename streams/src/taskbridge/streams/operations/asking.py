@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 _WORKER_S = 2.0
 _EDGE_S = 2.0
-_SEARCH_S = 15.0
 _BYTES_MAX = 8 << 20
 _OK = 200
 _READY = (200, 503)
@@ -31,17 +30,13 @@ class Asking:
         self._session: aiohttp.ClientSession | None = None
 
     async def worker(self, url: str, path: str, authorization: str | None, *, within_s: float = _WORKER_S) -> Any:
-        """What another worker answers to an operator's question; None where it does not."""
+        """What another worker answers to an operator's question; None where it does not in time."""
         headers = {FORWARDED_HEADER: "1"} | ({} if authorization is None else {"Authorization": authorization})
         try:
             status, body = await self._get(f"{url}{path}", headers, within_s)
             return json.loads(body) if status == _OK else None
         except FAILURES:
             return None
-
-    async def instance(self, url: str, path: str, authorization: str | None) -> Any:
-        """The same, for an answer that reads topics."""
-        return await self.worker(url, path, authorization, within_s=_SEARCH_S)
 
     async def edge(self, url: str) -> Answers:
         """An edge's readiness and metrics."""

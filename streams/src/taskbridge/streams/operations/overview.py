@@ -44,28 +44,17 @@ def overview(
 
 
 def _worker(url: str, share: Share | None) -> dict[str, Any]:
-    if share is None:
-        return {
-            "url": url,
-            "reachable": False,
-            "ready": False,
-            "active": [],
-            "standby": [],
-            "lag_records": None,
-            "inbox_lag_records": None,
-            "sse_connections": None,
-            "since": None,
-        }
+    said: Share = {"ready": False, "active": [], "standby": []} if share is None else share
     return {
         "url": url,
-        "reachable": True,
-        "ready": share["ready"],
-        "active": share["active"],
-        "standby": share["standby"],
-        "lag_records": sum(share["lag"].values()),
-        "inbox_lag_records": sum(share["inbox_lag"].values()),
-        "sse_connections": share["sse_connections"],
-        "since": share["since"],
+        "reachable": share is not None,
+        "ready": said["ready"],
+        "active": said["active"],
+        "standby": said["standby"],
+        "lag_records": None if share is None else sum(share["lag"].values()),
+        "inbox_lag_records": None if share is None else sum(share["inbox_lag"].values()),
+        "sse_connections": said.get("sse_connections"),
+        "since": said.get("since"),
     }
 
 

@@ -21,6 +21,7 @@ from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ
 from taskbridge.streams.api.json_forms import state_json
 from taskbridge.streams.api.refusals import NotNow
+from taskbridge.streams.monitoring.snapshot import Snapshot
 from taskbridge.streams.operations.asking import Asking
 from taskbridge.streams.operations.edges import edge_of, totals_of
 from taskbridge.streams.operations.history import SAMPLE_S, History
@@ -50,6 +51,8 @@ _NOTHING: dict[str, Any] = {"total": 0, "reasons": {}, "latest": []}
 SetAsideCounts = tuple[dict[str, Any], dict[str, Any]]
 """Quarantine and dead letters."""
 
+_HISTORY_S = 15.0
+"""How long another worker may take to read an instance's events from their topic."""
 _PARKED_S = 3.0
 """How long the overview waits for the topics; then it shows what is known already."""
 
@@ -108,19 +111,18 @@ class OperationsReporter:
             now_s = time.time()
             await asyncio.sleep(SAMPLE_S - now_s % SAMPLE_S)
             edges = [edge_of(each) for each in await self._ask_edges()]
-            lag = 0 if self._progress is None else sum(self._progress.now.lag.values())
-            self._history.add(now_s=time.time(), lag_records=lag, edges=totals_of(edges))
+            self._history.add(now_s=time.time(), lag_records=sum(self._now.lag.values()), edges=totals_of(edges))
 
     def share(self) -> dict[str, Any]:
         """What this worker says of itself, to whichever worker puts the overview together."""
-        now = None if self._progress is None else self._progress.now
+        now = self._now
         return {
             "ready": self._ready(),
-            "active": [] if now is None else now.active,
-            "standby": [] if now is None else now.standby,
-            "lag": {} if now is None else _by_name(now.lag),
-            "lag_seconds": {} if now is None else _by_name(now.lag_seconds),
-            "inbox_lag": {} if now is None else _by_name(now.inbox_lag),
+            "active": now.active,
+            "standby": now.standby,
+            "lag": _by_name(now.lag),
+            "lag_seconds": _by_name(now.lag_seconds),
+            "inbox_lag": _by_name(now.inbox_lag),
             "sse_connections": self._streams(),
             "since": self._since,
             "flow": {} if self._flow is None else self._flow.share(),
@@ -154,7 +156,9 @@ class OperationsReporter:
         owner = self._owners.of_instance(instance_id)
         if not owner.here:
             path = "/v1/ops/instance?" + urlencode({"instance_id": instance_id})
-            found = None if forwarded else await self._asking.instance(owner.url, path, authorization)
+            found = (
+                None if forwarded else await self._asking.worker(owner.url, path, authorization, within_s=_HISTORY_S)
+            )
             if found is None:
                 raise NotNow("the worker that has this instance does not answer")
             return found
@@ -208,6 +212,10 @@ class OperationsReporter:
             await asyncio.to_thread(each.close)
         for thread in (self._thread, self._searching):
             thread.shutdown(wait=False)
+
+    @property
+    def _now(self) -> Snapshot:
+        return Snapshot() if self._progress is None else self._progress.now
 
     async def _ask_edges(self) -> list[Answers]:
         return await asyncio.gather(*map(self._asking.edge, self._edge_urls))

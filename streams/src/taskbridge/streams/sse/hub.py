@@ -16,7 +16,7 @@ from taskbridge.streams.sse.wire import Place, notification_frame
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from taskbridge.streams.inbox.notified import Notified
+    from taskbridge.schemas.events import TaskNotification
 
 HEARTBEAT_S = 15.0
 
@@ -131,13 +131,13 @@ class Hub:
             if not of_person:
                 del self._of_person[subscription.person]
 
-    def told(self, partition: int, notifications: Sequence[Notified]) -> None:
-        """Pass on what was just applied, in the order of the partition. Repeats after a rebalance are dropped.
+    def told(self, partition: int, notifications: Sequence[tuple[int, TaskNotification]]) -> None:
+        """Pass on what was just applied, in the order of its offsets. Repeats after a rebalance are dropped.
 
         Each notification is encoded once, and only when somebody listens.
         """
-        for offset, corp_id, user_id, notification in notifications:
-            listening = self._of_person.get((corp_id, user_id))
+        for offset, notification in notifications:
+            listening = self._of_person.get((notification.corp_id, notification.recipient_id))
             if listening:
                 frame = notification_frame(partition, offset, notification)
                 for each in listening:

@@ -183,11 +183,6 @@ class Store(TableStore):
         """Whether nothing was ever written to the partition's store."""
         return next(self._items(partition), None) is None
 
-    def stored_items(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
-        """Every key and its value, in the order of the keys."""
-        ours = (OFFSET_KEY, POSITION_KEY)
-        return ((key, value) for key, value in self._items(partition) if key not in ours)
-
     def persisted_offset(self, tp: TP) -> int | None:
         found = self.position(tp.partition)
         return None if found is None else found.offset
