@@ -278,10 +278,9 @@ def test_another_signing_scheme_is_named() -> None:
 def test_only_a_delete_has_extra_keys() -> None:
     extra = {"actualWorkId": "1", "APPTYPE": "", "taskId": ""}
     parameters = parameters_of("delete", instance_id="i") | {"sign": "x"}
-    assert locate("delete", parameters).extra_keys(()) == set()
-    assert locate("delete", parameters | extra).extra_keys(()) == set(extra)
-    assert locate("delete", parameters | extra).extra_keys(extra) == set()
-    assert locate("complete", parameters | extra).extra_keys(()) == set()
+    assert locate("delete", parameters).extra_keys == set()
+    assert locate("delete", parameters | extra).extra_keys == set(extra)
+    assert locate("complete", parameters | extra).extra_keys == set()
 
 
 def test_the_signature_is_taken_as_it_is_and_a_blank_one_is_none() -> None:

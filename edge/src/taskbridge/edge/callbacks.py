@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from msgspec import Struct
-
 from taskbridge.edge.errors import OTHER_SCHEME, OTHER_SCHEME_HINT, Malformed
 from taskbridge.edge.parsing import fields, strict_json
 from taskbridge.edge.parsing.details import together, told_form, told_moment, told_people, told_person
 from taskbridge.edge.parsing.strict_json import Picked, picker
 from taskbridge.edge.verification.signature import SIGN
+from taskbridge.edge.verification.verify import Claim
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 ACTIONS: Mapping[str, Action] = {
     "create": Action.CREATED,
@@ -65,32 +64,19 @@ _find_all = picker(
     (*_IDS, *_URLS, *_COPIED_IN, *_TEXTS.values(), _FORM_DATA, _ORIGINATOR, _ORIGINATOR_NAME, _CREATED, _FINISHED)
 )
 _NO_TASK: Mapping[str, Any] = {}
+_NO_KEYS = frozenset[str]()
 _SHORT_CHARACTERS = 4096
 """A task like nearly all is parsed at once: that costs less than looking at it twice, and little to a stranger."""
 
 
-class Callback(Struct, frozen=True, kw_only=True, gc=False):
+class Callback(Claim, frozen=True, kw_only=True, gc=False):
     """What a request claims to be. Nothing of it is verified, and only what verification needs has been looked at."""
 
     action: Action
     wire_action: str
-    app_type: str
-    corp_ids: Sequence[str]
-    """The corps that are named, best first."""
-    sign: str | None
-    other_scheme: bool
-    """It is signed as another feature of Yida signs."""
     described: Picked | Mapping[str, Any]
     """The members of ``task``; of a long one only those that were looked at."""
     parameters: Mapping[str, str]
-
-    @property
-    def corp_id(self) -> str | None:
-        return self.corp_ids[0] if self.corp_ids else None
-
-    def extra_keys(self, allowed: Iterable[str]) -> set[str]:
-        """Keys that this action may not carry: a captured complete with renamed keys would sign as a delete."""
-        return set(self.parameters) - _DELETE_KEYS - set(allowed) if self.action is Action.DELETED else set()
 
 
 def locate(wire_action: str, parameters: Mapping[str, str], before: Callback | None = None) -> Callback:
@@ -116,6 +102,7 @@ def locate(wire_action: str, parameters: Mapping[str, str], before: Callback | N
         corp_ids=_corps(parameters, described),
         sign=parameters.get(SIGN, "").strip() or None,
         other_scheme=_FOREIGN_SIGNATURE in parameters,
+        extra_keys=frozenset(parameters) - _DELETE_KEYS if action is Action.DELETED else _NO_KEYS,
         described=described,
         parameters=parameters,
     )

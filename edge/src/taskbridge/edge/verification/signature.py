@@ -8,8 +8,6 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from taskbridge.schemas.errors import TaskbridgeError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -18,10 +16,6 @@ SIGN = "sign"
 
 _REMEMBERED_CHARACTERS = 512
 _PIECE_CHARACTERS = 32 << 10
-
-
-class SignatureMismatch(TaskbridgeError):
-    """None of the tokens made this signature."""
 
 
 def fold(key: str) -> str:
@@ -62,22 +56,11 @@ def sign(parameters: Mapping[str, str], *, system_token: str) -> str:
     return hashlib.md5(signed.encode(), usedforsecurity=False).hexdigest()
 
 
-def verify(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sign: str) -> int:
-    """Prove that a holder of one of ``system_tokens`` signed these parameters; returns which one it was, from 0.
+def matching(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sign: str) -> list[bool]:
+    """Of each token whether it signed these parameters. They are hashed once, however many tokens there are.
 
     The page that describes the scheme gives no hex case, so either is taken.
-
-    Raises:
-        SignatureMismatch: no token's digest is the given one. No digest is in the message.
     """
-    found = matching(parameters, system_tokens=system_tokens, sign=sign)
-    if not sum(found):
-        raise SignatureMismatch("the signature does not match")
-    return found.index(True)
-
-
-def matching(parameters: Mapping[str, str], *, system_tokens: Iterable[str], sign: str) -> list[bool]:
-    """Of each token whether it signed these parameters. They are hashed once, however many tokens there are."""
     text = canonical_string(parameters)
     signed = hashlib.md5(text[:_PIECE_CHARACTERS].encode(), usedforsecurity=False)
     for at in range(_PIECE_CHARACTERS, len(text), _PIECE_CHARACTERS):  # a copy of a whole megabyte takes longer

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.verification import signature
@@ -14,23 +16,21 @@ if TYPE_CHECKING:
     from taskbridge.edge.verification.credentials import Credentials, Token
 
 
-class Claim(Protocol):
-    """What a callback says of who sent it."""
+class Claim(Struct, frozen=True, kw_only=True, gc=False):
+    """What a callback says of who sent it. Nothing of it is verified."""
+
+    app_type: str
+    corp_ids: Sequence[str]
+    """The corps that are named, best first."""
+    sign: str | None
+    other_scheme: bool
+    """It is signed as another feature of Yida signs."""
+    extra_keys: frozenset[str]
+    """Keys of a deletion that no deletion of Yida's has: a captured complete with renamed keys would sign as one."""
 
     @property
-    def app_type(self) -> str: ...
-    @property
-    def corp_id(self) -> str | None: ...
-    @property
-    def sign(self) -> str | None: ...
-    @property
-    def other_scheme(self) -> bool:
-        """It carries the signature of another of the vendor's schemes."""
-        ...
-
-    def extra_keys(self, allowed: Iterable[str]) -> Iterable[str]:
-        """Keys of a deletion that no deletion of Yida's has."""
-        ...
+    def corp_id(self) -> str | None:
+        return self.corp_ids[0] if self.corp_ids else None
 
 
 def verify(
@@ -55,7 +55,7 @@ def verify(
     found = signature.matching(signed, system_tokens=secrets, sign=callback.sign)
     for (app, token), is_signer in zip(signers, found, strict=True):
         if is_signer and (callback.corp_id is None or app.corp_id in (None, callback.corp_id)):
-            if callback.extra_keys(delete_extra_keys):
+            if callback.extra_keys.difference(delete_extra_keys):
                 raise _unverified("delete-extra-key", callback)
             if used is not None:
                 used(token)
