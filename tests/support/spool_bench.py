@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.edge.kafka.record import SpooledRecord
-    from taskbridge.edge.spool.commits import SpoolObserver
+    from taskbridge.edge.spool.metrics import SpoolMetrics
     from taskbridge.schemas.errors import TaskbridgeError
 
 REGISTRY = FakeRegistry()
@@ -59,7 +59,7 @@ async def open_spool(
     folder: Path,
     *,
     max_bytes: int = 1 << 30,
-    observer: SpoolObserver | None = None,
+    metrics: SpoolMetrics | None = None,
     disk: Disk | None = None,
     remove: bool = False,
 ) -> AsyncGenerator[Spool]:
@@ -68,9 +68,7 @@ async def open_spool(
     files.prepare()
     claim = files.claim_own()
     opened = open_or_recover(claim.path, [SCHEMA])
-    spool = Spool(
-        opened.store, claim, files.occupancy, max_bytes=max_bytes, observer=observer, free_bytes=disk or Disk()
-    )
+    spool = Spool(opened.store, claim, files.occupancy, max_bytes=max_bytes, metrics=metrics, free_bytes=disk or Disk())
     try:
         yield spool
     finally:

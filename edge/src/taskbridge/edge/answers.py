@@ -16,13 +16,13 @@ from taskbridge.edge.errors import (
     UnsupportedType,
     Unverified,
 )
-from taskbridge.edge.server.scope import ANSWER_AT_ONCE
+from taskbridge.edge.server.answering import ANSWER_AT_ONCE
 from taskbridge.runtime.http.problems import problem
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from taskbridge.edge.delivery.durability import Durability
+    from taskbridge.edge.delivery.router import Durability
 
 RETRY_AFTER_S = 5
 
@@ -55,10 +55,6 @@ class Accepted(Response):
             return
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body})
-
-
-def accepted(event_id: str, durability: Durability) -> Response:
-    return Accepted(event_id, durability)
 
 
 def rejected(rejection: Rejection) -> Response:

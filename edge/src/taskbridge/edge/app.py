@@ -23,9 +23,8 @@ from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metri
 from taskbridge.edge.openapi import document_callbacks
 from taskbridge.edge.quarantine import Quarantine
 from taskbridge.edge.routes import CallbackRoutes
-from taskbridge.edge.server.connections.gate import GATE, Gate, Limits
+from taskbridge.edge.server.connections.gate import GATE, Gate, Limits, with_open_files
 from taskbridge.edge.server.connections.listening import given_sockets, listen_beside_fellows
-from taskbridge.edge.server.connections.open_files import with_open_files
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.serving import end_when_told, serve
 from taskbridge.edge.server.sources import Sources
@@ -95,17 +94,12 @@ def create_app(
     credentials = CredentialsFile(settings.credentials_file)
     metrics = Metrics()
     events = publisher or KafkaPublisher(settings, partitions=partitions, metrics=metrics.registry)
-    metrics.watch_credentials(credentials)
-    metrics.watch_publisher(events)
     token_use = TokenUse(settings.data_dir)
-    metrics.watch_tokens(credentials, token_use)
     sources = Sources(networks=settings.source_networks, trusted_proxies=settings.trusted_proxies)
     gate = Gate(Limits.of(settings), sources, count=metrics.count_refused)
-    metrics.watch_gate(gate)
     worker_metrics = WorkerMetrics(metrics.registry, folder=_metrics_folder(settings))
-
     window = FileWindow(settings.data_dir / FILE_NAME, entries=settings.replay_window_entries)
-    metrics.watch_window(window)
+    metrics.watch(credentials=credentials, publisher=events, token_use=token_use, window=window, gate=gate)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[dict[str, Any]]:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from taskbridge.edge.delivery.durability import Durability
     from taskbridge.edge.delivery.publisher import Publisher
+    from taskbridge.edge.delivery.router import Durability
     from taskbridge.edge.monitoring.metrics import Metrics
     from taskbridge.edge.quarantine import Quarantine
     from taskbridge.edge.received import Received
@@ -133,7 +133,7 @@ class CallbackRoutes:
                 _log_of(wire_action, scope).debug(
                     "callback_accepted", event_id=event.event_id, app_type=event.app_type, durability=durability
                 )
-            response, outcome = answers.accepted(event.event_id, durability), durability
+            response, outcome = answers.Accepted(event.event_id, durability), durability
         self.metrics.count(wire_action, outcome, time.perf_counter() - started)
         return response
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from taskbridge.edge.delivery.durability import Durability
+from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from spool_bench import until
 from taskbridge.edge.callbacks import event_of, locate
-from taskbridge.edge.delivery.durability import Durability
 from taskbridge.edge.delivery.publisher import KafkaPublisher, valid_traceparent
+from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable, TooLarge
 from taskbridge.edge.kafka import surroundings
 from taskbridge.edge.spool.keeper import SpoolKeeper

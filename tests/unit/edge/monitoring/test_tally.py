@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from taskbridge.edge.monitoring.tally import Durations, Outcomes, Tally
+from taskbridge.edge.monitoring.tally import Durations, Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ def series(registry: CollectorRegistry) -> set[str]:
 def test_durations_read_as_a_histogram(observed: Sequence[tuple[str, float]]) -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     durations = Durations("name_seconds", "What it is.", BOUNDS)
-    ours.register(Tally(durations))
+    ours.register(durations)
     histogram = Histogram("name_seconds", "What it is.", ["action"], buckets=BOUNDS, registry=theirs)
     for action, seconds in observed:
         durations.observe(action, seconds)
@@ -39,7 +39,7 @@ def test_durations_read_as_a_histogram(observed: Sequence[tuple[str, float]]) ->
 def test_outcomes_read_as_a_counter(counted: Sequence[tuple[str, str]]) -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     outcomes = Outcomes("name", "What it is.")
-    ours.register(Tally(outcomes))
+    ours.register(outcomes)
     counter = Counter("name", "What it is.", ["action", "outcome"], registry=theirs)
     for action, outcome in counted:
         outcomes.count(action, outcome)

@@ -13,6 +13,7 @@ from spool_bench import Disk, open_spool, record, until
 from taskbridge.edge.kafka.record import row_of
 from taskbridge.edge.spool.commits import Put, Remove, Work
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
+from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.store import Store
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def test_what_the_disk_has_is_asked_of_the_disk(tmp_path: Path, monkeypatch: pyt
 def test_a_commit_of_rows_is_told_and_one_of_removals_is_not(tmp_path: Path) -> None:
     told: list[int] = []
 
-    class Observer:
+    class Observer(SpoolMetrics):
         def committed(self, *, seconds: float, rows: int) -> None:
             assert 0 < seconds < 60
             told.append(rows)
@@ -108,7 +109,7 @@ def test_a_commit_of_rows_is_told_and_one_of_removals_is_not(tmp_path: Path) -> 
             raise AssertionError
 
     async def scenario() -> None:
-        async with open_spool(tmp_path, observer=Observer()) as spool:
+        async with open_spool(tmp_path, metrics=Observer()) as spool:
             await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
             await spool.remove(await spool.read(0, count=9, max_bytes=MIB))
             await spool.put(record(4))
@@ -142,13 +143,14 @@ def test_an_emptied_file_gives_its_log_back_and_one_with_records_left_keeps_it(t
     asyncio.run(scenario())
 
 
-class Rows:
+class Rows(SpoolMetrics):
     """How many rows each commit had."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.of_each: list[int] = []
 
-    def committed(self, *, seconds: float, rows: int) -> None:  # noqa: ARG002 - the observer's signature
+    def committed(self, *, seconds: float, rows: int) -> None:  # noqa: ARG002 - the overridden signature
         self.of_each.append(rows)
 
     def row_damaged(self) -> None:
@@ -169,7 +171,7 @@ def test_what_waits_while_a_commit_is_under_way_shares_the_next_one_up_to_what_t
 
     async def scenario() -> list[int]:
         rows = Rows()
-        async with open_spool(tmp_path, observer=rows) as spool:
+        async with open_spool(tmp_path, metrics=rows) as spool:
             puts = [spool.put(record(0))]
             await until(under_way.is_set)
             puts += [spool.put(record(number)) for number in range(2500)]
@@ -185,7 +187,7 @@ def test_a_commit_waits_a_moment_for_whoever_comes_next(tmp_path: Path, monkeypa
 
     async def scenario() -> list[int]:
         rows = Rows()
-        async with open_spool(tmp_path, observer=rows) as spool:
+        async with open_spool(tmp_path, metrics=rows) as spool:
             waiting = spool._committer._queue  # pyright: ignore[reportPrivateUsage]
             first = spool.put(record(1))
             await until(waiting.empty)

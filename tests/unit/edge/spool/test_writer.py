@@ -15,6 +15,7 @@ import pytest
 from spool_bench import Disk, number_of, numbers, open_spool, record, until
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull, classified
 from taskbridge.edge.spool.files import Slot
+from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.store import BROKEN_MARK, REFUSED, Store
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from taskbridge.edge.spool.writer import Spool
 
 
-class Commits:
+class Commits(SpoolMetrics):
     """Counts what each commit was about."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.rows: list[int] = []
 
     def committed(self, *, seconds: float, rows: int) -> None:
@@ -68,7 +70,7 @@ def test_what_is_put_is_read_back_in_order_by_the_next_owner(tmp_path: Path) -> 
 def test_many_callbacks_share_one_commit(tmp_path: Path) -> None:
     async def scenario() -> Commits:
         commits = Commits()
-        async with open_spool(tmp_path, observer=commits) as spool:
+        async with open_spool(tmp_path, metrics=commits) as spool:
             await asyncio.gather(*(spool.put(record(number)) for number in range(500)))
         return commits
 
@@ -232,7 +234,7 @@ def test_a_row_with_a_wrong_checksum_is_set_aside_and_the_others_go_on(tmp_path:
             connection.execute("UPDATE records SET body = 'nonsense' WHERE position = 2")
         connection.close()
         seen = Damages()
-        async with open_spool(tmp_path, observer=seen) as spool:
+        async with open_spool(tmp_path, metrics=seen) as spool:
             assert numbers(await spool.read(-1, count=9, max_bytes=1 << 30)) == [0, 2]
             assert (spool.waiting, spool.set_aside, seen.rows) == (2, 1, [-1])
         async with open_spool(tmp_path) as spool:

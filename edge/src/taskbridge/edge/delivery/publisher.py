@@ -6,15 +6,15 @@ Nothing is answered before all in-sync replicas have the event, or the disk has 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from confluent_kafka import KafkaException, Producer
+from prometheus_client import CollectorRegistry, Gauge
 
-from taskbridge.edge.delivery.durability import Durability  # noqa: TC001 - part of what is imported from here
 from taskbridge.edge.delivery.router import Router
 from taskbridge.edge.errors import TooLarge
 from taskbridge.edge.kafka.path import KafkaPath
@@ -31,8 +31,7 @@ from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
+    from taskbridge.edge.delivery.router import Durability
     from taskbridge.edge.settings import EdgeSettings
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
 
@@ -111,15 +110,15 @@ class KafkaPublisher:
         self._schemas = (self._events.schema, self._quarantined.schema)
         self._kafka = KafkaPath(lambda: AsyncProducer(self._config), self._registry)
         self._kafka.know(*self._schemas)
-        spool_metrics = SpoolMetrics(metrics)
+        registry = metrics or CollectorRegistry()
         self._spools = SpoolKeeper(
             settings.data_dir / SPOOL_FOLDER,
             self._schemas,
             self._kafka,
             max_bytes=settings.spool_max_bytes,
-            metrics=spool_metrics,
+            metrics=SpoolMetrics(registry),
         )
-        spool_metrics.watch(self._spools, self._kafka)
+        _watch(self._kafka, registry)
         self._router = Router(self._kafka, self._spools, timeout_s=settings.kafka_timeout_ms / 1000)
         self._around = Surroundings(
             settings, self._extra, self._kafka, self._registry, schemas=self._schemas, partitions=partitions
@@ -138,8 +137,7 @@ class KafkaPublisher:
         await self._around.close()
         if self._tending is not None:
             self._tending.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._tending
+            await asyncio.gather(self._tending, return_exceptions=True)
         await self._spools.close()
         left = await self._kafka.close()
         self._registry.close()
@@ -191,3 +189,19 @@ class KafkaPublisher:
         if self._spools.set_aside:
             return f"{self._spools.set_aside} records set aside, Kafka never takes them: 'taskbridge spool set-aside'"
         return "ok"
+
+
+def _watch(kafka: KafkaPath, registry: CollectorRegistry) -> None:
+    """Read these gauges from the present state, whenever they are asked for."""
+    usable = Gauge(
+        "taskbridge_edge_kafka_usable", "1 while records are expected to be acknowledged.", registry=registry
+    )
+    usable.set_function(lambda: kafka.usable)
+    failing = Gauge(
+        "taskbridge_edge_kafka_failing_partitions",
+        "Partitions that have not acknowledged a record since the last that failed.",
+        ["topic"],
+        registry=registry,
+    )
+    for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
+        failing.labels(topic.name).set_function(partial(kafka.failing, topic.name))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from taskbridge.edge.delivery.durability import Durability
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.runtime.producer import DeliveryFailed, QueueFull
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 _LAST_FEW = 250
 _HOLD_S = 0.25
 _LOOK_S = 0.002
+
+
+class Durability(StrEnum):
+    """What keeps an event when its callback is answered."""
+
+    KAFKA = "kafka"
+    """All in-sync replicas have acknowledged it."""
+    SPOOL = "spool"
+    """It is fsynced on our own disk, and goes to Kafka as soon as that is possible."""
 
 
 class Router:

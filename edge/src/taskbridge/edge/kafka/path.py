@@ -61,7 +61,7 @@ class KafkaPath:
         self._open = asyncio.Event()
         self._topics: dict[str, int] = {}
         self._failed: dict[Place, _Failure] = {}
-        self._answers = False
+        self.answers = False
 
     def start(self) -> None:
         self._producer = self._make_producer()
@@ -75,13 +75,9 @@ class KafkaPath:
         return await (self._producer.close() if self.usable else self._producer.close(timeout_s=_HOPELESS_FLUSH_S))
 
     @property
-    def answers(self) -> bool:
-        return self._answers
-
-    @property
     def usable(self) -> bool:
         """Whatever is sent now will probably be acknowledged soon."""
-        return self._answers and bool(self._topics) and not self._failed
+        return self.answers and bool(self._topics) and not self._failed
 
     def has(self, topic: str) -> bool:
         """The topic is made sure of."""
@@ -89,12 +85,12 @@ class KafkaPath:
 
     def is_open(self, topic: str) -> bool:
         """A record may be tried."""
-        return self._answers and topic in self._topics
+        return self.answers and topic in self._topics
 
     def takes(self, record: Record) -> bool:
         """The record, sent now, will probably be acknowledged soon."""
         return (
-            self._answers
+            self.answers
             and record.topic in self._topics
             and record.schema in self._ids
             and (not self._failed or self.place_of(record) not in self._failed)
@@ -134,9 +130,9 @@ class KafkaPath:
         """Ask a broker, and remember whether it answered."""
         self.replace_if_dead()
         answers = await self._producer.answers()
-        if answers != self._answers:
+        if answers != self.answers:
             _log.info("kafka_answers" if answers else "kafka_does_not_answer")
-        self._answers = answers
+        self.answers = answers
         self._update()
         return answers
 
@@ -237,4 +233,4 @@ class KafkaPath:
             self._producer = self._make_producer()
 
     def _update(self) -> None:
-        (self._open.set if self._answers and self._topics else self._open.clear)()
+        (self._open.set if self.answers and self._topics else self._open.clear)()

@@ -6,7 +6,6 @@ Each is asked for by itself: what cannot be had of the quarantine does not keep 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -70,9 +69,7 @@ class Surroundings:
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def health(self) -> dict[str, str]:
         """What events need of Kafka, what the quarantine needs, and what merely differs, each by itself."""

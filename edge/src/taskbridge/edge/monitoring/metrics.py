@@ -13,14 +13,14 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from taskbridge.edge.callbacks import ACTIONS, UNKNOWN
-from taskbridge.edge.delivery.durability import Durability
+from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import REASONS
-from taskbridge.edge.monitoring.tally import Durations, Outcomes, Tally
+from taskbridge.edge.monitoring.tally import Durations, Outcomes
 from taskbridge.edge.server.connections.gate import ADDRESS_FULL, FULL, GAVE_WAY
 from taskbridge.runtime.http.refusals import SERVERS_REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from taskbridge.edge.delivery.publisher import Publisher
     from taskbridge.edge.server.connections.gate import Gate
@@ -56,24 +56,16 @@ class Metrics:
             "From a verified event until it is durable, or until nothing could keep it.",
             _STEP_BUCKETS,
         )
-        self.registry.register(Tally(self._outcomes, self._seconds, self._verify_seconds, self._publish_seconds))
-        self.connections_refused = Counter(
+        for each in (self._outcomes, self._seconds, self._verify_seconds, self._publish_seconds):
+            self.registry.register(each)
+        self._connections_refused = Counter(
             "taskbridge_edge_connections_refused",
             "Connections closed by the server, by reason: a limit, a sender that is too slow, no HTTP.",
             ["reason"],
             registry=self.registry,
         )
         for reason in (*SERVERS_REASONS, FULL, ADDRESS_FULL, GAVE_WAY):
-            self.connections_refused.labels(reason)
-        self.connections = Gauge("taskbridge_edge_connections", "Open connections.", registry=self.registry)
-        self.kafka_up = Gauge(
-            "taskbridge_edge_kafka_up", "1 while Kafka answers and has the topics.", registry=self.registry
-        )
-        self.registry_up = Gauge(
-            "taskbridge_edge_registry_up",
-            "1 while the schemas' ids are known, so that events can be encoded.",
-            registry=self.registry,
-        )
+            self._connections_refused.labels(reason)
         Gauge(
             "taskbridge_edge_build_info", "Always 1; the label says what runs.", ["version"], registry=self.registry
         ).labels(version("taskbridge-edge")).set(1)
@@ -89,19 +81,6 @@ class Metrics:
             "taskbridge_edge_left_out",
             "Fields of accepted callbacks that only describe and were not understood; they are raw in the event.",
             ["field"],
-            registry=self.registry,
-        )
-        self.replay_window_usable = Gauge(
-            "taskbridge_edge_replay_window_usable",
-            "0 when the file that tells copied signatures cannot be used: copies then pass for new callbacks.",
-            registry=self.registry,
-        )
-        self.credentials_apps = Gauge(
-            "taskbridge_edge_credentials_apps", "Apps in the credentials in force.", registry=self.registry
-        )
-        self.credentials_broken = Gauge(
-            "taskbridge_edge_credentials_broken",
-            "1 when the newest version of the credentials file is not in force, because it is broken.",
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
@@ -126,28 +105,37 @@ class Metrics:
     def count_publish(self, action: str, seconds: float) -> None:
         self._publish_seconds.observe(action, seconds)
 
-    def watch_credentials(self, credentials: CredentialsFile) -> None:
-        """Read the credentials' gauges from the file's present state, whenever they are asked for."""
-        self.credentials_apps.set_function(lambda: credentials.current.count)
-        self.credentials_broken.set_function(lambda: credentials.broken is not None)
+    def count_refused(self, reason: str) -> None:
+        self._connections_refused.labels(reason).inc()
 
-    def watch_publisher(self, publisher: Publisher) -> None:
-        """Read whether Kafka and the registry are there from the publisher's health, whenever it is asked for."""
-        self.kafka_up.set_function(lambda: publisher.health().get("kafka") == "ok")
-        self.registry_up.set_function(lambda: publisher.health().get("registry") == "ok")
-
-    def watch_tokens(self, credentials: CredentialsFile, token_use: TokenUse) -> None:
-        """Give each configured token's last use, whenever it is asked for."""
+    def watch(
+        self, *, credentials: CredentialsFile, publisher: Publisher, token_use: TokenUse, window: FileWindow, gate: Gate
+    ) -> None:
+        """Read these from the present state, whenever they are asked for."""
+        self._gauge("connections", "Open connections.", lambda: gate.open)
+        self._gauge(
+            "kafka_up", "1 while Kafka answers and has the topics.", lambda: publisher.health().get("kafka") == "ok"
+        )
+        self._gauge(
+            "registry_up",
+            "1 while the schemas' ids are known, so that events can be encoded.",
+            lambda: publisher.health().get("registry") == "ok",
+        )
+        self._gauge(
+            "replay_window_usable",
+            "0 when the file that tells copied signatures cannot be used: copies then pass for new callbacks.",
+            lambda: window.problem is None,
+        )
+        self._gauge("credentials_apps", "Apps in the credentials in force.", lambda: credentials.current.count)
+        self._gauge(
+            "credentials_broken",
+            "1 when the newest version of the credentials file is not in force, because it is broken.",
+            lambda: credentials.broken is not None,
+        )
         self.registry.register(_TokenCollector(credentials, token_use))
 
-    def watch_window(self, window: FileWindow) -> None:
-        self.replay_window_usable.set_function(lambda: window.problem is None)
-
-    def watch_gate(self, gate: Gate) -> None:
-        self.connections.set_function(lambda: gate.open)
-
-    def count_refused(self, reason: str) -> None:
-        self.connections_refused.labels(reason).inc()
+    def _gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        Gauge(f"taskbridge_edge_{name}", documentation, registry=self.registry).set_function(read)
 
 
 class _TokenCollector(Collector):

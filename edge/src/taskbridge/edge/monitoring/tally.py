@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 
-class Durations:
+class Durations(Collector):
     """A histogram of seconds for each action."""
 
     def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
@@ -37,15 +37,15 @@ class Durations:
         counts[bisect_left(self._bounds, seconds)] += 1
         self._sums[action] += seconds
 
-    def family(self) -> HistogramMetricFamily:
+    def collect(self) -> Iterable[Metric]:
         family = HistogramMetricFamily(self._name, self._documentation, labels=["action"])
         names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
         for action, counts in self._counts.items():
             family.add_metric([action], list(zip(names, accumulate(counts), strict=True)), self._sums[action])
-        return family
+        return [family]
 
 
-class Outcomes:
+class Outcomes(Collector):
     """How many callbacks of each action came to what."""
 
     def __init__(self, name: str, documentation: str) -> None:
@@ -59,18 +59,8 @@ class Outcomes:
     def count(self, action: str, outcome: str) -> None:
         self._counts[action, outcome] += 1
 
-    def family(self) -> CounterMetricFamily:
+    def collect(self) -> Iterable[Metric]:
         family = CounterMetricFamily(self._name, self._documentation, labels=["action", "outcome"])
         for labels, count in self._counts.items():
             family.add_metric(labels, count)
-        return family
-
-
-class Tally(Collector):
-    """Gives several of these to one registry."""
-
-    def __init__(self, *parts: Durations | Outcomes) -> None:
-        self._parts = parts
-
-    def collect(self) -> Iterable[Metric]:
-        return [part.family() for part in self._parts]
+        return [family]

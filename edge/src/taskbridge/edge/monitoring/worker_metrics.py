@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import zlib
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import generate_latest
@@ -49,7 +50,8 @@ class WorkerMetrics:
             return generate_latest(self._registry)
         with contextlib.suppress(OSError):  # no room even for the first time
             self._write(self._folder)
-        return generate_latest(_Families(_read(self._folder)))  # type: ignore[arg-type]
+        metrics = _read(self._folder)
+        return generate_latest(SimpleNamespace(collect=lambda: metrics))  # type: ignore[arg-type]
 
     async def keep(self) -> None:
         """Put the metrics where the other workers find them, until cancelled."""
@@ -89,16 +91,6 @@ def clear_metrics(folder: Path) -> None:
             path.unlink()
     except OSError as error:
         raise ConfigurationError(f"data folder {folder}: {error.strerror}") from error
-
-
-class _Families:
-    """Stands in for a registry."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
 
 
 def _read(folder: Path) -> Iterable[Metric]:

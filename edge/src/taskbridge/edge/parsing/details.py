@@ -13,7 +13,7 @@ from taskbridge.schemas.moments import believed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    Notified = Callable[[str], Any]
+    Told = Callable[[str], Any]
     Noted = Callable[[str], None]
 
 
@@ -22,7 +22,7 @@ def together(described: Mapping[str, Any], beside: Mapping[str, str]) -> Mapping
     return {**described, **{key: each for key, each in beside.items() if fields.is_blank(described.get(key))}}
 
 
-def told_person(told: Notified, key: str, id_keys: Sequence[str], noted: Noted) -> str | None:
+def told_person(told: Told, key: str, id_keys: Sequence[str], noted: Noted) -> str | None:
     """The one that is meant; of several it is not known which. An object has its id under one of ``id_keys``."""
     value = told(key)
     if type(value) is str and value.isalnum() and len(value) <= fields.MAX_ID_CHARACTERS:
@@ -41,7 +41,7 @@ def told_people(values: Iterable[Any], name: str, id_keys: Sequence[str], noted:
     return found
 
 
-def told_moment(told: Notified, key: str, received_at: int, noted: Noted) -> int | None:
+def told_moment(told: Told, key: str, received_at: int, noted: Noted) -> int | None:
     """Milliseconds since the epoch; the time of receipt for a moment that is not believed."""
     value = told(key)
     if value is None:
@@ -57,7 +57,7 @@ def told_moment(told: Notified, key: str, received_at: int, noted: Noted) -> int
     return moment
 
 
-def told_form(told: Notified, key: str, noted: Noted) -> Mapping[str, str | None]:
+def told_form(told: Told, key: str, noted: Noted) -> Mapping[str, str | None]:
     """A form's values by field id."""
     found = fields.form_values(told(key))
     if found is None:

@@ -95,7 +95,8 @@ class _Request:
         plus, charset = _PLUS in departures, _CHARSET in departures
         if (plus and not self._has_plus()) or (charset and not (self._body and self._body.is_ambiguous)):
             return None
-        in_query, in_body = self._read_query(plus, charset), self._read_body(plus, charset)
+        in_query = self._read_query(plus, charset)
+        in_body = self._body.pairs(plus=plus, other=charset, at_most=MAX_PARAMETERS) if self._body else ()
         whole = _together(in_query, in_body)
         if _PART in departures:
             query_signs = any(key == SIGN for key, _ in in_query)
@@ -116,11 +117,8 @@ class _Request:
     def _read_query(self, plus: bool, charset: bool) -> _Pairs:  # noqa: FBT001 - keywords take longer, for each request
         if not self._query:
             return ()
-        codec = self._body.codec(other=charset) if self._body is not None else "utf-8"
+        codec = self._body.codec(other=charset) if self._body else "utf-8"
         return form_pairs(self._query, codec, plus=plus, at_most=MAX_PARAMETERS)
-
-    def _read_body(self, plus: bool, charset: bool) -> _Pairs:  # noqa: FBT001 - as above
-        return self._body.pairs(plus=plus, other=charset, at_most=MAX_PARAMETERS) if self._body is not None else ()
 
 
 def _together(in_query: _Pairs, in_body: _Pairs) -> Mapping[str, str | None]:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from taskbridge.runtime.http.refusals import Headers
 
 
+ANSWER_AT_ONCE = "taskbridge.answer"
+"""Under this name a request's scope has what writes headers and body of a 200 at once, and says whether it could."""
+
+
 class AnsweringProtocol(HttpToolsProtocol):
     """One connection. Of the requests on it, one is answered at a time."""
 

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from taskbridge.edge.server.answering import AnsweringProtocol
+from taskbridge.edge.server.answering import ANSWER_AT_ONCE, AnsweringProtocol
 from taskbridge.edge.server.connections.deadline import Deadline
 from taskbridge.edge.server.connections.gate import GATE
-from taskbridge.edge.server.requests import FREE_BODY_BYTES
-from taskbridge.edge.server.scope import ANSWER_AT_ONCE, WHOLE_BODY
+from taskbridge.edge.server.requests import FREE_BODY_BYTES, WHOLE_BODY
 from taskbridge.edge.server.upgrade import head_without_offer
 from taskbridge.runtime.http.refusals import (
     LARGE_HEAD,

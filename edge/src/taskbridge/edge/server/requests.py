@@ -12,12 +12,14 @@ from starlette.requests import ClientDisconnect
 
 from taskbridge.edge.errors import Overloaded, Rejection, TooLarge, TooSlow
 from taskbridge.edge.received import Received
-from taskbridge.edge.server.scope import WHOLE_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from starlette.types import Receive, Scope
+
+WHOLE_BODY = "taskbridge.body"
+"""Under this name a request's scope has a small body that is all there, before any is received by ASGI's own way."""
 
 BODY_TIMEOUT_S = 20
 """Yida sends a few kilobytes at once. Without a bound, slow senders could hold every connection."""

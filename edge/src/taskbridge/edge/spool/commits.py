@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.edge.kafka.record import Row
+    from taskbridge.edge.spool.metrics import SpoolMetrics
     from taskbridge.edge.spool.store import Store
 
 _LINGER_S = 0.002
@@ -30,14 +31,6 @@ _FLOOR_BYTES = 64 << 20
 _FLOOR_SHARE = 0.05
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-class SpoolObserver(Protocol):
-    """What wants to know of a spool's commits; called on the writer's thread."""
-
-    def committed(self, *, seconds: float, rows: int) -> None: ...
-
-    def row_damaged(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -103,7 +96,7 @@ class Committer:
         rows_in_file: int,
         settle: Callable[[Outcome], None],
         fail: Callable[[Work, str], None],
-        observer: SpoolObserver | None,
+        metrics: SpoolMetrics,
         free_bytes: Callable[[], tuple[int, int]] | None,
     ) -> None:
         """``settle`` and ``fail`` are called on the loop; ``free_bytes`` gives what the disk has free, and in all."""
@@ -114,7 +107,7 @@ class Committer:
         self._in_file = rows_in_file
         self._settle = settle
         self._fail = fail
-        self._observer = observer
+        self._metrics = metrics
         self._free_bytes = free_bytes or self._free_bytes_of_disk
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Put | Remove | None] = queue.SimpleQueue()
@@ -182,8 +175,8 @@ class Committer:
         refused = self._short_of(work.size) or self._try(rows, delete, set_aside)
         # What is delivered may go even when nothing new has room.
         removed = refused is None or (not isinstance(refused, SpoolBusy) and self._try((), delete, set_aside) is None)
-        if rows and refused is None and self._observer is not None:
-            self._observer.committed(seconds=time.perf_counter() - started, rows=len(rows))
+        if rows and refused is None:
+            self._metrics.committed(seconds=time.perf_counter() - started, rows=len(rows))
         self._say(refused)
         self._in_file += 0 if refused else len(rows)
         self._in_file -= len(delete) + len(set_aside) if removed else 0

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
 from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.spool.asked_back import is_asked_back, open_and_take_back
-from taskbridge.edge.spool.commits import SpoolObserver
 from taskbridge.edge.spool.draining.drainer import Drainer
-from taskbridge.edge.spool.draining.observer import DrainObserver
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.folder_counts import FolderCounts
@@ -27,20 +25,13 @@ if TYPE_CHECKING:
 
     from taskbridge.edge.kafka.path import KafkaPath
     from taskbridge.edge.spool.files import Claim
+    from taskbridge.edge.spool.metrics import SpoolMetrics
     from taskbridge.schemas.registry import SchemaRef
 
 _TEND_S = 1.0
 _STOP_S = 3.0
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-class KeeperObserver(SpoolObserver, DrainObserver, Protocol):
-    """What wants to know of a process's spools."""
-
-    def file_broken(self) -> None: ...
-
-    def file_damaged(self, *, rows_damaged: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -63,7 +54,7 @@ class SpoolKeeper(FolderCounts):
         kafka: KafkaPath,
         *,
         max_bytes: int,
-        metrics: KeeperObserver,
+        metrics: SpoolMetrics,
     ) -> None:
         super().__init__(SpoolFolder(path))
         self._problem = "is not open yet"
@@ -75,6 +66,18 @@ class SpoolKeeper(FolderCounts):
         self._own: Spool | None = None
         self._kept: dict[int, _Kept] = {}
         self._unopened = Unopened(self.folder)
+        metrics.gauge("depth", "Records that are not delivered yet.", lambda: self.waiting)
+        metrics.gauge("bytes", "Bytes that count against EDGE_SPOOL_MAX_BYTES.", lambda: self.size)
+        metrics.gauge(
+            "oldest_seconds", "Age of the oldest record that is not delivered yet.", lambda: self.oldest_age_s
+        )
+        metrics.gauge(
+            "set_aside_records", "Records that cannot be delivered: 'taskbridge spool status'.", lambda: self.set_aside
+        )
+        metrics.gauge("full", "1 while there is no room for another record.", lambda: self.full)
+        metrics.gauge("broken", "1 after an I/O error, until a new file is open.", lambda: self.broken is not None)
+        without = "Files that cannot be opened now; the depth is without their records."
+        metrics.gauge("unopened_files", without, lambda: len(self.unopened))
 
     @property
     def own(self) -> Spool:
@@ -228,7 +231,7 @@ class SpoolKeeper(FolderCounts):
             self._metrics.file_damaged(rows_damaged=opened.rows_damaged)
             _log.error("spool_file_set_aside", file=str(opened.damaged), rows_saved=opened.rows_saved)
         occupancy = self.folder.occupancy
-        spool = Spool(opened.store, claim, occupancy, max_bytes=self._max_bytes, observer=self._metrics)
+        spool = Spool(opened.store, claim, occupancy, max_bytes=self._max_bytes, metrics=self._metrics)
         if spool.waiting:
             _log.info("spool_holds", file=str(claim.path), records=spool.waiting)
         drainer = Drainer(spool, self._kafka, occupancy, self._metrics)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
-
 if TYPE_CHECKING:
-    from taskbridge.edge.kafka.path import KafkaPath
-    from taskbridge.edge.spool.keeper import SpoolKeeper
+    from collections.abc import Callable
 
 _PREFIX = "taskbridge_edge_spool"
 
@@ -41,35 +37,6 @@ class SpoolMetrics:
             registry=self._registry,
         )
 
-    def watch(self, keeper: SpoolKeeper, kafka: KafkaPath) -> None:
-        """Read the gauges from the present state, whenever they are asked for."""
-        self._gauge("depth", "Records that are not delivered yet.").set_function(lambda: keeper.waiting)
-        self._gauge("bytes", "Bytes that count against EDGE_SPOOL_MAX_BYTES.").set_function(lambda: keeper.size)
-        self._gauge("oldest_seconds", "Age of the oldest record that is not delivered yet.").set_function(
-            lambda: keeper.oldest_age_s
-        )
-        self._gauge("set_aside_records", "Records that cannot be delivered: 'taskbridge spool status'.").set_function(
-            lambda: keeper.set_aside
-        )
-        self._gauge("full", "1 while there is no room for another record.").set_function(lambda: keeper.full)
-        self._gauge("broken", "1 after an I/O error, until a new file is open.").set_function(
-            lambda: keeper.broken is not None
-        )
-        self._gauge(
-            "unopened_files", "Files that cannot be opened now; the depth is without their records."
-        ).set_function(lambda: len(keeper.unopened))
-        Gauge(
-            "taskbridge_edge_kafka_usable", "1 while records are expected to be acknowledged.", registry=self._registry
-        ).set_function(lambda: kafka.usable)
-        failing = Gauge(
-            "taskbridge_edge_kafka_failing_partitions",
-            "Partitions that have not acknowledged a record since the last that failed.",
-            ["topic"],
-            registry=self._registry,
-        )
-        for topic in (TASK_EVENTS, CALLBACKS_QUARANTINE):
-            failing.labels(topic.name).set_function(partial(kafka.failing, topic.name))
-
     def committed(self, *, seconds: float, rows: int) -> None:
         self._commit_seconds.observe(seconds)
         self._commit_records.observe(rows)
@@ -92,8 +59,9 @@ class SpoolMetrics:
     def drained(self, count: int) -> None:
         self._drained.inc(count)
 
+    def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """Have ``read`` give the present state, whenever it is asked for."""
+        Gauge(f"{_PREFIX}_{name}", documentation, registry=self._registry).set_function(read)
+
     def _counter(self, name: str, documentation: str) -> Counter:
         return Counter(f"{_PREFIX}_{name}", documentation, registry=self._registry)
-
-    def _gauge(self, name: str, documentation: str) -> Gauge:
-        return Gauge(f"{_PREFIX}_{name}", documentation, registry=self._registry)

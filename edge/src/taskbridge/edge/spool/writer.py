@@ -11,13 +11,14 @@ import structlog
 from taskbridge.edge.kafka.record import RowDamaged, record_of, row_of
 from taskbridge.edge.spool.commits import Committer, Put, Remove
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
+from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.store import DAMAGED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from taskbridge.edge.kafka.record import Record, SpooledRecord
-    from taskbridge.edge.spool.commits import Outcome, SpoolObserver, Work
+    from taskbridge.edge.spool.commits import Outcome, Work
     from taskbridge.edge.spool.files import Claim, Occupancy
     from taskbridge.edge.spool.store import Store
 
@@ -34,7 +35,7 @@ class Spool:
         occupancy: Occupancy,
         *,
         max_bytes: int,
-        observer: SpoolObserver | None = None,
+        metrics: SpoolMetrics | None = None,
         free_bytes: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
         self.claim = claim
@@ -42,7 +43,7 @@ class Spool:
         self._store = store
         self._occupancy = occupancy
         self._max_bytes = max_bytes
-        self._observer = observer
+        self._metrics = metrics or SpoolMetrics()
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._next_position = store.next_position
@@ -60,7 +61,7 @@ class Spool:
             rows_in_file=self.waiting,
             settle=self._settle,
             fail=self._fail,
-            observer=observer,
+            metrics=self._metrics,
             free_bytes=free_bytes,
         )
 
@@ -127,8 +128,7 @@ class Spool:
             except (RowDamaged, ValueError, TypeError):
                 _log.error("spool_row_damaged", file=str(self.claim.path), position=row[0])
                 damaged.append((row[0], DAMAGED))
-                if self._observer is not None:
-                    self._observer.row_damaged()
+                self._metrics.row_damaged()
                 continue
             size += record.size
             if records and size > max_bytes:

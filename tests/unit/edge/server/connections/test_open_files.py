@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from taskbridge.edge.server.connections.open_files import OWN_FILES, with_open_files
+from taskbridge.edge.server.connections.gate import OWN_FILES, with_open_files
 
 if TYPE_CHECKING:
     from taskbridge.edge.settings import EdgeSettings

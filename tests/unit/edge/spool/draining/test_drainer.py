@@ -15,6 +15,7 @@ from taskbridge.edge.spool.draining.blocked import BlockedQueues
 from taskbridge.edge.spool.draining.drainer import Drainer
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
+from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.store import Store
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef
@@ -239,7 +240,7 @@ def test_what_has_become_free_counts_as_waiting_until_it_is_read_again(tmp_path:
 
 
 def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.edge.spool.elsewhere._LOOK_AHEAD", 5)
+    monkeypatch.setattr("taskbridge.edge.spool.draining.turns._LOOK_AHEAD", 5)
 
     async def scenario() -> None:
         first, second = TestProducer(), TestProducer()
@@ -546,8 +547,9 @@ def test_while_kafka_is_away_no_other_file_is_taken_for_one_that_does_not_get_on
     asyncio.run(scenario())
 
 
-class Seen:
+class Seen(SpoolMetrics):
     def __init__(self) -> None:
+        super().__init__()
         self.counts: list[int] = []
         self.refused = 0
 

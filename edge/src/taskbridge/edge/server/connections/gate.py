@@ -12,6 +12,7 @@ import structlog
 
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.sources import Sources, site_of
+from taskbridge.runtime.open_files import allow_open_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,9 @@ GATE = "gate"
 FULL = "too-many-connections"
 ADDRESS_FULL = "too-many-connections-of-one-address"
 GAVE_WAY = "gave-way"
+
+OWN_FILES = 128
+"""Files and sockets that a process needs beside its connections."""
 
 _FRESH_S = 0.25
 """Who has kept us waiting no longer than this may have sent a request that is not read yet, and does not give way."""
@@ -58,6 +62,20 @@ class Limits:
     @classmethod
     def of(cls, settings: EdgeSettings) -> Limits:
         return cls(**{name: getattr(settings, name) for name in cls.__slots__})
+
+
+def with_open_files(settings: EdgeSettings) -> EdgeSettings:
+    """The settings with no more connections than this process may open, once it may open as many as it can.
+
+    Where they run out, nothing is accepted, and the spool cannot open its files either.
+    """
+    wanted = settings.max_connections + OWN_FILES
+    allowed = allow_open_files(wanted)
+    if allowed == wanted:
+        return settings
+    fewer = max(1, allowed - OWN_FILES)
+    _log.warning("fewer_connections_than_wanted", open_files_allowed=allowed, connections=fewer)
+    return settings.model_copy(update={"max_connections": fewer})
 
 
 class Gate:

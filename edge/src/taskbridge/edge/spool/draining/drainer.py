@@ -16,6 +16,7 @@ from taskbridge.edge.spool.draining.blocked import BlockedQueues
 from taskbridge.edge.spool.draining.chains import Chain, chains_of, while_they_get_on
 from taskbridge.edge.spool.draining.turns import Turns
 from taskbridge.edge.spool.errors import SpoolBroken
+from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.store import DAMAGED
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.errors import TaskbridgeError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from taskbridge.edge.kafka.path import KafkaPath, Place
     from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.edge.spool.draining.chains import Sending
-    from taskbridge.edge.spool.draining.observer import DrainObserver
     from taskbridge.edge.spool.files import Occupancy
     from taskbridge.edge.spool.writer import Spool
 
@@ -50,11 +50,11 @@ class Drainer:
     """
 
     def __init__(
-        self, spool: Spool, kafka: KafkaPath, occupancy: Occupancy, observer: DrainObserver | None = None
+        self, spool: Spool, kafka: KafkaPath, occupancy: Occupancy, metrics: SpoolMetrics | None = None
     ) -> None:
         self._spool = spool
         self._kafka = kafka
-        self._observer = observer
+        self._metrics = metrics or SpoolMetrics()
         self._turns = Turns(spool.claim, occupancy)
         self._blocked = BlockedQueues(freed=lambda: spool.hold(self._blocked.count))
         self._cursor = -1
@@ -187,8 +187,7 @@ class Drainer:
         never = {chain.left[0].position: chain for chain in chains if alone and chain.is_refused}
         for chain in never.values():
             record, problem = chain.left[0], str(chain.error)
-            if self._observer is not None:
-                self._observer.row_refused()
+            self._metrics.row_refused()
             _log.error("spool_record_refused", topic=record.topic, position=record.position, problem=problem)
         for chain in chains:
             if isinstance(chain.error, DeliveryFailed) and not chain.error.is_final:
@@ -200,8 +199,7 @@ class Drainer:
         set_aside = [(position, chain.refusal) for position, chain in never.items()]
         removed = self._spool.remove(delivered, set_aside)
         self._tell_oldest()
-        if self._observer is not None:
-            self._observer.drained(len(delivered))
+        self._metrics.drained(len(delivered))
         await removed
         for record in (*delivered, *(chain.left[0] for chain in never.values())):
             self._kafka.succeed(record)
