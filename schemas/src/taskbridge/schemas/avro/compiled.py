@@ -20,7 +20,6 @@ _ONE_BYTE = 128
 _LAST_SHIFT = 63
 _LARGEST = (1 << 64) - 1
 _KEPT_LENGTHS = 1 << 16
-_KEPT_RECORDS = 1 << 15
 _KEPT_NUMBERS = 1 << 15
 
 
@@ -161,10 +160,13 @@ class _Writer:
 
     def compile(self, schema: Mapping[str, Any]) -> Callable[[Any], bytes]:
         self._source.add("out = bytearray()")
-        for field in schema["fields"]:
-            self._value(f"r.{field['name']}", field["type"])
+        self._record("r", schema)
         self._source.add("return bytes(out)")
         return self._source.function("def function(r):")
+
+    def _record(self, expression: str, schema: Mapping[str, Any]) -> None:
+        for field in schema["fields"]:
+            self._value(f"{expression}.{field['name']}", field["type"])
 
     def _value(self, expression: str, schema: Schema) -> None:
         source = self._source
@@ -192,10 +194,7 @@ class _Writer:
     def _complex(self, expression: str, schema: dict[str, Any]) -> None:
         source, kind = self._source, schema["type"]
         if kind == "record":
-            # Kept, because the next version of a record repeats nearly all records within it.
-            write = f"write_{schema['name']}"
-            source.names[write] = lru_cache(maxsize=_KEPT_RECORDS)(_Writer().compile(schema))
-            source.add(f"out += {write}({expression})")
+            self._record(expression, schema)
         elif kind == "enum":
             symbols = f"{schema['name']}_symbols"
             source.names[symbols] = {symbol: _long(at) for at, symbol in enumerate(schema["symbols"])}
