@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from taskbridge.schemas.codec import Codec
+    from taskbridge.streams.folding.folding import Folding
     from taskbridge.streams.records import Chunk
 
-ROUNDS, EVENTS, CHUNK, LIVE_INSTANCES = 9, 4000, 500, 100_000
+ROUNDS, EVENTS, CHUNK, CACHED_INSTANCES = 9, 4000, 500, 100_000
 REGISTRY = FakeRegistry()
 REGISTRY.register(ALL)
 
@@ -76,10 +77,10 @@ def records() -> Chunk:
     return cast("Chunk", made)
 
 
-def fold(kind: type[NativeFolding | PythonFolding], codecs: tuple[Codec[Any], ...], given: Chunk) -> list[bytes]:
+def fold(kind: type[Folding], codecs: tuple[Codec[Any], ...], given: Chunk) -> list[bytes]:
     """The values of all notifications."""
     events, states, notifications = codecs
-    folding = kind(events=events, states=states, notifications=notifications, live_instances=LIVE_INSTANCES)
+    folding = kind(events=events, states=states, notifications=notifications, cached_instances=CACHED_INSTANCES)
     stored: dict[bytes, bytes] = {}
     told: list[bytes] = []
     for begin in range(0, len(given), CHUNK):

@@ -74,7 +74,7 @@ def in_order(instance: Instance) -> bool:
 
 
 def folding(
-    kind: type[NativeFolding | PythonFolding],
+    kind: type[Folding],
     cached_instances: int,
     *,
     now_ms: int = 0,

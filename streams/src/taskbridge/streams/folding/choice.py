@@ -19,19 +19,13 @@ log = structlog.get_logger(__name__)
 
 def choose_folding(registry: Registry, *, cached_instances: int) -> Folding:
     """The native core, or the Python implementation with a warning: it gives the same, and takes many times as long."""
-    if IS_BUILT:
-        return _made(NativeFolding, registry, cached_instances)
-    log.warning(
-        "native_core_not_built",
-        effect="events are folded in Python: as right, and far slower",
-        remedy="install taskbridge-streams[native]; in a checkout: make native, with Rust from https://rustup.rs",
-    )
-    return _made(PythonFolding, registry, cached_instances)
-
-
-def _made(
-    folding: type[NativeFolding | PythonFolding], registry: Registry, cached_instances: int
-) -> NativeFolding | PythonFolding:
+    if not IS_BUILT:
+        log.warning(
+            "native_core_not_built",
+            effect="events are folded in Python: as right, and far slower",
+            remedy="install taskbridge-streams[native]; in a checkout: make native, with Rust from https://rustup.rs",
+        )
+    folding = NativeFolding if IS_BUILT else PythonFolding
     return folding(
         events=task_event_head_codec(registry),
         states=task_state_codec(registry),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from taskbridge.streams.folding.instance_cache import InstanceCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from taskbridge.schemas.events import Action, Change, View
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import Action, Change, TaskEvent, TaskNotification, TaskState, View
     from taskbridge.streams.fold.chunk import Rejected
     from taskbridge.streams.records import Chunk, RecordWithHeaders
     from taskbridge.streams.transactions.bulk_producer import Outgoing
@@ -51,12 +56,29 @@ class Folded:
         return sum(self.actions.values())
 
 
-class Folding(Protocol):
+class Folding(ABC):
     """Folds chunks and remembers the instances that they met. One generation of the group at a time."""
 
-    @property
-    def core(self) -> str: ...
+    core: ClassVar[str]
 
+    def __init__(
+        self,
+        *,
+        events: Codec[TaskEvent],
+        states: Codec[TaskState],
+        notifications: Codec[TaskNotification],
+        cached_instances: int,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        most_told_bytes: int = MOST_TOLD_BYTES,
+    ) -> None:
+        self._events = events
+        self._states = states
+        self._notifications = notifications
+        self._cache = InstanceCache[Any](cached_instances)
+        self._now_ms = now_ms
+        self._most_told_bytes = most_told_bytes
+
+    @abstractmethod
     def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
         """What the records come to, in their order; ``read`` is asked once, for the instances not in memory.
 
@@ -67,12 +89,11 @@ class Folding(Protocol):
             RegistryUnavailable: a schema id was never seen before, and the registry does not answer.
             StoreUnreadable: the store holds what this version cannot read.
         """
-        ...
 
     def keep(self, folded: Folded, *, generation: int) -> None:
         """Remember the instances of a chunk that was just written to the store."""
-        ...
+        self._cache.keep(folded.instances, generation=generation)
 
     def forget(self, keys: Iterable[bytes]) -> None:
         """The store has let go of these."""
-        ...
+        self._cache.forget(keys)

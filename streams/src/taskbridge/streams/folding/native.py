@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.errors import RecordError
@@ -17,8 +16,7 @@ from taskbridge.streams.fold.rejections import (
     UnknownAction,
 )
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, unpack
-from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
-from taskbridge.streams.folding.instance_cache import InstanceCache
+from taskbridge.streams.folding.folding import NONE, Folded, Folding
 
 try:
     from taskbridge.native import _native
@@ -26,11 +24,8 @@ except ImportError:  # installed without the extra `native`
     _native = None
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from collections.abc import Set as AbstractSet
 
-    from taskbridge.schemas.codec import Codec
-    from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
     from taskbridge.streams.folding.folding import Read
     from taskbridge.streams.records import Chunk
 
@@ -41,27 +36,10 @@ _REFUSALS: dict[str, type[RecordError]] = {
 }
 
 
-class NativeFolding:
-    """A ``Folding`` whose instances in memory are the bytes that the store holds: one buffer each."""
+class NativeFolding(Folding):
+    """Its instances in memory are the bytes that the store holds: one buffer each."""
 
     core = "native"
-
-    def __init__(
-        self,
-        *,
-        events: Codec[TaskEvent],
-        states: Codec[TaskState],
-        notifications: Codec[TaskNotification],
-        cached_instances: int,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        most_told_bytes: int = MOST_TOLD_BYTES,
-    ) -> None:
-        self._events = events
-        self._states = states
-        self._notifications = notifications
-        self._cache = InstanceCache[bytes](cached_instances)
-        self._now_ms = now_ms
-        self._most_told_bytes = most_told_bytes
 
     def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
         assert _native is not None, "only made where it is built"
@@ -92,12 +70,6 @@ class NativeFolding:
             largest=folded.largest,
             untold=frozenset(folded.untold),
         )
-
-    def keep(self, folded: Folded, *, generation: int) -> None:
-        self._cache.keep(folded.instances, generation=generation)
-
-    def forget(self, keys: Iterable[bytes]) -> None:
-        self._cache.forget(keys)
 
     def _translate(self, value: bytes | None) -> bytes | RecordError:
         """An event that another version's schema wrote, as ours writes it; or what is wrong with it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -11,54 +10,28 @@ from taskbridge.schemas.events import Lifecycle, notification_key
 from taskbridge.streams.fold.chunk import fold_chunk
 from taskbridge.streams.fold.stored_instance import event_offsets, pack, unpack
 from taskbridge.streams.fold.views import show
-from taskbridge.streams.folding.folding import MOST_TOLD_BYTES, NONE, Folded
-from taskbridge.streams.folding.instance_cache import InstanceCache
+from taskbridge.streams.folding.folding import NONE, Folded, Folding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from collections.abc import Set as AbstractSet
 
-    from taskbridge.schemas.codec import Codec
-    from taskbridge.schemas.events import Change, TaskEvent, TaskNotification, TaskState, View
+    from taskbridge.schemas.events import Change, View
     from taskbridge.streams.fold.chunk import ChunkResult
     from taskbridge.streams.fold.views import Shown
     from taskbridge.streams.folding.folding import Read
     from taskbridge.streams.records import Chunk, RecordWithHeaders
 
 
-class PythonFolding:
-    """A ``Folding`` whose instances in memory are structs: they keep the lines that people see of them."""
+class PythonFolding(Folding):
+    """Its instances in memory are structs: they keep the lines that people see of them."""
 
     core = "python"
-
-    def __init__(
-        self,
-        *,
-        events: Codec[TaskEvent],
-        states: Codec[TaskState],
-        notifications: Codec[TaskNotification],
-        cached_instances: int,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        most_told_bytes: int = MOST_TOLD_BYTES,
-    ) -> None:
-        self._events = events
-        self._states = states
-        self._notifications = notifications
-        self._cache = InstanceCache["Shown"](cached_instances)
-        self._now_ms = now_ms
-        self._most_told_bytes = most_told_bytes
 
     def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
         def load(keys: list[bytes]) -> list[Shown | None]:
             return self._cache.find(keys, lambda missing: map(self._shown, read(missing)), generation=generation)
 
         return self._written(fold_chunk(records, decode=self._events.decode, load=load, too_large=too_large))
-
-    def keep(self, folded: Folded, *, generation: int) -> None:
-        self._cache.keep(folded.instances, generation=generation)
-
-    def forget(self, keys: Iterable[bytes]) -> None:
-        self._cache.forget(keys)
 
     def _shown(self, stored: bytes | None) -> Shown | None:
         return None if stored is None else show(unpack(stored, self._states), event_offsets(stored))
