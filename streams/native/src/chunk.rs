@@ -1,14 +1,17 @@
 //! One chunk of a partition's records, folded and turned into what must be written. Mirrors `streams/fold/chunk.py`.
 //!
-//! Knows nothing of Python: `lib.rs` gives it borrowed bytes and makes records of what it gives back.
+//! Knows nothing of Python: `python.rs` gives it borrowed bytes, and `records.rs` makes records of what it gives back.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::acceptance::accept;
 use crate::avro::Read;
 use crate::event::Event;
-use crate::fold::{Refusal, check, fold};
+use crate::fold::{check, fold};
 use crate::instance::Instance;
+use crate::refusal::Refusal;
+use crate::rules::{Rules, Terms};
 use crate::stored::{self, Offsets};
 use crate::told::{Id, notification_id, state_id, write_notification};
 use crate::views::{Entry, Key, Lines, tell_again, tell_difference, views};
@@ -76,41 +79,47 @@ pub struct Outcome<'a> {
     pub actions: [u64; Action::ALL.len()],
     /// Notifications, by view and change.
     pub changes: [[u64; Change::ALL.len()]; View::ALL.len()],
-    /// Places of what was given of which more would have to be told than `Bounds::told_bytes`; growing.
+    /// Places of what was given of which more would have to be told than `Terms::told_bytes`; growing.
     pub untold: Vec<usize>,
     told_bytes: usize,
 }
 
-/// What stands in front of each encoded record: a zero byte and its schema's id.
-#[derive(Clone, Copy)]
-pub struct Frames<'f> {
-    pub state: &'f [u8],
-    pub notification: &'f [u8],
-}
-
-/// What fits.
-#[derive(Clone, Copy)]
-pub struct Bounds<'b> {
-    /// Offsets of records that their instance cannot take.
-    pub too_large: &'b HashSet<i64>,
-    /// Of the notifications of one event, all together.
-    pub told_bytes: usize,
+/// Give each event that is accepted the place of its instance; and of each instance one of the records with its key.
+///
+/// Only these are loaded: an id that is none might be the name under which the store keeps something else.
+/// `records`: keys and offsets. `events`: of each record that could be read.
+pub fn place<'a>(
+    records: impl Iterator<Item = (Option<&'a [u8]>, i64)>,
+    events: Vec<Option<Event<'a>>>,
+    rules: &Rules,
+) -> (Vec<Given<'a>>, Vec<usize>) {
+    let mut with_key: Vec<usize> = Vec::new();
+    let mut places: HashMap<&[u8], usize> = HashMap::new();
+    let mut given = Vec::with_capacity(events.len());
+    for (record, ((key, offset), event)) in records.zip(events).enumerate() {
+        let Some(mut event) = event else {
+            continue;
+        };
+        let key = key.filter(|key| *key == event.instance_id.as_bytes());
+        let known = accept(&mut event, rules).and(key.ok_or(Refusal::MisplacedKey)).map(|key| {
+            *places.entry(key).or_insert_with(|| {
+                with_key.push(record);
+                with_key.len() - 1
+            })
+        });
+        given.push(Given { record, offset, event, known });
+    }
+    (given, with_key)
 }
 
 /// Fold the records in their order. Events of one instance fold together: it is written once.
-pub fn fold_all<'a>(
-    given: &[Given<'a>],
-    known: &mut [Known<'a>],
-    frames: Frames<'_>,
-    bounds: Bounds<'_>,
-    now_ms: i64,
-) -> Outcome<'a> {
+pub fn fold_all<'a>(given: &[Given<'a>], known: &mut [Known<'a>], terms: Terms<'_>) -> Outcome<'a> {
     let mut outcome = Outcome::default();
     let mut folded: Vec<usize> = Vec::new();
     for (cause, each) in given.iter().enumerate() {
         let checked = each.known.and_then(|place| {
             check(known[place].instance.as_ref(), &each.event)?;
-            if bounds.too_large.contains(&each.offset) { Err(Refusal::TooLarge) } else { Ok(place) }
+            if terms.too_large.contains(&each.offset) { Err(Refusal::TooLarge) } else { Ok(place) }
         });
         let place = match checked {
             Ok(place) => place,
@@ -129,7 +138,7 @@ pub fn fold_all<'a>(
         outcome.told_bytes = 0;
         let tell = |key: Key<'a>, change, entry: Entry<'a>| {
             if outcome.untold.last() != Some(&cause) {
-                outcome.tell(cause, instance, &each.event, key, change, entry, frames, bounds);
+                outcome.tell(cause, instance, &each.event, key, change, entry, terms);
             }
         };
         if changed {
@@ -149,7 +158,7 @@ pub fn fold_all<'a>(
     }
     for place in folded {
         if let Some(instance) = &known[place].instance {
-            outcome.write(place, instance, &known[place].offsets, frames, now_ms);
+            outcome.write(place, instance, &known[place].offsets, terms);
         }
     }
     outcome
@@ -170,20 +179,19 @@ impl<'a> Outcome<'a> {
         key: Key<'a>,
         change: Change,
         entry: Entry<'a>,
-        frames: Frames<'_>,
-        bounds: Bounds<'_>,
+        terms: Terms<'_>,
     ) {
-        let id = notification_id(event.event_id, &key, change);
+        let id = notification_id(terms.rules.id_namespace, event.event_id, &key, change);
         let bytes = &mut self.bytes;
         let begin = bytes.len();
         bytes.extend_from_slice(instance.corp_id.as_bytes());
         bytes.push(b'/');
         bytes.extend_from_slice(key.user_id.as_bytes());
         let key_end = bytes.len();
-        bytes.extend_from_slice(frames.notification);
+        bytes.extend_from_slice(terms.notification_frame);
         write_notification(bytes, &id, instance, event, &key, change, &entry);
         self.told_bytes += bytes.len() - key_end;
-        if self.told_bytes > bounds.told_bytes {
+        if self.told_bytes > terms.told_bytes {
             bytes.truncate(begin);
             self.untold.push(cause);
             return;
@@ -199,15 +207,15 @@ impl<'a> Outcome<'a> {
         });
     }
 
-    fn write(&mut self, known: usize, instance: &Instance<'a>, offsets: &Offsets, frames: Frames<'_>, now_ms: i64) {
+    fn write(&mut self, known: usize, instance: &Instance<'a>, offsets: &Offsets, terms: Terms<'_>) {
         let begin = self.bytes.len();
-        let state = stored::write(&mut self.bytes, instance, offsets, frames.state, now_ms);
+        let state = stored::write(&mut self.bytes, instance, offsets, terms);
         self.written.push(Written {
             known,
             stored: begin..self.bytes.len(),
             state,
             is_deleted: instance.lifecycle == Lifecycle::Deleted,
-            id: state_id(instance),
+            id: state_id(terms.rules.id_namespace, instance),
             corp_id: instance.corp_id,
             app_type: instance.app_type.value,
             updated_at: instance.updated_at,

@@ -36,6 +36,12 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
+    /// The event in a record's value, where our own schema wrote it, under one of these frames, and in the usual way.
+    pub fn read_own(value: &'a [u8], frames: &[Vec<u8>]) -> Option<Self> {
+        let body = frames.iter().find_map(|frame| value.strip_prefix(frame.as_slice()))?;
+        Self::read(body).ok()
+    }
+
     /// The event in an Avro body of our own schema, in the order of `schemas/avro/TaskEvent.avsc`.
     ///
     /// `form_data` and `raw_parameters` come last and are not looked at: the fold needs neither.
@@ -43,7 +49,7 @@ impl<'a> Event<'a> {
         let reader = &mut Reader::new(body);
         let event_id = reader.text()?;
         let _source = reader.text()?;
-        let action = reader.symbol(&Action::ALL)?;
+        let action = reader.symbol(Action::ALL)?;
         let corp_id = reader.text()?;
         let app_type = reader.text()?;
         let instance_id = reader.text()?;

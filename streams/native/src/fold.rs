@@ -5,45 +5,8 @@
 
 use crate::event::Event;
 use crate::instance::{Copied, Fact, Instance, Stamp, Task};
+use crate::refusal::Refusal;
 use crate::words::{Action, Lifecycle, Status};
-
-/// Why an event cannot be folded. Nothing was changed; the record belongs in the dead-letter topic.
-#[derive(Clone, Copy)]
-pub enum Refusal<'a> {
-    ImpossibleId,
-    ImpossibleMoment { field: &'static str, at: i64 },
-    MisplacedKey,
-    UnknownAction,
-    AnotherCorp { ours: &'a str, theirs: &'a str },
-    AnotherApp { ours: &'a str, theirs: &'a str },
-    TooLarge,
-}
-
-impl Refusal<'_> {
-    /// The name of the Python error, and its text.
-    pub fn told(&self) -> (&'static str, String) {
-        match self {
-            Self::ImpossibleId => (
-                "OutsideContract",
-                "the instance_id is not a text of 1 to 128 characters without control characters".into(),
-            ),
-            Self::ImpossibleMoment { field, at } => {
-                ("OutsideContract", format!("{field}, {at}, is not a moment of the years 1 to 9999"))
-            }
-            Self::MisplacedKey => ("MisplacedKey", "the record's key is not the event's instance_id".into()),
-            Self::UnknownAction => ("UnknownAction", "the event's action is not known to this version".into()),
-            Self::TooLarge => {
-                ("TooLarge", "what is kept or told of its instance would be larger than a record may be".into())
-            }
-            Self::AnotherCorp { ours, theirs } => {
-                ("AnotherCorp", format!("the instance belongs to {ours}, the event to {theirs}"))
-            }
-            Self::AnotherApp { ours, theirs } => {
-                ("AnotherApp", format!("the instance belongs to {ours}, the event to {theirs}"))
-            }
-        }
-    }
-}
 
 /// Whether this instance takes the event.
 pub fn check<'a>(known: Option<&Instance<'a>>, event: &Event<'a>) -> Result<(), Refusal<'a>> {

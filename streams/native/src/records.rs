@@ -6,11 +6,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::acceptance::MOMENTS;
 use crate::chunk::{Given, Outcome, Told, Written};
 use crate::event::Event;
+use crate::rules::Rules;
 use crate::told::{rfc3339, source};
-use crate::words::{Action, Change, View};
 
 /// See `native/_native.pyi`.
 #[pyclass(frozen, get_all)]
@@ -20,8 +19,8 @@ pub struct Folded {
     notifications: Py<PyList>,
     stored: Py<PyDict>,
     rejected: Py<PyList>,
-    actions: Py<PyDict>,
-    changes: Py<PyDict>,
+    actions: Vec<u64>,
+    changes: Vec<Vec<u64>>,
     untold: Py<PyList>,
     largest: usize,
 }
@@ -34,10 +33,12 @@ impl Folded {
         given: &[Given<'_>],
         keys: &[&Bound<'py, PyBytes>],
         mut rejected: Vec<(usize, Bound<'py, PyAny>)>,
+        rules: &Rules,
+        fixed: &FixedHeaders,
     ) -> PyResult<Self> {
         let bytes = |range: &Range<usize>| PyBytes::new(py, &outcome.bytes[range.clone()]);
         let (changelog, states, stored) = (PyList::empty(py), PyList::empty(py), PyDict::new(py));
-        let mut headers = Headers::new(py)?;
+        let mut headers = Headers { py, fixed, rules, cause: None, source: None };
         for each in &outcome.written {
             let (key, value) = (keys[each.known], bytes(&each.stored));
             changelog.append(record(key, &value)?)?;
@@ -51,7 +52,7 @@ impl Folded {
             notifications.append((bytes(&each.key), bytes(&each.value), told))?;
         }
         for (record, refusal) in &outcome.refused {
-            rejected.push((*record, refusal.told().into_pyobject(py)?.into_any()));
+            rejected.push((*record, refusal.code().into_pyobject(py)?.into_any()));
         }
         rejected.sort_by_key(|(record, _)| *record);
         Ok(Self {
@@ -60,8 +61,8 @@ impl Folded {
             notifications: notifications.unbind(),
             stored: stored.unbind(),
             rejected: PyList::new(py, rejected)?.unbind(),
-            actions: actions(py, outcome)?.unbind(),
-            changes: changes(py, outcome)?.unbind(),
+            actions: outcome.actions.to_vec(),
+            changes: outcome.changes.iter().map(|counts| counts.to_vec()).collect(),
             untold: PyList::new(py, outcome.untold.iter().map(|&cause| given[cause].offset))?.unbind(),
             largest: outcome.largest(),
         })
@@ -76,39 +77,26 @@ fn record<'py>(key: &Bound<'py, PyBytes>, value: &Bound<'py, PyBytes>) -> PyResu
     Ok(record)
 }
 
-fn actions<'py>(py: Python<'py>, outcome: &Outcome<'_>) -> PyResult<Bound<'py, PyDict>> {
-    let counts = PyDict::new(py);
-    for action in Action::ALL {
-        let count = outcome.actions[action.number()];
-        if count > 0 {
-            counts.set_item(action.text(), count)?;
-        }
-    }
-    Ok(counts)
-}
+/// A name and a value.
+pub type Header = Py<PyTuple>;
 
-fn changes<'py>(py: Python<'py>, outcome: &Outcome<'_>) -> PyResult<Bound<'py, PyDict>> {
-    let counts = PyDict::new(py);
-    for view in View::ALL {
-        for change in Change::ALL {
-            let count = outcome.changes[view.number()][change.number()];
-            if count > 0 {
-                counts.set_item((view.text(), change.text()), count)?;
-            }
-        }
-    }
-    Ok(counts)
+/// Those that say the same of many records. Python has them.
+pub struct FixedHeaders {
+    pub specversion: Header,
+    pub content_type: Header,
+    /// By change.
+    pub notification_types: Vec<Header>,
+    pub state_changed: Header,
+    pub state_deleted: Header,
 }
 
 /// CloudEvents headers of states and notifications. Mirrors `schemas/cloudevents.py`.
 ///
 /// Neighbours share what is the same: all but the id within an event, and the source within an app.
-struct Headers<'py> {
+struct Headers<'h, 'py> {
     py: Python<'py>,
-    specversion: Bound<'py, PyTuple>,
-    content_type: Bound<'py, PyTuple>,
-    types: [Bound<'py, PyTuple>; Change::ALL.len()],
-    state_types: [Bound<'py, PyTuple>; 2],
+    fixed: &'h FixedHeaders,
+    rules: &'h Rules,
     cause: Option<Cause<'py>>,
     source: Option<Source<'py>>,
 }
@@ -125,24 +113,7 @@ struct Source<'py> {
     header: Bound<'py, PyTuple>,
 }
 
-impl<'py> Headers<'py> {
-    fn new(py: Python<'py>) -> PyResult<Self> {
-        let of_change = |change: Change| {
-            let word = change.text().to_ascii_lowercase();
-            header(intern!(py, "ce_type"), format!("taskbridge.notification.{word}.v1").as_bytes())
-        };
-        let of_state = |type_: &[u8]| header(intern!(py, "ce_type"), type_);
-        Ok(Self {
-            py,
-            specversion: header(intern!(py, "ce_specversion"), b"1.0")?,
-            content_type: header(intern!(py, "content-type"), b"application/avro")?,
-            types: [of_change(Change::Added)?, of_change(Change::Updated)?, of_change(Change::Removed)?],
-            state_types: [of_state(b"taskbridge.state.changed.v1")?, of_state(b"taskbridge.state.deleted.v1")?],
-            cause: None,
-            source: None,
-        })
-    }
-
+impl<'py> Headers<'_, 'py> {
     fn of(&mut self, told: &Told<'_>, event: &Event<'_>) -> PyResult<Bound<'py, PyList>> {
         let py = self.py;
         let id = header(intern!(py, "ce_id"), &told.id)?;
@@ -155,9 +126,10 @@ impl<'py> Headers<'py> {
             },
         };
         let source = self.source(event.corp_id, told.app_type)?;
-        let kind = &self.types[told.change.number()];
-        let headers = [&self.specversion, &id, kind, &source, &cause.subject, &cause.time, &self.content_type];
-        let headers = PyList::new(py, headers);
+        let FixedHeaders { specversion, content_type, notification_types, .. } = self.fixed;
+        let kind = notification_types[told.change.number()].bind(py);
+        let (specversion, content_type) = (specversion.bind(py), content_type.bind(py));
+        let headers = PyList::new(py, [specversion, &id, kind, &source, &cause.subject, &cause.time, content_type]);
         self.cause = Some(cause);
         headers
     }
@@ -165,14 +137,15 @@ impl<'py> Headers<'py> {
     /// Of a state, or of its tombstone, which has no content.
     fn of_state(&mut self, written: &Written<'_>, key: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyList>> {
         let py = self.py;
-        let updated_at = written.updated_at.clamp(*MOMENTS.start(), *MOMENTS.end());
+        let FixedHeaders { specversion, content_type, state_changed, state_deleted, .. } = self.fixed;
+        let updated_at = written.updated_at.clamp(*self.rules.moments.start(), *self.rules.moments.end());
         let id = header(intern!(py, "ce_id"), &written.id)?;
         // The record's key is the instance's id.
         let subject = PyTuple::new(py, [intern!(py, "ce_subject").as_any(), key.as_any()])?;
         let time = header(intern!(py, "ce_time"), &rfc3339(updated_at))?;
         let source = self.source(written.corp_id, written.app_type)?;
-        let kind = &self.state_types[usize::from(written.is_deleted)];
-        let headers = [&self.specversion, &id, kind, &source, &subject, &time, &self.content_type];
+        let kind = if written.is_deleted { state_deleted } else { state_changed };
+        let headers = [specversion.bind(py), &id, kind.bind(py), &source, &subject, &time, content_type.bind(py)];
         PyList::new(py, &headers[..headers.len() - usize::from(written.is_deleted)])
     }
 

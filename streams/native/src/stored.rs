@@ -6,12 +6,12 @@ use crate::avro::{Damaged, Read, Reader, Writer};
 use crate::event::Person;
 use crate::instance::{Copied, Fact, Instance, Stamp, Task};
 use crate::msgpack::{Packer, Unpacker};
+use crate::rules::Terms;
 use crate::views::is_finished;
 use crate::words::{Lifecycle, Status};
 
 const VERSION: u8 = 3;
-const HEAD_BYTES: usize = 16;
-const MAX_OFFSETS: usize = 100;
+pub const HEAD_BYTES: usize = 16;
 
 /// Where the last events of an instance stand on their partition, growing. Mirrors `streams/fold/remembered_offsets.py`.
 #[derive(Default)]
@@ -46,9 +46,10 @@ impl Offsets {
         if shift == 0 { Ok(Self { growing }) } else { Err(Damaged) }
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    /// The last `most` of them.
+    fn write(&self, out: &mut Vec<u8>, most: usize) {
         let mut before = 0;
-        for offset in &self.growing[self.growing.len().saturating_sub(MAX_OFFSETS)..] {
+        for offset in &self.growing[self.growing.len().saturating_sub(most)..] {
             let mut rest = (offset - before).cast_unsigned();
             before = *offset;
             while rest > 0x7f {
@@ -78,13 +79,7 @@ pub fn read<'a>(stored: &'a [u8], state_frame: &[u8]) -> Read<(Instance<'a>, Off
 }
 
 /// The stored form of an instance, written to the end of `out`; and where in `out` its framed state stands.
-pub fn write(
-    out: &mut Vec<u8>,
-    instance: &Instance<'_>,
-    offsets: &Offsets,
-    state_frame: &[u8],
-    now_ms: i64,
-) -> Range<usize> {
+pub fn write(out: &mut Vec<u8>, instance: &Instance<'_>, offsets: &Offsets, terms: Terms<'_>) -> Range<usize> {
     let begin = out.len();
     let kind = match instance.lifecycle {
         Lifecycle::Deleted => b'D',
@@ -92,13 +87,13 @@ pub fn write(
         _ => b'L',
     };
     out.extend([VERSION, kind]);
-    out.extend(now_ms.to_be_bytes());
+    out.extend(terms.now_ms.to_be_bytes());
     out.extend([0; 6]); // the lengths of what follows, once they are known
     let state_begin = out.len();
-    out.extend_from_slice(state_frame);
+    out.extend_from_slice(terms.state_frame);
     write_state(out, instance);
     let state_end = out.len();
-    offsets.write(out);
+    offsets.write(out, terms.rules.offsets);
     // Neither can be larger: a record is bounded, and a hundred offsets take ten bytes each at most.
     let lengths = ((state_end - state_begin) as u32, (out.len() - state_end) as u16);
     out[begin + 10..begin + 14].copy_from_slice(&lengths.0.to_be_bytes());
@@ -119,7 +114,7 @@ fn read_state(body: &[u8]) -> Read<Instance<'_>> {
         originator: unstated(reader.optional(Person::read)?),
         process_code: unstated(reader.optional_text()?),
         process_name: unstated(reader.optional_text()?),
-        lifecycle: reader.symbol(&Lifecycle::ALL)?,
+        lifecycle: reader.symbol(Lifecycle::ALL)?,
         tasks: reader.array(read_task)?,
         copied: reader.array(read_copied)?,
         updated_at: reader.long()?,
@@ -140,7 +135,7 @@ fn unstated<'a, T>(value: T) -> Fact<'a, T> {
 fn read_task<'a>(reader: &mut Reader<'a>) -> Read<Task<'a>> {
     Ok(Task {
         task_id: reader.text()?,
-        status: reader.symbol(&Status::ALL)?,
+        status: reader.symbol(Status::ALL)?,
         assignee_ids: reader.texts()?,
         actor_id: reader.optional_text()?,
         url: unstated(reader.optional_text()?),

@@ -11,13 +11,10 @@ use crate::stored::write_person;
 use crate::views::{Entry, Key};
 use crate::words::Change;
 
-/// UUIDv5 of `urn:taskbridge:v1` among URLs.
-const NAMESPACE: [u8; 16] = 0xbeed_6008_2b82_591e_ac77_c8fe_12cc_ab1b_u128.to_be_bytes();
-
 /// The same for ever for the same change of the same entry by the same event.
-pub fn notification_id(event_id: &str, key: &Key<'_>, change: Change) -> Id {
+pub fn notification_id(namespace: [u8; 16], event_id: &str, key: &Key<'_>, change: Change) -> Id {
     let mut hash = Sha1::new();
-    hash.update(NAMESPACE);
+    hash.update(namespace);
     let task_id = key.task_id.unwrap_or("");
     for part in [event_id, key.user_id, key.view.text(), task_id] {
         hash.update(part);
@@ -28,9 +25,9 @@ pub fn notification_id(event_id: &str, key: &Key<'_>, change: Change) -> Id {
 }
 
 /// The same for ever for the same revision of an instance's state.
-pub fn state_id(instance: &Instance<'_>) -> Id {
+pub fn state_id(namespace: [u8; 16], instance: &Instance<'_>) -> Id {
     let mut hash = Sha1::new();
-    hash.update(NAMESPACE);
+    hash.update(namespace);
     hash.update("state\n");
     hash.update(instance.instance_id);
     hash.update(format!("\n{}\n{}", instance.revision, instance.updated_at));

@@ -18,12 +18,17 @@ Header = tuple[str, bytes]
 _PCHAR = "!$&'()*+,;=:@"
 """What RFC 3986 allows unescaped in a path segment, beside letters, digits and ``-._~``."""
 
-_EVENT_TYPES = {action: f"taskbridge.task.{action.lower()}.v1".encode() for action in Action}
-_NOTIFICATION_TYPES = {change: f"taskbridge.notification.{change.lower()}.v1".encode() for change in Change}
-_STATE_CHANGED, _STATE_DELETED = b"taskbridge.state.changed.v1", b"taskbridge.state.deleted.v1"
-_QUARANTINED = b"taskbridge.callback.quarantined.v1"
-_SPECVERSION: Header = ("ce_specversion", b"1.0")
-_CONTENT_TYPE: Header = ("content-type", b"application/avro")
+
+def _type(words: str) -> Header:
+    return ("ce_type", f"taskbridge.{words}.v1".encode())
+
+
+SPECVERSION: Header = ("ce_specversion", b"1.0")
+CONTENT_TYPE: Header = ("content-type", b"application/avro")
+NOTIFICATION_TYPES = {change: _type(f"notification.{change.lower()}") for change in Change}
+STATE_CHANGED, STATE_DELETED = _type("state.changed"), _type("state.deleted")
+_EVENT_TYPES = {action: _type(f"task.{action.lower()}") for action in Action}
+_QUARANTINED = _type("callback.quarantined")
 
 _MS_A_DAY = 24 * 60 * 60 * 1000
 
@@ -31,13 +36,13 @@ _MS_A_DAY = 24 * 60 * 60 * 1000
 def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[Header]:
     """Headers of a record on ``taskbridge.task-events.v1``."""
     headers = [
-        _SPECVERSION,
+        SPECVERSION,
         ("ce_id", event.event_id.encode()),
-        ("ce_type", _EVENT_TYPES[event.action]),
+        _EVENT_TYPES[event.action],
         ("ce_source", _source(event.source, event.corp_id, event.app_type)),
         ("ce_subject", event.instance_id.encode()),
         ("ce_time", rfc3339(event.occurred_at).encode()),
-        _CONTENT_TYPE,
+        CONTENT_TYPE,
     ]
     if traceparent is not None:
         headers.append(("traceparent", traceparent.encode()))
@@ -47,13 +52,13 @@ def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[H
 def notification_headers(notification: TaskNotification) -> list[Header]:
     """Headers of a record on ``taskbridge.task-notifications.v1``."""
     return [
-        _SPECVERSION,
+        SPECVERSION,
         ("ce_id", notification.notification_id.encode()),
-        ("ce_type", _NOTIFICATION_TYPES[notification.change]),
+        NOTIFICATION_TYPES[notification.change],
         ("ce_source", _source(SOURCE_YIDA, notification.corp_id, notification.app_type)),
         ("ce_subject", notification.instance_id.encode()),
         ("ce_time", rfc3339(notification.occurred_at).encode()),
-        _CONTENT_TYPE,
+        CONTENT_TYPE,
     ]
 
 
@@ -63,29 +68,29 @@ def quarantined_headers(callback: QuarantinedCallback) -> list[Header]:
     The source is the edge: nothing proves who sent the callback. The subject is the app that it names, if any.
     """
     return [
-        _SPECVERSION,
+        SPECVERSION,
         ("ce_id", callback.quarantine_id.encode()),
-        ("ce_type", _QUARANTINED),
+        _QUARANTINED,
         ("ce_source", b"/edge"),
         *([("ce_subject", callback.app_type.encode("utf-8", "replace"))] if callback.app_type else []),
         ("ce_time", rfc3339(callback.received_at).encode()),
         ("ce_reason", callback.reason.encode()),
-        _CONTENT_TYPE,
+        CONTENT_TYPE,
     ]
 
 
 def state_headers(state: TaskState, *, deleted: bool) -> list[Header]:
     """Headers of a record on ``taskbridge.task-states.v1``; ``deleted`` for a tombstone, which has no content."""
     headers = [
-        _SPECVERSION,
+        SPECVERSION,
         ("ce_id", state_id_for(state).encode()),
-        ("ce_type", _STATE_DELETED if deleted else _STATE_CHANGED),
+        STATE_DELETED if deleted else STATE_CHANGED,
         ("ce_source", _source(SOURCE_YIDA, state.corp_id, state.app_type)),
         ("ce_subject", state.instance_id.encode()),
         # One that was stored before such moments were refused, or is damaged, may have any.
         ("ce_time", rfc3339(min(max(state.updated_at, FIRST_MS), LAST_MS)).encode()),
     ]
-    return headers if deleted else [*headers, _CONTENT_TYPE]
+    return headers if deleted else [*headers, CONTENT_TYPE]
 
 
 def rfc3339(time_ms: int) -> str:

@@ -17,7 +17,12 @@ SOURCE_YIDA = "yida"
 SOURCE_TASKBRIDGE = "taskbridge"
 """Of the cause of a notification that no callback caused: the end of a retention, or a rebuild of the states."""
 
-_NAMESPACE = hashlib.sha1(uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1").bytes, usedforsecurity=False)
+MAX_ID_CHARACTERS = 128
+"""Of an ``instance_id``; it has one at least, and no control characters."""
+
+ID_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1").bytes
+"""Of the UUIDs, version 5, that are made here."""
+_NAMESPACE = hashlib.sha1(ID_NAMESPACE, usedforsecurity=False)
 _VARIANTS = dict(zip("0123456789abcdef", 4 * "89ab", strict=True))
 """A hex digit → the one that says which variant of UUID it is, with the two bits that are kept."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.parsing import fields
+from taskbridge.schemas.events import MAX_ID_CHARACTERS
 from taskbridge.schemas.moments import believed
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def together(described: Mapping[str, Any], beside: Mapping[str, str]) -> Mapping
 def told_person(told: Told, key: str, id_keys: Sequence[str], noted: Noted) -> str | None:
     """The one that is meant; of several it is not known which. An object has its id under one of ``id_keys``."""
     value = told(key)
-    if type(value) is str and value.isalnum() and len(value) <= fields.MAX_ID_CHARACTERS:
+    if type(value) is str and value.isalnum() and len(value) <= MAX_ID_CHARACTERS:
         return value  # as nearly all are
     found = told_people([value], key, id_keys, noted)
     if len(found) > 1:

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 from taskbridge.edge.errors import Malformed
 from taskbridge.edge.parsing import strict_json
+from taskbridge.schemas.events import MAX_ID_CHARACTERS
+from taskbridge.schemas.moments import LAST_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-MAX_ID_CHARACTERS = 128
 
 _NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]")
@@ -26,8 +26,6 @@ _NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHANGHAI = timezone(timedelta(hours=8))
 """Fixed: China has had no summer time since 1991, and the zone database may be missing."""
-_LAST_MS = 253_402_300_799_999
-"""The end of the year 9999: what lies beyond cannot be read back by most Avro libraries."""
 _MILLISECOND = timedelta(milliseconds=1)
 
 _NUMBER = re.compile(r"\d{1,16}(?:\.\d{1,20})?(?:[eE]\+?\d{1,2})?", re.ASCII)
@@ -159,7 +157,7 @@ def moment(value: Any) -> int | None:
             ms = (_date_of(written) - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):
         return None
-    return ms if 0 < ms <= _LAST_MS else None
+    return ms if 0 < ms <= LAST_MS else None
 
 
 def web_address(candidates: Iterable[Any]) -> str | None:

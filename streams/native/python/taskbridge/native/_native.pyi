@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from taskbridge.schemas.cloudevents import Header
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.chunk import Record
 
@@ -19,35 +20,57 @@ class Folded:
     @property
     def notifications(self) -> list[tuple[bytes | None, bytes | None, Any]]: ...
     @property
-    def rejected(self) -> list[tuple[int, RecordError | tuple[str, str]]]:
-        """Places among the records, and the error that ``translate`` gave, or the name and the text of one."""
+    def rejected(self) -> list[tuple[int, RecordError | tuple[int, list[str]]]]:
+        """Places among the records; the error of ``translate``, or a ``Refusal``'s place and what it is about."""
     @property
-    def actions(self) -> dict[str, int]: ...
+    def actions(self) -> list[int]:
+        """How many of each, in the order of the schema's symbols."""
     @property
-    def changes(self) -> dict[tuple[str, str], int]: ...
+    def changes(self) -> list[list[int]]:
+        """By view, by change; neither has its UNKNOWN."""
     @property
     def untold(self) -> list[int]:
         """Offsets, see ``streams.folding.folding.Folded``."""
     @property
     def largest(self) -> int: ...
 
-def fold_chunk(
-    records: list[Record],
-    *,
-    own_frames: list[bytes],
-    translate: Callable[[bytes | None], bytes | RecordError],
-    load: Callable[[list[bytes]], list[bytes | None]],
-    renew: Callable[[bytes], bytes],
-    state_frame: bytes,
-    notification_frame: bytes,
-    now_ms: int,
-    too_large: AbstractSet[int],
-    most_told_bytes: int,
-) -> Folded:
-    """Fold the records in their order: what ``streams.fold.chunk.fold_chunk`` comes to, as it is written.
+class Core:
+    """The fold, with the figures and the headers that Python has: both implementations go by the same."""
 
-    ``own_frames`` stand in front of events that our own schema wrote. Any other value, and any that is damaged, is
-    given to ``translate``: it answers with the event's Avro body by our own schema, or with why there is none.
-    ``load`` is called once and gives the stored forms of instances; one that cannot be read here, ``renew`` gives anew.
-    What these three raise, this raises; nothing is changed then.
-    """
+    def __init__(
+        self,
+        *,
+        id_characters: int,
+        moments: tuple[int, int],
+        ahead_ms: int,
+        offsets: int,
+        id_namespace: bytes,
+        specversion: Header,
+        content_type: Header,
+        notification_types: list[Header],
+        state_changed: Header,
+        state_deleted: Header,
+    ) -> None:
+        """``notification_types``: by change, in the order of the schema's symbols."""
+
+    def fold(
+        self,
+        records: list[Record],
+        *,
+        own_frames: list[bytes],
+        translate: Callable[[bytes | None], bytes | RecordError],
+        load: Callable[[list[bytes]], list[bytes | None]],
+        renew: Callable[[bytes], bytes],
+        state_frame: bytes,
+        notification_frame: bytes,
+        now_ms: int,
+        too_large: AbstractSet[int],
+        told_bytes: int,
+    ) -> Folded:
+        """Fold the records in their order: what ``streams.fold.chunk.fold_chunk`` comes to, as it is written.
+
+        ``own_frames`` stand in front of events that our own schema wrote. Any other value, and any that is damaged, is
+        given to ``translate``: it answers with the event's Avro body by our own schema, or with why there is none.
+        ``load`` is called once and gives the stored forms of instances; one that cannot be read here, ``renew`` gives
+        anew. What these three raise, this raises; nothing is changed then.
+        """

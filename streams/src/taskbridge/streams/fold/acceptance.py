@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from taskbridge.schemas.events import MAX_ID_CHARACTERS
 from taskbridge.schemas.moments import FIRST_MS, LAST_MS, believed
-from taskbridge.streams.fold.rejections import OutsideContract
+from taskbridge.streams.fold.rejections import Refusal
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent
 
-_MAX_ID_CHARACTERS = 128
 _NOT_IN_IDS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -25,10 +25,10 @@ def accept(event: TaskEvent) -> TaskEvent:
             position; a moment outside of the calendar has no text, and would win against every true one for ever.
     """
     instance_id = event.instance_id
-    if not 0 < len(instance_id) <= _MAX_ID_CHARACTERS or (
+    if not 0 < len(instance_id) <= MAX_ID_CHARACTERS or (
         not instance_id.isprintable() and _NOT_IN_IDS.search(instance_id)
     ):
-        raise OutsideContract("the instance_id is not a text of 1 to 128 characters without control characters")
+        raise Refusal.IMPOSSIBLE_ID.error()
     check_moment("occurred_at", event.occurred_at)
     if event.created_at is not None:
         check_moment("created_at", event.created_at)
@@ -47,4 +47,4 @@ def check_moment(field: str, at: int) -> None:
         OutsideContract: it has none.
     """
     if not FIRST_MS <= at <= LAST_MS:
-        raise OutsideContract(f"{field}, {at}, is not a moment of the years 1 to 9999")
+        raise Refusal.IMPOSSIBLE_MOMENT.error(field, at)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.acceptance import accept
 from taskbridge.streams.fold.lifecycle import fold
-from taskbridge.streams.fold.rejections import MisplacedKey, TooLarge
+from taskbridge.streams.fold.rejections import Refusal
 from taskbridge.streams.fold.remembered_offsets import with_offset
 from taskbridge.streams.fold.views import Shown, difference, show
 
@@ -76,7 +76,7 @@ def fold_chunk(
             before = known[key := event.instance_id.encode()]
             instance = fold(before.instance if before is not None else None, event)
             if record.offset in too_large:
-                raise TooLarge("what is kept or told of its instance would be larger than a record may be")
+                raise Refusal.TOO_LARGE.error()
         except RecordError as reason:
             result.rejected.append(Rejected(record, reason))
         else:
@@ -95,7 +95,7 @@ def _read(record: Record, decode: Callable[[bytes | None], TaskEvent]) -> TaskEv
     try:
         event = accept(decode(record.value))
         if record.key != event.instance_id.encode():
-            raise MisplacedKey("the record's key is not the event's instance_id")
+            raise Refusal.MISPLACED_KEY.error()
     except RecordError as reason:
         return reason
     else:

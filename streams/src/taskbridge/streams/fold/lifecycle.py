@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskState
-from taskbridge.streams.fold.rejections import AnotherApp, AnotherCorp, UnknownAction
+from taskbridge.streams.fold.rejections import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,14 +85,14 @@ def fold(before: Instance | None, event: TaskEvent) -> Instance:
         UnknownAction, AnotherCorp, AnotherApp: nothing was changed; the record belongs in the dead-letter topic.
     """
     if event.action is Action.UNKNOWN:
-        raise UnknownAction("the event's action is not known to this version")
+        raise Refusal.UNKNOWN_ACTION.error()
     if before is None:
         before = _unknown(event, revision=0)
     elif before.state.corp_id != event.corp_id:
-        raise AnotherCorp(f"the instance belongs to {before.state.corp_id}, the event to {event.corp_id}")
+        raise Refusal.ANOTHER_CORP.error(before.state.corp_id, event.corp_id)
     elif before.state.app_type != event.app_type:
         if (event.received_at, event.app_type) > (before.marks.first_received_at, before.state.app_type):
-            raise AnotherApp(f"the instance belongs to {before.state.app_type}, the event to {event.app_type}")
+            raise Refusal.ANOTHER_APP.error(before.state.app_type, event.app_type)
         before = _unknown(event, revision=before.state.revision)
     after = _ACTIONS[event.action](_with_facts(before, event), event)
     if after == before and before.state.revision > 0:

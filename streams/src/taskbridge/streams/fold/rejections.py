@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.events import MAX_ID_CHARACTERS
 
 
 class OutsideContract(RecordError):
@@ -40,3 +43,25 @@ class TooLarge(RecordError):
     """With this event, what is kept or told of its instance would be larger than a record may be."""
 
     dlq_reason = DlqReason.TOO_LARGE
+
+
+class Refusal(Enum):
+    """Whatever keeps an event that can be read from being folded: the error, and its words.
+
+    The native core answers with a place among these, and with what the words are about: ``native/src/refusal.rs``.
+    """
+
+    IMPOSSIBLE_ID = (
+        OutsideContract,
+        f"the instance_id is not a text of 1 to {MAX_ID_CHARACTERS} characters without control characters",
+    )
+    IMPOSSIBLE_MOMENT = OutsideContract, "{}, {}, is not a moment of the years 1 to 9999"
+    MISPLACED_KEY = MisplacedKey, "the record's key is not the event's instance_id"
+    UNKNOWN_ACTION = UnknownAction, "the event's action is not known to this version"
+    ANOTHER_CORP = AnotherCorp, "the instance belongs to {}, the event to {}"
+    ANOTHER_APP = AnotherApp, "the instance belongs to {}, the event to {}"
+    TOO_LARGE = TooLarge, "what is kept or told of its instance would be larger than a record may be"
+
+    def error(self, *about: object) -> RecordError:
+        kind, words = self.value
+        return kind(words.format(*about))

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taskbridge.schemas.cloudevents import CONTENT_TYPE, NOTIFICATION_TYPES, SPECVERSION, STATE_CHANGED, STATE_DELETED
 from taskbridge.schemas.errors import RecordError
-from taskbridge.schemas.events import Action, Change, View
+from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS, Action, Change, View
+from taskbridge.schemas.moments import AHEAD_MS, FIRST_MS, LAST_MS
 from taskbridge.streams.fold.chunk import Rejected
-from taskbridge.streams.fold.rejections import (
-    AnotherApp,
-    AnotherCorp,
-    MisplacedKey,
-    OutsideContract,
-    TooLarge,
-    UnknownAction,
-)
+from taskbridge.streams.fold.rejections import Refusal
+from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, unpack
 from taskbridge.streams.folding.folding import NONE, Folded, Folding
 
@@ -31,9 +27,19 @@ if TYPE_CHECKING:
 
 IS_BUILT = _native is not None
 
-_REFUSALS: dict[str, type[RecordError]] = {
-    error.__name__: error for error in (OutsideContract, MisplacedKey, UnknownAction, AnotherCorp, AnotherApp, TooLarge)
-}
+_CORE = _native and _native.Core(
+    id_characters=MAX_ID_CHARACTERS,
+    moments=(FIRST_MS, LAST_MS),
+    ahead_ms=AHEAD_MS,
+    offsets=MAX_OFFSETS,
+    id_namespace=ID_NAMESPACE,
+    specversion=SPECVERSION,
+    content_type=CONTENT_TYPE,
+    notification_types=[*NOTIFICATION_TYPES.values()],
+    state_changed=STATE_CHANGED,
+    state_deleted=STATE_DELETED,
+)
+_REFUSALS = tuple(Refusal)
 
 
 class NativeFolding(Folding):
@@ -42,8 +48,8 @@ class NativeFolding(Folding):
     core = "native"
 
     def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
-        assert _native is not None, "only made where it is built"
-        folded = _native.fold_chunk(
+        assert _CORE is not None, "only made where it is built"
+        folded = _CORE.fold(
             records,
             own_frames=self._events.own_frames(),
             translate=self._translate,
@@ -53,7 +59,7 @@ class NativeFolding(Folding):
             notification_frame=self._notifications.frame(),
             now_ms=self._now_ms(),
             too_large=too_large,
-            most_told_bytes=self._most_told_bytes,
+            told_bytes=self._most_told_bytes,
         )
         return Folded(
             stored=folded.stored,
@@ -61,11 +67,16 @@ class NativeFolding(Folding):
             states=folded.states,
             notifications=folded.notifications,
             rejected=[
-                Rejected(records[at], why if isinstance(why, RecordError) else _REFUSALS[why[0]](why[1]))
+                Rejected(records[at], why if isinstance(why, RecordError) else _REFUSALS[why[0]].error(*why[1]))
                 for at, why in folded.rejected
             ],
-            actions={Action(action): count for action, count in folded.actions.items()},
-            changes={(View(view), Change(change)): count for (view, change), count in folded.changes.items()},
+            actions={action: count for action, count in zip(Action, folded.actions, strict=True) if count},
+            changes={
+                (view, change): count
+                for view, counts in zip(View, folded.changes, strict=False)
+                for change, count in zip(Change, counts, strict=False)
+                if count
+            },
             instances=folded.stored,
             largest=folded.largest,
             untold=frozenset(folded.untold),
