@@ -23,7 +23,7 @@ PARTS = ("schemas", "client", "runtime", "edge", "streams", "deploy")
 NATIVE = ROOT / "streams" / "native"
 NATIVE_CHECKS = (
     ("cargo", "fmt", "--check"),
-    ("cargo", "clippy", "--release", "--quiet", "--", "-D", "warnings"),
+    ("cargo", "clippy", "--all-features", "--all-targets", "--quiet", "--", "-D", "warnings"),
 )
 
 

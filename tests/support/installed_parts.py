@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -12,8 +13,25 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+NATIVE = ROOT / "streams" / "native"
+# rustup's own place is not on the PATH of a shell that is older than it.
+_CARGO_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path.home() / ".cargo" / "bin")])
+_CAN_BUILD = shutil.which("cargo", path=_CARGO_PATH) and importlib.util.find_spec("taskbridge.native")
+WHERE_CARGO_BUILDS = pytest.mark.skipif(
+    not _CAN_BUILD and os.environ.get("TASKBRIDGE_NATIVE_CORE") != "required",
+    reason="no native core, or no cargo: make native",
+)
+
+
+def in_native(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run in the folder of the native core, where cargo is found."""
+    environment = {**os.environ, "PATH": _CARGO_PATH}
+    return subprocess.run(command, cwd=NATIVE, env=environment, capture_output=True, text=True, check=False)
 
 
 def uv(*arguments: str) -> str:

@@ -1,7 +1,7 @@
 //! The fold of a chunk of records, and `python`, which binds it to the module `taskbridge.native._native`.
 //!
-//! The Python implementation (`streams/fold/chunk.py` and what it imports) is the specification. It is held to
-//! it, byte for byte, by `tests/unit/streams/test_native_core.py`.
+//! The Python implementation (`streams/fold/chunk.py` and what it imports) is the specification. It holds this one to
+//! it, byte for byte: `vectors` has what it exported, and `tests/unit/streams/test_native_core.py` asks both for more.
 
 mod acceptance;
 mod avro;
@@ -21,3 +21,6 @@ mod words;
 mod python;
 #[cfg(feature = "python")]
 mod records;
+
+#[cfg(test)]
+mod vectors;

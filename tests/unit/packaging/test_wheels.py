@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
 from email.parser import Parser
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2
-import pytest
 from packaging.requirements import Requirement
 
-from installed_parts import PYPROJECT, ROOT, install
+from installed_parts import NATIVE, PYPROJECT, ROOT, WHERE_CARGO_BUILDS, in_native, install
 from running_edge import RunningEdge, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 PACKAGES = {
     "schemas": {"schemas"},
@@ -32,12 +28,6 @@ PACKAGES = {
     "streams": {"streams"},
     "cli": {"cli", "local"},
 }
-NATIVE = ROOT / "streams" / "native"
-IS_NATIVE_WANTED = os.environ.get("TASKBRIDGE_NATIVE_CORE") == "required"
-IS_NATIVE_HERE = importlib.util.find_spec("taskbridge.native") is not None
-
-PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path.home() / ".cargo" / "bin")])
-IS_CARGO_HERE = shutil.which("cargo", path=PATH) is not None
 
 A_RECORD = """
 import taskbridge.schemas.registry
@@ -189,14 +179,10 @@ def test_the_program_is_shadowed_by_nothing_in_the_working_directory(
     )
 
 
-@pytest.mark.skipif(
-    not (IS_NATIVE_HERE and IS_CARGO_HERE) and not IS_NATIVE_WANTED, reason="no native core, or no cargo: make native"
-)
+@WHERE_CARGO_BUILDS
 def test_the_native_core_has_a_wheel_that_a_package_index_takes(wheels: Mapping[str, Path], tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "maturin", "build", "--release", "--compatibility", "pypi", "--out", str(tmp_path)]
-    made = subprocess.run(
-        argv, cwd=NATIVE, env={**os.environ, "PATH": PATH}, capture_output=True, text=True, check=False
-    )
+    made = in_native(*argv)
     assert made.returncode == 0, made.stderr
     (wheel,) = tmp_path.glob("*.whl")
     tags = r"cp311-abi3-(manylinux_2_\d+_\w+|musllinux_1_\d+_\w+|macosx_\d+_\d+_\w+|win_amd64)\.whl"

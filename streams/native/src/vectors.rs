@@ -1,0 +1,129 @@
+//! Chunks, and what the Python fold makes of them: `tests/vectors/fold-vectors.json`, from `tests/support/fold_vectors.py`.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Value, json};
+
+use crate::chunk::{Known, Outcome, fold_all, place};
+use crate::event::Event;
+use crate::rules::{Rules, Terms};
+use crate::stored::HEAD_BYTES;
+use crate::told::{rfc3339, source};
+
+#[test]
+fn every_chunk_comes_to_what_python_made_of_it() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/fold-vectors.json");
+    let vectors: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let rules = Rules {
+        id_characters: number(&vectors["id_characters"]),
+        moments: number(&vectors["moments"][0])..=number(&vectors["moments"][1]),
+        ahead_ms: number(&vectors["ahead_ms"]),
+        offsets: number(&vectors["offsets"]),
+        id_namespace: bytes(&vectors["id_namespace"]).try_into().unwrap(),
+    };
+    for (life, chunks) in list(&vectors["lives"]).iter().enumerate() {
+        let mut stored = HashMap::new();
+        for (at, chunk) in list(chunks).iter().enumerate() {
+            let found = fold(&vectors, &rules, chunk, &stored);
+            for (part, value) in found.as_object().unwrap() {
+                assert_eq!(value, &chunk[part], "{part} of chunk {at} of life {life}");
+            }
+            stored.extend(list(&chunk["stored"]).iter().map(|pair| (bytes(&pair[0]), bytes(&pair[1]))));
+        }
+    }
+}
+
+/// What the core makes of a chunk, as the vectors have it.
+fn fold(vectors: &Value, rules: &Rules, chunk: &Value, stored: &HashMap<Vec<u8>, Vec<u8>>) -> Value {
+    let records: Vec<(Option<Vec<u8>>, Vec<u8>, i64)> =
+        list(&chunk["records"]).iter().map(|each| (optional(&each[0]), bytes(&each[1]), number(&each[2]))).collect();
+    let own = [bytes(&vectors["event_frame"])];
+    let events: Vec<_> = records.iter().map(|(_, value, _)| Event::read_own(value, &own)).collect();
+    let unread: Vec<usize> = (0..events.len()).filter(|&record| events[record].is_none()).collect();
+    let placed = records.iter().map(|(key, _, offset)| (key.as_deref(), *offset));
+    let (given, with_key) = place(placed, events, rules);
+    let keys: Vec<&[u8]> = with_key.iter().map(|&record| records[record].0.as_deref().unwrap()).collect();
+
+    let (state_frame, notification_frame) = (bytes(&vectors["state_frame"]), bytes(&vectors["notification_frame"]));
+    let read = |key: &&[u8]| {
+        stored.get(*key).map_or_else(Known::default, |bytes| Known::read(bytes, &state_frame).ok().unwrap())
+    };
+    let mut known: Vec<Known<'_>> = keys.iter().map(read).collect();
+    let too_large: HashSet<i64> = list(&chunk["too_large"]).iter().map(number).collect();
+    let terms = Terms {
+        rules,
+        state_frame: &state_frame,
+        notification_frame: &notification_frame,
+        now_ms: number(&vectors["now_ms"]),
+        too_large: &too_large,
+        told_bytes: number(&chunk["told_bytes"]),
+    };
+    let outcome = fold_all(&given, &mut known, terms);
+
+    let Outcome { bytes: all, written, told, refused, actions, changes, untold, .. } = &outcome;
+    for each in written {
+        assert_eq!(each.state.start, each.stored.start + HEAD_BYTES);
+    }
+    for each in told {
+        let begin = each.value.start + notification_frame.len() + 1;
+        assert_eq!(text(&each.id), text(&all[begin..begin + each.id.len()]));
+    }
+    json!({
+        "unread": unread,
+        "refused": refused.iter().map(|(record, refusal)| {
+            let (code, about) = refusal.code();
+            json!([record, code, about])
+        }).collect::<Vec<_>>(),
+        "stored": written.iter().map(|each| json!([hex(keys[each.known]), hex(&all[each.stored.clone()])])).collect::<Vec<_>>(),
+        "states": written.iter().map(|each| json!([
+            hex(keys[each.known]),
+            each.is_deleted,
+            text(&each.id),
+            text(&source(each.corp_id, each.app_type)),
+            text(&rfc3339(each.updated_at)),
+        ])).collect::<Vec<_>>(),
+        "told": told.iter().map(|each| {
+            let event = &given[each.cause].event;
+            json!([
+                hex(&all[each.key.clone()]),
+                hex(&all[each.value.clone()]),
+                each.change.number(),
+                text(&source(event.corp_id, each.app_type)),
+                text(&rfc3339(event.occurred_at)),
+            ])
+        }).collect::<Vec<_>>(),
+        "actions": actions,
+        "changes": changes,
+        "untold": untold.iter().map(|&cause| given[cause].offset).collect::<Vec<_>>(),
+        "largest": outcome.largest(),
+    })
+}
+
+fn list(value: &Value) -> &Vec<Value> {
+    value.as_array().unwrap()
+}
+
+fn number<T: TryFrom<i64, Error: std::fmt::Debug>>(value: &Value) -> T {
+    value.as_i64().unwrap().try_into().unwrap()
+}
+
+fn optional(value: &Value) -> Option<Vec<u8>> {
+    value.as_str().map(|text| {
+        let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+        (0..text.len()).step_by(2).map(digit).collect()
+    })
+}
+
+/// None is read as the empty value, which is no record either.
+fn bytes(value: &Value) -> Vec<u8> {
+    optional(value).unwrap_or_default()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from_digit(digit.into(), 16).unwrap()).collect()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
