@@ -29,8 +29,8 @@ impl<'a> Reader<'a> {
         Ok(first)
     }
 
-    /// A number as it is written: not yet unfolded from zigzag.
-    fn folded(&mut self) -> Read<u64> {
+    /// A number without a sign: seven bits a byte, the lowest first.
+    pub fn unsigned(&mut self) -> Read<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -46,11 +46,11 @@ impl<'a> Reader<'a> {
     }
 
     pub fn long(&mut self) -> Read<i64> {
-        self.folded().map(unfold)
+        self.unsigned().map(unfold)
     }
 
     pub fn text(&mut self) -> Read<&'a str> {
-        let length = usize::try_from(unfold(self.folded()?)).map_err(|_| Damaged)?;
+        let length = usize::try_from(unfold(self.unsigned()?)).map_err(|_| Damaged)?;
         let (text, rest) = self.rest.split_at_checked(length).ok_or(Damaged)?;
         self.rest = rest;
         std::str::from_utf8(text).map_err(|_| Damaged)
@@ -106,22 +106,27 @@ fn unfold(folded: u64) -> i64 {
 
 /// Writes values to the end of a body.
 pub trait Writer {
+    fn unsigned(&mut self, value: u64);
     fn long(&mut self, value: i64);
     fn count(&mut self, items: usize);
     fn text(&mut self, value: &str);
+    fn optional<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T));
     fn optional_text(&mut self, value: Option<&str>);
     fn optional_long(&mut self, value: Option<i64>);
     fn array<T>(&mut self, items: &[T], item: impl FnMut(&mut Self, &T));
 }
 
 impl Writer for Vec<u8> {
-    fn long(&mut self, value: i64) {
-        let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    fn unsigned(&mut self, mut rest: u64) {
         while rest >= 0x80 {
             self.push((rest & 0x7f) as u8 | 0x80);
             rest >>= 7;
         }
         self.push(rest as u8);
+    }
+
+    fn long(&mut self, value: i64) {
+        self.unsigned(((value << 1) ^ (value >> 63)).cast_unsigned());
     }
 
     fn count(&mut self, items: usize) {
@@ -134,24 +139,22 @@ impl Writer for Vec<u8> {
         self.extend_from_slice(value.as_bytes());
     }
 
-    fn optional_text(&mut self, value: Option<&str>) {
+    fn optional<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         match value {
             None => self.push(0),
-            Some(text) => {
+            Some(value) => {
                 self.push(2);
-                self.text(text);
+                write(self, value);
             }
         }
     }
 
+    fn optional_text(&mut self, value: Option<&str>) {
+        self.optional(value, Self::text);
+    }
+
     fn optional_long(&mut self, value: Option<i64>) {
-        match value {
-            None => self.push(0),
-            Some(number) => {
-                self.push(2);
-                self.long(number);
-            }
-        }
+        self.optional(value, Self::long);
     }
 
     fn array<T>(&mut self, items: &[T], mut item: impl FnMut(&mut Self, &T)) {

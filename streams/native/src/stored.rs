@@ -27,36 +27,23 @@ impl Offsets {
         }
     }
 
-    /// Each as its distance from the one before, seven bits a byte, the lowest first.
+    /// Each as its distance from the one before.
     fn read(written: &[u8]) -> Read<Self> {
         let (mut growing, mut last) = (Vec::with_capacity(written.len() + 1), 0_u64);
-        let (mut distance, mut shift) = (0_u64, 0);
-        for byte in written {
-            if shift > 56 {
-                return Err(Damaged);
-            }
-            distance |= u64::from(byte & 0x7f) << shift;
-            shift += 7;
-            if *byte < 0x80 {
-                last = last.checked_add(distance).ok_or(Damaged)?;
-                growing.push(i64::try_from(last).map_err(|_| Damaged)?);
-                (distance, shift) = (0, 0);
-            }
+        let mut reader = Reader::new(written);
+        while !reader.is_at_end() {
+            last = last.checked_add(reader.unsigned()?).ok_or(Damaged)?;
+            growing.push(i64::try_from(last).map_err(|_| Damaged)?);
         }
-        if shift == 0 { Ok(Self { growing }) } else { Err(Damaged) }
+        Ok(Self { growing })
     }
 
     /// The last `most` of them.
     fn write(&self, out: &mut Vec<u8>, most: usize) {
         let mut before = 0;
         for offset in &self.growing[self.growing.len().saturating_sub(most)..] {
-            let mut rest = (offset - before).cast_unsigned();
+            out.unsigned((offset - before).cast_unsigned());
             before = *offset;
-            while rest > 0x7f {
-                out.push((rest & 0x7f) as u8 | 0x80);
-                rest >>= 7;
-            }
-            out.push(rest as u8);
         }
     }
 }
@@ -181,14 +168,10 @@ fn write_task(out: &mut Vec<u8>, task: &Task<'_>) {
 
 /// A person or null, as events, states and notifications have it.
 pub fn write_person(out: &mut Vec<u8>, person: Option<Person<'_>>) {
-    match person {
-        None => out.push(0),
-        Some(person) => {
-            out.push(2);
-            out.text(person.user_id);
-            out.optional_text(person.name);
-        }
-    }
+    out.optional(person, |out, person| {
+        out.text(person.user_id);
+        out.optional_text(person.name);
+    });
 }
 
 /// `Marks`, in the order of its fields: facts, tasks, `originator_ids`, `assignee_ids`, `deleted_at`, `began_at`,
