@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskbridge.edge.errors import Malformed, Rejection, TooLarge, UnsupportedType
+from taskbridge.edge.parsing import forms
 from taskbridge.edge.parsing.bodies import Body, unpacked
 from taskbridge.edge.parsing.forms import form_pairs
 from taskbridge.edge.parsing.parameters import MAX_PARAMETERS, readings
@@ -168,6 +169,14 @@ def test_a_form_is_split_at_no_more_places_than_twice_the_limit(pair: bytes) -> 
     with pytest.raises(Malformed) as caught:
         form_pairs(b"&&&&" + pair, "utf-8", plus=False, at_most=2)
     assert caught.value.reason == "too-many-parameters"
+
+
+def test_beside_an_escape_there_are_not_more_equals_signs_than_cost_little() -> None:
+    most = b"=" * forms._MAX_EQUALS  # pyright: ignore[reportPrivateUsage]
+    assert form_pairs(b"k=%41" + most, "utf-8", plus=False, at_most=1) == [("k", "A" + most.decode())]
+    with pytest.raises(Malformed) as caught:
+        form_pairs(b"k=%41=" + most, "utf-8", plus=False, at_most=1)
+    assert caught.value.reason == "percent-escape"
 
 
 @pytest.mark.parametrize("label", ["application/json", "text/json", "application/problem+json"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -291,6 +292,21 @@ def test_a_broken_new_version_is_reported_and_the_old_one_stays(tokens: Path) ->
     entry = file.current.find(OURS)
     assert entry is not None
     assert entry.name == "renamed"
+
+
+def test_the_tokens_are_looked_at_now_and_then_only(tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.streams.api.tokens.POLL_S", 1000)
+    file, looked = TokensFile(tokens), list[int]()
+    monkeypatch.setattr(file, "reload_if_changed", lambda: looked.append(1))
+
+    async def scenario() -> None:
+        watching = asyncio.create_task(file.watch())
+        for _ in range(3):
+            await asyncio.to_thread(lambda: None)
+        watching.cancel()
+
+    asyncio.run(scenario())
+    assert looked == []
 
 
 def test_an_open_service_answers_under_its_own_names_only(context: AnsweringWorker) -> None:
