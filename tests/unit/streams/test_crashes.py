@@ -29,7 +29,7 @@ from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
 from taskbridge.streams.folding.python import PythonFolding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from hypothesis.strategies import DataObject, SearchStrategy
 
@@ -44,8 +44,6 @@ STATES = task_state_codec(REGISTRY)
 NOTIFICATIONS = task_notification_codec(REGISTRY)
 CORES = [NativeFolding.core, PythonFolding.core] if IS_BUILT else [PythonFolding.core]
 
-NO_TRANSACTIONS = "no transactions"
-"""Each topic gets its records by itself: any part of them may be there when the worker dies."""
 OFFSETS_APART = "a transaction a chunk"
 """All that a chunk comes to is there, or nothing; its offset is committed later."""
 OFFSETS_INSIDE = "a transaction a chunk, its offset inside"
@@ -118,16 +116,12 @@ class World:
     notifications: list[TaskNotification] = field(default_factory=list["TaskNotification"])
     parked: list[int] = field(default_factory=list[int])
 
-    def write(self, outcome: Outcome, part: Callable[[int], int]) -> None:
-        """What Kafka has of it: ``part`` of each partition's records, from the first on."""
-        changelog = list(outcome.stored.items())
-        self.changelog += changelog[: part(len(changelog))]
-        states = list(outcome.states.items())
-        self.states += states[: part(len(states))]
-        for recipient in dict.fromkeys(each.recipient_id for each in outcome.notifications):
-            theirs = [each for each in outcome.notifications if each.recipient_id == recipient]
-            self.notifications += theirs[: part(len(theirs))]
-        self.parked += outcome.parked[: part(len(outcome.parked))]
+    def write(self, outcome: Outcome) -> None:
+        """A transaction is committed: all of it is there."""
+        self.changelog += outcome.stored.items()
+        self.states += outcome.states.items()
+        self.notifications += outcome.notifications
+        self.parked += outcome.parked
 
 
 class Life:
@@ -149,10 +143,8 @@ class Life:
         _die_if(dies_at == Step.FETCHED)
         outcome = take(self._folding, records, reading(self._store))
         _die_if(dies_at == Step.FOLDED)
-        if dies_at == Step.SENT and world.transactions == NO_TRANSACTIONS:
-            world.write(outcome, lambda count: self._data.draw(st.integers(0, count)))
         _die_if(dies_at == Step.SENT)
-        world.write(outcome, lambda count: count)
+        world.write(outcome)
         self._position += len(records)
         if world.transactions == OFFSETS_INSIDE:
             world.committed = self._position
@@ -234,7 +226,7 @@ def first_of_each_id(sent: Iterable[TaskNotification]) -> list[TaskNotification]
 
 
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("transactions", [NO_TRANSACTIONS, OFFSETS_APART, OFFSETS_INSIDE])
+@pytest.mark.parametrize("transactions", [OFFSETS_APART, OFFSETS_INSIDE])
 @given(data=st.data())
 def test_any_order_repetition_chunks_and_deaths_come_to_what_the_events_say(
     histories: SearchStrategy[list[TaskEvent]], transactions: str, core: str, data: DataObject
