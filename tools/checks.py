@@ -16,6 +16,7 @@ CHECKS = (
     ("lint-imports", "--no-logo"),
     ("taskbridge", "schemas", "check"),
     ("python", "tools/pins.py", "--check"),
+    ("python", "tools/reference.py", "--check"),
 )
 
 ROOT = Path(__file__).parent.parent
