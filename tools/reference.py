@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from reference_pages.alerts import alerts_page
 from reference_pages.apis import edge_page, streams_page
+from reference_pages.asyncapi import asyncapi_text
 from reference_pages.commands import commands_page
 from reference_pages.decisions import decisions_page
 from reference_pages.metrics import metrics_page
@@ -30,6 +31,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/edge-api.md": edge_page,
     "reference/task-center-api.md": streams_page,
     "reference/topics.md": topics_page,
+    "reference/asyncapi.json": asyncapi_text,
     "reference/problems.md": problems_page,
     "reference/metrics.md": metrics_page,
     "reference/alerts.md": alerts_page,

