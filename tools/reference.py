@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reference_pages.alerts import alerts_page
-from reference_pages.apis import edge_page, streams_page
+from reference_pages.apis import edge_page, edge_text, streams_page, streams_text
 from reference_pages.asyncapi import asyncapi_text
 from reference_pages.commands import commands_page
 from reference_pages.decisions import decisions_page
@@ -29,7 +29,9 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/settings.md": settings_page,
     "reference/commands.md": commands_page,
     "reference/edge-api.md": edge_page,
+    "reference/edge-openapi.json": edge_text,
     "reference/task-center-api.md": streams_page,
+    "reference/task-center-openapi.json": streams_text,
     "reference/topics.md": topics_page,
     "reference/asyncapi.json": asyncapi_text,
     "reference/problems.md": problems_page,

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 NOWHERE = {"kafka_bootstrap_servers": "127.0.0.1:1", "schema_registry_url": "http://127.0.0.1:1"}
 
 _SAME_FOR_BOTH = """\
-The service itself answers the same as JSON at `/openapi.json`, with the schemas of all answers, and shows it at
-`/docs`, without the internet too. Errors are [problem documents](problems.md)."""
+The same for programs, with the schemas of all answers, as OpenAPI 3.1: [{file}]({file}). The service itself answers
+that at `/openapi.json`, and shows it at `/docs`, without the internet too.
+Errors are [problem documents](problems.md)."""
 
 
 def edge_document() -> dict[str, Any]:
@@ -42,22 +43,35 @@ def streams_document() -> dict[str, Any]:
     return build_http(dict, Metrics(), routers=center.routers).openapi()
 
 
+def edge_text() -> str:
+    return _text(edge_document())
+
+
+def streams_text() -> str:
+    return _text(streams_document())
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+
+
 def edge_page() -> str:
-    return _page("The edge's HTTP side", edge_document())
+    return _page("The edge's HTTP side", edge_document(), "edge-openapi.json")
 
 
 def streams_page() -> str:
-    return _page("The task center's API", streams_document())
+    return _page("The task center's API", streams_document(), "task-center-openapi.json")
 
 
-def _page(title: str, document: Mapping[str, Any]) -> str:
+def _page(title: str, document: Mapping[str, Any], file: str) -> str:
     schemas = document.get("components", {}).get("schemas", {})
     parts = [
         _route(path, method, operation, schemas)
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
     ]
-    return page(title, f"{document['info'].get('description', '')}\n\n{_SAME_FOR_BOTH}", *parts, *_shapes(schemas))
+    said = f"{document['info'].get('description', '')}\n\n{_SAME_FOR_BOTH.format(file=file)}"
+    return page(title, said, *parts, *_shapes(schemas))
 
 
 def _route(path: str, method: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
@@ -109,8 +123,9 @@ def _example(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
     content = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
     if "example" in content:
         return content["example"]
-    named = schemas.get(content.get("schema", {}).get("$ref", "").rpartition("/")[2], {})
-    return next(iter(named.get("examples", ())), named.get("example"))
+    schema = content.get("schema", {})
+    shown = schemas.get(schema.get("$ref", "").rpartition("/")[2], schema)
+    return next(iter(shown.get("examples", ())), None)
 
 
 def _shapes(schemas: Mapping[str, Any]) -> Iterator[str]:

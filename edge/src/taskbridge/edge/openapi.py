@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.runtime.http.problems import MEDIA_TYPE, PROBLEM_SCHEMA
+from taskbridge.runtime.http.problems import documented
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,15 +94,7 @@ def _operation(wire_action: str, *, bearer_needed: bool) -> dict[str, Any]:
         "tags": ["callbacks"],
         "requestBody": {"required": True, "content": dict.fromkeys(_MEDIA_TYPES, content)},
         **({"security": [{_BEARER: []}]} if bearer_needed else {}),
-        "responses": {
-            "200": _answer("The event is durable.", "application/json", _ACCEPTED),
-            "400": _problem("The request cannot be understood."),
-            "401": _problem("The request is not proven to come from a known app."),
-            "408": _problem("The body did not arrive in time."),
-            "413": _problem("The request is over the limit."),
-            "415": _problem("The content type or character set is not accepted."),
-            "503": _problem("Nothing can keep the event now; see Retry-After."),
-        },
+        "responses": _ANSWERS,
     }
 
 
@@ -130,12 +122,17 @@ _ACCEPTED: dict[str, Any] = {
         "eventId": {"type": "string", "format": "uuid"},
         "durability": {"type": "string", "enum": ["kafka", "spool"]},
     },
+    "examples": [{"success": True, "eventId": "47543d0d-2bce-59fc-a83f-e6a09c5817dc", "durability": "kafka"}],
 }
 
-
-def _answer(description: str, media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": description, "content": {media_type: {"schema": schema}}}
-
-
-def _problem(description: str) -> dict[str, Any]:
-    return _answer(description, MEDIA_TYPE, PROBLEM_SCHEMA)
+_REFUSALS = {
+    400: "The request cannot be understood.",
+    401: "The request is not proven to come from a known app.",
+    408: "The body did not arrive in time.",
+    413: "The request is over the limit.",
+    415: "The content type or character set is not accepted.",
+    503: "Nothing can keep the event now; see Retry-After.",
+}
+_ANSWERS = {"200": {"description": "The event is durable.", "content": {"application/json": {"schema": _ACCEPTED}}}} | {
+    str(status): documented(status, meaning) for status, meaning in _REFUSALS.items()
+}

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from taskbridge.runtime.http.docs import serve_docs
 from taskbridge.runtime.http.identity import identity
-from taskbridge.runtime.http.openapi import METRICS, READINESS, amend_document, without_security
+from taskbridge.runtime.http.openapi import LIVENESS, METRICS, READINESS, amend_document, without_security
 from taskbridge.runtime.http.problems import answer_with_problems
 from taskbridge.runtime.http.refusals import LARGE_HEAD, MALFORMED
 from taskbridge.runtime.http.request_line import cut_at_lines, ends_in_line, escape_request_line
@@ -66,7 +66,7 @@ def build_http(
     for router in routers:
         http.include_router(router)
 
-    @http.get("/healthz", summary="The process lives", tags=["operation"])
+    @http.get("/healthz", summary="The process lives", tags=["operation"], responses=LIVENESS)
     async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
         return {"status": "ok"}
 

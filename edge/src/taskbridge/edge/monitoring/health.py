@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from taskbridge.runtime.http.identity import identity
-from taskbridge.runtime.http.openapi import METRICS, READINESS
+from taskbridge.runtime.http.openapi import LIVENESS, METRICS, READINESS
 
 if TYPE_CHECKING:
     from taskbridge.edge.delivery.publisher import Publisher
@@ -32,7 +32,7 @@ class HealthRoutes:
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["health"])
-        router.add_api_route("/healthz", self._healthz, methods=["GET"], response_class=JSONResponse)
+        router.add_api_route("/healthz", self._healthz, methods=["GET"], responses=LIVENESS)
         router.add_api_route("/readyz", self._readyz, methods=["GET"], responses=READINESS)
         if self.details:
             router.add_api_route("/metrics", self._metrics, methods=["GET"], response_class=Response, responses=METRICS)

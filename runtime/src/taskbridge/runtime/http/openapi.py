@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
-from taskbridge.runtime.http.problems import MEDIA_TYPE, PROBLEM_SCHEMA
+from taskbridge.runtime.http.problems import documented
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,14 +20,19 @@ METRICS: dict[int | str, dict[str, Any]] = {
 }
 """The answers of ``/metrics``."""
 
-_READINESS: dict[str, Any] = {
-    "application/json": {
-        "schema": {"type": "object", "required": ["ready"], "properties": {"ready": {"type": "boolean"}}}
-    }
-}
+LIVENESS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": {"status": "ok"}}}}}
+"""The answer of ``/healthz``."""
+
+_READINESS = {"type": "object", "required": ["ready"], "properties": {"ready": {"type": "boolean"}}}
 READINESS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "It can do its work.", "content": _READINESS},
-    503: {"description": "It cannot; the body says what is missing.", "content": _READINESS},
+    status: {
+        "description": meaning,
+        "content": {"application/json": {"schema": _READINESS, "example": {"ready": status == HTTPStatus.OK}}},
+    }
+    for status, meaning in (
+        (HTTPStatus.OK, "It can do its work."),
+        (HTTPStatus.SERVICE_UNAVAILABLE, "It cannot; the body says what is missing."),
+    )
 }
 """The answers of ``/readyz``."""
 
@@ -34,10 +40,7 @@ _ELSEWHERE = (
     "Any other path is answered 404, and a known one asked by another method 405, both with a problem document"
     " (RFC 9457): see the response `UnknownPath`."
 )
-_UNKNOWN_PATH: dict[str, Any] = {
-    "description": "Nothing is there, or not by this method.",
-    "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}},
-}
+_UNKNOWN_PATH = documented(404, "Nothing is there, or not by this method.")
 
 
 def amend_document(app: FastAPI, amend: Callable[[dict[str, Any]], None]) -> None:
@@ -58,6 +61,9 @@ def amend_document(app: FastAPI, amend: Callable[[dict[str, Any]], None]) -> Non
             schemas = cast("dict[str, Any]", document.get("components", {}).get("schemas", {}))
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
+            for schema in schemas.values():
+                for example in schema.get("examples", ()):
+                    _with_null(example, schema, schemas)
             document["info"]["description"] = _ELSEWHERE
             components = document.setdefault("components", {})
             components.setdefault("responses", {})["UnknownPath"] = _UNKNOWN_PATH
@@ -74,6 +80,20 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     if len(kinds) != 1:
         return schema
     return {name: value for name, value in schema.items() if name != "anyOf"} | kinds[0]
+
+
+def _with_null(example: Any, schema: Any, schemas: dict[str, Any]) -> None:
+    """Puts back the nulls of an example, which the framework leaves out, also where the schema requires them."""
+    schema = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    if isinstance(example, list):
+        for each in cast("list[Any]", example):
+            _with_null(each, schema["items"], schemas)
+    elif isinstance(example, dict):
+        found = cast("dict[str, Any]", example)
+        for name in schema.get("required", ()):
+            found.setdefault(name, None)
+        for name, each in schema.get("properties", {}).items():
+            _with_null(found.get(name), each, schemas)
 
 
 def without_security(document: dict[str, Any]) -> None:

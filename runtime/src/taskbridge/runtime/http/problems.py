@@ -31,25 +31,25 @@ PROBLEM_SCHEMA: dict[str, Any] = {
         "success": {"type": "boolean", "enum": [False]},
     },
 }
-"""For OpenAPI documents."""
 
 
 def problem(
     status: int, detail: str, *, kind: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """A problem document. ``kind`` is a short name for the cause, the same for ever; ``detail`` is for people."""
-    return JSONResponse(
-        {
-            "type": f"urn:taskbridge:problem:{kind}" if kind else "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "detail": detail,
-            "success": False,
-        },
-        status_code=status,
-        headers=dict(headers or {}),
-        media_type=MEDIA_TYPE,
-    )
+    content = _content(status, detail, f"urn:taskbridge:problem:{kind}" if kind else "about:blank")
+    return JSONResponse(content, status_code=status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def documented(status: int, meaning: str) -> dict[str, Any]:
+    """A problem as an answer in an OpenAPI document, with an example."""
+    content = {"schema": PROBLEM_SCHEMA, "example": _content(status, meaning, "about:blank")}
+    return {"description": meaning, "content": {MEDIA_TYPE: content}}
+
+
+def _content(status: int, detail: str, name: str) -> dict[str, Any]:
+    title = HTTPStatus(status).phrase
+    return {"type": name, "title": title, "status": status, "detail": detail, "success": False}
 
 
 def unforeseen() -> JSONResponse:

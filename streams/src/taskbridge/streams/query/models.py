@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from taskbridge.runtime.http.problems import MEDIA_TYPE, PROBLEM_SCHEMA
+from taskbridge.runtime.http.problems import documented
 
 ViewName = Literal["created", "pending", "handled", "copied"]
 StatusName = Literal["PENDING", "COMPLETED", "CANCELLED", "ACTIVE", "UNKNOWN"]
@@ -224,10 +224,7 @@ class MeOut(BaseModel):
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problem documents that a route answers with, for its ``responses``."""
-    return {
-        status: {"description": _MEANINGS[status], "content": {MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}}}
-        for status in statuses
-    }
+    return {status: documented(status, _MEANINGS[status]) for status in statuses}
 
 
 _MEANINGS = {
