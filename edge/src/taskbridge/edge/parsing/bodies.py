@@ -16,7 +16,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from taskbridge.edge.errors import Malformed, Rejection, TooLarge, UnsupportedType
 from taskbridge.edge.parsing import strict_json
-from taskbridge.edge.parsing.forms import form_fields, text_of
+from taskbridge.edge.parsing.forms import form_fields, form_pairs, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -143,13 +143,15 @@ class Body:
             raise Malformed("json", f"The body is not a JSON object that can be read: {error}.") from error
 
     def _form_pairs(self, *, plus: bool, other: bool, at_most: int) -> Pairs:
-        if not plus and b"%" not in self._bytes and self.has_plus:
+        codec = self.codec(other=other)
+        if b"%" not in self._bytes:
+            if plus or not self.has_plus:
+                return cast("Pairs", form_pairs(self._bytes, codec, plus=True, at_most=at_most))
             read = self.pairs(plus=True, other=other, at_most=at_most)  # decoding takes longest: it is done once
             return [(key.replace("+", " "), value and value.replace("+", " ")) for key, value in read]
         fields = self._unescaped.get(plus)
         if fields is None:
             fields = self._unescaped[plus] = form_fields(self._bytes, plus=plus, at_most=at_most)
-        codec = self.codec(other=other)
         return [(text_of(key, codec), text_of(value, codec)) for key, value in fields]
 
     def _multipart_pairs(self, *, other: bool, at_most: int) -> Pairs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from binascii import a2b_qp
+from typing import AnyStr
 
 from taskbridge.edge.errors import Malformed
 
@@ -22,6 +23,10 @@ def form_pairs(encoded: bytes, codec: str, *, plus: bool, at_most: int) -> Texts
     Raises:
         Malformed: an escape is broken, the text is not in that character set, or there are more than ``at_most``.
     """
+    if b"%" not in encoded:  # as in nearly all but a create: one text is decoded, and not each by itself
+        text = text_of(encoded if plus or b"+" not in encoded else encoded.translate(_SPACES), codec)
+        whole = [pair.partition("=") for pair in _all(text.split("&", 2 * at_most), at_most) if pair]
+        return [(key, value) for key, _, value in whole]
     fields = form_fields(encoded, plus=plus, at_most=at_most)
     return [(text_of(key, codec), text_of(value, codec)) for key, value in fields]
 
@@ -32,12 +37,14 @@ def form_fields(encoded: bytes, *, plus: bool, at_most: int) -> list[tuple[bytes
     Raises:
         Malformed: an escape is broken, or there are more than ``at_most``. Of a million pairs not even a list is made.
     """
-    most = 2 * at_most  # for some are empty
-    split = encoded.split(b"&", most)
-    if len(split) > most:
-        raise Malformed("too-many-parameters", f"More than {at_most} parameters.")
-    pairs = [pair.partition(b"=") for pair in split if pair]
+    pairs = [pair.partition(b"=") for pair in _all(encoded.split(b"&", 2 * at_most), at_most) if pair]
     return [(_unescaped(key, plus=plus), _unescaped(value, plus=plus)) for key, _, value in pairs]
+
+
+def _all(split: list[AnyStr], at_most: int) -> list[AnyStr]:
+    if len(split) > 2 * at_most:  # twice as many, for some are empty
+        raise Malformed("too-many-parameters", f"More than {at_most} parameters.")
+    return split
 
 
 def text_of(value: bytes, codec: str) -> str:
