@@ -43,12 +43,13 @@ from taskbridge.streams.transactions.group_metadata import Membership
 from taskbridge.streams.transactions.takeover import Owned, Takeover
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas import topics
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.contract.contract import Prepared
+    from taskbridge.streams.positions.group_positions import Committed
 
 pytestmark = pytest.mark.integration
 
@@ -304,6 +305,33 @@ def test_topics_that_are_not_there_yet_get_as_many_partitions_as_the_events_have
     apply_topics(own_kafka.admin(), [TASK_EVENTS], partitions=3)
     offsets = Offsets(consumer_config(own_kafka.bootstrap_servers, APP_ID))
     live_version = LiveVersion(own_kafka.bootstrap_servers, {}, offsets)
+class _Meanwhile(Offsets):
+    """Something happens once, while a start looks at what there is."""
+
+    def __init__(self, place: Place, happens: Callable[[], None]) -> None:
+        super().__init__(consumer_config(place.servers, APP_ID))
+        self._happens = [happens]
+
+    def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, Committed]:
+        if self._happens:
+            self._happens.pop()()
+        return super().committed(group, partitions)
+
+
+def test_topics_that_are_moved_while_a_start_looks_at_them_do_not_refuse_it(place: Place) -> None:
+    place.write(VERSION_TOPIC.name, [write_versions(Versions(1))], key=VERSION_KEY)
+
+    def move() -> None:
+        for topic in (TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, INBOX_CHANGELOG):
+            place.widen(topic.name, 4)
+        apply_topics(place.admin, [instances_changelog(2)], partitions=4)
+        place.write(VERSION_TOPIC.name, [write_versions(Versions(2))], key=VERSION_KEY)
+
+    place.offsets = _Meanwhile(place, move)
+    started = place.start()
+    assert (started.partitions, started.version) == (4, 2)
+
+
     registry = cast("Registry", _Known())
     found = prepared(Contract(own_kafka.admin(), registry, PARTITIONS, live_version, offsets, task_center=True))
     together = [TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, INSTANCES, INBOX_CHANGELOG]

@@ -131,7 +131,13 @@ class Contract:
 
         Raises:
             StartRefused: there is something wrong.
+            TopicsUnavailable: or it only seems so, for topics were made or moved meanwhile.
         """
+        is_there = VERSION_TOPIC.name in self.offsets.topics([VERSION_TOPIC.name])
+        versions = self.live_version.read() if is_there else self.live_version.by_positions()
+        if versions.next is not None:
+            # Topics are being made and moved: what that comes to is looked at when it is over.
+            versions = Versions(self.live_version.settled())
         sources = [topics.TASK_EVENTS.name, topics.TASK_NOTIFICATIONS.name]
         described = self.offsets.topics([*sources, VERSION_TOPIC.name])
         tps = [TP(name, each) for name in sources if name in described for each in range(described[name].partitions)]
@@ -139,10 +145,6 @@ class Contract:
         marks = {
             name: [at.mark for tp, at in committed.items() if tp.topic == name and at.offset >= 0] for name in sources
         }
-        versions = self.live_version.read() if VERSION_TOPIC.name in described else self.live_version.by_positions()
-        if versions.next is not None:
-            # Topics are being made and moved: what that comes to is looked at when it is over.
-            versions = Versions(self.live_version.settled())
         internal = [instances_changelog(versions.live).name, INBOX_CHANGELOG.name]
         there = {**described, **self.offsets.topics([topics.TASK_STATES.name, *internal])}
         firsts = {
@@ -159,9 +161,11 @@ class Contract:
             self.live_version.unreadable,
         )
         refused = problem(situation, task_center=self.task_center)
-        if refused is not None:
-            raise StartRefused(refused)
-        return marks
+        if refused is None:
+            return marks
+        if is_there and self.live_version.has_more():
+            raise TopicsUnavailable("topics were made or moved while they were looked at")
+        raise StartRefused(refused)
 
     def _grounds(self, partitions: int, version: int) -> dict[str, Ground]:
         """By the topic that is read.

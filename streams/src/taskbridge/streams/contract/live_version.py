@@ -89,9 +89,13 @@ class LiveVersion:
 
         Costs one small request where nothing new was said.
         """
-        if self._offsets.ends(VERSION_TOPIC.name, [0])[0] != self._read_to:
+        if self.has_more():
             self._versions, self._read_to = self._read()
         return self._versions
+
+    def has_more(self) -> bool:
+        """Whether anything was said since the last ``read``. Costs one small request."""
+        return self._offsets.ends(VERSION_TOPIC.name, [0])[0] != self._read_to
 
     def settled(self) -> int:
         """The version that a worker which starts now is to be of.
