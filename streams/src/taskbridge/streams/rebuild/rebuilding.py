@@ -136,12 +136,13 @@ class Rebuilding:
     def catch_up(self) -> None:
         """Read on as far as the live version is by now, and complete what the events do not tell any more.
 
-        In this order: an instance that the events do not tell of then has none, and is not merely not folded yet.
+        In this order: what is published is in the changelog too, unless that has lost it; and an instance that the
+        events do not tell of then has none, and is not merely not folded yet.
         """
         sources = self._sources
+        self._published.catch_up(sources.partitions.get(TASK_STATES.name, 0), self._ticker("published states"))
         if self._old is not None:
             self._old.catch_up(sources.partitions[self._old.topic], self._ticker("live states"))
-        self._published.catch_up(sources.partitions.get(TASK_STATES.name, 0), self._ticker("published states"))
         self._fold.catch_up(sources.partitions[TASK_EVENTS.name], self._ticker("events"))
         self.counts.events, self.counts.rejected = self._fold.folded, self._fold.rejected
         self.counts.lost = self.counts.instances = 0

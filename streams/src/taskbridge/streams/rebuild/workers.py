@@ -11,7 +11,7 @@ from faust.types import TP
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.contract.live_version import members
-from taskbridge.streams.rebuild.sources.copies import Ticker
+from taskbridge.streams.rebuild.sources.copies import DECIDED_S, POLL_S, Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 _LEAVE_S = 180.0
 _LOOK_S = 0.5
-_DECIDED_S = 60.0
-"""Kafka undoes a worker's transaction after half of that."""
-_POLL_S = 0.02
 
 
 class WorkersStay(OperatorError):
@@ -63,7 +60,7 @@ class Workers:
         """
         left = {TP(TASK_EVENTS.name, each) for each in self._offsets.partitions(TASK_EVENTS.name)}
         found: dict[int, int] = {}
-        deadline = time.monotonic() + _DECIDED_S
+        deadline = time.monotonic() + DECIDED_S
         while left:
             self._stopping()
             for source, at in self._offsets.committed(self._group, left).items():
@@ -73,7 +70,7 @@ class Workers:
                         found[source.partition] = at.offset
             if left and time.monotonic() > deadline:
                 raise TimeoutError(f"transactions stay open: partitions {sorted(each.partition for each in left)}")
-            time.sleep(_POLL_S if left else 0)
+            time.sleep(POLL_S if left else 0)
         return found
 
     def changelogs(self, version: int) -> frozenset[str]:

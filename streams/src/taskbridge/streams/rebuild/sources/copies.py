@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Bounds, Offsets
 
 _BATCH_BYTES = 8 << 20
 _BUFFER_BYTES = 64 << 20
 _WRITE_BUFFER_BYTES = 32 << 20
 _LOOK_S = 0.1
+DECIDED_S = 60.0
+"""How long a transaction may be open: Kafka undoes a worker's after half of that."""
+POLL_S = 0.02
 _PARTITION = struct.Struct(">H")
 
 _WITHOUT_WAL: Any = rocksdict.WriteOptions()
@@ -104,13 +107,13 @@ class TopicCopy(Copy):
         self._reader = ChangelogReader(config, topic, self, batch_bytes=_BATCH_BYTES, on_failure=self._fail)
 
     def catch_up(self, partitions: int, tick: Callable[[int, int], None]) -> None:
-        """Apply what the topic has now. ``tick`` is told again and again how many records are read, and of how many.
+        """Apply all that is written by now. ``tick`` is told again and again how many records are read, of how many.
 
         Raises:
-            KafkaException, TimeoutError: Kafka refuses, or does not answer.
+            KafkaException, TimeoutError: Kafka refuses, or does not answer, or a transaction stays open.
             ChangelogUnreadable: the topic cannot be read.
         """
-        bounds = self._offsets.bounds(self.topic, range(partitions))
+        bounds = self._decided(range(partitions), tick)
         starts = {each: max(bound.first, self._next.get(each, 0)) for each, bound in bounds.items()}
         self._next.update(starts)
         total = sum(max(0, bound.end - starts[each]) for each, bound in bounds.items())
@@ -123,6 +126,19 @@ class TopicCopy(Copy):
                 assert self._failure is not None
                 raise self._failure
             tick(total - sum(each.remaining for each in self._reader.followed.values()), total)
+
+    def _decided(self, partitions: range, tick: Callable[[int, int], None]) -> dict[int, Bounds]:
+        """Once nothing is open that is written by now: a transaction is seen on one topic before it is on another."""
+        written = self._offsets.ends(self.topic, partitions)
+        deadline = time.monotonic() + DECIDED_S
+        while True:
+            bounds = self._offsets.bounds(self.topic, partitions)
+            if all(bounds[each].end >= end for each, end in written.items()):
+                return bounds
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"a transaction on {self.topic} stays open")
+            tick(0, 0)
+            time.sleep(POLL_S)
 
     def reached(self, partition: int) -> int:
         """Where the partition's next record will stand."""
