@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
 from faust.types import TP
 
-from stream_lives import start_anew
+from stream_lives import read_topic, start_anew
 from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
@@ -32,7 +32,7 @@ from taskbridge.streams.positions.changelog_topic import (
     instances_changelog,
     reader_config,
 )
-from taskbridge.streams.positions.kept_position import KeptPosition
+from taskbridge.streams.positions.kept_position import KeptPosition, read_position
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.standing import ChangelogCut
 from taskbridge.streams.positions.version import RETOLD_KEY, VERSION_KEY, VERSION_TOPIC, Versions, write_versions
@@ -103,7 +103,12 @@ class Place:
         self._at_work(prepared, fold, name=name)
 
     def take_over(
-        self, prepared: Prepared, kept: Mapping[TP, KeptPosition | None], notes: list[str] | None = None
+        self,
+        prepared: Prepared,
+        kept: Mapping[TP, KeptPosition | None],
+        notes: list[str] | None = None,
+        *,
+        name: str = "next",
     ) -> dict[TP, int]:
         """Take the partitions over, whose changelogs say what is ``kept``; where the group stands then."""
         sources = [TP(source, each) for source in prepared.grounds for each in range(PARTITIONS)]
@@ -112,7 +117,7 @@ class Place:
         async def take(_group_commit: GroupCommit, takeover: Takeover) -> None:
             await takeover.begin(await takeover.take(owned), kept, generation=NOBODY.generation)
 
-        self._at_work(prepared, take, name="next", note=lambda reason: None if notes is None else notes.append(reason))
+        self._at_work(prepared, take, name=name, note=lambda reason: None if notes is None else notes.append(reason))
         return {tp: at.offset for tp, at in self.offsets.committed(APP_ID, sources).items()}
 
     def _at_work(
@@ -300,11 +305,6 @@ def test_other_numbers_of_partitions_refuse_start_and_are_named(place: Place) ->
     refused(place, f"{TASK_EVENTS.name} has 4 partitions", "folded in 2", f"{REBUILD} --partitions")
 
 
-def test_topics_that_are_not_there_yet_get_as_many_partitions_as_the_events_have(own_kafka: Connection) -> None:
-    start_anew(own_kafka)
-    apply_topics(own_kafka.admin(), [TASK_EVENTS], partitions=3)
-    offsets = Offsets(consumer_config(own_kafka.bootstrap_servers, APP_ID))
-    live_version = LiveVersion(own_kafka.bootstrap_servers, {}, offsets)
 class _Meanwhile(Offsets):
     """Something happens once, while a start looks at what there is."""
 
@@ -332,6 +332,11 @@ def test_topics_that_are_moved_while_a_start_looks_at_them_do_not_refuse_it(plac
     assert (started.partitions, started.version) == (4, 2)
 
 
+def test_topics_that_are_not_there_yet_get_as_many_partitions_as_the_events_have(own_kafka: Connection) -> None:
+    start_anew(own_kafka)
+    apply_topics(own_kafka.admin(), [TASK_EVENTS], partitions=3)
+    offsets = Offsets(consumer_config(own_kafka.bootstrap_servers, APP_ID))
+    live_version = LiveVersion(own_kafka.bootstrap_servers, {}, offsets)
     registry = cast("Registry", _Known())
     found = prepared(Contract(own_kafka.admin(), registry, PARTITIONS, live_version, offsets, task_center=True))
     together = [TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, INSTANCES, INBOX_CHANGELOG]
@@ -360,7 +365,14 @@ def test_a_group_without_positions_goes_on_from_those_of_its_changelogs(place: P
     assert notes == ["expired"] * 4
 
 
-def test_positions_that_the_topic_does_not_have_are_told_and_nothing_is_missed(place: Place) -> None:
+def test_positions_that_the_topic_does_not_have_are_told_and_nothing_is_missed(
+    place: Place, own_kafka: Connection
+) -> None:
+    def said() -> dict[TP, KeptPosition | None]:
+        """By the changelog of the states."""
+        found = {each.partition(): each.value() for each in read_topic(own_kafka, INSTANCES.name)}
+        return {TP(TASK_EVENTS.name, each or 0): read_position(value) for each, value in found.items()}
+
     again = place.start()
     whole = kept(again)
     place.write(TASK_EVENTS.name, [b"event"] * 5)
@@ -370,12 +382,17 @@ def test_positions_that_the_topic_does_not_have_are_told_and_nothing_is_missed(p
     assert {found[TP(TASK_EVENTS.name, each)] for each in (0, 1)} == {12}
     assert {found[TP(TASK_NOTIFICATIONS.name, each)] for each in (0, 1)} == {10}
     assert notes == ["out-of-range"] * 2
+    assert {each and each.after_loss for each in said().values()} == {False}, "offsets are what they were"
     place.make_anew(TASK_EVENTS)
     place.write(TASK_EVENTS.name, [b"event"] * 20)
     notes.clear()
     found = place.take_over(place.start(), whole, notes)
     assert {found[TP(TASK_EVENTS.name, each)] for each in (0, 1)} == {0}, "none of these was ever read"
     assert notes == ["made-anew"] * 2
+    again = place.start()
+    for _ in range(2):
+        assert {each and each[1:] for each in said().values()} == {(0, True)}, "for a rebuild, however late"
+        place.take_over(again, {**kept(again), **said()}, name="another")
 
 
 class _Nowhere:

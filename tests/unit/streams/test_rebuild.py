@@ -42,12 +42,13 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("offsets", "first_offset", "whole"),
     [
-        ((), 0, True),  # the topic begins where it always did
+        ((), 0, False),  # not known
+        ((0, 9), 0, True),
         ((7, 9), 7, True),
         ((7, 9), 8, False),
-        ((), 1, False),  # not known
         (tuple(range(500, 500 + MAX_OFFSETS)), 400, False),  # there may have been more
-        (GONE, 1, False),
+        (GONE, 0, False),
+        ((*GONE, 9), 0, False),
         ((*GONE, 900), 800, False),
     ],
 )

@@ -12,8 +12,10 @@ from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.events import Action, Lifecycle
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.fold.lifecycle import fold
-from taskbridge.streams.fold.stored_instance import pack, with_event_offsets
+from taskbridge.streams.fold.stored_instance import event_offsets, pack
 from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
+from taskbridge.streams.positions.offsets import Bounds
+from taskbridge.streams.rebuild.comparison import GONE
 from taskbridge.streams.rebuild.sources.copies import Copy, Kept
 from taskbridge.streams.rebuild.sources.known import Knowledge, Source
 from taskbridge.streams.rebuild.sources.local_stores import LocalStores, StoreInUse, stores_in
@@ -40,7 +42,7 @@ class World:
         self.changelog.reached = self._reached
         self.stores = LocalStores(folder / "stores", retention_days=0)
         self.published: Any = Copy(folder / "published")
-        self.first = {0: 0}
+        self.bounds = {0: Bounds(0, 100)}
 
     def _reached(self, _partition: int) -> int:
         return self.end
@@ -58,7 +60,7 @@ class World:
             is_sound=is_sound and not is_lost,
             states=STATES,
             events_id="events",
-            first=self.first,
+            bounds=self.bounds,
             homes=1,
         )
 
@@ -144,7 +146,7 @@ def test_a_store_that_ends_before_the_first_event_that_is_left_gives_way_to_what
     world.left()
     knowledge = world.knowledge(is_lost=True)
     assert chosen(knowledge) == (Source.STORE, first.state.revision)
-    world.first[0] = 51
+    world.bounds[0] = Bounds(51, 100)
     assert chosen(knowledge) == (Source.PUBLISHED, second.state.revision)
     world.published.write({KEY: Kept(0, STATES.encode(first.state))})
     assert chosen(knowledge) == (Source.STORE, first.state.revision), "of the same, it tells more"
@@ -161,27 +163,54 @@ def test_a_deletion_is_remembered_by_a_store_alone(world: World, history: list[I
     world.stores.write({KEY: stored(deleted)})
     world.published.write({b"other": Kept(0, STATES.encode(history[0].state))})
     world.left(events=KeptPosition("events", 0))
-    world.first[0] = 51
+    world.bounds[0] = Bounds(51, 100)
     found = world.knowledge(is_lost=True).of(KEY)
     assert found is not None
     assert found.shown.instance.state.lifecycle is Lifecycle.DELETED
 
 
-def test_all_events_are_there_only_on_the_topic_that_they_were_folded_from(
-    world: World, history: list[Instance]
+@pytest.mark.parametrize(
+    ("position", "first", "is_whole"),
+    [
+        (KeptPosition("events", 70), 0, True),
+        (KeptPosition("events", 70), 7, True),
+        (KeptPosition("events", 70), 8, False),
+        (KeptPosition("another topic", 70), 0, False),
+        (KeptPosition("events", 70, after_loss=True), 0, False),
+        (KeptPosition("events", 101), 0, False),
+        (None, 0, False),
+    ],
+    ids=["all-left", "just-left", "first-gone", "topic-lost", "lost-long-ago", "end-lost", "not-known"],
+)
+def test_all_events_are_there_only_where_they_certainly_stand_where_the_instance_remembers_them(
+    world: World, history: list[Instance], position: KeptPosition | None, first: int, *, is_whole: bool
 ) -> None:
-    world.changelog.write({KEY: Kept(0, with_event_offsets(stored(history[0]).value, (7,)))})
+    kept = stored(history[0], offsets=(7, 9))
+    world.bounds[0] = Bounds(first, 100)
+    for is_lost in (False, True):
+        if is_lost:
+            world.stores.write({KEY: kept})
+            world.left()
+            world.stores.reaches[0] = position
+        else:
+            world.changelog.write({KEY: kept})
+            world.changelog.positions[0] = b"unreadable" if position is None else write_position(position)
+        knowledge = world.knowledge(is_lost=is_lost)
+        found = knowledge.of(KEY)
+        assert found is not None
+        assert found.source is (Source.STORE if is_lost else Source.CHANGELOG)
+        assert knowledge.is_whole(found) is is_whole
+        # Of other events its offsets say nothing, and it says so from then on.
+        of_these = position is not None and position[:1] + position[2:] == ("events", False) and position.offset <= 100
+        assert event_offsets(knowledge.moved(found).value) == ((7, 9) if of_these else GONE)
+
+
+def test_a_published_state_alone_never_has_all_events(world: World, history: list[Instance]) -> None:
+    world.published.write({KEY: Kept(0, STATES.encode(history[0].state))})
+    world.changelog.positions[0] = write_position(KeptPosition("events", 70))
     knowledge = world.knowledge()
     found = knowledge.of(KEY)
     assert found is not None
-    assert knowledge.events_tell_all()
-    assert knowledge.is_whole(found)
-    world.changelog.positions[0] = write_position(KeptPosition("another topic", 7))
-    assert not knowledge.events_tell_all()
-    assert not knowledge.is_whole(found)
-    world.changelog.positions[0] = b"unreadable"
-    world.first[0] = 8
-    assert not knowledge.events_tell_all()
     assert not knowledge.is_whole(found)
 
 

@@ -12,7 +12,7 @@ from taskbridge.streams.positions.group_positions import Committed
 from taskbridge.streams.positions.kept_position import KeptPosition, PositionUnreadable, read_position, write_position
 from taskbridge.streams.positions.mark import Ground, Mark, read_metadata, write_metadata
 from taskbridge.streams.positions.offsets import Bounds
-from taskbridge.streams.positions.standing import ChangelogCut, Standing, standing
+from taskbridge.streams.positions.standing import ChangelogCut, Standing, is_after_loss, standing
 from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
 
 EVENTS, NOTIFICATIONS, INSTANCES, INBOX, VERSION = (
@@ -98,7 +98,9 @@ def test_metadata_says_who_and_upon_what() -> None:
 
 def test_a_kept_position_is_read_as_it_was_written_and_not_guessed_at() -> None:
     kept = KeptPosition("id", 7)
-    assert read_position(write_position(kept)) == kept
+    for each in (kept, kept._replace(after_loss=True)):
+        assert read_position(write_position(each)) == each
+    assert read_position(b'{"topic_id": "id", "offset": 7}') == kept, "of an earlier program"
     assert read_position(None) is None
     for foreign in (b"", b"{}", b"7", b'{"topic_id": "id", "offset": "x"}'):
         with pytest.raises(PositionUnreadable):
@@ -147,6 +149,21 @@ def test_a_partition_goes_on_where_nothing_is_missed(
 
 def test_a_topic_made_anew_is_read_from_its_start() -> None:
     assert stands(-1, KeptPosition("another", 7))[:2] == (4, "made-anew")
+
+
+@pytest.mark.parametrize(
+    ("kept", "lost"),
+    [
+        (None, False),
+        (KeptPosition(GROUND.source_id, 10), False),
+        (KeptPosition(GROUND.source_id, 11), True),
+        (KeptPosition("another", 7), True),
+        (KeptPosition(GROUND.source_id, 7, after_loss=True), True),
+    ],
+    ids=["new", "at-the-end", "the-end-is-lost", "made-anew", "lost-before"],
+)
+def test_what_came_of_records_that_were_lost_is_known_from_then_on(kept: KeptPosition | None, *, lost: bool) -> None:
+    assert is_after_loss(kept, source_id=GROUND.source_id, end=10) is lost
 
 
 @pytest.mark.parametrize("kept", [None, KeptPosition(GROUND.source_id, 6), KeptPosition("another", 7)])

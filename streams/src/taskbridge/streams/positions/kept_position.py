@@ -26,6 +26,8 @@ class KeptPosition(NamedTuple):
     topic_id: str
     """Kafka's id of that topic: in one that was deleted and made anew, offsets begin again."""
     offset: int
+    after_loss: bool = False
+    """What came of records that were lost stands before this: where these stood, others stand now."""
 
 
 def write_position(position: KeptPosition) -> bytes:
@@ -42,7 +44,7 @@ def read_position(written: bytes | None) -> KeptPosition | None:
         return None
     try:
         found = json.loads(written)
-        return KeptPosition(str(found["topic_id"]), int(found["offset"]))
+        return KeptPosition(str(found["topic_id"]), int(found["offset"]), bool(found.get("after_loss")))
     except (ValueError, KeyError, TypeError) as error:
         raise PositionUnreadable(f"a changelog's position says {written[:100]!r}") from error
 

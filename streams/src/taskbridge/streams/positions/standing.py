@@ -56,6 +56,14 @@ def standing(
     return _within(committed.offset, bounds)
 
 
+def is_after_loss(kept: KeptPosition | None, *, source_id: str, end: int) -> bool:
+    """Whether a changelog has what came of records that were lost, so that others stand at their offsets, or will.
+
+    ``kept`` is its own position, in the topic that has the id ``source_id`` and ends at ``end`` now.
+    """
+    return kept is not None and (kept.after_loss or kept.topic_id != source_id or kept.offset > end)
+
+
 def _without_group(kept: KeptPosition | None, ours: int | None, bounds: Bounds) -> Standing:
     if kept is None:
         return Standing(bounds.first)

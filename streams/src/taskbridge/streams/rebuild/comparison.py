@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskState
     from taskbridge.streams.inbox.layout import LineId
 
-GONE = (0,)
-"""Offsets of an instance of whose events some are not on its partition: the first that there ever was is not, either.
+GONE = (0, 0)
+"""Offsets of an instance of whose events some are not on its partition; no two events stand at one offset.
 
-So the next rebuild does not take the events that came since for all there were.
+Those that come later stand behind. So the next rebuild does not take these for all there were.
 """
 
 
@@ -39,7 +39,7 @@ def is_whole(offsets: Sequence[int], *, first_offset: int) -> bool:
 
     ``offsets`` are those that the instance remembers. Where that is not certain, the answer is no.
     """
-    return first_offset == 0 or (0 < len(offsets) < MAX_OFFSETS and offsets[0] >= first_offset)
+    return 0 < len(offsets) < MAX_OFFSETS and tuple(offsets[:2]) != GONE and offsets[0] >= first_offset
 
 
 def from_published(state: TaskState) -> Instance:

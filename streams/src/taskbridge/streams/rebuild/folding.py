@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.streams.folding.folding import Folding
-    from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.positions.offsets import Bounds, Offsets
     from taskbridge.streams.rebuild.sources.copies import Copy
 
 _CHUNK_RECORDS = 2000
@@ -69,9 +69,10 @@ class EventFold:
         self._notification_bytes = notification_bytes
         self._partitions = partitions
         self._base = base
-        self.first: dict[int, int] = {}
-        """Of each partition of events, the first offset that it had when this began."""
-        self._next: dict[int, int] = {}
+        self.bounds: dict[int, Bounds] = {}
+        """Of each partition of events: where it began when this did, and where it ended at the last look."""
+        self.reached: dict[int, int] = {}
+        """Behind the last event of each partition that is folded."""
         self.folded = self.rejected = 0
         self._reader = PartitionReader(reader_config(consumer, buffer_bytes=_BUFFER_BYTES))
 
@@ -87,18 +88,18 @@ class EventFold:
         positions = self._positions()
         bounds = self._offsets.bounds(TASK_EVENTS.name, range(partitions))
         for partition, bound in bounds.items():
-            self.first.setdefault(partition, bound.first)
-            self._next.setdefault(partition, bound.first)
-        reached = {each: min(bound.end, positions.get(each, bound.end)) for each, bound in bounds.items()}
-        ends = {each: end for each, end in reached.items() if end > self._next[each]}
-        began = sum(self._next.values())
-        total = sum(ends[each] - self._next[each] for each in ends)
-        starts = {each: self._next[each] for each in ends}
+            self.bounds[partition] = self.bounds.get(partition, bound)._replace(end=bound.end)
+            self.reached.setdefault(partition, bound.first)
+        there = {each: min(bound.end, positions.get(each, bound.end)) for each, bound in bounds.items()}
+        ends = {each: end for each, end in there.items() if end > self.reached[each]}
+        began = sum(self.reached.values())
+        total = sum(ends[each] - self.reached[each] for each in ends)
+        starts = {each: self.reached[each] for each in ends}
         with closing(self._reader.read(TASK_EVENTS.name, starts, ends, batch=_CHUNK_RECORDS)) as batches:
             for batch in batches:
                 self._fold(batch)
-                self._next.update(self._reader.reached)
-                tick(sum(self._next.values()) - began, total)
+                self.reached.update(self._reader.reached)
+                tick(sum(self.reached.values()) - began, total)
 
     def close(self) -> None:
         self._reader.close()

@@ -19,6 +19,7 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import say, say_inbox, say_told
+from taskbridge.streams.positions.kept_position import POSITION_KEY, write_position
 from taskbridge.streams.positions.version import Versions
 from taskbridge.streams.rebuild.sources.copies import Ticker, unfold_kept
 
@@ -136,6 +137,8 @@ class Publication:
         for key, partition in (new.changed or {}).items():
             kept = new.get(key)
             self._writer.send(self._changelog, key, None if kept is None else kept.value, partition=partition)
+        for partition, position in rebuilding.positions.items():
+            self._writer.send(self._changelog, POSITION_KEY, write_position(position), partition=partition)
 
     def _notify(self, notifications: Iterable[TaskNotification]) -> None:
         for each in notifications:

@@ -10,6 +10,7 @@ from taskbridge.schemas.cloudevents import state_headers
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from taskbridge.streams.fold.stored_instance import HEAD_BYTES, age_of, event_offsets, state_value, unpack
 from taskbridge.streams.fold.views import show
+from taskbridge.streams.positions.kept_position import KeptPosition
 from taskbridge.streams.processing.retention import is_expired
 from taskbridge.streams.rebuild.comparison import side_by_side, told
 from taskbridge.streams.rebuild.folding import EventFold
@@ -104,7 +105,6 @@ class Rebuilding:
         self.new = Copy(folder / "new")
         self._old = self._topic_copy(folder / "old", sources.changelog) if sources.changelog else None
         self._published = self._topic_copy(folder / "published", TASK_STATES.name)
-        self._all_there: bool | None = None
         self._fold = EventFold(
             self.new,
             consumer=sources.consumer,
@@ -123,7 +123,7 @@ class Rebuilding:
             is_sound=sources.is_sound,
             states=sources.states,
             events_id=sources.topic_ids[TASK_EVENTS.name],
-            first=self._fold.first,
+            bounds=self._fold.bounds,
             homes=sources.homes,
         )
 
@@ -187,6 +187,12 @@ class Rebuilding:
                 yield Outcome(key, publish_state, state, headers, notifications)
 
     @property
+    def positions(self) -> dict[int, KeptPosition]:
+        """What the new version's changelog is to say of how far it is, by partition of the events."""
+        events_id = self._sources.topic_ids[TASK_EVENTS.name]
+        return {partition: KeptPosition(events_id, offset) for partition, offset in self._fold.reached.items()}
+
+    @property
     def _days(self) -> int:
         return self._sources.retention_days
 
@@ -202,9 +208,7 @@ class Rebuilding:
 
     def _base(self, key: bytes) -> bytes | None:
         """What the events of an instance are folded onto: nothing, where all of them are still there."""
-        if self._all_there is None:
-            self._all_there = self._known.events_tell_all()
-        known = None if self._all_there else self._known.of(key)
+        known = self._known.of(key)
         if known is None or self._known.is_whole(known):
             return None
         self.counts.built_upon += 1

@@ -76,6 +76,8 @@ class GroupCommit:
         self._name = name
         self._membership = membership
         self.grounds = grounds or {}
+        self.after_loss: dict[TP, bool] = {}
+        """Of each source: see ``KeptPosition``."""
         self._make = make
         self._producers: list[BulkProducer] = []
         self._waiting: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
@@ -201,7 +203,7 @@ class GroupCommit:
         """The positions go to the changelogs, behind what they stand for."""
         for source, offset in reached.items():
             if (ground := self.grounds.get(source.topic)) is not None:
-                value = write_position(KeptPosition(ground.source_id, offset))
+                value = write_position(KeptPosition(ground.source_id, offset, self.after_loss.get(source, False)))
                 producer.send(ground.changelog, [{"key": POSITION_KEY, "value": value}], partition=source.partition)
 
     def metadata(self, topic: str) -> str:

@@ -23,7 +23,7 @@ from confluent_kafka import KafkaException
 from faust.types import TP
 
 from taskbridge.streams.positions.offsets import Bounds
-from taskbridge.streams.positions.standing import standing
+from taskbridge.streams.positions.standing import is_after_loss, standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -116,7 +116,10 @@ class Takeover:
                     goes_on_from=found.offset,
                 )
             is_marked = (at.owner, at.mark) == (self._name, None if ground is None else ground.mark)
-            is_kept = ground is None or (said is not None and said == (ground.source_id, at.offset))
+            if ground is not None:
+                after_loss = is_after_loss(said, source_id=ground.source_id, end=bounds[source].end)
+                self._group_commit.after_loss[source] = after_loss
+            is_kept = ground is None or (said is not None and said[:2] == (ground.source_id, at.offset))
             if not is_marked or not is_kept or found.offset != at.offset:
                 moved[source] = found.offset
         await asyncio.gather(

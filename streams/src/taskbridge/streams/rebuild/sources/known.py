@@ -10,6 +10,8 @@ from taskbridge.streams.fold.homes import home_of
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.positions.kept_position import position_if_readable
+from taskbridge.streams.positions.offsets import Bounds
+from taskbridge.streams.positions.standing import is_after_loss
 from taskbridge.streams.rebuild.comparison import GONE, from_published, is_whole
 from taskbridge.streams.rebuild.sources.copies import Kept
 
@@ -59,12 +61,12 @@ class Knowledge:
         is_sound: bool,
         states: Codec[TaskState],
         events_id: str,
-        first: Mapping[int, int],
+        bounds: Mapping[int, Bounds],
         homes: int,
     ) -> None:
         """``is_sound``: nothing says that the changelog has lost anything.
 
-        ``first``: of each partition of events, the first offset that is left; it may come later.
+        ``bounds``: of each partition of events; they may come later.
         """
         self._is_sound = is_sound
         self._changelog = changelog
@@ -73,7 +75,7 @@ class Knowledge:
         self._published = published
         self._states = states
         self._events_id = events_id
-        self._first = first
+        self._bounds = bounds
         self._homes = homes
 
     def of(self, key: bytes) -> Known | None:
@@ -99,25 +101,18 @@ class Knowledge:
             return known
         return None if published is None else self._stand_in(published)
 
-    def events_tell_all(self) -> bool:
-        """Whether no event was ever deleted, as far as is known."""
-        written = {} if self._changelog is None else self._changelog.positions
-        reached = [*map(position_if_readable, written.values()), *self._stores.reaches.values()]
-        others = any(each is not None and each.topic_id != self._events_id for each in reached)
-        return not others and not any(self._first.values())
-
     def is_whole(self, known: Known) -> bool:
         """Whether every event of it is still on its partition."""
-        if known.source is Source.PUBLISHED or self._is_of_other_events(known):
-            return False
-        # Never 0, although the partition may begin there: other events of it may stand on another one.
-        return is_whole(known.shown.offsets, first_offset=max(self._first.get(known.kept.partition, 0), 1))
+        first_offset = self._bounds_of(known.kept.partition).first
+        return self._is_of_these_events(known) and is_whole(known.shown.offsets, first_offset=first_offset)
 
     def moved(self, known: Known) -> Kept:
-        """It, where its key belongs. Where its events stand is known of the partition that it was on."""
+        """It, where its key belongs. Where its events stand is known of the partition and the topic that it was on."""
         home = home_of(known.shown.instance.state.instance_id.encode(), self._homes)
         kept = known.kept
-        return kept if home == kept.partition else Kept(home, with_event_offsets(kept.value, GONE))
+        if home == kept.partition and self._is_of_these_events(known):
+            return kept
+        return Kept(home, with_event_offsets(kept.value, GONE))
 
     def _is_further(self, partition: int) -> bool:
         """Whether the store has what the changelog has lost."""
@@ -131,16 +126,21 @@ class Knowledge:
     def _misses_events(self, partition: int) -> bool:
         """Whether events came and went that the store has not seen."""
         reaches = self._stores.reaches.get(partition)
-        return reaches is None or reaches.topic_id != self._events_id or reaches.offset < self._first.get(partition, 0)
+        if reaches is None or reaches.topic_id != self._events_id:
+            return True
+        return reaches.offset < self._bounds_of(partition).first
 
-    def _is_of_other_events(self, known: Known) -> bool:
-        """Whether it was folded from a topic of events that was lost since."""
+    def _is_of_these_events(self, known: Known) -> bool:
+        """Whether the offsets that it remembers are certainly of these events, and not of others that were lost."""
         partition = known.kept.partition
         reaches = self._stores.reaches.get(partition)
         if known.source is Source.CHANGELOG and self._changelog is not None:
-            # Once workers have gone on with the new topic, the changelog names that one.
             reaches = position_if_readable(self._changelog.positions.get(partition))
-        return reaches is not None and reaches.topic_id != self._events_id
+        end = self._bounds_of(partition).end
+        return reaches is not None and not is_after_loss(reaches, source_id=self._events_id, end=end)
+
+    def _bounds_of(self, partition: int) -> Bounds:
+        return self._bounds.get(partition, Bounds(0, 0))
 
     def _newer(self, stored: Known, published: Kept | None) -> Known | None:
         state = stored.shown.instance.state
