@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from spool_bench import TestProducer, number_of, numbers, open_path, open_spool, record, until
 from taskbridge.cli.spool.inspection import set_aside
 from taskbridge.edge.spool.draining.blocked import BlockedQueues
+from taskbridge.edge.spool.draining.chains import chains_of, while_they_get_on
 from taskbridge.edge.spool.draining.drainer import Drainer
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
@@ -194,6 +195,28 @@ def test_it_waits_for_older_ones_that_another_worker_could_not_deliver_yet(tmp_p
     asyncio.run(scenario())
 
 
+def test_a_partition_is_not_tried_with_a_record_that_has_older_ones_in_another_file(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing |= {1: DeliveryFailed("timed out"), 2: DeliveryFailed("timed out")}
+        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
+            await older.put(record(1, key="same"))
+            await newer.put(record(2, key="same"))
+            kafka = await open_path(producer)
+            kafka.fail(record(1, key="same"), DeliveryFailed("timed out"))
+            async with draining(older, kafka), draining(newer, kafka):
+                await until(lambda: producer.sent.count(1) > 2)
+                del producer.failing[2]
+                tried = producer.sent.count(1)
+                await until(lambda: producer.sent.count(1) > tried + 2)
+                assert producer.delivered == []
+                producer.failing.clear()
+                await until(lambda: newer.waiting == 0)
+            assert producer.delivered == [1, 2]
+
+    asyncio.run(scenario())
+
+
 def test_what_a_full_disk_keeps_though_it_is_delivered_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +260,43 @@ def test_what_has_become_free_counts_as_waiting_until_it_is_read_again(tmp_path:
             await asyncio.gather(*queues.cancel(), return_exceptions=True)
 
     asyncio.run(scenario())
+
+
+def test_the_oldest_of_those_that_wait_is_the_first_whenever_it_came(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+            oldest, middle, newest = await spool.read(-1, count=10, max_bytes=1 << 20)
+            never = asyncio.Event()
+
+            async def watch() -> None:
+                await never.wait()
+
+            place, queues = ("topic", 1), BlockedQueues(freed=lambda: None)
+            queues.begin(place, middle, watch)
+            for each in (middle, oldest, newest):
+                queues.add(place, each)
+            assert (queues.first(place), queues.oldest, queues.count) == (oldest, oldest.created_at, 3)
+            await asyncio.gather(*queues.cancel(), return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_who_gives_up_waiting_leaves_nothing_that_still_sends(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.held = True
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number, key=f"k{number}")) for number in range(3)))
+            records, kafka = await spool.read(-1, count=10, max_bytes=1 << 20), await open_path(producer)
+            sending = {asyncio.create_task(each.run(kafka)): each for each in chains_of(records)}
+            waiting = asyncio.create_task(while_they_get_on(sending))
+            await until(lambda: len(producer.sent) == 3)
+            waiting.cancel()
+            await asyncio.gather(waiting, *sending, return_exceptions=True)
+            assert [each.cancelled() for each in (waiting, *sending)] == [True] * 4
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
 def test_a_file_that_is_far_behind_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,9 +101,7 @@ class Drainer:
                 return
             self._cursor = self._pending[-1].position
         self._tell_oldest()
-        if not self._kafka.answers:
-            await self._kafka.until_answers()
-            self._turns.forget()
+        await self._until_answers()
         await self._set_unknown_aside()
         if self._blocked.is_one_free:
             return  # what came behind those that waited must not overtake them
@@ -211,13 +209,14 @@ class Drainer:
             await self._settle(list(late.values()), alone=False)
             return  # what is left of them is read again, and may wait again
         while True:
-            await self._kafka.until_answers()
+            await self._until_answers()
             if self._kafka.has(place[0]):
                 first = self._blocked.first(place)
                 found = await self._spool.read(first.position - 1, count=1, max_bytes=_BATCH_BYTES)
                 if not self._kafka.is_failing(place) or not found or found[0].position != first.position:
                     return
-                if self._kafka.can_frame(first.schema) or await self._learn(first.schema):
+                is_its_turn = bool(await self._turns.among(found))
+                if is_its_turn and (self._kafka.can_frame(first.schema) or await self._learn(first.schema)):
                     chain = Chain(found)
                     await chain.run(self._kafka)
                     await self._settle([chain], alone=True)
@@ -225,6 +224,11 @@ class Drainer:
                     if not self._kafka.is_failing(place):
                         return
             await asyncio.sleep(_RETRY_S)
+
+    async def _until_answers(self) -> None:
+        if not self._kafka.answers:
+            await self._kafka.until_answers()
+            self._turns.forget()
 
     async def _until_framed(self, key: str) -> None:
         while not await self._learn(key):  # noqa: ASYNC110 - the registry has no event for it
