@@ -12,6 +12,7 @@ import pytest
 
 from spool_bench import SCHEMA, number_of, record
 from taskbridge.edge.kafka.record import record_of, row_of
+from taskbridge.edge.spool.connections import owners_connection, read_only
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolBusy, SpoolFull
 from taskbridge.edge.spool.store import BROKEN_MARK, DAMAGED, PAGE_BYTES, REFUSED, TOO_LARGE, Store, sync
 from taskbridge.schemas.registry import SchemaRef
@@ -34,6 +35,34 @@ def store(tmp_path: Path) -> Generator[Store]:
 def made(path: Path) -> Store:
     Store.create(path, [SCHEMA])
     return Store(path)
+
+
+def test_a_commit_is_on_the_disk_and_a_deleted_row_is_not(tmp_path: Path) -> None:
+    made(tmp_path / "0.db").close()
+    connection = owners_connection(tmp_path / "0.db")
+    wanted = {"journal_mode": "wal", "synchronous": 2, "wal_autocheckpoint": 0, "secure_delete": 1}
+    assert {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in wanted} == wanted
+    connection.close()
+
+
+def test_text_that_is_damaged_is_read_all_the_same(tmp_path: Path) -> None:
+    made(tmp_path / "0.db").close()
+    for connect in (owners_connection, read_only):
+        connection = connect(tmp_path / "0.db")
+        assert connection.execute("SELECT CAST(x'ff' AS TEXT)").fetchone() == ("\udcff",)
+        connection.close()
+
+
+def test_who_only_looks_changes_nothing_and_makes_no_file(tmp_path: Path) -> None:
+    made(tmp_path / "0.db").close()
+    connection = read_only(tmp_path / "0.db")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        connection.execute("DELETE FROM records")
+    connection.close()
+    for connect in (owners_connection, read_only):
+        with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+            connect(tmp_path / "1.db").execute("SELECT 1")
+    assert not (tmp_path / "1.db").exists()
 
 
 def row(position: int, size: int = 100) -> Row:

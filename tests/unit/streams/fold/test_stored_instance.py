@@ -1,0 +1,67 @@
+"""What is read from a stored instance without decoding it is what was stored, and stays when a part is replaced."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taskbridge.schemas.codec import task_state_codec
+from taskbridge.schemas.events import Action
+from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.stored_instance import (
+    Age,
+    age_of,
+    event_offsets,
+    pack,
+    restamped,
+    state_value,
+    unpack,
+    with_event_offsets,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.streams.fold.lifecycle import Instance
+
+STATES = task_state_codec(FakeRegistry())
+OFFSETS = (3, 70_000, 70_001)
+
+
+def instance_of(first: TaskEvent, *events: TaskEvent) -> Instance:
+    return reduce(fold, events, fold(None, first))
+
+
+@pytest.fixture
+def pending(make_event: Callable[..., TaskEvent]) -> Instance:
+    return instance_of(make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",)))
+
+
+def test_each_part_is_read_by_itself(pending: Instance) -> None:
+    value = STATES.encode(pending.state)
+    stored = pack(value, pending, OFFSETS, now_ms=7)
+    assert (state_value(stored), event_offsets(stored), unpack(stored, STATES)) == (value, OFFSETS, pending)
+
+
+def test_a_part_that_is_replaced_leaves_the_others(pending: Instance) -> None:
+    value = STATES.encode(pending.state)
+    stored = pack(value, pending, OFFSETS, now_ms=7)
+    assert restamped(stored, written_ms=9) == pack(value, pending, OFFSETS, now_ms=9)
+    assert with_event_offsets(stored, (1,)) == pack(value, pending, (1,), now_ms=7)
+
+
+def test_its_age_tells_whether_anybody_has_anything_to_do(
+    pending: Instance, make_event: Callable[..., TaskEvent]
+) -> None:
+    completed = fold(pending, make_event(Action.COMPLETED, task_id="T-1", actor_id="ann"))
+    deleted = fold(completed, make_event(Action.DELETED))
+    ages = [age_of(pack(STATES.encode(each.state), each, now_ms=7)) for each in (pending, completed, deleted)]
+    assert ages == [
+        Age(is_deleted=False, is_finished=False, written_ms=7),
+        Age(is_deleted=False, is_finished=True, written_ms=7),
+        Age(is_deleted=True, is_finished=False, written_ms=7),
+    ]
