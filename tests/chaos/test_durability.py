@@ -259,7 +259,7 @@ def tell_of(edge: RunningEdge) -> None:
     sys.stderr.write("\n".join([*(each for each in told if "_bucket" not in each), edge.log_path.read_text()[-5000:]]))
 
 
-@pytest.mark.timeout(SECONDS + 240)
+@pytest.mark.timeout(SECONDS + 420)
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_that_was_answered_is_lost(tmp_path: Path, seed: int, workers: int) -> None:
@@ -289,7 +289,7 @@ def test_nothing_that_was_answered_is_lost(tmp_path: Path, seed: int, workers: i
             sys.stderr.write(f"\n[chaos] seed {seed}, {workers} workers: {' '.join(chaos.log)}\n")
             sys.stderr.write(f"[chaos] answers: {dict(senders.answered.outcomes)}\n")
         ending.callback(tell_of, edge)
-        wait_until(edge.has_drained, what="the spool is empty")
+        wait_until(edge.has_drained, 180, what="the spool is empty")
         found = verdict(senders.answered, read_topic(stack.endpoints))
         sys.stderr.write(f"[chaos] {dict(found, lost=len(found['lost']))}\n")
         assert (found["lost"], found["changed"], found["disordered"]) == ([], [], [])
