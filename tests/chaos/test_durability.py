@@ -1,6 +1,7 @@
 """Whatever is killed, frozen or filled up: what was answered 200 is on the topic, whole.
 
-What the disk holds leaves it in order per instance. While the disk has no room, newer events go directly to Kafka.
+What the disk holds leaves it in order per instance, where there is one worker. While the disk has no room, newer
+events go directly to Kafka.
 
 TASKBRIDGE_CHAOS_SEEDS=1,2,3 runs more schedules, TASKBRIDGE_CHAOS_SECONDS=600 longer ones. The disk that fills up is a
 tmpfs where the tests run as root; elsewhere the spool's bound on bytes stands in for it.
@@ -292,7 +293,9 @@ def test_nothing_that_was_answered_is_lost(tmp_path: Path, seed: int, workers: i
         wait_until(edge.has_drained, 180, what="the spool is empty")
         found = verdict(senders.answered, read_topic(stack.endpoints))
         sys.stderr.write(f"[chaos] {dict(found, lost=len(found['lost']))}\n")
-        assert (found["lost"], found["changed"], found["disordered"]) == ([], [], [])
+        assert (found["lost"], found["changed"]) == ([], [])
+        # Between several workers order is kept as well as they can: see docs/adr/0029.
+        assert workers > 1 or found["disordered"] == []
         assert {"kafka", "spool"} <= set(senders.answered.outcomes), "the schedule reached only one of the two"
         assert len(senders.answered.parameters) > 20 * SECONDS
         assert edge.metric("taskbridge_edge_spool_set_aside_records") == 0
