@@ -140,6 +140,24 @@ def test_the_filter_offers_the_apps_that_were_seen(fake: FakeTaskCenter, open_pa
     )
 
 
+def test_sources_are_told_apart_once_there_are_two(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    page = open_page(fake.page_of())
+    expect(page.locator(".row").first).to_be_visible()
+    filters = page.locator(".source-filter")
+    expect(filters).to_be_hidden()
+    elsewhere = {"app_type": "leave", "source": "flowable", "instance_id": "flowable:a/b 1"}
+    fake.add("A leave of another system", process_name="Leave", **elsewhere)
+    expect(filters).to_be_visible()
+    expect(filters.locator("option")).to_have_text(["全部系统", "flowable", "宜搭"])
+    filters.select_option("flowable")
+    expect(page.locator(".row-title")).to_have_text(["A leave of another system"])
+    page.locator(".row").first.click()
+    expect(page.locator(".detail h2")).to_have_text("A leave of another system")
+    assert page.url.endswith("#pending/flowable%3Aa%2Fb%201")
+    filters.select_option("yida")
+    expect(page.locator(".row-title").first).not_to_have_text("A leave of another system")
+
+
 def test_a_thousand_items_come_page_by_page_and_each_once(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of(more="#handled"))
     expect(page.locator(".row")).to_have_count(50)

@@ -129,6 +129,7 @@ class FakeTaskCenter:
             "title": title,
             "url": f"https://yida.example/{app}/processDetail?procInsId=inst-{number:05d}",
             "app_type": app,
+            "source": "yida",
             "process_name": process,
             "originator": {"user_id": originator, "name": PEOPLE[originator]}
             if originator
@@ -155,8 +156,8 @@ class FakeTaskCenter:
         api.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
         api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
         api.get("/v1/corps/{corp}/users/{user}/events", response_model=None)(self._events)
-        api.get("/v1/instances/{instance}")(self._instance)
-        api.get("/v1/instances/{instance}/history")(self._history)
+        api.get("/v1/instances/{instance:path}/history")(self._history)
+        api.get("/v1/instances/{instance:path}")(self._instance)
         api.get("/v1/ops/overview")(self._overview)
         api.get("/v1/ops/callbacks")(self._callbacks)
         app = FastAPI()
@@ -190,18 +191,27 @@ class FakeTaskCenter:
         }
 
     async def _tasks(  # noqa: PLR0917 - the query's parameters
-        self, corp: str, user: str, view: str, app_type: str = "", q: str = "", limit: int = 50, cursor: str = "0"
+        self,
+        corp: str,
+        user: str,
+        view: str,
+        app_type: str = "",
+        source: str = "",
+        q: str = "",
+        limit: int = 50,
+        cursor: str = "0",
     ) -> Any:
         if corp != CORP:
             return problem(403, "This token may not see this corp.")
         # As the real one: a search looks at so many lines at a time, and goes on with the next page.
         lines = self.items.get((user, view), [])
         start = int(cursor)
-        end = start + (_LINES_A_SEARCH if q or app_type else limit)
+        end = start + (_LINES_A_SEARCH if q or app_type or source else limit)
         found = [
             item
             for item in lines[start:end]
             if (not app_type or item["app_type"] == app_type)
+            and (not source or item["source"] == source)
             and (not q or q.lower() in f"{item['title']} {item['process_name']} {item['originator']['name']}".lower())
         ]
         # The process' name is in notifications, and not in items.
@@ -213,8 +223,9 @@ class FakeTaskCenter:
 
     async def _apps(self, user: str) -> dict[str, Any]:
         lines = (item for view in VIEWS for item in self.items.get((user, view), []))
-        found = sorted({(item["app_type"], item["process_name"]) for item in lines})
-        return {"items": [{"app_type": app, "process_name": name} for app, name in found]}
+        named = ("app_type", "process_name", "source")
+        found = sorted({tuple(item[name] for name in named) for item in lines})
+        return {"items": [dict(zip(named, each, strict=True)) for each in found]}
 
     async def _events(self, request: Request, user: str) -> Response:
         if self.streams_refused:
@@ -253,6 +264,7 @@ class FakeTaskCenter:
             "instance_id": item["instance_id"],
             "corp_id": CORP,
             "app_type": item["app_type"],
+            "source": item["source"],
             "updated_at": item["updated_at"],
             "revision": 3,
             "title": item["title"],

@@ -11,6 +11,7 @@ import fastavro
 import msgspec
 from hypothesis import strategies as st
 
+from taskbridge.cli.contract.schema_versions import versions_folder
 from taskbridge.schemas.codec import framed, task_event_codec
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
 from taskbridge.schemas.registry import schema_text
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.streams.folding.folding import Read
 
-OWN_AGAIN, NEWER, OLDER_STATE_ID, NEVER_SEEN = 76, 77, 78, 99
-"""Ids of schemas: ours with other words for people, a newer one, an older one of states, and none at all."""
+OWN_AGAIN, NEWER, OLDER_STATE_ID, FIRST_STATE_ID, NEVER_SEEN = 76, 77, 78, 79, 99
+"""Ids of schemas: ours with other words for people, a newer one, an older one of states, their first, none at all."""
 
 
 def newer_event_schema() -> dict[str, Any]:
@@ -46,8 +47,13 @@ def older_state_schema() -> dict[str, Any]:
     return {**STATES_SCHEMA, "fields": [*STATES_SCHEMA["fields"], {"name": "colour", "type": "string", "default": ""}]}
 
 
+def published_schema(record: str, version: int) -> str:
+    return (versions_folder() / f"{record}.{version}.avsc").read_text("utf-8")
+
+
 def registry() -> FakeRegistry:
     found = FakeRegistry()
+    found.others[FIRST_STATE_ID] = published_schema("TaskState", 1)
     found.others[OWN_AGAIN] = schema_text("TaskEvent").replace("One verified callback", "A callback")
     found.others[NEWER] = json.dumps(newer_event_schema())
     found.others[OLDER_STATE_ID] = json.dumps(older_state_schema())
@@ -58,6 +64,7 @@ REGISTRY = registry()
 EVENTS = task_event_codec(REGISTRY)
 NEWER_SCHEMA = fastavro.parse_schema(newer_event_schema())
 OLDER_STATE = fastavro.parse_schema(older_state_schema())
+FIRST_STATE = fastavro.parse_schema(json.loads(published_schema("TaskState", 1)))
 
 TEXTS = st.sampled_from(("x", "y", "", "王伟", "ä/b c%~\U0001f600", "\x00\x7f", "z" * 40, "长" * 60)) | st.text(
     max_size=5
@@ -75,7 +82,7 @@ FEW = st.lists(PEOPLE, max_size=3).map(tuple)
 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "event_id": st.sampled_from(("e1", "e2", "é")) | st.uuids().map(str),
-    "source": st.just(SOURCE_YIDA),
+    "source": st.sampled_from((SOURCE_YIDA, SOURCE_YIDA, SOURCE_YIDA, "flow able")),
     "action": st.sampled_from([each for each in Action if each is not Action.UNKNOWN] * 4 + [Action.UNKNOWN]),
     "corp_id": st.sampled_from(("corp", "corp", "corp", "corp", "公司")),
     "app_type": st.sampled_from(("APP", "APP", "A p/p")),
@@ -103,6 +110,7 @@ SAME_INSTANCE = st.builds(
         "action": st.sampled_from([each for each in Action if each is not Action.UNKNOWN]),
         "instance_id": st.just("I"),
         "corp_id": st.just("corp"),
+        "source": st.just(SOURCE_YIDA),
         "app_type": st.just("APP"),
         "occurred_at": st.integers(-2, 3),
         "created_at": st.none() | st.integers(-2, 3),
@@ -211,6 +219,7 @@ def crafted(draw: st.DrawFn, event: TaskEvent) -> bytes:
 
 def event(**fields: Any) -> TaskEvent:
     given: dict[str, Any] = {
+        "source": SOURCE_YIDA,
         "action": Action.CREATED,
         "corp_id": "corp",
         "app_type": "APP",
@@ -218,7 +227,7 @@ def event(**fields: Any) -> TaskEvent:
         "received_at": 10_000,
         **fields,
     }
-    return TaskEvent(source=SOURCE_YIDA, instance_id="I", **given)
+    return TaskEvent(instance_id="I", **given)
 
 
 CHUNKS = st.lists(st.lists(_records(), min_size=1, max_size=8), min_size=1, max_size=4)
@@ -226,10 +235,19 @@ CHUNKS = st.lists(st.lists(_records(), min_size=1, max_size=8), min_size=1, max_
 
 def by_older_state_schema(stored: bytes) -> bytes:
     """The same instance as a version wrote it whose state has one field more."""
+    return _by_state_schema(stored, OLDER_STATE_ID, OLDER_STATE, colour="red")
+
+
+def by_first_state_schema(stored: bytes) -> bytes:
+    """The same instance as the first version wrote it, that knew no source."""
+    return _by_state_schema(stored, FIRST_STATE_ID, FIRST_STATE)
+
+
+def _by_state_schema(stored: bytes, schema_id: int, schema: Any, **more: object) -> bytes:
     length, state = int.from_bytes(stored[10:14], "big"), io.BytesIO()
     body = fastavro.schemaless_reader(io.BytesIO(stored[21 : 16 + length]), fastavro.parse_schema(STATES_SCHEMA), None)
-    fastavro.schemaless_writer(state, OLDER_STATE, {**cast("dict[str, Any]", body), "colour": "red"})
-    framed_state = framed(OLDER_STATE_ID, state.getvalue())
+    fastavro.schemaless_writer(state, schema, {**cast("dict[str, Any]", body), **more})
+    framed_state = framed(schema_id, state.getvalue())
     return stored[:10] + len(framed_state).to_bytes(4, "big") + stored[14:16] + framed_state + stored[16 + length :]
 
 
@@ -252,6 +270,7 @@ def entry_of(told: TaskNotification) -> Entry:
         actor_id=told.actor_id,
         status=told.status,
         process_name=told.process_name,
+        source=told.source,
         entered_at=told.entered_at,
         updated_at=told.updated_at,
     )

@@ -100,6 +100,7 @@ def record(chance: random.Random, offset: int) -> FakeRecord:
         action=some(*Action) if chance.random() < 0.1 else some(*list(Action)[:5]),
         corp_id=some(*["corp"] * 15, "公 司/"),
         app_type=some(*["APP"] * 9, "A p"),
+        source=some(*["yida"] * 15, "flow able"),
         occurred_at=RECEIVED + chance.randrange(4),
         received_at=RECEIVED + chance.randrange(2),
         created_at=some(None, None, RECEIVED - 1, RECEIVED + 2),

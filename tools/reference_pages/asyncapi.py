@@ -89,7 +89,7 @@ _HEADERS = {
     "ce_specversion": "CloudEvents' version.",
     "ce_id": "The record's own id, the same whenever it is sent again.",
     "ce_type": "What happened.",
-    "ce_source": "`/yida/{corp_id}/{app_type}`; in the quarantine `/edge`, since nothing proves who sent it.",
+    "ce_source": "`/{source}/{corp_id}/{app_type}`; in the quarantine `/edge`, since nothing proves who sent it.",
     "ce_subject": "The instance; in the quarantine the app that the request names, unverified.",
     "ce_time": "When it happened.",
     "ce_reason": "Why the request was rejected: a short code.",

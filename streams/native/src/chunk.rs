@@ -50,8 +50,8 @@ pub struct Written<'a> {
     pub is_deleted: bool,
     /// What the headers of its state need.
     pub id: Id,
-    pub corp_id: &'a str,
-    pub app_type: &'a str,
+    /// Of its `ce_source`.
+    pub source: [&'a str; 3],
     pub updated_at: i64,
 }
 
@@ -63,7 +63,8 @@ pub struct Told<'a> {
     pub value: Range<usize>,
     pub id: Id,
     pub change: Change,
-    pub app_type: &'a str,
+    /// Of its `ce_source`.
+    pub source: [&'a str; 3],
 }
 
 /// What a chunk comes to.
@@ -203,7 +204,7 @@ impl<'a> Outcome<'a> {
             value: key_end..self.bytes.len(),
             id,
             change,
-            app_type: entry.app_type,
+            source: [entry.source, instance.corp_id, entry.app_type],
         });
     }
 
@@ -216,8 +217,7 @@ impl<'a> Outcome<'a> {
             state,
             is_deleted: instance.lifecycle == Lifecycle::Deleted,
             id: state_id(terms.rules.id_namespace, instance),
-            corp_id: instance.corp_id,
-            app_type: instance.app_type.value,
+            source: [instance.source, instance.corp_id, instance.app_type.value],
             updated_at: instance.updated_at,
         });
     }

@@ -18,6 +18,7 @@ impl<'a> Person<'a> {
 /// One callback that was verified and understood; its texts are borrowed from the record's value.
 pub struct Event<'a> {
     pub event_id: &'a str,
+    pub source: &'a str,
     pub action: Action,
     pub corp_id: &'a str,
     pub app_type: &'a str,
@@ -48,7 +49,7 @@ impl<'a> Event<'a> {
     pub fn read(body: &'a [u8]) -> Read<Self> {
         let reader = &mut Reader::new(body);
         let event_id = reader.text()?;
-        let _source = reader.text()?;
+        let source = reader.text()?;
         let action = reader.symbol(Action::ALL)?;
         let corp_id = reader.text()?;
         let app_type = reader.text()?;
@@ -71,6 +72,7 @@ impl<'a> Event<'a> {
         let received_at = reader.long()?;
         Ok(Self {
             event_id,
+            source,
             action,
             corp_id,
             app_type,

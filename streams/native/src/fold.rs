@@ -17,14 +17,22 @@ pub fn check<'a>(known: Option<&Instance<'a>>, event: &Event<'a>) -> Result<(), 
         Some(instance) if instance.corp_id != event.corp_id => {
             Err(Refusal::AnotherCorp { ours: instance.corp_id, theirs: event.corp_id })
         }
-        Some(instance)
-            if instance.app_type.value != event.app_type
-                && (event.received_at, event.app_type) > (instance.first_received_at, instance.app_type.value) =>
-        {
-            Err(Refusal::AnotherApp { ours: instance.app_type.value, theirs: event.app_type })
+        Some(instance) if is_of_another(instance, event) => {
+            let theirs = (event.app_type, event.source);
+            let ours = (instance.app_type.value, instance.source);
+            if (event.received_at, theirs) > (instance.first_received_at, ours) {
+                Err(Refusal::AnotherApp { ours, theirs })
+            } else {
+                Ok(())
+            }
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the event names another app or another source than the instance's.
+fn is_of_another(instance: &Instance<'_>, event: &Event<'_>) -> bool {
+    instance.app_type.value != event.app_type || instance.source != event.source
 }
 
 /// The instance with one more event folded into it, and whether that changed anything. It was checked before.
@@ -32,7 +40,7 @@ pub fn check<'a>(known: Option<&Instance<'a>>, event: &Event<'a>) -> Result<(), 
 /// An instance that was not known is made of its first event, which always changes it. So is one of another app: this
 /// event was received before all of that.
 pub fn fold<'i, 'a>(known: &'i mut Option<Instance<'a>>, event: &Event<'a>) -> (&'i Instance<'a>, bool) {
-    let other = known.as_ref().filter(|instance| instance.app_type.value != event.app_type);
+    let other = known.as_ref().filter(|instance| is_of_another(instance, event));
     if let Some(revision) = other.map(|instance| instance.revision) {
         *known = Some(Instance { revision, ..unknown(event) });
     }
@@ -58,6 +66,7 @@ fn unknown<'a>(event: &Event<'a>) -> Instance<'a> {
     Instance {
         instance_id: event.instance_id,
         corp_id: event.corp_id,
+        source: event.source,
         app_type: Fact { value: event.app_type, stated: None },
         title: Fact::default(),
         url: Fact::default(),

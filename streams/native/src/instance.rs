@@ -71,6 +71,7 @@ pub struct Copied<'a> {
 pub struct Instance<'a> {
     pub instance_id: &'a str,
     pub corp_id: &'a str,
+    pub source: &'a str,
     pub app_type: Fact<'a, &'a str>,
     pub title: Fact<'a, Option<&'a str>>,
     pub url: Fact<'a, Option<&'a str>>,

@@ -108,8 +108,7 @@ struct Cause<'py> {
 }
 
 struct Source<'py> {
-    corp_id: String,
-    app_type: String,
+    segments: [String; 3],
     header: Bound<'py, PyTuple>,
 }
 
@@ -125,7 +124,7 @@ impl<'py> Headers<'_, 'py> {
                 time: header(intern!(py, "ce_time"), &rfc3339(event.occurred_at))?,
             },
         };
-        let source = self.source(event.corp_id, told.app_type)?;
+        let source = self.source(told.source)?;
         let FixedHeaders { specversion, content_type, notification_types, .. } = self.fixed;
         let kind = notification_types[told.change.number()].bind(py);
         let (specversion, content_type) = (specversion.bind(py), content_type.bind(py));
@@ -143,22 +142,20 @@ impl<'py> Headers<'_, 'py> {
         // The record's key is the instance's id.
         let subject = PyTuple::new(py, [intern!(py, "ce_subject").as_any(), key.as_any()])?;
         let time = header(intern!(py, "ce_time"), &rfc3339(updated_at))?;
-        let source = self.source(written.corp_id, written.app_type)?;
+        let source = self.source(written.source)?;
         let kind = if written.is_deleted { state_deleted } else { state_changed };
         let headers = [specversion.bind(py), &id, kind.bind(py), &source, &subject, &time, content_type.bind(py)];
         PyList::new(py, &headers[..headers.len() - usize::from(written.is_deleted)])
     }
 
-    fn source(&mut self, corp_id: &str, app_type: &str) -> PyResult<Bound<'py, PyTuple>> {
+    fn source(&mut self, segments: [&str; 3]) -> PyResult<Bound<'py, PyTuple>> {
         if let Some(known) = &self.source
-            && known.corp_id == corp_id
-            && known.app_type == app_type
+            && known.segments == segments
         {
             return Ok(known.header.clone());
         }
-        let header = header(intern!(self.py, "ce_source"), &source(corp_id, app_type))?;
-        let known = Source { corp_id: corp_id.to_owned(), app_type: app_type.to_owned(), header: header.clone() };
-        self.source = Some(known);
+        let header = header(intern!(self.py, "ce_source"), &source(segments))?;
+        self.source = Some(Source { segments: segments.map(str::to_owned), header: header.clone() });
         Ok(header)
     }
 }

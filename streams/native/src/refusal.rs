@@ -1,5 +1,8 @@
 //! Why an event is not folded. `Refusal` of `streams/fold/rejections.py` has the words.
 
+/// Its name, and its source.
+pub type App<'a> = (&'a str, &'a str);
+
 /// Nothing was changed; the record belongs in the dead-letter topic.
 #[derive(Clone, Copy)]
 pub enum Refusal<'a> {
@@ -8,7 +11,7 @@ pub enum Refusal<'a> {
     MisplacedKey,
     UnknownAction,
     AnotherCorp { ours: &'a str, theirs: &'a str },
-    AnotherApp { ours: &'a str, theirs: &'a str },
+    AnotherApp { ours: App<'a>, theirs: App<'a> },
     TooLarge,
 }
 
@@ -21,7 +24,9 @@ impl Refusal<'_> {
             Self::MisplacedKey => (2, vec![]),
             Self::UnknownAction => (3, vec![]),
             Self::AnotherCorp { ours, theirs } => (4, vec![(*ours).into(), (*theirs).into()]),
-            Self::AnotherApp { ours, theirs } => (5, vec![(*ours).into(), (*theirs).into()]),
+            Self::AnotherApp { ours, theirs } => {
+                (5, [ours, theirs].map(|(app_type, source)| format!("{source}/{app_type}")).into())
+            }
             Self::TooLarge => (6, vec![]),
         }
     }

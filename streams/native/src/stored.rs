@@ -92,9 +92,10 @@ pub fn write(out: &mut Vec<u8>, instance: &Instance<'_>, offsets: &Offsets, term
 /// The published state, in the order of `schemas/avro/TaskState.avsc`; the marks are still missing.
 fn read_state(body: &[u8]) -> Read<Instance<'_>> {
     let reader = &mut Reader::new(body);
-    let instance = Instance {
+    let mut instance = Instance {
         instance_id: reader.text()?,
         corp_id: reader.text()?,
+        source: "",
         app_type: unstated(reader.text()?),
         title: unstated(reader.optional_text()?),
         url: unstated(reader.optional_text()?),
@@ -112,6 +113,7 @@ fn read_state(body: &[u8]) -> Read<Instance<'_>> {
         began_at: i64::MAX,
         first_received_at: i64::MIN,
     };
+    instance.source = reader.text()?;
     if reader.is_at_end() { Ok(instance) } else { Err(Damaged) }
 }
 
@@ -154,6 +156,7 @@ fn write_state(out: &mut Vec<u8>, instance: &Instance<'_>) {
     });
     out.long(instance.updated_at);
     out.long(instance.revision);
+    out.text(instance.source);
 }
 
 fn write_task(out: &mut Vec<u8>, task: &Task<'_>) {

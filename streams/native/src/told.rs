@@ -87,14 +87,16 @@ pub fn write_notification(
     out.optional_text(entry.process_name);
     out.optional_long(Some(entry.entered_at));
     out.optional_long(Some(entry.updated_at));
+    out.text(entry.source);
 }
 
-/// `ce_source`: `/yida/{corp_id}/{app_type}`, escaped as RFC 3986 asks of path segments.
-pub fn source(corp_id: &str, app_type: &str) -> Vec<u8> {
-    let mut path = b"/yida/".to_vec();
-    escape(&mut path, corp_id);
-    path.push(b'/');
-    escape(&mut path, app_type);
+/// `ce_source`: `/{source}/{corp_id}/{app_type}`, escaped as RFC 3986 asks of path segments.
+pub fn source(segments: [&str; 3]) -> Vec<u8> {
+    let mut path = Vec::new();
+    for segment in segments {
+        path.push(b'/');
+        escape(&mut path, segment);
+    }
     path
 }
 

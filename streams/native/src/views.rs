@@ -22,6 +22,7 @@ pub struct Entry<'a> {
     pub actor_id: Option<&'a str>,
     pub status: Status,
     pub process_name: Option<&'a str>,
+    pub source: &'a str,
     /// When the line entered the view, and when what it is about last moved: functions of the state.
     pub entered_at: i64,
     pub updated_at: i64,
@@ -180,6 +181,7 @@ fn entry<'a>(instance: &Instance<'a>, status: Status, at: i64) -> Entry<'a> {
         actor_id: None,
         status,
         process_name: instance.process_name.value,
+        source: instance.source,
         entered_at: at,
         updated_at: at,
     }

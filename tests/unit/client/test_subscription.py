@@ -61,9 +61,10 @@ def test_each_filter_takes_one_or_several() -> None:
         notification(recipient_id="u-2"),
         notification(view=View.HANDLED),
         notification(app_type="APP_2"),
+        notification(source="flowable"),
     ]
     kafka.tell(wanted, *others)
-    one = subscribe(kafka, group=GROUP, corp="ding1", person="u-1", view="PENDING", app="APP_1")
+    one = subscribe(kafka, group=GROUP, corp="ding1", person="u-1", view="PENDING", app="APP_1", source="yida")
     assert taken(kafka, one) == [wanted]
     kafka = FakeKafka()
     kafka.tell(wanted, *others)
@@ -74,8 +75,9 @@ def test_each_filter_takes_one_or_several() -> None:
         person={"u-1", "u-2"},
         view=[View.PENDING, View.HANDLED],
         app=("APP_1", "APP_2"),
+        source=["yida", "flowable"],
     )
-    assert len(taken(kafka, two)) == 5
+    assert len(taken(kafka, two)) == 6
 
 
 def test_a_persons_notifications_come_in_their_order() -> None:

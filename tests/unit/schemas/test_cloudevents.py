@@ -73,6 +73,8 @@ def test_a_state_carries_cloudevents_headers_and_its_tombstone_has_no_content() 
         ("ce_time", b"1970-01-01T00:00:01.000Z"),
         ("content-type", b"application/avro"),
     ]
+    elsewhere = replace(state, source="flow able")
+    assert dict(state_headers(elsewhere, deleted=False))["ce_source"] == b"/flow%20able/d%20i%2Fng/APP"
     gone = dict(state_headers(replace(state, revision=4), deleted=True))
     assert gone.keys() == dict(headers).keys() - {"content-type"}
     assert gone["ce_type"] == b"taskbridge.state.deleted.v1"
@@ -106,6 +108,8 @@ def test_a_notification_carries_cloudevents_headers() -> None:
         ("ce_time", b"1970-01-01T00:00:00.000Z"),
         ("content-type", b"application/avro"),
     ]
+    elsewhere = replace(notification, source="flow able")
+    assert dict(notification_headers(elsewhere))["ce_source"] == b"/flow%20able/d%20i%2Fng/APP"
 
 
 @pytest.mark.parametrize(

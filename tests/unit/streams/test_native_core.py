@@ -21,6 +21,7 @@ from fold_inputs import (
     REGISTRY,
     SAME_INSTANCE,
     FakeRecord,
+    by_first_state_schema,
     by_older_state_schema,
     by_version_without_beginnings,
     damaged,
@@ -202,6 +203,16 @@ def test_a_store_that_another_version_of_the_schema_wrote_is_read_by_that_versio
     assert not isinstance(ours, type)
     assert not isinstance(theirs, type)
     assert plain(ours) == plain(theirs)
+
+
+@given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
+def test_a_store_of_the_first_version_is_folded_on_as_yidas(events: list[TaskEvent]) -> None:
+    stored, last = stored_after(events), [FakeRecord(b"I", EVENTS.encode(event(event_id="last")), 9)]
+    older = {key: by_first_state_schema(value) for key, value in stored.items()}
+    ours, theirs = fold_both(last, older)
+    assert not isinstance(ours, type)
+    assert not isinstance(theirs, type)
+    assert plain(ours) == plain(theirs) == plain(folding(PythonFolding, 0).fold([*last], reading(stored), generation=1))
 
 
 @given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))

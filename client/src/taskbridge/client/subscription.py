@@ -26,18 +26,20 @@ _log = logging.getLogger("taskbridge.client")
 
 
 def subscribe(
-    source: Source,
+    kafka: Source,
+    /,
     *,
     group: str,
     corp: Wanted = None,
     person: Wanted = None,
     view: Wanted = None,
     app: Wanted = None,
+    source: Wanted = None,
     dedupe_window: int = DEDUPE_WINDOW,
     explicit_ack: bool = False,
     on_undecodable: Callable[[Record], None] | None = None,
 ) -> Subscription:
-    """Every notification of these organisations, people, views and apps: ``async for`` gives one at a time.
+    """Every notification of these organisations, people, views, apps and sources: ``async for`` gives one at a time.
 
     **At least once.** A notification is done when the body of the loop asks for the next one, or, with
     ``explicit_ack``, when ``Subscription.ack`` is called. What is done is committed for the group within a second, and
@@ -65,16 +67,16 @@ def subscribe(
     **Ends** when the task is cancelled, or by ``break``: the group is left and all that is done is committed. Signals
     are the program's: let SIGTERM cancel the task.
 
-    A new group begins with the oldest record that there is; ``auto.offset.reset`` of the source's properties says
+    A new group begins with the oldest record that there is; ``auto.offset.reset`` of the properties of ``kafka`` says
     otherwise.
 
     Raises, from the loop:
-        ConfigurationError: librdkafka does not take the source's properties.
+        ConfigurationError: librdkafka does not take the properties of ``kafka``.
         KafkaRefused: Kafka does not let this client read.
     """
-    wanted = Filter.of(corp=corp, person=person, view=view, app=app)
+    wanted = Filter.of(corp=corp, person=person, view=view, app=app, source=source)
     report = on_undecodable or log_undecodable
-    return Subscription(source, group, wanted, dedupe_window, explicit_ack=explicit_ack, on_undecodable=report)
+    return Subscription(kafka, group, wanted, dedupe_window, explicit_ack=explicit_ack, on_undecodable=report)
 
 
 class Subscription:
@@ -82,7 +84,7 @@ class Subscription:
 
     def __init__(
         self,
-        source: Source,
+        kafka: Source,
         group: str,
         wanted: Callable[[TaskNotification], bool],
         dedupe_window: int,
@@ -90,7 +92,7 @@ class Subscription:
         explicit_ack: bool,
         on_undecodable: Callable[[Record], None],
     ) -> None:
-        self._source = source
+        self._kafka = kafka
         self._group = group
         self._is_wanted = wanted
         self._explicit_ack = explicit_ack
@@ -104,7 +106,7 @@ class Subscription:
 
     async def __aiter__(self) -> AsyncGenerator[TaskNotification]:
         self._passed, self._given = {}, []
-        async with Reader(lambda: self._source.member(self._group), self._source.open_registry()) as self._reader:
+        async with Reader(lambda: self._kafka.member(self._group), self._kafka.open_registry()) as self._reader:
             while True:
                 for record in await self._reader.read():
                     if isinstance(record.content, Undecodable):
@@ -137,10 +139,18 @@ class Filter:
     people: frozenset[str] | None
     views: frozenset[str] | None
     apps: frozenset[str] | None
+    sources: frozenset[str] | None
 
     @staticmethod
-    def of(*, corp: Wanted = None, person: Wanted = None, view: Wanted = None, app: Wanted = None) -> Filter:
-        return Filter(*(_as_set(each) for each in (corp, person, view, app)))
+    def of(
+        *,
+        corp: Wanted = None,
+        person: Wanted = None,
+        view: Wanted = None,
+        app: Wanted = None,
+        source: Wanted = None,
+    ) -> Filter:
+        return Filter(*(_as_set(each) for each in (corp, person, view, app, source)))
 
     def __call__(self, notification: TaskNotification) -> bool:
         return (
@@ -148,6 +158,7 @@ class Filter:
             and (self.people is None or notification.recipient_id in self.people)
             and (self.views is None or notification.view in self.views)
             and (self.apps is None or notification.app_type in self.apps)
+            and (self.sources is None or notification.source in self.sources)
         )
 
 

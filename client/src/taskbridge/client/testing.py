@@ -14,7 +14,7 @@ from zlib import crc32
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from taskbridge.schemas.codec import task_notification_codec
-from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
+from taskbridge.schemas.events import SOURCE_YIDA, Change, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
@@ -116,6 +116,7 @@ def notification(
     task_id: str | None = "t-1",
     title: str | None = "Leave",
     app_type: str = "APP_1",
+    source: str = SOURCE_YIDA,
     status: Status = Status.PENDING,
     occurred_at: int = 1_700_000_000_000,
     notification_id: str | None = None,
@@ -139,6 +140,7 @@ def notification(
         event_id=str(uuid.uuid4()),
         entered_at=occurred_at,
         updated_at=occurred_at,
+        source=source,
     )
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from taskbridge.schemas.events import SOURCE_YIDA, Action, Change, state_id_for
+from taskbridge.schemas.events import Action, Change, state_id_for
 from taskbridge.schemas.moments import FIRST_MS, LAST_MS
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def notification_headers(notification: TaskNotification) -> list[Header]:
         SPECVERSION,
         ("ce_id", notification.notification_id.encode()),
         NOTIFICATION_TYPES[notification.change],
-        ("ce_source", _source(SOURCE_YIDA, notification.corp_id, notification.app_type)),
+        ("ce_source", _source(notification.source, notification.corp_id, notification.app_type)),
         ("ce_subject", notification.instance_id.encode()),
         ("ce_time", rfc3339(notification.occurred_at).encode()),
         CONTENT_TYPE,
@@ -85,7 +85,7 @@ def state_headers(state: TaskState, *, deleted: bool) -> list[Header]:
         SPECVERSION,
         ("ce_id", state_id_for(state).encode()),
         STATE_DELETED if deleted else STATE_CHANGED,
-        ("ce_source", _source(SOURCE_YIDA, state.corp_id, state.app_type)),
+        ("ce_source", _source(state.source, state.corp_id, state.app_type)),
         ("ce_subject", state.instance_id.encode()),
         # One that was stored before such moments were refused, or is damaged, may have any.
         ("ce_time", rfc3339(min(max(state.updated_at, FIRST_MS), LAST_MS)).encode()),

@@ -14,6 +14,7 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 SOURCE_YIDA = "yida"
+"""The sending system of whatever does not say another one."""
 SOURCE_TASKBRIDGE = "taskbridge"
 """Of the cause of a notification that no callback caused: the end of a retention, or a rebuild of the states."""
 
@@ -162,6 +163,7 @@ class TaskState(Struct, frozen=True, gc=False):
     lifecycle: Lifecycle = Lifecycle.ACTIVE
     tasks: tuple[TaskEntry, ...] = ()
     copied: tuple[CopiedEntry, ...] = ()
+    source: str = SOURCE_YIDA
 
 
 class TaskNotification(Struct, frozen=True, gc=False):
@@ -185,6 +187,7 @@ class TaskNotification(Struct, frozen=True, gc=False):
     process_name: str | None = None
     entered_at: int | None = None
     updated_at: int | None = None
+    source: str = SOURCE_YIDA
 
 
 def event_id_for(source: str, action: str, parameters: Mapping[str, str]) -> str:

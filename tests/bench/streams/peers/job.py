@@ -119,6 +119,7 @@ class Job:
             "copied": [{"user_id": each.user_id, "at": each.at} for each in state.copied],
             "updated_at": state.updated_at,
             "revision": state.revision,
+            "source": state.source,
         }
         return _encoded(self._states, found, self._state_frame)
 
@@ -200,6 +201,7 @@ class Job:
             "process_name": each.process_name,
             "entered_at": each.entered_at,
             "updated_at": each.updated_at,
+            "source": each.source,
         }
         return _encoded(self._notifications, found, self._notification_frame)
 

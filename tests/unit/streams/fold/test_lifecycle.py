@@ -162,6 +162,15 @@ def test_a_token_of_another_app_completes_and_deletes_nothing(make_event: MakeEv
             fold(instance, forged)
 
 
+def test_another_source_completes_and_deletes_nothing_though_its_app_has_the_same_name(make_event: MakeEvent) -> None:
+    instance = folded([make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), source="flowable")])
+    assert instance.state.source == "flowable"
+    for action in (Action.CREATED, Action.COMPLETED, Action.CANCELLED, Action.COPIED, Action.DELETED):
+        forged = make_event(action, task_id="T-1", actor_id="eve", received_at=1_001, occurred_at=1)
+        with pytest.raises(AnotherApp, match="belongs to flowable/APP, the event to yida/APP"):
+            fold(instance, forged)
+
+
 def test_a_forged_event_that_comes_first_does_not_keep_the_instance(make_event: MakeEvent) -> None:
     """The genuine one was received before it, and waited in an edge's spool."""
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",), originator=Person("bob"))
@@ -178,17 +187,22 @@ def test_whose_instance_it_is_does_not_depend_on_the_order(
 ) -> None:
     """And once the owner's events have come again, nor does anything else."""
     events = [
-        replace(each, app_type=data.draw(st.sampled_from(("A", "B"))), received_at=data.draw(st.integers(1, 4)))
+        replace(
+            each,
+            app_type=data.draw(st.sampled_from(("A", "B"))),
+            source=data.draw(st.sampled_from(("yida", "flowable"))),
+            received_at=data.draw(st.integers(1, 4)),
+        )
         for each in data.draw(histories)
     ]
-    owner = min((each.received_at, each.app_type) for each in events)[1]
-    theirs = [each for each in events if each.app_type == owner]
+    owner = min((each.received_at, each.app_type, each.source) for each in events)[1:]
+    theirs = [each for each in events if (each.app_type, each.source) == owner]
     found: Instance | None = None
     for event in data.draw(st.permutations(events)):
         with suppress(AnotherApp):
             found = fold(found, event)
     assert found is not None
-    assert found.state.app_type == owner
+    assert (found.state.app_type, found.state.source) == owner
     found = reduce(fold, theirs, found)
     assert without_revision(found) == without_revision(folded(theirs))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
@@ -89,11 +90,12 @@ def test_the_age_is_read_from_the_head_alone(make_event: MakeEvent) -> None:
 def test_nobody_keeps_a_line_of_what_is_let_go(histories: SearchStrategy[list[TaskEvent]], data: DataObject) -> None:
     instance: Instance | None = None
     sent: list[TaskNotification] = []
-    for event in data.draw(histories):
+    source = data.draw(st.sampled_from(("yida", "flowable")))
+    for event in (replace(each, source=source) for each in data.draw(histories)):
         after = fold(instance, event)
         sent += notifications(instance, after, event)
         instance = after
     assert instance is not None
     last = farewell(instance, now_ms=5_000)
-    assert {each.change for each in last} <= {Change.REMOVED}
+    assert {(each.change, each.source) for each in last} <= {(Change.REMOVED, source)}
     assert inbox_of([*sent, *last]) == {}

@@ -57,6 +57,7 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, context: Answerin
                 "title": "<b>",
                 "url": None,
                 "app_type": "APP",
+                "source": "yida",
                 "originator": {"user_id": "ann", "name": "Ann"},
                 "status": "CANCELLED",
                 "created_at": "2026-01-31T08:00:00.000Z",
@@ -73,7 +74,7 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, context: Answerin
     assert counts == {"created": 1, "pending": 1, "handled": 0, "copied": 0}
     apps = client.get("/v1/corps/corp/users/ann/apps").json()
     fits(models.AppsOut, apps)
-    assert apps == {"items": [{"app_type": "APP", "process_name": None}]}
+    assert apps == {"items": [{"app_type": "APP", "process_name": None, "source": "yida"}]}
     fits(models.MeOut, client.get("/v1/me").json())
 
 

@@ -7,23 +7,28 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from api_context import WHOLE, AnsweringWorker, notification
-from taskbridge.schemas.events import Change, Person, TaskNotification, View
+from taskbridge.schemas.events import Action, Change, Person, TaskNotification, View
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.refusals import BadQuery
+from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.query.cursors import read_cursor, write_cursor
 from taskbridge.streams.query.inboxes import APPS_LOOKED_AT, LOOKED_AT_MAX, Inboxes
 from taskbridge.streams.query.search import folded, matcher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hypothesis.strategies import SearchStrategy
 
+    from taskbridge.schemas.events import TaskEvent
     from taskbridge.streams.query.inboxes import Page
 
 USER = layout.user_part("corp", "ann")
@@ -175,6 +180,32 @@ def test_a_search_looks_at_title_process_and_originator_and_the_app_alone() -> N
     assert elsewhere is not None
     assert in_app(item)
     assert not elsewhere(item)
+
+
+def test_a_view_is_narrowed_to_the_tasks_of_one_source(
+    context: AnsweringWorker, make_event: Callable[..., TaskEvent]
+) -> None:
+    """Those of a second one have ids of their own, which their routes take."""
+    theirs = notification(instance_id="flowable:12/3 4", app_type="leave", source="flowable")
+    context.tell([notification(), theirs])
+    created = make_event(Action.CREATED, instance_id=theirs.instance_id, app_type="leave", source="flowable")
+    context.keep(fold(None, created))
+    with TestClient(context.http()) as client:
+        path = "/v1/corps/corp/users/ann/tasks?view=pending"
+        for source, ids in (("yida", ["I-1"]), ("flowable", [theirs.instance_id]), ("other", [])):
+            found = client.get(f"{path}&source={source}").json()["items"]
+            assert [(each["instance_id"], each["source"]) for each in found] == [(each, source) for each in ids]
+        assert client.get(f"{path}&source={'s' * 257}").status_code == 400
+        apps = client.get("/v1/corps/corp/users/ann/apps").json()["items"]
+        assert {(each["app_type"], each["source"]) for each in apps} == {("APP", "yida"), ("leave", "flowable")}
+        instance = client.get("/v1/instances/flowable%3A12%2F3%204")
+        assert (instance.json()["instance_id"], instance.json()["source"]) == (theirs.instance_id, "flowable")
+
+
+def test_lines_that_were_stored_before_there_were_sources_are_yidas() -> None:
+    item = layout.item_of(notification(), entered_at=1)
+    older = msgspec.msgpack.encode(msgspec.msgpack.decode(layout.write_item(item))[:12])
+    assert layout.read_item(older) == item
 
 
 @given(st.binary(min_size=0, max_size=40), st.text(max_size=60))

@@ -29,6 +29,7 @@ def item_json(item: Item, view: str) -> dict[str, Any]:
         "title": item.title,
         "url": item.url,
         "app_type": item.app_type,
+        "source": item.source,
         "originator": None if originator is None else {"user_id": originator, "name": item.originator_name},
         "status": item.status,
         "created_at": iso(item.created_at),
@@ -57,6 +58,7 @@ def notification_json(notification: TaskNotification) -> dict[str, Any]:
         "process_name": notification.process_name,
         "entered_at": _maybe(notification.entered_at),
         "updated_at": _maybe(notification.updated_at),
+        "source": notification.source,
     }
 
 
@@ -66,6 +68,7 @@ def state_json(state: TaskState) -> dict[str, Any]:
         "instance_id": state.instance_id,
         "corp_id": state.corp_id,
         "app_type": state.app_type,
+        "source": state.source,
         "title": state.title,
         "url": state.url,
         "originator": _person(state.originator),

@@ -4,7 +4,8 @@ Every part of an instance is a register whose merge is commutative, associative 
 cannot matter: the latest writer wins a fact, sets only grow, a decision is the greatest one, a deletion never ends.
 ``revision`` is the one exception: it counts the changes on the way.
 
-An instance belongs to one app: that of which the edge received an event first (docs/adr/0028-whose-instance-it-is.md).
+An instance belongs to one app of one source: that of which the edge received an event first
+(docs/adr/0028-whose-instance-it-is.md).
 """
 
 from __future__ import annotations
@@ -90,10 +91,11 @@ def fold(before: Instance | None, event: TaskEvent) -> Instance:
         before = _unknown(event, revision=0)
     elif before.state.corp_id != event.corp_id:
         raise Refusal.ANOTHER_CORP.error(before.state.corp_id, event.corp_id)
-    elif before.state.app_type != event.app_type:
-        if (event.received_at, event.app_type) > (before.marks.first_received_at, before.state.app_type):
-            raise Refusal.ANOTHER_APP.error(before.state.app_type, event.app_type)
-        before = _unknown(event, revision=before.state.revision)
+    elif (state := before.state).app_type != event.app_type or state.source != event.source:
+        theirs, ours = (event.app_type, event.source), (state.app_type, state.source)
+        if (event.received_at, *theirs) > (before.marks.first_received_at, *ours):
+            raise Refusal.ANOTHER_APP.error("/".join(ours[::-1]), "/".join(theirs[::-1]))
+        before = _unknown(event, revision=state.revision)
     after = _ACTIONS[event.action](_with_facts(before, event), event)
     if after == before and before.state.revision > 0:
         return before
@@ -109,6 +111,7 @@ def _unknown(event: TaskEvent, *, revision: int) -> Instance:
             app_type=event.app_type,
             updated_at=event.occurred_at,
             revision=revision,
+            source=event.source,
         ),
         Marks(first_received_at=event.received_at),
     )

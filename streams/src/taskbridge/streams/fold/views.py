@@ -33,6 +33,7 @@ class Entry(Struct, frozen=True, gc=False):
     actor_id: str | None
     status: Status
     process_name: str | None
+    source: str
     entered_at: int
     """When the line entered the view. As ``updated_at``, a function of the state: nothing says when we heard of it."""
     updated_at: int
@@ -194,6 +195,7 @@ def _entry(
         actor_id,
         status,
         state.process_name,
+        state.source,
         *times,
     )
 
@@ -222,4 +224,5 @@ def _notification(
         entry.process_name,
         entry.entered_at,
         entry.updated_at,
+        entry.source,
     )

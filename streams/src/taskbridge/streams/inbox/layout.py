@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from taskbridge.schemas.events import Person, View
+from taskbridge.schemas.events import SOURCE_YIDA, Person, View
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification
@@ -58,6 +58,7 @@ class Item(Struct, frozen=True, gc=False, array_like=True, omit_defaults=False):
     updated_at: int
     process_name: str | None = None
     actor_id: str | None = None
+    source: str = SOURCE_YIDA
 
     @property
     def originator(self) -> Person | None:
@@ -179,6 +180,7 @@ def item_of(notification: TaskNotification, *, entered_at: int) -> Item:
         notification.occurred_at if notification.updated_at is None else notification.updated_at,
         notification.process_name,
         notification.actor_id,
+        notification.source,
     )
 
 

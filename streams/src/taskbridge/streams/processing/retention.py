@@ -113,7 +113,7 @@ def farewell(instance: Instance, *, now_ms: int) -> list[TaskNotification]:
     named = {"instance_id": state.instance_id, "revision": str(state.revision)}
     event = TaskEvent(
         event_id=event_id_for(SOURCE_TASKBRIDGE, "expired", named),
-        source=SOURCE_TASKBRIDGE,
+        source=state.source,
         action=Action.DELETED,
         corp_id=state.corp_id,
         app_type=state.app_type,

@@ -38,6 +38,7 @@ class App(NamedTuple):
 
     app_type: str
     process_name: str | None
+    source: str
 
 
 class Inboxes:
@@ -115,15 +116,15 @@ class Inboxes:
             PartitionNotHeld: it went to another worker meanwhile.
             NotNow: its inboxes are being made anew.
         """
-        names: dict[str, set[str]] = {}
+        names: dict[tuple[str, str], set[str]] = {}
         for view, count in zip(layout.VIEWS, self.counts(partition, user), strict=True):
             for _, value in self._slice(partition, user, view, None, min(count, APPS_LOOKED_AT)):
                 item = layout.read_item(value)
-                found = names.setdefault(item.app_type, set())
+                found = names.setdefault((item.app_type, item.source), set())
                 if item.process_name is not None:
                     found.add(item.process_name)
             await asyncio.sleep(0)
-        return [App(app, name) for app in sorted(names) for name in sorted(names[app]) or [None]]
+        return [App(app[0], name, app[1]) for app in sorted(names) for name in sorted(names[app]) or [None]]
 
     def _slice(
         self, partition: int, user: bytes, view: View, after: bytes | None, limit: int

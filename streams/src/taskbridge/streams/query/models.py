@@ -12,6 +12,7 @@ ViewName = Literal["created", "pending", "handled", "copied"]
 StatusName = Literal["PENDING", "COMPLETED", "CANCELLED", "ACTIVE", "UNKNOWN"]
 
 MOMENT = "2026-01-31T08:00:00.000Z"
+_source = Field(description="The sending system; ids of instances of another one than yida are `{source}:{id}`.")
 _moment = Field(description="ISO 8601, UTC, with milliseconds.", examples=[MOMENT])
 
 PERSON_EXAMPLE = {"user_id": "manager01", "name": "王小明"}
@@ -22,6 +23,7 @@ ITEM_EXAMPLE: dict[str, Any] = {
     "title": "王小明发起的请假申请",
     "url": "https://example.aliwork.com/APP_RY60OCRF33Z7534/task/1",
     "app_type": "APP_RY60OCRF33Z7534",
+    "source": "yida",
     "originator": PERSON_EXAMPLE,
     "status": "PENDING",
     "created_at": MOMENT,
@@ -49,6 +51,7 @@ class ItemOut(BaseModel):
     title: str | None
     url: str | None = Field(description="The approval page; http or https.")
     app_type: str
+    source: str = _source
     originator: PersonOut | None
     status: StatusName
     created_at: str = Field(description="When it entered the view: the order of the list.", examples=[MOMENT])
@@ -81,11 +84,12 @@ class CountsOut(BaseModel):
 class AppOut(BaseModel):
     app_type: str
     process_name: str | None
+    source: str = _source
 
 
 class AppsOut(BaseModel):
     model_config = _shown(
-        {"items": [{"app_type": ITEM_EXAMPLE["app_type"], "process_name": "请假申请"}]},
+        {"items": [{"app_type": ITEM_EXAMPLE["app_type"], "process_name": "请假申请", "source": "yida"}]},
     )
 
     items: list[AppOut]
@@ -114,6 +118,7 @@ class InstanceOut(BaseModel):
             "instance_id": ITEM_EXAMPLE["instance_id"],
             "corp_id": "ding5d17e3add038d445",
             "app_type": ITEM_EXAMPLE["app_type"],
+            "source": "yida",
             "title": ITEM_EXAMPLE["title"],
             "url": None,
             "originator": PERSON_EXAMPLE,
@@ -140,6 +145,7 @@ class InstanceOut(BaseModel):
     instance_id: str
     corp_id: str
     app_type: str
+    source: str = _source
     title: str | None
     url: str | None
     originator: PersonOut | None

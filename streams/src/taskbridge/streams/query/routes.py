@@ -35,6 +35,7 @@ UserId = Annotated[str, Path(max_length=ID_MAX, examples=["manager02"])]
 InstanceId = Annotated[str, Path(max_length=ID_MAX, examples=["f30233fb-72e1-4af4-8cb8-c7e0ea9ee530"])]
 _View = Annotated[models.ViewName, Query(description="Which of the four lists.")]
 _AppType = Annotated[str | None, Query(max_length=ID_MAX, description="Only of this app.")]
+_Source = Annotated[str | None, Query(max_length=ID_MAX, description="Only of this sending system.", examples=["yida"])]
 _Q = Annotated[
     str,
     Query(
@@ -105,6 +106,7 @@ def build_router(context: ApiContext) -> APIRouter:
         user_id: UserId,
         view: _View,
         app_type: _AppType = None,
+        source: _Source = None,
         q: _Q = "",
         limit: _Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
@@ -112,7 +114,7 @@ def build_router(context: ApiContext) -> APIRouter:
         here = await resolver.user(request, corp_id, user_id)
         user, wanted = layout.user_part(corp_id, user_id), View(view.upper())
         after = None if cursor is None else read_cursor(cursor, user, wanted)
-        inboxes, matches = context.readers.inboxes, matcher(q, app_type)
+        inboxes, matches = context.readers.inboxes, matcher(q, app_type, source)
         if matches is None:
             page = inboxes.page(here.partition, user, wanted, limit=limit, after=after)
         else:
@@ -151,7 +153,7 @@ def build_router(context: ApiContext) -> APIRouter:
         here = await resolver.user(request, corp_id, user_id)
         found = await context.readers.inboxes.apps(here.partition, layout.user_part(corp_id, user_id))
         resolver.check_still_here(here)
-        return json_answer({"items": [{"app_type": app, "process_name": name} for app, name in found]})
+        return json_answer({"items": [each._asdict() for each in found]})
 
     return router
 
@@ -162,16 +164,10 @@ def build_instances_router(context: ApiContext) -> APIRouter:
     router = APIRouter(prefix="/v1/instances", tags=["task center"], dependencies=[TOKEN])
     refused: dict[str, Any] = {"responses": models.problems(400, 401, 404, 429, 503)}
 
-    @router.get("/{instance_id}", summary="An instance", response_model=models.InstanceOut, **refused)
-    async def instance(  # pyright: ignore[reportUnusedFunction]
-        request: Request,
-        instance_id: InstanceId,
-    ) -> Response:
-        here = await resolver.instance(request, instance_id)
-        return json_answer(state_json(context.readers.instances.find(here.partition, instance_id, here.caller).state))
+    # An id may have any character: also a slash, which comes here decoded.
 
     @router.get(
-        "/{instance_id}/history", summary="Its events, and its form", response_model=models.HistoryOut, **refused
+        "/{instance_id:path}/history", summary="Its events, and its form", response_model=models.HistoryOut, **refused
     )
     async def history(  # pyright: ignore[reportUnusedFunction]
         request: Request,
@@ -180,6 +176,14 @@ def build_instances_router(context: ApiContext) -> APIRouter:
         here = await resolver.instance(request, instance_id)
         found = context.readers.instances.find(here.partition, instance_id, here.caller)
         return json_answer(await context.readers.histories.of(here.partition, found.state, found.event_offsets))
+
+    @router.get("/{instance_id:path}", summary="An instance", response_model=models.InstanceOut, **refused)
+    async def instance(  # pyright: ignore[reportUnusedFunction]
+        request: Request,
+        instance_id: InstanceId,
+    ) -> Response:
+        here = await resolver.instance(request, instance_id)
+        return json_answer(state_json(context.readers.instances.find(here.partition, instance_id, here.caller).state))
 
     return router
 

@@ -18,17 +18,17 @@ def folded(text: str) -> str:
     return normalize("NFKC", normalize("NFKC", text).casefold())
 
 
-def matcher(q: str, app_type: str | None) -> Callable[[Item], bool] | None:
+def matcher(q: str, app_type: str | None = None, source: str | None = None) -> Callable[[Item], bool] | None:
     """Whether an item is among those that are asked for; None where all are.
 
     ``q`` is found anywhere in the title, the process' name or the originator's name; spaces around it do not count.
     """
     wanted = folded(q.strip())
-    if not wanted and app_type is None:
+    if not wanted and app_type is None and source is None:
         return None
 
     def matches(item: Item) -> bool:
-        if app_type is not None and item.app_type != app_type:
+        if (app_type is not None and item.app_type != app_type) or (source is not None and item.source != source):
             return False
         if not wanted:
             return True

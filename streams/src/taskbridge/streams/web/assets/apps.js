@@ -1,10 +1,11 @@
-// The apps of somebody's tasks, by the names of their processes: lists name an app by its id only.
+// The apps of somebody's tasks, by the names of their processes: lists name an app by its id only. And their sources.
 
 const NAMES_MAX = 3;
 
 export class Apps {
   constructor() {
     this._names = new Map();
+    this._sources = new Set();
     /** Changes with what is known. */
     this.version = 0;
   }
@@ -13,7 +14,16 @@ export class Apps {
     return this._names.has(app);
   }
 
-  know(app, name) {
+  /** The sending systems, where there is more than one: in the order of their names. */
+  get sources() {
+    return this._sources.size > 1 ? [...this._sources].toSorted() : [];
+  }
+
+  know(app, name, source) {
+    if (source && !this._sources.has(source)) {
+      this._sources.add(source);
+      this.version += 1;
+    }
     const names = this._names.get(app) ?? new Set();
     if (this._names.has(app) && (!name || names.has(name))) return;
     if (name) names.add(name);

@@ -26,7 +26,7 @@ export class Inbox extends EventTarget {
     this._api = api;
     this.person = person;
     this.view = "pending";
-    this.filter = { app_type: "", q: "" };
+    this.filter = { app_type: "", source: "", q: "" };
     this.items = [];
     this.cursor = null;
     /** "loading": nothing to show yet; "ready"; "failed": see `problem`. */
@@ -78,16 +78,16 @@ export class Inbox extends EventTarget {
     this._forget();
   }
 
-  /** Narrow the list: `q` is a text, `app_type` an app; empty ones are none. */
+  /** Narrow the list: `q` is a text, `app_type` an app, `source` a sending system; empty ones are none. */
   narrow(changes) {
     const filter = { ...this.filter, ...changes };
-    if (filter.q === this.filter.q && filter.app_type === this.filter.app_type) return;
+    if (Object.keys(filter).every((name) => filter[name] === this.filter[name])) return;
     this.filter = filter;
     this._forget();
   }
 
   get isNarrowed() {
-    return this.filter.q !== "" || this.filter.app_type !== "";
+    return Object.values(this.filter).some((wanted) => wanted !== "");
   }
 
   _forget() {
@@ -169,7 +169,7 @@ export class Inbox extends EventTarget {
   async _loadApps() {
     try {
       const { items } = await this._api.apps(this.person);
-      for (const { app_type: app, process_name: name } of items) this.apps.know(app, name);
+      for (const { app_type: app, process_name: name, source } of items) this.apps.know(app, name, source);
       this._changed();
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
@@ -252,15 +252,16 @@ export class Inbox extends EventTarget {
 
   _matches(item) {
     if (this.filter.app_type !== "" && item.app_type !== this.filter.app_type) return false;
+    if (this.filter.source !== "" && item.source !== this.filter.source) return false;
     const sought = this.filter.q.trim().toLowerCase();
     if (sought === "") return true;
     return [item.title, item.process_name, item.originator?.name].some((text) => text?.toLowerCase().includes(sought));
   }
 
-  _see({ app_type: app, process_name: name, originator }) {
+  _see({ app_type: app, process_name: name, source, originator }) {
     if (originator?.name) this.names.set(originator.user_id, originator.name);
     if (!this.apps.has(app) && !name) this._refreshApps();
-    this.apps.know(app, name);
+    this.apps.know(app, name, source);
   }
 
   _onVisibility() {
@@ -282,8 +283,8 @@ export class Inbox extends EventTarget {
   }
 }
 
-function itemOf({ instance_id, task_id, view, title, url, app_type, originator, status, process_name }) {
-  return { instance_id, task_id, view, title, url: webAddress(url), app_type, originator, status, process_name };
+function itemOf({ instance_id, task_id, view, title, url, app_type, source, originator, status, process_name }) {
+  return { instance_id, task_id, view, title, url: webAddress(url), app_type, source, originator, status, process_name };
 }
 
 /** Notifications of older versions do not say when a line entered: then it did when it was first heard of. */

@@ -95,12 +95,8 @@ export class TaskList extends EventTarget {
       },
     });
     this._field.value = this._inbox.filter.q;
-    this._apps = element("select", {
-      class: "app-filter",
-      "aria-label": words.appLabel,
-      part: "filter",
-      on: { change: () => this._inbox.narrow({ app_type: this._apps.value }) },
-    });
+    this._apps = this._filter("app_type", "app-filter", words.appLabel);
+    this._sources = this._filter("source", "source-filter", words.sourceLabel);
     this._rows = new TaskRows(words, this._format, this._inbox);
     this._rows.addEventListener("cursor", ({ detail }) => this._forward("cursor", detail));
     this._rows.addEventListener("choose", ({ detail }) => this._forward("choose", detail));
@@ -114,7 +110,7 @@ export class TaskList extends EventTarget {
       "section",
       { class: "task-list", part: "list" },
       element("div", { class: "tabs", role: "tablist", "aria-label": words.viewsLabel, part: "tabs" }, ...this._tabs),
-      element("div", { class: "list-tools" }, element("div", { class: "search" }, icon("search"), this._field), this._apps),
+      element("div", { class: "list-tools" }, element("div", { class: "search" }, icon("search"), this._field), this._sources, this._apps),
       element("div", { class: "list-panel", role: "tabpanel", id: "tb-panel", "aria-labelledby": `tb-tab-${this._inbox.view}` }, this._scroller),
       this._said,
     );
@@ -124,6 +120,16 @@ export class TaskList extends EventTarget {
       rootMargin: "400px",
     });
     this._seen.observe(this._foot);
+  }
+
+  _filter(name, kind, label) {
+    const select = element("select", {
+      class: `list-filter ${kind}`,
+      "aria-label": label,
+      part: "filter",
+      on: { change: () => this._inbox.narrow({ [name]: select.value }) },
+    });
+    return select;
   }
 
   _tab(view) {
@@ -208,11 +214,12 @@ export class TaskList extends EventTarget {
     const known = apps.version;
     if (known !== this._appsShown) {
       this._appsShown = known;
-      const options = apps.labels(this._words).map(([app, text]) => element("option", { value: app }, text));
-      replace(this._apps, element("option", { value: "" }, this._words.allApps), ...options);
+      offer(this._apps, this._words.allApps, apps.labels(this._words));
+      offer(this._sources, this._words.allSources, apps.sources.map((source) => [source, this._words.sources[source] ?? source]));
+      this._sources.hidden = apps.sources.length === 0;
     }
-    this._apps.value = filter.app_type;
-    this._apps.toggleAttribute("data-active", filter.app_type !== "");
+    choose(this._apps, filter.app_type);
+    choose(this._sources, filter.source);
   }
 
   _renderState() {
@@ -247,7 +254,7 @@ export class TaskList extends EventTarget {
   _clearButton() {
     return this._button(this._words.clearFilters, () => {
       this._field.value = "";
-      this._inbox.narrow({ q: "", app_type: "" });
+      this._inbox.narrow({ q: "", app_type: "", source: "" });
     });
   }
 
@@ -270,6 +277,15 @@ export class TaskList extends EventTarget {
 
 /** The approval page of an item, when it has a safe one. */
 export const approvalPage = (item) => webAddress(item?.url ?? null);
+
+function offer(select, all, options) {
+  replace(select, element("option", { value: "" }, all), ...options.map(([value, text]) => element("option", { value }, text)));
+}
+
+function choose(select, value) {
+  select.value = value;
+  select.toggleAttribute("data-active", value !== "");
+}
 
 function placeholders(words) {
   const rows = Array.from({ length: 6 }, () => element("div", { class: "placeholder" }));

@@ -33,7 +33,8 @@ final class Fold {
 
     static Instance unknown(TaskEvent event) {
         var state = new TaskState(event.getInstanceId(), event.getCorpId(), event.getAppType(), null, null, null, null,
-                null, Lifecycle.ACTIVE, new ArrayList<>(), new ArrayList<>(), event.getOccurredAt(), 0L);
+                null, Lifecycle.ACTIVE, new ArrayList<>(), new ArrayList<>(), event.getOccurredAt(), 0L,
+                event.getSource());
         return new Instance(
                 state, new Marks(new HashMap<>(), new HashMap<>(), new ArrayList<>(), new ArrayList<>(), null,
                         Long.MAX_VALUE, event.getReceivedAt()));
@@ -43,7 +44,7 @@ final class Fold {
     static boolean apply(Instance instance, TaskEvent event) {
         var state = instance.state();
         if (event.getAction() == Action.UNKNOWN || !state.getCorpId().equals(event.getCorpId())
-                || !state.getAppType().equals(event.getAppType())) {
+                || !state.getAppType().equals(event.getAppType()) || !state.getSource().equals(event.getSource())) {
             throw new IllegalArgumentException("belongs in the dead-letter topic, which the job's input does not need");
         }
         var fold = new Fold(instance, event);

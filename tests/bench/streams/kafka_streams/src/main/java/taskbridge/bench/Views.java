@@ -20,9 +20,10 @@ final class Views {
     record Key(String userId, View view, String taskId) {}
 
     record Entry(String title, String url, String appType, Person originator, String actorId, Status status,
-            String processName, long enteredAt, long updatedAt) {
+            String processName, String source, long enteredAt, long updatedAt) {
         Entry at(long enteredAt, long updatedAt) {
-            return new Entry(title, url, appType, originator, actorId, status, processName, enteredAt, updatedAt);
+            return new Entry(title, url, appType, originator, actorId, status, processName, source, enteredAt,
+                    updatedAt);
         }
     }
 
@@ -137,7 +138,7 @@ final class Views {
         var state = instance.state();
         var at = given == null ? instance.marks().getBeganAt() : given;
         return new Entry(state.getTitle(), url == null ? state.getUrl() : url, state.getAppType(),
-                state.getOriginator(), actorId, status, state.getProcessName(), at, at);
+                state.getOriginator(), actorId, status, state.getProcessName(), state.getSource(), at, at);
     }
 
     private TaskNotification notification(Instance instance, TaskEvent event, Key key, Change change, Entry given) {
@@ -146,6 +147,7 @@ final class Views {
         var id = ids.notificationId(event.getEventId(), key.userId, key.view.name(), key.taskId, change.name());
         return new TaskNotification(id, state.getCorpId(), key.userId, key.view, change, state.getInstanceId(),
                 key.taskId, entry.title, entry.url, entry.appType, entry.originator, entry.actorId, entry.status,
-                event.getOccurredAt(), event.getEventId(), entry.processName, entry.enteredAt, entry.updatedAt);
+                event.getOccurredAt(), event.getEventId(), entry.processName, entry.enteredAt, entry.updatedAt,
+                entry.source);
     }
 }
