@@ -1,4 +1,4 @@
-"""What the README and the tutorial tell to type is typed here as it stands there, and does what they say.
+"""What documents tell to type is typed here as it stands there, and does what they say.
 
 Two things differ from a newcomer's machine: ``up`` gets free ports, which the addresses in the text are changed to, and
 all of it uses the tests' Kafka.
@@ -160,7 +160,7 @@ def newcomer(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Newc
     return Newcomer(folder, environment, ports)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md", "docs/how-to/add-a-source.md"])
 def test_what_a_document_tells_to_type_does_what_it_says(
     newcomer: Newcomer, document: str, eventually: Callable[..., object]
 ) -> None:

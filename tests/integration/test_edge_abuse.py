@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bad_messages import bad_messages
 from bad_requests import bad_requests
 from raw_http import ask, callback, connect, read_all, read_answer, status_of
 from running_edge import RunningEdge
@@ -209,7 +210,7 @@ def hostile_numbers(port: int) -> None:
 
 
 def every_bad_request(port: int) -> None:
-    for bad in bad_requests() * 2:
+    for bad in (bad_requests() + bad_messages()) * 2:
         target = f"{bad.path}?{bad.query}" if bad.query else bad.path
         head = f"{bad.method} {target} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in bad.headers.items())

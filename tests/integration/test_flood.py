@@ -26,8 +26,9 @@ SENDERS = 3
 
 
 def encoded(request: Hostile) -> bytes:
-    lines = [f"POST /yida/tasks/{request.action}?{request.query} HTTP/1.1", "Host: edge"]
-    lines += [f"{name}: {value}" for name, value in request.headers.items()]
+    lines = [f"POST {request.door}/tasks/{request.action}?{request.query} HTTP/1.1", "Host: edge"]
+    headers = {**request.headers, "webhook-timestamp": str(int(time.time()))}  # else it is refused before it is hashed
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, f"Content-Length: {len(request.body)}", "", ""]).encode() + request.body
 
 

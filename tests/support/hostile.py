@@ -15,7 +15,7 @@ from urllib.parse import quote
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.interpret import interpret
 from taskbridge.edge.received import Received
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
+from taskbridge.edge.testing import APP_TYPE, CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.replay_windows import MemoryWindow
 
@@ -27,7 +27,10 @@ _JSON, _FORM, _PARTS = "application/json", "application/x-www-form-urlencoded", 
 _BOTH = "张张"
 """Its UTF-8 is text in GBK as well, so that a label of GBK leaves two ways to read it."""
 _NAMED = f'"appType":"{APP_TYPE}","corpId":"{CORP_ID}",'
-_CREDENTIALS = parse_credentials(f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_tokens = ["{SYSTEM_TOKEN}"]')
+_CREDENTIALS = parse_credentials(
+    f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_tokens = ["{SYSTEM_TOKEN}"]\n'
+    f'[[sources]]\nname = "{SOURCE}"\ncorp_id = "{CORP_ID}"\nsecrets = {json.dumps([SOURCE_SECRET] * 2)}'
+)
 _SIGNED = '{"sign":"0","n":null,'
 """A null may be signed in two ways."""
 
@@ -40,12 +43,14 @@ class Hostile:
     query: str = "a=1"
     """Signed or not: that is two ways more."""
     action: str = "complete"
+    door: str = "/yida"
     reason: str = "wrong-sign"
     """Why it is refused."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return {"content-type": self.content_type} if self.content_type else {}
+        proof = {"webhook-id": "1", "webhook-timestamp": "0", "webhook-signature": "v1,0"}
+        return ({"content-type": self.content_type} if self.content_type else {}) | proof
 
     def refused(self) -> str | None:
         """The reason that the edge gives."""
@@ -54,7 +59,7 @@ class Hostile:
             received_at=1,
             remote_address="192.0.2.1",
             method="POST",
-            path="/yida/tasks/" + self.action,
+            path=f"{self.door}/tasks/{self.action}",
             query=self.query.encode(),
             headers=self.headers,
             body=self.body,
@@ -194,4 +199,15 @@ def hostile() -> list[Hostile]:
         Hostile(name="lines in parts", body=_parts("\r\n"), content_type=_PARTS),
         Hostile(name="almost ends of parts", body=_parts("\r\n--"), content_type=_PARTS),
         *_in_other_sets(),
+        *_messages(letters),
     ]
+
+
+def _messages(letters: bytes) -> Iterator[Hostile]:
+    """By the other systems' door, where a body is hashed for each of a source's secrets, and is not looked at."""
+    deep = _filled('{"data":', "[", "")
+    for name, body in (("letters", letters), ("gzip of letters", gzip.compress(letters)), ("lists", deep)):
+        for kind in (_JSON, "application/cloudevents+json"):
+            yield Hostile(
+                name=f"{name} of another system as {kind}", body=body, content_type=kind, door=f"/sources/{SOURCE}"
+            )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 import plain_http
-from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
+from taskbridge.edge.testing import SOURCE_SECRET, SYSTEM_TOKEN, write_credentials
 from taskbridge.local.jvm.artifacts import cache_folder
 from taskbridge.local.ports import free_port, free_ports
 from taskbridge.local.processes.child import tethered
@@ -89,7 +89,7 @@ class RunningEdge:
         self.data_dir = folder / "edge"
         self.log_path = folder / "edge.log"
         self.credentials = folder / "credentials.toml"
-        write_credentials(self.credentials, SYSTEM_TOKEN)
+        write_credentials(self.credentials, SYSTEM_TOKEN, secrets=(SOURCE_SECRET,))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
         self.argv = [sys.executable, "-c", "from taskbridge.edge.app import run; run()"]
         self.environment = {

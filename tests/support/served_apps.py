@@ -15,7 +15,7 @@ import uvicorn
 from api_context import AnsweringWorker, notification
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
+from taskbridge.edge.testing import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 from taskbridge.local.ports import free_port
 from taskbridge.schemas.events import Action
 from taskbridge.streams.api.access import Access
@@ -43,7 +43,7 @@ CORP, USER, INSTANCE = "ding5d17e3add038d445", "manager02", "f30233fb-72e1-4af4-
 
 def edge_app(folder: Path, *, bearer: str = TOKEN) -> FastAPI:
     """The edge, which asks for a bearer token too, where there is one."""
-    write_credentials(folder / "credentials.toml", SYSTEM_TOKEN)
+    write_credentials(folder / "credentials.toml", SYSTEM_TOKEN, secrets=(SOURCE_SECRET,))
     settings = EdgeSettings.model_validate(
         {
             "kafka_bootstrap_servers": "127.0.0.1:1",

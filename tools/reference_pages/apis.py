@@ -94,9 +94,10 @@ def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for each in operation.get("parameters", ()):
         yield code(each["name"]), _where(each["in"], required=each.get("required", False)), _meaning(each)
     content = operation.get("requestBody", {}).get("content", {})
+    place = "body or query" if "multipart/form-data" in content else "body"
     for schema in [each["schema"] for each in content.values()][:1]:
         for name, found in schema["properties"].items():
-            yield code(name), _where("body or query", required=name in schema.get("required", ())), _meaning(found)
+            yield code(name), _where(place, required=name in schema.get("required", ())), _meaning(found)
 
 
 def _where(place: str, *, required: bool) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from click import Group
 
 TOKEN = "TESTTOKEN"
+SOURCE_FLAGS = ("--url", "http://127.0.0.1:1", "--source", "flow", "--secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 NO_KAFKA = (
     "taskbridge: Kafka at 127.0.0.1:9 does not answer (127.0.0.1:9/bootstrap: Connect to ipv4#127.0.0.1:9 failed: "
 )
@@ -91,6 +92,11 @@ def test_sign_takes_the_task_from_a_file(tmp_path: Path) -> None:
         ["sign", "--token", " ", "-p", "a=1"],
         ["send", "approve", "--url", "http://127.0.0.1:1", "--token", TOKEN],
         ["send", "create", "--url", "http://127.0.0.1:1", "--token", TOKEN, "--encoding", "xml"],
+        ["send", "create", "--url", "http://127.0.0.1:1"],
+        ["send", "create", "--url", "http://127.0.0.1:1", "--source", "flow"],
+        ["send", "create", "--url", "http://127.0.0.1:1", "--source", "flow", "--secret", TOKEN],
+        ["send", "create", *SOURCE_FLAGS, "--data-file", sys.executable],
+        ["send", "create", *SOURCE_FLAGS, "--data-file", "/dev/null"],
         ["tail"],
         ["quarantine", "show"],
         ["quarantine", "replay"],
@@ -109,6 +115,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     [
         (("send", "delete", "--url", "http://127.0.0.1:9", "--token", TOKEN), "taskbridge: no answer from http://127"),
         (("send", "delete", "--url", "nonsense", "--token", TOKEN), "taskbridge: no answer from nonsense"),
+        (("send", "delete", *SOURCE_FLAGS), "taskbridge: no answer from http://127.0.0.1:1"),
         (("topics", "apply", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
         (("tail", "t", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
         (

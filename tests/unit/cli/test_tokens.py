@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from taskbridge.cli.program import app
 from taskbridge.cli.tokens import report_tokens
-from taskbridge.edge.verification.credentials import CredentialsFile
+from taskbridge.edge.verification.credentials import CredentialsFile, parse_credentials
 from taskbridge.edge.verification.token_use import TokenUse, UseUnknown, tidy_use
 from taskbridge.streams.api.tokens import parse_tokens
 
@@ -81,3 +81,21 @@ def test_the_token_comes_as_json_too() -> None:
 def test_blank_names_and_corps_are_refused() -> None:
     for arguments in (["token", "new", " ", "--corps", "*"], ["token", "new", "a", "--corps", ""]):
         assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def test_a_new_secret_of_a_source_is_good_with_the_entry_that_is_printed() -> None:
+    run = CliRunner().invoke(app, ["token", "source", "flow-2", "--corp", "ding1"])
+    assert run.exit_code == 0
+    secret, _, entry = run.stdout.partition("\n")
+    source = parse_credentials(entry).source("flow-2")
+    assert source is not None
+    assert (source.corp_id, [each.secret.get_secret_value() for each in source.tokens]) == ("ding1", [secret])
+    found = json.loads(CliRunner().invoke(app, ["token", "source", "flow-2", "--corp", "ding1", "--json"]).stdout)
+    assert (found["name"], found["corp_id"]) == ("flow-2", "ding1")
+    assert found["secret"] not in ("", secret)
+
+
+@pytest.mark.parametrize(("name", "corp"), [("yida", "ding1"), ("Flow", "ding1"), ("flow", " ")])
+def test_a_source_that_no_credentials_file_may_name_gets_no_secret(name: str, corp: str) -> None:
+    run = CliRunner().invoke(app, ["token", "source", name, "--corp", corp])
+    assert (run.exit_code, run.stdout) == (2, "")

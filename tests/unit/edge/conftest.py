@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
+from taskbridge.edge.testing import SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> EdgeSettings:
-    write_credentials(tmp_path / "credentials.toml", SYSTEM_TOKEN, "previous-token")
+    write_credentials(tmp_path / "credentials.toml", SYSTEM_TOKEN, "previous-token", secrets=(SOURCE_SECRET,))
     return EdgeSettings(
         kafka_bootstrap_servers="127.0.0.1:1",
         schema_registry_url="http://127.0.0.1:1",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,8 @@ from served_apps import TOKEN, differences, edge_app, serving
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import signed
-from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
+from taskbridge.edge.testing import SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, MemoryPublisher, write_credentials
+from taskbridge.edge.verification import webhooks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +41,30 @@ def test_what_is_answered_where_nothing_is_stands_in_the_document(settings: Edge
         for answer, status in ((client.get("/nowhere"), 404), (client.post("/healthz"), 405)):
             assert (answer.status_code, [answer.headers["content-type"]]) == (status, list(said))
             assert answer.json().keys() == said["application/problem+json"]["schema"]["properties"].keys()
+
+
+@pytest.mark.parametrize("wire_action", ACTIONS)
+@pytest.mark.parametrize("kind", ["application/json", "application/cloudevents+json"])
+def test_the_example_of_a_source_is_taken_once_it_is_signed(
+    settings: EdgeSettings, wire_action: str, kind: str
+) -> None:
+    publisher = MemoryPublisher()
+    http = create_app(settings, publisher=publisher)
+    operation = http.openapi()["paths"]["/sources/{source}/tasks/{action}"]["post"]
+    body = json.dumps(operation["requestBody"]["content"][kind]["example"]).encode()
+    shown = {each["name"]: each["schema"]["examples"][0] for each in operation["parameters"] if each["in"] == "header"}
+    headers = {name: each for name, each in shown.items() if kind == "application/json" or not name.startswith("ce-")}
+    timestamp = str(int(time.time()))
+    headers |= {"Content-Type": kind, "webhook-timestamp": timestamp}
+    headers["webhook-signature"] = webhooks.sign(headers["webhook-id"], timestamp, body, secret=SOURCE_SECRET)
+    corp = "ding5d17e3add038d445"
+    named = f'[[sources]]\nname = "{SOURCE}"\ncorp_id = "{corp}"\nsecrets = ["{SOURCE_SECRET}"]\n'
+    settings.credentials_file.write_text(named)
+    with TestClient(create_app(settings, publisher=publisher)) as client:
+        answer = client.post(f"/sources/{SOURCE}/tasks/{wire_action}", content=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    event = publisher.published[0]
+    assert (event.instance_id, event.corp_id, event.occurred_at) == (f"{SOURCE}:I-1", corp, 1693462062502)
 
 
 @pytest.mark.parametrize("wire_action", ACTIONS)

@@ -14,8 +14,9 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
+from bad_messages import bad_messages
 from bad_requests import BadRequest, bad_requests
-from posted import good, send
+from posted import good, message, send
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.errors import Malformed, Rejection, Unverified
@@ -24,7 +25,16 @@ from taskbridge.edge.quarantine import Quarantine, is_plausible, quarantined, re
 from taskbridge.edge.received import Received
 from taskbridge.edge.sender import ENCODINGS, encode_callback, signed
 from taskbridge.edge.server.rejection_log import LINES_PER_MINUTE
-from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, MemoryPublisher, parameters_of
+from taskbridge.edge.testing import (
+    APP_TYPE,
+    CORP_ID,
+    SOURCE,
+    SOURCE_SECRET,
+    SYSTEM_TOKEN,
+    MemoryPublisher,
+    message_of,
+    parameters_of,
+)
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.replay_windows import MemoryWindow
 from taskbridge.schemas.codec import quarantined_callback_codec
@@ -92,6 +102,17 @@ def test_it_is_kept_as_it_arrived(client: TestClient, publisher: MemoryPublisher
 
 @pytest.mark.parametrize("bad", bad_requests(), ids=lambda bad: bad.name)
 def test_every_plausible_rejection_is_kept(client: TestClient, publisher: MemoryPublisher, bad: BadRequest) -> None:
+    keeps(client, publisher, bad)
+
+
+@pytest.mark.parametrize("name", [bad.name for bad in bad_messages()])
+def test_every_plausible_rejection_of_another_system_is_kept(
+    client: TestClient, publisher: MemoryPublisher, name: str
+) -> None:
+    keeps(client, publisher, {bad.name: bad for bad in bad_messages()}[name])
+
+
+def keeps(client: TestClient, publisher: MemoryPublisher, bad: BadRequest) -> None:
     answer = client.request(bad.method, f"{bad.path}?{bad.query}", content=bad.body, headers=dict(bad.headers))
     plausible = bad.method == "POST" and bool(bad.body or bad.query)
     assert answer.status_code == bad.status
@@ -172,6 +193,48 @@ def test_some_stay_rejected_though_their_signature_is_right(reason: str) -> None
     with pytest.raises(Unverified) as caught:
         judged(entry(reason))
     assert caught.value.reason == reason
+
+
+def kept_message(*, received_at: int, **signing: Any) -> QuarantinedCallback:
+    sent = message("create", **signing)
+    received = request(
+        wire_action="create",
+        path=f"/sources/{SOURCE}/tasks/create",
+        received_at=received_at,
+        headers={name.lower(): value for name, value in sent.headers.items()},
+        body=sent.body,
+    )
+    return quarantined(received, Unverified("wrong-sign"), bearer_tokens=(BEARER,))
+
+
+def judged_message(found: QuarantinedCallback, window: MemoryWindow | None = None) -> TaskEvent:
+    credentials = parse_credentials(
+        f'[[sources]]\nname = "{SOURCE}"\ncorp_id = "{CORP_ID}"\nsecrets = ["{SOURCE_SECRET}"]'
+    )
+    return reconsider(found, credentials=credentials, delete_extra_keys=(), window=window or MemoryWindow())
+
+
+def test_whether_a_message_is_timely_counts_from_when_it_was_received() -> None:
+    day_s = 24 * 60 * 60
+    received_at = (int(time.time()) - day_s) * 1000
+    event = judged_message(kept_message(received_at=received_at, ago_s=day_s))
+    assert (event.instance_id, event.received_at) == (f"{SOURCE}:I-1", received_at)
+    with pytest.raises(Unverified) as caught:
+        judged_message(kept_message(received_at=received_at))
+    assert caught.value.reason == "untimely"
+
+
+def test_of_two_messages_with_one_id_the_one_that_was_received_first_is_let_in() -> None:
+    now, window = int(time.time()) * 1000, MemoryWindow()
+    first, second = (
+        kept_message(received_at=now, data=message_of("create", instance_id=instance_id))
+        for instance_id in ("I-1", "I-2")
+    )
+    judged_message(first, window)
+    judged_message(first, window)
+    with pytest.raises(Unverified) as caught:
+        judged_message(second, window)
+    assert caught.value.reason == "altered-replay"
 
 
 def test_a_forged_one_stays_rejected() -> None:

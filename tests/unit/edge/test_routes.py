@@ -12,8 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
+from bad_messages import OTHER_SECRET, bad_messages
 from bad_requests import BadRequest, bad_requests
-from posted import good, send
+from posted import good, message, post_message, send
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback, signed
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 BAD = bad_requests()
+BAD_MESSAGES = [bad.name for bad in bad_messages()]
+"""By name, since what they are signed for is a moment."""
 BEARER = "s3cret-bearer"
 
 
@@ -62,10 +65,27 @@ def test_a_callback_is_published_once_and_answered(
     assert outcomes(client) == {"kafka": 1}
 
 
+def bad_message(name: str) -> BadRequest:
+    return {bad.name: bad for bad in bad_messages()}[name]
+
+
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name)
 def test_a_bad_request_gets_its_problem_and_the_edge_stays_well(
     client: TestClient, publisher: MemoryPublisher, bad: BadRequest
 ) -> None:
+    refuses(client, publisher, bad)
+    assert send(client, "complete", good()).status_code == 200
+
+
+@pytest.mark.parametrize("name", BAD_MESSAGES)
+def test_a_bad_message_of_another_system_gets_its_problem_and_the_edge_stays_well(
+    client: TestClient, publisher: MemoryPublisher, name: str
+) -> None:
+    refuses(client, publisher, bad_message(name))
+    assert post_message(client, "complete", message()).status_code == 200
+
+
+def refuses(client: TestClient, publisher: MemoryPublisher, bad: BadRequest) -> None:
     answer = send_bad(client, bad)
     assert answer.status_code == bad.status
     assert answer.headers["content-type"] == "application/problem+json"
@@ -75,19 +95,20 @@ def test_a_bad_request_gets_its_problem_and_the_edge_stays_well(
     assert problem["type"] == (f"urn:taskbridge:problem:{bad.kind}" if bad.kind else "about:blank")
     assert problem["detail"]
     assert publisher.published == []
-    assert send(client, "complete", good()).status_code == 200
 
 
 def test_the_bad_requests_have_names_of_their_own() -> None:
-    assert len({bad.name for bad in BAD}) == len(BAD)
+    names = [bad.name for bad in BAD] + BAD_MESSAGES
+    assert len(set(names)) == len(names)
 
 
 def test_all_that_is_not_proven_looks_alike(client: TestClient) -> None:
-    answers = [send_bad(client, bad) for bad in BAD if bad.status == 401]
+    answers = [send_bad(client, bad) for bad in [*BAD, *bad_messages()] if bad.status == 401]
     assert len(answers) > 10
     assert len({answer.content for answer in answers}) == 1
     assert len({tuple(sorted(answer.headers.items())) for answer in answers}) == 1
     assert {"unknown-app", "no-sign", "wrong-sign", "other-corp", "delete-extra-key"} <= set(outcomes(client))
+    assert {"unknown-source", "untimely"} <= set(outcomes(client))
 
 
 def test_wrong_methods_are_told_the_right_one(client: TestClient) -> None:
@@ -330,13 +351,17 @@ def test_a_token_that_signed_is_noted_and_one_that_did_not_is_not(client: TestCl
             float(line.split()[-1]) > 0 for line in lines if line.startswith("taskbridge_edge_token_last_used")
         )
 
-    assert used() == [False, False]
+    assert used() == [False, False, False]
     send(client, "complete", good(token="wrong"))
-    assert used() == [False, False]
+    assert used() == [False, False, False]
     send(client, "complete", good())
-    assert used() == [False, True]
+    assert used() == [False, False, True]
     send(client, "complete", good(token="previous-token"))
-    assert used() == [True, True]
+    assert used() == [False, True, True]
+    post_message(client, "complete", message(secret=OTHER_SECRET))
+    assert used() == [False, True, True]
+    post_message(client, "complete", message())
+    assert used() == [True, True, True]
 
 
 def test_a_flood_of_rejections_is_counted_in_full_and_logged_in_part(client: TestClient) -> None:

@@ -1,4 +1,4 @@
-"""The commands ``taskbridge tokens`` and ``token new``: the edge's tokens and their use, a token of the API."""
+"""The commands ``taskbridge tokens`` and ``token``: the edge's tokens and their use, new tokens and secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 TOKENS_EXAMPLES = example("taskbridge tokens", "taskbridge tokens --data-dir /var/lib/taskbridge --json")
 
-token_app = typer.Typer(help="Tokens of the streams service's API.", no_args_is_help=True)
+token_app = typer.Typer(
+    help="Tokens of the streams service's API, and secrets of other systems that report tasks.", no_args_is_help=True
+)
 
 
 def tokens(
@@ -92,4 +94,30 @@ def token_new(
     progress("the token, which is shown this once: give it to the program")
     say(token)
     progress("add this to the file that STREAMS_API_TOKENS_FILE names; it is read again within a second or two")
+    say(f"\n{entry}")
+
+
+@token_app.command("source", epilog=example("taskbridge token source flowable --corp ding5d17e3add038d445"))
+def token_source(
+    name: Annotated[str, typer.Argument(help="Names the system: it posts to /sources/NAME/tasks/.")],
+    corp: Annotated[str, typer.Option(help="The corp that it speaks for.")],
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Make a secret by which another system signs. It is printed once; the edge's credentials file has to hold it."""
+    from taskbridge.edge.verification.credentials import CredentialsBroken, parse_credentials
+    from taskbridge.edge.verification.webhooks import new_secret
+
+    secret = new_secret()
+    lines = [f"name = {json_line(name)}", f"corp_id = {json_line(corp)}", f'secrets = ["{secret}"]']
+    entry = "\n".join(["[[sources]]", *lines])
+    try:
+        parse_credentials(entry)
+    except CredentialsBroken as error:
+        raise typer.BadParameter(str(error)) from error
+    if as_json:
+        say(json.dumps({"name": name, "secret": secret, "corp_id": corp}))
+        return
+    progress("the secret, which is shown this once: give it to the system that is to sign with it")
+    say(secret)
+    progress("add this to the edge's credentials file; it is read again within a second or two")
     say(f"\n{entry}")

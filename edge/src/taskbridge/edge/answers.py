@@ -60,7 +60,7 @@ class Accepted(Response):
 def rejected(rejection: Rejection) -> Response:
     status, kind = STATUS[type(rejection)]
     # RFC 9110 asks for a challenge with every 401; the same one whatever failed.
-    headers = {"WWW-Authenticate": 'Sign realm="yida"'} if isinstance(rejection, Unverified) else {}
+    headers = {"WWW-Authenticate": 'Sign realm="taskbridge"'} if isinstance(rejection, Unverified) else {}
     if isinstance(rejection, Overloaded):
         headers["Retry-After"] = str(RETRY_AFTER_S)
     return problem(status, rejection.detail, kind=kind, headers=headers)

@@ -22,13 +22,17 @@ from taskbridge.schemas.errors import CallerError, OperatorError
 if TYPE_CHECKING:
     from taskbridge.edge.received import Received
 
-UNVERIFIED = "The request is not proven to come from an app that is known here. Check the sign and the credentials."
+UNVERIFIED = (
+    "The request is not proven to come from a sender that is known here. Check the signature and the credentials."
+)
 """Which of the checks failed would tell a forger how far they got, so every Unverified says this."""
 
 OTHER_SCHEME = "other-signing-scheme"
 
 REASONS = (
     *("unknown-app", "no-sign", "wrong-sign", "other-corp", "delete-extra-key", "no-bearer", "wrong-bearer"),
+    *("unknown-source", "untimely", "cloudevent", "batch", "no-app_type", "bad-app_type"),
+    *("no-instance_id", "bad-instance_id", "no-task_id", "bad-task_id"),
     *("source-network", "cross-action-replay", "altered-replay", OTHER_SCHEME),
     *("no-app", "bad-appType", "task-json", "two-corps", "no-corpId", "bad-corpId", "no-formInstId", "bad-formInstId"),
     *("no-taskId", "bad-taskId", "json", "percent-escape", "invalid-utf-8", "multipart", "file-part", "gzip"),
@@ -50,9 +54,9 @@ class Rejection(CallerError):
         self.reason = reason
         self.detail = detail
         self.app_type: str | None = None
-        """The app that the callback names, where it was understood so far; not verified."""
+        """The app that the callback names, or the other system, where it was understood so far; not verified."""
         self.proven = False
-        """Its signature was right, so that a known app sent it, or somebody who saw it send something."""
+        """Its signature was right, so that a known sender sent it, or somebody who saw it send something."""
         self.head: Received | None = None
         """How the request began, where it was not received whole."""
 
@@ -62,7 +66,7 @@ class Malformed(Rejection):
 
 
 class Unverified(Rejection):
-    """Nothing proves that a known app sent the request."""
+    """Nothing proves that a known sender sent the request."""
 
     def __init__(self, reason: str, *, other_scheme: bool = False) -> None:
         super().__init__(
@@ -74,7 +78,9 @@ class UnknownPath(Rejection):
     """It was posted where no action is known."""
 
     def __init__(self) -> None:
-        super().__init__("unknown-path", "Post to /yida/tasks/ and create, complete, cancel, delete or cc.")
+        super().__init__(
+            "unknown-path", "Post to /yida/tasks/ or /sources/NAME/tasks/, and create, complete, cancel, delete or cc."
+        )
 
 
 class TooSlow(Rejection):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taskbridge.edge import source_events
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
-from taskbridge.edge.errors import Malformed, Rejection, UnknownPath, UnsupportedType
+from taskbridge.edge.errors import Malformed, Rejection, UnknownPath, UnsupportedType, Unverified
 from taskbridge.edge.parsing.bodies import unpacked
 from taskbridge.edge.parsing.parameters import readings
+from taskbridge.edge.paths import source_of
 from taskbridge.edge.verification.replays import refuse_replay
 from taskbridge.edge.verification.verify import check_bearer, verify
 
@@ -45,6 +47,9 @@ def interpret(
     """
     if received.wire_action not in ACTIONS:
         raise UnknownPath
+    source = source_of(received.path)
+    if source is not None:
+        return _of_source(received, source, credentials, window, max_body_bytes, used, noted)
     try:
         body = unpacked(received.body, max_bytes=max_body_bytes)
         callback, signed = _proven(received, body, credentials, bearer_tokens, delete_extra_keys, used)
@@ -62,6 +67,32 @@ def interpret(
         refuse_replay(event, window, other_scheme=callback.other_scheme)
     except Rejection as rejection:
         rejection.app_type = callback.app_type
+        raise
+    return event
+
+
+def _of_source(  # noqa: PLR0917 - as below
+    received: Received,
+    name: str,
+    credentials: Credentials,
+    window: Window,
+    max_body_bytes: int,
+    used: Callable[[Token], None] | None,
+    noted: Callable[[str], None],
+) -> TaskEvent:
+    """The event that another system reports. Nothing is parsed before it is proven, so what is not proven wins."""
+    source = credentials.source(name)
+    if source is None:
+        raise Unverified("unknown-source")
+    proven = False
+    try:
+        body = unpacked(received.body, max_bytes=max_body_bytes)
+        source_events.verify(received, body, source, used=used)
+        proven = True
+        event = source_events.event_of(received, body, source, noted=noted)
+        refuse_replay(event, window)
+    except Rejection as rejection:
+        rejection.app_type, rejection.proven = name, proven and not isinstance(rejection, Unverified)
         raise
     return event
 

@@ -1,4 +1,4 @@
-"""The callbacks' part of the OpenAPI document. Beside ``callbacks``, the only place that knows Yida's field names."""
+"""What is posted to the edge, for its OpenAPI document. Beside ``callbacks`` the only place that knows Yida's names."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ _NOT_IN_EXAMPLES = {"cc": {"task"}}
 
 
 def document_callbacks(document: dict[str, Any], *, bearer_needed: bool) -> None:
-    """Add them: Starlette's own routes are not in the document by themselves."""
+    """Add the callbacks: Starlette's own routes are not in the document by themselves."""
     document["paths"] = {
         f"/yida/tasks/{wire_action}": {"post": _operation(wire_action, bearer_needed=bearer_needed)}
         for wire_action in ACTIONS
-    } | document["paths"]
+    } | {"/sources/{source}/tasks/{action}": {"post": _SOURCES}, **document["paths"]}
     if bearer_needed:
         document.setdefault("components", {})["securitySchemes"] = {
             _BEARER: {"type": "http", "scheme": "bearer", "description": "One of EDGE_BEARER_TOKENS."}
@@ -127,12 +127,128 @@ _ACCEPTED: dict[str, Any] = {
 
 _REFUSALS = {
     400: "The request cannot be understood.",
-    401: "The request is not proven to come from a known app.",
+    401: "The request is not proven to come from a known sender.",
     408: "The body did not arrive in time.",
     413: "The request is over the limit.",
     415: "The content type or character set is not accepted.",
     503: "Nothing can keep the event now; see Retry-After.",
 }
+_UNKNOWN = {"404": documented(404, "No action is known at this path.")}
 _ANSWERS = {"200": {"description": "The event is durable.", "content": {"application/json": {"schema": _ACCEPTED}}}} | {
     str(status): documented(status, meaning) for status, meaning in _REFUSALS.items()
+}
+
+_DATA_FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "app_type": _id("The app within the other system, the same in all events of an instance.", "leave"),
+    "instance_id": _id("The process instance. In topics and API the source's name and a colon stand before it.", "I-1"),
+    "task_id": _id("The approval step; `complete` and `cancel` need it.", "T-1"),
+    "corp_id": _id("The organisation; where it is given, the source's own.", "ding5d17e3add038d445"),
+    "recipient_ids": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "`create`: who is to handle it. `cc`: who is copied in.",
+        "examples": [["manager02"]],
+    },
+    "actor_id": {"type": "string", "description": "Who handled it.", "examples": ["manager02"]},
+    "originator": {
+        "type": "object",
+        "properties": {"user_id": {"type": "string"}, "name": {"type": "string"}},
+        "description": "Who started the instance.",
+        "examples": [{"user_id": "manager01", "name": "王小明"}],
+    },
+    "title": {"type": "string", "description": "What people read.", "examples": ["王小明发起的请假申请"]},
+    "url": {
+        "type": "string",
+        "description": "Where it is handled: http or https.",
+        "examples": ["https://flow.example/tasks/T-1"],
+    },
+    "process_code": {"type": "string", "description": "Names the process to programs."},
+    "process_name": {"type": "string", "description": "Names the process to people.", "examples": ["请假"]},
+    "form_uuid": {"type": "string", "description": "The form."},
+    "serial_no": {"type": "string", "description": "The instance's number, as people quote it."},
+    "instance_status": {"type": "string", "description": "The system's own word."},
+    "approved_result": {"type": "string", "description": "The system's own word."},
+    "created_at": {"type": "string", "description": "When the instance began: ISO 8601, or ms or s since 1970."},
+    "finished_at": {"type": "string", "description": "When it ended, likewise."},
+    "form_data": {"type": "object", "description": "The form's values.", "examples": [{"days": "3"}]},
+}
+_DATA: Mapping[str, Any] = {
+    "type": "object",
+    "description": "What happened, with the names of a TaskEvent's own fields. Others are kept as they are.",
+    "required": ["app_type", "instance_id"],
+    "properties": _DATA_FIELDS,
+}
+_DATA_EXAMPLE = {name: found["examples"][0] for name, found in _DATA_FIELDS.items() if "examples" in found}
+
+_ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
+    "specversion": {"type": "string", "enum": ["1.0"], "description": "Of CloudEvents.", "examples": ["1.0"]},
+    "id": {"type": "string", "description": "Names the event.", "examples": ["E-1"]},
+    "source": {"type": "string", "description": "Where it comes from: a URI, also relative.", "examples": ["/flow"]},
+    "type": {
+        "type": "string",
+        "description": "What kind it is; the path says what counts.",
+        "examples": ["task.create"],
+    },
+    "time": {
+        "type": "string",
+        "format": "date-time",
+        "description": "When it happened; else the time of receipt counts.",
+        "examples": ["2023-08-31T06:07:42.502Z"],
+    },
+}
+_NEEDED_ATTRIBUTES = ("specversion", "id", "source", "type")
+_PROOF: Mapping[str, tuple[str, str, str]] = {
+    "webhook-id": ("The message's id: a message that is sent again keeps it.", "^[!-~]{1,128}$", "msg_1"),
+    "webhook-timestamp": ("Seconds since 1970, at most five minutes from ours.", "^[0-9]{10}$", "1693462062"),
+    "webhook-signature": (
+        "`v1,` and HMAC-SHA256 in base64 over `id.timestamp.body`, by a secret of the source; several by spaces.",
+        "^v1,[A-Za-z0-9+/]{43}=$",
+        "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    ),
+}
+
+
+def _parameter(name: str, place: str, schema: Mapping[str, Any], description: str, *, required: bool) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": required, "schema": schema, "description": description}
+
+
+_SOURCES: dict[str, Any] = {
+    "summary": "Another system reports a task",
+    "description": "A CloudEvent 1.0 in JSON, in structured mode or in binary with the `ce-` headers, signed as "
+    "Standard Webhooks says. Batches are not taken. Who is not proven is answered 401 whatever else is wrong.",
+    "operationId": "source_task",
+    "tags": ["callbacks"],
+    "parameters": [
+        _parameter(
+            "source",
+            "path",
+            {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,31}$"},
+            "The system, as the credentials file names it.",
+            required=True,
+        ),
+        _parameter("action", "path", {"type": "string", "enum": list(ACTIONS)}, "What happened.", required=True),
+        *(
+            _parameter(name, "header", {"type": "string", "pattern": pattern, "examples": [shown]}, said, required=True)
+            for name, (said, pattern, shown) in _PROOF.items()
+        ),
+        *(
+            _parameter(f"ce-{name}", "header", found, f"Binary mode: {found['description']}", required=False)
+            for name, found in _ATTRIBUTES.items()
+        ),
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _DATA, "example": _DATA_EXAMPLE},
+            "application/cloudevents+json": {
+                "schema": {
+                    "type": "object",
+                    "required": [*_NEEDED_ATTRIBUTES, "data"],
+                    "properties": {**_ATTRIBUTES, "data": _DATA},
+                },
+                "example": {**{name: each["examples"][0] for name, each in _ATTRIBUTES.items()}, "data": _DATA_EXAMPLE},
+            },
+        },
+    },
+    "responses": _ANSWERS | _UNKNOWN,
 }

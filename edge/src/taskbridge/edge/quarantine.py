@@ -11,6 +11,7 @@ import structlog
 
 from taskbridge.edge.errors import Malformed, NotDurable, Unverified
 from taskbridge.edge.interpret import interpret
+from taskbridge.edge.paths import source_of
 from taskbridge.edge.received import Received
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.sources import site_of
@@ -65,7 +66,8 @@ def quarantined(received: Received, rejection: Rejection, *, bearer_tokens: Sequ
     Whether its bearer token was right cannot be asked again later, so a fault is noted in the masked header.
     """
     headers = {name: MASKED if name in _SECRET_HEADERS else value for name, value in received.headers.items()}
-    fault = bearer_fault(received.headers.get("authorization"), bearer_tokens)
+    asked = bearer_tokens if source_of(received.path) is None else ()
+    fault = bearer_fault(received.headers.get("authorization"), asked)
     if fault is not None:
         headers["authorization"] = f"{MASKED} {fault}"
     return QuarantinedCallback(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +14,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from taskbridge.edge import answers
-from taskbridge.edge.callbacks import ACTIONS, UNKNOWN
 from taskbridge.edge.delivery.publisher import valid_traceparent
 from taskbridge.edge.errors import NotDurable, Rejection
 from taskbridge.edge.interpret import interpret
+from taskbridge.edge.paths import SOURCE_PATHS, YIDA_PATHS, action_of
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
 from taskbridge.runtime.http.problems import unforeseen
 
@@ -45,17 +44,13 @@ _log = structlog.stdlib.get_logger(__name__)
 _stdlib_log = logging.getLogger(__name__)
 """Asked for its level before a line is made: a line costs as much as all else that is done for a callback."""
 
-_ACTION_OF_PATH = {f"/yida/tasks/{action}": action for action in ACTIONS}
-_SLASHES = re.compile("//+")
-_OURS = "/yida"
-
 _GONE = 499
 """Nobody sees this answer: the sender has hung up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackRoutes:
-    """``POST /yida/tasks/{action}`` for the five actions."""
+    """``POST /yida/tasks/{action}`` and ``/sources/{source}/tasks/{action}`` for the five actions."""
 
     settings: EdgeSettings
     credentials: CredentialsFile
@@ -72,14 +67,14 @@ class CallbackRoutes:
         """For what is no callback though it has the path of one, such as a GET."""
         return [
             Route(path, partial(self._answer_request, action), methods=["POST"], name=action)
-            for path, action in _ACTION_OF_PATH.items()
+            for path, action in (YIDA_PATHS | SOURCE_PATHS).items()
         ]
 
     def action_of(self, scope: Scope) -> str | None:
         """The action that a request is a callback of, ``UNKNOWN`` where its path does not say, None when it is none."""
         if scope["type"] != "http" or scope["method"] != "POST":
             return None
-        return _ACTION_OF_PATH.get(scope["path"]) or _meant(scope["path"])
+        return action_of(scope["path"])
 
     async def serve(self, wire_action: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one callback without any layer of a framework; what was not foreseen is raised after the answer."""
@@ -186,14 +181,6 @@ def _unforeseen(event: TaskEvent | None) -> Rejection:
     if event is not None:
         rejection.app_type, rejection.proven = event.app_type, True
     return rejection
-
-
-def _meant(path: str) -> str | None:
-    """Upper case, doubled and trailing slashes come of typing an address: what is meant is plain."""
-    plain = _SLASHES.sub("/", path.lower()).rstrip("/")
-    if plain != _OURS and not plain.startswith(_OURS + "/"):
-        return None
-    return _ACTION_OF_PATH.get(plain, UNKNOWN)
 
 
 def _log_of(wire_action: str, scope: Scope) -> structlog.stdlib.BoundLogger:

@@ -94,7 +94,7 @@ class EdgeSettings(BaseSettings):
     schema_registry_url: Annotated[str, Field(pattern="^https?://.")]
     """Address of the schema registry's Confluent API."""
     credentials_file: Path
-    """The apps whose callbacks are accepted, and their system tokens. Read again when it changes."""
+    """The apps whose callbacks are accepted, and other systems, with their secrets. Read again when it changes."""
 
     host: str = LOOPBACK
     """Where callbacks are accepted. Loopback by default, so that nothing is open by accident; containers set
@@ -123,7 +123,7 @@ class EdgeSettings(BaseSettings):
     bearer_tokens: Annotated[
         tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_no_blank_token)
     ] = ()
-    """Comma-separated. Where there are any, one must stand in `Authorization: Bearer …` of each callback."""
+    """Comma-separated. Where there are any, one must stand in `Authorization: Bearer …` of each callback of Yida's."""
     delete_extra_keys: Annotated[frozenset[str], NoDecode, BeforeValidator(_split), AfterValidator(_no_blank)] = (
         frozenset()
     )

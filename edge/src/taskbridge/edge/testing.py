@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
@@ -19,6 +19,10 @@ APP_TYPE = "APP_RY60OCRF33Z7534TEST1"
 CORP_ID = "ding5d17e3add038d44535c2f4657eb6378f"
 SYSTEM_TOKEN = "TESTTOKEN0123456789ABCDEF0123456789ABCDEF"  # noqa: S105 - signs test callbacks only
 DATE_TIME = "1693462062502"
+
+SOURCE = "flow"
+SOURCE_SECRET = "whsec_YSBzZWNyZXQgb2YgYSBzeXN0ZW0gaW4gdGhlIHRlc3Q="  # noqa: S105 - signs test messages only
+"""Of another system, which speaks for CORP_ID."""
 
 
 @dataclass(slots=True)
@@ -56,11 +60,16 @@ class MemoryPublisher:
         return Durability.KAFKA
 
 
-def write_credentials(path: Path, *tokens: str, app_type: str = APP_TYPE, corp_id: str | None = CORP_ID) -> None:
-    """A credentials file of one app, put in place as a whole."""
+def write_credentials(
+    path: Path, *tokens: str, app_type: str = APP_TYPE, corp_id: str | None = CORP_ID, secrets: Sequence[str] = ()
+) -> None:
+    """A credentials file of one app, and of SOURCE where ``secrets`` are given, put in place as a whole."""
     lines = ["[[apps]]", f"app_type = {json.dumps(app_type)}", f"system_tokens = {json.dumps(tokens)}"]
     if corp_id is not None:
         lines.append(f"corp_id = {json.dumps(corp_id)}")
+    if secrets:
+        named = [f"name = {json.dumps(SOURCE)}", f"corp_id = {json.dumps(CORP_ID)}"]
+        lines += ["[[sources]]", *named, f"secrets = {json.dumps(secrets)}"]
     new = path.with_suffix(".new")
     new.write_text("\n".join(lines), "utf-8")
     new.replace(path)
@@ -72,6 +81,30 @@ def parameters_of(wire_action: str, *, instance_id: str, task_id: str = "2199132
         return {"task": json.dumps(task_of(instance_id, task_id), ensure_ascii=False), "dateTime": DATE_TIME}
     flat = {"appType": APP_TYPE, "corpId": CORP_ID, "formInstId": instance_id, "dateTime": DATE_TIME}
     return flat if wire_action == "delete" else flat | {"taskId": task_id, "actualWorkId": "01690741902689"}
+
+
+def message_of(wire_action: str, *, instance_id: str, task_id: str = "T-1") -> dict[str, Any]:
+    """The data of what SOURCE reports, with all that is read of it."""
+    named = {"app_type": "leave", "instance_id": instance_id}
+    if wire_action == "delete":
+        return named
+    if wire_action in ("complete", "cancel"):
+        return named | {"task_id": task_id, "actor_id": "0169"}
+    return named | {
+        "corp_id": CORP_ID,
+        "task_id": task_id,
+        "recipient_ids": ["0169", "0170"],
+        "originator": {"user_id": "01690741902689", "name": "张红"},
+        "title": "张红的请假申请",
+        "url": "https://flow.example/tasks/T-1",
+        "process_code": "leave:3",
+        "process_name": "请假",
+        "form_uuid": "FORM-1",
+        "serial_no": "2023-0001",
+        "instance_status": "RUNNING",
+        "created_at": 1693462062502,
+        "form_data": {"days": 3, "reason": None},
+    }
 
 
 def task_of(instance_id: str, task_id: str = "2199132092") -> Mapping[str, object]:

@@ -58,7 +58,7 @@ def test_metrics_are_prometheus_text_of_this_app_alone(settings: EdgeSettings, p
         one.post("/yida/tasks/create")
         assert 'taskbridge_edge_callbacks_total{action="create",outcome="task-json"} 1.0' in one.get("/metrics").text
         assert 'taskbridge_edge_callbacks_total{action="create",outcome="task-json"} 0.0' in other.get("/metrics").text
-        assert "taskbridge_edge_credentials_apps 1.0" in one.get("/metrics").text
+        assert "taskbridge_edge_credentials_apps 2.0" in one.get("/metrics").text
         assert one.get("/metrics").headers["content-type"].startswith("text/plain; version=")
 
 
@@ -80,7 +80,7 @@ def test_operators_may_have_a_port_of_their_own(settings: EdgeSettings, publishe
         assert (anybody.get("/readyz").status_code, anybody.get("/readyz").json()) == (200, {"ready": True})
         assert operator.get("/readyz").json()["spool"] == "ok"
         assert anybody.get("/metrics").status_code == 404
-        assert "taskbridge_edge_credentials_apps 1.0" in operator.get("/metrics").text
+        assert "taskbridge_edge_credentials_apps 2.0" in operator.get("/metrics").text
         assert [each.get("/healthz").status_code for each in (anybody, operator)] == [200, 200]
         assert anybody.post("/yida/tasks/create").status_code == 400
         assert operator.post("/yida/tasks/create").status_code == 404

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from taskbridge.edge.settings import EdgeSettings
 
 SECRET = "s3cret-token"
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+SYSTEM = f'[[sources]]\nname = "flow"\ncorp_id = "c"\nsecrets = ["{WEBHOOK_SECRET}"]\n'
 APP = f'[[apps]]\napp_type = "A"\nsystem_tokens = ["{SECRET}"]\n'
 
 
@@ -64,13 +66,41 @@ def test_a_file_without_apps_is_right_at_start(text: str) -> None:
         APP + APP,
         f'{APP}corp_id = "c"\n{APP}corp_id = "c"',
         f'{APP}corp_id = "{SECRET}',
+        f'[[sources]]\nname = "flow"\ncorp_id = "c"\nsecrets = ["{SECRET}"]',
+        '[[sources]]\nname = "flow"\ncorp_id = "c"\nsecrets = []',
+        '[[sources]]\nname = "flow"\ncorp_id = "c"',
+        f'[[sources]]\nname = "flow"\nsecrets = ["{WEBHOOK_SECRET}"]',
+        f'[[sources]]\nname = "flow"\ncorp_id = " "\nsecrets = ["{WEBHOOK_SECRET}"]',
+        f'[[sources]]\nname = "flow"\ncorp_id = "c"\nsecrets = ["{WEBHOOK_SECRET}", "{SECRET}"]',
+        *(
+            SYSTEM.replace("flow", name)
+            for name in ("", "Flow", "1flow", "fl ow", "fl/ow", "f" * 33, "yida", "taskbridge")
+        ),
+        f'{SYSTEM}extra = "{SECRET}"',
+        SYSTEM + SYSTEM.replace('"c"', '"d"'),
+        APP + SYSTEM + SYSTEM.replace("flow", "other").replace('"c"', '"d"'),
     ],
 )
 def test_a_broken_file_is_refused_in_one_line_without_its_tokens(text: str) -> None:
     with pytest.raises(CredentialsBroken) as caught:
         parse_credentials(text)
     assert SECRET not in str(caught.value)
+    assert WEBHOOK_SECRET not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_other_systems_stand_beside_apps_with_secrets_here_or_in_files() -> None:
+    files = {"current": WEBHOOK_SECRET, "wrong": SECRET}
+    text = APP + SYSTEM.replace("flow", "f-2") + 'secret_files = ["current"]\n'
+    credentials = parse_credentials(text, read_token=files.__getitem__)
+    source = credentials.source("f-2")
+    assert source is not None
+    assert (source.corp_id, [each.place for each in source.tokens]) == ("c", ["sources.0.secrets.0", "current"])
+    assert (credentials.source("flow"), credentials.source("A"), credentials.count) == (None, None, 2)
+    assert [each.app_type for each in credentials.tokens] == ["A", "f-2", "f-2"]
+    assert WEBHOOK_SECRET not in repr(source)
+    with pytest.raises(CredentialsBroken, match=r"^wrong: must be whsec_"):
+        parse_credentials(text.replace('"current"', '"wrong"'), read_token=files.__getitem__)
 
 
 def test_one_app_may_stand_with_several_organisations() -> None:

@@ -1,9 +1,10 @@
-"""The commands ``taskbridge send`` and ``sign``: one callback, as Yida would sign and post it."""
+"""The commands ``taskbridge send`` and ``sign``: one callback as Yida would sign and post it, or another system."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -15,6 +16,8 @@ from taskbridge.cli.terminal import json_line, say
 SEND_EXAMPLES = example(
     "taskbridge send complete --url http://127.0.0.1:8400 --token SECRET -p appType=APP_1 \\",
     "-p corpId=ding1 -p formInstId=I-1 -p taskId=T-1 -p actualWorkId=user1",
+    "taskbridge send create --source flowable --secret whsec_SECRET -p app_type=leave -p instance_id=I-1 \\",
+    "-p task_id=T-1 -p recipient_ids=user1,user2 -p title=Leave",
 )
 SIGN_EXAMPLES = example("taskbridge sign --token SECRET -p appType=APP_1 -p corpId=ding1 -p formInstId=I-1")
 
@@ -24,6 +27,16 @@ Token = Annotated[
         help="The app's system token. The environment variable keeps it out of the shell's history.",
         envvar="TASKBRIDGE_SYSTEM_TOKEN",
     ),
+]
+SystemToken = Annotated[
+    str | None, typer.Option("--token", help="The app's system token.", envvar="TASKBRIDGE_SYSTEM_TOKEN")
+]
+SourceName = Annotated[str | None, typer.Option(help="Post as this other system, a CloudEvent, and not as Yida.")]
+Secret = Annotated[
+    str | None, typer.Option(help="With --source: its whsec_ secret.", envvar="TASKBRIDGE_SOURCE_SECRET")
+]
+DataFile = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="With --source: a JSON object; -p is added to it.")
 ]
 Parameters = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", metavar="KEY=VALUE", help="May be repeated.")
@@ -39,19 +52,27 @@ Encoding = Annotated[
 
 def send(
     action: Annotated[Literal["create", "complete", "cancel", "delete", "cc"], typer.Argument(help="What happened.")],
-    token: Token,
+    token: SystemToken = None,
     url: EdgeUrl = None,
     parameter: Parameters = None,
     task_file: TaskFile = None,
     encoding: Encoding = "form",
+    source: SourceName = None,
+    secret: Secret = None,
+    data_file: DataFile = None,
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Sign and post one callback as Yida would. Adds dateTime where it is not given."""
-    from taskbridge.cli.callbacks.sending import post_callback
+    """Sign and post one callback as Yida would, with dateTime where it is not given; or as another system would."""
+    from taskbridge.cli.callbacks.sending import Sender
 
     parameters = _parameters(parameter, task_file)
-    answer = post_callback(edge_url(url, data_dir), action, parameters, system_token=_token(token), encoding=encoding)
+    with Sender(edge_url(url, data_dir)) as sender:
+        if source is None:
+            answer = sender.post(action, parameters, system_token=_token(token), encoding=encoding)
+        else:
+            data = _data(data_file) | {name: _value(text) for name, text in parameters.items()}
+            answer = sender.post_message(action, data, source=source, secret=_secret(secret))
     found = {"status": answer.status, "body": answer.body}
     say(json_line(found) if as_json else f"{answer.status} {json_line(answer.body)}")
     if not answer.accepted:
@@ -79,10 +100,44 @@ def sign(
         say(f"sign       {found['sign']}\nkey order  {' '.join(found['key_order'])}\ncanonical  {found['canonical']}")
 
 
-def _token(token: str) -> str:
+def _token(token: str | None) -> str:
+    if token is None:
+        raise typer.BadParameter("is required, or --source and --secret", param_hint="--token")
     if not token.strip():
         raise typer.BadParameter("a blank token signs nothing", param_hint="--token")
     return token
+
+
+def _secret(secret: str | None) -> str:
+    from taskbridge.edge.verification.webhooks import key_of
+
+    try:
+        key_of(secret or "")
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--secret") from None
+    return secret or ""
+
+
+def _value(text: str) -> Any:
+    """Objects and lists may be given as JSON; anything else is a text."""
+    if text.startswith(("{", "[")):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _data(data_file: Path | None) -> dict[str, Any]:
+    if data_file is None:
+        return {}
+    try:
+        found = json.loads(data_file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{data_file} is no JSON: {error}", param_hint="--data-file") from error
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{data_file} holds no JSON object", param_hint="--data-file")
+    return cast("dict[str, Any]", found)
 
 
 def _parameters(given: list[str] | None, task_file: Path | None) -> dict[str, str]:

@@ -1,22 +1,23 @@
-"""Posts one callback as Yida would: parameters, the time, a signature, in one of the encodings."""
+"""Posts one callback as Yida would, or one event as another system would."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.sender import encode_callback, signed, signed_message
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from taskbridge.edge.sender import Encoding
+    from taskbridge.edge.sender import EncodedCallback, Encoding
 
 _TIMEOUT_S = 10
 
@@ -56,10 +57,29 @@ class Sender:
         """
         stamped = {"dateTime": str(time.time_ns() // 1_000_000), **parameters}
         request = encode_callback(signed(stamped, system_token=system_token), encoding)
-        target = f"{self._url.rstrip('/')}/yida/tasks/{action}" + (f"?{request.query}" if request.query else "")
+        return self._post(f"/yida/tasks/{action}" + (f"?{request.query}" if request.query else ""), request)
+
+    def post_message(self, action: str, data: Mapping[str, Any], *, source: str, secret: str) -> Answer:
+        """Sign and post a CloudEvent of this moment, with an id of its own.
+
+        Raises:
+            OperatorError: no HTTP answer at all.
+        """
+        request = signed_message(
+            data,
+            source=source,
+            action=action,
+            secret=secret,
+            message_id=f"msg_{uuid.uuid4().hex}",
+            at_ms=time.time_ns() // 1_000_000,
+        )
+        return self._post(f"/sources/{source}/tasks/{action}", request)
+
+    def _post(self, target: str, request: EncodedCallback) -> Answer:
         try:
             started = time.perf_counter()
-            response = self._client.post(target, content=request.body, headers=dict(request.headers))
+            address = self._url.rstrip("/") + target
+            response = self._client.post(address, content=request.body, headers=dict(request.headers))
             milliseconds = (time.perf_counter() - started) * 1000
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise OperatorError(f"no answer from {self._url}: {error}") from error

@@ -126,7 +126,9 @@ class Metrics:
             "0 when the file that tells copied signatures cannot be used: copies then pass for new callbacks.",
             lambda: window.problem is None,
         )
-        self._gauge("credentials_apps", "Apps in the credentials in force.", lambda: credentials.current.count)
+        self._gauge(
+            "credentials_apps", "Apps and other systems in the credentials in force.", lambda: credentials.current.count
+        )
         self._gauge(
             "credentials_broken",
             "1 when the newest version of the credentials file is not in force, because it is broken.",

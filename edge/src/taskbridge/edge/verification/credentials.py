@@ -1,4 +1,4 @@
-"""The apps that are known here and their tokens: a TOML file, and files it names, read again when one changes."""
+"""The senders that are known here and their secrets: a TOML file, and files it names, read again when one changes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from taskbridge.edge.verification.webhooks import key_of
 from taskbridge.runtime.file_version import POLL_S, Version, version_of
 from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -44,7 +46,14 @@ def _tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return tokens
 
 
+def _not_ours(name: str) -> str:
+    if name in (SOURCE_YIDA, SOURCE_TASKBRIDGE):
+        raise ValueError("is taken")
+    return name
+
+
 _Name = Annotated[str, AfterValidator(_not_blank)]
+_Files = Annotated[tuple[str, ...], AfterValidator(_file_names)]
 
 
 class _App(BaseModel):
@@ -55,7 +64,7 @@ class _App(BaseModel):
     app_type: _Name
     corp_id: _Name | None = None
     system_tokens: Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)] | None = None
-    system_token_files: Annotated[tuple[str, ...], AfterValidator(_file_names)] | None = None
+    system_token_files: _Files | None = None
 
     @model_validator(mode="after")
     def _has_tokens(self) -> _App:
@@ -64,18 +73,37 @@ class _App(BaseModel):
         return self
 
 
+class _Source(BaseModel):
+    """One other system as it stands in the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_not_ours)]
+    corp_id: _Name
+    secrets: Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)] | None = None
+    secret_files: _Files | None = None
+
+    @model_validator(mode="after")
+    def _has_secrets(self) -> _Source:
+        if self.secrets is None and self.secret_files is None:
+            raise ValueError("secrets or secret_files is required")
+        return self
+
+
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     apps: tuple[_App, ...] = ()
+    sources: tuple[_Source, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One system token, and what may be said of it. A repr does not show it."""
+    """One secret, and what may be said of it. A repr does not show it."""
 
     secret: SecretStr
     app_type: str
+    """The app, or the other system, that signs with it."""
     place: str
     """Where it stands: ``apps.0.system_tokens.1`` of the TOML file, or a file of its own."""
     fingerprint: str
@@ -91,18 +119,28 @@ class App:
     tokens: tuple[Token, ...]
 
 
-class Credentials:
-    """The apps by type; one app type may stand with several organisations."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One other system, the organisation that it speaks for, and the secrets that it may sign with at present."""
 
-    def __init__(self, apps: Sequence[App]) -> None:
+    name: str
+    corp_id: str
+    tokens: tuple[Token, ...]
+
+
+class Credentials:
+    """The apps by type, of which one may stand with several organisations, and the other systems by name."""
+
+    def __init__(self, apps: Sequence[App], sources: Sequence[Source] = ()) -> None:
         self._apps: dict[str, list[App]] = {}
         for app in apps:
             self._apps.setdefault(app.app_type, []).append(app)
         self._signers = {
             app_type: [(app, token) for app in known for token in app.tokens] for app_type, known in self._apps.items()
         }
-        self.count = len(apps)
-        self.tokens: Sequence[Token] = [token for app in apps for token in app.tokens]
+        self._sources = {source.name: source for source in sources}
+        self.count = len(apps) + len(sources)
+        self.tokens: Sequence[Token] = [token for sender in (*apps, *sources) for token in sender.tokens]
 
     def apps(self, app_type: str) -> Sequence[App]:
         return self._apps.get(app_type, ())
@@ -110,6 +148,9 @@ class Credentials:
     def signers(self, app_type: str) -> Sequence[tuple[App, Token]]:
         """Each token of the app, with the organisation that it is for."""
         return self._signers.get(app_type, ())
+
+    def source(self, name: str) -> Source | None:
+        return self._sources.get(name)
 
 
 def fingerprint(app_type: str, system_token: str) -> str:
@@ -125,38 +166,58 @@ def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = No
         CredentialsBroken: not TOML, or not what the file should hold.
     """
     try:
-        apps = _File.model_validate(tomllib.loads(text)).apps
+        file = _File.model_validate(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise CredentialsBroken(f"not TOML: {error}") from error
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False))
         raise CredentialsBroken("; ".join(problems)) from None
-    seen = {(app.app_type, app.corp_id) for app in apps}
-    if len(seen) < len(apps):
+    apps, sources = file.apps, file.sources
+    if len({(app.app_type, app.corp_id) for app in apps}) < len(apps):
         raise CredentialsBroken("apps: the same app_type stands twice with the same corp_id")
-    if len({app.corp_id for app in apps} - {None}) > 1:
+    if len({source.name for source in sources}) < len(sources):
+        raise CredentialsBroken("sources: the same name stands twice")
+    if len({each.corp_id for each in (*apps, *sources)} - {None}) > 1:
         unsaid = next((at for at, app in enumerate(apps) if app.corp_id is None), None)
         if unsaid is not None:
             # Whoever holds its token could sign for any of them.
             problem = f"apps.{unsaid}: corp_id is required, because the file has apps of several organisations"
             raise CredentialsBroken(problem)
-    return Credentials([_with_tokens(at, app, read_token) for at, app in enumerate(apps)])
-
-
-def _with_tokens(at: int, app: _App, read_token: Callable[[str], str] | None) -> App:
-    found = [
-        (f"apps.{at}.system_tokens.{number}", token.get_secret_value())
-        for number, token in enumerate(app.system_tokens or ())
-    ]
-    for name in app.system_token_files or ():
-        if read_token is None:
-            raise CredentialsBroken("system_token_files cannot be read here")
-        found.append((name, read_token(name)))
-    return App(
-        app.app_type,
-        app.corp_id,
-        tuple(Token(SecretStr(token), app.app_type, place, fingerprint(app.app_type, token)) for place, token in found),
+    return Credentials(
+        [App(app.app_type, app.corp_id, _tokens_of_app(at, app, read_token)) for at, app in enumerate(apps)],
+        [Source(each.name, each.corp_id, _secrets_of(at, each, read_token)) for at, each in enumerate(sources)],
     )
+
+
+def _tokens_of_app(at: int, app: _App, read_token: Callable[[str], str] | None) -> tuple[Token, ...]:
+    place = f"apps.{at}.system_tokens"
+    return tuple(_held(app.app_type, place, app.system_tokens, app.system_token_files, read_token))
+
+
+def _secrets_of(at: int, source: _Source, read_token: Callable[[str], str] | None) -> tuple[Token, ...]:
+    found = tuple(_held(source.name, f"sources.{at}.secrets", source.secrets, source.secret_files, read_token))
+    for each in found:
+        try:
+            key_of(each.secret.get_secret_value())
+        except ValueError as error:
+            raise CredentialsBroken(f"{each.place}: {error}") from None
+    return found
+
+
+def _held(
+    owner: str,
+    place: str,
+    here: Sequence[SecretStr] | None,
+    files: Sequence[str] | None,
+    read_token: Callable[[str], str] | None,
+) -> Iterator[Token]:
+    for number, secret in enumerate(here or ()):
+        yield Token(secret, owner, f"{place}.{number}", fingerprint(owner, secret.get_secret_value()))
+    for name in files or ():
+        if read_token is None:
+            raise CredentialsBroken(f"{place.rpartition('.')[2].removesuffix('s')}_files cannot be read here")
+        text = read_token(name)
+        yield Token(SecretStr(text), owner, name, fingerprint(owner, text))
 
 
 class CredentialsFile:

@@ -3,14 +3,19 @@
 Yida signs values only. Whoever sees one callback can send its values and its ``sign`` again at another action, under
 other names, or cut at other places: every such copy has the digest of the original. The first event that a digest
 proves is the one it stands for; a repetition of that event passes, for it changes nothing.
+
+Other systems sign a message's id, and not which action it is posted at: of their messages the id stands for the event.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from taskbridge.edge.errors import Unverified
+from taskbridge.edge.verification import webhooks
 from taskbridge.edge.verification.signature import SIGN
+from taskbridge.schemas.events import SOURCE_YIDA
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import Action, TaskEvent
@@ -20,6 +25,7 @@ ALTERED = "altered-replay"
 """The same action, but other parameters: a value was cut elsewhere, or a key renamed or added."""
 
 _EVENT_DIGITS = len("01234567-89ab-cdef")
+_DIGEST_BYTES = 16
 
 
 class Mark(NamedTuple):
@@ -52,5 +58,10 @@ def refuse_replay(event: TaskEvent, window: Window, *, other_scheme: bool = Fals
 
 
 def mark_of(event: TaskEvent) -> Mark:
-    digest = bytes.fromhex(event.raw_parameters[SIGN].strip())
+    if event.source == SOURCE_YIDA:
+        digest = bytes.fromhex(event.raw_parameters[SIGN].strip())
+    else:
+        # Each new attempt of a sender is signed anew. What stays is the message's id.
+        named = f"{event.source}\0{event.raw_parameters[webhooks.ID]}"
+        digest = hashlib.sha256(named.encode()).digest()[:_DIGEST_BYTES]
     return Mark(digest, bytes.fromhex(event.event_id[:_EVENT_DIGITS].replace("-", "")), event.action)

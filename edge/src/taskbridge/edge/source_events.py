@@ -1,0 +1,121 @@
+"""What other systems report: CloudEvents that they signed, whose data has the names of an event's own fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.errors import Malformed, Unverified
+from taskbridge.edge.parsing import fields, strict_json
+from taskbridge.edge.parsing.cloudevents import DATA, attributes_of, members
+from taskbridge.edge.parsing.details import told_form, told_moment, told_people, told_person
+from taskbridge.edge.verification import webhooks
+from taskbridge.schemas.events import MAX_ID_CHARACTERS, Action, Person, TaskEvent, event_id_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from taskbridge.edge.parsing.details import Noted, Told
+    from taskbridge.edge.received import Received
+    from taskbridge.edge.verification.credentials import Source, Token
+
+_OF_ONE_TASK = (Action.COMPLETED, Action.CANCELLED)
+_NAMING_PEOPLE = (Action.CREATED, Action.COPIED)
+_TEXTS = ("title", "process_code", "process_name", "form_uuid", "serial_no", "instance_status", "approved_result")
+_KEYS = (
+    *("corp_id", "app_type", "instance_id", "task_id", "recipient_ids", "actor_id", "originator", "url", *_TEXTS),
+    *("created_at", "finished_at", "form_data"),
+)
+_PERSON_IDS = ("user_id", "id")
+"""Where a person is told as an object."""
+
+_find = strict_json.picker(_KEYS)
+
+
+def verify(received: Received, body: bytes, source: Source, *, used: Callable[[Token], None] | None = None) -> None:
+    """Prove that the source signed this body when the request says so. ``used`` is told by which secret.
+
+    When it was received counts, so that what waits in the quarantine does not grow stale there.
+
+    Raises:
+        Unverified: it did not.
+    """
+    message_id, timestamp, signatures = (
+        received.headers.get(name, "") for name in (webhooks.ID, webhooks.TIMESTAMP, webhooks.SIGNATURE)
+    )
+    if not (message_id and timestamp and signatures):
+        raise Unverified("no-sign")
+    if not webhooks.is_timely(timestamp, received_at=received.received_at):
+        raise Unverified("untimely")
+    candidates = [token.secret.get_secret_value() for token in source.tokens]
+    found = webhooks.matching(message_id, timestamp, body, candidates=candidates, signatures=signatures)
+    if not any(found):
+        raise Unverified("wrong-sign")
+    if used is not None:
+        used(source.tokens[found.index(True)])
+
+
+def event_of(received: Received, body: bytes, source: Source, *, noted: Noted = lambda _: None) -> TaskEvent:
+    """The event that a verified request reports. The same message, sent again, is the same event.
+
+    ``noted`` is told each field that only describes and was not understood: it is left out, and raw in the event.
+
+    Raises:
+        Malformed: it is no CloudEvent, or needs something that is missing or is not what it should be.
+        UnsupportedType: it is nothing that is read here.
+        Unverified: it speaks for another organisation than the source's.
+    """
+    attributes = attributes_of(received.headers, body)
+    data = _data(attributes[DATA])
+    if not fields.is_blank(data.get("corp_id")) and data["corp_id"] != source.corp_id:
+        raise Unverified("other-corp")
+    action, received_at = ACTIONS[received.wire_action], received.received_at
+    of_one_task, names_people = action in _OF_ONE_TASK, action in _NAMING_PEOPLE
+    raw = attributes | {webhooks.ID: received.headers[webhooks.ID]}
+    told = data.get
+    texts: dict[str, Any] = {name: fields.text(told(name)) for name in _TEXTS}
+    return TaskEvent(
+        event_id=event_id_for(source.name, received.wire_action, raw),
+        source=source.name,
+        action=action,
+        corp_id=source.corp_id,
+        app_type=fields.required_id(told("app_type"), "app_type"),
+        instance_id=_instance_id(told("instance_id"), source.name),
+        task_id=(fields.required_id if of_one_task else fields.optional_id)(told("task_id"), "task_id"),
+        occurred_at=told_moment(attributes.get, "time", received_at, noted) or received_at,
+        received_at=received_at,
+        raw_parameters=raw,
+        actor_id=told_person(told, "actor_id", _PERSON_IDS, noted) if of_one_task else None,
+        recipient_ids=told_people([told("recipient_ids")], "recipient_ids", _PERSON_IDS, noted) if names_people else (),
+        originator=_originator(told, noted),
+        url=fields.web_address([told("url")]),
+        created_at=told_moment(told, "created_at", received_at, noted),
+        finished_at=told_moment(told, "finished_at", received_at, noted),
+        form_data=told_form(told, "form_data", noted),
+        **texts,
+    )
+
+
+def _data(text: str) -> Mapping[str, Any]:
+    """The members of ``data``; where one is nested too deep, those that are read here, the nested ones as text."""
+    members(text, DATA)
+    try:
+        return cast("Mapping[str, Any]", strict_json.parse(text))
+    except ValueError:
+        return _find(text).as_written()
+
+
+def _instance_id(told: Any, source: str) -> str:
+    """Under the source's name, so that the instances of two systems are never one."""
+    instance_id = f"{source}:{fields.required_id(told, 'instance_id')}"
+    if len(instance_id) > MAX_ID_CHARACTERS:
+        detail = f"instance_id must be a text of at most {MAX_ID_CHARACTERS - len(source) - 1} characters."
+        raise Malformed("bad-instance_id", detail)
+    return instance_id
+
+
+def _originator(told: Told, noted: Noted) -> Person | None:
+    user_id = told_person(told, "originator", _PERSON_IDS, noted)
+    described = told("originator")
+    name = cast("Mapping[str, Any]", described).get("name") if isinstance(described, dict) else None
+    return Person(user_id, fields.text(name)) if user_id else None
