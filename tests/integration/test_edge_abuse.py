@@ -424,4 +424,5 @@ def test_the_use_of_tokens_and_the_metrics_are_those_of_all_workers(tmp_path: Pa
         text=True,
         check=True,
     )
-    assert json.loads(tokens.stdout)["last_used"] is not None
+    used = [json.loads(line)["last_used"] for line in tokens.stdout.splitlines()]
+    assert [each is not None for each in used] == [True, False]

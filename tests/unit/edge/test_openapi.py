@@ -67,6 +67,18 @@ def test_the_example_of_a_source_is_taken_once_it_is_signed(
     assert (event.instance_id, event.corp_id, event.occurred_at) == (f"{SOURCE}:I-1", corp, 1693462062502)
 
 
+def test_the_example_of_a_push_is_taken_with_its_token(settings: EdgeSettings) -> None:
+    publisher = MemoryPublisher()
+    operation = create_app(settings, publisher=publisher).openapi()["paths"]["/sources/{source}/tasks"]["post"]
+    named = f'[[sources]]\nname = "oa"\nformat = "todo"\ncorp_id = "ding"\nbearer_tokens = ["{TOKEN * 2}"]\n'
+    settings.credentials_file.write_text(named)
+    with TestClient(create_app(settings, publisher=publisher)) as client:
+        example = operation["requestBody"]["content"]["application/json"]["example"]
+        answer = client.post("/sources/oa/tasks", json=example, headers={"Authorization": f"Bearer {TOKEN * 2}"})
+    assert answer.status_code == 200, answer.text
+    assert (publisher.published[0].instance_id, publisher.published[0].occurred_at) == ("oa:F-1", 1693462062502)
+
+
 @pytest.mark.parametrize("wire_action", ACTIONS)
 def test_the_example_of_every_action_is_taken_once_it_is_signed(settings: EdgeSettings, wire_action: str) -> None:
     publisher = MemoryPublisher()

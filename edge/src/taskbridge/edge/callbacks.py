@@ -28,7 +28,10 @@ ACTIONS: Mapping[str, Action] = {
 """Yida's word for an action → ours."""
 
 UNKNOWN = "unknown"
-"""Stands for the action of what was posted below ``/yida``, and says by no path what it reports."""
+"""Stands for the action of what was posted below ``/yida`` or ``/sources``, and says by no path what it reports."""
+
+PUSH = "push"
+"""Stands for the action of what another system posted without one in the path: what it posted says what happened."""
 
 _WITH_TASK = (Action.CREATED, Action.COPIED)
 """These may describe the task in ``task``, a JSON object as text."""

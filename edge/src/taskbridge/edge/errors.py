@@ -31,7 +31,7 @@ OTHER_SCHEME = "other-signing-scheme"
 
 REASONS = (
     *("unknown-app", "no-sign", "wrong-sign", "other-corp", "delete-extra-key", "no-bearer", "wrong-bearer"),
-    *("unknown-source", "untimely", "cloudevent", "batch", "no-app_type", "bad-app_type"),
+    *("unknown-source", "untimely", "cloudevent", "batch", "unknown-event", "no-app_type", "bad-app_type"),
     *("no-instance_id", "bad-instance_id", "no-task_id", "bad-task_id"),
     *("source-network", "cross-action-replay", "altered-replay", OTHER_SCHEME),
     *("no-app", "bad-appType", "task-json", "two-corps", "no-corpId", "bad-corpId", "no-formInstId", "bad-formInstId"),

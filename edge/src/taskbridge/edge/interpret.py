@@ -45,11 +45,11 @@ def interpret(
         Rejection: it cannot be understood, or not be proven. What is not understood at all wins over what is not
             proven, and that over what is proven but incomplete. Of several readings the first that names an app counts.
     """
-    if received.wire_action not in ACTIONS:
-        raise UnknownPath
     source = source_of(received.path)
     if source is not None:
         return _of_source(received, source, credentials, window, max_body_bytes, used, noted)
+    if received.wire_action not in ACTIONS:
+        raise UnknownPath
     try:
         body = unpacked(received.body, max_bytes=max_body_bytes)
         callback, signed = _proven(received, body, credentials, bearer_tokens, delete_extra_keys, used)

@@ -77,7 +77,11 @@ def document_callbacks(document: dict[str, Any], *, bearer_needed: bool) -> None
     document["paths"] = {
         f"/yida/tasks/{wire_action}": {"post": _operation(wire_action, bearer_needed=bearer_needed)}
         for wire_action in ACTIONS
-    } | {"/sources/{source}/tasks/{action}": {"post": _SOURCES}, **document["paths"]}
+    } | {
+        "/sources/{source}/tasks/{action}": {"post": _MESSAGE},
+        "/sources/{source}/tasks": {"post": _PUSH},
+        **document["paths"],
+    }
     if bearer_needed:
         document.setdefault("components", {})["securitySchemes"] = {
             _BEARER: {"type": "http", "scheme": "bearer", "description": "One of EDGE_BEARER_TOKENS."}
@@ -212,20 +216,21 @@ def _parameter(name: str, place: str, schema: Mapping[str, Any], description: st
     return {"name": name, "in": place, "required": required, "schema": schema, "description": description}
 
 
-_SOURCES: dict[str, Any] = {
+_SOURCE = _parameter(
+    "source",
+    "path",
+    {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,31}$", "examples": ["flow"]},
+    "The system, as the credentials file names it.",
+    required=True,
+)
+_MESSAGE: dict[str, Any] = {
     "summary": "Another system reports a task",
     "description": "A CloudEvent 1.0 in JSON, in structured mode or in binary with the `ce-` headers, signed as "
     "Standard Webhooks says. Batches are not taken. Who is not proven is answered 401 whatever else is wrong.",
     "operationId": "source_task",
     "tags": ["callbacks"],
     "parameters": [
-        _parameter(
-            "source",
-            "path",
-            {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,31}$"},
-            "The system, as the credentials file names it.",
-            required=True,
-        ),
+        _SOURCE,
         _parameter("action", "path", {"type": "string", "enum": list(ACTIONS)}, "What happened.", required=True),
         *(
             _parameter(name, "header", {"type": "string", "pattern": pattern, "examples": [shown]}, said, required=True)
@@ -248,6 +253,45 @@ _SOURCES: dict[str, Any] = {
                 },
                 "example": {**{name: each["examples"][0] for name, each in _ATTRIBUTES.items()}, "data": _DATA_EXAMPLE},
             },
+        },
+    },
+    "responses": _ANSWERS | _UNKNOWN,
+}
+_PUSH: dict[str, Any] = {
+    "summary": "Another system reports a task in its own format",
+    "description": "That which the source's `format` names; what is posted says what happened. With an action at the "
+    "end of the path, that says it. Signed as above, or with one of the source's `bearer_tokens`.",
+    "operationId": "source_push",
+    "tags": ["callbacks"],
+    "parameters": [
+        _SOURCE,
+        _parameter(
+            "Authorization",
+            "header",
+            {"type": "string", "pattern": "^Bearer [A-Za-z0-9._~+/=-]{32,}$"},
+            "`Bearer` and a token, where the body is not signed.",
+            required=False,
+        ),
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "properties": {}},
+                "example": {
+                    "syscode": "expenses",
+                    "flowid": "F-1",
+                    "requestname": "差旅报销",
+                    "workflowname": "报销流程",
+                    "nodename": "直属领导",
+                    "receiver": "manager02",
+                    "creator": "manager01",
+                    "receivets": "1693462062502",
+                    "isremark": "0",
+                    "viewtype": "0",
+                    "pcurl": "https://oa.example/flow/F-1",
+                },
+            }
         },
     },
     "responses": _ANSWERS | _UNKNOWN,

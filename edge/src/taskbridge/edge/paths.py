@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 
-from taskbridge.edge.callbacks import ACTIONS, UNKNOWN
+from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN
 
 YIDA_PATHS = {f"/yida/tasks/{action}": action for action in ACTIONS}
-SOURCE_PATHS = {f"/sources/{{source}}/tasks/{action}": action for action in ACTIONS}
+_BELOW = "/sources/{source}/tasks"
+SOURCE_PATHS = {_BELOW: PUSH} | {f"{_BELOW}/{action}": action for action in ACTIONS}
 
 _SLASHES = re.compile("//+")
 _DOORS = re.compile(r"/(?:yida|sources)(?:/.*)?", re.DOTALL)
-_OF_SOURCE = re.compile(rf"/sources/([^/]+)/tasks/({'|'.join(ACTIONS)})")
+_OF_SOURCE = re.compile(rf"/sources/([^/]+)/tasks(?:/({'|'.join(ACTIONS)}))?")
 
 
 def action_of(path: str) -> str | None:
@@ -22,7 +23,7 @@ def action_of(path: str) -> str | None:
     plain = _plain(path)
     found = _OF_SOURCE.fullmatch(plain)
     if found is not None:
-        return found[2]
+        return found[2] or PUSH
     return YIDA_PATHS.get(plain, UNKNOWN) if _DOORS.fullmatch(plain) else None
 
 

@@ -16,7 +16,7 @@ from taskbridge.edge.received import Received
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.sources import site_of
 from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION
-from taskbridge.edge.verification.verify import bearer_fault
+from taskbridge.edge.verification.verify import bearer_digest, bearer_fault
 from taskbridge.runtime.rates import Bucket, PerSource, take_all
 from taskbridge.schemas.events import QuarantinedCallback
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
@@ -63,13 +63,17 @@ def is_plausible(received: Received) -> bool:
 def quarantined(received: Received, rejection: Rejection, *, bearer_tokens: Sequence[str]) -> QuarantinedCallback:
     """The entry for a rejected request: byte for byte, with the secrets in its headers masked.
 
-    Whether its bearer token was right cannot be asked again later, so a fault is noted in the masked header.
+    Whether Yida's bearer token was right cannot be asked again later, so a fault is noted in the masked header. Other
+    systems may have one instead of a signature: its digest is noted, for it is to be judged again.
     """
     headers = {name: MASKED if name in _SECRET_HEADERS else value for name, value in received.headers.items()}
-    asked = bearer_tokens if source_of(received.path) is None else ()
-    fault = bearer_fault(received.headers.get("authorization"), asked)
-    if fault is not None:
-        headers["authorization"] = f"{MASKED} {fault}"
+    authorization = received.headers.get("authorization")
+    if source_of(received.path) is None:
+        left = bearer_fault(authorization, bearer_tokens)
+    else:
+        left = bearer_digest(authorization)
+    if left is not None:
+        headers["authorization"] = f"{MASKED} {left}"
     return QuarantinedCallback(
         quarantine_id=str(uuid.uuid4()),
         received_at=received.received_at,
@@ -93,7 +97,8 @@ def reconsider(
     Raises:
         Rejection: it is still no callback of an app that is known.
     """
-    fault = entry.headers.get("authorization", "").partition(" ")[2]
+    left = entry.headers.get("authorization", "").partition(" ")[2]
+    fault, digest = (left, None) if source_of(entry.path) is None else ("", left)
     if fault or entry.reason in STAY_REJECTED:
         raise Unverified(fault or entry.reason)
     if entry.reason in HEADS:
@@ -107,6 +112,7 @@ def reconsider(
         query=entry.query.encode("latin-1"),
         headers=entry.headers,
         body=entry.body,
+        bearer_sha256=digest,
     )
     return interpret(
         received,

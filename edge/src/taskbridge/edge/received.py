@@ -22,6 +22,8 @@ class Received(Struct, frozen=True, kw_only=True, gc=False):
     headers: Mapping[str, str]
     """Names in lower case."""
     body: bytes
+    bearer_sha256: str | None = None
+    """Of a request from the quarantine: what is left of its bearer token. Of one that arrives, the header counts."""
 
     def __repr__(self) -> str:
         """Without what people wrote, and without tokens."""

@@ -1,15 +1,20 @@
-"""What other systems report: CloudEvents that they signed, whose data has the names of an event's own fields."""
+"""What other systems report: CloudEvents whose data has the names of an event's own fields, or their own formats."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from typing import TYPE_CHECKING, Any, cast
 
 from taskbridge.edge.callbacks import ACTIONS
-from taskbridge.edge.errors import Malformed, Unverified
+from taskbridge.edge.errors import Malformed, UnknownPath, Unverified
+from taskbridge.edge.formats import camunda, flowable, todo
 from taskbridge.edge.parsing import fields, strict_json
-from taskbridge.edge.parsing.cloudevents import DATA, attributes_of, members
+from taskbridge.edge.parsing.cloudevents import BYTE_ORDER_MARK, DATA, attributes_of, members
 from taskbridge.edge.parsing.details import told_form, told_moment, told_people, told_person
+from taskbridge.edge.parsing.forms import text_of
 from taskbridge.edge.verification import webhooks
+from taskbridge.edge.verification.verify import bearer_digest
 from taskbridge.schemas.events import MAX_ID_CHARACTERS, Action, Person, TaskEvent, event_id_for
 
 if TYPE_CHECKING:
@@ -29,17 +34,32 @@ _KEYS = (
 _PERSON_IDS = ("user_id", "id")
 """Where a person is told as an object."""
 
+_TIME = "time"
+
+_FORMATS = {"flowable": flowable.told, "camunda": camunda.told, "todo": todo.told}
+"""Each maps what a system posts to what happened and to the names of an event's own fields."""
+
 _find = strict_json.picker(_KEYS)
 
 
 def verify(received: Received, body: bytes, source: Source, *, used: Callable[[Token], None] | None = None) -> None:
-    """Prove that the source signed this body when the request says so. ``used`` is told by which secret.
+    """Prove that the source sent this body: that it signed it when the request says so, or holds one of its tokens.
 
-    When it was received counts, so that what waits in the quarantine does not grow stale there.
+    When it was received counts, so that what waits in the quarantine does not grow stale there. ``used`` is told by
+    which secret.
 
     Raises:
         Unverified: it did not.
     """
+    if source.bearers and webhooks.SIGNATURE not in received.headers:
+        token = _bearer(received, source)
+    else:
+        token = _signer(received, body, source)
+    if used is not None:
+        used(token)
+
+
+def _signer(received: Received, body: bytes, source: Source) -> Token:
     message_id, timestamp, signatures = (
         received.headers.get(name, "") for name in (webhooks.ID, webhooks.TIMESTAMP, webhooks.SIGNATURE)
     )
@@ -47,31 +67,43 @@ def verify(received: Received, body: bytes, source: Source, *, used: Callable[[T
         raise Unverified("no-sign")
     if not webhooks.is_timely(timestamp, received_at=received.received_at):
         raise Unverified("untimely")
-    candidates = [token.secret.get_secret_value() for token in source.tokens]
+    candidates = [token.secret.get_secret_value() for token in source.secrets]
     found = webhooks.matching(message_id, timestamp, body, candidates=candidates, signatures=signatures)
     if not any(found):
         raise Unverified("wrong-sign")
-    if used is not None:
-        used(source.tokens[found.index(True)])
+    return source.secrets[found.index(True)]
+
+
+def _bearer(received: Received, source: Source) -> Token:
+    given = received.bearer_sha256 or bearer_digest(received.headers.get("authorization"))
+    if given is None:
+        raise Unverified("no-sign")
+    digests = [hashlib.sha256(token.secret.get_secret_value().encode()).hexdigest() for token in source.bearers]
+    # Every token is compared: how long it takes shall not tell which one matched.
+    found = [hmac.compare_digest(digest, given) for digest in digests]
+    if not any(found):
+        raise Unverified("wrong-sign")
+    return source.bearers[found.index(True)]
 
 
 def event_of(received: Received, body: bytes, source: Source, *, noted: Noted = lambda _: None) -> TaskEvent:
-    """The event that a verified request reports. The same message, sent again, is the same event.
+    """The event that a proven request reports. The same request, sent again, is the same event.
 
     ``noted`` is told each field that only describes and was not understood: it is left out, and raw in the event.
 
     Raises:
-        Malformed: it is no CloudEvent, or needs something that is missing or is not what it should be.
+        Malformed: it is not of the source's format, or needs something that is missing or is not what it should be.
         UnsupportedType: it is nothing that is read here.
+        UnknownPath: neither the path nor what was posted can say what happened.
         Unverified: it speaks for another organisation than the source's.
     """
-    attributes = attributes_of(received.headers, body)
-    data = _data(attributes[DATA])
+    action, data, raw = _reported(received, body, source)
     if not fields.is_blank(data.get("corp_id")) and data["corp_id"] != source.corp_id:
         raise Unverified("other-corp")
-    action, received_at = ACTIONS[received.wire_action], received.received_at
+    if webhooks.SIGNATURE in received.headers:
+        raw |= {webhooks.ID: received.headers[webhooks.ID]}
+    received_at = received.received_at
     of_one_task, names_people = action in _OF_ONE_TASK, action in _NAMING_PEOPLE
-    raw = attributes | {webhooks.ID: received.headers[webhooks.ID]}
     told = data.get
     texts: dict[str, Any] = {name: fields.text(told(name)) for name in _TEXTS}
     return TaskEvent(
@@ -82,7 +114,7 @@ def event_of(received: Received, body: bytes, source: Source, *, noted: Noted = 
         app_type=fields.required_id(told("app_type"), "app_type"),
         instance_id=_instance_id(told("instance_id"), source.name),
         task_id=(fields.required_id if of_one_task else fields.optional_id)(told("task_id"), "task_id"),
-        occurred_at=told_moment(attributes.get, "time", received_at, noted) or received_at,
+        occurred_at=told_moment(told, _TIME, received_at, noted) or received_at,
         received_at=received_at,
         raw_parameters=raw,
         actor_id=told_person(told, "actor_id", _PERSON_IDS, noted) if of_one_task else None,
@@ -94,6 +126,24 @@ def event_of(received: Received, body: bytes, source: Source, *, noted: Noted = 
         form_data=told_form(told, "form_data", noted),
         **texts,
     )
+
+
+def _reported(received: Received, body: bytes, source: Source) -> tuple[Action, Mapping[str, Any], dict[str, str]]:
+    """What happened, the fields of the event, and what of the request is kept."""
+    action = ACTIONS.get(received.wire_action)
+    read = _FORMATS.get(source.format)
+    if read is None:
+        if action is None:
+            raise UnknownPath
+        attributes = attributes_of(received.headers, body)
+        return action, {**_data(attributes[DATA]), _TIME: attributes.get(_TIME)}, attributes
+    text = text_of(body.removeprefix(BYTE_ORDER_MARK), "utf-8")
+    told, data = read(_data(text))
+    # Where the path says what happened, it is believed: some senders have an address for each.
+    action = action or told
+    if action is None:
+        raise Malformed("unknown-event", f"It says of no task or instance what happened, as {source.format} would.")
+    return action, data, {"body": text}
 
 
 def _data(text: str) -> Mapping[str, Any]:

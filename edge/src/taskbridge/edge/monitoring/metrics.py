@@ -12,7 +12,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from taskbridge.edge.callbacks import ACTIONS, UNKNOWN
+from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import REASONS
 from taskbridge.edge.monitoring.tally import Durations, Outcomes
@@ -40,7 +40,7 @@ class Metrics:
             "taskbridge_edge_callbacks",
             "Callbacks by action and outcome: how durable the event is, or why there is none.",
         )
-        self._outcomes.expect((*ACTIONS, UNKNOWN), (*Durability, *REASONS, "not-durable", "error", "aborted"))
+        self._outcomes.expect((*ACTIONS, PUSH, UNKNOWN), (*Durability, *REASONS, "not-durable", "error", "aborted"))
         self._seconds = Durations(
             "taskbridge_edge_callback_seconds",
             "From the first byte of a callback's body to its answer.",

@@ -22,7 +22,7 @@ _HEADER = "ce-"
 _DATA_BASE64 = "data_base64"
 _NEEDED = ("specversion", "id", "source", "type")
 _VERSION = "1.0"
-_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def attributes_of(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
@@ -39,7 +39,7 @@ def attributes_of(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
         raise UnsupportedType("batch", "Send each event in a request of its own: batches are not taken.")
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise UnsupportedType("content-type", f"Send {STRUCTURED}, or application/json with the ce- headers.")
-    body = body.removeprefix(_MARK)
+    body = body.removeprefix(BYTE_ORDER_MARK)
     if media_type == STRUCTURED or _HEADER + "specversion" not in headers:
         found = _structured(body)
     else:

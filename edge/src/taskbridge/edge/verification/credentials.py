@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -52,6 +53,8 @@ def _not_ours(name: str) -> str:
     return name
 
 
+_BEARER = re.compile(r"[A-Za-z0-9._~+/=-]{32,}")
+"""RFC 6750's characters, and too many of them to be tried one by one."""
 _Name = Annotated[str, AfterValidator(_not_blank)]
 _Files = Annotated[tuple[str, ...], AfterValidator(_file_names)]
 
@@ -80,13 +83,16 @@ class _Source(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_not_ours)]
     corp_id: _Name
+    format: Literal["cloudevents", "flowable", "camunda", "todo"] = "cloudevents"
     secrets: Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)] | None = None
     secret_files: _Files | None = None
+    bearer_tokens: Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)] | None = None
+    bearer_token_files: _Files | None = None
 
     @model_validator(mode="after")
     def _has_secrets(self) -> _Source:
-        if self.secrets is None and self.secret_files is None:
-            raise ValueError("secrets or secret_files is required")
+        if not (self.secrets or self.secret_files or self.bearer_tokens or self.bearer_token_files):
+            raise ValueError("secrets, secret_files, bearer_tokens or bearer_token_files is required")
         return self
 
 
@@ -121,11 +127,19 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One other system, the organisation that it speaks for, and the secrets that it may sign with at present."""
+    """One other system, the organisation that it speaks for, and how it proves that it is it, at present."""
 
     name: str
     corp_id: str
-    tokens: tuple[Token, ...]
+    format: str
+    secrets: tuple[Token, ...]
+    """It signs with these,"""
+    bearers: tuple[Token, ...]
+    """or sends one of these, where it cannot sign."""
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        return self.secrets + self.bearers
 
 
 class Credentials:
@@ -185,7 +199,7 @@ def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = No
             raise CredentialsBroken(problem)
     return Credentials(
         [App(app.app_type, app.corp_id, _tokens_of_app(at, app, read_token)) for at, app in enumerate(apps)],
-        [Source(each.name, each.corp_id, _secrets_of(at, each, read_token)) for at, each in enumerate(sources)],
+        [_source(at, source, read_token) for at, source in enumerate(sources)],
     )
 
 
@@ -194,14 +208,21 @@ def _tokens_of_app(at: int, app: _App, read_token: Callable[[str], str] | None) 
     return tuple(_held(app.app_type, place, app.system_tokens, app.system_token_files, read_token))
 
 
-def _secrets_of(at: int, source: _Source, read_token: Callable[[str], str] | None) -> tuple[Token, ...]:
-    found = tuple(_held(source.name, f"sources.{at}.secrets", source.secrets, source.secret_files, read_token))
-    for each in found:
+def _source(at: int, source: _Source, read_token: Callable[[str], str] | None) -> Source:
+    place = f"sources.{at}"
+    secrets = tuple(_held(source.name, f"{place}.secrets", source.secrets, source.secret_files, read_token))
+    bearers = tuple(
+        _held(source.name, f"{place}.bearer_tokens", source.bearer_tokens, source.bearer_token_files, read_token)
+    )
+    for each in secrets:
         try:
             key_of(each.secret.get_secret_value())
         except ValueError as error:
             raise CredentialsBroken(f"{each.place}: {error}") from None
-    return found
+    for each in bearers:
+        if not _BEARER.fullmatch(each.secret.get_secret_value()):
+            raise CredentialsBroken(f"{each.place}: must be at least 32 letters, digits and -._~+/=")
+    return Source(source.name, source.corp_id, source.format, secrets, bearers)
 
 
 def _held(

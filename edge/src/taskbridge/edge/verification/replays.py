@@ -44,11 +44,13 @@ class Window(Protocol):
 
 
 def refuse_replay(event: TaskEvent, window: Window, *, other_scheme: bool = False) -> None:
-    """Claim the event's signature for it.
+    """Claim the event's signature for it, or the id of its message. What has neither is nobody's copy.
 
     Raises:
         Unverified: the signature stands for another event, by the ``reason`` at another action or in other words.
     """
+    if event.source != SOURCE_YIDA and webhooks.ID not in event.raw_parameters:
+        return
     mark = mark_of(event)
     known = window.claim(mark)
     if known is not None and known.event != mark.event:

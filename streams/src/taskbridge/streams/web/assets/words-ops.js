@@ -74,6 +74,7 @@ const ZH = {
     undecodable: "无法解码",
     "unknown-action": "未知动作",
     "unknown-app": "未知应用",
+    "unknown-event": "与任务无关的事件",
     "unknown-source": "未知来源系统",
     "unknown-view": "未知视图",
     untimely: "时间戳偏差超过五分钟",

@@ -1,0 +1,425 @@
+"""What Flowable, Camunda 7 and 8 and a unified to-do list post becomes the events that it tells.
+
+The payloads have the fields and types of the systems' own documents and sources: Flowable's ``HistoryJsonConstants``
+and the task of its REST API; Camunda 7's HistoricTaskInstanceEventEntity and its like of process instances;
+Zeebe's ``UserTaskRecordValue`` as its exporters write it; the push of e-cology's ``ReceiveRequestInfoByJson``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from taskbridge.edge.app import create_app
+from taskbridge.edge.errors import Unverified
+from taskbridge.edge.quarantine import reconsider
+from taskbridge.edge.testing import CORP_ID, MemoryPublisher
+from taskbridge.edge.verification import webhooks
+from taskbridge.edge.verification.credentials import Credentials, CredentialsBroken, parse_credentials
+from taskbridge.edge.verification.replay_windows import MemoryWindow
+from taskbridge.schemas.events import Action, Person, TaskEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    import httpx2
+
+    from taskbridge.edge.settings import EdgeSettings
+
+SYSTEMS = ("flowable", "camunda", "todo")
+TOKEN = "a-token-of-a-system-that-cannot-sign"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def credentials_of(token: str = TOKEN) -> str:
+    return "".join(
+        f'[[sources]]\nname = "{each}"\nformat = "{each}"\ncorp_id = "{CORP_ID}"\n'
+        f'secrets = ["{SECRET}"]\nbearer_tokens = ["{token}"]\n'
+        for each in SYSTEMS
+    )
+
+
+@pytest.fixture
+def client(settings: EdgeSettings, publisher: MemoryPublisher) -> Generator[TestClient]:
+    settings.credentials_file.write_text(credentials_of())
+    with TestClient(create_app(settings, publisher=publisher)) as client:
+        yield client
+
+
+def post(client: TestClient, system: str, body: Any, action: str = "", authorization: str = TOKEN) -> httpx2.Response:
+    path = f"/sources/{system}/tasks" + (f"/{action}" if action else "")
+    headers = {"Authorization": f"Bearer {authorization}"} if authorization else {}
+    return client.post(path, json=body, headers=headers)
+
+
+@pytest.fixture
+def told(client: TestClient, publisher: MemoryPublisher) -> Callable[..., TaskEvent]:
+    def told(system: str, body: Mapping[str, Any], action: str = "") -> TaskEvent:
+        answer = post(client, system, body, action)
+        assert answer.status_code == 200, answer.text
+        event = publisher.published[-1]
+        assert json.loads(event.raw_parameters["body"]) == body
+        assert event.source == system
+        return event
+
+    return told
+
+
+def brief(event: TaskEvent) -> tuple[Any, ...]:
+    return (event.action, event.app_type, event.instance_id, event.task_id, event.recipient_ids, event.actor_id)
+
+
+FLOWABLE_TASK = {
+    "id": "8",
+    "name": "Approve the leave",
+    "assignee": "kermit",
+    "owner": None,
+    "description": "Task description",
+    "createTime": "2023-08-31T06:07:42.502+0000",
+    "dueDate": None,
+    "priority": 50,
+    "taskDefinitionKey": "approve",
+    "formKey": None,
+    "parentTaskId": None,
+    "executionId": "6",
+    "processInstanceId": "5",
+    "processDefinitionId": "leave:1:4",
+    "tenantId": "",
+    "__timeStamp": "2023-08-31T06:07:42.600Z",
+}
+FLOWABLE_INSTANCE = {
+    "id": "5",
+    "processInstanceId": "5",
+    "processDefinitionId": "leave:1:4",
+    "processDefinitionKey": "leave",
+    "processDefinitionName": "Leave",
+    "processDefinitionVersion": 1,
+    "businessKey": "2023-0001",
+    "startTime": "2023-08-31T06:07:42.502Z",
+    "startUserId": "fozzie",
+    "startActivityId": "start",
+    "__timeStamp": "2023-08-31T06:07:42.502Z",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "found"),
+    [
+        ("task-created", {}, (Action.CREATED, "8", ("kermit",), None)),
+        ("TASK_CREATED", {"assignee": None}, (Action.CREATED, "8", (), None)),
+        ("task-created", {"candidateUsers": ["gonzo", "kermit"]}, (Action.CREATED, "8", ("kermit", "gonzo"), None)),
+        ("task-assignee-changed", {"assignee": "gonzo"}, (Action.CREATED, "8", ("gonzo",), None)),
+        ("TASK_ASSIGNED", {"assignee": "gonzo"}, (Action.CREATED, "8", ("gonzo",), None)),
+        ("TASK_COMPLETED", {}, (Action.COMPLETED, "8", (), "kermit")),
+        ("task-ended", {"deleteReason": None}, (Action.COMPLETED, "8", (), "kermit")),
+        ("task-ended", {"deleteReason": "process cancelled"}, (Action.CANCELLED, "8", (), "kermit")),
+    ],
+)
+def test_flowables_tasks(
+    told: Callable[..., TaskEvent], kind: str, data: Mapping[str, Any], found: tuple[Any, ...]
+) -> None:
+    event = told("flowable", {"type": kind, "data": {**FLOWABLE_TASK, **data}})
+    action, task_id, recipients, actor = found
+    assert brief(event) == (action, "leave", "flowable:5", task_id, recipients, actor)
+    assert (event.title, event.occurred_at) == ("Approve the leave", 1693462062600)
+
+
+def test_flowables_instances(told: Callable[..., TaskEvent]) -> None:
+    event = told("flowable", {"type": "process-instance-start", "data": FLOWABLE_INSTANCE})
+    assert brief(event) == (Action.CREATED, "leave", "flowable:5", None, (), None)
+    assert (event.originator, event.process_name, event.serial_no) == (Person("fozzie"), "Leave", "2023-0001")
+    assert event.created_at == event.occurred_at == 1693462062502
+    ended = {**FLOWABLE_INSTANCE, "endTime": "2023-08-31T07:00:00Z", "__timeStamp": None}
+    event = told("flowable", {"type": "process-instance-end", "data": ended})
+    assert event.finished_at == event.occurred_at == 1693465200000
+    event = told(
+        "flowable", {"type": "process-instance-deleted", "data": {"processDefinitionId": "leave:1:4", "id": "5"}}
+    )
+    assert brief(event) == (Action.DELETED, "leave", "flowable:5", None, (), None)
+
+
+CAMUNDA_7_TASK = {
+    "id": "a1b2",
+    "taskId": "a1b2",
+    "taskDefinitionKey": "approve",
+    "activityInstanceId": "approve:77",
+    "name": "Approve the leave",
+    "assignee": "demo",
+    "owner": None,
+    "description": None,
+    "deleteReason": None,
+    "priority": 50,
+    "dueDate": None,
+    "startTime": 1693462062502,
+    "endTime": None,
+    "processInstanceId": "5",
+    "processDefinitionId": "leave:1:4",
+    "processDefinitionKey": "leave",
+    "executionId": "6",
+    "tenantId": None,
+    "sequenceCounter": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"eventType": "create"}, (Action.CREATED, ("demo",), None)),
+        ({"eventType": "update", "assignee": "mary"}, (Action.CREATED, ("mary",), None)),
+        ({"eventType": "complete", "endTime": 1693462062502}, (Action.COMPLETED, (), "demo")),
+        ({"eventType": "delete", "endTime": 1693462062502, "deleteReason": "x"}, (Action.CANCELLED, (), "demo")),
+        ({"eventName": "create", "taskId": None, "candidateUsers": ["mary"]}, (Action.CREATED, ("demo", "mary"), None)),
+        ({"eventName": "assignment", "taskId": None, "assignee": "mary"}, (Action.CREATED, ("mary",), None)),
+    ],
+)
+def test_camunda_7s_tasks(told: Callable[..., TaskEvent], changed: Mapping[str, Any], found: tuple[Any, ...]) -> None:
+    event = told("camunda", {**CAMUNDA_7_TASK, **changed})
+    action, recipients, actor = found
+    assert brief(event) == (action, "leave", "camunda:5", "a1b2", recipients, actor)
+    assert event.title == "Approve the leave"
+    is_moment_told = changed.get("eventType", changed.get("eventName")) in ("create", "complete", "delete")
+    assert (event.occurred_at == 1693462062502) is is_moment_told
+
+
+def test_camunda_7s_instances(told: Callable[..., TaskEvent]) -> None:
+    started = {
+        "eventType": "start",
+        "processInstanceId": "5",
+        "processDefinitionKey": "leave",
+        "processDefinitionName": "Leave",
+        "businessKey": "2023-0001",
+        "startUserId": "demo",
+        "startTime": 1693462062502,
+        "endTime": None,
+        "state": "ACTIVE",
+    }
+    event = told("camunda", started)
+    assert brief(event) == (Action.CREATED, "leave", "camunda:5", None, (), None)
+    assert (event.originator, event.created_at, event.instance_status) == (Person("demo"), 1693462062502, "ACTIVE")
+    event = told("camunda", {**started, "eventType": "end", "endTime": 1693465200000, "state": "COMPLETED"})
+    assert event.finished_at == event.occurred_at == 1693465200000
+
+
+def zeebe(value_type: str, intent: str, **value: Any) -> dict[str, Any]:
+    return {
+        "partitionId": 1,
+        "key": 2251799813685258,
+        "timestamp": 1693462062502,
+        "recordType": "EVENT",
+        "valueType": value_type,
+        "intent": intent,
+        "rejectionType": "NULL_VAL",
+        "rejectionReason": "",
+        "brokerVersion": "8.7.0",
+        "value": {
+            "bpmnProcessId": "leave",
+            "processInstanceKey": 2251799813685249,
+            "processDefinitionKey": 2251799813685200,
+            "processDefinitionVersion": 1,
+            "tenantId": "<default>",
+            **value,
+        },
+    }
+
+
+def zeebe_task(intent: str, **value: Any) -> dict[str, Any]:
+    task: dict[str, Any] = {
+        "userTaskKey": 2251799813685258,
+        "elementId": "approve",
+        "elementInstanceKey": 2251799813685257,
+        "assignee": "",
+        "candidateUsersList": [],
+        "candidateGroupsList": ["leads"],
+        "dueDate": "",
+        "followUpDate": "",
+        "formKey": -1,
+        "action": "",
+        "changedAttributes": [],
+        "variables": {},
+        "priority": 50,
+    }
+    return zeebe("USER_TASK", intent, **{**task, **value})
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (zeebe_task("CREATED", candidateUsersList=["demo", "mary"]), (Action.CREATED, ("demo", "mary"), None)),
+        (zeebe_task("ASSIGNED", assignee="demo", action="assign"), (Action.CREATED, ("demo",), None)),
+        (zeebe_task("UPDATED", assignee="demo"), (Action.CREATED, ("demo",), None)),
+        (zeebe_task("COMPLETED", assignee="demo", action="complete"), (Action.COMPLETED, (), "demo")),
+        (zeebe_task("CANCELED"), (Action.CANCELLED, (), None)),
+    ],
+    ids=["created", "assigned", "updated", "completed", "canceled"],
+)
+def test_camunda_8s_tasks(told: Callable[..., TaskEvent], body: Mapping[str, Any], found: tuple[Any, ...]) -> None:
+    event = told("camunda", body)
+    action, recipients, actor = found
+    assert brief(event) == (action, "leave", "camunda:2251799813685249", "2251799813685258", recipients, actor)
+    assert (event.title, event.occurred_at) == ("approve", 1693462062502)
+
+
+def test_camunda_8s_instances(told: Callable[..., TaskEvent]) -> None:
+    process = {"bpmnElementType": "PROCESS", "elementId": "leave"}
+    event = told("camunda", zeebe("PROCESS_INSTANCE", "ELEMENT_ACTIVATED", **process))
+    assert (brief(event)[:4], event.finished_at) == ((Action.CREATED, "leave", "camunda:2251799813685249", None), None)
+    event = told("camunda", zeebe("PROCESS_INSTANCE", "ELEMENT_COMPLETED", **process))
+    assert event.finished_at == 1693462062502
+
+
+TODO = {
+    "syscode": "test",
+    "flowid": "tes001",
+    "requestname": "差旅报销",
+    "workflowname": "差旅报销流程",
+    "nodename": "直属领导",
+    "pcurl": "http://oa.example/flow/tes001",
+    "appurl": "http://oa.example/m/tes001",
+    "creator": "10029460",
+    "createdatetime": "2023-08-31 14:07:42",
+    "receiver": "10029461",
+    "receivedatetime": "2023-08-31 14:07:42",
+    "receivets": "1693462062502",
+    "isremark": "0",
+    "viewtype": "0",
+}
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        ("0", (Action.CREATED, ("10029461",), None)),
+        ("2", (Action.COMPLETED, (), "10029461")),
+        ("4", (Action.COMPLETED, (), "10029461")),
+        ("8", (Action.COPIED, ("10029461",), None)),
+        (0, (Action.CREATED, ("10029461",), None)),
+    ],
+)
+def test_a_to_do_lists_push(told: Callable[..., TaskEvent], state: Any, found: tuple[Any, ...]) -> None:
+    event = told("todo", {**TODO, "isremark": state})
+    action, recipients, actor = found
+    assert brief(event) == (action, "test", "todo:tes001", "直属领导/10029461", recipients, actor)
+    assert (event.title, event.process_name, event.originator) == ("差旅报销", "差旅报销流程", Person("10029460"))
+    assert (event.url, event.occurred_at) == ("http://oa.example/flow/tes001", 1693462062502)
+    assert event.finished_at == (1693462062502 if state == "4" else None)
+
+
+def test_addresses_that_nobody_can_follow_and_other_times_are_left_out(told: Callable[..., TaskEvent]) -> None:
+    event = told("todo", {**TODO, "pcurl": "/test.jsp", "receivets": ""})
+    assert (event.url, event.occurred_at) == ("http://oa.example/m/tes001", 1693462062000)
+
+
+def test_where_each_state_has_an_address_of_its_own_the_path_says_what_happened(
+    told: Callable[..., TaskEvent],
+) -> None:
+    stateless = {name: each for name, each in TODO.items() if name not in ("isremark", "viewtype")}
+    assert told("todo", stateless, "create").action is Action.CREATED
+    assert told("todo", stateless, "complete").action is Action.COMPLETED
+    deleted = told("todo", {"syscode": "test", "flowid": "tes001"}, "delete")
+    assert brief(deleted) == (Action.DELETED, "test", "todo:tes001", None, (), None)
+
+
+@pytest.mark.parametrize(
+    ("system", "body"),
+    [
+        ("flowable", {}),
+        ("flowable", {"type": "variable-created", "data": FLOWABLE_TASK}),
+        ("flowable", {"type": ["task-created"], "data": FLOWABLE_TASK}),
+        ("flowable", {"type": "task-created", "data": []}),
+        ("flowable", [{"type": "task-created", "data": FLOWABLE_TASK}]),
+        ("camunda", {"eventType": "migrate", **CAMUNDA_7_TASK}),
+        ("camunda", {"eventType": "start", "activityId": "approve", "processInstanceId": "5"}),
+        ("camunda", zeebe_task("COMPLETING")),
+        ("camunda", zeebe("PROCESS_INSTANCE", "ELEMENT_ACTIVATED", bpmnElementType="USER_TASK")),
+        ("camunda", {"valueType": "USER_TASK", "intent": "CREATED", "value": None}),
+        ("todo", {**TODO, "isremark": "1"}),
+        ("todo", {**TODO, "flowid": ""}),
+        ("todo", {"syscode": "test", "flowid": "tes001"}),
+    ],
+)
+def test_what_tells_nothing_of_a_task_is_refused_and_kept(
+    client: TestClient, publisher: MemoryPublisher, system: str, body: Any
+) -> None:
+    answer = post(client, system, body)
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:taskbridge:problem:malformed")
+    assert len(publisher.quarantined) == 1
+
+
+@pytest.mark.parametrize("authorization", ["", "another-token-of-a-system-that-cannot-sign", TOKEN[:-1], "***"])
+def test_without_its_token_a_system_is_not_proven(
+    client: TestClient, publisher: MemoryPublisher, authorization: str
+) -> None:
+    answer = post(client, "todo", TODO, authorization=authorization)
+    assert answer.status_code == 401
+    assert publisher.published == []
+
+
+def test_a_token_proves_one_system_only_and_none_by_its_digest(
+    settings: EdgeSettings, publisher: MemoryPublisher
+) -> None:
+    other = "another-token-of-a-system-that-cannot-sign"
+    more = f'[[sources]]\nname = "todo-2"\nformat = "todo"\ncorp_id = "{CORP_ID}"\nbearer_tokens = ["{other}"]\n'
+    settings.credentials_file.write_text(credentials_of() + more)
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    with TestClient(create_app(settings, publisher=publisher)) as client:
+        assert post(client, "todo-2", TODO).status_code == 401
+        assert post(client, "todo-2", TODO, authorization=other).status_code == 200
+        for header in (f"*** {digest}", f"Bearer {digest}", f"Basic {TOKEN}", TOKEN):
+            answer = client.post("/sources/todo/tasks", json=TODO, headers={"Authorization": header})
+            assert answer.status_code == 401
+
+
+def test_who_signs_is_judged_by_the_signature_whatever_token_stands_beside_it(
+    client: TestClient, publisher: MemoryPublisher
+) -> None:
+    body, timestamp = json.dumps(TODO).encode(), str(int(time.time()))
+    signature = webhooks.sign("msg_1", timestamp, body, secret=SECRET)
+    proof = {webhooks.ID: "msg_1", webhooks.TIMESTAMP: timestamp, webhooks.SIGNATURE: signature}
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
+    for signed, status in (({}, 200), ({webhooks.ID: "msg_2"}, 401)):
+        answer = client.post("/sources/todo/tasks", content=body, headers={**headers, **proof, **signed})
+        assert answer.status_code == status
+    assert publisher.published[0].raw_parameters[webhooks.ID] == "msg_1"
+
+
+def test_the_same_push_again_is_the_same_event(told: Callable[..., TaskEvent]) -> None:
+    first, again = told("todo", TODO), told("todo", TODO)
+    other = told("todo", {**TODO, "viewtype": "1"})
+    assert first.event_id == again.event_id != other.event_id
+
+
+def test_cloudevents_need_an_action_in_their_path(settings: EdgeSettings) -> None:
+    settings.credentials_file.write_text(credentials_of().replace('format = "todo"\n', ""))
+    with TestClient(create_app(settings, publisher=MemoryPublisher())) as other:
+        assert post(other, "todo", TODO).status_code == 404
+        assert post(other, "todo", TODO, authorization="").status_code == 401
+
+
+def test_what_was_refused_for_its_token_is_replayed_once_that_is_mended_and_the_token_is_nowhere(
+    client: TestClient, publisher: MemoryPublisher
+) -> None:
+    new = "the-new-token-of-a-system-that-cannot-sign"
+    assert post(client, "todo", TODO, authorization=new).status_code == 401
+    (kept,) = publisher.quarantined
+    assert new not in repr(kept)
+
+    def judged(credentials: Credentials) -> TaskEvent:
+        return reconsider(kept, credentials=credentials, delete_extra_keys=(), window=MemoryWindow())
+
+    event = judged(parse_credentials(credentials_of(new)))
+    assert (event.instance_id, event.received_at) == ("todo:tes001", kept.received_at)
+    with pytest.raises(Unverified):
+        judged(parse_credentials(credentials_of()))
+
+
+@pytest.mark.parametrize(
+    "token", ["", "short", "x" * 31, "with spaces in it that no header can have", "x" * 40 + "\\n"]
+)
+def test_a_token_that_can_be_guessed_or_sent_in_no_header_breaks_the_file(token: str) -> None:
+    with pytest.raises(CredentialsBroken, match="bearer_tokens"):
+        parse_credentials(credentials_of(token))
