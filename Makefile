@@ -1,7 +1,7 @@
 # The commands of the README. All bring uv where it is missing: into .uv/ of this checkout, from PyPI.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
-.PHONY: demo test docs check native
+.PHONY: demo test consumers docs check native
 # Without the tools of the developers.
 demo: $(UV)
 	@$(UV) run --no-project python tools/native.py --no-dev
@@ -10,6 +10,10 @@ demo: $(UV)
 # Libraries are compiled beforehand, not by each process of the tests.
 test: native
 	@$(UV) run --compile-bytecode pytest
+
+# The examples of all languages, built and run beside a real bridge.
+consumers: native
+	@$(UV) run pytest -n 0 tests/integration/test_consumers.py
 
 # The reference anew from the code, then the whole site, in site/. Dead links fail, and what is loaded from elsewhere.
 docs: $(UV)

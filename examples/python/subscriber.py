@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.client.source import Kafka
 from taskbridge.client.subscription import subscribe
-from taskbridge.schemas.events import Change
+from taskbridge.schemas.events import Change, View
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification
@@ -43,7 +43,7 @@ def apply(file: sqlite3.Connection, told: TaskNotification) -> None:
             return
         if told.change is Change.REMOVED:
             file.execute(TAKE_AWAY, entry)
-        else:
+        elif told.change is not Change.UNKNOWN and told.view is not View.UNKNOWN:  # those are of a newer version
             file.execute(PUT, [*entry, told.title, told.status, told.entered_at])
 
 

@@ -157,6 +157,6 @@ def read_topic_fixture(connection: Connection) -> Callable[[str], list[Message]]
     return partial(read_topic, connection)
 
 
-@pytest.fixture(name="eventually")
+@pytest.fixture(name="eventually", scope="session")
 def eventually_fixture() -> Callable[..., Any]:
     return eventually

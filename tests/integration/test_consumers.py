@@ -1,0 +1,323 @@
+"""The examples, two of each, through a rebalance and a killed broker: everybody's lists are those of the API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
+
+import pytest
+from confluent_kafka import Producer
+
+import npm
+import plain_http
+from own_broker import OwnBroker
+from running_workers import Worker
+from stream_lives import caught_up, read_topic
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.demo.company import EMPLOYEES
+from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
+from taskbridge.client.inbox import Inbox
+from taskbridge.client.source import Kafka
+from taskbridge.client.testing import notification
+from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.runtime.kafka import LIBRDKAFKA, producer_config
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
+from taskbridge.schemas.codec import task_event_codec, task_notification_codec
+from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.events import View, notification_key
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from taskbridge.local.endpoints import Endpoints
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "consumers"
+CORP = "ding-company"
+VIEWS = [view for view in View if view is not View.UNKNOWN]
+LANGUAGES = {"node": 0, "java": 128 + signal.SIGTERM, "go": 0, "python": 0}
+"""How each ends when told to by SIGTERM. What joins last is in the midst of it when the broker dies."""
+
+Entries = list[tuple[str, str | None]]
+Lists = dict[tuple[str, View], Entries]
+
+
+class Example:
+    """The example of a language as its page says to build and start it."""
+
+    def __init__(self, language: str, folder: Path, programs: Path) -> None:
+        self.group = f"example-{language}"
+        self.file = folder / f"{language}.sqlite"
+        self._log = folder / f"{language}.log"
+        page = (PAGES / f"{language}.md").read_text("utf-8")
+        blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        *self._build, self._start = "".join(blocks).splitlines()
+        self._place = next((each for each in self._build if each.startswith("cd ")), "cd .")
+        self._environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def build(self) -> subprocess.Popen[bytes]:
+        return self._type("\n".join(["set -e", *self._build]))
+
+    def start(self, bridge: Connection) -> None:
+        command = self._start.replace("uv run python", shlex.quote(sys.executable))
+        for told, here in (
+            ("127.0.0.1:9092", bridge.bootstrap_servers),
+            ("http://127.0.0.1:8081/apis/ccompat/v7", bridge.registry_url),
+            ("lists.sqlite", shlex.quote(str(self.file))),
+        ):
+            assert told in command, f"{command} says nothing of {told}"
+            command = command.replace(told, here)
+        self._running.append(self._type(f"{self._place}\nexec {command}"))
+
+    def _type(self, commands: str) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                ["bash", "-c", commands], cwd=ROOT, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def stop(self) -> list[int]:
+        for each in self._running:
+            each.send_signal(signal.SIGTERM)
+        return [each.wait(60) for each in self._running]
+
+    def kill(self) -> None:
+        for each in self._running:
+            each.kill()
+            each.wait()
+
+    def said(self) -> str:
+        return self._log.read_text("utf-8", "replace")
+
+    def seen(self) -> set[str]:
+        if not self.file.exists():
+            return set()
+        with contextlib.closing(sqlite3.connect(self.file, timeout=60)) as kept:
+            try:
+                return {each for (each,) in kept.execute("SELECT notification_id FROM seen")}
+            except sqlite3.OperationalError:  # it has no tables yet
+                return set()
+
+    def lists(self) -> Lists:
+        """In the order of the API: entered last, shown first."""
+        found: Lists = {(each.user_id, view): [] for each in EMPLOYEES for view in VIEWS}
+        asked = "SELECT user_id, view, instance_id, nullif(task_id, '') FROM entries WHERE corp_id = ?"
+        with contextlib.closing(sqlite3.connect(self.file)) as kept:
+            for user_id, view, *entry in kept.execute(
+                f"{asked} ORDER BY entered_at DESC, instance_id, task_id", [CORP]
+            ):
+                found[user_id, View(view)].append((entry[0], entry[1]))
+        return found
+
+    def members(self, bridge: Connection) -> list[Any]:
+        admin = bridge.admin()  # held on to until it has answered
+        described = cast("dict[str, Any]", admin.describe_consumer_groups([self.group]))
+        return described[self.group].result(10).members
+
+
+class CompanyAtWork:
+    """A thread that writes what a simulated company does to the events topic, some fifty callbacks a second."""
+
+    def __init__(self, bridge: Connection) -> None:
+        self._bridge = bridge
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        simulation = Simulation([SimulatedApp("APP_1", CORP, "T")], seed=12, chaos=0.1)
+        codec = task_event_codec(self._bridge.registry)
+        # However long the broker needs to come back.
+        config = producer_config(self._bridge.bootstrap_servers, {"message.timeout.ms": "0"})
+        producer = Producer(cast("dict[str, Any]", config), logger=LIBRDKAFKA)
+        while not self._stop.wait(0.02):
+            now_ms = time.time_ns() // 1_000_000
+            posting = simulation.next(now_ms)
+            event = event_of(locate(posting.action, posting.parameters), posting.parameters, received_at=now_ms)
+            producer.produce(TASK_EVENTS.name, key=event.instance_id.encode(), value=codec.encode(event))
+        producer.flush()
+
+
+def lists_of_the_api(worker: Worker) -> Lists:
+    found: Lists = {}
+    for employee in EMPLOYEES:
+        for view in VIEWS:
+            path = f"/v1/corps/{CORP}/users/{quote(employee.user_id)}/tasks"
+            query: dict[str, Any] = {"view": view.lower(), "limit": 200}
+            entries = found[employee.user_id, view] = []
+            while query:
+                page = plain_http.get(f"http://127.0.0.1:{worker.port}{path}", params=query, timeout=10).json()
+                entries += [(item["instance_id"], item["task_id"]) for item in page["items"]]
+                query = {**query, "cursor": page["next_cursor"]} if page["next_cursor"] else {}
+    return found
+
+
+def told(bridge: Connection) -> set[str]:
+    codec = task_notification_codec(bridge.registry)
+    found: set[str] = set()
+    for each in read_topic(bridge, TASK_NOTIFICATIONS.name):
+        with contextlib.suppress(RecordError):
+            found.add(codec.decode(each.value()).notification_id)
+    return found
+
+
+def lists_of_an_inbox(bridge: Connection) -> Mapping[tuple[str, View], Entries]:
+    async def keep() -> Lists:
+        async with Inbox(Kafka(bridge.bootstrap_servers, bridge.registry_url), corp=CORP) as inbox:
+            return {
+                (each.user_id, view): [
+                    (entry.instance_id, entry.task_id) for entry in inbox.entries(CORP, each.user_id, view)
+                ]
+                for each in EMPLOYEES
+                for view in VIEWS
+            }
+
+    return asyncio.run(keep())
+
+
+def write_what_nobody_may_take(bridge: Connection) -> None:
+    """Values that are none of ours, and what a transaction takes back."""
+    never = notification(corp_id=CORP, recipient_id=EMPLOYEES[0].user_id, instance_id="never")
+    key = notification_key(CORP, never.recipient_id)
+    config = producer_config(bridge.bootstrap_servers, {"transactional.id": "consumers"})
+    producer = Producer(cast("dict[str, Any]", config), logger=LIBRDKAFKA)
+    producer.init_transactions(60)
+    producer.begin_transaction()
+    for value in (b"none of ours", bytes([0, 0x7F, 0, 0, 1, 2, 3]), None):
+        producer.produce(TASK_NOTIFICATIONS.name, key=key, value=value)
+    producer.commit_transaction(60)
+    producer.begin_transaction()
+    producer.produce(TASK_NOTIFICATIONS.name, key=key, value=task_notification_codec(bridge.registry).encode(never))
+    producer.flush()
+    producer.abort_transaction(60)
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, Example]]:
+    """Built, all at once, and stopped at the end."""
+    folder = tmp_path_factory.mktemp("examples")
+    programs = npm.programs(tmp_path_factory.mktemp("bin"))
+    found = {each: Example(each, folder, programs) for each in LANGUAGES}
+    for language, building in [(each, found[each].build()) for each in LANGUAGES]:
+        assert building.wait(600) == 0, f"{language}: {found[language].said()}"
+    yield found
+    for each in found.values():
+        each.kill()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Generator[OwnBroker]:
+    broker = OwnBroker(tmp_path_factory.mktemp("kafka"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="module")
+def bridge(broker: OwnBroker, stack: Endpoints) -> Generator[Connection]:
+    found = Connection(broker.servers, stack.registry_url, {})
+    apply_topics(found.admin(), topics.ALL, partitions=topics.DEFAULT_PARTITIONS)
+    found.registry.register(topics.ALL)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def worker(bridge: Connection, tmp_path_factory: pytest.TempPathFactory) -> Generator[Worker]:
+    worker = Worker(tmp_path_factory.mktemp("worker"), bridge)
+    yield worker
+    worker.kill_if_running()
+
+
+@dataclass(frozen=True)
+class Right:
+    told: set[str]
+    lists: Lists
+
+
+@pytest.fixture(scope="module")
+def right(
+    examples: dict[str, Example],
+    broker: OwnBroker,
+    bridge: Connection,
+    worker: Worker,
+    eventually: Callable[..., Any],
+) -> Right:
+    """What everybody was told and sees, when the examples had followed, a second had joined, the broker was killed."""
+
+    def works() -> bool:
+        """As ``up`` does, it starts a worker again that died of its broker's death."""
+        assert worker.process is not None
+        if worker.process.poll() is not None:
+            worker.start()
+        return worker.is_ready()
+
+    write_what_nobody_may_take(bridge)
+    worker.start()
+    eventually(works, what="the worker is ready")
+    company = CompanyAtWork(bridge)
+    try:
+        for each in examples.values():
+            each.start(bridge)
+        for language, each in examples.items():
+            eventually(lambda each=each: len(each.seen()) > 20, what=f"the first in {language} reads")
+        for language, each in examples.items():
+            each.start(bridge)
+            eventually(lambda each=each: shared_by_two(each.members(bridge)), what=f"a second in {language} joins")
+        # In the midst of a join: when librdkafka is told of another coordinator then, it would not read any more.
+        broker.change_files(lambda: None)
+    finally:
+        company.stop()
+    eventually(works, what="the worker is ready again")
+
+    def all_is_told() -> bool:
+        lag = worker.readiness().get("lag", {})
+        return lag.get("events") == 0 and lag.get("notifications") == 0
+
+    eventually(lambda: works() and caught_up(bridge) and all_is_told(), what="everybody is told everything")
+    return Right(told(bridge), lists_of_the_api(worker))
+
+
+def shared_by_two(members: list[Any]) -> bool:
+    return sum(bool(each.assignment and each.assignment.topic_partitions) for each in members) == 2
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_lists_are_those_of_the_api_after_a_rebalance_and_a_killed_broker(
+    language: str, examples: dict[str, Example], right: Right, bridge: Connection, eventually: Callable[..., Any]
+) -> None:
+    example = examples[language]
+    assert sum(map(len, right.lists.values())) > 300
+    eventually(lambda: example.seen() == right.told, what="all that was told is in the lists, and nothing else")
+    assert example.lists() == right.lists
+    assert example.stop() == [LANGUAGES[language]] * 2, example.said()
+    assert example.members(bridge) == [], "they left the group"
+
+
+def test_an_inbox_in_memory_is_that_of_the_api(bridge: Connection, right: Right) -> None:
+    assert lists_of_an_inbox(bridge) == right.lists
+
+
+def test_every_page_for_a_language_is_typed() -> None:
+    pages = {each.stem for each in PAGES.glob("*.md") if "examples/" in each.read_text("utf-8")}
+    assert pages - {"index"} == {*LANGUAGES}
