@@ -99,7 +99,18 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "process_code": OPTIONAL,
     "process_name": OPTIONAL,
     "form_uuid": OPTIONAL,
+    "serial_no": OPTIONAL,
+    "instance_status": OPTIONAL,
+    "approved_result": OPTIONAL,
     "created_at": st.none() | MOMENTS,
+    "finished_at": st.none() | MOMENTS,
+    "outcome": OPTIONAL,
+    "remark": OPTIONAL,
+    "form_data": st.dictionaries(
+        st.sampled_from(("a", "b", "长", "")) | st.text(max_size=3),
+        OPTIONAL | st.sampled_from(("v" * 5000, "长" * 2000)),
+        max_size=4,
+    ),
     "raw_parameters": st.just({"a": "b"}),
 }
 EVENT = st.builds(TaskEvent, **FIELDS)
@@ -114,6 +125,7 @@ SAME_INSTANCE = st.builds(
         "app_type": st.just("APP"),
         "occurred_at": st.integers(-2, 3),
         "created_at": st.none() | st.integers(-2, 3),
+        "finished_at": st.none() | st.integers(-2, 3),
         # Of the second, most dates are too far ahead.
         "received_at": st.sampled_from((1, -300_001)),
     },
@@ -213,8 +225,11 @@ def crafted(draw: st.DrawFn, event: TaskEvent) -> bytes:
         b"\x00\x00",
         number(event.occurred_at),
         number(event.received_at),
+        *(optional(each) for each in (event.outcome, event.remark)),
     ]
-    return framed(1, b"".join(parts) + draw(st.sampled_from((b"", b"\x00\x00"))))
+    field = text(draw(st.sampled_from("ab"))) + optional(draw(OPTIONAL))
+    form = draw(st.sampled_from((b"", number(-1) + number(0) + field, number(2) + 2 * field)))
+    return framed(1, b"".join(parts) + draw(st.sampled_from((b"", empty + form + b"\x00\x00"))))
 
 
 def event(**fields: Any) -> TaskEvent:
@@ -238,9 +253,9 @@ def by_older_state_schema(stored: bytes) -> bytes:
     return _by_state_schema(stored, OLDER_STATE_ID, OLDER_STATE, colour="red")
 
 
-def by_first_state_schema(stored: bytes) -> bytes:
-    """The same instance as the first version wrote it, that knew no source."""
-    return _by_state_schema(stored, FIRST_STATE_ID, FIRST_STATE)
+def by_first_state_schema(stored: bytes, *, schema_id: int = FIRST_STATE_ID) -> bytes:
+    """The same instance as the first version wrote it, that knew no source and none of ``DETAILS``."""
+    return _with_marks(_by_state_schema(stored, schema_id, FIRST_STATE), 7)
 
 
 def _by_state_schema(stored: bytes, schema_id: int, schema: Any, **more: object) -> bytes:
@@ -253,9 +268,13 @@ def _by_state_schema(stored: bytes, schema_id: int, schema: Any, **more: object)
 
 def by_version_without_beginnings(stored: bytes) -> bytes:
     """The same instance as a version wrote it that had fewer marks."""
+    return _with_marks(stored, 5)
+
+
+def _with_marks(stored: bytes, count: int) -> bytes:
     begin = 16 + int.from_bytes(stored[10:14], "big") + int.from_bytes(stored[14:16], "big")
     marks = msgspec.msgpack.decode(stored[begin:])
-    return stored[:begin] + msgspec.msgpack.encode(marks[:5])
+    return stored[:begin] + msgspec.msgpack.encode(marks[:count])
 
 
 def entry_of(told: TaskNotification) -> Entry:

@@ -19,6 +19,7 @@ from taskbridge.schemas.cloudevents import NOTIFICATION_TYPES
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS, Action, Change, Person, View
 from taskbridge.schemas.moments import AHEAD_MS, FIRST_MS, LAST_MS
+from taskbridge.streams.fold.forms import EVERY_FIELD, FORM_BYTES
 from taskbridge.streams.fold.rejections import Refusal
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.folding.folding import MOST_TOLD_BYTES
@@ -47,6 +48,8 @@ def vectors() -> str:
         "moments": [FIRST_MS, LAST_MS],
         "ahead_ms": AHEAD_MS,
         "offsets": MAX_OFFSETS,
+        "form_bytes": FORM_BYTES,
+        "every_field": EVERY_FIELD,
         "id_namespace": ID_NAMESPACE.hex(),
         "now_ms": NOW_MS,
         "event_frame": EVENTS.frame().hex(),
@@ -57,26 +60,27 @@ def vectors() -> str:
     for life in (*map(by_chance, range(LIVES)), *at_the_bounds()):
         stored: dict[bytes, bytes] = {}
         lives.append([])
-        for records, too_large, told_bytes in life:
+        for records, too_large, told_bytes, form_fields in life:
             folding = PythonFolding(
-                events=task_event_head_codec(REGISTRY),
+                events=task_event_head_codec(REGISTRY, with_form=bool(form_fields)),
                 states=states,
                 notifications=notifications,
                 cached_instances=0,
+                form_fields=form_fields,
                 now_ms=lambda: NOW_MS,
                 most_told_bytes=told_bytes,
             )
             folded = folding.fold([*records], reading(stored), generation=1, too_large=too_large)
             stored |= folded.stored
-            given = {"too_large": sorted(too_large), "told_bytes": told_bytes}
+            given = {"too_large": sorted(too_large), "told_bytes": told_bytes, "form_fields": sorted(form_fields)}
             taken = [[in_hex(each.key), in_hex(each.value), each.offset] for each in records]
             lives[-1].append({**given, "records": taken, **expected(folded, records)})
     lines = ",\n".join(json.dumps(chunks, separators=(",", ":"), ensure_ascii=False) for chunks in lives)
     return f'{json.dumps(written)[:-1]}, "lives": [\n{lines}\n]}}\n'
 
 
-Chunk = tuple[list[FakeRecord], set[int], int]
-"""Records, offsets of those that are set aside as too large, and how much may be told of one event."""
+Chunk = tuple[list[FakeRecord], set[int], int, frozenset[str]]
+"""Records, offsets of those that are too large, how much may be told of one event, which fields of forms are kept."""
 
 
 def by_chance(number: int) -> list[Chunk]:
@@ -86,7 +90,8 @@ def by_chance(number: int) -> list[Chunk]:
     for chunk in range(CHUNKS):
         records = [record(chance, chunk * RECORDS + at) for at in range(RECORDS)]
         too_large = {chance.randrange(CHUNKS * RECORDS)} if chance.random() < 0.2 else set[int]()
-        chunks.append((records, too_large, 200 if chance.random() < 0.1 else MOST_TOLD_BYTES))
+        form_fields = frozenset(chance.choice(("", "", "*", "a")))
+        chunks.append((records, too_large, 200 if chance.random() < 0.1 else MOST_TOLD_BYTES, form_fields))
     return chunks
 
 
@@ -112,6 +117,14 @@ def record(chance: random.Random, offset: int) -> FakeRecord:
         url=some(None, None, "https://a"),
         process_code=some(None, "P"),
         process_name=some(None, "请假"),
+        form_uuid=some(None, "F"),
+        serial_no=some(None, "17"),
+        instance_status=some(None, "RUNNING", "TERMINATED"),
+        approved_result=some(None, "", "agree"),
+        finished_at=some(None, None, RECEIVED + 3),
+        outcome=some(None, "agree"),
+        remark=some(None, "好"),
+        form_data={each: some(None, "", "三") for each in chance.sample("abc", chance.randrange(3))},
     )
     told = replace(told, instance_id=some("I-1", "I-1", "I-1", "实例"))
     key, value = told.instance_id.encode(), EVENTS.encode(told)
@@ -134,7 +147,7 @@ def at_the_bounds() -> Iterator[list[Chunk]]:
     edge = "长" * (MAX_ID_CHARACTERS - 1)
     ids = ("", "I", f"{edge}I", f"{edge}II", "I\x1f", "I\x7f", "I\x9f", "I\xa0")
     yield [whole([replace(event(event_id="e"), instance_id=each) for each in ids])]
-    for field in ("occurred_at", "created_at"):
+    for field in ("occurred_at", "created_at", "finished_at"):
         for bound in (FIRST_MS, LAST_MS):
             moments = [{field: bound + step, "received_at": bound} for step in (-1, 0, 1)]
             yield [whole([event(event_id="e", originator=Person("ann"), **each) for each in moments])]
@@ -151,6 +164,10 @@ def at_the_bounds() -> Iterator[list[Chunk]]:
         yield [whole([told]), whole([told])]
     # One is repeated, the other is the later one of the app and of nothing else.
     yield [whole([event(event_id="e1", recipient_ids=("bob", "ann", "bob")), event(event_id="e2")])]
+    forms = ({"b": "x", "a": None}, {"a": "长" * 2730, "b": "x"}, {"c": "y"}, {"b": "2", "a": "z" * (FORM_BYTES - 1)})
+    yield [whole([event(event_id=f"{at}", form_data=each) for at, each in enumerate(forms)], form_fields="*")]
+    for form in forms:
+        yield [whole([event(event_id="e", form_data=form)], form_fields="*")]
     for moment in (
         -33,
         -129,
@@ -168,11 +185,11 @@ def at_the_bounds() -> Iterator[list[Chunk]]:
         yield [whole([event(event_id="e", occurred_at=moment, received_at=moment, originator=Person("ann"))])]
 
 
-def whole(events: list[TaskEvent], *, step: int = 1) -> Chunk:
+def whole(events: list[TaskEvent], *, step: int = 1, form_fields: str = "") -> Chunk:
     records = [
         FakeRecord(each.instance_id.encode(), EVENTS.encode(each), 7 + step * at) for at, each in enumerate(events)
     ]
-    return records, set(), MOST_TOLD_BYTES
+    return records, set(), MOST_TOLD_BYTES, frozenset(form_fields)
 
 
 def expected(folded: Folded, records: list[FakeRecord]) -> Json:

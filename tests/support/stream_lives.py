@@ -90,11 +90,11 @@ def lives(count: int, seed: int) -> list[TaskEvent]:
         ann, bob, cai = chance.sample([f"user-{number}" for number in range(20)], 3)
         events += [
             event(Action.CREATED, instance_id, 1, originator=Person(ann), title=f"Request {instance_id[:4]}"),
-            event(Action.CREATED, instance_id, 2, task_id="T-1", recipient_ids=(bob, cai)),
-            event(Action.COMPLETED, instance_id, 3, task_id="T-1", actor_id=bob),
+            event(Action.CREATED, instance_id, 2, task_id="T-1", recipient_ids=(bob, cai), serial_no="1"),
+            event(Action.COMPLETED, instance_id, 3, task_id="T-1", actor_id=bob, outcome="agree"),
             event(Action.CREATED, instance_id, 4, task_id="T-2", recipient_ids=(cai,)),
             event(Action.CANCELLED, instance_id, 5, task_id="T-2", actor_id=ann),
-            event(Action.COPIED, instance_id, 6, recipient_ids=(cai,)),
+            event(Action.COPIED, instance_id, 6, recipient_ids=(cai,), approved_result="agree", finished_at=6),
         ]
         if chance.random() < 0.2:
             events.append(event(Action.DELETED, instance_id, 7))

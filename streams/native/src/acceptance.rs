@@ -18,10 +18,12 @@ pub fn accept<'a>(event: &mut Event<'a>, rules: &Rules) -> Result<(), Refusal<'a
     let believed = |at| if at > latest { event.received_at } else { at };
     check("occurred_at", event.occurred_at)?;
     event.created_at.map_or(Ok(()), |at| check("created_at", at))?;
-    let (occurred_at, created_at) = (believed(event.occurred_at), event.created_at.map(believed));
-    if (occurred_at, created_at) != (event.occurred_at, event.created_at) {
+    event.finished_at.map_or(Ok(()), |at| check("finished_at", at))?;
+    let stated = (event.occurred_at, event.created_at, event.finished_at);
+    let counts = (believed(stated.0), stated.1.map(believed), stated.2.map(believed));
+    if counts != stated {
         check("received_at", event.received_at)?;
-        (event.occurred_at, event.created_at) = (occurred_at, created_at);
+        (event.occurred_at, event.created_at, event.finished_at) = counts;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! A task event, read up to the fields that the fold needs. Mirrors `TaskEvent` of `schemas/events.py`.
 
 use crate::avro::{Read, Reader};
+use crate::forms::{Form, FormFields, read_field};
 use crate::words::Action;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,22 +32,31 @@ pub struct Event<'a> {
     pub url: Option<&'a str>,
     pub process_code: Option<&'a str>,
     pub process_name: Option<&'a str>,
+    pub form_uuid: Option<&'a str>,
+    pub serial_no: Option<&'a str>,
+    pub instance_status: Option<&'a str>,
+    pub approved_result: Option<&'a str>,
     pub created_at: Option<i64>,
+    pub finished_at: Option<i64>,
     pub occurred_at: i64,
     pub received_at: i64,
+    pub outcome: Option<&'a str>,
+    pub remark: Option<&'a str>,
+    /// Those of its form's values that are wanted.
+    pub form: Form<'a>,
 }
 
 impl<'a> Event<'a> {
     /// The event in a record's value, where our own schema wrote it, under one of these frames, and in the usual way.
-    pub fn read_own(value: &'a [u8], frames: &[Vec<u8>]) -> Option<Self> {
+    pub fn read_own(value: &'a [u8], frames: &[Vec<u8>], wanted: &FormFields) -> Option<Self> {
         let body = frames.iter().find_map(|frame| value.strip_prefix(frame.as_slice()))?;
-        Self::read(body).ok()
+        Self::read(body, wanted).ok()
     }
 
     /// The event in an Avro body of our own schema, in the order of `schemas/avro/TaskEvent.avsc`.
     ///
-    /// `form_data` and `raw_parameters` come last and are not looked at: the fold needs neither.
-    pub fn read(body: &'a [u8]) -> Read<Self> {
+    /// `form_data` and `raw_parameters` come last. The fold does not need the latter, nor the former but for what is wanted.
+    pub fn read(body: &'a [u8], wanted: &FormFields) -> Read<Self> {
         let reader = &mut Reader::new(body);
         let event_id = reader.text()?;
         let source = reader.text()?;
@@ -62,14 +72,17 @@ impl<'a> Event<'a> {
         let url = reader.optional_text()?;
         let process_code = reader.optional_text()?;
         let process_name = reader.optional_text()?;
-        let _form_uuid = reader.optional_text()?;
-        let _serial_no = reader.optional_text()?;
-        let _instance_status = reader.optional_text()?;
-        let _approved_result = reader.optional_text()?;
+        let form_uuid = reader.optional_text()?;
+        let serial_no = reader.optional_text()?;
+        let instance_status = reader.optional_text()?;
+        let approved_result = reader.optional_text()?;
         let created_at = reader.optional_long()?;
-        let _finished_at = reader.optional_long()?;
+        let finished_at = reader.optional_long()?;
         let occurred_at = reader.long()?;
         let received_at = reader.long()?;
+        let outcome = reader.optional_text()?;
+        let remark = reader.optional_text()?;
+        let form = if wanted.is_empty() { Form::new() } else { wanted.of(reader.array(read_field)?) };
         Ok(Self {
             event_id,
             source,
@@ -85,9 +98,17 @@ impl<'a> Event<'a> {
             url,
             process_code,
             process_name,
+            form_uuid,
+            serial_no,
+            instance_status,
+            approved_result,
             created_at,
+            finished_at,
             occurred_at,
             received_at,
+            outcome,
+            remark,
+            form,
         })
     }
 }

@@ -73,6 +73,12 @@ fn unknown<'a>(event: &Event<'a>) -> Instance<'a> {
         originator: Fact::default(),
         process_code: Fact::default(),
         process_name: Fact::default(),
+        form_uuid: Fact::default(),
+        serial_no: Fact::default(),
+        instance_status: Fact::default(),
+        approved_result: Fact::default(),
+        finished_at: Fact::default(),
+        form: Fact::default(),
         lifecycle: Lifecycle::Active,
         tasks: Vec::new(),
         copied: Vec::new(),
@@ -101,6 +107,12 @@ fn with_facts<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
     }
     changed |= event.process_code.is_some() && instance.process_code.state(event.process_code, stamp);
     changed |= event.process_name.is_some() && instance.process_name.state(event.process_name, stamp);
+    changed |= event.form_uuid.is_some() && instance.form_uuid.state(event.form_uuid, stamp);
+    changed |= event.serial_no.is_some() && instance.serial_no.state(event.serial_no, stamp);
+    changed |= event.instance_status.is_some() && instance.instance_status.state(event.instance_status, stamp);
+    changed |= event.approved_result.is_some() && instance.approved_result.state(event.approved_result, stamp);
+    changed |= event.finished_at.is_some() && instance.finished_at.state(event.finished_at, stamp);
+    changed |= !event.form.is_empty() && instance.form.state(event.form.clone(), stamp);
     let began_at = event.created_at.map_or(event.occurred_at, |at| at.min(event.occurred_at));
     if began_at < instance.began_at {
         instance.began_at = began_at;
@@ -140,6 +152,8 @@ fn decided<'a>(instance: &mut Instance<'a>, event: &Event<'a>, status: Status) -
         task.actor_id = event.actor_id;
         task.decided_at = Some(event.occurred_at);
         task.decided_by = Some(event.event_id);
+        task.outcome = event.outcome;
+        task.remark = event.remark;
         changed = true;
     }
     changed | unite(&mut task.actor_ids, event.actor_id.as_slice())

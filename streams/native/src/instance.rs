@@ -4,6 +4,7 @@
 //! stored form that the instance was read from, and from the events that were folded into it since.
 
 use crate::event::Person;
+use crate::forms::Form;
 use crate::words::{Lifecycle, Status};
 
 /// When a fact was stated, and by which event: the order in which the latest writer wins.
@@ -41,6 +42,8 @@ pub struct Task<'a> {
     pub created_at: Option<i64>,
     pub decided_at: Option<i64>,
     pub decided_by: Option<&'a str>,
+    pub outcome: Option<&'a str>,
+    pub remark: Option<&'a str>,
     /// Everyone who was ever said to have decided it; one of them holds.
     pub actor_ids: Vec<&'a str>,
 }
@@ -57,6 +60,8 @@ impl<'a> Task<'a> {
             created_at: None,
             decided_at: None,
             decided_by: None,
+            outcome: None,
+            remark: None,
             actor_ids: Vec::new(),
         }
     }
@@ -78,6 +83,12 @@ pub struct Instance<'a> {
     pub originator: Fact<'a, Option<Person<'a>>>,
     pub process_code: Fact<'a, Option<&'a str>>,
     pub process_name: Fact<'a, Option<&'a str>>,
+    pub form_uuid: Fact<'a, Option<&'a str>>,
+    pub serial_no: Fact<'a, Option<&'a str>>,
+    pub instance_status: Fact<'a, Option<&'a str>>,
+    pub approved_result: Fact<'a, Option<&'a str>>,
+    pub finished_at: Fact<'a, Option<i64>>,
+    pub form: Fact<'a, Form<'a>>,
     pub lifecycle: Lifecycle,
     /// Ordered by id.
     pub tasks: Vec<Task<'a>>,
@@ -94,4 +105,12 @@ pub struct Instance<'a> {
     pub began_at: i64,
     /// When the edge received the first of its events.
     pub first_received_at: i64,
+}
+
+impl<'a> Instance<'a> {
+    /// How it ended, as far as its sender said so.
+    pub fn result(&self) -> Option<&'a str> {
+        let approved = self.approved_result.value.filter(|text| !text.is_empty());
+        self.finished_at.value.and(approved.or(self.instance_status.value))
+    }
 }

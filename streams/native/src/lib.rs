@@ -8,6 +8,7 @@ mod avro;
 mod chunk;
 mod event;
 mod fold;
+mod forms;
 mod instance;
 mod msgpack;
 mod refusal;

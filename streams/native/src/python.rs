@@ -13,6 +13,7 @@ use pyo3::types::{PyBytes, PyList};
 use crate::avro::Damaged;
 use crate::chunk::{Known, fold_all, place};
 use crate::event::Event;
+use crate::forms::FormFields;
 use crate::records::{FixedHeaders, Folded, Header};
 use crate::rules::{Rules, Terms};
 
@@ -27,7 +28,7 @@ struct Core {
 impl Core {
     #[new]
     #[pyo3(signature = (
-        *, id_characters, moments, ahead_ms, offsets, id_namespace,
+        *, id_characters, moments, ahead_ms, offsets, form_bytes, every_field, id_namespace,
         specversion, content_type, notification_types, state_changed, state_deleted
     ))]
     fn new(
@@ -35,6 +36,8 @@ impl Core {
         moments: (i64, i64),
         ahead_ms: i64,
         offsets: usize,
+        form_bytes: usize,
+        every_field: String,
         id_namespace: [u8; 16],
         specversion: Header,
         content_type: Header,
@@ -43,13 +46,22 @@ impl Core {
         state_deleted: Header,
     ) -> Self {
         Self {
-            rules: Rules { id_characters, moments: moments.0..=moments.1, ahead_ms, offsets, id_namespace },
+            rules: Rules {
+                id_characters,
+                moments: moments.0..=moments.1,
+                ahead_ms,
+                offsets,
+                form_bytes,
+                every_field,
+                id_namespace,
+            },
             headers: FixedHeaders { specversion, content_type, notification_types, state_changed, state_deleted },
         }
     }
 
     #[pyo3(signature = (
-        records, *, own_frames, translate, load, renew, state_frame, notification_frame, now_ms, too_large, told_bytes
+        records, *, own_frames, translate, load, renew, state_frame, notification_frame, now_ms, too_large, told_bytes,
+        form_fields
     ))]
     fn fold<'py>(
         &self,
@@ -64,11 +76,13 @@ impl Core {
         now_ms: i64,
         too_large: HashSet<i64>,
         told_bytes: usize,
+        form_fields: HashSet<String>,
     ) -> PyResult<Folded> {
+        let wanted = FormFields::new(form_fields, &self.rules.every_field, self.rules.form_bytes);
         let taken = records.iter().map(|each| take(&each)).collect::<PyResult<Vec<_>>>()?;
         let mut events: Vec<Option<Event<'_>>> = Vec::with_capacity(taken.len());
         for each in &taken {
-            events.push(each.value.as_ref().and_then(|value| Event::read_own(value.as_bytes(), &own_frames)));
+            events.push(each.value.as_ref().and_then(|value| Event::read_own(value.as_bytes(), &own_frames, &wanted)));
         }
         let mut rejected: Vec<(usize, Bound<'py, PyAny>)> = Vec::new();
         let mut bodies: Vec<(usize, Bound<'py, PyBytes>)> = Vec::new();
@@ -79,7 +93,7 @@ impl Core {
             }
         }
         for (record, body) in &bodies {
-            events[*record] = Some(Event::read(body.as_bytes()).map_err(not_ours)?);
+            events[*record] = Some(Event::read(body.as_bytes(), &wanted).map_err(not_ours)?);
         }
 
         let keys = taken.iter().map(|each| (each.key.as_ref().map(PyBytesMethods::as_bytes), each.offset));

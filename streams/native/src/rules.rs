@@ -13,6 +13,10 @@ pub struct Rules {
     pub ahead_ms: i64,
     /// At most so many are remembered of an instance.
     pub offsets: usize,
+    /// At most so many of a form's values stand in a state.
+    pub form_bytes: usize,
+    /// Stands for all fields of forms.
+    pub every_field: String,
     /// Of the UUIDs, version 5, that are made.
     pub id_namespace: [u8; 16],
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::avro::{Damaged, Read, Reader, Writer};
 use crate::event::Person;
+use crate::forms::read_field;
 use crate::instance::{Copied, Fact, Instance, Stamp, Task};
 use crate::msgpack::{Packer, Unpacker};
 use crate::rules::Terms;
@@ -102,6 +103,12 @@ fn read_state(body: &[u8]) -> Read<Instance<'_>> {
         originator: unstated(reader.optional(Person::read)?),
         process_code: unstated(reader.optional_text()?),
         process_name: unstated(reader.optional_text()?),
+        form_uuid: Fact::default(),
+        serial_no: Fact::default(),
+        instance_status: Fact::default(),
+        approved_result: Fact::default(),
+        finished_at: Fact::default(),
+        form: Fact::default(),
         lifecycle: reader.symbol(Lifecycle::ALL)?,
         tasks: reader.array(read_task)?,
         copied: reader.array(read_copied)?,
@@ -114,6 +121,13 @@ fn read_state(body: &[u8]) -> Read<Instance<'_>> {
         first_received_at: i64::MIN,
     };
     instance.source = reader.text()?;
+    instance.form_uuid.value = reader.optional_text()?;
+    instance.serial_no.value = reader.optional_text()?;
+    instance.instance_status.value = reader.optional_text()?;
+    instance.approved_result.value = reader.optional_text()?;
+    instance.finished_at.value = reader.optional_long()?;
+    let _result = reader.optional_text()?;
+    instance.form.value = reader.array(read_field)?;
     if reader.is_at_end() { Ok(instance) } else { Err(Damaged) }
 }
 
@@ -130,6 +144,8 @@ fn read_task<'a>(reader: &mut Reader<'a>) -> Read<Task<'a>> {
         url: unstated(reader.optional_text()?),
         created_at: reader.optional_long()?,
         decided_at: reader.optional_long()?,
+        outcome: reader.optional_text()?,
+        remark: reader.optional_text()?,
         decided_by: None,
         actor_ids: Vec::new(),
     })
@@ -157,6 +173,16 @@ fn write_state(out: &mut Vec<u8>, instance: &Instance<'_>) {
     out.long(instance.updated_at);
     out.long(instance.revision);
     out.text(instance.source);
+    out.optional_text(instance.form_uuid.value);
+    out.optional_text(instance.serial_no.value);
+    out.optional_text(instance.instance_status.value);
+    out.optional_text(instance.approved_result.value);
+    out.optional_long(instance.finished_at.value);
+    out.optional_text(instance.result());
+    out.array(&instance.form.value, |out, (name, value)| {
+        out.text(name);
+        out.optional_text(*value);
+    });
 }
 
 fn write_task(out: &mut Vec<u8>, task: &Task<'_>) {
@@ -167,6 +193,8 @@ fn write_task(out: &mut Vec<u8>, task: &Task<'_>) {
     out.optional_text(task.url.value);
     out.optional_long(task.created_at);
     out.optional_long(task.decided_at);
+    out.optional_text(task.outcome);
+    out.optional_text(task.remark);
 }
 
 /// A person or null, as events, states and notifications have it.
@@ -178,12 +206,12 @@ pub fn write_person(out: &mut Vec<u8>, person: Option<Person<'_>>) {
 }
 
 /// `Marks`, in the order of its fields: facts, tasks, `originator_ids`, `assignee_ids`, `deleted_at`, `began_at`,
-/// `first_received_at`.
+/// `first_received_at`, details.
 ///
 /// Fewer fields were written by an older version: the Python implementation reads that.
 fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
     let marks = &mut Unpacker::new(packed);
-    marks.fields(7)?;
+    marks.fields(8)?;
     marks.fields(6)?;
     instance.app_type.stated = marks.optional(read_stamp)?;
     instance.title.stated = marks.optional(read_stamp)?;
@@ -203,6 +231,13 @@ fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
     instance.deleted_at = marks.optional(Unpacker::integer)?;
     instance.began_at = marks.integer()?;
     instance.first_received_at = marks.integer()?;
+    marks.fields(6)?;
+    instance.form_uuid.stated = marks.optional(read_stamp)?;
+    instance.serial_no.stated = marks.optional(read_stamp)?;
+    instance.instance_status.stated = marks.optional(read_stamp)?;
+    instance.approved_result.stated = marks.optional(read_stamp)?;
+    instance.finished_at.stated = marks.optional(read_stamp)?;
+    instance.form.stated = marks.optional(read_stamp)?;
     if marks.is_at_end() { Ok(()) } else { Err(Damaged) }
 }
 
@@ -220,11 +255,8 @@ fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
         instance.process_code.stated,
         instance.process_name.stated,
     ];
-    out.pack_array(7);
-    out.pack_array(facts.len());
-    for stated in facts {
-        out.pack_optional(stated, write_stamp);
-    }
+    out.pack_array(8);
+    write_stamps(out, &facts);
     out.pack_array(instance.tasks.len());
     for task in &instance.tasks {
         out.pack_array(3);
@@ -237,6 +269,22 @@ fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
     out.pack_optional(instance.deleted_at, Vec::pack_integer);
     out.pack_integer(instance.began_at);
     out.pack_integer(instance.first_received_at);
+    let details = [
+        instance.form_uuid.stated,
+        instance.serial_no.stated,
+        instance.instance_status.stated,
+        instance.approved_result.stated,
+        instance.finished_at.stated,
+        instance.form.stated,
+    ];
+    write_stamps(out, &details);
+}
+
+fn write_stamps(out: &mut Vec<u8>, stamps: &[Option<Stamp<'_>>]) {
+    out.pack_array(stamps.len());
+    for &stated in stamps {
+        out.pack_optional(stated, write_stamp);
+    }
 }
 
 fn write_stamp(out: &mut Vec<u8>, stamp: Stamp<'_>) {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::chunk::{Known, Outcome, fold_all, place};
 use crate::event::Event;
+use crate::forms::FormFields;
 use crate::rules::{Rules, Terms};
 use crate::stored::HEAD_BYTES;
 use crate::told::{rfc3339, source};
@@ -19,6 +20,8 @@ fn every_chunk_comes_to_what_python_made_of_it() {
         moments: number(&vectors["moments"][0])..=number(&vectors["moments"][1]),
         ahead_ms: number(&vectors["ahead_ms"]),
         offsets: number(&vectors["offsets"]),
+        form_bytes: number(&vectors["form_bytes"]),
+        every_field: vectors["every_field"].as_str().unwrap().into(),
         id_namespace: bytes(&vectors["id_namespace"]).try_into().unwrap(),
     };
     for (life, chunks) in list(&vectors["lives"]).iter().enumerate() {
@@ -38,7 +41,9 @@ fn fold(vectors: &Value, rules: &Rules, chunk: &Value, stored: &HashMap<Vec<u8>,
     let records: Vec<(Option<Vec<u8>>, Vec<u8>, i64)> =
         list(&chunk["records"]).iter().map(|each| (optional(&each[0]), bytes(&each[1]), number(&each[2]))).collect();
     let own = [bytes(&vectors["event_frame"])];
-    let events: Vec<_> = records.iter().map(|(_, value, _)| Event::read_own(value, &own)).collect();
+    let form_fields = list(&chunk["form_fields"]).iter().map(|each| each.as_str().unwrap().into()).collect();
+    let wanted = FormFields::new(form_fields, &rules.every_field, rules.form_bytes);
+    let events: Vec<_> = records.iter().map(|(_, value, _)| Event::read_own(value, &own, &wanted)).collect();
     let unread: Vec<usize> = (0..events.len()).filter(|&record| events[record].is_none()).collect();
     let placed = records.iter().map(|(key, _, offset)| (key.as_deref(), *offset));
     let (given, with_key) = place(placed, events, rules);

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException, Producer, TopicPartition
 from msgspec import structs
 from rebuilding import ends, lines_kept, processed
 
+from fold_inputs import by_first_state_schema, published_schema
 from running_workers import Load, Worker
 from stream_lives import (
     assert_all_is_right,
@@ -19,15 +20,17 @@ from stream_lives import (
     inboxes_told,
     lives,
     produce,
+    states_on_topic,
 )
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.events import Action, Lifecycle, notification_key
+from taskbridge.schemas.registry import SchemaRef
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion
-from taskbridge.streams.fold.lifecycle import Instance, fold
-from taskbridge.streams.fold.stored_instance import event_offsets, pack, unpack
+from taskbridge.streams.fold.lifecycle import DETAILS, Instance, fold
+from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, state_value, unpack
 from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.positions.changelog_topic import instances_changelog
 from taskbridge.streams.positions.kept_position import POSITION_KEY
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from rebuilding import Read, Rebuild
 
     from taskbridge.cli.connection import Connection
-    from taskbridge.schemas.events import TaskEvent, TaskNotification
+    from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -87,6 +90,17 @@ class Stored:
                 key=notification_key(each.corp_id, each.recipient_id),
                 value=self._notifications.encode(each),
             )
+        assert producer.flush(30) == 0
+
+    def write_as_first_version(self, key: str) -> None:
+        """As the first version would have stored and published it."""
+        registry = self._connection.registry
+        schema_id = registry.learn_id(SchemaRef(TASK_STATES.subject, published_schema("TaskState", 1)))
+        known = self._last[key.encode()]
+        older = by_first_state_schema(bytes(known.value() or b""), schema_id=schema_id)
+        producer = Producer(cast("dict[str, Any]", producer_config(self._connection.bootstrap_servers)))
+        producer.produce(self.topic, key=key, value=older, partition=known.partition() or 0)
+        producer.produce(TASK_STATES.name, key=key, value=None if age_of(older).is_deleted else state_value(older))
         assert producer.flush(30) == 0
 
 
@@ -242,6 +256,43 @@ def test_what_the_events_do_not_tell_any_more_is_taken_from_the_old_states_and_t
     left = {key: each for key, each in expected(connection, read).items() if key in deleted}
     known = {key: each for key, each in right.items() if key not in deleted}
     assert_all_is_right(connection, read, instances={**known, **left}, counted=False)
+
+
+def test_states_of_the_first_version_are_folded_on_and_a_rebuild_fills_in_what_they_did_not_keep(
+    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
+) -> None:
+    worker, _ = workers
+    events = lives(60, seed=31)
+    produce(connection, events[:300])
+    worker.start()
+    processed(connection, [worker], eventually)
+    assert worker.end(signal.SIGTERM) == 0
+    stored = Stored(connection, read)
+    for key in stored.known:
+        stored.write_as_first_version(key)
+
+    produce(connection, events[300:])
+    worker.start()
+    processed(connection, [worker], eventually)
+    right = {key: each.state for key, each in expected(connection, read).items()}
+    found = states_on_topic(connection, read)
+    assert {without_details(each) for each in found.values()} == {without_details(right[key]) for key in found}, (
+        "nothing that they kept is lost"
+    )
+    assert any(each.serial_no is None for each in found.values())
+
+    done = rebuild.run()
+    assert (done["notifications"], done["switched"]) == (0, True), "no list is another"
+    assert done["states"] > 0
+    processed(connection, [worker], eventually)
+    assert_all_is_right(connection, read, counted=False)
+
+
+def without_details(state: TaskState) -> str:
+    """What the first version kept of it."""
+    unknown: dict[str, Any] = dict.fromkeys((*DETAILS[:-1], "result"))
+    tasks = tuple(structs.replace(each, outcome=None, remark=None) for each in state.tasks)
+    return str(structs.replace(state, **unknown, tasks=tasks, revision=0))
 
 
 def values(read: Read, topic: str) -> list[bytes]:

@@ -33,6 +33,7 @@ from taskbridge.schemas.errors import RecordError, TaskbridgeError
 from taskbridge.schemas.events import Action, Person
 from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
+from taskbridge.streams.fold.lifecycle import DETAILS
 from taskbridge.streams.fold.rejections import OutsideContract
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
@@ -80,12 +81,14 @@ def folding(
     *,
     now_ms: int = 0,
     most_told_bytes: int = MOST_TOLD_BYTES,
+    form_fields: frozenset[str] = frozenset(),
 ) -> Folding:
     return kind(
-        events=task_event_head_codec(REGISTRY),
+        events=task_event_head_codec(REGISTRY, with_form=bool(form_fields)),
         states=task_state_codec(REGISTRY),
         notifications=task_notification_codec(REGISTRY),
         cached_instances=cached_instances,
+        form_fields=form_fields,
         now_ms=lambda: now_ms,
         most_told_bytes=most_told_bytes,
     )
@@ -132,12 +135,18 @@ def stored_after(events: Iterable[TaskEvent]) -> dict[bytes, bytes]:
     now_ms=st.integers(-(1 << 63), (1 << 63) - 1),
     too_large=st.just(NONE) | st.sets(st.integers(0, 5)),
     most_told_bytes=st.sampled_from((MOST_TOLD_BYTES, 200, 0)),
+    form_fields=st.sampled_from(("", "*", "a", ("b", "长"))).map(frozenset),
 )
-def test_any_chunks_come_to_the_same_bytes(
-    chunks: list[list[FakeRecord]], cached: int, now_ms: int, too_large: set[int], most_told_bytes: int
+def test_any_chunks_come_to_the_same_bytes(  # noqa: PLR0917 - what may vary
+    chunks: list[list[FakeRecord]],
+    cached: int,
+    now_ms: int,
+    too_large: set[int],
+    most_told_bytes: int,
+    form_fields: frozenset[str],
 ) -> None:
-    native = folding(NativeFolding, cached, now_ms=now_ms, most_told_bytes=most_told_bytes)
-    python = folding(PythonFolding, cached, now_ms=now_ms, most_told_bytes=most_told_bytes)
+    told: dict[str, Any] = {"now_ms": now_ms, "most_told_bytes": most_told_bytes, "form_fields": form_fields}
+    native, python = folding(NativeFolding, cached, **told), folding(PythonFolding, cached, **told)
     stored: dict[bytes, bytes] = {}
     for chunk in chunks:
         records: list[Any] = list(chunk)
@@ -155,7 +164,8 @@ def test_whole_lives_come_to_the_same_bytes_in_any_order(life: DataObject, repea
     events: list[TaskEvent] = life.draw(st.lists(SAME_INSTANCE, min_size=1, max_size=25))
     order: list[TaskEvent] = life.draw(st.permutations(events * repeats))
     records: list[Any] = [FakeRecord(b"I", EVENTS.encode(each), 7 * at) for at, each in enumerate(order)]
-    native, python = folding(NativeFolding, 10), folding(PythonFolding, 10)
+    every = frozenset("*")
+    native, python = (folding(each, 10, form_fields=every) for each in (NativeFolding, PythonFolding))
     ours, theirs = (each.fold(records, reading({}), generation=1) for each in (native, python))
     assert plain(ours) == plain(theirs)
     assert ours.folded == len(records)
@@ -206,8 +216,12 @@ def test_a_store_that_another_version_of_the_schema_wrote_is_read_by_that_versio
 
 
 @given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
-def test_a_store_of_the_first_version_is_folded_on_as_yidas(events: list[TaskEvent]) -> None:
-    stored, last = stored_after(events), [FakeRecord(b"I", EVENTS.encode(event(event_id="last")), 9)]
+def test_a_store_of_the_first_version_is_folded_on_as_yidas_and_without_what_it_did_not_keep(
+    events: list[TaskEvent],
+) -> None:
+    unknown: dict[str, Any] = dict.fromkeys((*DETAILS[:-1], "outcome", "remark"))
+    stored = stored_after(structs.replace(each, **unknown, form_data={}) for each in events)
+    last = [FakeRecord(b"I", EVENTS.encode(event(event_id="last", serial_no="17")), 9)]
     older = {key: by_first_state_schema(value) for key, value in stored.items()}
     ours, theirs = fold_both(last, older)
     assert not isinstance(ours, type)

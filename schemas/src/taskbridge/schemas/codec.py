@@ -127,9 +127,9 @@ def task_event_codec(registry: Registry) -> Codec[TaskEvent]:
     return Codec(TASK_EVENTS, TaskEvent, registry)
 
 
-def task_event_head_codec(registry: Registry) -> Codec[TaskEvent]:
-    """Reads events without ``form_data`` and ``raw_parameters``: those come last, and whoever folds needs neither."""
-    return Codec(TASK_EVENTS, TaskEvent, registry, before="form_data")
+def task_event_head_codec(registry: Registry, *, with_form: bool = False) -> Codec[TaskEvent]:
+    """Reads events without ``raw_parameters``, and without ``form_data``: those come last, and a fold needs neither."""
+    return Codec(TASK_EVENTS, TaskEvent, registry, before="raw_parameters" if with_form else "form_data")
 
 
 def task_state_codec(registry: Registry) -> Codec[TaskState]:

@@ -108,6 +108,8 @@ class TaskEvent(Struct, frozen=True, gc=False):
     approved_result: str | None = None
     created_at: int | None = None
     finished_at: int | None = None
+    outcome: str | None = None
+    remark: str | None = None
     form_data: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
     raw_parameters: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -138,6 +140,8 @@ class TaskEntry(Struct, frozen=True, gc=False):
     url: str | None = None
     created_at: int | None = None
     decided_at: int | None = None
+    outcome: str | None = None
+    remark: str | None = None
 
 
 class CopiedEntry(Struct, frozen=True, gc=False):
@@ -164,6 +168,13 @@ class TaskState(Struct, frozen=True, gc=False):
     tasks: tuple[TaskEntry, ...] = ()
     copied: tuple[CopiedEntry, ...] = ()
     source: str = SOURCE_YIDA
+    form_uuid: str | None = None
+    serial_no: str | None = None
+    instance_status: str | None = None
+    approved_result: str | None = None
+    finished_at: int | None = None
+    result: str | None = None
+    form_data: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
 
 
 class TaskNotification(Struct, frozen=True, gc=False):

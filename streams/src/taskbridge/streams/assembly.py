@@ -100,7 +100,7 @@ def put_together(
     )
     tables_of(app).recover_by(recovery)
     store, changelog = instances_table(app, partitions=partitions, version=version)
-    folding = choose_folding(registry, cached_instances=settings.live_instances)
+    folding = choose_folding(registry, cached_instances=settings.live_instances, form_fields=settings.form_fields)
     agent = TaskAgent(
         app,
         store=store,

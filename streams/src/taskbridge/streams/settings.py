@@ -34,6 +34,10 @@ class StreamsSettings(BaseSettings):
     retention_days: int = Field(0, ge=0)
     """How long an instance is kept after its last event once nobody has anything to do; 0 is for ever, else 30 or more:
     so long, dead letters can be put back, and would be pending again. Deleted instances are kept for 30 days."""
+    state_form_fields: str = ""
+    """Fields of forms whose values stand in states, for the data platform: names, comma-separated, or `*` for all; at
+    most 8 KiB of an instance. Whoever may read states reads them. The same for all workers. `--rebuild` fills them in
+    where states were made before."""
     advertised_url: str | None = None
     """Where other workers reach this one. Default: `http://` with host and port."""
     task_center: bool = True
@@ -89,6 +93,11 @@ class StreamsSettings(BaseSettings):
                 "and what it says was to be done would be pending again"
             )
         return days
+
+    @property
+    def form_fields(self) -> frozenset[str]:
+        """Names of those whose values stand in states."""
+        return frozenset(each.strip() for each in self.state_form_fields.split(",")) - {""}
 
     @property
     def url(self) -> str:

@@ -27,7 +27,7 @@ from taskbridge.schemas.events import (
     TaskState,
     notification_key,
 )
-from taskbridge.streams.fold.lifecycle import FACTS, Instance, Marks, Stamp, TaskMarks, fold
+from taskbridge.streams.fold.lifecycle import DETAILS, FACTS, Instance, Marks, Stamp, TaskMarks, fold
 from taskbridge.streams.fold.views import notifications
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ class Job:
                     "url": task.url,
                     "created_at": task.created_at,
                     "decided_at": task.decided_at,
+                    "outcome": task.outcome,
+                    "remark": task.remark,
                 }
                 for task in state.tasks
             ],
@@ -120,6 +122,13 @@ class Job:
             "updated_at": state.updated_at,
             "revision": state.revision,
             "source": state.source,
+            "form_uuid": state.form_uuid,
+            "serial_no": state.serial_no,
+            "instance_status": state.instance_status,
+            "approved_result": state.approved_result,
+            "finished_at": state.finished_at,
+            "result": state.result,
+            "form_data": state.form_data,
         }
         return _encoded(self._states, found, self._state_frame)
 
@@ -128,7 +137,7 @@ class Job:
         found = {
             "facts": {
                 name: {"at": each.at, "event_id": each.event_id}
-                for name, each in zip(FACTS, marks.facts, strict=True)
+                for name, each in zip((*FACTS, *DETAILS), (*marks.facts, *marks.details), strict=True)
                 if each is not None
             },
             "tasks": {
@@ -242,6 +251,7 @@ def _marks(found: dict[str, Any], state: TaskState) -> Marks:
         deleted_at=found["deleted_at"],
         began_at=found["began_at"],
         first_received_at=found["first_received_at"],
+        details=tuple([_stamp(found["facts"].get(name)) for name in DETAILS]),
     )
 
 

@@ -14,7 +14,8 @@ from collections import Counter, defaultdict
 from taskbridge.cli.demo.company import EMPLOYEES
 from taskbridge.cli.demo.simulation import Posting, SimulatedApp, Simulation
 from taskbridge.edge.callbacks import event_of, locate
-from taskbridge.schemas.events import Action, TaskEvent
+from taskbridge.schemas.events import Action, Status, TaskEvent
+from taskbridge.streams.fold.lifecycle import Instance, fold
 
 APPS = [SimulatedApp("APP_1", "corp", "T1"), SimulatedApp("APP_2", "corp", "T2")]
 
@@ -60,6 +61,22 @@ def test_a_life_is_told_in_its_order() -> None:
         assert all(count == 1 for count in decided.values())
         finished += bool(decided)
     assert finished > 50
+
+
+def test_the_states_of_a_life_say_how_each_instance_ended() -> None:
+    states: dict[str, Instance] = {}
+    for each in map(event, life(2, 3000)):
+        states[each.instance_id] = fold(states.get(each.instance_id), each)
+    ended = [each.state for each in states.values() if each.state.finished_at is not None]
+    assert {each.result for each in ended} == {"agree", "disagree", "TERMINATED"}
+    assert all(each.serial_no and each.form_uuid and each.finished_at for each in ended)
+    for each in ended:
+        statuses = {task.status for task in each.tasks}
+        assert statuses == {Status.COMPLETED} if each.result != "TERMINATED" else Status.CANCELLED in statuses
+        assert each.finished_at is not None
+        assert each.finished_at >= max(task.decided_at or 0 for task in each.tasks)
+    running = [each.state for each in states.values() if each.state.finished_at is None]
+    assert {(each.result, each.instance_status) for each in running} == {(None, "RUNNING")}
 
 
 def test_without_chaos_nothing_comes_twice_and_with_it_some_does() -> None:

@@ -256,7 +256,7 @@ def test_offsets_are_written_seven_bits_a_byte_and_are_of_63_bits_at_most() -> N
 def test_marks_of_other_tasks_are_never_taken_for_the_instances_own(make_event: MakeEvent) -> None:
     with_task = fold(None, make_event(Action.CREATED, task_id="T-1", recipient_ids=("ann",)))
     without = fold(None, make_event(Action.CREATED))
-    with pytest.raises(StoreUnreadable, match="marks are of other tasks"):
+    with pytest.raises(StoreUnreadable, match="marks are of another state"):
         unpack(pack(STATES.encode(with_task.state), without, now_ms=0), STATES)
 
 

@@ -16,7 +16,7 @@ from taskbridge.streams.fold.lifecycle import EARLIEST, LATEST, Instance, earlie
 from taskbridge.streams.fold.rejections import AnotherApp, AnotherCorp, UnknownAction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from hypothesis.strategies import DataObject, SearchStrategy
 
@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     MakeEvent = Callable[..., TaskEvent]
 
 
-def folded(events: Iterable[TaskEvent]) -> Instance:
-    result = reduce(fold, events, None)
+EVERY = ("*",)
+
+
+def folded(events: Iterable[TaskEvent], form_fields: Collection[str] = ()) -> Instance:
+    result: Instance | None = None
+    for event in events:
+        result = fold(result, event, form_fields)
     assert result is not None
     return result
 
@@ -42,7 +47,7 @@ def test_any_permutation_with_any_duplicates_ends_in_the_same_instance(
     events = data.draw(histories)
     repeats = data.draw(st.lists(st.sampled_from(events), max_size=8))
     shuffled = data.draw(st.permutations(events + repeats))
-    assert without_revision(folded(shuffled)) == without_revision(folded(events))
+    assert without_revision(folded(shuffled, EVERY)) == without_revision(folded(events, EVERY))
 
 
 @given(data=st.data())
@@ -50,8 +55,8 @@ def test_a_repeat_at_any_later_time_changes_nothing_at_all(
     histories: SearchStrategy[list[TaskEvent]], data: DataObject
 ) -> None:
     events = data.draw(histories)
-    instance = folded(events)
-    assert fold(instance, data.draw(st.sampled_from(events))) is instance
+    instance = folded(events, EVERY)
+    assert fold(instance, data.draw(st.sampled_from(events)), EVERY) is instance
 
 
 @given(data=st.data())
@@ -146,6 +151,35 @@ def test_a_deletion_is_not_undone_by_what_comes_after_it(make_event: MakeEvent) 
     late = make_event(Action.CREATED, title="late", occurred_at=9_000)
     assert folded([deleted, late]).state.lifecycle is Lifecycle.DELETED
     assert folded([deleted, late]).marks.deleted_at == 1_000
+
+
+def test_how_an_instance_ended_is_known_once_its_sender_says_that_it_is_finished(make_event: MakeEvent) -> None:
+    agreed = make_event(Action.CREATED, approved_result="agree", instance_status="COMPLETED", occurred_at=2_000)
+    assert folded([agreed]).state.result is None
+    finished = make_event(Action.CREATED, finished_at=1_900, occurred_at=3_000)
+    state = folded([finished, agreed]).state
+    assert (state.result, state.finished_at) == ("agree", 1_900)
+    withdrawn = make_event(Action.CREATED, approved_result="", instance_status="TERMINATED", occurred_at=4_000)
+    assert folded([agreed, withdrawn, finished]).state.result == "TERMINATED"
+
+
+def test_a_state_has_of_the_latest_form_what_is_wanted_and_by_default_nothing(make_event: MakeEvent) -> None:
+    late = make_event(Action.CREATED, form_data={"days": "3", "reason": "ill"}, occurred_at=2_000)
+    early = make_event(Action.CREATED, form_data={"days": "2"}, occurred_at=1_000)
+    later = make_event(Action.COPIED, form_data={"reason": None}, occurred_at=3_000)
+    for order in ([early, late, later], [later, late, early]):
+        assert folded(order).state.form_data == {}
+        assert folded(order, ("days",)).state.form_data == {"days": "3"}
+        assert folded(order, EVERY).state.form_data == {"reason": None}
+
+
+def test_a_tasks_outcome_and_remark_are_those_of_the_decision_that_holds(make_event: MakeEvent) -> None:
+    task = {"task_id": "T-1", "actor_id": "ann"}
+    first = make_event(Action.COMPLETED, **task, outcome="refuse", remark="no", occurred_at=1_000)
+    last = make_event(Action.COMPLETED, **task, outcome="agree", occurred_at=2_000)
+    for events in ([first, last], [last, first]):
+        [entry] = folded(events).state.tasks
+        assert (entry.outcome, entry.remark) == ("agree", None)
 
 
 def test_an_event_of_another_corp_is_refused(make_event: MakeEvent) -> None:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _OPEN_INSTANCES = 30
 """About so many are under way at a time: everybody finds something to do in their task center."""
 
-_CANCELLED, _DELETED, _TRANSFERRED = 0.05, 0.02, 0.1
+_REFUSED, _CANCELLED, _DELETED, _TRANSFERRED = 0.08, 0.05, 0.02, 0.1
+_RUNNING, _COMPLETED, _TERMINATED = "RUNNING", "COMPLETED", "TERMINATED"
 _ENCODINGS = ("form", "json", "multipart", "query")
 _REMEMBERED = 50
 _HELD_BACK_FOR = 5
@@ -107,7 +108,7 @@ class Simulation:
         # Processes of a kind belong to one app, as they do in a company.
         instance = _Instance(self._apps[PROCESSES.index(process) % len(self._apps)], process, chance)
         self.started[process.name] += 1
-        yield self._post(instance, "create", instance.described(self._now_ms))
+        yield self._post(instance, "create", instance.filed(self._now_ms))
         for number, approval in enumerate(process.steps, 1):
             assignees = instance.assignees(approval)
             task_id = f"TASK-{chance.getrandbits(32):08X}"
@@ -119,11 +120,17 @@ class Simulation:
                 yield self._post(instance, "create", again)
             if chance.random() < _CANCELLED:
                 yield self._post(instance, "cancel", instance.decided(task_id, instance.applicant))
+                yield self._post(instance, "create", instance.ended(self._now_ms, _TERMINATED, ""))
                 break
             yield self._post(instance, "complete", instance.decided(task_id, chance.choice(assignees)))
-            if number == len(process.steps) and process.copied_to is not None:
-                copied = chance.sample(_of(process.copied_to), k=chance.randint(1, 2))
-                yield self._post(instance, "cc", instance.described(self._now_ms, copied=copied))
+            if chance.random() < _REFUSED:
+                yield self._post(instance, "create", instance.ended(self._now_ms, _COMPLETED, "disagree"))
+                break
+            if number == len(process.steps):
+                yield self._post(instance, "create", instance.ended(self._now_ms, _COMPLETED, "agree"))
+                if process.copied_to is not None:
+                    copied = chance.sample(_of(process.copied_to), k=chance.randint(1, 2))
+                    yield self._post(instance, "cc", instance.described(self._now_ms, copied=copied))
         if chance.random() < _DELETED:
             yield self._post(instance, "delete", instance.named())
 
@@ -144,15 +151,27 @@ class _Instance:
         self._serial_no = f"{process.code}-{chance.randrange(10**6):06d}"
         self._form: dict[str, str | None] = {name: chance.choice(values) for name, values in process.form.items()}
         self._title = process.title.format(name=self.applicant.name, **self._form)
+        self._state: dict[str, Any] = {"processInstanceStatus": _RUNNING}
+        self._filed_ms = 0
 
     def assignees(self, approval: Approval) -> list[Employee]:
         if approval.department is None:
             return [next(each for each in EMPLOYEES if each.department == self.applicant.department and each.is_head)]
         return self._chance.sample(_of(approval.department), k=approval.assignees)
 
+    def filed(self, now_ms: int) -> dict[str, str]:
+        """The ``task`` of the create that begins it."""
+        self._filed_ms = now_ms
+        return self.described(now_ms)
+
+    def ended(self, now_ms: int, status: str, result: str) -> dict[str, str]:
+        """The ``task`` of a create that describes the instance once more: how it ended. No result: it was withdrawn."""
+        self._state = {"processInstanceStatus": status, "processApprovedResult": result, "finishTime": now_ms}
+        return self.described(self._filed_ms)
+
     def described(
         self,
-        now_ms: int,
+        created_ms: int,
         *,
         task_id: str | None = None,
         assignees: Sequence[Employee] = (),
@@ -170,8 +189,8 @@ class _Instance:
             "originatorId": self.applicant.user_id,
             "originatorDisplayName": self.applicant.name,
             "originatorCorpId": self.app.corp_id,
-            "createTime": now_ms,
-            "processInstanceStatus": "RUNNING",
+            "createTime": created_ms,
+            **self._state,
             "dataMap": {**self._form, "employeeField_department": self.applicant.department},
             "url": f"https://yida.example/{self.app.app_type}/processDetail?procInsId={self._id}",
         }

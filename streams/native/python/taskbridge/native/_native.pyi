@@ -44,6 +44,8 @@ class Core:
         moments: tuple[int, int],
         ahead_ms: int,
         offsets: int,
+        form_bytes: int,
+        every_field: str,
         id_namespace: bytes,
         specversion: Header,
         content_type: Header,
@@ -66,6 +68,7 @@ class Core:
         now_ms: int,
         too_large: AbstractSet[int],
         told_bytes: int,
+        form_fields: AbstractSet[str],
     ) -> Folded:
         """Fold the records in their order: what ``streams.fold.chunk.fold_chunk`` comes to, as it is written.
 

@@ -84,12 +84,21 @@ def state_json(state: TaskState) -> dict[str, Any]:
                 "url": task.url,
                 "created_at": _maybe(task.created_at),
                 "decided_at": _maybe(task.decided_at),
+                "outcome": task.outcome,
+                "remark": task.remark,
             }
             for task in state.tasks
         ],
         "copied": [{"user_id": each.user_id, "at": iso(each.at)} for each in state.copied],
         "updated_at": iso(state.updated_at),
         "revision": state.revision,
+        "form_uuid": state.form_uuid,
+        "serial_no": state.serial_no,
+        "instance_status": state.instance_status,
+        "approved_result": state.approved_result,
+        "finished_at": _maybe(state.finished_at),
+        "result": state.result,
+        "form_data": dict(state.form_data),
     }
 
 

@@ -32,12 +32,14 @@ def accept(event: TaskEvent) -> TaskEvent:
     check_moment("occurred_at", event.occurred_at)
     if event.created_at is not None:
         check_moment("created_at", event.created_at)
-    occurred_at = believed(event.occurred_at, received_at=event.received_at)
-    created_at = None if event.created_at is None else believed(event.created_at, received_at=event.received_at)
-    if occurred_at == event.occurred_at and created_at == event.created_at:
+    if event.finished_at is not None:
+        check_moment("finished_at", event.finished_at)
+    stated = event.occurred_at, event.created_at, event.finished_at
+    counts = [None if at is None else believed(at, received_at=event.received_at) for at in stated]
+    if counts == [*stated]:
         return event
     check_moment("received_at", event.received_at)
-    return replace(event, occurred_at=occurred_at, created_at=created_at)
+    return replace(event, occurred_at=counts[0], created_at=counts[1], finished_at=counts[2])
 
 
 def check_moment(field: str, at: int) -> None:

@@ -14,7 +14,7 @@ from taskbridge.streams.fold.remembered_offsets import with_offset
 from taskbridge.streams.fold.views import Shown, difference, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Sequence
+    from collections.abc import Callable, Collection, Container, Iterable, Sequence
 
     from taskbridge.schemas.events import Action, TaskEvent, TaskNotification
     from taskbridge.streams.records import Record
@@ -56,11 +56,13 @@ def fold_chunk(
     decode: Callable[[bytes | None], TaskEvent],
     load: Callable[[list[bytes]], Sequence[Shown | None]],
     too_large: Container[int] = (),
+    form_fields: Collection[str] = (),
 ) -> ChunkResult:
     """Fold the records in their order. Events of one instance fold together: it is loaded, and will be written, once.
 
     ``load`` is called once, with the record keys of all instances that the chunk meets, and answers in their order.
     ``too_large``: offsets of records that their instance cannot take: what would come of it fits into no record.
+    ``form_fields``: of forms, what stands in states.
     A record that cannot be decoded or folded is set aside with its reason and changes nothing. Any other error leaves
     no trace at all: the chunk can be tried again.
     """
@@ -74,7 +76,7 @@ def fold_chunk(
             if isinstance(event, RecordError):
                 raise event
             before = known[key := event.instance_id.encode()]
-            instance = fold(before.instance if before is not None else None, event)
+            instance = fold(before.instance if before is not None else None, event, form_fields)
             if record.offset in too_large:
                 raise Refusal.TOO_LARGE.error()
         except RecordError as reason:

@@ -18,17 +18,20 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskState
+from taskbridge.streams.fold.forms import published_form
 from taskbridge.streams.fold.rejections import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from taskbridge.schemas.events import TaskEvent
 
 FACTS = ("app_type", "title", "url", "originator", "process_code", "process_name")
-"""Fields of ``TaskState`` that an event may state; the latest statement holds."""
+DETAILS = ("form_uuid", "serial_no", "instance_status", "approved_result", "finished_at", "form_data")
+"""Fields of ``TaskState`` that an event may state; the latest statement holds. Nobody's list depends on DETAILS."""
 
 _facts_of = attrgetter(*FACTS)
+_details_of = attrgetter(*DETAILS[:-1])
 
 EARLIEST, LATEST = -(1 << 63), (1 << 63) - 1
 """Before and behind every moment."""
@@ -65,6 +68,8 @@ class Marks(Struct, frozen=True, array_like=True, gc=False):
     """The earliest moment that any event stated, of itself or of its instance's creation. LATEST: none yet."""
     first_received_at: int = EARLIEST
     """When the edge received the first of its events, which no sender can choose. EARLIEST: before that was kept."""
+    details: tuple[Stamp | None, ...] = (None,) * len(DETAILS)
+    """Who stated each of DETAILS, in their order."""
 
 
 class Instance(Struct, frozen=True, gc=False):
@@ -74,13 +79,15 @@ class Instance(Struct, frozen=True, gc=False):
     marks: Marks
 
 
-def fold(before: Instance | None, event: TaskEvent) -> Instance:
+def fold(before: Instance | None, event: TaskEvent, form_fields: Collection[str] = ()) -> Instance:
     """The instance after one more event; ``before`` itself (the same object) when the event changes nothing.
 
     Any permutation of an app's events, with any duplicates, ends in the same instance, ``revision`` aside. In any
     permutation of several apps' events it ends as an instance of the same app: where an event was received before all
     that were folded so far, and is of another app, the instance is made anew of it. The owner's events that were
     refused until then are dead letters: once they are put back, it is the same instance in whatever order they came.
+
+    ``form_fields``: names of the fields whose values stand in the state, always the same: see ``fold.forms``.
 
     Raises:
         UnknownAction, AnotherCorp, AnotherApp: nothing was changed; the record belongs in the dead-letter topic.
@@ -96,10 +103,11 @@ def fold(before: Instance | None, event: TaskEvent) -> Instance:
         if (event.received_at, *theirs) > (before.marks.first_received_at, *ours):
             raise Refusal.ANOTHER_APP.error("/".join(ours[::-1]), "/".join(theirs[::-1]))
         before = _unknown(event, revision=state.revision)
-    after = _ACTIONS[event.action](_with_facts(before, event), event)
+    after = _ACTIONS[event.action](_with_facts(before, event, form_fields), event)
     if after == before and before.state.revision > 0:
         return before
-    return Instance(replace(after.state, revision=before.state.revision + 1), after.marks)
+    revision, result = before.state.revision + 1, _result(after.state)
+    return Instance(replace(after.state, revision=revision, result=result), after.marks)
 
 
 def _unknown(event: TaskEvent, *, revision: int) -> Instance:
@@ -125,16 +133,13 @@ def earliest_known(state: TaskState) -> int:
     return min(found)
 
 
-def _with_facts(before: Instance, event: TaskEvent) -> Instance:
+def _with_facts(before: Instance, event: TaskEvent, form_fields: Collection[str]) -> Instance:
     state, marks = before.state, before.marks
     stamp = Stamp(event.occurred_at, event.event_id)
+    form = (published_form(event.form_data, form_fields) or None) if form_fields else None
     stated: dict[str, Any] = {}
-    facts = list(marks.facts)
-    for at, value in enumerate(_facts_of(event)):
-        known = facts[at]
-        if value is not None and (known is None or stamp > known):
-            stated[FACTS[at]] = value
-            facts[at] = stamp
+    facts = _state(stated, marks.facts, stamp, FACTS, _facts_of(event))
+    details = _state(stated, marks.details, stamp, DETAILS, (*_details_of(event), form))
     created_at = event.occurred_at if event.created_at is None else event.created_at
     originators = marks.originator_ids
     if event.originator is not None:
@@ -143,12 +148,34 @@ def _with_facts(before: Instance, event: TaskEvent) -> Instance:
         replace(state, **stated, updated_at=max(state.updated_at, event.occurred_at)),
         replace(
             marks,
-            facts=tuple(facts),
+            facts=facts,
+            details=details,
             originator_ids=originators,
             began_at=min(marks.began_at, event.occurred_at, created_at),
             first_received_at=min(marks.first_received_at, event.received_at),
         ),
     )
+
+
+def _state(
+    stated: dict[str, Any],
+    stamps: tuple[Stamp | None, ...],
+    stamp: Stamp,
+    names: tuple[str, ...],
+    values: tuple[Any, ...],
+) -> tuple[Stamp | None, ...]:
+    """Put those values that hold from now on into ``stated``; returns who states each."""
+    after = list(stamps)
+    for at, (known, value) in enumerate(zip(stamps, values, strict=True)):
+        if value is not None and (known is None or stamp > known):
+            stated[names[at]] = value
+            after[at] = stamp
+    return tuple(after)
+
+
+def _result(state: TaskState) -> str | None:
+    """How the instance ended, as far as its sender said so."""
+    return None if state.finished_at is None else state.approved_result or state.instance_status
 
 
 def _created(before: Instance, event: TaskEvent) -> Instance:
@@ -176,7 +203,14 @@ def _decided(before: Instance, event: TaskEvent) -> Instance:
     if _decision(event.occurred_at, status, event.event_id) > _decision(
         entry.decided_at, entry.status, marks.decided_by
     ):
-        entry = replace(entry, status=status, actor_id=event.actor_id, decided_at=event.occurred_at)
+        entry = replace(
+            entry,
+            status=status,
+            actor_id=event.actor_id,
+            decided_at=event.occurred_at,
+            outcome=event.outcome,
+            remark=event.remark,
+        )
         marks = replace(marks, decided_by=event.event_id)
     if event.actor_id is not None:
         marks = replace(marks, actor_ids=_union(marks.actor_ids, (event.actor_id,)))

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Lifecycle
-from taskbridge.streams.fold.lifecycle import LATEST, Instance, Marks, earliest_known
+from taskbridge.streams.fold.lifecycle import DETAILS, FACTS, LATEST, Instance, Marks, earliest_known
 from taskbridge.streams.fold.remembered_offsets import read_offsets, write_offsets
 from taskbridge.streams.fold.views import is_finished
 
@@ -141,8 +141,8 @@ def unpack(stored: bytes, codec: Codec[TaskState]) -> Instance:
     except Exception as error:
         # Damaged bytes surface as anything.
         raise StoreUnreadable(f"a stored instance cannot be read: {type(error).__name__}: {error}") from error
-    if len(marks.tasks) != len(state.tasks):
-        raise StoreUnreadable("a stored instance cannot be read: its marks are of other tasks")
+    if (len(marks.tasks), len(marks.facts), len(marks.details)) != (len(state.tasks), len(FACTS), len(DETAILS)):
+        raise StoreUnreadable("a stored instance cannot be read: its marks are of another state")
     if marks.began_at == LATEST:  # a version wrote it that did not remember this
         marks = replace(marks, began_at=earliest_known(state))
     return Instance(state, marks)

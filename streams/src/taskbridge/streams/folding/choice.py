@@ -11,13 +11,15 @@ from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
 from taskbridge.streams.folding.python import PythonFolding
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.folding.folding import Folding
 
 log = structlog.get_logger(__name__)
 
 
-def choose_folding(registry: Registry, *, cached_instances: int) -> Folding:
+def choose_folding(registry: Registry, *, cached_instances: int, form_fields: AbstractSet[str]) -> Folding:
     """The native core, or the Python implementation with a warning: it gives the same, and takes many times as long."""
     if not IS_BUILT:
         log.warning(
@@ -27,8 +29,9 @@ def choose_folding(registry: Registry, *, cached_instances: int) -> Folding:
         )
     folding = NativeFolding if IS_BUILT else PythonFolding
     return folding(
-        events=task_event_head_codec(registry),
+        events=task_event_head_codec(registry, with_form=bool(form_fields)),
         states=task_state_codec(registry),
         notifications=task_notification_codec(registry),
         cached_instances=cached_instances,
+        form_fields=form_fields,
     )

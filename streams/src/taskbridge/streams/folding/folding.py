@@ -68,13 +68,16 @@ class Folding(ABC):
         states: Codec[TaskState],
         notifications: Codec[TaskNotification],
         cached_instances: int,
+        form_fields: AbstractSet[str] = frozenset(),
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         most_told_bytes: int = MOST_TOLD_BYTES,
     ) -> None:
+        """``form_fields``: names of those that stand in states, see ``fold.forms``; ``events`` reads forms then."""
         self._events = events
         self._states = states
         self._notifications = notifications
         self._cache = InstanceCache[Any](cached_instances)
+        self._form_fields = form_fields
         self._now_ms = now_ms
         self._most_told_bytes = most_told_bytes
 

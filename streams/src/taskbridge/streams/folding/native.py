@@ -9,6 +9,7 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS, Action, Change, View
 from taskbridge.schemas.moments import AHEAD_MS, FIRST_MS, LAST_MS
 from taskbridge.streams.fold.chunk import Rejected
+from taskbridge.streams.fold.forms import EVERY_FIELD, FORM_BYTES
 from taskbridge.streams.fold.rejections import Refusal
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, unpack
@@ -32,6 +33,8 @@ _CORE = _native and _native.Core(
     moments=(FIRST_MS, LAST_MS),
     ahead_ms=AHEAD_MS,
     offsets=MAX_OFFSETS,
+    form_bytes=FORM_BYTES,
+    every_field=EVERY_FIELD,
     id_namespace=ID_NAMESPACE,
     specversion=SPECVERSION,
     content_type=CONTENT_TYPE,
@@ -60,6 +63,7 @@ class NativeFolding(Folding):
             now_ms=self._now_ms(),
             too_large=too_large,
             told_bytes=self._most_told_bytes,
+            form_fields=self._form_fields,
         )
         return Folded(
             stored=folded.stored,

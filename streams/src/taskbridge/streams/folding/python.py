@@ -31,7 +31,10 @@ class PythonFolding(Folding):
         def load(keys: list[bytes]) -> list[Shown | None]:
             return self._cache.find(keys, lambda missing: map(self._shown, read(missing)), generation=generation)
 
-        return self._written(fold_chunk(records, decode=self._events.decode, load=load, too_large=too_large))
+        decode, form_fields = self._events.decode, self._form_fields
+        return self._written(
+            fold_chunk(records, decode=decode, load=load, too_large=too_large, form_fields=form_fields)
+        )
 
     def _shown(self, stored: bytes | None) -> Shown | None:
         return None if stored is None else show(unpack(stored, self._states), event_offsets(stored))

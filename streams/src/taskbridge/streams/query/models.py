@@ -103,6 +103,8 @@ class TaskOut(BaseModel):
     url: str | None
     created_at: str | None = _moment
     decided_at: str | None = _moment
+    outcome: str | None = Field(description="How it was decided, in the sender's own words, where they are known.")
+    remark: str | None = Field(description="What the actor said of it, where that is known.")
 
 
 class CopiedOut(BaseModel):
@@ -134,11 +136,20 @@ class InstanceOut(BaseModel):
                     "url": ITEM_EXAMPLE["url"],
                     "created_at": MOMENT,
                     "decided_at": None,
+                    "outcome": None,
+                    "remark": None,
                 }
             ],
             "copied": [{"user_id": "hr01", "at": MOMENT}],
             "updated_at": MOMENT,
             "revision": 3,
+            "form_uuid": "FORM-1",
+            "serial_no": "QJ-000017",
+            "instance_status": "RUNNING",
+            "approved_result": None,
+            "finished_at": None,
+            "result": None,
+            "form_data": {},
         }
     )
 
@@ -156,6 +167,17 @@ class InstanceOut(BaseModel):
     copied: list[CopiedOut]
     updated_at: str = _moment
     revision: int = Field(description="How many events have changed it.")
+    form_uuid: str | None
+    serial_no: str | None = Field(description="Its number as people see it.")
+    instance_status: str | None = Field(description="The sender's own status of it; free text.")
+    approved_result: str | None = Field(description="The sender's own result of the approval; free text.")
+    finished_at: str | None = _moment
+    result: str | None = Field(
+        description="How it ended: once finished_at is known, approved_result, or instance_status where there is none."
+    )
+    form_data: dict[str, str | None] = Field(
+        description="Values of the form's fields that STREAMS_STATE_FORM_FIELDS names; `history` has the whole form."
+    )
 
 
 class EventOut(BaseModel):

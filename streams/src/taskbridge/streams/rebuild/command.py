@@ -140,7 +140,9 @@ def _rebuilding(run: Operation, registry: Registry, folder: Path, live: int, hom
             stores=stores,
             partitions=there,
             homes=homes,
-            folding=choose_folding(registry, cached_instances=settings.live_instances),
+            folding=choose_folding(
+                registry, cached_instances=settings.live_instances, form_fields=settings.form_fields
+            ),
             notification_bytes=notification_bytes(run.offsets),
             states=task_state_codec(registry),
             retention_days=settings.retention_days,

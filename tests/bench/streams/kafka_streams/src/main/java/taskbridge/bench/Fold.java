@@ -34,7 +34,7 @@ final class Fold {
     static Instance unknown(TaskEvent event) {
         var state = new TaskState(event.getInstanceId(), event.getCorpId(), event.getAppType(), null, null, null, null,
                 null, Lifecycle.ACTIVE, new ArrayList<>(), new ArrayList<>(), event.getOccurredAt(), 0L,
-                event.getSource());
+                event.getSource(), null, null, null, null, null, null, new HashMap<>());
         return new Instance(
                 state, new Marks(new HashMap<>(), new HashMap<>(), new ArrayList<>(), new ArrayList<>(), null,
                         Long.MAX_VALUE, event.getReceivedAt()));
@@ -75,6 +75,15 @@ final class Fold {
         fact("originator", event.getOriginator(), state::setOriginator);
         fact("process_code", event.getProcessCode(), state::setProcessCode);
         fact("process_name", event.getProcessName(), state::setProcessName);
+        fact("form_uuid", event.getFormUuid(), state::setFormUuid);
+        fact("serial_no", event.getSerialNo(), state::setSerialNo);
+        fact("instance_status", event.getInstanceStatus(), state::setInstanceStatus);
+        fact("approved_result", event.getApprovedResult(), state::setApprovedResult);
+        fact("finished_at", event.getFinishedAt(), state::setFinishedAt);
+        if (state.getFinishedAt() != null) {
+            var approved = state.getApprovedResult();
+            state.setResult(approved == null || approved.isEmpty() ? state.getInstanceStatus() : approved);
+        }
         var beganAt = event.getCreatedAt() == null ? at : Math.min(at, event.getCreatedAt());
         if (beganAt < instance.marks().getBeganAt()) {
             instance.marks().setBeganAt(beganAt);
@@ -132,6 +141,8 @@ final class Fold {
             entry.setStatus(status);
             entry.setActorId(event.getActorId());
             entry.setDecidedAt(at);
+            entry.setOutcome(event.getOutcome());
+            entry.setRemark(event.getRemark());
             marks.setDecidedBy(eventId);
             changed = true;
         }
@@ -189,7 +200,7 @@ final class Fold {
         if (place < tasks.size() && tasks.get(place).getTaskId().equals(taskId)) {
             return tasks.get(place);
         }
-        var shell = new TaskEntry(taskId, Status.PENDING, new ArrayList<>(), null, null, null, null);
+        var shell = new TaskEntry(taskId, Status.PENDING, new ArrayList<>(), null, null, null, null, null, null);
         tasks.add(place, shell);
         instance.marks().getTasks().put(taskId, new TaskMarks(null, null, new ArrayList<>()));
         changed = true;
