@@ -46,7 +46,7 @@ def report_tokens(credentials: Path, data_dir: Path) -> list[dict[str, str | Non
     ``recorded_since``: one without ``last_used`` was not used since then.
 
     Raises:
-        CredentialsBroken: the credentials cannot be read.
+        FileBroken: the credentials cannot be read.
         UseUnknown: ``data_dir`` has no record: nothing may be said then, least of all that a token is not used.
     """
     from taskbridge.edge.verification.credentials import CredentialsFile
@@ -77,7 +77,8 @@ def token_new(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Make a token. It is printed once and kept nowhere; what goes into STREAMS_API_TOKENS_FILE is its digest."""
-    from taskbridge.streams.api.tokens import TokensBroken, digest_of, new_token, parse_tokens
+    from taskbridge.runtime.reloaded_file import FileBroken
+    from taskbridge.streams.api.tokens import digest_of, new_token, parse_tokens
 
     token = new_token()
     named = [each.strip() for each in corps.split(",")]
@@ -86,7 +87,7 @@ def token_new(
     entry = "\n".join(["[[tokens]]", *lines])
     try:
         parse_tokens(entry)
-    except TokensBroken as error:
+    except FileBroken as error:
         raise typer.BadParameter(str(error)) from error
     if as_json:
         say(json.dumps({"name": name, "token": token, "sha256": digest_of(token), "corps": named}))

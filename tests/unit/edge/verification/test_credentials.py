@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from typing import TYPE_CHECKING
@@ -11,7 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, write_credentials
-from taskbridge.edge.verification.credentials import CredentialsBroken, CredentialsFile, fingerprint, parse_credentials
+from taskbridge.edge.verification.credentials import CredentialsFile, fingerprint, parse_credentials
+from taskbridge.runtime.reloaded_file import FileBroken
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +82,7 @@ def test_a_file_without_apps_is_right_at_start(text: str) -> None:
     ],
 )
 def test_a_broken_file_is_refused_in_one_line_without_its_tokens(text: str) -> None:
-    with pytest.raises(CredentialsBroken) as caught:
+    with pytest.raises(FileBroken) as caught:
         parse_credentials(text)
     assert SECRET not in str(caught.value)
     assert WEBHOOK_SECRET not in str(caught.value)
@@ -109,10 +109,10 @@ def test_one_app_may_stand_with_several_organisations() -> None:
 
 def test_a_missing_or_broken_file_stops_the_start(tmp_path: Path) -> None:
     path = tmp_path / "credentials.toml"
-    with pytest.raises(CredentialsBroken, match=r"credentials\.toml: No such file"):
+    with pytest.raises(FileBroken, match=r"credentials\.toml: No such file"):
         CredentialsFile(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(CredentialsBroken, match=r"credentials\.toml: not UTF-8"):
+    with pytest.raises(FileBroken, match=r"credentials\.toml: not UTF-8"):
         CredentialsFile(path)
 
 
@@ -247,7 +247,7 @@ def test_a_token_file_that_is_no_longer_named_is_not_looked_at_any_more(mounted:
 
 
 def test_token_files_are_refused_where_none_can_be_read() -> None:
-    with pytest.raises(CredentialsBroken, match="system_token_files"):
+    with pytest.raises(FileBroken, match="system_token_files"):
         parse_credentials(FILES)
 
 
@@ -255,21 +255,6 @@ def test_a_file_without_apps_may_be_started_with(tmp_path: Path) -> None:
     path = tmp_path / "credentials.toml"
     path.write_text("")
     assert CredentialsFile(path).current.count == 0
-
-
-def test_the_files_are_looked_at_now_and_then_only(mounted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.edge.verification.credentials.POLL_S", 1000)
-    file, looked = CredentialsFile(mounted), list[int]()
-    monkeypatch.setattr(file, "reload_if_changed", lambda: looked.append(1))
-
-    async def scenario() -> None:
-        watching = asyncio.create_task(file.watch())
-        for _ in range(3):
-            await asyncio.to_thread(lambda: None)
-        watching.cancel()
-
-    asyncio.run(scenario())
-    assert looked == []
 
 
 def test_a_secret_as_kubernetes_swaps_it_is_noticed(tmp_path: Path) -> None:
@@ -296,7 +281,7 @@ def test_a_secret_as_kubernetes_swaps_it_is_noticed(tmp_path: Path) -> None:
 )
 def test_an_app_without_tokens_or_with_blank_names_is_broken(mounted: Path, line: str) -> None:
     mounted.write_text(f'[[apps]]\napp_type = "{APP_TYPE}"\n{line}\n')
-    with pytest.raises(CredentialsBroken, match=r"apps\.0"):
+    with pytest.raises(FileBroken, match=r"apps\.0"):
         CredentialsFile(mounted)
 
 
@@ -322,7 +307,7 @@ def test_with_several_organisations_every_app_says_whose_it_is(tmp_path: Path) -
     assert file.broken is not None
     assert "apps.1: corp_id is required, because the file has apps of several organisations" in file.broken
     assert file.current.count == 2
-    with pytest.raises(CredentialsBroken):
+    with pytest.raises(FileBroken):
         CredentialsFile(path)
     path.write_text(one + unsaid + other.replace("other", "one"))
     file.reload_if_changed()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
 from api_context import AnsweringWorker, notification
+from taskbridge.runtime.reloaded_file import FileBroken
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import Action
@@ -19,7 +19,7 @@ from taskbridge.streams.api import access as access_module
 from taskbridge.streams.api.access import Access, Caller, build_access, own_hosts
 from taskbridge.streams.api.refusals import Unauthorized
 from taskbridge.streams.api.sso import IDENTITY_HEADER, Identity, IdentitySeal
-from taskbridge.streams.api.tokens import TokensBroken, TokensFile, digest_of, new_token, parse_tokens
+from taskbridge.streams.api.tokens import TokensFile, digest_of, new_token, parse_tokens
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.settings import StreamsSettings
 
@@ -274,7 +274,7 @@ def test_it_refuses_to_start(given: dict[str, str]) -> None:
     ],
 )
 def test_a_file_that_is_not_right_is_broken_and_shows_no_digest(text: str) -> None:
-    with pytest.raises(TokensBroken) as broken:
+    with pytest.raises(FileBroken) as broken:
         parse_tokens(text)
     assert digest_of("t") not in str(broken.value)
 
@@ -292,21 +292,6 @@ def test_a_broken_new_version_is_reported_and_the_old_one_stays(tokens: Path) ->
     entry = file.current.find(OURS)
     assert entry is not None
     assert entry.name == "renamed"
-
-
-def test_the_tokens_are_looked_at_now_and_then_only(tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.streams.api.tokens.POLL_S", 1000)
-    file, looked = TokensFile(tokens), list[int]()
-    monkeypatch.setattr(file, "reload_if_changed", lambda: looked.append(1))
-
-    async def scenario() -> None:
-        watching = asyncio.create_task(file.watch())
-        for _ in range(3):
-            await asyncio.to_thread(lambda: None)
-        watching.cancel()
-
-    asyncio.run(scenario())
-    assert looked == []
 
 
 def test_an_open_service_answers_under_its_own_names_only(context: AnsweringWorker) -> None:

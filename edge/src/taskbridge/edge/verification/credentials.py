@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import structlog
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from taskbridge.edge.verification.webhooks import key_of
-from taskbridge.runtime.file_version import POLL_S, Version, version_of
-from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.runtime.reloaded_file import FileBroken, NotBlank, ReloadedFile, parse_toml
 from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-class CredentialsBroken(ConfigurationError):
-    """The credentials file cannot be used; the message names the place and none of the tokens."""
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
-    return text
 
 
 def _file_names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -55,7 +41,6 @@ def _not_ours(name: str) -> str:
 
 _BEARER = re.compile(r"[A-Za-z0-9._~+/=-]{32,}")
 """RFC 6750's characters, and too many of them to be tried one by one."""
-_Name = Annotated[str, AfterValidator(_not_blank)]
 _Files = Annotated[tuple[str, ...], AfterValidator(_file_names)]
 
 
@@ -64,8 +49,8 @@ class _App(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    app_type: _Name
-    corp_id: _Name | None = None
+    app_type: NotBlank
+    corp_id: NotBlank | None = None
     system_tokens: Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)] | None = None
     system_token_files: _Files | None = None
 
@@ -82,7 +67,7 @@ class _Source(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_not_ours)]
-    corp_id: _Name
+    corp_id: NotBlank
     format: Literal["cloudevents", "flowable", "camunda", "todo"] = "cloudevents"
     secrets: Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)] | None = None
     secret_files: _Files | None = None
@@ -177,26 +162,20 @@ def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = No
     """The credentials in a TOML text; ``read_token`` gives the token in a file that it names.
 
     Raises:
-        CredentialsBroken: not TOML, or not what the file should hold.
+        FileBroken: not TOML, or not what the file should hold.
     """
-    try:
-        file = _File.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise CredentialsBroken(f"not TOML: {error}") from error
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False))
-        raise CredentialsBroken("; ".join(problems)) from None
+    file = parse_toml(text, _File)
     apps, sources = file.apps, file.sources
     if len({(app.app_type, app.corp_id) for app in apps}) < len(apps):
-        raise CredentialsBroken("apps: the same app_type stands twice with the same corp_id")
+        raise FileBroken("apps: the same app_type stands twice with the same corp_id")
     if len({source.name for source in sources}) < len(sources):
-        raise CredentialsBroken("sources: the same name stands twice")
+        raise FileBroken("sources: the same name stands twice")
     if len({each.corp_id for each in (*apps, *sources)} - {None}) > 1:
         unsaid = next((at for at, app in enumerate(apps) if app.corp_id is None), None)
         if unsaid is not None:
             # Whoever holds its token could sign for any of them.
             problem = f"apps.{unsaid}: corp_id is required, because the file has apps of several organisations"
-            raise CredentialsBroken(problem)
+            raise FileBroken(problem)
     return Credentials(
         [App(app.app_type, app.corp_id, _tokens_of_app(at, app, read_token)) for at, app in enumerate(apps)],
         [_source(at, source, read_token) for at, source in enumerate(sources)],
@@ -218,10 +197,10 @@ def _source(at: int, source: _Source, read_token: Callable[[str], str] | None) -
         try:
             key_of(each.secret.get_secret_value())
         except ValueError as error:
-            raise CredentialsBroken(f"{each.place}: {error}") from None
+            raise FileBroken(f"{each.place}: {error}") from None
     for each in bearers:
         if not _BEARER.fullmatch(each.secret.get_secret_value()):
-            raise CredentialsBroken(f"{each.place}: must be at least 32 letters, digits and -._~+/=")
+            raise FileBroken(f"{each.place}: must be at least 32 letters, digits and -._~+/=")
     return Source(source.name, source.corp_id, source.format, secrets, bearers)
 
 
@@ -236,72 +215,34 @@ def _held(
         yield Token(secret, owner, f"{place}.{number}", fingerprint(owner, secret.get_secret_value()))
     for name in files or ():
         if read_token is None:
-            raise CredentialsBroken(f"{place.rpartition('.')[2].removesuffix('s')}_files cannot be read here")
+            raise FileBroken(f"{place.rpartition('.')[2].removesuffix('s')}_files cannot be read here")
         text = read_token(name)
         yield Token(SecretStr(text), owner, name, fingerprint(owner, text))
 
 
-class CredentialsFile:
-    """The credentials in force: those of the newest version of the file, and of those it names, that was right."""
+class CredentialsFile(ReloadedFile[Credentials]):
+    """The credentials in force. A file without apps is right at the start only."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the file.
+    title = "credentials file"
 
-        Raises:
-            CredentialsBroken: it cannot be read, or is not right. A file without apps is right at this time only.
-        """
-        self._path = path
-        self._versions: dict[Path, Version] = {}
-        self.current = self._read(may_be_empty=True)
-        self.broken: str | None = None
-        """Why the newest version of the file is not in force; None when it is."""
-
-    async def watch(self) -> None:
-        """Keep up with the files until cancelled."""
-        while True:
-            await asyncio.sleep(POLL_S)
-            await asyncio.to_thread(self.reload_if_changed)
-
-    def reload_if_changed(self) -> None:
-        """Put a new version of the files in force; a broken one is reported, and the old one stays."""
-        if all(version_of(path) == version for path, version in self._versions.items()):
-            return
-        try:
-            credentials = self._read(may_be_empty=False)
-        except CredentialsBroken as error:
-            self.broken = str(error)
-            _log.error("credentials_broken", problem=self.broken, apps_in_force=self.current.count)
-            return
-        self.current, self.broken = credentials, None
-        _log.info("credentials_reloaded", apps=credentials.count)
-
-    def _read(self, *, may_be_empty: bool) -> Credentials:
-        self._versions = {}
-        try:
-            credentials = parse_credentials(self._text(self._path), read_token=self._token)
-        except CredentialsBroken as error:
-            raise CredentialsBroken(f"credentials file {self._path}: {error}") from error
-        if not credentials.count and not may_be_empty:
-            raise CredentialsBroken(f"credentials file {self._path}: no apps")
+    def parse(self, text: str) -> Credentials:
+        credentials = parse_credentials(text, read_token=self._token)
+        if self.is_in_force and not credentials.count:
+            raise FileBroken("no apps")
         return credentials
+
+    def report(self) -> None:
+        if self.broken is None:
+            _log.info("credentials_reloaded", apps=self.current.count)
+        else:
+            _log.error("credentials_broken", problem=self.broken, apps_in_force=self.current.count)
 
     def _token(self, name: str) -> str:
         # Relative to the folder that the TOML is mounted in, whatever its name there is a link to.
         try:
-            token = self._text(self._path.parent / name)
-        except CredentialsBroken as error:
-            raise CredentialsBroken(f"token file {name}: {error}") from error
-        token = token.removesuffix("\n").removesuffix("\r")
+            token = self.text_of(self.path.parent / name).removesuffix("\n").removesuffix("\r")
+        except FileBroken as error:
+            raise FileBroken(f"token file {name}: {error}") from error
         if not token.strip():
-            raise CredentialsBroken(f"token file {name}: it is blank")
+            raise FileBroken(f"token file {name}: it is blank")
         return token
-
-    def _text(self, path: Path) -> str:
-        # Looked at before it is read: should it change meanwhile, it is read once more.
-        self._versions[path] = version_of(path)
-        try:
-            return path.read_bytes().decode()
-        except UnicodeDecodeError as error:
-            raise CredentialsBroken("not UTF-8") from error
-        except OSError as error:
-            raise CredentialsBroken(f"{error.strerror}") from error

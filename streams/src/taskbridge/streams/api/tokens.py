@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import re
 import secrets
-import tomllib
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import structlog
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from taskbridge.runtime.file_version import POLL_S, Version, version_of
-from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.runtime.reloaded_file import FileBroken, NotBlank, ReloadedFile, parse_toml
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-log = structlog.get_logger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 
 ALL_CORPS = "*"
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PREFIX = "tb_"
-
-
-class TokensBroken(ConfigurationError):
-    """The tokens file cannot be used; the message names the place and no digest."""
-
-
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
-    return text
 
 
 def _digest(text: str) -> str:
@@ -59,7 +43,7 @@ class ApiToken(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    name: Annotated[str, AfterValidator(_not_blank)]
+    name: NotBlank
     sha256: Annotated[str, AfterValidator(_digest)]
     corps: Annotated[tuple[str, ...], AfterValidator(_corps)]
 
@@ -108,68 +92,27 @@ def parse_tokens(text: str) -> ApiTokens:
     """The tokens in a TOML text.
 
     Raises:
-        TokensBroken: not TOML, or not what the file should hold, or without any token.
+        FileBroken: not TOML, or not what the file should hold, or without any token.
     """
-    try:
-        tokens = _File.model_validate(tomllib.loads(text)).tokens
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise TokensBroken(f"not TOML: {error}") from error
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False))
-        raise TokensBroken("; ".join(problems)) from None
+    tokens = parse_toml(text, _File).tokens
     if not tokens:
-        raise TokensBroken("no tokens")
+        raise FileBroken("no tokens")
     for what, values in (("name", [each.name for each in tokens]), ("sha256", [each.sha256 for each in tokens])):
         if len(set(values)) < len(values):
-            raise TokensBroken(f"tokens: the same {what} stands twice")
+            raise FileBroken(f"tokens: the same {what} stands twice")
     return ApiTokens(tokens)
 
 
-class TokensFile:
-    """The tokens in force: those of the newest version of the file that was right."""
+class TokensFile(ReloadedFile[ApiTokens]):
+    """The tokens in force."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the file.
+    title = "API tokens file"
 
-        Raises:
-            TokensBroken: it cannot be read, or is not right.
-        """
-        self._path = path
-        self._version: Version = None
-        self.current = self._read()
-        self.broken: str | None = None
-        """Why the newest version of the file is not in force; None when it is."""
+    def parse(self, text: str) -> ApiTokens:
+        return parse_tokens(text)
 
-    async def watch(self) -> None:
-        """Keep up with the file until cancelled."""
-        while True:
-            await asyncio.sleep(POLL_S)
-            await asyncio.to_thread(self.reload_if_changed)
-
-    def reload_if_changed(self) -> None:
-        """Put a new version of the file in force; a broken one is reported, and the old one stays."""
-        if version_of(self._path) == self._version:
-            return
-        try:
-            tokens = self._read()
-        except TokensBroken as error:
-            self.broken = str(error)
-            # The message says it all, and a trace would only be read as a fault of the program.
-            log.error(  # noqa: TRY400
-                "api_tokens_broken", problem=self.broken, tokens_in_force=len(self.current)
-            )
-            return
-        self.current, self.broken = tokens, None
-        log.info("api_tokens_reloaded", tokens=len(tokens))
-
-    def _read(self) -> ApiTokens:
-        # Looked at before it is read: should it change meanwhile, it is read once more.
-        self._version = version_of(self._path)
-        try:
-            return parse_tokens(self._path.read_bytes().decode())
-        except UnicodeDecodeError as error:
-            raise TokensBroken(f"API tokens file {self._path}: not UTF-8") from error
-        except OSError as error:
-            raise TokensBroken(f"API tokens file {self._path}: {error.strerror}") from error
-        except TokensBroken as error:
-            raise TokensBroken(f"API tokens file {self._path}: {error}") from error
+    def report(self) -> None:
+        if self.broken is None:
+            _log.info("api_tokens_reloaded", tokens=len(self.current))
+        else:
+            _log.error("api_tokens_broken", problem=self.broken, tokens_in_force=len(self.current))
