@@ -105,12 +105,21 @@ class AsyncProducer:
         return len(self._producer) + len(self._outgoing)
 
     async def close(self, *, timeout_s: float = _FLUSH_S) -> int:
-        """Wait, within bounds, for what was handed over; returns how many records are left without an answer."""
+        """Wait, within bounds, for what was handed over; returns how many records are left without an answer.
+
+        It is of no use any more then.
+        """
         deadline = self._loop.time() + timeout_s
         while self.pending and self._loop.time() < deadline:  # noqa: ASYNC110 - librdkafka has no event for it
             await asyncio.sleep(_POLL_S)
         self._next_poll.cancel()
-        return self.pending
+        left = self.pending
+        await asyncio.to_thread(self._destroy)
+        return left
+
+    def _destroy(self) -> None:
+        """Blocks until librdkafka's threads have ended, which may be waiting for a name server."""
+        del self._producer
 
     def _hand_over(self) -> None:
         outgoing, self._outgoing = self._outgoing, []

@@ -9,10 +9,11 @@ import pytest
 from confluent_kafka import KafkaError
 from msgspec.structs import replace
 
+from metadata_broker import metadata_broker
 from spool_bench import REGISTRY, SCHEMA, TestProducer, open_spool, record, until
 from taskbridge.edge.kafka.path import KafkaPath, SchemaIdUnknown
 from taskbridge.edge.spool.draining.drainer import Drainer
-from taskbridge.runtime.producer import DeliveryFailed
+from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed
 from taskbridge.schemas.registry import SchemaRef
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
@@ -171,6 +172,53 @@ def test_the_spool_is_drained_by_the_producer_that_takes_over(tmp_path: Path) ->
             draining.cancel()
         assert [each.delivered for each in producers.made] == [[], [0, 1, 2]]
         await path.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_producer_that_stays_silent_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        producers = Producers()
+        path = await open_path(producers)
+        (first,) = producers.made
+        first.held, first.reachable = True, False
+        under_way = path.send(record(0))
+        assert not await path.check()
+        assert len(producers.made) == 1, "a short silence is none"
+        monkeypatch.setattr("taskbridge.edge.kafka.path._SILENT_S", 0)
+        assert not await path.check()
+        monkeypatch.undo()
+        assert await path.check()
+        assert len(producers.made) == 2
+        await path.send_within(record(1), timeout_s=1)
+        assert [each.sent for each in producers.made] == [[0], [1]]
+        assert not under_way.done()
+        first.release()
+        await under_way  # what it had in hand still gets its report
+        await until(lambda: first.is_closed)
+        await path.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_cluster_that_names_no_broker_for_a_moment_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One such moment in eight leaves librdkafka nobody to ask."""
+    monkeypatch.setattr("taskbridge.edge.kafka.path._SILENT_S", 0)
+
+    async def scenario() -> None:
+        async with metadata_broker() as broker:
+            config = {"bootstrap.servers": f"127.0.0.1:{broker.port}"}
+            path = KafkaPath(lambda: AsyncProducer(config), REGISTRY)
+            path.start()
+            for _ in range(20):
+                async with asyncio.timeout(30):
+                    while not await path.check():
+                        pass
+                broker.is_fenced, asked = True, broker.asked
+                while broker.asked == asked:
+                    await path.check()
+                broker.is_fenced = False
+            await path.close()
 
     asyncio.run(scenario())
 

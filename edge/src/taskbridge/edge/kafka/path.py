@@ -30,6 +30,9 @@ _CHECK_S = 2.0
 _AWAY_CHECK_S = 0.25
 _FORGIVE_S = 2.0
 _HOPELESS_FLUSH_S = 1.0
+_SILENT_S = 15.0
+"""After that much silence another producer is asked. librdkafka forgets each broker that an answer does not name; where
+none is named, because all are fenced for a moment, it may know nobody to ask any more, for ever (its issue 5301)."""
 _LAST_REPORT_S = 35.0
 """By then librdkafka has reported on every record: message.timeout.ms, and some."""
 
@@ -65,6 +68,7 @@ class KafkaPath:
 
     def start(self) -> None:
         self._producer = self._make_producer()
+        self._heard_at = time.monotonic()
 
     async def close(self) -> int:
         """Wait, within bounds, for what was handed over; returns how many records are left without an answer."""
@@ -130,6 +134,12 @@ class KafkaPath:
         """Ask a broker, and remember whether it answered."""
         self.replace_if_dead()
         answers = await self._producer.answers()
+        now = time.monotonic()
+        if answers:
+            self._heard_at = now
+        elif now - self._heard_at >= _SILENT_S:
+            self._heard_at = now
+            self._replace_producer(problem="no answer")
         if answers != self.answers:
             _log.info("kafka_answers" if answers else "kafka_does_not_answer")
         self.answers = answers
@@ -225,12 +235,15 @@ class KafkaPath:
     def replace_if_dead(self) -> None:
         """A producer that met a fatal error (an idempotent one whose broker lost records) never works again."""
         if self._producer.is_dead:
-            _log.error("kafka_producer_replaced")
-            # Somebody may wait for a record of its without a limit in time, so each gets its report.
-            task = asyncio.create_task(self._producer.close(timeout_s=_LAST_REPORT_S))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-            self._producer = self._make_producer()
+            self._replace_producer(problem="a fatal error")
+
+    def _replace_producer(self, *, problem: str) -> None:
+        _log.warning("kafka_producer_replaced", problem=problem)
+        # Somebody may wait for a record of its without a limit in time, so each gets its report.
+        task = asyncio.create_task(self._producer.close(timeout_s=_LAST_REPORT_S))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        self._producer = self._make_producer()
 
     def _update(self) -> None:
         (self._open.set if self.answers and self._topics else self._open.clear)()
