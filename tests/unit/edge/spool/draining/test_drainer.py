@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from taskbridge.edge.kafka.path import KafkaPath
     from taskbridge.edge.spool.writer import Spool
+    from taskbridge.edge.kafka.record import SpooledRecord
 
 TOO_LARGE = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
 
@@ -293,6 +294,63 @@ def test_who_gives_up_waiting_leaves_nothing_that_still_sends(tmp_path: Path) ->
             waiting = asyncio.create_task(while_they_get_on(sending))
             await until(lambda: len(producer.sent) == 3)
             waiting.cancel()
+def test_what_waits_for_its_turn_is_not_forgotten_when_something_behind_it_becomes_free(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        first, second = TestProducer(), TestProducer()
+        kafka = await open_path(second, partitions=2)
+        keys = keys_by_partition(kafka)
+        second.failing[2] = DeliveryFailed("timed out")
+        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
+            await older.put(record(0, key=keys[0][0]))
+            await newer.put(record(1, key=keys[0][0]))
+            await newer.put(record(2, key=keys[1][0]))
+            async with draining(newer, kafka) as drainer:
+                await until(lambda: drainer.behind)
+                second.failing.clear()
+                await until(lambda: second.delivered == [2] and not drainer.behind)
+                async with draining(older, await open_path(first, partitions=2)):
+                    await until(lambda: newer.waiting == 0)
+            assert (first.delivered, second.delivered) == ([0], [2, 1])
+
+    asyncio.run(scenario())
+
+
+def test_while_what_became_free_is_being_read_again_no_other_file_takes_it_for_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_path(producer, partitions=2)
+        keys = keys_by_partition(kafka)
+        producer.failing |= {0: DeliveryFailed("timed out"), 2: DeliveryFailed("timed out")}
+        async with open_spool(tmp_path) as spool, open_spool(tmp_path) as newer:
+            for number, partition in ((0, 0), (1, 0), (2, 1)):
+                await spool.put(record(number, key=keys[partition][0]))
+            await newer.put(record(3, key=keys[0][0]))
+            reading, read = asyncio.Event(), spool.read
+
+            async def slow(after: int, *, count: int, max_bytes: int) -> list[SpooledRecord]:
+                if count > 1 and after == 0:  # again, and not to try a partition
+                    await reading.wait()
+                return await read(after, count=count, max_bytes=max_bytes)
+
+            async with draining(spool, kafka) as drainer:
+                await until(lambda: len(drainer.behind) == 2)
+                monkeypatch.setattr(spool, "read", slow)
+                producer.failing.pop(0)
+                await until(lambda: len(drainer.behind) == 1)
+                producer.failing.pop(2)
+                await until(lambda: not drainer.behind)
+                async with draining(newer, kafka):
+                    await asyncio.sleep(0.1)
+                    assert producer.delivered == [0, 2]
+                    reading.set()
+                    await until(lambda: newer.waiting == 0)
+            assert producer.delivered == [0, 2, 1, 3]
+
+    asyncio.run(scenario())
+
+
             await asyncio.gather(waiting, *sending, return_exceptions=True)
             assert [each.cancelled() for each in (waiting, *sending)] == [True] * 4
 

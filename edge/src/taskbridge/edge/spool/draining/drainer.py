@@ -59,6 +59,7 @@ class Drainer:
         self._blocked = BlockedQueues(freed=lambda: spool.hold(self._blocked.count))
         self._cursor = -1
         self._pending: list[SpooledRecord] = []
+        self._reads_again = False
         self._one_by_one = False
         self._stopping = False
 
@@ -90,12 +91,15 @@ class Drainer:
     async def _step(self) -> None:
         start = self._blocked.rewind()
         if start is not None:
-            self._cursor, self._pending = start - 1, []
+            # What waits for its turn may stand before what became free.
+            start = min([start, *(each.position for each in self._pending[:1])])
+            self._cursor, self._pending, self._reads_again = start - 1, [], True
             self._spool.hold(0)
         if not self._pending:
             await self._spool.until_moving()
             self._one_by_one = False
             self._pending = await self._spool.read(self._cursor, count=_BATCH_COUNT, max_bytes=_BATCH_BYTES)
+            self._reads_again = False
             if not self._pending:
                 await asyncio.sleep(_UNCOMMITTED_S)
                 return
@@ -246,5 +250,6 @@ class Drainer:
         oldest = [
             each for each in (self._pending[0].created_at if self._pending else None, self._blocked.oldest) if each
         ]
-        if oldest:
+        # What is being read again is in neither of them, and may be older.
+        if oldest and not self._reads_again:
             self._spool.oldest_is(min(oldest))
