@@ -65,6 +65,14 @@ class Malformed(Rejection):
     """The request cannot be understood."""
 
 
+MAX_PARAMETERS = 256
+"""Yida sends eight. The bound keeps a request of a million keys from holding up everyone else's."""
+
+
+def too_many_parameters() -> Malformed:
+    return Malformed("too-many-parameters", f"More than {MAX_PARAMETERS} parameters.")
+
+
 class Unverified(Rejection):
     """Nothing proves that a known sender sent the request."""
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taskbridge.edge.errors import Malformed, Rejection, TooLarge, UnsupportedType
+from taskbridge.edge.errors import MAX_PARAMETERS, Malformed, Rejection, TooLarge, UnsupportedType
 from taskbridge.edge.parsing import forms
 from taskbridge.edge.parsing.bodies import Body, unpacked
-from taskbridge.edge.parsing.forms import form_pairs
-from taskbridge.edge.parsing.parameters import MAX_PARAMETERS, readings
+from taskbridge.edge.parsing.forms import Form
+from taskbridge.edge.parsing.parameters import readings
 from taskbridge.edge.sender import ENCODINGS, Encoding, encode_callback
 from taskbridge.edge.verification.signature import fold
 from taskbridge.schemas.events import event_id_for
@@ -127,11 +127,11 @@ def test_only_whole_escapes_are_taken_and_each_byte_that_they_stand_for_is_kept(
     for plus in (False, True):
         if re.search(rb"%(?![0-9A-Fa-f]{2})", value):
             with pytest.raises(Malformed) as caught:
-                form_pairs(b"k=" + value, "latin-1", plus=plus, at_most=1)
+                Form(b"k=" + value).pairs("latin-1", plus=plus)
             assert caught.value.reason == "percent-escape"
         else:
             expected = unquote_to_bytes(value if plus else value.replace(b"+", b" ")).decode("latin-1")
-            assert form_pairs(b"k=" + value, "latin-1", plus=plus, at_most=1) == [("k", expected)]
+            assert Form(b"k=" + value).pairs("latin-1", plus=plus) == [("k", expected)]
 
 
 def test_a_null_counts_as_given() -> None:
@@ -165,17 +165,18 @@ def test_what_is_nothing_that_is_known_is_not_supported(content_type: str, body:
 
 @pytest.mark.parametrize("pair", [b"a=1", b"a=%31"])
 def test_a_form_is_split_at_no_more_places_than_twice_the_limit(pair: bytes) -> None:
-    assert form_pairs(b"&&&" + pair, "utf-8", plus=False, at_most=2) == [("a", "1")]
+    most = b"&" * (2 * MAX_PARAMETERS - 1) + pair
+    assert Form(most).pairs("utf-8", plus=False) == [("a", "1")]
     with pytest.raises(Malformed) as caught:
-        form_pairs(b"&&&&" + pair, "utf-8", plus=False, at_most=2)
+        Form(b"&" + most).pairs("utf-8", plus=False)
     assert caught.value.reason == "too-many-parameters"
 
 
 def test_beside_an_escape_there_are_not_more_equals_signs_than_cost_little() -> None:
     most = b"=" * forms._MAX_EQUALS  # pyright: ignore[reportPrivateUsage]
-    assert form_pairs(b"k=%41" + most, "utf-8", plus=False, at_most=1) == [("k", "A" + most.decode())]
+    assert Form(b"k=%41" + most).pairs("utf-8", plus=False) == [("k", "A" + most.decode())]
     with pytest.raises(Malformed) as caught:
-        form_pairs(b"k=%41=" + most, "utf-8", plus=False, at_most=1)
+        Form(b"k=%41=" + most).pairs("utf-8", plus=False)
     assert caught.value.reason == "percent-escape"
 
 
@@ -313,9 +314,9 @@ def test_of_a_large_request_each_departure_alone_is_read() -> None:
 def test_a_body_is_read_once_for_all_readings_in_which_it_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs, read_how = Body._pairs, list[bool]()  # pyright: ignore[reportPrivateUsage]
 
-    def counted(body: Body, plus: bool, other: bool, at_most: int) -> Any:  # noqa: FBT001 - as they stand there
+    def counted(body: Body, plus: bool, other: bool) -> Any:  # noqa: FBT001 - as they stand there
         read_how.append(other)
-        return pairs(body, plus, other, at_most)
+        return pairs(body, plus, other)
 
     monkeypatch.setattr(Body, "_pairs", counted)
     body = '{"sign": "s", "a": null, "b": "张"}'.encode("gbk")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskbridge.edge.errors import MAX_PARAMETERS, Malformed
 from taskbridge.edge.parsing import strict_json
 
 JSON = st.recursive(
@@ -152,16 +153,22 @@ def test_the_short_way_never_loses_a_name_that_stands_twice(pairs: list[tuple[st
 
 @pytest.mark.parametrize("text", ['{"a": "1", "b": null, "c": "张"}', '{"a": "1"}', '{"a": null}', "{}"])
 def test_texts_and_nulls_are_read_in_the_short_way(text: str) -> None:
-    found = strict_json.plain_members(text.encode(), at_most=3)
+    found = strict_json.plain_members(text.encode())
     assert found == strict_json.members(text)
 
 
 @pytest.mark.parametrize("value", ['"x"', "1"])
-def test_no_more_members_are_looked_at_than_are_asked_for(value: str) -> None:
-    two = f'{{"a":{value},"a":{value}'
-    assert len(strict_json.members(two + "}", at_most=2)) == 2
-    with pytest.raises(strict_json.TooMany):
-        strict_json.members(two + " and the rest is not looked at", at_most=1)
+def test_no_more_members_are_looked_at_than_a_request_may_have(value: str) -> None:
+    most = "{" + ",".join([f'"a":{value}'] * MAX_PARAMETERS)
+    assert len(strict_json.members(most + "}")) == MAX_PARAMETERS
+    with pytest.raises(Malformed):
+        strict_json.members(f'{most},"a":{value} and the rest is not looked at')
+
+
+def test_in_the_short_way_too_no_more_members_are_looked_at() -> None:
+    most = {str(number): "x" for number in range(MAX_PARAMETERS)}
+    assert strict_json.plain_members(json.dumps(most).encode()) == list(most.items())
+    assert strict_json.plain_members(json.dumps(most | {"more": "x"}).encode()) is None
 
 
 def test_half_pairs_are_question_marks_as_long_as_they_are_not_too_many() -> None:

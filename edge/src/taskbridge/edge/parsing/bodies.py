@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, cast
 import multipart
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
-from taskbridge.edge.errors import Malformed, Rejection, TooLarge, UnsupportedType
+from taskbridge.edge.errors import MAX_PARAMETERS, Malformed, Rejection, TooLarge, UnsupportedType
 from taskbridge.edge.parsing import strict_json
-from taskbridge.edge.parsing.forms import form_fields, form_pairs, text_of
+from taskbridge.edge.parsing.forms import Form, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -69,7 +69,7 @@ def unpacked(body: bytes, *, max_bytes: int) -> bytes:
 class Body:
     """A body, once it is known what it is. What was read for one reading of a request is not read again for another."""
 
-    __slots__ = ("_boundary", "_bytes", "_charset", "_codecs", "_is_utf_8", "_kind", "_read", "_unescaped")
+    __slots__ = ("_boundary", "_bytes", "_charset", "_codecs", "_form", "_is_utf_8", "_kind", "_read")
 
     def __init__(self, content_type: str | None, body: bytes, *, is_large: bool) -> None:
         """Raises UnsupportedType where it is neither JSON nor a form nor multipart."""
@@ -79,7 +79,7 @@ class Body:
         leaves_open = len(self._codecs) > 1 or self._kind == _MULTIPART
         self._is_utf_8 = _is_plainly_utf_8(self._bytes) if is_large and leaves_open else None
         self._read: dict[tuple[bool, bool], Pairs | Rejection] = {}
-        self._unescaped: dict[bool, list[tuple[bytes, bytes]]] = {}
+        self._form = Form(self._bytes)
 
     @property
     def is_ambiguous(self) -> bool:
@@ -98,18 +98,18 @@ class Body:
         """The first of the two character sets that ``charset``, or else the body's own label, leaves open."""
         return _UTF_8 if self._is_utf_8 else _CODECS.get(charset, self._codecs)[-1 if other else 0]
 
-    def pairs(self, *, plus: bool, other: bool, at_most: int) -> Pairs:
+    def pairs(self, *, plus: bool, other: bool) -> Pairs:
         """Names and values, in their order; ``other`` asks for the second of the two character sets.
 
         Raises:
-            Malformed: it cannot be read in that character set, or holds more than ``at_most``.
+            Malformed: it cannot be read in that character set, or holds more than ``MAX_PARAMETERS``.
             UnsupportedType: its label names a character set that it is not in and that is not known here.
         """
         way = (plus and self.has_plus, other)
         found = self._read.get(way)
         if found is None:
             try:
-                found = self._pairs(*way, at_most)
+                found = self._pairs(*way)
             except Rejection as rejection:
                 found = rejection
             self._read[way] = found
@@ -117,51 +117,37 @@ class Body:
             raise found
         return found
 
-    def _pairs(self, plus: bool, other: bool, at_most: int) -> Pairs:  # noqa: FBT001 - as they stand in a way
+    def _pairs(self, plus: bool, other: bool) -> Pairs:  # noqa: FBT001 - as they stand in a way
         try:
             if self._kind == _MULTIPART:
-                return self._multipart_pairs(other=other, at_most=at_most)
+                return self._multipart_pairs(other=other)
             if self._kind == _FORM:
-                return self._form_pairs(plus=plus, other=other, at_most=at_most)
-            return self._json_pairs(self.codec(other=other), at_most)
+                return cast("Pairs", self._form.pairs(self.codec(other=other), plus=plus))
+            return self._json_pairs(self.codec(other=other))
         except Malformed as malformed:
             if malformed.reason == "invalid-utf-8" and self._charset not in ("", "utf-8", "utf8", *_CODECS):
                 raise UnsupportedType("charset", "Send UTF-8.") from malformed
             raise
 
-    def _json_pairs(self, codec: str, at_most: int) -> Pairs:
+    def _json_pairs(self, codec: str) -> Pairs:
         body = self._bytes if codec == _UTF_8 else text_of(self._bytes, codec).encode()
-        plain = strict_json.plain_members(body, at_most=at_most)
+        plain = strict_json.plain_members(body)
         if plain is not None:
             return plain
         try:
-            return strict_json.members(body.removeprefix(_MARK), at_most=at_most)
-        except strict_json.TooMany as error:
-            raise Malformed("too-many-parameters", f"More than {at_most} parameters.") from error
+            return strict_json.members(body.removeprefix(_MARK))
         except ValueError as error:
             text_of(body, _UTF_8)
             raise Malformed("json", f"The body is not a JSON object that can be read: {error}.") from error
 
-    def _form_pairs(self, *, plus: bool, other: bool, at_most: int) -> Pairs:
-        codec = self.codec(other=other)
-        if b"%" not in self._bytes:
-            if plus or not self.has_plus:
-                return cast("Pairs", form_pairs(self._bytes, codec, plus=True, at_most=at_most))
-            read = self.pairs(plus=True, other=other, at_most=at_most)  # decoding takes longest: it is done once
-            return [(key.replace("+", " "), value and value.replace("+", " ")) for key, value in read]
-        fields = self._unescaped.get(plus)
-        if fields is None:
-            fields = self._unescaped[plus] = form_fields(self._bytes, plus=plus, at_most=at_most)
-        return [(text_of(key, codec), text_of(value, codec)) for key, value in fields]
-
-    def _multipart_pairs(self, *, other: bool, at_most: int) -> Pairs:
+    def _multipart_pairs(self, *, other: bool) -> Pairs:
         boundary = self._boundary or self._bytes.lstrip().partition(b"\n")[0].strip()[2:].decode("latin-1")
 
         def codec_of(part: MultipartSegment) -> str:
             return self.codec((part.charset or "").lower(), other=other)
 
         try:
-            return list(_parts(boundary, self._bytes, codec_of, at_most))
+            return list(_parts(boundary, self._bytes, codec_of))
         except MultipartError as error:
             detail = f"The body is not multipart/form-data that can be read: {error.args[0]}."
             raise Malformed("multipart", detail) from error
@@ -200,10 +186,8 @@ def _kind_of(media_type: str, body: bytes) -> str:
     raise UnsupportedType("content-type", f"Send {_JSON}, {_FORM} or {_MULTIPART}.")
 
 
-def _parts(
-    boundary: str, body: bytes, codec_of: Callable[[MultipartSegment], str], at_most: int
-) -> Iterable[tuple[str, str]]:
-    with PushMultipartParser(boundary, max_segment_count=at_most) as parser:
+def _parts(boundary: str, body: bytes, codec_of: Callable[[MultipartSegment], str]) -> Iterable[tuple[str, str]]:
+    with PushMultipartParser(boundary, max_segment_count=MAX_PARAMETERS) as parser:
         segment: MultipartSegment | None = None
         value = bytearray()
         for event in parser.parse(body):

@@ -5,45 +5,57 @@ from __future__ import annotations
 from binascii import a2b_qp
 from typing import AnyStr
 
-from taskbridge.edge.errors import Malformed
+from taskbridge.edge.errors import MAX_PARAMETERS, Malformed, too_many_parameters
 
 _QUOTED = bytes(range(256)).replace(b"%", b"=")
 _QUOTED_SPACES = _QUOTED.replace(b"+", b" ")
 """What each byte is in quoted-printable; in the second a plus sign is a space."""
 _SPACES = bytes.maketrans(b"+", b" ")
+_MAX_PLACES = 2 * MAX_PARAMETERS
+"""Twice as many, for some are empty."""
 _MAX_EQUALS = 64 << 10
 """Beside escapes in one value. Each takes far longer to keep than an escape to undo, and encoders escape them too."""
 
 Texts = list[tuple[str, str]]
 
 
-def form_pairs(encoded: bytes, codec: str, *, plus: bool, at_most: int) -> Texts:
-    """Names and values; with ``plus`` a plus sign is one, else it is a space.
+class Form:
+    """The pairs of one form. What was read of it in one way is not read again in another: decoding takes longest."""
 
-    Raises:
-        Malformed: an escape is broken, the text is not in that character set, or there are more than ``at_most``.
-    """
-    if b"%" not in encoded:  # as in nearly all but a create: one text is decoded, and not each by itself
-        text = text_of(encoded if plus or b"+" not in encoded else encoded.translate(_SPACES), codec)
-        whole = [pair.partition("=") for pair in _all(text.split("&", 2 * at_most), at_most) if pair]
-        return [(key, value) for key, _, value in whole]
-    fields = form_fields(encoded, plus=plus, at_most=at_most)
-    return [(text_of(key, codec), text_of(value, codec)) for key, value in fields]
+    __slots__ = ("_encoded", "_fields", "_texts")
+
+    def __init__(self, encoded: bytes) -> None:
+        self._encoded = encoded
+        self._fields: dict[bool, list[tuple[bytes, bytes]]] = {}
+        self._texts: dict[str, Texts] = {}
+
+    def pairs(self, codec: str, *, plus: bool) -> Texts:
+        """Names and values; with ``plus`` a plus sign is one, else it is a space.
+
+        Raises:
+            Malformed: an escape is broken, the text is not in that character set, or there are more than
+                ``MAX_PARAMETERS``: of a million not even a list is made.
+        """
+        if b"%" in self._encoded:
+            fields = self._fields.get(plus)
+            if fields is None:  # no character of the sets that are known here has a separator's byte within it
+                pairs = [pair.partition(b"=") for pair in _all(self._encoded.split(b"&", _MAX_PLACES)) if pair]
+                fields = [(_unescaped(key, plus=plus), _unescaped(value, plus=plus)) for key, _, value in pairs]
+                self._fields[plus] = fields
+            return [(text_of(key, codec), text_of(value, codec)) for key, value in fields]
+        texts = self._texts.get(codec)
+        if texts is None:  # as nearly all but a create: one text is decoded, and not each by itself
+            text = text_of(self._encoded, codec)
+            whole = [pair.partition("=") for pair in _all(text.split("&", _MAX_PLACES)) if pair]
+            texts = self._texts[codec] = [(key, value) for key, _, value in whole]
+        if plus or b"+" not in self._encoded:
+            return texts
+        return [(key.replace("+", " "), value.replace("+", " ")) for key, value in texts]
 
 
-def form_fields(encoded: bytes, *, plus: bool, at_most: int) -> list[tuple[bytes, bytes]]:
-    """The same in bytes: no character of the sets that are known here has a separator's byte within it.
-
-    Raises:
-        Malformed: an escape is broken, or there are more than ``at_most``. Of a million pairs not even a list is made.
-    """
-    pairs = [pair.partition(b"=") for pair in _all(encoded.split(b"&", 2 * at_most), at_most) if pair]
-    return [(_unescaped(key, plus=plus), _unescaped(value, plus=plus)) for key, _, value in pairs]
-
-
-def _all(split: list[AnyStr], at_most: int) -> list[AnyStr]:
-    if len(split) > 2 * at_most:  # twice as many, for some are empty
-        raise Malformed("too-many-parameters", f"More than {at_most} parameters.")
+def _all(split: list[AnyStr]) -> list[AnyStr]:
+    if len(split) > _MAX_PLACES:
+        raise too_many_parameters()
     return split
 
 

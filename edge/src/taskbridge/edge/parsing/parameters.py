@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from taskbridge.edge.errors import Malformed, Rejection
+from taskbridge.edge.errors import MAX_PARAMETERS, Malformed, Rejection, too_many_parameters
 from taskbridge.edge.parsing.bodies import Body
-from taskbridge.edge.parsing.forms import form_pairs
+from taskbridge.edge.parsing.forms import Form
 from taskbridge.edge.verification.signature import SIGN, are_distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MAX_PARAMETERS = 256
-"""Yida sends eight. The bound keeps a request of a million keys from holding up everyone else's."""
 
 _NULL = "null"
 """A null of JSON is signed as the text ``null``, and not left out."""
@@ -84,6 +81,7 @@ class _Request:
 
     def __init__(self, query: bytes, content_type: str | None, body: bytes, *, is_large: bool) -> None:
         self._query, self._is_large = query, is_large
+        self._query_form = Form(query)
         self._body = Body(content_type, body, is_large=is_large) if body else None
 
     def read(self, departures: frozenset[str]) -> Reading | None:
@@ -96,7 +94,7 @@ class _Request:
         if (plus and not self._has_plus()) or (charset and not (self._body and self._body.is_ambiguous)):
             return None
         in_query = self._read_query(plus, charset)
-        in_body = self._body.pairs(plus=plus, other=charset, at_most=MAX_PARAMETERS) if self._body else ()
+        in_body = self._body.pairs(plus=plus, other=charset) if self._body else ()
         whole = _together(in_query, in_body)
         if _PART in departures:
             query_signs = any(key == SIGN for key, _ in in_query)
@@ -118,13 +116,13 @@ class _Request:
         if not self._query:
             return ()
         codec = self._body.codec(other=charset) if self._body else "utf-8"
-        return form_pairs(self._query, codec, plus=plus, at_most=MAX_PARAMETERS)
+        return self._query_form.pairs(codec, plus=plus)
 
 
 def _together(in_query: _Pairs, in_body: _Pairs) -> Mapping[str, str | None]:
     given = len(in_query) + len(in_body)
     if given > MAX_PARAMETERS:
-        raise Malformed("too-many-parameters", f"More than {MAX_PARAMETERS} parameters.")
+        raise too_many_parameters()
     whole = dict([*in_query, *in_body] if in_query else in_body)
     if len(whole) < given or not are_distinct(tuple(whole)):
         # They would have no defined order, and so no defined signature.

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import msgspec
 from msgspec import Raw
+
+from taskbridge.edge.errors import MAX_PARAMETERS, too_many_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,10 +34,6 @@ _HALF_PAIR = re.compile(
 
 _MAX_HALF_PAIRS = 4096
 """Escapes of halves that are looked at one by one; whole pairs need no looking at."""
-
-
-class TooMany(ValueError):
-    """An object has more members than are looked at."""
 
 
 class Number(str):
@@ -75,20 +72,16 @@ class _Members(threading.local):
     def _named(self, _type: type, text: str) -> _Name:
         self.room -= 1
         if self.room < 0:
-            raise _Full
+            raise too_many_parameters()  # no ValueError, which msgspec would make one of its own
         name = _Name()
         name.text = text
         return name
 
 
-class _Full(Exception):
-    """No ValueError, which msgspec would make one of its own."""
-
-
 _MEMBERS = _Members()
 
 
-def plain_members(body: bytes, *, at_most: int = sys.maxsize) -> list[tuple[str, str | None]] | None:
+def plain_members(body: bytes) -> list[tuple[str, str | None]] | None:
     """What ``members`` gives, of a short object of texts and nulls, like nearly all; else None.
 
     Without an escape, a text has two quotes for each name and each text: more than that, and a name stood twice.
@@ -97,26 +90,28 @@ def plain_members(body: bytes, *, at_most: int = sys.maxsize) -> list[tuple[str,
         return None
     try:
         if b"\\" in body:
-            _MEMBERS.room = at_most
+            _MEMBERS.room = MAX_PARAMETERS
             return [(name.text, value) for name, value in _MEMBERS.texts.decode(body).items()]
         found = _PLAIN.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Full):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     values = found.values()
     texts = len(found) - (list(values).count(None) if None in values else 0)
-    return list(found.items()) if body.count(b'"') == 2 * (len(found) + texts) and len(found) <= at_most else None
+    return (
+        list(found.items()) if body.count(b'"') == 2 * (len(found) + texts) and len(found) <= MAX_PARAMETERS else None
+    )
 
 
-def members(text: str | bytes, *, at_most: int = sys.maxsize) -> list[tuple[str, str | None]]:
+def members(text: str | bytes) -> list[tuple[str, str | None]]:
     """The members of a JSON object in their order, repeated ones too: strings decoded, null as None, the rest verbatim.
 
     Half a surrogate pair is a question mark, as in what Java signs and sends. Bytes are UTF-8.
 
     Raises:
-        TooMany: there are more than ``at_most``. The rest was not looked at.
+        Malformed: there are more than ``MAX_PARAMETERS``. The rest was not looked at.
         ValueError: not one JSON object.
     """
-    return _with_whole_pairs(_verbatim, text, at_most)
+    return _with_whole_pairs(_verbatim, text)
 
 
 def picker(keys: Iterable[str]) -> Callable[[str], Picked]:
@@ -126,10 +121,7 @@ def picker(keys: Iterable[str]) -> Callable[[str], Picked]:
     """
     decoder = msgspec.json.Decoder(msgspec.defstruct("Found", [(key, Raw, None) for key in sorted(keys)], gc=False))
 
-    def pick(text: str | bytes, _at_most: int) -> Picked:
-        return Picked(decoder.decode(text))
-
-    return lambda text: _with_whole_pairs(pick, text.removeprefix("\ufeff"), 0)
+    return lambda text: Picked(_with_whole_pairs(decoder.decode, text.removeprefix("\ufeff")))
 
 
 class Picked:
@@ -180,8 +172,8 @@ def compact(value: Any) -> str:
     return _encoded(value)
 
 
-def _verbatim(text: str | bytes, at_most: int) -> list[tuple[str, str | None]]:
-    _MEMBERS.room = at_most
+def _verbatim(text: str | bytes) -> list[tuple[str, str | None]]:
+    _MEMBERS.room = MAX_PARAMETERS
     found: list[tuple[str, str | None]] = []
     for name, raw in _MEMBERS.verbatim.decode(text).items():
         if memoryview(raw)[0] == _QUOTE:  # it may be long: neither way copies it first
@@ -192,18 +184,16 @@ def _verbatim(text: str | bytes, at_most: int) -> list[tuple[str, str | None]]:
     return found
 
 
-def _with_whole_pairs(read: Callable[[str | bytes, int], T], text: str | bytes, at_most: int) -> T:
+def _with_whole_pairs(read: Callable[[str | bytes], T], text: str | bytes) -> T:
     """What is read of the text or, where that is in its way, of the text without half surrogate pairs."""
     try:
         try:
-            return read(text, at_most)
+            return read(text)
         except msgspec.DecodeError:
             written = text if isinstance(text, str) else text.decode()
             if not 0 < written.count("\\ud") + written.count("\\uD") <= _MAX_HALF_PAIRS:
                 raise
-        return read(_without_half_pairs(written), at_most)
-    except _Full:
-        raise TooMany(f"more than {at_most} members") from None
+        return read(_without_half_pairs(written))
     except RecursionError:
         raise ValueError("nested too deep") from None
 
