@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MB = 1_000_000
-_TRIES, _TRY_S = 5, 0.02
 
 
 def require_space(folder: Path, *, needed_mb: int, remedy: str) -> None:
@@ -62,15 +61,7 @@ def hold_lock(lock_path: Path, *, remedy: str) -> contextlib.ExitStack:
     """
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(lock_path.open("a"))
-        if not _try_often(lock.fileno()):
+        # Who only looks whether it is held has it for a moment.
+        if not try_lock(lock.fileno(), tries=5, pause_s=0.02):
             raise StackError(f"another taskbridge is using {lock_path.parent}: {remedy}")
         return stack.pop_all()
-
-
-def _try_often(descriptor: int) -> bool:
-    # Who only looks whether it is held has it for a moment.
-    for _ in range(_TRIES):
-        if try_lock(descriptor):
-            return True
-        time.sleep(_TRY_S)
-    return False

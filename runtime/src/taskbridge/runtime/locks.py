@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
+import time
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.errors import ConfigurationError
@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def try_lock(descriptor: int) -> bool:
-    """Take the lock of an open file; False where another holds it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        raise
-    return True
+def try_lock(descriptor: int, *, tries: int = 1, pause_s: float = 0.0) -> bool:
+    """Take the lock of an open file; False where another holds it, whenever it is tried."""
+    for further in reversed(range(tries)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            time.sleep(pause_s if further else 0)
+        else:
+            return True
+    return False
 
 
 @contextlib.contextmanager

@@ -11,11 +11,13 @@ import fcntl
 import mmap
 import os
 import struct
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.store import sync
+from taskbridge.runtime.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -28,12 +30,10 @@ UNKNOWN_AGE = 1
 WHOLE = "-whole"
 """How the name of a damaged file ends that was read to its end, so that all it held is elsewhere too."""
 
-_SLOT = struct.Struct("=QQQQQ")
-_SIZES = struct.Struct("=QQ")
-_ALL_SIZES = struct.Struct(f"={2 * MAX_FILES}Q")
-_AGES = struct.Struct("=QQ")
-_SIZES_AT, _AGES_AT = MAX_FILES * 8, MAX_FILES * 24
-_EMPTY = bytes(MAX_FILES * 8)
+_PAIR = struct.Struct("=QQ")
+_ALL_PAIRS = struct.Struct(f"={2 * MAX_FILES}Q")
+_SIZES_AT, _AGES_AT, _END = MAX_FILES * 8, MAX_FILES * 24, MAX_FILES * 40
+_EMPTY = bytes(_SIZES_AT)
 
 
 @dataclass(slots=True)
@@ -65,58 +65,35 @@ class Occupancy:
     a power loss does not matter, every owner writes its slot anew.
     """
 
-    def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            # Written, not just extended: touching a hole on a full disk would kill the process.
-            found = os.fstat(descriptor).st_size
-            if found < MAX_FILES * _SLOT.size:
-                os.pwrite(descriptor, bytes(MAX_FILES * _SLOT.size - found), found)
-            self._memory = mmap.mmap(descriptor, MAX_FILES * _SLOT.size)
-        finally:
-            os.close(descriptor)
+    def __init__(self, memory: mmap.mmap | None = None) -> None:
+        """Without ``memory``, as if the folder were empty."""
+        self._memory = memory or mmap.mmap(-1, _END)
 
     def set(self, number: int, *, oldest: int, count: int, size: int, held: int = 0) -> None:
         # What moves stands together at the front, so that one comparison tells whether anything does anywhere.
         moving = 0 if held and held >= count else oldest
         self._memory[number * 8 : number * 8 + 8] = moving.to_bytes(8, "little")
-        _SIZES.pack_into(self._memory, _SIZES_AT + number * _SIZES.size, count, size)
-        _AGES.pack_into(self._memory, _AGES_AT + number * _AGES.size, oldest, held)
+        _PAIR.pack_into(self._memory, _SIZES_AT + number * _PAIR.size, count, size)
+        _PAIR.pack_into(self._memory, _AGES_AT + number * _PAIR.size, oldest, held)
 
     def anything_moves(self) -> bool:
-        return self._memory[: MAX_FILES * 8] != _EMPTY
+        return self._memory[:_SIZES_AT] != _EMPTY
 
     def slots(self) -> dict[int, Slot]:
         """The slots of files that hold anything."""
-        found: dict[int, Slot] = {}
-        for number in range(MAX_FILES):
-            count, size = _SIZES.unpack_from(self._memory, _SIZES_AT + number * _SIZES.size)
-            oldest, held = _AGES.unpack_from(self._memory, _AGES_AT + number * _AGES.size)
-            # An edge of an earlier version beside this one writes the first only.
-            oldest = oldest or self._moving(number)
-            if oldest or size:
-                found[number] = Slot(oldest, count, size, held)
-        return found
-
-    def oldest_elsewhere(self, number: int) -> dict[int, int]:
-        """When the oldest record came, of each other file that holds any."""
-        return {other: slot.oldest for other, slot in self.slots().items() if slot.oldest and other != number}
+        ages, sizes = (_ALL_PAIRS.unpack_from(self._memory, at) for at in (_AGES_AT, _SIZES_AT))
+        slots = zip(ages[::2], sizes[::2], sizes[1::2], ages[1::2], strict=True)
+        return {number: Slot(*slot) for number, slot in enumerate(slots) if slot[0] or slot[2]}
 
     def total_moving(self) -> int:
         return sum(max(0, slot.count - slot.held) for slot in self.slots().values())
 
     def total_bytes(self) -> int:
         # Asked for with every record that is put.
-        return sum(_ALL_SIZES.unpack_from(self._memory, _SIZES_AT)[1::2])
+        return sum(_ALL_PAIRS.unpack_from(self._memory, _SIZES_AT)[1::2])
 
     def total_count(self) -> int:
-        return sum(_ALL_SIZES.unpack_from(self._memory, _SIZES_AT)[::2])
-
-    def close(self) -> None:
-        self._memory.close()
-
-    def _moving(self, number: int) -> int:
-        return int.from_bytes(self._memory[number * 8 : number * 8 + 8], "little")
+        return sum(_ALL_PAIRS.unpack_from(self._memory, _SIZES_AT)[::2])
 
 
 class SpoolFolder:
@@ -124,7 +101,8 @@ class SpoolFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._occupancy: Occupancy | None = None
+        self.is_prepared = False
+        self.occupancy = Occupancy()
 
     def prepare(self) -> None:
         """Make the folder, durably.
@@ -140,19 +118,11 @@ class SpoolFolder:
                 if each.stat().st_dev == disk:
                     with contextlib.suppress(PermissionError):  # what we cannot read, we did not make
                         sync(each)
-            if self._occupancy is None:
-                self._occupancy = Occupancy(self.path / "page")
+            if not self.is_prepared:
+                self.occupancy = Occupancy(_shared_memory(self.path / "page"))
+                self.is_prepared = True
         except OSError as error:
             raise SpoolFull(f"the spool's folder: {error}") from error
-
-    @property
-    def is_prepared(self) -> bool:
-        return self._occupancy is not None
-
-    @property
-    def occupancy(self) -> Occupancy:
-        assert self._occupancy is not None, "prepare first"
-        return self._occupancy
 
     def claim_own(self, but: Container[int] = ()) -> Claim:
         """The first file that nobody owns, whatever it holds: so a worker takes over what its predecessor left.
@@ -203,19 +173,12 @@ class SpoolFolder:
         finally:
             os.close(descriptor)
 
-    def close(self) -> None:
-        if self._occupancy is not None:
-            self._occupancy.close()
-            self._occupancy = None
-
     def _claim(self, number: int) -> Claim | None:
         try:
             lock = os.open(self.path / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SpoolFull(f"the spool's lock: {error}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(lock):
             os.close(lock)
             return None
         os.ftruncate(lock, 0)
@@ -234,3 +197,44 @@ class SpoolFolder:
         self.occupancy.set(claim.number, oldest=0, count=0, size=0)
         claim.release()
         return False
+
+
+class FolderCounts:
+    """What waits in a spool folder, of all processes that share it; nothing before it is prepared."""
+
+    def __init__(self, folder: SpoolFolder) -> None:
+        self.folder = folder
+
+    @property
+    def waiting(self) -> int:
+        """Undelivered records."""
+        return self.folder.occupancy.total_count()
+
+    @property
+    def size(self) -> int:
+        return self.folder.occupancy.total_bytes()
+
+    @property
+    def oldest_age_s(self) -> float:
+        oldest = [each.oldest for each in self.folder.occupancy.slots().values() if each.oldest]
+        return max(0.0, time.time() - min(oldest) / 1e9) if oldest else 0.0
+
+    @property
+    def moving(self) -> int:
+        """Those of them that can be delivered now, as far as is known."""
+        return self.folder.occupancy.total_moving()
+
+    def anything_moves(self) -> bool:
+        return self.folder.occupancy.anything_moves()
+
+
+def _shared_memory(path: Path) -> mmap.mmap:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        # Written, not just extended: touching a hole on a full disk would kill the process.
+        found = os.fstat(descriptor).st_size
+        if found < _END:
+            os.pwrite(descriptor, bytes(_END - found), found)
+        return mmap.mmap(descriptor, _END)
+    finally:
+        os.close(descriptor)

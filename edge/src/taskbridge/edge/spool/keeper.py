@@ -13,8 +13,7 @@ from taskbridge.edge.errors import NotDurable
 from taskbridge.edge.spool.asked_back import is_asked_back, open_and_take_back
 from taskbridge.edge.spool.draining.drainer import Drainer
 from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
-from taskbridge.edge.spool.files import SpoolFolder
-from taskbridge.edge.spool.folder_counts import FolderCounts
+from taskbridge.edge.spool.files import FolderCounts, SpoolFolder
 from taskbridge.edge.spool.store import sync
 from taskbridge.edge.spool.unopened import Unopened
 from taskbridge.edge.spool.writer import Spool

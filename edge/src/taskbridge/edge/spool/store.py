@@ -16,7 +16,7 @@ from taskbridge.edge.spool.connections import BUSY_S, owners_connection
 from taskbridge.edge.spool.errors import SpoolFull, classified
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from pathlib import Path
 
     from taskbridge.edge.kafka.record import Row
@@ -100,21 +100,15 @@ class Store:
             SpoolFull, SpoolBusy: rolled back, nothing of it happened.
             SpoolBroken: whether it happened is not known. Never call the store again.
         """
-        try:
-            with classified():
-                self._writer.execute("BEGIN IMMEDIATE")
-                if rows:
-                    self._writer.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-                for position, reason in set_aside:
-                    copy = f"INSERT OR REPLACE INTO set_aside SELECT {_ROW}, ? FROM records WHERE position = ?"  # noqa: S608
-                    self._writer.execute(copy, (reason, position))
-                gone = [(each,) for each in (*delete, *(position for position, _ in set_aside))]
-                if gone:
-                    self._writer.executemany("DELETE FROM records WHERE position = ?", gone)
-                self._writer.execute("COMMIT")
-        except SpoolFull:
-            self._roll_back()
-            raise
+        with self._transaction():
+            if rows:
+                self._writer.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            for position, reason in set_aside:
+                copy = f"INSERT OR REPLACE INTO set_aside SELECT {_ROW}, ? FROM records WHERE position = ?"  # noqa: S608
+                self._writer.execute(copy, (reason, position))
+            gone = [(each,) for each in (*delete, *(position for position, _ in set_aside))]
+            if gone:
+                self._writer.executemany("DELETE FROM records WHERE position = ?", gone)
 
     def checkpoint(self, *, emptied: bool) -> None:
         """Move the log into the file once it is long, or when the spool is empty, which also gives its room back.
@@ -187,12 +181,9 @@ class Store:
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         there = self.schema_texts()
         known = [(each.key, each.subject, each.text) for each in schemas if each.key not in there]
-        if not known:
-            return
-        with classified():
-            self._writer.execute("BEGIN IMMEDIATE")
-            self._writer.executemany("INSERT OR IGNORE INTO schemas VALUES (?, ?, ?)", known)
-            self._writer.execute("COMMIT")
+        if known:
+            with self._transaction():
+                self._writer.executemany("INSERT OR IGNORE INTO schemas VALUES (?, ?, ?)", known)
 
     def take_back(self) -> int:
         """Return what the broker refused to the queue, and not what is damaged; returns how many.
@@ -202,16 +193,9 @@ class Store:
             SpoolBroken
         """
         refused = f"FROM set_aside WHERE reason IN ('{TOO_LARGE}', '{REFUSED}')"
-        try:
-            with classified():
-                self._writer.execute("BEGIN IMMEDIATE")
-                self._writer.execute(f"INSERT OR IGNORE INTO records SELECT {_ROW} {refused}")
-                found = self._writer.execute(f"DELETE {refused}").rowcount
-                self._writer.execute("COMMIT")
-        except SpoolFull:
-            self._roll_back()
-            raise
-        return found
+        with self._transaction():
+            self._writer.execute(f"INSERT OR IGNORE INTO records SELECT {_ROW} {refused}")
+            return self._writer.execute(f"DELETE {refused}").rowcount
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
@@ -228,6 +212,18 @@ class Store:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         with contextlib.suppress(OSError):
             self.path.with_name(self.path.name + BROKEN_MARK).touch()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Generator[None]:
+        """One of all that the block does; rolled back whole where there is no room."""
+        try:
+            with classified():
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield
+                self._writer.execute("COMMIT")
+        except SpoolFull:
+            self._roll_back()
+            raise
 
     def _roll_back(self) -> None:
         with classified():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.edge.verification.replays import Mark
+from taskbridge.runtime.locks import try_lock
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
@@ -187,13 +188,7 @@ def _lock(fd: int) -> None:
 
     A worker that was stopped while it held the lock must not stop the others: they go on without.
     """
-    for _ in range(_LOCK_ATTEMPTS):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_LOCK_PAUSE_S)
-        else:
-            return
+    try_lock(fd, tries=_LOCK_ATTEMPTS, pause_s=_LOCK_PAUSE_S)
 
 
 def _known(slots: bytes, digest: bytes) -> Mark | None:

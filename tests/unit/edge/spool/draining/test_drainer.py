@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError
 from msgspec.structs import replace
 
 from spool_bench import TestProducer, number_of, numbers, open_path, open_spool, record, until
 from taskbridge.cli.spool.inspection import set_aside
+from taskbridge.edge.spool.draining import turns
 from taskbridge.edge.spool.draining.blocked import BlockedQueues
 from taskbridge.edge.spool.draining.chains import chains_of, while_they_get_on
 from taskbridge.edge.spool.draining.drainer import Drainer
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     import pytest
 
     from taskbridge.edge.kafka.path import KafkaPath
-    from taskbridge.edge.spool.writer import Spool
     from taskbridge.edge.kafka.record import SpooledRecord
+    from taskbridge.edge.spool.writer import Spool
 
 TOO_LARGE = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
 
@@ -218,6 +219,36 @@ def test_a_partition_is_not_tried_with_a_record_that_has_older_ones_in_another_f
     asyncio.run(scenario())
 
 
+def test_another_file_is_looked_into_once_as_long_as_nothing_moves_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, keys_ahead = list[int](), turns._keys_ahead  # pyright: ignore[reportPrivateUsage]
+
+    def counted(*arguments: Any) -> Any:
+        looked.append(1)
+        return keys_ahead(*arguments)
+
+    monkeypatch.setattr(turns, "_keys_ahead", counted)
+
+    async def scenario() -> None:
+        producer = TestProducer()
+        async with open_spool(tmp_path) as older, open_spool(tmp_path) as newer:
+            await asyncio.gather(older.put(record(1, key="same")), older.put(record(2, key="other")))
+            await newer.put(record(3, key="other"))
+            async with draining(newer, await open_path(producer)):
+                await until(lambda: looked)
+                await asyncio.sleep(0.1)
+                assert len(looked) == 1
+                await older.remove((await older.read(-1, count=10, max_bytes=1 << 20))[1:])
+                await until(lambda: producer.sent == [3])
+                await older.put(record(4, key="same"))
+                await newer.put(record(5, key="same"))
+                await asyncio.sleep(0.1)
+                assert producer.sent == [3]
+
+    asyncio.run(scenario())
+
+
 def test_what_a_full_disk_keeps_though_it_is_delivered_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,37 +294,6 @@ def test_what_has_become_free_counts_as_waiting_until_it_is_read_again(tmp_path:
     asyncio.run(scenario())
 
 
-def test_the_oldest_of_those_that_wait_is_the_first_whenever_it_came(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
-            oldest, middle, newest = await spool.read(-1, count=10, max_bytes=1 << 20)
-            never = asyncio.Event()
-
-            async def watch() -> None:
-                await never.wait()
-
-            place, queues = ("topic", 1), BlockedQueues(freed=lambda: None)
-            queues.begin(place, middle, watch)
-            for each in (middle, oldest, newest):
-                queues.add(place, each)
-            assert (queues.first(place), queues.oldest, queues.count) == (oldest, oldest.created_at, 3)
-            await asyncio.gather(*queues.cancel(), return_exceptions=True)
-
-    asyncio.run(scenario())
-
-
-def test_who_gives_up_waiting_leaves_nothing_that_still_sends(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        producer = TestProducer()
-        producer.held = True
-        async with open_spool(tmp_path) as spool:
-            await asyncio.gather(*(spool.put(record(number, key=f"k{number}")) for number in range(3)))
-            records, kafka = await spool.read(-1, count=10, max_bytes=1 << 20), await open_path(producer)
-            sending = {asyncio.create_task(each.run(kafka)): each for each in chains_of(records)}
-            waiting = asyncio.create_task(while_they_get_on(sending))
-            await until(lambda: len(producer.sent) == 3)
-            waiting.cancel()
 def test_what_waits_for_its_turn_is_not_forgotten_when_something_behind_it_becomes_free(tmp_path: Path) -> None:
     async def scenario() -> None:
         first, second = TestProducer(), TestProducer()
@@ -351,6 +351,37 @@ def test_while_what_became_free_is_being_read_again_no_other_file_takes_it_for_g
     asyncio.run(scenario())
 
 
+def test_the_oldest_of_those_that_wait_is_the_first_whenever_it_came(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number)) for number in range(3)))
+            oldest, middle, newest = await spool.read(-1, count=10, max_bytes=1 << 20)
+            never = asyncio.Event()
+
+            async def watch() -> None:
+                await never.wait()
+
+            place, queues = ("topic", 1), BlockedQueues(freed=lambda: None)
+            queues.begin(place, middle, watch)
+            for each in (middle, oldest, newest):
+                queues.add(place, each)
+            assert (queues.first(place), queues.oldest, queues.count) == (oldest, oldest.created_at, 3)
+            await asyncio.gather(*queues.cancel(), return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_who_gives_up_waiting_leaves_nothing_that_still_sends(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.held = True
+        async with open_spool(tmp_path) as spool:
+            await asyncio.gather(*(spool.put(record(number, key=f"k{number}")) for number in range(3)))
+            records, kafka = await spool.read(-1, count=10, max_bytes=1 << 20), await open_path(producer)
+            sending = {asyncio.create_task(each.run(kafka)): each for each in chains_of(records)}
+            waiting = asyncio.create_task(while_they_get_on(sending))
+            await until(lambda: len(producer.sent) == 3)
+            waiting.cancel()
             await asyncio.gather(waiting, *sending, return_exceptions=True)
             assert [each.cancelled() for each in (waiting, *sending)] == [True] * 4
 

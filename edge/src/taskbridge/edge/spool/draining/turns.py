@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.edge.kafka.record import SpooledRecord
-    from taskbridge.edge.spool.files import Claim, Occupancy
+    from taskbridge.edge.spool.files import Claim, Occupancy, Slot
 
 _STALLED_S = 30.0
 _LOOK_AHEAD = 2000
@@ -30,6 +30,7 @@ class Turns:
         self._claim = claim
         self._occupancy = occupancy
         self._seen: dict[int, tuple[int, float]] = {}
+        self._ahead = _Ahead({})
 
     def forget(self) -> None:
         """Nobody gets on while Kafka is away, which says nothing about who is stuck."""
@@ -37,13 +38,13 @@ class Turns:
 
     async def among(self, pending: list[SpooledRecord]) -> list[SpooledRecord]:
         """Those without an older record of their key elsewhere; files that have not moved for long do not count."""
-        older = self._older_elsewhere(pending[-1].created_at)
+        last = pending[-1].created_at
+        older = self._older_elsewhere(last)
         if not older:
             return pending
-        folder, last = self._claim.path.parent, pending[-1].created_at
-        ahead = await asyncio.to_thread(
-            _keys_ahead, {folder / f"{number}.db": oldest for number, oldest in older.items()}, before=last
-        )
+        ahead = self._ahead
+        if ahead.files != older or ahead.looked_at < last:
+            ahead = self._ahead = await asyncio.to_thread(_keys_ahead, self._claim.path.parent, older)
         found: list[SpooledRecord] = []
         held: set[bytes] = set()
         for record in pending:
@@ -55,17 +56,19 @@ class Turns:
                 found.append(record)
         return found
 
-    def _older_elsewhere(self, last: int) -> dict[int, int]:
-        """Files with records that came before, and when the oldest of each did."""
+    def _older_elsewhere(self, last: int) -> dict[int, Slot]:
+        """Other files with records that came before."""
         now = time.monotonic()
-        found: dict[int, int] = {}
-        for number, oldest in self._occupancy.oldest_elsewhere(self._claim.number).items():
+        found: dict[int, Slot] = {}
+        for number, slot in self._occupancy.slots().items():
+            if number == self._claim.number or not slot.oldest:
+                continue
             seen, since = self._seen.get(number, (0, now))
-            if seen != oldest:
+            if seen != slot.oldest:
                 since = now
-            self._seen[number] = (oldest, since)
-            if oldest < last and now - since < _STALLED_S:
-                found[number] = oldest
+            self._seen[number] = (slot.oldest, since)
+            if slot.oldest < last and now - since < _STALLED_S:
+                found[number] = slot
         return found
 
 
@@ -73,31 +76,35 @@ class Turns:
 class _Ahead:
     """What waits in other files, as far as one has looked."""
 
+    files: Mapping[int, Slot]
+    """As they were told of before: while they are, what came before is as it was too."""
+    looked_at: int = field(default_factory=time.time_ns)
     oldest: dict[bytes, int] = field(default_factory=dict[bytes, int])
     """Key → when its oldest record came."""
     horizon: float = math.inf
     """About records that came later than this, nothing is known."""
 
 
-def _keys_ahead(files: Mapping[Path, int], *, before: int) -> _Ahead:
-    """The keys of records in other processes' files that came before a time, as far as their first records tell.
+def _keys_ahead(folder: Path, files: Mapping[int, Slot]) -> _Ahead:
+    """The keys of records in other processes' files, as far as their first records tell.
 
-    ``files`` says when the oldest record of each came that is not delivered. A full disk keeps rows that are: whoever
-    waited for those, in two files for each other, would wait for good.
+    Only of those that are not delivered. A full disk keeps rows that are: whoever waited for those, in two files for
+    each other, would wait for good.
     """
-    ahead = _Ahead()
+    ahead = _Ahead(files)
     query = f"SELECT key, created_at FROM records WHERE created_at >= ? ORDER BY position LIMIT {_LOOK_AHEAD}"  # noqa: S608 - constants
-    for path, oldest in files.items():
+    for number, slot in files.items():
+        path = folder / f"{number}.db"
         if not path.exists():
             continue
         try:
             with contextlib.closing(read_only(path)) as reading:
-                rows = reading.execute(query, (oldest,)).fetchall()
+                rows = reading.execute(query, (slot.oldest,)).fetchall()
         except sqlite3.Error:
             ahead.horizon = 0
             return ahead
         for key, created_at in rows:
-            if isinstance(created_at, int) and created_at < before:
+            if isinstance(created_at, int):
                 ahead.oldest[key] = min(created_at, ahead.oldest.get(key, created_at))
         if len(rows) == _LOOK_AHEAD:
             ahead.horizon = min(ahead.horizon, max((each for _, each in rows if isinstance(each, int)), default=0))
