@@ -49,7 +49,7 @@ class FakeWrapped:
 def stack(folder: Path, run: Any, *, keep_data: bool = True) -> tuple[DockerStack, list[int]]:
     ports = free_ports(2)
     made = DockerStack(
-        {},
+        environ={},
         data_dir=folder,
         kafka_port=ports[0],
         registry_port=ports[1],

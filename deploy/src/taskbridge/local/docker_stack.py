@@ -129,72 +129,6 @@ def registry_container(
     )
 
 
-class DockerStack:
-    """Both services as containers on the chosen host ports; Docker restarts one that dies."""
-
-    description = "Kafka and the Apicurio registry as Docker containers"
-
-    def __init__(
-        self,
-        environ: Mapping[str, str],
-        *,
-        data_dir: Path,
-        kafka_port: int,
-        registry_port: int,
-        progress: Progress,
-        keep_data: bool,
-        run: Callable[[ContainerSpec], DockerContainer] | None = None,
-        host: Callable[[], str] | None = None,
-    ) -> None:
-        self._environ = environ
-        self._kafka_port = kafka_port
-        self._registry_port = registry_port
-        self._progress = progress
-        # The folder names the volumes, so that the same --data-dir finds the same events.
-        folder = hashlib.sha256(str(data_dir.absolute()).encode()).hexdigest()[:12]
-        self._volumes = (f"taskbridge-{folder}-kafka", f"taskbridge-{folder}-registry") if keep_data else (None, None)
-        self._run = run or run_container
-        self._host = host or _docker_host
-        self._running: list[DockerContainer] = []
-
-    def start(self) -> Endpoints:
-        host = self._host()
-        if _bind_address(host) == host:
-            check_free(self._kafka_port, "--kafka-port")
-            check_free(self._registry_port, "--registry-port")
-        kafka_volume, registry_volume = self._volumes
-        endpoints = Endpoints(f"{host}:{self._kafka_port}", registry_url(host, self._registry_port))
-        kafka = kafka_container(self._environ, host=host, host_port=self._kafka_port, volume=kafka_volume)
-        self._start(kafka, lambda: kafka_answers(endpoints.bootstrap_servers))
-        registry = registry_container(self._environ, host=host, host_port=self._registry_port, volume=registry_volume)
-        self._start(registry, lambda: registry_answers(endpoints.registry_url, trust_env=False))
-        return endpoints
-
-    def stop(self) -> None:
-        while self._running:
-            container = self._running.pop()
-            container.get_wrapped_container().stop(timeout=_STOP_TIMEOUT_S)
-            container.stop()
-
-    def _start(self, spec: ContainerSpec, ready: Callable[[], bool]) -> None:
-        try:
-            # Noted where it is started: whoever gives up waiting must still find it.
-            call_with_heartbeat(lambda: self._running.append(self._run(spec)), self._progress, f"starting {spec.image}")
-        except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise StackError(
-                f"Docker could not run {spec.image} ({reason}): pull it, name another with {spec.image_variable}, "
-                "or stop Docker to use the local JVM"
-            ) from error
-        heartbeat = Heartbeat(self._progress)
-        deadline = time.monotonic() + _READY_TIMEOUT_S
-        while not ready():
-            if time.monotonic() > deadline:
-                raise StackError(f"{spec.image} did not answer within {_READY_TIMEOUT_S:g} s: see its log in Docker")
-            heartbeat.beat(f"waiting for {spec.image}")
-            time.sleep(0.2)
-
-
 def run_container(spec: ContainerSpec) -> DockerContainer:
     """Start a container, pulling its image where it is missing."""
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415  half a second, for this source only
@@ -228,3 +162,59 @@ def _bind_address(host: str) -> str:
         return host if ipaddress.ip_address(host).is_loopback else "0.0.0.0"  # noqa: S104  a daemon elsewhere
     except ValueError:
         return "0.0.0.0"  # noqa: S104
+
+
+@dataclass(kw_only=True)
+class DockerStack:
+    """Both services as containers on the chosen host ports; Docker restarts one that dies."""
+
+    description = "Kafka and the Apicurio registry as Docker containers"
+
+    environ: Mapping[str, str]
+    data_dir: Path
+    kafka_port: int
+    registry_port: int
+    progress: Progress
+    keep_data: bool
+    run: Callable[[ContainerSpec], DockerContainer] = run_container
+    host: Callable[[], str] = _docker_host
+    _running: list[DockerContainer] = field(default_factory=list["DockerContainer"], init=False)
+
+    def start(self) -> Endpoints:
+        host = self.host()
+        if _bind_address(host) == host:
+            check_free(self.kafka_port, "--kafka-port")
+            check_free(self.registry_port, "--registry-port")
+        # The folder names the volumes, so that the same --data-dir finds the same events.
+        folder = hashlib.sha256(str(self.data_dir.absolute()).encode()).hexdigest()[:12]
+        volumes = [f"taskbridge-{folder}-{name}" if self.keep_data else None for name in ("kafka", "registry")]
+        endpoints = Endpoints(f"{host}:{self.kafka_port}", registry_url(host, self.registry_port))
+        kafka = kafka_container(self.environ, host=host, host_port=self.kafka_port, volume=volumes[0])
+        self._start(kafka, lambda: kafka_answers(endpoints.bootstrap_servers))
+        registry = registry_container(self.environ, host=host, host_port=self.registry_port, volume=volumes[1])
+        self._start(registry, lambda: registry_answers(endpoints.registry_url, trust_env=False))
+        return endpoints
+
+    def stop(self) -> None:
+        while self._running:
+            container = self._running.pop()
+            container.get_wrapped_container().stop(timeout=_STOP_TIMEOUT_S)
+            container.stop()
+
+    def _start(self, spec: ContainerSpec, ready: Callable[[], bool]) -> None:
+        try:
+            # Noted where it is started: whoever gives up waiting must still find it.
+            call_with_heartbeat(lambda: self._running.append(self.run(spec)), self.progress, f"starting {spec.image}")
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise StackError(
+                f"Docker could not run {spec.image} ({reason}): pull it, name another with {spec.image_variable}, "
+                "or stop Docker to use the local JVM"
+            ) from error
+        heartbeat = Heartbeat(self.progress)
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while not ready():
+            if time.monotonic() > deadline:
+                raise StackError(f"{spec.image} did not answer within {_READY_TIMEOUT_S:g} s: see its log in Docker")
+            heartbeat.beat(f"waiting for {spec.image}")
+            time.sleep(0.2)

@@ -74,7 +74,7 @@ def choose_stack(
     if docker_answers():
         _require_installed("testcontainers")
         return DockerStack(
-            environ,
+            environ=environ,
             data_dir=data_dir,
             kafka_port=kafka_port,
             registry_port=registry_port,

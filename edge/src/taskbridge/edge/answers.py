@@ -18,13 +18,12 @@ from taskbridge.edge.errors import (
 )
 from taskbridge.edge.server.answering import ANSWER_AT_ONCE
 from taskbridge.runtime.http.problems import problem
+from taskbridge.runtime.http.refusals import RETRY_AFTER_S
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from taskbridge.edge.delivery.router import Durability
-
-RETRY_AFTER_S = 5
 
 STATUS: dict[type[Rejection], tuple[int, str]] = {
     Malformed: (400, "malformed"),

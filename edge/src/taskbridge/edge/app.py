@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sys
 import threading
@@ -23,7 +22,7 @@ from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metri
 from taskbridge.edge.openapi import document_callbacks
 from taskbridge.edge.quarantine import Quarantine
 from taskbridge.edge.routes import CallbackRoutes
-from taskbridge.edge.server.connections.gate import GATE, Gate, Limits, with_open_files
+from taskbridge.edge.server.connections.gate import GATE, Gate, with_open_files
 from taskbridge.edge.server.connections.listening import given_sockets, listen_beside_fellows
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.serving import end_when_told, serve
@@ -32,6 +31,7 @@ from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.edge.verification.replay_windows import FILE_NAME, FileWindow
 from taskbridge.edge.verification.token_use import TokenUse, tidy_use
+from taskbridge.runtime.garbage import collect_garbage_rarely
 from taskbridge.runtime.http.docs import serve_docs
 from taskbridge.runtime.http.openapi import amend_document
 from taskbridge.runtime.http.problems import answer_with_problems
@@ -42,7 +42,7 @@ from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
 
     from starlette.types import Receive, Scope, Send
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 _LAST_S = 12
 """How long the parts may take to close once the last callback is answered. Callbacks hold up the end before that."""
-_COLLECT_AFTER_OBJECTS = 10_000
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -59,17 +58,17 @@ _log = structlog.stdlib.get_logger(__name__)
 class EdgeApp(FastAPI):
     """Answers callbacks before any of FastAPI's layers, which together cost more than the callback itself does."""
 
-    callbacks: CallbackRoutes
-    operators: FastAPI | None = None
-    """What is served at the operators' port, where they have one."""
-    operator_port: int | None = None
+    def __init__(self, callbacks: CallbackRoutes, operators: Mapping[int, FastAPI], **options: Any) -> None:
+        """``operators`` is what is served at their port, where they have one."""
+        super().__init__(**options)
+        self.callbacks = callbacks
+        self._operators = operators
+        self.router.routes += callbacks.routes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.operators is not None and scope["type"] == "http" and scope["server"][1] == self.operator_port:
-            await self.operators(scope, receive, send)
-            return
-        wire_action = self.callbacks.action_of(scope)
-        if wire_action is None:
+        if self._operators and scope["type"] == "http" and (app := self._operators.get(scope["server"][1])) is not None:
+            await app(scope, receive, send)
+        elif (wire_action := self.callbacks.action_of(scope)) is None:
             await super().__call__(scope, receive, send)
         else:
             await self.callbacks.serve(wire_action, scope, receive, send)
@@ -96,7 +95,7 @@ def create_app(
     events = publisher or KafkaPublisher(settings, partitions=partitions, metrics=metrics.registry)
     token_use = TokenUse(settings.data_dir)
     sources = Sources(networks=settings.source_networks, trusted_proxies=settings.trusted_proxies)
-    gate = Gate(Limits.of(settings), sources, count=metrics.count_refused)
+    gate = Gate(settings, sources, count=metrics.count_refused)
     worker_metrics = WorkerMetrics(metrics.registry, folder=_metrics_folder(settings))
     window = FileWindow(settings.data_dir / FILE_NAME, entries=settings.replay_window_entries)
     metrics.watch(credentials=credentials, publisher=events, token_use=token_use, window=window, gate=gate)
@@ -108,7 +107,7 @@ def create_app(
         upkeep = [asyncio.create_task(each) for each in (credentials.watch(), token_use.keep(), worker_metrics.keep())]
         _log.info("edge_started", apps=credentials.current.count, workers=settings.workers)
         if owns_process:
-            _spare_collector()
+            collect_garbage_rarely()
         yield {GATE: gate}
         if owns_process:
             _end_process_within(_LAST_S)
@@ -120,18 +119,7 @@ def create_app(
         window.close()
         _log.info("edge_stopped")
 
-    app = EdgeApp(
-        title="taskbridge edge",
-        summary="Takes Yida's task callbacks and answers once they are durable.",
-        version=version("taskbridge-edge"),
-        lifespan=lifespan,
-        redirect_slashes=False,
-        docs_url=None,
-        redoc_url=None,
-    )
-    serve_docs(app)
-    answer_with_problems(app)
-    app.callbacks = CallbackRoutes(
+    callbacks = CallbackRoutes(
         settings=settings,
         credentials=credentials,
         publisher=events,
@@ -142,16 +130,25 @@ def create_app(
         quarantine=Quarantine(settings, events, metrics.quarantine),
         rejections=RejectionLog(),
     )
-    app.router.routes[:0] = app.callbacks.routes()
     health = HealthRoutes(credentials=credentials, publisher=events, metrics=worker_metrics)
-    if settings.operator_port is None:
-        app.include_router(health.router())
-    else:
-        app.include_router(replace(health, details=False).router())
-        app.operator_port = settings.operator_port
-        app.operators = FastAPI(openapi_url=None)
-        answer_with_problems(app.operators)
-        app.operators.include_router(health.router())
+    operators: dict[int, FastAPI] = {}
+    if settings.operator_port is not None:
+        operators[settings.operator_port] = FastAPI(openapi_url=None)
+    app = EdgeApp(
+        callbacks,
+        operators,
+        title="taskbridge edge",
+        summary="Takes Yida's task callbacks and answers once they are durable.",
+        version=version("taskbridge-edge"),
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
+    serve_docs(app)
+    for each in (app, *operators.values()):
+        answer_with_problems(each)
+        each.include_router(replace(health, details=each is not app or not operators).router())
     amend_document(app, partial(document_callbacks, bearer_needed=bool(settings.bearer_tokens)))
     return app
 
@@ -210,17 +207,6 @@ def _prepare(settings: EdgeSettings) -> None:
 
 def _metrics_folder(settings: EdgeSettings) -> Path | None:
     return settings.data_dir / "metrics" if settings.workers > 1 else None
-
-
-def _spare_collector() -> None:
-    """Let the garbage collector look at what callbacks leave behind, and not at all that was built before the first.
-
-    What 64 callbacks hold at once is more than its usual threshold: each pass would find it alive, and keep it for the
-    next, longer ones.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER_OBJECTS)
 
 
 def _end_process_within(seconds: float) -> None:

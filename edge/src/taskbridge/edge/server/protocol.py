@@ -73,7 +73,7 @@ class LimitedProtocol(AnsweringProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._gate: Gate = app_state[GATE]
-        self._limits = self._gate.limits
+        self._limits = self._gate.settings
         self._peer = ""
         self._refusal: Refusal | None = None
         self._deaf = False

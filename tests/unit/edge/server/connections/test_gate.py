@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from taskbridge.edge.server.connections.gate import ADDRESS_FULL, FULL, GAVE_WAY, Gate, Limits
+from taskbridge.edge.server.connections.gate import ADDRESS_FULL, FULL, GAVE_WAY, Gate
 from taskbridge.edge.server.sources import Sources
-from taskbridge.edge.settings import parse_network
+from taskbridge.edge.settings import EdgeSettings, parse_network
 
 
 @dataclass(eq=False)
@@ -32,16 +33,16 @@ class Opened:
 
 
 def opened(*, connections: int = 2, per_address: int = 0) -> Opened:
-    limits = Limits(
-        max_header_bytes=1,
-        max_url_bytes=1,
-        header_timeout_s=1,
+    settings = EdgeSettings(
+        kafka_bootstrap_servers="kafka:9092",
+        schema_registry_url="http://registry",
+        credentials_file=Path("credentials.toml"),
         max_connections=connections,
         max_connections_per_address=per_address,
     )
     reasons: list[str] = []
     sources = Sources(trusted_proxies=(parse_network("10.0.0.0/8"),))
-    it = Opened(Gate(limits, sources, count=reasons.append, clock=lambda: it.now), reasons)
+    it = Opened(Gate(settings, sources, count=reasons.append, clock=lambda: it.now), reasons)
     return it
 
 

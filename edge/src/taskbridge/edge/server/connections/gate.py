@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,21 +48,6 @@ class Connection(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one connection may ask of the server; see the settings of the same names."""
-
-    max_header_bytes: int
-    max_url_bytes: int
-    header_timeout_s: float
-    max_connections: int
-    max_connections_per_address: int
-
-    @classmethod
-    def of(cls, settings: EdgeSettings) -> Limits:
-        return cls(**{name: getattr(settings, name) for name in cls.__slots__})
-
-
 def with_open_files(settings: EdgeSettings) -> EdgeSettings:
     """The settings with no more connections than this process may open, once it may open as many as it can.
 
@@ -83,14 +67,14 @@ class Gate:
 
     def __init__(
         self,
-        limits: Limits,
+        settings: EdgeSettings,
         sources: Sources,
         *,
         count: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``count`` is told the reason of each refusal."""
-        self.limits = limits
+        self.settings = settings
         self._sources = sources
         self._count = count
         self._clock = clock
@@ -106,7 +90,7 @@ class Gate:
 
     def room(self, arriving: int) -> bool:
         """Whether one more than the ``arriving`` can stay; else it had better wait in the kernel's queue."""
-        if self.open + arriving < self.limits.max_connections:
+        if self.open + arriving < self.settings.max_connections:
             return True
         return not arriving and self._idle() is not None
 
@@ -117,10 +101,10 @@ class Gate:
         somebody opens and leaves idle keep nobody out.
         """
         site = "" if self._sources.trusts(peer) else site_of(peer)
-        bound = self.limits.max_connections_per_address
+        bound = self.settings.max_connections_per_address
         if site and bound and self._per_site[site] >= bound:
             return self.refuse(ADDRESS_FULL, peer)
-        if self.open >= self.limits.max_connections:
+        if self.open >= self.settings.max_connections:
             longest = self._idle()
             if longest is None:
                 return self.refuse(FULL, peer)
