@@ -105,15 +105,16 @@ def token_source(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Make a secret by which another system signs. It is printed once; the edge's credentials file has to hold it."""
-    from taskbridge.edge.verification.credentials import CredentialsBroken, parse_credentials
+    from taskbridge.edge.verification.credentials import parse_credentials
     from taskbridge.edge.verification.webhooks import new_secret
+    from taskbridge.runtime.reloaded_file import FileBroken
 
     secret = new_secret()
     lines = [f"name = {json_line(name)}", f"corp_id = {json_line(corp)}", f'secrets = ["{secret}"]']
     entry = "\n".join(["[[sources]]", *lines])
     try:
         parse_credentials(entry)
-    except CredentialsBroken as error:
+    except FileBroken as error:
         raise typer.BadParameter(str(error)) from error
     if as_json:
         say(json.dumps({"name": name, "secret": secret, "corp_id": corp}))

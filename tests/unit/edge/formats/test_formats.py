@@ -20,8 +20,9 @@ from taskbridge.edge.errors import Unverified
 from taskbridge.edge.quarantine import reconsider
 from taskbridge.edge.testing import CORP_ID, MemoryPublisher
 from taskbridge.edge.verification import webhooks
-from taskbridge.edge.verification.credentials import Credentials, CredentialsBroken, parse_credentials
+from taskbridge.edge.verification.credentials import Credentials, parse_credentials
 from taskbridge.edge.verification.replay_windows import MemoryWindow
+from taskbridge.runtime.reloaded_file import FileBroken
 from taskbridge.schemas.events import Action, Person, TaskEvent
 
 if TYPE_CHECKING:
@@ -421,5 +422,5 @@ def test_what_was_refused_for_its_token_is_replayed_once_that_is_mended_and_the_
     "token", ["", "short", "x" * 31, "with spaces in it that no header can have", "x" * 40 + "\\n"]
 )
 def test_a_token_that_can_be_guessed_or_sent_in_no_header_breaks_the_file(token: str) -> None:
-    with pytest.raises(CredentialsBroken, match="bearer_tokens"):
+    with pytest.raises(FileBroken, match="bearer_tokens"):
         parse_credentials(credentials_of(token))

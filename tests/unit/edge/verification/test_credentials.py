@@ -99,7 +99,7 @@ def test_other_systems_stand_beside_apps_with_secrets_here_or_in_files() -> None
     assert (credentials.source("flow"), credentials.source("A"), credentials.count) == (None, None, 2)
     assert [each.app_type for each in credentials.tokens] == ["A", "f-2", "f-2"]
     assert WEBHOOK_SECRET not in repr(source)
-    with pytest.raises(CredentialsBroken, match=r"^wrong: must be whsec_"):
+    with pytest.raises(FileBroken, match=r"^wrong: must be whsec_"):
         parse_credentials(text.replace('"current"', '"wrong"'), read_token=files.__getitem__)
 
 

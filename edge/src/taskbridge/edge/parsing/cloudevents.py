@@ -10,7 +10,6 @@ from urllib.parse import unquote
 from taskbridge.edge.errors import Malformed, UnsupportedType
 from taskbridge.edge.parsing import strict_json
 from taskbridge.edge.parsing.forms import text_of
-from taskbridge.edge.parsing.parameters import MAX_PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -62,9 +61,7 @@ def members(text: str | bytes, what: str) -> dict[str, str | None]:
         Malformed: it is none that can be read, it has too many, or one of them twice.
     """
     try:
-        return _once(strict_json.members(text, at_most=MAX_PARAMETERS))
-    except strict_json.TooMany as error:
-        raise Malformed("too-many-parameters", f"More than {MAX_PARAMETERS} members in {what}.") from error
+        return _once(strict_json.members(text))
     except ValueError as error:
         raise Malformed("json", f"{what} is not a JSON object that can be read: {error}.") from error
 
