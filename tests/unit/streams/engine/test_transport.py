@@ -173,6 +173,30 @@ def test_the_position_is_behind_what_is_done_and_what_comes_again_from_before_it
     with_consumer(check)
 
 
+def test_what_was_fetched_before_a_rebalance_is_left_out_though_the_generation_is_the_same(with_consumer: Any) -> None:
+    """As when a follower joins again and nothing changes. Taken, it would hide the chunks in front of it.
+
+    Those were left out while the flow was stopped, and come again; this one waited on its way to the agent.
+    """
+
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)]}
+        [(_, left_out)] = await chunks_of(consumer)
+        consumer.fetched = {FIRST: [FakeRecord(1)]}
+        [(_, waited)] = await chunks_of(consumer)
+        consumer.stop_flow()
+        assert consumer.take(left_out, left_out.value) == []
+        consumer.resume_flow()
+        assert not consumer.is_current(waited), "for the inboxes"
+        assert consumer.take(waited, waited.value) == []
+        await chunks_of(consumer)
+        consumer.fetched = {FIRST: [FakeRecord(0), FakeRecord(1)]}
+        [(_, again)] = await chunks_of(consumer)
+        assert [each.offset for each in consumer.take(again, again.value)] == [0, 1]
+
+    with_consumer(check)
+
+
 def test_a_chunk_of_an_earlier_generation_moves_no_position(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {FIRST: [FakeRecord(0)]}
@@ -332,8 +356,6 @@ def test_a_chunk_that_was_not_begun_before_a_rebalance_is_not_begun_during_it(wi
         [(_, message)] = await chunks_of(consumer)
         consumer.stop_flow()
         assert consumer.take(message, message.value) == []
-        consumer.resume_flow()
-        assert consumer.take(message, message.value) == message.value
 
     with_consumer(check)
 

@@ -13,13 +13,12 @@ from taskbridge.streams.processing.partition_queues import PartitionQueues
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from faust.types import Message
-
+    from taskbridge.streams.engine.chunks import ChunkMessage
     from taskbridge.streams.records import Chunk
 
 
-def chunk(partition: int, *offsets: int, generation: int = 1, size: int = 1) -> tuple[Message, Chunk]:
-    message = SimpleNamespace(partition=partition, offset=offsets[-1], generation_id=generation)
+def chunk(partition: int, *offsets: int, era: int = 1, size: int = 1) -> tuple[ChunkMessage, Chunk]:
+    message = SimpleNamespace(partition=partition, offset=offsets[-1], era=era)
     records = [SimpleNamespace(offset=each, value=b"x" * size) for each in offsets]
     return cast("Any", message), cast("Any", records)
 
@@ -35,7 +34,7 @@ class Work:
         self.queues = PartitionQueues(self._begin, failed=self._failed)
         self.fails = False
 
-    def _begin(self, message: Message, records: Chunk) -> Coroutine[Any, Any, None] | None:
+    def _begin(self, message: ChunkMessage, records: Chunk) -> Coroutine[Any, Any, None] | None:
         self.begun.append((message.partition, [each.offset for each in records], message.offset))
         end = asyncio.Event()
         self.ends.append(end)
@@ -132,12 +131,12 @@ def test_while_one_partition_waits_for_kafka_another_one_is_worked_on() -> None:
     run(story)
 
 
-def test_chunks_of_two_generations_are_not_put_together() -> None:
+def test_chunks_from_before_and_after_a_rebalance_are_not_put_together() -> None:
     async def story(work: Work) -> None:
         await work.queues.put(*chunk(0, 0))
         await settle()
         await work.queues.put(*chunk(0, 1))
-        await work.queues.put(*chunk(0, 1, generation=2))
+        await work.queues.put(*chunk(0, 1, era=2))
         await settle()
 
     assert [offsets for _, offsets, _ in run(story).begun] == [[0], [1], [1]]
@@ -246,7 +245,7 @@ class Begun:
         self._error = error
         self.queues = PartitionQueues(self._begin, failed=self._failed)
 
-    def _begin(self, message: Message, _records: Chunk) -> None:
+    def _begin(self, message: ChunkMessage, _records: Chunk) -> None:
         self.partitions.append(message.partition)
         if self._error is not None:
             raise self._error

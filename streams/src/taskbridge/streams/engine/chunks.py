@@ -9,26 +9,33 @@ from faust.types import ConsumerMessage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from faust.types import TP, Message
+    from faust.types import TP
 
 _BYTES = 4 << 20
 """Of values in a chunk. What comes of it waits in the producer, and some chunks more wait for the agent."""
 
 
-def chunks(tp: TP, records: list[Any], generation: int) -> Iterator[Message]:
+class ChunkMessage(ConsumerMessage):
+    """Its value is the list of records."""
+
+    era: int
+    """Of the consumer, when they were fetched: after a seek they come again."""
+
+
+def chunks(tp: TP, records: list[Any], generation: int, era: int) -> Iterator[ChunkMessage]:
     """The records in their order, in chunks of at most ``_BYTES``, or of one record where that alone is more."""
     begin, size = 0, 0
     for at, record in enumerate(records):
         size += record.serialized_value_size
         if size > _BYTES and at > begin:
-            yield _message(tp, records[begin:at], generation)
+            yield _message(tp, records[begin:at], generation, era)
             begin, size = at, record.serialized_value_size
-    yield _message(tp, records[begin:], generation)
+    yield _message(tp, records[begin:], generation, era)
 
 
-def _message(tp: TP, records: list[Any], generation: int) -> Message:
+def _message(tp: TP, records: list[Any], generation: int, era: int) -> ChunkMessage:
     last = records[-1]
-    return ConsumerMessage(
+    message = ChunkMessage(
         topic=tp.topic,
         partition=tp.partition,
         offset=last.offset,
@@ -42,3 +49,5 @@ def _message(tp: TP, records: list[Any], generation: int) -> Message:
         # Without it Faust takes the message for one of an earlier assignment and drops it.
         generation_id=generation,
     )
+    message.era = era
+    return message

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from faust.types import TP, Message
 
+    from taskbridge.streams.engine.chunks import ChunkMessage
     from taskbridge.streams.records import Chunk
     from taskbridge.streams.transactions.group_metadata import Membership
 
@@ -119,16 +120,27 @@ class ChunkConsumer(driver.Consumer):
         """Of the first record that is not done yet."""
         return self._done.get(tp) or self._committed_offset[tp] or 0
 
-    def take(self, message: Message, records: Chunk) -> Chunk:
-        """Those records of a chunk that were not taken before; none where its generation is over, or about to be.
+    def is_current(self, message: ChunkMessage) -> bool:
+        """Whether nothing has begun since the chunk was fetched that makes it come again.
 
-        What a rebalance does not wait for must not begin: it would be refused, and its store may be closed by then.
+        What a rebalance does not wait for must not begin: it would be refused, and its store may be closed by then. Nor
+        what was fetched before one that has left the generation as it was: chunks in front of it were left out, and
+        come again behind it.
+        """
+        return self._is_current(message.era, message.generation_id)
+
+    def _is_current(self, era: int, generation: int | None) -> bool:
+        return self.flow_active and (era, generation) == (self._era, self.app.consumer_generation_id)
+
+    def take(self, message: ChunkMessage, records: Chunk) -> Chunk:
+        """Those records of a chunk that were not taken before; none where it comes again.
 
         A rebalance that changes nothing makes records come again that are done, or under way, already.
         """
-        tp, generation = message.tp, message.generation_id
-        if generation is None or generation != self.app.consumer_generation_id or not self.flow_active:
+        if not self.is_current(message):
             return []
+        tp, generation = message.tp, message.generation_id
+        assert generation is not None
         position = self.position_of(tp)
         taken_in, taken = self._taken.get(tp, (generation, 0))
         if taken_in == generation:
@@ -192,8 +204,7 @@ class ChunkConsumer(driver.Consumer):
         polled = await (ahead or self._poll(timeout))
         if polled is None or self.should_stop:
             return
-        generation = self.app.consumer_generation_id
-        if not self.flow_active or (polled.era, polled.generation) != (self._era, generation):
+        if not self._is_current(polled.era, polled.generation):
             # A rebalance has begun, or went by: what was fetched is dropped, so that the position must go back to what
             # was committed. What comes again although it is done, or under way, is known by its offset (``take``).
             await self.perform_seek()
@@ -202,12 +213,12 @@ class ChunkConsumer(driver.Consumer):
         # Where nobody comes for it any more, there is nothing to complain of.
         self._ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
         for tp, records in polled.records.items():
-            if not self.flow_active or self.app.consumer_generation_id != generation:
+            if not self._is_current(polled.era, polled.generation):
                 return
             if not records or not (polled.active is None or tp in polled.active or tp in self._buffered_partitions):
                 continue
             if tp.topic in self.chunk_topics:
-                for message in chunks(tp, records, generation):
+                for message in chunks(tp, records, polled.generation, polled.era):
                     yield tp, message
             else:
                 for record in records:

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import faust
-    from faust.types import Message
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.engine.chunks import ChunkMessage
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.records import Chunk, RecordWithHeaders
@@ -91,7 +91,7 @@ class InboxAgent:
         async for event in stream.events():
             await self._queues.put(event.message, event.value)
 
-    async def _take(self, message: Message, records: Chunk) -> None:
+    async def _take(self, message: ChunkMessage, records: Chunk) -> None:
         consumer = consumer_of(self._app)
         started = time.perf_counter()
         with consumer.working():
@@ -103,11 +103,11 @@ class InboxAgent:
         for listener in self._listeners:
             listener(message.partition, told)
 
-    async def _process(self, message: Message, records: Chunk) -> list[tuple[int, TaskNotification]] | None:
+    async def _process(self, message: ChunkMessage, records: Chunk) -> list[tuple[int, TaskNotification]] | None:
         """What was applied; None where a rebalance came before the end: the new owner applies the chunk then."""
         partition, generation = message.partition, message.generation_id
         assert generation is not None, "the transport gives it to every chunk"
-        if generation != self._app.consumer_generation_id or not consumer_of(self._app).flow_active:
+        if not consumer_of(self._app).is_current(message):
             return None
         if not self._topic_id:
             self._topic_id = await asyncio.to_thread(self._offsets.topic_id, TASK_NOTIFICATIONS.name)

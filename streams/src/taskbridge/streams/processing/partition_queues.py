@@ -18,8 +18,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
-    from faust.types import Message
-
+    from taskbridge.streams.engine.chunks import ChunkMessage
     from taskbridge.streams.records import Chunk
 
 _WAITING = 16
@@ -36,7 +35,7 @@ log = structlog.get_logger(__name__)
 class Waiting(NamedTuple):
     """A chunk as it was fetched."""
 
-    message: Message
+    message: ChunkMessage
     records: Chunk
 
     @property
@@ -59,7 +58,7 @@ class PartitionQueues:
 
     def __init__(
         self,
-        begin: Callable[[Message, Chunk], Coroutine[Any, Any, None] | None],
+        begin: Callable[[ChunkMessage, Chunk], Coroutine[Any, Any, None] | None],
         *,
         failed: Callable[[Exception], Awaitable[None]],
     ) -> None:
@@ -73,7 +72,7 @@ class PartitionQueues:
         self._room = asyncio.Semaphore(_WAITING)
         self._stopped = False
 
-    async def put(self, message: Message, records: Chunk) -> None:
+    async def put(self, message: ChunkMessage, records: Chunk) -> None:
         """Hand over a chunk; returns as soon as there is room for it to wait."""
         await self._room.acquire()
         queue = self._queue(message.partition)
@@ -129,11 +128,11 @@ class PartitionQueues:
             await self._failed(error)
 
     def _next(self, queue: _PartitionQueue) -> Waiting:
-        """The chunks that wait, as one, up to the bounds of one; of one generation of the group only."""
+        """The chunks that wait, as one, up to the bounds of one; none together with what may come again."""
         message, records = queue.waiting.popleft()
         self._room.release()
         size = 0
-        while queue.waiting and queue.waiting[0].message.generation_id == message.generation_id:
+        while queue.waiting and queue.waiting[0].message.era == message.era:
             more = queue.waiting[0]
             size = (size or Waiting(message, records).size) + more.size
             if len(records) + len(more.records) > _RECORDS or size > _BYTES:

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     import faust
-    from faust.types import Message
 
     from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.engine.chunks import ChunkMessage
     from taskbridge.streams.fold.chunk import Rejected
     from taskbridge.streams.folding.folding import Folded, Folding
     from taskbridge.streams.monitoring.metrics import Metrics
@@ -48,7 +48,7 @@ log = structlog.get_logger(__name__)
 class _UnderWay:
     """A chunk that is folded and handed over."""
 
-    message: Message
+    message: ChunkMessage
     records: Chunk
     folded: Folded
     started: float
@@ -104,7 +104,7 @@ class TaskAgent:
         async for event in stream.events():
             await self._queues.put(event.message, event.value)
 
-    def _begin(self, message: Message, records: Chunk) -> Coroutine[Any, Any, None] | None:
+    def _begin(self, message: ChunkMessage, records: Chunk) -> Coroutine[Any, Any, None] | None:
         """Fold a chunk and hand over what it comes to; what is returned ends it. None where there is nothing to do."""
         consumer = consumer_of(self._app)
         started = time.perf_counter()
