@@ -125,6 +125,7 @@ def workers(connection: Connection, tmp_path: Path) -> Generator[tuple[Worker, W
     yield pair
     for worker in pair:
         worker.kill_if_running()
+        worker.show_log()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from running_workers import show_log
 from stream_lives import caught_up, expected, topics_on
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.streams.fold.views import show
@@ -66,6 +67,9 @@ class Rebuild:
     def kill_if_running(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()
+
+    def show_log(self) -> None:
+        show_log(self.log_path)
 
 
 def ends(connection: Connection) -> dict[str, dict[int, int]]:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
 
 
+_SHOWN_CHARACTERS = 100_000
+
+
 class Worker:
     """One worker with a data directory and a port that stay the same over its restarts."""
 
@@ -84,6 +87,15 @@ class Worker:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+    def show_log(self) -> None:
+        """At a test's end: pytest keeps what is printed with a failure, and drops it otherwise."""
+        show_log(self.log_path)
+
+
+def show_log(path: Path) -> None:
+    if path.exists():
+        print(f"{path.name}:\n{path.read_text()[-_SHOWN_CHARACTERS:]}")  # noqa: T201 - that is what it is for
 
 
 class Load:

@@ -40,6 +40,7 @@ def rebuild(connection: Connection, tmp_path: Path) -> Generator[Rebuild]:
     found = Rebuild(connection, tmp_path)
     yield found
     found.kill_if_running()
+    found.show_log()
 
 
 @pytest.fixture
