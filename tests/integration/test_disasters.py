@@ -23,7 +23,7 @@ from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.contract import Contract
 from taskbridge.streams.contract.internal_topics import StartRefused
-from taskbridge.streams.contract.live_version import LiveVersion
+from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, say
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import (
     INBOX_CHANGELOG,
@@ -33,14 +33,16 @@ from taskbridge.streams.positions.changelog_topic import (
     reader_config,
 )
 from taskbridge.streams.positions.kept_position import KeptPosition, read_position
+from taskbridge.streams.positions.mark import Ground, Mark
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.standing import ChangelogCut
-from taskbridge.streams.positions.version import RETOLD_KEY, VERSION_KEY, VERSION_TOPIC, Versions, write_versions
+from taskbridge.streams.positions.version import VERSION_KEY, VERSION_TOPIC, Versions, write_versions
 from taskbridge.streams.tables.changelog import ChangelogReader, ChangelogUnreadable
 from taskbridge.streams.transactions.delivery import Batch
 from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
 from taskbridge.streams.transactions.group_metadata import Membership
 from taskbridge.streams.transactions.takeover import Owned, Takeover
+from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -101,6 +103,18 @@ class Place:
                     await group_commit.hand_over(TP(source, partition), 10, [batch], generation=NOBODY.generation)
 
         self._at_work(prepared, fold, name=name)
+
+    def leave(self, source: str, changelog: topics.Topic, *, version: int) -> None:
+        """What a rebuild or a retelling does at its end, which has made that changelog."""
+        apply_topics(self.admin, [changelog], partitions=PARTITIONS)
+        names = [source, changelog.name, VERSION_TOPIC.name]
+        source_id, changelog_id, version_id = (self.offsets.topics(names)[name].topic_id for name in names)
+        ground = Ground(source_id, changelog.name, Mark(version, PARTITIONS, changelog_id, version_id))
+        writer = TransactionalWriter(producer_config(self.servers), REBUILD_ID)
+        writer.claim()
+        with writer.transaction():
+            say(writer, Versions(version))
+            writer.hand_over(APP_ID, source, ground, dict.fromkeys(range(PARTITIONS), 10))
 
     def take_over(
         self,
@@ -250,10 +264,19 @@ def test_the_changelog_of_the_states_is_lost_made_anew_or_cut(place: Place) -> N
     refused(place, f"{INSTANCES.name} is lost", REBUILD)
     with pytest.raises(StartRefused):
         place.check()
-    # As a rebuild leaves it.
-    apply_topics(place.admin, [instances_changelog(2)], partitions=PARTITIONS)
-    place.write(VERSION_TOPIC.name, [write_versions(Versions(2))], key=VERSION_KEY)
+    place.leave(TASK_EVENTS.name, instances_changelog(2), version=2)
     assert place.start().version == 2
+    place.make_anew(instances_changelog(2))
+    refused(place, f"{instances_changelog(2).name} was deleted and made anew", REBUILD)
+
+
+def test_the_end_of_a_changelog_is_lost_before_any_worker_has_taken_it_over(place: Place) -> None:
+    place.leave(TASK_EVENTS.name, instances_changelog(2), version=2)
+    rebuilt = place.start()
+    for source, whole in kept(rebuilt, but=TASK_NOTIFICATIONS.name).items():
+        with pytest.raises(ChangelogCut):
+            place.take_over(rebuilt, {**kept(rebuilt), source: whole._replace(offset=9)})
+    assert set(place.take_over(rebuilt, kept(rebuilt)).values()) == {10}
 
 
 def test_the_changelog_of_the_inboxes_is_lost_made_anew_or_cut(place: Place) -> None:
@@ -264,13 +287,15 @@ def test_the_changelog_of_the_inboxes_is_lost_made_anew_or_cut(place: Place) -> 
     place.lose(INBOX_CHANGELOG.name)
     refused(place, f"{INBOX_CHANGELOG.name} is lost", RETELL)
     assert place.start(task_center=False).version == 1, "without the task center nobody needs it"
-    # As a retelling leaves it.
-    apply_topics(place.admin, [INBOX_CHANGELOG], partitions=PARTITIONS)
-    made = place.offsets.topics([INBOX_CHANGELOG.name])[INBOX_CHANGELOG.name].topic_id
-    place.write(VERSION_TOPIC.name, [made.encode()], key=RETOLD_KEY)
+    place.leave(TASK_NOTIFICATIONS.name, INBOX_CHANGELOG, version=1)
     after = place.start()
     assert INBOX_CHANGELOG.name in after.known
-    assert set(place.take_over(after, kept(after, but=TASK_NOTIFICATIONS.name)).values()) == {10}
+    place.make_anew(INBOX_CHANGELOG)
+    refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", RETELL)
+    place.lose(INBOX_CHANGELOG.name)
+    place.leave(TASK_NOTIFICATIONS.name, INBOX_CHANGELOG, version=1)
+    after = place.start()
+    assert set(place.take_over(after, kept(after)).values()) == {10}
     place.make_anew(INBOX_CHANGELOG)
     refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", RETELL)
 
@@ -291,10 +316,10 @@ def test_the_record_of_the_live_version_is_lost_made_anew_cut_or_damaged(place: 
     refused(place, f"{VERSION_TOPIC.name} is lost", REBUILD)
     apply_topics(place.admin, [VERSION_TOPIC], partitions=1)
     refused(place, f"{VERSION_TOPIC.name} was deleted and made anew", REBUILD)
-    # As a rebuild leaves it.
-    apply_topics(place.admin, [instances_changelog(3)], partitions=PARTITIONS)
-    place.write(VERSION_TOPIC.name, [write_versions(Versions(3))], key=VERSION_KEY)
+    place.leave(TASK_EVENTS.name, instances_changelog(3), version=3)
     assert place.start().version == 3
+    place.make_anew(VERSION_TOPIC, partitions=1)
+    refused(place, f"{VERSION_TOPIC.name} was deleted and made anew", REBUILD)
 
 
 def test_other_numbers_of_partitions_refuse_start_and_are_named(place: Place) -> None:

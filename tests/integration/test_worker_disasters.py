@@ -286,6 +286,17 @@ if FULL:
         company.is_mended(*disaster.arguments)
 
 
+def test_what_was_made_anew_and_is_lost_before_any_worker_has_started_is_missed(company: Company) -> None:
+    company.command.run("--rebuild")
+    _states_anew(company)
+    company.is_refused(f"{company.states} was deleted and made anew", REBUILD)
+    assert company.is_mended("--rebuild")["lost"] == 0
+    company.command.run("--retell")
+    _inbox_anew(company)
+    company.is_refused(f"{INBOX_CHANGELOG.name} was deleted and made anew", RETELL)
+    company.is_mended("--retell")
+
+
 def test_without_changelog_published_states_and_old_events_all_comes_back_from_the_local_stores(
     company: Company,
 ) -> None:
@@ -453,7 +464,10 @@ def a_topic_with_another_number_of_partitions_is_named_and_all_get_it(company: C
     """The last of all: from here on there are more."""
     _widen(company)
     company.is_refused(f"{TASK_EVENTS.name} has {PARTITIONS + 1}", f"{REBUILD} --partitions")
-    company.is_mended("--rebuild", "--partitions", str(PARTITIONS + 1))
+    company.command.run("--rebuild", "--partitions", str(PARTITIONS + 1))
+    company.make_anew(INBOX_CHANGELOG, PARTITIONS + 1)
+    company.is_refused(f"{INBOX_CHANGELOG.name} was deleted and made anew", RETELL)
+    company.is_mended("--retell")
 
 
 OTHERS = [

@@ -79,12 +79,9 @@ def test_positions_of_an_earlier_program_say_that_there_was_something(name: str)
     assert problem(but(earlier, **{name: TOPICS[globals()[name]]._replace(topic_id="x")}), task_center=True) is None
 
 
-def test_a_rebuild_and_a_retelling_since_then_are_known() -> None:
+def test_a_rebuild_by_an_earlier_program_since_then_is_known() -> None:
     marks = {EVENTS: [MARK._replace(version=1, partitions=6, changelog_id="old", version_topic_id="old")]}
     assert problem(GOOD._replace(marks=marks), task_center=True) is None
-    anew = but(INBOX=Found("made by a retelling", 12))
-    assert problem(anew._replace(retold="made by a retelling"), task_center=True) is None
-    assert problem(anew._replace(retold="by an earlier one"), task_center=True) is not None
 
 
 def test_metadata_says_who_and_upon_what() -> None:

@@ -48,7 +48,7 @@ class Prepared(NamedTuple):
     grounds: Mapping[str, Ground]
     """What this worker stands upon, by the topic that it reads."""
     known: frozenset[str]
-    """Those changelogs that a position names, or the last retelling: what is kept of another one is out of date."""
+    """Those changelogs that a position names: what is kept of another one is out of date."""
     told: Mapping[int, int]
     """By partition, up to where notifications must be in the inboxes, or these lack what was told anew."""
     drift: Sequence[str] = ()
@@ -113,7 +113,7 @@ class Contract:
         except KeyError as error:
             # Made a moment ago, and not known everywhere yet.
             raise TopicsUnavailable(f"topic {error.args[0]} is not there yet") from error
-        said = {mark.changelog_id for each in marks.values() for mark in each if mark} | {self.live_version.retold}
+        said = {mark.changelog_id for each in marks.values() for mark in each if mark}
         known = frozenset(each.changelog for each in grounds.values() if each.mark.changelog_id in said)
         drift = [f"{report.name}: {line}" for report in reports for line in report.drift]
         return Prepared(found, version, grounds, known, self._told(grounds), drift)
@@ -157,7 +157,6 @@ class Contract:
             marks,
             versions,
             self.live_version.is_said,
-            self.live_version.retold,
             self.live_version.unreadable,
         )
         refused = problem(situation, task_center=self.task_center)

@@ -42,8 +42,6 @@ class Situation(NamedTuple):
     versions: Versions
     """What is said; where nothing is said, the newest version that a position names."""
     is_said: bool = True
-    retold: str | None = None
-    """Kafka's id of the inboxes' changelog that the last retelling made."""
     unreadable: str | None = None
     """Why the record that says which version is live says none."""
 
@@ -79,16 +77,13 @@ def _problems(found: Situation, *, task_center: bool) -> Iterator[str]:
         yield differing
     yield from _of_numbers(found, together)
     events = found.marks.get(TASK_EVENTS.name, ())
-    # Those of an earlier version tell of another changelog: a rebuild has come since.
+    # Those of an earlier version tell of another changelog: an earlier program's rebuild has come since.
     of_live = [mark for mark in events if mark is not None and mark.version == live]
     lost = _lost(found, instances_changelog(live).name, {mark.changelog_id for mark in of_live})
     if events and lost is not None:
         yield f"{lost}, while events are folded upon it. {mend(instances_changelog(live).name)}"
     told = found.marks.get(TASK_NOTIFICATIONS.name, ()) if task_center else ()
-    inbox = found.topics.get(INBOX_CHANGELOG.name)
-    is_retold = inbox is not None and inbox.topic_id == found.retold
-    known = set[str]() if is_retold else {mark.changelog_id for mark in told if mark is not None}
-    lost = _lost(found, INBOX_CHANGELOG.name, known)
+    lost = _lost(found, INBOX_CHANGELOG.name, {mark.changelog_id for mark in told if mark is not None})
     if told and lost is not None:
         yield f"{lost}, while notifications are in people's inboxes. {mend(INBOX_CHANGELOG.name)}"
 

@@ -19,7 +19,6 @@ from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.positions.group_positions import described_group
 from taskbridge.streams.positions.version import (
     FIRST_VERSION,
-    RETOLD_KEY,
     TOLD_KEY,
     VERSION_KEY,
     VERSION_TOPIC,
@@ -67,8 +66,6 @@ class LiveVersion:
         self._offsets = offsets
         self._read_to = -1
         self._versions = Versions()
-        self.retold: str | None = None
-        """What ``RETOLD_KEY`` says, as of the last ``read``."""
         self.told: Retold | None = None
         """What ``TOLD_KEY`` says, as of the last ``read``."""
         self.is_said = False
@@ -140,8 +137,7 @@ class LiveVersion:
         return self._understood(written), reader.reached[0]
 
     def _understood(self, written: Mapping[bytes | None, bytes | None]) -> Versions:
-        retold, said = written.get(RETOLD_KEY), written.get(VERSION_KEY)
-        self.retold = None if retold is None else retold.decode("ascii", "replace")
+        said = written.get(VERSION_KEY)
         self.told = read_told(written.get(TOLD_KEY))
         self.unreadable, self.is_said = None, said is not None
         try:
@@ -172,11 +168,6 @@ def _under_way(versions: Versions) -> str:
 def say(writer: TransactionalWriter, versions: Versions) -> None:
     """Part of a transaction."""
     writer.send(VERSION_TOPIC.name, VERSION_KEY, write_versions(versions), partition=0)
-
-
-def say_inbox(writer: TransactionalWriter, changelog_id: str) -> None:
-    """Part of a transaction: the inboxes' changelog was made anew, on purpose."""
-    writer.send(VERSION_TOPIC.name, RETOLD_KEY, changelog_id.encode(), partition=0)
 
 
 def say_told(writer: TransactionalWriter, told: Retold) -> None:

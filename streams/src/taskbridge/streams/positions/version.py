@@ -20,9 +20,6 @@ FIRST_VERSION = 1
 VERSION_TOPIC = Topic("taskbridge-streams-version", None, {"cleanup.policy": "compact"})
 """One partition, and few keys."""
 VERSION_KEY = b"instances"
-RETOLD_KEY = b"inbox"
-"""Its value is Kafka's id of the inboxes' changelog that the last retelling made, so that it is not taken for lost."""
-
 TOLD_KEY = b"told"
 """Its value is how far notifications went when everybody had been told again: before that, inboxes are not whole."""
 

@@ -92,10 +92,10 @@ def _rebuild(
     published = [topics.TASK_NOTIFICATIONS, *([] if move else [topics.TASK_STATES])]
     apply_topics(run.admin, published, partitions=homes)
     # What an earlier rebuild left in it goes first.
-    run.make_anew(changelog, partitions=homes)
+    made = run.make_anew(changelog, partitions=homes)
     publication = Publication(
         writer,
-        changelog=changelog.name,
+        ground=run.ground(topics.TASK_EVENTS.name, changelog.name, made, version=live + 1, partitions=homes),
         versions=versions,
         notifications=task_notification_codec(registry),
         tell=run.tell,

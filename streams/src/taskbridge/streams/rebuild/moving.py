@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions
 
 from taskbridge.schemas.errors import OperatorError
@@ -28,12 +28,12 @@ from taskbridge.schemas.topics import (
     TASK_NOTIFICATIONS,
     TASK_STATES,
 )
-from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from taskbridge.streams.positions.mark import Ground
     from taskbridge.streams.positions.version import Retold
     from taskbridge.streams.rebuild.operation import Operation
     from taskbridge.streams.transactions.transaction import TransactionalWriter
@@ -62,11 +62,13 @@ class Move:
         most = max(there.get(topic.name, 0) for topic in _GROW)
         if partitions < most:
             raise FewerPartitions(f"there are {most}, and Kafka takes no partitions away: ask for {most} or more")
-        self.inbox_id: str | None = None
-        """Kafka's id of the inboxes' changelog that was made."""
+        self.inboxes: Ground | None = None
+        """What workers stand upon that make them anew."""
+        self.notified: dict[int, int] = {}
+        """Where the notifications begin from which they make them."""
 
-    def make(self) -> TransactionalWriter:
-        """Bring all topics to the number; what writes from then on knows of it. Blocks.
+    def make(self, version: int) -> TransactionalWriter:
+        """Bring all topics to the number, for that version; what writes from then on knows of it. Blocks.
 
         Raises:
             KafkaException, TimeoutError: Kafka refuses, or does not answer.
@@ -76,7 +78,7 @@ class Move:
         self._take_notifications_away(there)
         run.make_anew(TASK_STATES, partitions=self.partitions)
         if INBOX_CHANGELOG.name in there or run.settings.task_center:
-            self.inbox_id = run.make_anew(INBOX_CHANGELOG, partitions=self.partitions)
+            self.inboxes = run.new_inboxes(version, self.partitions)
         return run.claimed_writer()
 
     def told_now(self) -> Retold:
@@ -97,13 +99,8 @@ class Move:
             time.sleep(_LOOK_S)
 
     def _take_notifications_away(self, there: Mapping[str, int]) -> None:
-        """And have the group go on behind them: no member is there that could say so."""
-        ends = self._run.offsets.ends(TASK_NOTIFICATIONS.name, range(there.get(TASK_NOTIFICATIONS.name, 0)))
-        gone = [TopicPartition(TASK_NOTIFICATIONS.name, each, end) for each, end in ends.items() if end > 0]
-        if not gone:
-            return
-        admin = cast("Any", self._run.admin)
-        for future in admin.delete_records(gone).values():
-            future.result(_ANSWER_S)
-        for future in admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(APP_ID, gone)]).values():
+        name = TASK_NOTIFICATIONS.name
+        self.notified = self._run.offsets.ends(name, range(there.get(name, 0)))
+        gone = [TopicPartition(name, each, end) for each, end in self.notified.items() if end > 0]
+        for future in cast("Any", self._run.admin).delete_records(gone).values() if gone else ():
             future.result(_ANSWER_S)

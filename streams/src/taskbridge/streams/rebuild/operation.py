@@ -21,8 +21,10 @@ from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, say
 from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
+from taskbridge.streams.positions.mark import Ground, Mark
 from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.positions.version import Retold
+from taskbridge.streams.positions.version import VERSION_TOPIC, Retold
 from taskbridge.streams.rebuild.alone import alone
 from taskbridge.streams.rebuild.workers import Workers
 from taskbridge.streams.settings import StreamsSettings
@@ -119,6 +121,18 @@ class Operation:
         name = topics.TASK_NOTIFICATIONS.name
         topic = self.offsets.topics([name])[name]
         return Retold(topic.topic_id, self.offsets.ends(name, range(topic.partitions)))
+
+    def ground(self, source: str, changelog: str, changelog_id: str, *, version: int, partitions: int) -> Ground:
+        """What workers are to stand upon that read ``source``, with the changelog that was made for it."""
+        ids = {name: each.topic_id for name, each in self.offsets.topics([source, VERSION_TOPIC.name]).items()}
+        return Ground(ids[source], changelog, Mark(version, partitions, changelog_id, ids[VERSION_TOPIC.name]))
+
+    def new_inboxes(self, version: int, partitions: int) -> Ground:
+        """What workers are to stand upon that make the inboxes anew."""
+        made = self.make_anew(INBOX_CHANGELOG, partitions=partitions)
+        return self.ground(
+            topics.TASK_NOTIFICATIONS.name, INBOX_CHANGELOG.name, made, version=version, partitions=partitions
+        )
 
     def make_anew(self, topic: Topic, *, partitions: int) -> str:
         """The topic is there, empty; returns Kafka's id of it. Blocks until it is: Kafka deletes in its own time."""

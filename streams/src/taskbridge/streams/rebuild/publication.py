@@ -17,9 +17,9 @@ from confluent_kafka import KafkaException
 from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import notification_key
-from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.contract.live_version import say, say_inbox, say_told
-from taskbridge.streams.positions.kept_position import POSITION_KEY, write_position
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.contract.live_version import say, say_told
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.version import Versions
 from taskbridge.streams.rebuild.sources.copies import Ticker, unfold_kept
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.positions.mark import Ground
     from taskbridge.streams.rebuild.moving import Move
     from taskbridge.streams.rebuild.rebuilding import Outcome, Rebuilding
     from taskbridge.streams.rebuild.workers import Workers
@@ -46,14 +47,16 @@ class Publication:
         self,
         writer: TransactionalWriter,
         *,
-        changelog: str,
+        ground: Ground,
         versions: Versions,
         notifications: Codec[TaskNotification],
         tell: Callable[[str], None],
         stopping: Callable[[], None],
     ) -> None:
+        """``ground``: what the workers of that version are to stand upon."""
         self._writer = writer
-        self._changelog = changelog
+        self._ground = ground
+        self._changelog = ground.changelog
         self._before = versions
         self._version = versions.live + 1
         self._notifications = notifications
@@ -96,23 +99,24 @@ class Publication:
                 with self._writer.transaction():
                     self._write_changes(rebuilding)
                     self._publish(rebuilding.outcomes(self._version))
+                    self._hand_over(rebuilding, workers)
                     say(self._writer, Versions(self._version))
             else:
-                self._move(rebuilding, move)
+                self._move(rebuilding, workers, move)
         except BaseException:
             # Where this fails too, the first worker that asks finds that nobody is there to switch.
             with suppress(OperatorError, KafkaException), self._writer.transaction():
                 say(self._writer, self._before)
             raise
 
-    def _move(self, rebuilding: Rebuilding, move: Move) -> None:
+    def _move(self, rebuilding: Rebuilding, workers: Workers, move: Move) -> None:
         self._tell(
             f"all topics get {move.partitions} partitions; from here on, only the end of this lets workers start"
         )
         self._before = Versions(self._before.live, self._version, move.partitions)
         with self._writer.transaction():
             say(self._writer, self._before)
-        self._writer = move.make()
+        self._writer = move.make(self._version)
         self._tell("telling everybody what they see")
         outcomes = rebuilding.outcomes(self._version, everything=True)
         while some := list(islice(outcomes, _TOGETHER)):
@@ -121,9 +125,10 @@ class Publication:
         told = move.told_now()
         with self._writer.transaction():
             self._write_changes(rebuilding)
+            self._hand_over(rebuilding, workers)
             say_told(self._writer, told)
-            if move.inbox_id is not None:
-                say_inbox(self._writer, move.inbox_id)
+            if move.inboxes is not None:
+                self._writer.hand_over(APP_ID, TASK_NOTIFICATIONS.name, move.inboxes, move.notified)
             say(self._writer, Versions(self._version))
 
     def _publish(self, outcomes: Iterable[Outcome]) -> None:
@@ -137,8 +142,12 @@ class Publication:
         for key, partition in (new.changed or {}).items():
             kept = new.get(key)
             self._writer.send(self._changelog, key, None if kept is None else kept.value, partition=partition)
-        for partition, position in rebuilding.positions.items():
-            self._writer.send(self._changelog, POSITION_KEY, write_position(position), partition=partition)
+
+    def _hand_over(self, rebuilding: Rebuilding, workers: Workers) -> None:
+        """Workers go on where they were: what they miss from there on is theirs to say."""
+        stood = workers.positions()
+        positions = {each: min(offset, stood.get(each, offset)) for each, offset in rebuilding.reached.items()}
+        self._writer.hand_over(APP_ID, TASK_EVENTS.name, self._ground, positions)
 
     def _notify(self, notifications: Iterable[TaskNotification]) -> None:
         for each in notifications:

@@ -10,7 +10,6 @@ from taskbridge.schemas.cloudevents import state_headers
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from taskbridge.streams.fold.stored_instance import HEAD_BYTES, age_of, event_offsets, state_value, unpack
 from taskbridge.streams.fold.views import show
-from taskbridge.streams.positions.kept_position import KeptPosition
 from taskbridge.streams.processing.retention import is_expired
 from taskbridge.streams.rebuild.comparison import side_by_side, told
 from taskbridge.streams.rebuild.folding import EventFold
@@ -187,10 +186,9 @@ class Rebuilding:
                 yield Outcome(key, publish_state, state, headers, notifications)
 
     @property
-    def positions(self) -> dict[int, KeptPosition]:
-        """What the new version's changelog is to say of how far it is, by partition of the events."""
-        events_id = self._sources.topic_ids[TASK_EVENTS.name]
-        return {partition: KeptPosition(events_id, offset) for partition, offset in self._fold.reached.items()}
+    def reached(self) -> Mapping[int, int]:
+        """Behind the last event of each partition that is in it."""
+        return self._fold.reached
 
     @property
     def _days(self) -> int:

@@ -19,7 +19,8 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
-from taskbridge.streams.contract.live_version import say, say_inbox, say_told
+from taskbridge.streams.contract.live_version import say, say_told
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.stored_instance import unpack
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.inbox import layout
@@ -90,12 +91,12 @@ def retell(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> di
                     retelling.take_away(inboxes)
                 told = run.told_now()
                 # After what was told: workers begin a new inbox where they stood in the notifications.
-                center = run.settings.task_center
-                inbox_id = run.make_anew(INBOX_CHANGELOG, partitions=there[changelog]) if center else None
+                ground = run.new_inboxes(versions.live, there[changelog]) if run.settings.task_center else None
                 with writer.transaction():
                     say_told(writer, told)
-                    if inbox_id is not None:
-                        say_inbox(writer, inbox_id)
+                    if ground is not None:
+                        stood = run.workers.positions(TASK_NOTIFICATIONS.name)
+                        writer.hand_over(APP_ID, TASK_NOTIFICATIONS.name, ground, stood)
         return {
             "instances": retelling.instances,
             "notifications": retelling.notifications,

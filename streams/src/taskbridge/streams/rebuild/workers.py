@@ -53,12 +53,12 @@ class Workers:
         self._tell = tell
         self._stopping = stopping
 
-    def positions(self) -> dict[int, int]:
-        """Up to where each partition of events is processed, at the least; not where it has never been.
+    def positions(self, topic: str = TASK_EVENTS.name) -> dict[int, int]:
+        """Up to where each partition of the topic is processed, at the least; not where it has never been.
 
         A transaction that is open is waited for: what it wrote may be readable a moment before its position is.
         """
-        left = {TP(TASK_EVENTS.name, each) for each in self._offsets.partitions(TASK_EVENTS.name)}
+        left = {TP(topic, each) for each in self._offsets.partitions(topic)}
         found: dict[int, int] = {}
         deadline = time.monotonic() + DECIDED_S
         while left:

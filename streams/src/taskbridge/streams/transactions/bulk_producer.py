@@ -150,7 +150,7 @@ class BulkProducer:
             DeliveryFailed: it did not come to that. Where Kafka did not answer, it may have been written all the same.
         """
         if group is not None:
-            self._send_offsets(list(offsets), group)
+            self.send_offsets(list(offsets), group)
         deadline = time.monotonic() + _COMMIT_S
         while True:
             try:
@@ -173,7 +173,12 @@ class BulkProducer:
         """
         self._producer.abort_transaction(_ABORT_S)
 
-    def _send_offsets(self, offsets: list[TopicPartition], group: bytes) -> None:
+    def send_offsets(self, offsets: list[TopicPartition], group: bytes) -> None:
+        """Add the group's offsets to the transaction.
+
+        Raises:
+            Fenced, OffsetsNotTaken, DeliveryFailed: as ``commit`` does.
+        """
         deadline = time.monotonic() + _OFFSETS_S
         while True:
             try:

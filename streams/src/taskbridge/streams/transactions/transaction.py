@@ -5,14 +5,20 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 
+from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPosition, write_position
+from taskbridge.streams.positions.mark import write_metadata
 from taskbridge.streams.transactions.bulk_producer import TRANSACTION_TIMEOUT_MS, BulkProducer
+from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
+    from taskbridge.streams.positions.mark import Ground
     from taskbridge.streams.records import RecordWithHeaders
+
+_NOBODY = Membership(-1, "", None)
 
 
 class TransactionalWriter:
@@ -59,3 +65,16 @@ class TransactionalWriter:
     def send_all(self, topic: str, records: Sequence[RecordWithHeaders]) -> None:
         """The same for many, each to the partition of its key."""
         self._producer.send_with_headers(topic, records)
+
+    def hand_over(self, group: str, source: str, ground: Ground, positions: Mapping[int, int]) -> None:
+        """Add where a group, of which nobody is at work, goes on in ``source``, to its positions and to the changelog.
+
+        The positions name the ground: what is lost of that before anybody is at work again is missed.
+        """
+        metadata = write_metadata("", ground.mark)
+        for partition, offset in positions.items():
+            kept = write_position(KeptPosition(ground.source_id, offset))
+            self.send(ground.changelog, POSITION_KEY, kept, partition=partition)
+        offsets = [TopicPartition(source, partition, offset, metadata) for partition, offset in positions.items()]
+        if offsets:
+            self._producer.send_offsets(offsets, group_metadata(group, _NOBODY))
