@@ -11,13 +11,14 @@ from taskbridge.streams.monitoring.flow import Flow
 from taskbridge.streams.positions.standing import REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from taskbridge.schemas.errors import RecordError
     from taskbridge.streams.folding.folding import Folded
     from taskbridge.streams.monitoring.snapshot import Snapshot
     from taskbridge.streams.records import Chunk
 
+_PREFIX = "taskbridge_streams_"
 _QUERY_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _CHUNK_SIZES = (1, 2, 5, 10, 50, 100, 250, 500, 1000, 5000)
 
@@ -28,93 +29,58 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.flow = Flow()
-        self._records = Counter(
-            "taskbridge_streams_records", "Records taken from the task-events topic.", registry=self.registry
+        self._records = self._counter("records", "Records taken from the task-events topic.")
+        self._folds = self._counter("folds", "Events folded into an instance.")
+        self._notifications = self._counter(
+            "notifications", "Notifications delivered, by view and change.", "view", "change"
         )
-        self._folds = Counter("taskbridge_streams_folds", "Events folded into an instance.", registry=self.registry)
-        self._notifications = Counter(
-            "taskbridge_streams_notifications",
-            "Notifications delivered, by view and change.",
-            ["view", "change"],
-            registry=self.registry,
-        )
-        self._dead_letters = Counter(
-            "taskbridge_streams_dead_letters", "Records parked, by reason.", ["reason"], registry=self.registry
-        )
-        self._chunk_records = Histogram(
-            "taskbridge_streams_chunk_records", "Records in a chunk.", buckets=_CHUNK_SIZES, registry=self.registry
-        )
-        self._chunk_seconds = Histogram(
-            "taskbridge_streams_chunk_seconds", "From a chunk's fold to its local store.", registry=self.registry
-        )
-        self._position = Gauge(
-            "taskbridge_streams_position",
-            "Offset of the last record that was processed.",
-            ["partition"],
-            registry=self.registry,
-        )
-
-        self._tokens_usable = Gauge(
-            "taskbridge_streams_api_tokens_usable",
-            "0 while the newest version of the API tokens file is not in force.",
-            registry=self.registry,
+        self._dead_letters = self._counter("dead_letters", "Records parked, by reason.", "reason")
+        self._chunk_records = self._histogram("chunk_records", "Records in a chunk.", buckets=_CHUNK_SIZES)
+        self._chunk_seconds = self._histogram("chunk_seconds", "From a chunk's fold to its local store.")
+        self._position = self._gauge("position", "Offset of the last record that was processed.", "partition")
+        self._tokens_usable = self._gauge(
+            "api_tokens_usable", "0 while the newest version of the API tokens file is not in force."
         )
         self._tokens_usable.set(1)
-        self._inbox_records = Counter(
-            "taskbridge_streams_inbox_notifications", "Notifications applied to inboxes.", registry=self.registry
+        self._inbox_records = self._counter("inbox_notifications", "Notifications applied to inboxes.")
+        self._inbox_seconds = self._histogram(
+            "inbox_chunk_seconds", "From the decoding of a chunk of notifications to its local store."
         )
-        self._inbox_seconds = Histogram(
-            "taskbridge_streams_inbox_chunk_seconds",
-            "From the decoding of a chunk of notifications to its local store.",
-            registry=self.registry,
+        self._inbox_lag = self._gauge(
+            "inbox_lag_records", "Notifications that wait to be applied to inboxes.", "partition"
         )
-        self._inbox_lag = self._of_partition("inbox_lag_records", "Notifications that wait to be applied to inboxes.")
-
-        self._queries = Histogram(
-            "taskbridge_streams_query_seconds",
+        self._queries = self._histogram(
+            "query_seconds",
             "From a query's arrival to the beginning of its answer, by route and status.",
-            ["route", "status"],
+            "route",
+            "status",
             buckets=_QUERY_SECONDS,
-            registry=self.registry,
         )
-
-        self._lag = self._of_partition("lag_records", "Records that wait to be processed.")
-        self._lag_seconds = self._of_partition(
-            "lag_seconds", "Age of the last record that was processed, while others wait; else 0."
+        self._lag = self._gauge("lag_records", "Records that wait to be processed.", "partition")
+        self._lag_seconds = self._gauge(
+            "lag_seconds", "Age of the last record that was processed, while others wait; else 0.", "partition"
         )
-        self._restoring = self._of_partition("recovery_remaining_records", "Changelog records still to be restored.")
-        self._standby_lag = self._of_partition("standby_lag_records", "Changelog records that a standby is behind.")
-        self._assigned = Gauge(
-            "taskbridge_streams_assigned_partitions",
-            "Partitions of this worker: active or standby.",
-            ["role"],
-            registry=self.registry,
+        self._restoring = self._gauge(
+            "recovery_remaining_records", "Changelog records still to be restored.", "partition"
         )
-        self._recovered = Gauge(
-            "taskbridge_streams_recovery_records", "Changelog records applied since the start.", registry=self.registry
+        self._standby_lag = self._gauge(
+            "standby_lag_records", "Changelog records that a standby is behind.", "partition"
         )
-        self._recovery_rate = Gauge(
-            "taskbridge_streams_recovery_records_per_second",
-            "Changelog records applied in the last second.",
-            registry=self.registry,
+        self._assigned = self._gauge("assigned_partitions", "Partitions of this worker: active or standby.", "role")
+        self._recovered = self._gauge("recovery_records", "Changelog records applied since the start.")
+        self._recovery_rate = self._gauge(
+            "recovery_records_per_second", "Changelog records applied in the last second."
         )
-        self._rebalances = Gauge("taskbridge_streams_rebalances", "Rebalances since the start.", registry=self.registry)
-        self._positions_lost = Counter(
-            "taskbridge_streams_positions_lost",
-            "Partitions that did not go on from where the group was, by reason.",
-            ["reason"],
-            registry=self.registry,
+        self._rebalances = self._gauge("rebalances", "Rebalances since the start.")
+        self._positions_lost = self._counter(
+            "positions_lost", "Partitions that did not go on from where the group was, by reason.", "reason"
         )
         for reason in REASONS:
             self._positions_lost.labels(reason)
-        self._stores_emptied = Counter(
-            "taskbridge_streams_damaged_stores",
-            "Stores that were found damaged, and emptied to be restored from their changelogs.",
-            registry=self.registry,
+        self._stores_emptied = self._counter(
+            "damaged_stores", "Stores that were found damaged, and emptied to be restored from their changelogs."
         )
-        self._watchdog = Counter(
-            "taskbridge_streams_watchdog", "Times that the worker was found standing still.", registry=self.registry
-        )
+        self._watchdog = self._counter("watchdog", "Times that the worker was found standing still.")
 
     def progress(self, now: Snapshot, *, rebalances: int) -> None:
         """Show how far everything is. A partition that left is shown no more."""
@@ -146,9 +112,6 @@ class Metrics:
         """Count a damaged store."""
         self._stores_emptied.inc()
 
-    def _of_partition(self, name: str, text: str) -> Gauge:
-        return Gauge(f"taskbridge_streams_{name}", text, ["partition"], registry=self.registry)
-
     def chunk(self, partition: int, records: Chunk, result: Folded, seconds: float) -> None:
         """Count a chunk that is durable."""
         self.flow.count(result.actions, now_s=time.time())
@@ -178,3 +141,14 @@ class Metrics:
         """Count a chunk of notifications that is in the inboxes."""
         self._inbox_records.inc(applied)
         self._inbox_seconds.observe(seconds)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(_PREFIX + name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(_PREFIX + name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, *labels: str, buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS
+    ) -> Histogram:
+        return Histogram(_PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
