@@ -17,8 +17,8 @@ STATE: dict[str, Any] = {"instance_id": "I-1"}
 
 def said(**found: Any) -> str:
     nothing: Any = {"deleted": False, "state": None, "history": None, "quarantined": [], "dead_letters": []}
-    nothing |= {"notifications": [], "since": "2026-01-24T08:00:00.000Z"}
-    return verdict(**(nothing | found))
+    nothing |= {"notifications": [], "searched": {"since": "2026-01-24T08:00:00.000Z"}}
+    return verdict(nothing | found)
 
 
 def test_received_and_told() -> None:

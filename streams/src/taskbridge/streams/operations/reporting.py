@@ -187,24 +187,8 @@ class OperationsReporter:
         except (KafkaException, TimeoutError, Unreadable) as error:
             log.warning("topics_not_searched", problem=str(error))
             raise NotNow("the topics cannot be searched at the moment") from error
-        found: dict[str, Any] = {
-            "instance_id": instance_id,
-            **known,
-            "quarantined": findings.quarantined,
-            "dead_letters": findings.dead_letters,
-            "notifications": findings.notifications,
-            "searched": findings.searched(),
-        }
-        said = verdict(
-            deleted=known["deleted"],
-            state=known["state"],
-            history=known["history"],
-            quarantined=findings.quarantined,
-            dead_letters=findings.dead_letters,
-            notifications=findings.notifications,
-            since=found["searched"]["since"],
-        )
-        return {"verdict": said, **found, "state": None if known["deleted"] else known["state"]}
+        found = {"instance_id": instance_id, **known, **findings.shown()}
+        return {"verdict": verdict(found), **found, "state": None if known["deleted"] else known["state"]}
 
     async def close(self) -> None:
         await self._asking.close()

@@ -48,11 +48,16 @@ class Findings:
     dead_letter_records: int
     since_ms: int
 
-    def searched(self) -> dict[str, Any]:
+    def shown(self) -> dict[str, Any]:
         return {
-            "quarantine_records": self.quarantine_records,
-            "dead_letter_records": self.dead_letter_records,
-            "since": iso(self.since_ms),
+            "quarantined": self.quarantined,
+            "dead_letters": self.dead_letters,
+            "notifications": self.notifications,
+            "searched": {
+                "quarantine_records": self.quarantine_records,
+                "dead_letter_records": self.dead_letter_records,
+                "since": iso(self.since_ms),
+            },
         }
 
 

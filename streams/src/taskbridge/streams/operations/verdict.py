@@ -9,24 +9,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-def verdict(
-    *,
-    deleted: bool,
-    state: Mapping[str, Any] | None,
-    history: Mapping[str, Any] | None,
-    quarantined: Sequence[Mapping[str, Any]],
-    dead_letters: Sequence[Mapping[str, Any]],
-    notifications: Sequence[Mapping[str, Any]],
-    since: str,
-) -> str:
-    """All arguments as the answer shows them; ``since`` is how far back was searched."""
-    aside = _set_aside(quarantined, dead_letters)
-    if deleted:
+def verdict(found: Mapping[str, Any]) -> str:
+    """Of the answer, all but this."""
+    aside = _set_aside(found["quarantined"], found["dead_letters"])
+    if found["deleted"]:
         return f"Received, and deleted since.{aside}"
-    if state is not None:
-        return f"Received: {_events(history)}; {_told(notifications)}.{aside}"
+    if found["state"] is not None:
+        return f"Received: {_events(found['history'])}; {_told(found['notifications'])}.{aside}"
     if not aside:
-        return f"Never received here since {since}, as far as the topics still tell."
+        return f"Never received here since {found['searched']['since']}, as far as the topics still tell."
     return f"Received, and not accepted.{aside}"
 
 
