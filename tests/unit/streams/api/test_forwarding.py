@@ -12,7 +12,7 @@ from served_apps import serving
 from taskbridge.local.ports import free_port
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.forwarding import FORWARDED_HEADER
-from taskbridge.streams.api.owners import Owners, OwnerUnknown, partition_of
+from taskbridge.streams.api.owners import Owners, OwnerUnknown
 from taskbridge.streams.api.sso import IdentitySeal, SingleSignOn
 from taskbridge.streams.api.tokens import ApiTokens, digest_of, new_token, parse_tokens
 
@@ -121,20 +121,3 @@ def test_a_forwarded_query_is_answered_by_the_owner_itself(context: AnsweringWor
 def test_a_worker_that_is_starting_knows_no_owner() -> None:
     with pytest.raises(OwnerUnknown):
         Owners(URL).of_user("corp", "ann")
-
-
-@pytest.mark.parametrize(
-    ("key", "hashed"),
-    [
-        # From the Java client: org.apache.kafka.common.utils.Utils.murmur2, as its own UtilsTest has them.
-        (b"21", -973932308),
-        (b"foobar", -790332482),
-        (b"a-little-bit-long-string", -985981536),
-        (b"a-little-bit-longer-string", -1486304829),
-        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
-        (b"abc", 479470107),
-    ],
-)
-def test_a_key_is_on_the_partition_where_javas_client_puts_it(key: bytes, hashed: int) -> None:
-    for partitions in (1, 7, 12):
-        assert partition_of(key, partitions) == (hashed & 0x7FFFFFFF) % partitions

@@ -275,8 +275,8 @@ _OURS: list[tuple[type, tuple[type, ...]]] = [
 
 
 _ROOM = Path(parts.__file__).parents[1]
-_PUBLIC = {"faust", "faust.types", "aiokafka"}
-"""What others import: types, a service, the partitioner."""
+_PUBLIC = {"faust", "faust.types"}
+"""What others import: types and a service."""
 
 
 @pytest.mark.parametrize("part", [*_NAMED, *_CODE], ids=lambda part: getattr(part, "name", part.of.__qualname__))

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
-
-from aiokafka import partitioner
+from typing import TYPE_CHECKING
 
 from taskbridge.schemas.events import notification_key
 from taskbridge.streams.api.refusals import NotNow
+from taskbridge.streams.fold.homes import home_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-
-_POSITIVE = 0x7FFFFFFF
-_murmur2 = cast("Callable[[bytes], int]", cast("Any", partitioner).murmur2)
 
 
 class OwnerUnknown(NotNow):
@@ -31,13 +27,11 @@ class Owner:
     """It is this process, and its tables are restored."""
 
 
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition on which every producer of ours, and the Java client, put this key: murmur2, as they hash it."""
-    return (_murmur2(key) & _POSITIVE) % partitions
-
-
 class Owners:
-    """What this worker knows of all workers of its group."""
+    """What this worker knows of all workers of its group.
+
+    Every question raises OwnerUnknown where nobody could answer now, or this worker is not in the group yet.
+    """
 
     def __init__(self, own_url: str) -> None:
         self._own_url = own_url.rstrip("/")
@@ -65,37 +59,21 @@ class Owners:
         self._changelog = changelog
 
     def of_user(self, corp_id: str, user_id: str) -> Owner:
-        """Who has this user's inbox.
-
-        Raises:
-            OwnerUnknown: nobody who could answer now.
-        """
+        """Who has this user's inbox."""
         return self.of_partition(self.partition(notification_key(corp_id, user_id)))
 
     def of_instance(self, instance_id: str) -> Owner:
-        """Who has this instance.
-
-        Raises:
-            OwnerUnknown: nobody who could answer now.
-        """
+        """Who has this instance."""
         return self.of_partition(self.partition(instance_id.encode()))
 
     def partition(self, key: bytes) -> int:
-        """The partition of a record key.
-
-        Raises:
-            OwnerUnknown: this worker is not in the group yet.
-        """
+        """The partition of a record key."""
         if self._partitions is None:
             raise OwnerUnknown("this worker is starting")
-        return partition_of(key, self._partitions)
+        return home_of(key, self._partitions)
 
     def of_partition(self, partition: int) -> Owner:
-        """Who has what is on this partition.
-
-        Raises:
-            OwnerUnknown: nobody who could answer now.
-        """
+        """Who has what is on this partition."""
         if partition in self._actives():
             return Owner(partition, self._own_url, here=True)
         for url, topics in self._distribution().items():

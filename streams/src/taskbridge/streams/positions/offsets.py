@@ -76,9 +76,7 @@ class Offsets:
 
     def topic_id(self, topic: str) -> str:
         """Kafka's id of the topic: another one when it was deleted and made anew."""
-        with self._asking() as admin:
-            described = cast("dict[str, Any]", admin.describe_topics(TopicCollection([topic])))
-            return str(described[topic].result(_ANSWER_S).topic_id)
+        return str(self._described(topic).topic_id)
 
     def topics(self, names: Collection[str]) -> dict[str, Described]:
         """Those of these topics that are there."""
@@ -95,6 +93,11 @@ class Offsets:
                     found[name] = Described(str(topic.topic_id), len(topic.partitions))
         return found
 
+    def _described(self, topic: str) -> Any:
+        with self._asking() as admin:
+            described = cast("dict[str, Any]", admin.describe_topics(TopicCollection([topic])))
+            return described[topic].result(_ANSWER_S)
+
     def largest_record(self, topic: str) -> int | None:
         """How many bytes a record of the topic may have; None where Kafka does not tell this user."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
@@ -106,9 +109,7 @@ class Offsets:
 
     def partitions(self, topic: str) -> list[int]:
         """The numbers of the topic's partitions."""
-        with self._asking() as admin:
-            described = cast("dict[str, Any]", admin.describe_topics(TopicCollection([topic])))
-            return [each.id for each in described[topic].result(_ANSWER_S).partitions]
+        return [each.id for each in self._described(topic).partitions]
 
     def begins(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """The first offset that each partition still has."""

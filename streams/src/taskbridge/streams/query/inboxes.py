@@ -42,29 +42,24 @@ class App(NamedTuple):
 
 
 class Inboxes:
-    """The inboxes of this worker's partitions."""
+    """The inboxes of this worker's partitions.
+
+    Every method raises:
+        PartitionNotHeld: the partition went to another worker meanwhile.
+        NotNow: its inboxes are being made anew.
+    """
 
     def __init__(self, store: Store, wholeness: Wholeness) -> None:
         self._store = store
         self._wholeness = wholeness
 
     def counts(self, partition: int, user: bytes) -> layout.ViewCounts:
-        """How many lines each view has, in the order of ``VIEWS``.
-
-        Raises:
-            PartitionNotHeld: it went to another worker meanwhile.
-            NotNow: its inboxes are being made anew.
-        """
+        """How many lines each view has, in the order of ``VIEWS``."""
         self._wholeness.check(partition)
         return layout.read_counts(self._store.read(partition, layout.counts_key(user)))
 
     def page(self, partition: int, user: bytes, view: View, *, limit: int, after: bytes | None = None) -> Page:
-        """The next ``limit`` lines of a view, newest first.
-
-        Raises:
-            PartitionNotHeld: it went to another worker meanwhile.
-            NotNow: its inboxes are being made anew.
-        """
+        """The next ``limit`` lines of a view, newest first."""
         wanted = limit + 1
         if after is None:
             # Known to be all: then nothing is looked for behind the last one, where there may be much that went.
@@ -83,12 +78,7 @@ class Inboxes:
         limit: int,
         after: bytes | None = None,
     ) -> Page:
-        """The next lines that match, newest first: up to ``limit`` of them, among the next LOOKED_AT_MAX of the view.
-
-        Raises:
-            PartitionNotHeld: it went to another worker meanwhile.
-            NotNow: its inboxes are being made anew.
-        """
+        """The next lines that match, newest first: up to ``limit`` of them, among the view's next LOOKED_AT_MAX."""
         if after is None and not self.counts(partition, user)[layout.VIEWS.index(view)]:
             return Page([], None)
         items: list[layout.Item] = []
@@ -111,10 +101,6 @@ class Inboxes:
         """Each app of the APPS_LOOKED_AT newest lines of every view, once for each of its processes.
 
         Without a process' name only where no line of the app has one.
-
-        Raises:
-            PartitionNotHeld: it went to another worker meanwhile.
-            NotNow: its inboxes are being made anew.
         """
         names: dict[tuple[str, str], set[str]] = {}
         for view, count in zip(layout.VIEWS, self.counts(partition, user), strict=True):

@@ -55,7 +55,11 @@ class PartitionNotHeld(OperatorError):
 
 
 class Store(TableStore):
-    """Values and the offset that they stand for are written in one atomic batch."""
+    """Values and the offset that they stand for are written in one atomic batch.
+
+    Raises, from whatever reads or writes a partition:
+        PartitionNotHeld: it is not this worker's.
+    """
 
     _changelog_id: str = ""
     _on_damage: Callable[[StoreDamaged], None] | None = None
@@ -73,40 +77,24 @@ class Store(TableStore):
         self._changelog_id = changelog_id
 
     def read(self, partition: int, key: bytes) -> bytes | None:
-        """The value of a key on this partition.
-
-        Raises:
-            PartitionNotHeld: it is not this worker's.
-        """
+        """The value of a key on this partition."""
         with self._sound(partition) as held:
             return held.get(key)
 
     def read_many(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
-        """The values of these keys, in their order, in one call.
-
-        Raises:
-            PartitionNotHeld: it is not this worker's.
-        """
+        """The values of these keys, in their order, in one call."""
         with self._sound(partition) as held:
             return held.get(keys) if keys else []
 
     def slice(self, partition: int, start: bytes, end: bytes, *, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to ``limit`` keys from ``start`` on and before ``end``, with their values. Nothing else is looked at.
-
-        Raises:
-            PartitionNotHeld: it is not this worker's.
-        """
+        """Up to ``limit`` keys from ``start`` on and before ``end``, with their values. Nothing else is looked at."""
         bounded = rocksdict.ReadOptions()
         # Without it, what was deleted behind the end would be walked over too.
         bounded.set_iterate_upper_bound(end)
         return list(islice(self._items(partition, start, bounded), limit))
 
     def scan(self, partition: int, after: bytes, *, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-        """Up to ``limit`` keys behind ``after``, with their values; and the last of them, None when there are no more.
-
-        Raises:
-            PartitionNotHeld: it is not this worker's.
-        """
+        """Up to ``limit`` keys behind ``after``, with their values; and the last of them, None where it is the end."""
         found: list[tuple[bytes, bytes]] = []
         for key, value in self._items(partition, after):
             if key not in (after, OFFSET_KEY, POSITION_KEY):
@@ -119,9 +107,6 @@ class Store(TableStore):
         """Put these values, and remember that the changelog is applied up to this offset: both or neither.
 
         None takes a key away. Both survive the process as far as RocksDB has flushed, and always as a whole.
-
-        Raises:
-            PartitionNotHeld: it is not this worker's.
         """
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in values.items():
@@ -134,11 +119,7 @@ class Store(TableStore):
             held.write(batch, _WITHOUT_WAL)
 
     def position(self, partition: int) -> StorePosition | None:
-        """How far the changelog is applied; None in an empty store, and where it cannot be told.
-
-        Raises:
-            PartitionNotHeld: it is not this worker's.
-        """
+        """How far the changelog is applied; None in an empty store, and where it cannot be told."""
         return read_store_position(self.read(partition, OFFSET_KEY))
 
     def hold(self, partition: int) -> None:
