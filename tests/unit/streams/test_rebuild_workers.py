@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.group_positions import Committed
 from taskbridge.streams.rebuild import workers as rebuild_workers
 from taskbridge.streams.rebuild.workers import Workers
@@ -29,7 +30,7 @@ class Told:
         return sorted({tp.partition for tp in self._answers[0] if tp.topic == topic})
 
     def committed(self, group: str, partitions: Collection[TP]) -> dict[TP, Committed]:
-        assert group == "workers"
+        assert group == APP_ID
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         return {tp: answer[tp] for tp in partitions}
 
@@ -38,7 +39,6 @@ def workers(told: Told, claimed: list[str]) -> Workers:
     return Workers(
         cast("Any", None),
         cast("Offsets", told),
-        group="workers",
         claim=claimed.append,
         tell=lambda _: None,
         stopping=lambda: None,

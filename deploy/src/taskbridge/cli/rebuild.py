@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from taskbridge.cli.connection import find_connection
 from taskbridge.cli.data_folder import data_folder
 from taskbridge.cli.terminal import json_line, progress, say
-from taskbridge.streams.rebuild.command import rebuild
-from taskbridge.streams.rebuild.forgetting import forget_old
+from taskbridge.streams.rebuild.command import forget_old, rebuild
 from taskbridge.streams.rebuild.retelling import retell
 
 if TYPE_CHECKING:

@@ -1,15 +1,19 @@
-"""Whether what a chunk comes to fits into Kafka's records, and what is set aside where it does not. Does no I/O."""
+"""What goes to Kafka as records: whether what a chunk comes to fits, and what is set aside where not. Does no I/O."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+from taskbridge.schemas.cloudevents import notification_headers
+from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, USUAL_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskNotification
     from taskbridge.streams.folding.folding import Folded
     from taskbridge.streams.records import Chunk, RecordWithHeaders
 
@@ -64,3 +68,8 @@ def _size(record: RecordWithHeaders) -> int:
 def _subject(notification: RecordWithHeaders) -> bytes:
     """The record key of the instance that it is about."""
     return dict(notification[2])["ce_subject"]
+
+
+def notification_record(told: TaskNotification, codec: Codec[TaskNotification]) -> RecordWithHeaders:
+    """As it goes to its topic."""
+    return notification_key(told.corp_id, told.recipient_id), codec.encode(told), notification_headers(told)

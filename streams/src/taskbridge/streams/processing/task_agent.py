@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import structlog
 from faust.types import TP
 
-from taskbridge.schemas.cloudevents import notification_headers
-from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.engine.parts import consumer_of
 from taskbridge.streams.fold.dead_letters import dead_letter
 from taskbridge.streams.fold.homes import at_home
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
-from taskbridge.streams.folding.outgoing import fold_what_fits
+from taskbridge.streams.folding.outgoing import fold_what_fits, notification_record
 from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.processing.pending_writes import PendingWrites
 from taskbridge.streams.tables.unreadable import naming
@@ -171,7 +169,8 @@ class TaskAgent:
                 gone = {key: told for key, told in asked if told is not None}
                 if not gone:
                     return 0
-                farewells = [self._told(each) for told in gone.values() for each in told.notifications]
+                told = [each for farewell in gone.values() for each in farewell.notifications]
+                farewells = [notification_record(each, self._notifications) for each in told]
                 source = TP(TASK_EVENTS.name, partition)
                 try:
                     written, *_ = await self._group_commit.hand_over(
@@ -209,13 +208,6 @@ class TaskAgent:
             Batch(TASK_NOTIFICATIONS.name, folded.notifications),
             Batch(TASK_EVENTS_DLQ.name, _parked(folded.rejected)),
         ]
-
-    def _told(self, notification: TaskNotification) -> RecordWithHeaders:
-        return (
-            notification_key(notification.corp_id, notification.recipient_id),
-            self._notifications.encode(notification),
-            notification_headers(notification),
-        )
 
 
 def _parked(rejected: Sequence[Rejected]) -> list[RecordWithHeaders]:

@@ -1,34 +1,27 @@
-"""The composition root of ``taskbridge streams --rebuild``: makes the states anew beside the workers, and switches."""
+"""``taskbridge streams --rebuild`` and ``--forget-old``: states made anew beside the workers, and a switch to them."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
-from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
-from taskbridge.streams.contract.contract import notification_bytes
-from taskbridge.streams.folding.choice import choose_folding
 from taskbridge.streams.positions.changelog_topic import instances_changelog
-from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
+from taskbridge.streams.positions.version import FIRST_VERSION, VERSION_TOPIC, Versions
 from taskbridge.streams.rebuild.moving import Move
-from taskbridge.streams.rebuild.operation import Operation, operation
+from taskbridge.streams.rebuild.operation import Operation, delete_topics, operation
 from taskbridge.streams.rebuild.publication import Publication
-from taskbridge.streams.rebuild.rebuilding import Rebuilding, Sources
-from taskbridge.streams.rebuild.sources.copies import Ticker
-from taskbridge.streams.rebuild.sources.local_stores import LocalStores
+from taskbridge.streams.rebuild.rebuilding import Rebuilding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
-
-    from taskbridge.streams.transactions.transaction import TransactionalWriter
+    from collections.abc import Callable, Mapping
 
 
 class NothingToRebuild(OperatorError):
@@ -49,23 +42,37 @@ def rebuild(
     """
     began = time.monotonic()
     with operation(environment, tell) as run, closing(Registry(run.settings.schema_registry_url)) as registry:
-        if dry_run:
-            # On the disk of the data folder, and of a missing one nothing is to be left behind.
-            data_dir = run.settings.data_dir
-            there = next(each for each in (data_dir, *data_dir.absolute().parents) if each.is_dir())
-            with tempfile.TemporaryDirectory(prefix="rebuild-dry-run-", dir=there) as folder:
-                found = _try(run, registry, Path(folder))
-        else:
-            with run.alone("rebuild", partitions=partitions) as (writer, versions, folder):
-                found = _rebuild(run, registry, folder, writer, versions, partitions=partitions)
+        found = _try(run, registry) if dry_run else _rebuild(run, registry, partitions)
         return {**found, "seconds": round(time.monotonic() - began, 1)}
 
 
-def _try(run: Operation, registry: Registry, folder: Path) -> dict[str, Any]:
-    live = (run.live_version.read() if VERSION_TOPIC.name in run.topics() else Versions()).live
+def forget_old(environment: Mapping[str, str]) -> list[str]:
+    """Delete what is left of versions that are not live any more: returns the names of their changelogs.
+
+    Raises:
+        OperatorError: Kafka does not answer, or does not allow it.
+    """
+    with operation(environment, tell=lambda _line: None) as run:
+        there = run.topics()
+        live = run.live_version.read().live if VERSION_TOPIC.name in there else FIRST_VERSION
+        names = [instances_changelog(version).name for version in range(FIRST_VERSION, live)]
+        old = [name for name in names if name in there]
+        if old:
+            delete_topics(run.admin, old)
+        return old
+
+
+def _try(run: Operation, registry: Registry) -> dict[str, Any]:
+    # On the disk of the data folder, and of a missing one nothing is to be left behind.
+    data_dir = run.settings.data_dir
+    there = next(each for each in (data_dir, *data_dir.absolute().parents) if each.is_dir())
     homes = _partitions(run)[topics.TASK_EVENTS.name]
-    with _rebuilding(run, registry, folder, live, homes) as rebuilding:
-        rebuilding.catch_up()
+    live = (run.live_version.read() if VERSION_TOPIC.name in run.topics() else Versions()).live
+    with (
+        tempfile.TemporaryDirectory(prefix="rebuild-dry-run-", dir=there) as folder,
+        closing(Rebuilding(run, registry, Path(folder), live=live, homes=homes)) as rebuilding,
+    ):
+        rebuilding.read()
         # Once more for what came meanwhile, or it would count as a difference.
         rebuilding.catch_up()
         for _ in rebuilding.outcomes(live + 1):
@@ -73,82 +80,29 @@ def _try(run: Operation, registry: Registry, folder: Path) -> dict[str, Any]:
         return {"version": live, "switched": False, **asdict(rebuilding.counts)}
 
 
-def _rebuild(
-    run: Operation,
-    registry: Registry,
-    folder: Path,
-    writer: TransactionalWriter,
-    versions: Versions,
-    *,
-    partitions: int | None,
-) -> dict[str, Any]:
-    live, there = versions.live, _partitions(run)
-    changelog = instances_changelog(live + 1)
-    move = None if partitions is None else Move(run, partitions)
-    homes = there[topics.TASK_EVENTS.name] if partitions is None else partitions
-    if move is not None and instances_changelog(live).name not in there:
-        raise NothingToRebuild(f"{instances_changelog(live).name} is lost: rebuild once without --partitions first")
-    # Those that are lost; of states, a move makes all anew.
-    published = [topics.TASK_NOTIFICATIONS, *([] if move else [topics.TASK_STATES])]
-    apply_topics(run.admin, published, partitions=homes)
-    # What an earlier rebuild left in it goes first.
-    made = run.make_anew(changelog, partitions=homes)
-    publication = Publication(
-        writer,
-        ground=run.ground(topics.TASK_EVENTS.name, changelog.name, made, version=live + 1, partitions=homes),
-        versions=versions,
-        notifications=task_notification_codec(registry),
-        tell=run.tell,
-        stopping=run.stopping,
-    )
-    run.tell(f"version {live + 1} of the instances is made beside version {live}, which stays live")
-    with _rebuilding(run, registry, folder, live, homes) as rebuilding:
-        rebuilding.catch_up()
-        publication.write_changelog(rebuilding)
-        # What came meanwhile, so that little is left while no worker works.
-        rebuilding.catch_up()
-        publication.switch(rebuilding, run.workers, move)
-        return {"version": live + 1, "switched": True, "partitions": homes, **asdict(rebuilding.counts)}
-
-
-@contextmanager
-def _rebuilding(run: Operation, registry: Registry, folder: Path, live: int, homes: int) -> Generator[Rebuilding]:
-    there, changelog, settings = run.topics(), instances_changelog(live).name, run.settings
-    ids = {name: each.topic_id for name, each in run.offsets.topics([changelog, topics.TASK_EVENTS.name]).items()}
-    named = run.workers.changelogs(live)
-    is_sound = changelog in ids and (not named or named == frozenset({ids[changelog]}))
-    if is_sound:
-        is_sound = not any(run.offsets.begins(changelog, range(there[changelog])).values())
-    if not is_sound:
-        run.tell(f"{changelog} is lost or cut: what the events do not tell is taken from local and published states")
-    with closing(LocalStores(folder / "stores", retention_days=settings.retention_days)) as stores:
-        stores.read(
-            settings.data_dir,
-            live,
-            changelogs=named,
-            needed=not is_sound,
-            tell=run.tell,
-            tick=Ticker(run.tell, "local stores", stopping=run.stopping),
-        )
-        sources = Sources(
-            consumer=run.consumer,
-            offsets=run.offsets,
-            positions=run.workers.positions,
-            changelog=changelog if changelog in ids else None,
-            is_sound=is_sound,
-            topic_ids=ids,
-            stores=stores,
-            partitions=there,
-            homes=homes,
-            folding=choose_folding(
-                registry, cached_instances=settings.live_instances, form_fields=settings.form_fields
-            ),
-            notification_bytes=notification_bytes(run.offsets),
-            states=task_state_codec(registry),
-            retention_days=settings.retention_days,
-        )
-        with closing(Rebuilding(folder, sources, say=run.tell, stopping=run.stopping)) as rebuilding:
-            yield rebuilding
+def _rebuild(run: Operation, registry: Registry, partitions: int | None) -> dict[str, Any]:
+    with run.alone("rebuild", partitions=partitions) as (writer, versions, folder):
+        live, there = versions.live, _partitions(run)
+        changelog, version = instances_changelog(live + 1), live + 1
+        move = None if partitions is None else Move(run, partitions)
+        homes = partitions or there[topics.TASK_EVENTS.name]
+        if move is not None and instances_changelog(live).name not in there:
+            raise NothingToRebuild(f"{instances_changelog(live).name} is lost: rebuild once without --partitions first")
+        # Those that are lost; of states, a move makes all anew.
+        published = [topics.TASK_NOTIFICATIONS, *([] if move else [topics.TASK_STATES])]
+        apply_topics(run.admin, published, partitions=homes)
+        # What an earlier rebuild left in it goes first.
+        made = run.make_anew(changelog, partitions=homes)
+        ground = run.ground(topics.TASK_EVENTS.name, changelog.name, made, version=version, partitions=homes)
+        publication = Publication(run, registry, writer, ground)
+        run.tell(f"version {version} of the instances is made beside version {live}, which stays live")
+        with closing(Rebuilding(run, registry, folder, live=live, homes=homes)) as rebuilding:
+            rebuilding.read()
+            publication.write_changelog(rebuilding)
+            # What came meanwhile, so that little is left while no worker works.
+            rebuilding.catch_up()
+            publication.switch(rebuilding, versions, move)
+            return {"version": version, "switched": True, "partitions": homes, **asdict(rebuilding.counts)}
 
 
 def _partitions(run: Operation) -> dict[str, int]:

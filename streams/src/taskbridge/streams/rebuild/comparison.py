@@ -5,7 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from taskbridge.schemas.events import (
     SOURCE_TASKBRIDGE,
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.events import TaskState
     from taskbridge.streams.inbox.layout import LineId
+
+_Value = TypeVar("_Value")
 
 GONE = (0, 0)
 """Offsets of an instance of whose events some are not on its partition; no two events stand at one offset.
@@ -115,15 +117,13 @@ def _cause(state: TaskState, action: str, **numbers: int) -> TaskEvent:
     )
 
 
-def side_by_side(
-    *sources: Iterable[tuple[bytes, bytes]],
-) -> Iterator[tuple[bytes, list[bytes | None]]]:
+def side_by_side(*sources: Iterable[tuple[bytes, _Value]]) -> Iterator[tuple[bytes, list[_Value | None]]]:
     """Every key that any of these has, with what each of them has for it. All are in the order of their keys."""
     iterators = [iter(each) for each in sources]
     heads = [next(each, None) for each in iterators]
     while found := [head[0] for head in heads if head is not None]:
         key = min(found)
-        values: list[bytes | None] = []
+        values: list[_Value | None] = []
         for at, head in enumerate(heads):
             if head is not None and head[0] == key:
                 values.append(head[1])

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from taskbridge.streams.positions.mark import Ground
-    from taskbridge.streams.positions.version import Retold
     from taskbridge.streams.rebuild.operation import Operation
     from taskbridge.streams.transactions.transaction import TransactionalWriter
 
@@ -80,10 +79,6 @@ class Move:
         if INBOX_CHANGELOG.name in there or run.settings.task_center:
             self.inboxes = run.new_inboxes(version, self.partitions)
         return run.claimed_writer()
-
-    def told_now(self) -> Retold:
-        """Where the notifications end."""
-        return self._run.told_now()
 
     def _grow(self, there: Mapping[str, int]) -> None:
         names = [topic.name for topic in _GROW if 0 < there.get(topic.name, 0) < self.partitions]

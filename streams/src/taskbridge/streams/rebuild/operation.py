@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,12 +20,12 @@ from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, say
-from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 from taskbridge.streams.positions.mark import Ground, Mark
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.version import VERSION_TOPIC, Retold
 from taskbridge.streams.rebuild.alone import alone
+from taskbridge.streams.rebuild.sources.copies import Ticker, TopicCopy
 from taskbridge.streams.rebuild.workers import Workers
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.transactions.group_commit import claimed
@@ -68,14 +68,15 @@ class Operation:
         self.admin = admin_client(servers, properties)
         self.offsets = Offsets(self.consumer)
         self.live_version = LiveVersion(servers, properties, self.offsets)
-        self.workers = Workers(
-            self.admin,
-            self.offsets,
-            group=APP_ID,
-            claim=partial(claimed, self.producer),
-            tell=tell,
-            stopping=stopping,
-        )
+        claim = partial(claimed, self.producer)
+        self.workers = Workers(self.admin, self.offsets, claim=claim, tell=tell, stopping=stopping)
+
+    def ticker(self, what: str) -> Ticker:
+        """Tells people how far that is."""
+        return Ticker(self.tell, what, stopping=self.stopping)
+
+    def copy_of(self, topic: str, path: Path) -> TopicCopy:
+        return TopicCopy(path, topic, consumer=self.consumer, offsets=self.offsets)
 
     @contextmanager
     def alone(
@@ -105,6 +106,24 @@ class Operation:
                 with writer.transaction():
                     say(writer, versions)
             yield writer, versions, folder
+
+    @contextmanager
+    def nobody_at_work(self, writer: TransactionalWriter, versions: Versions, following: int) -> Generator[ExitStack]:
+        """The workers have stopped, and wait until it is said which version is live: the ``following`` one, or another.
+
+        Where this ends with an error, they go on with what ``versions`` says; ``pop_all`` takes that way back away.
+        Should this process die, the first worker that asks finds that nobody is there, and goes on.
+
+        Raises:
+            WorkersStay: they do not stop.
+        """
+        with writer.transaction():
+            say(writer, versions._replace(next=following))
+        with ExitStack() as way_back:
+            way_back.callback(_say_if_possible, writer, versions)
+            self.workers.wait_until_gone()
+            yield way_back
+            way_back.pop_all()
 
     def claimed_writer(self) -> TransactionalWriter:
         """The only one that can write; an earlier one cannot any more."""
@@ -167,6 +186,11 @@ def operation(environment: Mapping[str, str], tell: Callable[[str], None]) -> Ge
             yield Operation(settings, tell, stopping)
     except (KafkaException, TimeoutError) as error:
         raise OperatorError(f"Kafka refuses or does not answer: {error}. Run it again") from error
+
+
+def _say_if_possible(writer: TransactionalWriter, versions: Versions) -> None:
+    with suppress(OperatorError, KafkaException), writer.transaction():
+        say(writer, versions)
 
 
 def delete_topics(admin: AdminClient, names: list[str]) -> None:

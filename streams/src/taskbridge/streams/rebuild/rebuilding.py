@@ -3,56 +3,36 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from taskbridge.schemas.cloudevents import state_headers
+from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 from taskbridge.streams.fold.stored_instance import HEAD_BYTES, age_of, event_offsets, state_value, unpack
 from taskbridge.streams.fold.views import show
+from taskbridge.streams.folding.choice import choose_folding
+from taskbridge.streams.positions.changelog_topic import instances_changelog
 from taskbridge.streams.processing.retention import is_expired
 from taskbridge.streams.rebuild.comparison import side_by_side, told
 from taskbridge.streams.rebuild.folding import EventFold
-from taskbridge.streams.rebuild.sources.copies import Copy, Kept, Ticker, TopicCopy, unfold_kept
+from taskbridge.streams.rebuild.sources.copies import Copy
 from taskbridge.streams.rebuild.sources.known import Knowledge, Source
+from taskbridge.streams.rebuild.sources.local_stores import LocalStores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from taskbridge.schemas.cloudevents import Header
-    from taskbridge.schemas.codec import Codec
-    from taskbridge.schemas.events import TaskNotification, TaskState
-    from taskbridge.streams.folding.folding import Folding
-    from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.schemas.events import TaskNotification
+    from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.rebuild.operation import Operation
+    from taskbridge.streams.rebuild.sources.copies import Kept
     from taskbridge.streams.rebuild.sources.known import Known
-    from taskbridge.streams.rebuild.sources.local_stores import LocalStores
 
-
-class Sources(NamedTuple):
-    """Where everything is read from."""
-
-    consumer: Mapping[str, object]
-    offsets: Offsets
-    positions: Callable[[], Mapping[int, int]]
-    """How far the live version's workers are in the events."""
-    changelog: str | None
-    """Of the live version; None where it is lost."""
-    is_sound: bool
-    """Nothing says that it has lost anything."""
-    topic_ids: Mapping[str, str]
-    """Kafka's ids of the changelog and of the events."""
-    stores: LocalStores
-    """Read already."""
-    partitions: Mapping[str, int]
-    """How many each topic has; none of states that are about to be written anew."""
-    homes: int
-    """How many partitions the new version has."""
-    folding: Folding
-    notification_bytes: int
-    """Of the largest that a worker tells: an event that comes to larger ones is refused by both."""
-    states: Codec[TaskState]
-    retention_days: int
+_Copy = TypeVar("_Copy", bound=Copy)
 
 
 @dataclass(slots=True)
@@ -94,43 +74,65 @@ class Outcome(NamedTuple):
 class Rebuilding:
     """Brought up to date again and again, each time with less to do, until nothing changes any more."""
 
-    def __init__(
-        self, folder: Path, sources: Sources, *, say: Callable[[str], None], stopping: Callable[[], None]
-    ) -> None:
-        self._sources = sources
-        self._say = say
-        self._stopping = stopping
+    def __init__(self, run: Operation, registry: Registry, folder: Path, *, live: int, homes: int) -> None:
+        """``live`` is the version that is live, and ``homes`` how many partitions the new one has."""
+        self._run = run
+        self._live = live
+        self._states = task_state_codec(registry)
+        self._resources = ExitStack()
         self.counts = Counts()
-        self.new = Copy(folder / "new")
-        self._old = self._topic_copy(folder / "old", sources.changelog) if sources.changelog else None
-        self._published = self._topic_copy(folder / "published", TASK_STATES.name)
-        self._fold = EventFold(
-            self.new,
-            consumer=sources.consumer,
-            offsets=sources.offsets,
-            positions=sources.positions,
-            folding=sources.folding,
-            notification_bytes=sources.notification_bytes,
-            partitions=sources.homes,
-            base=self._base,
-        )
+        changelog = instances_changelog(live).name
+        self._partitions = there = run.topics()
+        described = run.offsets.topics([changelog, TASK_EVENTS.name])
+        ids = {name: each.topic_id for name, each in described.items()}
+        self._named = run.workers.changelogs(live)
+        self._is_sound = changelog in ids and self._named <= {ids[changelog]}
+        if self._is_sound:
+            self._is_sound = not any(run.offsets.begins(changelog, range(there[changelog])).values())
+        self.new = self._kept(Copy(folder / "new"))
+        self._old = self._kept(run.copy_of(changelog, folder / "old")) if changelog in ids else None
+        self._published = self._kept(run.copy_of(TASK_STATES.name, folder / "published"))
+        self._stores = self._kept(LocalStores(folder / "stores", retention_days=run.settings.retention_days))
+        settings = run.settings
+        folding = choose_folding(registry, cached_instances=settings.live_instances, form_fields=settings.form_fields)
+        self._fold = EventFold(run, self.new, folding=folding, homes=homes, base=self._base)
+        self._resources.callback(self._fold.close)
         self._known = Knowledge(
             self._old,
-            sources.topic_ids.get(sources.changelog or ""),
-            sources.stores,
+            ids.get(changelog),
+            self._stores,
             self._published,
-            is_sound=sources.is_sound,
-            states=sources.states,
-            events_id=sources.topic_ids[TASK_EVENTS.name],
+            is_sound=self._is_sound,
+            states=self._states,
+            events_id=ids[TASK_EVENTS.name],
             bounds=self._fold.bounds,
-            homes=sources.homes,
+            homes=homes,
         )
 
     def close(self) -> None:
-        self._fold.close()
-        for copy in (self._old, self._published, self.new):
-            if copy is not None:
-                copy.close()
+        self._resources.close()
+
+    def read(self) -> None:
+        """Read all that there is.
+
+        Raises:
+            StoreInUse: a worker has a store open that is needed.
+        """
+        run = self._run
+        if not self._is_sound:
+            changelog = instances_changelog(self._live).name
+            run.tell(
+                f"{changelog} is lost or cut: what the events do not tell is taken from local and published states"
+            )
+        self._stores.read(
+            run.settings.data_dir,
+            self._live,
+            changelogs=self._named,
+            needed=not self._is_sound,
+            tell=run.tell,
+            tick=run.ticker("local stores"),
+        )
+        self.catch_up()
 
     def catch_up(self) -> None:
         """Read on as far as the live version is by now, and complete what the events do not tell any more.
@@ -138,16 +140,16 @@ class Rebuilding:
         In this order: what is published is in the changelog too, unless that has lost it; and an instance that the
         events do not tell of then has none, and is not merely not folded yet.
         """
-        sources = self._sources
-        self._published.catch_up(sources.partitions.get(TASK_STATES.name, 0), self._ticker("published states"))
+        there, ticker = self._partitions, self._run.ticker
+        self._published.catch_up(there.get(TASK_STATES.name, 0), ticker("published states"))
         if self._old is not None:
-            self._old.catch_up(sources.partitions[self._old.topic], self._ticker("live states"))
-        self._fold.catch_up(sources.partitions[TASK_EVENTS.name], self._ticker("events"))
+            self._old.catch_up(there[self._old.topic], ticker("live states"))
+        self._fold.catch_up(there[TASK_EVENTS.name])
         self.counts.events, self.counts.rejected = self._fold.folded, self._fold.rejected
         self.counts.lost = self.counts.instances = 0
-        now_ms = time.time_ns() // 1_000_000
-        compare = self._ticker("instances")
-        for number, (key, old, left, published, new) in enumerate(self._side_by_side()):
+        now_ms, days = time.time_ns() // 1_000_000, self._run.settings.retention_days
+        compare = ticker("instances")
+        for number, (key, (old, left, published, new)) in enumerate(self._side_by_side()):
             compare(number, number)
             if new is None:
                 known = self._known.best(key, old, left, published)
@@ -157,7 +159,7 @@ class Rebuilding:
                     continue
                 self.new.write({key: self._taken(known)})
                 self.counts.carried_over += 1
-            elif is_expired(age_of(new.value), now_ms=now_ms, days=self._days) and not (old or left or published):
+            elif is_expired(age_of(new.value), now_ms=now_ms, days=days) and not (old or left or published):
                 self.counts.let_go += 1
                 self.new.write({key: None})
                 continue
@@ -168,8 +170,8 @@ class Rebuilding:
 
         ``everything``: also of what came out the same, for those who have nothing yet.
         """
-        compare = self._ticker("compared")
-        for number, (key, old, left, published, new) in enumerate(self._side_by_side()):
+        compare = self._run.ticker("compared")
+        for number, (key, (old, left, published, new)) in enumerate(self._side_by_side()):
             compare(number, self.counts.instances)
             if new is None:
                 continue
@@ -182,7 +184,7 @@ class Rebuilding:
             if publish_state or notifications:
                 self.counts.states += publish_state
                 self.counts.notifications += len(notifications)
-                headers = state_headers(self._sources.states.decode(state_value(new.value)), deleted=state is None)
+                headers = state_headers(self._states.decode(state_value(new.value)), deleted=state is None)
                 yield Outcome(key, publish_state, state, headers, notifications)
 
     @property
@@ -190,14 +192,10 @@ class Rebuilding:
         """Behind the last event of each partition that is in it."""
         return self._fold.reached
 
-    @property
-    def _days(self) -> int:
-        return self._sources.retention_days
-
     def _told(
         self, old: Kept | None, known: Known | None, new: Kept, version: int, *, everything: bool
     ) -> list[TaskNotification]:
-        after = show(unpack(new.value, self._sources.states), event_offsets(new.value))
+        after = show(unpack(new.value, self._states), event_offsets(new.value))
         if known is None:
             return told(None, after, version=version, certain=not everything and old is None)
         # Only the changelog says for certain what people were told.
@@ -217,16 +215,10 @@ class Rebuilding:
         self.counts.from_published += known.source is Source.PUBLISHED
         return self._known.moved(known)
 
-    def _side_by_side(self) -> Iterator[tuple[bytes, Kept | None, Kept | None, Kept | None, Kept | None]]:
+    def _side_by_side(self) -> Iterator[tuple[bytes, list[Kept | None]]]:
         """Of each instance: what the changelog has, what a store has, what is published, and how it came out."""
         old = () if self._old is None else self._old.items()
-        found = side_by_side(old, self._sources.stores.items(), self._published.items(), self.new.items())
-        for key, values in found:
-            changelog, store, published, new = [None if value is None else unfold_kept(value) for value in values]
-            yield key, changelog, store, published, new
+        return side_by_side(old, self._stores.items(), self._published.items(), self.new.items())
 
-    def _topic_copy(self, path: Path, topic: str) -> TopicCopy:
-        return TopicCopy(path, topic, consumer=self._sources.consumer, offsets=self._sources.offsets)
-
-    def _ticker(self, what: str) -> Ticker:
-        return Ticker(self._say, what, stopping=self._stopping)
+    def _kept(self, copy: _Copy) -> _Copy:
+        return self._resources.enter_context(closing(copy))

@@ -7,38 +7,33 @@ a rebuild's switch: what is told is what is so, and nothing that a worker tells 
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaException
-
 from taskbridge.runtime.topic_admin import apply_topics
-from taskbridge.schemas.cloudevents import notification_headers
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.contract.live_version import say, say_told
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.stored_instance import unpack
 from taskbridge.streams.fold.views import show
+from taskbridge.streams.folding.outgoing import notification_record
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.version import VERSION_TOPIC
 from taskbridge.streams.rebuild.comparison import told_again, unfounded
 from taskbridge.streams.rebuild.operation import operation
-from taskbridge.streams.rebuild.sources.copies import Copy, Kept, Ticker, TopicCopy
+from taskbridge.streams.rebuild.sources.copies import Copy, Kept
 from taskbridge.streams.tables.unreadable import naming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
-    from taskbridge.streams.positions.version import Versions
-    from taskbridge.streams.rebuild.operation import Operation
-    from taskbridge.streams.records import RecordWithHeaders
     from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 _TOGETHER = 20_000
@@ -64,67 +59,43 @@ def retell(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> di
                 raise NothingToTell(f"{changelog} is lost: make the states anew first, taskbridge streams --rebuild")
             apply_topics(run.admin, [TASK_NOTIFICATIONS], partitions=there[changelog])
 
-            def copy_of(topic: str) -> TopicCopy:
-                copy = TopicCopy(folder / topic, topic, consumer=run.consumer, offsets=run.offsets)
-                return copies.enter_context(closing(copy))
-
-            states = copy_of(changelog)
-            inboxes = copy_of(INBOX_CHANGELOG.name) if INBOX_CHANGELOG.name in there else None
-            reading = Ticker(tell, "states and inboxes", stopping=run.stopping)
+            states, *inboxes = (
+                copies.enter_context(closing(run.copy_of(topic, folder / topic)))
+                for topic in (changelog, INBOX_CHANGELOG.name)
+                if topic in there
+            )
+            reading = run.ticker("states and inboxes")
 
             def catch_up() -> None:
-                for copy in (states, inboxes):
-                    if copy is not None:
-                        copy.catch_up(there[copy.topic], reading)
+                for copy in (states, *inboxes):
+                    copy.catch_up(there[copy.topic], reading)
 
             # Most of it while the workers are still at work.
             catch_up()
-            with nobody_at_work(run, writer, versions):
+            with run.nobody_at_work(writer, versions, versions.live):
                 catch_up()
                 shown = copies.enter_context(closing(Copy(folder / "shown")))
-                telling = Ticker(tell, "instances told", stopping=run.stopping)
-                retelling = Retelling(
-                    writer, registry, shown, changelog=changelog, number=_number(run), telling=telling
-                )
-                retelling.tell_of(states)
-                if inboxes is not None:
-                    retelling.take_away(inboxes)
-                told = run.told_now()
+                telling = run.ticker("instances told")
+                # Where the word that nobody may work stands: it grows with each retelling.
+                number = run.offsets.ends(VERSION_TOPIC.name, [0])[0]
+                retelling = Retelling(writer, registry, shown, changelog=changelog, number=number, telling=telling)
+                told = retelling.tell(retelling.of_instances(states))
+                gone = sum(retelling.tell(retelling.of_no_instance(copy)) for copy in inboxes)
+                told_to = run.told_now()
                 # After what was told: workers begin a new inbox where they stood in the notifications.
                 ground = run.new_inboxes(versions.live, there[changelog]) if run.settings.task_center else None
                 with writer.transaction():
-                    say_told(writer, told)
+                    say_told(writer, told_to)
                     if ground is not None:
                         stood = run.workers.positions(TASK_NOTIFICATIONS.name)
                         writer.hand_over(APP_ID, TASK_NOTIFICATIONS.name, ground, stood)
+                    say(writer, versions)
         return {
             "instances": retelling.instances,
-            "notifications": retelling.notifications,
-            "unfounded": retelling.unfounded,
+            "notifications": told + gone,
+            "unfounded": gone,
             "seconds": round(time.monotonic() - began, 1),
         }
-
-
-@contextmanager
-def nobody_at_work(run: Operation, writer: TransactionalWriter, versions: Versions) -> Generator[None]:
-    """The workers have stopped, and start again afterwards; as the same version.
-
-    Should this process die, the first worker that asks finds that nobody is there, and goes on.
-
-    Raises:
-        WorkersStay: they do not stop.
-    """
-    with writer.transaction():
-        say(writer, versions._replace(next=versions.live))
-    try:
-        run.workers.wait_until_gone()
-        yield
-    except BaseException:
-        with suppress(OperatorError, KafkaException), writer.transaction():
-            say(writer, versions)
-        raise
-    with writer.transaction():
-        say(writer, versions)
 
 
 class Retelling:
@@ -151,48 +122,38 @@ class Retelling:
         self._changelog = changelog
         self._number = number
         self._telling = telling
-        self.instances = self.notifications = self.unfounded = 0
+        self.instances = 0
 
-    def tell_of(self, states: Copy) -> None:
-        """Tell of every instance in the copy, which holds them as they are stored.
+    def tell(self, notifications: Iterator[TaskNotification]) -> int:
+        """Tell all of it; returns how many it were."""
+        told = 0
+        while together := list(islice(notifications, _TOGETHER)):
+            records = [notification_record(each, self._notifications) for each in together]
+            with self._writer.transaction():
+                self._writer.send_all(TASK_NOTIFICATIONS.name, records)
+            self._shown.write({_line_key(each): _THERE for each in together})
+            told += len(together)
+            self._telling(self.instances, self.instances)
+        return told
+
+    def of_instances(self, states: Copy) -> Iterator[TaskNotification]:
+        """How every instance in the copy stands, which holds them as they are stored.
 
         Raises:
             TableUnreadable: one of them cannot be read; nobody is told anything wrong.
         """
-        together: list[TaskNotification] = []
         for kept in states.values():
             with naming(self._changelog, kept.partition):
                 instance = unpack(kept.value, self._states)
-            together += told_again(show(instance), number=self._number)
             self.instances += 1
-            if len(together) >= _TOGETHER:
-                self._send(together)
-                together = []
-        self._send(together)
+            yield from told_again(show(instance), number=self._number)
 
-    def take_away(self, inboxes: Copy) -> None:
-        """Tell of every line in these inboxes that no instance shows that it goes."""
-        together: list[TaskNotification] = []
+    def of_no_instance(self, inboxes: Copy) -> Iterator[TaskNotification]:
+        """That every line in these inboxes goes which was not told of."""
         for key in inboxes:
             line = layout.read_line_key(key)
             if line is not None and self._shown.get(key) is None:
-                together.append(unfounded(line, number=self._number))
-        self.unfounded = len(together)
-        self._send(together)
-
-    def _send(self, together: list[TaskNotification]) -> None:
-        with self._writer.transaction():
-            self._writer.send_all(TASK_NOTIFICATIONS.name, [self._record(each) for each in together])
-        self._shown.write({_line_key(each): _THERE for each in together})
-        self.notifications += len(together)
-        self._telling(self.instances, self.instances)
-
-    def _record(self, told: TaskNotification) -> RecordWithHeaders:
-        return (
-            notification_key(told.corp_id, told.recipient_id),
-            self._notifications.encode(told),
-            notification_headers(told),
-        )
+                yield unfounded(line, number=self._number)
 
 
 _THERE = Kept(0, b"")
@@ -201,8 +162,3 @@ _THERE = Kept(0, b"")
 def _line_key(told: TaskNotification) -> bytes:
     user = layout.user_part(told.corp_id, told.recipient_id)
     return layout.line_key(user, told.view, layout.line_part(told.instance_id, told.task_id))
-
-
-def _number(run: Operation) -> int:
-    """Where the word that nobody may work stands: it grows with each retelling."""
-    return run.offsets.ends(VERSION_TOPIC.name, [0])[0]

@@ -11,6 +11,7 @@ from faust.types import TP
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.contract.live_version import members
+from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.rebuild.sources.copies import DECIDED_S, POLL_S, Ticker
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class WorkersStay(OperatorError):
 
 
 class Workers:
-    """Those of one group. Every method blocks, and may be told to stop.
+    """Every method blocks, and may be told to stop.
 
     Raises:
         KafkaException, TimeoutError: Kafka refuses, or does not answer.
@@ -40,7 +41,6 @@ class Workers:
         admin: AdminClient,
         offsets: Offsets,
         *,
-        group: str,
         claim: Callable[[str], object],
         tell: Callable[[str], None],
         stopping: Callable[[], None],
@@ -48,7 +48,6 @@ class Workers:
         """``claim`` takes the producers of the worker of that name over, and blocks."""
         self._admin = admin
         self._offsets = offsets
-        self._group = group
         self._claim = claim
         self._tell = tell
         self._stopping = stopping
@@ -63,7 +62,7 @@ class Workers:
         deadline = time.monotonic() + DECIDED_S
         while left:
             self._stopping()
-            for source, at in self._offsets.committed(self._group, left).items():
+            for source, at in self._offsets.committed(APP_ID, left).items():
                 if at.is_stable:
                     left.discard(source)
                     if at.offset >= 0:
@@ -76,7 +75,7 @@ class Workers:
     def changelogs(self, version: int) -> frozenset[str]:
         """Kafka's ids of those that the group's positions name as that version's: one, where nothing is wrong."""
         sources = {TP(TASK_EVENTS.name, each) for each in self._offsets.partitions(TASK_EVENTS.name)}
-        marks = [at.mark for at in self._offsets.committed(self._group, sources).values() if at.mark is not None]
+        marks = [at.mark for at in self._offsets.committed(APP_ID, sources).values() if at.mark is not None]
         return frozenset(mark.changelog_id for mark in marks if mark.version == version)
 
     def wait_until_gone(self) -> None:
@@ -88,7 +87,7 @@ class Workers:
             WorkersStay: they are still there after minutes.
         """
         deadline, said = time.monotonic() + _LEAVE_S, 0.0
-        while found := members(self._admin, self._group):
+        while found := members(self._admin, APP_ID):
             self._stopping()
             if time.monotonic() > deadline:
                 raise WorkersStay(f"still there after {_LEAVE_S:.0f} s: {', '.join(found)}. Nothing was switched")
@@ -109,4 +108,4 @@ class Workers:
             for topic in (TASK_EVENTS.name, TASK_NOTIFICATIONS.name)
             for partition in self._offsets.partitions(topic)
         ]
-        return {at.owner for at in self._offsets.committed(self._group, sources).values() if at.owner}
+        return {at.owner for at in self._offsets.committed(APP_ID, sources).values() if at.owner}

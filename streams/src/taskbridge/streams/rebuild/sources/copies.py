@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import struct
-import threading
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import rocksdict
 
+from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.positions.kept_position import POSITION_KEY
-from taskbridge.streams.tables.changelog import ChangelogReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
+
+    from confluent_kafka import Message
 
     from taskbridge.streams.positions.offsets import Bounds, Offsets
 
-_BATCH_BYTES = 8 << 20
+_BATCH_RECORDS = 2000
 _BUFFER_BYTES = 64 << 20
 _WRITE_BUFFER_BYTES = 32 << 20
-_LOOK_S = 0.1
 DECIDED_S = 60.0
 """How long a transaction may be open: Kafka undoes a worker's after half of that."""
 POLL_S = 0.02
@@ -53,11 +54,11 @@ class Copy:
 
     def get(self, key: bytes) -> Kept | None:
         found: bytes | None = self._db.get(key)
-        return None if found is None else unfold_kept(found)
+        return None if found is None else _unfolded(found)
 
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """As they are now, in the order of the keys; for ``unfold_kept``. Writing meanwhile changes nothing here."""
-        return iter(self._db.items())
+    def items(self) -> Iterator[tuple[bytes, Kept]]:
+        """As they are now, in the order of the keys. Writing meanwhile changes nothing here."""
+        return ((key, _unfolded(stored)) for key, stored in self._db.items())
 
     def is_empty(self) -> bool:
         return next(iter(self), None) is None
@@ -68,7 +69,7 @@ class Copy:
 
     def values(self) -> Iterator[Kept]:
         """The values, likewise."""
-        return (unfold_kept(stored) for stored in self._db.values())
+        return (_unfolded(stored) for stored in self._db.values())
 
     def write(self, values: Mapping[bytes, Kept | None]) -> None:
         if self.changed is not None:
@@ -101,31 +102,20 @@ class TopicCopy(Copy):
         self._next: dict[int, int] = {}
         self.positions: dict[int, bytes] = {}
         """What a changelog says of each partition's position: see ``streams.positions.kept_position``."""
-        self._failure: BaseException | None = None
-        self._failed = threading.Event()
-        config = reader_config(consumer, buffer_bytes=_BUFFER_BYTES)
-        self._reader = ChangelogReader(config, topic, self, batch_bytes=_BATCH_BYTES, on_failure=self._fail)
+        self._reader = bulk_reader(consumer)
 
     def catch_up(self, partitions: int, tick: Callable[[int, int], None]) -> None:
         """Apply all that is written by now. ``tick`` is told again and again how many records are read, of how many.
 
         Raises:
             KafkaException, TimeoutError: Kafka refuses, or does not answer, or a transaction stays open.
-            ChangelogUnreadable: the topic cannot be read.
+            Unreadable: the topic cannot be read.
         """
         bounds = self._decided(range(partitions), tick)
-        starts = {each: max(bound.first, self._next.get(each, 0)) for each, bound in bounds.items()}
-        self._next.update(starts)
-        total = sum(max(0, bound.end - starts[each]) for each, bound in bounds.items())
-        reading = [
-            self._reader.follow(each, start=starts[each], end=bound.end, standby=False)
-            for each, bound in bounds.items()
-        ]
-        while not all(each.done() for each in reading):
-            if self._failed.wait(_LOOK_S):
-                assert self._failure is not None
-                raise self._failure
-            tick(total - sum(each.remaining for each in self._reader.followed.values()), total)
+        self._next.update({each: max(bound.first, self.reached(each)) for each, bound in bounds.items()})
+        ends = {each: bound.end for each, bound in bounds.items()}
+        for batch in read_on(self._reader, self.topic, self._next, ends, tick):
+            self._apply(batch)
 
     def _decided(self, partitions: range, tick: Callable[[int, int], None]) -> dict[int, Bounds]:
         """Once nothing is open that is written by now: a transaction is seen on one topic before it is on another."""
@@ -144,33 +134,43 @@ class TopicCopy(Copy):
         """Where the partition's next record will stand."""
         return self._next.get(partition, 0)
 
-    def write_chunk(self, partition: int, values: Mapping[bytes, bytes | None], *, changelog_offset: int) -> None:
-        """As ``ChangelogReader`` writes."""
-        if (position := values.get(POSITION_KEY)) is not None:
-            self.positions[partition] = position
-        self.write(
-            {
-                key: None if value is None else Kept(partition, value)
-                for key, value in values.items()
-                if key != POSITION_KEY
-            }
-        )
-        self._next[partition] = changelog_offset + 1
-
-    def touch(self, partition: int) -> None:
-        """Nothing: no position here grows old."""
-
     def close(self) -> None:
         self._reader.close()
         super().close()
 
-    def _fail(self, error: BaseException) -> None:
-        self._failure = error
-        self._failed.set()
+    def _apply(self, batch: list[Message]) -> None:
+        values: dict[bytes, Kept | None] = {}
+        for message in batch:
+            partition, key, value = cast("int", message.partition()), cast("bytes", message.key()), message.value()
+            if key != POSITION_KEY:
+                values[key] = None if value is None else Kept(partition, value)
+            elif value is not None:
+                self.positions[partition] = value
+        self.write(values)
 
 
-def unfold_kept(stored: bytes) -> Kept:
-    """What stands in a copy, as ``Copy.items`` gives it."""
+def bulk_reader(consumer: Mapping[str, object]) -> PartitionReader:
+    return PartitionReader(reader_config(consumer, buffer_bytes=_BUFFER_BYTES))
+
+
+def read_on(
+    reader: PartitionReader,
+    topic: str,
+    reached: dict[int, int],
+    ends: Mapping[int, int],
+    tick: Callable[[int, int], None],
+) -> Generator[list[Message]]:
+    """What stands behind where each partition is ``reached``, which moves with each batch, and before its end."""
+    starts = {each: reached[each] for each, end in ends.items() if end > reached[each]}
+    total = sum(ends[each] - start for each, start in starts.items())
+    with closing(reader.read(topic, starts, ends, batch=_BATCH_RECORDS)) as batches:
+        for batch in batches:
+            yield batch
+            reached.update(reader.reached)
+            tick(sum(reached[each] - start for each, start in starts.items()), total)
+
+
+def _unfolded(stored: bytes) -> Kept:
     return Kept(_PARTITION.unpack_from(stored)[0], stored[_PARTITION.size :])
 
 
