@@ -136,7 +136,6 @@ _OVERRIDDEN = [
     ),
     Method(TableManager, "recovery", "self", "is asked for whatever recovers the tables"),
     Method(TableManager, "on_start", "self", "starts the recovery", is_awaited=True),
-    Method(rocksdb.Store, "persisted_offset", "self tp", "says how far a store is"),
     Method(
         rocksdb.Store,
         "on_rebalance",

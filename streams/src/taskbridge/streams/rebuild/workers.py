@@ -15,10 +15,11 @@ from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.rebuild.sources.copies import DECIDED_S, POLL_S, Ticker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from confluent_kafka.admin import AdminClient
 
+    from taskbridge.streams.positions.group_positions import Committed
     from taskbridge.streams.positions.offsets import Offsets
 
 _LEAVE_S = 180.0
@@ -74,8 +75,7 @@ class Workers:
 
     def changelogs(self, version: int) -> frozenset[str]:
         """Kafka's ids of those that the group's positions name as that version's: one, where nothing is wrong."""
-        sources = {TP(TASK_EVENTS.name, each) for each in self._offsets.partitions(TASK_EVENTS.name)}
-        marks = [at.mark for at in self._offsets.committed(APP_ID, sources).values() if at.mark is not None]
+        marks = [at.mark for at in self._committed(TASK_EVENTS.name) if at.mark is not None]
         return frozenset(mark.changelog_id for mark in marks if mark.version == version)
 
     def wait_until_gone(self) -> None:
@@ -95,17 +95,13 @@ class Workers:
                 said = time.monotonic()
                 self._tell(f"waiting until the workers have stopped: {', '.join(found)}")
             time.sleep(_LOOK_S)
-        if owners := self._owners():
+        # Whoever may have something open: see ``streams.transactions.takeover``.
+        if owners := {at.owner for at in self._committed(TASK_EVENTS.name, TASK_NOTIFICATIONS.name) if at.owner}:
             # Side by side: each waits up to half a second for librdkafka's timers.
             with ThreadPoolExecutor(len(owners)) as pool:
                 for claimed in [pool.submit(self._claim, owner) for owner in owners]:
                     claimed.result()
 
-    def _owners(self) -> set[str]:
-        """Whoever may have something open: see ``streams.transactions.takeover``."""
-        sources = [
-            TP(topic, partition)
-            for topic in (TASK_EVENTS.name, TASK_NOTIFICATIONS.name)
-            for partition in self._offsets.partitions(topic)
-        ]
-        return {at.owner for at in self._offsets.committed(APP_ID, sources).values() if at.owner}
+    def _committed(self, *topics: str) -> Iterable[Committed]:
+        sources = [TP(topic, partition) for topic in topics for partition in self._offsets.partitions(topic)]
+        return self._offsets.committed(APP_ID, sources).values()

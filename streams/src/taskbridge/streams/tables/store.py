@@ -37,8 +37,6 @@ from taskbridge.streams.tables.store_files import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
-    from faust.types import TP
-
     from taskbridge.streams.tables.store_files import StorePosition
 
 log = structlog.get_logger(__name__)
@@ -163,10 +161,6 @@ class Store(TableStore):
     def is_empty(self, partition: int) -> bool:
         """Whether nothing was ever written to the partition's store."""
         return next(self._items(partition), None) is None
-
-    def persisted_offset(self, tp: TP) -> int | None:
-        found = self.position(tp.partition)
-        return None if found is None else found.offset
 
     def _items(self, partition: int, start: bytes = b"", options: Any = None) -> Iterator[tuple[bytes, bytes]]:
         """Keys from ``start`` on, with their values.
