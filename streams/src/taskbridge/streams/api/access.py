@@ -153,7 +153,7 @@ class Access:
             return lambda now: now < until
         tokens = self.tokens
         if caller.mode == "open" or tokens is None:
-            return _always
+            return lambda _now: True
         sha256 = caller.token_sha256
 
         def may_go_on(_now: float) -> bool:
@@ -167,10 +167,6 @@ class Access:
         if sealed is None or self.seal is None:
             return None
         return self.seal.open(sealed, target_of(connection))
-
-
-def _always(_now: float) -> bool:
-    return True
 
 
 def build_access(settings: StreamsSettings) -> Access:

@@ -62,16 +62,12 @@ def problem(found: Situation, *, task_center: bool) -> str | None:
     return next(_problems(found, task_center=task_center), None)
 
 
-def belonging_together(live: int, *, task_center: bool) -> list[str]:
-    """The topics that have one number of partitions."""
-    inbox = [INBOX_CHANGELOG.name] if task_center else []
-    return [TASK_EVENTS.name, TASK_STATES.name, TASK_NOTIFICATIONS.name, instances_changelog(live).name, *inbox]
-
-
 def _problems(found: Situation, *, task_center: bool) -> Iterator[str]:
     live = found.versions.live
     yield from _of_version(found)
-    together = belonging_together(live, task_center=task_center)
+    inbox = [INBOX_CHANGELOG] if task_center else []
+    alike = [TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, instances_changelog(live), *inbox]
+    together = [topic.name for topic in alike]
     differing = partitions_problem({name: found.topics[name].partitions for name in together if name in found.topics})
     if differing is not None:
         yield differing

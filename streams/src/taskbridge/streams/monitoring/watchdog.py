@@ -34,20 +34,15 @@ class Watchdog:
         self._done: int | None = None
         self._since = 0.0
 
-    def stands_still_s(self, *, done: int, waiting: int, now: float) -> float:
-        """How long nothing was done although something waited; ``done`` changes with any progress."""
-        if done != self._done or waiting == 0:
-            self._done, self._since = done, now
-        return now - self._since
-
     def look(self, *, done: int, waiting: int, now: float) -> None:
-        """Say so when the patience is over.
+        """``done`` changes with any progress.
 
         Raises:
-            Stuck: it is.
+            Stuck: it has not for too long, although something waits.
         """
-        still_s = self.stands_still_s(done=done, waiting=waiting, now=now)
-        if still_s > self._patience_s:
+        if done != self._done or waiting == 0:
+            self._done, self._since = done, now
+        if (still_s := now - self._since) > self._patience_s:
             raise Stuck(f"{waiting} records wait, and none was processed for {still_s:.0f} s")
 
 
