@@ -98,6 +98,7 @@ class Takeover:
         Raises:
             ChangelogCut: one lacks what the group says is folded.
             KafkaException, TimeoutError: Kafka does not answer, or does not allow it.
+            Undecided: it takes longer than is worth waiting at one go.
             Overtaken: another rebalance came.
         """
         bounds = await asyncio.to_thread(self._bounds, committed)
@@ -125,6 +126,7 @@ class Takeover:
         await asyncio.gather(
             *(self._group_commit.hand_over(source, to, [], generation=generation) for source, to in moved.items())
         )
+        await asyncio.to_thread(self._until_told, moved)
 
     def changelog_of(self, source: TP) -> str | None:
         """The topic in which this one's positions are kept."""
@@ -145,6 +147,14 @@ class Takeover:
                 return committed
             if waited_s > _PATIENCE_S:
                 raise Undecided(f"transactions of former owners are open: partitions {sorted(open_partitions)}")
+            time.sleep(_POLL_S)
+
+    def _until_told(self, moved: Mapping[TP, int]) -> None:
+        """Positions are told some milliseconds after they are committed; until then, whoever asks gets the old ones."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while not all(at.is_stable for at in self._offsets.committed(self._group, moved).values()):
+            if time.monotonic() > deadline:
+                raise Undecided("the group's positions are committed, and not told yet")
             time.sleep(_POLL_S)
 
     def _undecided(self, changelogs: Collection[TP]) -> frozenset[TP]:

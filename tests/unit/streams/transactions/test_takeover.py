@@ -1,0 +1,54 @@
+"""A worker goes on from where the group stands only once the group says so."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from faust.types import TP
+
+from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.streams.positions.group_positions import Committed
+from taskbridge.streams.transactions.takeover import Takeover
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+SOURCE = TP(TASK_EVENTS.name, 0)
+
+
+class Kafka:
+    """Ten records are left behind the first three. Positions are told some answers after they were committed."""
+
+    def __init__(self) -> None:
+        self.after_loss: dict[TP, bool] = {}
+        self.grounds: Mapping[str, Any] = {}
+        self.handed_over: dict[TP, int] = {}
+        self.late = 2
+
+    def begins(self, _topic: str, partitions: Collection[int]) -> dict[int, int]:
+        return dict.fromkeys(partitions, 3)
+
+    def ends(self, _topic: str, partitions: Collection[int]) -> dict[int, int]:
+        return dict.fromkeys(partitions, 13)
+
+    def committed(self, _group: str, sources: Collection[TP]) -> dict[TP, Committed]:
+        self.late -= 1
+        return {each: Committed(self.handed_over[each], "us", is_stable=self.late < 0) for each in sources}
+
+    def hand_over(self, source: TP, to: int, _batches: object, *, generation: int) -> asyncio.Future[list[int]]:
+        assert generation == 1
+        self.handed_over[source] = to
+        done = asyncio.get_running_loop().create_future()
+        done.set_result([])
+        return done
+
+
+def test_a_moved_position_is_waited_for_until_it_is_told() -> None:
+    """Who asked before would be told the old one, and go on from there: from what is gone, or all over again."""
+    kafka = Kafka()
+    takeover = Takeover(cast("Any", kafka), cast("Any", kafka), group="group", name="us", claim=lambda _: None)
+    before = {SOURCE: Committed(2, "them", is_stable=True)}
+    asyncio.run(takeover.begin(before, {SOURCE: None}, generation=1))
+    assert kafka.handed_over == {SOURCE: 3}
+    assert kafka.late < 0, "or the old one would still be told"
