@@ -816,3 +816,43 @@ def test_once_others_are_through_the_oldest_of_those_that_still_wait_for_their_t
                 await until(lambda: spool._occupancy.slots()[0].oldest == held.created_at)  # pyright: ignore[reportPrivateUsage]
 
     asyncio.run(scenario())
+
+
+def test_once_it_has_ended_nothing_of_it_runs_on_whatever_waited(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        producer.failing[1] = DeliveryFailed("not enough replicas")
+        async with open_spool(tmp_path) as spool:
+            await spool.put(record(1))
+            kafka = await open_path(producer)
+            before = asyncio.all_tasks()
+            async with draining(spool, kafka) as drainer:
+                await until(lambda: bool(drainer.behind))
+            assert asyncio.all_tasks() == before
+
+    asyncio.run(scenario())
+
+
+def test_a_partition_that_fails_is_tried_once_the_id_of_its_firsts_schema_is_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_path(producer)
+        other = SchemaRef("other", '"string"')
+
+        async def learn(key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
+            assert texts[key][0] == "other"
+            kafka._ids[key] = 7  # pyright: ignore[reportPrivateUsage]
+            return True
+
+        monkeypatch.setattr(kafka, "learn", learn)
+        async with open_spool(tmp_path) as spool:
+            spool._store.begin([other])  # pyright: ignore[reportPrivateUsage]
+            await spool.put(replace(record(1), schema=other.key))
+            (waits,) = await spool.read(-1, count=9, max_bytes=1 << 20)
+            kafka.fail(waits, DeliveryFailed("not enough replicas"))
+            async with draining(spool, kafka):
+                await until(lambda: producer.delivered == [1])
+
+    asyncio.run(scenario())
