@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 from playwright.sync_api import expect
 
@@ -16,6 +18,7 @@ from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.demo.demo import write_credentials
 from taskbridge.cli.demo.story import APP, CORP, vendor_sample
+from taskbridge.edge.verification import webhooks
 from taskbridge.local.ports import free_ports
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ ENVIRONMENT = {
 }
 MARKUP = '<script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'">的申请'
 SOON_MS = 60_000
+SECRET = webhooks.new_secret()
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,19 @@ class Company:
     def delete(self, task: Task) -> None:
         self._post("delete", self._ids(task))
 
+    def push(self, system: str, body: dict[str, Any]) -> None:
+        """As the other system does that is known by this name: in its own format, signed."""
+        content, moment, message_id = json.dumps(body).encode(), str(int(time.time())), f"msg_{uuid.uuid4().hex}"
+        proof = {
+            webhooks.ID: message_id,
+            webhooks.TIMESTAMP: moment,
+            webhooks.SIGNATURE: webhooks.sign(message_id, moment, content, secret=SECRET),
+        }
+        headers = {"Content-Type": "application/json", **proof}
+        address = f"{self.bridge.edge_url}/sources/{system}/tasks"
+        answer = httpx2.post(address, content=content, headers=headers, timeout=30, trust_env=False)
+        assert answer.status_code == 200, answer.text
+
     def restart_streams(self) -> None:
         """As when the kernel kills it; the supervisor starts it again."""
         pid = self.bridge.pid("streams")
@@ -95,6 +112,11 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Generator[Company]:
     edge, streams, kafka, registry = free_ports(4)
     credentials = data_dir / "credentials.toml"
     token = write_credentials(credentials)
+    with credentials.open("a") as file:
+        for system in ("flowable", "todo"):
+            file.write(
+                f'\n[[sources]]\nname = "{system}"\nformat = "{system}"\ncorp_id = "{CORP}"\nsecrets = ["{SECRET}"]\n'
+            )
     options = BridgeOptions(
         data_dir=data_dir,
         edge_port=edge,
@@ -168,6 +190,33 @@ def test_a_task_comes_is_handled_and_is_deleted_before_our_eyes(
     counted(page, 1, 0)
     expect(page.locator(".detail")).to_contain_text("任务已不存在", timeout=SOON_MS)
     assert page.evaluate("globalThis.notReloaded") is True
+
+
+def test_tasks_of_three_systems_stand_in_one_inbox(company: Company, open_page: OpenPage, user: str) -> None:
+    page = open_live(open_page, company, user)
+    ours = company.create("宜搭的访客申请", user)
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    flowables = {"id": "8", "name": "Approve the leave", "assignee": user, "createTime": at}
+    flowables |= {"processInstanceId": f"P-{user}", "processDefinitionId": "leave:1:4", "__timeStamp": at}
+    company.push("flowable", {"type": "task-created", "data": flowables})
+    pushed = {"syscode": "oa", "flowid": f"F-{user}", "requestname": "差旅报销", "workflowname": "差旅报销流程"}
+    pushed |= {"nodename": "直属领导", "creator": "10029460", "receiver": user, "pcurl": "https://oa.example/flow/1"}
+    pushed["receivets"] = str(int(time.time() * 1000))
+    company.push("todo", {**pushed, "isremark": "0", "viewtype": "0"})
+    counted(page, 3, 0)
+    systems = page.locator(".source-filter")
+    expect(systems.locator("option")).to_have_text(["全部系统", "flowable", "todo", "宜搭"])
+    for system, title in {"flowable": "Approve the leave", "todo": "差旅报销", "yida": ours.title}.items():
+        systems.select_option(system)
+        shown(page, title)
+    # Each is handled where it came from.
+    company.push("flowable", {"type": "task-ended", "data": {**flowables, "endTime": at}})
+    company.push("todo", {**pushed, "isremark": "2"})
+    company.complete(ours, user)
+    counted(page, 0, 3)
+    systems.select_option("")
+    page.keyboard.press("2")
+    expect(page.locator(".row-title")).to_have_count(3, timeout=SOON_MS)
 
 
 def test_markup_in_a_title_is_text(company: Company, open_page: OpenPage, user: str) -> None:
