@@ -67,9 +67,8 @@ class SpoolKeeper(FolderCounts):
         self._unopened = Unopened(self.folder)
         metrics.gauge("depth", "Records that are not delivered yet.", lambda: self.waiting)
         metrics.gauge("bytes", "Bytes that count against EDGE_SPOOL_MAX_BYTES.", lambda: self.size)
-        metrics.gauge(
-            "oldest_seconds", "Age of the oldest record that is not delivered yet.", lambda: self.oldest_age_s
-        )
+        oldest = "Age of the oldest record that is not delivered yet."
+        metrics.gauge("oldest_seconds", oldest, lambda: self.oldest_age_s)
         metrics.gauge(
             "set_aside_records", "Records that cannot be delivered: 'taskbridge spool status'.", lambda: self.set_aside
         )
