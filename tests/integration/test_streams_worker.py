@@ -23,7 +23,7 @@ from taskbridge.schemas.dead_letters import REASON_HEADER, TOPIC_HEADER
 from taskbridge.schemas.events import Action, Change, Lifecycle, TaskState
 from taskbridge.schemas.registry import schema_text
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.fold.lifecycle import Instance, fold
+from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.fold.views import views
 from taskbridge.streams.positions.changelog_topic import instances_changelog
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas.events import TaskEvent
+    from taskbridge.streams.fold.instance import Instance
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("as_if_nothing_ran")]
 

@@ -27,7 +27,7 @@ from taskbridge.schemas import topics
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import LiveVersion
-from taskbridge.streams.fold.lifecycle import Instance, fold
+from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.stored_instance import age_of
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
 from taskbridge.streams.positions.kept_position import POSITION_KEY
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from own_broker import OwnBroker
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas.events import TaskEvent
+    from taskbridge.streams.fold.instance import Instance
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from taskbridge.streams.api.access import Access
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
 
 PARTITIONS = 3
 URL = "http://127.0.0.1:8500"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from running_workers import Worker
     from taskbridge.cli.connection import Connection
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
 
     Read = Callable[[str], list[Message]]
 

@@ -23,7 +23,7 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFIC
 from taskbridge.streams.contract.live_version import members
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.acceptance import accept
-from taskbridge.streams.fold.lifecycle import Instance, fold
+from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications, views
 from taskbridge.streams.inbox.changes import check, inbox_changes
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.cli.connection import Connection
+    from taskbridge.streams.fold.instance import Instance
 
 
 TOLD_DIRECTLY = "told-directly-"

@@ -1,6 +1,6 @@
 //! What is known of one process instance: its published state and the fold's marks in one struct.
 //!
-//! Mirrors `TaskState` of `schemas/events.py` and `Marks` of `streams/fold/lifecycle.py`. Texts are borrowed: from the
+//! Mirrors `TaskState` of `schemas/events.py` and `Marks` of `streams/fold/instance.py`. Texts are borrowed: from the
 //! stored form that the instance was read from, and from the events that were folded into it since.
 
 use crate::event::Person;

@@ -1,4 +1,4 @@
-//! How an instance stands in the store and its changelog. Mirrors `streams/fold/stored_instance.py`, which describes it.
+//! How an instance stands in the store and its changelog: one module, as in Python `streams/fold/stored_instance.py`.
 
 use std::ops::Range;
 

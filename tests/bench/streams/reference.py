@@ -13,7 +13,7 @@ from taskbridge.streams.fold.views import notifications, views
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent, TaskState, View
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.fold.views import Entry
 
 LineTuple = tuple[str, str, "View", str, "str | None"]

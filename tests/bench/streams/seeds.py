@@ -20,7 +20,7 @@ from tests.bench.streams.workload import EVENTS_PER_INSTANCE, Life
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
     from tests.bench.streams.surroundings import Surroundings
 
 _TEMPLATES = 500

@@ -14,7 +14,7 @@ from tests.bench.streams.peers.job import Job
 from tests.bench.streams.workload import workload
 
 if TYPE_CHECKING:
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
 
 _REGISTRY = FakeRegistry()
 _IDS = _REGISTRY.register(ALL)

@@ -17,7 +17,7 @@ from tests.bench.streams.workload import EVENTS_PER_INSTANCE, workload
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
 
 _EVENTS = 5000
 

@@ -22,7 +22,7 @@ from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.fold.lifecycle import Instance, fold
+from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.stored_instance import unpack
 from taskbridge.streams.fold.views import views
 from taskbridge.streams.folding.native import IS_BUILT, NativeFolding
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
+    from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.fold.views import Entry
     from taskbridge.streams.folding.folding import Folded, Folding, Read
     from taskbridge.streams.records import Chunk

@@ -33,7 +33,7 @@ from taskbridge.schemas.errors import RecordError, TaskbridgeError
 from taskbridge.schemas.events import Action, Person
 from taskbridge.schemas.registry import RegistryUnavailable
 from taskbridge.schemas.testing import FakeRegistry
-from taskbridge.streams.fold.lifecycle import DETAILS
+from taskbridge.streams.fold.instance import DETAILS
 from taskbridge.streams.fold.rejections import OutsideContract
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, unpack
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject
 
     from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.folding.folding import Folding
 
 # Without the native core the service runs the Python implementation, and there is nothing to compare it with.

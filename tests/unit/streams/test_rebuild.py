@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
 
     MakeEvent = Callable[..., TaskEvent]
     Histories = SearchStrategy[list[TaskEvent]]

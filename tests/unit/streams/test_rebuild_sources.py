@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
 
 NOW_MS = 1_900_000_000_000
 STATES = task_state_codec(cast("Any", FakeRegistry()))

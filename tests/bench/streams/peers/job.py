@@ -27,7 +27,8 @@ from taskbridge.schemas.events import (
     TaskState,
     notification_key,
 )
-from taskbridge.streams.fold.lifecycle import DETAILS, FACTS, Instance, Marks, Stamp, TaskMarks, fold
+from taskbridge.streams.fold.instance import DETAILS, FACTS, Instance, Marks, Stamp, TaskMarks
+from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from tests.bench.streams.peers.given import Given
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
 
 _BATCH = 5000
 _RESTORE_BATCH = 20_000

@@ -10,12 +10,16 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
 
 from taskbridge.cli.demo.company import EMPLOYEES
 from taskbridge.cli.demo.simulation import Posting, SimulatedApp, Simulation
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.schemas.events import Action, Status, TaskEvent
-from taskbridge.streams.fold.lifecycle import Instance, fold
+from taskbridge.streams.fold.lifecycle import fold
+
+if TYPE_CHECKING:
+    from taskbridge.streams.fold.instance import Instance
 
 APPS = [SimulatedApp("APP_1", "corp", "T1"), SimulatedApp("APP_2", "corp", "T2")]
 

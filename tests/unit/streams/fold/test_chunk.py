@@ -24,7 +24,8 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS
 from taskbridge.streams.fold.chunk import ChunkResult, fold_chunk
 from taskbridge.streams.fold.dead_letters import dead_letter
-from taskbridge.streams.fold.lifecycle import EARLIEST, fold
+from taskbridge.streams.fold.instance import EARLIEST
+from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS, read_offsets, write_offsets
 from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
 from taskbridge.streams.fold.views import EntryKey, Shown, show, views
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
 
     from taskbridge.schemas.events import TaskEvent, TaskNotification
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
 
     MakeEvent = Callable[..., TaskEvent]
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Person, Status, TaskEntry
-from taskbridge.streams.fold.lifecycle import EARLIEST, LATEST, Instance, earliest_known, fold
+from taskbridge.streams.fold.instance import EARLIEST, LATEST, Instance, earliest_known
+from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.rejections import AnotherApp, AnotherCorp, UnknownAction
 
 if TYPE_CHECKING:

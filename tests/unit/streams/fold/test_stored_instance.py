@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from taskbridge.schemas.events import TaskEvent
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
 
 STATES = task_state_codec(FakeRegistry())
 OFFSETS = (3, 70_000, 70_001)

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskState
 from taskbridge.streams.fold.forms import published_form
+from taskbridge.streams.fold.instance import DETAILS, EARLIEST, FACTS, Instance, Marks, Stamp, TaskMarks
 from taskbridge.streams.fold.rejections import Refusal
 
 if TYPE_CHECKING:
@@ -26,57 +26,8 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.events import TaskEvent
 
-FACTS = ("app_type", "title", "url", "originator", "process_code", "process_name")
-DETAILS = ("form_uuid", "serial_no", "instance_status", "approved_result", "finished_at", "form_data")
-"""Fields of ``TaskState`` that an event may state; the latest statement holds. Nobody's list depends on DETAILS."""
-
 _facts_of = attrgetter(*FACTS)
 _details_of = attrgetter(*DETAILS[:-1])
-
-EARLIEST, LATEST = -(1 << 63), (1 << 63) - 1
-"""Before and behind every moment."""
-
-
-class Stamp(NamedTuple):
-    """When a fact was stated, and by which event: the order in which the latest writer wins."""
-
-    at: int
-    event_id: str
-
-
-class TaskMarks(Struct, frozen=True, array_like=True, gc=False):
-    """What the fold must remember of one task beside its published entry."""
-
-    url: Stamp | None = None
-    decided_by: str | None = None
-    actor_ids: tuple[str, ...] = ()
-    """Everyone who was ever said to have decided it; one of them holds."""
-
-
-class Marks(Struct, frozen=True, array_like=True, gc=False):
-    """What the fold must remember beside the published ``TaskState``, so that late events find their place."""
-
-    facts: tuple[Stamp | None, ...] = (None,) * len(FACTS)
-    """Who stated each of FACTS, in their order."""
-    tasks: tuple[TaskMarks, ...] = ()
-    """Of each of the state's tasks, in their order."""
-    originator_ids: tuple[str, ...] = ()
-    assignee_ids: tuple[str, ...] = ()
-    """Assignees of creates that named no task: pending on the instance until a task names them."""
-    deleted_at: int | None = None
-    began_at: int = LATEST
-    """The earliest moment that any event stated, of itself or of its instance's creation. LATEST: none yet."""
-    first_received_at: int = EARLIEST
-    """When the edge received the first of its events, which no sender can choose. EARLIEST: before that was kept."""
-    details: tuple[Stamp | None, ...] = (None,) * len(DETAILS)
-    """Who stated each of DETAILS, in their order."""
-
-
-class Instance(Struct, frozen=True, gc=False):
-    """A process instance: its published state, and the fold's marks."""
-
-    state: TaskState
-    marks: Marks
 
 
 def fold(before: Instance | None, event: TaskEvent, form_fields: Collection[str] = ()) -> Instance:
@@ -123,14 +74,6 @@ def _unknown(event: TaskEvent, *, revision: int) -> Instance:
         ),
         Marks(first_received_at=event.received_at),
     )
-
-
-def earliest_known(state: TaskState) -> int:
-    """When an instance began, as far as its published state tells: for one that does not remember it."""
-    found = [state.updated_at, *(each.at for each in state.copied)]
-    for task in state.tasks:
-        found += [at for at in (task.created_at, task.decided_at) if at is not None]
-    return min(found)
 
 
 def _with_facts(before: Instance, event: TaskEvent, form_fields: Collection[str]) -> Instance:

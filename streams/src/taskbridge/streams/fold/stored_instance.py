@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import Lifecycle
-from taskbridge.streams.fold.lifecycle import DETAILS, FACTS, LATEST, Instance, Marks, earliest_known
+from taskbridge.streams.fold.instance import DETAILS, FACTS, LATEST, Instance, Marks, earliest_known
 from taskbridge.streams.fold.remembered_offsets import read_offsets, write_offsets
 from taskbridge.streams.fold.views import is_finished
 

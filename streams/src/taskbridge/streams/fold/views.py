@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from taskbridge.schemas.events import Person, TaskEntry, TaskEvent
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
 
 
 class EntryKey(Struct, frozen=True, gc=False):

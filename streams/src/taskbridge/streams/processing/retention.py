@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.tables.store import Store
 
 DELETED_DAYS = REPLAYED_DAYS

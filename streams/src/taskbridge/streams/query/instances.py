@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskState
     from taskbridge.streams.api.access import Caller
-    from taskbridge.streams.fold.lifecycle import Instance
+    from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.tables.store import Store
 
 

@@ -17,7 +17,7 @@ from taskbridge.schemas.events import (
     event_id_for,
     notification_id_for,
 )
-from taskbridge.streams.fold.lifecycle import FACTS, Instance, Marks, TaskMarks, earliest_known
+from taskbridge.streams.fold.instance import FACTS, Instance, Marks, TaskMarks, earliest_known
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.fold.views import Shown, difference
 
