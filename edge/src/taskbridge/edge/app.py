@@ -19,7 +19,7 @@ from taskbridge.edge.delivery.publisher import KafkaPublisher, Publisher
 from taskbridge.edge.monitoring.health import HealthRoutes
 from taskbridge.edge.monitoring.metrics import Metrics
 from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metrics
-from taskbridge.edge.openapi import document_callbacks
+from taskbridge.edge.openapi.callbacks import document_callbacks
 from taskbridge.edge.quarantine import Quarantine
 from taskbridge.edge.routes import CallbackRoutes
 from taskbridge.edge.server.connections.gate import GATE, Gate, with_open_files

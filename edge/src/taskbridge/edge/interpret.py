@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taskbridge.edge import source_events
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.errors import Malformed, Rejection, UnknownPath, UnsupportedType, Unverified
+from taskbridge.edge.formats import source_events
 from taskbridge.edge.parsing.bodies import unpacked
 from taskbridge.edge.parsing.parameters import readings
 from taskbridge.edge.paths import source_of

@@ -1,4 +1,7 @@
-"""What the answers look like, for the OpenAPI document. The answers themselves are written by ``json_forms``."""
+"""What the answers look like, for the OpenAPI document: one module, for they are made of each other.
+
+The answers themselves are written by ``json_forms``.
+"""
 
 from __future__ import annotations
 

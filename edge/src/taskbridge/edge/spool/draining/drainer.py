@@ -1,6 +1,7 @@
-"""Empties a spool file into Kafka: oldest first, one record per instance under way, deleted when acknowledged.
+"""Empties a spool file into Kafka, one class whose steps share what is at hand.
 
-What Kafka does not take now is left behind, on the disk: only what belongs to the same partition waits with it.
+Oldest first, one record per instance under way, deleted when acknowledged. What Kafka does not take now is left
+behind, on the disk: only what belongs to the same partition waits with it.
 """
 
 from __future__ import annotations

@@ -1,152 +1,22 @@
-"""What is posted to the edge, for its OpenAPI document. Beside ``callbacks`` the only place that knows Yida's names."""
+"""What other systems post, for the OpenAPI document."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.openapi.answers import ANSWERS, an_id
 from taskbridge.runtime.http.problems import documented
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_MEDIA_TYPES = ("application/json", "application/x-www-form-urlencoded", "multipart/form-data")
-_BEARER = "HTTPBearer"
-
-_TASK = json.dumps(
-    {
-        "appType": "APP_RY60OCRF33Z7534",
-        "corpId": "ding5d17e3add038d445",
-        "formInstanceId": "f30233fb-72e1-4af4-8cb8-c7e0ea9ee530",
-        "taskId": "TASK-1",
-        "title": "王小明发起的请假申请",
-        "originatorId": "manager01",
-        "originatorDisplayName": "王小明",
-        "actionerId": ["manager02"],
-        "dataMap": {"days": "3", "reason": None},
-    },
-    ensure_ascii=False,
-)
-
-
-def _id(description: str, example: str) -> dict[str, Any]:
-    # What is taken is any printable text; this is what ids look like.
-    return {"type": "string", "pattern": "^[!-~]{1,128}$", "description": description, "examples": [example]}
-
-
-_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
-    "appType": _id("The app.", "APP_RY60OCRF33Z7534"),
-    "corpId": _id("The organisation.", "ding5d17e3add038d445"),
-    "formInstId": _id("The process instance: 1 to 128 printable characters.", "f30233fb-72e1-4af4-8cb8-c7e0ea9ee530"),
-    "taskId": _id("The approval step.", "TASK-1"),
-    "actualWorkId": {"type": "string", "description": "Who handled it.", "examples": ["manager02"]},
-    "actionerId": {"type": "string", "description": "Who is copied in.", "examples": ["manager02"]},
-    "task": {
-        "type": "string",
-        "contentMediaType": "application/json",
-        "description": "The task or instance, a JSON object as text: it is signed as it stands.",
-        "examples": [_TASK],
-    },
-    "dateTime": {
-        "type": "string",
-        "description": "When it happened: 13-digit ms, 10-digit s, `yyyy-MM-dd HH:mm:ss` (Asia/Shanghai) or ISO 8601.",
-        "examples": ["1693462062502"],
-    },
-    "sign": {
-        "type": "string",
-        "pattern": "^[0-9A-Fa-f]{32}$",
-        "description": "MD5 in hex over the values of all other parameters, ordered by key, and the app's token.",
-        "examples": ["0a32735262fc24f232651cdac468573b"],
-    },
-}
-
-_OF_ACTION: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "create": (("task",), ("dateTime",)),
-    "complete": (("appType", "corpId", "formInstId", "taskId"), ("actualWorkId", "dateTime")),
-    "cancel": (("appType", "corpId", "formInstId", "taskId"), ("actualWorkId", "dateTime")),
-    "delete": (("appType", "corpId", "formInstId"), ("dateTime",)),
-    "cc": (("appType", "corpId", "formInstId"), ("taskId", "actionerId", "dateTime", "task")),
-}
-"""Action → what it needs beside ``sign``, and what it may have."""
-_NOT_IN_EXAMPLES = {"cc": {"task"}}
-
-
-def document_callbacks(document: dict[str, Any], *, bearer_needed: bool) -> None:
-    """Add the callbacks: Starlette's own routes are not in the document by themselves."""
-    document["paths"] = {
-        f"/yida/tasks/{wire_action}": {"post": _operation(wire_action, bearer_needed=bearer_needed)}
-        for wire_action in ACTIONS
-    } | {
-        "/sources/{source}/tasks/{action}": {"post": _MESSAGE},
-        "/sources/{source}/tasks": {"post": _PUSH},
-        **document["paths"],
-    }
-    if bearer_needed:
-        document.setdefault("components", {})["securitySchemes"] = {
-            _BEARER: {"type": "http", "scheme": "bearer", "description": "One of EDGE_BEARER_TOKENS."}
-        }
-
-
-def _operation(wire_action: str, *, bearer_needed: bool) -> dict[str, Any]:
-    content = {"schema": _schema(wire_action), "example": _example(wire_action)}
-    return {
-        "summary": f"Yida reports: {ACTIONS[wire_action].lower()}",
-        "description": "Parameters may stand in the body, in the query string, or in both, each once. "
-        "Others than these are taken too, and signed with them; by `delete` only those of EDGE_DELETE_EXTRA_KEYS.",
-        "operationId": f"yida_task_{wire_action}",
-        "tags": ["callbacks"],
-        "requestBody": {"required": True, "content": dict.fromkeys(_MEDIA_TYPES, content)},
-        **({"security": [{_BEARER: []}]} if bearer_needed else {}),
-        "responses": _ANSWERS,
-    }
-
-
-def _schema(wire_action: str) -> dict[str, Any]:
-    needed, optional = _OF_ACTION[wire_action]
-    return {
-        "type": "object",
-        "required": [*needed, "sign"],
-        "properties": {name: _PARAMETERS[name] for name in (*needed, *optional, "sign")},
-        "additionalProperties": {"type": "string"},
-    }
-
-
-def _example(wire_action: str) -> dict[str, str]:
-    needed, optional = _OF_ACTION[wire_action]
-    shown = [each for each in (*needed, *optional, "sign") if each not in _NOT_IN_EXAMPLES.get(wire_action, ())]
-    return {name: _PARAMETERS[name]["examples"][0] for name in shown}
-
-
-_ACCEPTED: dict[str, Any] = {
-    "type": "object",
-    "required": ["success", "eventId", "durability"],
-    "properties": {
-        "success": {"type": "boolean", "enum": [True]},
-        "eventId": {"type": "string", "format": "uuid"},
-        "durability": {"type": "string", "enum": ["kafka", "spool"]},
-    },
-    "examples": [{"success": True, "eventId": "47543d0d-2bce-59fc-a83f-e6a09c5817dc", "durability": "kafka"}],
-}
-
-_REFUSALS = {
-    400: "The request cannot be understood.",
-    401: "The request is not proven to come from a known sender.",
-    408: "The body did not arrive in time.",
-    413: "The request is over the limit.",
-    415: "The content type or character set is not accepted.",
-    503: "Nothing can keep the event now; see Retry-After.",
-}
 _UNKNOWN = {"404": documented(404, "No action is known at this path.")}
-_ANSWERS = {"200": {"description": "The event is durable.", "content": {"application/json": {"schema": _ACCEPTED}}}} | {
-    str(status): documented(status, meaning) for status, meaning in _REFUSALS.items()
-}
-
 _DATA_FIELDS: Mapping[str, Mapping[str, Any]] = {
-    "app_type": _id("The app within the other system, the same in all events of an instance.", "leave"),
-    "instance_id": _id("The process instance. In topics and API the source's name and a colon stand before it.", "I-1"),
-    "task_id": _id("The approval step; `complete` and `cancel` need it.", "T-1"),
-    "corp_id": _id("The organisation; where it is given, the source's own.", "ding5d17e3add038d445"),
+    "app_type": an_id("The app within the other system, the same in all events of an instance.", "leave"),
+    "instance_id": an_id("The process instance. In topics and API the source's name and a colon precede it.", "I-1"),
+    "task_id": an_id("The approval step; `complete` and `cancel` need it.", "T-1"),
+    "corp_id": an_id("The organisation; where it is given, the source's own.", "ding5d17e3add038d445"),
     "recipient_ids": {
         "type": "array",
         "items": {"type": "string"},
@@ -223,7 +93,7 @@ _SOURCE = _parameter(
     "The system, as the credentials file names it.",
     required=True,
 )
-_MESSAGE: dict[str, Any] = {
+MESSAGE: dict[str, Any] = {
     "summary": "Another system reports a task",
     "description": "A CloudEvent 1.0 in JSON, in structured mode or in binary with the `ce-` headers, signed as "
     "Standard Webhooks says. Batches are not taken. Who is not proven is answered 401 whatever else is wrong.",
@@ -255,9 +125,9 @@ _MESSAGE: dict[str, Any] = {
             },
         },
     },
-    "responses": _ANSWERS | _UNKNOWN,
+    "responses": ANSWERS | _UNKNOWN,
 }
-_PUSH: dict[str, Any] = {
+PUSH: dict[str, Any] = {
     "summary": "Another system reports a task in its own format",
     "description": "That which the source's `format` names; what is posted says what happened. With an action at the "
     "end of the path, that says it. Signed as above, or with one of the source's `bearer_tokens`.",
@@ -294,5 +164,5 @@ _PUSH: dict[str, Any] = {
             }
         },
     },
-    "responses": _ANSWERS | _UNKNOWN,
+    "responses": ANSWERS | _UNKNOWN,
 }
