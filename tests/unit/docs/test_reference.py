@@ -76,7 +76,7 @@ def test_every_metric_that_the_code_names_is_explained() -> None:
     named = {
         name for text in SOURCES.values() for name in re.findall(r'"(taskbridge_(?:edge|streams)_[a-z_]+[a-z])"', text)
     }
-    assert len(named) > 30
+    assert len(named) > 10
     assert [name for name in sorted(named) if f"| `{name.removesuffix('_total')}" not in REFERENCE["metrics.md"]] == []
 
 
