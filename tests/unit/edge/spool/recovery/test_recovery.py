@@ -20,9 +20,9 @@ from taskbridge.edge.spool.errors import SpoolBroken, SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.edge.spool.recovery.pages import frames_of
+from taskbridge.edge.spool.recovery.pages import frames_of, rows_of
 from taskbridge.edge.spool.recovery.recovery import examine, open_or_recover, read_intact
-from taskbridge.edge.spool.recovery.salvage import Salvage
+from taskbridge.edge.spool.recovery.salvage import KEYED_BY_ROW_ID, Salvage
 from taskbridge.edge.spool.store import BROKEN_MARK, PAGE_BYTES, Store
 from taskbridge.schemas.registry import SchemaRef
 
@@ -349,10 +349,16 @@ def test_a_file_that_cannot_be_begun_is_not_opened_and_one_whose_disk_failed_is_
     def begin(*_: object) -> None:
         raise error
 
+    def close(store: Store) -> None:
+        closed.append(store)
+
+    closed = list[Store]()
     monkeypatch.setattr(Store, "begin", begin)
+    monkeypatch.setattr(Store, "close", close)
     with pytest.raises(type(error)):
         open_or_recover(tmp_path / "0.db", [SCHEMA])
     assert (tmp_path / f"0.db{BROKEN_MARK}").exists() is is_marked
+    assert (closed == []) is is_marked, "a failing disk is not written by closing"
 
 
 def test_a_disk_that_cannot_be_asked_says_nothing_about_the_file(
@@ -401,3 +407,65 @@ def test_of_files_that_were_read_to_their_end_the_last_few_stay_and_of_others_al
     copies = {each.name for each in SpoolFolder(tmp_path).damaged()}
     assert {each.name for each in unread} <= copies
     assert len(copies) == len(unread) + 3
+
+
+def test_a_copy_whose_removal_a_crash_cut_short_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "0.db"
+    for _ in range(4):
+        path.with_name(f"0.db{BROKEN_MARK}").touch()
+        open_or_recover(path, [SCHEMA]).store.close()
+        for log in tmp_path.glob("*-wal"):
+            log.unlink()
+    assert len(SpoolFolder(tmp_path).damaged()) == 3
+
+
+def test_rows_of_every_length_and_number_are_read_as_sqlite_wrote_them(tmp_path: Path) -> None:
+    """Around the length at which a row no longer fits on its page."""
+    path = tmp_path / "0.db"
+    sizes = (10, *range(PAGE_BYTES - 300, PAGE_BYTES + 10), 3 * PAGE_BYTES)
+    rows = [row_of(record(size, size=size), position=size, created_at=1) for size in sizes]
+    rows += [row_of(record(number), position=number, created_at=1) for number in (0, 1 << 40, (1 << 63) - 1)]
+    refused = (*row_of(record(2), position=2, created_at=1), "refused")
+    Store.create(path, [SCHEMA], rows, [refused])
+    read = [tuple(row) for row, newest in rows_of(path, KEYED_BY_ROW_ID) if newest]
+    assert {row for row in read if len(row) == 8} == set(rows)
+    assert refused in read
+
+
+def test_what_was_set_aside_stays_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "0.db"
+    refused = (*row_of(record(2), position=2, created_at=1), "refused")
+    Store.create(path, [SCHEMA], [row_of(record(0), position=0, created_at=1)], [refused])
+    salvage = read_intact(path)
+    assert (salvage.set_aside, salvage.damaged) == ([list(refused)], {})
+    assert positions(path) == [0]
+
+
+def test_a_schema_is_taken_over_by_its_key_and_none_that_is_damaged(tmp_path: Path) -> None:
+    path, other = tmp_path / "0.db", SchemaRef("other", '"string"')
+    Store.create(path, [SCHEMA, other])
+    path.with_name(f"0.db{BROKEN_MARK}").touch()
+    open_or_recover(path, []).store.close()
+    salvage = read_intact(path)
+    assert salvage.schemas == {SCHEMA, other}
+    for row in ((other.key, "another", other.text), (other.key, other.subject, "no JSON"), ("x", "x", '"string"')):
+        salvage.add(row, newest=True)
+    assert salvage.schemas == {SCHEMA, other}
+
+
+def test_frames_of_an_earlier_use_of_the_log_are_none_of_its_present_use(tmp_path: Path) -> None:
+    """A header is there before the first frame: a crash in between leaves the frames of before."""
+    path, log = tmp_path / "0.db", tmp_path / "0.db-wal"
+    Store.create(path, [SCHEMA])
+    store = Store(path)
+    headers, frames = list[bytes](), list[bytes]()
+    for number in (1, 2):
+        store.write([row_of(record(number), position=number, created_at=number)])
+        headers.append(log.read_bytes()[:32])
+        frames.append(log.read_bytes()[32:])
+        store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # pyright: ignore[reportPrivateUsage]
+    store.close()
+    log.write_bytes(headers[1] + frames[0])
+    assert frames_of(log) == []
+    log.write_bytes(headers[1] + frames[1])
+    assert len(frames_of(log)) == len(frames[1]) // FRAME

@@ -161,7 +161,7 @@ def _cell(versions: _Versions, page: bytes, until: int, keyed_by_row_id: Sequenc
         local = least + (size - least) % (PAGE_BYTES - 4)
         local = local if local <= most else least
     payload = bytearray(page[at : at + local])
-    follows = int.from_bytes(page[at + local : at + local + 4], "big") if size > local else 0
+    follows = int.from_bytes(page[at + local : at + local + 4], "big")
     seen: set[int] = set()
     while follows and follows not in seen and len(payload) < size:
         seen.add(follows)
