@@ -33,7 +33,7 @@ class SpoolBroken(NotDurable):
 _FULL_CODES = frozenset({
     sqlite3.SQLITE_FULL,
     # The index of the log, which is rebuilt from it, could not grow: nothing was written, and there is no room.
-    sqlite3.SQLITE_IOERR | (19 << 8),  # SQLITE_IOERR_SHMSIZE
+    sqlite3.SQLITE_IOERR_SHMSIZE,
 })  # fmt: skip
 
 
