@@ -33,6 +33,7 @@ def test_the_specifications_example_has_its_signature() -> None:
         f"v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg== {SIGNATURE}",
         f"v2,{SIGNATURE[3:]} {SIGNATURE}",
         f"  {SIGNATURE}",
+        f"{15 * f'{OTHER} '}{SIGNATURE}",
     ],
 )
 def test_one_of_several_signatures_is_enough(signatures: str) -> None:
@@ -45,6 +46,10 @@ def test_one_of_several_signatures_is_enough(signatures: str) -> None:
 )
 def test_nothing_else_is_taken_for_one(signatures: str) -> None:
     assert verify(signatures) == [False]
+
+
+def test_what_stands_behind_the_first_sixteen_is_passed_over() -> None:
+    assert verify(f"{16 * f'{OTHER} '}{SIGNATURE}") == [False]
 
 
 def test_each_of_several_secrets_may_have_signed() -> None:

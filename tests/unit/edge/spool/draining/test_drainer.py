@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from spool_bench import TestProducer, number_of, numbers, open_path, open_spool, record, until
 from taskbridge.cli.spool.inspection import set_aside
+from taskbridge.edge.kafka.record import SpooledRecord
 from taskbridge.edge.spool.draining import turns
 from taskbridge.edge.spool.draining.blocked import BlockedQueues
-from taskbridge.edge.spool.draining.chains import chains_of, while_they_get_on
+from taskbridge.edge.spool.draining.chains import Chain, chains_of, while_they_get_on
 from taskbridge.edge.spool.draining.drainer import Drainer
 from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.files import SpoolFolder
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     import pytest
 
     from taskbridge.edge.kafka.path import KafkaPath
-    from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.edge.spool.writer import Spool
 
+SPOOLED = SpooledRecord(**asdict(record()), position=0, created_at=1)
 TOO_LARGE = DeliveryFailed("too large", KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
 
 
@@ -856,3 +857,22 @@ def test_a_partition_that_fails_is_tried_once_the_id_of_its_firsts_schema_is_lea
                 await until(lambda: producer.delivered == [1])
 
     asyncio.run(scenario())
+
+
+def test_chains_that_get_on_are_waited_for_until_they_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    got_on = iter([1, 1, 0])
+
+    async def scenario() -> None:
+        chain, under_way = Chain([]), asyncio.create_task(asyncio.Event().wait())
+
+        async def patience_ends(tasks: set[Any], **_: object) -> tuple[set[Any], set[Any]]:
+            chain.delivered += [SPOOLED] * next(got_on)
+            return set(), tasks
+
+        with monkeypatch.context() as context:
+            context.setattr(asyncio, "wait", patience_ends)
+            assert await while_they_get_on({under_way: chain}) == {under_way}  # pyright: ignore[reportArgumentType]
+        under_way.cancel()
+
+    asyncio.run(scenario())
+    assert list(got_on) == []

@@ -1,0 +1,42 @@
+"""Who owns a spool file, and what the others see of it meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taskbridge.edge.spool.files import FolderCounts, SpoolFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def prepared(path: Path) -> SpoolFolder:
+    folder = SpoolFolder(path)
+    folder.prepare()
+    return folder
+
+
+def test_what_a_claimed_file_holds_may_be_old_and_counts_for_nothing_until_it_is_read(tmp_path: Path) -> None:
+    folder = prepared(tmp_path)
+    claim = folder.claim_own()
+    (slot,) = folder.occupancy.slots().values()
+    assert 0 < slot.oldest < 10**9, "older than any record"
+    counts = FolderCounts(folder)
+    assert (counts.waiting, counts.size, counts.moving) == (0, 0, 0)
+    claim.release()
+
+
+def test_an_owner_whose_number_a_full_disk_did_not_take_is_an_owner_all_the_same(tmp_path: Path) -> None:
+    folder = prepared(tmp_path)
+    claim = folder.claim_own()
+    (tmp_path / "0.lock").write_text("")
+    assert folder.owner(0) == 0
+    claim.release()
+    assert folder.owner(0) is None
+
+
+def test_a_damaged_file_and_its_log_are_one(tmp_path: Path) -> None:
+    aside = tmp_path / "0.db.damaged-20261126T000000-000000001"
+    for each in (aside, aside.with_name(f"{aside.name}-wal")):
+        each.touch()
+    assert prepared(tmp_path).damaged() == [aside]
