@@ -28,7 +28,7 @@ from taskbridge.edge.testing import (
 )
 from taskbridge.edge.verification import webhooks
 from taskbridge.schemas.cloudevents import event_headers
-from taskbridge.schemas.events import Action, Person, TaskEvent
+from taskbridge.schemas.events import MAX_ID_CHARACTERS, Action, Person, TaskEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -308,3 +308,33 @@ def test_actions_are_those_of_the_path_whatever_the_type_says(client: TestClient
     sent = message("complete")
     accepted(client, publisher, sent, "cancel")
     assert publisher.published[0].action is Action.CANCELLED
+
+
+@pytest.mark.parametrize("header", [webhooks.ID, webhooks.TIMESTAMP, webhooks.SIGNATURE])
+def test_what_lacks_a_part_of_its_signature_is_kept_as_unsigned(
+    client: TestClient, publisher: MemoryPublisher, header: str
+) -> None:
+    sent = message("create")
+    partly = EncodedCallback(headers={**sent.headers, header: ""}, body=sent.body)
+    assert post_message(client, "create", partly).status_code == 401
+    assert [kept.reason for kept in publisher.quarantined] == ["no-sign"]
+
+
+def test_an_instance_id_may_be_as_long_as_an_id_may_be_with_the_systems_name(
+    client: TestClient, publisher: MemoryPublisher
+) -> None:
+    longest = "x" * (MAX_ID_CHARACTERS - len(SOURCE) - 1)
+    event = accepted(client, publisher, message("create", message_of("create", instance_id=longest)))
+    assert event.instance_id == f"{SOURCE}:{longest}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "detail"),
+    [({"source": ""}, "It lacks source."), ({"specversion": "0.3"}, "Its specversion is not 1.0.")],
+)
+def test_who_sends_no_cloudevent_is_told_what_it_lacks(
+    client: TestClient, changed: Mapping[str, str], detail: str
+) -> None:
+    sent = message("create")
+    answer = post_message(client, "create", resigned(sent, body=json.dumps(json.loads(sent.body) | changed).encode()))
+    assert (answer.status_code, answer.json()["detail"]) == (400, f"The request is no CloudEvent 1.0: {detail}")

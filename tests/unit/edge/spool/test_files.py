@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from taskbridge.edge.spool.errors import SpoolFull
 from taskbridge.edge.spool.files import FolderCounts, SpoolFolder
 
 if TYPE_CHECKING:
@@ -40,3 +43,17 @@ def test_a_damaged_file_and_its_log_are_one(tmp_path: Path) -> None:
     for each in (aside, aside.with_name(f"{aside.name}-wal")):
         each.touch()
     assert prepared(tmp_path).damaged() == [aside]
+
+
+def test_a_folder_that_cannot_be_made_has_no_room_for_now(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = SpoolFolder(tmp_path / "file" / "spool")
+    with pytest.raises(SpoolFull):
+        folder.prepare()
+    assert not folder.is_prepared
+
+
+def test_nobody_else_may_lock_a_file_or_write_what_all_see(tmp_path: Path) -> None:
+    claim = prepared(tmp_path).claim_own()
+    assert {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {"0.lock": 0o600, "page": 0o600}
+    claim.release()

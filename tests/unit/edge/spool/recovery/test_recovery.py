@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -430,6 +430,19 @@ def test_rows_of_every_length_and_number_are_read_as_sqlite_wrote_them(tmp_path:
     read = [tuple(row) for row, newest in rows_of(path, KEYED_BY_ROW_ID) if newest]
     assert {row for row in read if len(row) == 8} == set(rows)
     assert refused in read
+
+
+def test_a_number_that_damage_made_a_fraction_is_read_as_sqlite_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "0.db"
+    damaged: Any = (1, 0.5, *row_of(record(1), position=1, created_at=1)[2:])
+    Store.create(path, [], [damaged])
+    assert list(damaged) in [row for row, _ in rows_of(path, KEYED_BY_ROW_ID)]
+
+
+def test_the_last_pages_of_a_file_are_read_too(tmp_path: Path) -> None:
+    path, other = tmp_path / "0.db", SchemaRef("other", '"string"')
+    Store.create(path, [other])
+    assert [other.key, other.subject, other.text] in [row for row, _ in rows_of(path, KEYED_BY_ROW_ID)]
 
 
 def test_what_was_set_aside_stays_set_aside(tmp_path: Path) -> None:
