@@ -411,6 +411,7 @@ def test_of_files_that_were_read_to_their_end_the_last_few_stay_and_of_others_al
 
 def test_a_copy_whose_removal_a_crash_cut_short_is_removed_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "0.db"
+    Store.create(path, [SCHEMA])
     for _ in range(4):
         path.with_name(f"0.db{BROKEN_MARK}").touch()
         open_or_recover(path, [SCHEMA]).store.close()
