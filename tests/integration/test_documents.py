@@ -175,6 +175,14 @@ def test_what_a_document_tells_to_type_does_what_it_says(
         _no_metric_is_undocumented(newcomer)
 
 
+@pytest.mark.usefixtures("connection")
+def test_names_are_imported_as_the_document_says(newcomer: Newcomer, eventually: Callable[..., object]) -> None:
+    told = steps("docs/how-to/import-names.md")
+    assert len(told) == 4
+    for step in told:
+        newcomer.does(step, eventually)
+
+
 def _no_metric_is_undocumented(newcomer: Newcomer) -> None:
     reference = ROOT.joinpath("docs", "reference", "metrics.md").read_text("utf-8")
     for service in ("edge", "streams"):

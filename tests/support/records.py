@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from taskbridge.schemas.events import (
     CopiedEntry,
     Person,
+    PersonRecord,
     QuarantinedCallback,
     TaskEntry,
     TaskEvent,
@@ -49,4 +50,7 @@ STATES = st.builds(
 NOTIFICATIONS = st.builds(TaskNotification, originator=st.none() | PEOPLE, occurred_at=MILLIS)
 QUARANTINED = st.builds(
     QuarantinedCallback, received_at=MILLIS, headers=st.dictionaries(TEXT, TEXT, max_size=3), body=st.binary(max_size=9)
+)
+PERSON_RECORDS = st.builds(
+    PersonRecord, TEXT, st.none() | TEXT, st.none() | TEXT, st.none() | TEXT, st.dictionaries(TEXT, TEXT, max_size=3)
 )

@@ -70,12 +70,21 @@ _TOPICS = {
         "app type, or empty",
         "A rejected request as received, and why.",
     ),
+    topics.PEOPLE.name: (
+        CONSUMERS,
+        "`{corp_id}/{user_id}`",
+        "A person's name; a tombstone when it is to be forgotten. Any system may write it.",
+    ),
 }
 """Who reads it, what its key is, and what a record is."""
 
 _OTHER_MESSAGES = {
     "TaskStateTombstone": (
         "The instance was deleted, or let go.",
+        {"type": "null", "description": "A record without a value, by which Kafka forgets the key."},
+    ),
+    "PersonTombstone": (
+        "The person is to be forgotten.",
         {"type": "null", "description": "A record without a value, by which Kafka forgets the key."},
     ),
     "DeadLetter": (

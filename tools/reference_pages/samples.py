@@ -13,15 +13,22 @@ from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.testing import APP_TYPE, DATE_TIME, SYSTEM_TOKEN, parameters_of
 from taskbridge.edge.verification.signature import sign
 from taskbridge.schemas import topics
-from taskbridge.schemas.cloudevents import event_headers, notification_headers, quarantined_headers, state_headers
+from taskbridge.schemas.cloudevents import (
+    CONTENT_TYPE,
+    event_headers,
+    notification_headers,
+    quarantined_headers,
+    state_headers,
+)
 from taskbridge.schemas.codec import (
+    person_codec,
     quarantined_callback_codec,
     task_event_codec,
     task_notification_codec,
     task_state_codec,
 )
 from taskbridge.schemas.dead_letters import LEFT_HEADER, REPLAY_HEADER, DlqReason, dead_letter_headers
-from taskbridge.schemas.events import Action, Change, QuarantinedCallback, View, notification_key
+from taskbridge.schemas.events import Action, Change, PersonRecord, QuarantinedCallback, View, notification_key
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications
@@ -138,6 +145,21 @@ def samples() -> Iterator[Sample]:
         payload=_plain(quarantined_callback_codec(registry).decode(quarantined)),
         headers=quarantined_headers(kept),
         kinds=[quarantined_headers(kept), quarantined_headers(replace(kept, app_type=None))],
+    )
+    known = PersonRecord(told.recipient_id, "王芳", "采购部", "A1024", {"ldap": "wang.fang"})
+    person = person_codec(registry).encode(known)
+    key = notification_key(told.corp_id, told.recipient_id)
+    yield Sample(
+        topic=topics.PEOPLE,
+        message="Person",
+        key=key,
+        value=person,
+        payload=_plain(person_codec(registry).decode(person)),
+        headers=[CONTENT_TYPE],
+        kinds=[[CONTENT_TYPE]],
+    )
+    yield Sample(
+        topic=topics.PEOPLE, message="PersonTombstone", key=key, value=None, payload=None, headers=[], kinds=[[]]
     )
 
 

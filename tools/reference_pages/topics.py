@@ -61,11 +61,13 @@ def _message(channel: Mapping[str, Any], message: Mapping[str, Any], schemas: Ma
         (code(name), "always" if name in required else "at times", _meaning(found))
         for name, found in message["headers"]["properties"].items()
     ]
-    yield table(("header", "is there", "meaning"), rows)
+    if rows:
+        yield table(("header", "is there", "meaning"), rows)
     yield fenced(json.dumps(message["examples"][0], ensure_ascii=False, indent=2), "json")
     if schema is not None:
         for name, found in _named(schema["fields"]):
-            yield f"### {name}"
+            # A heading's address is its text: a link to a message must not lead to a part of another one.
+            yield f"### {name} in {message['name']}" if name in schemas else f"### {name}"
             yield prose(found.get("doc", ""))
             yield _fields(found) if found["type"] == "record" else _one_of(found["symbols"])
 

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
-from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+from taskbridge.schemas.topics import ALL, CALLBACKS_QUARANTINE, PEOPLE, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -72,7 +72,7 @@ class Admin:
             return done(error=self.describe_errors[name])
         if name == "0":
             return done({"default.replication.factor": SimpleNamespace(value=str(self.replicas))})
-        (topic,) = [each for each in WANTED if each.name == name]
+        (topic,) = [each for each in ALL if each.name == name]
         settings = {**topic.settings, **self.settings}
         return done({key: SimpleNamespace(value=value) for key, value in settings.items()})
 
@@ -167,3 +167,9 @@ def test_fewer_replicas_than_three_brokers_could_have_are_drift_and_on_fewer_bro
     assert [each.drift for each in applied(Admin(existing(), brokers=3))] == [said, said]
     assert [each.drift for each in applied(Admin(brokers=3))] == [said, said], "of those that are made too"
     assert [each.drift for each in applied(Admin(existing(), brokers=2))] == [[], []]
+
+
+def test_a_topic_that_nothing_goes_with_may_have_any_number_of_partitions() -> None:
+    admin = cast("Client", Admin({PEOPLE.name: 1}))
+    (report,) = apply_topics(admin, [PEOPLE], partitions=3)
+    assert (report.partitions, report.drift) == (1, [])

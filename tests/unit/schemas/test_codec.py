@@ -12,17 +12,26 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from records import EVENTS, NOTIFICATIONS, QUARANTINED, STATES
+from records import EVENTS, NOTIFICATIONS, PERSON_RECORDS, QUARANTINED, STATES
 
 from taskbridge.schemas.codec import (
     Undecodable,
     framed,
+    person_codec,
     quarantined_callback_codec,
     task_event_codec,
     task_notification_codec,
     task_state_codec,
 )
-from taskbridge.schemas.events import Action, QuarantinedCallback, TaskEvent, TaskNotification, TaskState
+from taskbridge.schemas.events import (
+    Action,
+    Person,
+    PersonRecord,
+    QuarantinedCallback,
+    TaskEvent,
+    TaskNotification,
+    TaskState,
+)
 from taskbridge.schemas.registry import RegistryUnavailable, schema_text
 from taskbridge.schemas.testing import FakeRegistry
 
@@ -47,6 +56,7 @@ def test_a_body_that_is_framed_later_is_what_is_encoded_at_once(event: TaskEvent
         (task_state_codec(REGISTRY), STATES),
         (task_notification_codec(REGISTRY), NOTIFICATIONS),
         (quarantined_callback_codec(REGISTRY), QUARANTINED),
+        (person_codec(REGISTRY), PERSON_RECORDS),
     ],
     ids=lambda each: type(each).__name__,
 )
@@ -74,14 +84,14 @@ def _as_avro(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
-@pytest.mark.parametrize("record", [TaskEvent, TaskState, TaskNotification, QuarantinedCallback])
+@pytest.mark.parametrize("record", [TaskEvent, TaskState, TaskNotification, QuarantinedCallback, PersonRecord])
 def test_struct_and_schema_have_the_same_fields(record: type[Any]) -> None:
-    schema = json.loads(schema_text(record.__name__))
+    schema = json.loads(schema_text(record.__name__.removesuffix("Record")))
     assert sorted(each["name"] for each in schema["fields"]) == sorted(record.__struct_fields__)
     assert schema["namespace"] == "taskbridge.v1"
 
 
-@pytest.mark.parametrize("record", ["TaskEvent", "TaskState", "TaskNotification", "QuarantinedCallback"])
+@pytest.mark.parametrize("record", ["TaskEvent", "TaskState", "TaskNotification", "QuarantinedCallback", "Person"])
 def test_every_field_of_every_schema_is_documented(record: str) -> None:
     def undocumented(node: Any) -> list[str]:
         if isinstance(node, list):
@@ -93,6 +103,22 @@ def test_every_field_of_every_schema_is_documented(record: str) -> None:
         return own + undocumented(list(here.values()))
 
     assert undocumented(json.loads(schema_text(record))) == []
+
+
+@pytest.mark.parametrize("record", ["TaskEvent", "TaskState", "TaskNotification"])
+def test_a_person_begins_as_the_person_within_other_records_does(record: str) -> None:
+    """They are of one name: types that are made of both schemas read either's bytes."""
+    within: list[Any] = []
+
+    def look(found: dict[str, Any]) -> dict[str, Any]:
+        if found.get("name") == Person.__name__:
+            within.append(found)
+        return found
+
+    json.loads(schema_text(record), object_hook=look)
+    fields = [(each["name"], each["type"]) for each in json.loads(schema_text("Person"))["fields"]]
+    assert [[(each["name"], each["type"]) for each in found["fields"]] for found in within] == [fields[:2]]
+    assert all("default" in each for each in json.loads(schema_text("Person"))["fields"][1:])
 
 
 def minimal_event() -> TaskEvent:

@@ -154,7 +154,7 @@ def _compare(admin: Admin, topics: list[Topic], *, partitions: int) -> list[Topi
         settings, unchecked = described[topic.name]
         partitions_found, replicas = cluster.topics.get(topic.name, (0, 0))
         drift = _drift(topic, settings, replicas) if settings is not None else []
-        if partitions_found != partitions:
+        if partitions_found != partitions and not topic.any_partitions:
             drift.append(f"{partitions_found} partitions, {partitions} are configured (TASKBRIDGE_PARTITIONS)")
         drift += _few_replicas(replicas, cluster.brokers)
         reports.append(

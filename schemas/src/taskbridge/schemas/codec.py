@@ -14,15 +14,15 @@ from taskbridge.schemas import events
 from taskbridge.schemas.avro.compiled import compile_reader, compile_writer
 from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
-from taskbridge.schemas.events import QuarantinedCallback, TaskEvent, TaskNotification, TaskState
+from taskbridge.schemas.events import PersonRecord, QuarantinedCallback, TaskEvent, TaskNotification, TaskState
 from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef, UnknownSchema
-from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, PEOPLE, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 
 if TYPE_CHECKING:
     from taskbridge.schemas.registry import Registry
     from taskbridge.schemas.topics import Topic
 
-R = TypeVar("R", TaskEvent, TaskState, TaskNotification, QuarantinedCallback)
+R = TypeVar("R", TaskEvent, TaskState, TaskNotification, QuarantinedCallback, PersonRecord)
 
 _FRAME_BYTES = 5
 
@@ -45,7 +45,7 @@ class Codec(Generic[R]):
         self._record = record
         self._registry = registry
         self._own = _plain(json.loads(self.schema.text))
-        self._read_own = compile_reader(self._own, vars(events), before=before)
+        self._read_own = compile_reader(self._own, {**vars(events), self._own["name"]: record}, before=before)
         self._write = compile_writer(self._own)
         self._frame: bytes | None = None
         self._readers: dict[bytes, Reader] = {}
@@ -142,6 +142,10 @@ def task_notification_codec(registry: Registry) -> Codec[TaskNotification]:
 
 def quarantined_callback_codec(registry: Registry) -> Codec[QuarantinedCallback]:
     return Codec(CALLBACKS_QUARANTINE, QuarantinedCallback, registry)
+
+
+def person_codec(registry: Registry) -> Codec[PersonRecord]:
+    return Codec(PEOPLE, PersonRecord, registry)
 
 
 def _plain(schema: Any) -> Any:

@@ -83,6 +83,19 @@ class Person(Struct, frozen=True, gc=False):
     name: str | None = None
 
 
+class PersonRecord(Struct, frozen=True, gc=False):
+    """What is known of one person: Avro ``Person``. Topic ``taskbridge.people.v1``, key as of notifications, compacted.
+
+    A type of its own: a ``Person`` within other records stays as small as it was, on the wire and in the stores.
+    """
+
+    user_id: str
+    name: str | None = None
+    department: str | None = None
+    employee_number: str | None = None
+    other_ids: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
 class TaskEvent(Struct, frozen=True, gc=False):
     """One callback that was verified and understood. Topic ``taskbridge.task-events.v1``, key ``instance_id``."""
 
@@ -222,7 +235,7 @@ def state_id_for(state: TaskState) -> str:
 
 
 def notification_key(corp_id: str, user_id: str) -> bytes:
-    """The record key of a person's notifications: their order is kept, and one inbox reads one partition."""
+    """The key of a person's records: the order of notifications is kept, and one inbox reads one partition."""
     return f"{corp_id}/{user_id}".encode()
 
 

@@ -27,6 +27,8 @@ class Topic:
     record: str | None
     """Name of the Avro record in ``schemas/avro``; None where values are whatever was received."""
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    any_partitions: bool = False
+    """Whether it may have another number of partitions than the others: nothing is where its records are."""
 
     @property
     def subject(self) -> str:
@@ -52,5 +54,6 @@ CALLBACKS_QUARANTINE = Topic(
     # Anybody who reaches the edge can fill this topic, so its size is bounded too: bytes are per partition.
     _kept(7) | _LARGE | {"retention.bytes": str(256 << 20)},
 )
+PEOPLE = Topic("taskbridge.people.v1", "Person", {"cleanup.policy": "compact"}, any_partitions=True)
 
-ALL = (TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE)
+ALL = (TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, PEOPLE)

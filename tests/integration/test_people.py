@@ -1,0 +1,132 @@
+"""People come from a file onto their topic: all or nothing, once, and away again."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Producer
+from typer.testing import CliRunner
+
+from taskbridge.cli.people import importing
+from taskbridge.cli.program import app
+from taskbridge.cli.topics.reading import read_to_end
+from taskbridge.runtime.kafka import producer_config
+from taskbridge.runtime.producer import DeliveryFailed
+from taskbridge.schemas.cloudevents import CONTENT_TYPE
+from taskbridge.schemas.codec import person_codec
+from taskbridge.schemas.events import PersonRecord, notification_key
+from taskbridge.schemas.headers import headers_of
+from taskbridge.schemas.topics import PEOPLE
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from typer.testing import Result
+
+    from taskbridge.cli.connection import Connection
+
+pytestmark = pytest.mark.integration
+
+
+class File:
+    """A file of people of a corp of the test's own, and what the program makes of it."""
+
+    def __init__(self, path: Path, connection: Connection) -> None:
+        self._path = path
+        self._connection = connection
+        self.corp_id = f"ding-{path.parent.name}"
+
+    def imports(self, lines: str, *flags: str) -> Result:
+        self._path.write_text(lines, "utf-8-sig")
+        where = ["--bootstrap-servers", self._connection.bootstrap_servers]
+        where += ["--registry-url", self._connection.registry_url]
+        return CliRunner().invoke(
+            app, ["people", "import", str(self._path), "--corp", self.corp_id, "--json", *flags, *where]
+        )
+
+    def on_topic(self) -> list[tuple[str, PersonRecord | None]]:
+        """The records of the corp, by user in the order of arrival."""
+        codec = person_codec(self._connection.registry)
+        found: list[tuple[str, PersonRecord | None]] = []
+        for message in read_to_end(self._connection, PEOPLE.name, progress=lambda _: None):
+            corp_id, _, user_id = (message.key() or b"").decode().partition("/")
+            value = message.value()
+            if corp_id == self.corp_id:
+                assert headers_of(message) == ([] if value is None else [CONTENT_TYPE])
+                found.append((user_id, None if value is None else codec.decode(value)))
+        return sorted(found, key=lambda each: each[0])
+
+
+@pytest.fixture
+def file(tmp_path: Path, connection: Connection) -> File:
+    return File(tmp_path / "people.csv", connection)
+
+
+def said(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def outcome(**counts: int) -> Mapping[str, int | bool]:
+    return {**counts, "dry_run": False}
+
+
+WANG, LI = "u1,王芳,采购部,wang.fang\n", "u2,李雷,,\n"
+HEADS = "user_id,name,department,ldap\n"
+
+
+def test_people_are_written_once_changed_and_forgotten(file: File) -> None:
+    wang, li = PersonRecord("u1", "王芳", "采购部", None, {"ldap": "wang.fang"}), PersonRecord("u2", "李雷")
+    assert said(file.imports(HEADS + WANG + LI)) == outcome(new=2, changed=0, unchanged=0)
+    assert file.on_topic() == [("u1", wang), ("u2", li)]
+
+    assert said(file.imports(HEADS + LI + WANG)) == outcome(new=0, changed=0, unchanged=2)
+    assert len(file.on_topic()) == 2
+
+    changed = "user_id,name\nu2,李磊\nu3,韩梅梅\n"
+    assert said(file.imports(changed, "--dry-run")) == {"new": 1, "changed": 1, "unchanged": 0, "dry_run": True}
+    assert len(file.on_topic()) == 2
+    assert said(file.imports(changed)) == outcome(new=1, changed=1, unchanged=0)
+    assert dict(file.on_topic()) == {"u1": wang, "u2": PersonRecord("u2", "李磊"), "u3": PersonRecord("u3", "韩梅梅")}
+
+    assert said(file.imports("user_id\nu2\nu9\n", "--delete")) == outcome(deleted=1, unchanged=1)
+    assert dict(file.on_topic())["u2"] is None
+    assert said(file.imports(HEADS + LI)) == outcome(new=1, changed=0, unchanged=0)
+
+
+def test_of_a_file_with_a_bad_line_nothing_is_written(file: File) -> None:
+    result = file.imports(HEADS + WANG + "u2,\n" + "u3,韩梅梅\n")
+    assert result.exit_code == 1
+    assert "line 3: no name" in result.stderr
+    assert "1 of 3 lines are not right; nothing was written" in str(result.exception)
+    assert file.on_topic() == []
+
+
+def test_what_nobody_can_read_is_replaced(file: File, connection: Connection) -> None:
+    producer = Producer(producer_config(connection.bootstrap_servers))
+    producer.produce(PEOPLE.name, key=notification_key(file.corp_id, "u1"), value=b"somebody else's")
+    assert producer.flush(30) == 0
+    assert said(file.imports(HEADS + WANG)) == outcome(new=0, changed=1, unchanged=0)
+
+
+def test_a_kafka_that_takes_a_part_of_it_says_so_and_the_rest_comes_with_the_next_import(
+    file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(importing.AsyncProducer):
+        def produce(self, topic: str, *, key: bytes | None, **record: Any) -> asyncio.Future[None]:
+            if key is not None and key.endswith(b"/u2"):
+                refused = self._loop.create_future()
+                refused.set_exception(DeliveryFailed("no"))
+                return refused
+            return super().produce(topic, key=key, **record)
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(importing, "AsyncProducer", Refusing)
+        result = file.imports(HEADS + WANG + LI)
+    assert result.exit_code == 1
+    assert "no; 1 of 2 records are there: import the file again" in str(result.exception)
+    assert said(file.imports(HEADS + WANG + LI)) == outcome(new=1, changed=0, unchanged=1)

@@ -1,0 +1,84 @@
+"""A file of people is read as a spreadsheet saves it; where a line is not right it is named, and nothing is used."""
+
+from __future__ import annotations
+
+import pytest
+
+from taskbridge.cli.people.people_file import MAX_CHARACTERS, BadPeopleFile, Row, read_people
+from taskbridge.schemas.events import PersonRecord
+
+HEADS = "corp_id,user_id,name,department,employee_number,ldap\n"
+WANG = Row("ding1", PersonRecord("u1", "王芳", "采购部", "A1024", {"ldap": "wang.fang"}))
+LINE = "ding1,u1,王芳,采购部,A1024,wang.fang\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (HEADS + LINE).encode(),
+        b"\xef\xbb\xbf" + (HEADS + LINE).replace("\n", "\r\n").encode(),
+        (HEADS + '"ding1"," u1 ","王芳",采购部,A1024,wang.fang').encode(),
+        (HEADS + ",,,,,\n\n" + LINE).encode(),
+        b"ldap,name,user_id,department,employee_number,corp_id\n" + "wang.fang,王芳,u1,采购部,A1024,ding1".encode(),
+        (HEADS.replace("ldap", "ldap,") + LINE).encode(),
+    ],
+    ids=["plain", "as Excel saves it", "quoted", "blank lines", "another order", "a column without name or cells"],
+)
+def test_it_is_read_however_it_is_saved(content: bytes) -> None:
+    assert read_people(content) == [WANG]
+
+
+def test_gbk_is_told_from_utf_8_and_read_where_it_is_named() -> None:
+    content = (HEADS + LINE).encode("gbk")
+    with pytest.raises(BadPeopleFile, match=r"line 2 is not utf-8: save it as 'CSV UTF-8', or .*--encoding gb18030"):
+        read_people(content)
+    assert read_people(content, encoding="gb18030") == [WANG]
+
+
+def test_the_corp_that_is_named_beside_counts_where_a_line_has_none() -> None:
+    rows = read_people(b"corp_id,user_id,name\nding1,u1,A\n,u2,B", corp_id="ding2")
+    assert [(each.corp_id, each.person.user_id) for each in rows] == [("ding1", "u1"), ("ding2", "u2")]
+    (row,) = read_people(b"user_id,name\nu1,A", corp_id="ding2")
+    assert row == Row("ding2", PersonRecord("u1", "A"))
+
+
+def test_who_is_to_be_forgotten_needs_no_name() -> None:
+    assert read_people(b"corp_id,user_id\nding1,u1", named=False) == [Row("ding1", PersonRecord("u1"))]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (",u2,B", "no corp_id"),
+        ("ding1,,B", "no user_id"),
+        ("ding1,u2, ", "no name"),
+        ("ding1,u2", "no name"),
+        ("ding/1,u2,B", "corp_id has a slash"),
+        ("ding1,u1,B", "u1 stands on line 2 too"),
+        ("ding1,u2,B,,,,more", "a cell has no column"),
+        ("ding1,u2," + "B" * (MAX_CHARACTERS + 1), f"name has more than {MAX_CHARACTERS} characters"),
+        ("ding1,u2,B\x1b[2J", "name has control characters"),
+        ('ding1,u2,"B\nC"', "name has control characters"),
+    ],
+)
+def test_a_line_that_is_not_right_is_named_and_so_are_the_others(line: str, problem: str) -> None:
+    content = f"{HEADS}{LINE}{line}\nding1,u9,\n"
+    with pytest.raises(BadPeopleFile, match="2 of 3 lines are not right") as caught:
+        read_people(content.encode())
+    assert caught.value.problems == [f"line 3: {problem}", f"line {4 + line.count(chr(10))}: no name"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "names no column corp_id, user_id, name"),
+        ("user_id,name\nu1,A", r"names no column corp_id \(--corp names one for all\); it names user_id, name"),
+        ("corp_id;user_id;name\n", "names no column corp_id, user_id, name"),
+        (HEADS.replace("ldap", "name"), "names name twice"),
+        (HEADS + 'ding1,u1,"A', "line 2 is not CSV"),
+    ],
+)
+def test_what_is_no_file_of_people_is_refused_in_one_line(content: str, problem: str) -> None:
+    with pytest.raises(BadPeopleFile, match=problem) as caught:
+        read_people(content.encode())
+    assert "\n" not in str(caught.value)
