@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from taskbridge.local.progress import Heartbeat, call_with_heartbeat
 from taskbridge.runtime.kafka import consumer_config, no_answer
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _GROUP = "taskbridge-operator"
 _METADATA_S = 5
 _STALLED_S = 30
+_LEADERLESS_S = 10
+_LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+_LOOK_S = 0.1
 
 
 def reader_of(connection: Connection, **properties: object) -> PartitionReader:
@@ -90,7 +94,7 @@ def _bounds(
     ends: dict[int, int] = {}
     try:
         for number in partitions_of(connection, consumer, topic):
-            first, ends[number] = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_METADATA_S)
+            first, ends[number] = _watermarks(consumer, TopicPartition(topic, number))
             starts.append(TopicPartition(topic, number, first))
         if since_ms is not None:
             times = [TopicPartition(topic, at.partition, max(0, since_ms)) for at in starts]
@@ -98,3 +102,15 @@ def _bounds(
     except KafkaException as error:
         raise OperatorError(no_answer(consumer, connection.bootstrap_servers, error)) from error
     return {at.partition: at.offset for at in starts if 0 <= at.offset < ends[at.partition]}, ends
+
+
+def _watermarks(consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
+    """Where the partition begins and ends. One of a topic that was just made gets its leader a moment later."""
+    deadline = time.monotonic() + _LEADERLESS_S
+    while True:
+        try:
+            return consumer.get_watermark_offsets(at, timeout=_METADATA_S)
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
+                raise
+        time.sleep(_LOOK_S)
