@@ -1,0 +1,58 @@
+-- What landed, each event and each instance once, however often it came. Before it: SET VARIABLE folder = 'FOLDER'
+CREATE OR REPLACE VIEW task_events AS
+FROM read_parquet(getvariable('folder') || '/task_events/*/*.parquet')
+QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY "partition", "offset") = 1;
+
+-- The last record of an instance holds: all of them are in one partition. A tombstone has no lifecycle.
+CREATE OR REPLACE VIEW task_states AS
+FROM (
+    FROM read_parquet(getvariable('folder') || '/task_states/*/*.parquet')
+    QUALIFY row_number() OVER (PARTITION BY instance_id ORDER BY "offset" DESC) = 1
+)
+WHERE lifecycle IS NOT NULL;
+
+CREATE OR REPLACE VIEW tasks AS
+SELECT instance_id, app_type, process_name, unnest(tasks, max_depth := 2) FROM task_states;
+
+-- Seconds from a task's creation to its decision, by app and week.
+CREATE OR REPLACE VIEW time_to_decide AS
+SELECT
+    app_type,
+    date_trunc('week', make_timestamp(decided_at * 1000))::DATE AS week,
+    count(*) AS decided,
+    median((decided_at - created_at) / 1000) AS median_s,
+    quantile_cont((decided_at - created_at) / 1000, 0.9) AS p90_s
+FROM tasks
+WHERE status = 'COMPLETED' AND created_at IS NOT NULL
+GROUP BY ALL ORDER BY ALL;
+
+-- Open tasks by age in days; now, unless SET VARIABLE now_ms = … says when.
+CREATE OR REPLACE VIEW open_tasks AS
+SELECT app_type, (coalesce(getvariable('now_ms'), epoch_ms(now())) - created_at) // 86400000 AS days, count(*) AS open
+FROM tasks
+WHERE status = 'PENDING'
+GROUP BY ALL ORDER BY ALL;
+
+-- What each person has to do, and has done.
+CREATE OR REPLACE VIEW load AS
+SELECT user_id, count(*) FILTER (open) AS pending, count(*) FILTER (NOT open) AS decided
+FROM (
+    SELECT unnest(assignee_ids) AS user_id, true AS open FROM tasks WHERE status = 'PENDING'
+    UNION ALL
+    SELECT actor_id, false FROM tasks WHERE status = 'COMPLETED' AND actor_id IS NOT NULL
+)
+GROUP BY ALL ORDER BY ALL;
+
+-- How instances ended.
+CREATE OR REPLACE VIEW results AS
+SELECT app_type, process_name, result, count(*) AS instances
+FROM task_states
+WHERE finished_at IS NOT NULL
+GROUP BY ALL ORDER BY ALL;
+
+-- What was cancelled.
+CREATE OR REPLACE VIEW cancelled AS
+SELECT app_type, process_name, count(*) AS tasks
+FROM tasks
+WHERE status = 'CANCELLED'
+GROUP BY ALL ORDER BY ALL;
