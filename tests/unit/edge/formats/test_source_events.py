@@ -99,6 +99,12 @@ def test_all_that_describes_is_taken_and_the_message_is_kept_as_it_was_told(
     }
 
 
+def test_how_a_task_ended_is_taken_in_the_senders_words(client: TestClient, publisher: MemoryPublisher) -> None:
+    data = message_of("complete", instance_id="I-1") | {"outcome": "refused", "remark": "too late"}
+    event = accepted(client, publisher, message("complete", data), "complete")
+    assert (event.outcome, event.remark) == ("refused", "too late")
+
+
 @MODES
 def test_a_message_that_is_sent_again_is_the_same_event(
     client: TestClient, publisher: MemoryPublisher, *, binary: bool

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 _OF_ONE_TASK = (Action.COMPLETED, Action.CANCELLED)
 _NAMING_PEOPLE = (Action.CREATED, Action.COPIED)
-_TEXTS = ("title", "process_code", "process_name", "form_uuid", "serial_no", "instance_status", "approved_result")
+_TEXTS = (
+    *("title", "process_code", "process_name", "form_uuid", "serial_no", "instance_status", "approved_result"),
+    *("outcome", "remark"),
+)
 _KEYS = (
     *("corp_id", "app_type", "instance_id", "task_id", "recipient_ids", "actor_id", "originator", "url", *_TEXTS),
     *("created_at", "finished_at", "form_data"),

@@ -42,6 +42,8 @@ _DATA_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "serial_no": {"type": "string", "description": "The instance's number, as people quote it."},
     "instance_status": {"type": "string", "description": "The system's own word."},
     "approved_result": {"type": "string", "description": "The system's own word."},
+    "outcome": {"type": "string", "description": "`complete`, `cancel`: how the task ended, in the system's own word."},
+    "remark": {"type": "string", "description": "`complete`, `cancel`: what the person wrote about it."},
     "created_at": {"type": "string", "description": "When the instance began: ISO 8601, or ms or s since 1970."},
     "finished_at": {"type": "string", "description": "When it ended, likewise."},
     "form_data": {"type": "object", "description": "The form's values.", "examples": [{"days": "3"}]},
