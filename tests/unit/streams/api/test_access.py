@@ -184,8 +184,11 @@ def test_who_signed_in_at_a_trusted_proxy_sees_themselves_and_what_concerns_them
     assert status("/v1/instances/I-of-others/history") == 404
 
 
-def test_the_headers_of_anybody_else_are_as_if_they_were_not_there(sso_client: Callable[[str], TestClient]) -> None:
-    client = sso_client("10.2.0.1")
+@pytest.mark.parametrize("anybody", ["10.2.0.1", "no-address"])
+def test_the_headers_of_anybody_else_are_as_if_they_were_not_there(
+    sso_client: Callable[[str], TestClient], anybody: str
+) -> None:
+    client = sso_client(anybody)
     assert client.get("/v1/me", headers=ANN).status_code == 401
     me = client.get("/v1/me", headers=ANN | bearer(THEIRS)).json()
     assert (me["mode"], me["corps"], me["user_id"]) == ("token", ["theirs"], None)

@@ -180,5 +180,5 @@ def test_a_transactions_end_that_was_deleted_is_no_notification_that_went_unread
         committed = Committed(offset, "worker", is_stable=True, mark=INBOX_MARK)
         return standing(source, committed, kept, ground=ground, bounds=Bounds(4, 4))
 
-    assert at(3) == Standing(4)
+    assert at(3) == at(4) == Standing(4)
     assert at(2).reason == "out-of-range"

@@ -349,6 +349,13 @@ def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
         notification_headers(each)
 
 
+def test_a_date_in_the_future_leaves_the_others_as_they_are(make_event: MakeEvent) -> None:
+    dates = {"created_at": 1_000, "occurred_at": 2_000, "received_at": 3_000, "finished_at": 253_402_300_799_999}
+    [shown] = World().fold([make_event(Action.CREATED, task_id="T-1", **dates)]).instances.values()
+    state = shown.instance.state
+    assert (state.tasks[0].created_at, state.updated_at, state.finished_at) == (1_000, 2_000, 3_000)
+
+
 @pytest.mark.parametrize("far", [301_001, 253_402_300_799_999])
 def test_a_date_in_the_future_does_not_win_for_ever(make_event: MakeEvent, far: int) -> None:
     """In whatever order they come, each counts as of its receipt: nobody's clock is years ahead."""

@@ -326,20 +326,21 @@ def test_a_claim_that_kafka_does_not_allow_is_told() -> None:
         rounds_of(producers).claim()
 
 
-@pytest.mark.parametrize("after_loss", [False, True])
-def test_positions_are_kept_in_the_changelog_too_behind_what_they_stand_for(*, after_loss: bool) -> None:
+@pytest.mark.parametrize("after_loss", [None, False, True], ids=["not said", "no", "yes"])
+def test_positions_are_kept_in_the_changelog_too_behind_what_they_stand_for(*, after_loss: bool | None) -> None:
     producers = FakeProducers()
     ground = Ground("source", "changelog", Mark(1, 2, "changelog-id", "version-id"))
 
     async def story(group_commit: GroupCommit) -> None:
         producers.may_commit.release()
-        group_commit.after_loss[SECOND] = after_loss
+        if after_loss is not None:
+            group_commit.after_loss[SECOND] = after_loss
         await group_commit.hand_over(SECOND, 7, one(b"a"), generation=5)
 
     told(producers, story, {"events": ground})
     [transaction] = producers.transactions
     assert transaction["sent"] == [("states", -1, b"a"), ("changelog", 1, POSITION_KEY)]
-    assert producers.last_value == write_position(KeptPosition("source", 7, after_loss))
+    assert producers.last_value == write_position(KeptPosition("source", 7, bool(after_loss)))
     assert transaction["positions"] == {("events", 1): (7, write_metadata("worker", ground.mark))}
 
 
