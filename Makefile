@@ -11,9 +11,9 @@ demo: $(UV)
 test: native
 	@$(UV) run --compile-bytecode pytest
 
-# The examples of all languages, built and run beside a real bridge.
+# The examples of all languages and of the data platform, built and run beside a real bridge.
 consumers: native
-	@$(UV) run pytest -n 0 tests/integration/test_consumers.py
+	@$(UV) run pytest -m consumers -n 2 tests/integration
 
 # The reference anew from the code, then the whole site, in site/. Dead links fail, and what is loaded from elsewhere.
 docs: $(UV)

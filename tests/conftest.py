@@ -40,7 +40,6 @@ _LONGEST = (
     "integration/rebuild/test_rebuild",
     "chaos/test_durability",
     "integration/test_bridge",
-    "integration/test_consumers",
     "chaos",
     "integration/rebuild",
     "integration/test_secured_kafka",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.demo.simulation import Posting
     from taskbridge.schemas.events import TaskEvent
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.consumers, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 CALLBACKS = 3_000
