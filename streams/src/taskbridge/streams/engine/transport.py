@@ -111,10 +111,12 @@ class ChunkConsumer(driver.Consumer):
     def _reached(self, tp: TP) -> int:
         position = self.position_of(tp)
         thread = cast("ConsumerThread", self._thread)
+        # Asked first: a poll that ends in the meantime in the other thread moves it, and tells what it polled.
+        fetched = thread.fetch_position(tp)
         if position < thread.polled.get(tp, 0):
             return position
         # Behind the last record there may be the ends of transactions, which are no records and never come as such.
-        return max(position, thread.fetch_position(tp))
+        return max(position, fetched)
 
     def position_of(self, tp: TP) -> int:
         """Of the first record that is not done yet."""
@@ -171,7 +173,6 @@ class ChunkConsumer(driver.Consumer):
                 await super().perform_seek()
         finally:
             self._era += 1
-            cast("ConsumerThread", self._thread).polled.clear()
 
     def skip_nothing(self) -> None:
         """From here on, what the topic no longer has is an error: a restart says what is missing."""
