@@ -12,6 +12,7 @@ from taskbridge.cli.options import Credentials, DataDir, Json, example
 from taskbridge.cli.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 # Commands import what they need when they run, as in program.py.
@@ -77,25 +78,18 @@ def token_new(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Make a token. It is printed once and kept nowhere; what goes into STREAMS_API_TOKENS_FILE is its digest."""
-    from taskbridge.runtime.reloaded_file import FileBroken
     from taskbridge.streams.api.tokens import digest_of, new_token, parse_tokens
 
     token = new_token()
     named = [each.strip() for each in corps.split(",")]
     # JSON's strings and lists of strings are TOML's too.
     lines = [f"name = {json_line(name)}", f'sha256 = "{digest_of(token)}"', f"corps = {json_line(named)}"]
-    entry = "\n".join(["[[tokens]]", *lines])
-    try:
-        parse_tokens(entry)
-    except FileBroken as error:
-        raise typer.BadParameter(str(error)) from error
+    entry = _entry("[[tokens]]", lines, parse_tokens)
     if as_json:
         say(json.dumps({"name": name, "token": token, "sha256": digest_of(token), "corps": named}))
         return
-    progress("the token, which is shown this once: give it to the program")
-    say(token)
-    progress("add this to the file that STREAMS_API_TOKENS_FILE names; it is read again within a second or two")
-    say(f"\n{entry}")
+    _show("the token, which is shown this once: give it to the program", token)
+    _show("add this to the file that STREAMS_API_TOKENS_FILE names; it is read again within a second or two", entry)
 
 
 @token_app.command("source", epilog=example("taskbridge token source flowable --corp ding5d17e3add038d445"))
@@ -107,19 +101,29 @@ def token_source(
     """Make a secret by which another system signs. It is printed once; the edge's credentials file has to hold it."""
     from taskbridge.edge.verification.credentials import parse_credentials
     from taskbridge.edge.verification.webhooks import new_secret
-    from taskbridge.runtime.reloaded_file import FileBroken
 
     secret = new_secret()
     lines = [f"name = {json_line(name)}", f"corp_id = {json_line(corp)}", f'secrets = ["{secret}"]']
-    entry = "\n".join(["[[sources]]", *lines])
-    try:
-        parse_credentials(entry)
-    except FileBroken as error:
-        raise typer.BadParameter(str(error)) from error
+    entry = _entry("[[sources]]", lines, parse_credentials)
     if as_json:
         say(json.dumps({"name": name, "secret": secret, "corp_id": corp}))
         return
-    progress("the secret, which is shown this once: give it to the system that is to sign with it")
-    say(secret)
-    progress("add this to the edge's credentials file; it is read again within a second or two")
-    say(f"\n{entry}")
+    _show("the secret, which is shown this once: give it to the system that is to sign with it", secret)
+    _show("add this to the edge's credentials file; it is read again within a second or two", entry)
+
+
+def _entry(table: str, lines: Sequence[str], parse: Callable[[str], object]) -> str:
+    """What goes into the file, which reads it without complaint."""
+    from taskbridge.runtime.reloaded_file import FileBroken
+
+    entry = "\n".join([table, *lines])
+    try:
+        parse(entry)
+    except FileBroken as error:
+        raise typer.BadParameter(str(error)) from error
+    return f"\n{entry}"
+
+
+def _show(what: str, text: str) -> None:
+    progress(what)
+    say(text)

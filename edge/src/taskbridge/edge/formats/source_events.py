@@ -10,7 +10,8 @@ from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.errors import Malformed, UnknownPath, Unverified
 from taskbridge.edge.formats import camunda, flowable, todo
 from taskbridge.edge.parsing import fields, strict_json
-from taskbridge.edge.parsing.cloudevents import BYTE_ORDER_MARK, DATA, attributes_of, members
+from taskbridge.edge.parsing.bodies import BYTE_ORDER_MARK
+from taskbridge.edge.parsing.cloudevents import DATA, attributes_of, members
 from taskbridge.edge.parsing.details import told_form, told_moment, told_people, told_person
 from taskbridge.edge.parsing.forms import text_of
 from taskbridge.edge.verification import webhooks

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from taskbridge.edge.errors import Malformed, UnsupportedType
 from taskbridge.edge.parsing import strict_json
+from taskbridge.edge.parsing.bodies import BYTE_ORDER_MARK
 from taskbridge.edge.parsing.forms import text_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ _HEADER = "ce-"
 _DATA_BASE64 = "data_base64"
 _NEEDED = ("specversion", "id", "source", "type")
 _VERSION = "1.0"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def attributes_of(headers: Mapping[str, str], body: bytes) -> dict[str, str]:

@@ -41,6 +41,7 @@ def _not_ours(name: str) -> str:
 
 _BEARER = re.compile(r"[A-Za-z0-9._~+/=-]{32,}")
 """RFC 6750's characters, and too many of them to be tried one by one."""
+_Secrets = Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)]
 _Files = Annotated[tuple[str, ...], AfterValidator(_file_names)]
 
 
@@ -51,7 +52,7 @@ class _App(BaseModel):
 
     app_type: NotBlank
     corp_id: NotBlank | None = None
-    system_tokens: Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)] | None = None
+    system_tokens: _Secrets | None = None
     system_token_files: _Files | None = None
 
     @model_validator(mode="after")
@@ -69,9 +70,9 @@ class _Source(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_not_ours)]
     corp_id: NotBlank
     format: Literal["cloudevents", "flowable", "camunda", "todo"] = "cloudevents"
-    secrets: Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)] | None = None
+    secrets: _Secrets | None = None
     secret_files: _Files | None = None
-    bearer_tokens: Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)] | None = None
+    bearer_tokens: _Secrets | None = None
     bearer_token_files: _Files | None = None
 
     @model_validator(mode="after")

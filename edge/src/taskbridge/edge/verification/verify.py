@@ -79,18 +79,23 @@ def bearer_fault(authorization: str | None, accepted: Sequence[str]) -> str | No
     """What is wrong with the header, as a reason; None where it holds an accepted token, or none is asked for."""
     if not accepted:
         return None
-    scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer":
+    given = _bearer(authorization)
+    if given is None:
         return "no-bearer"
-    given = token.strip().encode("latin-1")  # the bytes as they came
     # Every token is compared: how long it takes shall not tell which one matched.
     return None if sum(hmac.compare_digest(given, each.encode()) for each in accepted) else "wrong-bearer"
 
 
 def bearer_digest(authorization: str | None) -> str | None:
     """SHA-256 in hex of the bearer token in the header: as good as it for comparing, and of no use to who reads it."""
+    given = _bearer(authorization)
+    return None if given is None else hashlib.sha256(given).hexdigest()
+
+
+def _bearer(authorization: str | None) -> bytes | None:
+    """The token as its bytes came; None where the header has none."""
     scheme, _, token = (authorization or "").partition(" ")
-    return hashlib.sha256(token.strip().encode("latin-1")).hexdigest() if scheme.lower() == "bearer" else None
+    return token.strip().encode("latin-1") if scheme.lower() == "bearer" else None
 
 
 def _unverified(reason: str, callback: Claim) -> Unverified:
