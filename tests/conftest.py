@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from taskbridge.local.ports import free_ports
 from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.stack import choose_stack
+from taskbridge.runtime.logs import NOISY
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -60,6 +63,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((at for at, start in enumerate(_LONGEST) if path.startswith(start)), len(_LONGEST))
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Generator[None]:
+    """Commands and services set up the logs of their process: those of the tests after them are heard all the same."""
+    root = logging.getLogger()
+    handlers, levels = root.handlers[:], {each: each.level for each in (root, *map(logging.getLogger, NOISY))}
+    yield
+    root.handlers[:] = handlers
+    for each, level in levels.items():
+        each.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -15,18 +15,9 @@ import structlog
 from taskbridge.runtime.logs import configure_logs
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
 
     from taskbridge.runtime.logs import LogFormat
-
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Generator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
 
 
 def fail_with_a_token() -> None:

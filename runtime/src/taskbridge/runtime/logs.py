@@ -16,7 +16,7 @@ LogFormat = Literal["text", "json"]
 _THROTTLE_S = 10.0
 _THROTTLE_KEY = 60
 
-_NOISY = ("aiokafka", "faust", "mode", "httpx2", "httpcore2", "librdkafka", "uvicorn.access")
+NOISY = ("aiokafka", "faust", "mode", "httpx2", "httpcore2", "librdkafka", "uvicorn.access")
 """Below WARNING these drown our own lines; at DEBUG, aiokafka and faust cost a fifth of the CPU too."""
 
 
@@ -32,7 +32,7 @@ class _Throttle(logging.Filter):
         self._last: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith(_NOISY):
+        if not record.name.startswith(NOISY):
             return True
         # The template, not the text: that has offsets and ports in it.
         key = str(record.msg)[:_THROTTLE_KEY]
@@ -82,7 +82,7 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in _NOISY:
+    for name in NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
