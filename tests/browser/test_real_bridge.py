@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import uuid
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from taskbridge.local.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
     from playwright.sync_api import Page
 
@@ -51,9 +54,10 @@ class Task:
 class Company:
     """A running bridge, and Yida, which posts to it."""
 
-    def __init__(self, bridge: Bridge, token: str) -> None:
+    def __init__(self, bridge: Bridge, token: str, connection: Connection) -> None:
         self.bridge = bridge
         self._token = token
+        self._connection = connection
 
     def page_of(self, user: str) -> str:
         return f"{self.bridge.streams_url}/?corp_id={CORP}&user_id={user}"
@@ -98,6 +102,19 @@ class Company:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
 
+    def import_people(self, file: Path, lines: str) -> None:
+        """As an administrator does; they are in the service's memory within seconds."""
+        file.write_text(lines)
+        where = ["--bootstrap-servers", self._connection.bootstrap_servers]
+        where += ["--registry-url", self._connection.registry_url]
+        command = [sys.executable, "-m", "taskbridge.cli.program", "people", "import", str(file)]
+        subprocess.run([*command, *where], check=True, timeout=SOON_MS / 1000, env=ENVIRONMENT)
+        metrics, known = f"{self.bridge.streams_url}/metrics", f"taskbridge_streams_people {lines.count(CORP)}.0"
+        deadline = time.monotonic() + SOON_MS / 1000
+        while known not in httpx2.get(metrics, timeout=30, trust_env=False).text.splitlines():
+            assert time.monotonic() < deadline, "the people are not known"
+            time.sleep(0.2)
+
     def _ids(self, task: Task) -> dict[str, str]:
         return {"appType": APP, "corpId": CORP, "formInstId": task.instance_id}
 
@@ -129,7 +146,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Generator[Company]:
     connection: Connection | None = None
     try:
         connection = bridge.start()
-        yield Company(bridge, token)
+        yield Company(bridge, token, connection)
     finally:
         bridge.stop()
         if connection is not None:
@@ -217,6 +234,31 @@ def test_tasks_of_three_systems_stand_in_one_inbox(company: Company, open_page: 
     systems.select_option("")
     page.keyboard.press("2")
     expect(page.locator(".row-title")).to_have_count(3, timeout=SOON_MS)
+
+
+def test_people_who_were_imported_are_called_by_their_names(
+    company: Company, open_page: OpenPage, user: str, tmp_path: Path
+) -> None:
+    assignee, unknown, originator = f"{user}-a", f"{user}-b", f"{user}-c"
+    company.import_people(
+        tmp_path / "people.csv",
+        "corp_id,user_id,name\n"
+        + "".join(
+            f"{CORP},{who},{name}\n" for who, name in ((user, "李雷"), (assignee, "王芳"), (originator, "<b>张红</b>"))
+        ),
+    )
+    page = open_live(open_page, company, assignee)
+    # The sender names nobody but by an id.
+    task = company.create("采购", f"{assignee},{unknown}", originatorId=originator, originatorDisplayName=None)
+    shown(page, task.title)
+    expect(page.locator(".row")).to_contain_text("<b>张红</b>")
+    page.locator(".row").click()
+    expect(page.locator(".detail-name")).to_have_text("<b>张红</b>")
+    expect(page.locator(".facts").first.locator(".chip")).to_have_text(["我", unknown])
+    company.complete(task, user)
+    expect(page.locator(".step-said").last).to_have_text("李雷 处理完成", timeout=SOON_MS)
+    other = open_page(company.page_of(user) + f"#handled/{task.instance_id}")
+    expect(other.locator(".step-said")).to_have_text([f"提交给 王芳、{unknown}", "我 处理完成"], timeout=SOON_MS)
 
 
 def test_markup_in_a_title_is_text(company: Company, open_page: OpenPage, user: str) -> None:

@@ -191,6 +191,18 @@ def test_details_tell_who_has_it_what_happened_and_what_was_filled_in(
     expect(detail).to_contain_text("cascadeDateField_l4sbkqco")
 
 
+def test_people_are_called_as_the_service_says_and_by_their_ids_where_it_does_not(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    # No line that this browser loads was started by any of them.
+    item = fake.items[ME, "created"][-1]
+    fake.names = {"0169-han-mei": "韩美美"}
+    page = open_page(fake.page_of(more=f"#created/{item['instance_id']}"))
+    detail = page.locator(".detail")
+    expect(detail.locator(".facts").first.locator(".chip")).to_have_text(["我", "韩美美", "0169-wang-wei"])
+    expect(detail.locator(".step-said")).to_have_text(["我 发起", "提交给 我、韩美美", "抄送给 0169-wang-wei"])
+
+
 def test_a_link_names_the_view_and_the_instance(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     item = fake.items[ME, "created"][2]
     page = open_page(fake.page_of(more=f"#created/{item['instance_id']}"))

@@ -42,6 +42,8 @@ class FakeTaskCenter:
     streams_refused: bool = False
     dead_workers: int = 0
     rejected: int = 5
+    names: dict[str, str] = field(default_factory=lambda: dict(PEOPLE))
+    """What is known of people, beside what the lines say of who started them."""
     allowed_origins: str = ""
     port: int = 0
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -285,13 +287,18 @@ class FakeTaskCenter:
                 }
             ],
             "copied": [{"user_id": "0169-wang-wei", "at": item["created_at"]}],
+            "people": self._people(ME, "0169-han-mei", "0169-wang-wei"),
         }
 
     async def _history(self, instance: str) -> Any:
         found = self._found(instance)
         if not found:
             return problem(404, "There is no such instance.")
-        return history(found[0])
+        people = self._people(ME, "0169-han-mei", "0169-wang-wei", found[0]["originator"]["user_id"])
+        return {**history(found[0]), "people": people}
+
+    def _people(self, *users: str) -> list[dict[str, str]]:
+        return [{"user_id": each, "name": self.names[each]} for each in users if each in self.names]
 
     async def _overview(self) -> Any:
         if not self.operator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.codec import person_codec, task_event_codec, task_notification_codec, task_state_codec
 from taskbridge.streams.api.access import build_access, own_hosts
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
@@ -14,6 +14,8 @@ from taskbridge.streams.engine.parts import consumer_of, partitions_by_worker
 from taskbridge.streams.inbox.agent import InboxAgent
 from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
+from taskbridge.streams.people.directory import Directory
+from taskbridge.streams.people.reader import PeopleReader
 from taskbridge.streams.query.history import EventReader, Histories
 from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
@@ -59,6 +61,7 @@ class TaskCenter:
 
     def __init__(self, settings: StreamsSettings) -> None:
         """Raise ConfigurationError where the settings of who may ask are wrong."""
+        self.directory = Directory(most=settings.people_max)
         self.access = build_access(settings)
         self.owners = Owners(settings.url)
         self.forwarding = Forwarding(self.access.seal)
@@ -66,8 +69,12 @@ class TaskCenter:
         self.only_hosts = own_hosts(settings) if self.access.is_open else None
         self._context = ApiContext(resolver)
         self._history: EventReader | None = None
+        self._people: PeopleReader | None = None
         self.event_streams = EventStreams(
-            resolver, most=settings.event_streams, most_of_person=settings.event_streams_per_user
+            resolver,
+            most=settings.event_streams,
+            most_of_person=settings.event_streams_per_user,
+            names=self.directory.name,
         )
         self.operations = OperationsReporter(
             self._context,
@@ -114,11 +121,14 @@ class TaskCenter:
         self.operations.open(consumer=consumer, offsets=offsets, registry=registry, flow=metrics.flow)
         self.event_streams.open(app, agent, consumer=consumer, offsets=offsets, registry=registry, metrics=metrics)
         self._history = EventReader(consumer)
+        people = self._people = PeopleReader(self.directory, consumer, offsets=offsets, codec=person_codec(registry))
+        metrics.watch_people(lambda: self.directory.count, lambda: self.directory.left_out, lambda: people.age_s)
         self._context.open(
             Readers(
                 Inboxes(inbox, Wholeness(lambda: consumer_of(app).positions, told)),
                 Instances(instances.store, task_state_codec(registry)),
-                Histories(self._history, task_event_codec(registry)),
+                Histories(self._history, task_event_codec(registry), self.directory.name),
+                self.directory.name,
             )
         )
         self.owners.join(
@@ -130,10 +140,13 @@ class TaskCenter:
         return agent
 
     async def watch(self) -> None:
-        """Keep up with the tokens file, event streams alive, and samples for operators, until cancelled."""
-        tokens = self.access.tokens
+        """Keep up with the tokens file and people, event streams alive, samples for operators, until cancelled."""
+        tokens, people = self.access.tokens, self._people
         await asyncio.gather(
-            self.event_streams.keep(), self.operations.keep(), *([] if tokens is None else [tokens.watch()])
+            self.event_streams.keep(),
+            self.operations.keep(),
+            *([] if tokens is None else [tokens.watch()]),
+            *([] if people is None else [people.keep()]),
         )
 
     def stop(self) -> None:
@@ -141,5 +154,5 @@ class TaskCenter:
         self.event_streams.stop()
 
     async def close(self) -> None:
-        history = [] if self._history is None else [self._history.close()]
-        await asyncio.gather(self.forwarding.close(), self.event_streams.close(), self.operations.close(), *history)
+        readers = [each.close() for each in (self._history, self._people) if each is not None]
+        await asyncio.gather(self.forwarding.close(), self.event_streams.close(), self.operations.close(), *readers)

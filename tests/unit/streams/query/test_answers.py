@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from api_context import notification
 from taskbridge.schemas.codec import task_event_codec
-from taskbridge.schemas.events import Action, Change, Person, Status, View
+from taskbridge.schemas.events import Action, Change, Person, PersonRecord, Status, View
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.query import models
@@ -76,6 +76,48 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, context: Answerin
     fits(models.AppsOut, apps)
     assert apps == {"items": [{"app_type": "APP", "process_name": None, "source": "yida"}]}
     fits(models.MeOut, client.get("/v1/me").json())
+
+
+def test_people_are_called_as_is_known_of_their_corp(
+    client: TestClient, context: AnsweringWorker, make_event: Callable[..., TaskEvent]
+) -> None:
+    for corp, user, name in (
+        ("corp", "ann", "another Ann"),
+        ("corp", "bob", "鲍勃"),
+        ("corp", "cai", "蔡"),
+        ("corp", "eve", None),
+        ("corp", "zoe", "who is not in it"),
+        ("theirs", "dan", "of theirs"),
+    ):
+        context.directory.know(corp, PersonRecord(user, name))
+    created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob", "eve"), originator=Person("ann", "Ann"))
+    copied = make_event(Action.COPIED, recipient_ids=("cai", "dan"))
+    completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob")
+    offsets = [1, 2, 3]
+    partition = context.keep(fold(fold(fold(None, created), copied), completed), offsets)
+    codec = task_event_codec(context.registry)
+    for offset, event in zip(offsets, (created, copied, completed), strict=True):
+        context.events.values[partition, offset] = codec.encode(event)
+    found = client.get("/v1/instances/I-1").json()
+    fits(models.InstanceOut, found)
+    assert found["originator"] == {"user_id": "ann", "name": "Ann"}, "as the sender calls her"
+    named = {"ann": "another Ann", "bob": "鲍勃", "cai": "蔡"}
+    assert {each["user_id"]: each["name"] for each in found["people"]} == named
+    assert len(found["people"]) == len(named), "each once"
+    history = client.get("/v1/instances/I-1/history").json()
+    fits(models.HistoryOut, history)
+    assert sorted(each["user_id"] for each in history["people"]) == ["bob", "cai"]
+
+
+def test_who_started_it_is_shown_and_found_by_name_though_the_sender_gave_an_id_only(
+    client: TestClient, context: AnsweringWorker
+) -> None:
+    context.directory.know("corp", PersonRecord("bob", "鲍勃"))
+    context.tell([notification(instance_id=f"I-{who}", originator=Person(who, None)) for who in ("bob", "cai")])
+    tasks = "/v1/corps/corp/users/ann/tasks?view=pending"
+    shown = [each["originator"] for each in client.get(tasks).json()["items"]]
+    assert sorted(shown, key=str) == [{"user_id": "bob", "name": "鲍勃"}, {"user_id": "cai", "name": None}]
+    assert [each["instance_id"] for each in client.get(f"{tasks}&q=鲍").json()["items"]] == ["I-bob"]
 
 
 def test_a_moment_beyond_the_calendar_is_no_error(client: TestClient, context: AnsweringWorker) -> None:

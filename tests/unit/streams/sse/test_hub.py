@@ -64,7 +64,7 @@ def test_a_notification_is_encoded_once_however_many_listen(
 ) -> None:
     hub, encoded = make_hub(), list[int]()
 
-    def encode(_partition: int, offset: int, _notification: TaskNotification) -> bytes:
+    def encode(_partition: int, offset: int, _notification: TaskNotification, _names: object) -> bytes:
         encoded.append(offset)
         return b""
 

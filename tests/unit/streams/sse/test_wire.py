@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from records import NOTIFICATIONS
 
-from taskbridge.schemas.events import TaskNotification
+from taskbridge.schemas.events import Person, TaskNotification
 from taskbridge.streams.sse.wire import (
     BrokenEventId,
     Place,
@@ -42,6 +44,20 @@ def test_words_and_times_are_as_in_the_contract(notification: TaskNotification) 
     assert found["occurred_at"] == "2026-01-31T08:00:00.000Z"
     assert found["originator"] == {"user_id": "ann", "name": "安"}
     assert list(found) == list(TaskNotification.__struct_fields__)
+
+
+def test_whom_the_sender_did_not_name_is_called_as_is_known_here(notification: TaskNotification) -> None:
+    def known(corp_id: str, user_id: str) -> str | None:
+        return "鲍勃" if (corp_id, user_id) == ("corp", "bob") else None
+
+    def originator(person: Person | None) -> Any:
+        frame = notification_frame(3, 17, replace(notification, originator=person), known)
+        return json.loads(frame.decode().split("data: ")[1])["originator"]
+
+    assert originator(Person("bob", None)) == {"user_id": "bob", "name": "鲍勃"}
+    assert originator(Person("cai", None)) == {"user_id": "cai", "name": None}
+    assert originator(Person("bob", "Bob")) == {"user_id": "bob", "name": "Bob"}
+    assert originator(None) is None
 
 
 @given(st.builds(Place, st.integers(0, 10**9 - 1), st.integers(0, 10**18 - 1)))

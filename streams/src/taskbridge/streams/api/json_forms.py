@@ -6,6 +6,7 @@ the same shapes, and a test holds the two together.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,13 +14,23 @@ import msgspec
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from taskbridge.schemas.events import Person, TaskEvent, TaskNotification, TaskState, View
     from taskbridge.streams.inbox.layout import Item
 
 to_json = msgspec.json.Encoder().encode
 
+Names = Callable[[str, str], str | None]
+"""The name of a corp's user, where one is known."""
 
-def item_json(item: Item, view: str) -> dict[str, Any]:
+
+def nobody(_corp_id: str, _user_id: str) -> str | None:
+    """Where no names are known."""
+    return None
+
+
+def item_json(item: Item, view: str, corp_id: str, names: Names = nobody) -> dict[str, Any]:
     """A line of a view; ``view`` in lower case."""
     originator = item.originator_id
     return {
@@ -30,14 +41,14 @@ def item_json(item: Item, view: str) -> dict[str, Any]:
         "url": item.url,
         "app_type": item.app_type,
         "source": item.source,
-        "originator": None if originator is None else {"user_id": originator, "name": item.originator_name},
+        "originator": None if originator is None else _named(originator, item.originator_name, corp_id, names),
         "status": item.status,
         "created_at": iso(item.created_at),
         "updated_at": iso(item.updated_at),
     }
 
 
-def notification_json(notification: TaskNotification) -> dict[str, Any]:
+def notification_json(notification: TaskNotification, names: Names = nobody) -> dict[str, Any]:
     """A change of a view, as it is told in a stream of events."""
     return {
         "notification_id": notification.notification_id,
@@ -50,7 +61,7 @@ def notification_json(notification: TaskNotification) -> dict[str, Any]:
         "title": notification.title,
         "url": notification.url,
         "app_type": notification.app_type,
-        "originator": _person(notification.originator),
+        "originator": _person(notification.originator, notification.corp_id, names),
         "actor_id": notification.actor_id,
         "status": notification.status.value,
         "occurred_at": iso(notification.occurred_at),
@@ -62,7 +73,7 @@ def notification_json(notification: TaskNotification) -> dict[str, Any]:
     }
 
 
-def state_json(state: TaskState) -> dict[str, Any]:
+def state_json(state: TaskState, names: Names = nobody) -> dict[str, Any]:
     """An instance."""
     return {
         "instance_id": state.instance_id,
@@ -71,7 +82,7 @@ def state_json(state: TaskState) -> dict[str, Any]:
         "source": state.source,
         "title": state.title,
         "url": state.url,
-        "originator": _person(state.originator),
+        "originator": _person(state.originator, state.corp_id, names),
         "process_code": state.process_code,
         "process_name": state.process_name,
         "lifecycle": state.lifecycle.value,
@@ -99,6 +110,7 @@ def state_json(state: TaskState) -> dict[str, Any]:
         "finished_at": _maybe(state.finished_at),
         "result": state.result,
         "form_data": dict(state.form_data),
+        "people": people_json(state.corp_id, _users_of_state(state), names),
     }
 
 
@@ -119,12 +131,39 @@ def event_json(event: TaskEvent, *, partition: int, offset: int) -> dict[str, An
     }
 
 
+def people_json(corp_id: str, users: Iterable[str | None], names: Names) -> list[dict[str, str]]:
+    """Those of these users whose names are known, each once."""
+    found = {user_id: names(corp_id, user_id) for user_id in users if user_id is not None}
+    return [{"user_id": user_id, "name": name} for user_id, name in found.items() if name is not None]
+
+
+def users_of_events(events: Iterable[TaskEvent]) -> Iterable[str | None]:
+    """Everybody whom these events name as actor or recipient."""
+    for event in events:
+        yield event.actor_id
+        yield from event.recipient_ids
+
+
+def _users_of_state(state: TaskState) -> Iterable[str | None]:
+    yield None if state.originator is None else state.originator.user_id
+    for task in state.tasks:
+        yield task.actor_id
+        yield from task.assignee_ids
+    for copied in state.copied:
+        yield copied.user_id
+
+
 def view_json(view: View) -> str:
     return view.value.lower()
 
 
-def _person(person: Person | None) -> dict[str, Any] | None:
-    return None if person is None else {"user_id": person.user_id, "name": person.name}
+def _person(person: Person | None, corp_id: str, names: Names) -> dict[str, Any] | None:
+    return None if person is None else _named(person.user_id, person.name, corp_id, names)
+
+
+def _named(user_id: str, name: str | None, corp_id: str, names: Names) -> dict[str, Any]:
+    """By the name that came with the event, where one did."""
+    return {"user_id": user_id, "name": names(corp_id, user_id) if name is None else name}
 
 
 def _maybe(time_ms: int | None) -> str | None:

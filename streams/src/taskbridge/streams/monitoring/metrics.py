@@ -42,6 +42,13 @@ class Metrics:
             "api_tokens_usable", "0 while the newest version of the API tokens file is not in force."
         )
         self._tokens_usable.set(1)
+        self._people = self._gauge("people", "People of whom something is known.")
+        self._people_left_out = self._gauge(
+            "people_left_out", "Records of people that had no room: raise STREAMS_PEOPLE_MAX and start again."
+        )
+        self._people_age = self._gauge(
+            "people_age_seconds", "How long ago the people's topic was read to its end, or found missing."
+        )
         self._inbox_records = self._counter("inbox_notifications", "Notifications applied to inboxes.")
         self._inbox_seconds = self._histogram(
             "inbox_chunk_seconds", "From the decoding of a chunk of notifications to its local store."
@@ -136,6 +143,12 @@ class Metrics:
     def watch_tokens(self, usable: Callable[[], bool]) -> None:
         """Ask at every scrape whether the tokens file is in force."""
         self._tokens_usable.set_function(usable)
+
+    def watch_people(self, count: Callable[[], int], left_out: Callable[[], int], age_s: Callable[[], float]) -> None:
+        """Ask at every scrape how many people are known, and since when no better."""
+        self._people.set_function(count)
+        self._people_left_out.set_function(left_out)
+        self._people_age.set_function(age_s)
 
     def inbox_chunk(self, applied: int, seconds: float) -> None:
         """Count a chunk of notifications that is in the inboxes."""

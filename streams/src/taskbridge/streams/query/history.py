@@ -16,7 +16,7 @@ from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader, Tim
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Action
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.api.json_forms import event_json
+from taskbridge.streams.api.json_forms import event_json, nobody, people_json, users_of_events
 from taskbridge.streams.api.refusals import NotNow
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskEvent, TaskState
+    from taskbridge.streams.api.json_forms import Names
 
 log = structlog.get_logger(__name__)
 
@@ -105,9 +106,10 @@ def runs(offsets: Sequence[int]) -> list[list[int]]:
 class Histories:
     """Histories of instances, as JSON."""
 
-    def __init__(self, reader: EventReader, events: Codec[TaskEvent]) -> None:
+    def __init__(self, reader: EventReader, events: Codec[TaskEvent], names: Names = nobody) -> None:
         self._reader = reader
         self._events = events
+        self._names = names
 
     async def of(self, partition: int, state: TaskState, offsets: Sequence[int]) -> dict[str, Any]:
         """The instance's events, oldest first, each once, and its form.
@@ -133,6 +135,7 @@ class Histories:
             "events": [event_json(event, partition=partition, offset=offset) for offset, event in in_order],
             # Another's event where one of its own should stand: the topic was made anew, or a rebuild found no events.
             "complete": 0 < its_own == len(offsets) < MAX_OFFSETS,
+            "people": people_json(state.corp_id, users_of_events(event for _, event in in_order), self._names),
         }
 
     def _decoded(self, value: bytes) -> TaskEvent | None:

@@ -43,6 +43,18 @@ class PersonOut(BaseModel):
     name: str | None
 
 
+class NamedOut(BaseModel):
+    user_id: str
+    name: str
+
+
+_originator = Field(description="Called as the sender does, or as `people import` says; null where neither is known.")
+_people = Field(
+    default_factory=list["NamedOut"],
+    description="Those of the people named by id here whose names are known, each once.",
+)
+
+
 class ItemOut(BaseModel):
     """One line of a view."""
 
@@ -55,7 +67,7 @@ class ItemOut(BaseModel):
     url: str | None = Field(description="The approval page; http or https.")
     app_type: str
     source: str = _source
-    originator: PersonOut | None
+    originator: PersonOut | None = _originator
     status: StatusName
     created_at: str = Field(description="When it entered the view: the order of the list.", examples=[MOMENT])
     updated_at: str = Field(
@@ -153,6 +165,7 @@ class InstanceOut(BaseModel):
             "finished_at": None,
             "result": None,
             "form_data": {},
+            "people": [PERSON_EXAMPLE, {"user_id": "manager02", "name": "李雷"}],
         }
     )
 
@@ -162,7 +175,7 @@ class InstanceOut(BaseModel):
     source: str = _source
     title: str | None
     url: str | None
-    originator: PersonOut | None
+    originator: PersonOut | None = _originator
     process_code: str | None
     process_name: str | None
     lifecycle: Literal["ACTIVE"] = Field(description="A deleted instance is answered like an unknown one.")
@@ -181,6 +194,7 @@ class InstanceOut(BaseModel):
     form_data: dict[str, str | None] = Field(
         description="Values of the form's fields that STREAMS_STATE_FORM_FIELDS names; `history` has the whole form."
     )
+    people: list[NamedOut] = _people
 
 
 class EventOut(BaseModel):
@@ -222,6 +236,7 @@ class HistoryOut(BaseModel):
                 }
             ],
             "complete": True,
+            "people": [{"user_id": "manager02", "name": "李雷"}],
         }
     )
 
@@ -231,6 +246,7 @@ class HistoryOut(BaseModel):
     form_of: str | None = Field(description="That event's id.")
     events: list[EventOut] = Field(description="Oldest first. The same callback, received twice, stands here once.")
     complete: bool = Field(description="False when older events are beyond the topic's retention or the last hundred.")
+    people: list[NamedOut] = _people
 
 
 class MeOut(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -11,7 +12,7 @@ from starlette.responses import Response
 
 from taskbridge.schemas.events import View
 from taskbridge.streams.api.access import TOKEN
-from taskbridge.streams.api.json_forms import item_json, state_json, to_json
+from taskbridge.streams.api.json_forms import Names, item_json, state_json, to_json
 from taskbridge.streams.api.refusals import NotNow
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.query import models
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.api.access import Caller
     from taskbridge.streams.api.resolver import OwnerResolver
     from taskbridge.streams.query.history import Histories
-    from taskbridge.streams.query.inboxes import Inboxes, Page
+    from taskbridge.streams.query.inboxes import Inboxes
     from taskbridge.streams.query.instances import Instances
 
 LIMIT_MAX, LIMIT_DEFAULT = 200, 50
@@ -59,6 +60,7 @@ class Readers:
     inboxes: Inboxes
     instances: Instances
     histories: Histories
+    names: Names
 
 
 class ApiContext:
@@ -114,13 +116,16 @@ def build_router(context: ApiContext) -> APIRouter:
         here = await resolver.user(request, corp_id, user_id)
         user, wanted = layout.user_part(corp_id, user_id), View(view.upper())
         after = None if cursor is None else read_cursor(cursor, user, wanted)
-        inboxes, matches = context.readers.inboxes, matcher(q, app_type, source)
+        inboxes, names = context.readers.inboxes, context.readers.names
+        matches = matcher(q, app_type, source, name_of=partial(names, corp_id))
         if matches is None:
             page = inboxes.page(here.partition, user, wanted, limit=limit, after=after)
         else:
             page = await inboxes.search(here.partition, user, wanted, matches, limit=limit, after=after)
             resolver.check_still_here(here)
-        return json_answer(_page(page, user, wanted, view))
+        items = [item_json(item, view, corp_id, names) for item in page.items]
+        next_cursor = None if page.next_place is None else write_cursor(user, wanted, page.next_place)
+        return json_answer({"items": items, "next_cursor": next_cursor})
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/counts",
@@ -183,16 +188,11 @@ def build_instances_router(context: ApiContext) -> APIRouter:
         instance_id: InstanceId,
     ) -> Response:
         here = await resolver.instance(request, instance_id)
-        return json_answer(state_json(context.readers.instances.find(here.partition, instance_id, here.caller).state))
+        readers = context.readers
+        found = readers.instances.find(here.partition, instance_id, here.caller)
+        return json_answer(state_json(found.state, readers.names))
 
     return router
-
-
-def _page(page: Page, user: bytes, view: View, name: str) -> dict[str, Any]:
-    return {
-        "items": [item_json(item, name) for item in page.items],
-        "next_cursor": None if page.next_place is None else write_cursor(user, view, page.next_place),
-    }
 
 
 def _me(caller: Caller) -> dict[str, Any]:

@@ -18,10 +18,17 @@ def folded(text: str) -> str:
     return normalize("NFKC", normalize("NFKC", text).casefold())
 
 
-def matcher(q: str, app_type: str | None = None, source: str | None = None) -> Callable[[Item], bool] | None:
+def matcher(
+    q: str,
+    app_type: str | None = None,
+    source: str | None = None,
+    *,
+    name_of: Callable[[str], str | None] = lambda _: None,
+) -> Callable[[Item], bool] | None:
     """Whether an item is among those that are asked for; None where all are.
 
     ``q`` is found anywhere in the title, the process' name or the originator's name; spaces around it do not count.
+    ``name_of`` says how a user is called whom the sender named by an id only.
     """
     wanted = folded(q.strip())
     if not wanted and app_type is None and source is None:
@@ -32,7 +39,10 @@ def matcher(q: str, app_type: str | None = None, source: str | None = None) -> C
             return False
         if not wanted:
             return True
-        found = (item.title, item.process_name, item.originator_name)
+        name = item.originator_name
+        if name is None and item.originator_id is not None:
+            name = name_of(item.originator_id)
+        found = (item.title, item.process_name, name)
         return any(text is not None and wanted in folded(text) for text in found)
 
     return matches

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from faust.types import TP
 
     from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.api.json_forms import Names
     from taskbridge.streams.api.resolver import OwnerResolver
     from taskbridge.streams.inbox.agent import InboxAgent
     from taskbridge.streams.monitoring.metrics import Metrics
@@ -41,14 +42,15 @@ _BEATS = 15
 class EventStreams:
     """Made before anything is connected, as the task center is; ``open`` brings what is to be told."""
 
-    def __init__(self, resolver: OwnerResolver, *, most: int, most_of_person: int) -> None:
+    def __init__(self, resolver: OwnerResolver, *, most: int, most_of_person: int, names: Names) -> None:
         allowed = allow_open_files(most + _OWN_FILES)
         if allowed < most + _OWN_FILES:
             most = max(1, allowed - _OWN_FILES)
             log.warning("fewer_event_streams_than_wanted", open_files_allowed=allowed, streams=most)
         self._resolver = resolver
+        self._names = names
         self._agent: InboxAgent | None = None
-        self.hub = Hub(next_offset=self._next_offset, most=most, most_of_person=most_of_person)
+        self.hub = Hub(next_offset=self._next_offset, most=most, most_of_person=most_of_person, names=names)
         self._missed: MissedReader | None = None
 
     @property
@@ -67,7 +69,9 @@ class EventStreams:
     ) -> None:
         """Pass on what the agent applies, and let go of the streams whose partitions leave."""
         self._agent = agent
-        self._missed = MissedReader(consumer, offsets=offsets, codec=task_notification_codec(registry))
+        self._missed = MissedReader(
+            consumer, offsets=offsets, codec=task_notification_codec(registry), names=self._names
+        )
         metrics.registry.register(HubCollector(self.hub))
         agent.listen(self.hub.told)
         on_assigned(app, self._assigned)

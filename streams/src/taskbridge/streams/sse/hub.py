@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.api.json_forms import nobody
 from taskbridge.streams.sse.subscription import Ending, Subscription
 from taskbridge.streams.sse.wire import Place, notification_frame
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.api.json_forms import Names
 
 HEARTBEAT_S = 15.0
 
@@ -49,6 +51,7 @@ class Hub:
         most: int,
         most_of_person: int,
         heartbeat_s: float = HEARTBEAT_S,
+        names: Names = nobody,
     ) -> None:
         """``next_offset`` says which notification of a partition will be told next; None where that is not known.
 
@@ -59,6 +62,7 @@ class Hub:
         self._most = most
         self._most_of_person = most_of_person
         self._heartbeat_s = heartbeat_s
+        self._names = names
         # By both ids: in a record's key they stand side by side, and one with a slash could pass for another two.
         self._of_person: dict[tuple[str, str], list[Subscription]] = {}
         self.count = 0
@@ -139,7 +143,7 @@ class Hub:
         for offset, notification in notifications:
             listening = self._of_person.get((notification.corp_id, notification.recipient_id))
             if listening:
-                frame = notification_frame(partition, offset, notification)
+                frame = notification_frame(partition, offset, notification, self._names)
                 for each in listening:
                     each.push(offset, frame)
 

@@ -17,6 +17,7 @@ from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.api.json_forms import nobody
 from taskbridge.streams.sse.wire import notification_frame
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.api.json_forms import Names
     from taskbridge.streams.positions.offsets import Offsets
 
 log = structlog.get_logger(__name__)
@@ -80,11 +82,13 @@ class MissedReader:
         offsets: Offsets,
         codec: Codec[TaskNotification],
         topic: str = TASK_NOTIFICATIONS.name,
+        names: Names = nobody,
     ) -> None:
         self._reader = PartitionReader(config)
         self._offsets = offsets
         self._codec = codec
         self._topic = topic
+        self._names = names
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="missed")
         self._waiting: deque[Wanted] = deque()
         self._at_work: list[Wanted] = []
@@ -171,7 +175,7 @@ class MissedReader:
             return  # whoever hears it at once does not get it either
         if (notification.corp_id, notification.recipient_id) != (request.corp_id, request.user_id):
             return  # keys of two persons may be equal, where an id has a slash
-        request.part.frames.append(notification_frame(request.partition, offset, notification))
+        request.part.frames.append(notification_frame(request.partition, offset, notification, self._names))
         if len(request.part.frames) >= _PART_FRAMES:
             request.is_full, request.part.reached = True, offset + 1
 

@@ -9,10 +9,11 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.errors import CallerError
-from taskbridge.streams.api.json_forms import notification_json, to_json
+from taskbridge.streams.api.json_forms import nobody, notification_json, to_json
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification
+    from taskbridge.streams.api.json_forms import Names
 
 MEDIA_TYPE = "text/event-stream; charset=utf-8"
 
@@ -51,10 +52,10 @@ def place_of(event_id: str) -> Place:
     return Place(int(found[1]), int(found[2]))
 
 
-def notification_frame(partition: int, offset: int, notification: TaskNotification) -> bytes:
+def notification_frame(partition: int, offset: int, notification: TaskNotification, names: Names = nobody) -> bytes:
     """The notification at this offset. Its JSON has no line breaks but escaped ones, so it is one line of data."""
     event_id = Place(partition, offset + 1).event_id.encode()
-    return b"id: %b\nevent: notification\ndata: %b\n\n" % (event_id, to_json(notification_json(notification)))
+    return b"id: %b\nevent: notification\ndata: %b\n\n" % (event_id, to_json(notification_json(notification, names)))
 
 
 def heartbeat_frame(place: Place | None) -> bytes:

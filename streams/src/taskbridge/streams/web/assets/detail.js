@@ -3,7 +3,7 @@
 import { Problem } from "./api.js";
 import { debounced, element, icon, outsideLink, replace } from "./dom.js";
 import { formShown } from "./form-values.js";
-import { Format, hue, initials } from "./format.js";
+import { Format, hue, initials, namesIn } from "./format.js";
 import { nothingToShow, problemShown } from "./states.js";
 import { statusShown } from "./task-rows.js";
 import { timelineShown } from "./timeline.js";
@@ -119,9 +119,10 @@ export class Detail {
   /** How people of this instance are called: names where they are known. */
   _context() {
     const originator = this._state?.originator ?? this._item?.originator ?? null;
+    const names = namesIn(this._state, this._history);
     const name = (id) => {
       if (id === this._inbox.person.userId) return this._words.you;
-      return (id === originator?.user_id && originator.name) || (this._inbox.names.get(id) ?? id);
+      return (id === originator?.user_id && originator.name) || (names.get(id) ?? id);
     };
     return { words: this._words, format: this._format, name };
   }

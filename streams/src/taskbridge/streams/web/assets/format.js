@@ -76,6 +76,11 @@ export class Format {
   }
 }
 
+/** The names that the service tells beside an instance, by user id: `told` are its answers, or null. */
+export function namesIn(...told) {
+  return new Map(told.flatMap((each) => each?.people ?? []).map(({ user_id: id, name }) => [id, name]));
+}
+
 /** What stands in somebody's avatar: the given name of a Chinese name, initials of others. */
 export function initials(name) {
   const letters = [...(name ?? "").trim()];

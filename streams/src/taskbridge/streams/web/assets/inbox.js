@@ -37,8 +37,6 @@ export class Inbox extends EventTarget {
     this.live = "connecting";
     /** Those known so far: what the filter offers, and what rows are called by. */
     this.apps = new Apps();
-    /** Names of people seen so far: assignees and actors come as ids only. */
-    this.names = new Map();
     this._loading = null;
     this._waiting = [];
     this._refreshCounts = debounced(() => this._loadCounts(), COUNTS_AFTER_MS);
@@ -258,8 +256,7 @@ export class Inbox extends EventTarget {
     return [item.title, item.process_name, item.originator?.name].some((text) => text?.toLowerCase().includes(sought));
   }
 
-  _see({ app_type: app, process_name: name, source, originator }) {
-    if (originator?.name) this.names.set(originator.user_id, originator.name);
+  _see({ app_type: app, process_name: name, source }) {
     if (!this.apps.has(app) && !name) this._refreshApps();
     this.apps.know(app, name, source);
   }

@@ -2,6 +2,7 @@
 
 import { Problem } from "./api.js";
 import { element, icon, replace } from "./dom.js";
+import { namesIn } from "./format.js";
 import { deadLetterColumns, quarantineColumns, reasonTold, rowsShown } from "./ops-panels.js";
 import { problemShown } from "./states.js";
 import { timelineShown } from "./timeline.js";
@@ -95,9 +96,10 @@ export class CallbackSearch {
     return said.join(" ");
   }
 
-  _context({ state }) {
+  _context({ state, history: events }) {
     const originator = state?.originator;
-    const name = (id) => (id === originator?.user_id && originator.name ? originator.name : id);
+    const names = namesIn(state, events);
+    const name = (id) => (id === originator?.user_id && originator.name) || (names.get(id) ?? id);
     return { words: this._words, format: this._format, name };
   }
 

@@ -1,0 +1,190 @@
+"""The directory of people is what their topic says: whatever stands on it, and whenever it comes, changes or goes."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Producer
+from structlog.testing import capture_logs
+
+from taskbridge.runtime.kafka import consumer_config, producer_config
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas.codec import person_codec
+from taskbridge.schemas.events import PersonRecord, notification_key
+from taskbridge.schemas.registry import Registry, RegistryUnavailable
+from taskbridge.schemas.topics import Topic
+from taskbridge.streams.people.directory import Directory
+from taskbridge.streams.people.reader import PeopleReader
+from taskbridge.streams.positions.offsets import Offsets
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from taskbridge.cli.connection import Connection
+
+pytestmark = pytest.mark.integration
+
+
+class People:
+    """A topic of people of the test's own, and a directory that follows it."""
+
+    def __init__(self, connection: Connection, registry: Registry | None = None) -> None:
+        self.name = f"people-{uuid.uuid4()}"
+        self._admin = connection.admin()
+        self._codec = person_codec(connection.registry)
+        self._producer = Producer(producer_config(connection.bootstrap_servers))
+        self.directory = Directory(most=3)
+        config = consumer_config(connection.bootstrap_servers, "tests")
+        self.reader = PeopleReader(
+            self.directory,
+            config,
+            offsets=Offsets(config),
+            codec=person_codec(registry or connection.registry),
+            topic=self.name,
+        )
+
+    def make(self) -> None:
+        apply_topics(self._admin, [Topic(self.name, None, {"cleanup.policy": "compact"})], partitions=2)
+
+    def delete(self) -> None:
+        self._admin.delete_topics([self.name])[self.name].result()
+
+    def write(self, **names: str | None) -> None:
+        """People of ``corp`` by their user id; None has one forgotten."""
+        for user_id, name in names.items():
+            value = None if name is None else self._codec.encode(PersonRecord(user_id, name))
+            self.produce(notification_key("corp", user_id), value)
+
+    def produce(self, key: bytes | None, value: bytes | None) -> None:
+        self._producer.produce(self.name, key=key, value=value)
+        assert self._producer.flush(30) == 0
+
+    def looked(self) -> list[dict[str, Any]]:
+        """What is told when it looks."""
+        with capture_logs() as logs:
+            self.reader.look()
+        return [dict(each) for each in logs]
+
+    def names(self, *users: str) -> list[str | None]:
+        return [self.directory.name("corp", each) for each in users]
+
+
+@pytest.fixture
+def people(connection: Connection) -> Generator[People]:
+    made = People(connection)
+    yield made
+    asyncio.run(made.reader.close())
+
+
+def test_a_topic_that_comes_later_is_found_and_followed(people: People, eventually: Any) -> None:
+    told = people.looked()
+    assert [each["event"] for each in told] == ["people_not_read"]
+    assert "there is no topic" in told[0]["problem"]
+    assert people.looked() == [], "once"
+    people.make()
+    people.write(u1="王芳", u2="李雷")
+
+    def all_read() -> bool:
+        people.reader.look()
+        return people.directory.count == 2
+
+    eventually(all_read, what="the topic is found")
+    assert people.names("u1", "u2", "u3") == ["王芳", "李雷", None]
+    assert people.directory.is_whole
+    people.write(u1="王方", u2=None)
+    people.looked()
+    assert people.names("u1", "u2") == ["王方", None]
+    people.delete()
+
+
+def test_a_topic_that_was_made_anew_is_another_one(people: People, eventually: Any) -> None:
+    people.make()
+    people.write(u1="王芳", u2="李雷")
+    eventually(lambda: people.reader.look() or people.directory.count == 2, what="it is read")
+    people.delete()
+    eventually(lambda: people.reader.look() or people.directory.count == 0, what="nothing is known any more")
+    people.make()
+    people.write(u1="韩梅梅", u3="张红", u4="陈晨")
+    eventually(lambda: people.reader.look() or people.directory.count == 3, what="it is read from its beginning")
+    assert people.names("u1", "u2", "u3") == ["韩梅梅", None, "张红"]
+    people.delete()
+
+
+def test_what_nobody_can_read_is_told_and_stops_nothing(people: People, connection: Connection) -> None:
+    people.make()
+    people.write(u1="王芳")
+    people.looked()
+    codec = person_codec(connection.registry)
+    good = codec.encode(PersonRecord("u2", "李雷"))
+    for key, value in (
+        (b"corp/u1", b"somebody else's"),
+        (b"corp", good),
+        (b"corp/", codec.encode(PersonRecord("", "nobody"))),
+        (b"\xff/u2", good),
+        (b"corp/u3", good),
+        (b"corp/u4", codec.encode(PersonRecord("u4", "x" * 257))),
+    ):
+        people.produce(key, value)
+    people.write(u5="陈晨")
+    told = people.looked()
+    assert [(each["event"], each.get("records")) for each in told] == [("people_undecodable", 6)]
+    assert people.names("u1", "u2", "u3", "u4", "u5") == [None, None, None, None, "陈晨"]
+    assert people.looked() == []
+    people.delete()
+
+
+def test_more_people_than_there_is_room_for_are_told(people: People) -> None:
+    people.make()
+    people.write(u1="王芳", u2="李雷", u3="韩梅梅", u4="张红")
+    told = people.looked()
+    assert [(each["event"], each.get("records")) for each in told] == [("people_left_out", 1), ("people_read", None)]
+    assert people.directory.count == 3
+    people.delete()
+
+
+class AwayRegistry(Registry):
+    """Does not answer, until it is told to."""
+
+    away = True
+
+    def text_of(self, schema_id: int) -> str:
+        if self.away:
+            raise RegistryUnavailable("away")
+        return super().text_of(schema_id)
+
+
+def test_a_registry_that_is_away_is_waited_for(connection: Connection) -> None:
+    registry = AwayRegistry(connection.registry_url)
+    people = People(connection, registry)
+    people.make()
+    people.write(u1="王芳", u2="李雷")
+    told = people.looked()
+    assert [each["event"] for each in told] == ["people_not_read"]
+    assert not people.directory.is_whole
+    registry.away = False
+    people.looked()
+    assert people.names("u1", "u2") == ["王芳", "李雷"]
+    asyncio.run(people.reader.close())
+    people.delete()
+    registry.close()
+
+
+def test_a_kafka_that_is_away_is_told_and_what_was_known_stands(people: People, monkeypatch: Any) -> None:
+    people.make()
+    people.write(u1="王芳")
+    people.looked()
+    with monkeypatch.context() as away:
+
+        def refuse(*_: object) -> None:
+            raise TimeoutError("away")
+
+        away.setattr(Offsets, "topics", refuse)
+        assert [each["event"] for each in people.looked()] == ["people_not_read"]
+    assert people.names("u1") == ["王芳"]
+    people.write(u2="李雷")
+    assert [each["event"] for each in people.looked()] == ["people_read"]
+    assert people.names("u1", "u2") == ["王芳", "李雷"]
+    people.delete()
