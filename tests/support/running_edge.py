@@ -72,7 +72,7 @@ class OwnStack:
             phases = [each.phase for each in self.events if each.service == name]
             return phases[-1] is Phase.READY
 
-        wait_until(is_ready, what=f"{name} is back")
+        wait_until(is_ready, 120, what=f"{name} is back")
 
     def stop(self) -> None:
         for name in ("kafka", "registry"):
