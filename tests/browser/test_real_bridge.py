@@ -213,9 +213,9 @@ def test_tasks_of_three_systems_stand_in_one_inbox(company: Company, open_page: 
     page = open_live(open_page, company, user)
     ours = company.create("宜搭的访客申请", user)
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    flowables = {"id": "8", "name": "Approve the leave", "assignee": user, "createTime": at}
-    flowables |= {"processInstanceId": f"P-{user}", "processDefinitionId": "leave:1:4", "__timeStamp": at}
-    company.push("flowable", {"type": "task-created", "data": flowables})
+    flowables = {"id": "8", "name": "Approve the leave", "taskDefinitionKey": "approve", "assignee": user}
+    flowables |= {"processInstanceId": f"P-{user}", "processDefinitionId": "leave:1:4", "timestamp": at}
+    company.push("flowable", {"type": "TASK_CREATED", "data": flowables})
     pushed = {"syscode": "oa", "flowid": f"F-{user}", "requestname": "差旅报销", "workflowname": "差旅报销流程"}
     pushed |= {"nodename": "直属领导", "creator": "10029460", "receiver": user, "pcurl": "https://oa.example/flow/1"}
     pushed["receivets"] = str(int(time.time() * 1000))
@@ -227,7 +227,7 @@ def test_tasks_of_three_systems_stand_in_one_inbox(company: Company, open_page: 
         systems.select_option(system)
         shown(page, title)
     # Each is handled where it came from.
-    company.push("flowable", {"type": "task-ended", "data": {**flowables, "endTime": at}})
+    company.push("flowable", {"type": "TASK_COMPLETED", "data": flowables})
     company.push("todo", {**pushed, "isremark": "2"})
     company.complete(ours, user)
     counted(page, 0, 3)

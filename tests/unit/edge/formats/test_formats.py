@@ -1,8 +1,9 @@
 """What Flowable, Camunda 7 and 8 and a unified to-do list post becomes the events that it tells.
 
-The payloads have the fields and types of the systems' own documents and sources: Flowable's ``HistoryJsonConstants``
-and the task of its REST API; Camunda 7's HistoricTaskInstanceEventEntity and its like of process instances;
-Zeebe's ``UserTaskRecordValue`` as its exporters write it; the push of e-cology's ``ReceiveRequestInfoByJson``.
+Flowable's payloads are what ``examples/flowable`` posts out of a real engine, see ``integration/test_flowable.py``. The
+others have the fields and types of the systems' own documents and sources: Camunda 7's HistoricTaskInstanceEventEntity
+and its like of process instances; Zeebe's ``UserTaskRecordValue`` as its exporters write it; the push of e-cology's
+``ReceiveRequestInfoByJson``.
 """
 
 from __future__ import annotations
@@ -76,49 +77,40 @@ def brief(event: TaskEvent) -> tuple[Any, ...]:
 
 
 FLOWABLE_TASK = {
-    "id": "8",
-    "name": "Approve the leave",
-    "assignee": "kermit",
-    "owner": None,
-    "description": "Task description",
-    "createTime": "2023-08-31T06:07:42.502+0000",
-    "dueDate": None,
-    "priority": 50,
-    "taskDefinitionKey": "approve",
-    "formKey": None,
-    "parentTaskId": None,
-    "executionId": "6",
-    "processInstanceId": "5",
-    "processDefinitionId": "leave:1:4",
-    "tenantId": "",
-    "__timeStamp": "2023-08-31T06:07:42.600Z",
+    "id": "30",
+    "name": "Check the days",
+    "taskDefinitionKey": "check",
+    "processInstanceId": "4",
+    "processDefinitionId": "leave:1:3",
+    "createTime": "2026-11-26T12:18:56.321Z",
+    "assignee": "gonzo",
+    "candidateUsers": ["fozzie", "gonzo"],
+    "timestamp": "2026-11-26T12:18:57.090Z",
 }
 FLOWABLE_INSTANCE = {
-    "id": "5",
-    "processInstanceId": "5",
-    "processDefinitionId": "leave:1:4",
-    "processDefinitionKey": "leave",
+    "id": "4",
+    "processInstanceId": "4",
+    "processDefinitionId": "leave:1:3",
     "processDefinitionName": "Leave",
-    "processDefinitionVersion": 1,
-    "businessKey": "2023-0001",
-    "startTime": "2023-08-31T06:07:42.502Z",
-    "startUserId": "fozzie",
-    "startActivityId": "start",
-    "__timeStamp": "2023-08-31T06:07:42.502Z",
+    "name": None,
+    "businessKey": "2026-0001",
+    "startUserId": "piggy",
+    "startTime": "2026-11-26T12:18:55.875Z",
+    "timestamp": "2026-11-26T12:18:55.883Z",
 }
 
 
 @pytest.mark.parametrize(
     ("kind", "data", "found"),
     [
-        ("task-created", {}, (Action.CREATED, "8", ("kermit",), None)),
-        ("TASK_CREATED", {"assignee": None}, (Action.CREATED, "8", (), None)),
-        ("task-created", {"candidateUsers": ["gonzo", "kermit"]}, (Action.CREATED, "8", ("kermit", "gonzo"), None)),
-        ("task-assignee-changed", {"assignee": "gonzo"}, (Action.CREATED, "8", ("gonzo",), None)),
-        ("TASK_ASSIGNED", {"assignee": "gonzo"}, (Action.CREATED, "8", ("gonzo",), None)),
-        ("TASK_COMPLETED", {}, (Action.COMPLETED, "8", (), "kermit")),
-        ("task-ended", {"deleteReason": None}, (Action.COMPLETED, "8", (), "kermit")),
-        ("task-ended", {"deleteReason": "process cancelled"}, (Action.CANCELLED, "8", (), "kermit")),
+        ("TASK_CREATED", {"assignee": None}, (Action.CREATED, "30", ("fozzie", "gonzo"), None)),
+        ("TASK_CREATED", {"candidateUsers": []}, (Action.CREATED, "30", ("gonzo",), None)),
+        ("TASK_CREATED", {"assignee": None, "candidateUsers": None}, (Action.CREATED, "30", (), None)),
+        ("TASK_ASSIGNED", {}, (Action.CREATED, "30", ("gonzo", "fozzie"), None)),
+        ("TASK_COMPLETED", {}, (Action.COMPLETED, "30", (), "gonzo")),
+        ("TASK_COMPLETED", {"completedBy": None}, (Action.COMPLETED, "30", (), "gonzo")),
+        ("TASK_COMPLETED", {"completedBy": "statler"}, (Action.COMPLETED, "30", (), "statler")),
+        ("ENTITY_DELETED", {}, (Action.CANCELLED, "30", (), None)),
     ],
 )
 def test_flowables_tasks(
@@ -126,22 +118,30 @@ def test_flowables_tasks(
 ) -> None:
     event = told("flowable", {"type": kind, "data": {**FLOWABLE_TASK, **data}})
     action, task_id, recipients, actor = found
-    assert brief(event) == (action, "leave", "flowable:5", task_id, recipients, actor)
-    assert (event.title, event.occurred_at) == ("Approve the leave", 1693462062600)
+    assert brief(event) == (action, "leave", "flowable:4", task_id, recipients, actor)
+    assert (event.title, event.occurred_at) == ("Check the days", 1795695537090)
 
 
-def test_flowables_instances(told: Callable[..., TaskEvent]) -> None:
-    event = told("flowable", {"type": "process-instance-start", "data": FLOWABLE_INSTANCE})
-    assert brief(event) == (Action.CREATED, "leave", "flowable:5", None, (), None)
-    assert (event.originator, event.process_name, event.serial_no) == (Person("fozzie"), "Leave", "2023-0001")
-    assert event.created_at == event.occurred_at == 1693462062502
-    ended = {**FLOWABLE_INSTANCE, "endTime": "2023-08-31T07:00:00Z", "__timeStamp": None}
-    event = told("flowable", {"type": "process-instance-end", "data": ended})
-    assert event.finished_at == event.occurred_at == 1693465200000
-    event = told(
-        "flowable", {"type": "process-instance-deleted", "data": {"processDefinitionId": "leave:1:4", "id": "5"}}
-    )
-    assert brief(event) == (Action.DELETED, "leave", "flowable:5", None, (), None)
+@pytest.mark.parametrize("kind", ["PROCESS_CREATED", "PROCESS_STARTED"])
+def test_flowables_instances_begin(told: Callable[..., TaskEvent], kind: str) -> None:
+    event = told("flowable", {"type": kind, "data": FLOWABLE_INSTANCE})
+    assert brief(event) == (Action.CREATED, "leave", "flowable:4", None, (), None)
+    assert (event.originator, event.process_name, event.serial_no) == (Person("piggy"), "Leave", "2026-0001")
+    assert (event.created_at, event.occurred_at, event.finished_at) == (1795695535875, 1795695535883, None)
+
+
+@pytest.mark.parametrize(
+    "kind", ["PROCESS_COMPLETED", "PROCESS_COMPLETED_WITH_TERMINATE_END_EVENT", "PROCESS_CANCELLED"]
+)
+def test_flowables_instances_end(told: Callable[..., TaskEvent], kind: str) -> None:
+    event = told("flowable", {"type": kind, "data": FLOWABLE_INSTANCE})
+    assert brief(event) == (Action.CREATED, "leave", "flowable:4", None, (), None)
+    assert event.finished_at == event.occurred_at == 1795695535883
+
+
+def test_a_path_says_that_one_of_flowables_instances_is_deleted(told: Callable[..., TaskEvent]) -> None:
+    event = told("flowable", {"type": "ENTITY_DELETED", "data": FLOWABLE_INSTANCE}, "delete")
+    assert brief(event) == (Action.DELETED, "leave", "flowable:4", None, (), None)
 
 
 CAMUNDA_7_TASK = {
@@ -329,10 +329,12 @@ def test_where_each_state_has_an_address_of_its_own_the_path_says_what_happened(
     ("system", "body"),
     [
         ("flowable", {}),
-        ("flowable", {"type": "variable-created", "data": FLOWABLE_TASK}),
-        ("flowable", {"type": ["task-created"], "data": FLOWABLE_TASK}),
-        ("flowable", {"type": "task-created", "data": []}),
-        ("flowable", [{"type": "task-created", "data": FLOWABLE_TASK}]),
+        ("flowable", {"type": "ENTITY_UPDATED", "data": FLOWABLE_TASK}),
+        ("flowable", {"type": "ENTITY_DELETED", "data": FLOWABLE_INSTANCE}),
+        ("flowable", {"type": "ENTITY_DELETED", "data": {**FLOWABLE_TASK, "processInstanceId": None}}),
+        ("flowable", {"type": ["TASK_CREATED"], "data": FLOWABLE_TASK}),
+        ("flowable", {"type": "TASK_CREATED", "data": []}),
+        ("flowable", [{"type": "TASK_CREATED", "data": FLOWABLE_TASK}]),
         ("camunda", {"eventType": "migrate", **CAMUNDA_7_TASK}),
         ("camunda", {"eventType": "start", "activityId": "approve", "processInstanceId": "5"}),
         ("camunda", zeebe_task("COMPLETING")),

@@ -1,7 +1,7 @@
-"""Flowable's task and process events: its async history, or its engine's events with the task as its REST API has it.
+"""Flowable's events, as a listener in the engine reports them: ``{"type": …, "data": {…}}``, one in a request.
 
-``{"type": …, "data": {…}}``, one in a request. Types are those of ``HistoryJsonConstants`` and of
-``FlowableEngineEventType``; a listener may add ``candidateUsers``, which no event has.
+``type`` is a ``FlowableEngineEventType``; ``data`` has the task or process instance with its own fields, and what the
+engine's events do not have: ``timestamp``, a task's ``candidateUsers``, and who completed it, ``completedBy``.
 """
 
 from __future__ import annotations
@@ -16,52 +16,42 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TASKS = {
-    "task-created": Action.CREATED,
-    "task-assigned": Action.CREATED,
-    "task-assignee-changed": Action.CREATED,
-    "task-completed": Action.COMPLETED,
-    "task-ended": Action.COMPLETED,
+    "TASK_CREATED": Action.CREATED,
+    "TASK_ASSIGNED": Action.CREATED,
+    "TASK_COMPLETED": Action.COMPLETED,
+    "ENTITY_DELETED": Action.CANCELLED,
 }
-_INSTANCES = {
-    "process-instance-start": Action.CREATED,
-    "process-started": Action.CREATED,
-    "process-instance-end": Action.CREATED,
-    "process-completed": Action.CREATED,
-    "process-instance-deleted": Action.DELETED,
-}
-"""The end of an instance is one more thing that is told of it; what is deleted leaves every list."""
-_BEGUN = ("task-created", "process-instance-start", "process-started")
+"""The engine has no event of a task's own for one that is cancelled: its entity goes without having been completed."""
+_STARTS = ("PROCESS_CREATED", "PROCESS_STARTED")
+_ENDS = ("PROCESS_COMPLETED", "PROCESS_CANCELLED")
+"""How the types begin of which the end of an instance has several. It is one more thing that is told of it."""
 
 
 def told(body: Mapping[str, Any]) -> tuple[Action | None, Mapping[str, Any]]:
     """What happened, None where it is nothing of a task or an instance, and the fields of the event."""
-    kind = str(body.get("type")).lower().replace("_", "-")
+    kind = str(body.get("type"))
     data = object_of(body, "data")
-    about_task = kind in _TASKS
-    action = _TASKS.get(kind) or _INSTANCES.get(kind)
-    if kind == "task-ended" and data.get("deleteReason"):
-        action = Action.CANCELLED
     definition = definition_of(data)
-    written = ("__timeStamp", *(("createTime", "startTime") if kind in _BEGUN else ("endTime",)))
+    time = data.get("timestamp")
     common = {
         "app_type": definition,
         "process_code": definition,
         "process_name": data.get("processDefinitionName"),
-        "time": first(data, written),
-    }
-    if about_task:
-        return action, common | {
-            "instance_id": data.get("processInstanceId"),
-            "task_id": first(data, ("taskId", "id")),
-            "title": data.get("name"),
-            "recipient_ids": assignees_of(data, "candidateUsers"),
-            "actor_id": data.get("assignee"),
-        }
-    return action, common | {
-        "instance_id": first(data, ("processInstanceId", "id")),
         "title": data.get("name"),
+        "time": time,
+    }
+    if "taskDefinitionKey" in data:
+        return _TASKS.get(kind), common | {
+            "instance_id": data.get("processInstanceId"),
+            "task_id": data.get("id"),
+            "recipient_ids": assignees_of(data, "candidateUsers"),
+            "actor_id": first(data, ("completedBy", "assignee")) if kind == "TASK_COMPLETED" else None,
+        }
+    ends = kind.startswith(_ENDS)
+    return Action.CREATED if ends or kind in _STARTS else None, common | {
+        "instance_id": first(data, ("processInstanceId", "id")),
         "originator": data.get("startUserId"),
         "serial_no": data.get("businessKey"),
         "created_at": data.get("startTime"),
-        "finished_at": data.get("endTime"),
+        "finished_at": time if ends else None,
     }
