@@ -684,11 +684,18 @@ def test_while_kafka_is_away_no_other_file_is_taken_for_one_that_does_not_get_on
             await spool.put(record(1))
             kafka = await open_path(producer)
             forgotten: list[int] = []
+            waits = asyncio.Event()
+            until_answers = kafka.until_answers
+
+            async def wait() -> None:
+                waits.set()
+                await until_answers()
+
+            monkeypatch.setattr(kafka, "until_answers", wait)
             async with draining(spool, kafka) as drainer:
                 turns = drainer._turns  # pyright: ignore[reportPrivateUsage]
                 monkeypatch.setattr(turns, "forget", lambda: forgotten.append(len(producer.sent)))
-                await spool.remove(())
-                await spool.remove(())  # by now it waits for Kafka
+                await waits.wait()
                 producer.reachable = True
                 await kafka.check()
                 await until(lambda: spool.waiting == 0)
