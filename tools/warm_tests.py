@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import faulthandler
 import gc
 import os
 import pickle
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
 
 _SLOWER = 4
 _SLACK_S = 6
-OUTCOMES = {0: "survived", 1: "late", 2: "killed"}
-"""What the exit code of a fork says; faulthandler ends what is late. By any other, the change took the process down."""
+_LOOKS_EVERY_S = 0.02
 FAILED = 2
 
 
@@ -45,6 +43,32 @@ class _Seen:
 
     seconds: float
     lines: set[int] = field(default_factory=set[int])
+
+
+@dataclass(slots=True)
+class _Fork:
+    """A process that tries one change. It writes into ``limit`` of its folder which test it runs, and for how long."""
+
+    number: int
+    folder: Path
+    started_s: float = field(default_factory=time.monotonic)
+    test: str = ""
+    test_started_s: float = 0
+    waited_ns: dict[str, int] = field(default_factory=dict[str, int])
+    """Thread → how long it was ready to run, and had no processor."""
+    is_late: bool = False
+
+    def look(self, pid: int) -> None:
+        """See whether its test takes too long, without the time in which others had the processors."""
+        with contextlib.suppress(OSError):  # it ends, or has not begun
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                self.waited_ns[thread.name] = int((thread / "schedstat").read_text("ascii").split()[1])
+        now_s = time.monotonic() - self.started_s - sum(self.waited_ns.values()) / 1e9
+        with contextlib.suppress(FileNotFoundError):
+            test, limit_s = (self.folder / "limit").read_text("ascii").split()
+            if test != self.test:
+                self.test, self.test_started_s = test, now_s
+            self.is_late = now_s - self.test_started_s > float(limit_s)
 
 
 class WarmTests:
@@ -68,7 +92,7 @@ class WarmTests:
         self._slow = slow
         self._verdict = verdict
         self._seen = dict[str, _Seen]()
-        self._running = dict[int, tuple[int, float, str]]()
+        self._running = dict[int, _Fork]()
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         module = sys.modules[self._name]
@@ -99,31 +123,45 @@ class WarmTests:
             os._exit(FAILED)
 
     def _start(self, number: int, change: Callable[[], None], items: Sequence[pytest.Item]) -> None:
-        folder = tempfile.mkdtemp(prefix="mutation-")
+        fork = _Fork(number, Path(tempfile.mkdtemp(prefix="mutation-")))
         pid = os.fork()
         if pid == 0:
             code = FAILED
             try:
                 os.setsid()
-                tempfile.tempdir = folder
+                tempfile.tempdir = str(fork.folder)
+                limit, written = fork.folder / "limit", fork.folder / "written"
                 change()
-                for item in items:
-                    limit = _SLACK_S + _SLOWER * self._seen[item.nodeid].seconds
-                    faulthandler.dump_traceback_later(limit, exit=True, file=sys.stdout)
+                for at, item in enumerate(items):
+                    written.write_text(f"{at} {_SLACK_S + _SLOWER * self._seen[item.nodeid].seconds}", "ascii")
+                    written.replace(limit)
                     run(item)
                 code = 0
             finally:
                 os._exit(code)  # whatever a test raises through pytest, this process is not the session
-        self._running[pid] = number, time.monotonic(), folder
+        self._running[pid] = fork
 
     def _wait(self) -> None:
-        pid, status = os.wait()
-        number, started, folder = self._running.pop(pid)
+        """Until one of those that run has ended, by itself or for being late."""
+        while True:
+            for pid, fork in list(self._running.items()):
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    del self._running[pid]
+                    self._judge(pid, fork, os.waitstatus_to_exitcode(status))
+                    return
+                fork.look(pid)
+                if fork.is_late:
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(_LOOKS_EVERY_S)
+
+    def _judge(self, pid: int, fork: _Fork, code: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)  # what its tests started
-        shutil.rmtree(folder, ignore_errors=True)
-        outcome = OUTCOMES.get(os.waitstatus_to_exitcode(status), "killed")
-        self._verdict(number, outcome, time.monotonic() - started)
+        shutil.rmtree(fork.folder, ignore_errors=True)
+        # By any other code than a failed test's, the change took the process down.
+        outcome = "survived" if code == 0 else "late" if fork.is_late else "killed"
+        self._verdict(fork.number, outcome, time.monotonic() - fork.started_s)
 
 
 def run(item: pytest.Item) -> None:
