@@ -230,6 +230,13 @@ def test_what_cloudevents_and_gateways_allow_is_read(
     assert (event.title, event.recipient_ids) == ("张红的请假申请", ("0169", "0170"))
 
 
+def test_data_with_what_is_no_base64_is_refused(client: TestClient, publisher: MemoryPublisher) -> None:
+    sent = message("create")
+    body = _with_base64(sent.body)
+    assert post_message(client, "create", resigned(sent, body=body[:-2] + b'!"}')).status_code == 400
+    assert [kept.reason for kept in publisher.quarantined] == ["cloudevent"]
+
+
 def test_of_a_header_that_stands_twice_the_first_is_verified_and_counts(
     client: TestClient, publisher: MemoryPublisher
 ) -> None:

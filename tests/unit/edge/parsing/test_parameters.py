@@ -123,6 +123,7 @@ def test_a_key_given_twice_is_malformed_in_any_mix(query: bytes, body: bytes) ->
     ).map(b"".join)
 )
 @example(b"%\r")
+@example(b"%\n")
 def test_only_whole_escapes_are_taken_and_each_byte_that_they_stand_for_is_kept(value: bytes) -> None:
     for plus in (False, True):
         if re.search(rb"%(?![0-9A-Fa-f]{2})", value):
@@ -278,7 +279,8 @@ def test_what_is_plainly_utf_8_is_read_as_nothing_else_where_it_is_large(label: 
         {"sign": "s", "b": text},
     ]
     parts = part(text.encode(), f"text/plain; charset={label}")
-    assert read_parameters(b"", f"{MULTIPART}; charset={label}", parts) == [{"a": text}]
+    for kind in (MULTIPART, f"{MULTIPART}; charset={label}"):
+        assert read_parameters(b"", kind, parts) == [{"a": text}]
 
 
 @pytest.mark.parametrize(("label", "other"), [("gbk", "gbk"), ("iso-8859-1", "latin-1")])
@@ -303,6 +305,12 @@ def test_what_is_not_utf_8_is_read_as_what_it_is_labelled(times: int) -> None:
     with pytest.raises(Malformed) as caught:
         read_parameters(b"", "application/json", '{"a": "张"}'.encode("gbk").replace(b"a", b"a" * times))
     assert caught.value.reason == "invalid-utf-8"
+
+
+@pytest.mark.parametrize("times", [1, LARGE])
+def test_what_is_not_utf_8_is_read_as_latin_1_where_its_label_leaves_that_open(times: int) -> None:
+    body = f'{{"a": "{"é" * times}"}}'.encode("latin-1")
+    assert read_parameters(b"", "application/json; charset=ISO-8859-1", body) == [{"a": "é" * times}]
 
 
 def test_of_a_large_request_each_departure_alone_is_read() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import KafkaError
+from prometheus_client import CollectorRegistry
 
 from spool_bench import SCHEMA, TestProducer, open_path, open_spool, record, until
 from taskbridge.edge.spool.asked_back import ask_back, is_asked_back, open_and_take_back
@@ -103,6 +104,7 @@ def test_its_own_file_that_cannot_be_opened_is_passed_over(tmp_path: Path) -> No
         (tmp_path / "0.db").mkdir()
         producer = TestProducer()
         async with kept(tmp_path, producer) as keeper:
+            assert keeper.problem == keeper.unopened[0]
             await until(lambda: keeper.problem is None)
             await keeper.own.put(record(7))
             await until(lambda: producer.delivered == [7])
@@ -290,6 +292,35 @@ def test_where_nothing_can_be_taken_back_for_an_io_error_the_file_is_left_and_ma
         open_and_take_back(tmp_path / "0.db", [SCHEMA])
     assert (tmp_path / f"0.db{BROKEN_MARK}").exists()
     assert is_asked_back(tmp_path / "0.db")
+
+
+def test_prometheus_is_told_of_the_whole_folder(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        registry, producer = CollectorRegistry(), TestProducer()
+        metrics = SpoolMetrics(registry)
+        keeper = SpoolKeeper(tmp_path, [SCHEMA], await open_path(producer), max_bytes=1 << 30, metrics=metrics)
+
+        def told() -> dict[str, float | None]:
+            names = ("depth", "bytes", "set_aside_records", "full", "broken", "unopened_files")
+            return {name: registry.get_sample_value(f"taskbridge_edge_spool_{name}") for name in names}
+
+        nothing = dict.fromkeys(told(), 0)
+        assert told() == nothing | {"full": 1}
+        (tmp_path / "0.db").mkdir()
+        await keeper.start()
+        assert told() == nothing | {"full": 1, "unopened_files": 1}
+        await keeper.start()
+        producer.failing = {1: BY_POLICY}
+        await keeper.own.put(record(1))
+        aside = nothing | {"bytes": record().size, "set_aside_records": 1, "unopened_files": 1}
+        await until(lambda: told() == aside)
+        producer.reachable = False
+        await keeper.own.put(record(2))
+        assert told() == aside | {"depth": 1, "bytes": 2 * record().size}
+        assert 0 < (registry.get_sample_value("taskbridge_edge_spool_oldest_seconds") or 0) < 60
+        await keeper.close()
+
+    asyncio.run(scenario())
 
 
 def test_what_is_known_before_the_start_and_after_the_end_is_that_nothing_can_be_kept(tmp_path: Path) -> None:
@@ -614,8 +645,12 @@ def test_what_others_left_is_adopted_also_where_nothing_was_opened_before(tmp_pa
             max_bytes=1 << 30,
             metrics=SpoolMetrics(),
         )
+        another = SpoolFolder(tmp_path)
+        another.prepare()
+        assert another.occupancy.total_count() == 1
         await keeper.adopt()
         await until(lambda: producer.delivered == [0])
+        await until(lambda: another.occupancy.total_count() == 0)  # whoever shares the folder knows of it
         await keeper.close()
 
     asyncio.run(scenario())

@@ -68,6 +68,7 @@ def test_a_file_without_apps_is_right_at_start(text: str) -> None:
         f'{APP}corp_id = "{SECRET}',
         f'[[sources]]\nname = "flow"\ncorp_id = "c"\nsecrets = ["{SECRET}"]',
         '[[sources]]\nname = "flow"\ncorp_id = "c"\nsecrets = []',
+        SYSTEM + 'bearer_tokens = ["' + "x" * 31 + '"]',
         '[[sources]]\nname = "flow"\ncorp_id = "c"',
         f'[[sources]]\nname = "flow"\nsecrets = ["{WEBHOOK_SECRET}"]',
         f'[[sources]]\nname = "flow"\ncorp_id = " "\nsecrets = ["{WEBHOOK_SECRET}"]',

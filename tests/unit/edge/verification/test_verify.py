@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from taskbridge.edge.errors import Unverified
 from taskbridge.edge.sender import signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, parameters_of
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.edge.verification.verify import check_bearer, verify
+from taskbridge.edge.verification.verify import bearer_digest, check_bearer, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,6 +110,11 @@ def test_the_corp_decides_between_two_organisations_with_one_token() -> None:
 @pytest.mark.parametrize("authorization", ["Bearer one", "bearer  two", "BEARER two "])
 def test_any_configured_bearer_token_is_accepted(authorization: str) -> None:
     check_bearer(authorization, ["one", "two"], locate("complete", callback("current")))
+
+
+def test_a_bearer_token_is_told_by_its_digest() -> None:
+    assert bearer_digest("Bearer one") == hashlib.sha256(b"one").hexdigest()
+    assert (bearer_digest("Basic one"), bearer_digest(None)) == (None, None)
 
 
 def test_a_bearer_token_beyond_ascii_is_compared_as_bytes() -> None:
