@@ -147,3 +147,10 @@ def test_times_are_as_exact_as_their_place_needs(run: RunModule, language: str, 
         format.moment(at, now), format.moment('2025-01-01T16:10:00.000Z', now)];
     }"""
     assert run("format.js", function, language) == shown
+
+
+def test_who_is_signed_in_and_not_known_is_not_asked_for_a_token(run: RunModule) -> None:
+    say = "({ sayProblem }, problem) => sayProblem(problem, { problems: { forbidden: 1, unknownPerson: 2 } })"
+    kind = "urn:taskbridge:problem:"
+    told = [run("states.js", say, {"status": 403, "kind": kind + each}) for each in ("unknown-person", "forbidden")]
+    assert told == [2, 1]

@@ -31,12 +31,14 @@ pytestmark = pytest.mark.integration
 class People:
     """A topic of people of the test's own, and a directory that follows it."""
 
-    def __init__(self, connection: Connection, registry: Registry | None = None) -> None:
+    def __init__(
+        self, connection: Connection, registry: Registry | None = None, *, mapped_id: str | None = None
+    ) -> None:
         self.name = f"people-{uuid.uuid4()}"
         self._admin = connection.admin()
         self._codec = person_codec(connection.registry)
         self._producer = Producer(producer_config(connection.bootstrap_servers))
-        self.directory = Directory(most=3)
+        self.directory = Directory(most=3, mapped_id=mapped_id)
         config = consumer_config(connection.bootstrap_servers, "tests")
         self.reader = PeopleReader(
             self.directory,
@@ -57,6 +59,9 @@ class People:
         for user_id, name in names.items():
             value = None if name is None else self._codec.encode(PersonRecord(user_id, name))
             self.produce(notification_key("corp", user_id), value)
+
+    def write_record(self, person: PersonRecord) -> None:
+        self.produce(notification_key("corp", person.user_id), self._codec.encode(person))
 
     def produce(self, key: bytes | None, value: bytes | None) -> None:
         self._producer.produce(self.name, key=key, value=value)
@@ -142,6 +147,22 @@ def test_more_people_than_there_is_room_for_are_told(people: People) -> None:
     told = people.looked()
     assert [(each["event"], each.get("records")) for each in told] == [("people_left_out", 1), ("people_read", None)]
     assert people.directory.count == 3
+    people.delete()
+
+
+def test_people_who_share_the_id_to_sign_in_by_are_told_without_it(connection: Connection) -> None:
+    people = People(connection, mapped_id="ldap")
+    people.make()
+    for user_id in ("u1", "u2"):
+        people.write_record(PersonRecord(user_id, other_ids={"ldap": "wang.fang"}))
+    told = people.looked()
+    assert [each["event"] for each in told] == ["people_share_an_id", "people_read"]
+    assert told[0]["users"] == ["u1", "u2"]
+    assert "wang" not in str(told)
+    people.write_record(PersonRecord("u2"))
+    assert people.looked() == []
+    assert people.directory.users_of("corp", "wang.fang") == ("u1",)
+    asyncio.run(people.reader.close())
     people.delete()
 
 

@@ -66,8 +66,12 @@ class StreamsSettings(BaseSettings):
     `STREAMS_SSO_PROXIES`."""
     sso_corp_id: str | None = None
     """The organisation of everybody who signed in, where there is only one."""
+    sso_mapped_id: str | None = None
+    """Which id of a person the header has, where it is not the user id: `employee_number`, or the name of another id in
+    the topic of people."""
     people_max: int = Field(200_000, ge=0)
-    """People whose names each worker holds in memory, some 250 bytes each; others are shown by their ids."""
+    """People whose names each worker holds in memory, some 250 bytes each, or 650 with
+    `STREAMS_SSO_MAPPED_ID`; others are shown by their ids."""
     sso_stream_s: float = Field(300.0, gt=0)
     """How long an event stream of somebody who signed in stays open before they come back through the proxy."""
     cluster_secret: SecretStr | None = Field(None, min_length=16)

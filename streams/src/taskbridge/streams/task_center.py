@@ -61,8 +61,8 @@ class TaskCenter:
 
     def __init__(self, settings: StreamsSettings) -> None:
         """Raise ConfigurationError where the settings of who may ask are wrong."""
-        self.directory = Directory(most=settings.people_max)
-        self.access = build_access(settings)
+        self.directory = Directory(most=settings.people_max, mapped_id=settings.sso_mapped_id)
+        self.access = build_access(settings, self.directory)
         self.owners = Owners(settings.url)
         self.forwarding = Forwarding(self.access.seal)
         resolver = OwnerResolver(self.access, self.owners, self.forwarding)

@@ -14,13 +14,14 @@ from api_context import AnsweringWorker, notification
 from taskbridge.runtime.reloaded_file import FileBroken
 from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.schemas.events import Action
+from taskbridge.schemas.events import Action, PersonRecord
 from taskbridge.streams.api import access as access_module
 from taskbridge.streams.api.access import Access, Caller, build_access, own_hosts
 from taskbridge.streams.api.refusals import Unauthorized
 from taskbridge.streams.api.sso import IDENTITY_HEADER, Identity, IdentitySeal
 from taskbridge.streams.api.tokens import TokensFile, digest_of, new_token, parse_tokens
 from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.people.directory import Directory
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
@@ -156,6 +157,88 @@ def sso_client(
     return lambda address: TestClient(http, client=(address, 1))
 
 
+@pytest.fixture
+def people() -> Directory:
+    """Each is known by an id that another has as their user id, and one of another corp has the id of one of ours."""
+    known = Directory(most=10, mapped_id="ldap")
+    for corp, user, ldap in (
+        ("ours", "ann", "a.ann"),
+        ("ours", "bob", "ann"),
+        ("ours", "cai", "twice"),
+        ("ours", "dan", "twice"),
+        ("ours", "eve", ""),
+        ("theirs", "ann", "a.theirs"),
+    ):
+        known.know(corp, PersonRecord(user, other_ids={"ldap": ldap}))
+    known.is_read = True
+    return known
+
+
+@pytest.fixture
+def mapped(
+    make_context: Callable[[Access], AnsweringWorker],
+    tokens: Path,
+    make_event: Callable[..., TaskEvent],
+    people: Directory,
+) -> Callable[..., Any]:
+    """What is answered to whom the proxy says has this id."""
+    given = {"sso_proxies": "10.1.0.0/16", "sso_corp_header": "X-Forwarded-Corp", "cluster_secret": SECRET}
+    context = make_context(build_access(settings(**given, sso_mapped_id="ldap", api_tokens_file=str(tokens)), people))
+    furnish(context, make_event, "ours")
+    client = TestClient(context.http(), client=("10.1.2.3", 1))
+
+    def get(ldap: str, path: str = "/v1/me", **headers: str) -> Any:
+        sent = {"X-Forwarded-User": ldap, "X-Forwarded-Corp": "ours", **headers}
+        return client.get(path, headers={name.encode(): value.encode() for name, value in sent.items()})
+
+    return get
+
+
+def test_who_signs_in_by_a_mapped_id_is_the_person_who_has_it(mapped: Callable[..., Any]) -> None:
+    me = mapped("a.ann").json()
+    assert (me["mode"], me["corp_id"], me["user_id"]) == ("sso", "ours", "ann")
+    assert mapped("a.ann", "/v1/corps/ours/users/ann/counts").status_code == 200
+    assert mapped("a.ann", "/v1/instances/I-ours").status_code == 200
+    assert mapped("a.ann", "/v1/corps/ours/users/bob/counts").status_code == 403
+    # An id that is another's user id is that of the person who has it as their mapped id, and of nobody else.
+    assert mapped("ann").json()["user_id"] == "bob"
+    assert mapped("ann", "/v1/corps/ours/users/ann/counts").status_code == 403
+    assert mapped("ann", "/v1/instances/I-ours").status_code == 404
+
+
+@pytest.mark.parametrize("ldap", ["bob", "eve", "twice", "a.theirs", "A.ANN", "a.ann,ann", "a.ann\u200b", "nobody"])
+def test_an_id_that_does_not_say_who_it_is_lets_nobody_in(mapped: Callable[..., Any], ldap: str) -> None:
+    for path in ("/v1/me", "/v1/corps/ours/users/ann/counts", "/v1/instances/I-ours"):
+        answer = mapped(ldap, path, **bearer(ALL))
+        assert (answer.status_code, answer.json()["type"]) == (403, "urn:taskbridge:problem:unknown-person")
+        assert "administrator" in answer.json()["detail"]
+
+
+def test_an_id_passes_once_it_is_one_persons_only_and_no_longer_than_that(
+    mapped: Callable[..., Any], people: Directory
+) -> None:
+    assert mapped("twice").status_code == 403
+    people.forget("ours", "dan")
+    assert mapped("twice").json()["user_id"] == "cai"
+    people.know("ours", PersonRecord("cai", other_ids={"ldap": "c.cai"}))
+    assert (mapped("twice").status_code, mapped("c.cai").json()["user_id"]) == (403, "cai")
+
+
+def test_nobody_is_let_in_by_a_mapped_id_while_somebody_else_may_have_it_too(
+    mapped: Callable[..., Any], people: Directory
+) -> None:
+    people.is_read = False
+    answer = mapped("a.ann")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    people.is_read, people.left_out = True, 1
+    assert mapped("a.ann").status_code == 503
+
+
+def test_what_another_worker_signed_is_mapped_already(mapped: Callable[..., Any]) -> None:
+    sealed = IdentitySeal(SECRET).seal(Identity("ours", "ann"), "/v1/me?")
+    assert mapped("", **{IDENTITY_HEADER: sealed}).json()["user_id"] == "ann"
+
+
 ANN = {"X-Forwarded-User": "ann", "X-Forwarded-Corp": "ours"}
 
 
@@ -251,12 +334,15 @@ def test_with_single_sign_on_nobody_is_let_in_openly() -> None:
         {"sso_proxies": "10.0.0.0/8"},
         {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_corp_header": "x-corp"},
         {"cluster_secret": "short"},
+        {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_mapped_id": "user_id"},
+        {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_mapped_id": ""},
+        {"sso_proxies": "10.0.0.0/8", "sso_corp_id": "ours", "sso_mapped_id": "ldap", "people_max": "0"},
         {"api_tokens_file": "/nonexistent/tokens.toml"},
     ],
 )
 def test_it_refuses_to_start(given: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError):
-        build_access(settings(**given))
+        build_access(settings(**given), Directory(most=1))
 
 
 @pytest.mark.parametrize(

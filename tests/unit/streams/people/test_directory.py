@@ -77,4 +77,6 @@ def test_who_has_an_id_depends_on_the_last_record_of_each_only(records: list[tup
             people.forget("corp", user_id)
     assert people.count == len(last)
     for each in IDS:
-        assert sorted(people.users_of("corp", each)) == sorted(user for user, ldap in last.items() if ldap == each)
+        users = sorted(user for user, ldap in last.items() if ldap == each)
+        assert sorted(people.users_of("corp", each)) == users
+        assert (("corp", each) in people.shared) == (len(users) > 1)

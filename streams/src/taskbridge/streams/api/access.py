@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from taskbridge.streams.api.sso import SingleSignOn
+    from taskbridge.streams.people.directory import Directory
     from taskbridge.streams.settings import StreamsSettings
 
 FOREIGN_HOST = "foreign-host"
@@ -114,6 +115,7 @@ class Access:
 
         Raises:
             Unauthorized: nobody who is known here.
+            UnknownPerson, NotNow: somebody who signed in by another id than the user id.
             TooManyQueries: they have asked too often.
         """
         caller = self.identify(request)
@@ -169,8 +171,8 @@ class Access:
         return self.seal.open(sealed, target_of(connection))
 
 
-def build_access(settings: StreamsSettings) -> Access:
-    """What the settings ask for.
+def build_access(settings: StreamsSettings, people: Directory | None = None) -> Access:
+    """What the settings ask for. ``people`` are who may sign in by another id than the user id.
 
     Raises:
         ConfigurationError: the tokens file is broken, or anybody could ask from outside.
@@ -182,7 +184,7 @@ def build_access(settings: StreamsSettings) -> Access:
     secret = settings.cluster_secret
     return Access(
         tokens=None if settings.api_tokens_file is None else TokensFile(settings.api_tokens_file),
-        sso=single_sign_on(settings),
+        sso=single_sign_on(settings, people),
         seal=None if secret is None else IdentitySeal(secret.get_secret_value()),
         rate_per_s=settings.query_rate_per_s,
         sso_stream_s=settings.sso_stream_s,

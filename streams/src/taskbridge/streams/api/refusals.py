@@ -4,6 +4,7 @@ Refused
 ├── BadQuery         400  the query itself is wrong
 ├── Unauthorized     401  who asks is not known
 ├── Forbidden        403  who asks may not see this
+├── UnknownPerson    403  who asks signed in by an id that does not say who they are
 ├── Unknown          404  there is no such thing, or none that this caller may see: not told apart
 ├── TooManyQueries   429  this caller asks too often
 └── NotNow           503  the right worker cannot answer at the moment; the same query may succeed soon
@@ -63,6 +64,13 @@ class Forbidden(Refused):
 
     status = 403
     kind = "forbidden"
+
+
+class UnknownPerson(Refused):
+    """Somebody signed in by an id that is nobody's here, or that of several people."""
+
+    status = 403
+    kind = "unknown-person"
 
 
 class Unknown(Refused):

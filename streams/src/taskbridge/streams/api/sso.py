@@ -1,5 +1,7 @@
 """Single sign-on in front: who a trusted reverse proxy says is asking, and how one worker tells it to another.
 
+Where the identity provider knows people by another id than Yida does, only the people's topic says who has it.
+
 The headers are believed from the proxies' addresses only. A worker that forwards a query is no proxy, so it signs whom
 it asks for, with a key that all workers share, for this one query and a minute.
 """
@@ -17,17 +19,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.streams.api.refusals import Unauthorized
+from taskbridge.streams.api.refusals import NotNow, Unauthorized, UnknownPerson
+from taskbridge.streams.people.directory import EMPLOYEE_NUMBER
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
+    from taskbridge.streams.people.directory import Directory
     from taskbridge.streams.settings import StreamsSettings
 
 IDENTITY_HEADER = "x-taskbridge-identity"
 
 _VALID_S = 60
 _ID_MAX = 256
+_NO_MAPPED_IDS = ("", "corp_id", "user_id", "name", "department")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -47,12 +52,16 @@ class SingleSignOn:
     user_header: str
     corp_header: str | None
     corp_id: str | None
+    people: Directory | None = None
+    """Says whose the id is that the proxies give, where that is not the user id."""
 
     def identity_of(self, connection: HTTPConnection) -> Identity | None:
         """Who is asking, by a proxy's word; None where none has said anything, or one who is no proxy.
 
         Raises:
             Unauthorized: a proxy's word is not clear.
+            UnknownPerson: it is clear, and does not say who they are.
+            NotNow: whose id it is cannot be told yet.
         """
         if connection.client is None or not self._is_proxy(connection.client.host):
             return None
@@ -62,7 +71,7 @@ class SingleSignOn:
         corp_id = self.corp_id if self.corp_header is None else _only(connection, self.corp_header)
         if corp_id is None:
             raise Unauthorized(f"the proxy names a user and no corp: {self.corp_header} is missing")
-        return Identity(corp_id, user_id)
+        return Identity(corp_id, user_id if self.people is None else _user_of(self.people, corp_id, user_id))
 
     def _is_proxy(self, host: str) -> bool:
         try:
@@ -74,12 +83,32 @@ class SingleSignOn:
         return any(address in network for network in self.proxies)
 
 
-def single_sign_on(settings: StreamsSettings) -> SingleSignOn | None:
+def _user_of(people: Directory, corp_id: str, mapped_id: str) -> str:
+    # In this order: whoever is known only now, or has not been read yet, may have the id too.
+    users = people.users_of(corp_id, mapped_id)
+    if not people.is_whole:
+        raise NotNow("who signed in cannot be told while not all people are known: see STREAMS_PEOPLE_MAX and the log")
+    if len(users) == 1:
+        return users[0]
+    if users:
+        raise UnknownPerson("you are signed in by an id that several people have here: an administrator has to mend it")
+    raise UnknownPerson("you are signed in, and nobody here has your id: an administrator has to import it")
+
+
+def single_sign_on(settings: StreamsSettings, people: Directory | None) -> SingleSignOn | None:
     """What the settings say; None where no proxy is trusted.
 
     Raises:
-        ConfigurationError: a network is none, or it is not said whose users they are.
+        ConfigurationError: a network is none, or it is not said whose users they are, or by which id.
     """
+    mapped_id = settings.sso_mapped_id
+    if mapped_id in _NO_MAPPED_IDS:
+        raise ConfigurationError(
+            f"STREAMS_SSO_MAPPED_ID={mapped_id}: name {EMPLOYEE_NUMBER} or another id of the people's topic; without "
+            "it the header has the user id"
+        )
+    if mapped_id is not None and (people is None or not settings.people_max):
+        raise ConfigurationError("STREAMS_SSO_MAPPED_ID needs people: set STREAMS_PEOPLE_MAX to more than 0")
     networks = [each.strip() for each in settings.sso_proxies.split(",") if each.strip()]
     if not networks:
         return None
@@ -89,7 +118,13 @@ def single_sign_on(settings: StreamsSettings) -> SingleSignOn | None:
         proxies = tuple(ipaddress.ip_network(each) for each in networks)
     except ValueError as error:
         raise ConfigurationError(f"STREAMS_SSO_PROXIES: {error}") from error
-    return SingleSignOn(proxies, settings.sso_user_header.lower(), settings.sso_corp_header, settings.sso_corp_id)
+    return SingleSignOn(
+        proxies,
+        settings.sso_user_header.lower(),
+        settings.sso_corp_header,
+        settings.sso_corp_id,
+        people if mapped_id else None,
+    )
 
 
 class IdentitySeal:

@@ -27,14 +27,16 @@ class Directory:
 
     def clear(self) -> None:
         """Know nobody."""
+        self.is_read = False
+        """Whether all that the topic had was taken in, at least once."""
         self._names: dict[str, dict[str, str | None]] = {}
         self._ids: dict[tuple[str, str], str] = {}
         self._users: dict[tuple[str, str], tuple[str, ...]] = {}
         self.count = 0
         self.left_out = 0
         """Records of people for whom there was no room."""
-        self.is_read = False
-        """Whether all that the topic had was taken in, at least once."""
+        self.shared: set[tuple[str, str]] = set()
+        """Corps and ids that several people have."""
 
     @property
     def is_whole(self) -> bool:
@@ -77,13 +79,21 @@ class Directory:
         if before is not None:
             del self._ids[corp_id, user_id]
             others = tuple(each for each in self._users[corp_id, before] if each != user_id)
-            if others:
-                self._users[corp_id, before] = others
-            else:
-                del self._users[corp_id, before]
+            self._have(corp_id, before, others)
         if mapped_id is not None:
             self._ids[corp_id, user_id] = mapped_id
-            self._users[corp_id, mapped_id] = (*self._users.get((corp_id, mapped_id), ()), user_id)
+            self._have(corp_id, mapped_id, (*self.users_of(corp_id, mapped_id), user_id))
+
+    def _have(self, corp_id: str, mapped_id: str, users: tuple[str, ...]) -> None:
+        key = corp_id, mapped_id
+        if users:
+            self._users[key] = users
+        else:
+            del self._users[key]
+        if len(users) > 1:
+            self.shared.add(key)
+        else:
+            self.shared.discard(key)
 
 
 def _id_of(person: PersonRecord, name: str) -> str | None:

@@ -110,13 +110,18 @@ class PeopleReader:
             self._start_anew(topic_id)
         if new := ends.keys() - self._next.keys():
             self._next |= self._offsets.begins(self._topic, new)
-        left_out = self._directory.left_out
+        left_out, shared = self._directory.left_out, set(self._directory.shared)
         unusable = self._take(ends)
         if self._closed:
             return None
         self._directory.is_read = True
         if unusable:
             log.warning("people_undecodable", records=len(unusable), first=unusable[0])
+        if self._directory.shared - shared:
+            # Whom it concerns, and not the id: that is personal, and not for a log.
+            corp_id, mapped_id = min(self._directory.shared - shared)
+            users = self._directory.users_of(corp_id, mapped_id)
+            log.warning("people_share_an_id", ids=len(self._directory.shared), corp_id=corp_id, users=sorted(users))
         if self._directory.left_out > left_out:
             log.warning("people_left_out", people=self._directory.count, records=self._directory.left_out)
         return None

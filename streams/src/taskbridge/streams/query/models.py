@@ -277,7 +277,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _MEANINGS = {
     400: "The query cannot be answered as it is.",
     401: "A bearer token is needed, and none that is known was given.",
-    403: "The caller may not see this user of this corp.",
+    403: "The caller may not see this user of this corp; or signed in by an id that does not say who they are here.",
     404: "Unknown, deleted, or not for this caller: the three are not told apart.",
     429: "This caller asks too often; `Retry-After` says when to come back.",
     503: "The worker that has the answer is unknown, restores its tables, or does not answer; `Retry-After` says when "

@@ -91,7 +91,9 @@ def build_router(context: ApiContext) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
     of_user: dict[str, Any] = {"responses": models.problems(400, 401, 403, 429, 503)}
 
-    @router.get("/me", summary="Who is asking", response_model=models.MeOut, responses=models.problems(401, 429))
+    @router.get(
+        "/me", summary="Who is asking", response_model=models.MeOut, responses=models.problems(401, 403, 429, 503)
+    )
     async def me(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         return json_answer(_me(await resolver.access.caller_of(request)))
 
@@ -167,7 +169,7 @@ def build_instances_router(context: ApiContext) -> APIRouter:
     """The queries about one instance."""
     resolver = context.resolver
     router = APIRouter(prefix="/v1/instances", tags=["task center"], dependencies=[TOKEN])
-    refused: dict[str, Any] = {"responses": models.problems(400, 401, 404, 429, 503)}
+    refused: dict[str, Any] = {"responses": models.problems(400, 401, 403, 404, 429, 503)}
 
     # An id may have any character: also a slash, which comes here decoded.
 

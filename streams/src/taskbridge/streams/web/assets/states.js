@@ -24,6 +24,7 @@ export function problemShown(problem, words, retry) {
 /** A heading and a sentence for people; what the service said in detail is for its log. */
 export function sayProblem(problem, words) {
   const { problems } = words;
+  if (problem?.kind?.endsWith(":unknown-person")) return problems.unknownPerson;
   const known = {
     0: problems.unreachable,
     401: problems.unauthorized,

@@ -42,6 +42,7 @@ export const EN = {
   problems: {
     unreachable: ["The service cannot be reached", "Check the network. This page goes on by itself."],
     unauthorized: ["The access token is not valid, or no longer", "Sign in again."],
+    unknownPerson: ["Signed in, but not known here", "Your sign-on id has not been imported, or somebody else has it too. Ask an administrator."],
     forbidden: ["Not allowed", "This token may not see the tasks of this organisation or user."],
     unavailable: ["The service is restoring its data", "That usually takes a few seconds."],
     limited: ["Too many requests", "Wait a moment and try again."],
