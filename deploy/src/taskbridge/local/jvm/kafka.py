@@ -44,6 +44,8 @@ BROKER_PROPERTIES: Mapping[str, str] = {
     # After a kill the controller refuses the broker until the session of its former life is over: 9 s by default.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
+    # By default an idle controller writes twice a second that there is nothing to write.
+    "metadata.max.idle.interval.ms": "0",
     "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
 }
 
