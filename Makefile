@@ -1,7 +1,7 @@
 # The commands of the README. All bring uv where it is missing: into .uv/ of this checkout, from PyPI.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
-.PHONY: demo test consumers docs check native
+.PHONY: demo test disasters consumers docs check native
 # Without the tools of the developers.
 demo: $(UV)
 	@$(UV) run --no-project python tools/native.py --no-dev
@@ -10,6 +10,10 @@ demo: $(UV)
 # Libraries are compiled beforehand, not by each process of the tests.
 test: native
 	@$(UV) run --compile-bytecode pytest
+
+# Brokers, workers, disks and topics killed, frozen, filled up and lost, and all that is built anew after it.
+disasters: native
+	@$(UV) run --compile-bytecode pytest -m disasters
 
 # The examples of all languages and of the data platform, built and run beside a real bridge.
 consumers: native

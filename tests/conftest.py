@@ -40,8 +40,8 @@ settings.load_profile("taskbridge")
 
 
 _LONGEST = (
-    "integration/rebuild/test_rebuild",
     "chaos/test_durability",
+    "integration/rebuild/test_rebuild",
     "integration/test_bridge",
     "chaos",
     "integration/rebuild",

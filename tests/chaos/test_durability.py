@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from taskbridge.local.endpoints import Endpoints
     from taskbridge.schemas.events import TaskEvent
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 SECONDS = float(os.environ.get("TASKBRIDGE_CHAOS_SECONDS", "15"))
 SEEDS = [int(seed) for seed in os.environ.get("TASKBRIDGE_CHAOS_SEEDS", "1").split(",")]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from taskbridge.local.endpoints import Endpoints
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 RESTARTS = int(os.environ.get("TASKBRIDGE_RESTARTS", "3"))
 RATE = float(os.environ.get("TASKBRIDGE_RESTARTS_RATE", "60"))

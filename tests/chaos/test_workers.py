@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 SECONDS = float(os.environ.get("TASKBRIDGE_CHAOS_SECONDS", "60"))
 SEEDS = [int(seed) for seed in os.environ.get("TASKBRIDGE_CHAOS_SEEDS", "1").split(",")]

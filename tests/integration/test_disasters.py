@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.contract.contract import Prepared
     from taskbridge.streams.positions.group_positions import Committed
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 PARTITIONS = 2
 INSTANCES = instances_changelog(1)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from taskbridge.local.endpoints import Endpoints
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 IN_SYNC = "min.insync.replicas"
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskEvent
     from taskbridge.streams.fold.instance import Instance
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeout(400)]
 
 FULL = os.environ.get("TASKBRIDGE_DISASTERS") == "full"
 PARTITIONS = 3

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas.events import TaskEvent
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeout(400)]
 
 BEFORE, AFTER = 3, 5
 

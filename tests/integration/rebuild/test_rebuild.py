@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
     from taskbridge.schemas.events import TaskEvent, TaskNotification, TaskState
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeout(400)]
 
 
 class Stored:

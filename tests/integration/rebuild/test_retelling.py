@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 STALE = b"stale\0"
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeout(400)]
 
 
 def tell_of_nothing(connection: Connection) -> None:
