@@ -314,10 +314,12 @@ def test_prometheus_is_told_of_the_whole_folder(tmp_path: Path) -> None:
         await keeper.own.put(record(1))
         aside = nothing | {"bytes": record().size, "set_aside_records": 1, "unopened_files": 1}
         await until(lambda: told() == aside)
-        producer.reachable = False
+        producer.held = True
         await keeper.own.put(record(2))
         assert told() == aside | {"depth": 1, "bytes": 2 * record().size}
-        assert 0 < (registry.get_sample_value("taskbridge_edge_spool_oldest_seconds") or 0) < 60
+        await until(lambda: (registry.get_sample_value("taskbridge_edge_spool_oldest_seconds") or 0) > 0)
+        producer.held = False
+        producer.release()
         await keeper.close()
 
     asyncio.run(scenario())
