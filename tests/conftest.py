@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -52,17 +53,26 @@ _LONGEST = (
     "browser",
 )
 """How the paths begin of the files that take longest: none of them should be what the run waits for at its end."""
+_BETWEEN = 2
+"""Files without services behind each that has some: what waits and what computes stand side by side until the end."""
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest. Each file is one process's work: what its tests share is started once."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    places = {path: _place(path) for path in files}
+    long = sorted((path for path in files if places[path] < len(_LONGEST)), key=places.__getitem__)
+    short = iter([path for path in files if places[path] == len(_LONGEST)])
+    in_order = [each for path in long for each in (path, *itertools.islice(short, _BETWEEN))]
+    items[:] = [item for path in (*in_order, *short) for item in files[path]]
 
-    def place(item: pytest.Item) -> int:
-        path = item.path.relative_to(Path(__file__).parent).as_posix()
-        return next((at for at, start in enumerate(_LONGEST) if path.startswith(start)), len(_LONGEST))
 
-    items.sort(key=place)
+def _place(path: Path) -> int:
+    name = path.relative_to(Path(__file__).parent).as_posix()
+    return next((at for at, start in enumerate(_LONGEST) if name.startswith(start)), len(_LONGEST))
 
 
 @pytest.fixture(autouse=True)
