@@ -31,6 +31,8 @@ _OF_THREE = {
     "offsets.topic.replication.factor": "3",
     "transaction.state.log.replication.factor": "3",
     "transaction.state.log.min.isr": "2",
+    # Kafka's default: brokers that only follow the controller hear with the next record that the last one counts.
+    "metadata.max.idle.interval.ms": "500",
 }
 
 
