@@ -119,11 +119,8 @@ export class Detail {
   /** How people of this instance are called: names where they are known. */
   _context() {
     const originator = this._state?.originator ?? this._item?.originator ?? null;
-    const names = namesIn(this._state, this._history);
-    const name = (id) => {
-      if (id === this._inbox.person.userId) return this._words.you;
-      return (id === originator?.user_id && originator.name) || (names.get(id) ?? id);
-    };
+    const names = namesIn(originator, this._state, this._history);
+    const name = (id) => (id === this._inbox.person.userId ? this._words.you : (names.get(id) ?? id));
     return { words: this._words, format: this._format, name };
   }
 

@@ -76,9 +76,10 @@ export class Format {
   }
 }
 
-/** The names that the service tells beside an instance, by user id: `told` are its answers, or null. */
-export function namesIn(...told) {
-  return new Map(told.flatMap((each) => each?.people ?? []).map(({ user_id: id, name }) => [id, name]));
+/** The names that the service tells beside an instance, by user id: `told` are its answers, or null. Its sender's own name wins. */
+export function namesIn(originator, ...told) {
+  const people = [...told.flatMap((each) => each?.people ?? []), ...(originator?.name ? [originator] : [])];
+  return new Map(people.map(({ user_id: id, name }) => [id, name]));
 }
 
 /** What stands in somebody's avatar: the given name of a Chinese name, initials of others. */

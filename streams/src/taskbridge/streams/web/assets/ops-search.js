@@ -97,10 +97,8 @@ export class CallbackSearch {
   }
 
   _context({ state, history: events }) {
-    const originator = state?.originator;
-    const names = namesIn(state, events);
-    const name = (id) => (id === originator?.user_id && originator.name) || (names.get(id) ?? id);
-    return { words: this._words, format: this._format, name };
+    const names = namesIn(state?.originator, state, events);
+    return { words: this._words, format: this._format, name: (id) => names.get(id) ?? id };
   }
 
   _part(heading, ...content) {
