@@ -20,6 +20,8 @@ SOURCE_TASKBRIDGE = "taskbridge"
 
 MAX_ID_CHARACTERS = 128
 """Of an ``instance_id``; it has one at least, and no control characters."""
+MAX_PERSON_CHARACTERS = 256
+"""Of a name or an id of a person: what is longer is a note, or two columns that ran together, and is not taken."""
 
 ID_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1").bytes
 """Of the UUIDs, version 5, that are made here."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskbridge.cli.people.people_file import MAX_CHARACTERS, BadPeopleFile, Row, read_people
-from taskbridge.schemas.events import PersonRecord
+from taskbridge.cli.people.people_file import BadPeopleFile, Row, read_people
+from taskbridge.schemas.events import MAX_PERSON_CHARACTERS, PersonRecord
 
 HEADS = "corp_id,user_id,name,department,employee_number,ldap\n"
 WANG = Row("ding1", PersonRecord("u1", "王芳", "采购部", "A1024", {"ldap": "wang.fang"}))
@@ -56,7 +56,7 @@ def test_who_is_to_be_forgotten_needs_no_name() -> None:
         ("ding/1,u2,B", "corp_id has a slash"),
         ("ding1,u1,B", "u1 stands on line 2 too"),
         ("ding1,u2,B,,,,more", "a cell has no column"),
-        ("ding1,u2," + "B" * (MAX_CHARACTERS + 1), f"name has more than {MAX_CHARACTERS} characters"),
+        ("ding1,u2," + "B" * (MAX_PERSON_CHARACTERS + 1), f"name has more than {MAX_PERSON_CHARACTERS} characters"),
         ("ding1,u2,B\x1b[2J", "name has control characters"),
         ('ding1,u2,"B\nC"', "name has control characters"),
     ],

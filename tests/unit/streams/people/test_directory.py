@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.schemas.events import PersonRecord
-from taskbridge.streams.people.directory import MAX_CHARACTERS, Directory
+from taskbridge.schemas.events import MAX_PERSON_CHARACTERS, PersonRecord
+from taskbridge.streams.people.directory import Directory
 
 USERS, IDS = ("u1", "u2", "u3"), ("a", "b")
 
@@ -59,7 +59,7 @@ def test_a_user_is_found_by_the_id_that_is_named(mapped_id: str, known: PersonRe
 
 def test_a_blank_id_and_one_that_nobody_may_give_are_none() -> None:
     people = Directory(most=10, mapped_id="ldap")
-    longest = "a" * MAX_CHARACTERS
+    longest = "a" * MAX_PERSON_CHARACTERS
     for user_id, ldap in (("u1", ""), ("u2", longest + "a"), ("u3", longest)):
         people.know("corp", person(user_id, ldap=ldap))
     assert [people.users_of("corp", each) for each in ("", longest + "a", longest)] == [(), (), ("u3",)]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.schemas.events import PersonRecord
+from taskbridge.schemas.events import MAX_PERSON_CHARACTERS, PersonRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,6 @@ Encoding = Literal["utf-8", "gb18030"]
 
 CORP_ID, USER_ID, NAME = "corp_id", "user_id", "name"
 _OWN = (CORP_ID, USER_ID, NAME, "department", "employee_number")
-MAX_CHARACTERS = 256
-"""Of a cell. What is longer is a note, or two columns that ran together."""
 
 
 class Row(NamedTuple):
@@ -72,7 +71,7 @@ def read_people(
 
 def _text(content: bytes, encoding: Encoding) -> str:
     # Excel marks UTF-8 by three bytes, which are no part of the first column's name.
-    content = content.removeprefix(b"\xef\xbb\xbf")
+    content = content.removeprefix(BOM_UTF8)
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -113,8 +112,8 @@ def _problem(found: Mapping[str, str], cells: list[str], columns: list[str], *, 
     if "/" in found[CORP_ID]:  # it ends at the first slash of the record's key
         return f"{CORP_ID} has a slash"
     for column, cell in found.items():
-        if len(cell) > MAX_CHARACTERS:
-            return f"{column} has more than {MAX_CHARACTERS} characters"
+        if len(cell) > MAX_PERSON_CHARACTERS:
+            return f"{column} has more than {MAX_PERSON_CHARACTERS} characters"
         if not cell.isprintable():
             return f"{column} has control characters"
     return None

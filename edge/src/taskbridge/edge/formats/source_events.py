@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any, cast
 
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.errors import Malformed, UnknownPath, Unverified
 from taskbridge.edge.formats import camunda, flowable, todo
 from taskbridge.edge.parsing import fields, strict_json
-from taskbridge.edge.parsing.bodies import BYTE_ORDER_MARK
 from taskbridge.edge.parsing.cloudevents import DATA, attributes_of, members
 from taskbridge.edge.parsing.details import told_form, told_moment, told_people, told_person
 from taskbridge.edge.parsing.forms import text_of
@@ -141,7 +141,7 @@ def _reported(received: Received, body: bytes, source: Source) -> tuple[Action, 
             raise UnknownPath
         attributes = attributes_of(received.headers, body)
         return action, {**_data(attributes[DATA]), _TIME: attributes.get(_TIME)}, attributes
-    text = text_of(body.removeprefix(BYTE_ORDER_MARK), "utf-8")
+    text = text_of(body.removeprefix(BOM_UTF8), "utf-8")
     told, data = read(_data(text))
     # Where the path says what happened, it is believed: some senders have an address for each.
     action = action or told

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from codecs import BOM_UTF8
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
@@ -37,7 +38,6 @@ _CODECS = {
 """Label → the two character sets that it leaves open, the likelier first. Any other label leaves UTF-8 only."""
 
 _GZIP = b"\x1f\x8b"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OBJECT = re.compile(rb"[ \t\r\n]*\{")
 _FORM_LIKE = re.compile(rb"[ \t\r\n]*[^\s<>{}&=\"]{1,256}=")
 _LOOKED_AT_BYTES = 1024
@@ -74,7 +74,7 @@ class Body:
     def __init__(self, content_type: str | None, body: bytes, *, is_large: bool) -> None:
         """Raises UnsupportedType where it is neither JSON nor a form nor multipart."""
         media_type, self._charset, self._codecs, self._boundary = _type_of(content_type or "")
-        self._bytes = body.removeprefix(BYTE_ORDER_MARK)
+        self._bytes = body.removeprefix(BOM_UTF8)
         self._kind = _kind_of(media_type, self._bytes)
         leaves_open = len(self._codecs) > 1 or self._kind == _MULTIPART
         self._is_utf_8 = _is_plainly_utf_8(self._bytes) if is_large and leaves_open else None
@@ -135,7 +135,7 @@ class Body:
         if plain is not None:
             return plain
         try:
-            return strict_json.members(body.removeprefix(BYTE_ORDER_MARK))
+            return strict_json.members(body.removeprefix(BOM_UTF8))
         except ValueError as error:
             text_of(body, _UTF_8)
             raise Malformed("json", f"The body is not a JSON object that can be read: {error}.") from error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from taskbridge.edge.errors import Malformed, UnsupportedType
 from taskbridge.edge.parsing import strict_json
-from taskbridge.edge.parsing.bodies import BYTE_ORDER_MARK
 from taskbridge.edge.parsing.forms import text_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def attributes_of(headers: Mapping[str, str], body: bytes) -> dict[str, str]:
         raise UnsupportedType("batch", "Send each event in a request of its own: batches are not taken.")
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise UnsupportedType("content-type", f"Send {STRUCTURED}, or application/json with the ce- headers.")
-    body = body.removeprefix(BYTE_ORDER_MARK)
+    body = body.removeprefix(BOM_UTF8)
     if media_type == STRUCTURED or _HEADER + "specversion" not in headers:
         found = _structured(body)
     else:

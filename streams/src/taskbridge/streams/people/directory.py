@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taskbridge.schemas.events import MAX_PERSON_CHARACTERS
+
 if TYPE_CHECKING:
     from taskbridge.schemas.events import PersonRecord
 
 EMPLOYEE_NUMBER = "employee_number"
 """Of a person's ids, the one that has a field of its own."""
-MAX_CHARACTERS = 256
-"""Of an id or a name: what is longer is none, and would be kept in memory."""
 
 
 class Directory:
@@ -98,4 +98,4 @@ class Directory:
 
 def _id_of(person: PersonRecord, name: str) -> str | None:
     found = person.employee_number if name == EMPLOYEE_NUMBER else person.other_ids.get(name)
-    return found if found and len(found) <= MAX_CHARACTERS else None
+    return found if found and len(found) <= MAX_PERSON_CHARACTERS else None

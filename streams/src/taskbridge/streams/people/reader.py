@@ -17,8 +17,8 @@ from confluent_kafka import KafkaException
 from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import MAX_PERSON_CHARACTERS
 from taskbridge.schemas.topics import PEOPLE
-from taskbridge.streams.people.directory import MAX_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -184,6 +184,6 @@ def _named(key: bytes | None) -> tuple[str, str]:
 def _checked(person: PersonRecord, user_id: str) -> PersonRecord:
     if person.user_id != user_id:
         raise Undecodable("it is about somebody else than its key")
-    if max(len(person.user_id), len(person.name or "")) > MAX_CHARACTERS:
-        raise Undecodable(f"its name or id has more than {MAX_CHARACTERS} characters")
+    if max(len(person.user_id), len(person.name or "")) > MAX_PERSON_CHARACTERS:
+        raise Undecodable(f"its name or id has more than {MAX_PERSON_CHARACTERS} characters")
     return person
