@@ -64,8 +64,7 @@ def away(folder: Path, connection: Connection) -> RunningEdge:
 def edge(tmp_path: Path, connection: Connection) -> Generator[RunningEdge]:
     edge = away(tmp_path, connection)
     yield edge
-    if edge.process is not None and edge.process.poll() is None:
-        edge.kill()
+    edge.kill_if_running()
 
 
 def task_ids(connection: Connection, messages: list[Message], instance_id: str) -> list[str | None]:

@@ -102,8 +102,7 @@ def worker(connection: Connection, tmp_path: Path) -> Generator[Worker]:
 def edge(connection: Connection, tmp_path: Path) -> Generator[RunningEdge]:
     edge = RunningEdge(tmp_path, bootstrap_servers=connection.bootstrap_servers, registry_url=connection.registry_url)
     yield edge
-    if edge.process is not None and edge.process.poll() is None:
-        edge.kill()
+    edge.kill_if_running()
 
 
 def test_lists_are_what_the_engine_says_through_a_life_of_tasks_and_an_edge_that_is_away(

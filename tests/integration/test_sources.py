@@ -64,8 +64,7 @@ def make_edge(tmp_path: Path, connection: Connection) -> Generator[Callable[...,
 
     yield make
     for edge in made:
-        if edge.process is not None and edge.process.poll() is None:
-            edge.kill()
+        edge.kill_if_running()
 
 
 @pytest.fixture

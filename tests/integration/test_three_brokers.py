@@ -51,8 +51,7 @@ def outside(cluster: KafkaCluster, stack: Endpoints) -> Generator[Connection]:
 def edge(outside: Connection, tmp_path: Path) -> Generator[RunningEdge]:
     edge = RunningEdge(tmp_path, bootstrap_servers=outside.bootstrap_servers, registry_url=outside.registry_url)
     yield edge
-    if edge.process is not None:
-        edge.kill()
+    edge.kill_if_running()
 
 
 def test_topics_have_three_copies_of_which_two_are_in_sync_and_less_is_told(

@@ -131,6 +131,11 @@ class RunningEdge:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def kill_if_running(self) -> None:
+        """At a test's end, whatever became of it."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         assert self.process is not None
