@@ -1,0 +1,84 @@
+"""Has Prometheus' own promtool say which of our alerts fire on what our services tell it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+RULES = sorted((Path(__file__).parents[2] / "deploy" / "alerts").glob("*.rules.yml"))
+ALERTS = {alert for each in RULES for alert in re.findall(r"- alert: (\w+)", each.read_text("utf-8"))}
+
+_SAMPLE = re.compile(r"^(?P<name>\w+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$", re.MULTILINE)
+_FIRING = 'count by (alertname) (ALERTS{alertstate="firing"})'
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """What changes after a while in which all was well.
+
+    Keys are series as a service tells them, ``name`` or ``name{label="value"}``; one that is not told is an error, so
+    that no test rests on a series that was renamed. A value is what a gauge is from then on.
+    """
+
+    alerts: frozenset[str]
+    minutes: int
+    values: Mapping[str, float] = field(default_factory=dict[str, float])
+    rises: Mapping[str, float] = field(default_factory=dict[str, float])
+    """By how much counters rise, once."""
+    rates: Mapping[str, float] = field(default_factory=dict[str, float])
+    """By how much counters rise from scrape to scrape."""
+    slow: bool = False
+    """For days: scraped every four minutes, since Prometheus takes a sample of six for gone, and looked at every hour."""
+
+
+def series_of(exposition: str, *, job: str) -> dict[str, tuple[str, float]]:
+    """What one process tells: the name of each series there and in Prometheus, and its value."""
+    found: dict[str, tuple[str, float]] = {}
+    for name, labels, value in _SAMPLE.findall(exposition):
+        where = f'instance="{job}:1",job="{job}"'
+        told = f"{name}{{{labels}}}" if labels else name
+        found[told] = (f"{name}{{{f'{labels},' if labels else ''}{where}}}", float(value))
+    return found | {f'up{{job="{job}"}}': (f'up{{instance="{job}:1",job="{job}"}}', 1)}
+
+
+def firing(series: Mapping[str, tuple[str, float]], outage: Outage, folder: Path) -> str:
+    """What promtool complains of: nothing fires while all is well, then exactly the outage's alerts. Empty: nothing."""
+    if unknown := {*outage.values, *outage.rises, *outage.rates} - {*series}:
+        raise LookupError(f"no service tells {sorted(unknown)}")
+    scrape, look = (4, 60) if outage.slow else (1, 1)
+    well = 2 * look if outage.slow else 20
+    test = {
+        "interval": f"{scrape}m",
+        "input_series": [
+            {"series": name, "values": _values(told, value, outage, well // scrape, outage.minutes // scrape)}
+            for told, (name, value) in series.items()
+        ],
+        "promql_expr_test": [
+            _expects(well - look, ()),
+            _expects(well + outage.minutes - look, sorted(outage.alerts)),
+        ],
+    }
+    path = folder / "outage.yml"
+    tests = {"rule_files": [str(each) for each in RULES], "evaluation_interval": f"{look}m", "tests": [test]}
+    path.write_text(json.dumps(tests), "utf-8")
+    done = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def _values(told: str, value: float, outage: Outage, before: int, after: int) -> str:
+    well = f"{value}x{before - 1}"
+    if rise := outage.rates.get(told):
+        return f"{well} {value + rise}+{rise}x{after - 1}"
+    return f"{well} {outage.values.get(told, value + outage.rises.get(told, 0))}x{after - 1}"
+
+
+def _expects(minute: int, alerts: Iterable[str]) -> Mapping[str, object]:
+    samples = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in alerts]
+    return {"expr": _FIRING, "eval_time": f"{minute}m", "exp_samples": samples}
