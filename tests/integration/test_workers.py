@@ -11,6 +11,7 @@ import pytest
 
 from running_workers import Load, Worker
 from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_up, lives, produce
+from taskbridge.streams.monitoring.watchdog import TimesStuck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -87,6 +88,8 @@ def test_a_worker_whose_agent_never_comes_back_ends_and_says_why(connection: Con
     finally:
         worker.kill_if_running()
     assert "worker_stands_still" in worker.log_path.read_text()
+    # Nobody scraped it in time: the next worker tells Prometheus.
+    assert TimesStuck(worker.data_dir).count() == 1
 
 
 def shares(*workers: Worker) -> bool:

@@ -20,6 +20,7 @@ from taskbridge.streams.contract.live_version import AnotherVersion
 from taskbridge.streams.http import Server, build_http, listen
 from taskbridge.streams.monitoring.health import Health
 from taskbridge.streams.monitoring.metrics import Metrics
+from taskbridge.streams.monitoring.watchdog import TimesStuck
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.task_center import TaskCenter
 from taskbridge.streams.web.portals import let_portals_in
@@ -52,7 +53,7 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    surroundings = Surroundings(settings, center, Health(), Metrics())
+    surroundings = Surroundings(settings, center, Health(), Metrics(times_stuck=TimesStuck(settings.data_dir).count()))
     server = _server(surroundings)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     switched: AnotherVersion | None = None

@@ -12,7 +12,7 @@ from taskbridge.streams.engine.app import APP_ID, Worker, build_faust_app
 from taskbridge.streams.engine.parts import consumer_of, tables_of
 from taskbridge.streams.folding.choice import choose_folding
 from taskbridge.streams.monitoring.progress import Ends, Progress
-from taskbridge.streams.monitoring.watchdog import LoopGuard, Watchdog
+from taskbridge.streams.monitoring.watchdog import LoopGuard, TimesStuck, Watchdog
 from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.processing.retention import Retention
 from taskbridge.streams.processing.task_agent import TaskAgent
@@ -131,7 +131,7 @@ def put_together(
         inbox_ends=Ends(kafka.offsets, topics.TASK_NOTIFICATIONS.name) if settings.task_center else None,
         metrics=metrics,
         watchdog=Watchdog(settings.watchdog_s),
-        guard=LoopGuard(settings.watchdog_s),
+        guard=LoopGuard(settings.watchdog_s, TimesStuck(settings.data_dir)),
     )
     health.follow(app, progress, core=folding.core)
     center.operations.follow(progress, lambda: health.is_ready)

@@ -18,6 +18,7 @@ from taskbridge.streams.assembly import KafkaAccess, put_together
 from taskbridge.streams.contract.contract import Contract, notification_bytes, until_connected
 from taskbridge.streams.contract.live_version import AnotherVersion, LiveVersion
 from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.monitoring.watchdog import TimesStuck
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.topology import remove_other_versions
 
@@ -96,7 +97,7 @@ async def _run(
                 if essential.done():
                     await essential
             if watching.done():
-                surroundings.metrics.stuck()
+                TimesStuck(surroundings.settings.data_dir).add()
                 log.error("worker_stands_still", problem=str(watching.exception()), **health.readiness())
                 # As a crash: then nobody waits for the chunk that does not end.
                 await app.crash(cast("BaseException", watching.exception()))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
-from taskbridge.streams.monitoring.watchdog import LoopGuard, Stuck, Watchdog
+from taskbridge.streams.monitoring.metrics import Metrics
+from taskbridge.streams.monitoring.watchdog import LoopGuard, Stuck, TimesStuck, Watchdog
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_work_that_nobody_does_for_too_long_is_standing_still() -> None:
@@ -32,9 +37,9 @@ def test_having_nothing_to_do_is_not_standing_still_however_long() -> None:
         watchdog.look(done=5, waiting=1, now=1_011)
 
 
-def test_a_loop_that_stands_still_ends_the_process_and_one_that_turns_does_not() -> None:
+def test_a_loop_that_stands_still_ends_the_process_and_one_that_turns_does_not(tmp_path: Path) -> None:
     codes: list[int] = []
-    guard = LoopGuard(0.4, end=codes.append)
+    guard = LoopGuard(0.4, TimesStuck(tmp_path), end=codes.append)
     for _ in range(8):
         time.sleep(0.1)
         guard.beat()
@@ -42,3 +47,17 @@ def test_a_loop_that_stands_still_ends_the_process_and_one_that_turns_does_not()
     time.sleep(0.8)
     assert codes == [70]
     guard.close()
+    assert TimesStuck(tmp_path).count() == 1
+
+
+def test_how_often_a_worker_stood_still_outlives_it(tmp_path: Path) -> None:
+    for _ in range(2):
+        TimesStuck(tmp_path).add()
+    metrics = Metrics(times_stuck=TimesStuck(tmp_path).count())
+    assert metrics.registry.get_sample_value("taskbridge_streams_watchdog_total") == 2
+
+
+def test_a_count_that_cannot_be_read_or_written_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / "times-stuck").write_text("many")
+    assert TimesStuck(tmp_path).count() == 0
+    TimesStuck(tmp_path / "none").add()

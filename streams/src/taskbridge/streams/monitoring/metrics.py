@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.streams.monitoring.flow import Flow
 from taskbridge.streams.positions.standing import REASONS
 
@@ -24,9 +25,12 @@ _CHUNK_SIZES = (1, 2, 5, 10, 50, 100, 250, 500, 1000, 5000)
 
 
 class Metrics:
-    """One set a process, in a registry of its own, so that tests can make many."""
+    """One set a process, in a registry of its own, so that tests can make many.
 
-    def __init__(self) -> None:
+    Counters tell of each reason from the start, with 0: Prometheus sees no rise in a series that begins with 1.
+    """
+
+    def __init__(self, *, times_stuck: int = 0) -> None:
         self.registry = CollectorRegistry()
         self.flow = Flow()
         self._records = self._counter("records", "Records taken from the task-events topic.")
@@ -35,6 +39,8 @@ class Metrics:
             "notifications", "Notifications delivered, by view and change.", "view", "change"
         )
         self._dead_letters = self._counter("dead_letters", "Records parked, by reason.", "reason")
+        for reason in DlqReason:
+            self._dead_letters.labels(reason)
         self._chunk_records = self._histogram("chunk_records", "Records in a chunk.", buckets=_CHUNK_SIZES)
         self._chunk_seconds = self._histogram("chunk_seconds", "From a chunk's fold to its local store.")
         self._position = self._gauge("position", "Offset of the last record that was processed.", "partition")
@@ -87,7 +93,9 @@ class Metrics:
         self._stores_emptied = self._counter(
             "damaged_stores", "Stores that were found damaged, and emptied to be restored from their changelogs."
         )
-        self._watchdog = self._counter("watchdog", "Times that the worker was found standing still.")
+        self._counter("watchdog", "Times that a worker on this data folder ended because it stood still.").inc(
+            times_stuck
+        )
 
     def progress(self, now: Snapshot, *, rebalances: int) -> None:
         """Show how far everything is. A partition that left is shown no more."""
@@ -106,10 +114,6 @@ class Metrics:
         self._recovered.set(now.restored)
         self._recovery_rate.set(now.restored_a_second)
         self._rebalances.set(rebalances)
-
-    def stuck(self) -> None:
-        """Count that the watchdog's patience is over."""
-        self._watchdog.inc()
 
     def position_lost(self, reason: str) -> None:
         """Count a partition that goes on from elsewhere than the group's position."""

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,6 +16,7 @@ from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 log = structlog.get_logger(__name__)
 
@@ -46,11 +48,33 @@ class Watchdog:
             raise Stuck(f"{waiting} records wait, and none was processed for {still_s:.0f} s")
 
 
+class TimesStuck:
+    """How often a worker on this data folder ended because it stood still.
+
+    In a file, so that the next worker tells Prometheus of it: one that ends is hardly ever scraped before it is gone.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / "times-stuck"
+
+    def count(self) -> int:
+        """0 where nothing, or nothing that can be understood, is written."""
+        with suppress(OSError, ValueError):
+            return int(self._path.read_text("ascii"))
+        return 0
+
+    def add(self) -> None:
+        """Count this worker. A disk that does not take it is no reason to stand still for longer."""
+        with suppress(OSError):
+            self._path.write_text(str(self.count() + 1), "ascii")
+
+
 class LoopGuard:
     """A thread that ends the process when its event loop no longer turns, or does not end after it was told to."""
 
-    def __init__(self, patience_s: float, *, end: Callable[[int], None] = os._exit) -> None:
+    def __init__(self, patience_s: float, times: TimesStuck, *, end: Callable[[int], None] = os._exit) -> None:
         self._patience_s = patience_s
+        self._times = times
         self._end = end
         self._beat = time.monotonic()
         self._ended = threading.Event()
@@ -71,5 +95,6 @@ class LoopGuard:
             if still_s > self._patience_s:
                 log.error("event_loop_stands_still", seconds=round(still_s))
                 faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
+                self._times.add()
                 self._end(_STUCK_EXIT_CODE)
                 return
