@@ -35,7 +35,7 @@ class Outage:
     rates: Mapping[str, float] = field(default_factory=dict[str, float])
     """By how much counters rise from scrape to scrape."""
     slow: bool = False
-    """For days: scraped every four minutes, since Prometheus takes a sample of six for gone, and looked at every hour."""
+    """For days: scraped every four minutes (Prometheus takes a sample of six for gone), looked at every hour."""
 
 
 def series_of(exposition: str, *, job: str) -> dict[str, tuple[str, float]]:

@@ -51,6 +51,7 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str, fl
         restoring=each,
         standby_lag={0: 0},
     )
+    metrics.partitions.set(PARTITIONS)
     metrics.progress(now, rebalances=3)
     for status in (200, 503):
         metrics.query("/v1/tasks", status, 0.01)

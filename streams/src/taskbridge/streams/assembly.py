@@ -123,6 +123,7 @@ def put_together(
             metrics,
             told=prepared.told,
         )
+    metrics.partitions.set(partitions)
     progress = Progress(
         app,
         recovery,

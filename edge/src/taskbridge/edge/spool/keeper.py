@@ -67,6 +67,7 @@ class SpoolKeeper(FolderCounts):
         self._unopened = Unopened(self.folder)
         metrics.gauge("depth", "Records that are not delivered yet.", lambda: self.waiting)
         metrics.gauge("bytes", "Bytes that count against EDGE_SPOOL_MAX_BYTES.", lambda: self.size)
+        metrics.gauge("max_bytes", "EDGE_SPOOL_MAX_BYTES.", lambda: max_bytes)
         oldest = "Age of the oldest record that is not delivered yet."
         metrics.gauge("oldest_seconds", oldest, lambda: self.oldest_age_s)
         metrics.gauge(

@@ -80,6 +80,7 @@ class Metrics:
             "standby_lag_records", "Changelog records that a standby is behind.", "partition"
         )
         self._assigned = self._gauge("assigned_partitions", "Partitions of this worker: active or standby.", "role")
+        self.partitions = self._gauge("partitions", "Partitions of the task-events topic; each should have a worker.")
         self._recovered = self._gauge("recovery_records", "Changelog records applied since the start.")
         self._recovery_rate = self._gauge(
             "recovery_records_per_second", "Changelog records applied in the last second."
