@@ -7,13 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from prometheus_client import generate_latest
-from starlette.testclient import TestClient
-
-from taskbridge.edge.app import create_app
-from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import write_credentials
-from taskbridge.streams.monitoring.metrics import Metrics as StreamsMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,27 +34,6 @@ RULE = re.compile(
 
 def rules() -> list[Mapping[str, str]]:
     return [found.groupdict() for text in FILES.values() for found in RULE.finditer(text)]
-
-
-@pytest.fixture(scope="module")
-def metrics(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The names of all metrics of an edge, with its spool, and of a worker; nothing needs to answer for that."""
-    tmp_path = tmp_path_factory.mktemp("edge")
-    write_credentials(tmp_path / "credentials.toml", "token")
-    settings = EdgeSettings(
-        kafka_bootstrap_servers="127.0.0.1:1",
-        schema_registry_url="http://127.0.0.1:1",
-        credentials_file=tmp_path / "credentials.toml",
-        data_dir=tmp_path / "edge",
-    )
-    with TestClient(create_app(settings)) as client:
-        text = client.get("/metrics").text + generate_latest(StreamsMetrics().registry).decode()
-    kinds = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
-    return {
-        name + ending
-        for name, kind in kinds
-        for ending in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))
-    }
 
 
 @pytest.mark.parametrize("service", FILES)

@@ -1,0 +1,61 @@
+"""Grafana's dashboards ask for metrics that exist, as Prometheus understands it, and show all that is measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from dashboards import DASHBOARDS, FOLDER, rendered
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILES = {each.uid: json.loads((FOLDER / f"{each.uid}.json").read_text("utf-8")) for each in DASHBOARDS}
+VARIABLES = {"$__rate_interval": "1m", "$__range": "1h", "$instance": ".*"}
+
+
+def questions(dashboard: dict[str, Any]) -> list[str]:
+    return [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda each: each.uid)
+def test_a_file_is_what_the_tool_writes(dashboard: Any) -> None:
+    assert (FOLDER / f"{dashboard.uid}.json").read_text("utf-8") == rendered(dashboard)
+
+
+def test_all_that_is_measured_is_asked_for_and_nothing_else(metrics: set[str]) -> None:
+    asked = {name for each in FILES.values() for name in re.findall(r"taskbridge_\w+", " ".join(questions(each)))}
+    assert asked <= metrics
+    # A histogram is asked for by one of its series.
+    told = {re.sub(r"_(bucket|sum|count)$", "", name) for name in metrics if name.startswith("taskbridge_")}
+    seen = {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked}
+    assert told - seen == {"taskbridge_edge_build_info"}
+
+
+def test_prometheus_understands_every_question(tmp_path: Path) -> None:
+    asked = [question for each in FILES.values() for question in questions(each)]
+    for name, value in VARIABLES.items():
+        asked = [question.replace(name, value) for question in asked]
+    assert not [question for question in asked if "$" in question]
+    rules = [{"record": f"question:{number}", "expr": question} for number, question in enumerate(asked)]
+    path = tmp_path / "questions.yml"
+    path.write_text(json.dumps({"groups": [{"name": "questions", "rules": rules}]}), "utf-8")
+    done = subprocess.run(["promtool", "check", "rules", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("uid", FILES)
+def test_no_panel_lies_on_another_or_has_its_number(uid: str) -> None:
+    panels = FILES[uid]["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    squares = [
+        (at["x"] + column, at["y"] + row)
+        for at in (panel["gridPos"] for panel in panels)
+        for column in range(at["w"])
+        for row in range(at["h"])
+    ]
+    assert len(set(squares)) == len(squares)
+    assert max(column for column, _ in squares) < 24

@@ -1,0 +1,334 @@
+"""What Grafana's dashboards show: see tools/dashboards.py."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Panel(NamedTuple):
+    """A graph over time; with ``stat`` one figure, red from ``bad`` on."""
+
+    title: str
+    asks: dict[str, str]
+    """PromQL by legend; ``{{label}}`` in a legend is that label's value."""
+    unit: str = "short"
+    stat: bool = False
+    bad: float | None = None
+    says: str = ""
+    stacked: bool = False
+
+
+class Dashboard(NamedTuple):
+    """A file of its own. Rows are of panels side by side."""
+
+    uid: str
+    title: str
+    job: str
+    rows: dict[str, list[Panel]]
+
+
+def _rate(metric: str, by: str = "", where: str = "") -> str:
+    return f"sum{f' by ({by})' if by else ''} (rate({metric}{_where(where)}[$__rate_interval]))"
+
+
+def _quantile(share: float, histogram: str, by: str = "") -> str:
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({share}, sum by ({labels}) (rate({histogram}_bucket{_where('')}[$__rate_interval])))"
+
+
+def _now(metric: str, by: str = "", how: str = "sum", where: str = "") -> str:
+    return f"{how}{f' by ({by})' if by else ''} ({metric}{_where(where)})"
+
+
+def _gained(metric: str, by: str = "", where: str = "") -> str:
+    return f"sum{f' by ({by})' if by else ''} (increase({metric}{_where(where)}[$__range]))"
+
+
+def _where(more: str) -> str:
+    return "{" + ",".join(filter(None, ('instance=~"$instance"', more))) + "}"
+
+
+def _times(histogram: str, by: str = "") -> dict[str, str]:
+    name = f"{{{{{by}}}}} " if by else ""
+    return {f"{name}half": _quantile(0.5, histogram, by), f"{name}99 %": _quantile(0.99, histogram, by)}
+
+
+def _process() -> list[Panel]:
+    return [
+        Panel("Processor", {"{{instance}}": _rate("process_cpu_seconds_total", "instance")}, "percentunit"),
+        Panel("Memory", {"{{instance}}": _now("process_resident_memory_bytes", "instance")}, "bytes"),
+        Panel("Open files", {"{{instance}}": _now("process_open_fds", "instance")}),
+    ]
+
+
+_EDGE = "taskbridge_edge_"
+_LOST = 'outcome=~"not-durable|overloaded|error|record-size"'
+_TAKEN = 'outcome=~"kafka|spool"'
+_SPOOL_BYTES = _now(f"{_EDGE}spool_bytes", "instance", "max")
+_SPOOL_MOST = _now(f"{_EDGE}spool_max_bytes", "instance", "max")
+_TOKEN_USED = _now(f"{_EDGE}token_last_used_seconds", "app_type, token", "max")
+EDGE = Dashboard(
+    "taskbridge-edge",
+    "taskbridge: edge",
+    "taskbridge-edge",
+    {
+        "Is anything lost?": [
+            Panel("Accepted", {"": _gained(f"{_EDGE}callbacks_total", where=_TAKEN)}, stat=True),
+            Panel(
+                "Answered 5xx: lost",
+                {"": _gained(f"{_EDGE}callbacks_total", where=_LOST)},
+                stat=True,
+                bad=1,
+                says="The sender does not send these again.",
+            ),
+            Panel("Rejected", {"": _gained(f"{_EDGE}quarantine_total")}, stat=True, bad=1),
+            Panel("Kafka away", {"": f"1 - {_now(f'{_EDGE}kafka_up', how='min')}"}, stat=True, bad=1),
+            Panel("Wait in the spool", {"": _now(f"{_EDGE}spool_depth", "instance", "max")}, stat=True, bad=1),
+            Panel(
+                "Spool in use",
+                {"": f"max({_SPOOL_BYTES} / {_SPOOL_MOST})"},
+                "percentunit",
+                stat=True,
+                bad=0.7,
+            ),
+        ],
+        "Callbacks": [
+            Panel(
+                "By action", {"{{action}}": _rate(f"{_EDGE}callbacks_total", "action", _TAKEN)}, "reqps", stacked=True
+            ),
+            Panel(
+                "By outcome",
+                {"{{outcome}}": f"{_rate(f'{_EDGE}callbacks_total', 'outcome')} > 0"},
+                "reqps",
+                stacked=True,
+            ),
+            Panel("From the first byte to the answer", _times(f"{_EDGE}callback_seconds"), "s"),
+            Panel(
+                "Rejected, by reason",
+                {"{{reason}} {{outcome}}": f"{_rate(f'{_EDGE}quarantine_total', 'reason, outcome')} > 0"},
+                "reqps",
+            ),
+        ],
+        "Where the time goes": [
+            Panel("Until it is proven", _times(f"{_EDGE}verify_seconds"), "s"),
+            Panel("Until it is durable", _times(f"{_EDGE}publish_seconds"), "s"),
+            Panel("One commit of the spool", _times(f"{_EDGE}spool_commit_seconds"), "s"),
+            Panel("Records in a commit", _times(f"{_EDGE}spool_commit_records")),
+        ],
+        "Kafka and the spool": [
+            Panel(
+                "What answers",
+                {
+                    "Kafka {{instance}}": _now(f"{_EDGE}kafka_up", "instance", "min"),
+                    "takes records {{instance}}": _now(f"{_EDGE}kafka_usable", "instance", "min"),
+                    "registry {{instance}}": _now(f"{_EDGE}registry_up", "instance", "min"),
+                },
+            ),
+            Panel(
+                "Partitions that fail",
+                {"{{topic}} {{instance}}": _now(f"{_EDGE}kafka_failing_partitions", "instance, topic", "max")},
+            ),
+            Panel(
+                "The spool holds",
+                {
+                    "records {{instance}}": _now(f"{_EDGE}spool_depth", "instance", "max"),
+                    "set aside {{instance}}": _now(f"{_EDGE}spool_set_aside_records", "instance", "max"),
+                    "files not opened {{instance}}": _now(f"{_EDGE}spool_unopened_files", "instance", "max"),
+                },
+            ),
+            Panel("Its oldest record", {"{{instance}}": _now(f"{_EDGE}spool_oldest_seconds", "instance", "max")}, "s"),
+        ],
+        "The disk": [
+            Panel(
+                "Bytes of the spool",
+                {
+                    "{{instance}}": _now(f"{_EDGE}spool_bytes", "instance", "max"),
+                    "maximum {{instance}}": _now(f"{_EDGE}spool_max_bytes", "instance", "max"),
+                },
+                "bytes",
+            ),
+            Panel(
+                "Delivered from the spool", {"{{instance}}": _rate(f"{_EDGE}spool_drained_total", "instance")}, "reqps"
+            ),
+            Panel(
+                "What went wrong",
+                {
+                    "errors": _gained(f"{_EDGE}spool_failures_total"),
+                    "damaged files": _gained(f"{_EDGE}spool_damaged_files_total"),
+                    "damaged records": _gained(f"{_EDGE}spool_damaged_records_total"),
+                    "set aside": _gained(f"{_EDGE}spool_set_aside_total"),
+                },
+            ),
+            Panel(
+                "What stands in the way",
+                {
+                    "broken {{instance}}": _now(f"{_EDGE}spool_broken", "instance", "max"),
+                    "full {{instance}}": _now(f"{_EDGE}spool_full", "instance", "max"),
+                    "copies not told {{instance}}": f"1 - {_now(f'{_EDGE}replay_window_usable', 'instance', 'min')}",
+                },
+            ),
+        ],
+        "Who sends": [
+            Panel("Connections", {"{{instance}}": _now(f"{_EDGE}connections", "instance")}),
+            Panel(
+                "Refused connections",
+                {"{{reason}}": f"{_rate(f'{_EDGE}connections_refused_total', 'reason')} > 0"},
+                "reqps",
+            ),
+            Panel(
+                "Since a token signed",
+                {"{{app_type}} {{token}}": f"time() - {_TOKEN_USED} < 1e9"},
+                "s",
+            ),
+            Panel(
+                "Credentials",
+                {
+                    "apps {{instance}}": _now(f"{_EDGE}credentials_apps", "instance", "max"),
+                    "broken {{instance}}": _now(f"{_EDGE}credentials_broken", "instance", "max"),
+                },
+            ),
+            Panel("Fields not understood", {"{{field}}": _rate(f"{_EDGE}left_out_total", "field")}, "reqps"),
+        ],
+        "The processes": _process(),
+    },
+)
+
+_STREAMS = "taskbridge_streams_"
+_OWNED = _now(f"{_STREAMS}assigned_partitions", where='role="active"')
+_UNANSWERED = _rate(f"{_STREAMS}query_seconds_count", where='status=~"5.."')
+STREAMS = Dashboard(
+    "taskbridge-streams",
+    "taskbridge: streams",
+    "taskbridge-streams",
+    {
+        "Does it keep up?": [
+            Panel("Events that wait", {"": _now(f"{_STREAMS}lag_records")}, stat=True),
+            Panel("The oldest waits for", {"": _now(f"{_STREAMS}lag_seconds", how="max")}, "s", stat=True, bad=60),
+            Panel(
+                "Partitions without a worker",
+                {"": f"{_now(f'{_STREAMS}partitions', how='max')} - {_OWNED}"},
+                stat=True,
+                bad=1,
+            ),
+            Panel("Parked", {"": _gained(f"{_STREAMS}dead_letters_total")}, stat=True, bad=1),
+            Panel("Positions lost", {"": _now(f"{_STREAMS}positions_lost_total")}, stat=True, bad=1),
+            Panel("Stood still", {"": _gained(f"{_STREAMS}watchdog_total")}, stat=True, bad=1),
+        ],
+        "What is done": [
+            Panel(
+                "Events",
+                {"taken": _rate(f"{_STREAMS}records_total"), "folded": _rate(f"{_STREAMS}folds_total")},
+                "reqps",
+            ),
+            Panel(
+                "Notifications",
+                {"{{view}} {{change}}": _rate(f"{_STREAMS}notifications_total", "view, change")},
+                "reqps",
+                stacked=True,
+            ),
+            Panel("Lag by partition", {"{{partition}}": _now(f"{_STREAMS}lag_records", "partition")}),
+            Panel("Age of what waits", {"{{partition}}": _now(f"{_STREAMS}lag_seconds", "partition", "max")}, "s"),
+        ],
+        "How": [
+            Panel("One chunk", _times(f"{_STREAMS}chunk_seconds"), "s"),
+            Panel("Records in a chunk", _times(f"{_STREAMS}chunk_records")),
+            Panel(
+                "Parked, by reason", {"{{reason}}": f"{_rate(f'{_STREAMS}dead_letters_total', 'reason')} > 0"}, "reqps"
+            ),
+            Panel("Position", {"{{partition}}": _now(f"{_STREAMS}position", "partition", "max")}),
+        ],
+        "Who has what": [
+            Panel(
+                "Partitions",
+                {"{{role}} {{instance}}": _now(f"{_STREAMS}assigned_partitions", "role, instance")},
+                stacked=True,
+            ),
+            Panel("Rebalances", {"{{instance}}": _now(f"{_STREAMS}rebalances", "instance")}),
+            Panel(
+                "To be restored",
+                {
+                    "tables {{instance}}": _now(f"{_STREAMS}recovery_remaining_records", "instance"),
+                    "standbys {{instance}}": _now(f"{_STREAMS}standby_lag_records", "instance"),
+                },
+            ),
+            Panel(
+                "Restored",
+                {
+                    "a second {{instance}}": _now(f"{_STREAMS}recovery_records_per_second", "instance"),
+                    "in all {{instance}}": _now(f"{_STREAMS}recovery_records", "instance"),
+                },
+            ),
+            Panel(
+                "Damaged stores, positions lost",
+                {
+                    "stores": _now(f"{_STREAMS}damaged_stores_total"),
+                    "{{reason}}": _now(f"{_STREAMS}positions_lost_total", "reason"),
+                },
+            ),
+        ],
+        "The processes": _process(),
+    },
+)
+
+TASK_CENTER = Dashboard(
+    "taskbridge-task-center",
+    "taskbridge: task center",
+    "taskbridge-streams",
+    {
+        "What people see": [
+            Panel("Queries", {"": _rate(f"{_STREAMS}query_seconds_count")}, "reqps", stat=True),
+            Panel(
+                "99 % are answered within", {"": _quantile(0.99, f"{_STREAMS}query_seconds")}, "s", stat=True, bad=0.5
+            ),
+            Panel(
+                "Not answered",
+                {"": f"{_UNANSWERED} / {_rate(f'{_STREAMS}query_seconds_count')}"},
+                "percentunit",
+                stat=True,
+                bad=0.02,
+            ),
+            Panel("Follow live", {"": _now(f"{_STREAMS}sse_connections")}, stat=True),
+            Panel("Wait for inboxes", {"": _now(f"{_STREAMS}inbox_lag_records")}, stat=True, bad=10_000),
+            Panel(
+                "Tokens file not in force",
+                {"": f"1 - {_now(f'{_STREAMS}api_tokens_usable', how='min')}"},
+                stat=True,
+                bad=1,
+            ),
+        ],
+        "Queries": [
+            Panel("By route", {"{{route}}": _rate(f"{_STREAMS}query_seconds_count", "route")}, "reqps", stacked=True),
+            Panel(
+                "By status", {"{{status}}": _rate(f"{_STREAMS}query_seconds_count", "status")}, "reqps", stacked=True
+            ),
+            Panel(
+                "Until the answer begins, 99 %",
+                {"{{route}}": _quantile(0.99, f"{_STREAMS}query_seconds", "route")},
+                "s",
+            ),
+        ],
+        "Inboxes": [
+            Panel("Applied", {"{{instance}}": _rate(f"{_STREAMS}inbox_notifications_total", "instance")}, "reqps"),
+            Panel("One chunk", _times(f"{_STREAMS}inbox_chunk_seconds"), "s"),
+            Panel("Lag by partition", {"{{partition}}": _now(f"{_STREAMS}inbox_lag_records", "partition")}),
+        ],
+        "Live updates": [
+            Panel(
+                "Event streams",
+                {
+                    "held {{instance}}": _now(f"{_STREAMS}sse_connections", "instance"),
+                    "passed on {{instance}}": _now(f"{_STREAMS}sse_forwarded", "instance"),
+                },
+            ),
+            Panel("Sent", {"{{instance}}": _rate(f"{_STREAMS}sse_sent_total", "instance")}, "reqps"),
+            Panel("Ended from here", {"{{reason}}": _rate(f"{_STREAMS}sse_cut_total", "reason")}, "reqps"),
+        ],
+        "People": [
+            Panel("Known", {"{{instance}}": _now(f"{_STREAMS}people", "instance")}),
+            Panel("No room for", {"{{instance}}": _now(f"{_STREAMS}people_left_out", "instance")}),
+            Panel("Last read", {"{{instance}}": _now(f"{_STREAMS}people_age_seconds", "instance")}, "s"),
+        ],
+    },
+)
+
+DASHBOARDS = (EDGE, STREAMS, TASK_CENTER)
