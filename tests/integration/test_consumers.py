@@ -52,7 +52,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "consumers"
 CORP = "ding-company"
 VIEWS = [view for view in View if view is not View.UNKNOWN]
-LANGUAGES = {"node": 0, "java": 128 + signal.SIGTERM, "go": 0, "python": 0}
+LANGUAGES = {"node": 0, "java": 128 + signal.SIGTERM, "spring": 128 + signal.SIGTERM, "go": 0, "python": 0}
 """How each ends when told to by SIGTERM. What joins last is in the midst of it when the broker dies."""
 
 Entries = list[tuple[str, str | None]]
