@@ -1,8 +1,9 @@
-"""The data platform's example: its questions are answered right for a simulated month, and again after replays."""
+"""The data platform's examples: their questions are answered right for a simulated month, and again after replays."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shlex
@@ -12,7 +13,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.demo.simulation import Posting
     from taskbridge.schemas.events import TaskEvent
 
-pytestmark = [pytest.mark.integration, pytest.mark.consumers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.consumers, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 CALLBACKS = 3_000
@@ -47,6 +48,15 @@ END_MS = BEGIN_MS + 31 * DAY_MS
 APPS = [SimulatedApp("APP_1", "corp", "T"), SimulatedApp("APP_2", "corp", "T")]
 
 QUESTIONS = ("time_to_decide", "open_tasks", "load", "results", "cancelled")
+COLUMNS: dict[str, tuple[Callable[[str], Any], ...]] = {
+    "time_to_decide": (str, date.fromisoformat, int, float, float),
+    "open_since": (str, date.fromisoformat, int),
+    "load": (str, int, int),
+    "results": (str, str, str, int),
+    "cancelled": (str, str, int),
+    "events": (str, int),
+}
+"""Of what Flink's example answers, which is text."""
 UNDECODABLE = (b"", b"{}", b"\x00\x7f\xff\xff\xffof no schema", None)
 
 Answers = dict[str, list[tuple[Any, ...]]]
@@ -99,7 +109,7 @@ def expected(postings: Iterable[Posting]) -> Answers:
     completed = [each for each in there if each.decision == "complete"]
     took: defaultdict[tuple[str, Any], list[float]] = defaultdict(list)
     for each in completed:
-        day = datetime.fromtimestamp(each.decided_ms / 1000, UTC).date()
+        day = day_of(each.decided_ms)
         took[each.app, day - timedelta(days=day.weekday())].append((each.decided_ms - each.created_ms) / 1000)
     open_tasks = [each for each in there if each.decision is None]
     pending = Counter(person for each in open_tasks for person in each.assignees)
@@ -110,10 +120,15 @@ def expected(postings: Iterable[Posting]) -> Answers:
             for key, found in sorted(took.items())
         ],
         "open_tasks": counted((each.app, (END_MS - each.created_ms) // DAY_MS) for each in open_tasks),
+        "open_since": counted((each.app, day_of(each.created_ms)) for each in open_tasks),
         "load": [(each, pending[each], decided[each]) for each in sorted(pending | decided)],
         "results": counted(found for instance_id, found in ended.items() if instance_id not in gone),
         "cancelled": counted((each.app, each.process) for each in there if each.decision == "cancel"),
     }
+
+
+def day_of(at_ms: int) -> date:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).date()
 
 
 def percentile_90(values: list[float]) -> float:
@@ -146,20 +161,29 @@ def produce(connection: Connection, postings: Iterable[Posting]) -> None:
     assert producer.flush(30) == 0
 
 
-def write_what_is_none(connection: Connection, posting: Posting) -> None:
-    """What cannot be decoded, and an event that is taken back."""
-    config = producer_config(connection.bootstrap_servers, {"transactional.id": "takes-back"})
-    producer = Producer(cast("dict[str, Any]", config))
-    producer.init_transactions(30)
-    producer.begin_transaction()
-    for value in UNDECODABLE:
-        producer.produce(TASK_EVENTS.name, key=b"damaged", value=value)
-    producer.commit_transaction(30)
+def take_back(connection: Connection, posting: Posting) -> None:
+    """An event of a transaction that is not committed."""
+    producer = in_transactions(connection)
     producer.begin_transaction()
     taken_back = msgspec.structs.replace(event(posting), event_id="taken back")
     producer.produce(TASK_EVENTS.name, key=b"I", value=task_event_codec(connection.registry).encode(taken_back))
     assert producer.flush(30) == 0
     producer.abort_transaction(30)
+
+
+def write_what_cannot_be_decoded(connection: Connection) -> None:
+    producer = in_transactions(connection)
+    producer.begin_transaction()
+    for value in UNDECODABLE:
+        producer.produce(TASK_EVENTS.name, key=b"damaged", value=value)
+    producer.commit_transaction(30)
+
+
+def in_transactions(connection: Connection) -> Producer:
+    config = producer_config(connection.bootstrap_servers, {"transactional.id": "takes-back"})
+    producer = Producer(cast("dict[str, Any]", config))
+    producer.init_transactions(30)
+    return producer
 
 
 @pytest.fixture
@@ -218,47 +242,108 @@ class Platform:
         ).stdout
 
 
+class Flink:
+    """The example as its page says to build and ask it."""
+
+    def __init__(self, bridge: Connection, folder: Path) -> None:
+        self._folder = folder
+        (block,) = re.findall(r"^```sh\n(cd examples/flink\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+        place, build, self._command = block.splitlines()
+        self._place = ROOT / place.removeprefix("cd ")
+        self._building = subprocess.Popen(shlex.split(build), cwd=self._place)
+        self._addresses = {
+            "'127.0.0.1:9092'": f"'{bridge.bootstrap_servers}'",
+            "'http://127.0.0.1:8081/apis/ccompat/v7'": f"'{bridge.registry_url}'",
+        }
+
+    def answers(self) -> Answers:
+        """To the questions on its page."""
+        assert self._building.wait(300) == 0
+        *program, tables, questions = shlex.split(self._command)
+        text = (self._place / tables).read_text("utf-8")
+        for told, here in self._addresses.items():
+            assert text.count(told) == 2
+            text = text.replace(told, here)
+        self._folder.mkdir(exist_ok=True)
+        with_addresses = self._folder / tables
+        with_addresses.write_text(text, "utf-8")
+        said = subprocess.run(
+            [*program, str(with_addresses), questions],
+            cwd=self._place,
+            env={**os.environ, "JAVA_TOOL_OPTIONS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"},
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+        found: Answers = {}
+        for block in said.split("SELECT * FROM ")[1:]:
+            question, *lines = block.splitlines()
+            name = question.strip("`")
+            rows = [zip(COLUMNS[name], line.split("\t"), strict=True) for line in lines]
+            found[name] = sorted(tuple(read(text) for read, text in row) for row in rows)
+        return found
+
+    def end(self) -> None:
+        self._building.kill()
+        self._building.wait()
+
+
+@pytest.fixture
+def flink(bridge: Connection, tmp_path: Path) -> Generator[Flink]:
+    flink = Flink(bridge, tmp_path / "flink")
+    yield flink
+    flink.end()
+
+
 def test_the_questions_of_a_month_are_answered_right_and_again_after_every_kind_of_replay(
-    bridge: Connection, worker: Worker, tmp_path: Path, eventually: Callable[..., Any]
+    bridge: Connection, worker: Worker, flink: Flink, tmp_path: Path, eventually: Callable[..., Any]
 ) -> None:
     postings = month()
     right = expected(postings)
     assert all(len(found) >= 3 for found in right.values())
-    assert any(each.action == "delete" for each in postings)
     events = distinct(postings)
     assert sum(count for _, count in events) < len(postings), "some came twice"
     right["events"] = events
+    right_landed, right_in_flink = (
+        {name: right[name] for name in names} for names in ((*QUESTIONS, "events"), COLUMNS)
+    )
     platform = Platform(bridge, tmp_path / "landed")
-    half = len(postings) // 2
-    produce(bridge, postings[:half])
+    most = len(postings) * 3 // 4
+    deletions = [each for each in postings[:most] if each.action == "delete"]
+    assert deletions, "of instances whose states are there by then"
+    first = [each for each in postings[:most] if each.action != "delete"]
+    produce(bridge, first)
     worker.start()
-    eventually(lambda: worker.is_ready() and caught_up(bridge), what="the first half is folded")
+    eventually(lambda: worker.is_ready() and caught_up(bridge), what="the first of it is folded")
     landed, _ = platform.land()
-    assert landed["task_events"] == half
-    produce(bridge, postings[half:])
+    assert landed["task_events"] == len(first)
+    produce(bridge, deletions + postings[most:])
     eventually(lambda: caught_up(bridge), what="the month is folded")
     landed, complaints = platform.land()
-    assert (landed["task_events"], complaints) == (len(postings) - half, "")
-    assert platform.answers() == right
+    assert (landed["task_events"], complaints) == (len(postings) - len(first), "")
+    assert platform.answers() == right_landed
     assert platform.land() == ({"task_events": 0, "task_states": 0}, "")
+    assert flink.answers() == right_in_flink
 
     again = postings.copy()
     random.Random(1).shuffle(again)
     produce(bridge, again)
+    take_back(bridge, postings[0])
     eventually(lambda: caught_up(bridge), what="all of it once more, in another order")
     landed, _ = platform.land()
     assert landed["task_events"] == len(again)
-    assert platform.answers() == right
+    assert platform.answers() == right_landed
+    assert flink.answers() == right_in_flink
 
-    write_what_is_none(bridge, postings[0])
+    write_what_cannot_be_decoded(bridge)
     landed, complaints = platform.land()
     assert landed["task_events"] == 0
     assert complaints.count("passed over taskbridge.task-events.v1 ") == len(UNDECODABLE)
     assert platform.land() == ({"task_events": 0, "task_states": 0}, ""), "each is told once"
-    assert platform.answers() == right
+    assert platform.answers() == right_landed
 
     shutil.rmtree(platform.folder)
     platform.is_killed_while_it_lands(eventually)
     platform.land()
-    assert platform.answers() == right
+    assert platform.answers() == right_landed
     assert "median_s" in platform.shows()
