@@ -270,6 +270,11 @@ STREAMS = Dashboard(
     },
 )
 
+
+def _known(end: str) -> dict[str, str]:
+    return {f"{{{{instance}}}} {what}": _now(f"{_STREAMS}{what}{end}", "instance") for what in ("people", "labels")}
+
+
 TASK_CENTER = Dashboard(
     "taskbridge-task-center",
     "taskbridge: task center",
@@ -323,10 +328,10 @@ TASK_CENTER = Dashboard(
             Panel("Sent", {"{{instance}}": _rate(f"{_STREAMS}sse_sent_total", "instance")}, "reqps"),
             Panel("Ended from here", {"{{reason}}": _rate(f"{_STREAMS}sse_cut_total", "reason")}, "reqps"),
         ],
-        "People": [
-            Panel("Known", {"{{instance}}": _now(f"{_STREAMS}people", "instance")}),
-            Panel("No room for", {"{{instance}}": _now(f"{_STREAMS}people_left_out", "instance")}),
-            Panel("Last read", {"{{instance}}": _now(f"{_STREAMS}people_age_seconds", "instance")}, "s"),
+        "People and forms": [
+            Panel("Known", _known("")),
+            Panel("No room for", _known("_left_out")),
+            Panel("Last read", _known("_age_seconds"), "s"),
         ],
     },
 )

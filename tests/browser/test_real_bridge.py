@@ -102,17 +102,17 @@ class Company:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
 
-    def import_people(self, file: Path, lines: str) -> None:
-        """As an administrator does; they are in the service's memory within seconds."""
+    def imports(self, what: str, file: Path, lines: str, *, known: str) -> None:
+        """As an administrator does; they are in the service's memory within seconds: ``known`` is in its metrics."""
         file.write_text(lines)
         where = ["--bootstrap-servers", self._connection.bootstrap_servers]
         where += ["--registry-url", self._connection.registry_url]
-        command = [sys.executable, "-m", "taskbridge.cli.program", "people", "import", str(file)]
+        command = [sys.executable, "-m", "taskbridge.cli.program", what, "import", str(file)]
         subprocess.run([*command, *where], check=True, timeout=SOON_MS / 1000, env=ENVIRONMENT)
-        metrics, known = f"{self.bridge.streams_url}/metrics", f"taskbridge_streams_people {lines.count(CORP)}.0"
+        metrics = f"{self.bridge.streams_url}/metrics"
         deadline = time.monotonic() + SOON_MS / 1000
         while known not in httpx2.get(metrics, timeout=30, trust_env=False).text.splitlines():
-            assert time.monotonic() < deadline, "the people are not known"
+            assert time.monotonic() < deadline, f"{what} are not known"
             time.sleep(0.2)
 
     def _ids(self, task: Task) -> dict[str, str]:
@@ -240,12 +240,14 @@ def test_people_who_were_imported_are_called_by_their_names(
     company: Company, open_page: OpenPage, user: str, tmp_path: Path
 ) -> None:
     assignee, unknown, originator = f"{user}-a", f"{user}-b", f"{user}-c"
-    company.import_people(
+    company.imports(
+        "people",
         tmp_path / "people.csv",
         "corp_id,user_id,name\n"
         + "".join(
             f"{CORP},{who},{name}\n" for who, name in ((user, "李雷"), (assignee, "王芳"), (originator, "<b>张红</b>"))
         ),
+        known="taskbridge_streams_people 3.0",
     )
     page = open_live(open_page, company, assignee)
     # The sender names nobody but by an id.
@@ -259,6 +261,25 @@ def test_people_who_were_imported_are_called_by_their_names(
     expect(page.locator(".step-said").last).to_have_text("李雷 处理完成", timeout=SOON_MS)
     other = open_page(company.page_of(user) + f"#handled/{task.instance_id}")
     expect(other.locator(".step-said")).to_have_text([f"提交给 王芳、{unknown}", "我 处理完成"], timeout=SOON_MS)
+
+
+def test_fields_of_a_form_that_was_imported_are_called_by_their_labels(
+    company: Company, open_page: OpenPage, user: str, tmp_path: Path
+) -> None:
+    company.imports(
+        "forms",
+        tmp_path / "forms.csv",
+        "corp_id,form_uuid,form_title,field_id,label\n"
+        f"{CORP},FORM-ours,合同审批,textField_partner,合同方\n"
+        f"{CORP},FORM-ours,,numberField_amount,<b>金额</b>\n",
+        known="taskbridge_streams_labels 3.0",
+    )
+    form = {"textField_partner": "蓝海传媒", "numberField_amount": "1", "textField_other": "没有标签"}
+    task = company.create("合同", user, formUuid="FORM-ours", dataMap=form)
+    page = open_page(company.page_of(user) + f"#pending/{task.instance_id}")
+    names = page.locator(".form-values dt")
+    expect(names).to_have_text(["合同方", "<b>金额</b>", "textField_other"], timeout=SOON_MS)
+    expect(page.locator(".detail h3").last).to_have_text("表单内容 · 合同审批")
 
 
 def test_markup_in_a_title_is_text(company: Company, open_page: OpenPage, user: str) -> None:

@@ -203,6 +203,30 @@ def test_people_are_called_as_the_service_says_and_by_their_ids_where_it_does_no
     expect(detail.locator(".step-said")).to_have_text(["我 发起", "提交给 我、韩美美", "抄送给 0169-wang-wei"])
 
 
+def test_fields_are_called_as_the_service_says_and_by_their_ids_where_it_does_not(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    item = fake.items[ME, "created"][-1]
+    fake.labels = {
+        "numberField_l4s57vma": "<b>金额</b>",
+        "tableField_l4s57vmb": "明细",
+        "物品": "品名",
+        "cascadeDateField_l4sbkqco": "起止日期",
+        "toString": "nothing that is there",
+    }
+    page = open_page(fake.page_of(more=f"#created/{item['instance_id']}"))
+    detail = page.locator(".detail")
+    expect(detail.locator("h3").last).to_have_text("表单内容 · 采购申请")
+    names = detail.locator(".form-values").first.locator("> dt")
+    expect(names).to_have_text(
+        ["申请事由", "textField_l4s57vm9", "<b>金额</b>", "employeeField_l5", "明细", "radioField_l6"]
+    )
+    expect(names.nth(2)).to_have_attribute("title", "numberField_l4s57vma")
+    expect(detail.locator("table th")).to_have_text(["品名", "数量", "单价"])
+    detail.get_by_role("button", name="显示 2 个空字段").click()
+    expect(detail).to_contain_text("起止日期")
+
+
 def test_a_link_names_the_view_and_the_instance(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     item = fake.items[ME, "created"][2]
     page = open_page(fake.page_of(more=f"#created/{item['instance_id']}"))

@@ -10,12 +10,13 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.api.resolver import OwnerResolver
+from taskbridge.streams.directories.forms import Forms
+from taskbridge.streams.directories.people import People
 from taskbridge.streams.engine.app import Worker, build_faust_app
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.http import build_http
 from taskbridge.streams.inbox.changes import inbox_changes
 from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.people.directory import Directory
 from taskbridge.streams.query.history import Histories
 from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
@@ -95,14 +96,16 @@ class AnsweringWorker:
         self.states = task_state_codec(self.registry)
         self.events = MemoryEvents()
         self.metrics = Metrics()
-        self.directory = Directory(most=100)
+        self.people = People(most=100)
+        self.forms = Forms(most=100)
         self.context = context = ApiContext(OwnerResolver(access, self.owners, Forwarding(access.seal)))
         context.open(
             Readers(
                 Inboxes(self.inbox, WHOLE),
                 Instances(self.instances, self.states),
-                Histories(cast("Any", self.events), task_event_codec(self.registry), self.directory.name),
-                self.directory.name,
+                Histories(cast("Any", self.events), task_event_codec(self.registry), self.people.find, self.forms.find),
+                self.people.find,
+                self.forms.find,
             )
         )
         self.routers = [build_router(context), build_instances_router(context)]

@@ -44,6 +44,8 @@ class FakeTaskCenter:
     rejected: int = 5
     names: dict[str, str] = field(default_factory=lambda: dict(PEOPLE))
     """What is known of people, beside what the lines say of who started them."""
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    """What fields of the form are called."""
     allowed_origins: str = ""
     port: int = 0
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -295,7 +297,8 @@ class FakeTaskCenter:
         if not found:
             return problem(404, "There is no such instance.")
         people = self._people(ME, "0169-han-mei", "0169-wang-wei", found[0]["originator"]["user_id"])
-        return {**history(found[0]), "people": people}
+        title = "采购申请" if self.labels else None
+        return {**history(found[0]), "people": people, "form_title": title, "form_labels": self.labels}
 
     def _people(self, *users: str) -> list[dict[str, str]]:
         return [{"user_id": each, "name": self.names[each]} for each in users if each in self.names]

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from taskbridge.schemas.events import (
     CopiedEntry,
+    Form,
     Person,
     PersonRecord,
     QuarantinedCallback,
@@ -51,6 +52,7 @@ NOTIFICATIONS = st.builds(TaskNotification, originator=st.none() | PEOPLE, occur
 QUARANTINED = st.builds(
     QuarantinedCallback, received_at=MILLIS, headers=st.dictionaries(TEXT, TEXT, max_size=3), body=st.binary(max_size=9)
 )
+FORMS = st.builds(Form, TEXT, st.none() | TEXT, st.dictionaries(TEXT, TEXT, max_size=3))
 PERSON_RECORDS = st.builds(
     PersonRecord, TEXT, st.none() | TEXT, st.none() | TEXT, st.none() | TEXT, st.dictionaries(TEXT, TEXT, max_size=3)
 )

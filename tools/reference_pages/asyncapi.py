@@ -75,6 +75,11 @@ _TOPICS = {
         "`{corp_id}/{user_id}`",
         "A person's name; a tombstone when it is to be forgotten. Any system may write it.",
     ),
+    topics.FORMS.name: (
+        CONSUMERS,
+        "`{corp_id}/{form_uuid}`",
+        "What a form and its fields are called; a tombstone when it is to be forgotten. Any system may write it.",
+    ),
 }
 """Who reads it, what its key is, and what a record is."""
 
@@ -85,6 +90,10 @@ _OTHER_MESSAGES = {
     ),
     "PersonTombstone": (
         "The person is to be forgotten.",
+        {"type": "null", "description": "A record without a value, by which Kafka forgets the key."},
+    ),
+    "FormTombstone": (
+        "The form is to be forgotten.",
         {"type": "null", "description": "A record without a value, by which Kafka forgets the key."},
     ),
     "DeadLetter": (

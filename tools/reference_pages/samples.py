@@ -21,6 +21,7 @@ from taskbridge.schemas.cloudevents import (
     state_headers,
 )
 from taskbridge.schemas.codec import (
+    form_codec,
     person_codec,
     quarantined_callback_codec,
     task_event_codec,
@@ -28,7 +29,16 @@ from taskbridge.schemas.codec import (
     task_state_codec,
 )
 from taskbridge.schemas.dead_letters import LEFT_HEADER, REPLAY_HEADER, DlqReason, dead_letter_headers
-from taskbridge.schemas.events import Action, Change, PersonRecord, QuarantinedCallback, View, notification_key
+from taskbridge.schemas.events import (
+    Action,
+    Change,
+    Form,
+    PersonRecord,
+    QuarantinedCallback,
+    View,
+    form_key,
+    notification_key,
+)
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications
@@ -37,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from taskbridge.schemas.cloudevents import Header
+    from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskEvent
     from taskbridge.schemas.topics import Topic
 
@@ -146,21 +157,24 @@ def samples() -> Iterator[Sample]:
         headers=quarantined_headers(kept),
         kinds=[quarantined_headers(kept), quarantined_headers(replace(kept, app_type=None))],
     )
-    known = PersonRecord(told.recipient_id, "王芳", "采购部", "A1024", {"ldap": "wang.fang"})
-    person = person_codec(registry).encode(known)
-    key = notification_key(told.corp_id, told.recipient_id)
+    person = PersonRecord(told.recipient_id, "王芳", "采购部", "A1024", {"ldap": "wang.fang"})
+    form = Form("FORM-1", "请假申请", {"numberField_days": "天数", "textareaField_reason": "请假事由"})
+    yield from _known(topics.PEOPLE, notification_key(told.corp_id, person.user_id), person_codec(registry), person)
+    yield from _known(topics.FORMS, form_key(told.corp_id, form.form_uuid), form_codec(registry), form)
+
+
+def _known(topic: Topic, key: bytes, codec: Codec[Any], record: Any) -> Iterator[Sample]:
+    value, message = codec.encode(record), str(topic.record)
     yield Sample(
-        topic=topics.PEOPLE,
-        message="Person",
+        topic=topic,
+        message=message,
         key=key,
-        value=person,
-        payload=_plain(person_codec(registry).decode(person)),
+        value=value,
+        payload=_plain(codec.decode(value)),
         headers=[CONTENT_TYPE],
         kinds=[[CONTENT_TYPE]],
     )
-    yield Sample(
-        topic=topics.PEOPLE, message="PersonTombstone", key=key, value=None, payload=None, headers=[], kinds=[[]]
-    )
+    yield Sample(topic=topic, message=f"{message}Tombstone", key=key, value=None, payload=None, headers=[], kinds=[[]])
 
 
 def _event(action: str, hours: int) -> TaskEvent:

@@ -54,7 +54,7 @@ def test_every_field_is_there_and_says_what_it_means(record: str) -> None:
     assert schema == json.loads(schema_text(record))
     named: list[dict[str, Any]] = []
     json.loads(json.dumps(schema), object_hook=lambda found: named.append(found) if "name" in found else None)
-    assert len(named) > 5
+    assert len(named) > 3
     assert [each["name"] for each in named if not each.get("doc")] == []
 
 

@@ -12,10 +12,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from records import EVENTS, NOTIFICATIONS, PERSON_RECORDS, QUARANTINED, STATES
+from records import EVENTS, FORMS, NOTIFICATIONS, PERSON_RECORDS, QUARANTINED, STATES
 
+from taskbridge.schemas import topics
 from taskbridge.schemas.codec import (
     Undecodable,
+    form_codec,
     framed,
     person_codec,
     quarantined_callback_codec,
@@ -25,6 +27,7 @@ from taskbridge.schemas.codec import (
 )
 from taskbridge.schemas.events import (
     Action,
+    Form,
     Person,
     PersonRecord,
     QuarantinedCallback,
@@ -57,6 +60,7 @@ def test_a_body_that_is_framed_later_is_what_is_encoded_at_once(event: TaskEvent
         (task_notification_codec(REGISTRY), NOTIFICATIONS),
         (quarantined_callback_codec(REGISTRY), QUARANTINED),
         (person_codec(REGISTRY), PERSON_RECORDS),
+        (form_codec(REGISTRY), FORMS),
     ],
     ids=lambda each: type(each).__name__,
 )
@@ -84,14 +88,14 @@ def _as_avro(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
-@pytest.mark.parametrize("record", [TaskEvent, TaskState, TaskNotification, QuarantinedCallback, PersonRecord])
+@pytest.mark.parametrize("record", [TaskEvent, TaskState, TaskNotification, QuarantinedCallback, PersonRecord, Form])
 def test_struct_and_schema_have_the_same_fields(record: type[Any]) -> None:
     schema = json.loads(schema_text(record.__name__.removesuffix("Record")))
     assert sorted(each["name"] for each in schema["fields"]) == sorted(record.__struct_fields__)
     assert schema["namespace"] == "taskbridge.v1"
 
 
-@pytest.mark.parametrize("record", ["TaskEvent", "TaskState", "TaskNotification", "QuarantinedCallback", "Person"])
+@pytest.mark.parametrize("record", [each.record for each in topics.ALL if each.record is not None])
 def test_every_field_of_every_schema_is_documented(record: str) -> None:
     def undocumented(node: Any) -> list[str]:
         if isinstance(node, list):

@@ -15,9 +15,9 @@ from taskbridge.cli.callbacks.commands import SEND_EXAMPLES, SIGN_EXAMPLES, send
 from taskbridge.cli.contract.commands import schemas_app, topics_app
 from taskbridge.cli.demo.commands import SIMULATE_EXAMPLES, simulate
 from taskbridge.cli.dlq.commands import dlq_app
+from taskbridge.cli.imports.commands import forms_app, people_app
 from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl
 from taskbridge.cli.options import example as _example
-from taskbridge.cli.people.commands import people_app
 from taskbridge.cli.quarantine.commands import quarantine_app
 from taskbridge.cli.spool.commands import spool_app
 from taskbridge.cli.terminal import json_line, say, stop_signal
@@ -40,6 +40,7 @@ app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(spool_app, name="spool")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(people_app, name="people")
+app.add_typer(forms_app, name="forms")
 app.add_typer(token_app, name="token")
 app.add_typer(bench_app, name="bench")
 app.command(epilog=SIMULATE_EXAMPLES)(simulate)

@@ -14,15 +14,15 @@ from taskbridge.schemas import events
 from taskbridge.schemas.avro.compiled import compile_reader, compile_writer
 from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import RecordError
-from taskbridge.schemas.events import PersonRecord, QuarantinedCallback, TaskEvent, TaskNotification, TaskState
+from taskbridge.schemas.events import Form, PersonRecord, QuarantinedCallback, TaskEvent, TaskNotification, TaskState
 from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef, UnknownSchema
-from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, PEOPLE, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, FORMS, PEOPLE, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 
 if TYPE_CHECKING:
     from taskbridge.schemas.registry import Registry
     from taskbridge.schemas.topics import Topic
 
-R = TypeVar("R", TaskEvent, TaskState, TaskNotification, QuarantinedCallback, PersonRecord)
+R = TypeVar("R", TaskEvent, TaskState, TaskNotification, QuarantinedCallback, PersonRecord, Form)
 
 _FRAME_BYTES = 5
 
@@ -146,6 +146,10 @@ def quarantined_callback_codec(registry: Registry) -> Codec[QuarantinedCallback]
 
 def person_codec(registry: Registry) -> Codec[PersonRecord]:
     return Codec(PEOPLE, PersonRecord, registry)
+
+
+def form_codec(registry: Registry) -> Codec[Form]:
+    return Codec(FORMS, Form, registry)
 
 
 def _plain(schema: Any) -> Any:

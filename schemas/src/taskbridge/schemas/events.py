@@ -1,4 +1,4 @@
-"""The records that both sides share, as immutable structs: one for each Avro schema in ``schemas/avro``.
+"""The records that both sides share, a struct for each Avro schema: one module, in which codecs look up their types.
 
 Field names are the Avro names; fields that must be given come first. Times are milliseconds since the epoch, UTC. What
 each field means is documented in the ``.avsc`` file, which is what consumers in other languages read.
@@ -20,8 +20,9 @@ SOURCE_TASKBRIDGE = "taskbridge"
 
 MAX_ID_CHARACTERS = 128
 """Of an ``instance_id``; it has one at least, and no control characters."""
-MAX_PERSON_CHARACTERS = 256
-"""Of a name or an id of a person: what is longer is a note, or two columns that ran together, and is not taken."""
+MAX_NAME_CHARACTERS = 256
+"""Of a name or an id of a person, and of a title, an id or a label of a form: what is longer is a note, or two columns
+that ran together, and is not taken."""
 
 ID_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1").bytes
 """Of the UUIDs, version 5, that are made here."""
@@ -96,6 +97,14 @@ class PersonRecord(Struct, frozen=True, gc=False):
     department: str | None = None
     employee_number: str | None = None
     other_ids: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Form(Struct, frozen=True, gc=False):
+    """What a form and its fields are called. Topic ``taskbridge.forms.v1``, key as ``form_key`` has it, compacted."""
+
+    form_uuid: str
+    title: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class TaskEvent(Struct, frozen=True, gc=False):
@@ -239,6 +248,11 @@ def state_id_for(state: TaskState) -> str:
 def notification_key(corp_id: str, user_id: str) -> bytes:
     """The key of a person's records: the order of notifications is kept, and one inbox reads one partition."""
     return f"{corp_id}/{user_id}".encode()
+
+
+def form_key(corp_id: str, form_uuid: str) -> bytes:
+    """The key of a form's record."""
+    return f"{corp_id}/{form_uuid}".encode()
 
 
 def _uuid5(name: str) -> str:

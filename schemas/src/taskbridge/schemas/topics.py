@@ -55,5 +55,6 @@ CALLBACKS_QUARANTINE = Topic(
     _kept(7) | _LARGE | {"retention.bytes": str(256 << 20)},
 )
 PEOPLE = Topic("taskbridge.people.v1", "Person", {"cleanup.policy": "compact"}, any_partitions=True)
+FORMS = Topic("taskbridge.forms.v1", "Form", {"cleanup.policy": "compact"}, any_partitions=True)
 
-ALL = (TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, PEOPLE)
+ALL = (TASK_EVENTS, TASK_STATES, TASK_NOTIFICATIONS, TASK_EVENTS_DLQ, CALLBACKS_QUARANTINE, PEOPLE, FORMS)

@@ -72,6 +72,9 @@ class StreamsSettings(BaseSettings):
     people_max: int = Field(200_000, ge=0)
     """People whose names each worker holds in memory, some 250 bytes each, or 650 with
     `STREAMS_SSO_MAPPED_ID`; others are shown by their ids."""
+    labels_max: int = Field(100_000, ge=0)
+    """Labels of forms' fields, and titles of forms, that each worker holds in memory, some 200 bytes each; a form that
+    has no room is shown by its fields' ids."""
     sso_stream_s: float = Field(300.0, gt=0)
     """How long an event stream of somebody who signed in stays open before they come back through the proxy."""
     cluster_secret: SecretStr | None = Field(None, min_length=16)

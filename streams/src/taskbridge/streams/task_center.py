@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taskbridge.schemas.codec import person_codec, task_event_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.codec import (
+    form_codec,
+    person_codec,
+    task_event_codec,
+    task_notification_codec,
+    task_state_codec,
+)
 from taskbridge.streams.api.access import build_access, own_hosts
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.api.resolver import OwnerResolver
+from taskbridge.streams.directories.forms import Forms
+from taskbridge.streams.directories.people import People
+from taskbridge.streams.directories.reader import DirectoryReader
 from taskbridge.streams.engine.parts import consumer_of, partitions_by_worker
 from taskbridge.streams.inbox.agent import InboxAgent
 from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
-from taskbridge.streams.people.directory import Directory
-from taskbridge.streams.people.reader import PeopleReader
 from taskbridge.streams.query.history import EventReader, Histories
 from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
@@ -30,7 +37,9 @@ if TYPE_CHECKING:
     import faust
     from fastapi import APIRouter
 
+    from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.registry import Registry
+    from taskbridge.streams.directories.directory import Directory
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.settings import StreamsSettings
@@ -61,20 +70,21 @@ class TaskCenter:
 
     def __init__(self, settings: StreamsSettings) -> None:
         """Raise ConfigurationError where the settings of who may ask are wrong."""
-        self.directory = Directory(most=settings.people_max, mapped_id=settings.sso_mapped_id)
-        self.access = build_access(settings, self.directory)
+        self._people = People(most=settings.people_max, mapped_id=settings.sso_mapped_id)
+        self._forms = Forms(most=settings.labels_max)
+        self.access = build_access(settings, self._people)
         self.owners = Owners(settings.url)
         self.forwarding = Forwarding(self.access.seal)
         resolver = OwnerResolver(self.access, self.owners, self.forwarding)
         self.only_hosts = own_hosts(settings) if self.access.is_open else None
         self._context = ApiContext(resolver)
         self._history: EventReader | None = None
-        self._people: PeopleReader | None = None
+        self._directories: list[DirectoryReader[Any]] = []
         self.event_streams = EventStreams(
             resolver,
             most=settings.event_streams,
             most_of_person=settings.event_streams_per_user,
-            names=self.directory.name,
+            names=self._people.find,
         )
         self.operations = OperationsReporter(
             self._context,
@@ -121,14 +131,15 @@ class TaskCenter:
         self.operations.open(consumer=consumer, offsets=offsets, registry=registry, flow=metrics.flow)
         self.event_streams.open(app, agent, consumer=consumer, offsets=offsets, registry=registry, metrics=metrics)
         self._history = EventReader(consumer)
-        people = self._people = PeopleReader(self.directory, consumer, offsets=offsets, codec=person_codec(registry))
-        metrics.watch_people(lambda: self.directory.count, lambda: self.directory.left_out, lambda: people.age_s)
+        self._follow(self._people, person_codec(registry), upstream, metrics)
+        self._follow(self._forms, form_codec(registry), upstream, metrics)
         self._context.open(
             Readers(
                 Inboxes(inbox, Wholeness(lambda: consumer_of(app).positions, told)),
                 Instances(instances.store, task_state_codec(registry)),
-                Histories(self._history, task_event_codec(registry), self.directory.name),
-                self.directory.name,
+                Histories(self._history, task_event_codec(registry), self._people.find, self._forms.find),
+                self._people.find,
+                self._forms.find,
             )
         )
         self.owners.join(
@@ -139,14 +150,24 @@ class TaskCenter:
         )
         return agent
 
+    def _follow(self, directory: Directory[Any, Any], codec: Codec[Any], upstream: Upstream, metrics: Metrics) -> None:
+        if not directory.most:
+            return
+        consumer, offsets, _ = upstream
+        reader = DirectoryReader(directory, consumer, offsets=offsets, codec=codec)
+        self._directories.append(reader)
+        metrics.watch_directory(
+            directory.what, lambda: directory.count, lambda: directory.left_out, lambda: reader.age_s
+        )
+
     async def watch(self) -> None:
-        """Keep up with the tokens file and people, event streams alive, samples for operators, until cancelled."""
-        tokens, people = self.access.tokens, self._people
+        """Keep up with tokens, people and forms, event streams alive, samples for operators, until cancelled."""
+        tokens = self.access.tokens
         await asyncio.gather(
             self.event_streams.keep(),
             self.operations.keep(),
             *([] if tokens is None else [tokens.watch()]),
-            *([] if people is None else [people.keep()]),
+            *(each.keep() for each in self._directories),
         )
 
     def stop(self) -> None:
@@ -154,5 +175,5 @@ class TaskCenter:
         self.event_streams.stop()
 
     async def close(self) -> None:
-        readers = [each.close() for each in (self._history, self._people) if each is not None]
+        readers = [each.close() for each in (self._history, *self._directories) if each is not None]
         await asyncio.gather(self.forwarding.close(), self.event_streams.close(), self.operations.close(), *readers)

@@ -12,8 +12,9 @@ import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from taskbridge.cli.demo.company import EMPLOYEES
+from taskbridge.cli.demo.company import EMPLOYEES, FORMS
 from taskbridge.cli.demo.simulation import Posting, SimulatedApp, Simulation
+from taskbridge.cli.demo.story import VISITORS, vendor_sample
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.schemas.events import Action, Status, TaskEvent
 from taskbridge.streams.fold.lifecycle import fold
@@ -47,6 +48,14 @@ def test_every_callback_is_one_that_the_edge_interprets() -> None:
     assert all({*each.recipient_ids} <= people for each in events)
     assert {len(each.recipient_ids) for each in events if each.task_id and each.action is Action.CREATED} >= {1, 2, 3}
     assert all(each.title and each.form_data and each.originator for each in events if each.action is Action.CREATED)
+
+
+def test_every_field_that_is_filled_in_has_a_label() -> None:
+    filled = {(each.form_uuid, field) for each in map(event, life(1, 1000)) for field in each.form_data}
+    assert filled == {(each.form_uuid, field) for each in FORMS for field in each.labels}
+    sample = vendor_sample()
+    assert sample["formUuid"] == VISITORS.form_uuid
+    assert {field for field, value in sample["dataMap"].items() if value} <= {*VISITORS.labels}
 
 
 def test_a_life_is_told_in_its_order() -> None:

@@ -20,8 +20,8 @@ from taskbridge.streams.api.access import Access, Caller, build_access, own_host
 from taskbridge.streams.api.refusals import Unauthorized
 from taskbridge.streams.api.sso import IDENTITY_HEADER, Identity, IdentitySeal
 from taskbridge.streams.api.tokens import TokensFile, digest_of, new_token, parse_tokens
+from taskbridge.streams.directories.people import People
 from taskbridge.streams.fold.lifecycle import fold
-from taskbridge.streams.people.directory import Directory
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
@@ -158,9 +158,9 @@ def sso_client(
 
 
 @pytest.fixture
-def people() -> Directory:
+def people() -> People:
     """Each is known by an id that another has as their user id, and one of another corp has the id of one of ours."""
-    known = Directory(most=10, mapped_id="ldap")
+    known = People(most=10, mapped_id="ldap")
     for corp, user, ldap in (
         ("ours", "ann", "a.ann"),
         ("ours", "bob", "ann"),
@@ -179,7 +179,7 @@ def mapped(
     make_context: Callable[[Access], AnsweringWorker],
     tokens: Path,
     make_event: Callable[..., TaskEvent],
-    people: Directory,
+    people: People,
 ) -> Callable[..., Any]:
     """What is answered to whom the proxy says has this id."""
     given = {"sso_proxies": "10.1.0.0/16", "sso_corp_header": "X-Forwarded-Corp", "cluster_secret": SECRET}
@@ -215,7 +215,7 @@ def test_an_id_that_does_not_say_who_it_is_lets_nobody_in(mapped: Callable[..., 
 
 
 def test_an_id_passes_once_it_is_one_persons_only_and_no_longer_than_that(
-    mapped: Callable[..., Any], people: Directory
+    mapped: Callable[..., Any], people: People
 ) -> None:
     assert mapped("twice").status_code == 403
     people.forget("ours", "dan")
@@ -225,7 +225,7 @@ def test_an_id_passes_once_it_is_one_persons_only_and_no_longer_than_that(
 
 
 def test_nobody_is_let_in_by_a_mapped_id_while_somebody_else_may_have_it_too(
-    mapped: Callable[..., Any], people: Directory
+    mapped: Callable[..., Any], people: People
 ) -> None:
     people.is_read = False
     answer = mapped("a.ann")
@@ -342,7 +342,7 @@ def test_with_single_sign_on_nobody_is_let_in_openly() -> None:
 )
 def test_it_refuses_to_start(given: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError):
-        build_access(settings(**given), Directory(most=1))
+        build_access(settings(**given), People(most=1))
 
 
 @pytest.mark.parametrize(

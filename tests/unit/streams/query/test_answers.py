@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from api_context import notification
 from taskbridge.schemas.codec import task_event_codec
-from taskbridge.schemas.events import Action, Change, Person, PersonRecord, Status, View
+from taskbridge.schemas.events import Action, Change, Form, Person, PersonRecord, Status, View
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.query import models
@@ -89,7 +89,7 @@ def test_people_are_called_as_is_known_of_their_corp(
         ("corp", "zoe", "who is not in it"),
         ("theirs", "dan", "of theirs"),
     ):
-        context.directory.know(corp, PersonRecord(user, name))
+        context.people.know(corp, PersonRecord(user, name))
     created = make_event(Action.CREATED, task_id="T-1", recipient_ids=("bob", "eve"), originator=Person("ann", "Ann"))
     copied = make_event(Action.COPIED, recipient_ids=("cai", "dan"))
     completed = make_event(Action.COMPLETED, task_id="T-1", actor_id="bob")
@@ -109,10 +109,35 @@ def test_people_are_called_as_is_known_of_their_corp(
     assert sorted(each["user_id"] for each in history["people"]) == ["bob", "cai"]
 
 
+def test_fields_are_called_as_is_known_of_the_form_in_its_corp(
+    client: TestClient, context: AnsweringWorker, make_event: Callable[..., TaskEvent]
+) -> None:
+    labels = {"days": "天数", "table": "明细", "within": "物品"}
+    context.forms.know("corp", Form("F-1", "请假申请", labels))
+    context.forms.know("theirs", Form("F-2", "of theirs", labels))
+    codec = task_event_codec(context.registry)
+
+    def answers(instance_id: str, form_uuid: str | None, form_data: dict[str, str]) -> list[tuple[str, Any]]:
+        """Of the instance and of its history."""
+        event = make_event(Action.CREATED, instance_id=instance_id, form_uuid=form_uuid, form_data=form_data)
+        partition = context.keep(fold(None, event, form_fields={"days"}), [1])
+        context.events.values[partition, 1] = codec.encode(event)
+        found = client.get(f"/v1/instances/{instance_id}").json()
+        fits(models.InstanceOut, found)
+        history = client.get(f"/v1/instances/{instance_id}/history").json()
+        fits(models.HistoryOut, history)
+        return [(each["form_title"], each["form_labels"]) for each in (found, history)]
+
+    assert answers("I-1", "F-1", {"days": "3"}) == 2 * [("请假申请", labels)]
+    assert answers("I-2", "F-1", {"other": "3"}) == [("请假申请", {}), ("请假申请", labels)], "where there are values"
+    assert answers("I-3", "F-2", {"days": "3"}) == 2 * [(None, {})]
+    assert answers("I-4", None, {"days": "3"}) == 2 * [(None, {})]
+
+
 def test_who_started_it_is_shown_and_found_by_name_though_the_sender_gave_an_id_only(
     client: TestClient, context: AnsweringWorker
 ) -> None:
-    context.directory.know("corp", PersonRecord("bob", "鲍勃"))
+    context.people.know("corp", PersonRecord("bob", "鲍勃"))
     context.tell([notification(instance_id=f"I-{who}", originator=Person(who, None)) for who in ("bob", "cai")])
     tasks = "/v1/corps/corp/users/ann/tasks?view=pending"
     shown = [each["originator"] for each in client.get(tasks).json()["items"]]

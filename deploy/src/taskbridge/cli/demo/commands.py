@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from taskbridge.cli.options import Credentials, DataDir, EdgeUrl, Json, edge_url, example
+from taskbridge.cli.options import Credentials, DataDir, EdgeUrl, Json, edge_url, example, operator_connection
 from taskbridge.cli.terminal import json_line, progress, say, stop_signal
+from taskbridge.schemas.errors import OperatorError
 
 # Commands import what they need when they run, as in program.py.
 
@@ -42,15 +43,15 @@ def simulate(
 ) -> None:
     """Be a company at work: some dozen people file, approve, cancel and copy, until Ctrl-C.
 
-    Every callback is signed and posted as Yida does it, and never a second time, whatever the answer. Exit code 0, on
-    Ctrl-C too; 1 when not even the first was accepted.
+    Every callback is signed and posted as Yida does it, and never a second time, whatever the answer. Without --url
+    its people and forms are called by their names. Exit code 0, on Ctrl-C too; 1 when not even the first was accepted.
     """
     if token is not None and not (app and token.strip()):
         raise typer.BadParameter("needs --app, and must not be blank", param_hint="--token")
     from dataclasses import replace
 
     from taskbridge.cli.data_folder import data_folder
-    from taskbridge.cli.demo.simulate import SIMULATED_CORP, Tally, apps_of
+    from taskbridge.cli.demo.simulate import SIMULATED_CORP, Tally, apps_of, introduce
     from taskbridge.cli.demo.simulate import simulate as post
     from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
 
@@ -59,6 +60,12 @@ def simulate(
     else:
         apps = apps_of(credentials or data_folder(data_dir).credentials, app or ())
         apps = [replace(each, corp_id=corp) for each in apps] if corp else apps
+    if url is None and data_folder(data_dir).running() is not None:
+        try:
+            with operator_connection(None, None, data_dir) as connection:
+                introduce(connection, {each.corp_id for each in apps}, progress)
+        except OperatorError as error:
+            progress(f"people and forms will have no names: {error}")
     url = edge_url(url, data_dir)
     chosen = secrets.randbelow(1 << 32) if seed is None else seed
     progress(f"{len(apps)} apps post {rate:g} callbacks a second to {url}, seed {chosen}; Ctrl-C ends it")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from taskbridge.schemas.events import Form
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -39,6 +41,10 @@ EMPLOYEES: tuple[Employee, ...] = (
 )
 
 
+DEPARTMENT_FIELD = "employeeField_department"
+"""The applicant's, on every form."""
+
+
 class Step(NamedTuple):
     """One approval: by the applicant's head, or by one or some of a department; any one of them decides."""
 
@@ -58,6 +64,10 @@ class Process(NamedTuple):
     steps: tuple[Step, ...]
     copied_to: str | None = None
     """The department of whom it concerns afterwards."""
+
+    @property
+    def form_uuid(self) -> str:
+        return f"FORM-{self.code}"
 
 
 _BY_HEAD = Step("部门负责人审批")
@@ -125,4 +135,31 @@ PROCESSES: tuple[Process, ...] = (
         (Step("人事确认", "人力资源部", 2), Step("配置设备", "行政部", 3), Step("开通账号", "研发部", 2)),
         "管理部",
     ),
+)
+
+_LABELS: Mapping[str, str] = {
+    "selectField_leave_type": "请假类型",
+    "numberField_days": "天数",
+    "textareaField_reason": "请假事由",
+    "textField_city": "目的地",
+    "selectField_transport": "交通方式",
+    "numberField_budget": "预算（元）",
+    "textareaField_purpose": "出差事由",
+    "textField_item": "物品",
+    "numberField_count": "数量",
+    "numberField_amount": "金额（元）",
+    "selectField_supplier": "供应商",
+    "textField_partner": "合同方",
+    "selectField_kind": "合同类型",
+    "dateField_signed": "签订日期",
+    "textField_newcomer": "新员工",
+    "selectField_position": "职位",
+    "dateField_entry": "入职日期",
+    DEPARTMENT_FIELD: "部门",
+}
+"""Field → what people read on the form."""
+
+FORMS = tuple(
+    Form(each.form_uuid, each.name, {name: _LABELS[name] for name in (*each.form, DEPARTMENT_FIELD)})
+    for each in PROCESSES
 )

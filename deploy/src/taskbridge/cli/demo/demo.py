@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from rich.table import Table
 
 from taskbridge.cli.callbacks.sending import post_callback
-from taskbridge.cli.demo.simulate import Tally, apps_of, simulate
+from taskbridge.cli.demo.simulate import Tally, apps_of, introduce, simulate
 from taskbridge.cli.demo.simulation import Simulation
 from taskbridge.cli.demo.story import APP, CORP, PEOPLE, story
 from taskbridge.cli.topics.tail import follow
@@ -89,6 +89,7 @@ def play(connection: Connection, edge_url: str, system_token: str, console: Cons
     inbox: Inbox = {}
     callbacks, notifications, slowest_ms = 0, 0, 0.0
     codec = task_notification_codec(connection.registry)
+    introduce(connection, [CORP], progress=lambda _: None)
     with closing(follow(connection, TASK_NOTIFICATIONS.name, from_beginning=True)) as batches:
         next(batches)  # so that it is there before the first callback
         for step in story():

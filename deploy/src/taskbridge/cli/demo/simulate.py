@@ -8,16 +8,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.callbacks.sending import Sender
+from taskbridge.cli.demo.company import EMPLOYEES, FORMS
 from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
-from taskbridge.cli.demo.story import CORP
+from taskbridge.cli.demo.story import CORP, VISITORS
+from taskbridge.cli.imports.importing import FORMS_TARGET, PEOPLE_TARGET, fill
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
+from taskbridge.schemas.events import PersonRecord, form_key, notification_key
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Collection
     from pathlib import Path
 
+    from taskbridge.cli.connection import Connection
     from taskbridge.local.progress import Progress
 
 _SAY_EVERY_S = 5.0
@@ -81,6 +85,19 @@ def apps_of(credentials: Path, wanted: Collection[str] = ()) -> list[SimulatedAp
     if missing or not found:
         raise ConfigurationError(f"{credentials} has no app {', '.join(sorted(missing)) or 'at all'}")
     return found
+
+
+def introduce(connection: Connection, corps: Collection[str], progress: Progress) -> None:
+    """Have the company's people known by their names, and its forms by their labels, in these corps. Safe to repeat.
+
+    Raises:
+        OperatorError: Kafka or the registry does not answer, or this user may not.
+    """
+    people = [PersonRecord(each.user_id, each.name, each.department) for each in EMPLOYEES]
+    named = {notification_key(corp, each.user_id): each for corp in corps for each in people}
+    fill(connection, PEOPLE_TARGET, named, progress)
+    labelled = {form_key(corp, each.form_uuid): each for corp in corps for each in (VISITORS, *FORMS)}
+    fill(connection, FORMS_TARGET, labelled, progress)
 
 
 def simulate(

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.cli.demo.company import EMPLOYEES, PROCESSES
+from taskbridge.cli.demo.company import DEPARTMENT_FIELD, EMPLOYEES, PROCESSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -181,7 +181,7 @@ class _Instance:
         task: dict[str, Any] = {
             "appType": self.app.app_type,
             "formInstanceId": self._id,
-            "formUuid": f"FORM-{self._process.code}",
+            "formUuid": self._process.form_uuid,
             "processCode": f"TPROC--{self._process.code}",
             "processName": self._process.name,
             "serialNo": self._serial_no,
@@ -191,7 +191,7 @@ class _Instance:
             "originatorCorpId": self.app.corp_id,
             "createTime": created_ms,
             **self._state,
-            "dataMap": {**self._form, "employeeField_department": self.applicant.department},
+            "dataMap": {**self._form, DEPARTMENT_FIELD: self.applicant.department},
             "url": f"https://yida.example/{self.app.app_type}/processDetail?procInsId={self._id}",
         }
         if task_id is not None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from taskbridge.schemas.events import Form
+
 if TYPE_CHECKING:
     from taskbridge.edge.sender import Encoding
 
@@ -20,6 +22,22 @@ PEOPLE = {
     "0169-han-mei": "韩梅梅 (security desk)",
     "0169-wang-wei": "王伟 (reception)",
 }
+VISITORS = Form(
+    "FORM-MT866EA1X3N9W79GDQM2HB400M413OS76A2GL51",
+    "访客申请",
+    {
+        "cascadeDateField_l4sbkqco": "来访时间",
+        "imageField_llyrklcy": "照片",
+        "numberField_l4s57vma": "访客人数",
+        "selectField_l523dlqi": "来访地点",
+        "tableField_l4s57vmb": "访客",
+        "textField_l4s57vm9": "来访单位",
+        "textField_l4s57vmc": "姓名",
+        "textField_l4s57vmd": "电话",
+        "textareaField_l4s57vmf": "来访事由",
+    },
+)
+"""The sample's form, in words that are invented."""
 _ZHANG, _LI, _HAN, _WANG = PEOPLE
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from taskbridge.streams.api.sso import SingleSignOn
-    from taskbridge.streams.people.directory import Directory
+    from taskbridge.streams.directories.people import People
     from taskbridge.streams.settings import StreamsSettings
 
 FOREIGN_HOST = "foreign-host"
@@ -171,7 +171,7 @@ class Access:
         return self.seal.open(sealed, target_of(connection))
 
 
-def build_access(settings: StreamsSettings, people: Directory | None = None) -> Access:
+def build_access(settings: StreamsSettings, people: People | None = None) -> Access:
     """What the settings ask for. ``people`` are who may sign in by another id than the user id.
 
     Raises:

@@ -14,9 +14,9 @@ import msgspec
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from taskbridge.schemas.events import Person, TaskEvent, TaskNotification, TaskState, View
+    from taskbridge.schemas.events import Form, Person, TaskEvent, TaskNotification, TaskState, View
     from taskbridge.streams.inbox.layout import Item
 
 to_json = msgspec.json.Encoder().encode
@@ -24,10 +24,17 @@ to_json = msgspec.json.Encoder().encode
 Names = Callable[[str, str], str | None]
 """The name of a corp's user, where one is known."""
 
+Forms = Callable[[str, str], "Form | None"]
+"""What is known of a corp's form."""
+
 
 def nobody(_corp_id: str, _user_id: str) -> str | None:
     """Where no names are known."""
     return None
+
+
+def no_form(_corp_id: str, _form_uuid: str) -> None:
+    """Where nothing is known of forms."""
 
 
 def item_json(item: Item, view: str, corp_id: str, names: Names = nobody) -> dict[str, Any]:
@@ -73,7 +80,7 @@ def notification_json(notification: TaskNotification, names: Names = nobody) -> 
     }
 
 
-def state_json(state: TaskState, names: Names = nobody) -> dict[str, Any]:
+def state_json(state: TaskState, names: Names = nobody, forms: Forms = no_form) -> dict[str, Any]:
     """An instance."""
     return {
         "instance_id": state.instance_id,
@@ -110,6 +117,7 @@ def state_json(state: TaskState, names: Names = nobody) -> dict[str, Any]:
         "finished_at": _maybe(state.finished_at),
         "result": state.result,
         "form_data": dict(state.form_data),
+        **form_json(state.corp_id, state.form_uuid, state.form_data, forms),
         "people": people_json(state.corp_id, _users_of_state(state), names),
     }
 
@@ -135,6 +143,14 @@ def people_json(corp_id: str, users: Iterable[str | None], names: Names) -> list
     """Those of these users whose names are known, each once."""
     found = {user_id: names(corp_id, user_id) for user_id in users if user_id is not None}
     return [{"user_id": user_id, "name": name} for user_id, name in found.items() if name is not None]
+
+
+def form_json(corp_id: str, form_uuid: str | None, values: Mapping[str, object], forms: Forms) -> dict[str, Any]:
+    """What the form is called, and its fields where it has ``values``: those within a table stand inside of one."""
+    form = None if form_uuid is None else forms(corp_id, form_uuid)
+    if form is None:
+        return {"form_title": None, "form_labels": {}}
+    return {"form_title": form.title, "form_labels": dict(form.labels) if values else {}}
 
 
 def users_of_events(events: Iterable[TaskEvent]) -> Iterable[str | None]:

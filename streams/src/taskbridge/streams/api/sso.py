@@ -20,12 +20,12 @@ import msgspec
 
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.api.refusals import NotNow, Unauthorized, UnknownPerson
-from taskbridge.streams.people.directory import EMPLOYEE_NUMBER
+from taskbridge.streams.directories.people import EMPLOYEE_NUMBER
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
-    from taskbridge.streams.people.directory import Directory
+    from taskbridge.streams.directories.people import People
     from taskbridge.streams.settings import StreamsSettings
 
 IDENTITY_HEADER = "x-taskbridge-identity"
@@ -52,7 +52,7 @@ class SingleSignOn:
     user_header: str
     corp_header: str | None
     corp_id: str | None
-    people: Directory | None = None
+    people: People | None = None
     """Says whose the id is that the proxies give, where that is not the user id."""
 
     def identity_of(self, connection: HTTPConnection) -> Identity | None:
@@ -83,7 +83,7 @@ class SingleSignOn:
         return any(address in network for network in self.proxies)
 
 
-def _user_of(people: Directory, corp_id: str, mapped_id: str) -> str:
+def _user_of(people: People, corp_id: str, mapped_id: str) -> str:
     # In this order: whoever is known only now, or has not been read yet, may have the id too.
     users = people.users_of(corp_id, mapped_id)
     if not people.is_whole:
@@ -95,7 +95,7 @@ def _user_of(people: Directory, corp_id: str, mapped_id: str) -> str:
     raise UnknownPerson("you are signed in, and nobody here has your id: an administrator has to import it")
 
 
-def single_sign_on(settings: StreamsSettings, people: Directory | None) -> SingleSignOn | None:
+def single_sign_on(settings: StreamsSettings, people: People | None) -> SingleSignOn | None:
     """What the settings say; None where no proxy is trusted.
 
     Raises:

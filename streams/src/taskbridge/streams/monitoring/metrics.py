@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _PREFIX = "taskbridge_streams_"
 _QUERY_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_DIRECTORIES = {
+    "people": "People of whom something is known.",
+    "labels": "Labels of fields and titles of forms that are known.",
+}
 _CHUNK_SIZES = (1, 2, 5, 10, 50, 100, 250, 500, 1000, 5000)
 
 
@@ -48,13 +52,16 @@ class Metrics:
             "api_tokens_usable", "0 while the newest version of the API tokens file is not in force."
         )
         self._tokens_usable.set(1)
-        self._people = self._gauge("people", "People of whom something is known.")
-        self._people_left_out = self._gauge(
-            "people_left_out", "Records of people that had no room: raise STREAMS_PEOPLE_MAX and start again."
-        )
-        self._people_age = self._gauge(
-            "people_age_seconds", "How long ago the people's topic was read to its end, or found missing."
-        )
+        self._directories = {
+            what: (
+                self._gauge(what, known),
+                self._gauge(
+                    f"{what}_left_out", f"Records that had no room: raise STREAMS_{what.upper()}_MAX and start again."
+                ),
+                self._gauge(f"{what}_age_seconds", "How long ago their topic was read to its end, or found missing."),
+            )
+            for what, known in _DIRECTORIES.items()
+        }
         self._inbox_records = self._counter("inbox_notifications", "Notifications applied to inboxes.")
         self._inbox_seconds = self._histogram(
             "inbox_chunk_seconds", "From the decoding of a chunk of notifications to its local store."
@@ -149,11 +156,10 @@ class Metrics:
         """Ask at every scrape whether the tokens file is in force."""
         self._tokens_usable.set_function(usable)
 
-    def watch_people(self, count: Callable[[], int], left_out: Callable[[], int], age_s: Callable[[], float]) -> None:
-        """Ask at every scrape how many people are known, and since when no better."""
-        self._people.set_function(count)
-        self._people_left_out.set_function(left_out)
-        self._people_age.set_function(age_s)
+    def watch_directory(self, what: str, *asked: Callable[[], float]) -> None:
+        """Ask at every scrape how many ``people`` or ``labels`` are known, how many had no room, and since when so."""
+        for gauge, each in zip(self._directories[what], asked, strict=True):
+            gauge.set_function(each)
 
     def inbox_chunk(self, applied: int, seconds: float) -> None:
         """Count a chunk of notifications that is in the inboxes."""

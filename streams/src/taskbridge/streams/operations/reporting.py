@@ -169,7 +169,11 @@ class OperationsReporter:
         instance, offsets = stored
         history = await readers.histories.of(owner.partition, instance.state, offsets)
         deleted = instance.state.lifecycle is Lifecycle.DELETED
-        return {"state": state_json(instance.state, readers.names), "deleted": deleted, "history": history}
+        return {
+            "state": state_json(instance.state, readers.names, readers.forms),
+            "deleted": deleted,
+            "history": history,
+        }
 
     async def callbacks(self, instance_id: str, authorization: str | None) -> dict[str, Any]:
         """Whether callbacks of this instance were received, and what became of them.

@@ -16,7 +16,7 @@ from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader, Tim
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import Action
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.api.json_forms import event_json, nobody, people_json, users_of_events
+from taskbridge.streams.api.json_forms import event_json, form_json, no_form, nobody, people_json, users_of_events
 from taskbridge.streams.api.refusals import NotNow
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskEvent, TaskState
-    from taskbridge.streams.api.json_forms import Names
+    from taskbridge.streams.api.json_forms import Forms, Names
 
 log = structlog.get_logger(__name__)
 
@@ -106,10 +106,13 @@ def runs(offsets: Sequence[int]) -> list[list[int]]:
 class Histories:
     """Histories of instances, as JSON."""
 
-    def __init__(self, reader: EventReader, events: Codec[TaskEvent], names: Names = nobody) -> None:
+    def __init__(
+        self, reader: EventReader, events: Codec[TaskEvent], names: Names = nobody, forms: Forms = no_form
+    ) -> None:
         self._reader = reader
         self._events = events
         self._names = names
+        self._forms = forms
 
     async def of(self, partition: int, state: TaskState, offsets: Sequence[int]) -> dict[str, Any]:
         """The instance's events, oldest first, each once, and its form.
@@ -126,11 +129,13 @@ class Histories:
                 its_own += 1
                 found.setdefault(event.event_id, (offset, event))
         form_of = latest_form(event for _, event in found.values())
+        form = {} if form_of is None else dict(form_of.form_data)
         in_order = sorted(found.values(), key=lambda each: (each[1].occurred_at, each[0]))
         return {
             "instance_id": state.instance_id,
             "corp_id": state.corp_id,
-            "form": {} if form_of is None else dict(form_of.form_data),
+            "form": form,
+            **form_json(state.corp_id, state.form_uuid, form, self._forms),
             "form_of": None if form_of is None else form_of.event_id,
             "events": [event_json(event, partition=partition, offset=offset) for offset, event in in_order],
             # Another's event where one of its own should stand: the topic was made anew, or a rebuild found no events.

@@ -54,6 +54,13 @@ _people = Field(
     description="Those of the people named by id here whose names are known, each once.",
 )
 
+_form_title = Field(None, description="What the form is called, where `forms import` says so.")
+_form_labels = Field(
+    default_factory=dict[str, str],
+    description="Labels of the form's fields by their ids, those within tables too, as far as they were imported; "
+    "empty where there are no values.",
+)
+
 
 class ItemOut(BaseModel):
     """One line of a view."""
@@ -165,6 +172,8 @@ class InstanceOut(BaseModel):
             "finished_at": None,
             "result": None,
             "form_data": {},
+            "form_title": "请假申请",
+            "form_labels": {},
             "people": [PERSON_EXAMPLE, {"user_id": "manager02", "name": "李雷"}],
         }
     )
@@ -194,6 +203,8 @@ class InstanceOut(BaseModel):
     form_data: dict[str, str | None] = Field(
         description="Values of the form's fields that STREAMS_STATE_FORM_FIELDS names; `history` has the whole form."
     )
+    form_title: str | None = _form_title
+    form_labels: dict[str, str] = _form_labels
     people: list[NamedOut] = _people
 
 
@@ -218,7 +229,9 @@ class HistoryOut(BaseModel):
         {
             "instance_id": ITEM_EXAMPLE["instance_id"],
             "corp_id": "ding5d17e3add038d445",
-            "form": {"days": "3", "reason": None},
+            "form": {"numberField_days": "3", "textareaField_reason": None},
+            "form_title": "请假申请",
+            "form_labels": {"numberField_days": "天数", "textareaField_reason": "请假事由"},
             "form_of": "0b8d6b3e-6c9e-5c0e-8a40-5c2f3c1f8a10",
             "events": [
                 {
@@ -243,6 +256,8 @@ class HistoryOut(BaseModel):
     instance_id: str
     corp_id: str
     form: dict[str, str | None] = Field(description="The form's values, of the latest event that carried any.")
+    form_title: str | None = _form_title
+    form_labels: dict[str, str] = _form_labels
     form_of: str | None = Field(description="That event's id.")
     events: list[EventOut] = Field(description="Oldest first. The same callback, received twice, stands here once.")
     complete: bool = Field(description="False when older events are beyond the topic's retention or the last hundred.")

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from taskbridge.schemas.events import View
 from taskbridge.streams.api.access import TOKEN
-from taskbridge.streams.api.json_forms import Names, item_json, state_json, to_json
+from taskbridge.streams.api.json_forms import Forms, Names, item_json, state_json, to_json
 from taskbridge.streams.api.refusals import NotNow
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.query import models
@@ -61,6 +61,7 @@ class Readers:
     instances: Instances
     histories: Histories
     names: Names
+    forms: Forms
 
 
 class ApiContext:
@@ -192,7 +193,7 @@ def build_instances_router(context: ApiContext) -> APIRouter:
         here = await resolver.instance(request, instance_id)
         readers = context.readers
         found = readers.instances.find(here.partition, instance_id, here.caller)
-        return json_answer(state_json(found.state, readers.names))
+        return json_answer(state_json(found.state, readers.names, readers.forms))
 
     return router
 

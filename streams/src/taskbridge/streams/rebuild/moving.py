@@ -8,7 +8,7 @@ Kafka adds partitions and takes none away, and a key has another partition then.
 - Notifications so far are taken away and everybody is told again what they see. Else who has not read them yet might
   apply what was told on the old partition after what is told on the new one.
 - Dead letters and quarantine only grow: they have no order.
-- People stay where they are: nothing is kept beside them, and the number of their topic is its own.
+- People and forms stay where they are: nothing is kept beside them, and the numbers of their topics are their own.
 
 Should this end halfway, no worker works until another run has done all of it: the word for that is said before.
 """

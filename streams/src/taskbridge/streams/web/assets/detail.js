@@ -110,7 +110,7 @@ export class Detail {
       this._head(this._state),
       this._people(this._state),
       this._section(this._words.detail.timeline, timelineShown(this._history, this._context())),
-      this._section(this._words.detail.form, formShown(this._history?.form ?? {}, this._words)),
+      this._form(),
       this._technical(this._state),
     );
     if (focused) this._body.querySelector(`[data-keep="${focused}"]`)?.focus({ preventScroll: true });
@@ -180,6 +180,12 @@ export class Detail {
       element("dt", {}, words.detail.updated),
       element("dd", {}, element("time", { datetime: state.updated_at }, this._format.full(state.updated_at))),
     );
+  }
+
+  _form() {
+    const { form = {}, form_title: title = null, form_labels: labels = {} } = this._history ?? {};
+    const heading = title === null ? this._words.detail.form : `${this._words.detail.form} · ${title}`;
+    return this._section(heading, formShown(form, labels, this._words));
   }
 
   _section(heading, ...content) {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from taskbridge.cli.people.people_file import BadPeopleFile, Row, read_people
-from taskbridge.schemas.events import MAX_PERSON_CHARACTERS, PersonRecord
+from taskbridge.cli.imports.lines import BadFile
+from taskbridge.cli.imports.people import read_people
+from taskbridge.schemas.events import MAX_NAME_CHARACTERS, PersonRecord
 
 HEADS = "corp_id,user_id,name,department,employee_number,ldap\n"
-WANG = Row("ding1", PersonRecord("u1", "王芳", "采购部", "A1024", {"ldap": "wang.fang"}))
+WANG = {b"ding1/u1": PersonRecord("u1", "王芳", "采购部", "A1024", {"ldap": "wang.fang"})}
 LINE = "ding1,u1,王芳,采购部,A1024,wang.fang\n"
 
 
@@ -25,25 +26,23 @@ LINE = "ding1,u1,王芳,采购部,A1024,wang.fang\n"
     ids=["plain", "as Excel saves it", "quoted", "blank lines", "another order", "a column without name or cells"],
 )
 def test_it_is_read_however_it_is_saved(content: bytes) -> None:
-    assert read_people(content) == [WANG]
+    assert read_people(content) == WANG
 
 
 def test_gbk_is_told_from_utf_8_and_read_where_it_is_named() -> None:
     content = (HEADS + LINE).encode("gbk")
-    with pytest.raises(BadPeopleFile, match=r"line 2 is not utf-8: save it as 'CSV UTF-8', or .*--encoding gb18030"):
+    with pytest.raises(BadFile, match=r"line 2 is not utf-8: save it as 'CSV UTF-8', or .*--encoding gb18030"):
         read_people(content)
-    assert read_people(content, encoding="gb18030") == [WANG]
+    assert read_people(content, encoding="gb18030") == WANG
 
 
 def test_the_corp_that_is_named_beside_counts_where_a_line_has_none() -> None:
-    rows = read_people(b"corp_id,user_id,name\nding1,u1,A\n,u2,B", corp_id="ding2")
-    assert [(each.corp_id, each.person.user_id) for each in rows] == [("ding1", "u1"), ("ding2", "u2")]
-    (row,) = read_people(b"user_id,name\nu1,A", corp_id="ding2")
-    assert row == Row("ding2", PersonRecord("u1", "A"))
+    assert list(read_people(b"corp_id,user_id,name\nding1,u1,A\n,u2,B", corp_id="ding2")) == [b"ding1/u1", b"ding2/u2"]
+    assert read_people(b"user_id,name\nu1,A", corp_id="ding2") == {b"ding2/u1": PersonRecord("u1", "A")}
 
 
 def test_who_is_to_be_forgotten_needs_no_name() -> None:
-    assert read_people(b"corp_id,user_id\nding1,u1", named=False) == [Row("ding1", PersonRecord("u1"))]
+    assert read_people(b"corp_id,user_id\nding1,u1", named=False) == {b"ding1/u1": PersonRecord("u1")}
 
 
 @pytest.mark.parametrize(
@@ -56,14 +55,14 @@ def test_who_is_to_be_forgotten_needs_no_name() -> None:
         ("ding/1,u2,B", "corp_id has a slash"),
         ("ding1,u1,B", "u1 stands on line 2 too"),
         ("ding1,u2,B,,,,more", "a cell has no column"),
-        ("ding1,u2," + "B" * (MAX_PERSON_CHARACTERS + 1), f"name has more than {MAX_PERSON_CHARACTERS} characters"),
+        ("ding1,u2," + "B" * (MAX_NAME_CHARACTERS + 1), f"name has more than {MAX_NAME_CHARACTERS} characters"),
         ("ding1,u2,B\x1b[2J", "name has control characters"),
         ('ding1,u2,"B\nC"', "name has control characters"),
     ],
 )
 def test_a_line_that_is_not_right_is_named_and_so_are_the_others(line: str, problem: str) -> None:
     content = f"{HEADS}{LINE}{line}\nding1,u9,\n"
-    with pytest.raises(BadPeopleFile, match="2 of 3 lines are not right") as caught:
+    with pytest.raises(BadFile, match="2 of 3 lines are not right") as caught:
         read_people(content.encode())
     assert caught.value.problems == [f"line 3: {problem}", f"line {4 + line.count(chr(10))}: no name"]
 
@@ -79,6 +78,6 @@ def test_a_line_that_is_not_right_is_named_and_so_are_the_others(line: str, prob
     ],
 )
 def test_what_is_no_file_of_people_is_refused_in_one_line(content: str, problem: str) -> None:
-    with pytest.raises(BadPeopleFile, match=problem) as caught:
+    with pytest.raises(BadFile, match=problem) as caught:
         read_people(content.encode())
     assert "\n" not in str(caught.value)

@@ -16,8 +16,8 @@ from taskbridge.schemas.codec import person_codec
 from taskbridge.schemas.events import PersonRecord, notification_key
 from taskbridge.schemas.registry import Registry, RegistryUnavailable
 from taskbridge.schemas.topics import Topic
-from taskbridge.streams.people.directory import Directory
-from taskbridge.streams.people.reader import PeopleReader
+from taskbridge.streams.directories.people import People
+from taskbridge.streams.directories.reader import DirectoryReader
 from taskbridge.streams.positions.offsets import Offsets
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 
-class People:
+class PeoplesTopic:
     """A topic of people of the test's own, and a directory that follows it."""
 
     def __init__(
@@ -38,9 +38,9 @@ class People:
         self._admin = connection.admin()
         self._codec = person_codec(connection.registry)
         self._producer = Producer(producer_config(connection.bootstrap_servers))
-        self.directory = Directory(most=3, mapped_id=mapped_id)
+        self.directory = People(most=3, mapped_id=mapped_id)
         config = consumer_config(connection.bootstrap_servers, "tests")
-        self.reader = PeopleReader(
+        self.reader = DirectoryReader(
             self.directory,
             config,
             offsets=Offsets(config),
@@ -74,17 +74,17 @@ class People:
         return [dict(each) for each in logs]
 
     def names(self, *users: str) -> list[str | None]:
-        return [self.directory.name("corp", each) for each in users]
+        return [self.directory.find("corp", each) for each in users]
 
 
 @pytest.fixture
-def people(connection: Connection) -> Generator[People]:
-    made = People(connection)
+def people(connection: Connection) -> Generator[PeoplesTopic]:
+    made = PeoplesTopic(connection)
     yield made
     asyncio.run(made.reader.close())
 
 
-def test_a_topic_that_comes_later_is_found_and_followed(people: People, eventually: Any) -> None:
+def test_a_topic_that_comes_later_is_found_and_followed(people: PeoplesTopic, eventually: Any) -> None:
     told = people.looked()
     assert [each["event"] for each in told] == ["people_not_read"]
     assert "there is no topic" in told[0]["problem"]
@@ -105,7 +105,7 @@ def test_a_topic_that_comes_later_is_found_and_followed(people: People, eventual
     people.delete()
 
 
-def test_a_topic_that_was_made_anew_is_another_one(people: People, eventually: Any) -> None:
+def test_a_topic_that_was_made_anew_is_another_one(people: PeoplesTopic, eventually: Any) -> None:
     people.make()
     people.write(u1="王芳", u2="李雷")
     eventually(lambda: people.reader.look() or people.directory.count == 2, what="it is read")
@@ -118,7 +118,7 @@ def test_a_topic_that_was_made_anew_is_another_one(people: People, eventually: A
     people.delete()
 
 
-def test_what_nobody_can_read_is_told_and_stops_nothing(people: People, connection: Connection) -> None:
+def test_what_nobody_can_read_is_told_and_stops_nothing(people: PeoplesTopic, connection: Connection) -> None:
     people.make()
     people.write(u1="王芳")
     people.looked()
@@ -141,7 +141,7 @@ def test_what_nobody_can_read_is_told_and_stops_nothing(people: People, connecti
     people.delete()
 
 
-def test_more_people_than_there_is_room_for_are_told(people: People) -> None:
+def test_more_people_than_there_is_room_for_are_told(people: PeoplesTopic) -> None:
     people.make()
     people.write(u1="王芳", u2="李雷", u3="韩梅梅", u4="张红")
     told = people.looked()
@@ -151,7 +151,7 @@ def test_more_people_than_there_is_room_for_are_told(people: People) -> None:
 
 
 def test_people_who_share_the_id_to_sign_in_by_are_told_without_it(connection: Connection) -> None:
-    people = People(connection, mapped_id="ldap")
+    people = PeoplesTopic(connection, mapped_id="ldap")
     people.make()
     for user_id in ("u1", "u2"):
         people.write_record(PersonRecord(user_id, other_ids={"ldap": "wang.fang"}))
@@ -179,7 +179,7 @@ class AwayRegistry(Registry):
 
 def test_a_registry_that_is_away_is_waited_for(connection: Connection) -> None:
     registry = AwayRegistry(connection.registry_url)
-    people = People(connection, registry)
+    people = PeoplesTopic(connection, registry)
     people.make()
     people.write(u1="王芳", u2="李雷")
     told = people.looked()
@@ -193,7 +193,7 @@ def test_a_registry_that_is_away_is_waited_for(connection: Connection) -> None:
     registry.close()
 
 
-def test_a_kafka_that_is_away_is_told_and_what_was_known_stands(people: People, monkeypatch: Any) -> None:
+def test_a_kafka_that_is_away_is_told_and_what_was_known_stands(people: PeoplesTopic, monkeypatch: Any) -> None:
     people.make()
     people.write(u1="王芳")
     people.looked()

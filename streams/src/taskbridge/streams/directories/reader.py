@@ -1,4 +1,4 @@
-"""Keeps the directory of people as their topic says: read from its beginning, and every few seconds what is new.
+"""Keeps a directory as its topic says: read from its beginning, and every few seconds what is new.
 
 Nothing waits for it. What keeps it from reading is told once, and what it knew stands until it can read again.
 """
@@ -9,7 +9,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
 from confluent_kafka import KafkaException
@@ -17,44 +17,44 @@ from confluent_kafka import KafkaException
 from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.events import MAX_PERSON_CHARACTERS
-from taskbridge.schemas.topics import PEOPLE
+from taskbridge.schemas.events import Form, PersonRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from confluent_kafka import Message
 
     from taskbridge.schemas.codec import Codec
-    from taskbridge.schemas.events import PersonRecord
-    from taskbridge.streams.people.directory import Directory
+    from taskbridge.streams.directories.directory import Directory
     from taskbridge.streams.positions.offsets import Offsets
 
 log = structlog.get_logger(__name__)
 
 _LOOK_S = 5.0
 _QUIET_S = 10.0
-_NO_TOPIC = f"there is no topic {PEOPLE.name}: people are shown by their ids"
+
+R = TypeVar("R", PersonRecord, Form)
 
 
-class PeopleReader:
+class DirectoryReader(Generic[R]):
     """One consumer in a thread of its own."""
 
     def __init__(
         self,
-        directory: Directory,
+        directory: Directory[R, Any],
         config: Mapping[str, object],
         *,
         offsets: Offsets,
-        codec: Codec[PersonRecord],
-        topic: str = PEOPLE.name,
+        codec: Codec[R],
+        topic: str | None = None,
     ) -> None:
+        """``topic`` where it is not the directory's own."""
         self._directory = directory
         self._reader = PartitionReader({**config, "queued.max.messages.kbytes": 4 << 10})
         self._offsets = offsets
         self._codec = codec
-        self._topic = topic
-        self._thread = ThreadPoolExecutor(1, "people-reader")
+        self._topic = topic or directory.topic.name
+        self._thread = ThreadPoolExecutor(1, f"{directory.what}-reader")
         self._closed = False
         self._topic_id: str | None = None
         self._next: dict[int, int] = {}
@@ -91,9 +91,9 @@ class PeopleReader:
         if problem != self._told:
             self._told = problem
             if problem is None:
-                log.info("people_read", people=self._directory.count)
+                self._tell(log.info, "read", known=self._directory.count)
             else:
-                log.warning("people_not_read", problem=problem)
+                self._tell(log.warning, "not_read", problem=problem)
 
     def _read_on(self) -> str | None:
         """Returns what is to be told where there is nothing to be read, and that is no failure."""
@@ -103,28 +103,25 @@ class PeopleReader:
             self._start_anew(topic_id)
         if found is None:
             self._directory.is_read = True
-            return _NO_TOPIC
+            return f"there is no topic {self._topic}: ids are shown"
         ends = self._offsets.decided(self._topic, range(found.partitions))
         if any(end < self._next.get(partition, 0) for partition, end in ends.items()):
             # It lost its end, and what stands there now is something else.
             self._start_anew(topic_id)
         if new := ends.keys() - self._next.keys():
             self._next |= self._offsets.begins(self._topic, new)
-        left_out, shared = self._directory.left_out, set(self._directory.shared)
         unusable = self._take(ends)
         if self._closed:
             return None
         self._directory.is_read = True
         if unusable:
-            log.warning("people_undecodable", records=len(unusable), first=unusable[0])
-        if self._directory.shared - shared:
-            # Whom it concerns, and not the id: that is personal, and not for a log.
-            corp_id, mapped_id = min(self._directory.shared - shared)
-            users = self._directory.users_of(corp_id, mapped_id)
-            log.warning("people_share_an_id", ids=len(self._directory.shared), corp_id=corp_id, users=sorted(users))
-        if self._directory.left_out > left_out:
-            log.warning("people_left_out", people=self._directory.count, records=self._directory.left_out)
+            self._tell(log.warning, "undecodable", records=len(unusable), first=unusable[0])
+        for event, values in self._directory.news():
+            self._tell(log.warning, event, **values)
         return None
+
+    def _tell(self, tell: Callable[..., object], event: str, **values: object) -> None:
+        tell(f"{self._directory.what}_{event}", **values)
 
     def _start_anew(self, topic_id: str | None) -> None:
         self._directory.clear()
@@ -149,41 +146,33 @@ class PeopleReader:
         return unusable
 
     def _apply(self, message: Message) -> None:
-        """As the latest record of its key says; where nobody can read that, nothing is known of the person.
+        """As the latest record of its key says; where nobody can read that, nothing is known of what it is about.
 
         Raises:
             Undecodable: that is so.
             RegistryUnavailable: it has to be read later.
         """
-        corp_id, user_id = _named(message.key())
+        corp_id, its_id = _named(message.key())
         value = message.value()
-        person = None
         try:
-            if value is not None:
-                person = _checked(self._codec.decode(value), user_id)
+            record = None if value is None else self._codec.decode(value)
+            if record is not None:
+                self._directory.check(its_id, record)
         except Undecodable:
-            self._directory.forget(corp_id, user_id)
+            self._directory.forget(corp_id, its_id)
             raise
-        if person is None:
-            self._directory.forget(corp_id, user_id)
+        if record is None:
+            self._directory.forget(corp_id, its_id)
         else:
-            self._directory.know(corp_id, person)
+            self._directory.know(corp_id, record)
 
 
 def _named(key: bytes | None) -> tuple[str, str]:
-    """Corp and user: the corp ends at the key's first slash."""
+    """Corp and id: the corp ends at the key's first slash."""
     try:
-        corp_id, _, user_id = (key or b"").decode().partition("/")
+        corp_id, _, its_id = (key or b"").decode().partition("/")
     except UnicodeDecodeError as error:
         raise Undecodable("its key is not UTF-8") from error
-    if not corp_id or not user_id:
-        raise Undecodable("its key names no corp and user")
-    return corp_id, user_id
-
-
-def _checked(person: PersonRecord, user_id: str) -> PersonRecord:
-    if person.user_id != user_id:
-        raise Undecodable("it is about somebody else than its key")
-    if max(len(person.user_id), len(person.name or "")) > MAX_PERSON_CHARACTERS:
-        raise Undecodable(f"its name or id has more than {MAX_PERSON_CHARACTERS} characters")
-    return person
+    if not corp_id or not its_id:
+        raise Undecodable("its key names no corp and no id in it")
+    return corp_id, its_id

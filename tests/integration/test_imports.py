@@ -1,4 +1,4 @@
-"""People come from a file onto their topic: all or nothing, once, and away again."""
+"""People and forms come from a file onto their topics: all or nothing, once, and away again."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner
 
-from taskbridge.cli.people import importing
+from taskbridge.cli.imports import importing
+from taskbridge.cli.imports.importing import FORMS_TARGET, PEOPLE_TARGET
 from taskbridge.cli.program import app
 from taskbridge.cli.topics.reading import read_to_end
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.cloudevents import CONTENT_TYPE
-from taskbridge.schemas.codec import person_codec
-from taskbridge.schemas.events import PersonRecord, notification_key
+from taskbridge.schemas.events import Form, PersonRecord, notification_key
 from taskbridge.schemas.headers import headers_of
 from taskbridge.schemas.topics import PEOPLE
 
@@ -28,36 +28,37 @@ if TYPE_CHECKING:
     from typer.testing import Result
 
     from taskbridge.cli.connection import Connection
+    from taskbridge.cli.imports.importing import Target
 
 pytestmark = pytest.mark.integration
 
 
 class File:
-    """A file of people of a corp of the test's own, and what the program makes of it."""
+    """A file of people, or of forms, of a corp of the test's own, and what the program makes of it."""
 
     def __init__(self, path: Path, connection: Connection) -> None:
         self._path = path
         self._connection = connection
         self.corp_id = f"ding-{path.parent.name}"
 
-    def imports(self, lines: str, *flags: str) -> Result:
+    def imports(self, lines: str, *flags: str, what: str = "people") -> Result:
         self._path.write_text(lines, "utf-8-sig")
         where = ["--bootstrap-servers", self._connection.bootstrap_servers]
         where += ["--registry-url", self._connection.registry_url]
         return CliRunner().invoke(
-            app, ["people", "import", str(self._path), "--corp", self.corp_id, "--json", *flags, *where]
+            app, [what, "import", str(self._path), "--corp", self.corp_id, "--json", *flags, *where]
         )
 
-    def on_topic(self) -> list[tuple[str, PersonRecord | None]]:
-        """The records of the corp, by user in the order of arrival."""
-        codec = person_codec(self._connection.registry)
-        found: list[tuple[str, PersonRecord | None]] = []
-        for message in read_to_end(self._connection, PEOPLE.name, progress=lambda _: None):
-            corp_id, _, user_id = (message.key() or b"").decode().partition("/")
+    def on_topic(self, target: Target[Any] = PEOPLE_TARGET) -> list[tuple[str, Any]]:
+        """The records of the corp, by id in the order of arrival; None for a tombstone."""
+        codec = target.codec(self._connection.registry)
+        found: list[tuple[str, Any]] = []
+        for message in read_to_end(self._connection, target.topic.name, progress=lambda _: None):
+            corp_id, _, its_id = (message.key() or b"").decode().partition("/")
             value = message.value()
             if corp_id == self.corp_id:
                 assert headers_of(message) == ([] if value is None else [CONTENT_TYPE])
-                found.append((user_id, None if value is None else codec.decode(value)))
+                found.append((its_id, None if value is None else codec.decode(value)))
         return sorted(found, key=lambda each: each[0])
 
 
@@ -96,6 +97,26 @@ def test_people_are_written_once_changed_and_forgotten(file: File) -> None:
     assert said(file.imports("user_id\nu2\nu9\n", "--delete")) == outcome(deleted=1, unchanged=1)
     assert dict(file.on_topic())["u2"] is None
     assert said(file.imports(HEADS + LI)) == outcome(new=1, changed=0, unchanged=0)
+
+
+def test_forms_are_written_once_changed_as_a_whole_and_forgotten(file: File) -> None:
+    heads = "form_uuid,form_title,field_id,label\n"
+    contract = heads + "F-1,合同审批,textField_a,合同方\nF-1,,textField_b,金额\nF-2,,textField_a,事由\n"
+    first = Form("F-1", "合同审批", {"textField_a": "合同方", "textField_b": "金额"})
+    second = Form("F-2", None, {"textField_a": "事由"})
+    assert said(file.imports(contract, what="forms")) == outcome(new=2, changed=0, unchanged=0)
+    assert file.on_topic(FORMS_TARGET) == [("F-1", first), ("F-2", second)]
+    assert said(file.imports(contract, what="forms")) == outcome(new=0, changed=0, unchanged=2)
+    assert len(file.on_topic(FORMS_TARGET)) == 2
+    result = file.imports(heads + "F-2,,textField_a,\nF-3,,textField_a,物品\n", what="forms")
+    assert result.exit_code == 1
+    assert "line 2: no label" in result.stderr
+    assert len(file.on_topic(FORMS_TARGET)) == 2
+    assert said(file.imports(heads + "F-1,,textField_a,对方\n", what="forms")) == outcome(new=0, changed=1, unchanged=0)
+    assert dict(file.on_topic(FORMS_TARGET))["F-1"] == Form("F-1", None, {"textField_a": "对方"})
+    gone = file.imports("form_uuid\nF-1\nF-9\n", "--delete", what="forms")
+    assert said(gone) == outcome(deleted=1, unchanged=1)
+    assert dict(file.on_topic(FORMS_TARGET)) == {"F-1": None, "F-2": second}
 
 
 def test_of_a_file_with_a_bad_line_nothing_is_written(file: File) -> None:

@@ -1,0 +1,148 @@
+"""The commands ``taskbridge people import`` and ``forms import``: flags, help and what is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer resolves the parameters' types
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from taskbridge.cli.imports.lines import BadFile, Encoding
+from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example, operator_connection
+from taskbridge.cli.terminal import json_line, progress, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from taskbridge.cli.imports.importing import Target
+
+# Commands import what they need when they run, as in program.py.
+
+people_app = typer.Typer(help="Names of people, for whoever shows tasks.", no_args_is_help=True)
+forms_app = typer.Typer(help="Labels of forms' fields, for whoever shows their values.", no_args_is_help=True)
+
+_SHOWN_PROBLEMS = 20
+
+_Corp = Annotated[str | None, typer.Option(help="The corp of those lines that name none.")]
+_Encoding = Annotated[Encoding, typer.Option(help="Of the file; gb18030 for what is saved as GBK.")]
+_Delete = Annotated[bool, typer.Option("--delete", help="Have what the file names forgotten instead.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be written.")]
+
+
+def _file(columns: str) -> Any:
+    return typer.Argument(
+        exists=True, dir_okay=False, readable=True, help=f"Its first line names the columns: {columns}"
+    )
+
+
+@people_app.callback()
+def people() -> None:
+    """Names of people, for whoever shows tasks."""
+
+
+@forms_app.callback()
+def forms() -> None:
+    """Labels of forms' fields, for whoever shows their values."""
+
+
+@people_app.command(
+    "import",
+    epilog=example(
+        "taskbridge people import people.csv --dry-run",
+        "taskbridge people import people.csv --corp ding5d17e3add038d445",
+        "taskbridge people import left.csv --delete",
+    ),
+)
+def import_people(
+    file: Annotated[
+        Path,
+        _file("corp_id, user_id, name, department, employee_number; any other is another id of the person."),
+    ],
+    corp: _Corp = None,
+    encoding: _Encoding = "utf-8",
+    delete: _Delete = False,  # noqa: FBT002
+    dry_run: _DryRun = False,  # noqa: FBT002
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Fill the people's topic from a CSV file: all of it, or nothing where a line is not right. Safe to repeat.
+
+    Who is not in the file stays as they are.
+    """
+    from taskbridge.cli.imports.importing import PEOPLE_TARGET
+    from taskbridge.cli.imports.people import read_people
+
+    def read() -> dict[bytes, Any]:
+        return read_people(file.read_bytes(), corp_id=corp, encoding=encoding, named=not delete)
+
+    where = bootstrap_servers, registry_url, data_dir
+    _import(PEOPLE_TARGET, file, read, where, delete=delete, dry_run=dry_run, as_json=as_json)
+
+
+@forms_app.command(
+    "import",
+    epilog=example(
+        "taskbridge forms import forms.csv --dry-run",
+        "taskbridge forms import forms.csv --corp ding5d17e3add038d445",
+        "taskbridge forms import gone.csv --delete",
+    ),
+)
+def import_forms(
+    file: Annotated[
+        Path, _file("corp_id, form_uuid, form_title, field_id, label; others are not looked at. A line a field.")
+    ],
+    corp: _Corp = None,
+    encoding: _Encoding = "utf-8",
+    delete: _Delete = False,  # noqa: FBT002
+    dry_run: _DryRun = False,  # noqa: FBT002
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Fill the forms' topic from a CSV file: all of it, or nothing where a line is not right. Safe to repeat.
+
+    A form that the file names is as the file says, all its fields; the others stay as they are.
+    """
+    from taskbridge.cli.imports.forms import read_forms
+    from taskbridge.cli.imports.importing import FORMS_TARGET
+
+    def read() -> dict[bytes, Any]:
+        return read_forms(file.read_bytes(), corp_id=corp, encoding=encoding, labelled=not delete)
+
+    where = bootstrap_servers, registry_url, data_dir
+    _import(FORMS_TARGET, file, read, where, delete=delete, dry_run=dry_run, as_json=as_json)
+
+
+def _import(
+    target: Target[Any],
+    file: Path,
+    read: Callable[[], Mapping[bytes, Any]],
+    where: tuple[str | None, str | None, Path | None],
+    *,
+    delete: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from taskbridge.cli.imports.importing import carry_out, plan, prepare
+
+    try:
+        records = read()
+    except BadFile as error:
+        for problem in error.problems[:_SHOWN_PROBLEMS]:
+            progress(problem)
+        if len(error.problems) > _SHOWN_PROBLEMS:
+            progress(f"… and {len(error.problems) - _SHOWN_PROBLEMS} more")
+        raise BadFile(f"{file}: {error}; nothing was written") from error
+    with operator_connection(*where) as connection:
+        if not dry_run:
+            prepare(connection, target.topic)
+        found = plan(connection, target, records, progress, delete=delete)
+        if not dry_run:
+            carry_out(connection, target, found, progress)
+    outcome = {"deleted": found.deleted} if delete else {"new": found.new, "changed": found.changed}
+    outcome["unchanged"] = found.unchanged
+    said = ", ".join(f"{count} {name}" for name, count in outcome.items())
+    say(json_line({**outcome, "dry_run": dry_run}) if as_json else said + (" (nothing was written)" if dry_run else ""))
