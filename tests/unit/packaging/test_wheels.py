@@ -40,7 +40,7 @@ value = task_notification_codec(FakeRegistry()).encode(TaskNotification(
     task_id="t-1", title="请假", url=None, app_type="APP_1", originator=None, actor_id=None, status=Status.PENDING,
     occurred_at=1, event_id="e",
 ))
-taskbridge.schemas.registry.Registry = lambda url: FakeRegistry()
+taskbridge.schemas.registry.Registry = lambda url, **_: FakeRegistry()
 """
 
 A_FAKE_KAFKA = """

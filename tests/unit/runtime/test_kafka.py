@@ -13,7 +13,13 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError
 
-from taskbridge.runtime.kafka import bulk_producer_config, producer_config, read_kafka_config
+from taskbridge.runtime.kafka import (
+    bulk_producer_config,
+    client_config,
+    consumer_config,
+    producer_config,
+    read_kafka_config,
+)
 from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull, within
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -25,6 +31,18 @@ def test_a_config_file_gives_librdkafka_properties(tmp_path: Path) -> None:
     path.write_text("# TLS\nsecurity.protocol = SASL_SSL\n\nsasl.password=a=b # c\n")
     assert read_kafka_config(path) == {"security.protocol": "SASL_SSL", "sasl.password": "a=b # c"}
     assert read_kafka_config(None) == {}
+
+
+def test_what_is_the_registrys_is_kept_from_librdkafka() -> None:
+    extra = {"sasl.username": "edge", "schema.registry.basic.auth.user.info": "edge:secret"}
+    for config in (
+        client_config(NOBODY, extra),
+        producer_config(NOBODY, extra),
+        bulk_producer_config(NOBODY, extra),
+        consumer_config(NOBODY, "group", extra),
+    ):
+        assert config["sasl.username"] == "edge"
+        assert not [name for name in config if name.startswith("schema.registry.")]
 
 
 def test_a_config_file_that_cannot_be_used_says_where_but_not_what(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.registry import Registry, RegistryUnavailable, SchemaRef, UnknownSchema
 
 if TYPE_CHECKING:
@@ -118,6 +119,21 @@ def test_what_is_no_registry_is_named_with_what_to_do(answer: tuple[int, str]) -
 def test_a_registry_that_does_not_let_us_look_makes_no_schema_unknown(status: int) -> None:
     with Answering(status, '{"message": "no"}') as url, pytest.raises(RegistryUnavailable, match="no"):
         Registry(url).text_of(5)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_who_is_not_let_in_waits_and_is_told_which_property_says_who_it_is(status: int) -> None:
+    with Answering(status, '{"message": "no"}') as url:
+        shown = url.replace("//", "//edge:secret@")
+        with pytest.raises(RegistryUnavailable, match=f"{status}.*schema.registry.basic.auth.user.info") as caught:
+            Registry(shown).register([topics.TASK_EVENTS])
+    assert "secret" not in str(caught.value)
+
+
+def test_properties_that_the_registrys_client_does_not_take_are_a_wrong_configuration() -> None:
+    for wrong in ("no.such.property", "ssl.ca.location"):
+        with pytest.raises(ConfigurationError, match=r"schema\.registry"):
+            Registry(NOBODY, properties={f"schema.registry.{wrong}": "/nowhere"}).text_of(5)
 
 
 def test_only_a_registry_can_say_that_it_has_no_such_schema() -> None:

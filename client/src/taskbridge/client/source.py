@@ -11,7 +11,7 @@ import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.schemas.registry import Registry
+from taskbridge.schemas.registry import PROPERTY_PREFIX, Registry
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
@@ -58,8 +58,10 @@ class Kafka:
     """Kafka and the schema registry of a bridge. Opens nothing until somebody reads.
 
     ``properties`` are librdkafka's, for TLS and SASL above all (``security.protocol``, ``sasl.username`` …); they reach
-    every connection to the brokers. Those that the guarantees rest on (``isolation.level``, who commits and when)
-    stay as they are. With Apicurio the registry's URL ends in ``/apis/ccompat/v7``.
+    every connection to the brokers. Those that begin with ``schema.registry.`` are for the registry's client
+    (``schema.registry.ssl.ca.location``, ``schema.registry.basic.auth.user.info``). Those that the guarantees rest on
+    (``isolation.level``, who commits and when) stay as they are. With Apicurio the registry's URL ends in
+    ``/apis/ccompat/v7``.
     """
 
     bootstrap_servers: str
@@ -67,7 +69,7 @@ class Kafka:
     properties: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
 
     def open_registry(self) -> Registry:
-        return Registry(self.registry_url)
+        return Registry(self.registry_url, properties=self.properties)
 
     def member(self, group: str) -> Consumer:
         consumer = self._consumer(
@@ -96,7 +98,7 @@ class Kafka:
             # A broker that comes back is found within a second, not after the default ten.
             "reconnect.backoff.max.ms": 1000,
             "socket.keepalive.enable": True,
-            **self.properties,
+            **{name: each for name, each in self.properties.items() if not name.startswith(PROPERTY_PREFIX)},
             **fixed,
             "isolation.level": "read_committed",
         }

@@ -26,7 +26,7 @@ _PREFIXES = ("TASKBRIDGE", "EDGE", "STREAMS")
 
 @dataclass(frozen=True)
 class Connection:
-    """Addresses, and the extra librdkafka properties for TLS or SASL; one client of the registry for all who ask."""
+    """Addresses, and the clients' extra properties (TLS, SASL, the registry's); one client of the registry for all."""
 
     bootstrap_servers: str
     registry_url: str
@@ -34,7 +34,7 @@ class Connection:
 
     @cached_property
     def registry(self) -> Registry:
-        return Registry(self.registry_url)
+        return Registry(self.registry_url, properties=self.kafka_properties)
 
     def close(self) -> None:
         """Close the registry's connections."""

@@ -111,7 +111,8 @@ class EdgeSettings(BaseSettings):
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes. With more than one, every metric has the label `worker`, and one scrape has all of them."""
     kafka_config_file: Annotated[Path | None, BeforeValidator(_or_none)] = None
-    """More properties for librdkafka (TLS, SASL), one `name=value` a line."""
+    """More properties of all clients (TLS, SASL), one `name=value` a line: librdkafka's, and the registry's as
+    `schema.registry.…`."""
     data_dir: Path = Path("edge-data")
     """The spool, the signatures that were seen and the ids of the schemas: keep it on a real disk."""
     max_body_bytes: Annotated[int, Field(ge=1, le=(MAX_MESSAGE_BYTES - _MIB) // 2)] = _MIB

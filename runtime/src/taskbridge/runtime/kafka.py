@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka.admin import AdminClient
 
 from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.registry import PROPERTY_PREFIX
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ _REQUEST_OVERHEAD_BYTES = 1 << 20
 
 
 def read_kafka_config(path: Path | None) -> dict[str, str]:
-    """Extra librdkafka properties from a file of ``name=value`` lines; ``#`` starts a comment line.
+    """Extra properties of all clients, from a file of ``name=value`` lines; ``#`` starts a comment line.
+
+    They are librdkafka's, and the registry client's, which begin with ``schema.registry.``.
 
     Raises:
         ConfigurationError: the file cannot be read, or a line has no ``=``.
@@ -46,8 +49,8 @@ def read_kafka_config(path: Path | None) -> dict[str, str]:
 
 
 def client_config(bootstrap_servers: str, extra: Mapping[str, str] | None = None) -> dict[str, object]:
-    """What every client needs to reach the brokers; ``extra`` wins."""
-    return {"bootstrap.servers": bootstrap_servers, "socket.keepalive.enable": True, **(extra or {})}
+    """What every client needs to reach the brokers; ``extra`` wins, as far as it is librdkafka's."""
+    return {"bootstrap.servers": bootstrap_servers, "socket.keepalive.enable": True, **_brokers(extra)}
 
 
 def producer_config(bootstrap_servers: str, extra: Mapping[str, str] | None = None) -> dict[str, object]:
@@ -65,7 +68,7 @@ def producer_config(bootstrap_servers: str, extra: Mapping[str, str] | None = No
         "message.timeout.ms": 30_000,
         # A broker that comes back is found within a second, not after the default ten.
         "reconnect.backoff.max.ms": 1000,
-        **(extra or {}),
+        **_brokers(extra),
     }
 
 
@@ -83,8 +86,12 @@ def consumer_config(bootstrap_servers: str, group: str, extra: Mapping[str, str]
         "enable.auto.commit": False,
         "fetch.message.max.bytes": MAX_MESSAGE_BYTES + _REQUEST_OVERHEAD_BYTES,
         "reconnect.backoff.max.ms": 1000,
-        **(extra or {}),
+        **_brokers(extra),
     }
+
+
+def _brokers(extra: Mapping[str, str] | None) -> dict[str, str]:
+    return {name: value for name, value in (extra or {}).items() if not name.startswith(PROPERTY_PREFIX)}
 
 
 class Admin(AdminClient):

@@ -20,13 +20,16 @@ from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.schemas.errors import ConfigurationError, OperatorError, RecordError, TaskbridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from taskbridge.schemas.registry_client import RegistryClient
     from taskbridge.schemas.topics import Topic
 
 COMPATIBILITY = "FULL_TRANSITIVE"
+
+PROPERTY_PREFIX = "schema.registry."
+"""So the registry's among a Kafka client's properties begin, as Confluent's own clients have it."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,8 +78,16 @@ class Registry:
     Every schema that was registered through this object or is in ``ids_path`` is known.
     """
 
-    def __init__(self, url: str, *, ids_path: Path | None = None) -> None:
+    def __init__(
+        self, url: str, *, ids_path: Path | None = None, properties: Mapping[str, object] | None = None
+    ) -> None:
+        """``properties``: of a Kafka client; what begins with ``schema.registry.`` is for here (TLS, passwords)."""
         self._url = url
+        self._properties = {
+            name.removeprefix(PROPERTY_PREFIX): value
+            for name, value in (properties or {}).items()
+            if name.startswith(PROPERTY_PREFIX)
+        }
         self._ids_path = ids_path
         self._problem: str | None = None
         self._ids: dict[str, int] = _read(ids_path)
@@ -93,7 +104,7 @@ class Registry:
         """Only where something is to be asked: what it imports takes a quarter of a service's start."""
         from taskbridge.schemas.registry_client import RegistryClient  # noqa: PLC0415
 
-        return RegistryClient(self._url)
+        return RegistryClient(self._url, self._properties)
 
     def knows(self, wanted: Iterable[Topic]) -> bool:
         """Whether records of all these topics can be encoded without asking the registry."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, SchemaRegistryError
 
-from taskbridge.schemas.registry import RegistryUnavailable, SchemaRefused, UnknownSchema
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.registry import PROPERTY_PREFIX, RegistryUnavailable, SchemaRefused, UnknownSchema
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
     from taskbridge.schemas.errors import TaskbridgeError
 
 _REQUEST_TIMEOUT_S = 5
 _CONFLICT_ATTEMPTS = 10
+_NOT_LET_IN = (401, 403)
 _NOT_FOUND = 404
 _CONFLICT = 409
 _SERVER_ERRORS = 500
@@ -32,9 +35,19 @@ class RegistryClient(SchemaRegistryClient):
         SchemaRefused, UnknownSchema: where it is said.
     """
 
-    def __init__(self, url: str) -> None:
-        super().__init__({"url": url, "timeout": _REQUEST_TIMEOUT_S, "max.retries": 1, "retries.wait.ms": 200})
-        self._url = url
+    def __init__(self, url: str, properties: Mapping[str, object]) -> None:
+        """Connect to nothing yet.
+
+        Raises:
+            ConfigurationError: Confluent's client does not take these properties.
+        """
+        fixed = {"url": url, "timeout": _REQUEST_TIMEOUT_S, "max.retries": 1, "retries.wait.ms": 200}
+        try:
+            super().__init__({**fixed, **properties})
+        except (ValueError, TypeError, OSError) as error:
+            raise ConfigurationError(f"properties {PROPERTY_PREFIX}…: {error}") from error
+        # Where a password stands in the address, it stands in no error.
+        self._url = re.sub(r"//[^/@]*@", "//", url)
 
     def register(self, subject: str, text: str, *, compatibility: str | None = None) -> int:
         """The id of a schema that is there or made, under a rule where one is given.
@@ -107,6 +120,11 @@ def _registry_errors(url: str, refusal: type[TaskbridgeError]) -> Generator[None
             raise RegistryUnavailable(
                 f"there is no schema registry at {url} (HTTP {status}): check the URL, it ends in the path of the"
                 " registry's Confluent API, with Apicurio in /apis/ccompat/v7"
+            ) from error
+        if status in _NOT_LET_IN:
+            raise RegistryUnavailable(
+                f"the schema registry at {url} does not let us in (HTTP {status}: {said}): check"
+                f" {PROPERTY_PREFIX}basic.auth.user.info among the properties of the Kafka clients, and what it may do"
             ) from error
         if refusal is UnknownSchema and status != _NOT_FOUND:
             raise RegistryUnavailable(f"the schema registry at {url} refused to answer: {said}") from error

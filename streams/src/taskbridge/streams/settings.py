@@ -24,7 +24,8 @@ class StreamsSettings(BaseSettings):
     kafka_bootstrap_servers: str
     """Addresses of Kafka, `host:port`, comma-separated."""
     kafka_config_file: Path | None = None
-    """More properties for librdkafka (TLS, SASL), one `name=value` a line."""
+    """More properties of all clients (TLS, SASL), one `name=value` a line: librdkafka's, and the registry's as
+    `schema.registry.…`."""
     schema_registry_url: str
     """Address of the schema registry's Confluent API."""
     data_dir: Path = Path("taskbridge-streams")

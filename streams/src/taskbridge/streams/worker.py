@@ -51,7 +51,8 @@ async def work(surroundings: Surroundings, *, partitions: int, stop: asyncio.Eve
     servers, properties = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
     offsets = Offsets(consumer_config(servers, APP_ID, properties))
     kafka = KafkaAccess(servers, properties, offsets, LiveVersion(servers, properties, offsets))
-    registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json")
+    ids_path = settings.data_dir / "schema-ids.json"
+    registry = Registry(settings.schema_registry_url, ids_path=ids_path, properties=properties)
     contract = Contract(
         admin_client(servers, properties),
         registry,

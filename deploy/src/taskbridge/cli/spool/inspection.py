@@ -142,7 +142,8 @@ async def _deliver(
     folder: SpoolFolder, connection: Connection, progress: Callable[[str], None], stopped: Callable[[], bool]
 ) -> int:
     config = producer_config(connection.bootstrap_servers, connection.kafka_properties)
-    registry = Registry(connection.registry_url, ids_path=folder.path.parent / "schema-ids.json")
+    ids_path = folder.path.parent / "schema-ids.json"
+    registry = Registry(connection.registry_url, ids_path=ids_path, properties=connection.kafka_properties)
     schemas = (task_event_codec(registry).schema, quarantined_callback_codec(registry).schema)
     kafka = KafkaPath(lambda: AsyncProducer(config), registry)
     kafka.start()

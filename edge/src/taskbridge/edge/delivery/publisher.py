@@ -104,7 +104,9 @@ class KafkaPublisher:
             Producer(dict(self._config), logger=logging.getLogger("librdkafka"))
         except KafkaException as error:
             raise ConfigurationError(f"Kafka's configuration: {error.args[0].str()}") from error
-        self._registry = Registry(settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json")
+        self._registry = Registry(
+            settings.schema_registry_url, ids_path=settings.data_dir / "schema-ids.json", properties=self._extra
+        )
         self._events = task_event_codec(self._registry)
         self._quarantined = quarantined_callback_codec(self._registry)
         self._schemas = (self._events.schema, self._quarantined.schema)

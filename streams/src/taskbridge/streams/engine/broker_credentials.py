@@ -6,15 +6,17 @@ import ssl
 from typing import TYPE_CHECKING
 
 import faust
+from faust.auth import OAuthCredentials
 
 from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.streams.engine.access_tokens import AccessTokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-BrokerCredentials = faust.SASLCredentials | faust.SSLCredentials | None
+BrokerCredentials = faust.SASLCredentials | OAuthCredentials | faust.SSLCredentials | None
 
-_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 
 
 def broker_credentials(properties: Mapping[str, str]) -> BrokerCredentials:
@@ -33,11 +35,14 @@ def broker_credentials(properties: Mapping[str, str]) -> BrokerCredentials:
     mechanism = properties.get("sasl.mechanism", properties.get("sasl.mechanisms", "PLAIN")).upper()
     if mechanism not in _MECHANISMS:
         raise ConfigurationError(f"Kafka config: sasl.mechanism {mechanism} is not one of {', '.join(_MECHANISMS)}")
+    context = _tls_context(properties) if protocol == "SASL_SSL" else None
+    if mechanism == "OAUTHBEARER":
+        return OAuthCredentials(oauth_cb=AccessTokens(properties), ssl_context=context)
     return faust.SASLCredentials(
         username=properties.get("sasl.username", ""),
         password=properties.get("sasl.password", ""),
         mechanism=mechanism,
-        ssl_context=_tls_context(properties) if protocol == "SASL_SSL" else None,
+        ssl_context=context,
     )
 
 

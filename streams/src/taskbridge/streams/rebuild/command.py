@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.registry import Registry
 from taskbridge.streams.positions.changelog_topic import instances_changelog
 from taskbridge.streams.positions.version import FIRST_VERSION, VERSION_TOPIC, Versions
 from taskbridge.streams.rebuild.moving import Move
@@ -41,8 +40,8 @@ def rebuild(
         OperatorError: nothing changed; it can be started again.
     """
     began = time.monotonic()
-    with operation(environment, tell) as run, closing(Registry(run.settings.schema_registry_url)) as registry:
-        found = _try(run, registry) if dry_run else _rebuild(run, registry, partitions)
+    with operation(environment, tell) as run:
+        found = _try(run) if dry_run else _rebuild(run, partitions)
         return {**found, "seconds": round(time.monotonic() - began, 1)}
 
 
@@ -62,7 +61,7 @@ def forget_old(environment: Mapping[str, str]) -> list[str]:
         return old
 
 
-def _try(run: Operation, registry: Registry) -> dict[str, Any]:
+def _try(run: Operation) -> dict[str, Any]:
     # On the disk of the data folder, and of a missing one nothing is to be left behind.
     data_dir = run.settings.data_dir
     there = next(each for each in (data_dir, *data_dir.absolute().parents) if each.is_dir())
@@ -70,7 +69,7 @@ def _try(run: Operation, registry: Registry) -> dict[str, Any]:
     live = (run.live_version.read() if VERSION_TOPIC.name in run.topics() else Versions()).live
     with (
         tempfile.TemporaryDirectory(prefix="rebuild-dry-run-", dir=there) as folder,
-        closing(Rebuilding(run, registry, Path(folder), live=live, homes=homes)) as rebuilding,
+        closing(Rebuilding(run, run.registry, Path(folder), live=live, homes=homes)) as rebuilding,
     ):
         rebuilding.read()
         # Once more for what came meanwhile, or it would count as a difference.
@@ -80,7 +79,7 @@ def _try(run: Operation, registry: Registry) -> dict[str, Any]:
         return {"version": live, "switched": False, **asdict(rebuilding.counts)}
 
 
-def _rebuild(run: Operation, registry: Registry, partitions: int | None) -> dict[str, Any]:
+def _rebuild(run: Operation, partitions: int | None) -> dict[str, Any]:
     with run.alone("rebuild", partitions=partitions) as (writer, versions, folder):
         live, there = versions.live, _partitions(run)
         changelog, version = instances_changelog(live + 1), live + 1
@@ -94,9 +93,9 @@ def _rebuild(run: Operation, registry: Registry, partitions: int | None) -> dict
         # What an earlier rebuild left in it goes first.
         made = run.make_anew(changelog, partitions=homes)
         ground = run.ground(topics.TASK_EVENTS.name, changelog.name, made, version=version, partitions=homes)
-        publication = Publication(run, registry, writer, ground)
+        publication = Publication(run, run.registry, writer, ground)
         run.tell(f"version {version} of the instances is made beside version {live}, which stays live")
-        with closing(Rebuilding(run, registry, folder, live=live, homes=homes)) as rebuilding:
+        with closing(Rebuilding(run, run.registry, folder, live=live, homes=homes)) as rebuilding:
             rebuilding.read()
             publication.write_changelog(rebuilding)
             # What came meanwhile, so that little is left while no worker works.

@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +19,7 @@ from taskbridge.runtime.settings import load_settings
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.registry import Registry
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, say
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 from taskbridge.streams.positions.mark import Ground, Mark
@@ -63,6 +64,7 @@ class Operation:
         self.tell = tell
         self.stopping = stopping
         servers, properties = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
+        self.registry = Registry(settings.schema_registry_url, properties=properties)
         self.consumer = consumer_config(servers, REBUILD_ID, properties)
         self.producer = bulk_producer_config(servers, properties)
         self.admin = admin_client(servers, properties)
@@ -183,7 +185,9 @@ def operation(environment: Mapping[str, str], tell: Callable[[str], None]) -> Ge
     collect_garbage_rarely()
     try:
         with _stop_told() as stopping:
-            yield Operation(settings, tell, stopping)
+            run = Operation(settings, tell, stopping)
+            with closing(run.registry):
+                yield run
     except (KafkaException, TimeoutError) as error:
         raise OperatorError(f"Kafka refuses or does not answer: {error}. Run it again") from error
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.contract.live_version import say, say_told
 from taskbridge.streams.engine.app import APP_ID
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
+    from taskbridge.schemas.registry import Registry
     from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 _TOGETHER = 20_000
@@ -52,7 +52,7 @@ def retell(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> di
         OperatorError: some may have been told, and nobody anything wrong; it can be started again.
     """
     began = time.monotonic()
-    with operation(environment, tell) as run, closing(Registry(run.settings.schema_registry_url)) as registry:
+    with operation(environment, tell) as run:
         with run.alone("retell") as (writer, versions, folder), ExitStack() as copies:
             there, changelog = run.topics(), instances_changelog(versions.live).name
             if changelog not in there:
@@ -78,7 +78,7 @@ def retell(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> di
                 telling = run.ticker("instances told")
                 # Where the word that nobody may work stands: it grows with each retelling.
                 number = run.offsets.ends(VERSION_TOPIC.name, [0])[0]
-                retelling = Retelling(writer, registry, shown, changelog=changelog, number=number, telling=telling)
+                retelling = Retelling(writer, run.registry, shown, changelog=changelog, number=number, telling=telling)
                 told = retelling.tell(retelling.of_instances(states))
                 gone = sum(retelling.tell(retelling.of_no_instance(copy)) for copy in inboxes)
                 told_to = run.told_now()
