@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reference_pages.acls import acls_page
 from reference_pages.alerts import alerts_page
 from reference_pages.apis import edge_page, edge_text, streams_page, streams_text
 from reference_pages.asyncapi import asyncapi_text
@@ -34,6 +35,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/task-center-openapi.json": streams_text,
     "reference/topics.md": topics_page,
     "reference/asyncapi.json": asyncapi_text,
+    "reference/acls.md": acls_page,
     "reference/problems.md": problems_page,
     "reference/metrics.md": metrics_page,
     "reference/alerts.md": alerts_page,

@@ -238,14 +238,16 @@ def test_what_is_produced_is_packed_as_every_client_can_unpack_it_and_an_operato
         assert made(NOBODY, {"compression.type": "zstd"})["compression.type"] == "zstd"
 
 
-def librdkafka_meets_a_fatal_error(producer: AsyncProducer) -> None:
+def librdkafka_meets_a_fatal_error(
+    producer: AsyncProducer, code: int = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
+) -> None:
     """As of a broker that lost records. The library has a function for it, which Python is not given."""
     (library,) = (Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs").glob("librdkafka*")
     raise_fatal = ctypes.CDLL(str(library)).rd_kafka_test_fatal_error
     raise_fatal.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]
     # The handle follows the head of the Python object.
     handle = ctypes.c_void_p.from_address(id(producer._producer) + object.__basicsize__)  # pyright: ignore[reportPrivateUsage]
-    assert raise_fatal(handle, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, b"test") == 0
+    assert raise_fatal(handle, code, b"test") == 0
 
 
 def test_a_producer_is_dead_after_a_fatal_error_and_says_what_became_of_its_records() -> None:
@@ -261,6 +263,21 @@ def test_a_producer_is_dead_after_a_fatal_error_and_says_what_became_of_its_reco
         with pytest.raises(DeliveryFailed):
             await asyncio.wait_for(producer.produce("topic", key=None, value=b"v"), 5)
         assert await producer.close() == 0
+
+    asyncio.run(scenario())
+
+
+def test_who_may_write_to_no_topic_is_told_so_of_each_record() -> None:
+    """Kafka gives them no producer id, a fatal error, and librdkafka only says that their records were purged."""
+
+    async def scenario() -> None:
+        producer = AsyncProducer({"bootstrap.servers": "127.0.0.1:1", "enable.idempotence": True})
+        waiting = producer.produce("topic", key=None, value=b"v")
+        await asyncio.sleep(0.05)
+        librdkafka_meets_a_fatal_error(producer, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+        with pytest.raises(DeliveryFailed, match="lacks Write on topic topic"):
+            await asyncio.wait_for(waiting, 5)
+        await producer.close()
 
     asyncio.run(scenario())
 

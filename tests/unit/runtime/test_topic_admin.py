@@ -151,8 +151,20 @@ def test_where_there_are_three_replicas_two_must_be_in_sync_from_the_creation_on
 
 def test_a_default_that_may_not_be_known_promises_nothing_that_would_stop_writing() -> None:
     admin = Admin(brokers=3, replicas=1, describe_errors={"0": NOT_ALLOWED[0]})
-    assert [each.drift for each in applied(admin)] == [[], []]
+    reports = applied(admin)
+    assert [each.drift for each in reports] == [[], []]
     assert {(each.config or {}).get("min.insync.replicas") for each in admin.new} == {None}
+    for report in reports:
+        assert "DescribeConfigs on cluster kafka-cluster" in (report.unchecked or "")
+
+
+def test_who_may_not_know_the_default_gives_a_topic_what_its_others_have() -> None:
+    others = {PEOPLE.name: 3, "somebody-elses": 3}
+    admin = Admin(others, brokers=3, replicas=3, describe_errors={"0": NOT_ALLOWED[0]})
+    assert [(each.drift, each.unchecked) for each in applied(admin)] == [([], None)] * 2
+    assert [(each.replication_factor, (each.config or {}).get("min.insync.replicas")) for each in admin.new] == [
+        (3, "2")
+    ] * 2
 
 
 @pytest.mark.parametrize(("in_sync", "drifts"), [("1", True), ("2", False), ("3", False)])

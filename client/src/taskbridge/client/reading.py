@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from taskbridge.schemas.codec import Undecodable, task_notification_codec
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import RegistryUnavailable
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 
 _WAIT_S = 0.5
 _REGISTRY_AGAIN_S = 1.0
-_REFUSALS = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-)
+_LACKS = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: f"Read on topic {TASK_NOTIFICATIONS.name}",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "Read on its group, or for an inbox Describe on group taskbridge-client",
+}
+_REFUSALS = (*_LACKS, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 _LEFT_BEHIND = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -142,7 +143,9 @@ class Reader:
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             self._at_end.add(cast("int", message.partition()))
         elif error.fatal() or error.code() in _REFUSALS:
-            raise KafkaRefused(f"Kafka refuses: {error.str()}") from KafkaException(error)
+            lacks = _LACKS.get(error.code())
+            why = f"{error.str()}: this Kafka user lacks {lacks}" if lacks else error.str()
+            raise KafkaRefused(f"Kafka refuses: {why}") from KafkaException(error)
         else:
             _log.warning("kafka_error error=%s", error.str())
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from taskbridge.runtime.acls import is_refusal, not_allowed
 from taskbridge.runtime.kafka import LIBRDKAFKA
 from taskbridge.schemas.errors import OperatorError
 
@@ -115,6 +116,11 @@ class PartitionReader:
             self._consumer.close()
             self._consumer = None
 
+    def _why(self, topic: str, error: KafkaError) -> str:
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return not_allowed(f"Describe on group {self._config['group.id']}")
+        return not_allowed(f"Read on topic {topic}") if is_refusal(error) else error.str()
+
     def _sifted(self, topic: str, messages: list[Message], left: dict[int, float], *, to_eof: bool) -> list[Message]:
         """Those that are wanted; a partition that has come to its end is ``left`` no more."""
         reached = self.reached
@@ -125,7 +131,7 @@ class PartitionReader:
             if error is not None and not is_eof:
                 if error.code() not in _TRANSIENT:
                     kind = OutOfRange if error.code() in _OUT_OF_RANGE else Unreadable
-                    raise kind(f"reading {topic}: {error.str()}") from KafkaException(error)
+                    raise kind(f"reading {topic}: {self._why(topic, error)}") from KafkaException(error)
             elif partition in left:  # else on its way before the partition was given up
                 if offset < reached[partition]:
                     raise OutOfRange(f"reading {topic}: partition {partition} ends before offset {reached[partition]}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from taskbridge.runtime.acls import is_refusal, not_allowed
 from taskbridge.runtime.kafka import LIBRDKAFKA
 from taskbridge.schemas.errors import OperatorError
 
@@ -70,6 +71,7 @@ class AsyncProducer:
         self._producer = Producer(dict(config), logger=LIBRDKAFKA)
         self._outgoing: list[Outgoing] = []
         self._is_busy = False
+        self._fatal: KafkaError | None = None
         self._next_poll = self._loop.call_later(_IDLE_POLL_S, self._poll)
 
     def produce(
@@ -150,26 +152,32 @@ class AsyncProducer:
             # Of a fatal error the library tells here only; reports say that their records were purged.
             if not error.args[0].fatal():
                 raise
-            self.is_dead = True
+            self.is_dead, self._fatal = True, error.args[0]
         finally:
             self._is_busy = self.pending > 0
             self._next_poll = self._loop.call_later(_POLL_S if self._is_busy else _IDLE_POLL_S, self._poll)
 
     def _report_to(self, future: asyncio.Future[None], topic: str) -> Callable[[KafkaError | None, Message], None]:
         def report(error: KafkaError | None, _message: Message) -> None:
-            failure = None if error is None else self._failure(topic, error)
-            if future.done():  # it was given up
-                return
-            if failure is None:
+            if error is not None and error.code() == KafkaError._PURGE_QUEUE:  # noqa: SLF001 - its documented name
+                # The fatal error that says why is told by the same poll, behind the reports.
+                self._loop.call_soon(fail, error)
+            elif error is not None:
+                fail(error)
+            elif not future.done():
                 future.set_result(None)
-            else:
+
+        def fail(error: KafkaError) -> None:
+            failure = self._failure(topic, self._fatal or error)
+            if not future.done():  # else it was given up
                 future.set_exception(failure)
 
         return report
 
     def _failure(self, topic: str, error: KafkaError) -> DeliveryFailed:
         self.is_dead = self.is_dead or error.code() == KafkaError._FATAL  # noqa: SLF001 - its documented name
-        return DeliveryFailed(f"{topic}: {error.str()}", error)
+        why = not_allowed(f"Write on topic {topic}") if is_refusal(error) else error.str()
+        return DeliveryFailed(f"{topic}: {why}", error)
 
 
 async def within(timeout_s: float, delivery: asyncio.Future[None]) -> None:

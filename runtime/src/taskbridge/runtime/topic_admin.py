@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource, NewTopic
 
+from taskbridge.runtime.acls import SEE
 from taskbridge.runtime.kafka import no_answer
 from taskbridge.schemas.errors import OperatorError
 
@@ -27,11 +28,17 @@ _TIMEOUT_S = 15
 _METADATA_S = 5
 _BROKER_DEFAULT = -1
 _ENOUGH_REPLICAS = 3
+_OURS = "taskbridge"
+"""So all names begin: who may not know the brokers' default gives a new topic as many replicas as the others have."""
 _IN_SYNC = "min.insync.replicas"
 _IN_SYNC_OF_ENOUGH = "2"
 _MAY_NOT_LOOK = (
     "its settings could not be checked: allow this Kafka user DescribeConfigs on it, or let one who may run"
     " 'taskbridge topics apply' now and then"
+)
+_MAY_NOT_KNOW = (
+    f"how many replicas it got may not be looked at, and {_IN_SYNC} stays the brokers' own: allow this Kafka user"
+    " DescribeConfigs on cluster kafka-cluster, or say how many (--replication)"
 )
 _NOT_ALLOWED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 
@@ -50,7 +57,7 @@ class TopicReport:
     drift: list[str] = field(default_factory=list[str])
     """One readable line for each difference from the contract."""
     unchecked: str | None = None
-    """The topic is there, but its settings may not be looked at: why, and what to do."""
+    """The topic is there, but its settings, or the brokers', may not be looked at: why, and what to do."""
 
     @property
     def state(self) -> str:
@@ -77,11 +84,20 @@ def apply_topics(
     missing = [topic for topic in wanted if topic.name not in cluster.topics]
     created: set[str] = set()
     if missing:
-        replicas = replication if replication != _BROKER_DEFAULT else _default_replication(admin, cluster)
+        replicas: int | None = replication
+        if replication == _BROKER_DEFAULT:
+            replicas = _default_replication(admin, cluster)
+            ours = [copies for name, (_, copies) in cluster.topics.items() if name.startswith(_OURS)]
+            if replicas is None and ours:
+                replication = replicas = min(ours)
+        unknown = _MAY_NOT_KNOW if replicas is None and len(cluster.brokers) >= _ENOUGH_REPLICAS else None
         created = _create(admin, missing, partitions=partitions, replication=replication, replicas=replicas)
         made = [topic for topic in missing if topic.name in created]
         few = _few_replicas(replicas, cluster.brokers) if replicas is not None else []
-        reports = [TopicReport(topic.name, created=True, partitions=partitions, drift=[*few]) for topic in made]
+        reports = [
+            TopicReport(topic.name, created=True, partitions=partitions, drift=[*few], unchecked=unknown)
+            for topic in made
+        ]
     else:
         reports = []
     others = [topic for topic in wanted if topic.name not in created]
@@ -136,7 +152,7 @@ def _create(admin: Admin, missing: list[Topic], *, partitions: int, replication:
             if code in _NOT_ALLOWED:
                 raise TopicsUnavailable(
                     f"topic {name} is not there, or hidden from this Kafka user, who may not create it: let one who"
-                    f" may run 'taskbridge topics apply', and let this one describe and write it"
+                    f" may run 'taskbridge topics apply', and let this one describe and write it; {SEE}"
                 ) from error
             # Somebody else created it in the meantime: it is compared like any other.
             if code != KafkaError.TOPIC_ALREADY_EXISTS:

@@ -1,4 +1,4 @@
-"""The commands ``taskbridge topics apply`` and ``taskbridge schemas register|check``."""
+"""The commands ``taskbridge topics apply|acls`` and ``taskbridge schemas register|check``."""
 
 from __future__ import annotations
 
@@ -46,6 +46,40 @@ def topics_apply(
         say(json_line(found) if as_json else "\n".join(lines))
     if any(report.remarks for report in reports):
         raise typer.Exit(1)
+
+
+@topics_app.command("acls", epilog=example("taskbridge topics acls --principal streams=User:CN=streams > acls.sh"))
+def topics_acls(
+    role: Annotated[list[str] | None, typer.Argument(metavar="[ROLE]...", help="Which ones. Default: all.")] = None,
+    principal: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE=PRINCIPAL", help="Whom Kafka knows it as. Default: User: and the role's name."),
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Create them, as a user who may.")] = False,  # noqa: FBT002
+    bootstrap_servers: BootstrapServers = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Print what the Kafka users of the roles need, as lines for kafka-acls: least privilege, with what each is for."""
+    from taskbridge.cli.connection import find_connection
+    from taskbridge.cli.contract.acls import apply_acls, bindings, commands, roles
+
+    split = [each.partition("=") for each in principal or ()]
+    named = {name: user for name, _, user in split}
+    subscriber = named.get("subscriber", "User:subscriber")
+    wanted = roles(subscriber.partition(":")[2])
+    if unknown := {*(role or ()), *named} - wanted.keys():
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: the roles are {', '.join(wanted)}")
+    of = {name: named.get(name, f"User:{name}") for name in role or wanted}
+    if apply:
+        connection = find_connection(bootstrap_servers, None, data_dir=data_dir)
+        apply_acls(connection.admin(), [each for name in of for each in bindings(of[name], wanted[name])])
+    for name, user in of.items():
+        if as_json:
+            for acl in wanted[name]:
+                say(json_line({"role": name, "principal": user, **acl._asdict()}))
+        else:
+            say("\n".join([f"# {name}", *commands(user, wanted[name]), ""]))
 
 
 @schemas_app.command("register", epilog=example("taskbridge schemas register --registry-url http://registry:8081"))

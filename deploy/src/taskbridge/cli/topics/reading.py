@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from taskbridge.local.progress import Heartbeat, call_with_heartbeat
+from taskbridge.runtime.acls import is_refusal, not_allowed
 from taskbridge.runtime.kafka import consumer_config, no_answer
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
     from taskbridge.local.progress import Progress
 
-_GROUP = "taskbridge-operator"
+GROUP = "taskbridge-operator"
 _METADATA_S = 5
 _STALLED_S = 30
 _LEADERLESS_S = 10
@@ -31,7 +32,7 @@ _LOOK_S = 0.1
 
 def reader_of(connection: Connection, **properties: object) -> PartitionReader:
     """Joins no group, commits nothing, and keeps librdkafka's log to itself."""
-    config = consumer_config(connection.bootstrap_servers, _GROUP, connection.kafka_properties)
+    config = consumer_config(connection.bootstrap_servers, GROUP, connection.kafka_properties)
     return PartitionReader({**config, **properties})
 
 
@@ -46,6 +47,8 @@ def partitions_of(connection: Connection, consumer: Consumer, topic: str) -> lis
         found = consumer.list_topics(topic, timeout=_METADATA_S).topics[topic]
     except KafkaException as error:
         raise OperatorError(no_answer(consumer, connection.bootstrap_servers, error)) from error
+    if found.error is not None and is_refusal(found.error):
+        raise OperatorError(not_allowed(f"Read on topic {topic}"))
     if found.error is not None:
         raise ConfigurationError(f"there is no topic {topic}: 'taskbridge topics apply' makes those of the contract")
     return sorted(found.partitions)

@@ -11,15 +11,17 @@ import structlog
 from confluent_kafka import KafkaException
 from faust.types import TP
 
+from taskbridge.runtime.acls import NotAllowed, lacking, not_allowed
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.streams.contract.acls import EXTRAS, TASK_CENTER, WORK
 from taskbridge.streams.contract.internal_topics import Found, Situation, StartRefused, problem
 from taskbridge.streams.contract.live_version import SwitchUnderWay
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.mark import Ground, Mark
-from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
+from taskbridge.streams.positions.version import FIRST_VERSION, VERSION_TOPIC, Versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,6 +95,7 @@ class Contract:
         raise StartRefused("topics that this worker stands upon are lost or made anew: a new start says which")
 
     def _apply(self) -> Prepared:
+        goes_without = self._ask_permissions()
         marks = self._look()
         self.live_version.prepare()
         version = self.live_version.settled()
@@ -115,8 +118,25 @@ class Contract:
             raise TopicsUnavailable(f"topic {error.args[0]} is not there yet") from error
         said = {mark.changelog_id for each in marks.values() for mark in each if mark}
         known = frozenset(each.changelog for each in grounds.values() if each.mark.changelog_id in said)
-        drift = [f"{report.name}: {line}" for report in reports for line in report.drift]
+        drift = [*goes_without, *(f"{report.name}: {line}" for report in reports for line in report.drift)]
         return Prepared(found, version, grounds, known, self._told(grounds), drift)
+
+    def _ask_permissions(self) -> list[str]:
+        """What the worker goes without, a line each.
+
+        Raises:
+            NotAllowed: it could not work.
+        """
+        needed = [*WORK, *(TASK_CENTER if self.task_center else ())]
+        internal = [instances_changelog(FIRST_VERSION), VERSION_TOPIC, *([INBOX_CHANGELOG] if self.task_center else [])]
+        lacks = lacking(self.admin, [*needed, *EXTRAS], topics=[topic.name for topic in (*topics.ALL, *internal)])
+        if essential := [acl for acl in lacks if acl in needed]:
+            raise NotAllowed(not_allowed(*essential))
+        # Without the task center nobody reads what only it shows.
+        extras = [not_allowed(acl) for acl in lacks if self.task_center or acl.operation == "Write"]
+        for line in extras:
+            log.warning("not_allowed", problem=line)
+        return extras
 
     def _told(self, grounds: Mapping[str, Ground]) -> dict[int, int]:
         name, told = topics.TASK_NOTIFICATIONS.name, self.live_version.told

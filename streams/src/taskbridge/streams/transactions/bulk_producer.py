@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from taskbridge.runtime.acls import NotAllowed, is_refusal, not_allowed
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.schemas.errors import OperatorError
 
@@ -67,9 +68,12 @@ class Sent:
     def __init__(self) -> None:
         self.last_offset = -1
         """Of the last of them, in one partition, once they are committed; -1 where there was none."""
+        self.error: KafkaError | None = None
+        """Why the last of them was not delivered."""
 
     def reported(self, error: KafkaError | None, message: Message) -> None:
         """Take the report on the last of them. What was not delivered is the commit's to tell."""
+        self.error = error
         if error is None:
             self.last_offset = max(self.last_offset, message.offset() or 0)
 
@@ -81,6 +85,8 @@ class BulkProducer:
         self, config: Mapping[str, object], transactional_id: str, *, timeout_ms: int = TRANSACTION_TIMEOUT_MS
     ) -> None:
         self._id = transactional_id
+        self._sent: list[tuple[str, Sent]] = []
+        """In the transaction that is open, with the topic."""
         self._producer = Producer(
             {**config, "transactional.id": transactional_id, "transaction.timeout.ms": timeout_ms},
             logger=logging.getLogger("librdkafka"),
@@ -90,12 +96,19 @@ class BulkProducer:
         """Take the transactional id over from whoever had it; what they had open is undone. Once, before all else.
 
         Raises:
-            KafkaException: Kafka does not answer, or does not allow it.
+            NotAllowed: this Kafka user may not write in this name.
+            KafkaException: Kafka does not answer, or refuses.
         """
-        self._producer.init_transactions(_CLAIM_S)
+        try:
+            self._producer.init_transactions(_CLAIM_S)
+        except KafkaException as raised:
+            if is_refusal(raised.args[0]):
+                raise NotAllowed(not_allowed(f"Write on transactional-id {self._id}")) from raised
+            raise
 
     def begin(self) -> None:
         """What is sent from now on is visible when it is committed, or never."""
+        self._sent.clear()
         self._producer.begin_transaction()
 
     def send(self, topic: str, records: Sequence[Outgoing], *, partition: int = -1) -> Sent:
@@ -105,6 +118,7 @@ class BulkProducer:
             DeliveryFailed: one of them cannot be sent, e.g. it is larger than a record may be.
         """
         sent, remaining = Sent(), list(records)
+        self._sent.append((topic, sent))
         while remaining:
             remaining[-1] = {**remaining[-1], "callback": sent.reported}
             taken = self._producer.produce_batch(topic, remaining, partition=partition)
@@ -125,6 +139,7 @@ class BulkProducer:
             DeliveryFailed: as above.
         """
         sent, last = Sent(), len(records) - 1
+        self._sent.append((topic, sent))
         produce = self._producer.produce
         for at, (key, value, headers) in enumerate(records):
             report = sent.reported if at == last else None
@@ -161,9 +176,13 @@ class BulkProducer:
                     continue
                 if error.code() in _FENCED:
                     raise Fenced(f"{self._id}: {error.str()}") from raised
-                raise DeliveryFailed(f"{self._id}: could not commit: {error.str()}", error) from raised
+                raise DeliveryFailed(f"{self._id}: could not commit: {self._why(error)}", error) from raised
             else:
                 return
+
+    def _why(self, error: KafkaError) -> str:
+        refused = [topic for topic, sent in self._sent if sent.error is not None and is_refusal(sent.error)]
+        return not_allowed(*(f"Write on topic {topic}" for topic in refused)) if refused else error.str()
 
     def abort(self) -> None:
         """Undo what is open, as far as Kafka answers soon: whoever claims the id next does it as well.

@@ -1,0 +1,120 @@
+"""Least privilege on Kafka: what each user needs, as ``kafka-acls`` takes it and as an admin client does."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any, cast
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
+
+from taskbridge.cli.topics.reading import GROUP
+from taskbridge.edge.kafka.acls import EDGE
+from taskbridge.runtime.acls import Acl
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.contract.acls import EXTRAS, INTERNAL, TASK_CENTER, WORK
+from taskbridge.streams.contract.live_version import REBUILD_ID
+from taskbridge.streams.engine.app import APP_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from confluent_kafka.admin import AdminClient
+
+_ANSWER_S = 30.0
+_INBOXES = "taskbridge-client"
+_CONTRACT = "taskbridge."
+
+OPERATOR = (
+    Acl("Create", "topic", _CONTRACT, "topics apply", prefixed=True),
+    Acl("DescribeConfigs", "topic", _CONTRACT, "topics apply tells what differs", prefixed=True),
+    Acl("Read", "topic", _CONTRACT, "tail, dlq, quarantine, --rebuild", prefixed=True),
+    Acl("Write", "topic", _CONTRACT, "dlq and quarantine replay, people import, --rebuild", prefixed=True),
+    Acl("Describe", "group", GROUP, "tail, dlq, quarantine"),
+)
+"""Who runs ``taskbridge topics``, ``tail``, ``dlq``, ``quarantine``, ``people`` and ``spool``."""
+
+REBUILD = (
+    *OPERATOR,
+    Acl("Delete", "topic", _CONTRACT, "--partitions makes the states' topic anew", prefixed=True),
+    Acl("Alter", "topic", _CONTRACT, "--partitions adds partitions", prefixed=True),
+    Acl("Create", "topic", INTERNAL, "--rebuild and --retell make changelogs", prefixed=True),
+    Acl("Read", "topic", INTERNAL, "what was known so far", prefixed=True),
+    Acl("Write", "topic", INTERNAL, "the new version, and that it is live", prefixed=True),
+    Acl("Delete", "topic", INTERNAL, "--forget-old, and inboxes made anew", prefixed=True),
+    Acl("Read", "group", APP_ID, "where workers go on"),
+    Acl("Read", "group", REBUILD_ID, "one rebuild at a time"),
+    Acl("Write", "transactional-id", INTERNAL, "the switch is one transaction", prefixed=True),
+)
+"""Who runs ``taskbridge streams --rebuild``, ``--retell`` and ``--forget-old`` as well."""
+
+
+def roles(subscriber: str) -> dict[str, tuple[Acl, ...]]:
+    """What each needs, by the role's name. ``subscriber``'s groups begin with its user's name."""
+    return {
+        "edge": EDGE,
+        "streams": (*WORK, *TASK_CENTER, *EXTRAS),
+        "subscriber": (
+            Acl("Read", "topic", TASK_NOTIFICATIONS.name, "the notifications"),
+            Acl("Read", "group", subscriber, "its groups, which begin with its name", prefixed=True),
+            Acl("Describe", "group", _INBOXES, "an inbox, which joins no group and still names one"),
+        ),
+        "operator": OPERATOR,
+        "rebuild": REBUILD,
+    }
+
+
+def commands(principal: str, acls: Sequence[Acl]) -> Iterator[str]:
+    """A line of the shell each, for ``kafka-acls``; what it is for stands behind it."""
+    for acl in acls:
+        pattern = ["--resource-pattern-type", "prefixed"] if acl.prefixed else []
+        argv = ["--add", "--force", "--allow-principal", principal, "--operation", acl.operation]
+        argv += [f"--{acl.resource}", acl.name, *pattern]
+        yield f'kafka-acls.sh --bootstrap-server "$KAFKA" --command-config "$ADMIN" {shlex.join(argv)}  # {acl.why}'
+
+
+def bindings(principal: str, acls: Sequence[Acl]) -> list[AclBinding]:
+    """The same for an admin client."""
+    return [
+        AclBinding(
+            _TYPES[acl.resource],
+            acl.name,
+            ResourcePatternType.PREFIXED if acl.prefixed else ResourcePatternType.LITERAL,
+            principal,
+            "*",
+            _OPERATIONS[acl.operation],
+            AclPermissionType.ALLOW,
+        )
+        for acl in acls
+    ]
+
+
+def apply_acls(admin: AdminClient, wanted: Sequence[AclBinding]) -> None:
+    """All of these are there. Safe to repeat. Blocks.
+
+    Raises:
+        OperatorError: Kafka refuses, or does not answer.
+    """
+    try:
+        asked = cast("dict[AclBinding, Any]", admin.create_acls(list(wanted), request_timeout=_ANSWER_S))
+        for answer in asked.values():
+            answer.result(_ANSWER_S)
+    except (KafkaException, TimeoutError) as error:
+        raise OperatorError(f"Kafka does not take the ACLs: {error}: its user needs Alter on the cluster") from error
+
+
+_TYPES: Mapping[str, ResourceType] = {
+    "topic": ResourceType.TOPIC,
+    "group": ResourceType.GROUP,
+    "transactional-id": ResourceType.TRANSACTIONAL_ID,
+}
+_OPERATIONS: Mapping[str, AclOperation] = {
+    "Read": AclOperation.READ,
+    "Write": AclOperation.WRITE,
+    "Create": AclOperation.CREATE,
+    "Delete": AclOperation.DELETE,
+    "Alter": AclOperation.ALTER,
+    "Describe": AclOperation.DESCRIBE,
+    "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
+}

@@ -1,0 +1,77 @@
+"""What a user lacks is asked of Kafka, and told in one line; what Kafka does not tell holds nothing up."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AclOperation
+
+from taskbridge.runtime.acls import Acl, lacking, not_allowed
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from confluent_kafka import TopicCollection
+    from confluent_kafka.admin import AdminClient
+
+READ_EVENTS = Acl("Read", "topic", "events", "what is folded")
+WRITE_OWN = Acl("Write", "topic", "own-", "changelogs", prefixed=True)
+CREATE_OWN = Acl("Create", "topic", "own-", "changelogs", prefixed=True)
+JOIN = Acl("Read", "group", "workers", "partitions are shared")
+ALL = [READ_EVENTS, WRITE_OWN, CREATE_OWN, JOIN]
+
+READ, WRITE, DESCRIBE = AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE
+
+
+class Admin:
+    """Answers by name: operations, the code of an error, or nothing."""
+
+    def __init__(self, **told: Collection[AclOperation] | int | None) -> None:
+        self._told = told
+
+    def describe_topics(self, topics: TopicCollection, **asked: Any) -> Mapping[str, Future[Any]]:
+        return self.describe_consumer_groups(cast("Any", topics).topic_names, **asked)
+
+    def describe_consumer_groups(self, names: Collection[str], **asked: Any) -> dict[str, Future[Any]]:
+        assert asked["include_authorized_operations"]
+        return {name: self._answer(self._told.get(name.replace("-", "_"), 3)) for name in names}
+
+    def _answer(self, told: Collection[AclOperation] | int | None) -> Future[Any]:
+        answer: Future[Any] = Future()
+        if isinstance(told, int):
+            answer.set_exception(KafkaException(KafkaError(told)))
+        else:
+            answer.set_result(SimpleNamespace(authorized_operations=told))
+        return answer
+
+
+def lacks(**told: Collection[AclOperation] | int | None) -> list[Acl]:
+    return lacking(cast("AdminClient", Admin(**told)), ALL, topics=["events", "own-1", "own-2"])
+
+
+def test_what_is_granted_everywhere_is_not_lacking() -> None:
+    assert lacks(events=[READ, DESCRIBE], own_1=[WRITE], own_2=[WRITE, READ], workers=[READ]) == []
+
+
+def test_an_operation_that_is_not_among_those_granted_is_lacking() -> None:
+    assert lacks(events=[DESCRIBE], own_1=[WRITE], own_2=[READ], workers=[DESCRIBE]) == [READ_EVENTS, WRITE_OWN, JOIN]
+
+
+def test_what_may_not_even_be_looked_at_is_lacking() -> None:
+    refused = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
+    assert lacks(events=refused[0], workers=refused[1]) == [READ_EVENTS, JOIN]
+
+
+def test_what_kafka_does_not_tell_counts_as_granted() -> None:
+    unknown = KafkaError.UNKNOWN_TOPIC_OR_PART
+    assert lacks(events=None, own_1=[], own_2=unknown, workers=KafkaError.NOT_COORDINATOR) == []
+
+
+def test_one_line_names_all_that_is_lacking() -> None:
+    assert not_allowed(READ_EVENTS, WRITE_OWN) == (
+        "this Kafka user lacks Read on topic events (what is folded), Write on topic own-* (changelogs):"
+        " 'taskbridge topics acls' says what each user needs"
+    )

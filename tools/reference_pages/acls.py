@@ -1,0 +1,62 @@
+"""The page of what each Kafka user needs, from the list that ``taskbridge topics acls`` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reference_pages.markdown import code, page, table
+from taskbridge.cli.contract.acls import roles
+from taskbridge.streams.contract.acls import EXTRAS
+
+if TYPE_CHECKING:
+    from taskbridge.runtime.acls import Acl
+
+_INTRODUCTION = """\
+What each Kafka user needs, and no more. `taskbridge topics acls` prints it as lines for `kafka-acls.sh`, with
+`--apply` it creates them: see [how to run on your own Kafka](../how-to/run-on-your-kafka.md). A name that ends in
+`*` is a prefix. Read, Write, Delete and Alter bring Describe along, and whoever may write to a topic may do so
+idempotently. A test takes away each ACL of the first four, on three brokers: what is said then names it."""
+
+_SAYS = {
+    "edge": (
+        "`taskbridge edge`. Without one of the first two, callbacks are answered and wait in the spool, and "
+        "`/readyz` and the log say `this Kafka user lacks Write on topic …`. Without the last, the log says "
+        "`topic_not_checked`."
+    ),
+    "streams": (
+        "`taskbridge streams`. A worker that lacks one waits, and says in the log (`start_waits`) and among the "
+        "`problems` of `/readyz`: `this Kafka user lacks Read on topic … (what for)`. Without one that is "
+        "marked with a + it works, and says what it goes without in the log (`not_allowed`, "
+        "`topic_not_checked`) and among the `topics` of `/readyz`."
+    ),
+    "subscriber": (
+        "Programs that use `taskbridge-client`, and any other consumer. Their groups begin with the user's "
+        "name; an `Inbox` joins none. `KafkaRefused` says `this Kafka user lacks Read on …`."
+    ),
+    "operator": (
+        "`taskbridge topics`, `tail`, `dlq`, `quarantine`, `people`, `spool`. The command ends with `this Kafka "
+        "user lacks …`, or with the topic that is missing and may not be created."
+    ),
+    "rebuild": (
+        "`taskbridge streams --rebuild`, `--retell` and `--forget-old`. The command ends with Kafka's own words "
+        "(`… authorization failed`), and nothing has changed."
+    ),
+}
+
+
+def acls_page() -> str:
+    sections = [_section(role, acls) for role, acls in roles("subscriber").items()]
+    return page("Permissions on Kafka", _INTRODUCTION, *sections)
+
+
+def _section(role: str, acls: tuple[Acl, ...]) -> str:
+    rows = [(_operation(acl), f"{acl.resource} {_name(acl)}", acl.why) for acl in acls]
+    return "\n\n".join([f"## {role}", _SAYS[role], table(("operation", "on", "for"), rows)])
+
+
+def _operation(acl: Acl) -> str:
+    return f"{acl.operation} +" if acl in EXTRAS else acl.operation
+
+
+def _name(acl: Acl) -> str:
+    return code(f"{acl.name}{'*' if acl.prefixed else ''}")
