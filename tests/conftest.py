@@ -47,6 +47,7 @@ _LONGEST = (
     "chaos",
     "integration/rebuild",
     "integration/test_secured_kafka",
+    "integration/test_secured_cluster",
     "integration/test_three_brokers",
     "browser/test_real_bridge",
     "integration",

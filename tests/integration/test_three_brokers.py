@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -15,17 +13,15 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from kafka_cluster import BROKERS, KafkaCluster
 
 from running_edge import RunningEdge, wait_until
+from steadily import Steadily
 from stream_lives import read_topic
-from taskbridge.cli.callbacks.sending import Sender
 from taskbridge.cli.connection import Connection
-from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import ALL, CALLBACKS_QUARANTINE, DEFAULT_PARTITIONS, TASK_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from pathlib import Path
-    from typing import Self
 
     from taskbridge.local.endpoints import Endpoints
 
@@ -107,38 +103,6 @@ def test_one_broker_away_is_not_noticed_and_two_are_what_the_spool_is_for(
     assert set(sent.statuses) == {200}
     kept = {(message.key() or b"").decode() for message in read_topic(outside, TASK_EVENTS.name)}
     assert sent.instances <= kept
-
-
-class Steadily:
-    """Posts one callback after the other, each of another instance, and so to any partition."""
-
-    def __init__(self, edge: RunningEdge) -> None:
-        self.statuses: Counter[int] = Counter()
-        self.in_a_row: Counter[str] = Counter()
-        """The last so many answers, all alike."""
-        self.instances: set[str] = set()
-        self._url = edge.url
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._post_all)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _post_all(self) -> None:
-        with Sender(self._url) as sender:
-            while not self._stop.wait(0.01):
-                instance_id = f"of-three-{len(self.instances)}"
-                parameters = parameters_of("create", instance_id=instance_id)
-                answer = sender.post("create", parameters, system_token=SYSTEM_TOKEN, encoding="json")
-                self.statuses[answer.status] += 1
-                self.instances.add(instance_id)
-                durability = cast("dict[str, str]", answer.body)["durability"]
-                self.in_a_row = Counter({durability: self.in_a_row[durability] + 1})
 
 
 def topics_apply(outside: Connection) -> tuple[int, dict[str, tuple[str, list[str]]]]:

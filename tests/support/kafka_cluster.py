@@ -69,6 +69,11 @@ class KafkaCluster:
         """Return when all of these answer; they start side by side."""
         self._supervisor.start(*(self._specs[each] for each in brokers))
 
+    def restart(self, broker: int) -> None:
+        """As an administrator does: told to stop, it hands over what it leads; return when it answers again."""
+        self._supervisor.stop(self._specs[broker].name)
+        self.start(broker)
+
     def kill(self, broker: int) -> None:
         """SIGKILL, as the kernel does when memory runs out."""
         name = self._specs[broker].name

@@ -47,10 +47,10 @@ class SecuredKafka:
         self._spec = kafka_service(
             jars=artifacts.kafka_jars, data_dir=data_dir, port=port, controller_port=controller_port
         )
-        key, certificate = _self_signed()
+        key, certificate = self_signed()
         self.ca_path.write_bytes(certificate)
         (data_dir / "broker.pem").write_bytes(key + certificate)
-        _change_properties(
+        change_properties(
             data_dir / "server.properties",
             {
                 "listeners": f"CLIENT://{LOOPBACK}:{secured_port}",
@@ -95,14 +95,14 @@ class SecuredKafka:
         return path
 
 
-def _change_properties(path: Path, appended: Mapping[str, str], added: Mapping[str, str]) -> None:
+def change_properties(path: Path, appended: Mapping[str, str], added: Mapping[str, str]) -> None:
     properties = dict(line.split("=", 1) for line in path.read_text().splitlines())
     for name, value in appended.items():
         properties[name] = f"{properties[name]},{value}"
     path.write_text("".join(f"{name}={value}\n" for name, value in {**properties, **added}.items()))
 
 
-def _self_signed() -> tuple[bytes, bytes]:
+def self_signed() -> tuple[bytes, bytes]:
     """A key and a certificate for this machine's loopback, both PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "taskbridge test")])

@@ -1,0 +1,364 @@
+"""Kafka as it is in companies: three brokers with TLS, SASL and ACLs, a registry behind TLS and a password.
+
+The ACLs of ``taskbridge topics acls`` suffice, and none can be taken away: Kafka then refuses what is done by it, and
+the program says in words which one is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AclBindingFilter
+from kafka_cluster import BROKERS
+
+from running_edge import RunningEdge, wait_until
+from running_workers import Worker
+from secured_cluster import OAUTH, SCRAM, SecuredCluster
+from steadily import Steadily
+from stream_lives import assert_all_is_right, caught_up, read_topic
+from taskbridge.cli.callbacks.sending import post_callback
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.contract.acls import apply_acls, bindings, roles
+from taskbridge.cli.topics.reading import read_to_end
+from taskbridge.client.inbox import Inbox
+from taskbridge.client.reading import KafkaRefused
+from taskbridge.client.source import Kafka
+from taskbridge.client.subscription import subscribe
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
+from taskbridge.runtime.acls import NotAllowed
+from taskbridge.runtime.kafka import bulk_producer_config, consumer_config, producer_config
+from taskbridge.runtime.partition_reader import PartitionReader
+from taskbridge.runtime.producer import AsyncProducer
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
+from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES, Topic
+from taskbridge.streams.contract.acls import INTERNAL
+from taskbridge.streams.contract.contract import Contract
+from taskbridge.streams.contract.live_version import LiveVersion, members
+from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.positions.group_positions import described_group
+from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.positions.version import FIRST_VERSION, VERSION_TOPIC
+from taskbridge.streams.transactions.bulk_producer import BulkProducer
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from taskbridge.local.endpoints import Endpoints
+    from taskbridge.runtime.acls import Acl
+
+pytestmark = [pytest.mark.integration, pytest.mark.disasters]
+
+ROLES = roles("subscriber")
+TRIED = Topic(f"{INTERNAL}of-the-test", None)
+"""Where one of a worker's own topics is tried: what is written to the others it would read."""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, stack: Endpoints) -> Generator[SecuredCluster]:
+    folder = tmp_path_factory.mktemp("secured-cluster")
+    with SecuredCluster(folder, registry_url=stack.registry_url, users=ROLES) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def outside(cluster: SecuredCluster, stack: Endpoints) -> Generator[Connection]:
+    """To look at the topics without what is being tested, as an administrator."""
+    connection = Connection(cluster.servers, stack.registry_url, {})
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def edge(
+    cluster: SecuredCluster, outside: Connection, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[RunningEdge]:
+    """One with what the printed ACLs give it, on topics that the operator made with theirs."""
+    taskbridge(outside, None, "topics", "acls", "--apply")
+    operator = as_user(cluster, "operator")
+    taskbridge(operator, cluster.config_file("operator"), "topics", "apply", "--replication", "3")
+    taskbridge(operator, cluster.config_file("operator"), "schemas", "register")
+    edge = RunningEdge(
+        tmp_path_factory.mktemp("edge"),
+        bootstrap_servers=cluster.secured_servers,
+        registry_url=cluster.registry_url,
+        EDGE_KAFKA_CONFIG_FILE=cluster.config_file("edge"),
+    )
+    edge.start()
+    yield edge
+    edge.kill_if_running()
+
+
+@pytest.fixture
+def worker(cluster: SecuredCluster, edge: RunningEdge, tmp_path: Path) -> Generator[Worker]:
+    del edge  # first: its fixture brings the ACLs and topics
+    # Tokens here, where both kinds of clients are, aiokafka and librdkafka; passwords for all others.
+    config = cluster.config_file("streams", OAUTH)
+    worker = Worker(tmp_path, as_user(cluster, "streams"), STREAMS_KAFKA_CONFIG_FILE=config)
+    yield worker
+    worker.kill_if_running()
+    worker.show_log()
+
+
+def test_the_acls_suffice_and_brokers_restart_one_by_one_unnoticed(
+    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, worker: Worker
+) -> None:
+    worker.start()
+    wait_until(edge.is_whole, what="the edge is ready")
+    wait_until(worker.is_ready, what="the worker is ready")
+    with Steadily(edge) as sent:
+        for broker in (*BROKERS[1:], BROKERS[0]):
+            cluster.restart(broker)
+            wait_until(lambda: in_sync(outside) == set(BROKERS), what=f"all are in sync after {broker} came back")
+    assert set(sent.statuses) == {200}
+    wait_until(edge.has_drained, what="the spool is empty")
+    kept = {(message.key() or b"").decode() for message in read_topic(outside, TASK_EVENTS.name)}
+    assert sent.instances <= kept
+    wait_until(lambda: caught_up(outside), what="all events are folded")
+    assert_all_is_right(outside, lambda topic: read_topic(outside, topic))
+
+    assert "not_allowed" not in worker.log_path.read_text()
+    assert worker.readiness()["topics"] == []
+    assert [line for line in edge.log() if line["event"].startswith("topic_")] == []
+    told = asyncio.run(of_subscriber(cluster))
+    assert {each.instance_id for each in told} <= sent.instances
+    operator, config = as_user(cluster, "operator"), cluster.config_file("operator")
+    tail = ("tail", TASK_NOTIFICATIONS.name, "--from-beginning", "--max", "1", "--json")
+    assert json.loads(taskbridge(operator, config, *tail).splitlines()[0])["value"]["corp_id"]
+    for kept_topic in ("dlq", "quarantine"):
+        assert taskbridge(operator, config, kept_topic, "list", "--json") == ""
+
+
+async def of_subscriber(cluster: SecuredCluster) -> list[Any]:
+    """The first of what is told, and all that an inbox has, for the user who may only subscribe."""
+    source = Kafka(cluster.secured_servers, cluster.registry_url, cluster.properties("subscriber"))
+    first = await anext(aiter(subscribe(source, group="subscriber-of-the-test")))
+    async with Inbox(source) as inbox:
+        entries = [each for who in inbox.people() for each in inbox.entries(*who, first.view)]
+    assert entries
+    return [first, *entries]
+
+
+@pytest.mark.parametrize("acl", ROLES["edge"], ids=str)
+def test_the_edge_needs_each_of_its_acls(
+    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, acl: Acl
+) -> None:
+    wait_until(edge.is_whole, what="the edge is ready")
+    with without(outside, "edge", acl):
+        if acl.operation == "DescribeConfigs":
+            wait_until(lambda: refusal(acl, as_user(cluster, "edge")), what="Kafka refuses, and it is told")
+            return
+        is_events = acl.name == TASK_EVENTS.name
+        name, token = ("kafka", SYSTEM_TOKEN) if is_events else ("quarantine", "not the token")
+
+        def says_it() -> bool:
+            status, durability = post(edge, f"without {acl}", token)
+            assert (status, durability) in ([(200, "kafka"), (200, "spool")] if is_events else [(401, None)])
+            return f"lacks {acl}" in readiness(edge)[name]
+
+        wait_until(says_it, what="the edge says which one is missing")
+    wait_until(lambda: edge.is_whole() and edge.has_drained(), what="what waited in the spool is on Kafka")
+    assert f"without {acl}" in str([message.value() for message in read_topic(outside, acl.name)])
+
+
+@pytest.mark.parametrize("acl", ROLES["streams"], ids=str)
+def test_a_worker_needs_each_of_its_acls(
+    as_streams: Connection, outside: Connection, internal_topics: None, acl: Acl
+) -> None:
+    del internal_topics
+    wait_until(lambda: lacks_nothing(as_streams), what="all is as it was")
+    with without(outside, "streams", acl):
+        wait_until(lambda: refusal(acl, as_streams), what="Kafka refuses")
+        if acl.operation not in ("Create", "DescribeConfigs") and acl.resource != "transactional-id":
+            wait_until(lambda: told_at_the_start(acl, as_streams), what="a worker says which one is missing")
+
+
+@pytest.mark.parametrize("acl", ROLES["operator"], ids=str)
+def test_the_operators_commands_need_each_of_their_acls(
+    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, acl: Acl
+) -> None:
+    del edge  # it brings ACLs and topics
+    with without(outside, "operator", acl):
+        wait_until(lambda: refusal(acl, as_user(cluster, "operator")), what="Kafka refuses, and it is told")
+
+
+@pytest.mark.parametrize("acl", ROLES["subscriber"], ids=str)
+def test_a_subscriber_needs_each_of_its_acls(
+    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, acl: Acl
+) -> None:
+    del edge
+    with without(outside, "subscriber", acl):
+
+        def is_told() -> bool:
+            try:
+                asyncio.run(of_subscriber(cluster))
+            except KafkaRefused as error:
+                lacks = str(acl) if acl.resource == "topic" or not acl.prefixed else "Read on its group"
+                return "lacks" in str(error) and lacks in str(error)
+            return False
+
+        wait_until(is_told, what="Kafka refuses, and it is told")
+
+
+@pytest.fixture(scope="module")
+def internal_topics(outside: Connection, edge: RunningEdge) -> None:
+    """Those that a worker makes, where no test before has had one."""
+    del edge
+    made = [VERSION_TOPIC, instances_changelog(FIRST_VERSION), INBOX_CHANGELOG, TRIED]
+    apply_topics(outside.admin(), made, partitions=topics.DEFAULT_PARTITIONS)
+
+
+@pytest.fixture(scope="module")
+def as_streams(cluster: SecuredCluster) -> Generator[Connection]:
+    connection = as_user(cluster, "streams", OAUTH)
+    yield connection
+    connection.close()
+
+
+@contextmanager
+def without(outside: Connection, user: str, acl: Acl) -> Generator[None]:
+    """That one ACL is taken away for as long."""
+    [binding] = bindings(f"User:{user}", [acl])
+    found: Any = binding
+    exactly = AclBindingFilter(
+        found.restype,
+        found.name,
+        found.resource_pattern_type,
+        found.principal,
+        found.host,
+        found.operation,
+        found.permission_type,
+    )
+    admin: Any = outside.admin()
+    [deleted] = admin.delete_acls([exactly]).values()
+    assert len(deleted.result(30)) == 1
+    try:
+        yield
+    finally:
+        apply_acls(admin, [binding])
+
+
+def refusal(acl: Acl, connection: Connection) -> str | None:
+    """What is said where that is tried which needs the ACL; None where it is done."""
+    name = TRIED.name if acl.name == INTERNAL else TASK_STATES.name if acl.prefixed else acl.name
+    try:
+        match acl.resource, acl.operation:
+            case "topic", "Create":
+                apply_topics(connection.admin(), [Topic(f"{acl.name}new", None)], partitions=1)
+            case "topic", "DescribeConfigs":
+                [report] = apply_topics(connection.admin(), [Topic(name, None)], partitions=topics.DEFAULT_PARTITIONS)
+                return report.unchecked
+            case "group", "Read":
+                described_group(connection.admin(), name)
+            case _ if acl in ROLES["operator"]:
+                of_the_operator(connection, name, writes=acl.operation == "Write")
+            case "topic", "Read":
+                # A topic that may not even be looked at is refused here; of its records librdkafka says nothing.
+                Offsets(consumer(connection)).partitions(name)
+                with closing(PartitionReader(consumer(connection))) as reader:
+                    list(reader.read(name, {0: 0}, within_s=30))
+            case "group", "Describe":
+                members(connection.admin(), name)
+            case _:
+                in_a_transaction(connection, name if acl.resource == "topic" else TRIED.name)
+    except (OperatorError, KafkaException) as error:
+        said = str(error)
+        assert any(words in said for words in ("uthorization failed", "lacks", "may not create")), said
+        return said
+    return None
+
+
+def of_the_operator(connection: Connection, topic: str, *, writes: bool) -> None:
+    async def write() -> None:
+        producer = AsyncProducer(producer_config(connection.bootstrap_servers, connection.kafka_properties))
+        await producer.produce(topic, key=b"tried", value=b"")
+
+    if writes:
+        asyncio.run(write())
+    else:
+        list(read_to_end(connection, TASK_STATES.name, progress=print))
+
+
+def in_a_transaction(connection: Connection, topic: str) -> None:
+    config = bulk_producer_config(connection.bootstrap_servers, connection.kafka_properties)
+    producer = BulkProducer(config, f"{INTERNAL}of-the-test")
+    producer.claim()
+    producer.begin()
+    producer.send(topic, [{"key": b"tried", "value": b""}])
+    producer.commit()
+
+
+def consumer(connection: Connection) -> dict[str, object]:
+    return consumer_config(connection.bootstrap_servers, APP_ID, connection.kafka_properties)
+
+
+def contract_of(connection: Connection) -> Contract:
+    offsets = Offsets(consumer(connection))
+    live_version = LiveVersion(connection.bootstrap_servers, connection.kafka_properties, offsets)
+    partitions = topics.DEFAULT_PARTITIONS
+    return Contract(connection.admin(), connection.registry, partitions, live_version, offsets, task_center=True)
+
+
+def lacks_nothing(connection: Connection) -> bool:
+    try:
+        return contract_of(connection).apply().drift == []
+    except OperatorError:
+        return False
+
+
+def told_at_the_start(acl: Acl, connection: Connection) -> bool:
+    """Whether a worker that starts names it: as why it waits, or as what it goes without."""
+    try:
+        said = str(contract_of(connection).apply().drift)
+    except NotAllowed as error:
+        said = str(error)
+    return str(acl) in said and "lacks" in said
+
+
+def post(edge: RunningEdge, instance_id: str, token: str) -> tuple[int, str | None]:
+    """The status, and where the callback is kept."""
+    answer = post_callback(
+        edge.url, "create", parameters_of("create", instance_id=instance_id), system_token=token, encoding="json"
+    )
+    return answer.status, cast("dict[str, Any]", answer.body).get("durability")
+
+
+def readiness(edge: RunningEdge) -> dict[str, Any]:
+    answer = edge.get("/readyz")
+    return {} if answer is None else answer.json()
+
+
+def in_sync(outside: Connection) -> set[int]:
+    """The brokers that have all of the events."""
+    found: Any = outside.admin().list_topics(TASK_EVENTS.name, timeout=10)
+    partitions = found.topics[TASK_EVENTS.name].partitions.values()
+    return {broker for broker in BROKERS if all(broker in each.isrs for each in partitions)}
+
+
+def as_user(cluster: SecuredCluster, user: str, mechanism: str = SCRAM) -> Connection:
+    return Connection(cluster.secured_servers, cluster.registry_url, cluster.properties(user, mechanism))
+
+
+def taskbridge(connection: Connection, config: str | None, *arguments: str) -> str:
+    """What the program prints, told of Kafka as an operator would tell it."""
+    environment = {
+        **os.environ,
+        "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+        "TASKBRIDGE_SCHEMA_REGISTRY_URL": connection.registry_url,
+        **({} if config is None else {"TASKBRIDGE_KAFKA_CONFIG_FILE": config}),
+    }
+    argv = [sys.executable, "-m", "taskbridge.cli", *arguments]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
