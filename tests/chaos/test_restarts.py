@@ -22,7 +22,7 @@ from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.local.ports import free_ports
 from taskbridge.local.stack import KAFKA_VARIABLE, REGISTRY_VARIABLE
-from taskbridge.runtime.open_files import allow_open_files
+from taskbridge.runtime.process import allow_open_files
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -9,7 +9,7 @@ import asyncio
 import sys
 from typing import Any, cast
 
-from taskbridge.runtime.open_files import allow_open_files
+from taskbridge.runtime.process import allow_open_files
 from taskbridge.schemas.events import Change, Status, TaskNotification, View
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.forwarding import Forwarding

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from taskbridge.local.ports import LOOPBACK, free_port
 from taskbridge.local.probes import port_answers
-from taskbridge.runtime.open_files import allow_open_files
+from taskbridge.runtime.process import allow_open_files
 from taskbridge.schemas.errors import OperatorError
 from tests.bench.cpu import cpu_seconds, resident_mb
 from tests.bench.live.holding import CORP

@@ -31,11 +31,11 @@ from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.edge.verification.replay_windows import FILE_NAME, FileWindow
 from taskbridge.edge.verification.token_use import TokenUse, tidy_use
-from taskbridge.runtime.garbage import collect_garbage_rarely
 from taskbridge.runtime.http.docs import serve_docs
 from taskbridge.runtime.http.openapi import amend_document
 from taskbridge.runtime.http.problems import answer_with_problems
 from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.process import collect_garbage_rarely
 from taskbridge.runtime.settings import load_settings, partitions_setting
 from taskbridge.schemas.errors import ConfigurationError, TaskbridgeError
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 from confluent_kafka import KafkaException
 
-from taskbridge.runtime.garbage import collect_garbage_rarely
 from taskbridge.runtime.kafka import admin_client, consumer_config, read_kafka_config
+from taskbridge.runtime.process import collect_garbage_rarely
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.streams.assembly import KafkaAccess, put_together

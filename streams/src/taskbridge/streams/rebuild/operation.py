@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import KafkaException
 
-from taskbridge.runtime.garbage import collect_garbage_rarely
 from taskbridge.runtime.kafka import admin_client, bulk_producer_config, consumer_config, read_kafka_config
 from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.process import collect_garbage_rarely
 from taskbridge.runtime.settings import load_settings
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas import topics

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from taskbridge.runtime.open_files import allow_open_files
+from taskbridge.runtime.process import allow_open_files
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.engine.parts import on_assigned

@@ -11,7 +11,7 @@ import structlog
 
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.sources import Sources, site_of
-from taskbridge.runtime.open_files import allow_open_files
+from taskbridge.runtime.process import allow_open_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
