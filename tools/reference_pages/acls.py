@@ -39,7 +39,7 @@ _SAYS = {
     ),
     "rebuild": (
         "`taskbridge streams --rebuild`, `--retell` and `--forget-old`. The command ends with Kafka's own words "
-        "(`… authorization failed`), and nothing has changed."
+        "(`… authorization failed`), and can be started again."
     ),
 }
 
