@@ -34,8 +34,8 @@ _SAYS = {
         "name; an `Inbox` joins none. `KafkaRefused` says `this Kafka user lacks Read on …`."
     ),
     "operator": (
-        "`taskbridge topics`, `tail`, `dlq`, `quarantine`, `people`, `spool`. The command ends with `this Kafka "
-        "user lacks …`, or with the topic that is missing and may not be created."
+        "`taskbridge topics`, `tail`, `dlq`, `quarantine`, `people`, `forms`, `spool`. The command ends with `this "
+        "Kafka user lacks …`, or with the topic that is missing and may not be created."
     ),
     "rebuild": (
         "`taskbridge streams --rebuild`, `--retell` and `--forget-old`. The command ends with Kafka's own words "

@@ -30,7 +30,7 @@ OPERATOR = (
     Acl("Create", "topic", _CONTRACT, "topics apply", prefixed=True),
     Acl("DescribeConfigs", "topic", _CONTRACT, "topics apply tells what differs", prefixed=True),
     Acl("Read", "topic", _CONTRACT, "tail, dlq, quarantine, --rebuild", prefixed=True),
-    Acl("Write", "topic", _CONTRACT, "dlq and quarantine replay, people import, --rebuild", prefixed=True),
+    Acl("Write", "topic", _CONTRACT, "dlq and quarantine replay, people and forms import, --rebuild", prefixed=True),
     Acl("Describe", "group", GROUP, "tail, dlq, quarantine"),
 )
 """Who runs ``taskbridge topics``, ``tail``, ``dlq``, ``quarantine``, ``people`` and ``spool``."""

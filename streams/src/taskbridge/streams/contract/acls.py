@@ -30,6 +30,7 @@ TASK_CENTER = (Acl("Read", "topic", topics.TASK_NOTIFICATIONS.name, "the inboxes
 EXTRAS = (
     Acl("Write", "topic", topics.TASK_EVENTS.name, "after a move to more partitions events are sent on"),
     Acl("Read", "topic", topics.PEOPLE.name, "people are shown by their names"),
+    Acl("Read", "topic", topics.FORMS.name, "fields of forms are shown by their labels"),
     Acl("Read", "topic", topics.TASK_EVENTS_DLQ.name, "the operator's page shows what is parked"),
     Acl("Read", "topic", topics.CALLBACKS_QUARANTINE.name, "the operator's page shows what was rejected"),
     Acl("DescribeConfigs", "topic", "taskbridge.", "changed settings of topics are told", prefixed=True),
