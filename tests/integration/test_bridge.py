@@ -25,7 +25,7 @@ from taskbridge.local.jvm.registry import registry_url
 from taskbridge.local.ports import free_ports
 from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS, TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -199,9 +199,11 @@ def test_commands_find_the_bridge_that_runs_in_a_data_folder_whatever_its_ports(
     posted = program("simulate", "--count", "3", "--json", env={**ENVIRONMENT, "TASKBRIDGE_DATA_DIR": folder})
     out, err = posted.communicate(timeout=60)
     assert json.loads(out)["posted"] == 3, err
-    event = program("tail", TASK_EVENTS.name, "--from-beginning", "--max", "1", "--data-dir", folder)
-    out, err = event.communicate(timeout=60)
-    assert json.loads(out)["topic"] == TASK_EVENTS.name, err
+    # The company's people and forms got their names, too.
+    for topic in (TASK_EVENTS, PEOPLE, FORMS):
+        record = program("tail", topic.name, "--from-beginning", "--max", "1", "--data-dir", folder)
+        out, err = record.communicate(timeout=60)
+        assert json.loads(out)["topic"] == topic.name, err
     second = program(
         "up", "--data-dir", folder, *(f"--{each}={port}" for each, port in zip(PORTS, free_ports(4), strict=True))
     )
