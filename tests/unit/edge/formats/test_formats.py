@@ -1,9 +1,8 @@
 """What Flowable, Camunda 7 and 8 and a unified to-do list post becomes the events that it tells.
 
-Flowable's payloads are what ``examples/flowable`` posts out of a real engine, see ``integration/test_flowable.py``. The
-others have the fields and types of the systems' own documents and sources: Camunda 7's HistoricTaskInstanceEventEntity
-and its like of process instances; Zeebe's ``UserTaskRecordValue`` as its exporters write it; the push of e-cology's
-``ReceiveRequestInfoByJson``.
+Flowable's and Camunda 7's payloads are what ``examples/engines`` posts out of real engines, see
+``integration/test_engines.py``; Camunda 8's are records of a real engine, see ``vectors/zeebe-records.md``. The push of
+e-cology's ``ReceiveRequestInfoByJson`` has the fields and types of its own document.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from taskbridge.edge.settings import EdgeSettings
 
+VECTORS = Path(__file__).parents[3] / "vectors"
 SYSTEMS = ("flowable", "camunda", "todo")
 TOKEN = "a-token-of-a-system-that-cannot-sign"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -145,132 +146,191 @@ def test_a_path_says_that_one_of_flowables_instances_is_deleted(told: Callable[.
 
 
 CAMUNDA_7_TASK = {
-    "id": "a1b2",
-    "taskId": "a1b2",
-    "taskDefinitionKey": "approve",
-    "activityInstanceId": "approve:77",
-    "name": "Approve the leave",
-    "assignee": "demo",
-    "owner": None,
-    "description": None,
-    "deleteReason": None,
+    "taskId": "22",
+    "assignee": "gonzo",
+    "name": "Check the days",
     "priority": 50,
-    "dueDate": None,
-    "startTime": 1693462062502,
-    "endTime": None,
-    "processInstanceId": "5",
-    "processDefinitionId": "leave:1:4",
+    "taskDefinitionKey": "check",
+    "activityInstanceId": "check:21",
+    "taskState": "Updated",
+    "id": "22",
+    "rootProcessInstanceId": "4",
+    "processInstanceId": "4",
+    "executionId": "11",
+    "processDefinitionId": "leave:1:3",
     "processDefinitionKey": "leave",
-    "executionId": "6",
-    "tenantId": None,
-    "sequenceCounter": 3,
+    "processDefinitionName": "Leave",
+    "processDefinitionVersion": 1,
+    "eventType": "update",
+    "sequenceCounter": 0,
+    "candidateUsers": ["fozzie", "gonzo"],
+    "timestamp": "2026-11-26T15:02:35.857Z",
+}
+CAMUNDA_7_ENDED = {
+    **{name: each for name, each in CAMUNDA_7_TASK.items() if name not in ("candidateUsers", "timestamp")},
+    "eventType": "complete",
+    "deleteReason": "completed",
+    "taskState": "Completed",
+    "endTime": "2026-11-26T15:02:35.857Z",
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({**CAMUNDA_7_TASK, "eventType": "create", "assignee": None}, (Action.CREATED, ("fozzie", "gonzo"), None)),
+        (CAMUNDA_7_TASK, (Action.CREATED, ("gonzo", "fozzie"), None)),
+        ({**CAMUNDA_7_TASK, "candidateUsers": []}, (Action.CREATED, ("gonzo",), None)),
+        ({**CAMUNDA_7_TASK, "eventType": "migrate"}, (Action.CREATED, ("gonzo", "fozzie"), None)),
+        (CAMUNDA_7_ENDED, (Action.COMPLETED, (), "gonzo")),
+        ({**CAMUNDA_7_ENDED, "completedBy": "statler"}, (Action.COMPLETED, (), "statler")),
+        ({**CAMUNDA_7_ENDED, "completedBy": None, "deleteReason": None}, (Action.COMPLETED, (), "gonzo")),
+        ({**CAMUNDA_7_ENDED, "deleteReason": "no longer needed"}, (Action.CANCELLED, (), None)),
+        ({**CAMUNDA_7_ENDED, "deleteReason": "deleted", "completedBy": "piggy"}, (Action.CANCELLED, (), None)),
+    ],
+)
+def test_camunda_7s_tasks(told: Callable[..., TaskEvent], body: Mapping[str, Any], found: tuple[Any, ...]) -> None:
+    event = told("camunda", body)
+    action, recipients, actor = found
+    assert brief(event) == (action, "leave", "camunda:4", "22", recipients, actor)
+    assert (event.title, event.process_name) == ("Check the days", "Leave")
+    assert event.occurred_at == 1795705355857
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({"eventName": "create", "createTime": "2026-11-26T15:02:35.857Z"}, (Action.CREATED, ("gonzo",), None)),
+        ({"eventName": "assignment"}, (Action.CREATED, ("gonzo",), None)),
+        ({"eventName": "complete"}, (Action.COMPLETED, (), "gonzo")),
+        ({"eventName": "delete"}, (Action.CANCELLED, (), None)),
+    ],
+)
+def test_the_tasks_that_camunda_7s_listeners_are_given(
+    told: Callable[..., TaskEvent], body: Mapping[str, Any], found: tuple[Any, ...]
+) -> None:
+    given = ("id", "name", "assignee", "taskDefinitionKey", "processInstanceId", "processDefinitionId")
+    event = told("camunda", {**{name: CAMUNDA_7_TASK[name] for name in given}, **body})
+    action, recipients, actor = found
+    assert brief(event) == (action, "leave", "camunda:4", "22", recipients, actor)
+    assert event.occurred_at == (1795705355857 if "createTime" in body else event.received_at)
+
+
+@pytest.mark.parametrize(
+    ("written", "moment"),
+    [
+        ({"eventType": "create", "startTime": 1795705355857}, 1795705355857),
+        ({"eventType": "delete", "startTime": 1795705355857, "endTime": 1795705355999}, 1795705355999),
+        ({"eventType": "complete", "startTime": 1795705355857, "endTime": 1795705355999}, 1795705355999),
+        ({"eventType": "update", "startTime": 1795705355857}, None),
+        ({"eventType": "update", "startTime": 1795705355857, "timestamp": 1795705355900}, 1795705355900),
+    ],
+)
+def test_when_it_was_in_camunda_7(
+    told: Callable[..., TaskEvent], written: Mapping[str, Any], moment: int | None
+) -> None:
+    event = told("camunda", {**{name: each for name, each in CAMUNDA_7_TASK.items() if name != "timestamp"}, **written})
+    assert event.occurred_at == (event.received_at if moment is None else moment)
+
+
+CAMUNDA_7_INSTANCE = {
+    "businessKey": "2026-0001",
+    "startUserId": "piggy",
+    "startActivityId": "asked",
+    "state": "ACTIVE",
+    "startTime": "2026-11-26T15:02:35.706Z",
+    "id": "4",
+    "rootProcessInstanceId": "4",
+    "processInstanceId": "4",
+    "executionId": "4",
+    "processDefinitionId": "leave:1:3",
+    "processDefinitionKey": "leave",
+    "processDefinitionName": "Leave",
+    "processDefinitionVersion": 1,
+    "eventType": "start",
+    "sequenceCounter": 0,
 }
 
 
 @pytest.mark.parametrize(
     ("changed", "found"),
     [
-        ({"eventType": "create"}, (Action.CREATED, ("demo",), None)),
-        ({"eventType": "update", "assignee": "mary"}, (Action.CREATED, ("mary",), None)),
-        ({"eventType": "complete", "endTime": 1693462062502}, (Action.COMPLETED, (), "demo")),
-        ({"eventType": "delete", "endTime": 1693462062502, "deleteReason": "x"}, (Action.CANCELLED, (), "demo")),
-        ({"eventName": "create", "taskId": None, "candidateUsers": ["mary"]}, (Action.CREATED, ("demo", "mary"), None)),
-        ({"eventName": "assignment", "taskId": None, "assignee": "mary"}, (Action.CREATED, ("mary",), None)),
+        ({}, (1795705355706, "ACTIVE", None)),
+        ({"timestamp": "2026-11-26T15:02:35.712Z"}, (1795705355712, "ACTIVE", None)),
+        ({"eventType": "update", "timestamp": 1795705355999, "state": "SUSPENDED"}, (1795705355999, "SUSPENDED", None)),
+        ({"eventType": "migrate", "timestamp": 1795705355999}, (1795705355999, "ACTIVE", None)),
+        (
+            {"eventType": "end", "endTime": "2026-11-26T15:02:35.999Z", "state": "COMPLETED"},
+            (1795705355999, "COMPLETED", 1795705355999),
+        ),
     ],
 )
-def test_camunda_7s_tasks(told: Callable[..., TaskEvent], changed: Mapping[str, Any], found: tuple[Any, ...]) -> None:
-    event = told("camunda", {**CAMUNDA_7_TASK, **changed})
-    action, recipients, actor = found
-    assert brief(event) == (action, "leave", "camunda:5", "a1b2", recipients, actor)
-    assert event.title == "Approve the leave"
-    is_moment_told = changed.get("eventType", changed.get("eventName")) in ("create", "complete", "delete")
-    assert (event.occurred_at == 1693462062502) is is_moment_told
+def test_camunda_7s_instances(
+    told: Callable[..., TaskEvent], changed: Mapping[str, Any], found: tuple[Any, ...]
+) -> None:
+    event = told("camunda", {**CAMUNDA_7_INSTANCE, **changed})
+    assert brief(event) == (Action.CREATED, "leave", "camunda:4", None, (), None)
+    assert (event.occurred_at, event.instance_status, event.finished_at) == found
+    assert (event.originator, event.serial_no, event.created_at) == (Person("piggy"), "2026-0001", 1795705355706)
+    assert (event.process_name, event.process_code) == ("Leave", "leave")
 
 
-def test_camunda_7s_instances(told: Callable[..., TaskEvent]) -> None:
-    started = {
-        "eventType": "start",
-        "processInstanceId": "5",
-        "processDefinitionKey": "leave",
-        "processDefinitionName": "Leave",
-        "businessKey": "2023-0001",
-        "startUserId": "demo",
-        "startTime": 1693462062502,
-        "endTime": None,
-        "state": "ACTIVE",
+ZEEBE = [json.loads(line) for line in (VECTORS / "zeebe-records.jsonl").read_text("utf-8").splitlines()]
+INSTANCES = sorted({each["value"]["processInstanceKey"] for each in ZEEBE})
+NOT_YET = {"CREATING", "ASSIGNING", "UPDATING", "COMPLETING", "CANCELING"}
+"""What an engine says of a task before its listeners have agreed."""
+NOT_YET_OF_AN_INSTANCE = {"ELEMENT_ACTIVATING", "ELEMENT_COMPLETING", "ELEMENT_TERMINATING"}
+
+
+def test_the_life_of_two_instances_in_camunda_8(client: TestClient, publisher: MemoryPublisher) -> None:
+    refused = {each["intent"] for each in ZEEBE if post(client, "camunda", each).status_code == 400}
+    assert refused == NOT_YET | NOT_YET_OF_AN_INSTANCE
+    events = publisher.published
+    assert {(each.app_type, each.process_code, each.originator, each.process_name) for each in events} == {
+        ("leave", "leave", None, None)
     }
-    event = told("camunda", started)
-    assert brief(event) == (Action.CREATED, "leave", "camunda:5", None, (), None)
-    assert (event.originator, event.created_at, event.instance_status) == (Person("demo"), 1693462062502, "ACTIVE")
-    event = told("camunda", {**started, "eventType": "end", "endTime": 1693465200000, "state": "COMPLETED"})
-    assert event.finished_at == event.occurred_at == 1693465200000
+    taken = [each for each in ZEEBE if each["intent"] not in refused]
+    assert [each.occurred_at for each in events] == [each["timestamp"] for each in taken]
+    assert [each.task_id for each in events] == [
+        str(each["value"]["userTaskKey"]) if each["valueType"] == "USER_TASK" else None for each in taken
+    ]
+    first, second = (f"camunda:{each}" for each in INSTANCES)
+    assert [
+        (each.instance_id, each.title, each.action, each.recipient_ids, each.actor_id, each.finished_at is not None)
+        for each in events
+    ] == [
+        (first, None, Action.CREATED, (), None, False),
+        (first, "check", Action.CREATED, ("gonzo", "fozzie"), None, False),
+        (first, "approve", Action.CREATED, ("kermit",), None, False),
+        (first, "check", Action.CREATED, ("gonzo", "fozzie"), None, False),
+        (first, "approve", Action.CREATED, ("kermit", "animal"), None, False),
+        (first, "check", Action.COMPLETED, (), "gonzo", False),
+        (first, "approve", Action.CREATED, ("rowlf", "animal"), None, False),
+        (first, "approve", Action.CREATED, ("animal",), None, False),
+        (first, "approve", Action.COMPLETED, (), None, False),
+        (first, None, Action.CREATED, (), None, True),
+        (second, None, Action.CREATED, (), None, False),
+        (second, "check", Action.CREATED, ("gonzo", "fozzie"), None, False),
+        (second, "approve", Action.CREATED, ("kermit",), None, False),
+        (second, "check", Action.CANCELLED, (), None, False),
+        (second, "approve", Action.CANCELLED, (), None, False),
+        (second, None, Action.CREATED, (), None, True),
+    ]
 
 
-def zeebe(value_type: str, intent: str, **value: Any) -> dict[str, Any]:
-    return {
-        "partitionId": 1,
-        "key": 2251799813685258,
-        "timestamp": 1693462062502,
-        "recordType": "EVENT",
-        "valueType": value_type,
-        "intent": intent,
-        "rejectionType": "NULL_VAL",
-        "rejectionReason": "",
-        "brokerVersion": "8.7.0",
-        "value": {
-            "bpmnProcessId": "leave",
-            "processInstanceKey": 2251799813685249,
-            "processDefinitionKey": 2251799813685200,
-            "processDefinitionVersion": 1,
-            "tenantId": "<default>",
-            **value,
-        },
-    }
+def zeebe(intent: str, **value: Any) -> dict[str, Any]:
+    record = next(each for each in ZEEBE if each["intent"] == intent)
+    return {**record, "value": {**record["value"], **value}}
 
 
-def zeebe_task(intent: str, **value: Any) -> dict[str, Any]:
-    task: dict[str, Any] = {
-        "userTaskKey": 2251799813685258,
-        "elementId": "approve",
-        "elementInstanceKey": 2251799813685257,
-        "assignee": "",
-        "candidateUsersList": [],
-        "candidateGroupsList": ["leads"],
-        "dueDate": "",
-        "followUpDate": "",
-        "formKey": -1,
-        "action": "",
-        "changedAttributes": [],
-        "variables": {},
-        "priority": 50,
-    }
-    return zeebe("USER_TASK", intent, **{**task, **value})
+@pytest.mark.parametrize(("claims", "actor"), [({"authorized_username": "statler"}, "statler"), ({}, "gonzo")])
+def test_who_completed_a_camunda_8s_task(told: Callable[..., TaskEvent], claims: Mapping[str, str], actor: str) -> None:
+    event = told("camunda", {**zeebe("COMPLETED"), "authorizations": {"authorized_client_id": "tasklist", **claims}})
+    assert (event.action, event.actor_id) == (Action.COMPLETED, actor)
 
 
-@pytest.mark.parametrize(
-    ("body", "found"),
-    [
-        (zeebe_task("CREATED", candidateUsersList=["demo", "mary"]), (Action.CREATED, ("demo", "mary"), None)),
-        (zeebe_task("ASSIGNED", assignee="demo", action="assign"), (Action.CREATED, ("demo",), None)),
-        (zeebe_task("UPDATED", assignee="demo"), (Action.CREATED, ("demo",), None)),
-        (zeebe_task("COMPLETED", assignee="demo", action="complete"), (Action.COMPLETED, (), "demo")),
-        (zeebe_task("CANCELED"), (Action.CANCELLED, (), None)),
-    ],
-    ids=["created", "assigned", "updated", "completed", "canceled"],
-)
-def test_camunda_8s_tasks(told: Callable[..., TaskEvent], body: Mapping[str, Any], found: tuple[Any, ...]) -> None:
-    event = told("camunda", body)
-    action, recipients, actor = found
-    assert brief(event) == (action, "leave", "camunda:2251799813685249", "2251799813685258", recipients, actor)
-    assert (event.title, event.occurred_at) == ("approve", 1693462062502)
-
-
-def test_camunda_8s_instances(told: Callable[..., TaskEvent]) -> None:
-    process = {"bpmnElementType": "PROCESS", "elementId": "leave"}
-    event = told("camunda", zeebe("PROCESS_INSTANCE", "ELEMENT_ACTIVATED", **process))
-    assert (brief(event)[:4], event.finished_at) == ((Action.CREATED, "leave", "camunda:2251799813685249", None), None)
-    event = told("camunda", zeebe("PROCESS_INSTANCE", "ELEMENT_COMPLETED", **process))
-    assert event.finished_at == 1693462062502
+def test_a_camunda_8s_task_that_has_a_name_is_called_by_it(told: Callable[..., TaskEvent]) -> None:
+    assert told("camunda", zeebe("CREATED", name="Check the days")).title == "Check the days"
 
 
 TODO = {
@@ -335,10 +395,13 @@ def test_where_each_state_has_an_address_of_its_own_the_path_says_what_happened(
         ("flowable", {"type": ["TASK_CREATED"], "data": FLOWABLE_TASK}),
         ("flowable", {"type": "TASK_CREATED", "data": []}),
         ("flowable", [{"type": "TASK_CREATED", "data": FLOWABLE_TASK}]),
-        ("camunda", {"eventType": "migrate", **CAMUNDA_7_TASK}),
+        ("camunda", {**CAMUNDA_7_TASK, "eventType": "start"}),
+        ("camunda", {**CAMUNDA_7_TASK, "eventType": None}),
+        ("camunda", {**CAMUNDA_7_TASK, "processInstanceId": None}),
+        ("camunda", {**CAMUNDA_7_INSTANCE, "eventType": "complete"}),
         ("camunda", {"eventType": "start", "activityId": "approve", "processInstanceId": "5"}),
-        ("camunda", zeebe_task("COMPLETING")),
-        ("camunda", zeebe("PROCESS_INSTANCE", "ELEMENT_ACTIVATED", bpmnElementType="USER_TASK")),
+        ("camunda", zeebe("ELEMENT_ACTIVATED", bpmnElementType="USER_TASK")),
+        ("camunda", {**zeebe("CREATED"), "valueType": "JOB"}),
         ("camunda", {"valueType": "USER_TASK", "intent": "CREATED", "value": None}),
         ("todo", {**TODO, "isremark": "1"}),
         ("todo", {**TODO, "flowid": ""}),

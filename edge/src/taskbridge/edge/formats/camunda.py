@@ -1,7 +1,8 @@
 """Camunda's task and process events: of 7 the history event or the task listener's task, of 8 the exporter's record.
 
-7: ``eventType`` or ``eventName`` beside the task's own fields, one event in a request. 8: ``valueType``, ``intent`` and
-``value``, as the exporters write them.
+7: ``eventType`` or ``eventName`` beside the task's own fields, one event in a request, and what the engine's events do
+not have: ``timestamp``, a task's ``candidateUsers``, and who completed it, ``completedBy``. 8: ``valueType``,
+``intent`` and ``value``, as the exporters write them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,26 @@ _TASKS_OF_7 = {
     "create": Action.CREATED,
     "assignment": Action.CREATED,
     "update": Action.CREATED,
+    "migrate": Action.CREATED,
     "complete": Action.COMPLETED,
     "delete": Action.CANCELLED,
 }
-_INSTANCES_OF_7 = {"start": Action.CREATED, "end": Action.CREATED}
+_COMPLETED = (None, "completed")
+"""Why a task is no more; any other reason cancelled it, and history calls that "complete" all the same."""
+_INSTANCES_OF_7 = {
+    "start": Action.CREATED,
+    "update": Action.CREATED,
+    "migrate": Action.CREATED,
+    "end": Action.CREATED,
+}
 """The end of an instance is one more thing that is told of it."""
+_MOMENTS_OF_7 = {
+    "create": ("createTime", "startTime"),
+    "complete": ("endTime",),
+    "delete": ("endTime",),
+    "start": ("startTime",),
+    "end": ("endTime",),
+}
 
 _TASKS_OF_8 = {
     "CREATED": Action.CREATED,
@@ -55,17 +71,19 @@ def _told_by_7(body: Mapping[str, Any]) -> Told:
         "process_code": definition,
         "process_name": body.get("processDefinitionName"),
         "instance_id": body.get("processInstanceId"),
+        "time": first(body, ("timestamp", *_MOMENTS_OF_7.get(kind, ()))),
     }
     if "activityId" in body:
         return None, common  # an activity's own history: its task tells the same
     if task_id is not None:
-        written = {"create": ("createTime", "startTime"), "complete": ("endTime",), "delete": ("endTime",)}
-        return _TASKS_OF_7.get(kind), common | {
+        action = _TASKS_OF_7.get(kind)
+        if action is Action.COMPLETED and body.get("deleteReason") not in _COMPLETED:
+            action = Action.CANCELLED
+        return action, common | {
             "task_id": task_id,
             "title": body.get("name"),
             "recipient_ids": assignees_of(body, "candidateUsers"),
-            "actor_id": body.get("assignee"),
-            "time": first(body, ("timestamp", *written.get(kind, ()))),
+            "actor_id": first(body, ("completedBy", "assignee")) if action is Action.COMPLETED else None,
         }
     return _INSTANCES_OF_7.get(kind), common | {
         "originator": body.get("startUserId"),
@@ -73,7 +91,6 @@ def _told_by_7(body: Mapping[str, Any]) -> Told:
         "instance_status": body.get("state"),
         "created_at": body.get("startTime"),
         "finished_at": body.get("endTime"),
-        "time": first(body, ("endTime", "startTime")),
     }
 
 
@@ -87,13 +104,19 @@ def _told_by_8(body: Mapping[str, Any]) -> Told:
         "time": body.get("timestamp"),
     }
     if kind == "USER_TASK":
-        return _TASKS_OF_8.get(intent), common | {
+        action = _TASKS_OF_8.get(intent)
+        return action, common | {
             "task_id": value.get("userTaskKey"),
             "title": first(value, ("name", "elementId")),
             "recipient_ids": assignees_of(value, "candidateUsersList"),
-            "actor_id": value.get("assignee"),
+            "actor_id": _completed_by(body, value) if action is Action.COMPLETED else None,
         }
     if kind == "PROCESS_INSTANCE" and value.get("bpmnElementType") == "PROCESS":
         ends = intent != "ELEMENT_ACTIVATED"
         return _INSTANCES_OF_8.get(intent), common | {"finished_at": body.get("timestamp") if ends else None}
     return None, common
+
+
+def _completed_by(record: Mapping[str, Any], value: Mapping[str, Any]) -> Any:
+    """The user whose command it was, where the engine exports that (since 8.9); who it was assigned to, otherwise."""
+    return first(object_of(record, "authorizations"), ("authorized_username",)) or value.get("assignee")

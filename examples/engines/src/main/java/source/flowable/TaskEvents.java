@@ -1,4 +1,4 @@
-package source;
+package source.flowable;
 
 import java.util.Date;
 import java.util.LinkedHashMap;

@@ -13,35 +13,26 @@ import java.time.Instant;
 import java.util.Base64;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
-import org.flowable.common.engine.api.FlowableException;
-import org.flowable.common.engine.impl.interceptor.CommandContext;
-import org.flowable.job.service.JobHandler;
-import org.flowable.job.service.impl.persistence.entity.JobEntity;
-import org.flowable.variable.api.delegate.VariableScope;
 
-/** Posts one event to the bridge, signed as Standard Webhooks has it. What fails is tried again by the engine. */
-public final class PostJob implements JobHandler {
-    static final String TYPE = "taskbridge";
+/** The bridge's door for other systems. What it is given is signed as Standard Webhooks has it. */
+public final class Bridge {
     private static final Duration PATIENCE = Duration.ofSeconds(30);
 
     private final HttpClient http = HttpClient.newBuilder().connectTimeout(PATIENCE).build();
     private final URI address;
     private final SecretKeySpec key;
 
-    PostJob(String address, String secret) {
+    public Bridge(String address, String secret) {
         this.address = URI.create(address);
         this.key = new SecretKeySpec(Base64.getDecoder().decode(secret.substring("whsec_".length())), "HmacSHA256");
     }
 
-    @Override
-    public String getType() {
-        return TYPE;
-    }
-
-    @Override
-    public void execute(JobEntity job, String configuration, VariableScope scope, CommandContext context) {
-        var id = job.getCorrelationId(); // each try has the same
-        var body = job.getCustomValues();
+    /**
+     * Returns when the event is durable. The same id and body may be posted as often as one likes.
+     *
+     * @throws IOException it is not, as far as is known: post it again
+     */
+    public void post(String id, String body) throws IOException {
         var moment = Long.toString(Instant.now().getEpochSecond());
         try {
             var mac = Mac.getInstance(key.getAlgorithm());
@@ -57,14 +48,14 @@ public final class PostJob implements JobHandler {
                             .POST(BodyPublishers.ofString(body))
                             .build(),
                     BodyHandlers.ofString());
-            if (answer.statusCode() != 200) { // 200 says that the event is durable
-                throw new FlowableException("the bridge answered " + answer.statusCode() + " " + answer.body());
+            if (answer.statusCode() != 200) {
+                throw new IOException("the bridge answered " + answer.statusCode() + " " + answer.body());
             }
-        } catch (IOException | GeneralSecurityException e) {
-            throw new FlowableException("the bridge has not taken the event", e);
+        } catch (GeneralSecurityException e) {
+            throw new IllegalStateException(e);
         } catch (InterruptedException e) {
             Thread.currentThread().interrupt();
-            throw new FlowableException("the engine ends", e);
+            throw new IOException("the engine ends", e);
         }
     }
 }
