@@ -287,7 +287,7 @@ TASK_CENTER = Dashboard(
             ),
             Panel(
                 "Not answered",
-                {"": f"{_UNANSWERED} / {_rate(f'{_STREAMS}query_seconds_count')}"},
+                {"": f"({_UNANSWERED} or vector(0)) / {_rate(f'{_STREAMS}query_seconds_count')}"},
                 "percentunit",
                 stat=True,
                 bad=0.02,

@@ -40,7 +40,6 @@ def rendered(dashboard: Dashboard) -> str:
             "query": f'label_values(up{{job=~".*{dashboard.job}.*"}}, instance)',
             "multi": True,
             "includeAll": True,
-            "allValue": ".*",
             "current": {"text": "All", "value": "$__all"},
             "refresh": 2,
         },

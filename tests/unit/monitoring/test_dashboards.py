@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from dashboards import DASHBOARDS, FOLDER, rendered
 
+from reference_pages.metrics import edge_metrics, streams_metrics
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 FILES = {each.uid: json.loads((FOLDER / f"{each.uid}.json").read_text("utf-8")) for each in DASHBOARDS}
@@ -59,3 +62,10 @@ def test_no_panel_lies_on_another_or_has_its_number(uid: str) -> None:
     ]
     assert len(set(squares)) == len(squares)
     assert max(column for column, _ in squares) < 24
+
+
+@pytest.mark.parametrize("found", [edge_metrics, streams_metrics])
+def test_each_service_tells_of_its_process(found: Callable[[], list[tuple[str, str, str]]]) -> None:
+    asked = {name for each in FILES.values() for name in re.findall(r"process_\w+", " ".join(questions(each)))}
+    told = {name + ("_total" if kind == "counter" else "") for name, kind, _ in found()}
+    assert asked <= told

@@ -6,6 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
 
 from taskbridge.schemas.dead_letters import DlqReason
 from taskbridge.streams.monitoring.flow import Flow
@@ -36,6 +38,8 @@ class Metrics:
 
     def __init__(self, *, times_stuck: int = 0) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
         self.flow = Flow()
         self._records = self._counter("records", "Records taken from the task-events topic.")
         self._folds = self._counter("folds", "Events folded into an instance.")
