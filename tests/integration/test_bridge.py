@@ -214,6 +214,17 @@ def test_commands_find_the_bridge_that_runs_in_a_data_folder_whatever_its_ports(
     )
 
 
+def test_the_doctor_follows_a_task_all_the_way_through_a_bridge_that_runs(running: RunningBridge) -> None:
+    examined = program("doctor", "--end-to-end", "--json", "--data-dir", str(running.bridge.data_dir))
+    out, err = examined.communicate(timeout=120)
+    assert examined.returncode == 0, out + err
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [each["state"] for each in found if each["check"] == "service"] == ["ok", "ok"]
+    created, deleted = [each["says"] for each in found if each["check"] == "end-to-end"]
+    assert created.startswith("create was accepted (kafka) and told live in ")
+    assert deleted.startswith("delete was accepted (kafka) and told live in ")
+
+
 def descendants(pid: int) -> set[int]:
     found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").iterdir():

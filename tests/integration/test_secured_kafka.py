@@ -16,8 +16,11 @@ from secured_kafka import SecuredKafka
 from stream_lives import assert_all_is_right, read_topic, states_on_topic
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.connection import Connection
-from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
+from taskbridge.cli.doctor.examination import Examination
+from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of, write_credentials
+from taskbridge.schemas import topics
 from taskbridge.schemas.events import Status
+from taskbridge.schemas.registry import schema_text
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
@@ -113,6 +116,56 @@ def test_with_a_wrong_password_the_edge_still_keeps_what_it_answers(
     finally:
         edge.kill()
         worker.kill_if_running()
+
+
+def test_the_doctor_names_what_is_wrong_with_such_a_kafka(
+    secured: SecuredKafka, outside: Connection, tmp_path: Path
+) -> None:
+    def found(**changes: str) -> dict[tuple[str, str], str]:
+        environment = settings | changes
+        return {(each.check, each.state): each.says for each in Examination(environment).findings()}
+
+    credentials = tmp_path / "credentials.toml"
+    write_credentials(credentials, SYSTEM_TOKEN)
+    credentials.chmod(0o600)
+    right = str(secured.config_file("SCRAM-SHA-512"))
+    settings = {
+        "EDGE_KAFKA_BOOTSTRAP_SERVERS": secured.servers,
+        "EDGE_KAFKA_CONFIG_FILE": right,
+        "EDGE_SCHEMA_REGISTRY_URL": outside.registry_url,
+        "EDGE_CREDENTIALS_FILE": str(credentials),
+        "EDGE_DATA_DIR": str(tmp_path / "edge"),
+    }
+    admin = outside.admin()
+    names = [topic.name for topic in topics.ALL]
+    there = sorted(set(names) & set(admin.list_topics(timeout=10).topics))
+    for deleted in cast("dict[str, Any]", admin.delete_topics(there, operation_timeout=30)).values() if there else ():
+        deleted.result()
+    assert ("topics", "failed") in found()
+
+    taskbridge(outside, secured, right, "topics", "apply")
+    outside.registry.register(topics.ALL)
+    well = found()
+    assert not [each for each in well if each[1] == "failed"], well
+    assert {("kafka", "ok"), ("replicas", "ok"), ("rights", "ok"), ("schemas", "ok"), ("clock", "ok")} <= {*well}
+    # One broker, whose topics have what they have, is all that is to be said.
+    assert {check for check, state in well if state == "warning"} - {"fsync"} == {"brokers"}
+
+    assert "12 partitions, 5 are configured" in found(TASKBRIDGE_PARTITIONS="5")["topics", "warning"]
+    wrong = found(EDGE_KAFKA_CONFIG_FILE=str(secured.config_file("SCRAM-SHA-512", password="wrong")))
+    assert "invalid credentials" in wrong["kafka", "failed"]
+    plain = tmp_path / "plain.properties"
+    plain.touch()
+    assert "does not answer" in found(EDGE_KAFKA_CONFIG_FILE=str(plain))["kafka", "failed"]
+
+
+def test_the_registry_tells_whether_it_would_take_a_schema(outside: Connection) -> None:
+    client = outside.registry.client
+    subject, other = "taskbridge.doctor-value", schema_text("Person")
+    assert client.takes(subject, other)
+    client.register(subject, schema_text("TaskEvent"), compatibility="FULL_TRANSITIVE")
+    assert client.takes(subject, schema_text("TaskEvent"))
+    assert not client.takes(subject, other)
 
 
 def post(edge: RunningEdge, parameters: dict[str, str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from taskbridge.cli.callbacks.commands import SEND_EXAMPLES, SIGN_EXAMPLES, send
 from taskbridge.cli.contract.commands import schemas_app, topics_app
 from taskbridge.cli.demo.commands import SIMULATE_EXAMPLES, simulate
 from taskbridge.cli.dlq.commands import dlq_app
+from taskbridge.cli.doctor.commands import DOCTOR_EXAMPLES, doctor
 from taskbridge.cli.imports.commands import forms_app, people_app
 from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl
 from taskbridge.cli.options import example as _example
@@ -46,6 +47,7 @@ app.add_typer(bench_app, name="bench")
 app.command(epilog=SIMULATE_EXAMPLES)(simulate)
 app.command(epilog=UP_EXAMPLES)(up)
 app.command(epilog=DEMO_EXAMPLES)(demo)
+app.command(epilog=DOCTOR_EXAMPLES)(doctor)
 
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Make all states anew from the events, beside the workers, and switch.")

@@ -104,6 +104,18 @@ def apply_topics(
     return reports + _compare(admin, others, partitions=partitions)
 
 
+def check_topics(admin: Admin, wanted: Iterable[Topic], *, partitions: int) -> list[TopicReport]:
+    """The same comparison, with nothing created: one that is missing has 0 partitions.
+
+    Raises:
+        TopicsUnavailable: no answer.
+    """
+    wanted = list(wanted)
+    there = _cluster(admin).topics
+    missing = [TopicReport(topic.name, created=False, partitions=0) for topic in wanted if topic.name not in there]
+    return missing + _compare(admin, [topic for topic in wanted if topic.name in there], partitions=partitions)
+
+
 @dataclass(frozen=True, slots=True)
 class _Cluster:
     brokers: list[int]

@@ -82,6 +82,15 @@ class RegistryClient(SchemaRegistryClient):
             assert found is not None
             return found
 
+    def takes(self, subject: str, text: str) -> bool:
+        """Whether a schema could be registered. True where nothing is registered yet."""
+        try:
+            return self.test_compatibility(subject, Schema(text, "AVRO"))
+        except SchemaRegistryError as error:
+            if error.http_status_code == _NOT_FOUND:
+                return True
+            raise RegistryUnavailable(f"the schema registry at {self._url} failed: {error.error_message}") from error
+
     def get_schema(
         self,
         schema_id: int,
