@@ -36,7 +36,7 @@ SHARED = {
     "TASKBRIDGE_SCHEMA_REGISTRY_URL": ("", "The registry's Confluent API, likewise."),
     "TASKBRIDGE_SYSTEM_TOKEN": ("", "`--token` of `send` and `sign`, kept out of the shell's history."),
     "TASKBRIDGE_SOURCE_SECRET": ("", "`--secret` of `send`, likewise."),
-    "TASKBRIDGE_API_TOKEN": ("", "`--api-token` of `doctor`, likewise."),
+    "TASKBRIDGE_API_TOKEN": ("", "`--api-token` of `doctor` and `status`, likewise."),
     "TASKBRIDGE_CACHE_DIR": (
         "a folder in the user's cache",
         "Where the jars of Kafka and the registry are kept that `up` and `demo` fetch.",

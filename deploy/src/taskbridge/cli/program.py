@@ -21,6 +21,7 @@ from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl
 from taskbridge.cli.options import example as _example
 from taskbridge.cli.quarantine.commands import quarantine_app
 from taskbridge.cli.spool.commands import spool_app
+from taskbridge.cli.status.commands import STATUS_EXAMPLES, status
 from taskbridge.cli.terminal import json_line, say, stop_signal
 from taskbridge.cli.tokens import TOKENS_EXAMPLES, token_app, tokens
 from taskbridge.schemas.errors import TaskbridgeError
@@ -48,6 +49,7 @@ app.command(epilog=SIMULATE_EXAMPLES)(simulate)
 app.command(epilog=UP_EXAMPLES)(up)
 app.command(epilog=DEMO_EXAMPLES)(demo)
 app.command(epilog=DOCTOR_EXAMPLES)(doctor)
+app.command(epilog=STATUS_EXAMPLES)(status)
 
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Make all states anew from the events, beside the workers, and switch.")

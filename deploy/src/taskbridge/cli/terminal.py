@@ -19,7 +19,12 @@ _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0
 
 def say(line: str) -> None:
     """Part of the result."""
-    typer.echo(line.translate(_CONTROLS))
+    typer.echo(printable(line))
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would take for a command."""
+    return text.translate(_CONTROLS)
 
 
 def json_line(value: Any) -> str:

@@ -1,0 +1,112 @@
+"""The overview on one screen, and what of it needs a person. Does no I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from taskbridge.cli.terminal import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_LINES = 5
+"""Of what was logged last."""
+_RECENT_MINUTES = 5
+_LAG_S = 60
+_MIB = 1 << 20
+
+
+def problems_of(found: Mapping[str, Any]) -> list[str]:
+    """What needs a person now, a line each; nothing where all is well."""
+    return list(_problems(found))
+
+
+def screen(found: Mapping[str, Any]) -> Group:
+    """All of it: what needs a person first."""
+    problems = problems_of(found)
+    verdict = Text("\n".join(problems), "bold red") if problems else Text("all is well", "bold green")
+    errors = [f"{each['at']}  {each['level']:8} {printable(str(each['message']))}" for each in found["errors"][:_LINES]]
+    aside = [
+        _set_aside("rejected callbacks", found["quarantine"]),
+        _set_aside("dead letters", found["dead_letters"]),
+    ]
+    return Group(
+        verdict,
+        Text(f"{found['at']}  {_flow(found['flow']['actions'])}", "dim"),
+        _edges(found["edges"]),
+        _workers(found["workers"]),
+        Text(f"set aside: {'; '.join(aside)}"),
+        Text("\n".join(errors), "dim"),
+    )
+
+
+def _problems(found: Mapping[str, Any]) -> Iterator[str]:
+    for edge in found["edges"]:
+        if not edge["reachable"] or not edge["ready"]:
+            how = "not ready" if edge["reachable"] else "not reached"
+            yield f"edge {edge['url']} is {how}: {edge['problem'] or '?'}"
+        elif edge["degraded"]:
+            yield f"edge {edge['url']} is degraded: {edge['problem'] or '?'}"
+    for worker in found["workers"]:
+        if not worker["ready"]:
+            yield f"worker {worker['url']} is {'not ready' if worker['reachable'] else 'not reached'}"
+    late = [each for each in found["partitions"] if each["lag_seconds"] > _LAG_S]
+    if late:
+        yield f"{len(late)} partitions are behind, by up to {max(each['lag_seconds'] for each in late):.0f} s"
+
+
+def _flow(actions: Mapping[str, list[int]]) -> str:
+    counted = {action: sum(counts[-_RECENT_MINUTES:]) for action, counts in actions.items()}
+    told = ", ".join(f"{count} {action.lower()}" for action, count in counted.items() if count)
+    return f"in {_RECENT_MINUTES} minutes: {told or 'nothing'}"
+
+
+def _edges(edges: list[dict[str, Any]]) -> Table:
+    table = Table("edge", "state", "accepted", "rejected", "in the spool", "MiB", "oldest", box=None)
+    for each in edges:
+        outcomes: Mapping[str, int] = each["outcomes"]
+        spool = each["spool"]
+        accepted = outcomes.get("accepted", 0)
+        table.add_row(
+            each["url"],
+            _state(each),
+            str(accepted),
+            str(sum(outcomes.values()) - accepted),
+            str(spool["records"]),
+            f"{spool['bytes'] / _MIB:.1f}",
+            f"{spool['oldest_age_s'] or 0:.0f} s",
+        )
+    if not edges:
+        table.add_row("none is known: STREAMS_EDGE_URLS names them")
+    return table
+
+
+def _workers(workers: list[dict[str, Any]]) -> Table:
+    table = Table("worker", "state", "partitions", "standbys", "events wait", "for inboxes", "live", box=None)
+    for each in workers:
+        waiting = [each[name] for name in ("lag_records", "inbox_lag_records", "sse_connections")]
+        table.add_row(
+            each["url"],
+            _state(each),
+            str(len(each["active"])),
+            str(len(each["standby"])),
+            *("?" if count is None else str(count) for count in waiting),
+        )
+    return table
+
+
+def _state(each: Mapping[str, Any]) -> Text:
+    if not each["reachable"]:
+        return Text("not reached", "red")
+    if not each["ready"]:
+        return Text("not ready", "red")
+    return Text("degraded", "yellow") if each.get("degraded") else Text("ready", "green")
+
+
+def _set_aside(what: str, found: Mapping[str, Any]) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in found.get("reasons", {}).items())
+    return f"{found.get('total', '?')} {what}" + (f" ({reasons})" if reasons else "")
