@@ -77,6 +77,10 @@ def event_names() -> Iterator[tuple[str, str]]:
     for part in ("schemas", "client", "runtime", "edge", "streams"):
         for path in sorted((ROOT / part / "src").rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "log_events":
+                    yield from (
+                        (f"{path.relative_to(ROOT)}:{node.lineno}", each) for each in ast.literal_eval(node.value)
+                    )
                 if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
                     continue
                 logger = ast.unparse(node.func.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,14 +15,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Text(ReloadedFile[str]):
+@dataclass
+class Words:
+    words: list[str]
+
+    @property
+    def count(self) -> int:
+        return len(self.words)
+
+
+class Text(ReloadedFile[Words]):
     title = "text file"
+    log_events = "words_reloaded", "words_broken"
 
-    def parse(self, text: str) -> str:
-        return text
-
-    def report(self) -> None:
-        pass
+    def parse(self, text: str) -> Words:
+        return Words(text.split())
 
 
 class Numbers(BaseModel):
@@ -54,12 +62,12 @@ def test_it_is_kept_up_with_until_the_watch_ends(tmp_path: Path, monkeypatch: py
         watching = asyncio.create_task(file.watch())
         path.write_text("another")
         async with asyncio.timeout(10):
-            while file.current == "one":  # noqa: ASYNC110 - a file has no event for it
+            while file.current.words == ["one"]:  # noqa: ASYNC110 - a file has no event for it
                 await asyncio.sleep(0)
         watching.cancel()
 
     asyncio.run(scenario())
-    assert file.current == "another"
+    assert file.current.words == ["another"]
 
 
 @pytest.mark.parametrize("text", ["numbers = [", 'numbers = ["s3cret", "other"]', "a = " + "[" * 10_000])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import tomllib
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Protocol, TypeVar
 
+import structlog
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from taskbridge.schemas.errors import ConfigurationError
@@ -14,8 +15,16 @@ from taskbridge.schemas.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-T = TypeVar("T")
+
+class _Entries(Protocol):
+    @property
+    def count(self) -> int: ...
+
+
+T = TypeVar("T", bound=_Entries)
 M = TypeVar("M", bound=BaseModel)
+
+_log = structlog.stdlib.get_logger(__name__)
 
 _POLL_S = 1.0
 """How often a file that may change is looked at."""
@@ -54,6 +63,8 @@ class ReloadedFile(ABC, Generic[T]):
 
     title: ClassVar[str]
     """How messages call the file."""
+    log_events: ClassVar[tuple[str, str]]
+    """What is logged when a new version of it is in force, and when it is not."""
 
     def __init__(self, path: Path) -> None:
         """Read the file.
@@ -75,10 +86,6 @@ class ReloadedFile(ABC, Generic[T]):
         Raises:
             FileBroken: it is not right.
         """
-
-    @abstractmethod
-    def report(self) -> None:
-        """Log that a new version is in force, or why it is not."""
 
     def text_of(self, path: Path) -> str:
         """The text of this file, or of one that it names: all is read again when one of them changes.
@@ -105,11 +112,13 @@ class ReloadedFile(ABC, Generic[T]):
         """Put a new version in force; a broken one is reported, and the old one stays."""
         if all(_version_of(path) == version for path, version in self._versions.items()):
             return
+        reloaded, broken = self.log_events
         try:
             self.current, self.broken = self._read(), None
+            _log.info(reloaded, in_force=self.current.count)
         except FileBroken as error:
             self.broken = str(error)
-        self.report()
+            _log.error(broken, problem=self.broken, in_force=self.current.count)
 
     def _read(self) -> T:
         self._versions: dict[Path, tuple[int, ...] | None] = {}

@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from taskbridge.edge.verification.webhooks import key_of
@@ -16,8 +15,6 @@ from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-_log = structlog.stdlib.get_logger(__name__)
 
 
 def _file_names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -225,18 +222,13 @@ class CredentialsFile(ReloadedFile[Credentials]):
     """The credentials in force. A file without apps is right at the start only."""
 
     title = "credentials file"
+    log_events = "credentials_reloaded", "credentials_broken"
 
     def parse(self, text: str) -> Credentials:
         credentials = parse_credentials(text, read_token=self._token)
         if self.is_in_force and not credentials.count:
             raise FileBroken("no apps")
         return credentials
-
-    def report(self) -> None:
-        if self.broken is None:
-            _log.info("credentials_reloaded", apps=self.current.count)
-        else:
-            _log.error("credentials_broken", problem=self.broken, apps_in_force=self.current.count)
 
     def _token(self, name: str) -> str:
         # Relative to the folder that the TOML is mounted in, whatever its name there is a link to.

@@ -8,12 +8,9 @@ import re
 import secrets
 from typing import Annotated
 
-import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from taskbridge.runtime.reloaded_file import FileBroken, NotBlank, ReloadedFile, parse_toml
-
-_log = structlog.stdlib.get_logger(__name__)
 
 ALL_CORPS = "*"
 
@@ -60,9 +57,7 @@ class ApiTokens:
     def __init__(self, tokens: tuple[ApiToken, ...]) -> None:
         self._tokens = [(bytes.fromhex(each.sha256), each) for each in tokens]
         self._by_digest = {each.sha256: each for each in tokens}
-
-    def __len__(self) -> int:
-        return len(self._tokens)
+        self.count = len(tokens)
 
     def find(self, token: str) -> ApiToken | None:
         """The entry of this token; takes as long for any token that is not known as for one that is."""
@@ -107,12 +102,7 @@ class TokensFile(ReloadedFile[ApiTokens]):
     """The tokens in force."""
 
     title = "API tokens file"
+    log_events = "api_tokens_reloaded", "api_tokens_broken"
 
     def parse(self, text: str) -> ApiTokens:
         return parse_tokens(text)
-
-    def report(self) -> None:
-        if self.broken is None:
-            _log.info("api_tokens_reloaded", tokens=len(self.current))
-        else:
-            _log.error("api_tokens_broken", problem=self.broken, tokens_in_force=len(self.current))
