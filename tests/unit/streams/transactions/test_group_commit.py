@@ -97,7 +97,7 @@ class FakeProducer:
 
 def rounds_of(producers: FakeProducers, grounds: Mapping[str, Ground] | None = None) -> GroupCommit:
     return GroupCommit(
-        {}, group="group", name="worker", membership=lambda: MEMBER, grounds=grounds, make=producers.make
+        {}, group="group", name="worker", membership=lambda: MEMBER, grounds=grounds or {}, make=producers.make
     )
 
 

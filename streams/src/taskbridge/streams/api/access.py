@@ -87,28 +87,26 @@ class Caller:
         return Identity(self.corp_id, self.user_id)
 
 
+@dataclass(eq=False)
 class Access:
-    """Turns requests into callers, and refuses those of nobody known."""
+    """Turns requests into callers, and refuses those of nobody known.
 
-    def __init__(
-        self,
-        *,
-        tokens: TokensFile | None,
-        sso: SingleSignOn | None = None,
-        seal: IdentitySeal | None = None,
-        rate_per_s: float = 500.0,
-        sso_stream_s: float = 300.0,
-    ) -> None:
-        """Without tokens and without single sign-on it is open: only for a service on loopback."""
-        self._sso_stream_s = sso_stream_s
-        self.tokens = tokens
-        self._sso = sso
-        self.seal = seal
-        self._rates = PerSource(lambda: Bucket(rate_per_s * _BURST_S, full_after_s=_BURST_S, now=time.monotonic()))
+    Without tokens and without single sign-on it is open: only for a service on loopback.
+    """
+
+    tokens: TokensFile | None
+    sso: SingleSignOn | None = None
+    seal: IdentitySeal | None = None
+    rate_per_s: float = 500.0
+    sso_stream_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        burst = self.rate_per_s * _BURST_S
+        self._rates = PerSource(lambda: Bucket(burst, full_after_s=_BURST_S, now=time.monotonic()))
 
     @property
     def is_open(self) -> bool:
-        return self.tokens is None and self._sso is None
+        return self.tokens is None and self.sso is None
 
     async def caller_of(self, request: Request) -> Caller:
         """Who is asking.
@@ -127,8 +125,8 @@ class Access:
 
     def identify(self, connection: HTTPConnection) -> Caller:
         """As ``caller_of``, without counting."""
-        if self._sso is not None:
-            identity = self._sso.identity_of(connection) or self._forwarded(connection)
+        if self.sso is not None:
+            identity = self.sso.identity_of(connection) or self._forwarded(connection)
             if identity is not None:
                 return Caller("sso", corp_id=identity.corp_id, user_id=identity.user_id, rate_key=f"sso {identity!r}")
         if self.is_open:
@@ -151,7 +149,7 @@ class Access:
         and it is asked at each request only: so what they have open ends in time, and they come back through it.
         """
         if caller.mode == "sso":
-            until = now + self._sso_stream_s
+            until = now + self.sso_stream_s
             return lambda now: now < until
         tokens = self.tokens
         if caller.mode == "open" or tokens is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.streams.tables.store import PartitionNotHeld
@@ -43,13 +44,13 @@ def give_answers_of_others(app: FastAPI) -> None:
     app.add_exception_handler(AnsweredElsewhere, answered)
 
 
+@dataclass(eq=False)
 class OwnerResolver:
     """Finds the worker that answers."""
 
-    def __init__(self, access: Access, owners: Owners, forwarding: Forwarding) -> None:
-        self.access = access
-        self.owners = owners
-        self.forwarding = forwarding
+    access: Access
+    owners: Owners
+    forwarding: Forwarding
 
     async def user(
         self,

@@ -56,30 +56,22 @@ class Folded:
         return sum(self.actions.values())
 
 
+@dataclass(eq=False)
 class Folding(ABC):
     """Folds chunks and remembers the instances that they met. One generation of the group at a time."""
 
     core: ClassVar[str]
+    events: Codec[TaskEvent]
+    states: Codec[TaskState]
+    notifications: Codec[TaskNotification]
+    cached_instances: int
+    form_fields: AbstractSet[str] = frozenset()
+    """Names of those that stand in states, see ``fold.forms``; ``events`` reads forms then."""
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    most_told_bytes: int = MOST_TOLD_BYTES
 
-    def __init__(
-        self,
-        *,
-        events: Codec[TaskEvent],
-        states: Codec[TaskState],
-        notifications: Codec[TaskNotification],
-        cached_instances: int,
-        form_fields: AbstractSet[str] = frozenset(),
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        most_told_bytes: int = MOST_TOLD_BYTES,
-    ) -> None:
-        """``form_fields``: names of those that stand in states, see ``fold.forms``; ``events`` reads forms then."""
-        self._events = events
-        self._states = states
-        self._notifications = notifications
-        self._cache = InstanceCache[Any](cached_instances)
-        self._form_fields = form_fields
-        self._now_ms = now_ms
-        self._most_told_bytes = most_told_bytes
+    def __post_init__(self) -> None:
+        self._cache = InstanceCache[Any](self.cached_instances)
 
     @abstractmethod
     def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:

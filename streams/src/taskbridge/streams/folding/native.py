@@ -54,16 +54,16 @@ class NativeFolding(Folding):
         assert _CORE is not None, "only made where it is built"
         folded = _CORE.fold(
             records,
-            own_frames=self._events.own_frames(),
+            own_frames=self.events.own_frames(),
             translate=self._translate,
             load=lambda keys: self._cache.find(keys, read, generation=generation),
             renew=self._renew,
-            state_frame=self._states.frame(),
-            notification_frame=self._notifications.frame(),
-            now_ms=self._now_ms(),
+            state_frame=self.states.frame(),
+            notification_frame=self.notifications.frame(),
+            now_ms=self.now_ms(),
             too_large=too_large,
-            told_bytes=self._most_told_bytes,
-            form_fields=self._form_fields,
+            told_bytes=self.most_told_bytes,
+            form_fields=self.form_fields,
         )
         return Folded(
             stored=folded.stored,
@@ -93,7 +93,7 @@ class NativeFolding(Folding):
             RegistryUnavailable: its schema was never seen before, and the registry does not answer.
         """
         try:
-            return self._events.encode_body(self._events.decode(value))
+            return self.events.encode_body(self.events.decode(value))
         except RecordError as reason:
             return reason
 
@@ -103,6 +103,6 @@ class NativeFolding(Folding):
         Raises:
             StoreUnreadable: it is of another format, or damaged.
         """
-        instance = unpack(stored, self._states)
-        state = self._states.encode(instance.state)
+        instance = unpack(stored, self.states)
+        state = self.states.encode(instance.state)
         return pack(state, instance, event_offsets(stored), now_ms=age_of(stored).written_ms)

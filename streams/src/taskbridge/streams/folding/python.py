@@ -31,21 +31,21 @@ class PythonFolding(Folding):
         def load(keys: list[bytes]) -> list[Shown | None]:
             return self._cache.find(keys, lambda missing: map(self._shown, read(missing)), generation=generation)
 
-        decode, form_fields = self._events.decode, self._form_fields
+        decode, form_fields = self.events.decode, self.form_fields
         return self._written(
             fold_chunk(records, decode=decode, load=load, too_large=too_large, form_fields=form_fields)
         )
 
     def _shown(self, stored: bytes | None) -> Shown | None:
-        return None if stored is None else show(unpack(stored, self._states), event_offsets(stored))
+        return None if stored is None else show(unpack(stored, self.states), event_offsets(stored))
 
     def _written(self, result: ChunkResult) -> Folded:
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         stored: dict[bytes, bytes] = {}
         states: list[RecordWithHeaders] = []
         for key, shown in result.instances.items():
             instance = shown.instance
-            state = self._states.encode(instance.state)
+            state = self.states.encode(instance.state)
             stored[key] = pack(state, instance, shown.offsets, now_ms=now_ms)
             deleted = instance.state.lifecycle is Lifecycle.DELETED
             states.append((key, None if deleted else state, state_headers(instance.state, deleted=deleted)))
@@ -55,9 +55,9 @@ class PythonFolding(Folding):
         for record, told in result.told:
             size = 0
             for each in told:
-                value = self._notifications.encode(each)
+                value = self.notifications.encode(each)
                 size += len(value)
-                if size > self._most_told_bytes:
+                if size > self.most_told_bytes:
                     untold.add(record.offset)
                     break
                 key = notification_key(each.corp_id, each.recipient_id)

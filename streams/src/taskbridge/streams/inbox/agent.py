@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False)
 class InboxAgent:
     """Folds chunks of notifications into inboxes.
 
@@ -46,27 +48,18 @@ class InboxAgent:
     comes again, whatever the group's position says, is not applied again: a view never goes back in time.
     """
 
-    def __init__(
-        self,
-        app: faust.App,
-        *,
-        store: Store,
-        changelog: str,
-        group_commit: GroupCommit,
-        offsets: Offsets,
-        notifications: Codec[TaskNotification],
-        metrics: Metrics,
-    ) -> None:
-        self._app = app
-        self._store = store
-        self._changelog = changelog
+    app: faust.App
+    store: Store
+    changelog: str
+    group_commit: GroupCommit
+    offsets: Offsets
+    notifications: Codec[TaskNotification]
+    metrics: Metrics
+
+    def __post_init__(self) -> None:
         self._topic_id = ""
-        self._offsets = offsets
-        self._group_commit = group_commit
-        self._notifications = notifications
-        self._metrics = metrics
         self._listeners: list[Callable[[int, Sequence[tuple[int, TaskNotification]]], None]] = []
-        self._queues = PartitionQueues(self._take, failed=app.crash)
+        self._queues = PartitionQueues(self._take, failed=self.app.crash)
 
     def listen(self, told: Callable[[int, Sequence[tuple[int, TaskNotification]]], None]) -> None:
         """Have ``told`` called, in this loop, with a partition and what was just applied, each with its offset."""
@@ -78,7 +71,7 @@ class InboxAgent:
         None where the partition is not held here.
         """
         try:
-            stored = self._store.read(partition, APPLIED_KEY)
+            stored = self.store.read(partition, APPLIED_KEY)
         except PartitionNotHeld:
             return None
         applied = None if stored is None else read_applied(stored)
@@ -92,14 +85,14 @@ class InboxAgent:
             await self._queues.put(event.message, event.value)
 
     async def _take(self, message: ChunkMessage, records: Chunk) -> None:
-        consumer = consumer_of(self._app)
+        consumer = consumer_of(self.app)
         started = time.perf_counter()
         with consumer.working():
             told = await self._process(message, records)
             if told is None:
                 return
             consumer.done(message)
-        self._metrics.inbox_chunk(len(told), time.perf_counter() - started)
+        self.metrics.inbox_chunk(len(told), time.perf_counter() - started)
         for listener in self._listeners:
             listener(message.partition, told)
 
@@ -107,43 +100,43 @@ class InboxAgent:
         """What was applied; None where a rebalance came before the end: the new owner applies the chunk then."""
         partition, generation = message.partition, message.generation_id
         assert generation is not None, "the transport gives it to every chunk"
-        if not consumer_of(self._app).is_current(message):
+        if not consumer_of(self.app).is_current(message):
             return None
         if not self._topic_id:
-            self._topic_id = await asyncio.to_thread(self._offsets.topic_id, TASK_NOTIFICATIONS.name)
-        with naming(self._changelog, partition):
+            self._topic_id = await asyncio.to_thread(self.offsets.topic_id, TASK_NOTIFICATIONS.name)
+        with naming(self.changelog, partition):
             applied = self._applied(partition)
         if records[-1].offset <= applied:
             return []
         told, rejected = self._decode(records, behind=applied)
-        with naming(self._changelog, partition):
+        with naming(self.changelog, partition):
             changes = self._changes(partition, [each for _, each in told])
         changes[APPLIED_KEY] = write_applied(Applied(self._topic_id, records[-1].offset))
         batches = [
-            Batch(self._changelog, [{"key": key, "value": value} for key, value in changes.items()], partition),
+            Batch(self.changelog, [{"key": key, "value": value} for key, value in changes.items()], partition),
             Batch(TASK_EVENTS_DLQ.name, _letters(rejected)),
         ]
         try:
-            written, *_ = await self._group_commit.hand_over(
+            written, *_ = await self.group_commit.hand_over(
                 message.tp, message.offset + 1, batches, generation=generation
             )
         except Overtaken:
             log.info("notifications_overtaken", partition=partition, records=len(records))
             return None
-        if generation != self._app.consumer_generation_id:
+        if generation != self.app.consumer_generation_id:
             return None
-        self._store.write_chunk(partition, changes, changelog_offset=written)
+        self.store.write_chunk(partition, changes, changelog_offset=written)
         return told
 
     def _applied(self, partition: int) -> int:
         """The offset of the last notification that this partition's inboxes hold; -1 for none."""
-        stored = self._store.read(partition, APPLIED_KEY)
+        stored = self.store.read(partition, APPLIED_KEY)
         applied = None if stored is None else read_applied(stored)
         return applied.offset if applied is not None and applied.topic_id == self._topic_id else -1
 
     def _changes(self, partition: int, notifications: list[TaskNotification]) -> dict[bytes, bytes | None]:
         keys = keys_read(notifications)
-        stored = dict(zip(keys, self._store.read_many(partition, keys), strict=True))
+        stored = dict(zip(keys, self.store.read_many(partition, keys), strict=True))
         return inbox_changes(notifications, stored=stored.__getitem__)
 
     def _decode(self, records: Chunk, *, behind: int) -> tuple[list[tuple[int, TaskNotification]], list[Rejected]]:
@@ -153,7 +146,7 @@ class InboxAgent:
             if record.offset <= behind:
                 continue
             try:
-                notification = self._notifications.decode(record.value)
+                notification = self.notifications.decode(record.value)
                 check(notification, record.key, size=len(record.value or b""))
             except RecordError as reason:
                 log.warning(
@@ -163,7 +156,7 @@ class InboxAgent:
                     reason=reason.dlq_reason,
                     detail=str(reason),
                 )
-                self._metrics.parked(reason)
+                self.metrics.parked(reason)
                 rejected.append(Rejected(record, reason))
             else:
                 told.append((record.offset, notification))

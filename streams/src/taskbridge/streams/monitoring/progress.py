@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -54,30 +55,22 @@ class Ends:
             log.warning("topic_end_unknown", topic=self.topic, problem=str(error))
 
 
+@dataclass(eq=False)
 class Progress:
     """Looks once a second."""
 
-    def __init__(
-        self,
-        app: faust.App,
-        recovery: Recovery,
-        *,
-        changelog: str,
-        ends: Ends,
-        inbox_ends: Ends | None,
-        metrics: Metrics,
-        watchdog: Watchdog,
-        guard: LoopGuard,
-    ) -> None:
-        """``changelog``: the instances'. ``inbox_ends`` is None where this group keeps no inboxes."""
-        self._app = app
-        self._recovery = recovery
-        self._changelog = changelog
-        self._ends = ends
-        self._inbox_ends = inbox_ends
-        self._metrics = metrics
-        self._watchdog = watchdog
-        self._guard = guard
+    app: faust.App
+    recovery: Recovery
+    changelog: str
+    """The instances'."""
+    ends: Ends
+    inbox_ends: Ends | None
+    """None where this group keeps no inboxes."""
+    metrics: Metrics
+    watchdog: Watchdog
+    guard: LoopGuard
+
+    def __post_init__(self) -> None:
         self._said = 0.0
         self.now = Snapshot()
 
@@ -88,7 +81,7 @@ class Progress:
             "partitions": {"active": now.active, "standby": now.standby},
             "recovery": {
                 "remaining": sum(now.restoring.values()),
-                "records": self._recovery.taken_over_records,
+                "records": self.recovery.taken_over_records,
                 "records_a_second": round(now.restored_a_second),
             },
             "lag": {
@@ -105,27 +98,27 @@ class Progress:
             Stuck: there is work and none was done for too long.
         """
         while True:
-            self._guard.beat()
+            self.guard.beat()
             self.now = now = self._look()
-            self._metrics.progress(now, rebalances=self._app.rebalancing_count)
+            self.metrics.progress(now, rebalances=self.app.rebalancing_count)
             self._say(now)
-            await self._ends.refresh(now.active)
-            if self._inbox_ends is not None:
-                await self._inbox_ends.refresh(now.active)
-            self._watchdog.look(done=now.done, waiting=now.waiting if self._ends.known else 0, now=time.monotonic())
+            await self.ends.refresh(now.active)
+            if self.inbox_ends is not None:
+                await self.inbox_ends.refresh(now.active)
+            self.watchdog.look(done=now.done, waiting=now.waiting if self.ends.known else 0, now=time.monotonic())
             await asyncio.sleep(_LOOK_S)
 
     def _look(self) -> Snapshot:
-        wanted = self._recovery.wanted.get(self._changelog)
-        consumer = consumer_of(self._app)
+        wanted = self.recovery.wanted.get(self.changelog)
+        consumer = consumer_of(self.app)
         if wanted is None:
             return Snapshot()
-        keepers = list(self._recovery.keepers.values())
+        keepers = list(self.recovery.keepers.values())
         followed = [(partition, each) for keeper in keepers for partition, each in keeper.followed.items()]
         restored = sum(keeper.applied for keeper in keepers)
         reached = consumer.positions
         positions = {tp.partition: at for tp, at in reached.items() if tp.topic == TASK_EVENTS.name}
-        lag = _behind(self._ends, reached, wanted.actives)
+        lag = _behind(self.ends, reached, wanted.actives)
         now_s = time.time()
         return Snapshot(
             active=sorted(wanted.actives),
@@ -135,7 +128,7 @@ class Progress:
                 partition: max(0.0, now_s - (positions[partition].timestamp or now_s)) if behind else 0.0
                 for partition, behind in lag.items()
             },
-            inbox_lag={} if self._inbox_ends is None else _behind(self._inbox_ends, reached, wanted.actives),
+            inbox_lag={} if self.inbox_ends is None else _behind(self.inbox_ends, reached, wanted.actives),
             restoring=_remaining(each for each in followed if each[1].until is not None),
             standby_lag=_remaining(each for each in followed if each[1].until is None),
             restored=restored,

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
@@ -68,15 +69,17 @@ class Reading:
             self._reader.close()
 
 
+@dataclass(eq=False)
 class Parked:
     """What is known of one topic. Blocking, and called from one thread at a time."""
 
-    def __init__(self, reading: Reading, topic: str, *, entry_of: Callable[[Message], SetAside], kept_ms: int) -> None:
-        """``kept_ms`` is the topic's retention: what is older is counted no more."""
-        self._reading = reading
-        self._topic = topic
-        self._entry_of = entry_of
-        self._kept_ms = kept_ms
+    reading: Reading
+    topic: str
+    entry_of: Callable[[Message], SetAside]
+    kept_ms: int
+    """The topic's retention: what is older is counted no more."""
+
+    def __post_init__(self) -> None:
         self._next: dict[int, int] = {}
         self._counts: Counter[tuple[int, str]] = Counter()
         self._latest: deque[SetAside] = deque(maxlen=LATEST * 4)
@@ -88,9 +91,9 @@ class Parked:
             try:
                 self._read_on()
             except (KafkaException, TimeoutError, Unreadable) as error:
-                log.warning("set_aside_not_read", topic=self._topic, problem=str(error))
+                log.warning("set_aside_not_read", topic=self.topic, problem=str(error))
             self._looked = time.monotonic()
-        first_hour = (now_ms - self._kept_ms) // _HOUR_MS
+        first_hour = (now_ms - self.kept_ms) // _HOUR_MS
         for each in [each for each in self._counts if each[0] < first_hour]:
             del self._counts[each]
         reasons: Counter[str] = Counter()
@@ -104,20 +107,20 @@ class Parked:
         }
 
     def _read_on(self) -> None:
-        offsets = self._reading.offsets
-        bounds = offsets.bounds(self._topic, offsets.partitions(self._topic))
+        offsets = self.reading.offsets
+        bounds = offsets.bounds(self.topic, offsets.partitions(self.topic))
         ends = {partition: bound.end for partition, bound in bounds.items()}
         starts = {
             partition: max(bound.first, self._next.get(partition, bound.end - _BEGIN_RECORDS))
             for partition, bound in bounds.items()
         }
         read = dict(starts)
-        for message in self._reading.between(self._topic, starts, ends, within_s=_PASS_S):
+        for message in self.reading.between(self.topic, starts, ends, within_s=_PASS_S):
             read[message.partition() or 0] = (message.offset() or 0) + 1
             try:
-                entry = self._entry_of(message)
+                entry = self.entry_of(message)
             except TaskbridgeError as error:
-                log.warning("entry_not_read", topic=self._topic, problem=str(error))
+                log.warning("entry_not_read", topic=self.topic, problem=str(error))
                 continue
             self._counts[entry.at_ms // _HOUR_MS, entry.reason] += 1
             self._latest.append(entry)

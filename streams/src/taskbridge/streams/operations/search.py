@@ -79,21 +79,14 @@ def dead_letter_summary(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
+@dataclass(eq=False)
 class Search:
     """Reads the topics themselves: what was never understood is in no table."""
 
-    def __init__(
-        self,
-        reading: Reading,
-        owners: Owners,
-        *,
-        quarantined: Codec[QuarantinedCallback],
-        notifications: Codec[TaskNotification],
-    ) -> None:
-        self._reading = reading
-        self._owners = owners
-        self._quarantined = quarantined
-        self._notifications = notifications
+    reading: Reading
+    owners: Owners
+    quarantined: Codec[QuarantinedCallback]
+    notifications: Codec[TaskNotification]
 
     def find(self, instance_id: str, state: Mapping[str, Any] | None, history: Mapping[str, Any] | None) -> Findings:
         """State and history as they are shown: they may come from another worker.
@@ -110,17 +103,17 @@ class Search:
 
     def _search_quarantine(self, instance_id: str, found: Findings) -> None:
         topic, forms = CALLBACKS_QUARANTINE.name, mentions(instance_id)
-        starts, ends = newest(self._reading.offsets, topic, _RECORDS)
+        starts, ends = newest(self.reading.offsets, topic, _RECORDS)
         if sum(ends[each] - start for each, start in starts.items()) < _RECORDS:
             # All that there is will be read: then it goes back as far as the topic does.
             found.since_ms -= int(CALLBACKS_QUARANTINE.settings["retention.ms"])
-        for message in self._reading.between(topic, starts, ends, within_s=_EACH_S):
+        for message in self.reading.between(topic, starts, ends, within_s=_EACH_S):
             found.quarantine_records += 1
             found.since_ms = min(found.since_ms, message.timestamp()[1])
             value = message.value() or b""
             if any(form in value for form in forms):
                 try:
-                    entry = self._quarantined.decode(value)
+                    entry = self.quarantined.decode(value)
                 except RecordError:
                     continue
                 if any(form in entry.body or form in entry.query.encode() for form in forms):
@@ -129,16 +122,16 @@ class Search:
 
     def _search_dead_letters(self, instance_id: str, found: Findings) -> None:
         topic, key = TASK_EVENTS_DLQ.name, instance_id.encode()
-        starts, ends = newest(self._reading.offsets, topic, _RECORDS)
-        for message in self._reading.between(topic, starts, ends, within_s=_EACH_S):
+        starts, ends = newest(self.reading.offsets, topic, _RECORDS)
+        for message in self.reading.between(topic, starts, ends, within_s=_EACH_S):
             found.dead_letter_records += 1
             if message.key() == key:
                 found.dead_letters.append(dead_letter_summary(dead_letter_of(message)))
 
     def _search_notifications(self, state: Mapping[str, Any], first_ms: int | None, found: Findings) -> None:
         topic, subject = TASK_NOTIFICATIONS.name, str(state["instance_id"]).encode()
-        offsets = self._reading.offsets
-        partitions = {self._owners.partition(notification_key(state["corp_id"], each)) for each in people_of(state)}
+        offsets = self.reading.offsets
+        partitions = {self.owners.partition(notification_key(state["corp_id"], each)) for each in people_of(state)}
         bounds = offsets.bounds(topic, partitions)
         starts = {partition: bound.first for partition, bound in bounds.items()}
         if first_ms is not None:
@@ -146,11 +139,11 @@ class Search:
             starts = {each: since[each] if since[each] >= 0 else bounds[each].end for each in partitions}
         ends = {partition: bound.end for partition, bound in bounds.items()}
         latest: deque[TaskNotification] = deque(maxlen=NOTIFICATIONS)
-        for message in self._reading.between(topic, starts, ends, within_s=_EACH_S):
+        for message in self.reading.between(topic, starts, ends, within_s=_EACH_S):
             # By the header: nearly all of them are about something else, and need not be decoded.
             if (_SUBJECT, subject) in headers_of(message):
                 try:
-                    latest.append(self._notifications.decode(message.value()))
+                    latest.append(self.notifications.decode(message.value()))
                 except RecordError:
                     continue
         in_order = sorted(latest, key=lambda each: each.occurred_at, reverse=True)

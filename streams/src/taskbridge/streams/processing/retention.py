@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -42,31 +43,22 @@ _REST_S = 3600.0
 log = structlog.get_logger(__name__)
 
 
+@dataclass(eq=False)
 class Retention:
     """Looks through the stores of the active partitions, a little at a time, over and over."""
 
-    def __init__(
-        self,
-        agent: TaskAgent,
-        store: Store,
-        states: Codec[TaskState],
-        *,
-        changelog: str,
-        actives: Callable[[], Collection[int]],
-        days: int,
-    ) -> None:
-        """``days`` is how long a finished instance is kept; 0 is for ever."""
-        self._agent = agent
-        self._store = store
-        self._states = states
-        self._changelog = changelog
-        self._actives = actives
-        self._days = days
+    agent: TaskAgent
+    store: Store
+    states: Codec[TaskState]
+    changelog: str
+    actives: Callable[[], Collection[int]]
+    days: int
+    """How long a finished instance is kept; 0 is for ever."""
 
     async def keep(self) -> None:
         """Never returns."""
         while True:
-            actives = sorted(self._actives())
+            actives = sorted(self.actives())
             for partition in actives:
                 await self._look_through(partition)
             await asyncio.sleep(_REST_S if actives else _PAUSE_S)
@@ -76,18 +68,18 @@ class Retention:
         while position is not None:
             await asyncio.sleep(_PAUSE_S)
             try:
-                stored, position = self._store.scan(partition, position, limit=_LOOKED_AT)
+                stored, position = self.store.scan(partition, position, limit=_LOOKED_AT)
             except PartitionNotHeld:
                 return
-            if partition not in self._actives():
+            if partition not in self.actives():
                 return
             now_ms = time.time_ns() // 1_000_000
-            with naming(self._changelog, partition):
-                expired = [key for key, value in stored if is_expired(age_of(value), now_ms=now_ms, days=self._days)]
+            with naming(self.changelog, partition):
+                expired = [key for key, value in stored if is_expired(age_of(value), now_ms=now_ms, days=self.days)]
             if expired:
                 try:
-                    with naming(self._changelog, partition):
-                        gone = await self._agent.forget(partition, expired, self._still_expired)
+                    with naming(self.changelog, partition):
+                        gone = await self.agent.forget(partition, expired, self._still_expired)
                 except PartitionNotHeld:
                     return
                 log.info("instances_let_go", partition=partition, count=gone)
@@ -95,9 +87,9 @@ class Retention:
     def _still_expired(self, stored: bytes) -> Farewell | None:
         """What to tell when this instance goes; None when it is not to go after all."""
         now_ms = time.time_ns() // 1_000_000
-        if not is_expired(age_of(stored), now_ms=now_ms, days=self._days):
+        if not is_expired(age_of(stored), now_ms=now_ms, days=self.days):
             return None
-        instance = unpack(stored, self._states)
+        instance = unpack(stored, self.states)
         return Farewell(farewell(instance, now_ms=now_ms), state_headers(instance.state, deleted=True))
 
 

@@ -61,6 +61,7 @@ class Farewell(NamedTuple):
     """Of its state's tombstone."""
 
 
+@dataclass(eq=False)
 class TaskAgent:
     """Folds chunks of task events into instances.
 
@@ -72,30 +73,19 @@ class TaskAgent:
     before will write. Should one of those fail, the worker stops, and nothing of the later ones is committed.
     """
 
-    def __init__(
-        self,
-        app: faust.App,
-        *,
-        store: Store,
-        changelog: str,
-        partitions: int,
-        folding: Folding,
-        group_commit: GroupCommit,
-        notifications: Codec[TaskNotification],
-        notification_bytes: int,
-        metrics: Metrics,
-    ) -> None:
-        self._app = app
-        self._store = store
-        self._changelog = changelog
-        self._partitions = partitions
-        self._folding = folding
-        self._group_commit = group_commit
-        self._notifications = notifications
-        self._notification_bytes = notification_bytes
-        self._metrics = metrics
+    app: faust.App
+    store: Store
+    changelog: str
+    partitions: int
+    folding: Folding
+    group_commit: GroupCommit
+    notifications: Codec[TaskNotification]
+    notification_bytes: int
+    metrics: Metrics
+
+    def __post_init__(self) -> None:
         self._pending = PendingWrites()
-        self._queues = PartitionQueues(self._begin, failed=app.crash)
+        self._queues = PartitionQueues(self._begin, failed=self.app.crash)
 
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
@@ -104,31 +94,31 @@ class TaskAgent:
 
     def _begin(self, message: ChunkMessage, records: Chunk) -> Coroutine[Any, Any, None] | None:
         """Fold a chunk and hand over what it comes to; what is returned ends it. None where there is nothing to do."""
-        consumer = consumer_of(self._app)
+        consumer = consumer_of(self.app)
         started = time.perf_counter()
         records = consumer.take(message, records)
         if not records:
             return None
         partition, generation = message.partition, cast("int", message.generation_id)
-        ours, away = at_home(records, partition, self._partitions)
+        ours, away = at_home(records, partition, self.partitions)
         with ExitStack() as stack:
             stack.enter_context(consumer.working())
             read = self._pending.reader(partition, self._read, generation=generation)
-            with naming(self._changelog, partition):
+            with naming(self.changelog, partition):
                 folded = fold_what_fits(
-                    partial(self._folding.fold, ours, read, generation=generation),
+                    partial(self.folding.fold, ours, read, generation=generation),
                     ours,
-                    notification_bytes=self._notification_bytes,
+                    notification_bytes=self.notification_bytes,
                 )
             batches = self._batches(partition, folded)
             # With the position behind them, so that each is sent on once.
             batches += [Batch(TASK_EVENTS.name, sent_on, home) for home, sent_on in away.items()]
             try:
-                committed = self._group_commit.hand_over(message.tp, message.offset + 1, batches, generation=generation)
+                committed = self.group_commit.hand_over(message.tp, message.offset + 1, batches, generation=generation)
             except Overtaken:
                 log.info("chunk_overtaken", partition=partition, records=len(records))
                 return None
-            self._folding.keep(folded, generation=generation)
+            self.folding.keep(folded, generation=generation)
             self._pending.add(partition, folded.stored, generation=generation)
             under_way = _UnderWay(message, records, folded, started, stack.pop_all())
             return self._end(under_way, committed)
@@ -144,12 +134,12 @@ class TaskAgent:
         with chunk.working:
             try:
                 written, *_ = await committed
-                if generation == self._app.consumer_generation_id:
+                if generation == self.app.consumer_generation_id:
                     if stored:
-                        self._store.write_chunk(partition, stored, changelog_offset=written)
-                    consumer_of(self._app).done(message)
+                        self.store.write_chunk(partition, stored, changelog_offset=written)
+                    consumer_of(self.app).done(message)
                     seconds = time.perf_counter() - chunk.started
-                    self._metrics.chunk(partition, chunk.records, chunk.folded, seconds)
+                    self.metrics.chunk(partition, chunk.records, chunk.folded, seconds)
             finally:
                 self._pending.remove(partition, stored, generation=generation)
 
@@ -158,27 +148,27 @@ class TaskAgent:
 
         ``farewell`` is asked about each as it is stored now: what to tell of it, or None to keep it.
         """
-        consumer = consumer_of(self._app)
+        consumer = consumer_of(self.app)
         async with self._queues.turn(partition):
-            generation = self._app.consumer_generation_id
+            generation = self.app.consumer_generation_id
             if not consumer.flow_active:
                 return 0
             with consumer.working():
-                stored = {key: self._store.read(partition, key) for key in keys}
+                stored = {key: self.store.read(partition, key) for key in keys}
                 asked = ((key, farewell(value)) for key, value in stored.items() if value is not None)
                 gone = {key: told for key, told in asked if told is not None}
                 if not gone:
                     return 0
                 told = [each for farewell in gone.values() for each in farewell.notifications]
-                farewells = [notification_record(each, self._notifications) for each in told]
+                farewells = [notification_record(each, self.notifications) for each in told]
                 source = TP(TASK_EVENTS.name, partition)
                 try:
-                    written, *_ = await self._group_commit.hand_over(
+                    written, *_ = await self.group_commit.hand_over(
                         source,
                         # Where it stands already: the group's coordinator then refuses all of it to a former owner.
                         consumer.position_of(source),
                         [
-                            Batch(self._changelog, [{"key": key, "value": None} for key in gone], partition),
+                            Batch(self.changelog, [{"key": key, "value": None} for key in gone], partition),
                             Batch(TASK_STATES.name, [(key, None, told.headers) for key, told in gone.items()]),
                             Batch(TASK_NOTIFICATIONS.name, farewells),
                         ],
@@ -186,14 +176,14 @@ class TaskAgent:
                     )
                 except Overtaken:
                     return 0
-                if generation != self._app.consumer_generation_id:
+                if generation != self.app.consumer_generation_id:
                     return 0
-                self._store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=written)
-                self._folding.forget(gone)
+                self.store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=written)
+                self.folding.forget(gone)
         return len(gone)
 
     def _read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
-        found = self._store.read_many(partition, keys)
+        found = self.store.read_many(partition, keys)
         for key, value in zip(keys, found, strict=True):
             # A state has its instance's id in it.
             if value is not None and key not in value:
@@ -203,7 +193,7 @@ class TaskAgent:
     def _batches(self, partition: int, folded: Folded) -> list[Batch]:
         """All that the chunk came to, for Kafka; the changelog first."""
         return [
-            Batch(self._changelog, folded.changelog, partition),
+            Batch(self.changelog, folded.changelog, partition),
             Batch(TASK_STATES.name, folded.states),
             Batch(TASK_NOTIFICATIONS.name, folded.notifications),
             Batch(TASK_EVENTS_DLQ.name, _parked(folded.rejected)),

@@ -6,6 +6,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -103,16 +104,14 @@ def runs(offsets: Sequence[int]) -> list[list[int]]:
     return grouped
 
 
+@dataclass(eq=False)
 class Histories:
     """Histories of instances, as JSON."""
 
-    def __init__(
-        self, reader: EventReader, events: Codec[TaskEvent], names: Names = nobody, forms: Forms = no_form
-    ) -> None:
-        self._reader = reader
-        self._events = events
-        self._names = names
-        self._forms = forms
+    reader: EventReader
+    events: Codec[TaskEvent]
+    names: Names = nobody
+    forms: Forms = no_form
 
     async def of(self, partition: int, state: TaskState, offsets: Sequence[int]) -> dict[str, Any]:
         """The instance's events, oldest first, each once, and its form.
@@ -120,7 +119,7 @@ class Histories:
         Raises:
             NotNow: the events cannot be read at the moment.
         """
-        values = await self._reader.read(partition, offsets)
+        values = await self.reader.read(partition, offsets)
         its_own = 0
         found: dict[str, tuple[int, TaskEvent]] = {}
         for offset in sorted(values):
@@ -135,17 +134,17 @@ class Histories:
             "instance_id": state.instance_id,
             "corp_id": state.corp_id,
             "form": form,
-            **form_json(state.corp_id, state.form_uuid, form, self._forms),
+            **form_json(state.corp_id, state.form_uuid, form, self.forms),
             "form_of": None if form_of is None else form_of.event_id,
             "events": [event_json(event, partition=partition, offset=offset) for offset, event in in_order],
             # Another's event where one of its own should stand: the topic was made anew, or a rebuild found no events.
             "complete": 0 < its_own == len(offsets) < MAX_OFFSETS,
-            "people": people_json(state.corp_id, users_of_events(event for _, event in in_order), self._names),
+            "people": people_json(state.corp_id, users_of_events(event for _, event in in_order), self.names),
         }
 
     def _decoded(self, value: bytes) -> TaskEvent | None:
         try:
-            return self._events.decode(value)
+            return self.events.decode(value)
         except RecordError:
             # Folded once, so it could be read then: it is of a topic that was made anew.
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -39,30 +40,28 @@ class FetchedRecord(NamedTuple):
     written_ms: int
 
 
+@dataclass(eq=False)
 class EventFold:
     """Reads on from where it stopped; whatever it met is in the copy ``new`` as a worker would have stored it."""
 
-    def __init__(
-        self, run: Operation, new: Copy, *, folding: Folding, homes: int, base: Callable[[bytes], bytes | None]
-    ) -> None:
-        """``base`` gives what an instance is built upon, as it is stored, by its key.
+    run: Operation
+    new: Copy
+    folding: Folding
+    """The workers' own."""
+    homes: int
+    """That there will be: an instance is kept where its key belongs among so many, wherever its events are."""
+    base: Callable[[bytes], bytes | None]
+    """Gives what an instance is built upon, as it is stored, by its key."""
 
-        ``homes`` there will be: an instance is kept where its key belongs among so many, wherever its events are.
-        ``folding`` is the workers' own.
-        """
-        self._run = run
-        self._new = new
-        self._folding = folding
+    def __post_init__(self) -> None:
         # An event that comes to larger ones is refused by workers and rebuild alike.
-        self._notification_bytes = notification_bytes(run.offsets)
-        self._homes = homes
-        self._base = base
+        self._notification_bytes = notification_bytes(self.run.offsets)
         self.bounds: dict[int, Bounds] = {}
         """Of each partition of events: where it began when this did, and where it ended at the last look."""
         self.reached: dict[int, int] = {}
         """Behind the last event of each partition that is folded."""
         self.folded = self.rejected = 0
-        self._reader = bulk_reader(run.consumer)
+        self._reader = bulk_reader(self.run.consumer)
 
     def catch_up(self, partitions: int) -> None:
         """Fold what the workers have by now.
@@ -73,13 +72,13 @@ class EventFold:
             KafkaException, TimeoutError: Kafka refuses, or does not answer.
             Unreadable: events were deleted before they could be read.
         """
-        positions = self._run.workers.positions()
-        bounds = self._run.offsets.bounds(TASK_EVENTS.name, range(partitions))
+        positions = self.run.workers.positions()
+        bounds = self.run.offsets.bounds(TASK_EVENTS.name, range(partitions))
         for partition, bound in bounds.items():
             self.bounds[partition] = self.bounds.get(partition, bound)._replace(end=bound.end)
             self.reached.setdefault(partition, bound.first)
         ends = {each: min(bound.end, positions.get(each, bound.end)) for each, bound in bounds.items()}
-        for batch in read_on(self._reader, TASK_EVENTS.name, self.reached, ends, self._run.ticker("events")):
+        for batch in read_on(self._reader, TASK_EVENTS.name, self.reached, ends, self.run.ticker("events")):
             self._fold(batch)
 
     def close(self) -> None:
@@ -89,7 +88,7 @@ class EventFold:
         fetched: dict[tuple[int, int], list[FetchedRecord]] = {}
         for message in batch:
             record = _record(message)
-            home = home_of(record.key, self._homes) if record.key else record.partition
+            home = home_of(record.key, self.homes) if record.key else record.partition
             fetched.setdefault((record.partition, home), []).append(record)
         for (partition, home), records in fetched.items():
             self._fold_at(home, records, is_away=home != partition)
@@ -104,9 +103,9 @@ class EventFold:
 
         if is_away:
             # So that all of them are read.
-            self._folding.forget({record.key for record in records if record.key})
+            self.folding.forget({record.key for record in records if record.key})
         result = fold_what_fits(
-            partial(self._folding.fold, [*records], read, generation=_GENERATION),
+            partial(self.folding.fold, [*records], read, generation=_GENERATION),
             [*records],
             notification_bytes=self._notification_bytes,
         )
@@ -117,15 +116,15 @@ class EventFold:
         stored = {key: restamped(value, written_ms=written_ms[key]) for key, value in result.stored.items()}
         if is_away:
             stored = {key: with_event_offsets(value, _offsets(before.get(key))) for key, value in stored.items()}
-        self._new.write({key: Kept(home, value) for key, value in stored.items()})
+        self.new.write({key: Kept(home, value) for key, value in stored.items()})
         if is_away:
-            self._folding.forget(stored)
+            self.folding.forget(stored)
         else:
-            self._folding.keep(result, generation=_GENERATION)
+            self.folding.keep(result, generation=_GENERATION)
 
     def _read(self, key: bytes) -> bytes | None:
-        found = self._new.get(key)
-        return self._base(key) if found is None else found.value
+        found = self.new.get(key)
+        return self.base(key) if found is None else found.value
 
 
 def _offsets(stored: bytes | None) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -98,30 +99,23 @@ def retell(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> di
         }
 
 
+@dataclass(eq=False)
 class Retelling:
     """Of all instances, once."""
 
-    def __init__(
-        self,
-        writer: TransactionalWriter,
-        registry: Registry,
-        shown: Copy,
-        *,
-        changelog: str,
-        number: int,
-        telling: Callable[[int, int], None],
-    ) -> None:
-        """``shown`` takes the key of each line that there is. ``changelog`` is the instances'.
+    writer: TransactionalWriter
+    registry: Registry
+    shown: Copy
+    """Takes the key of each line that there is."""
+    changelog: str
+    """The instances'."""
+    number: int
+    """Another one for each retelling. So its notifications are no repeats of the last one's."""
+    telling: Callable[[int, int], None]
 
-        ``number``: another one for each retelling. So its notifications are no repeats of the last one's.
-        """
-        self._writer = writer
-        self._states: Codec[TaskState] = task_state_codec(registry)
-        self._notifications: Codec[TaskNotification] = task_notification_codec(registry)
-        self._shown = shown
-        self._changelog = changelog
-        self._number = number
-        self._telling = telling
+    def __post_init__(self) -> None:
+        self._states: Codec[TaskState] = task_state_codec(self.registry)
+        self._notifications: Codec[TaskNotification] = task_notification_codec(self.registry)
         self.instances = 0
 
     def tell(self, notifications: Iterator[TaskNotification]) -> int:
@@ -129,11 +123,11 @@ class Retelling:
         told = 0
         while together := list(islice(notifications, _TOGETHER)):
             records = [notification_record(each, self._notifications) for each in together]
-            with self._writer.transaction():
-                self._writer.send_all(TASK_NOTIFICATIONS.name, records)
-            self._shown.write({_line_key(each): _THERE for each in together})
+            with self.writer.transaction():
+                self.writer.send_all(TASK_NOTIFICATIONS.name, records)
+            self.shown.write({_line_key(each): _THERE for each in together})
             told += len(together)
-            self._telling(self.instances, self.instances)
+            self.telling(self.instances, self.instances)
         return told
 
     def of_instances(self, states: Copy) -> Iterator[TaskNotification]:
@@ -143,17 +137,17 @@ class Retelling:
             TableUnreadable: one of them cannot be read; nobody is told anything wrong.
         """
         for kept in states.values():
-            with naming(self._changelog, kept.partition):
+            with naming(self.changelog, kept.partition):
                 instance = unpack(kept.value, self._states)
             self.instances += 1
-            yield from told_again(show(instance), number=self._number)
+            yield from told_again(show(instance), number=self.number)
 
     def of_no_instance(self, inboxes: Copy) -> Iterator[TaskNotification]:
         """That every line in these inboxes goes which was not told of."""
         for key in inboxes:
             line = layout.read_line_key(key)
-            if line is not None and self._shown.get(key) is None:
-                yield unfounded(line, number=self._number)
+            if line is not None and self.shown.get(key) is None:
+                yield unfounded(line, number=self.number)
 
 
 _THERE = Kept(0, b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from faust.types import TP
@@ -30,6 +31,7 @@ class WorkersStay(OperatorError):
     """Workers did not stop for the switch, so that it was given up: they are of a program that knows no versions."""
 
 
+@dataclass(eq=False)
 class Workers:
     """Every method blocks, and may be told to stop.
 
@@ -37,33 +39,24 @@ class Workers:
         KafkaException, TimeoutError: Kafka refuses, or does not answer.
     """
 
-    def __init__(
-        self,
-        admin: AdminClient,
-        offsets: Offsets,
-        *,
-        claim: Callable[[str], object],
-        tell: Callable[[str], None],
-        stopping: Callable[[], None],
-    ) -> None:
-        """``claim`` takes the producers of the worker of that name over, and blocks."""
-        self._admin = admin
-        self._offsets = offsets
-        self._claim = claim
-        self._tell = tell
-        self._stopping = stopping
+    admin: AdminClient
+    offsets: Offsets
+    claim: Callable[[str], object]
+    """Takes the producers of the worker of that name over, and blocks."""
+    tell: Callable[[str], None]
+    stopping: Callable[[], None]
 
     def positions(self, topic: str = TASK_EVENTS.name) -> dict[int, int]:
         """Up to where each partition of the topic is processed, at the least; not where it has never been.
 
         A transaction that is open is waited for: what it wrote may be readable a moment before its position is.
         """
-        left = {TP(topic, each) for each in self._offsets.partitions(topic)}
+        left = {TP(topic, each) for each in self.offsets.partitions(topic)}
         found: dict[int, int] = {}
         deadline = time.monotonic() + DECIDED_S
         while left:
-            self._stopping()
-            for source, at in self._offsets.committed(APP_ID, left).items():
+            self.stopping()
+            for source, at in self.offsets.committed(APP_ID, left).items():
                 if at.is_stable:
                     left.discard(source)
                     if at.offset >= 0:
@@ -87,21 +80,21 @@ class Workers:
             WorkersStay: they are still there after minutes.
         """
         deadline, said = time.monotonic() + _LEAVE_S, 0.0
-        while found := members(self._admin, APP_ID):
-            self._stopping()
+        while found := members(self.admin, APP_ID):
+            self.stopping()
             if time.monotonic() > deadline:
                 raise WorkersStay(f"still there after {_LEAVE_S:.0f} s: {', '.join(found)}. Nothing was switched")
             if time.monotonic() - said > Ticker.EVERY_S:
                 said = time.monotonic()
-                self._tell(f"waiting until the workers have stopped: {', '.join(found)}")
+                self.tell(f"waiting until the workers have stopped: {', '.join(found)}")
             time.sleep(_LOOK_S)
         # Whoever may have something open: see ``streams.transactions.takeover``.
         if owners := {at.owner for at in self._committed(TASK_EVENTS.name, TASK_NOTIFICATIONS.name) if at.owner}:
             # Side by side: each waits up to half a second for librdkafka's timers.
             with ThreadPoolExecutor(len(owners)) as pool:
-                for claimed in [pool.submit(self._claim, owner) for owner in owners]:
+                for claimed in [pool.submit(self.claim, owner) for owner in owners]:
                     claimed.result()
 
     def _committed(self, *topics: str) -> Iterable[Committed]:
-        sources = [TP(topic, partition) for topic in topics for partition in self._offsets.partitions(topic)]
-        return self._offsets.committed(APP_ID, sources).values()
+        sources = [TP(topic, partition) for topic in topics for partition in self.offsets.partitions(topic)]
+        return self.offsets.committed(APP_ID, sources).values()

@@ -7,6 +7,7 @@ ended. What came before is the reader's business (``streams.sse.missed``).
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.errors import OperatorError
@@ -41,28 +42,20 @@ class NotFollowed(OperatorError):
     """The partition of this person is on its way to another worker: try again in a moment."""
 
 
+@dataclass(eq=False)
 class Hub:
     """All streams of one worker."""
 
-    def __init__(
-        self,
-        *,
-        next_offset: Callable[[int], int | None],
-        most: int,
-        most_of_person: int,
-        heartbeat_s: float = HEARTBEAT_S,
-        names: Names = nobody,
-    ) -> None:
-        """``next_offset`` says which notification of a partition will be told next; None where that is not known.
+    next_offset: Callable[[int], int | None]
+    """Says which notification of a partition will be told next; None where that is not known."""
+    most: int
+    """Bounds all connections, those to other workers too."""
+    most_of_person: int
+    """Bounds the streams of one person: nobody takes the places of the others."""
+    heartbeat_s: float = HEARTBEAT_S
+    names: Names = nobody
 
-        ``most`` bounds all connections, those to other workers too, and ``most_of_person`` the streams of one person:
-        nobody takes the places of the others.
-        """
-        self._next_offset = next_offset
-        self._most = most
-        self._most_of_person = most_of_person
-        self._heartbeat_s = heartbeat_s
-        self._names = names
+    def __post_init__(self) -> None:
         # By both ids: in a record's key they stand side by side, and one with a slash could pass for another two.
         self._of_person: dict[tuple[str, str], list[Subscription]] = {}
         self.count = 0
@@ -89,14 +82,14 @@ class Hub:
             NotFollowed: this worker does not read the partition.
         """
         self._check_room(1)
-        if len(self._of_person.get((corp_id, user_id), ())) >= self._most_of_person:
+        if len(self._of_person.get((corp_id, user_id), ())) >= self.most_of_person:
             raise TooManyOfPerson(str(TooManyOfPerson.__doc__))
-        begins = self._next_offset(partition)
+        begins = self.next_offset(partition)
         if begins is None:
             raise NotFollowed(str(NotFollowed.__doc__))
         # Those that came at once do not beat at once.
-        due = now + self._heartbeat_s * (self.count * _GOLDEN % 1)
-        found = Subscription(corp_id, user_id, partition, begins=begins, due=due, may_go_on=may_go_on)
+        due = now + self.heartbeat_s * (self.count * _GOLDEN % 1)
+        found = Subscription((corp_id, user_id), partition, begins, due, may_go_on)
         self._of_person.setdefault(found.person, []).append(found)
         self.count += 1
         return found
@@ -121,7 +114,7 @@ class Hub:
 
     def _check_room(self, places: int) -> None:
         taken = self.count + FORWARDED_PLACES * self.forwarded
-        if self.stopping or taken + places > self._most:
+        if self.stopping or taken + places > self.most:
             raise TooManyStreams(str(TooManyStreams.__doc__))
 
     def leave(self, subscription: Subscription) -> None:
@@ -143,13 +136,13 @@ class Hub:
         for offset, notification in notifications:
             listening = self._of_person.get((notification.corp_id, notification.recipient_id))
             if listening:
-                frame = notification_frame(partition, offset, notification, self._names)
+                frame = notification_frame(partition, offset, notification, self.names)
                 for each in listening:
                     each.push(offset, frame)
 
     def place(self, subscription: Subscription) -> Place | None:
         """Where somebody who has read all of this stream would go on; None while something waits."""
-        offset = self._next_offset(subscription.partition)
+        offset = self.next_offset(subscription.partition)
         if offset is None or subscription.has_waiting or subscription.ending is not None:
             return None
         return Place(subscription.partition, max(offset, subscription.next_offset))
@@ -159,7 +152,7 @@ class Hub:
         for each in list(self._all()):
             if each.due <= now:
                 if each.may_go_on(now):
-                    each.beat(now + self._heartbeat_s)
+                    each.beat(now + self.heartbeat_s)
                 else:
                     each.end(Ending.ACCESS)
 

@@ -68,6 +68,7 @@ class Wanted:
     is_full: bool = False
 
 
+@dataclass(eq=False)
 class MissedReader:
     """One consumer in one thread reads for all streams that wait: those of a partition share a pass.
 
@@ -75,20 +76,14 @@ class MissedReader:
     days delays the others by a pass, and gets its days in several.
     """
 
-    def __init__(
-        self,
-        config: Mapping[str, object],
-        *,
-        offsets: Offsets,
-        codec: Codec[TaskNotification],
-        topic: str = TASK_NOTIFICATIONS.name,
-        names: Names = nobody,
-    ) -> None:
-        self._reader = PartitionReader(config)
-        self._offsets = offsets
-        self._codec = codec
-        self._topic = topic
-        self._names = names
+    config: Mapping[str, object]
+    offsets: Offsets
+    codec: Codec[TaskNotification]
+    topic: str = TASK_NOTIFICATIONS.name
+    names: Names = nobody
+
+    def __post_init__(self) -> None:
+        self._reader = PartitionReader(self.config)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="missed")
         self._waiting: deque[Wanted] = deque()
         self._at_work: list[Wanted] = []
@@ -136,7 +131,7 @@ class MissedReader:
     def _pass(self, requests: list[Wanted]) -> None:
         """Read once over a partition, for all of them; in the thread."""
         partition, start = requests[0].partition, requests[0].start
-        first, end = self._offsets.bounds(self._topic, [partition])[partition]
+        first, end = self.offsets.bounds(self.topic, [partition])[partition]
         for each in requests:
             each.part.is_cut, each.part.is_ahead = each.start < first, each.start > end
         at = max(start, first)
@@ -155,7 +150,7 @@ class MissedReader:
         for each in requests:
             wanted[notification_key(each.corp_id, each.user_id)].append(each)
         last = min(until, at + _PASS_RECORDS)
-        reading = self._reader.read(self._topic, {partition: at}, {partition: last}, within_s=_PASS_S)
+        reading = self._reader.read(self.topic, {partition: at}, {partition: last}, within_s=_PASS_S)
         with suppress(TimeLimit), closing(reading):
             for batch in reading:
                 for message in batch:
@@ -170,12 +165,12 @@ class MissedReader:
         if request.is_full or not request.start <= offset < request.until:
             return
         try:
-            notification = self._codec.decode(message.value())
+            notification = self.codec.decode(message.value())
         except Undecodable:
             return  # whoever hears it at once does not get it either
         if (notification.corp_id, notification.recipient_id) != (request.corp_id, request.user_id):
             return  # keys of two persons may be equal, where an id has a slash
-        request.part.frames.append(notification_frame(request.partition, offset, notification, self._names))
+        request.part.frames.append(notification_frame(request.partition, offset, notification, self.names))
         if len(request.part.frames) >= _PART_FRAMES:
             request.is_full, request.part.reached = True, offset + 1
 

@@ -7,6 +7,7 @@ lives as long as there is something: ten thousand idle streams are then ten thou
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -71,18 +72,16 @@ class HoldsStreams:
             await writer.run(receive, send)
 
 
+@dataclass(slots=True, eq=False)
 class Writer:
     """Writes one subscription to one connection."""
 
-    __slots__ = ("_hub", "_missed", "_resume", "_send", "_subscription", "_task")
-
-    def __init__(self, hub: Hub, missed: MissedReader, subscription: Subscription, resume: Place | None) -> None:
-        self._hub = hub
-        self._missed = missed
-        self._subscription = subscription
-        self._resume = resume
-        self._send: Send | None = None
-        self._task: asyncio.Task[None] | None = None
+    hub: Hub
+    missed: MissedReader
+    subscription: Subscription
+    resume: Place | None
+    _send: Send | None = None
+    _task: asyncio.Task[None] | None = None
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Return when the client has gone or the stream has ended."""
@@ -91,11 +90,11 @@ class Writer:
             await send({"type": "http.response.body", "body": OPENING, "more_body": True})
             self._send = send
             self._task = asyncio.get_running_loop().create_task(self._begin())
-            self._subscription.wake_by(self._go_on)
+            self.subscription.wake_by(self._go_on)
             while (await receive())["type"] != "http.disconnect":
                 pass
         finally:
-            self._hub.leave(self._subscription)
+            self.hub.leave(self.subscription)
             if self._task is not None:
                 self._task.cancel()
 
@@ -105,31 +104,31 @@ class Writer:
 
     async def _begin(self) -> None:
         try:
-            if self._resume is not None:
-                await self._catch_up(self._resume)
+            if self.resume is not None:
+                await self._catch_up(self.resume)
         except OperatorError as error:
             await self._close(str(error))
             return
         # One who loses the connection before the first event has a place to go on from, and misses nothing.
-        self._subscription.beat(self._subscription.due)
+        self.subscription.beat(self.subscription.due)
         await self._write()
 
     async def _catch_up(self, resume: Place) -> None:
         """Write what lies between the id and what comes by itself; then nothing before the end of that comes again."""
-        subscription = self._subscription
+        subscription = self.subscription
         at, until = resume.next_offset, subscription.begins
         if resume.partition != subscription.partition:
             await self._put(reset_frame(_MADE_ANEW))
             return
         while at != until and subscription.ending is None:
-            part = await self._missed.read(subscription.partition, at, until, subscription.person)
+            part = await self.missed.read(subscription.partition, at, until, subscription.person)
             if part.is_ahead:
                 await self._put(reset_frame(_MADE_ANEW))
                 return
             if part.is_cut:
                 await self._put(reset_frame(_TOO_OLD))
             if part.frames:
-                self._hub.sent += len(part.frames)
+                self.hub.sent += len(part.frames)
                 await self._put(b"".join(part.frames))
             if at > until:
                 break  # given out by another worker that was ahead of this one
@@ -138,17 +137,17 @@ class Writer:
 
     async def _write(self) -> None:
         """Write until there is nothing, or the end. Between the last look and the task's end there is no ``await``."""
-        subscription = self._subscription
+        subscription = self.subscription
         while True:
             if subscription.ending is not None:
                 await self._close(subscription.ending)
                 return
             count, fresh = subscription.take()
             if fresh:
-                self._hub.sent += count
+                self.hub.sent += count
                 await self._put(fresh)
             elif subscription.take_beat():
-                await self._put(heartbeat_frame(self._hub.place(subscription)))
+                await self._put(heartbeat_frame(self.hub.place(subscription)))
             else:
                 self._task = None
                 return

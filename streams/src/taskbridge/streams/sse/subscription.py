@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -23,45 +24,23 @@ class Ending(StrEnum):
     """Its token was taken back, or it is time to ask the proxy again whether somebody is still signed in."""
 
 
+@dataclass(slots=True, eq=False)
 class Subscription:
     """What one stream has still to write."""
 
-    __slots__ = (
-        "_beats",
-        "_waiting",
-        "_wake",
-        "begins",
-        "due",
-        "ending",
-        "may_go_on",
-        "next_offset",
-        "partition",
-        "person",
-    )
-
-    def __init__(
-        self,
-        corp_id: str,
-        user_id: str,
-        partition: int,
-        *,
-        begins: int,
-        due: float,
-        may_go_on: Callable[[float], bool],
-    ) -> None:
-        self.person = (corp_id, user_id)
-        self.partition = partition
-        self.begins = begins
-        """Every notification from this offset on comes by itself."""
-        self.next_offset = 0
-        """Nothing before this offset is given out any more."""
-        self.may_go_on = may_go_on
-        self.due = due
-        """When the next heartbeat is."""
-        self.ending: Ending | None = None
-        self._beats = False
-        self._wake: Callable[[], None] | None = None
-        self._waiting: deque[tuple[int, bytes]] | None = None  # most have nothing waiting for most of their life
+    person: tuple[str, str]
+    partition: int
+    begins: int
+    """Every notification from this offset on comes by itself."""
+    due: float
+    """When the next heartbeat is."""
+    may_go_on: Callable[[float], bool]
+    next_offset: int = 0
+    """Nothing before this offset is given out any more."""
+    ending: Ending | None = None
+    _beats: bool = False
+    _wake: Callable[[], None] | None = None
+    _waiting: deque[tuple[int, bytes]] | None = None  # most have nothing waiting for most of their life
 
     def wake_by(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called whenever there is something to write, from within the loop."""

@@ -56,29 +56,24 @@ class Followed:
         return max(0, (self.end if self.until is None else self.until) - self.next_offset)
 
 
+@dataclass(eq=False)
 class ChangelogReader:
     """One thread, one consumer, any number of partitions. Every method may be called from any thread."""
 
-    def __init__(
-        self,
-        config: Mapping[str, object],
-        topic: str,
-        store: Applies,
-        *,
-        batch_bytes: int,
-        on_failure: Callable[[BaseException], None],
-    ) -> None:
-        self._topic = topic
-        self._store = store
-        self._batch_bytes = batch_bytes
-        self._on_failure = on_failure
+    config: Mapping[str, object]
+    topic: str
+    store: Applies
+    batch_bytes: int
+    on_failure: Callable[[BaseException], None]
+
+    def __post_init__(self) -> None:
         self._batch = _BATCH_FIRST
         self._followed: dict[int, Followed] = {}
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = False
         self.applied = 0
         """Records applied since the start."""
-        self._consumer = Consumer(dict(config), logger=logging.getLogger("librdkafka"))
+        self._consumer = Consumer(dict(self.config), logger=logging.getLogger("librdkafka"))
         self._thread = threading.Thread(target=self._run, name="changelog-reader", daemon=True)
         self._thread.start()
 
@@ -102,7 +97,7 @@ class ChangelogReader:
                 if not standby:
                     return
             self._followed[partition] = following
-            self._consumer.incremental_assign([TopicPartition(self._topic, partition, start)])
+            self._consumer.incremental_assign([TopicPartition(self.topic, partition, start)])
 
         self._commands.put(begin)
         return following.done
@@ -140,7 +135,7 @@ class ChangelogReader:
                 if self._followed:
                     self._apply(self._consumer.consume(self._batch, _WAIT_S))
         except BaseException as error:  # noqa: BLE001 - whatever it is, the worker must not go on without its reader
-            self._on_failure(error)
+            self.on_failure(error)
         finally:
             self._consumer.close()
 
@@ -170,12 +165,12 @@ class ChangelogReader:
             size += len(message)
             values.setdefault(partition, {})[message.key()] = message.value()  # pyright: ignore[reportArgumentType]
         if size:
-            self._batch = max(1, min(_BATCH_MAX, self._batch_bytes * len(messages) // size))
+            self._batch = max(1, min(_BATCH_MAX, self.batch_bytes * len(messages) // size))
         self.applied += len(messages)
         for partition, next_offset in reached.items():
             following = self._followed.get(partition)
             if following is not None:
-                self._store.write_chunk(partition, values.get(partition, {}), changelog_offset=next_offset - 1)
+                self.store.write_chunk(partition, values.get(partition, {}), changelog_offset=next_offset - 1)
                 self._advance(partition, following, next_offset)
 
     def _note(self, error: KafkaError, partition: int, offset: int | None, reached: dict[int, int]) -> None:
@@ -186,14 +181,14 @@ class ChangelogReader:
                 reached[partition] = max(offset, reached.get(partition, 0))
             elif following is not None and time.monotonic() - following.touched > _TOUCH_S:
                 following.touched = time.monotonic()
-                self._store.touch(partition)
+                self.store.touch(partition)
         elif error.fatal() or error.code() in _FAILURES:
-            raise ChangelogUnreadable(f"{self._topic}, partition {partition}: {error.str()}") from KafkaException(error)
+            raise ChangelogUnreadable(f"{self.topic}, partition {partition}: {error.str()}") from KafkaException(error)
 
     def _advance(self, partition: int, following: Followed, next_offset: int) -> None:
         following.next_offset = next_offset
         if following.until is None:
-            _, known_end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+            _, known_end = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
             following.end = max(known_end, next_offset)
         elif next_offset >= following.until:
             self._leave(partition)
@@ -202,7 +197,7 @@ class ChangelogReader:
 
     def _leave(self, partition: int) -> None:
         if self._followed.pop(partition, None) is not None:
-            self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
+            self._consumer.incremental_unassign([TopicPartition(self.topic, partition)])
 
 
 _FAILURES = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -63,6 +64,7 @@ def starting_point(
     return Start(position.offset + 1)
 
 
+@dataclass(eq=False)
 class TableKeeper:
     """One table's store and the reader of its changelog.
 
@@ -70,29 +72,26 @@ class TableKeeper:
     then on, until ``give_up`` was told that the partition is no longer active.
     """
 
-    def __init__(
-        self, store: Store, topic: str, reader: ChangelogReader, offsets: Offsets, *, is_known: bool = False
-    ) -> None:
-        """``is_known``: the group's positions name this very changelog."""
-        self.store = store
-        self._is_known = is_known
-        self._topic = topic
-        self._offsets = offsets
-        self._reader = reader
+    store: Store
+    topic: str
+    reader: ChangelogReader
+    offsets: Offsets
+    is_known: bool = False
+    """The group's positions name this very changelog."""
 
     @property
     def followed(self) -> dict[int, Followed]:
         """The partitions that are being restored or on standby."""
-        return self._reader.followed
+        return self.reader.followed
 
     @property
     def applied(self) -> int:
         """Changelog records that were applied since the start of the process."""
-        return self._reader.applied
+        return self.reader.applied
 
     async def give_up(self, *, actives: Collection[int], standbys: Collection[int]) -> None:
         """Stop reading what is no standby any more, and close what is neither. Standbys go on undisturbed."""
-        await asyncio.wrap_future(self._reader.leave_all_but(standbys))
+        await asyncio.wrap_future(self.reader.leave_all_but(standbys))
         for partition in self.store.held - set(actives) - set(standbys):
             log.info("store_closed", partition=partition)
             await asyncio.to_thread(self.store.release, partition)
@@ -116,7 +115,7 @@ class TableKeeper:
             KafkaException: Kafka refuses, or cannot be reached.
             TimeoutError: it does not answer.
         """
-        await self._follow(set(partitions) - set(self._reader.followed), standby=True)
+        await self._follow(set(partitions) - set(self.reader.followed), standby=True)
 
     async def touch(self, partitions: Collection[int]) -> None:
         """Say of these, which are active, that their positions still hold."""
@@ -125,14 +124,14 @@ class TableKeeper:
 
     def close(self) -> None:
         """Stop reading. Blocks until nothing more is written."""
-        self._reader.close()
+        self.reader.close()
 
     async def _follow(self, partitions: Collection[int], *, standby: bool) -> list[asyncio.Future[None]]:
         if not partitions:
             return []
         ends = await asyncio.to_thread(self._open, partitions)
         return [
-            asyncio.wrap_future(self._reader.follow(partition, start=start, end=end, standby=standby))
+            asyncio.wrap_future(self.reader.follow(partition, start=start, end=end, standby=standby))
             for partition, (start, end) in ends.items()
         ]
 
@@ -143,11 +142,11 @@ class TableKeeper:
             StoreOfAnother: a changelog has lost what a store has.
         """
         store = self.store
-        changelog_id = self._offsets.topic_id(self._topic)
+        changelog_id = self.offsets.topic_id(self.topic)
         store.follow(changelog_id)
-        bounds = self._offsets.bounds(self._topic, partitions)
+        bounds = self.offsets.bounds(self.topic, partitions)
         # What was written last may not be decided yet, and the store of who wrote it has it.
-        written = self._offsets.ends(self._topic, partitions)
+        written = self.offsets.ends(self.topic, partitions)
         found: dict[int, tuple[int, int]] = {}
         for partition in partitions:
             store.hold(partition)
@@ -157,13 +156,13 @@ class TableKeeper:
                     position,
                     Bounds(bounds[partition].first, written[partition]),
                     changelog_id=changelog_id,
-                    is_known=self._is_known,
+                    is_known=self.is_known,
                     now_ms=time.time_ns() // 1_000_000,
                 )
             except StoreOfAnother as error:
                 raise StoreOfAnother(
-                    f"{self._topic}, partition {partition}: {error}. The local store is left as it is:"
-                    f" {store.partition_path(partition)}. {mend(self._topic)}"
+                    f"{self.topic}, partition {partition}: {error}. The local store is left as it is:"
+                    f" {store.partition_path(partition)}. {mend(self.topic)}"
                 ) from error
             because = start.wipe_because
             if position is None and not store.is_empty(partition):

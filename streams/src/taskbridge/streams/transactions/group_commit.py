@@ -18,6 +18,7 @@ import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -50,6 +51,7 @@ class Overtaken(OperatorError):
     """A rebalance came before the end: whoever has the partition now does it again. Nothing was written."""
 
 
+@dataclass(eq=False)
 class GroupCommit:
     """A thread of its own takes what waits, so that the next transaction does not wait for a fold that goes on.
 
@@ -57,28 +59,18 @@ class GroupCommit:
     the same producer's next one is refused; librdkafka asks again after 20 to 100 ms.
     """
 
-    def __init__(
-        self,
-        config: Mapping[str, object],
-        *,
-        group: str,
-        name: str,
-        membership: Callable[[], Membership | None],
-        grounds: Mapping[str, Ground] | None = None,
-        make: Callable[[Mapping[str, object], str], BulkProducer] = BulkProducer,
-    ) -> None:
-        """``name`` is this worker's among those that share the group, the same over its restarts.
+    config: Mapping[str, object]
+    group: str
+    name: str
+    """This worker's among those that share the group, the same over its restarts."""
+    membership: Callable[[], Membership | None]
+    grounds: Mapping[str, Ground] = field(default_factory=dict[str, "Ground"])
+    """By the topic that is read: where its positions are kept too, and what is said with them."""
+    make: Callable[[Mapping[str, object], str], BulkProducer] = BulkProducer
 
-        ``grounds``, by the topic that is read: where its positions are kept too, and what is said with them.
-        """
-        self._config = config
-        self._group = group
-        self._name = name
-        self._membership = membership
-        self.grounds = grounds or {}
+    def __post_init__(self) -> None:
         self.after_loss: dict[TP, bool] = {}
         """Of each source: see ``KeptPosition``."""
-        self._make = make
         self._producers: list[BulkProducer] = []
         self._waiting: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._left: list[Delivery | None] = []
@@ -95,7 +87,7 @@ class GroupCommit:
             KafkaException: Kafka does not answer, or does not allow it.
         """
         if not self._producers:
-            self._producers = claimed(self._config, self._name, self._make)
+            self._producers = claimed(self.config, self.name, self.make)
             self._thread.start()
 
     def hand_over(
@@ -115,14 +107,14 @@ class GroupCommit:
         """
         if self._failure is not None:
             raise self._failure
-        membership = self._membership()
+        membership = self.membership()
         if membership is None or membership.generation != generation:
             raise Overtaken(f"{source.topic}, partition {source.partition}: a rebalance overtook a chunk")
         delivery = Delivery(
             source,
             next_offset,
             batches,
-            group_metadata(self._group, membership),
+            group_metadata(self.group, membership),
             asyncio.get_running_loop().create_future(),
         )
         self._waiting.put(delivery)
@@ -197,7 +189,7 @@ class GroupCommit:
         former, self._producers = self._producers, []
         # Their ends may take long, and nothing waits for them.
         threading.Thread(target=former.clear, name="former-producers", daemon=True).start()
-        self._producers = claimed(self._config, self._name, self._make)
+        self._producers = claimed(self.config, self.name, self.make)
 
     def _keep(self, producer: BulkProducer, reached: Mapping[TP, int]) -> None:
         """The positions go to the changelogs, behind what they stand for."""
@@ -212,7 +204,7 @@ class GroupCommit:
         The name says who may have something open for this partition: see ``streams.transactions.takeover``.
         """
         ground = self.grounds.get(topic)
-        return write_metadata(self._name, None if ground is None else ground.mark)
+        return write_metadata(self.name, None if ground is None else ground.mark)
 
     def _offsets(self, reached: Mapping[TP, int]) -> list[TopicPartition]:
         return [

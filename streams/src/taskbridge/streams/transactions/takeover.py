@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -52,29 +53,20 @@ class Undecided(TimeoutError):
     """Former owners' transactions are still open: it is worth asking again."""
 
 
+@dataclass(eq=False)
 class Takeover:
     """Of one worker, at each of its rebalances."""
 
-    def __init__(
-        self,
-        offsets: Offsets,
-        group_commit: GroupCommit,
-        *,
-        group: str,
-        name: str,
-        claim: Callable[[str], object],
-        note: Callable[[str], None] = lambda _reason: None,
-    ) -> None:
-        """``claim`` takes the producers of the worker of that name over, and blocks.
+    offsets: Offsets
+    group_commit: GroupCommit
+    group: str
+    name: str
+    claim: Callable[[str], object]
+    """Takes the producers of the worker of that name over, and blocks."""
+    note: Callable[[str], None] = lambda _reason: None
+    """Is told why a partition goes on from elsewhere than the group's position."""
 
-        ``note`` is told why a partition goes on from elsewhere than the group's position.
-        """
-        self._offsets = offsets
-        self._group_commit = group_commit
-        self._group = group
-        self._name = name
-        self._claim = claim
-        self._note = note
+    def __post_init__(self) -> None:
         self._claimed: set[str] = set()
         """By the takeover under way. Once is enough: a worker that comes back under its name must not be hit again."""
 
@@ -85,7 +77,7 @@ class Takeover:
             Undecided: former owners' transactions are open for longer than is worth waiting at one go.
             KafkaException, TimeoutError: Kafka does not answer, or does not allow it.
         """
-        await asyncio.to_thread(self._group_commit.claim)
+        await asyncio.to_thread(self.group_commit.claim)
         return await asyncio.to_thread(self._settle, owned)
 
     async def begin(
@@ -104,10 +96,10 @@ class Takeover:
         bounds = await asyncio.to_thread(self._bounds, committed)
         moved: dict[TP, int] = {}
         for source, at in committed.items():
-            ground, said = self._group_commit.grounds.get(source.topic), kept.get(source)
+            ground, said = self.group_commit.grounds.get(source.topic), kept.get(source)
             found = standing(source, at, said, ground=ground, bounds=bounds[source])
             if found.reason is not None:
-                self._note(found.reason)
+                self.note(found.reason)
                 log.error(
                     "position_moved",
                     topic=source.topic,
@@ -116,28 +108,28 @@ class Takeover:
                     was=at.offset,
                     goes_on_from=found.offset,
                 )
-            is_marked = (at.owner, at.mark) == (self._name, None if ground is None else ground.mark)
+            is_marked = (at.owner, at.mark) == (self.name, None if ground is None else ground.mark)
             if ground is not None:
                 after_loss = is_after_loss(said, source_id=ground.source_id, end=bounds[source].end)
-                self._group_commit.after_loss[source] = after_loss
+                self.group_commit.after_loss[source] = after_loss
             is_kept = ground is None or (said is not None and said[:2] == (ground.source_id, at.offset))
             if not is_marked or not is_kept or found.offset != at.offset:
                 moved[source] = found.offset
         await asyncio.gather(
-            *(self._group_commit.hand_over(source, to, [], generation=generation) for source, to in moved.items())
+            *(self.group_commit.hand_over(source, to, [], generation=generation) for source, to in moved.items())
         )
         await asyncio.to_thread(self._until_told, moved)
 
     def changelog_of(self, source: TP) -> str | None:
         """The topic in which this one's positions are kept."""
-        ground = self._group_commit.grounds.get(source.topic)
+        ground = self.group_commit.grounds.get(source.topic)
         return None if ground is None else ground.changelog
 
     def _settle(self, owned: Owned) -> dict[TP, Committed]:
         began = time.monotonic()
         self._claimed.clear()
         while True:
-            committed = self._offsets.committed(self._group, owned.sources)
+            committed = self.offsets.committed(self.group, owned.sources)
             unstable = {source for source, at in committed.items() if not at.is_stable}
             undecided = frozenset[TP]() if unstable else self._undecided(owned.changelogs)
             open_partitions = {each.partition for each in unstable | undecided}
@@ -152,7 +144,7 @@ class Takeover:
     def _until_told(self, moved: Mapping[TP, int]) -> None:
         """Positions are told some milliseconds after they are committed; until then, whoever asks gets the old ones."""
         deadline = time.monotonic() + _PATIENCE_S
-        while not all(at.is_stable for at in self._offsets.committed(self._group, moved).values()):
+        while not all(at.is_stable for at in self.offsets.committed(self.group, moved).values()):
             if time.monotonic() > deadline:
                 raise Undecided("the group's positions are committed, and not told yet")
             time.sleep(_POLL_S)
@@ -162,8 +154,8 @@ class Takeover:
         for topic in {each.topic for each in changelogs}:
             partitions = [each.partition for each in changelogs if each.topic == topic]
             # In this order: what is written after the first question is no owner's any more.
-            ends = self._offsets.ends(topic, partitions)
-            decided = self._offsets.decided(topic, partitions)
+            ends = self.offsets.ends(topic, partitions)
+            decided = self.offsets.decided(topic, partitions)
             found |= {
                 each for each in changelogs if each.topic == topic and decided[each.partition] < ends[each.partition]
             }
@@ -171,10 +163,10 @@ class Takeover:
 
     def _claim_from(self, committed: dict[TP, Committed], overdue: Collection[int]) -> None:
         """Claim what belongs to those who left, and to those whose transactions are overdue."""
-        owners = {at.owner for at in committed.values() if at.owner not in (None, "", self._name)}
+        owners = {at.owner for at in committed.values() if at.owner not in (None, "", self.name)}
         if not owners - self._claimed:
             return
-        gone = owners - self._offsets.members(self._group)
+        gone = owners - self.offsets.members(self.group)
         late = {at.owner for source, at in committed.items() if source.partition in overdue} & owners
         for owner in (gone | late) - self._claimed:
             assert owner is not None
@@ -184,7 +176,7 @@ class Takeover:
 
     def _claim_one(self, owner: str) -> None:
         try:
-            self._claim(owner)
+            self.claim(owner)
             log.info("former_owner_fenced", owner=owner)
         except KafkaException as error:
             log.warning("former_owner_not_fenced", owner=owner, problem=str(error))
@@ -194,6 +186,6 @@ class Takeover:
         for topic in {source.topic for source in sources}:
             partitions = [source.partition for source in sources if source.topic == topic]
             # In this order: a topic that is read goes on growing.
-            first, end = self._offsets.begins(topic, partitions), self._offsets.ends(topic, partitions)
+            first, end = self.offsets.begins(topic, partitions), self.offsets.ends(topic, partitions)
             found |= {TP(topic, each): Bounds(first[each], end[each]) for each in partitions}
         return found

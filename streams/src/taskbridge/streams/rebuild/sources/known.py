@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,6 +43,7 @@ class Known(NamedTuple):
     shown: Shown
 
 
+@dataclass(eq=False)
 class Knowledge:
     """Chooses.
 
@@ -51,44 +53,29 @@ class Knowledge:
     have: there, a newer one counts, and an instance that is not among them is gone.
     """
 
-    def __init__(
-        self,
-        changelog: TopicCopy | None,
-        changelog_id: str | None,
-        stores: LocalStores,
-        published: TopicCopy,
-        *,
-        is_sound: bool,
-        states: Codec[TaskState],
-        events_id: str,
-        bounds: Mapping[int, Bounds],
-        homes: int,
-    ) -> None:
-        """``is_sound``: nothing says that the changelog has lost anything.
-
-        ``bounds``: of each partition of events; they may come later.
-        """
-        self._is_sound = is_sound
-        self._changelog = changelog
-        self._changelog_id = changelog_id
-        self._stores = stores
-        self._published = published
-        self._states = states
-        self._events_id = events_id
-        self._bounds = bounds
-        self._homes = homes
+    changelog: TopicCopy | None
+    changelog_id: str | None
+    stores: LocalStores
+    published: TopicCopy
+    is_sound: bool
+    """Nothing says that the changelog has lost anything."""
+    states: Codec[TaskState]
+    events_id: str
+    bounds: Mapping[int, Bounds]
+    """Of each partition of events; they may come later."""
+    homes: int
 
     def of(self, key: bytes) -> Known | None:
         """What is known by that key."""
-        old = None if self._changelog is None else self._changelog.get(key)
-        return self.best(key, old, self._stores.get(key), self._published.get(key))
+        old = None if self.changelog is None else self.changelog.get(key)
+        return self.best(key, old, self.stores.get(key), self.published.get(key))
 
     def best(self, key: bytes, old: Kept | None, left: Kept | None, published: Kept | None) -> Known | None:
         """Of what the changelog has, what a store has, and what is published. None where none of it can be used."""
         candidates = [(Source.CHANGELOG, old), (Source.STORE, left)]
         if left is not None and self._is_further(left.partition):
             candidates.reverse()
-        elif old is None and self._is_sound:
+        elif old is None and self.is_sound:
             # It was let go of since.
             candidates = []
         for source, kept in candidates:
@@ -108,7 +95,7 @@ class Knowledge:
 
     def moved(self, known: Known) -> Kept:
         """It, where its key belongs. Where its events stand is known of the partition and the topic that it was on."""
-        home = home_of(known.shown.instance.state.instance_id.encode(), self._homes)
+        home = home_of(known.shown.instance.state.instance_id.encode(), self.homes)
         kept = known.kept
         if home == kept.partition and self._is_of_these_events(known):
             return kept
@@ -116,45 +103,45 @@ class Knowledge:
 
     def _is_further(self, partition: int) -> bool:
         """Whether the store has what the changelog has lost."""
-        position = self._stores.positions.get(partition)
+        position = self.stores.positions.get(partition)
         if position is None:
             return False
-        if self._changelog is None or position.changelog_id != self._changelog_id:
+        if self.changelog is None or position.changelog_id != self.changelog_id:
             return True
-        return position.offset >= self._changelog.reached(partition)
+        return position.offset >= self.changelog.reached(partition)
 
     def _misses_events(self, partition: int) -> bool:
         """Whether events came and went that the store has not seen."""
-        reaches = self._stores.reaches.get(partition)
-        if reaches is None or reaches.topic_id != self._events_id:
+        reaches = self.stores.reaches.get(partition)
+        if reaches is None or reaches.topic_id != self.events_id:
             return True
         return reaches.offset < self._bounds_of(partition).first
 
     def _is_of_these_events(self, known: Known) -> bool:
         """Whether the offsets that it remembers are certainly of these events, and not of others that were lost."""
         partition = known.kept.partition
-        reaches = self._stores.reaches.get(partition)
-        if known.source is Source.CHANGELOG and self._changelog is not None:
-            reaches = position_if_readable(self._changelog.positions.get(partition))
+        reaches = self.stores.reaches.get(partition)
+        if known.source is Source.CHANGELOG and self.changelog is not None:
+            reaches = position_if_readable(self.changelog.positions.get(partition))
         end = self._bounds_of(partition).end
-        return reaches is not None and not is_after_loss(reaches, source_id=self._events_id, end=end)
+        return reaches is not None and not is_after_loss(reaches, source_id=self.events_id, end=end)
 
     def _bounds_of(self, partition: int) -> Bounds:
-        return self._bounds.get(partition, Bounds(0, 0))
+        return self.bounds.get(partition, Bounds(0, 0))
 
     def _newer(self, stored: Known, published: Kept | None) -> Known | None:
         state = stored.shown.instance.state
         if published is None:
-            is_gone = state.lifecycle is not Lifecycle.DELETED and not self._published.is_empty()
+            is_gone = state.lifecycle is not Lifecycle.DELETED and not self.published.is_empty()
             return None if is_gone else stored
         stand_in = self._stand_in(published)
         return stand_in if stand_in.shown.instance.state.revision > state.revision else stored
 
     def _stand_in(self, published: Kept) -> Known:
         """What would be stored of an instance of which only the published state is left."""
-        instance = from_published(self._states.decode(published.value))
+        instance = from_published(self.states.decode(published.value))
         value = pack(published.value, instance, GONE, now_ms=instance.state.updated_at)
-        home = home_of(instance.state.instance_id.encode(), self._homes)
+        home = home_of(instance.state.instance_id.encode(), self.homes)
         return Known(Source.PUBLISHED, Kept(home, value), show(instance, GONE))
 
     def _shown(self, key: bytes, kept: Kept | None) -> Shown | None:
@@ -162,7 +149,7 @@ class Knowledge:
         if kept is None:
             return None
         try:
-            shown = show(unpack(kept.value, self._states), event_offsets(kept.value))
+            shown = show(unpack(kept.value, self.states), event_offsets(kept.value))
         except StoreUnreadable:
             return None
         return shown if shown.instance.state.instance_id.encode() == key else None
