@@ -1,6 +1,6 @@
 """How records read as JSON: the records' field names, views lower-case, times as ISO 8601 UTC with milliseconds. Pure.
 
-Written by hand as plain dictionaries, for pages of two hundred lines: the models in ``streams.query.models`` document
+Written as plain dictionaries, for pages of two hundred lines: the models in ``streams.query.models`` document
 the same shapes, and a test holds the two together.
 """
 
@@ -10,11 +10,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from msgspec import Struct
 
     from taskbridge.schemas.events import Form, Person, TaskEvent, TaskNotification, TaskState, View
     from taskbridge.streams.inbox.layout import Item
@@ -57,69 +60,31 @@ def item_json(item: Item, view: str, corp_id: str, names: Names = nobody) -> dic
 
 def notification_json(notification: TaskNotification, names: Names = nobody) -> dict[str, Any]:
     """A change of a view, as it is told in a stream of events."""
-    return {
-        "notification_id": notification.notification_id,
-        "corp_id": notification.corp_id,
-        "recipient_id": notification.recipient_id,
-        "view": view_json(notification.view),
-        "change": notification.change.value,
-        "instance_id": notification.instance_id,
-        "task_id": notification.task_id,
-        "title": notification.title,
-        "url": notification.url,
-        "app_type": notification.app_type,
-        "originator": _person(notification.originator, notification.corp_id, names),
-        "actor_id": notification.actor_id,
-        "status": notification.status.value,
-        "occurred_at": iso(notification.occurred_at),
-        "event_id": notification.event_id,
-        "process_name": notification.process_name,
-        "entered_at": _maybe(notification.entered_at),
-        "updated_at": _maybe(notification.updated_at),
-        "source": notification.source,
-    }
+    found = _fields(notification, "occurred_at", "entered_at", "updated_at")
+    found["view"] = view_json(notification.view)
+    found["originator"] = _person(notification.originator, notification.corp_id, names)
+    return found
 
 
 def state_json(state: TaskState, names: Names = nobody, forms: Forms = no_form) -> dict[str, Any]:
     """An instance."""
     return {
-        "instance_id": state.instance_id,
-        "corp_id": state.corp_id,
-        "app_type": state.app_type,
-        "source": state.source,
-        "title": state.title,
-        "url": state.url,
+        **_fields(state, "updated_at", "finished_at"),
         "originator": _person(state.originator, state.corp_id, names),
-        "process_code": state.process_code,
-        "process_name": state.process_name,
-        "lifecycle": state.lifecycle.value,
-        "tasks": [
-            {
-                "task_id": task.task_id,
-                "status": task.status.value,
-                "assignee_ids": list(task.assignee_ids),
-                "actor_id": task.actor_id,
-                "url": task.url,
-                "created_at": _maybe(task.created_at),
-                "decided_at": _maybe(task.decided_at),
-                "outcome": task.outcome,
-                "remark": task.remark,
-            }
-            for task in state.tasks
-        ],
-        "copied": [{"user_id": each.user_id, "at": iso(each.at)} for each in state.copied],
-        "updated_at": iso(state.updated_at),
-        "revision": state.revision,
-        "form_uuid": state.form_uuid,
-        "serial_no": state.serial_no,
-        "instance_status": state.instance_status,
-        "approved_result": state.approved_result,
-        "finished_at": _maybe(state.finished_at),
-        "result": state.result,
-        "form_data": dict(state.form_data),
+        "tasks": [_fields(task, "created_at", "decided_at") for task in state.tasks],
+        "copied": [_fields(each, "at") for each in state.copied],
         **form_json(state.corp_id, state.form_uuid, state.form_data, forms),
         "people": people_json(state.corp_id, _users_of_state(state), names),
     }
+
+
+def _fields(record: Struct, *moments: str) -> dict[str, Any]:
+    """All of them; these moments as text, where they are known."""
+    found = asdict(record)
+    for name in moments:
+        if found[name] is not None:
+            found[name] = iso(found[name])
+    return found
 
 
 def event_json(event: TaskEvent, *, partition: int, offset: int) -> dict[str, Any]:
@@ -180,7 +145,3 @@ def _person(person: Person | None, corp_id: str, names: Names) -> dict[str, Any]
 def _named(user_id: str, name: str | None, corp_id: str, names: Names) -> dict[str, Any]:
     """By the name that came with the event, where one did."""
     return {"user_id": user_id, "name": names(corp_id, user_id) if name is None else name}
-
-
-def _maybe(time_ms: int | None) -> str | None:
-    return None if time_ms is None else iso(time_ms)
