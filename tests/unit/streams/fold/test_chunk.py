@@ -82,6 +82,10 @@ def records_of(events: Iterable[TaskEvent]) -> list[FakeRecord]:
     return [FakeRecord(each.instance_id.encode(), EVENTS.encode(each), offset) for offset, each in enumerate(events)]
 
 
+def sent_by(result: ChunkResult) -> list[TaskNotification]:
+    return [each for _, told in result.told for each in told]
+
+
 def without_revision(instance: Instance | None) -> Instance | None:
     return instance and replace(instance, state=replace(instance.state, revision=0))
 
@@ -113,12 +117,12 @@ def test_any_split_into_chunks_and_a_crash_between_any_two_steps_ends_in_the_sam
         chunk = rest[:size]
         result = world.fold(chunk)
         if crash_after == "some notifications":
-            world.sent += result.notifications[:told]
+            world.sent += sent_by(result)[:told]
         if crash_after == "changelog":
             # Recovered from the changelog at the next start, though no notification left.
             world.store(result)
         if crash_after in ("all", None):
-            world.sent += result.notifications
+            world.sent += sent_by(result)
             world.store(result)
         if crash_after is None:  # acknowledged
             rest = rest[len(chunk) :]
@@ -141,7 +145,7 @@ def test_events_of_one_instance_fold_together_and_are_loaded_once(make_event: Ma
     result = fold_chunk(records_of(events), decode=EVENTS.decode, load=load)
     assert loads == [[b"I-1"]]
     assert result.instances[b"I-1"].instance.state.title == "4"
-    assert result.folded == 5
+    assert result.actions.total() == 5
     assert result.actions == {Action.CREATED: 5}
 
 
@@ -171,7 +175,7 @@ def test_bad_records_are_set_aside_with_their_reason_and_the_others_go_on(make_e
         (7, "another-corp"),
         (8, "unknown-action"),
     ]
-    assert result.folded == 1
+    assert result.actions.total() == 1
 
 
 def test_a_registry_that_is_away_is_not_the_records_fault(make_event: MakeEvent) -> None:
@@ -345,7 +349,7 @@ def test_an_event_that_could_not_be_kept_or_told_of_is_set_aside(
     result = fold_chunk(records_of(events), decode=EVENTS.decode, load=World().load)
     assert [each.reason.dlq_reason for each in result.rejected] == ["outside-contract"]
     assert list(result.instances) == [b"I-2"]
-    for each in result.notifications:
+    for each in sent_by(result):
         notification_headers(each)
 
 
@@ -373,7 +377,7 @@ def test_a_date_in_the_future_does_not_win_for_ever(make_event: MakeEvent, far: 
         assert [(each.status, each.created_at, each.decided_at) for each in state.tasks] == [
             (Status.COMPLETED, 1_000, 3_000)
         ]
-        assert {each.occurred_at for each in result.notifications} <= {1_000, 2_000, 3_000}
+        assert {each.occurred_at for each in sent_by(result)} <= {1_000, 2_000, 3_000}
 
 
 def test_a_date_of_creation_alone_in_the_future_counts_as_the_receipt(make_event: MakeEvent) -> None:

@@ -41,14 +41,6 @@ class ChunkResult:
     actions: Counter[Action] = field(default_factory=Counter["Action"])
     """Events that were folded, by what they say happened."""
 
-    @property
-    def folded(self) -> int:
-        return self.actions.total()
-
-    @property
-    def notifications(self) -> list[TaskNotification]:
-        return [each for _, told in self.told for each in told]
-
 
 def fold_chunk(
     records: Iterable[Record],

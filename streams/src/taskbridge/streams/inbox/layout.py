@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from taskbridge.schemas.events import SOURCE_YIDA, Person, View
+from taskbridge.schemas.events import SOURCE_YIDA, View
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification
@@ -59,10 +59,6 @@ class Item(Struct, frozen=True, gc=False, array_like=True, omit_defaults=False):
     process_name: str | None = None
     actor_id: str | None = None
     source: str = SOURCE_YIDA
-
-    @property
-    def originator(self) -> Person | None:
-        return None if self.originator_id is None else Person(self.originator_id, self.originator_name)
 
 
 class Applied(Struct, frozen=True, array_like=True):
