@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import structlog
+
+from taskbridge.runtime.process import allow_open_files
 from taskbridge.schemas.codec import (
     form_codec,
     person_codec,
@@ -12,6 +15,7 @@ from taskbridge.schemas.codec import (
     task_notification_codec,
     task_state_codec,
 )
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.api.access import build_access, own_hosts
 from taskbridge.streams.api.forwarding import Forwarding
 from taskbridge.streams.api.owners import Owners
@@ -19,7 +23,7 @@ from taskbridge.streams.api.resolver import OwnerResolver
 from taskbridge.streams.directories.forms import Forms
 from taskbridge.streams.directories.people import People
 from taskbridge.streams.directories.reader import DirectoryReader
-from taskbridge.streams.engine.parts import consumer_of, partitions_by_worker
+from taskbridge.streams.engine.parts import consumer_of, on_assigned, partitions_by_worker
 from taskbridge.streams.inbox.agent import InboxAgent
 from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
@@ -28,7 +32,10 @@ from taskbridge.streams.query.inboxes import Inboxes
 from taskbridge.streams.query.instances import Instances
 from taskbridge.streams.query.routes import ApiContext, Readers, build_instances_router, build_router
 from taskbridge.streams.query.wholeness import Wholeness
-from taskbridge.streams.sse.event_streams import EventStreams
+from taskbridge.streams.sse.hub import Hub, keep_beating
+from taskbridge.streams.sse.metrics import HubCollector
+from taskbridge.streams.sse.missed import MissedReader
+from taskbridge.streams.sse.routes import events_router
 from taskbridge.streams.topology import inbox_table, notifications_topic
 
 if TYPE_CHECKING:
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
 
     import faust
     from fastapi import APIRouter
+    from faust.types import TP
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.registry import Registry
@@ -45,6 +53,12 @@ if TYPE_CHECKING:
     from taskbridge.streams.settings import StreamsSettings
     from taskbridge.streams.tables.store import Store
     from taskbridge.streams.transactions.group_commit import GroupCommit
+
+
+log = structlog.get_logger(__name__)
+
+_OWN_FILES = 8192
+"""Tables of two dozen partitions, with their standbys, and connections to Kafka and to other workers."""
 
 
 class InstancesTable(NamedTuple):
@@ -75,14 +89,16 @@ class TaskCenter:
         self.access = build_access(settings, self._people)
         self.owners = Owners(settings.url)
         self.forwarding = Forwarding(self.access.seal)
-        resolver = OwnerResolver(self.access, self.owners, self.forwarding)
+        self._resolver = OwnerResolver(self.access, self.owners, self.forwarding)
         self.only_hosts = own_hosts(settings) if self.access.is_open else None
-        self._context = ApiContext(resolver)
+        self._context = ApiContext(self._resolver)
         self._history: EventReader | None = None
         self._directories: list[DirectoryReader[Any]] = []
-        self.event_streams = EventStreams(
-            resolver,
-            most=settings.event_streams,
+        self._missed: MissedReader | None = None
+        self._inboxes: InboxAgent | None = None
+        self.hub = Hub(
+            next_offset=lambda partition: self._inboxes and self._inboxes.next_offset(partition),
+            most=_most_streams(settings.event_streams),
             most_of_person=settings.event_streams_per_user,
             names=self._people.find,
         )
@@ -90,7 +106,7 @@ class TaskCenter:
             self._context,
             own_url=settings.url,
             edge_urls=settings.edge_urls,
-            streams=lambda: self.event_streams.hub.count,
+            streams=lambda: self.hub.count,
         )
 
     @property
@@ -98,7 +114,7 @@ class TaskCenter:
         return [
             build_router(self._context),
             build_instances_router(self._context),
-            self.event_streams.router,
+            events_router(self.hub, lambda: self._missed, self._resolver),
             operations_router(self.operations, self.access),
         ]
 
@@ -111,17 +127,18 @@ class TaskCenter:
         metrics: Metrics,
         *,
         told: Mapping[int, int],
-    ) -> InboxAgent:
+    ) -> None:
         """Keep the inboxes and answer from them, once they are as far as is ``told``."""
         consumer, offsets, registry = upstream
+        notifications = task_notification_codec(registry)
         inbox, inbox_changelog = inbox_table(app, partitions=instances.partitions)
-        agent = InboxAgent(
+        agent = self._inboxes = InboxAgent(
             app,
             store=inbox,
             changelog=inbox_changelog,
             group_commit=group_commit,
             offsets=offsets,
-            notifications=task_notification_codec(registry),
+            notifications=notifications,
             metrics=metrics,
         )
         app.agent(notifications_topic(app), name="inbox")(agent.run)
@@ -129,7 +146,10 @@ class TaskCenter:
         if tokens is not None:
             metrics.watch_tokens(lambda: tokens.broken is None)
         self.operations.open(consumer=consumer, offsets=offsets, registry=registry, flow=metrics.flow)
-        self.event_streams.open(app, agent, consumer=consumer, offsets=offsets, registry=registry, metrics=metrics)
+        self._missed = MissedReader(consumer, offsets=offsets, codec=notifications, names=self._people.find)
+        metrics.registry.register(HubCollector(self.hub))
+        agent.listen(self.hub.told)
+        on_assigned(app, self._assigned)
         self._history = EventReader(consumer)
         self._follow(self._people, person_codec(registry), upstream, metrics)
         self._follow(self._forms, form_codec(registry), upstream, metrics)
@@ -148,7 +168,6 @@ class TaskCenter:
             actives=instances.actives,
             changelog=instances.changelog,
         )
-        return agent
 
     def _follow(self, directory: Directory[Any, Any], codec: Codec[Any], upstream: Upstream, metrics: Metrics) -> None:
         if not directory.most:
@@ -164,7 +183,7 @@ class TaskCenter:
         """Keep up with tokens, people and forms, event streams alive, samples for operators, until cancelled."""
         tokens = self.access.tokens
         await asyncio.gather(
-            self.event_streams.keep(),
+            keep_beating(self.hub),
             self.operations.keep(),
             *([] if tokens is None else [tokens.watch()]),
             *(each.keep() for each in self._directories),
@@ -172,8 +191,22 @@ class TaskCenter:
 
     def stop(self) -> None:
         """End what is open: nothing new is to be told from here."""
-        self.event_streams.stop()
+        self.hub.stop()
 
     async def close(self) -> None:
-        readers = [each.close() for each in (self._history, *self._directories) if each is not None]
-        await asyncio.gather(self.forwarding.close(), self.event_streams.close(), self.operations.close(), *readers)
+        readers = [each.close() for each in (self._history, self._missed, *self._directories) if each is not None]
+        await asyncio.gather(self.forwarding.close(), self.operations.close(), *readers)
+
+    async def _assigned(self, assigned: set[TP]) -> None:
+        """The streams whose partitions leave end."""
+        self.hub.assigned({tp.partition for tp in assigned if tp.topic == TASK_NOTIFICATIONS.name})
+
+
+def _most_streams(wanted: int) -> int:
+    """So many event streams, as far as the process may open files for them."""
+    allowed = allow_open_files(wanted + _OWN_FILES)
+    if allowed >= wanted + _OWN_FILES:
+        return wanted
+    most = max(1, allowed - _OWN_FILES)
+    log.warning("fewer_event_streams_than_wanted", open_files_allowed=allowed, streams=most)
+    return most

@@ -6,6 +6,7 @@ ended. What came before is the reader's business (``streams.sse.missed``).
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from taskbridge.streams.api.json_forms import Names
 
 HEARTBEAT_S = 15.0
+_BEATS = 15
+"""So many times within a heartbeat it is looked whose time has come."""
 
 FORWARDED_PLACES = 2
 """Of a stream that another worker has: its client's connection, and the one to that worker."""
@@ -173,3 +176,11 @@ class Hub:
 
     def _all(self) -> Iterator[Subscription]:
         return (each for of_person in self._of_person.values() for each in of_person)
+
+
+async def keep_beating(hub: Hub) -> None:
+    """Heartbeats, until cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(HEARTBEAT_S / _BEATS)
+        hub.beat(loop.time())
