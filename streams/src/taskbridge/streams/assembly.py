@@ -18,7 +18,7 @@ from taskbridge.streams.processing.retention import Retention
 from taskbridge.streams.processing.task_agent import TaskAgent
 from taskbridge.streams.tables.recovery import ReaderSettings, Recovery
 from taskbridge.streams.task_center import InstancesTable, Upstream
-from taskbridge.streams.topology import instances_table, task_events_topic
+from taskbridge.streams.topology import chunks_of, instances_table
 from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
 from taskbridge.streams.transactions.takeover import Takeover
 
@@ -112,7 +112,7 @@ def put_together(
         notification_bytes=most_notification_bytes,
         metrics=metrics,
     )
-    app.agent(task_events_topic(app), name="tasks")(agent.run)
+    app.agent(chunks_of(app, topics.TASK_EVENTS), name="tasks")(agent.run)
     actives = partial(_actives, app, recovery, changelog)
     if settings.task_center:
         center.open(

@@ -36,7 +36,7 @@ from taskbridge.streams.sse.hub import Hub, keep_beating
 from taskbridge.streams.sse.metrics import HubCollector
 from taskbridge.streams.sse.missed import MissedReader
 from taskbridge.streams.sse.routes import events_router
-from taskbridge.streams.topology import inbox_table, notifications_topic
+from taskbridge.streams.topology import chunks_of, inbox_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -141,7 +141,7 @@ class TaskCenter:
             notifications=notifications,
             metrics=metrics,
         )
-        app.agent(notifications_topic(app), name="inbox")(agent.run)
+        app.agent(chunks_of(app, TASK_NOTIFICATIONS), name="inbox")(agent.run)
         tokens = self.access.tokens
         if tokens is not None:
             metrics.watch_tokens(lambda: tokens.broken is None)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.engine.parts import declare_table
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog, instances_table_name
 from taskbridge.streams.positions.version import FIRST_VERSION
@@ -59,20 +58,11 @@ def remove_other_versions(app: faust.App, *, version: int) -> None:
         log.info("stores_removed", stores=len(others), live=version)
 
 
-def task_events_topic(app: faust.App) -> Any:
-    """The events as raw bytes: they are decoded in the agent's own reach, so that a bad one can be parked.
+def chunks_of(app: faust.App, topic: Topic) -> Any:
+    """The topic's records as raw bytes: they are decoded in the agent's own reach, so that a bad one can be parked.
 
     Without Faust's acks: ``streams.engine.transport`` keeps the positions.
     """
-    return _chunks_of(app, TASK_EVENTS)
-
-
-def notifications_topic(app: faust.App) -> Any:
-    """The notifications, likewise."""
-    return _chunks_of(app, TASK_NOTIFICATIONS)
-
-
-def _chunks_of(app: faust.App, topic: Topic) -> Any:
     return app.topic(
         topic.name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False
     )
