@@ -186,7 +186,8 @@ def test_a_rebuild_that_is_killed_changes_nothing_wherever_it_was_and_the_next_o
     first.start()
     apply_topics(connection.admin(), [VERSION_TOPIC], partitions=1)
     # This process is at work as the one rebuild that there can be.
-    with alone(connection.admin(), consumer_config(connection.bootstrap_servers, REBUILD_ID)):
+    consumer = consumer_config(connection.bootstrap_servers, REBUILD_ID)
+    with alone(Offsets(consumer), consumer):
         process = rebuild.start()
         process.communicate(timeout=180)
         assert process.returncode == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from faust.types import TP
 
@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 class Told:
     """Positions as Kafka tells them, a next answer each time until the last."""
 
-    def __init__(self, *answers: dict[TP, Committed]) -> None:
+    def __init__(self, *answers: dict[TP, Committed], members: list[dict[str, str]] | None = None) -> None:
         self._answers = list(answers)
+        self._members = members or []
+
+    def members(self, group: str) -> dict[str, str]:
+        assert group == APP_ID
+        return self._members.pop(0)
 
     def partitions(self, topic: str) -> list[int]:
         return sorted({tp.partition for tp in self._answers[0] if tp.topic == topic})
@@ -37,7 +42,6 @@ class Told:
 
 def workers(told: Told, claimed: list[str]) -> Workers:
     return Workers(
-        cast("Any", None),
         cast("Offsets", told),
         claim=claimed.append,
         tell=lambda _: None,
@@ -57,12 +61,7 @@ def test_a_position_counts_once_no_transaction_is_open_that_would_move_it() -> N
 
 
 def test_everybody_who_had_partitions_is_claimed_when_all_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = [["ann", "bob"], ["bob"], []]
-
-    def members(_admin: object, _group: str) -> list[str]:
-        return there.pop(0)
-
-    monkeypatch.setattr(rebuild_workers, "members", members)
+    there = [{"ann": "here", "bob": "there"}, {"bob": "there"}, {}]
     monkeypatch.setattr(rebuild_workers, "_LOOK_S", 0)
     claimed: list[str] = []
     told = {
@@ -71,6 +70,6 @@ def test_everybody_who_had_partitions_is_claimed_when_all_are_gone(monkeypatch: 
         TP(TASK_EVENTS.name, 2): Committed(-1, "", is_stable=True),
         TP(TASK_NOTIFICATIONS.name, 0): Committed(3, "bob", is_stable=True),
     }
-    workers(Told(told), claimed).wait_until_gone()
+    workers(Told(told, members=there), claimed).wait_until_gone()
     assert sorted(claimed) == ["ann", "bob"]
     assert not there

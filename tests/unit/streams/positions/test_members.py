@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from taskbridge.streams.contract.live_version import members
 from taskbridge.streams.positions import group_positions
-
-if TYPE_CHECKING:
-    from confluent_kafka.admin import AdminClient
+from taskbridge.streams.positions.offsets import Offsets
 
 MEMBER = SimpleNamespace(group_instance_id=None, client_id="rebuild", host="/10.0.0.7")
 
@@ -34,14 +31,16 @@ class Answers:
         return {groups[0]: future}
 
 
-def asked(*answers: int | list[Any]) -> list[str]:
-    return members(cast("AdminClient", Answers(*answers)), "group")
+def asked(*answers: int | list[Any]) -> dict[str, str]:
+    offsets = Offsets({})
+    vars(offsets)["_admin"] = Answers(*answers)
+    return offsets.members("group")
 
 
 def test_a_coordinator_that_moves_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_positions, "_AGAIN_S", 0)
     moves = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE)
-    assert asked(*moves, [MEMBER]) == ["rebuild on 10.0.0.7"]
+    assert asked(*moves, [MEMBER]) == {"rebuild": "10.0.0.7"}
 
 
 def test_one_that_goes_on_moving_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import reader_config
-from taskbridge.streams.positions.group_positions import described_group
 from taskbridge.streams.positions.version import (
     FIRST_VERSION,
     TOLD_KEY,
@@ -34,8 +33,6 @@ from taskbridge.streams.transactions.transaction import TransactionalWriter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from confluent_kafka.admin import AdminClient
 
     from taskbridge.streams.positions.offsets import Offsets
 
@@ -103,7 +100,7 @@ class LiveVersion:
         versions = self.read()
         if versions.next is None:
             return versions.live
-        if versions.partitions is not None or members(self._admin, REBUILD_ID):
+        if versions.partitions is not None or self._offsets.members(REBUILD_ID):
             raise SwitchUnderWay(_under_way(versions))
         # It died, or is frozen: from the claim on it can no longer write that its version is live. Perhaps it has.
         writer = TransactionalWriter(self._producer, REBUILD_ID)
@@ -173,14 +170,3 @@ def say(writer: TransactionalWriter, versions: Versions) -> None:
 def say_told(writer: TransactionalWriter, told: Retold) -> None:
     """Part of a transaction: everybody was told again, up to there."""
     writer.send(VERSION_TOPIC.name, TOLD_KEY, write_told(told), partition=0)
-
-
-def members(admin: AdminClient, group: str) -> list[str]:
-    """Who is in the group now, a readable name each. One that was killed is, until its session is over.
-
-    Raises:
-        KafkaException: Kafka refuses, or cannot be reached.
-        TimeoutError: it does not answer.
-    """
-    found = described_group(admin, group)
-    return [f"{each.group_instance_id or each.client_id} on {each.host.lstrip('/')}" for each in found.members]

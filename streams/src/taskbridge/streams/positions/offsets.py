@@ -137,11 +137,14 @@ class Offsets:
         """The positions of a group. Where one is not stable, it is the one before the transaction that is open."""
         return committed(self._config, group, partitions)
 
-    def members(self, group: str) -> frozenset[str]:
-        """The instance ids of the group's members, dead ones included until their session ends."""
+    def members(self, group: str) -> dict[str, str]:
+        """Where each of the group's members is, by its instance id, or else its client's name.
+
+        One that was killed is a member until its session is over.
+        """
         with self._asking() as admin:
-            described = described_group(admin, group)
-        return frozenset(member.group_instance_id for member in described.members if member.group_instance_id)
+            found = described_group(admin, group).members
+        return {each.group_instance_id or each.client_id: each.host.lstrip("/") for each in found}
 
     def _ask(self, topic: str, partitions: list[int], spec: Any, **how: Any) -> dict[int, int]:
         if not partitions:

@@ -11,13 +11,14 @@ from confluent_kafka import Consumer
 
 from taskbridge.runtime.kafka import LIBRDKAFKA
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.contract.live_version import REBUILD_ID, members
+from taskbridge.streams.contract.live_version import REBUILD_ID
 from taskbridge.streams.positions.version import VERSION_TOPIC
+from taskbridge.streams.rebuild.workers import named
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-    from confluent_kafka.admin import AdminClient
+    from taskbridge.streams.positions.offsets import Offsets
 
 _SESSION_MS = 6_000
 """No broker allows less by default."""
@@ -30,7 +31,7 @@ class AnotherRebuild(OperatorError):
 
 
 @contextmanager
-def alone(admin: AdminClient, consumer: Mapping[str, object]) -> Generator[None]:
+def alone(offsets: Offsets, consumer: Mapping[str, object]) -> Generator[None]:
     """Be the one rebuild that there is.
 
     That two begin at the same moment is not excluded here: the first one to claim the transactional id loses it, and
@@ -40,17 +41,17 @@ def alone(admin: AdminClient, consumer: Mapping[str, object]) -> Generator[None]
         AnotherRebuild: somebody else is.
     """
     deadline = time.monotonic() + _WAIT_S
-    while found := members(admin, REBUILD_ID):
+    while found := offsets.members(REBUILD_ID):
         # One that was killed counts as there until its session is over.
         if time.monotonic() > deadline:
-            raise AnotherRebuild(f"a rebuild is running already: {', '.join(found)}")
+            raise AnotherRebuild(f"a rebuild is running already: {named(found)}")
         time.sleep(_LOOK_S)
     stop = threading.Event()
     thread = threading.Thread(target=_be_there, args=(consumer, stop), name="rebuild-membership", daemon=True)
     thread.start()
     try:
         deadline = time.monotonic() + _WAIT_S
-        while not members(admin, REBUILD_ID):
+        while not offsets.members(REBUILD_ID):
             if time.monotonic() > deadline:
                 raise OperatorError(f"Kafka does not let this rebuild into the group {REBUILD_ID}")
             time.sleep(_LOOK_S)

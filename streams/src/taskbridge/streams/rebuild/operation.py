@@ -71,7 +71,7 @@ class Operation:
         self.offsets = Offsets(self.consumer)
         self.live_version = LiveVersion(servers, properties, self.offsets)
         claim = partial(claimed, self.producer)
-        self.workers = Workers(self.admin, self.offsets, claim=claim, tell=tell, stopping=stopping)
+        self.workers = Workers(self.offsets, claim=claim, tell=tell, stopping=stopping)
 
     def ticker(self, what: str) -> Ticker:
         """Tells people how far that is."""
@@ -93,7 +93,7 @@ class Operation:
             HalfMoved: topics are on their way to another number, and must come to that first.
         """
         self.live_version.prepare()
-        with alone(self.admin, self.consumer), _emptied(self.settings.data_dir / folder_name) as folder:
+        with alone(self.offsets, self.consumer), _emptied(self.settings.data_dir / folder_name) as folder:
             # From here on, no earlier run can make its version live.
             writer = self.claimed_writer()
             versions = self.live_version.read()

@@ -11,14 +11,11 @@ from faust.types import TP
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from taskbridge.streams.contract.live_version import members
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.rebuild.sources.copies import DECIDED_S, POLL_S, Ticker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from confluent_kafka.admin import AdminClient
+    from collections.abc import Callable, Iterable, Mapping
 
     from taskbridge.streams.positions.group_positions import Committed
     from taskbridge.streams.positions.offsets import Offsets
@@ -39,7 +36,6 @@ class Workers:
         KafkaException, TimeoutError: Kafka refuses, or does not answer.
     """
 
-    admin: AdminClient
     offsets: Offsets
     claim: Callable[[str], object]
     """Takes the producers of the worker of that name over, and blocks."""
@@ -80,13 +76,13 @@ class Workers:
             WorkersStay: they are still there after minutes.
         """
         deadline, said = time.monotonic() + _LEAVE_S, 0.0
-        while found := members(self.admin, APP_ID):
+        while found := self.offsets.members(APP_ID):
             self.stopping()
             if time.monotonic() > deadline:
-                raise WorkersStay(f"still there after {_LEAVE_S:.0f} s: {', '.join(found)}. Nothing was switched")
+                raise WorkersStay(f"still there after {_LEAVE_S:.0f} s: {named(found)}. Nothing was switched")
             if time.monotonic() - said > Ticker.EVERY_S:
                 said = time.monotonic()
-                self.tell(f"waiting until the workers have stopped: {', '.join(found)}")
+                self.tell(f"waiting until the workers have stopped: {named(found)}")
             time.sleep(_LOOK_S)
         # Whoever may have something open: see ``streams.transactions.takeover``.
         if owners := {at.owner for at in self._committed(TASK_EVENTS.name, TASK_NOTIFICATIONS.name) if at.owner}:
@@ -98,3 +94,8 @@ class Workers:
     def _committed(self, *topics: str) -> Iterable[Committed]:
         sources = [TP(topic, partition) for topic in topics for partition in self.offsets.partitions(topic)]
         return self.offsets.committed(APP_ID, sources).values()
+
+
+def named(members: Mapping[str, str]) -> str:
+    """The members of a group, for people."""
+    return ", ".join(f"{name} on {host}" for name, host in members.items())

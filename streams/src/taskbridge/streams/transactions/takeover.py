@@ -166,7 +166,7 @@ class Takeover:
         owners = {at.owner for at in committed.values() if at.owner not in (None, "", self.name)}
         if not owners - self._claimed:
             return
-        gone = owners - self.offsets.members(self.group)
+        gone = owners - self.offsets.members(self.group).keys()
         late = {at.owner for source, at in committed.items() if source.partition in overdue} & owners
         for owner in (gone | late) - self._claimed:
             assert owner is not None
