@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from faust_apps import faust_app
 
 from taskbridge.runtime.kafka import consumer_config, producer_config
-from taskbridge.streams.engine.app import Worker, build_faust_app
 from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.tables.changelog import ChangelogReader
@@ -95,8 +95,7 @@ def with_keeper(
         raise AssertionError from error
 
     async def main() -> None:
-        worker = Worker(data_dir=folder, url="http://127.0.0.1:1")
-        app = build_faust_app("127.0.0.1:9", worker=worker, partitions=3, kafka_properties={})
+        app = faust_app(folder, partitions=3)
         store, _ = instances_table(app, partitions=3)
         config = reader_config(consumer_config(connection.bootstrap_servers, "tests"), buffer_bytes=1 << 20)
         reader = ChangelogReader(config, topic, store, batch_bytes=1 << 14, on_failure=fail)

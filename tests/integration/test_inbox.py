@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from faust_apps import faust_app
 from msgspec import structs
 
 import plain_http
@@ -22,8 +23,6 @@ from taskbridge.schemas.codec import task_notification_codec
 from taskbridge.schemas.dead_letters import REASON_HEADER, TOPIC_HEADER
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
-from taskbridge.streams.engine.app import Worker as WorkerSettings
-from taskbridge.streams.engine.app import build_faust_app
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 from taskbridge.streams.topology import inbox_table
@@ -114,10 +113,7 @@ def committed_to_the_end(connection: Connection) -> bool:
 
 def in_stores(folder: Path) -> dict[bytes, bytes]:
     """What a worker that has stopped has on its disk."""
-    settings = WorkerSettings(data_dir=folder, url="http://127.0.0.1:1")
-    store, _ = inbox_table(
-        build_faust_app("127.0.0.1:9", worker=settings, partitions=12, kafka_properties={}), partitions=12
-    )
+    store, _ = inbox_table(faust_app(folder, partitions=12), partitions=12)
     found: dict[bytes, bytes] = {}
     for number in range(12):
         store.hold(number)

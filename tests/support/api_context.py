@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from faust_apps import faust_app
+
 from taskbridge.schemas.codec import task_event_codec, task_state_codec
 from taskbridge.schemas.events import Change, Person, Status, TaskNotification, View, notification_key
 from taskbridge.schemas.testing import FakeRegistry
@@ -12,7 +14,6 @@ from taskbridge.streams.api.owners import Owners
 from taskbridge.streams.api.resolver import OwnerResolver
 from taskbridge.streams.directories.forms import Forms
 from taskbridge.streams.directories.people import People
-from taskbridge.streams.engine.app import Worker, build_faust_app
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.http import build_http
 from taskbridge.streams.inbox.changes import inbox_changes
@@ -74,11 +75,9 @@ class AnsweringWorker:
     """A worker that answers queries."""
 
     def __init__(self, folder: Path, access: Access) -> None:
-        faust_app = build_faust_app(
-            "127.0.0.1:9", worker=Worker(data_dir=folder, url=URL), partitions=PARTITIONS, kafka_properties={}
-        )
-        self.instances, _ = instances_table(faust_app, partitions=PARTITIONS)
-        self.inbox, _ = inbox_table(faust_app, partitions=PARTITIONS)
+        app = faust_app(folder, partitions=PARTITIONS, url=URL)
+        self.instances, _ = instances_table(app, partitions=PARTITIONS)
+        self.inbox, _ = inbox_table(app, partitions=PARTITIONS)
         self.actives = set(range(PARTITIONS))
         self.distribution: dict[str, dict[str, list[int]]] = {}
         for store in (self.instances, self.inbox):

@@ -20,12 +20,12 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import SOURCE_YIDA, Action, Lifecycle, Person, TaskEvent, TaskNotification, TaskState
 from taskbridge.schemas.inbox import inbox_of
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.contract.live_version import members
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.fold.acceptance import accept
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications, views
 from taskbridge.streams.inbox.changes import check, inbox_changes
+from taskbridge.streams.positions.group_positions import described_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -286,6 +286,6 @@ def start_anew(connection: Connection) -> None:
             future.result(60)
     deadline = time.monotonic() + 60
     # The group's positions go with the topics; its members are gone when their session ends.
-    while topics_on(connection) or (left and members(admin, APP_ID)):
+    while topics_on(connection) or (left and described_group(admin, APP_ID).members):
         assert time.monotonic() < deadline, "topics or workers of earlier tests are still there"
         time.sleep(0.1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from taskbridge.runtime.kafka import bulk_producer_config, consumer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
-from taskbridge.streams.engine.app import APP_ID, Worker, build_faust_app
+from taskbridge.streams.engine.app import APP_ID, build_faust_app
 from taskbridge.streams.engine.parts import consumer_of, tables_of
 from taskbridge.streams.folding.choice import choose_folding
 from taskbridge.streams.monitoring.progress import Ends, Progress
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.contract.contract import Prepared
-    from taskbridge.streams.contract.live_version import LiveVersion
     from taskbridge.streams.monitoring.health import Health
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.positions.offsets import Offsets
@@ -49,15 +48,6 @@ class Surroundings(NamedTuple):
     metrics: Metrics
 
 
-class KafkaAccess(NamedTuple):
-    """How the worker reaches it, and what it asks of it."""
-
-    servers: str
-    properties: Mapping[str, str]
-    offsets: Offsets
-    live_version: LiveVersion
-
-
 class Parts(NamedTuple):
     """Of a worker that is put together."""
 
@@ -69,26 +59,20 @@ class Parts(NamedTuple):
 
 def put_together(
     surroundings: Surroundings,
-    kafka: KafkaAccess,
-    registry: Registry,
     prepared: Prepared,
+    registry: Registry,
+    offsets: Offsets,
+    kafka_properties: Mapping[str, str],
     *,
     admit: Callable[[], None],
     most_notification_bytes: int,
 ) -> Parts:
     settings, center, health, metrics = surroundings
     partitions, version = prepared.partitions, prepared.version
-    worker = Worker(
-        data_dir=settings.data_dir,
-        url=settings.url,
-        standbys=settings.standbys,
-        session_timeout_s=settings.session_timeout_s,
-    )
-    app = build_faust_app(kafka.servers, worker=worker, partitions=partitions, kafka_properties=kafka.properties)
-    consumer = consumer_config(kafka.servers, APP_ID, kafka.properties)
-    group_commit, takeover = _group_commit(
-        app, kafka.offsets, bulk_producer_config(kafka.servers, kafka.properties), prepared, metrics
-    )
+    app = build_faust_app(settings, partitions=partitions, kafka_properties=kafka_properties)
+    consumer = consumer_config(settings.kafka_bootstrap_servers, APP_ID, kafka_properties)
+    producing = bulk_producer_config(settings.kafka_bootstrap_servers, kafka_properties)
+    group_commit, takeover = _group_commit(app, offsets, producing, prepared, metrics)
     recovery = Recovery(
         app,
         ReaderSettings(reader_config(consumer, buffer_bytes=settings.restore_buffer_bytes), _RESTORE_BATCH_BYTES),
@@ -118,7 +102,7 @@ def put_together(
         center.open(
             app,
             InstancesTable(store, changelog, partitions, actives),
-            Upstream(consumer, kafka.offsets, registry),
+            Upstream(consumer, offsets, registry),
             group_commit,
             metrics,
             told=prepared.told,
@@ -128,8 +112,8 @@ def put_together(
         app,
         recovery,
         changelog=changelog,
-        ends=Ends(kafka.offsets),
-        inbox_ends=Ends(kafka.offsets, topics.TASK_NOTIFICATIONS.name) if settings.task_center else None,
+        ends=Ends(offsets),
+        inbox_ends=Ends(offsets, topics.TASK_NOTIFICATIONS.name) if settings.task_center else None,
         metrics=metrics,
         watchdog=Watchdog(settings.watchdog_s),
         guard=LoopGuard(settings.watchdog_s, TimesStuck(settings.data_dir)),

@@ -14,7 +14,7 @@ from taskbridge.runtime.kafka import admin_client, consumer_config, read_kafka_c
 from taskbridge.runtime.process import collect_garbage_rarely
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
-from taskbridge.streams.assembly import KafkaAccess, put_together
+from taskbridge.streams.assembly import put_together
 from taskbridge.streams.contract.contract import Contract, notification_bytes, until_connected
 from taskbridge.streams.contract.live_version import AnotherVersion, LiveVersion
 from taskbridge.streams.engine.app import APP_ID
@@ -50,14 +50,14 @@ async def work(surroundings: Surroundings, *, partitions: int, stop: asyncio.Eve
     settings = surroundings.settings
     servers, properties = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
     offsets = Offsets(consumer_config(servers, APP_ID, properties))
-    kafka = KafkaAccess(servers, properties, offsets, LiveVersion(servers, properties, offsets))
+    live_version = LiveVersion(servers, properties, offsets)
     ids_path = settings.data_dir / "schema-ids.json"
     registry = Registry(settings.schema_registry_url, ids_path=ids_path, properties=properties)
     contract = Contract(
         admin_client(servers, properties),
         registry,
         partitions,
-        kafka.live_version,
+        live_version,
         offsets,
         task_center=settings.task_center,
     )
@@ -66,7 +66,9 @@ async def work(surroundings: Surroundings, *, partitions: int, stop: asyncio.Eve
         if prepared is not None:
             most = await asyncio.to_thread(notification_bytes, offsets)
             admit = partial(contract.check, prepared)
-            parts = put_together(surroundings, kafka, registry, prepared, admit=admit, most_notification_bytes=most)
+            parts = put_together(
+                surroundings, prepared, registry, offsets, properties, admit=admit, most_notification_bytes=most
+            )
             await asyncio.to_thread(remove_other_versions, parts.app, version=prepared.version)
             log.info(
                 "streams_starting",
@@ -74,7 +76,7 @@ async def work(surroundings: Surroundings, *, partitions: int, stop: asyncio.Eve
                 version=prepared.version,
                 data_dir=str(settings.data_dir),
             )
-            another = _until_another_version(kafka.live_version, prepared.version)
+            another = _until_another_version(live_version, prepared.version)
             await _run(parts, surroundings, another=another, stop=stop)
     finally:
         registry.close()

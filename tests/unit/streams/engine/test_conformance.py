@@ -26,10 +26,10 @@ from faust.transport.consumer import Consumer
 from faust.transport.consumer import Fetcher as FaustFetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from faust_apps import faust_app
 
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.engine import consumer_thread, parts, table_manager, table_store, transport
-from taskbridge.streams.engine.app import Worker, build_faust_app
 from taskbridge.streams.tables import recovery, store
 from taskbridge.streams.topology import instances_table
 
@@ -343,8 +343,7 @@ def test_a_change_is_told_in_words(part: Method | Attribute | Code, words: str) 
 
 @pytest.fixture
 def app(tmp_path: Path) -> App:
-    worker = Worker(data_dir=tmp_path, url="http://127.0.0.1:1")
-    return build_faust_app("127.0.0.1:9", worker=worker, partitions=2, kafka_properties={})
+    return faust_app(tmp_path, partitions=2)
 
 
 def test_faust_finds_our_parts_by_its_settings(app: App) -> None:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.types import TP
+from faust_apps import faust_app
 
 from taskbridge.schemas.topics import TASK_EVENTS
-from taskbridge.streams.engine.app import Worker, build_faust_app
 from taskbridge.streams.engine.transport import ChunkConsumer, Position
 
 if TYPE_CHECKING:
@@ -90,12 +90,7 @@ def with_consumer(tmp_path: Path) -> Callable[[Callable[[FakeBroker], Awaitable[
         async def nothing(*_: Any) -> None:
             pass
 
-        app = build_faust_app(
-            "127.0.0.1:9",
-            worker=Worker(data_dir=tmp_path, url="http://127.0.0.1:1"),
-            partitions=2,
-            kafka_properties={},
-        )
+        app = faust_app(tmp_path, partitions=2)
         app.producer = cast("Any", FakeProducer())
         consumer = FakeBroker(
             app.transport, callback=nothing, on_partitions_revoked=nothing, on_partitions_assigned=nothing

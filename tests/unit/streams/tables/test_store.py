@@ -7,23 +7,22 @@ import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from faust_apps import faust_app
 
-from taskbridge.streams.engine.app import Worker, build_faust_app
 from taskbridge.streams.tables.store import PartitionNotHeld, Store
 from taskbridge.streams.tables.store_files import StoreDamaged
 from taskbridge.streams.topology import instances_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def open_store(folder: Path, *, partitions: tuple[int, ...] = (0,)) -> Store:
-    worker = Worker(data_dir=folder, url="http://127.0.0.1:1")
-    app = build_faust_app("127.0.0.1:9", worker=worker, partitions=2, kafka_properties={})
+    app = faust_app(folder, partitions=2)
     store, _ = instances_table(app, partitions=2)
     store.follow("first")
     for partition in partitions:
@@ -50,7 +49,7 @@ while True:
 @pytest.mark.parametrize("writes", [3, 400])
 def test_after_a_kill_the_store_is_as_it_was_after_some_batch_and_says_which(tmp_path: Path, writes: int) -> None:
     """With 400 writes RocksDB has flushed some of them; with 3 it has flushed none."""
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}  # noqa: PTH120 - a path for the child
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     child = subprocess.Popen(
         [sys.executable, "-c", _WRITES_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE, env=environment
     )

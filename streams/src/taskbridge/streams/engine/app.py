@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import uuid
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import faust
@@ -19,7 +18,8 @@ from taskbridge.streams.engine.table_manager import Tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from taskbridge.streams.settings import StreamsSettings
 
 APP_ID = "taskbridge-streams"
 
@@ -35,24 +35,9 @@ _COMMIT_INTERVAL_S = 1.0
 _PRODUCER_TIMEOUT_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """What one worker is, among those that share the partitions."""
-
-    data_dir: Path
-    url: str
-    """Where the others reach its HTTP side."""
-    standbys: int = 1
-    """How many other workers keep each partition's states warm, as far as there are other workers."""
-    session_timeout_s: float = 6.0
-    """A worker that was killed is missed after this long; one that comes back under its name is not missed at all."""
-
-
-def build_faust_app(
-    bootstrap_servers: str, *, worker: Worker, partitions: int, kafka_properties: Mapping[str, str]
-) -> faust.App:
+def build_faust_app(worker: StreamsSettings, *, partitions: int, kafka_properties: Mapping[str, str]) -> faust.App:
     """A Faust app with the settings that its sources and issues teach; nothing is connected yet."""
-    brokers = bootstrap_servers.split(",")
+    brokers = worker.kafka_bootstrap_servers.split(",")
     # Loosely typed: the settings' stubs want the values as they are after Faust converted them.
     settings: dict[str, Any] = {
         "broker_consumer": [f"chunks://{each.strip()}" for each in brokers],
@@ -86,7 +71,7 @@ def build_faust_app(
     return faust.App(APP_ID, **settings)
 
 
-def _worker_name(worker: Worker) -> str:
+def _worker_name(worker: StreamsSettings) -> str:
     """A name that stays with the data directory and the address: one of each is one worker.
 
     With the address, because a worker that comes back under its name gets its assignment back as it was, and Faust
