@@ -19,10 +19,9 @@ from taskbridge.streams.http import build_http
 from taskbridge.streams.inbox.changes import inbox_changes
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.query.history import Histories
-from taskbridge.streams.query.inboxes import Inboxes
+from taskbridge.streams.query.inboxes import Inboxes, Wholeness
 from taskbridge.streams.query.instances import Instances
 from taskbridge.streams.query.routes import ApiContext, Readers, build_instances_router, build_router
-from taskbridge.streams.query.wholeness import Wholeness
 from taskbridge.streams.topology import inbox_table, instances_table
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ from taskbridge.runtime.http.refusals import LARGE_HEAD, MALFORMED
 from taskbridge.runtime.http.request_line import cut_at_lines, ends_in_line, escape_request_line
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.api.access import OnlyOwnHosts
-from taskbridge.streams.api.measured import MeasuredQueries
 from taskbridge.streams.api.refusals import answer_refusals
 from taskbridge.streams.api.resolver import give_answers_of_others
 from taskbridge.streams.sse.stream import HoldsStreams
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from fastapi import APIRouter
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from taskbridge.runtime.http.refusals import Refusal
     from taskbridge.streams.monitoring.metrics import Metrics
 
 _UNREAD_MS = 60_000
-
-
+_QUERIES = "/v1/"
 _HEAD_MAX_BYTES = 32 << 10
 _HEAD_S = 20.0
 
@@ -178,6 +178,32 @@ class BoundedHeads(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+class MeasuredQueries:
+    """Measures every query until its answer begins: a stream of events goes on for hours after that.
+
+    Queries are what is asked for under ``/v1``; the rest is for machines that watch over this one.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(_QUERIES):
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+
+        async def measured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # The route as it is declared: the paths that people ask for are without number.
+                route = getattr(scope.get("route"), "path", "none")
+                self._metrics.query(route, message["status"], time.perf_counter() - started)
+            await send(message)
+
+        await self._app(scope, receive, measured)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -28,10 +28,9 @@ from taskbridge.streams.inbox.agent import InboxAgent
 from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
 from taskbridge.streams.query.history import EventReader, Histories
-from taskbridge.streams.query.inboxes import Inboxes
+from taskbridge.streams.query.inboxes import Inboxes, Wholeness
 from taskbridge.streams.query.instances import Instances
 from taskbridge.streams.query.routes import ApiContext, Readers, build_instances_router, build_router
-from taskbridge.streams.query.wholeness import Wholeness
 from taskbridge.streams.sse.hub import Hub, keep_beating
 from taskbridge.streams.sse.metrics import HubCollector
 from taskbridge.streams.sse.missed import MissedReader

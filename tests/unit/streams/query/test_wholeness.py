@@ -8,7 +8,7 @@ from faust.types import TP
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 from taskbridge.streams.api.refusals import NotNow
 from taskbridge.streams.engine.transport import Position
-from taskbridge.streams.query.wholeness import Wholeness
+from taskbridge.streams.query.inboxes import Wholeness
 
 
 def test_each_partition_is_answered_from_once_it_is_as_far_as_was_told() -> None:

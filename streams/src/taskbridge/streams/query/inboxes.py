@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
+from faust.types import TP
+
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS
+from taskbridge.streams.api.refusals import NotNow
 from taskbridge.streams.inbox import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from taskbridge.schemas.events import View
-    from taskbridge.streams.query.wholeness import Wholeness
+    from taskbridge.streams.engine.transport import Position
     from taskbridge.streams.tables.store import Store
 
 LOOKED_AT_MAX = 10_000
@@ -23,6 +27,7 @@ LOOKED_AT_MAX = 10_000
 _SLICE = 500
 APPS_LOOKED_AT = 500
 """The newest lines of each view in which somebody's apps are looked for."""
+_LATER_S = 2.0
 
 
 class Page(NamedTuple):
@@ -39,6 +44,28 @@ class App(NamedTuple):
     app_type: str
     process_name: str | None
     source: str
+
+
+class Wholeness:
+    """Inboxes that are being made anew are not answered from until they hold all that was told for them."""
+
+    def __init__(self, positions: Callable[[], Mapping[TP, Position]], told: Mapping[int, int]) -> None:
+        """``positions``: how far each partition is applied. ``told``: how far it must be; the others are whole."""
+        self._positions = positions
+        self._missing = {partition: end for partition, end in told.items() if end > 0}
+
+    def check(self, partition: int) -> None:
+        """Return if the partition's inboxes are whole. Once they are, they stay so.
+
+        Raises:
+            NotNow: they are not yet.
+        """
+        if partition not in self._missing:
+            return
+        at = self._positions().get(TP(TASK_NOTIFICATIONS.name, partition))
+        if at is None or at.offset < self._missing[partition]:
+            raise NotNow("these lists are being made anew", retry_after_s=_LATER_S)
+        del self._missing[partition]
 
 
 class Inboxes:

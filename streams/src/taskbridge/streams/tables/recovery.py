@@ -19,9 +19,8 @@ from taskbridge.streams.engine.parts import consumer_of, poll, tables_of
 from taskbridge.streams.positions.kept_position import POSITION_KEY, read_position
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.tables.changelog import ChangelogReader
-from taskbridge.streams.tables.table_keeper import TableKeeper
+from taskbridge.streams.tables.table_keeper import TableKeeper, assigned
 from taskbridge.streams.tables.unreadable import naming
-from taskbridge.streams.tables.wanted import assigned
 from taskbridge.streams.transactions.group_commit import Overtaken
 from taskbridge.streams.transactions.takeover import Owned
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from faust.types import TP
 
     from taskbridge.streams.positions.kept_position import KeptPosition
-    from taskbridge.streams.tables.wanted import Wanted
+    from taskbridge.streams.tables.table_keeper import Wanted
     from taskbridge.streams.transactions.takeover import Takeover
 
 log = structlog.get_logger(__name__)
