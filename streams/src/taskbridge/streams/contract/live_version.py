@@ -164,9 +164,9 @@ def _under_way(versions: Versions) -> str:
 
 def say(writer: TransactionalWriter, versions: Versions) -> None:
     """Part of a transaction."""
-    writer.send(VERSION_TOPIC.name, VERSION_KEY, write_versions(versions), partition=0)
+    writer.write(VERSION_TOPIC.name, VERSION_KEY, write_versions(versions), partition=0)
 
 
 def say_told(writer: TransactionalWriter, told: Retold) -> None:
     """Part of a transaction: everybody was told again, up to there."""
-    writer.send(VERSION_TOPIC.name, TOLD_KEY, write_told(told), partition=0)
+    writer.write(VERSION_TOPIC.name, TOLD_KEY, write_told(told), partition=0)

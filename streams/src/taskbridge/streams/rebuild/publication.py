@@ -51,7 +51,7 @@ class Publication:
             before = written
             with self._writer.transaction():
                 for key, (partition, value) in islice(items, _TOGETHER):
-                    self._writer.send(self._ground.changelog, key, value, partition=partition)
+                    self._writer.write(self._ground.changelog, key, value, partition=partition)
                     written += 1
             tick(written, max(written, rebuilding.counts.instances))
 
@@ -95,7 +95,7 @@ class Publication:
         """With the rest of the changelog. Workers go on where they were: what they miss there is theirs to say."""
         for key, partition in (rebuilding.new.changed or {}).items():
             kept = rebuilding.new.get(key)
-            self._writer.send(self._ground.changelog, key, None if kept is None else kept.value, partition=partition)
+            self._writer.write(self._ground.changelog, key, None if kept is None else kept.value, partition=partition)
         stood = self._run.workers.positions()
         positions = {each: min(offset, stood.get(each, offset)) for each, offset in rebuilding.reached.items()}
         self._writer.hand_over(APP_ID, TASK_EVENTS.name, self._ground, positions)
@@ -104,6 +104,6 @@ class Publication:
     def _publish(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
             if outcome.publish_state:
-                self._writer.send(TASK_STATES.name, outcome.key, outcome.state, headers=outcome.headers)
+                self._writer.write(TASK_STATES.name, outcome.key, outcome.state, headers=outcome.headers)
             told = [notification_record(each, self._notifications) for each in outcome.notifications]
-            self._writer.send_all(TASK_NOTIFICATIONS.name, told)
+            self._writer.send_with_headers(TASK_NOTIFICATIONS.name, told)

@@ -84,6 +84,7 @@ class BulkProducer:
     def __init__(
         self, config: Mapping[str, object], transactional_id: str, *, timeout_ms: int = TRANSACTION_TIMEOUT_MS
     ) -> None:
+        """``timeout_ms``: after this long Kafka undoes a transaction whose writer does not end it."""
         self._id = transactional_id
         self._sent: list[tuple[str, Sent]] = []
         """In the transaction that is open, with the topic."""
