@@ -43,7 +43,7 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES, Topic
 from taskbridge.streams.contract.acls import INTERNAL
 from taskbridge.streams.contract.contract import Contract
-from taskbridge.streams.contract.live_version import LiveVersion, members
+from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.group_positions import described_group
@@ -269,7 +269,7 @@ def refusal(acl: Acl, connection: Connection) -> str | None:
                 with closing(PartitionReader(consumer(connection))) as reader:
                     list(reader.read(name, {0: 0}, within_s=30))
             case "group", "Describe":
-                members(connection.admin(), name)
+                described_group(connection.admin(), name)
             case _:
                 in_a_transaction(connection, name if acl.resource == "topic" else TRIED.name)
     except (OperatorError, KafkaException) as error:
