@@ -126,4 +126,4 @@ def _connection(settings: EdgeSettings | StreamsSettings) -> Connection:
 
 
 def _tokens(path: Path) -> Iterator[Finding]:
-    yield ok("tokens", f"{path} has {len(TokensFile(path).current)} tokens")
+    yield ok("tokens", f"{path} has {TokensFile(path).current.count} tokens")
