@@ -134,4 +134,5 @@ class _WholeTopic:
         if new:
             self._consumer.incremental_assign([TopicPartition(_TOPIC, each, OFFSET_BEGINNING) for each in new])
             self._partitions |= new
+        if self._partitions:
             self._look_at = monotonic() + _LOOK_FOR_PARTITIONS_S
