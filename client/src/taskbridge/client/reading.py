@@ -61,7 +61,8 @@ class Record:
 class Reader:
     """Gives what the consumer reads, in the order of each partition. To be closed: ``async with``.
 
-    What it needs and is away it waits for, brokers and registry alike, and stays a member of its group meanwhile.
+    What it needs and is away it waits for, brokers and registry alike, and stays a member of its group meanwhile; it
+    joins anew where no broker answers for half a minute.
     """
 
     def __init__(self, open_consumer: Callable[[], Consumer], registry: Registry, *, batch: int = 1) -> None:

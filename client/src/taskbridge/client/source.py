@@ -15,7 +15,7 @@ from taskbridge.schemas.registry import PROPERTY_PREFIX, Registry
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from confluent_kafka import Message
 
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 _TOPIC = TASK_NOTIFICATIONS.name
 _METADATA_S = 5
 _LOOK_FOR_PARTITIONS_S = 60
+_SILENT_S = 15.0
+"""After that much silence a broker is asked; after as much again without an answer another consumer is made. librdkafka
+forgets each broker that an answer does not name; where none is named, because all are fenced for a moment, it may know
+nobody to ask any more, for ever (its issue 5301)."""
+_ANSWER_S = 1.0
 
+_log = logging.getLogger("taskbridge.client")
 _librdkafka = logging.getLogger("taskbridge.client.librdkafka")
 
 
@@ -72,21 +78,18 @@ class Kafka:
         return Registry(self.registry_url, properties=self.properties)
 
     def member(self, group: str) -> Consumer:
-        consumer = self._consumer(
-            {
-                "group.id": group,
-                "enable.auto.commit": True,
-                "auto.commit.interval.ms": 1000,
-                # What was read is not done: only what was acknowledged is stored, and what is stored is committed.
-                "enable.auto.offset.store": False,
-            }
-        )
-        consumer.subscribe([_TOPIC])
-        return consumer
+        config = {
+            "group.id": group,
+            "enable.auto.commit": True,
+            "auto.commit.interval.ms": 1000,
+            # What was read is not done: only what was acknowledged is stored, and what is stored is committed.
+            "enable.auto.offset.store": False,
+        }
+        return _Member(lambda: self._consumer(config))
 
     def whole(self) -> Consumer:
         config = {"group.id": "taskbridge-client", "enable.auto.commit": False, "enable.partition.eof": True}
-        return _WholeTopic(self._consumer(config))
+        return _WholeTopic(lambda: self._consumer(config))
 
     def _consumer(self, fixed: Mapping[str, object]) -> confluent_kafka.Consumer:
         config: dict[str, Any] = {
@@ -108,22 +111,77 @@ class Kafka:
             raise ConfigurationError(f"librdkafka does not take these properties: {error.args[0].str()}") from error
 
 
-class _WholeTopic:
-    """Each partition is assigned from its beginning, also those that are added later."""
+class _Member:
+    """A consumer of a group, made anew where no broker has answered it for long."""
 
-    def __init__(self, consumer: confluent_kafka.Consumer) -> None:
-        self._consumer = consumer
+    def __init__(self, make: Callable[[], confluent_kafka.Consumer]) -> None:
+        self._make = make
+        self._heard_at = monotonic()
+        self._consumer = make()
+        self._start()
+
+    def consume(self, num_messages: int, timeout: float) -> list[Message]:
+        messages = self._consumer.consume(num_messages, timeout)
+        if messages:
+            self._heard_at = monotonic()
+        elif monotonic() - self._heard_at >= _SILENT_S:
+            self._ask()
+        return messages
+
+    def store_offsets(self, *, offsets: list[TopicPartition]) -> None:
+        self._consumer.store_offsets(offsets=offsets)
+
+    def seek(self, partition: TopicPartition) -> None:
+        self._consumer.seek(partition)
+
+    def assignment(self) -> list[TopicPartition]:
+        return self._consumer.assignment()
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _start(self) -> None:
+        self._consumer.subscribe([_TOPIC])
+
+    def _ask(self) -> None:
+        try:
+            self._consumer.list_topics(_TOPIC, timeout=_ANSWER_S)
+        except KafkaException as error:
+            if monotonic() - self._heard_at < 2 * _SILENT_S:
+                return
+            _log.warning("kafka_consumer_replaced error=%s", error.args[0].str())
+            self._replace()
+        self._heard_at = monotonic()
+
+    def _replace(self) -> None:
+        self._consumer.close()
+        self._consumer = self._make()
+        self._start()
+
+
+class _WholeTopic(_Member):
+    """In no group: each partition is assigned from its beginning, also those that are added later."""
+
+    def __init__(self, make: Callable[[], confluent_kafka.Consumer]) -> None:
         self._partitions: set[int] = set()
         self._look_at = 0.0
-        self.store_offsets = consumer.store_offsets
-        self.seek = consumer.seek
-        self.assignment = consumer.assignment
-        self.close = consumer.close
+        super().__init__(make)
 
     def consume(self, num_messages: int, timeout: float) -> list[Message]:
         if monotonic() >= self._look_at:
             self._assign_new()
-        return self._consumer.consume(num_messages, timeout)
+        return super().consume(num_messages, timeout)
+
+    def _start(self) -> None:
+        """Partitions are assigned when they are known."""
+
+    def _replace(self) -> None:
+        """Go on behind what was given; a partition of which nothing was, from its beginning."""
+        reached = self._consumer.position([TopicPartition(_TOPIC, each) for each in self._partitions])
+        super()._replace()
+        self._consumer.assign(
+            [TopicPartition(_TOPIC, at.partition, max(at.offset, OFFSET_BEGINNING)) for at in reached]
+        )
 
     def _assign_new(self) -> None:
         try:
