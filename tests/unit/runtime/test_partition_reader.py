@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections import deque
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, KafkaError
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException
 
+from metadata_broker import metadata_broker
 from taskbridge.runtime import partition_reader
 from taskbridge.runtime.partition_reader import OutOfRange, PartitionReader, TimeLimit, Unreadable
 from taskbridge.schemas.errors import OperatorError
@@ -244,3 +246,53 @@ def test_one_that_is_left_early_fetches_no_more_and_reads_again(place: Place) ->
     assert place.made == 1
     place.reader.close()
     assert place.consumer.closed
+
+
+def test_a_consumer_that_gives_nothing_for_long_is_replaced(place: Place) -> None:
+    for made in (1, 1, 2):
+        with pytest.raises(TimeLimit):
+            place.read({0: 5}, {0: 6}, within_s=5)
+        assert place.made == made
+    assert place.consumer.closed
+
+
+def test_one_that_gives_anything_is_kept_however_long_it_takes(place: Place) -> None:
+    for given in ([], [record(5)], []):
+        place.coming(*given)
+        with pytest.raises(TimeLimit):
+            place.read({0: 5}, {0: 7}, within_s=8)
+    assert not place.consumer.closed
+
+
+def test_a_consumer_that_knows_no_broker_any_more_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One moment in twenty in which a cluster names no broker leaves librdkafka nobody to ask, for ever."""
+    monkeypatch.setattr(partition_reader, "_SILENT_S", 0)
+
+    async def scenario() -> None:
+        async with metadata_broker() as broker:
+            reader = PartitionReader({"bootstrap.servers": f"127.0.0.1:{broker.port}", "group.id": "tests"})
+
+            def is_lost() -> bool:
+                try:
+                    reader.consumer.list_topics(timeout=0.5)
+                except KafkaException:
+                    return True
+                return False
+
+            def read() -> None:
+                with suppress(TimeLimit):
+                    deque(reader.read("events", {0: 0}, {0: 1}, within_s=0.01))
+
+            for _ in range(500):
+                broker.is_fenced = not broker.is_fenced
+                if await asyncio.to_thread(is_lost) and await asyncio.to_thread(is_lost):
+                    break
+            broker.is_fenced, asked = False, broker.asked
+            assert await asyncio.to_thread(is_lost), "librdkafka finds its way by itself"
+            async with asyncio.timeout(30):
+                while broker.asked == asked:
+                    await asyncio.to_thread(read)
+            assert not await asyncio.to_thread(is_lost)
+            reader.close()
+
+    asyncio.run(scenario())

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _BATCH = 1000
 _WAIT_S = 0.2
+_SILENT_S = 10.0
+"""Which has given nothing in so many seconds of reading is not used again. librdkafka may know no broker any more, for
+ever, when all were fenced for a moment (its issue 5301)."""
 _TRANSIENT = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT)  # noqa: SLF001 - how the library names its codes
 _OUT_OF_RANGE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)  # noqa: SLF001
 
@@ -41,6 +44,8 @@ class TimeLimit(Unreadable):
 class PartitionReader:
     """One consumer, made when it is needed, that joins no group and commits nothing. Every method blocks.
 
+    Where Kafka gave nothing for long, the next reading makes another.
+
     For one reading at a time: one that is left before it ends has to be closed first.
     """
 
@@ -54,6 +59,7 @@ class PartitionReader:
             "enable.partition.eof": True,
         }
         self._consumer: Consumer | None = None
+        self._silent_s = 0.0
         self.reached: dict[int, int] = {}
         """Of each partition, the offset before which everything was given, or is no record."""
 
@@ -91,8 +97,8 @@ class PartitionReader:
             return
         consumer = self.consumer
         consumer.assign([TopicPartition(topic, each, starts[each]) for each in left])
+        began = heard = time.monotonic()
         try:
-            began = heard = time.monotonic()
             while left:
                 now = time.monotonic()
                 if now - began >= within_s or now - heard >= quiet_s:
@@ -110,11 +116,15 @@ class PartitionReader:
                     heard = time.monotonic()
         finally:
             consumer.unassign()
+            self._silent_s = self._silent_s + time.monotonic() - began if self.reached == starts else 0.0
+            if self._silent_s >= _SILENT_S:
+                self.close()
 
     def close(self) -> None:
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
+            self._silent_s = 0.0
 
     def _why(self, topic: str, error: KafkaError) -> str:
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
