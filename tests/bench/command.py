@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.errors import TaskbridgeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+OUT = Path("docs/benchmarks")
+"""Where pages are written, unless it is said."""
+
+
+def flags_of(part: str) -> argparse.ArgumentParser:
+    """The flags that every part has; the rest of them is the part's own."""
+    parser = argparse.ArgumentParser(
+        prog=f"taskbridge bench {part}", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=OUT, help="where the page and its plots are written")
+    return parser
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of a flag that is a number, and no smaller one than that."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}")
+        return int(text)
+
+    return number
 
 
 def progress(line: object) -> None:

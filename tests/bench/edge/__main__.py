@@ -1,8 +1,7 @@
-"""Measures the edge beside its peers: ``python -m tests.bench.edge``, which is what ``taskbridge bench edge`` runs."""
+"""Measures the edge beside its peers, as ``taskbridge bench edge`` has it done."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from contextlib import ExitStack
@@ -21,18 +20,19 @@ from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
-from tests.bench.command import progress, run_benchmark
+from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.edge.callbacks import make_kinds
 from tests.bench.edge.events_topic import EventsTopic
 from tests.bench.edge.loads import NotCounted, closed_loop, open_loop, wrk
 from tests.bench.edge.proof import prove_same_work
 from tests.bench.edge.report import write_report
 from tests.bench.edge.results import Results
-from tests.bench.edge.servers import EARLIER, EDGE, EDGE_TWO_WORKERS, PEERS, SPRING, VARIANTS, Surroundings, prepare
+from tests.bench.edge.servers import EARLIER, EDGE, PEERS, SPRING, VARIANTS, Surroundings, prepare
 from tests.bench.edge.toolchains import build_go
 from tests.bench.toolchains import ToolMissing, need
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Generator, Sequence
 
     from tests.bench.edge.callbacks import Kind
@@ -110,7 +110,9 @@ def _measure(arguments: argparse.Namespace) -> Path:
         topic = EventsTopic(surroundings.endpoints.bootstrap_servers, registry)
         stack.callback(topic.close)
         earlier = [EARLIER] if arguments.earlier else []
-        servers = _start(supervisor, surroundings, [EDGE, *earlier, *arguments.peers], left_out)
+        servers = _start(
+            supervisor, surroundings, [EDGE, *earlier, *(arguments.peers or [*PEERS, *VARIANTS])], left_out
+        )
         progress(f"{prove_same_work(servers, kinds, topic)} records compared: all servers do the same work")
         run = Run(supervisor, servers, kinds, topic)
         run.warm_up()
@@ -175,13 +177,18 @@ def _line(window: Window) -> str:
     )
 
 
+def _folder(text: str) -> Path:
+    return Path(text).resolve(strict=True)
+
+
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.edge", description="The edge beside its peers.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--peers", nargs="*", choices=[*PEERS, *VARIANTS], default=[*PEERS, EDGE_TWO_WORKERS])
-    parser.add_argument("--earlier", type=Path, help="another checkout, whose edge takes part")
-    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    parser = flags_of("edge")
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="how often the servers take turns")
+    parser.add_argument("--seconds", type=at_least(1), default=4, help="how long each is loaded at a time")
+    parser.add_argument(
+        "--peers", nargs="+", action="extend", choices=[*PEERS, *VARIANTS], help="may be repeated; None is all"
+    )
+    parser.add_argument("--earlier", type=_folder, help="another checkout, whose edge takes part")
     return parser.parse_args()
 
 

@@ -1,8 +1,7 @@
-"""Measures live updates: ``python -m tests.bench.live``, as ``taskbridge bench live`` runs it."""
+"""Measures live updates, as ``taskbridge bench live`` has it done."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskbridge.local.processes.supervisor import Supervisor
-from tests.bench.command import progress, run_benchmark
+from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.live.callbacks import measure_callbacks
 from tests.bench.live.many_streams import measure_streams
 from tests.bench.machine import machine_section
 from tests.bench.streams.surroundings import start
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping, Sequence
 
     from tests.bench.live.callbacks import Times
@@ -93,12 +93,11 @@ def _command(arguments: argparse.Namespace) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.live")
-    parser.add_argument("--callbacks", type=int, default=300)
-    parser.add_argument("--events-per-second", type=int, default=200)
-    parser.add_argument("--streams", type=int, default=10_000)
-    parser.add_argument("--partitions", type=int, default=12)
-    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    parser = flags_of("live")
+    parser.add_argument("--callbacks", type=at_least(1), default=300, help="posted one after the other, twice")
+    parser.add_argument("--events-per-second", type=at_least(1), default=200, help="of what is processed meanwhile")
+    parser.add_argument("--streams", type=at_least(10), default=10_000, help="event streams that are open at once")
+    parser.add_argument("--partitions", type=at_least(1), default=12, help="of every topic")
     return parser.parse_args()
 
 

@@ -1,8 +1,7 @@
-"""Measures the task center's queries: ``python -m tests.bench.query``, as ``taskbridge bench query`` runs it."""
+"""Measures the task center's queries, as ``taskbridge bench query`` has it done."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -10,6 +9,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx2
 
@@ -18,7 +18,7 @@ from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
-from tests.bench.command import progress, run_benchmark
+from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.cpu import resident_mb
 from tests.bench.query.asking import CONSTANT, Kind, Window, ask, kinds
 from tests.bench.query.company import Trickle, fill
@@ -26,6 +26,9 @@ from tests.bench.query.report import write_report
 from tests.bench.services import answers, start_service, wait_until
 from tests.bench.streams.surroundings import Surroundings, start
 from tests.bench.toolchains import need
+
+if TYPE_CHECKING:
+    import argparse
 
 _CONNECTIONS = (1, 16)
 _REST = "At rest"
@@ -109,15 +112,14 @@ def _command(arguments: argparse.Namespace) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.query")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--users", type=int, default=1_000)
-    parser.add_argument("--tasks", type=int, default=200)
-    parser.add_argument("--busy-tasks", type=int, default=100_000)
-    parser.add_argument("--events-per-second", type=int, default=500)
-    parser.add_argument("--partitions", type=int, default=12)
-    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
+    parser = flags_of("query")
+    parser.add_argument("--rounds", type=at_least(1), default=3, help="how often the queries take turns")
+    parser.add_argument("--seconds", type=at_least(1), default=5, help="how long each kind is asked at a time")
+    parser.add_argument("--users", type=at_least(1), default=1_000, help="people with an inbox")
+    parser.add_argument("--tasks", type=at_least(2), default=200, help="tasks of each")
+    parser.add_argument("--busy-tasks", type=at_least(250), default=100_000, help="handled tasks of one who has many")
+    parser.add_argument("--events-per-second", type=at_least(1), default=500, help="of what is processed meanwhile")
+    parser.add_argument("--partitions", type=at_least(1), default=12, help="of every topic")
     return parser.parse_args()
 
 

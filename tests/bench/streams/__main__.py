@@ -1,25 +1,25 @@
-"""Measures the streams service beside its peers: ``python -m tests.bench.streams``.
-
-That is what ``taskbridge bench streams`` runs.
-"""
+"""Measures the streams service beside its peers, as ``taskbridge bench streams`` has it done."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from taskbridge.local.disk import require_space
 from taskbridge.local.processes.supervisor import Supervisor
-from tests.bench.command import progress, run_benchmark
+from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.streams.contenders import PEERS
 from tests.bench.streams.phases import PARTS, Run
 from tests.bench.streams.report import write_report
 from tests.bench.streams.scaling import INSTANCES
 from tests.bench.streams.surroundings import start
+
+if TYPE_CHECKING:
+    import argparse
 
 _DISK_MB = 12_000
 
@@ -32,7 +32,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         supervisor = stack.enter_context(Supervisor(on_event=progress))
         surroundings = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
         # Scaling is about the service alone: nothing else has to be built for it.
-        peers: list[str] = [] if arguments.only == "scaling" else arguments.peers
+        peers: list[str] = [] if arguments.only == "scaling" else arguments.peers or list(PEERS)
         run = Run(surroundings, peers, one_core=arguments.one_core)
         parts = [arguments.only] if arguments.only else [part for part in PARTS if part != "scaling"]
         if arguments.scaling and "scaling" not in parts:
@@ -44,7 +44,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         if "latency" in parts:
             run.latency(rounds=arguments.rounds, seconds=arguments.seconds)
         if "scaling" in parts:
-            run.scaling(events=arguments.events, instances=arguments.instances)
+            run.scaling(events=arguments.events, instances=arguments.instances or list(INSTANCES))
         out: Path = arguments.out
         return write_report(
             out / _page(arguments),
@@ -67,26 +67,26 @@ def _command(arguments: argparse.Namespace) -> str:
     told = [f"--{name} {getattr(arguments, name)}" for name in ("rounds", "events", "states", "seconds", "partitions")]
     told += [f"--only {arguments.only}"] if arguments.only else []
     told += ["--scaling"] if arguments.scaling else []
-    if arguments.instances != list(INSTANCES):
-        told += [f"--instances {each}" for each in arguments.instances]
+    told += [f"--instances {each}" for each in arguments.instances or ()]
     told += ["--one-core"] if arguments.one_core else []
-    told += [f"--peers {peer}" for peer in arguments.peers] if arguments.peers != list(PEERS) else []
+    told += [f"--peers {peer}" for peer in arguments.peers or ()]
     return f"taskbridge bench streams {' '.join(told)}"
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.streams", description="The streams and its peers.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--events", type=int, default=200_000, help="of the reference job")
-    parser.add_argument("--states", type=int, default=1_000_000, help="to rebuild")
-    parser.add_argument("--seconds", type=int, default=15, help="of measured load for latencies")
-    parser.add_argument("--partitions", type=int, default=8)
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--only", choices=PARTS)
-    parser.add_argument("--scaling", action="store_true", help="also with 10,000 to 1,000,000 instances")
-    parser.add_argument("--instances", type=int, nargs="*", default=list(INSTANCES), help="of scaling")
+    parser = flags_of("streams")
+    parser.add_argument("--rounds", type=at_least(1), default=3, help="how often the contenders take turns")
+    parser.add_argument("--events", type=at_least(1000), default=200_000, help="events of the reference job")
+    parser.add_argument("--states", type=at_least(1000), default=1_000_000, help="states to rebuild after a lost disk")
+    parser.add_argument("--seconds", type=at_least(1), default=15, help="how long latencies are measured")
+    parser.add_argument("--partitions", type=at_least(1), default=8, help="of every topic")
+    parser.add_argument("--peers", nargs="+", action="extend", choices=PEERS, help="may be repeated; None is all")
+    parser.add_argument("--only", choices=PARTS, help="one part, on a page of its own; None is all but scaling")
+    parser.add_argument("--scaling", action="store_true", help="also with ten thousand to a million instances")
+    parser.add_argument(
+        "--instances", type=at_least(1), nargs="+", action="extend", help=f"of scaling; None is {INSTANCES}"
+    )
     parser.add_argument("--one-core", action="store_true", help="hold each contender to one core")
-    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     return parser.parse_args()
 
 

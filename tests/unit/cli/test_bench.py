@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, get_args
+import subprocess
+import sys
+from typing import TYPE_CHECKING
 
 import pytest
-from typer.testing import CliRunner
 
 from taskbridge.cli import bench
-from taskbridge.cli.program import app
 from taskbridge.schemas.errors import ConfigurationError
-from tests.bench.streams.contenders import PEERS
-from tests.bench.streams.phases import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 
-@pytest.mark.parametrize("command", [bench.edge, bench.streams, bench.query])
+@pytest.mark.parametrize("command", [bench.edge, bench.streams, bench.query, bench.live])
 def test_an_installed_wheel_says_that_a_checkout_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[[], None]
 ) -> None:
@@ -27,30 +25,18 @@ def test_an_installed_wheel_says_that_a_checkout_is_needed(
         command()
 
 
-def test_the_harness_gets_the_flags_of_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    started: list[list[str]] = []
-
-    class Harness:
-        returncode = 0
-
-        def __init__(self, argv: list[str], **_: object) -> None:
-            started.append(argv[2:])
-
-        def __enter__(self) -> Self:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-    monkeypatch.setattr(bench.subprocess, "Popen", Harness)
-    monkeypatch.setattr(bench.signal, "signal", lambda *_: None)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
-    given = ["--peers", "quix", "--only", "recovery", "--one-core", "--instances", "5", "--out", str(tmp_path)]
-    assert CliRunner().invoke(app, ["bench", "streams", "--rounds", "1", *given]).exit_code == 0
-    assert started == [
-        ["tests.bench.streams", "--rounds=1", "--events=200000", "--states=1000000", "--seconds=15", "--partitions=8",
-         "--peers", "quix", "--only=recovery", "--instances", "5", "--one-core", f"--out={tmp_path}"]
-    ]  # fmt: skip
-
-
-def test_the_command_offers_what_the_harness_measures() -> None:
-    assert [str(each) for each in bench.StreamsPeer] == list(PEERS)
-    assert get_args(bench.Part) == tuple(PARTS)
+@pytest.mark.parametrize(
+    ("given", "status", "said"),
+    [
+        (("streams", "--rounds", "1", "--peers", "quix", "--only", "recovery", "--", "--help"), 0, "--one-core"),
+        (("edge", "--", "--help"), 0, "usage: taskbridge bench edge"),
+        (("live", "--streams", "9"), 2, "argument --streams: must be at least 10"),
+        (("query", "--nonsense"), 2, "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_the_harness_gets_the_flags_wherever_the_command_is_run(
+    tmp_path: Path, given: tuple[str, ...], status: int, said: str
+) -> None:
+    argv = [sys.executable, "-m", "taskbridge.cli", "bench", *given]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, said in done.stdout + done.stderr) == (status, True)

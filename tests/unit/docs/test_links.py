@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,15 @@ def told(document: Path) -> list[str]:
     ]
 
 
+@cache
+def flags_of_bench(part: str) -> set[str]:
+    """Those that the command hands on to its harness."""
+    argv = [sys.executable, "-m", f"tests.bench.{part}", "--help"]
+    return set(
+        re.findall(r"--[a-z-]+", subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    )
+
+
 @pytest.mark.parametrize("document", GUIDES, ids=name_of)
 def test_every_command_that_is_told_is_there_with_its_options(document: Path) -> None:
     for line in told(document):
@@ -99,6 +109,7 @@ def test_every_command_that_is_told_is_there_with_its_options(document: Path) ->
         assert name or group, f"{name_of(document)}: taskbridge {line}"
         if name:
             known = {option for each in COMMANDS[name].params for option in each.opts} | {"--help", "-h"}
+            known |= flags_of_bench(words[1]) if words[0] == "bench" else set()
             options = {word.split("=")[0] for word in words if re.fullmatch(r"--[a-z-]+(=.*)?", word)}
             assert options <= known, f"{name_of(document)}: taskbridge {line}"
 
