@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from taskbridge.cli.program import app
 from taskbridge.cli.tokens import report_tokens
 from taskbridge.edge.verification.credentials import CredentialsFile, parse_credentials
-from taskbridge.edge.verification.token_use import TokenUse, UseUnknown, tidy_use
+from taskbridge.edge.verification.token_use import TokenUse, UseUnknown
 from taskbridge.streams.api.tokens import parse_tokens
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def credentials(tmp_path: Path) -> Path:
 
 
 def test_each_token_is_one_line_with_its_last_use(credentials: Path, tmp_path: Path) -> None:
-    tidy_use(tmp_path)
     use = TokenUse(tmp_path)
     use.note(CredentialsFile(credentials).current.tokens[1])
     use.flush()
@@ -49,7 +48,7 @@ def test_each_token_is_one_line_with_its_last_use(credentials: Path, tmp_path: P
 
 
 def test_a_file_without_tokens_is_said_to_be_one(tmp_path: Path) -> None:
-    tidy_use(tmp_path)
+    TokenUse(tmp_path).flush()
     (tmp_path / "credentials.toml").write_text("")
     result = CliRunner().invoke(app, ["tokens", "--data-dir", str(tmp_path)])
     assert (result.exit_code, result.stdout) == (0, "")

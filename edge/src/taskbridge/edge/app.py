@@ -30,14 +30,14 @@ from taskbridge.edge.server.sources import Sources
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.edge.verification.replay_windows import FILE_NAME, FileWindow
-from taskbridge.edge.verification.token_use import TokenUse, tidy_use
+from taskbridge.edge.verification.token_use import TokenUse
 from taskbridge.runtime.http.docs import serve_docs
 from taskbridge.runtime.http.openapi import amend_document
 from taskbridge.runtime.http.problems import answer_with_problems
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.process import collect_garbage_rarely
 from taskbridge.runtime.settings import load_settings, partitions_setting
-from taskbridge.schemas.errors import ConfigurationError, TaskbridgeError
+from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ def run() -> None:
     end_when_told()
     try:
         settings, app = _configured()
-        _prepare(settings)
+        if (folder := _metrics_folder(settings)) is not None:
+            clear_metrics(folder)
         given = given_sockets(os.environ)
         sockets = _sockets(settings, given)
     except ConfigurationError as error:
@@ -193,16 +194,6 @@ def _configured() -> tuple[EdgeSettings, FastAPI]:
     configure_logs(settings.log_format, settings.log_level)
     settings = with_open_files(settings)
     return settings, create_app(settings, partitions=partitions, owns_process=True)
-
-
-def _prepare(settings: EdgeSettings) -> None:
-    """What is done once, before any worker runs. None of it is worth an edge that does not start."""
-    try:
-        tidy_use(settings.data_dir)
-    except TaskbridgeError as error:
-        _log.error("token_use_not_tidied", problem=str(error))
-    if (folder := _metrics_folder(settings)) is not None:
-        clear_metrics(folder)
 
 
 def _metrics_folder(settings: EdgeSettings) -> Path | None:
