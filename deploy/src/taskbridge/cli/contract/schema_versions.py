@@ -1,14 +1,13 @@
 """Proves that schemas only ever change compatibly, against every version that was published.
 
 ``schemas/avro/versions`` keeps, for each published version N of a record, ``{record}.{N}.avsc`` and
-``{record}.{N}.avro``, a container file with records that were written by it.
+``{record}.{N}.avro``, a container file with records that were written by it; ``tools/publish_schema.py`` adds to them.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +17,6 @@ import fastavro
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 from avro.errors import AvroException
 from avro.schema import parse
-from fastavro.utils import generate_many
 
 from taskbridge.schemas import topics
 from taskbridge.schemas.registry import schema_text
@@ -26,7 +24,6 @@ from taskbridge.schemas.registry import schema_text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SAMPLES = 20
 _VERSION_FILE = re.compile(r"(?P<record>\w+)\.(?P<version>\d+)\.avsc")
 
 
@@ -62,19 +59,6 @@ def published_versions(record: str, folder: Path) -> list[int]:
     return sorted(int(match["version"]) for match in found if match)
 
 
-def publish(record: str, folder: Path | None = None) -> int:
-    """Keep the current schema of a record as its next version, with records that it wrote; returns the version."""
-    folder = folder or versions_folder()
-    text = schema_text(record)
-    version = max(published_versions(record, folder), default=0) + 1
-    (folder / f"{record}.{version}.avsc").write_text(text, "utf-8")
-    schema = fastavro.parse_schema(json.loads(text))
-    with (folder / f"{record}.{version}.avro").open("wb") as out:
-        # Many, of random content: together they take every branch of every union.
-        fastavro.writer(out, schema, list(generate_many(schema, _SAMPLES)))
-    return version
-
-
 def _check(record: str, version: int, folder: Path) -> VersionReport:
     current = schema_text(record)
     published = (folder / f"{record}.{version}.avsc").read_text("utf-8")
@@ -97,15 +81,3 @@ def _incompatibilities(*, reader: str, writer: str, direction: str) -> list[str]
     if result.compatibility is SchemaCompatibilityType.compatible:
         return []
     return [f"{direction}: {message}" for message in sorted(result.messages)]
-
-
-def main(arguments: list[str]) -> None:
-    """``python -m taskbridge.cli.contract.schema_versions RECORD …``: publish the next version of these records."""
-    if not arguments or not set(arguments) <= set(records()):
-        sys.exit(f"usage: python -m taskbridge.cli.contract.schema_versions RECORD …   one of {', '.join(records())}")
-    for record in arguments:
-        sys.stdout.write(f"published {record} version {publish(record)}\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

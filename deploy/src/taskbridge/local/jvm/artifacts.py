@@ -1,17 +1,14 @@
 """Kafka and the Apicurio registry as files: fetched once by Maven, verified, and kept in the user's cache folder.
 
-``artifacts.sha256`` lists what pom.xml resolves to. After a change of pom.xml, refresh it and review the difference:
-``python -m taskbridge.local.jvm.artifacts --refresh``.
+``artifacts.sha256`` lists what pom.xml resolves to. After a change of pom.xml, have ``tools/jar_sums.py`` write it anew
+and review the difference.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import os
 import shutil
-import sys
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -33,7 +30,6 @@ _STAMP = "complete.json"
 _WORK_PREFIX = "fetching-"
 _NEEDED_MB = 700  # Maven's own copies, ours, and the registry unpacked
 _REMEDY = f"free {_NEEDED_MB} MB there, or choose another folder with TASKBRIDGE_CACHE_DIR"
-_REFRESHED_BY = "python -m taskbridge.local.jvm.artifacts --refresh"
 
 
 @dataclass(frozen=True)
@@ -157,34 +153,3 @@ def _is_complete(home: Path) -> bool:
         return json.loads((home / _STAMP).read_text()) == _sizes(home)
     except (OSError, ValueError):
         return False
-
-
-def refresh_sums(sums_path: Path = SUMS_PATH, *, progress: Progress) -> None:
-    """Write down what Maven delivers today for pom.xml, each file proven by the registry's own checksum only."""
-    log_path = Path(tempfile.gettempdir(), "taskbridge-maven.log")
-    with tempfile.TemporaryDirectory() as downloads:
-        maven.copy_dependencies(Path(downloads), log_path=log_path, progress=progress)
-        sums = sums_of(Path(downloads))
-    listing = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-    sums_path.write_text(f"# What pom.xml resolves to. Refreshed by: {_REFRESHED_BY}\n{listing}")
-
-
-def main() -> None:
-    def progress(line: str) -> None:
-        sys.stderr.write(f"{line}\n")
-
-    parser = argparse.ArgumentParser(
-        description="Fetches what the local stack runs.", epilog=f"example: {_REFRESHED_BY}"
-    )
-    parser.add_argument("--refresh", action="store_true", help=f"rewrite {SUMS_PATH.name} instead of checking by it")
-    try:
-        if parser.parse_args().refresh:
-            refresh_sums(progress=progress)
-        else:
-            progress(f"ready in {ensure_artifacts(cache_folder(os.environ), progress=progress).kafka_jars.parent}")
-    except StackError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()
