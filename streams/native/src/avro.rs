@@ -105,24 +105,13 @@ fn unfold(folded: u64) -> i64 {
 }
 
 /// Writes values to the end of a body.
-pub trait Writer {
-    fn unsigned(&mut self, value: u64);
-    fn long(&mut self, value: i64);
-    fn count(&mut self, items: usize);
-    fn text(&mut self, value: &str);
-    fn optional<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T));
-    fn optional_text(&mut self, value: Option<&str>);
-    fn optional_long(&mut self, value: Option<i64>);
-    fn array<T>(&mut self, items: &[T], item: impl FnMut(&mut Self, &T));
-}
-
-impl Writer for Vec<u8> {
+pub trait Writer: AsMut<Vec<u8>> {
     fn unsigned(&mut self, mut rest: u64) {
         while rest >= 0x80 {
-            self.push((rest & 0x7f) as u8 | 0x80);
+            self.as_mut().push((rest & 0x7f) as u8 | 0x80);
             rest >>= 7;
         }
-        self.push(rest as u8);
+        self.as_mut().push(rest as u8);
     }
 
     fn long(&mut self, value: i64) {
@@ -136,14 +125,14 @@ impl Writer for Vec<u8> {
 
     fn text(&mut self, value: &str) {
         self.count(value.len());
-        self.extend_from_slice(value.as_bytes());
+        self.as_mut().extend_from_slice(value.as_bytes());
     }
 
     fn optional<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         match value {
-            None => self.push(0),
+            None => self.as_mut().push(0),
             Some(value) => {
-                self.push(2);
+                self.as_mut().push(2);
                 write(self, value);
             }
         }
@@ -164,6 +153,8 @@ impl Writer for Vec<u8> {
                 item(self, each);
             }
         }
-        self.push(0);
+        self.as_mut().push(0);
     }
 }
+
+impl Writer for Vec<u8> {}

@@ -58,57 +58,33 @@ impl<'a> Event<'a> {
     /// `form_data` and `raw_parameters` come last. The fold does not need the latter, nor the former but for what is wanted.
     pub fn read(body: &'a [u8], wanted: &FormFields) -> Read<Self> {
         let reader = &mut Reader::new(body);
-        let event_id = reader.text()?;
-        let source = reader.text()?;
-        let action = reader.symbol(Action::ALL)?;
-        let corp_id = reader.text()?;
-        let app_type = reader.text()?;
-        let instance_id = reader.text()?;
-        let task_id = reader.optional_text()?;
-        let actor_id = reader.optional_text()?;
-        let recipient_ids = reader.texts()?;
-        let originator = reader.optional(Person::read)?;
-        let title = reader.optional_text()?;
-        let url = reader.optional_text()?;
-        let process_code = reader.optional_text()?;
-        let process_name = reader.optional_text()?;
-        let form_uuid = reader.optional_text()?;
-        let serial_no = reader.optional_text()?;
-        let instance_status = reader.optional_text()?;
-        let approved_result = reader.optional_text()?;
-        let created_at = reader.optional_long()?;
-        let finished_at = reader.optional_long()?;
-        let occurred_at = reader.long()?;
-        let received_at = reader.long()?;
-        let outcome = reader.optional_text()?;
-        let remark = reader.optional_text()?;
-        let form = if wanted.is_empty() { Form::new() } else { wanted.of(reader.array(read_field)?) };
+        // In the schema's order, in which they are read.
         Ok(Self {
-            event_id,
-            source,
-            action,
-            corp_id,
-            app_type,
-            instance_id,
-            task_id,
-            actor_id,
-            recipient_ids,
-            originator,
-            title,
-            url,
-            process_code,
-            process_name,
-            form_uuid,
-            serial_no,
-            instance_status,
-            approved_result,
-            created_at,
-            finished_at,
-            occurred_at,
-            received_at,
-            outcome,
-            remark,
-            form,
+            event_id: reader.text()?,
+            source: reader.text()?,
+            action: reader.symbol(Action::ALL)?,
+            corp_id: reader.text()?,
+            app_type: reader.text()?,
+            instance_id: reader.text()?,
+            task_id: reader.optional_text()?,
+            actor_id: reader.optional_text()?,
+            recipient_ids: reader.texts()?,
+            originator: reader.optional(Person::read)?,
+            title: reader.optional_text()?,
+            url: reader.optional_text()?,
+            process_code: reader.optional_text()?,
+            process_name: reader.optional_text()?,
+            form_uuid: reader.optional_text()?,
+            serial_no: reader.optional_text()?,
+            instance_status: reader.optional_text()?,
+            approved_result: reader.optional_text()?,
+            created_at: reader.optional_long()?,
+            finished_at: reader.optional_long()?,
+            occurred_at: reader.long()?,
+            received_at: reader.long()?,
+            outcome: reader.optional_text()?,
+            remark: reader.optional_text()?,
+            form: if wanted.is_empty() { Form::new() } else { wanted.of(reader.array(read_field)?) },
         })
     }
 }

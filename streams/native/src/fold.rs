@@ -68,27 +68,10 @@ fn unknown<'a>(event: &Event<'a>) -> Instance<'a> {
         corp_id: event.corp_id,
         source: event.source,
         app_type: Fact { value: event.app_type, stated: None },
-        title: Fact::default(),
-        url: Fact::default(),
-        originator: Fact::default(),
-        process_code: Fact::default(),
-        process_name: Fact::default(),
-        form_uuid: Fact::default(),
-        serial_no: Fact::default(),
-        instance_status: Fact::default(),
-        approved_result: Fact::default(),
-        finished_at: Fact::default(),
-        form: Fact::default(),
-        lifecycle: Lifecycle::Active,
-        tasks: Vec::new(),
-        copied: Vec::new(),
         updated_at: event.occurred_at,
-        revision: 0,
-        originator_ids: Vec::new(),
-        assignee_ids: Vec::new(),
-        deleted_at: None,
         began_at: i64::MAX,
         first_received_at: event.received_at,
+        ..Instance::default()
     }
 }
 
@@ -114,15 +97,9 @@ fn with_facts<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
     changed |= event.finished_at.is_some() && instance.finished_at.state(event.finished_at, stamp);
     changed |= !event.form.is_empty() && instance.form.state(event.form.clone(), stamp);
     let began_at = event.created_at.map_or(event.occurred_at, |at| at.min(event.occurred_at));
-    if began_at < instance.began_at {
-        instance.began_at = began_at;
-        changed = true;
-    }
-    if event.received_at < instance.first_received_at {
-        instance.first_received_at = event.received_at;
-        changed = true;
-    }
-    changed | raise(&mut instance.updated_at, event.occurred_at)
+    changed |= replace(&mut instance.began_at, |known| known.min(began_at));
+    changed |= replace(&mut instance.first_received_at, |known| known.min(event.received_at));
+    changed | replace(&mut instance.updated_at, |known| known.max(event.occurred_at))
 }
 
 fn created<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
@@ -184,7 +161,7 @@ fn deleted(instance: &mut Instance<'_>, event: &Event<'_>) -> bool {
 fn task<'i, 'a>(instance: &'i mut Instance<'a>, task_id: &'a str) -> (&'i mut Task<'a>, bool) {
     let found = instance.tasks.binary_search_by_key(&task_id, |each| each.task_id);
     if let Err(at) = found {
-        instance.tasks.insert(at, Task::shell(task_id));
+        instance.tasks.insert(at, Task { task_id, ..Task::default() });
     }
     let (Ok(at) | Err(at)) = found;
     (&mut instance.tasks[at], found.is_err())
@@ -206,10 +183,9 @@ fn unite<'a>(ids: &mut Vec<&'a str>, more: &[&'a str]) -> bool {
     changed
 }
 
-fn raise(known: &mut i64, value: i64) -> bool {
-    let raised = value > *known;
-    if raised {
-        *known = value;
-    }
-    raised
+/// Whether what is put in its place is another.
+fn replace(known: &mut i64, by: impl FnOnce(i64) -> i64) -> bool {
+    let before = *known;
+    *known = by(before);
+    *known != before
 }

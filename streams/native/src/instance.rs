@@ -32,7 +32,8 @@ impl<'a, T> Fact<'a, T> {
     }
 }
 
-/// One approval step: its published entry and what the fold must remember beside it.
+/// One approval step: its published entry and what the fold must remember beside it. At first its create has not come.
+#[derive(Default)]
 pub struct Task<'a> {
     pub task_id: &'a str,
     pub status: Status,
@@ -48,31 +49,14 @@ pub struct Task<'a> {
     pub actor_ids: Vec<&'a str>,
 }
 
-impl<'a> Task<'a> {
-    /// A task whose create has not come yet.
-    pub fn shell(task_id: &'a str) -> Self {
-        Self {
-            task_id,
-            status: Status::Pending,
-            assignee_ids: Vec::new(),
-            actor_id: None,
-            url: Fact::default(),
-            created_at: None,
-            decided_at: None,
-            decided_by: None,
-            outcome: None,
-            remark: None,
-            actor_ids: Vec::new(),
-        }
-    }
-}
-
 /// Somebody who was copied in, and when first.
 pub struct Copied<'a> {
     pub user_id: &'a str,
     pub at: i64,
 }
 
+/// At first nothing was told of it.
+#[derive(Default)]
 pub struct Instance<'a> {
     pub instance_id: &'a str,
     pub corp_id: &'a str,

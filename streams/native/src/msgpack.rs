@@ -98,24 +98,15 @@ impl<'a> Unpacker<'a> {
 const NIL: u8 = 0xc0;
 
 /// Writes values to the end, each in its shortest form.
-pub trait Packer {
-    fn pack_nil(&mut self);
-    fn pack_integer(&mut self, value: i64);
-    fn pack_text(&mut self, value: &str);
-    fn pack_array(&mut self, items: usize);
-    fn pack_optional<T>(&mut self, value: Option<T>, pack: impl FnOnce(&mut Self, T));
-    fn pack_texts(&mut self, values: &[&str]);
-}
-
-impl Packer for Vec<u8> {
+pub trait Packer: AsMut<Vec<u8>> {
     fn pack_nil(&mut self) {
-        self.push(NIL);
+        self.as_mut().push(NIL);
     }
 
     fn pack_integer(&mut self, value: i64) {
         let bytes = value.to_be_bytes();
         let (kind, length) = match value {
-            -32..=0x7f => return self.push(bytes[7]),
+            -32..=0x7f => return self.as_mut().push(bytes[7]),
             0x80..=0xff => (0xcc, 1),
             0x100..=0xffff => (0xcd, 2),
             0x1_0000..=0xffff_ffff => (0xce, 4),
@@ -125,17 +116,17 @@ impl Packer for Vec<u8> {
             -0x8000_0000..-0x8000 => (0xd2, 4),
             ..-0x8000_0000 => (0xd3, 8),
         };
-        self.push(kind);
-        self.extend_from_slice(&bytes[8 - length..]);
+        self.as_mut().push(kind);
+        self.as_mut().extend_from_slice(&bytes[8 - length..]);
     }
 
     fn pack_text(&mut self, value: &str) {
-        pack_length(self, value.len(), (0xa0, 32), [Some(0xd9), Some(0xda), Some(0xdb)]);
-        self.extend_from_slice(value.as_bytes());
+        pack_length(self.as_mut(), value.len(), (0xa0, 32), &[(0xd9, 1), (0xda, 2), (0xdb, 4)]);
+        self.as_mut().extend_from_slice(value.as_bytes());
     }
 
     fn pack_array(&mut self, items: usize) {
-        pack_length(self, items, (0x90, 16), [None, Some(0xdc), Some(0xdd)]);
+        pack_length(self.as_mut(), items, (0x90, 16), &[(0xdc, 2), (0xdd, 4)]);
     }
 
     fn pack_optional<T>(&mut self, value: Option<T>, pack: impl FnOnce(&mut Self, T)) {
@@ -153,19 +144,18 @@ impl Packer for Vec<u8> {
     }
 }
 
-/// A length in the shortest form that is there: within the first byte, or behind it in 1, 2 or 4 bytes.
-fn pack_length(out: &mut Vec<u8>, length: usize, (short, below): (u8, usize), kinds: [Option<u8>; 3]) {
+impl Packer for Vec<u8> {}
+
+/// A length in the shortest form that is there: within the first byte, or behind a byte of its kind in so many.
+fn pack_length(out: &mut Vec<u8>, length: usize, (short, below): (u8, usize), kinds: &[(u8, usize)]) {
     let bytes = (length as u64).to_be_bytes();
     if length < below {
         return out.push(short | bytes[7]);
     }
-    for (kind, size) in kinds.into_iter().zip([1, 2, 4]) {
-        if let Some(kind) = kind
-            && (size == 4 || length >> (8 * size) == 0)
-        {
+    for &(kind, size) in kinds {
+        if size == 4 || length >> (8 * size) == 0 {
             out.push(kind);
-            out.extend_from_slice(&bytes[8 - size..]);
-            return;
+            return out.extend_from_slice(&bytes[8 - size..]);
         }
     }
 }

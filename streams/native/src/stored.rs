@@ -96,29 +96,18 @@ fn read_state(body: &[u8]) -> Read<Instance<'_>> {
     let mut instance = Instance {
         instance_id: reader.text()?,
         corp_id: reader.text()?,
-        source: "",
         app_type: unstated(reader.text()?),
         title: unstated(reader.optional_text()?),
         url: unstated(reader.optional_text()?),
         originator: unstated(reader.optional(Person::read)?),
         process_code: unstated(reader.optional_text()?),
         process_name: unstated(reader.optional_text()?),
-        form_uuid: Fact::default(),
-        serial_no: Fact::default(),
-        instance_status: Fact::default(),
-        approved_result: Fact::default(),
-        finished_at: Fact::default(),
-        form: Fact::default(),
         lifecycle: reader.symbol(Lifecycle::ALL)?,
         tasks: reader.array(read_task)?,
         copied: reader.array(read_copied)?,
         updated_at: reader.long()?,
         revision: reader.long()?,
-        originator_ids: Vec::new(),
-        assignee_ids: Vec::new(),
-        deleted_at: None,
-        began_at: i64::MAX,
-        first_received_at: i64::MIN,
+        ..Instance::default()
     };
     instance.source = reader.text()?;
     instance.form_uuid.value = reader.optional_text()?;
@@ -146,8 +135,7 @@ fn read_task<'a>(reader: &mut Reader<'a>) -> Read<Task<'a>> {
         decided_at: reader.optional_long()?,
         outcome: reader.optional_text()?,
         remark: reader.optional_text()?,
-        decided_by: None,
-        actor_ids: Vec::new(),
+        ..Task::default()
     })
 }
 

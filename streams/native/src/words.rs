@@ -15,6 +15,12 @@ macro_rules! words {
                 self as usize
             }
         }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::ALL[0]
+            }
+        }
     };
 }
 
