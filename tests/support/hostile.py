@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from taskbridge.edge.errors import Rejection
-from taskbridge.edge.interpret import interpret
+from taskbridge.edge.interpret import Rules, interpret
 from taskbridge.edge.received import Received
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN
 from taskbridge.edge.verification.credentials import parse_credentials
@@ -65,14 +65,7 @@ class Hostile:
             body=self.body,
         )
         try:
-            interpret(
-                received,
-                credentials=_CREDENTIALS,
-                bearer_tokens=(),
-                delete_extra_keys=(),
-                window=MemoryWindow(),
-                max_body_bytes=1 << 20,
-            )
+            interpret(received, _CREDENTIALS, Rules(window=MemoryWindow(), max_body_bytes=1 << 20))
         except Rejection as rejection:
             return rejection.reason
         return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from taskbridge.edge.errors import Unverified
-from taskbridge.edge.interpret import interpret
+from taskbridge.edge.interpret import Rules, interpret
 from taskbridge.edge.received import Received
 from taskbridge.edge.sender import signed
 from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, task_of
@@ -33,14 +33,7 @@ def interpreted(wire_action: str, *, query: bytes = b"", body: bytes = b"", wind
         headers={},
         body=body,
     )
-    return interpret(
-        received,
-        credentials=CREDENTIALS,
-        bearer_tokens=(),
-        delete_extra_keys=(),
-        window=window or MemoryWindow(),
-        max_body_bytes=1 << 20,
-    )
+    return interpret(received, CREDENTIALS, Rules(window=window or MemoryWindow(), max_body_bytes=1 << 20))
 
 
 def test_of_several_readings_one_that_names_an_app_counts_more_than_one_that_names_none() -> None:

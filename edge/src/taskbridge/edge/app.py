@@ -16,6 +16,7 @@ import structlog
 from fastapi import FastAPI
 
 from taskbridge.edge.delivery.publisher import KafkaPublisher, Publisher
+from taskbridge.edge.interpret import Rules
 from taskbridge.edge.monitoring.health import HealthRoutes
 from taskbridge.edge.monitoring.metrics import Metrics
 from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metrics
@@ -120,13 +121,18 @@ def create_app(
         _log.info("edge_stopped")
 
     callbacks = CallbackRoutes(
-        settings=settings,
         credentials=credentials,
         publisher=events,
         metrics=metrics,
         sources=sources,
-        token_use=token_use,
-        window=window,
+        rules=Rules(
+            bearer_tokens=[token.get_secret_value() for token in settings.bearer_tokens],
+            delete_extra_keys=settings.delete_extra_keys,
+            max_body_bytes=settings.max_body_bytes,
+            window=window,
+            used=token_use.note,
+            noted=metrics.count_left_out,
+        ),
         quarantine=Quarantine(settings, events, metrics.quarantine),
         rejections=RejectionLog(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
@@ -26,20 +27,26 @@ if TYPE_CHECKING:
 _PACKED = ("br", "compress", "deflate", "zstd")
 
 
-def interpret(
-    received: Received,
-    *,
-    credentials: Credentials,
-    bearer_tokens: Sequence[str],
-    delete_extra_keys: Iterable[str],
-    window: Window,
-    max_body_bytes: int,
-    used: Callable[[Token], None] | None = None,
-    noted: Callable[[str], None] = lambda _: None,
-) -> TaskEvent:
-    """The event that the request reports; its signature is then spent on this event.
+def _ignore(_: object) -> None:
+    pass
 
-    ``used`` is told which token signed it, and ``noted`` each field that only describes and was not understood.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What requests are judged by, beside the credentials in force."""
+
+    max_body_bytes: int
+    window: Window
+    bearer_tokens: Sequence[str] = ()
+    delete_extra_keys: Iterable[str] = ()
+    used: Callable[[Token], None] = _ignore
+    """Is told which token signed a request."""
+    noted: Callable[[str], None] = _ignore
+    """Is told each field that only describes and was not understood."""
+
+
+def interpret(received: Received, credentials: Credentials, rules: Rules) -> TaskEvent:
+    """The event that the request reports; its signature is then spent on this event.
 
     Raises:
         Rejection: it cannot be understood, or not be proven. What is not understood at all wins over what is not
@@ -47,63 +54,50 @@ def interpret(
     """
     source = source_of(received.path)
     if source is not None:
-        return _of_source(received, source, credentials, window, max_body_bytes, used, noted)
+        return _of_source(received, source, credentials, rules)
     if received.wire_action not in ACTIONS:
         raise UnknownPath
     try:
-        body = unpacked(received.body, max_bytes=max_body_bytes)
-        callback, signed = _proven(received, body, credentials, bearer_tokens, delete_extra_keys, used)
+        body = unpacked(received.body, max_bytes=rules.max_body_bytes)
+        callback, signed = _proven(received, body, credentials, rules)
     except Malformed as malformed:
         if received.headers.get("content-encoding", "").strip().lower() in _PACKED:
             raise UnsupportedType("content-encoding", "Send the body as it is, or as gzip.") from malformed
         raise
     try:
-        event = event_of(callback, signed, received_at=received.received_at, noted=noted)
+        event = event_of(callback, signed, received_at=received.received_at, noted=rules.noted)
     except Rejection as rejection:
         rejection.app_type, rejection.proven = callback.app_type, True
         raise
     try:
         # Before it is durable: two actions that arrive at the same moment must not both get through.
-        refuse_replay(event, window, other_scheme=callback.other_scheme)
+        refuse_replay(event, rules.window, other_scheme=callback.other_scheme)
     except Rejection as rejection:
         rejection.app_type = callback.app_type
         raise
     return event
 
 
-def _of_source(  # noqa: PLR0917 - as below
-    received: Received,
-    name: str,
-    credentials: Credentials,
-    window: Window,
-    max_body_bytes: int,
-    used: Callable[[Token], None] | None,
-    noted: Callable[[str], None],
-) -> TaskEvent:
+def _of_source(received: Received, name: str, credentials: Credentials, rules: Rules) -> TaskEvent:
     """The event that another system reports. Nothing is parsed before it is proven, so what is not proven wins."""
     source = credentials.source(name)
     if source is None:
         raise Unverified("unknown-source")
     proven = False
     try:
-        body = unpacked(received.body, max_bytes=max_body_bytes)
-        source_events.verify(received, body, source, used=used)
+        body = unpacked(received.body, max_bytes=rules.max_body_bytes)
+        rules.used(source_events.verify(received, body, source))
         proven = True
-        event = source_events.event_of(received, body, source, noted=noted)
-        refuse_replay(event, window)
+        event = source_events.event_of(received, body, source, noted=rules.noted)
+        refuse_replay(event, rules.window)
     except Rejection as rejection:
         rejection.app_type, rejection.proven = name, proven and not isinstance(rejection, Unverified)
         raise
     return event
 
 
-def _proven(  # noqa: PLR0917 - keywords take longer, for each request
-    received: Received,
-    body: bytes,
-    credentials: Credentials,
-    bearer_tokens: Sequence[str],
-    delete_extra_keys: Iterable[str],
-    used: Callable[[Token], None] | None,
+def _proven(
+    received: Received, body: bytes, credentials: Credentials, rules: Rules
 ) -> tuple[Callback, Mapping[str, str]]:
     """The callback by the first reading of the request that its app signed, and the parameters as they are signed."""
     refused: Rejection | None = None
@@ -112,10 +106,10 @@ def _proven(  # noqa: PLR0917 - keywords take longer, for each request
         try:
             callback = locate(received.wire_action, reading.parameters, callback)
             try:
-                if bearer_tokens:
-                    check_bearer(received.headers.get("authorization"), bearer_tokens, callback)
-                verify(
-                    callback, reading.signed, credentials=credentials, delete_extra_keys=delete_extra_keys, used=used
+                if rules.bearer_tokens:
+                    check_bearer(received.headers.get("authorization"), rules.bearer_tokens, callback)
+                token = verify(
+                    callback, reading.signed, credentials=credentials, delete_extra_keys=rules.delete_extra_keys
                 )
             except Rejection as rejection:
                 rejection.app_type = callback.app_type
@@ -124,6 +118,7 @@ def _proven(  # noqa: PLR0917 - keywords take longer, for each request
             if refused is None or (refused.app_type is None and rejection.app_type is not None):
                 refused = rejection
         else:
+            rules.used(token)
             return callback, reading.signed
     assert refused is not None, "readings are given, or raise"
     raise refused

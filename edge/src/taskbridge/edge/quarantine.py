@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.edge.errors import Malformed, NotDurable, Unverified
-from taskbridge.edge.interpret import interpret
+from taskbridge.edge.interpret import Rules, interpret
 from taskbridge.edge.paths import source_of
 from taskbridge.edge.received import Received
 from taskbridge.edge.server.rejection_log import RejectionLog
@@ -114,14 +114,8 @@ def reconsider(
         body=entry.body,
         bearer_sha256=digest,
     )
-    return interpret(
-        received,
-        credentials=credentials,
-        bearer_tokens=(),
-        delete_extra_keys=delete_extra_keys,
-        window=window,
-        max_body_bytes=_MAX_UNPACKED_BYTES,
-    )
+    rules = Rules(delete_extra_keys=delete_extra_keys, window=window, max_body_bytes=_MAX_UNPACKED_BYTES)
+    return interpret(received, credentials, rules)
 
 
 class Quarantine:

@@ -22,22 +22,18 @@ from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
 from taskbridge.runtime.http.problems import unforeseen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
     from taskbridge.edge.delivery.publisher import Publisher
     from taskbridge.edge.delivery.router import Durability
+    from taskbridge.edge.interpret import Rules
     from taskbridge.edge.monitoring.metrics import Metrics
     from taskbridge.edge.quarantine import Quarantine
     from taskbridge.edge.received import Received
     from taskbridge.edge.server.rejection_log import RejectionLog
     from taskbridge.edge.server.sources import Sources
-    from taskbridge.edge.settings import EdgeSettings
     from taskbridge.edge.verification.credentials import CredentialsFile
-    from taskbridge.edge.verification.replays import Window
-    from taskbridge.edge.verification.token_use import TokenUse
     from taskbridge.schemas.events import TaskEvent
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -52,13 +48,11 @@ _GONE = 499
 class CallbackRoutes:
     """``POST /yida/tasks/{action}`` and ``/sources/{source}/tasks/{action}`` for the five actions."""
 
-    settings: EdgeSettings
     credentials: CredentialsFile
     publisher: Publisher
     metrics: Metrics
     sources: Sources
-    token_use: TokenUse
-    window: Window
+    rules: Rules
     quarantine: Quarantine
     rejections: RejectionLog
     large_bodies: LargeBodies = field(default_factory=LargeBodies)
@@ -100,7 +94,7 @@ class CallbackRoutes:
                 from_network,
                 wire_action,
                 received_at=time.time_ns() // 1_000_000,
-                max_body_bytes=self.settings.max_body_bytes,
+                max_body_bytes=self.rules.max_body_bytes,
                 large_bodies=self.large_bodies,
             )
             event = self._interpret(received)
@@ -119,7 +113,7 @@ class CallbackRoutes:
                 _log_of(wire_action, scope).warning("callback_aborted")
             response, outcome = Response(status_code=_GONE), "aborted"
         except Exception:
-            self.metrics.count_error(wire_action)
+            self.metrics.outcomes.count(wire_action, "error")
             if received is not None:
                 await self.quarantine.keep(received, _unforeseen(event))
             raise
@@ -135,18 +129,9 @@ class CallbackRoutes:
     def _interpret(self, received: Received) -> TaskEvent:
         started = time.perf_counter()
         try:
-            return interpret(
-                received,
-                credentials=self.credentials.current,
-                bearer_tokens=self._bearer_tokens(),
-                delete_extra_keys=self.settings.delete_extra_keys,
-                window=self.window,
-                max_body_bytes=self.settings.max_body_bytes,
-                used=self.token_use.note,
-                noted=self.metrics.count_left_out,
-            )
+            return interpret(received, self.credentials.current, self.rules)
         finally:
-            self.metrics.count_verify(received.wire_action, time.perf_counter() - started)
+            self.metrics.verify_seconds.observe(received.wire_action, time.perf_counter() - started)
 
     async def _publish(self, event: TaskEvent, received: Received) -> Durability:
         started = time.perf_counter()
@@ -154,10 +139,7 @@ class CallbackRoutes:
         try:
             return await self.publisher.publish(event, traceparent=traceparent)
         finally:
-            self.metrics.count_publish(received.wire_action, time.perf_counter() - started)
-
-    def _bearer_tokens(self) -> Sequence[str]:
-        return [token.get_secret_value() for token in self.settings.bearer_tokens]
+            self.metrics.publish_seconds.observe(received.wire_action, time.perf_counter() - started)
 
     def _log_rejection(
         self, rejection: Rejection, log: structlog.stdlib.BoundLogger, source: str, kept: str | None

@@ -17,7 +17,8 @@ OTHER = SIGNATURE.replace("g0h", "g0i")
 
 
 def verify(signatures: str, *candidates: str, body: bytes = BODY) -> list[bool]:
-    return matching(MESSAGE_ID, TIMESTAMP, body, candidates=candidates or (SECRET,), signatures=signatures)
+    keys = map(key_of, candidates or (SECRET,))
+    return matching(MESSAGE_ID, TIMESTAMP, body, keys=keys, signatures=signatures)
 
 
 def test_the_specifications_example_has_its_signature() -> None:
@@ -67,7 +68,7 @@ def test_another_body_has_another_signature(changed: bytes) -> None:
 
 def test_id_and_timestamp_are_signed_too() -> None:
     for message_id, timestamp in ((MESSAGE_ID + "x", TIMESTAMP), (MESSAGE_ID, "1614265331"), ("", TIMESTAMP)):
-        assert matching(message_id, timestamp, BODY, candidates=[SECRET], signatures=SIGNATURE) == [False]
+        assert matching(message_id, timestamp, BODY, keys=[key_of(SECRET)], signatures=SIGNATURE) == [False]
 
 
 def test_five_minutes_either_way_are_timely() -> None:

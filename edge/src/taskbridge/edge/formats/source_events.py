@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +18,7 @@ from taskbridge.edge.verification.verify import bearer_digest
 from taskbridge.schemas.events import MAX_ID_CHARACTERS, Action, Person, TaskEvent, event_id_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from taskbridge.edge.parsing.details import Noted, Told
     from taskbridge.edge.received import Received
@@ -46,21 +45,17 @@ _FORMATS = {"flowable": flowable.told, "camunda": camunda.told, "todo": todo.tol
 _find = strict_json.picker(_KEYS)
 
 
-def verify(received: Received, body: bytes, source: Source, *, used: Callable[[Token], None] | None = None) -> None:
+def verify(received: Received, body: bytes, source: Source) -> Token:
     """Prove that the source sent this body: that it signed it when the request says so, or holds one of its tokens.
 
-    When it was received counts, so that what waits in the quarantine does not grow stale there. ``used`` is told by
-    which secret.
+    When it was received counts, so that what waits in the quarantine does not grow stale there. Returns which.
 
     Raises:
         Unverified: it did not.
     """
     if source.bearers and webhooks.SIGNATURE not in received.headers:
-        token = _bearer(received, source)
-    else:
-        token = _signer(received, body, source)
-    if used is not None:
-        used(token)
+        return _bearer(received, source)
+    return _signer(received, body, source)
 
 
 def _signer(received: Received, body: bytes, source: Source) -> Token:
@@ -71,8 +66,7 @@ def _signer(received: Received, body: bytes, source: Source) -> Token:
         raise Unverified("no-sign")
     if not webhooks.is_timely(timestamp, received_at=received.received_at):
         raise Unverified("untimely")
-    candidates = [token.secret.get_secret_value() for token in source.secrets]
-    found = webhooks.matching(message_id, timestamp, body, candidates=candidates, signatures=signatures)
+    found = webhooks.matching(message_id, timestamp, body, keys=source.keys, signatures=signatures)
     if not any(found):
         raise Unverified("wrong-sign")
     return source.secrets[found.index(True)]
@@ -82,9 +76,8 @@ def _bearer(received: Received, source: Source) -> Token:
     given = received.bearer_sha256 or bearer_digest(received.headers.get("authorization"))
     if given is None:
         raise Unverified("no-sign")
-    digests = [hashlib.sha256(token.secret.get_secret_value().encode()).hexdigest() for token in source.bearers]
     # Every token is compared: how long it takes shall not tell which one matched.
-    found = [hmac.compare_digest(digest, given) for digest in digests]
+    found = [hmac.compare_digest(digest, given) for digest in source.bearer_digests]
     if not any(found):
         raise Unverified("wrong-sign")
     return source.bearers[found.index(True)]

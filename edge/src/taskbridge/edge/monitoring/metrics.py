@@ -36,27 +36,27 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._outcomes = Outcomes(
+        self.outcomes = Outcomes(
             "taskbridge_edge_callbacks",
             "Callbacks by action and outcome: how durable the event is, or why there is none.",
         )
-        self._outcomes.expect((*ACTIONS, PUSH, UNKNOWN), (*Durability, *REASONS, "not-durable", "error", "aborted"))
+        self.outcomes.expect((*ACTIONS, PUSH, UNKNOWN), (*Durability, *REASONS, "not-durable", "error", "aborted"))
         self._seconds = Durations(
             "taskbridge_edge_callback_seconds",
             "From the first byte of a callback's body to its answer.",
             (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
         )
-        self._verify_seconds = Durations(
+        self.verify_seconds = Durations(
             "taskbridge_edge_verify_seconds",
             "From the end of a callback's body to what is proven: parsing, verification, shape.",
             _STEP_BUCKETS,
         )
-        self._publish_seconds = Durations(
+        self.publish_seconds = Durations(
             "taskbridge_edge_publish_seconds",
             "From a verified event until it is durable, or until nothing could keep it.",
             _STEP_BUCKETS,
         )
-        for each in (self._outcomes, self._seconds, self._verify_seconds, self._publish_seconds):
+        for each in (self.outcomes, self._seconds, self.verify_seconds, self.publish_seconds):
             self.registry.register(each)
         self._connections_refused = Counter(
             "taskbridge_edge_connections_refused",
@@ -87,23 +87,13 @@ class Metrics:
         GCCollector(registry=self.registry)
 
     def count(self, action: str, outcome: str, seconds: float) -> None:
-        """Note what became of a callback. Only on the event loop, as the next two."""
-        self._outcomes.count(action, outcome)
+        """Note what became of a callback. Only on the event loop, as all that the tallies are told."""
+        self.outcomes.count(action, outcome)
         self._seconds.observe(action, seconds)
-
-    def count_error(self, action: str) -> None:
-        """A callback failed for a reason of ours."""
-        self._outcomes.count(action, "error")
 
     def count_left_out(self, field: str) -> None:
         """A field was not understood, and its callback taken all the same."""
         self._left_out.labels(field).inc()
-
-    def count_verify(self, action: str, seconds: float) -> None:
-        self._verify_seconds.observe(action, seconds)
-
-    def count_publish(self, action: str, seconds: float) -> None:
-        self._publish_seconds.observe(action, seconds)
 
     def count_refused(self, reason: str) -> None:
         self._connections_refused.labels(reason).inc()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -14,7 +14,7 @@ from taskbridge.runtime.reloaded_file import FileBroken, NotBlank, ReloadedFile,
 from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 
 def _file_names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -119,6 +119,9 @@ class Source:
     """It signs with these,"""
     bearers: tuple[Token, ...]
     """or sends one of these, where it cannot sign."""
+    keys: tuple[bytes, ...] = field(repr=False)
+    """For which its secrets stand."""
+    bearer_digests: tuple[str, ...]
 
     @property
     def tokens(self) -> tuple[Token, ...]:
@@ -174,48 +177,52 @@ def parse_credentials(text: str, *, read_token: Callable[[str], str] | None = No
             # Whoever holds its token could sign for any of them.
             problem = f"apps.{unsaid}: corp_id is required, because the file has apps of several organisations"
             raise FileBroken(problem)
+
+    def held(
+        owner: str, place: str, here: Sequence[SecretStr] | None, files: Sequence[str] | None
+    ) -> tuple[Token, ...]:
+        """The secrets in the text itself, and then those in files."""
+        found = [(f"{place}.{number}", secret) for number, secret in enumerate(here or ())]
+        for name in files or ():
+            if read_token is None:
+                raise FileBroken(f"{place.rpartition('.')[2].removesuffix('s')}_files cannot be read here")
+            found.append((name, SecretStr(read_token(name))))
+        return tuple(
+            Token(secret, owner, where, fingerprint(owner, secret.get_secret_value())) for where, secret in found
+        )
+
     return Credentials(
-        [App(app.app_type, app.corp_id, _tokens_of_app(at, app, read_token)) for at, app in enumerate(apps)],
-        [_source(at, source, read_token) for at, source in enumerate(sources)],
+        [
+            App(
+                app.app_type,
+                app.corp_id,
+                held(app.app_type, f"apps.{at}.system_tokens", app.system_tokens, app.system_token_files),
+            )
+            for at, app in enumerate(apps)
+        ],
+        [
+            _source(
+                source,
+                held(source.name, f"sources.{at}.secrets", source.secrets, source.secret_files),
+                held(source.name, f"sources.{at}.bearer_tokens", source.bearer_tokens, source.bearer_token_files),
+            )
+            for at, source in enumerate(sources)
+        ],
     )
 
 
-def _tokens_of_app(at: int, app: _App, read_token: Callable[[str], str] | None) -> tuple[Token, ...]:
-    place = f"apps.{at}.system_tokens"
-    return tuple(_held(app.app_type, place, app.system_tokens, app.system_token_files, read_token))
-
-
-def _source(at: int, source: _Source, read_token: Callable[[str], str] | None) -> Source:
-    place = f"sources.{at}"
-    secrets = tuple(_held(source.name, f"{place}.secrets", source.secrets, source.secret_files, read_token))
-    bearers = tuple(
-        _held(source.name, f"{place}.bearer_tokens", source.bearer_tokens, source.bearer_token_files, read_token)
-    )
+def _source(source: _Source, secrets: tuple[Token, ...], bearers: tuple[Token, ...]) -> Source:
+    keys: list[bytes] = []
     for each in secrets:
         try:
-            key_of(each.secret.get_secret_value())
+            keys.append(key_of(each.secret.get_secret_value()))
         except ValueError as error:
             raise FileBroken(f"{each.place}: {error}") from None
     for each in bearers:
         if not _BEARER.fullmatch(each.secret.get_secret_value()):
             raise FileBroken(f"{each.place}: must be at least 32 letters, digits and -._~+/=")
-    return Source(source.name, source.corp_id, source.format, secrets, bearers)
-
-
-def _held(
-    owner: str,
-    place: str,
-    here: Sequence[SecretStr] | None,
-    files: Sequence[str] | None,
-    read_token: Callable[[str], str] | None,
-) -> Iterator[Token]:
-    for number, secret in enumerate(here or ()):
-        yield Token(secret, owner, f"{place}.{number}", fingerprint(owner, secret.get_secret_value()))
-    for name in files or ():
-        if read_token is None:
-            raise FileBroken(f"{place.rpartition('.')[2].removesuffix('s')}_files cannot be read here")
-        text = read_token(name)
-        yield Token(SecretStr(text), owner, name, fingerprint(owner, text))
+    digests = tuple(hashlib.sha256(each.secret.get_secret_value().encode()).hexdigest() for each in bearers)
+    return Source(source.name, source.corp_id, source.format, secrets, bearers, tuple(keys), digests)
 
 
 class CredentialsFile(ReloadedFile[Credentials]):

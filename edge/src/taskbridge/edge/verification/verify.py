@@ -12,7 +12,7 @@ from taskbridge.edge.errors import Unverified
 from taskbridge.edge.verification import signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from taskbridge.edge.verification.credentials import Credentials, Token
 
@@ -40,9 +40,8 @@ def verify(
     *,
     credentials: Credentials,
     delete_extra_keys: Iterable[str] = (),
-    used: Callable[[Token], None] | None = None,
-) -> None:
-    """Prove that the callback's app signed these parameters. ``used`` is told which token it was.
+) -> Token:
+    """Prove that the callback's app signed these parameters; returns the token that it signed with.
 
     Raises:
         Unverified: it did not. ``reason`` says which check failed, the message does not.
@@ -58,9 +57,7 @@ def verify(
         if is_signer and (callback.corp_id is None or app.corp_id in (None, callback.corp_id)):
             if callback.extra_keys.difference(delete_extra_keys):
                 raise _unverified("delete-extra-key", callback)
-            if used is not None:
-                used(token)
-            return
+            return token
     raise _unverified("other-corp" if sum(found) else "wrong-sign", callback)
 
 

@@ -47,7 +47,7 @@ def new_secret() -> str:
 
 def sign(message_id: str, timestamp: str, body: bytes, *, secret: str) -> str:
     """One signature for ``webhook-signature``."""
-    return _signature(_signed(message_id, timestamp, body), secret)
+    return _signature(_signed(message_id, timestamp, body), key_of(secret))
 
 
 def is_timely(timestamp: str, *, received_at: int) -> bool:
@@ -55,8 +55,8 @@ def is_timely(timestamp: str, *, received_at: int) -> bool:
     return bool(_SECONDS.fullmatch(timestamp)) and abs(int(timestamp) * 1000 - received_at) <= TOLERANCE_S * 1000
 
 
-def matching(message_id: str, timestamp: str, body: bytes, *, candidates: Iterable[str], signatures: str) -> list[bool]:
-    """Of each candidate, a secret, whether one of the space-separated signatures is its own.
+def matching(message_id: str, timestamp: str, body: bytes, *, keys: Iterable[bytes], signatures: str) -> list[bool]:
+    """Of each key whether one of the space-separated signatures is its own.
 
     All are compared, in constant time. Signatures of other versions are passed over, and so is what stands behind
     the first few.
@@ -64,8 +64,8 @@ def matching(message_id: str, timestamp: str, body: bytes, *, candidates: Iterab
     content = _signed(message_id, timestamp, body)
     given = [each.encode("latin-1") for each in signatures.split(" ", _MAX_SIGNATURES)[:_MAX_SIGNATURES]]
     found: list[bool] = []
-    for secret in candidates:
-        own = _signature(content, secret).encode()
+    for key in keys:
+        own = _signature(content, key).encode()
         found.append(sum(hmac.compare_digest(own, each) for each in given) > 0)
     return found
 
@@ -74,5 +74,5 @@ def _signed(message_id: str, timestamp: str, body: bytes) -> bytes:
     return f"{message_id}.{timestamp}.".encode("latin-1") + body  # headers are text of Latin-1 here
 
 
-def _signature(content: bytes, secret: str) -> str:
-    return f"{_VERSION},{base64.b64encode(hmac.digest(key_of(secret), content, 'sha256')).decode()}"
+def _signature(content: bytes, key: bytes) -> str:
+    return f"{_VERSION},{base64.b64encode(hmac.digest(key, content, 'sha256')).decode()}"
