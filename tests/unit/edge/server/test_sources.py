@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
+from taskbridge.edge.errors import Unverified
 from taskbridge.edge.server.sources import UNKNOWN, Sources, parse_address, site_of
 from taskbridge.edge.settings import parse_network
 
@@ -57,8 +60,9 @@ def test_without_proxies_nobody_is_believed() -> None:
 )
 def test_callbacks_come_from_the_given_networks_only(address: str, allowed: bool) -> None:  # noqa: FBT001
     networks = ("192.0.2.0/24", "::ffff:198.51.100.7/128", "2001:db8::/32")
-    assert Sources(networks=tuple(map(parse_network, networks))).allowed(address) is allowed
-    assert Sources().allowed(address)
+    with nullcontext() if allowed else pytest.raises(Unverified):
+        Sources(networks=tuple(map(parse_network, networks))).check(address)
+    Sources().check(address)
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1/8", "10.0.0.0/33", "s3cret"])

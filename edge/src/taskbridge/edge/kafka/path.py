@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -46,12 +45,6 @@ class SchemaIdUnknown(DeliveryFailed):
     """The registry has never told the id of the schema that the record was written by."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    at: float
-    problem: str
-
-
 class KafkaPath:
     """Sends records from one event loop."""
 
@@ -63,7 +56,8 @@ class KafkaPath:
         self._closing: set[asyncio.Task[int]] = set()
         self._open = asyncio.Event()
         self._topics: dict[str, int] = {}
-        self._failed: dict[Place, _Failure] = {}
+        self._failed: dict[Place, tuple[float, str]] = {}
+        """Of each, when its last failure was, and what that said."""
         self.answers = False
 
     def start(self) -> None:
@@ -115,7 +109,7 @@ class KafkaPath:
     def problem_of(self, topic: str) -> str | None:
         """What the topic's last failure said; None while there is none."""
         found = [failure for (failed, _), failure in self._failed.items() if failed == topic]
-        return max(found, key=lambda each: each.at).problem if found else None
+        return max(found)[1] if found else None
 
     def place_of(self, record: Record) -> Place:
         """Where every producer of ours puts the record."""
@@ -155,7 +149,7 @@ class KafkaPath:
         place, problem = self.place_of(record), str(error)
         if place not in self._failed:
             _log.warning("kafka_delivery_failed", topic=place[0], partition=place[1], problem=problem)
-        self._failed[place] = _Failure(time.monotonic(), problem)
+        self._failed[place] = (time.monotonic(), problem)
         for future, other in self._hurried.items():
             if not future.done() and self.place_of(other) == place:
                 future.set_exception(DeliveryFailed(f"another delivery failed: {problem}"))
@@ -172,7 +166,7 @@ class KafkaPath:
     def forgive(self, *, but: Container[Place] = ()) -> None:
         """Let a callback try a partition again, where no spooled record is there to be tried."""
         until = time.monotonic() - _FORGIVE_S
-        for place in [each for each, failure in self._failed.items() if failure.at < until and each not in but]:
+        for place in [each for each, (at, _) in self._failed.items() if at < until and each not in but]:
             del self._failed[place]
 
     def can_frame(self, schema: str) -> bool:

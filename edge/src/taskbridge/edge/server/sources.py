@@ -75,17 +75,13 @@ class Sources:
                 return UNKNOWN
         return str(sender)
 
-    def allowed(self, address: str) -> bool:
-        """Whether callbacks are taken from there; from everywhere when no networks are given."""
-        return not self.networks or _within(parse_address(address), self.networks)
-
     def check(self, address: str) -> None:
-        """Prove that callbacks are taken from there.
+        """Prove that callbacks are taken from there; from everywhere when no networks are given.
 
         Raises:
             Unverified: they are not.
         """
-        if not self.allowed(address):
+        if self.networks and not _within(parse_address(address), self.networks):
             raise Unverified("source-network")
 
     def name_sender(self, scope: Scope) -> None:
