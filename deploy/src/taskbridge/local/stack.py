@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
@@ -114,18 +115,13 @@ class ExternalStack:
 
     def start(self) -> Endpoints:
         servers, url = self.endpoints.bootstrap_servers, self.endpoints.registry_url
-        if not call_with_heartbeat(
-            lambda: kafka_answers(servers, timeout_s=self.timeout_s),
-            self.progress,
-            f"waiting for Kafka at {servers}",
+        for what, answers, address, variable in (
+            ("Kafka", kafka_answers, servers, KAFKA_VARIABLE),
+            ("the schema registry", registry_answers, url, REGISTRY_VARIABLE),
         ):
-            raise StackError(f"Kafka at {servers} does not answer: start it, or mend or unset {KAFKA_VARIABLE}")
-        if not call_with_heartbeat(
-            lambda: registry_answers(url, timeout_s=self.timeout_s),
-            self.progress,
-            f"waiting for the schema registry at {url}",
-        ):
-            raise StackError(f"no schema registry answers at {url}: start it, or mend or unset {REGISTRY_VARIABLE}")
+            ask = partial(answers, address, timeout_s=self.timeout_s)
+            if not call_with_heartbeat(ask, self.progress, f"waiting for {what} at {address}"):
+                raise StackError(f"{what} at {address} does not answer: start it, or mend or unset {variable}")
         return self.endpoints
 
     def stop(self) -> None:

@@ -30,7 +30,8 @@ def load_settings(settings_class: type[S], environment: Mapping[str, str]) -> S:
         return settings_class.model_validate(given)
     except ValidationError as error:
         lines = [
-            f"{prefix}{str(each['loc'][0]).upper()}: {_reason(each['type'], each['msg'])}" for each in error.errors()
+            f"{prefix}{str(each['loc'][0]).upper()}: {'is required' if each['type'] == 'missing' else each['msg']}"
+            for each in error.errors()
         ]
         raise ConfigurationError("; ".join(lines)) from error
 
@@ -41,7 +42,3 @@ def partitions_setting(environment: Mapping[str, str]) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= _PARTITIONS_MAX:
         raise ConfigurationError(f"TASKBRIDGE_PARTITIONS: a number from 1 to {_PARTITIONS_MAX} is needed")
     return int(text)
-
-
-def _reason(kind: str, message: str) -> str:
-    return "is required" if kind == "missing" else message

@@ -114,7 +114,7 @@ def _ce_id(event: TaskEvent | None) -> bytes:
     return event.event_id.encode() if event is not None else b""
 
 
-def release(
+async def release(
     connection: Connection, judgements: Sequence[Judgement], *, window: Window | None, progress: Progress
 ) -> list[Judgement]:
     """Publish the events that would be released, as the edge does, and say of each whether Kafka has acknowledged it.
@@ -122,12 +122,6 @@ def release(
     Raises:
         RegistryUnavailable: the registry does not answer.
     """
-    return asyncio.run(_release(connection, judgements, window, progress))
-
-
-async def _release(
-    connection: Connection, judgements: Sequence[Judgement], window: Window | None, progress: Progress
-) -> list[Judgement]:
     codec = task_event_codec(connection.registry)
     producer = AsyncProducer(producer_config(connection.bootstrap_servers, connection.kafka_properties))
     heartbeat = Heartbeat(progress)

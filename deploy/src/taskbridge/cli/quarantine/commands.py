@@ -112,6 +112,8 @@ def replay(
     Exit code 1 when any of them stays rejected. Safe to repeat: what is on the topic is not published again.
     """
     check_one_way(ids, reason, everything=everything)
+    import asyncio
+
     from taskbridge.cli.data_folder import data_folder, edge_folder
     from taskbridge.cli.quarantine.callbacks import judge, leave_out_published, read_quarantine, release
     from taskbridge.edge.verification.credentials import CredentialsFile
@@ -125,7 +127,7 @@ def replay(
         judgements = judge(entries, chosen, credentials=apps, delete_extra_keys=extra, known_before=window)
         judgements = leave_out_published(connection, judgements, progress)
         if not dry_run:
-            judgements = release(connection, judgements, window=window, progress=progress)
+            judgements = asyncio.run(release(connection, judgements, window=window, progress=progress))
     for each in judgements:
         say(json_line(each.as_json()) if as_json else _line(each))
     if any(each.stays for each in judgements):
