@@ -61,7 +61,7 @@ def find_connection(
     """
     folder = data_folder(data_dir, environment)
     running = folder.running()
-    servers, url = _first(environment, "KAFKA_BOOTSTRAP_SERVERS"), _first(environment, "SCHEMA_REGISTRY_URL")
+    servers, url = first_given(environment, "KAFKA_BOOTSTRAP_SERVERS"), first_given(environment, "SCHEMA_REGISTRY_URL")
     if running is not None and (data_dir is not None or not (servers or url)):
         servers, url = running.bootstrap_servers, running.registry_url
     servers, url = bootstrap_servers or servers, registry_url or url
@@ -70,10 +70,11 @@ def find_connection(
             f"no bridge runs in {folder.path}: 'taskbridge up --data-dir {folder.path}' starts one, and "
             "--bootstrap-servers and --registry-url name another Kafka and registry"
         )
-    config_file = _first(environment, "KAFKA_CONFIG_FILE")
+    config_file = first_given(environment, "KAFKA_CONFIG_FILE")
     properties = read_kafka_config(Path(config_file) if config_file else None)
     return Connection(servers or LOCAL_BOOTSTRAP_SERVERS, url or LOCAL_REGISTRY_URL, properties)
 
 
-def _first(environment: Mapping[str, str], name: str) -> str | None:
+def first_given(environment: Mapping[str, str], name: str) -> str | None:
+    """The first that is set: for all commands, the edge's own, the streams service's own."""
     return next((value for prefix in _PREFIXES if (value := environment.get(f"{prefix}_{name}"))), None)

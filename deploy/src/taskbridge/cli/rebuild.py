@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from taskbridge.cli.connection import find_connection
+from taskbridge.cli.connection import find_connection, first_given
 from taskbridge.cli.data_folder import data_folder
 from taskbridge.cli.terminal import json_line, progress, say
 from taskbridge.streams.rebuild.command import forget_old, rebuild
@@ -77,6 +77,8 @@ def _environment() -> Mapping[str, str]:
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS": found.bootstrap_servers,
         "STREAMS_SCHEMA_REGISTRY_URL": found.registry_url,
     }
+    if (config_file := first_given(os.environ, "KAFKA_CONFIG_FILE")) is not None:
+        defaults["STREAMS_KAFKA_CONFIG_FILE"] = config_file
     folder = data_folder()
     if folder.running() is not None:
         defaults["STREAMS_DATA_DIR"] = str(folder.streams)
