@@ -106,6 +106,8 @@ class Contract:
         reports += apply_topics(self.admin, [*_CONTRACT[1:], *changelogs], partitions=found)
         if not self.registry.knows(_CONTRACT):
             self.registry.register(_CONTRACT)
+        for line in goes_without:
+            log.warning("not_allowed", problem=line)
         for report in reports:
             for line in report.drift:
                 log.warning("topic_differs", topic=report.name, difference=line)
@@ -133,10 +135,7 @@ class Contract:
         if essential := [acl for acl in lacks if acl in needed]:
             raise NotAllowed(not_allowed(*essential))
         # Without the task center nobody reads what only it shows.
-        extras = [not_allowed(acl) for acl in lacks if self.task_center or acl.operation == "Write"]
-        for line in extras:
-            log.warning("not_allowed", problem=line)
-        return extras
+        return [not_allowed(acl) for acl in lacks if self.task_center or acl.operation == "Write"]
 
     def _told(self, grounds: Mapping[str, Ground]) -> dict[int, int]:
         name, told = topics.TASK_NOTIFICATIONS.name, self.live_version.told
