@@ -233,6 +233,9 @@ def test_a_refusal_is_told_at_once_and_a_broker_that_is_away_is_waited_for(place
         place.coming(record(5), error(KafkaError.TOPIC_AUTHORIZATION_FAILED)).read({0: 5}, {0: 6, 1: 9})
     assert type(told.value) is Unreadable
     assert isinstance(told.value, OperatorError)
+    assert "lacks Read on topic" in str(told.value)
+    with pytest.raises(Unreadable, match="lacks Describe on group"):
+        place.coming(error(KafkaError.GROUP_AUTHORIZATION_FAILED)).read({0: 5}, {0: 6})
 
 
 def test_one_that_is_left_early_fetches_no_more_and_reads_again(place: Place) -> None:
