@@ -9,14 +9,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AclBindingFilter
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import (
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
 from kafka_cluster import BROKERS
 
 from running_edge import RunningEdge, wait_until
@@ -33,6 +40,8 @@ from taskbridge.client.reading import KafkaRefused
 from taskbridge.client.source import Kafka
 from taskbridge.client.subscription import subscribe
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
+from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts
+from taskbridge.local.jvm.java import java_argv
 from taskbridge.runtime.acls import NotAllowed
 from taskbridge.runtime.kafka import bulk_producer_config, consumer_config, producer_config
 from taskbridge.runtime.partition_reader import PartitionReader
@@ -233,7 +242,11 @@ if FULL:
                 "from taskbridge.streams.app import main; main()"
             )
             assert post(edge, f"unnoticed without {acl}", SYSTEM_TOKEN) == (200, "kafka")
-            wait_until(lambda: "uthorization" in worker.log_path.read_text(), 120, what="Kafka refuses")
+            # To be parked.
+            producer = Producer(producer_config(outside.bootstrap_servers))
+            producer.produce(TASK_EVENTS.name, key=b"no event", value=b"no event")
+            assert producer.flush(30) == 0
+            wait_until(lambda: is_refused(worker), 120, what="Kafka refuses")
             worker.kill_if_running()
         worker.start()
         wait_until(worker.is_ready, what="the worker is ready")
@@ -251,6 +264,21 @@ if FULL:
                 assert "topic_not_checked" in said
             else:
                 assert f"lacks {acl}" in str(worker.readiness()["topics"])
+
+    def test_kafkas_own_tool_takes_what_is_printed(
+        cluster: SecuredCluster, outside: Connection, tmp_path: Path
+    ) -> None:
+        printed = taskbridge(outside, None, "topics", "acls", "streams", "--principal", "streams=User:another")
+        jars = ensure_artifacts(cache_folder(os.environ), progress=print).kafka_jars
+        (tmp_path / "tmp").mkdir()
+        java = java_argv("-cp", f"{jars}/*", "org.apache.kafka.tools.AclCommand", heap_mb=128)
+        shell = f'kafka-acls.sh() {{ {shlex.join(java)} "$@"; }}\nKAFKA={cluster.servers} ADMIN=/dev/null\n{printed}'
+        done = subprocess.run(["bash", "-e", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        admin: Any = outside.admin()
+        anything: Any = (None, ResourcePatternType.ANY, "User:another", None, AclOperation.ANY, AclPermissionType.ANY)
+        found = admin.describe_acls(AclBindingFilter(ResourceType.ANY, *anything)).result(30)
+        assert set(found) == set(bindings("User:another", ROLES["streams"]))
 
     def test_each_acl_of_a_rebuild_is_needed(cluster: SecuredCluster, outside: Connection, tmp_path: Path) -> None:
         found: dict[str, str] = {}
@@ -289,6 +317,12 @@ def as_streams(cluster: SecuredCluster) -> Generator[Connection]:
     connection = as_user(cluster, "streams", OAUTH)
     yield connection
     connection.close()
+
+
+def is_refused(worker: Worker) -> bool:
+    """Whether its log says so, in words of Kafka's or ours; for positions librdkafka asks until its time is over."""
+    said = worker.log_path.read_text()
+    return any(words in said for words in ("uthorization", "user lacks", "committed offsets: Local: Timed out"))
 
 
 @contextmanager

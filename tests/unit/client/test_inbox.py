@@ -96,7 +96,9 @@ def test_what_ended_the_following_is_told_to_who_asks() -> None:
     async def keep() -> None:
         async with Inbox(kafka) as inbox:
             kafka.refuse()
-            with pytest.raises(KafkaRefused, match=r"authorization.* lacks Read on topic taskbridge\.task-notifications\.v1"):
+            with pytest.raises(
+                KafkaRefused, match=r"authorization.* lacks Read on topic taskbridge\.task-notifications\.v1"
+            ):
                 await until(lambda: bool(inbox.entries("ding1", "u-1", View.PENDING)))
 
     run(keep())
