@@ -13,13 +13,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from taskbridge.cli.program import app
+from taskbridge.cli.program import app, main
 from taskbridge.local.ports import free_ports
 from taskbridge.runtime.locks import only_one_in
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.app import run as run_streams
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from click import Group
@@ -40,11 +41,27 @@ def commands() -> list[list[str]]:
     return found
 
 
-def run(*arguments: str) -> tuple[int, str, str]:
+def run_alone(*arguments: str) -> tuple[int, str]:
+    """How the program ends, in a process of its own, and what it says on standard error."""
     done = subprocess.run(
         [sys.executable, "-m", "taskbridge.cli", *arguments], capture_output=True, text=True, check=False, timeout=60
     )
-    return done.returncode, done.stdout, done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """The same, in this process: starting one takes half a second."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["taskbridge", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        # Words instead of a number: the interpreter says them and ends with 1.
+        assert isinstance(ended.value.code, str)
+        return 1, f"{capfd.readouterr().err}{ended.value.code}\n"
+
+    return run
 
 
 def test_the_contracts_commands_are_there() -> None:
@@ -116,7 +133,6 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (("send", "delete", "--url", "http://127.0.0.1:9", "--token", TOKEN), "taskbridge: no answer from http://127"),
         (("send", "delete", "--url", "nonsense", "--token", TOKEN), "taskbridge: no answer from nonsense"),
         (("send", "delete", *SOURCE_FLAGS), "taskbridge: no answer from http://127.0.0.1:1"),
-        (("topics", "apply", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
         (("tail", "t", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
         (
             ("quarantine", "replay", "--all", "--credentials", "/nowhere"),
@@ -132,12 +148,28 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
             "taskbridge: --edge-port and --streams-port are both 18400: each needs a port of its own",
         ),
         (("tail", "t", "--data-dir", "/nowhere"), "taskbridge: no bridge runs in /nowhere: 'taskbridge up --data-dir"),
+    ],
+)
+def test_errors_are_one_readable_line(
+    run: Callable[..., tuple[int, str]], arguments: tuple[str, ...], says: str
+) -> None:
+    assert_one_readable_line(run(*arguments), says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("topics", "apply", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
         (("edge",), "EDGE_KAFKA_BOOTSTRAP_SERVERS: is required"),
         (("streams",), "STREAMS_KAFKA_BOOTSTRAP_SERVERS: is required"),
     ],
 )
-def test_errors_are_one_readable_line(arguments: tuple[str, ...], says: str) -> None:
-    code, _, err = run(*arguments)
+def test_a_process_that_ends_with_an_error_says_that_one_line(arguments: tuple[str, ...], says: str) -> None:
+    assert_one_readable_line(run_alone(*arguments), says)
+
+
+def assert_one_readable_line(ended: tuple[int, str], says: str) -> None:
+    code, err = ended
     assert code == 1
     assert says in err
     assert len(err.strip().splitlines()) == 1
@@ -147,9 +179,11 @@ def test_errors_are_one_readable_line(arguments: tuple[str, ...], says: str) -> 
 @pytest.mark.parametrize(
     ("command", "folder"), [("up", __file__), ("demo", f"{__file__}/below"), ("up", "/proc/taskbridge-data")]
 )
-def test_a_data_folder_that_cannot_be_made_is_one_readable_line(command: str, folder: str) -> None:
+def test_a_data_folder_that_cannot_be_made_is_one_readable_line(
+    run: Callable[..., tuple[int, str]], command: str, folder: str
+) -> None:
     ports = [f"--{name}-port={port}" for name, port in zip(("edge", "streams"), free_ports(2), strict=True)]
-    code, _, err = run(command, "--data-dir", folder, *ports)
+    code, err = run(command, "--data-dir", folder, *ports)
     assert code == 1
     assert err.startswith(f"taskbridge: cannot write to {folder}")
     assert err.endswith("\n")
