@@ -13,7 +13,7 @@ test: native
 
 # Brokers, workers, disks and topics killed, frozen, filled up and lost, and all that is built anew after it.
 disasters: native
-	@$(UV) run --compile-bytecode pytest -m disasters
+	@$(UV) run --compile-bytecode pytest -m disasters tests/chaos tests/integration
 
 # The examples of all languages and of the data platform, built and run beside a real bridge.
 consumers: native
