@@ -13,9 +13,10 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from jvm_artifacts import artifacts
 from taskbridge.local.ports import free_ports
 from taskbridge.local.processes.supervisor import Supervisor
-from taskbridge.local.stack import choose_stack
+from taskbridge.local.stack import JvmStack, choose_stack
 from taskbridge.runtime.logs import NOISY
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
         try:
             # Shown, not captured: the first run fetches 210 MB.
             with capture.global_and_fixture_disabled():
+                if isinstance(chosen, JvmStack):
+                    artifacts(say)
                 endpoints = chosen.start()
             yield endpoints
         finally:

@@ -17,8 +17,10 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from jvm_artifacts import artifacts
 from taskbridge.local.errors import StackError
 from taskbridge.local.jvm.artifacts import cache_folder
+from taskbridge.local.jvm.java import cache_of
 from taskbridge.local.ports import free_ports
 from taskbridge.local.probes import kafka_answers, registry_answers
 from taskbridge.local.processes.services import Phase, ServiceEvent
@@ -90,6 +92,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
 def local(tmp_path_factory: pytest.TempPathFactory) -> Generator[Local]:
     # Not ASCII: Java reads its files and arguments in other encodings than we write.
     made = Local(tmp_path_factory.mktemp("stack") / "数据 ;=")
+    artifacts()
     try:
         made.start()
         yield made
@@ -165,6 +168,14 @@ def listening_addresses(pid: int) -> set[str]:
 def test_the_shared_stack_answers(stack: Endpoints) -> None:
     assert kafka_answers(stack.bootstrap_servers)
     assert registry_answers(stack.registry_url)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("name", "program"), [("kafka", "kafka_jars"), ("registry", "registry_home")])
+def test_a_program_with_a_cache_of_its_classes_runs_from_it(name: str, program: str, local: Local) -> None:
+    loaded = Path(f"/proc/{local.pid(name)}/maps").read_text()
+
+    assert str(cache_of(getattr(artifacts(), program))) in loaded
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

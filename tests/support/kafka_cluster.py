@@ -10,7 +10,7 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts
+from jvm_artifacts import artifacts
 from taskbridge.local.jvm.kafka import kafka_service
 from taskbridge.local.ports import LOOPBACK, free_ports
 from taskbridge.local.processes.services import Backoff
@@ -40,7 +40,6 @@ class KafkaCluster:
     """``kill`` takes a broker away at once, until ``start`` brings it back with what is on its disk."""
 
     def __init__(self, folder: Path) -> None:
-        artifacts = ensure_artifacts(cache_folder(os.environ), progress=print)
         controller_port, *ports = free_ports(1 + len(BROKERS))
         self.servers = ",".join(f"{LOOPBACK}:{port}" for port in ports)
         self._supervisor = Supervisor(on_event=print, backoff=_NOT_BY_ITSELF)
@@ -50,7 +49,7 @@ class KafkaCluster:
             if broker > 1:
                 _copy_storage(folder / "broker-1", data_dir, broker)
             spec = kafka_service(
-                jars=artifacts.kafka_jars, data_dir=data_dir, port=port, controller_port=controller_port
+                jars=artifacts().kafka_jars, data_dir=data_dir, port=port, controller_port=controller_port
             )
             own = {} if broker == 1 else _without_controller(broker, port)
             _change(data_dir / "server.properties", {**_OF_THREE, **own})

@@ -6,8 +6,8 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from jvm_artifacts import artifacts
 from running_edge import wait_until
-from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts
 from taskbridge.local.jvm.kafka import kafka_service
 from taskbridge.local.ports import LOOPBACK, free_ports
 from taskbridge.local.processes.services import Backoff, Phase
@@ -25,13 +25,12 @@ class OwnBroker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        artifacts = ensure_artifacts(cache_folder(os.environ), progress=print)
         port, controller_port = free_ports(2)
         self.servers = f"{LOOPBACK}:{port}"
         self._events: list[ServiceEvent] = []
         self._supervisor = Supervisor(on_event=self._events.append, backoff=Backoff(first_s=1.0))
         self._supervisor.start(
-            kafka_service(jars=artifacts.kafka_jars, data_dir=folder, port=port, controller_port=controller_port)
+            kafka_service(jars=artifacts().kafka_jars, data_dir=folder, port=port, controller_port=controller_port)
         )
 
     def change_files(self, change: Callable[[], None]) -> None:

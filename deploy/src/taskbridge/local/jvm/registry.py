@@ -52,6 +52,7 @@ def registry_service(*, home: Path, data_dir: Path, port: int, management_port: 
             *(f"-D{key}={value}" for key, value in properties.items()),
             "-jar",
             str(home / "quarkus-run.jar"),
+            program=home,
             heap_mb=_HEAP_MB,
         ),
         env=ENVIRONMENT,
