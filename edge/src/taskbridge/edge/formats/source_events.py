@@ -30,7 +30,7 @@ _TEXTS = (
     *("title", "process_code", "process_name", "form_uuid", "serial_no", "instance_status", "approved_result"),
     *("outcome", "remark"),
 )
-_KEYS = (
+DATA_KEYS = (
     *("corp_id", "app_type", "instance_id", "task_id", "recipient_ids", "actor_id", "originator", "url", *_TEXTS),
     *("created_at", "finished_at", "form_data"),
 )
@@ -42,7 +42,7 @@ _TIME = "time"
 _FORMATS = {"flowable": flowable.told, "camunda": camunda.told, "todo": todo.told}
 """Each maps what a system posts to what happened and to the names of an event's own fields."""
 
-_find = strict_json.picker(_KEYS)
+_find = strict_json.picker(DATA_KEYS)
 
 
 def verify(received: Received, body: bytes, source: Source) -> Token:

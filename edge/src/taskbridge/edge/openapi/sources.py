@@ -2,51 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.formats.source_events import DATA_KEYS
 from taskbridge.edge.openapi.answers import ANSWERS, an_id
 from taskbridge.runtime.http.problems import documented
+from taskbridge.schemas.registry import schema_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _UNKNOWN = {"404": documented(404, "No action is known at this path.")}
-_DATA_FIELDS: Mapping[str, Mapping[str, Any]] = {
+_ONLY_HERE: Mapping[str, Mapping[str, Any]] = {
     "app_type": an_id("The app within the other system, the same in all events of an instance.", "leave"),
     "instance_id": an_id("The process instance. In topics and API the source's name and a colon precede it.", "I-1"),
     "task_id": an_id("The approval step; `complete` and `cancel` need it.", "T-1"),
     "corp_id": an_id("The organisation; where it is given, the source's own.", "ding5d17e3add038d445"),
-    "recipient_ids": {
-        "type": "array",
-        "items": {"type": "string"},
-        "description": "`create`: who is to handle it. `cc`: who is copied in.",
-        "examples": [["manager02"]],
-    },
-    "actor_id": {"type": "string", "description": "Who handled it.", "examples": ["manager02"]},
+    "recipient_ids": {"type": "array", "items": {"type": "string"}, "examples": [["manager02"]]},
+    "actor_id": {"examples": ["manager02"]},
     "originator": {
         "type": "object",
         "properties": {"user_id": {"type": "string"}, "name": {"type": "string"}},
-        "description": "Who started the instance.",
         "examples": [{"user_id": "manager01", "name": "王小明"}],
     },
-    "title": {"type": "string", "description": "What people read.", "examples": ["王小明发起的请假申请"]},
-    "url": {
-        "type": "string",
-        "description": "Where it is handled: http or https.",
-        "examples": ["https://flow.example/tasks/T-1"],
-    },
-    "process_code": {"type": "string", "description": "Names the process to programs."},
-    "process_name": {"type": "string", "description": "Names the process to people.", "examples": ["请假"]},
-    "form_uuid": {"type": "string", "description": "The form."},
-    "serial_no": {"type": "string", "description": "The instance's number, as people quote it."},
-    "instance_status": {"type": "string", "description": "The system's own word."},
-    "approved_result": {"type": "string", "description": "The system's own word."},
-    "outcome": {"type": "string", "description": "`complete`, `cancel`: how the task ended, in the system's own word."},
-    "remark": {"type": "string", "description": "`complete`, `cancel`: what the person wrote about it."},
-    "created_at": {"type": "string", "description": "When the instance began: ISO 8601, or ms or s since 1970."},
-    "finished_at": {"type": "string", "description": "When it ended, likewise."},
-    "form_data": {"type": "object", "description": "The form's values.", "examples": [{"days": "3"}]},
+    "title": {"examples": ["王小明发起的请假申请"]},
+    "url": {"examples": ["https://flow.example/tasks/T-1"]},
+    "process_name": {"examples": ["请假"]},
+    "created_at": {"description": "When the instance began: ISO 8601, or ms or s since 1970."},
+    "finished_at": {"description": "When it ended, likewise."},
+    "form_data": {"type": "object", "examples": [{"days": "3"}]},
+}
+"""Of the fields of an event, what the event's schema does not say."""
+_OF_EVENTS = {field["name"]: field["doc"] for field in json.loads(schema_text("TaskEvent"))["fields"]}
+_DATA_FIELDS: Mapping[str, Mapping[str, Any]] = {
+    name: {"type": "string", "description": _OF_EVENTS[name], **_ONLY_HERE.get(name, {})} for name in DATA_KEYS
 }
 _DATA: Mapping[str, Any] = {
     "type": "object",
