@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from taskbridge.schemas.events import SOURCE_YIDA, View
+from taskbridge.schemas.inbox import Line as LineId
 
 if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification
@@ -76,16 +77,6 @@ class Line(NamedTuple):
     entered_at: int
     suffix: bytes
     """Its instance and task, as they stand in keys."""
-
-
-class LineId(NamedTuple):
-    """Whose line it is, in which view, and what it is about."""
-
-    corp_id: str
-    user_id: str
-    view: View
-    instance_id: str
-    task_id: str | None
 
 
 write_item = msgspec.msgpack.Encoder().encode

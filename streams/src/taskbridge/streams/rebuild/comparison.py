@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from taskbridge.schemas.events import TaskState
-    from taskbridge.streams.inbox.layout import LineId
+    from taskbridge.schemas.inbox import Line
 
 _Value = TypeVar("_Value")
 
@@ -78,7 +78,7 @@ def told_again(shown: Shown, *, number: int) -> list[TaskNotification]:
     return difference(shown, shown, _cause(shown.instance.state, "retold", number=number))
 
 
-def unfounded(line: LineId, *, number: int) -> TaskNotification:
+def unfounded(line: Line, *, number: int) -> TaskNotification:
     """Takes a line away that no instance shows; of the instance nothing is known but its id."""
     named = {"instance_id": line.instance_id, "number": str(number)}
     event_id = event_id_for(SOURCE_TASKBRIDGE, "retold", named)
