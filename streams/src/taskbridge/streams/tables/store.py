@@ -24,6 +24,7 @@ from taskbridge.streams.engine.table_store import TableStore
 from taskbridge.streams.positions.kept_position import POSITION_KEY
 from taskbridge.streams.tables.store_files import (
     OFFSET_KEY,
+    WITHOUT_WAL,
     StoreDamaged,
     StoreLocked,
     damage_mark,
@@ -43,9 +44,6 @@ log = structlog.get_logger(__name__)
 
 _LOCKED_S = 30.0
 _RETRY_S = 0.2
-
-_WITHOUT_WAL: Any = rocksdict.WriteOptions()
-_WITHOUT_WAL.disable_wal = True  # its stubs take it for a method
 
 
 class PartitionNotHeld(OperatorError):
@@ -114,7 +112,7 @@ class Store(TableStore):
                 batch.put(key, value)
         batch.put(OFFSET_KEY, position_now(changelog_offset, self._changelog_id))
         with self._sound(partition) as held:
-            held.write(batch, _WITHOUT_WAL)
+            held.write(batch, WITHOUT_WAL)
 
     def position(self, partition: int) -> StorePosition | None:
         """How far the changelog is applied; None in an empty store, and where it cannot be told."""

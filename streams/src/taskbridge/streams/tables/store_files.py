@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 OFFSET_KEY = b"__faust\0offset__"
 """Where a store says how far it is. The name is Faust's."""
 
+WITHOUT_WAL: Any = rocksdict.WriteOptions()
+WITHOUT_WAL.disable_wal = True  # its stubs take it for a method
+
 _DAMAGE = ("Corruption", "IO error: No such file or directory")
 """How the library's errors begin, which have no classes, where a file is gone or reads otherwise than written."""
 

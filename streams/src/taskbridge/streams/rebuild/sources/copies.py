@@ -12,6 +12,7 @@ import rocksdict
 from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.positions.kept_position import POSITION_KEY
+from taskbridge.streams.tables.store_files import WITHOUT_WAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -28,9 +29,6 @@ DECIDED_S = 60.0
 """How long a transaction may be open: Kafka undoes a worker's after half of that."""
 POLL_S = 0.02
 _PARTITION = struct.Struct(">H")
-
-_WITHOUT_WAL: Any = rocksdict.WriteOptions()
-_WITHOUT_WAL.disable_wal = True  # its stubs take it for a method
 
 
 class Kept(NamedTuple):
@@ -80,7 +78,7 @@ class Copy:
                 batch.delete(key)
             else:
                 batch.put(key, _PARTITION.pack(kept.partition) + kept.value)
-        self._db.write(batch, _WITHOUT_WAL)
+        self._db.write(batch, WITHOUT_WAL)
 
     def close(self) -> None:
         self._db.close()
