@@ -37,7 +37,7 @@ from taskbridge.streams.positions.changelog_topic import instances_changelog
 from taskbridge.streams.positions.kept_position import POSITION_KEY
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
-from taskbridge.streams.rebuild.alone import alone
+from taskbridge.streams.rebuild.workers import alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -25,9 +25,8 @@ from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 from taskbridge.streams.positions.mark import Ground, Mark
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.version import VERSION_TOPIC, Retold
-from taskbridge.streams.rebuild.alone import alone
 from taskbridge.streams.rebuild.sources.copies import Ticker, TopicCopy
-from taskbridge.streams.rebuild.workers import Workers
+from taskbridge.streams.rebuild.workers import Workers, alone
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.transactions.group_commit import claimed
 from taskbridge.streams.transactions.transaction import TransactionalWriter

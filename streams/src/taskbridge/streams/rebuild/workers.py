@@ -1,27 +1,40 @@
-"""The workers of the live version, as a rebuild sees them: how far they are, and that all are gone for the switch."""
+"""Who else is at work, as a rebuild sees them: how far the workers are, that all are gone, and no other rebuild."""
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from confluent_kafka import Consumer
 from faust.types import TP
 
+from taskbridge.runtime.kafka import LIBRDKAFKA
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.streams.contract.live_version import REBUILD_ID
 from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.positions.version import VERSION_TOPIC
 from taskbridge.streams.rebuild.sources.copies import DECIDED_S, POLL_S, Ticker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
     from taskbridge.streams.positions.group_positions import Committed
     from taskbridge.streams.positions.offsets import Offsets
 
 _LEAVE_S = 180.0
+_SESSION_MS = 6_000
+"""No broker allows less by default."""
+_WAIT_S = 10.0
 _LOOK_S = 0.5
+
+
+class AnotherRebuild(OperatorError):
+    """A rebuild is running already; there can be one at a time."""
 
 
 class WorkersStay(OperatorError):
@@ -94,6 +107,46 @@ class Workers:
     def _committed(self, *topics: str) -> Iterable[Committed]:
         sources = [TP(topic, partition) for topic in topics for partition in self.offsets.partitions(topic)]
         return self.offsets.committed(APP_ID, sources).values()
+
+
+@contextmanager
+def alone(offsets: Offsets, consumer: Mapping[str, object]) -> Generator[None]:
+    """Be the one rebuild that there is.
+
+    That two begin at the same moment is not excluded here: the first one to claim the transactional id loses it, and
+    fails at its next write.
+
+    Raises:
+        AnotherRebuild: somebody else is.
+    """
+    deadline = time.monotonic() + _WAIT_S
+    while found := offsets.members(REBUILD_ID):
+        # One that was killed counts as there until its session is over.
+        if time.monotonic() > deadline:
+            raise AnotherRebuild(f"a rebuild is running already: {named(found)}")
+        time.sleep(_LOOK_S)
+    stop = threading.Event()
+    thread = threading.Thread(target=_be_there, args=(consumer, stop), name="rebuild-membership", daemon=True)
+    thread.start()
+    try:
+        deadline = time.monotonic() + _WAIT_S
+        while not offsets.members(REBUILD_ID):
+            if time.monotonic() > deadline:
+                raise OperatorError(f"Kafka does not let this rebuild into the group {REBUILD_ID}")
+            time.sleep(_LOOK_S)
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _be_there(consumer: Mapping[str, object], stop: threading.Event) -> None:
+    with closing(
+        Consumer({**consumer, "client.id": REBUILD_ID, "session.timeout.ms": _SESSION_MS}, logger=LIBRDKAFKA)
+    ) as member:
+        member.subscribe([VERSION_TOPIC.name])
+        while not stop.is_set():
+            member.poll(_LOOK_S)
 
 
 def named(members: Mapping[str, str]) -> str:
