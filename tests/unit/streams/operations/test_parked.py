@@ -8,6 +8,7 @@ import pytest
 
 from taskbridge.schemas.dead_letters import DeadLetter
 from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.topics import Topic
 from taskbridge.streams.operations.parked import LATEST, Parked, SetAside
 from taskbridge.streams.operations.search import dead_letter_summary
 from taskbridge.streams.positions.offsets import Bounds
@@ -80,7 +81,8 @@ def topic() -> MemoryTopic:
 @pytest.fixture
 def parked(topic: MemoryTopic, monkeypatch: pytest.MonkeyPatch) -> Parked:
     monkeypatch.setattr("taskbridge.streams.operations.parked._REFRESH_S", 0.0)
-    return Parked(cast("Reading", topic), "topic", entry_of=entry_of, kept_ms=KEPT_MS)
+    kept = Topic("topic", None, {"retention.ms": str(KEPT_MS)})
+    return Parked(cast("Reading", topic), kept, entry_of)
 
 
 def test_each_is_read_and_counted_once_however_often_somebody_looks(topic: MemoryTopic, parked: Parked) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
+    from taskbridge.schemas.topics import Topic
     from taskbridge.streams.positions.offsets import Offsets
 
 log = structlog.get_logger(__name__)
@@ -74,10 +75,8 @@ class Parked:
     """What is known of one topic. Blocking, and called from one thread at a time."""
 
     reading: Reading
-    topic: str
+    topic: Topic
     entry_of: Callable[[Message], SetAside]
-    kept_ms: int
-    """The topic's retention: what is older is counted no more."""
 
     def __post_init__(self) -> None:
         self._next: dict[int, int] = {}
@@ -91,9 +90,10 @@ class Parked:
             try:
                 self._read_on()
             except (KafkaException, TimeoutError, Unreadable) as error:
-                log.warning("set_aside_not_read", topic=self.topic, problem=str(error))
+                log.warning("set_aside_not_read", topic=self.topic.name, problem=str(error))
             self._looked = time.monotonic()
-        first_hour = (now_ms - self.kept_ms) // _HOUR_MS
+        # What is older than the topic's retention is counted no more.
+        first_hour = (now_ms - int(self.topic.settings["retention.ms"])) // _HOUR_MS
         for each in [each for each in self._counts if each[0] < first_hour]:
             del self._counts[each]
         reasons: Counter[str] = Counter()
@@ -107,20 +107,20 @@ class Parked:
         }
 
     def _read_on(self) -> None:
-        offsets = self.reading.offsets
-        bounds = offsets.bounds(self.topic, offsets.partitions(self.topic))
+        name, offsets = self.topic.name, self.reading.offsets
+        bounds = offsets.bounds(name, offsets.partitions(name))
         ends = {partition: bound.end for partition, bound in bounds.items()}
         starts = {
             partition: max(bound.first, self._next.get(partition, bound.end - _BEGIN_RECORDS))
             for partition, bound in bounds.items()
         }
         read = dict(starts)
-        for message in self.reading.between(self.topic, starts, ends, within_s=_PASS_S):
+        for message in self.reading.between(name, starts, ends, within_s=_PASS_S):
             read[message.partition() or 0] = (message.offset() or 0) + 1
             try:
                 entry = self.entry_of(message)
             except TaskbridgeError as error:
-                log.warning("entry_not_read", topic=self.topic, problem=str(error))
+                log.warning("entry_not_read", topic=self.topic.name, problem=str(error))
                 continue
             self._counts[entry.at_ms // _HOUR_MS, entry.reason] += 1
             self._latest.append(entry)

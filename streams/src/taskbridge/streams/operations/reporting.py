@@ -6,6 +6,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -89,15 +90,8 @@ class OperationsReporter:
         following, searching = Reading(consumer, offsets), Reading(consumer, offsets)
         self._readings = [following, searching]
         quarantined = quarantined_callback_codec(registry)
-        self._quarantine = Parked(
-            following,
-            CALLBACKS_QUARANTINE.name,
-            entry_of=lambda message: _quarantined(message, quarantined),
-            kept_ms=int(CALLBACKS_QUARANTINE.settings["retention.ms"]),
-        )
-        self._dead_letters = Parked(
-            following, TASK_EVENTS_DLQ.name, entry_of=_letter, kept_ms=int(TASK_EVENTS_DLQ.settings["retention.ms"])
-        )
+        self._quarantine = Parked(following, CALLBACKS_QUARANTINE, partial(_quarantined, quarantined))
+        self._dead_letters = Parked(following, TASK_EVENTS_DLQ, _letter)
         notifications = task_notification_codec(registry)
         self._search = Search(searching, self._owners, quarantined=quarantined, notifications=notifications)
 
@@ -229,7 +223,7 @@ def _by_name(values: Mapping[int, Any]) -> dict[str, Any]:
     return {str(partition): value for partition, value in values.items()}
 
 
-def _quarantined(message: Message, codec: Codec[QuarantinedCallback]) -> SetAside:
+def _quarantined(codec: Codec[QuarantinedCallback], message: Message) -> SetAside:
     entry = codec.decode(message.value())
     return SetAside(entry.received_at, entry.reason, quarantined_summary(entry))
 
