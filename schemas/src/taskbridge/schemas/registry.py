@@ -173,7 +173,7 @@ class Registry:
             UnknownSchema: the registry has none of this id.
         """
         own = self._own.get(schema_id)
-        return self.client.get_schema(schema_id).schema_str or "null" if own is None else own
+        return self.client.text_of(schema_id) if own is None else own
 
     def close(self) -> None:
         if "client" in self.__dict__:

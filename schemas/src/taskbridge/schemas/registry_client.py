@@ -91,20 +91,14 @@ class RegistryClient(SchemaRegistryClient):
                 return True
             raise RegistryUnavailable(f"the schema registry at {self._url} failed: {error.error_message}") from error
 
-    def get_schema(
-        self,
-        schema_id: int,
-        subject_name: str | None = None,
-        fmt: str | None = None,
-        reference_format: str | None = None,
-    ) -> Schema:
-        """What the Avro deserializer asks for.
+    def text_of(self, schema_id: int) -> str:
+        """A schema.
 
         Raises:
             UnknownSchema: there is none of this id.
         """
         with _registry_errors(self._url, UnknownSchema):
-            return super().get_schema(schema_id, subject_name, fmt, reference_format)
+            return self.get_schema(schema_id).schema_str or "null"
 
     def ask(self) -> None:
         """Return when it answers."""
