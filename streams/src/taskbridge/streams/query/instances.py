@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.streams.api.refusals import Unknown
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from taskbridge.streams.tables.store import Store
 
 
-class Found(NamedTuple):
-    """An instance, and where its events stand on its partition of the events topic."""
-
-    state: TaskState
-    event_offsets: tuple[int, ...]
-
-
 class Instances:
     """The instances of this worker's partitions."""
 
@@ -31,23 +24,18 @@ class Instances:
         self._store = store
         self._states = states
 
-    def find(self, partition: int, instance_id: str, caller: Caller) -> Found:
-        """The instance.
+    def find(self, partition: int, instance_id: str, caller: Caller) -> tuple[TaskState, tuple[int, ...]]:
+        """The instance, and where its events stand on its partition of the events topic.
 
         Raises:
             Unknown: it was never heard of, is deleted, or is nothing that this caller may see.
             PartitionNotHeld: it went to another worker meanwhile.
         """
         found = self.look_up(partition, instance_id)
-        if found is None:
-            raise _unknown()
+        if found is None or not _may_see(caller, found[0]):
+            raise Unknown("no such instance, or none that this caller may see")
         instance, offsets = found
-        state = instance.state
-        if state.lifecycle is Lifecycle.DELETED or not caller.may_see(state.corp_id):
-            raise _unknown()
-        if caller.user_id is not None and not was_shown_to(instance, caller.user_id):
-            raise _unknown()
-        return Found(state, offsets)
+        return instance.state, offsets
 
     def look_up(self, partition: int, instance_id: str) -> tuple[Instance, tuple[int, ...]] | None:
         """The instance as it is stored, deleted or not, and its events' offsets: for those who may see everything.
@@ -59,5 +47,7 @@ class Instances:
         return None if stored is None else (unpack(stored, self._states), event_offsets(stored))
 
 
-def _unknown() -> Unknown:
-    return Unknown("no such instance, or none that this caller may see")
+def _may_see(caller: Caller, instance: Instance) -> bool:
+    if instance.state.lifecycle is Lifecycle.DELETED or not caller.may_see(instance.state.corp_id):
+        return False
+    return caller.user_id is None or was_shown_to(instance, caller.user_id)
