@@ -420,18 +420,11 @@ def test_positions_that_the_topic_does_not_have_are_told_and_nothing_is_missed(
         place.take_over(again, {**kept(again), **said()}, name="another")
 
 
-class _Nowhere:
-    """A store of which nothing is asked."""
-
-    def write_chunk(self, partition: int, values: Mapping[bytes, bytes | None], *, changelog_offset: int) -> None: ...
-
-    def touch(self, partition: int) -> None: ...
-
-
 def test_a_restoration_that_finds_its_records_gone_ends_the_worker_and_the_next_start_is_refused(place: Place) -> None:
     failed: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
     config = reader_config(consumer_config(place.servers, APP_ID), buffer_bytes=1 << 20)
-    reader = ChangelogReader(config, INSTANCES.name, _Nowhere(), batch_bytes=1 << 20, on_failure=failed.put)
+    of_nothing = cast("Any", None)
+    reader = ChangelogReader(config, INSTANCES.name, of_nothing, on_failure=failed.put)
     try:
         # Between the look at where it begins and the first fetch.
         place.cut(INSTANCES.name, to=3)

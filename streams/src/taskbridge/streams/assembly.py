@@ -16,7 +16,7 @@ from taskbridge.streams.monitoring.watchdog import LoopGuard, TimesStuck, Watchd
 from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.processing.retention import Retention
 from taskbridge.streams.processing.task_agent import TaskAgent
-from taskbridge.streams.tables.recovery import ReaderSettings, Recovery
+from taskbridge.streams.tables.recovery import Recovery
 from taskbridge.streams.task_center import InstancesTable, Upstream
 from taskbridge.streams.topology import chunks_of, instances_table
 from taskbridge.streams.transactions.group_commit import GroupCommit, claimed
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.settings import StreamsSettings
     from taskbridge.streams.task_center import TaskCenter
-
-
-_RESTORE_BATCH_BYTES = 8 << 20
 
 
 class Surroundings(NamedTuple):
@@ -75,7 +72,7 @@ def put_together(
     group_commit, takeover = _group_commit(app, offsets, producing, prepared, metrics)
     recovery = Recovery(
         app,
-        ReaderSettings(reader_config(consumer, buffer_bytes=settings.restore_buffer_bytes), _RESTORE_BATCH_BYTES),
+        reader_config(consumer, buffer_bytes=settings.restore_buffer_bytes),
         takeover,
         # Asked again, once the group has this worker as a member: a switch begins when it has none.
         admit=admit,

@@ -12,7 +12,7 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -23,21 +23,17 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
+    from taskbridge.streams.tables.store import Store
+
 _BATCH_MAX = 10_000
 _BATCH_FIRST = 500
+_BATCH_BYTES = 8 << 20
 _WAIT_S = 0.1
 _TOUCH_S = 3600.0
 
 
 class ChangelogUnreadable(OperatorError):
     """The changelog cannot be read from where the store stands. Started again, the worker restores from its start."""
-
-
-class Applies(Protocol):
-    """Where the records go: ``streams.tables.store``."""
-
-    def write_chunk(self, partition: int, values: Mapping[bytes, bytes | None], *, changelog_offset: int) -> None: ...
-    def touch(self, partition: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -62,9 +58,9 @@ class ChangelogReader:
 
     config: Mapping[str, object]
     topic: str
-    store: Applies
-    batch_bytes: int
+    store: Store
     on_failure: Callable[[BaseException], None]
+    batch_bytes: int = _BATCH_BYTES
 
     def __post_init__(self) -> None:
         self._batch = _BATCH_FIRST

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from confluent_kafka import KafkaException
@@ -44,20 +44,13 @@ class Superseded(Exception):
     """Another rebalance began; its assignment is what counts."""
 
 
-class ReaderSettings(NamedTuple):
-    """How changelogs are read."""
-
-    consumer: Mapping[str, object]
-    batch_bytes: int
-
-
 class Recovery(Service):
     """Follows the assignments. ``completed`` and the methods ``on_…`` are what Faust expects of it."""
 
     def __init__(
         self,
         app: faust.App,
-        reading: ReaderSettings,
+        reading: Mapping[str, object],
         takeover: Takeover,
         *,
         admit: Callable[[], None],
@@ -66,6 +59,7 @@ class Recovery(Service):
     ) -> None:
         """``takeover`` makes this worker the only one that can write for its partitions, before they are restored.
 
+        ``reading``: a consumer's properties, for the changelogs.
         ``admit`` raises where this worker may not work although it is in the group; it blocks, and comes before all
         else. ``known``: the changelogs that the group's positions name: a store of another one is out of date.
         ``on_emptied`` is notified when a damaged store is emptied.
@@ -93,12 +87,11 @@ class Recovery(Service):
 
     async def on_start(self) -> None:
         fail = partial(_call_soon, asyncio.get_running_loop(), self._fail)
-        consumer, batch_bytes = self._reading
         for topic, table in self._tables.changelogs.items():
             table.data.report_to(damaged=fail, emptied=self._on_emptied)
-            reader = ChangelogReader(consumer, topic, table.data, batch_bytes=batch_bytes, on_failure=fail)
+            reader = ChangelogReader(self._reading, topic, table.data, fail)
             self._keepers[topic] = TableKeeper(
-                table.data, topic, reader, Offsets(consumer), is_known=topic in self._known
+                table.data, topic, reader, Offsets(self._reading), is_known=topic in self._known
             )
 
     async def on_stop(self) -> None:
