@@ -7,7 +7,9 @@ const kafka = new Kafka({ brokers: servers.split(","), logLevel: logLevel.ERROR 
 const consumer = kafka.consumer({ groupId, retry: { retries: 0 } });
 let left = Number(count);
 
+// Of what passes, such as a coordinator that a new Kafka is still loading, it comes back by itself.
 consumer.on(consumer.events.CRASH, ({ payload }) => {
+  if (payload.restart) return;
   process.stderr.write(`${payload.error.name}: ${payload.error.message}\n`, () => process.exit(1));
 });
 
