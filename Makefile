@@ -1,7 +1,7 @@
 # The commands of the README. All bring uv where it is missing: into .uv/ of this checkout, from PyPI.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
-.PHONY: demo test disasters consumers docs check native
+.PHONY: image demo test disasters consumers docs check native
 # Without the tools of the developers.
 demo: $(UV)
 	@$(UV) run --no-project python tools/native.py --no-dev
@@ -18,6 +18,10 @@ disasters: native
 # The examples of all languages and of the data platform, built and run beside a real bridge.
 consumers: native
 	@$(UV) run pytest -m consumers -n 2 tests/integration
+
+# The image of both services, taskbridge:latest; ARGUMENTS go to docker build. Needs uv, cargo and Docker.
+image: native
+	@$(UV) run python tools/image.py $(ARGUMENTS)
 
 # The reference anew from the code, then the whole site, in site/. Dead links fail, and what is loaded from elsewhere.
 docs: $(UV)

@@ -1,0 +1,72 @@
+"""A Docker daemon of a test's own, and a base tree for images where no registry of images is reached."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import IO, Self
+
+BASE = "taskbridge-test-base:bookworm"
+
+_READY_S = 60
+_USELESS = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man")
+
+
+class DockerDaemon:
+    """Without networks of its own: containers have the host's. It ends with the test, and its images with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.host = f"unix://{folder}/docker.sock"
+        # Debian's: what else is called docker may be older or newer than the daemon.
+        self.docker = ("/usr/bin/docker", "--host", self.host)
+
+    def __enter__(self) -> Self:
+        options = {"host": self.host, "iptables": "false", "bridge": "none"}
+        options |= {name: str(self._folder / name) for name in ("data-root", "exec-root", "pidfile")}
+        argv = ["/usr/sbin/dockerd", *(f"--{name}={value}" for name, value in options.items())]
+        self._log = (self._folder / "dockerd.log").open("wb")
+        self._process = subprocess.Popen(argv, stdout=self._log, stderr=self._log)
+        deadline = time.monotonic() + _READY_S
+        while subprocess.run([*self.docker, "version"], capture_output=True, check=False).returncode != 0:
+            log = (self._folder / "dockerd.log").read_text()
+            assert self._process.poll() is None, log
+            assert time.monotonic() < deadline, log
+            time.sleep(0.1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.wait(60)
+        self._log.close()
+        # Namespaces of networks stay mounted, and would keep the folder from being removed.
+        mounts = (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines())
+        for each in [mount for mount in mounts if mount.startswith(str(self._folder))]:
+            subprocess.run(["umount", "--lazy", each], check=True)
+
+    def make_base(self) -> None:
+        """Debian with Python, and nothing else, as a base of images."""
+        tree = self._folder / "base"
+        include = "--include=python3-minimal,libpython3-stdlib,ca-certificates"
+        subprocess.run(
+            ["/usr/sbin/debootstrap", "--variant=minbase", include, "bookworm", tree], check=True, capture_output=True
+        )
+        for each in _USELESS:
+            shutil.rmtree(tree / each, ignore_errors=True)
+        with subprocess.Popen(["tar", "-C", tree, "-c", "."], stdout=subprocess.PIPE) as packed:
+            self.run("import", "-", BASE, stdin=packed.stdout)
+        shutil.rmtree(tree)
+
+    def run(self, *arguments: str, stdin: IO[bytes] | None = None) -> str:
+        """What the client prints."""
+        done = subprocess.run([*self.docker, *arguments], stdin=stdin, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
