@@ -271,7 +271,7 @@ if FULL:
         printed = taskbridge(outside, None, "topics", "acls", "streams", "--principal", "streams=User:another")
         jars = ensure_artifacts(cache_folder(os.environ), progress=print).kafka_jars
         (tmp_path / "tmp").mkdir()
-        java = java_argv("-cp", f"{jars}/*", "org.apache.kafka.tools.AclCommand", heap_mb=128)
+        java = java_argv("-cp", f"{jars}/*", "org.apache.kafka.tools.AclCommand", program=jars, heap_mb=128)
         shell = f'kafka-acls.sh() {{ {shlex.join(java)} "$@"; }}\nKAFKA={cluster.servers} ADMIN=/dev/null\n{printed}'
         done = subprocess.run(["bash", "-e", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
