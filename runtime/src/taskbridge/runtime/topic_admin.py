@@ -80,7 +80,7 @@ def apply_topics(
         TopicsUnavailable: no answer, or a topic is missing and may not be created.
     """
     wanted = list(wanted)
-    cluster = _cluster(admin)
+    cluster = _cluster(metadata(admin))
     missing = [topic for topic in wanted if topic.name not in cluster.topics]
     created: set[str] = set()
     if missing:
@@ -101,19 +101,30 @@ def apply_topics(
     else:
         reports = []
     others = [topic for topic in wanted if topic.name not in created]
-    return reports + _compare(admin, others, partitions=partitions)
+    if missing and others:
+        cluster = _cluster(metadata(admin))  # some of them may have come meanwhile
+    return reports + _compare(admin, cluster, others, partitions=partitions)
 
 
-def check_topics(admin: Admin, wanted: Iterable[Topic], *, partitions: int) -> list[TopicReport]:
-    """The same comparison, with nothing created: one that is missing has 0 partitions.
+def check_topics(admin: Admin, wanted: Iterable[Topic], found: Any, *, partitions: int) -> list[TopicReport]:
+    """The same comparison with the metadata ``found``, and nothing created: one that is missing has 0 partitions."""
+    wanted, cluster = list(wanted), _cluster(found)
+    missing = [topic for topic in wanted if topic.name not in cluster.topics]
+    there = [topic for topic in wanted if topic.name in cluster.topics]
+    reports = [TopicReport(topic.name, created=False, partitions=0) for topic in missing]
+    return reports + _compare(admin, cluster, there, partitions=partitions)
+
+
+def metadata(admin: Admin) -> Any:
+    """Brokers and topics, as librdkafka tells them.
 
     Raises:
         TopicsUnavailable: no answer.
     """
-    wanted = list(wanted)
-    there = _cluster(admin).topics
-    missing = [TopicReport(topic.name, created=False, partitions=0) for topic in wanted if topic.name not in there]
-    return missing + _compare(admin, [topic for topic in wanted if topic.name in there], partitions=partitions)
+    try:
+        return admin.list_topics(timeout=_METADATA_S)
+    except KafkaException as error:
+        raise TopicsUnavailable(no_answer(admin, admin.servers, error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +134,7 @@ class _Cluster:
     """Name → partitions, and replicas of that which has the fewest."""
 
 
-def _cluster(admin: Admin) -> _Cluster:
-    try:
-        found: Any = admin.list_topics(timeout=_METADATA_S)
-    except KafkaException as error:
-        raise TopicsUnavailable(no_answer(admin, admin.servers, error)) from error
+def _cluster(found: Any) -> _Cluster:
     topics = {
         name: (len(each.partitions), min((len(part.replicas) for part in each.partitions.values()), default=0))
         for name, each in found.topics.items()
@@ -172,10 +179,9 @@ def _create(admin: Admin, missing: list[Topic], *, partitions: int, replication:
     return created
 
 
-def _compare(admin: Admin, topics: list[Topic], *, partitions: int) -> list[TopicReport]:
+def _compare(admin: Admin, cluster: _Cluster, topics: list[Topic], *, partitions: int) -> list[TopicReport]:
     if not topics:
         return []
-    cluster = _cluster(admin)
     described = _described(admin, [ConfigResource(ConfigResource.Type.TOPIC, topic.name) for topic in topics])
     reports: list[TopicReport] = []
     for topic in topics:

@@ -22,10 +22,12 @@ from taskbridge.cli.doctor import examination, host, services
 from taskbridge.cli.doctor import kafka as doctors_kafka
 from taskbridge.cli.doctor.examination import Examination
 from taskbridge.cli.doctor.findings import Finding, State
+from taskbridge.edge.kafka.acls import EDGE
 from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.runtime.topic_admin import TopicsUnavailable
 from taskbridge.schemas import topics
 from taskbridge.schemas.registry import Registry, RegistryUnavailable
+from taskbridge.streams.contract.acls import needed, wished
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -274,18 +276,24 @@ def test_partitions_without_leaders_and_replicas_that_are_behind_are_named() -> 
     assert (found[0].state, found[0].says) == (State.FAILED, "t has no leader for [1]")
 
 
-@pytest.mark.parametrize("service", doctors_kafka.RIGHTS)
-def test_each_right_that_is_missing_is_named(service: str) -> None:
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        doctors_kafka.Rights("edge", EDGE),
+        doctors_kafka.Rights("streams", needed(task_center=True), wished(task_center=True)),
+        doctors_kafka.Rights("streams", needed(task_center=False), wished(task_center=False)),
+    ],
+)
+def test_each_right_that_is_missing_is_named(wanted: doctors_kafka.Rights) -> None:
     there = {topic.name for topic in topics.ALL}
     everything = {name: {AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE} for name in there}
-    assert [each.state for each in doctors_kafka.rights(admin_of(everything), service, there)] == [State.OK]
-    needed, wished = doctors_kafka.RIGHTS[service]
-    tried = [acl for acl in (*needed, *wished) if acl.resource == "topic" and acl.name in there]
+    assert [each.state for each in doctors_kafka.rights(admin_of(everything), wanted, there)] == [State.OK]
+    tried = [acl for acl in (*wanted.needed, *wanted.wished) if acl.resource == "topic" and acl.name in there]
     assert tried
     for acl in tried:
         allowed = {**everything, acl.name: everything[acl.name] - {AclOperation[acl.operation.upper()]}}
-        (found,) = doctors_kafka.rights(admin_of(allowed), service, there)
-        assert found.state is (State.FAILED if acl in needed else State.WARNING)
+        (found,) = doctors_kafka.rights(admin_of(allowed), wanted, there)
+        assert found.state is (State.FAILED if acl in wanted.needed else State.WARNING)
         assert str(acl) in found.says
 
 

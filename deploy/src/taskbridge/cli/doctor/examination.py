@@ -11,13 +11,15 @@ from taskbridge.cli.connection import Connection, find_connection
 from taskbridge.cli.data_folder import data_folder
 from taskbridge.cli.doctor import host, services
 from taskbridge.cli.doctor.findings import failed, found, ok, warning
-from taskbridge.cli.doctor.kafka import kafka
+from taskbridge.cli.doctor.kafka import Rights, kafka
+from taskbridge.edge.kafka.acls import EDGE
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.settings import load_settings, partitions_setting
 from taskbridge.streams.api.tokens import TokensFile
+from taskbridge.streams.contract.acls import needed, wished
 from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
@@ -50,11 +52,11 @@ class Examination:
             yield from found("settings", self._edge, _CORRECT)
         if "streams" in alone:
             yield from found("settings", self._streams, _CORRECT)
-        running = data_folder(self.data_dir, self.environment).running()
+        running = None if alone else data_folder(self.data_dir, self.environment).running()
         if not alone:
             yield from found("kafka", self._connection, "start it, or say where it is")
-        edge = self.edge_url or (running.edge_url if running and not alone else None)
-        streams = self.streams_url or (running.streams_url if running and not alone else None)
+        edge = self.edge_url or (running.edge_url if running else None)
+        streams = self.streams_url or (running.streams_url if running else None)
         if edge is not None:
             yield from services.readiness("edge", edge)
             yield from host.clock(f"{edge.rstrip('/')}/healthz")
@@ -81,7 +83,7 @@ class Examination:
         yield from host.folder(settings.data_dir, setting="EDGE_DATA_DIR", needs_bytes=settings.spool_max_bytes)
         yield from host.port(settings.host, settings.port, service="edge", setting="EDGE_PORT")
         yield from host.open_files(settings.max_connections)
-        yield from self._brokers(_connection(settings), "edge", "EDGE_KAFKA_BOOTSTRAP_SERVERS")
+        yield from self._brokers(_connection(settings), Rights("edge", EDGE), "EDGE_KAFKA_BOOTSTRAP_SERVERS")
 
     def _streams(self) -> Iterator[Finding]:
         settings = load_settings(StreamsSettings, self.environment)
@@ -90,12 +92,14 @@ class Examination:
             yield from found("tokens", partial(_tokens, settings.api_tokens_file), "correct the file")
         yield from host.folder(settings.data_dir, setting="STREAMS_DATA_DIR", needs_bytes=_STATES_BYTES)
         yield from host.port(settings.host, settings.port, service="streams", setting="STREAMS_PORT")
-        yield from self._brokers(_connection(settings), "streams", "STREAMS_KAFKA_BOOTSTRAP_SERVERS")
+        center = settings.task_center
+        rights = Rights("streams", needed(task_center=center), wished(task_center=center))
+        yield from self._brokers(_connection(settings), rights, "STREAMS_KAFKA_BOOTSTRAP_SERVERS")
 
-    def _brokers(self, connection: Connection, service: str | None, setting: str) -> Iterator[Finding]:
+    def _brokers(self, connection: Connection, wanted: Rights | None, setting: str) -> Iterator[Finding]:
         yield from host.names(connection.bootstrap_servers, setting=setting)
         partitions = partitions_setting(self.environment)
-        look = partial(kafka, connection.admin(), service=service, partitions=partitions)
+        look = partial(kafka, connection.admin(), wanted=wanted, partitions=partitions)
         yield from found(
             "kafka", look, "start it, or correct the address; TLS and SASL: docs/how-to/run-on-your-kafka.md"
         )

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
-
-from confluent_kafka import KafkaException
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskbridge.cli.doctor.findings import failed, ok, warning
-from taskbridge.edge.kafka.acls import EDGE
 from taskbridge.runtime.acls import SEE, lacking
-from taskbridge.runtime.kafka import no_answer
-from taskbridge.runtime.topic_admin import TopicsUnavailable, check_topics
+from taskbridge.runtime.topic_admin import check_topics, metadata
 from taskbridge.schemas import topics
-from taskbridge.streams.contract.acls import EXTRAS, TASK_CENTER, WORK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,26 +20,27 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 5
 _ENOUGH_BROKERS = 3
 
-RIGHTS: Mapping[str, tuple[Sequence[Acl], Sequence[Acl]]] = {
-    "edge": (EDGE, ()),
-    "streams": ((*WORK, *TASK_CENTER), EXTRAS),
-}
-"""What a service cannot work without, and what it goes without."""
+
+class Rights(NamedTuple):
+    """What a service's Kafka user should be allowed."""
+
+    service: str
+    needed: Sequence[Acl]
+    """Without one of these the service does not work."""
+    wished: Sequence[Acl] = ()
+    """Without one of these it does, and goes without something."""
 
 
-def kafka(admin: Admin, *, service: str | None, partitions: int) -> Iterator[Finding]:
+def kafka(admin: Admin, *, wanted: Rights | None, partitions: int) -> Iterator[Finding]:
     """All of it.
 
     Raises:
         TopicsUnavailable: no answer.
     """
-    try:
-        cluster: Any = admin.list_topics(timeout=_TIMEOUT_S)
-    except KafkaException as error:
-        raise TopicsUnavailable(no_answer(admin, admin.servers, error)) from error
+    cluster = metadata(admin)
     yield ok("kafka", f"{admin.servers} answers")
     yield from brokers([(each.host, each.port) for each in cluster.brokers.values()])
-    reports = check_topics(admin, topics.ALL, partitions=partitions)
+    reports = check_topics(admin, topics.ALL, cluster, partitions=partitions)
     there = {report.name for report in reports if report.partitions}
     for report in reports:
         if not report.partitions:
@@ -55,9 +51,9 @@ def kafka(admin: Admin, *, service: str | None, partitions: int) -> Iterator[Fin
             yield warning("topics", f"{report.name}: {report.unchecked}", "let somebody who may look run this")
     if there and not any(report.remarks for report in reports):
         yield ok("topics", f"all {len(there)} are there, as the contract has them")
-    yield from replicas({name: cluster.topics[name].partitions for name in sorted(there & set(cluster.topics))})
-    if service is not None:
-        yield from rights(admin, service, there)
+    yield from replicas({name: cluster.topics[name].partitions for name in sorted(there)})
+    if wanted is not None:
+        yield from rights(admin, wanted, there)
 
 
 def brokers(addresses: list[tuple[str, int]]) -> Iterator[Finding]:
@@ -96,12 +92,11 @@ def replicas(found: Mapping[str, Mapping[int, Any]]) -> Iterator[Finding]:
         yield ok("replicas", "all replicas are in sync")
 
 
-def rights(admin: Admin, service: str, there: set[str]) -> Iterator[Finding]:
+def rights(admin: Admin, wanted: Rights, there: set[str]) -> Iterator[Finding]:
     """Whether this user may do what the service does with the topics that are there."""
-    needed, wished = RIGHTS[service]
-    missing = lacking(admin, (*needed, *wished), topics=sorted(there))
+    missing = lacking(admin, (*wanted.needed, *wanted.wished), topics=sorted(there))
     for acl in missing:
-        says, do = f"the {service}'s Kafka user lacks {acl}: {acl.why}", SEE
-        yield failed("rights", says, do) if acl in needed else warning("rights", says, do)
+        says, do = f"the {wanted.service}'s Kafka user lacks {acl}: {acl.why}", SEE
+        yield failed("rights", says, do) if acl in wanted.needed else warning("rights", says, do)
     if not missing:
-        yield ok("rights", f"the {service}'s Kafka user may do what it does")
+        yield ok("rights", f"the {wanted.service}'s Kafka user may do what it does")

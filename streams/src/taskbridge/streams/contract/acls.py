@@ -37,3 +37,13 @@ EXTRAS = (
     Acl("DescribeConfigs", "topic", INTERNAL, "changed settings of topics are told", prefixed=True),
 )
 """Without one of these workers work, and tell what they go without."""
+
+
+def needed(*, task_center: bool) -> tuple[Acl, ...]:
+    """Without one of these a worker with these settings does not work."""
+    return (*WORK, *(TASK_CENTER if task_center else ()))
+
+
+def wished(*, task_center: bool) -> tuple[Acl, ...]:
+    """Without one of these it works, and tells what it goes without; what only the task center reads, only with it."""
+    return tuple(acl for acl in EXTRAS if task_center or acl.operation == "Write")

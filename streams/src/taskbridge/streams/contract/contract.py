@@ -15,7 +15,7 @@ from taskbridge.runtime.acls import NotAllowed, lacking, not_allowed
 from taskbridge.runtime.topic_admin import TopicsUnavailable, apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.contract.acls import EXTRAS, TASK_CENTER, WORK
+from taskbridge.streams.contract.acls import needed, wished
 from taskbridge.streams.contract.internal_topics import Found, Situation, StartRefused, problem
 from taskbridge.streams.contract.live_version import SwitchUnderWay
 from taskbridge.streams.engine.app import APP_ID
@@ -129,13 +129,12 @@ class Contract:
         Raises:
             NotAllowed: it could not work.
         """
-        needed = [*WORK, *(TASK_CENTER if self.task_center else ())]
+        essential, extras = needed(task_center=self.task_center), wished(task_center=self.task_center)
         internal = [instances_changelog(FIRST_VERSION), VERSION_TOPIC, *([INBOX_CHANGELOG] if self.task_center else [])]
-        lacks = lacking(self.admin, [*needed, *EXTRAS], topics=[topic.name for topic in (*topics.ALL, *internal)])
-        if essential := [acl for acl in lacks if acl in needed]:
-            raise NotAllowed(not_allowed(*essential))
-        # Without the task center nobody reads what only it shows.
-        return [not_allowed(acl) for acl in lacks if self.task_center or acl.operation == "Write"]
+        lacks = lacking(self.admin, [*essential, *extras], topics=[topic.name for topic in (*topics.ALL, *internal)])
+        if missing := [acl for acl in lacks if acl in essential]:
+            raise NotAllowed(not_allowed(*missing))
+        return [not_allowed(acl) for acl in lacks]
 
     def _told(self, grounds: Mapping[str, Ground]) -> dict[int, int]:
         name, told = topics.TASK_NOTIFICATIONS.name, self.live_version.told
