@@ -257,6 +257,17 @@ def test_a_service_that_should_run_and_does_not_is_named() -> None:
     assert (found.check, found.state) == ("service", State.FAILED)
 
 
+def test_a_worker_that_cannot_be_followed_is_named(environment: dict[str, str]) -> None:
+    credentials = Path(environment["EDGE_CREDENTIALS_FILE"])
+    with answering({}) as url:
+        for streams_url, says in ((f"http://{NOBODY}", "cannot be followed"), (url, "answered 404")):
+            examination = Examination({}, edge_url=url, streams_url=streams_url, credentials=credentials)
+            *_, found = examination.findings(end_to_end=True)
+            assert (found.check, found.state) == ("end-to-end", State.FAILED)
+            assert says in found.says
+            assert found.do
+
+
 def test_brokers_at_addresses_that_are_not_reached_from_here_are_named() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         there = server.getsockname()

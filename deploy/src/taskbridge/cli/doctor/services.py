@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -16,7 +17,7 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.registry import SchemaRef, SchemaRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from taskbridge.cli.doctor.findings import Finding
     from taskbridge.edge.verification.credentials import Credentials
@@ -96,13 +97,8 @@ def end_to_end(edge_url: str, streams_url: str, credentials: Credentials, api_to
         "title": "taskbridge doctor",
     }
     target = f"{streams_url.rstrip('/')}/v1/corps/{app.corp_id}/users/{_DOCTOR}/events"
-    headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
     secret = token.secret.get_secret_value()
-    with (
-        Sender(edge_url) as sender,
-        httpx2.Client(timeout=_THROUGH_S, trust_env=False, headers=headers) as client,
-        client.stream("GET", target) as stream,
-    ):
+    with Sender(edge_url) as sender, _event_stream(target, api_token) as stream:
         if not stream.is_success:
             do = (
                 "TASKBRIDGE_API_TOKEN has a token for that organisation"
@@ -113,7 +109,7 @@ def end_to_end(edge_url: str, streams_url: str, credentials: Credentials, api_to
             return
         lines = stream.iter_lines()
         # The stream is open before anything is posted.
-        next(lines)
+        next(lines, None)
         for action, parameters, change in (
             ("create", {"task": json.dumps(task)}, "ADDED"),
             ("delete", named, "REMOVED"),
@@ -135,16 +131,31 @@ def end_to_end(edge_url: str, streams_url: str, credentials: Credentials, api_to
             )
 
 
+@contextmanager
+def _event_stream(target: str, api_token: str | None) -> Generator[httpx2.Response]:
+    """The open stream.
+
+    Raises:
+        OperatorError: it does not open, or breaks off while it is read.
+    """
+    headers = {"Authorization": f"Bearer {api_token}"} if api_token else {}
+    try:
+        with (
+            httpx2.Client(timeout=_THROUGH_S, trust_env=False, headers=headers) as client,
+            client.stream("GET", target) as stream,
+        ):
+            yield stream
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise OperatorError(f"{target} cannot be followed: {error}") from error
+
+
 def _told(lines: Iterator[str], instance: str, change: str) -> bool:
     deadline = time.monotonic() + _THROUGH_S
-    try:
-        for line in lines:
-            if line.startswith("data: ") and f'"{instance}"' in line and f'"change":"{change}"' in line:
-                return True
-            if time.monotonic() > deadline:
-                return False
-    except httpx2.HTTPError as error:
-        raise OperatorError(f"the event stream ended: {error}") from error
+    for line in lines:
+        if line.startswith("data: ") and f'"{instance}"' in line and f'"change":"{change}"' in line:
+            return True
+        if time.monotonic() > deadline:
+            return False
     return False
 
 
