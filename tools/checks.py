@@ -20,7 +20,7 @@ CHECKS = (
 )
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("schemas", "client", "runtime", "edge", "streams", "deploy")
+PARTS = ("schemas", "client", "runtime", "edge", "streams", "reconcile", "deploy")
 NATIVE = ROOT / "streams" / "native"
 NATIVE_CHECKS = (
     ("cargo", "fmt", "--check"),

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from reference_pages.markdown import code, page, prose, table
 from taskbridge.edge.settings import EdgeSettings
+from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 from taskbridge.streams.settings import StreamsSettings
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
 
 _INTRODUCTION = """\
-Both services take their settings from environment variables, check all of them at start, and end with one line for
+The services take their settings from environment variables, check all of them at start, and end with one line for
 what is missing or wrong, which never shows a value. `taskbridge up` and `taskbridge demo` set the addresses, ports,
 folders and credentials themselves and pass every other `EDGE_…` and `STREAMS_…` on."""
 
@@ -62,6 +63,8 @@ def settings_page() -> str:
         table(("setting", "default", "meaning"), settings_rows(EdgeSettings)),
         "## The streams service",
         table(("setting", "default", "meaning"), settings_rows(StreamsSettings)),
+        "## Reconcile",
+        table(("setting", "default", "meaning"), settings_rows(ReconcileSettings)),
         "## The program and both services",
         table(
             ("setting", "default", "meaning"),

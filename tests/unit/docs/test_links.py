@@ -14,6 +14,7 @@ import pytest
 from reference_pages.commands import commands
 from reference_pages.settings import INTERNAL, SHARED
 from taskbridge.edge.settings import EdgeSettings
+from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings
 
 ROOT = Path(__file__).parents[3]
@@ -133,12 +134,12 @@ def test_commands_are_found_in_blocks_and_within_sentences() -> None:
 def test_every_setting_that_is_told_is_there(document: Path) -> None:
     known = {
         f"{model.model_config.get('env_prefix', '')}{field.upper()}"
-        for model in (EdgeSettings, StreamsSettings)
+        for model in (EdgeSettings, StreamsSettings, ReconcileSettings)
         for field in model.model_fields
     }
     known |= {*SHARED, *INTERNAL}
     text = document.read_text("utf-8")
-    found = set(re.findall(r"\b(?:EDGE|STREAMS)_[A-Z_]+[A-Z]\b", text))
+    found = set(re.findall(r"\b(?:EDGE|STREAMS|RECONCILE)_[A-Z_]+[A-Z]\b", text))
     assert found - known == set()
 
 

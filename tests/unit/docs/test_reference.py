@@ -14,13 +14,17 @@ from taskbridge.cli import program
 from taskbridge.edge import app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local import stack
+from taskbridge.reconcile import settings as reconcile_settings
+from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.runtime import kafka
 from taskbridge.schemas import topics
 from taskbridge.streams import worker
 from taskbridge.streams.settings import StreamsSettings
 
 REFERENCE = {path.name: path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md")}
-PACKAGES = [Path(str(part.__file__)).parent for part in (topics, kafka, app, worker, program, stack)]
+PACKAGES = [
+    Path(str(part.__file__)).parent for part in (topics, kafka, app, worker, reconcile_settings, program, stack)
+]
 SOURCES = {path: path.read_text("utf-8") for package in PACKAGES for path in package.rglob("*.py")}
 
 
@@ -34,7 +38,7 @@ def test_every_page_of_the_reference_is_written_from_the_code() -> None:
 
 
 def test_every_setting_has_its_meaning() -> None:
-    for model in (EdgeSettings, StreamsSettings):
+    for model in (EdgeSettings, StreamsSettings, ReconcileSettings):
         prefix = model.model_config.get("env_prefix", "")
         for field in model.model_fields:
             assert re.search(

@@ -26,6 +26,7 @@ PACKAGES = {
     "runtime": {"runtime"},
     "edge": {"edge"},
     "streams": {"streams"},
+    "reconcile": {"reconcile"},
     "cli": {"cli", "local"},
 }
 

@@ -1,0 +1,57 @@
+"""The settings of reconcile, all by environment; what is known of each app stands in a file: ``apps``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _or_none(value: Any) -> Any:
+    return value or None
+
+
+class ReconcileSettings(BaseSettings):
+    """Each field is the environment variable ``RECONCILE_`` and its name in capitals; the reference has its text."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RECONCILE_", frozen=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+    kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
+    """Addresses of Kafka, `host:port`, comma-separated."""
+    schema_registry_url: Annotated[str, Field(pattern="^https?://.")]
+    """Address of the schema registry's Confluent API."""
+    apps_file: Path
+    """The apps that are asked for, and the organisations' credentials for the open API: TOML."""
+
+    credentials_file: Annotated[Path | None, BeforeValidator(_or_none)] = None
+    """The edge's credentials file: system tokens are taken from it of apps that say none in the file of apps."""
+    kafka_config_file: Annotated[Path | None, BeforeValidator(_or_none)] = None
+    """More properties of all clients (TLS, SASL), one `name=value` a line: librdkafka's, and the registry's as
+    `schema.registry.…`."""
+    data_dir: Path = Path("reconcile-data")
+    """What was called this month, how far each form was read, and what was found absent: keep it on a real disk."""
+    api_url: Annotated[str, Field(pattern="^https?://.")] = "https://api.dingtalk.com"
+    """Where DingTalk's open API is."""
+    calls_per_second: Annotated[float, Field(gt=0, le=20)] = 10.0
+    """Calls of an organisation, all kinds together. DingTalk refuses more than 20 of an app to one API."""
+    calls_per_day: Annotated[int, Field(ge=1)] = 250
+    """Calls of an organisation on one day, China's time."""
+    calls_per_month: Annotated[int, Field(ge=1)] = 2500
+    """Calls of an organisation in one month, China's time. The standard edition has 5,000, of which all apps and
+    integrations of the organisation take."""
+    call_timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
+    """How long one call may take."""
+    call_attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    """How often a call is tried that meets a limit for a second, a fault of DingTalk's or of the network; each try
+    counts as a call."""
+    remarks: bool = False
+    """Whether the words that people leave with a decision go into events and states: whoever may read states reads
+    them."""
+    log_format: Literal["text", "json"] = "text"
+    """`json`: one object a line."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """`DEBUG` has a line for each call too, without its parameters."""
