@@ -1,0 +1,161 @@
+"""Whom is asked, and in whose name: the file of apps, with the organisations' secrets. TOML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
+
+from taskbridge.runtime.reloaded_file import FileBroken, NotBlank, parse_toml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class _Corp(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    corp_id: NotBlank
+    app_key: NotBlank
+    app_secret: SecretStr | None = None
+    app_secret_file: NotBlank | None = None
+    user_id: NotBlank
+
+    @model_validator(mode="after")
+    def _has_secret(self) -> _Corp:
+        if (self.app_secret is None) == (self.app_secret_file is None):
+            raise ValueError("app_secret or app_secret_file is required, and not both")
+        return self
+
+
+class _App(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    app_type: NotBlank
+    corp_id: NotBlank | None = None
+    system_token: SecretStr | None = None
+    system_token_file: NotBlank | None = None
+    user_id: NotBlank | None = None
+    forms: tuple[NotBlank, ...] = ()
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    corps: tuple[_Corp, ...]
+    apps: tuple[_App, ...]
+
+
+class _EdgesApp(BaseModel):
+    """What is read of an app in the edge's credentials file."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    app_type: str
+    corp_id: str | None = None
+    system_tokens: tuple[SecretStr, ...] = ()
+    system_token_files: tuple[str, ...] = ()
+
+
+class _EdgesFile(BaseModel):
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    apps: tuple[_EdgesApp, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Corp:
+    """An organisation, and the application of its own that asks. A repr does not show the secret."""
+
+    corp_id: str
+    app_key: str
+    app_secret: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """An app of Yida's that is asked for."""
+
+    corp: Corp
+    app_type: str
+    system_token: SecretStr
+    user_id: str
+    """In whose name: somebody who may see all data of the app."""
+    forms: tuple[str, ...]
+    """Those that are asked for; empty for all that start a process."""
+
+    @property
+    def corp_id(self) -> str:
+        return self.corp.corp_id
+
+
+def read_apps(path: Path, credentials: Path | None = None) -> tuple[App, ...]:
+    """The apps of the file, with system tokens from the edge's credentials file where it says none.
+
+    Raises:
+        FileBroken: one of the files cannot be read or is not right; the message holds no secret.
+    """
+    try:
+        return _read(path, credentials)
+    except FileBroken as error:
+        raise FileBroken(f"file of apps {path}: {error}") from None
+
+
+def _read(path: Path, credentials: Path | None) -> tuple[App, ...]:
+    file = parse_toml(_text(path), _File)
+    corps = {each.corp_id: Corp(each.corp_id, each.app_key, _corps_secret(each, path)) for each in file.corps}
+    if len(corps) < len(file.corps):
+        raise FileBroken("corps: the same corp_id stands twice")
+    users = {each.corp_id: each.user_id for each in file.corps}
+    found: dict[tuple[str, str], App] = {}
+    for at, each in enumerate(file.apps):
+        corp_id = each.corp_id or (next(iter(corps)) if len(corps) == 1 else None)
+        if corp_id not in corps:
+            raise FileBroken(f"apps.{at}: corp_id must name one of corps")
+        token = _apps_token(each, corp_id, path, credentials)
+        if token is None or not token.get_secret_value().strip():
+            raise FileBroken(f"apps.{at}: system_token is required, or the app in RECONCILE_CREDENTIALS_FILE")
+        if (corp_id, each.app_type) in found:
+            raise FileBroken(f"apps.{at}: the same app_type stands twice with the same corp_id")
+        found[corp_id, each.app_type] = App(
+            corps[corp_id], each.app_type, token, each.user_id or users[corp_id], each.forms
+        )
+    return tuple(found.values())
+
+
+def _corps_secret(corp: _Corp, path: Path) -> SecretStr:
+    secret = corp.app_secret or _secret_in(path, corp.app_secret_file or "")
+    if not secret.get_secret_value().strip():
+        raise FileBroken("corps: an app_secret is blank")
+    return secret
+
+
+def _apps_token(app: _App, corp_id: str, path: Path, credentials: Path | None) -> SecretStr | None:
+    if app.system_token is not None:
+        return app.system_token
+    if app.system_token_file is not None:
+        return _secret_in(path, app.system_token_file)
+    if credentials is None:
+        return None
+    for known in parse_toml(_text(credentials), _EdgesFile).apps:
+        if known.app_type == app.app_type and known.corp_id in (None, corp_id):
+            # The first is the one in force; the others are on their way out, or in.
+            if known.system_tokens:
+                return known.system_tokens[0]
+            if known.system_token_files:
+                return _secret_in(credentials, known.system_token_files[0])
+    return None
+
+
+def _secret_in(beside: Path, name: str) -> SecretStr:
+    return SecretStr(_text(beside.parent / name).removesuffix("\n").removesuffix("\r"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise FileBroken(f"{path.name}: not UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise FileBroken(f"{path.name}: {getattr(error, 'strerror', None) or 'not a file name'}") from None

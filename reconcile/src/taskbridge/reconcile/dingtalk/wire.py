@@ -1,0 +1,277 @@
+"""What DingTalk's open API calls things: the only place that knows its paths, parameters, fields, words and codes.
+
+As the vendor documents them in 2026 and as its SDK has them (``yida_1_0``, ``yida_2_0``, ``oauth2_1_0``), against which
+a test holds every name. Where these and answers that people published differ, docs/how-to/find-what-was-missed.md says.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from msgspec import Struct, field
+
+TOKEN_HEADER = "x-acs-dingtalk-access-token"  # noqa: S105 - the name of a header
+SECRETS = frozenset({TOKEN_HEADER, "systemToken", "appKey", "appSecret"})
+"""Names of what proves who asks."""
+PAGE_NUMBER, PAGE_SIZE = "pageNumber", "pageSize"
+PAGE_ROWS = 100
+"""The most that a page holds."""
+QUERY_ROWS = 30_000
+"""The most that one query gives, all pages together."""
+PROCESS = "process"
+"""The type of a form that starts a process."""
+
+OLDEST_FIRST = '{"gmt_create":"+"}'
+"""An order that no change of an instance moves it in, so that the next page begins where the last one ended."""
+
+RUNNING, COMPLETED, TERMINATED, ERROR = "RUNNING", "COMPLETED", "TERMINATED", "ERROR"
+ENDED = frozenset({COMPLETED, TERMINATED, ERROR})
+"""States of an instance in which nobody has anything to do."""
+
+Id = str | int | None
+"""Ids are strings by the documents; some callers send numbers."""
+
+
+class Request(Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """What every call of Yida's says. A repr of it would show the app's secret, so it has none."""
+
+    path: ClassVar[str]
+
+    app_type: str
+    system_token: str
+    user_id: str
+    """In whose name is asked: somebody who may see the data of the app."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.app_type})"
+
+
+class GetInstances(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """POST: the instances of a form. Moments are whole days, `yyyy-MM-dd`, both ends included."""
+
+    path: ClassVar[str] = "/v2.0/yida/processes/instances"
+
+    form_uuid: str
+    instance_status: str | None = None
+    approved_result: str | None = None
+    create_from_time: str | None = field(default=None, name="createFromTimeGMT")
+    create_to_time: str | None = field(default=None, name="createToTimeGMT")
+    modified_from_time: str | None = field(default=None, name="modifiedFromTimeGMT")
+    modified_to_time: str | None = field(default=None, name="modifiedToTimeGMT")
+    order_config_json: str | None = None
+
+
+class GetInstanceById(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """GET: one instance; its id is the end of the path."""
+
+    path: ClassVar[str] = "/v2.0/yida/processes/instancesInfos/"
+
+
+class GetInstancesByIdList(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """GET: several instances; the answer has no times."""
+
+    path: ClassVar[str] = "/v1.0/yida/processes/instances/searchWithIds"
+
+    process_instance_ids: str
+    """Comma-separated."""
+
+
+class GetFormListInApp(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """GET: the forms of an app."""
+
+    path: ClassVar[str] = "/v1.0/yida/forms"
+
+    form_types: str
+
+
+class GetRunningTasks(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """GET: what is to be done in an instance now."""
+
+    path: ClassVar[str] = "/v1.0/yida/processes/tasks/getRunningTasks"
+
+    process_instance_id: str
+
+
+class GetOperationRecords(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """GET: what was done in an instance."""
+
+    path: ClassVar[str] = "/v1.0/yida/processes/operationRecords"
+
+    process_instance_id: str
+
+
+class GetAccessToken(Struct, frozen=True, rename="camel"):
+    """POST: a token for all other calls."""
+
+    path: ClassVar[str] = "/v1.0/oauth2/accessToken"
+
+    app_key: str
+    app_secret: str
+
+    def __repr__(self) -> str:
+        return "GetAccessToken()"
+
+
+class AccessToken(Struct, frozen=True, rename="camel"):
+    access_token: str
+    expire_in: int
+    """Seconds."""
+
+    def __repr__(self) -> str:
+        return f"AccessToken(expire_in={self.expire_in})"
+
+
+class Name(Struct, frozen=True, rename="camel", omit_defaults=True):
+    name_in_chinese: str | None = None
+    name_in_english: str | None = None
+
+
+class Member(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """Somebody who started an instance, or has to do something in it."""
+
+    user_id: Id = None
+    name: Name | str | None = None
+
+
+class Instance(Struct, frozen=True, rename="camel", omit_defaults=True):
+    process_instance_id: str
+    form_uuid: str | None = None
+    process_code: str | None = None
+    title: str | None = None
+    instance_status: str | None = None
+    approved_result: str | None = None
+    create_time: str | int | None = field(default=None, name="createTimeGMT")
+    modified_time: str | int | None = field(default=None, name="modifiedTimeGMT")
+    originator: Member | None = None
+    action_executor: list[Member] | None = None
+    """Who has to do something now."""
+    data: dict[str, Any] | None = None
+    """The form."""
+
+
+class InstancePage(Struct, frozen=True, rename="camel"):
+    data: list[Instance]
+    total_count: int
+    page_number: int = 1
+
+
+class InstanceList(Struct, frozen=True):
+    result: list[Instance]
+
+
+class FormTitle(Struct, frozen=True, omit_defaults=True):
+    in_chinese: str | None = field(default=None, name="zhCN")
+    in_english: str | None = field(default=None, name="enUS")
+
+
+class Form(Struct, frozen=True, rename="camel", omit_defaults=True):
+    form_uuid: str
+    form_type: str | None = None
+    title: FormTitle | None = None
+
+
+class FormPage(Struct, frozen=True, rename="camel"):
+    data: list[Form]
+    total_count: int
+    current_page: int = 1
+
+
+class FormList(Struct, frozen=True):
+    result: FormPage
+    success: bool = True
+
+
+class RunningTask(Struct, frozen=True, rename="camel", omit_defaults=True):
+    process_instance_id: Id = None
+    task_id: Id = None
+    actual_actioner_id: Id = None
+    title: str | None = None
+    status: str | None = None
+    create_time: str | int | None = field(default=None, name="createTimeGMT")
+    active_time: str | int | None = field(default=None, name="activeTimeGMT")
+
+
+class RunningTaskList(Struct, frozen=True):
+    result: list[RunningTask]
+
+
+class OperationRecordPart(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What one of several did at a step that is theirs together; they call the person and the word otherwise."""
+
+    task_id: Id = None
+    operator: Id = None
+    action: str | None = None
+    format_action: str | None = None
+    operate_time: str | int | None = field(default=None, name="operateTimeGMT")
+    active_time: str | int | None = field(default=None, name="activeTimeGMT")
+    remark: str | None = None
+
+
+class OperationRecord(Struct, frozen=True, rename="camel", omit_defaults=True):
+    process_instance_id: Id = None
+    task_id: Id = None
+    """The text `null` where the record is of no task."""
+    operator_user_id: Id = None
+    operator_name: str | None = None
+    action: str | None = None
+    action_exit: str | None = None
+    operate_type: str | None = None
+    operate_time: str | int | None = field(default=None, name="operateTimeGMT")
+    """None for what is still to be done."""
+    active_time: str | int | None = field(default=None, name="activeTimeGMT")
+    remark: str | None = None
+    type: str | None = None
+    domain_list: list[OperationRecordPart] | None = None
+
+
+class OperationRecordList(Struct, frozen=True):
+    result: list[OperationRecord]
+
+
+class Problem(Struct, frozen=True, rename="lower"):
+    """What a call is refused with."""
+
+    code: str
+    message: str = ""
+    requestid: str = ""
+
+
+AGREE, DISAGREE, FORWARD, RESTART, REVOKED, REDIRECT, RECALL = (
+    *("agree", "disagree", "forward", "restart", "revoked", "redirect", "recall"),
+)
+SUBMIT, DOING, CARBON, NEXT = "submit", "doing", "carbon", "next"
+ACTIONS = {
+    **{each: each for each in (AGREE, DISAGREE, FORWARD, RESTART, REVOKED, REDIRECT, RECALL)},
+    **{each: each for each in (SUBMIT, DOING, CARBON, NEXT, "append", "beforeAppend", "afterAppend")},
+    "同意": AGREE,
+    "已同意": AGREE,
+    "拒绝": DISAGREE,
+    "已拒绝": DISAGREE,
+    "转交": FORWARD,
+    "已转交": FORWARD,
+    "退回": RESTART,
+    "已退回": RESTART,
+    "撤销": REVOKED,
+    "已撤销": REVOKED,
+    "节点流转": REDIRECT,
+    "已收回": RECALL,
+    "提交申请": SUBMIT,
+    "处理中": DOING,
+    "等待审批": NEXT,
+}
+"""A record's word, in either of the fields in which the documents put it, and in either language → the API's word."""
+
+CODE_QPS = frozenset(
+    {
+        *("Forbidden.AccessDenied.QpsLimitForAppkeyAndApi", "Forbidden.AccessDenied.QpsLimitForApi"),
+        *("failure.operation.requestTooFast", "failure.operation.operatingFrequencyTooFast"),
+        *("failure.operation.tooManyVisitors",),
+    }
+)
+"""Too many calls at this moment."""
+CODE_MONTH = "Forbidden.AccessDenied.ApiCountLimitForOrg"
+"""The organisation's calls of this month are spent."""
+CODE_TOKEN = frozenset({"InvalidAuthentication", "invalidAccessToken", "accesstoken.expired"})
+"""The access token is not valid, or not any more."""
+CODE_ABSENT = frozenset({"invalidState.form.dataDoesNotExistOrIsDeleted", "invalidState.form.pageInstanceNotFound"})
+"""There is no such instance."""

@@ -1,0 +1,163 @@
+"""One app's part of the open API, asked over HTTP of the fake that ships: everything is found, once or more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asked_dingtalk import APP_TYPE, FORM, MINUTE_MS, NOW, asked, assigned, filed, happened
+from taskbridge.reconcile.dingtalk import api as api_module
+from taskbridge.reconcile.dingtalk import wire
+from taskbridge.reconcile.dingtalk.api import By, Days
+from taskbridge.reconcile.dingtalk.errors import Absent, Unreachable
+from taskbridge.reconcile.dingtalk.moments import DAY_MS, day_of, day_start_ms, span_of
+from taskbridge.schemas.events import Action
+
+if TYPE_CHECKING:
+    from asked_dingtalk import Asked
+
+WEEK = Days(day_of(NOW - 7 * DAY_MS), day_of(NOW))
+
+
+async def listed(there: Asked, days: Days = WEEK, *, by: By = By.MODIFIED) -> list[str]:
+    return [each.process_instance_id async for rows in there.api.instances(FORM, days, by=by) for each in rows]
+
+
+def test_all_pages_of_a_query_come() -> None:
+    async def ask() -> None:
+        async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(250))) as there:
+            assert sorted(await listed(there)) == [f"I-{n:03}" for n in range(250)]
+            assert there.dingtalk.calls[wire.GetInstances.path] == 3
+
+    asyncio.run(ask())
+
+
+def test_a_last_page_that_is_full_is_followed_by_one_more_question() -> None:
+    async def ask() -> None:
+        async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(100))) as there:
+            assert len(await listed(there)) == 100
+            assert there.dingtalk.calls[wire.GetInstances.path] == 2
+
+    asyncio.run(ask())
+
+
+def test_rows_that_come_twice_hide_no_others() -> None:
+    async def ask() -> None:
+        async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(200))) as there:
+            there.dingtalk.weather.repeats = True
+            found = await listed(there)
+            assert (len(found), len({*found})) == (202, 200)
+
+    asyncio.run(ask())
+
+
+def test_pages_that_lack_a_row_are_given_and_then_said_to_be_incomplete() -> None:
+    async def ask() -> None:
+        async with asked(*(filed(f"I-{n:03}", NOW - n * MINUTE_MS) for n in range(150))) as there:
+            there.dingtalk.weather.short_pages = True
+            pages = there.api.instances(FORM, WEEK, by=By.CREATED)
+            assert [len(await anext(pages)) for _ in range(2)] == [99, 49]
+            with pytest.raises(Unreachable, match="148 of 150 instances came"):
+                await anext(pages)
+
+    asyncio.run(ask())
+
+
+def test_more_rows_than_a_query_gives_are_asked_for_by_fewer_days_and_at_last_by_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(api_module.wire, "QUERY_ROWS", 100)
+    ended = {"instance_status": wire.COMPLETED, "approved_result": wire.AGREE}
+    lives = [filed(f"I-{n:03}", NOW - n % 3 * DAY_MS) for n in range(290)]
+    lives += [filed(f"I-{n:03}", NOW - DAY_MS + MINUTE_MS, event_id=f"end {n}", **ended) for n in range(1, 180, 3)]
+    lives += [filed(f"J-{n:03}", NOW - DAY_MS) for n in range(60)]
+
+    async def ask() -> None:
+        async with asked(*lives) as there:
+            assert len({*await listed(there)}) == 350
+
+    asyncio.run(ask())
+
+
+def test_a_query_counts_whole_days_of_china() -> None:
+    midnight = day_start_ms("2026-09-21")
+
+    async def ask() -> None:
+        async with asked(filed("I-before", midnight - 1), filed("I-after", midnight)) as there:
+            assert await listed(there, Days("2026-09-20", "2026-09-20")) == ["I-before"]
+            assert await listed(there, Days("2026-09-21", "2026-09-21")) == ["I-after"]
+
+    asyncio.run(ask())
+
+
+def test_an_instance_its_tasks_and_its_records_come_as_they_are() -> None:
+    lives = [
+        filed(),
+        assigned("T-1", "u-li", "u-wang", at=NOW - 50 * MINUTE_MS),
+        happened(Action.COMPLETED, NOW - 40 * MINUTE_MS, task_id="T-1", actor_id="u-li", remark="fine"),
+        assigned("T-2", "u-chen", at=NOW - 39 * MINUTE_MS),
+    ]
+
+    async def ask() -> None:
+        async with asked(*lives) as there:
+            found = await there.api.instance("I-1")
+            assert (found.title, found.instance_status, found.approved_result) == ("Request I-1", wire.RUNNING, None)
+            assert span_of(found.modified_time) == (NOW - 40 * MINUTE_MS + 40_000, NOW - 39 * MINUTE_MS + 40_000)
+            [running] = await there.api.running_tasks("I-1")
+            assert (running.task_id, running.actual_actioner_id) == ("T-2", "u-chen")
+            told = [
+                (each.task_id, each.action_exit, each.operator_user_id, each.remark)
+                for each in await there.api.operation_records("I-1")
+            ]
+            assert told == [
+                ("null", "submit", "u-zhang", ""),
+                ("T-1", "agree", "u-li", "fine"),
+                ("T-2", "doing", "u-chen", None),
+            ]
+
+    asyncio.run(ask())
+
+
+def test_an_instance_that_is_not_there_is_said_to_be_absent() -> None:
+    lives = [filed("I-1"), filed("I-2"), happened(Action.DELETED, NOW - MINUTE_MS, instance_id="I-2")]
+
+    async def ask() -> None:
+        async with asked(*lives) as there:
+            with pytest.raises(Absent):
+                await there.api.instance("I-2")
+            assert [*await there.api.instances_by_id(["I-1", "I-2", "I-3"])] == ["I-1"]
+
+    asyncio.run(ask())
+
+
+def test_many_ids_are_asked_for_in_parts() -> None:
+    async def ask() -> None:
+        async with asked(*(filed(f"I-{n:03}", NOW) for n in range(120))) as there:
+            found = await there.api.instances_by_id([f"I-{n:03}" for n in range(120)] * 2)
+            assert len(found) == 120
+            assert there.dingtalk.calls[wire.GetInstancesByIdList.path] == 3
+
+    asyncio.run(ask())
+
+
+def test_the_forms_of_an_app_are_those_that_start_a_process() -> None:
+    async def ask() -> None:
+        async with asked(filed(), filed("I-2", form_uuid="FORM-2"), filed("I-3", app_type="APP_2")) as there:
+            assert [each.form_uuid for each in await there.api.forms()] == [FORM, "FORM-2"]
+            assert there.api.app.app_type == APP_TYPE
+
+    asyncio.run(ask())
+
+
+def test_what_just_happened_is_not_in_a_query_by_time_yet() -> None:
+    async def ask() -> None:
+        async with asked(filed(at=NOW - MINUTE_MS)) as there:
+            there.dingtalk.weather.lag_ms = 2 * MINUTE_MS
+            assert await listed(there) == []
+            assert (await there.api.instance("I-1")).process_instance_id == "I-1"
+            there.clock.pass_s(60)
+            assert await listed(there) == ["I-1"]
+
+    asyncio.run(ask())

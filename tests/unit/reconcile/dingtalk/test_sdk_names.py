@@ -1,0 +1,131 @@
+"""The names of the open API are those of the vendor's own SDK: every path, parameter and field, read from its source.
+
+The SDK is an oracle, not a dependency: 41 MB of Python, of which three modules are read and none is run. uv's cache has
+it after the first time.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from installed_parts import uv
+from taskbridge.reconcile.dingtalk import wire
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SDK = "alibabacloud-dingtalk==2.2.65"
+
+REQUESTS: dict[type[msgspec.Struct], str] = {
+    wire.GetInstances: "yida_2_0.GetInstances",
+    wire.GetInstanceById: "yida_2_0.GetInstanceById",
+    wire.GetInstancesByIdList: "yida_1_0.GetInstancesByIdList",
+    wire.GetFormListInApp: "yida_1_0.GetFormListInApp",
+    wire.GetRunningTasks: "yida_1_0.GetRunningTasks",
+    wire.GetOperationRecords: "yida_1_0.GetOperationRecords",
+    wire.GetAccessToken: "oauth2_1_0.GetAccessToken",
+}
+PAGED = (wire.GetInstances, wire.GetFormListInApp)
+ANSWERS: dict[type[msgspec.Struct], tuple[str, ...]] = {
+    wire.AccessToken: ("oauth2_1_0.GetAccessTokenResponseBody",),
+    wire.InstancePage: ("yida_2_0.GetInstancesResponseBody",),
+    wire.Instance: ("yida_2_0.GetInstancesResponseBodyData", "yida_2_0.GetInstanceByIdResponseBody"),
+    wire.Member: (
+        "yida_2_0.GetInstancesResponseBodyDataOriginator",
+        "yida_2_0.GetInstancesResponseBodyDataActionExecutor",
+        "yida_2_0.GetInstanceByIdResponseBodyOriginator",
+        "yida_1_0.GetInstancesByIdListResponseBodyResultOriginator",
+    ),
+    wire.Name: ("yida_2_0.GetInstancesResponseBodyDataOriginatorName",),
+    wire.InstanceList: ("yida_1_0.GetInstancesByIdListResponseBody",),
+    wire.FormList: ("yida_1_0.GetFormListInAppResponseBody",),
+    wire.FormPage: ("yida_1_0.GetFormListInAppResponseBodyResult",),
+    wire.Form: ("yida_1_0.GetFormListInAppResponseBodyResultData",),
+    wire.FormTitle: ("yida_1_0.GetFormListInAppResponseBodyResultDataTitle",),
+    wire.RunningTaskList: ("yida_1_0.GetRunningTasksResponseBody",),
+    wire.RunningTask: ("yida_1_0.GetRunningTasksResponseBodyResult",),
+    wire.OperationRecordList: ("yida_1_0.GetOperationRecordsResponseBody",),
+    wire.OperationRecord: ("yida_1_0.GetOperationRecordsResponseBodyResult",),
+    wire.OperationRecordPart: ("yida_1_0.GetOperationRecordsResponseBodyResultDomainList",),
+}
+NO_TIMES = {"createTimeGMT", "modifiedTimeGMT"}
+"""What the answer for several ids lacks of an instance."""
+
+
+@pytest.fixture(scope="module")
+def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("sdk")
+    install = ["pip", "install", "--quiet", "--no-deps", "--target", str(target), SDK]
+    try:
+        uv(*install, "--offline")
+    except AssertionError:  # uv's cache does not have it yet
+        uv(*install)
+    return target / "alibabacloud_dingtalk"
+
+
+@pytest.fixture(scope="module")
+def models(sdk: Path) -> dict[str, ast.ClassDef]:
+    return {
+        f"{module}.{each.name}": each
+        for module in ("yida_1_0", "yida_2_0", "oauth2_1_0")
+        for each in ast.parse((sdk / module / "models.py").read_text("utf-8")).body
+        if isinstance(each, ast.ClassDef)
+    }
+
+
+def fields_of(model: ast.ClassDef) -> set[str]:
+    """The names of a model's fields on the wire: what its ``from_map`` looks for."""
+    (reader,) = [each for each in model.body if isinstance(each, ast.FunctionDef) and each.name == "from_map"]
+    return {
+        argument.value
+        for call in ast.walk(reader)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "get"
+        for argument in call.args
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+    }
+
+
+def ours(model: type[msgspec.Struct]) -> set[str]:
+    return {each.encode_name for each in msgspec.structs.fields(model)}
+
+
+@pytest.mark.parametrize("request_type", REQUESTS, ids=lambda each: each.__name__)
+def test_what_we_ask_with_is_what_the_sdk_asks_with(
+    request_type: type[msgspec.Struct], models: dict[str, ast.ClassDef], sdk: Path
+) -> None:
+    module, _, name = REQUESTS[request_type].partition(".")
+    theirs = fields_of(models[f"{module}.{name}Request"])
+    paging = {wire.PAGE_NUMBER, wire.PAGE_SIZE} if request_type in PAGED else set[str]()
+    assert ours(request_type) | paging <= theirs
+    path = vars(request_type)["path"]
+    pathname = path + "{id}" if path.endswith("/") else path
+    client = (sdk / module / "client.py").read_text("utf-8")
+    found = re.findall(rf"action='{name}',.*?pathname=f'([^']+)',\s+method='(\w+)'", client, re.DOTALL)
+    posts = request_type in (wire.GetInstances, wire.GetAccessToken)
+    assert {*found} == {(pathname, "POST" if posts else "GET")}
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda each: each.__name__)
+def test_what_we_read_is_what_the_sdk_reads(answer: type[msgspec.Struct], models: dict[str, ast.ClassDef]) -> None:
+    for name in ANSWERS[answer]:
+        assert ours(answer) <= fields_of(models[name]), name
+
+
+def test_several_instances_come_without_their_times(models: dict[str, ast.ClassDef]) -> None:
+    theirs = fields_of(models["yida_1_0.GetInstancesByIdListResponseBodyResult"])
+    assert ours(wire.Instance) - theirs == NO_TIMES
+
+
+def test_the_token_is_sent_where_the_sdk_sends_it(sdk: Path) -> None:
+    client = (sdk / "yida_2_0" / "client.py").read_text("utf-8")
+    assert f"real_headers['{wire.TOKEN_HEADER}']" in client
+
+
+def test_every_request_and_answer_is_compared() -> None:
+    found = {each for each in vars(wire).values() if isinstance(each, type) and issubclass(each, msgspec.Struct)}
+    assert found - {msgspec.Struct, wire.Request, wire.Problem} == {*REQUESTS, *ANSWERS}

@@ -1,0 +1,83 @@
+"""The file of apps: what it may leave out, what is wrong with it, and that no secret of it is shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from taskbridge.reconcile.apps import read_apps
+from taskbridge.runtime.reloaded_file import FileBroken
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CORP = '[[corps]]\ncorp_id = "ding1"\napp_key = "key"\napp_secret = "the-app-secret"\nuser_id = "manager"\n'
+APP = '[[apps]]\napp_type = "APP_1"\nsystem_token = "the-system-token"\n'
+
+
+def written(folder: Path, text: str, name: str = "apps.toml") -> Path:
+    path = folder / name
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_an_app_is_asked_for_in_the_name_of_its_organisations_user(tmp_path: Path) -> None:
+    other = '[[apps]]\napp_type = "APP_2"\nsystem_token = "t"\nuser_id = "head"\nforms = ["FORM-1"]\n'
+    first, second = read_apps(written(tmp_path, CORP + APP + other))
+    assert (first.corp_id, first.app_type, first.user_id, first.forms) == ("ding1", "APP_1", "manager", ())
+    assert (second.user_id, second.forms) == ("head", ("FORM-1",))
+    assert (first.corp.app_secret.get_secret_value(), first.system_token.get_secret_value()) == (
+        "the-app-secret",
+        "the-system-token",
+    )
+
+
+def test_secrets_may_stand_in_files_beside_it_and_system_tokens_in_the_edges_file(tmp_path: Path) -> None:
+    written(tmp_path, "from-a-file\n", "secret")
+    written(tmp_path, "tokens-file\n", "token")
+    edges = written(
+        tmp_path,
+        '[[apps]]\napp_type = "APP_1"\ncorp_id = "ding2"\nsystem_tokens = ["of-another-corp"]\n'
+        '[[apps]]\napp_type = "APP_1"\ncorp_id = "ding1"\nsystem_tokens = ["current", "previous"]\n'
+        '[[apps]]\napp_type = "APP_2"\ncorp_id = "ding1"\nsystem_token_files = ["token"]\n'
+        '[[sources]]\nname = "flow"\ncorp_id = "ding1"\nsecrets = ["whsec_x"]\n',
+        "credentials.toml",
+    )
+    corp = CORP.replace('app_secret = "the-app-secret"', 'app_secret_file = "secret"')
+    text = corp + '[[apps]]\napp_type = "APP_1"\n[[apps]]\napp_type = "APP_2"\n'
+    first, second = read_apps(written(tmp_path, text), edges)
+    assert first.corp.app_secret.get_secret_value() == "from-a-file"
+    assert first.system_token.get_secret_value() == "current"
+    assert second.system_token.get_secret_value() == "tokens-file"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("corps = [", "not TOML"),
+        (CORP, "apps: Field required"),
+        (CORP + CORP + APP, "the same corp_id stands twice"),
+        (CORP + APP + APP, "the same app_type stands twice"),
+        (CORP + APP + 'corp_id = "ding2"\n', "corp_id must name one of corps"),
+        (CORP + CORP.replace("ding1", "ding2") + APP, "corp_id must name one of corps"),
+        (CORP + '[[apps]]\napp_type = "APP_1"\n', "system_token is required"),
+        (CORP + APP.replace("the-system-token", " "), "system_token is required"),
+        (CORP.replace("the-app-secret", " ") + APP, "app_secret is blank"),
+        (CORP + 'app_secret_file = "secret"\n' + APP, "and not both"),
+        (CORP.replace('app_secret = "the-app-secret"', 'app_secret_file = "absent"') + APP, "absent: No such file"),
+        (CORP + APP + 'typo = "the-other-secret"\n', "typo"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_without_secrets(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(FileBroken, match=problem) as told:
+        read_apps(written(tmp_path, text))
+    said = repr(told.value)
+    assert "\n" not in str(told.value)
+    assert [each for each in ("the-app-secret", "the-system-token", "the-other-secret") if each in said] == []
+
+
+def test_an_app_shows_no_secret(tmp_path: Path) -> None:
+    shown = repr(read_apps(written(tmp_path, CORP + APP)))
+    assert "APP_1" in shown
+    assert [each for each in ("the-app-secret", "the-system-token") if each in shown] == []
