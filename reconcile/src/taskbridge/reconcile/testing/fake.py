@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from starlette.routing import Route
 from taskbridge.reconcile.dingtalk import wire
 from taskbridge.reconcile.dingtalk.moments import day_of, month_of
 from taskbridge.reconcile.testing import answers
+from taskbridge.reconcile.testing.weather import Weather
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,31 +35,6 @@ _TOKEN_S = 7200
 _PUNISHED_MS = 5 * 60 * 1000
 _ADDRESS_CALLS, _ADDRESS_MS = 10_000, 20_000
 PUNISHMENT = '<html><body>{"status":1111,"wait":5,"source":"x5","punish":"deny","uuid":"f4ke"}</body></html>'
-
-
-@dataclass
-class Weather:
-    """What goes wrong. May be changed at any time."""
-
-    calls_per_second: int = 20
-    """Of one app to one API."""
-    calls_per_month: int = 5000
-    is_down: bool = False
-    """Everything is answered 503."""
-    punishes: bool = False
-    """The address is answered with a page."""
-    lag_ms: int = 0
-    """How much later than it happened a query by time shows something; asked by id, it shows at once."""
-    skew_ms: int = 0
-    """How far DingTalk's clock is ahead of that of the callbacks."""
-    repeats: bool = False
-    """The last row of each page comes again as the first of the next."""
-    short_pages: bool = False
-    """Pages lack their last row, though it is counted."""
-    exact_times: bool = False
-    """Times have milliseconds, not minutes."""
-    answers_next: deque[tuple[int, str]] = field(default_factory=deque[tuple[int, str]])
-    """Status and code with which the next calls are refused, one after the other."""
 
 
 class FakeDingTalk:
