@@ -80,10 +80,9 @@ def filed(instance_id: str = "I-1", at: int = NOW - 60 * MINUTE_MS, **more: obje
     return TaskEvent(**{**fields, **more})  # pyright: ignore[reportArgumentType]
 
 
-def assigned(task_id: str, *user_ids: str, at: int, instance_id: str = "I-1") -> TaskEvent:
-    return filed(
-        instance_id, at, event_id=f"assigned {instance_id} {task_id} {at}", task_id=task_id, recipient_ids=user_ids
-    )
+def assigned(task_id: str, *user_ids: str, at: int, instance_id: str = "I-1", **more: object) -> TaskEvent:
+    event_id = f"assigned {instance_id} {task_id} {at}"
+    return filed(instance_id, at, event_id=event_id, task_id=task_id, recipient_ids=user_ids, **more)
 
 
 def happened(action: Action, at: int, *, instance_id: str = "I-1", **more: object) -> TaskEvent:

@@ -23,9 +23,10 @@ def written(folder: Path, text: str, name: str = "apps.toml") -> Path:
 
 
 def test_an_app_is_asked_for_in_the_name_of_its_organisations_user(tmp_path: Path) -> None:
-    other = '[[apps]]\napp_type = "APP_2"\nsystem_token = "t"\nuser_id = "head"\nforms = ["FORM-1"]\n'
+    other = '[[apps]]\napp_type = "APP_2"\nsystem_token = "t"\nuser_id = "head"\nforms = ["FORM-1"]\nurl = "https://y.example/{instance_id}"\n'
     first, second = read_apps(written(tmp_path, CORP + APP + other))
     assert (first.corp_id, first.app_type, first.user_id, first.forms) == ("ding1", "APP_1", "manager", ())
+    assert (first.url_of("I/1"), second.url_of("I/1")) == (None, "https://y.example/I%2F1")
     assert (second.user_id, second.forms) == ("head", ("FORM-1",))
     assert (first.corp.app_secret.get_secret_value(), first.system_token.get_secret_value()) == (
         "the-app-secret",
@@ -66,6 +67,7 @@ def test_secrets_may_stand_in_files_beside_it_and_system_tokens_in_the_edges_fil
         (CORP.replace("the-app-secret", " ") + APP, "app_secret is blank"),
         (CORP + 'app_secret_file = "secret"\n' + APP, "and not both"),
         (CORP.replace('app_secret = "the-app-secret"', 'app_secret_file = "absent"') + APP, "absent: No such file"),
+        (CORP + APP + 'url = "https://y.example"\n', "apps.0.url"),
         (CORP + APP + 'typo = "the-other-secret"\n', "typo"),
     ],
 )

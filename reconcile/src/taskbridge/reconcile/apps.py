@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from taskbridge.runtime.reloaded_file import FileBroken, NotBlank, parse_toml
 
@@ -38,6 +39,7 @@ class _App(BaseModel):
     system_token_file: NotBlank | None = None
     user_id: NotBlank | None = None
     forms: tuple[NotBlank, ...] = ()
+    url: Annotated[str, Field(pattern=r"^https?://.*\{instance_id\}")] | None = None
 
 
 class _File(BaseModel):
@@ -84,10 +86,15 @@ class App:
     """In whose name: somebody who may see all data of the app."""
     forms: tuple[str, ...]
     """Those that are asked for; empty for all that start a process."""
+    url: str | None = None
+    """Where an instance is shown, with its id as `{instance_id}`: DingTalk does not say it."""
 
     @property
     def corp_id(self) -> str:
         return self.corp.corp_id
+
+    def url_of(self, instance_id: str) -> str | None:
+        return None if self.url is None else self.url.replace("{instance_id}", quote(instance_id, safe=""))
 
 
 def read_apps(path: Path, credentials: Path | None = None) -> tuple[App, ...]:
@@ -119,7 +126,7 @@ def _read(path: Path, credentials: Path | None) -> tuple[App, ...]:
         if (corp_id, each.app_type) in found:
             raise FileBroken(f"apps.{at}: the same app_type stands twice with the same corp_id")
         found[corp_id, each.app_type] = App(
-            corps[corp_id], each.app_type, token, each.user_id or users[corp_id], each.forms
+            corps[corp_id], each.app_type, token, each.user_id or users[corp_id], each.forms, each.url
         )
     return tuple(found.values())
 

@@ -51,6 +51,9 @@ class ReconcileSettings(BaseSettings):
     remarks: bool = False
     """Whether the words that people leave with a decision go into events and states: whoever may read states reads
     them."""
+    copies: bool = False
+    """Whether records that DingTalk calls `carbon` are taken for who was copied in, which no document says: whoever
+    they name is shown the instance."""
     log_format: Literal["text", "json"] = "text"
     """`json`: one object a line."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -1,4 +1,4 @@
-"""What DingTalk's open API calls things, in one module: its paths, parameters, fields, words and codes are nowhere else.
+"""What DingTalk's open API calls things, in one module: no other has its paths, parameters, fields, words or codes.
 
 As the vendor documents them in 2026 and as its SDK has them (``yida_1_0``, ``yida_2_0``, ``oauth2_1_0``), against which
 a test holds every name. Where these and answers that people published differ, docs/how-to/find-what-was-missed.md says.
