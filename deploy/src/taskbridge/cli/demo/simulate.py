@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.callbacks.sending import Sender
 from taskbridge.cli.demo.company import EMPLOYEES, FORMS
-from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
+from taskbridge.cli.demo.simulation import DROPPED, SimulatedApp, Simulation
 from taskbridge.cli.demo.story import CORP, VISITORS
 from taskbridge.cli.imports.importing import FORMS_TARGET, PEOPLE_TARGET, fill
 from taskbridge.edge.verification.credentials import CredentialsFile
@@ -135,9 +135,11 @@ def simulate(
 
 def _post(sender: Sender, simulation: Simulation, tally: Tally) -> None:
     posting = simulation.next(time.time_ns() // 1_000_000)
+    tally.kinds[posting.kind] += 1
+    if posting.kind == DROPPED:
+        return
     tally.posted += 1
     tally.actions[posting.action] += 1
-    tally.kinds[posting.kind] += 1
     try:
         answer = sender.post(
             posting.action, posting.parameters, system_token=posting.app.system_token, encoding=posting.encoding

@@ -9,13 +9,13 @@ import json
 import random
 import uuid
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.demo.company import DEPARTMENT_FIELD, EMPLOYEES, PROCESSES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from taskbridge.cli.demo.company import Employee, Process
     from taskbridge.cli.demo.company import Step as Approval
@@ -27,6 +27,8 @@ _REFUSED, _CANCELLED, _DELETED, _TRANSFERRED = 0.08, 0.05, 0.02, 0.1
 _RUNNING, _COMPLETED, _TERMINATED = "RUNNING", "COMPLETED", "TERMINATED"
 _ENCODINGS = ("form", "json", "multipart", "query")
 _REMEMBERED = 50
+DROPPED = "dropped"
+"""The kind of a callback that nobody ever posts, though what it reports happened."""
 _HELD_BACK_FOR = 5
 
 
@@ -41,7 +43,7 @@ class SimulatedApp:
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """One callback to be signed and posted. ``kind`` says whether it is one of its own, or mischief of the network."""
+    """One callback to be signed and posted, unless it is DROPPED. ``kind`` says what became of it on its way."""
 
     app: SimulatedApp
     action: str
@@ -53,9 +55,23 @@ class Posting:
 class Simulation:
     """Gives one callback at a time, for ever."""
 
-    def __init__(self, apps: Sequence[SimulatedApp], *, seed: int, chaos: float = 0.0) -> None:
-        """``chaos`` is the share of callbacks that come twice, or later than what happened after them."""
+    def __init__(
+        self,
+        apps: Sequence[SimulatedApp],
+        *,
+        seed: int,
+        chaos: float = 0.0,
+        drop: float = 0.0,
+        happened: Callable[[Posting], None] = lambda _: None,
+    ) -> None:
+        """``chaos`` is the share of callbacks that come twice, or later than what happened after them.
+
+        ``drop`` is the share of those that never come; ``happened`` is told of all that are caused, these too.
+        """
         self._apps = apps
+        self._drop = drop
+        self._lost = random.Random(f"dropped {seed}")  # noqa: S311 - so that the same are dropped
+        self._happened = happened
         self._chance = random.Random(seed)  # noqa: S311 - so that a company's life can be repeated
         self._chaos = chaos
         self._now_ms = 0
@@ -77,7 +93,10 @@ class Simulation:
             return self._held_back.popleft()[1]
         self._now_ms = now_ms
         posting = self._happen()
-        if self._chance.random() < self._chaos:
+        is_chaotic = self._chance.random() < self._chaos
+        if self._lost.random() < self._drop:
+            return replace(posting, kind=DROPPED)
+        if is_chaotic:
             if self._recent and self._chance.random() < 0.5:  # noqa: PLR2004 - as often as the other
                 self._held_back.append((self._given + 1, posting))
                 again = self._chance.choice(self._recent)
@@ -136,7 +155,9 @@ class Simulation:
 
     def _post(self, instance: _Instance, action: str, parameters: dict[str, str]) -> Posting:
         stamped = {**parameters, "dateTime": str(self._now_ms)}
-        return Posting(instance.app, action, self._chance.choice(_ENCODINGS), stamped)
+        posting = Posting(instance.app, action, self._chance.choice(_ENCODINGS), stamped)
+        self._happened(posting)
+        return posting
 
 
 class _Instance:
