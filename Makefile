@@ -15,7 +15,7 @@ test: native
 disasters: native
 	@$(UV) run --compile-bytecode pytest -m disasters tests/chaos tests/integration
 
-# The examples of all languages and of the data platform, built and run beside a real bridge.
+# The examples of all languages and of the data platform, built and run beside a real bridge; the Helm chart, rendered.
 consumers: native
 	@$(UV) run pytest -m consumers -n 2 tests/integration
 

@@ -1,4 +1,4 @@
-"""Writes ``docs/reference`` and the list of decisions: ``uv run python tools/reference.py``, or ``make docs``.
+"""Writes ``docs/reference``, the list of decisions and the settings of the chart: ``make docs``, or this file alone.
 
 They are made from the code and committed, so that a change of the contract shows in its review and the reference can be
 read without a build. ``--check`` writes nothing; exit code 1 when a page differs from the code.
@@ -14,6 +14,7 @@ from reference_pages.acls import acls_page
 from reference_pages.alerts import alerts_page
 from reference_pages.apis import edge_page, edge_text, streams_page, streams_text
 from reference_pages.asyncapi import asyncapi_text
+from reference_pages.chart_values import chart_schema_text
 from reference_pages.commands import commands_page
 from reference_pages.decisions import decisions_page
 from reference_pages.metrics import metrics_page
@@ -40,6 +41,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/metrics.md": metrics_page,
     "reference/alerts.md": alerts_page,
     "adr/index.md": decisions_page,
+    "../deploy/chart/values.schema.json": chart_schema_text,
 }
 
 

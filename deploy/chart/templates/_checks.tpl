@@ -1,0 +1,23 @@
+{{/* What no schema can say: a chart that would come up unsafe, or not at all, is not rendered. */}}
+{{- define "taskbridge.checks" -}}
+{{- with .Values -}}
+{{- if not .image.repository }}{{ fail "image.repository: say where your image is; `make image` builds one, no registry has it" }}{{ end -}}
+{{- if not .kafka.bootstrapServers }}{{ fail "kafka.bootstrapServers: say where Kafka is, host:port" }}{{ end -}}
+{{- range splitList "," .kafka.bootstrapServers }}{{ if not (regexMatch ":[0-9]+\\s*$" .) }}{{ fail "kafka.bootstrapServers: each needs its port, host:port" }}{{ end }}{{ end -}}
+{{- if not .schemaRegistry.url }}{{ fail "schemaRegistry.url: say where the schema registry is" }}{{ end -}}
+{{- include "taskbridge.one" (list "edge.credentials" .edge.credentials "without apps no callback is accepted") -}}
+{{- include "taskbridge.one" (list "streams.apiTokens" .streams.apiTokens "without tokens everybody in the cluster could read all tasks") -}}
+{{- range $part := list "edge" "streams" "setup" -}}
+{{- with index $.Values $part "kafkaProperties" }}{{ if and .existingSecret .text }}{{ fail (printf "%s.kafkaProperties: existingSecret or text, not both" $part) }}{{ end }}{{ end -}}
+{{- end -}}
+{{- if and .streams.settings.STREAMS_SSO_PROXIES (gt (int .streams.replicas) 1) (not .streams.clusterSecret.existingSecret) }}
+{{- fail "streams.clusterSecret.existingSecret: needed with single sign-on and several workers, which forward queries to each other" }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "taskbridge.one" -}}
+{{- $name := index . 0 -}}{{- $given := index . 1 -}}
+{{- if and $given.existingSecret $given.text }}{{ fail (printf "%s: existingSecret or text, not both" $name) }}{{ end -}}
+{{- if not (or $given.existingSecret $given.text) }}{{ fail (printf "%s: existingSecret or text is needed: %s" $name (index . 2)) }}{{ end -}}
+{{- end -}}

@@ -1,0 +1,38 @@
+{{- define "taskbridge.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Of a part: (list $ "edge"). */}}
+{{- define "taskbridge.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- define "taskbridge.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "taskbridge.selector" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
+{{- end -}}
+
+{{- define "taskbridge.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
+{{- end -}}
+{{- end -}}
+
+{{/* The name of a Secret of a part, one that is there or ours: (list $ "edge" "credentials"). */}}
+{{- define "taskbridge.secret" -}}
+{{- $root := index . 0 -}}{{- $part := index . 1 -}}{{- $what := index . 2 -}}
+{{- default (printf "%s-%s-%s" (include "taskbridge.fullname" $root) $part (kebabcase $what)) (index $root.Values $part $what).existingSecret -}}
+{{- end -}}

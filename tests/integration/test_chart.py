@@ -1,0 +1,558 @@
+"""The Helm chart: rendered by Helm, valid for Kubernetes, right for the services that it runs. No cluster ran it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import kubernetes_validate
+import pytest
+import yaml
+from fastapi import FastAPI
+
+import plain_http
+from helm_charts import OUTSIDE, Document, Helm, Peer, Rendered, allows, selects
+from running_edge import wait_until
+from taskbridge.edge import app as edge_app
+from taskbridge.edge.server import serving
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
+from taskbridge.local.ports import free_ports
+from taskbridge.streams import worker
+from taskbridge.streams.http import Server
+from taskbridge.streams.settings import StreamsSettings
+from taskbridge.streams.transactions import group_commit
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping
+
+pytestmark = [pytest.mark.consumers, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy" / "chart"
+OLDEST = "1.30"
+"""Of Chart.yaml: since then a container that is told to end may sleep first without a program."""
+PARTS = ("edge", "streams")
+COMPANION_KINDS = {"ServiceMonitor", "PrometheusRule"}
+"""The Prometheus operator's, which Kubernetes' own schemas do not have."""
+
+MINIMAL: dict[str, Any] = {
+    "image": {"repository": "registry.example/taskbridge"},
+    "kafka": {"bootstrapServers": "kafka-0:9092, kafka-1:9094"},
+    "schemaRegistry": {"url": "http://registry:8081"},
+    "edge": {"credentials": {"existingSecret": "apps"}},
+    "streams": {"apiTokens": {"existingSecret": "tokens"}},
+}
+TEXTS = {
+    "credentials": '[[apps]]\napp_type = "APP_1"\nsystem_tokens = ["the-token"]\n',
+    "apiTokens": '[[tokens]]\nname = "portal"\nsha256 = "{{ 64 }}"\ncorps = ["*"]\n',
+    "kafkaProperties": 'security.protocol=SASL_SSL\nsasl.password=pass"word\n',
+}
+
+
+def merged(base: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """``edge__replicas=3`` is what ``--set edge.replicas=3`` is."""
+    found: dict[str, Any] = copy.deepcopy(dict(base))
+    for path, value in changes.items():
+        *folders, last = path.split("__")
+        place = found
+        for each in folders:
+            place = place.setdefault(each, {})
+        place[last] = value
+    return found
+
+
+SECURED = merged(
+    MINIMAL,
+    schemaRegistry__url="https://registry.example",
+    files=[{"secret": {"name": "my-cluster-cluster-ca-cert", "items": [{"key": "ca.crt", "path": "ca.crt"}]}}],
+    edge__kafkaProperties__existingSecret="kafka-edge",
+    streams__kafkaProperties__existingSecret="kafka-streams",
+    networkPolicy__kafka=[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kafka"}}}],
+)
+PLACED: dict[str, Any] = {
+    "podLabels": {"team": "approvals"},
+    "podAnnotations": {"sidecar": "no"},
+    "nodeSelector": {"disk": "local"},
+    "tolerations": [{"key": "kafka", "operator": "Exists"}],
+    "affinity": {"podAntiAffinity": {}},
+    "priorityClassName": "high",
+    "service": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"},
+    "volume": {"size": "50Gi", "storageClass": "local"},
+}
+EVERYTHING = merged(
+    MINIMAL,
+    edge__credentials={"text": TEXTS["credentials"]},
+    streams__apiTokens={"text": TEXTS["apiTokens"]},
+    **{f"{part}__kafkaProperties": {"text": TEXTS["kafkaProperties"]} for part in (*PARTS, "setup")},
+    **{f"{part}__{name}": value for part in PARTS for name, value in PLACED.items()},
+    edge__bearerTokens__existingSecret="bearer",
+    edge__replicas=3,
+    edge__settings={"EDGE_SPOOL_MAX_BYTES": "2147483648", "EDGE_TRUSTED_PROXIES": "10.0.0.0/8"},
+    streams__replicas=3,
+    streams__clusterSecret__existingSecret="cluster",
+    streams__settings={"STREAMS_SSO_PROXIES": "10.0.0.0/8", "STREAMS_SSO_CORP_ID": "ding1"},
+    image__digest=f"sha256:{'a' * 64}",
+    image__pullSecrets=[{"name": "login"}],
+    serviceAccountName="taskbridge",
+    monitoring={
+        kind: {"enabled": True, "labels": {"release": "kps"}}
+        for kind in ("serviceMonitor", "prometheusRule", "dashboards")
+    },
+    setup__enabled=True,
+    networkPolicy={
+        "callbacks": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}],
+        "api": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}],
+        "registry": [{"ipBlock": {"cidr": "10.1.0.0/16"}}],
+        "kafkaPorts": [9095],
+        "extraEgress": [{"ports": [{"port": 443}], "to": [{"ipBlock": {"cidr": "10.2.0.0/16"}}]}],
+    },
+)  # fmt: skip
+PAGE = (ROOT / "docs/how-to/run-on-kubernetes.md").read_text("utf-8")
+DOCUMENTED = yaml.safe_load(PAGE.partition("```yaml\n# values.yaml\n")[2].partition("```")[0])
+SETS = {"minimal": MINIMAL, "secured": SECURED, "everything": EVERYTHING, "documented": DOCUMENTED}
+
+
+@pytest.fixture(scope="module")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    return Helm(tmp_path_factory.mktemp("helm"))
+
+
+@pytest.fixture(scope="module")
+def charts(helm: Helm) -> dict[str, Rendered]:
+    return dict(zip(SETS, helm.render(CHART, *SETS.values()), strict=True))
+
+
+@pytest.fixture(params=list(SETS))
+def chart(request: pytest.FixtureRequest, charts: dict[str, Rendered]) -> Rendered:
+    found = charts[request.param]
+    assert not found.error
+    return found
+
+
+def containers(document: Document) -> list[Document]:
+    pod = document["spec"]["template"]["spec"]
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def env(container: Document) -> dict[str, str | None]:
+    """Every variable; None where a Secret or the pod says what it is."""
+    found = {each["name"]: each.get("value") for each in container["env"]}
+    assert len(found) == len(container["env"]), "one name twice"
+    return found
+
+
+def ports(container: Document) -> dict[str, int]:
+    return {each["name"]: each["containerPort"] for each in container["ports"]}
+
+
+def pods(chart: Rendered) -> Iterator[Document]:
+    """Everything that has a template of pods."""
+    yield from (each for each in chart.documents if "template" in each.get("spec", {}))
+
+
+def test_every_document_is_one_that_kubernetes_takes(chart: Rendered) -> None:
+    for each in chart.documents:
+        assert each["metadata"]["name"]
+        if each["kind"] not in COMPANION_KINDS:
+            for version in (OLDEST, kubernetes_validate.latest_version()):
+                kubernetes_validate.validate(each, version, strict=True)
+    assert OLDEST in yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"]
+    names = [(each["kind"], each["metadata"]["name"]) for each in chart.documents]
+    assert len(names) == len(set(names))
+
+
+def test_what_is_not_wanted_is_not_there(charts: dict[str, Rendered]) -> None:
+    kinds = {each["kind"] for each in charts["minimal"].documents}
+    assert kinds == {"StatefulSet", "PodDisruptionBudget", "Service", "NetworkPolicy"}
+    kinds = {each["kind"] for each in charts["everything"].documents}
+    assert kinds >= {"Secret", "Job", "ConfigMap", *COMPANION_KINDS}
+
+
+def test_helm_finds_nothing_to_mend(chart: Rendered, helm: Helm, tmp_path: Path) -> None:
+    assert [each for each in chart.lint if "icon is recommended" not in each] == []
+    broken = tmp_path / "taskbridge"
+    broken.mkdir()
+    (broken / "Chart.yaml").write_text("name: taskbridge\nversion: one\n")
+    (found,) = helm.render(broken, {})
+    assert any("ERROR" in each for each in found.lint), "or it would find nothing wrong with anything"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image__repository": ""}, "image.repository: say where your image is"),
+        ({"kafka__bootstrapServers": ""}, "kafka.bootstrapServers: say where Kafka is"),
+        ({"kafka__bootstrapServers": "kafka:9092,other"}, "kafka.bootstrapServers: each needs its port"),
+        ({"schemaRegistry__url": ""}, "schemaRegistry.url: say where the schema registry is"),
+        ({"schemaRegistry__url": "registry:8081"}, "does not match pattern"),
+        ({"edge__credentials": {}}, "edge.credentials: existingSecret or text is needed"),
+        ({"edge__credentials__text": "x"}, "edge.credentials: existingSecret or text, not both"),
+        ({"streams__apiTokens": {}}, "without tokens everybody in the cluster could read all tasks"),
+        ({"edge__kafkaProperties": {"existingSecret": "a", "text": "b"}}, "edge.kafkaProperties: existing"),
+        ({"streams__settings__STREAMS_SSO_PROXIES": "10.0.0.0/8"}, "streams.clusterSecret.existingSecret: needed"),
+        ({"edge__settings__EDGE_KAFKA_TIMEOUT": "1"}, "'EDGE_KAFKA_TIMEOUT' not allowed"),
+        ({"edge__settings__EDGE_PORT": "1"}, "'EDGE_PORT' not allowed"),
+        ({"edge__settings__EDGE_SPOOL_MAX_BYTES": 2147483648}, "got number, want string"),
+        ({"streams__settings__STREAMS_API_TOKENS_FILE": ""}, "'STREAMS_API_TOKENS_FILE' not allowed"),
+        ({"edge__terminationGracePeriodSeconds": 30}, "minimum: got 30, want 60"),
+        ({"edge__preStopSeconds": 21}, "maximum: got 21, want 20"),
+        ({"edge__replicas": 0}, "minimum: got 0, want 1"),
+        ({"egde__replicas": 1}, "'egde' not allowed"),
+    ],
+)  # fmt: skip
+def test_what_would_be_unsafe_or_never_start_is_not_rendered(helm: Helm, changes: dict[str, Any], said: str) -> None:
+    (found,) = helm.render(CHART, merged(MINIMAL, **changes))
+    assert said in found.error
+    assert not found.documents
+
+
+def test_the_version_is_that_of_the_project(charts: dict[str, Rendered]) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    described = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (described["version"], described["appVersion"]) == (version, version)
+    images = {
+        name: {each["image"] for pod in pods(chart) for each in containers(pod)} for name, chart in charts.items()
+    }
+    assert images["minimal"] == {f"registry.example/taskbridge:{version}"}
+    assert images["everything"] == {f"registry.example/taskbridge@sha256:{'a' * 64}"}
+
+
+def test_pods_may_do_nothing_but_run(chart: Rendered) -> None:
+    # Kubernetes' own standard for pods calls this "restricted".
+    for document in pods(chart):
+        pod = document["spec"]["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        assert pod["securityContext"]["runAsNonRoot"]
+        user = re.search(r"^USER (\d+):(\d+)$", (ROOT / "deploy/image/Dockerfile").read_text(), re.MULTILINE)
+        assert user, "the image's own user"
+        assert [str(pod["securityContext"][each]) for each in ("runAsUser", "fsGroup")] == [*user.groups()]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        assert all(each.keys() <= {"name", "projected"} for each in pod.get("volumes", []))
+        for each in containers(document):
+            assert each["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert each["resources"]["limits"]["memory"]
+
+
+def test_kubernetes_and_systemd_wait_longer_than_the_services_need_to_end(chart: Rendered) -> None:
+    http_s = Server(FastAPI()).config.timeout_graceful_shutdown
+    assert http_s
+    needed = {
+        "edge": serving._GRACE_S + edge_app._LAST_S,  # pyright: ignore[reportPrivateUsage]
+        "streams": worker._STOP_S + group_commit._CLOSE_S + http_s,  # pyright: ignore[reportPrivateUsage]
+    }
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
+    for part in PARTS:
+        pod = chart.one("StatefulSet", part)["spec"]["template"]["spec"]
+        sleep_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        # Others are told of a pod's end within seconds; until then it has to go on.
+        assert sleep_s >= 5
+        assert pod["terminationGracePeriodSeconds"] >= sleep_s + needed[part] + 10
+        given = schema[part]["properties"]
+        shortest, longest = given["terminationGracePeriodSeconds"]["minimum"], given["preStopSeconds"]["maximum"]
+        assert shortest >= longest + needed[part] + 10, "whatever is given"
+        unit = (ROOT / "deploy" / "systemd" / f"taskbridge-{part}.service").read_text()
+        waits_s = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+        assert waits_s
+        assert int(waits_s[1]) > needed[part]
+
+
+def test_what_is_written_is_on_volumes_that_are_large_enough_and_stay(chart: Rendered) -> None:
+    for part in PARTS:
+        spec = chart.one("StatefulSet", part)["spec"]
+        assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+        (claim,) = spec["volumeClaimTemplates"]
+        container = spec["template"]["spec"]["containers"][0]
+        mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+        folder = env(container)[f"{part.upper()}_DATA_DIR"]
+        # A folder in it: a disk of its own has lost+found at its root.
+        assert folder == f"{mounts[claim['metadata']['name']]}/{part}"
+        size = re.fullmatch(r"(\d+)Gi", claim["spec"]["resources"]["requests"]["storage"])
+        assert size
+        if part == "edge":
+            spool = int(
+                env(container).get("EDGE_SPOOL_MAX_BYTES") or EdgeSettings.model_fields["spool_max_bytes"].default
+            )
+            assert int(size[1]) << 30 >= 2 * spool
+
+
+def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) -> None:
+    known = {
+        "edge": {f"EDGE_{name.upper()}" for name in EdgeSettings.model_fields} | {"TASKBRIDGE_PARTITIONS"},
+        "streams": {f"STREAMS_{name.upper()}" for name in StreamsSettings.model_fields}
+        | {"TASKBRIDGE_PARTITIONS", "POD_NAME"},
+        "setup": {f"TASKBRIDGE_{name}" for name in (
+            "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "KAFKA_CONFIG_FILE", "PARTITIONS"
+        )},
+    }  # fmt: skip
+    ours = {each["metadata"]["name"]: each["stringData"] for each in chart.of("Secret")}
+    for document in pods(chart):
+        part = document["metadata"]["labels"]["app.kubernetes.io/component"]
+        for container in containers(document):
+            given = env(container)
+            assert given.keys() <= known[part]
+            files = {name: value for name, value in given.items() if value and name.endswith("_FILE")}
+            (volume,) = document["spec"]["template"]["spec"]["volumes"]
+            (mount,) = [each for each in container["volumeMounts"] if each["name"] == volume["name"]]
+            secrets = [each["secret"]["name"] for each in volume["projected"]["sources"]]
+            for path in files.values():
+                assert path.startswith(f"{mount['mountPath']}/")
+            if ours:
+                assert {Path(path).name for path in files.values()} == {key for each in secrets for key in ours[each]}
+
+
+def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts: dict[str, Rendered]) -> None:
+    chart = charts["everything"]
+    kept = {each["metadata"]["name"]: [*each["stringData"].values()] for each in chart.of("Secret")}
+    assert kept == {
+        "taskbridge-edge-credentials": [TEXTS["credentials"]],
+        "taskbridge-streams-api-tokens": [TEXTS["apiTokens"]],
+        **{f"taskbridge-{part}-kafka-properties": [TEXTS["kafkaProperties"]] for part in (*PARTS, "setup")},
+    }
+    for part in PARTS:
+        with_texts, without = (
+            charts[name].one("StatefulSet", part)["spec"]["template"]["metadata"]["annotations"]
+            for name in ("everything", "minimal")
+        )
+        name = "taskbridge/kafka-properties"
+        assert with_texts[name] != without[name], "who reads them at the start is started anew"
+    existing = charts["secured"].one("StatefulSet", "edge")["spec"]["template"]["spec"]["volumes"]
+    assert [each["secret"]["name"] for each in existing[0]["projected"]["sources"]] == [
+        "apps",
+        "kafka-edge",
+        "my-cluster-cluster-ca-cert",
+    ]
+
+
+def test_services_lead_to_the_ports_that_are_listened_on(chart: Rendered) -> None:
+    for part in PARTS:
+        document = chart.one("StatefulSet", part)
+        container = document["spec"]["template"]["spec"]["containers"][0]
+        labels = document["spec"]["template"]["metadata"]["labels"]
+        given, listening = env(container), ports(container)
+        assert listening["http"] == int(given[f"{part.upper()}_PORT"] or 0)
+        if part == "edge":
+            assert listening["operator"] == int(given["EDGE_OPERATOR_PORT"] or 0)
+        public, single = sorted(chart.of("Service", component=part), key=lambda each: len(each["metadata"]["name"]))
+        for service in (public, single):
+            assert selects({"matchLabels": service["spec"]["selector"]}, labels)
+        assert [each["targetPort"] for each in public["spec"]["ports"]] == ["http"]
+        assert single["spec"]["clusterIP"] == "None"
+        assert single["spec"]["publishNotReadyAddresses"] is True
+        assert document["spec"]["serviceName"] == single["metadata"]["name"]
+        (port,) = single["spec"]["ports"]
+        assert listening[port["targetPort"]] == port["port"], "a headless Service moves no port"
+
+
+def test_workers_find_each_other_and_the_edges_by_the_names_of_pods(chart: Rendered) -> None:
+    edges, workers = (chart.one("StatefulSet", part) for part in PARTS)
+
+    def host(document: Document, pod: str) -> str:
+        return f"{pod}.{document['spec']['serviceName']}.tasks.svc"
+
+    given = env(workers["spec"]["template"]["spec"]["containers"][0])
+    assert given["STREAMS_ADVERTISED_URL"] == f"http://{host(workers, '$(POD_NAME)')}:8500"
+    assert [*given].index("POD_NAME") < [*given].index("STREAMS_ADVERTISED_URL"), "else it stays as it is written"
+    names = [f"{edges['metadata']['name']}-{number}" for number in range(edges["spec"]["replicas"])]
+    assert given["STREAMS_EDGE_URLS"] == ",".join(f"http://{host(edges, name)}:8401" for name in names)
+
+
+def test_no_budget_holds_up_the_drain_of_a_node(chart: Rendered) -> None:
+    for part in PARTS:
+        budget = chart.one("PodDisruptionBudget", part)["spec"]
+        assert budget["maxUnavailable"] == 1
+        assert "minAvailable" not in budget
+        assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+        for other in PARTS:
+            labels = chart.one("StatefulSet", other)["spec"]["template"]["metadata"]["labels"]
+            assert selects(budget["selector"], labels) is (part == other)
+
+
+def test_updates_go_pod_by_pod_and_pods_are_spread(chart: Rendered) -> None:
+    for part in PARTS:
+        spec = chart.one("StatefulSet", part)["spec"]
+        assert spec["updateStrategy"] == {"type": "RollingUpdate"}
+        assert spec["minReadySeconds"] > 0
+        pod = spec["template"]
+        spread = pod["spec"]["topologySpreadConstraints"]
+        assert [each["topologyKey"] for each in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+        for selector in (spec["selector"], *(each["labelSelector"] for each in spread)):
+            assert selects(selector, pod["metadata"]["labels"])
+            assert selector["matchLabels"]["app.kubernetes.io/instance"], "two releases have nothing of each other's"
+
+
+def test_a_worker_that_is_restarted_is_not_missed(charts: dict[str, Rendered]) -> None:
+    given = env(charts["minimal"].one("StatefulSet", "streams")["spec"]["template"]["spec"]["containers"][0])
+    assert float(given["STREAMS_SESSION_TIMEOUT_S"] or 0) > StreamsSettings.model_fields["session_timeout_s"].default
+
+
+PROMETHEUS = Peer({"app.kubernetes.io/name": "prometheus"}, "monitoring")
+STRANGER = Peer({"app.kubernetes.io/name": "shell"})
+ELSEWHERE = Peer({}, "elsewhere")
+INGRESS = Peer({}, "ingress")
+KAFKA = Peer({}, "kafka")
+
+
+def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[str, Rendered]) -> None:
+    def labels(part: str) -> Peer:
+        return Peer(charts["minimal"].one("StatefulSet", part)["spec"]["template"]["metadata"]["labels"])
+
+    edge, streams = labels("edge"), labels("streams")
+    ends: dict[str, Peer | None] = {
+        "edge": edge, "streams": streams, "Prometheus": PROMETHEUS, "stranger": STRANGER, "elsewhere": ELSEWHERE,
+        "ingress": INGRESS, "Kafka": KAFKA, "outside": OUTSIDE,
+    }  # fmt: skip
+
+    def passing(name: str, part: str, direction: str) -> set[tuple[str, int]]:
+        policy = charts[name].one("NetworkPolicy", part)["spec"]
+        assert selects(policy["podSelector"], labels(part).labels)
+        assert not selects(policy["podSelector"], labels(*({*PARTS} - {part})).labels)
+        assert policy["policyTypes"] == ["Ingress", "Egress"]
+        rules = policy["ingress" if direction == "from" else "egress"]
+        tried = {22, 53, 80, 443, 8081, 8400, 8401, 8500, 9092, 9093, 9094, 9095}
+        return {
+            (end, port) for end, peer in ends.items() for port in tried if allows(rules, direction, peer, port, "TCP")
+        }
+
+    everybody = {(end, 8400) for end in ends}
+    operators = {(end, 8401) for end in ("streams", "Prometheus")}
+    api = {(end, 8500) for end in ("streams", "Prometheus")}
+    for name in ("minimal", "secured"):
+        assert passing(name, "edge", "from") == everybody | operators
+        assert passing(name, "streams", "from") == api
+    assert passing("everything", "edge", "from") == {("ingress", 8400)} | operators
+    assert passing("everything", "streams", "from") == {("ingress", 8500)} | api
+
+    names = {(end, 53) for end in ends}
+    kafka = {(end, port) for end in ends for port in (9092, 9094)}
+    asked = {("edge", 8401), ("streams", 8500)}
+    assert passing("minimal", "edge", "to") == names | kafka | {(end, 8081) for end in ends}
+    assert passing("minimal", "streams", "to") == names | kafka | {(end, 8081) for end in ends} | asked
+    registry = {(end, 443) for end in ends}
+    assert passing("secured", "edge", "to") == names | registry | {("Kafka", 9092), ("Kafka", 9094)}
+    more = {(end, 9095) for end in ends} | {("outside", 8081), ("outside", 443)}
+    assert passing("everything", "edge", "to") == names | kafka | more
+    rules = charts["minimal"].one("NetworkPolicy", "edge")["spec"]["egress"]
+    assert allows(rules, "to", OUTSIDE, 53, "UDP")
+
+
+def test_alerts_and_dashboards_are_ours_and_look_for_the_jobs_that_are_scraped(charts: dict[str, Rendered]) -> None:
+    chart = charts["everything"]
+    for part in PARTS:
+        rule = chart.one("PrometheusRule", part)
+        assert rule["apiVersion"] == "monitoring.coreos.com/v1"
+        assert rule["metadata"]["labels"]["release"] == "kps"
+        text = (ROOT / f"deploy/alerts/taskbridge-{part}.rules.yml").read_text()
+        assert rule["spec"] == yaml.safe_load(text)
+        monitor = chart.one("ServiceMonitor", part)
+        assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+        (endpoint,) = monitor["spec"]["endpoints"]
+        found = [
+            service
+            for service in chart.of("Service")
+            if selects(monitor["spec"]["selector"], service["metadata"]["labels"])
+            and any(port["name"] == endpoint["port"] for port in service["spec"]["ports"])
+        ]
+        assert [each["spec"].get("clusterIP") for each in found] == ["None"], "each pod, once"
+        (relabeling,) = endpoint["relabelings"]
+        wanted = {each[1] for each in re.finditer(r'job=~"([^"]+)"', text)}
+        assert wanted
+        assert all(re.fullmatch(each, relabeling["replacement"]) for each in wanted)
+    (dashboards,) = chart.of("ConfigMap")
+    folder = ROOT / "deploy" / "dashboards"
+    assert dashboards["data"] == {each.name: each.read_text() for each in folder.glob("*.json")}
+
+
+def test_the_hook_runs_commands_of_the_program_before_the_services(charts: dict[str, Rendered]) -> None:
+    (job,) = charts["everything"].of("Job")
+    annotations = job["metadata"]["annotations"]
+    assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
+    secret = charts["everything"].one("Secret", "setup")["metadata"]["annotations"]
+    assert secret["helm.sh/hook"] == annotations["helm.sh/hook"]
+    assert int(secret["helm.sh/hook-weight"]) < int(annotations.get("helm.sh/hook-weight", "0")), "before the Job"
+    for container in containers(job):
+        command = [sys.executable, "-m", "taskbridge.cli", *container["args"], "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+    assert [each["args"][:2] for each in containers(job)] == [["topics", "apply"], ["schemas", "register"]]
+
+
+class Pod:
+    """A container as the chart has it, without Kafka: its own variables, at free ports and in folders of the test."""
+
+    def __init__(self, container: Document, folder: Path) -> None:
+        names = [*ports(container)]
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.container = container
+        moved = {str(port): str(self.ports[name]) for name, port in ports(container).items()}
+        (folder / "files").mkdir()
+        given = {
+            name: moved.get(value, value)
+            .replace("/var/lib/taskbridge", str(folder))
+            .replace("/etc/taskbridge", str(folder / "files"))
+            .replace("$(POD_NAME)", "taskbridge-0")
+            for name, value in env(container).items()
+            if value is not None
+        }
+        given |= {name: "127.0.0.1" for name in given if name.endswith("_HOST")}
+        given |= {name: "127.0.0.1:1" for name in given if name.endswith("_BOOTSTRAP_SERVERS")}
+        given |= {name: "http://127.0.0.1:1" for name in given if name.endswith("_REGISTRY_URL")}
+        write_credentials(folder / "files" / "credentials.toml", SYSTEM_TOKEN)
+        (folder / "files" / "api-tokens.toml").write_text(
+            f'[[tokens]]\nname = "a"\nsha256 = "{"0" * 64}"\ncorps = ["*"]\n'
+        )
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDGE_", "STREAMS_"))}
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            command = [sys.executable, "-m", "taskbridge.cli", *container["args"]]
+            self.process = subprocess.Popen(command, env=kept | given, stdout=log, stderr=log, cwd=folder)
+
+    def ask(self, port: str, path: str) -> int | None:
+        assert self.process.poll() is None, self.log.read_text()
+        with contextlib.suppress(httpx2.HTTPError):
+            return plain_http.get(f"http://127.0.0.1:{self.ports[port]}{path}", timeout=5).status_code
+        return None
+
+    def probe(self, name: str) -> int | None:
+        asked = self.container[name]["httpGet"]
+        return self.ask(asked["port"], asked["path"])
+
+
+@pytest.fixture(params=PARTS)
+def pod(request: pytest.FixtureRequest, charts: dict[str, Rendered], tmp_path: Path) -> Generator[Pod]:
+    document = charts["minimal"].one("StatefulSet", request.param)
+    pod = Pod(document["spec"]["template"]["spec"]["containers"][0], tmp_path)
+    yield pod
+    pod.process.kill()
+    pod.process.wait()
+
+
+def test_a_pod_starts_with_its_variables_and_answers_its_probes(pod: Pod, charts: dict[str, Rendered]) -> None:
+    wait_until(lambda: pod.probe("startupProbe") == 200, what="the start")
+    assert pod.probe("livenessProbe") == 200
+    part = pod.container["name"]
+    # Without Kafka the edge keeps what comes in its spool; a worker has nothing to tell.
+    assert pod.probe("readinessProbe") == {"edge": 200, "streams": 503}[part]
+    (endpoint,) = charts["everything"].one("ServiceMonitor", part)["spec"]["endpoints"]
+    assert pod.ask("operator" if part == "edge" else "http", endpoint["path"]) == 200
+    if part == "edge":
+        assert pod.ask("http", endpoint["path"]) == 404, "strangers reach this port"
+        pod.process.send_signal(signal.SIGTERM)
+        spec = charts["minimal"].one("StatefulSet", part)["spec"]["template"]["spec"]
+        assert pod.process.wait(spec["terminationGracePeriodSeconds"]) == 0
