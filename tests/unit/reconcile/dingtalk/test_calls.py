@@ -55,6 +55,17 @@ def test_a_fault_that_stays_is_given_up_after_the_attempts_and_says_when_to_come
     asyncio.run(ask())
 
 
+@pytest.mark.parametrize("refused", [(500, "unclassifiedError"), (504, ""), (429, "")])
+def test_a_fault_of_dingtalks_is_tried_again(refused: tuple[int, str]) -> None:
+    async def ask() -> None:
+        async with asked(filed()) as there:
+            await there.api.instance("I-1")
+            there.dingtalk.weather.answers_next.append(refused)
+            assert await there.api.instance("I-1")
+
+    asyncio.run(ask())
+
+
 def test_the_page_for_a_limited_address_stops_all_calls_for_five_minutes() -> None:
     async def ask() -> None:
         async with asked(filed()) as there:

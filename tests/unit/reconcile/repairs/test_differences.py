@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.fold.views import Lines
 
-EXAMPLES = int(os.environ.get("TASKBRIDGE_EXAMPLES", "50")) * 4
+EXAMPLES = int(os.environ.get("TASKBRIDGE_EXAMPLES", "50")) * 2
 PEOPLE = ("u-li", "u-wang", "u-chen", "u-zhao")
 
 
@@ -248,6 +248,9 @@ def test_a_withdrawal_that_names_no_task_ends_all_that_were_open() -> None:
     [found] = differences(withdrawn, state_of(folded(life)), received_at=NOW)
     assert (found.event.task_id, found.event.action, found.event.actor_id) == ("T-1", Action.CANCELLED, "u-zhang")
     assert found.event.outcome == wire.REVOKED
+    begun_anew = folded([filed(), assigned("T-1", "u-li", at=NOW + 2 * MINUTE_MS)])
+    [found] = differences(withdrawn, state_of(begun_anew), received_at=NOW)
+    assert (found.kind, found.event.outcome) == (Kind.CLOSED, None), "a task of later is not of what was withdrawn"
 
 
 def test_a_step_of_several_is_read_one_by_one_and_numbers_are_ids_too() -> None:
