@@ -437,13 +437,13 @@ def test_the_time_of_the_last_record_that_is_done_goes_with_its_position(with_co
         cast("Any", consumer)._thread.polled |= {FIRST: 2, SECOND: 1}
         consumer.fetched = {
             FIRST: [FakeRecord(0, timestamp=1000), FakeRecord(1, timestamp=2500)],
-            SECOND: [FakeRecord(0, partition=1)],
+            SECOND: [FakeRecord(0, partition=1, timestamp=3000)],
         }
         (_, message), _ = await chunks_of(consumer)
-        assert consumer.positions == {FIRST: Position(0, None), SECOND: Position(0, None)}
+        assert consumer.positions == {FIRST: Position(0, 1.0), SECOND: Position(0, 3.0)}, "the first that waits"
         consumer.done(message)
         cast("Any", consumer)._thread.polled[FIRST] = 3
-        assert consumer.positions == {FIRST: Position(2, 2.5), SECOND: Position(0, None)}
+        assert consumer.positions == {FIRST: Position(2, 2.5), SECOND: Position(0, 3.0)}
         await consumer.on_partitions_revoked({FIRST})
         assert cast("Any", consumer)._thread.polled == {SECOND: 1}
         cast("Any", consumer)._thread.polled[FIRST] = 1

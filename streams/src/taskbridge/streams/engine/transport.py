@@ -35,7 +35,7 @@ _LAST_CHUNK_S = 20.0
 
 
 class Position(NamedTuple):
-    """Where the next record stands, and the time of the last one that was processed."""
+    """Where the next record stands, and the time of the last one that was processed, or of the first that waits."""
 
     offset: int
     timestamp: float | None
@@ -66,7 +66,8 @@ class ChunkConsumer(driver.Consumer):
         """What the group knows this worker by since the last rebalance."""
         self._taken: dict[TP, tuple[int, int]] = {}
         self._done: dict[TP, int] = {}
-        self._done_at: dict[TP, float] = {}
+        self._reached_at: dict[TP, float] = {}
+        """The time of the last record that is done; until one is, of the first that was fetched."""
         self.is_leaving = False
         """A rebalance has begun: what is in work now is waited for, and nothing else."""
         self._era = 0
@@ -97,13 +98,13 @@ class ChunkConsumer(driver.Consumer):
         """The chunk is committed and stored."""
         if message.generation_id == self.app.consumer_generation_id:
             self._done[message.tp] = message.offset + 1
-            self._done_at[message.tp] = message.timestamp
+            self._reached_at[message.tp] = message.timestamp
 
     @property
     def positions(self) -> dict[TP, Position]:
         """How far each partition of chunks is processed."""
         return {
-            tp: Position(self._reached(tp), self._done_at.get(tp))
+            tp: Position(self._reached(tp), self._reached_at.get(tp))
             for tp in self.assignment()
             if tp.topic in self.chunk_topics
         }
@@ -187,7 +188,7 @@ class ChunkConsumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
         for tp in revoked:
             self._done.pop(tp, None)
-            self._done_at.pop(tp, None)
+            self._reached_at.pop(tp, None)
             cast("ConsumerThread", self._thread).polled.pop(tp, None)
 
     async def verify_all_partitions_active(self) -> None:
@@ -219,6 +220,7 @@ class ChunkConsumer(driver.Consumer):
             if not records or not (polled.active is None or tp in polled.active or tp in self._buffered_partitions):
                 continue
             if tp.topic in self.chunk_topics:
+                self._reached_at.setdefault(tp, records[0].timestamp / 1000)
                 for message in chunks(tp, records, polled.generation, polled.era):
                     yield tp, message
             else:
