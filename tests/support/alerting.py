@@ -65,8 +65,13 @@ def firing(series: Mapping[str, tuple[str, float]], outage: Outage, folder: Path
             _expects(well + outage.minutes - look, sorted(outage.alerts)),
         ],
     }
+    return complaints(test, folder, every=f"{look}m")
+
+
+def complaints(test: Mapping[str, object], folder: Path, *, every: str) -> str:
+    """What promtool complains of where the rules are looked at ``every`` so often. Empty: nothing."""
     path = folder / "outage.yml"
-    tests = {"rule_files": [str(each) for each in RULES], "evaluation_interval": f"{look}m", "tests": [test]}
+    tests = {"rule_files": [str(each) for each in RULES], "evaluation_interval": every, "tests": [test]}
     path.write_text(json.dumps(tests), "utf-8")
     done = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stdout + done.stderr
@@ -80,5 +85,9 @@ def _values(told: str, value: float, outage: Outage, before: int, after: int) ->
 
 
 def _expects(minute: int, alerts: Iterable[str]) -> Mapping[str, object]:
-    samples = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in alerts]
-    return {"expr": _FIRING, "eval_time": f"{minute}m", "exp_samples": samples}
+    return {"expr": _FIRING, "eval_time": f"{minute}m", "exp_samples": samples(alerts)}
+
+
+def samples(alerts: Iterable[str]) -> list[Mapping[str, object]]:
+    """What an expression gives that has one sample for each alert."""
+    return [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(alerts)]

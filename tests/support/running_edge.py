@@ -48,12 +48,19 @@ def worker_processes(pid: int) -> list[int]:
 class OwnStack:
     """Kafka and a registry of one test's own. What is killed comes back by itself."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, comes_back_after_s: float = 1.0) -> None:
         self.events: list[ServiceEvent] = []
-        self._supervisor = Supervisor(on_event=self.events.append, backoff=Backoff(first_s=1.0))
-        kafka_port, registry_port = free_ports(2)
+        self._backoff = Backoff(first_s=comes_back_after_s, max_s=max(15.0, comes_back_after_s))
+        self._folder = folder
+        self._ports = free_ports(2)
+        self.start()
+
+    def start(self) -> None:
+        """On the same ports, and what is in the folder, as often as it was stopped."""
+        self._supervisor = Supervisor(on_event=self.events.append, backoff=self._backoff)
+        kafka_port, registry_port = self._ports
         self._stack = JvmStack(
-            data_dir=folder,
+            data_dir=self._folder,
             kafka_port=kafka_port,
             registry_port=registry_port,
             cache=cache_folder(os.environ),

@@ -82,7 +82,9 @@ class Metrics:
         )
         self._lag = self._gauge("lag_records", "Records that wait to be processed.", "partition")
         self._lag_seconds = self._gauge(
-            "lag_seconds", "While records wait: age of the last one that was processed, else of the first that waits. Else 0.", "partition"
+            "lag_seconds",
+            "While records wait: age of the last one that was processed, else of the first that waits. Else 0.",
+            "partition",
         )
         self._restoring = self._gauge(
             "recovery_remaining_records", "Changelog records still to be restored.", "partition"
