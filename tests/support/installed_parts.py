@@ -12,8 +12,12 @@ import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -21,9 +25,11 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 NATIVE = ROOT / "streams" / "native"
 # rustup's own place is not on the PATH of a shell that is older than it.
 _CARGO_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path.home() / ".cargo" / "bin")])
-_CAN_BUILD = shutil.which("cargo", path=_CARGO_PATH) and importlib.util.find_spec("taskbridge.native")
+CAN_BUILD_NATIVE = os.environ.get("TASKBRIDGE_NATIVE_CORE") == "required" or bool(
+    shutil.which("cargo", path=_CARGO_PATH) and importlib.util.find_spec("taskbridge.native")
+)
 WHERE_CARGO_BUILDS = pytest.mark.skipif(
-    not _CAN_BUILD and os.environ.get("TASKBRIDGE_NATIVE_CORE") != "required",
+    not CAN_BUILD_NATIVE,
     reason="no native core, or no cargo: make native",
 )
 
@@ -34,18 +40,22 @@ def in_native(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=NATIVE, env=environment, capture_output=True, text=True, check=False)
 
 
-def uv(*arguments: str) -> str:
+def uv(*arguments: str, checkout: Path = ROOT, **environment: str) -> str:
     """What uv prints; an AssertionError with its words where it fails."""
     # ``uv run`` says which uv it is: it need not be on the PATH.
     program = os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
-    ended = subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    surroundings = {**os.environ, "PATH": _CARGO_PATH, **environment}
+    ended = subprocess.run(
+        [program, *arguments], cwd=checkout, env=surroundings, capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
 
-def built(part: str, folder: Path) -> Path:
+def built(part: str, folder: Path, *, checkout: Path = ROOT, **environment: str) -> Path:
     """The wheel of ``taskbridge-{part}``."""
-    uv("build", "--wheel", "--quiet", "--package", f"taskbridge-{part}", "--out-dir", str(folder / part))
+    what = "--package", f"taskbridge-{part}", "--out-dir", str(folder / part)
+    uv("build", "--wheel", "--quiet", *what, checkout=checkout, **environment)
     (wheel,) = (folder / part).glob("*.whl")
     return wheel
 
@@ -82,15 +92,18 @@ class Installed:
         return self.python(f"from importlib.util import find_spec; print(*filter(find_spec, {names!r}))").split()
 
 
-def install(home: Path, *wheels: Path, extra: str = "") -> Installed:
-    """Install the wheels, the last with ``extra``, at the versions that are tested, and nothing else of ours."""
+def install(home: Path, *wheels: Path, extra: str = "", pyproject: Mapping[str, Any] = PYPROJECT) -> Installed:
+    """Install the wheels, the last with ``extra``, at the versions that are tested, and nothing else of ours.
+
+    ``pyproject`` has those versions: that of this checkout, or of another.
+    """
     environment, folder = home / "environment", home / "folder"
     folder.mkdir()
     uv("venv", "--quiet", "--python", sys.executable, str(environment))
     wanted = [f"{_distribution(each)} @ {each.as_uri()}" for each in wheels[:-1]]
     wanted.append(f"{_distribution(wheels[-1])}{extra} @ {wheels[-1].as_uri()}")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
-        constraints.write("\n".join(PYPROJECT["tool"]["uv"]["constraint-dependencies"]))
+        constraints.write("\n".join(pyproject["tool"]["uv"]["constraint-dependencies"]))
         constraints.flush()
         command = ["pip", "install", "--quiet", "--python", str(environment), "--constraint", constraints.name]
         try:

@@ -24,7 +24,8 @@ from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.stack import JvmStack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Sequence
 
     from taskbridge.local.processes.services import ServiceEvent
 
@@ -112,14 +113,16 @@ class RunningEdge:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *prefix: str) -> None:
+    def start(self, *prefix: str, sockets: Sequence[socket.socket] = ()) -> None:
         """Start it, behind another program if one is given; a session of its own lets a test kill all of it at once.
 
-        It ends with the tests, also when those are killed.
+        ``sockets`` listen, and are handed over. It ends with the tests, also when those are killed.
         """
+        given = [each.fileno() for each in sockets]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                tethered([*prefix, *self.argv], orphan_signal=signal.SIGTERM),
+                tethered([*prefix, *self.argv], orphan_signal=signal.SIGTERM, descriptors=given),
+                pass_fds=given,
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

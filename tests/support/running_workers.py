@@ -42,12 +42,14 @@ class Worker:
             "STREAMS_PORT": str(self.port),
             **environment,
         }
+        self.python = sys.executable
+        """Whose environment has the program: by default this one."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, code: str = "from taskbridge.streams.app import main; main()") -> None:
         """Start it; with other code, one that was changed for a test."""
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-c", code], env=self._environment, stderr=log)
+            self.process = subprocess.Popen([self.python, "-c", code], env=self._environment, stderr=log)
 
     def signal(self, signum: signal.Signals) -> None:
         assert self.process is not None

@@ -201,10 +201,12 @@ def assert_all_is_right(
     *,
     instances: Mapping[str, Instance] | None = None,
     counted: bool = True,
+    seen: Callable[[TaskState], object] | None = None,
 ) -> None:
     """States and folded notifications equal what the events on the topic say, or these instances.
 
-    Where the changes were not ``counted`` from the beginning, the revisions may be others.
+    Where the changes were not ``counted`` from the beginning, the revisions may be others. ``seen``: what is compared
+    of each state.
     """
     if instances is None:
         instances = expected(connection, read_topic)
@@ -213,6 +215,8 @@ def assert_all_is_right(
     found = states_on_topic(connection, read_topic)
     if not counted:
         right, found = ({key: replace(each, revision=0) for key, each in all_.items()} for all_ in (right, found))
+    if seen is not None:
+        right, found = ({key: seen(each) for key, each in all_.items()} for all_ in (right, found))
     differ = {key: (found.get(key), right.get(key)) for key in found | right if found.get(key) != right.get(key)}
     assert not differ, f"found, and as it should be: {len(differ)} of {len(right)}, such as {list(differ.items())[:3]}"
     inbox = inbox_of(notifications_on_topic(connection, read_topic))
@@ -222,11 +226,16 @@ def assert_all_is_right(
 
 
 def assert_told_exactly_once(
-    connection: Connection, read_topic: Callable[[str], list[Message]], events: Iterable[TaskEvent] | None = None
+    connection: Connection,
+    read_topic: Callable[[str], list[Message]],
+    events: Iterable[TaskEvent] | None = None,
+    *,
+    seen: Callable[[TaskNotification], str] = str,
 ) -> None:
     """The notifications are those that the plain fold gives, each as often, and no other; of these events' instances.
 
-    An event that stands on the topic twice is told twice, on purpose: see design.md.
+    An event that stands on the topic twice is told twice, on purpose: see design.md. ``seen``: what is compared of a
+    notification.
     """
     ours = None if events is None else {event.instance_id for event in events}
     codec, told = task_event_codec(connection.registry), task_notification_codec(connection.registry)
@@ -237,9 +246,9 @@ def assert_told_exactly_once(
             event = codec.decode(message.value())
             before = instances.get(event.instance_id)
             instances[event.instance_id] = after = fold(before, event)
-            wanted.update(str(each) for each in notifications(before, after, event))
+            wanted.update(seen(each) for each in notifications(before, after, event))
     found = (told.decode(message.value()) for message in read_topic(TASK_NOTIFICATIONS.name))
-    assert Counter(str(each) for each in found if ours is None or each.instance_id in ours) == wanted
+    assert Counter(seen(each) for each in found if ours is None or each.instance_id in ours) == wanted
 
 
 def caught_up(connection: Connection, topic: str = TASK_EVENTS.name) -> bool:
