@@ -1,0 +1,373 @@
+"""A release is rolled over the one before it while callbacks keep coming: no one is refused, and nothing is lost.
+
+The one before is installed from its own wheels: see ``previous_release``. TASKBRIDGE_UPGRADE_FROM=COMMIT rolls from an
+older one, TASKBRIDGE_UPGRADE_RATE=200 with more callbacks a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from faust.types import TP
+from previous_release import previous_release
+from rebuilding import Rebuild, lines_kept, lines_of
+
+import plain_http
+from running_edge import OwnStack, RunningEdge
+from running_edge import wait_until as wait_within
+from running_workers import Worker, show_log
+from stream_lives import (
+    assert_all_is_right,
+    assert_told_exactly_once,
+    caught_up,
+    expected,
+    notifications_on_topic,
+    read_topic,
+)
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.demo.company import EMPLOYEES
+from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
+from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.server.connections.listening import listen
+from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
+from taskbridge.local.ports import LOOPBACK, free_port
+from taskbridge.runtime.kafka import consumer_config
+from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
+from taskbridge.schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
+from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.fold.views import views
+from taskbridge.streams.positions.offsets import Offsets
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+    from pathlib import Path
+    from typing import Self
+
+    from previous_release import PreviousRelease
+
+    from taskbridge.cli.demo.simulation import Posting
+
+pytestmark = [pytest.mark.integration, pytest.mark.disasters]
+
+RATE = float(os.environ.get("TASKBRIDGE_UPGRADE_RATE", "40"))
+ANSWER_WITHIN_S = 60
+
+wait_until = partial(wait_within, timeout_s=180)
+"""A machine may be busy: nothing here is about speed, but that a callback is answered while whoever sent it waits."""
+
+
+@pytest.fixture(scope="module")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> PreviousRelease:
+    return previous_release(tmp_path_factory.mktemp("previous"))
+
+
+@pytest.fixture
+def connection(previous: PreviousRelease, tmp_path: Path) -> Generator[Connection]:
+    """A Kafka and a registry with the previous release's topics and schemas."""
+    stack = OwnStack(tmp_path / "stack")
+    found = Connection(stack.endpoints.bootstrap_servers, stack.endpoints.registry_url, {})
+    operate(previous.python, found, "topics", "apply")
+    operate(previous.python, found, "schemas", "register")
+    yield found
+    found.close()
+    stack.stop()
+
+
+class Edge(RunningEdge):
+    """One of either release, at a socket that is held as systemd holds it, with the same data folder."""
+
+    def __init__(self, folder: Path, connection: Connection) -> None:
+        folder.mkdir()
+        super().__init__(
+            folder,
+            bootstrap_servers=connection.bootstrap_servers,
+            registry_url=connection.registry_url,
+            EDGE_KAFKA_TIMEOUT_MS="500",
+        )
+        self._servers = connection.bootstrap_servers
+        self._sockets = listen(LOOPBACK, self.port)
+
+    def roll(self, python: str, *, reaches_kafka: bool = True) -> None:
+        """End the one that runs, then start that of this environment."""
+        if self.process is not None:
+            assert self.stop() == 0
+        self.argv[0] = python
+        self.environment["EDGE_KAFKA_BOOTSTRAP_SERVERS"] = (
+            self._servers if reaches_kafka else f"{LOOPBACK}:{free_port()}"
+        )
+        self.start(sockets=self._sockets)
+
+    def has_spooled(self) -> bool:
+        return bool(self.metric("taskbridge_edge_spool_depth"))
+
+    def close(self) -> None:
+        self.kill_if_running()
+        for each in self._sockets:
+            each.close()
+        show_log(self.log_path)
+
+
+class Company:
+    """Posts what a simulated company does to one edge or the other, each callback on a connection of its own, once."""
+
+    def __init__(self, edges: Iterable[Edge]) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.event_ids: set[str] = set()
+        self.slowest_s = 0.0
+        self._edges = list(edges)
+        self._simulation = Simulation([SimulatedApp(APP_TYPE, CORP_ID, SYSTEM_TOKEN)], seed=65, chaos=0.1)
+        self._answered: Counter[Edge] = Counter()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._work()))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def served(self, edge: Edge, more: int = int(RATE)) -> None:
+        """Return when this edge has answered so many more."""
+        before = self._answered[edge]
+        wait_until(lambda: self._answered[edge] >= before + more, what=f"{more} more are answered")
+
+    async def _work(self) -> None:
+        began, posted = time.monotonic(), 0
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        async with (
+            httpx2.AsyncClient(timeout=ANSWER_WITHIN_S, limits=limits, trust_env=False) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            while not self._stop.is_set():
+                while posted < (time.monotonic() - began) * RATE:
+                    posting = self._simulation.next(time.time_ns() // 1_000_000)
+                    group.create_task(self._post(client, self._edges[posted % len(self._edges)], posting))
+                    posted += 1
+                await asyncio.sleep(0.01)
+
+    async def _post(self, client: httpx2.AsyncClient, edge: Edge, posting: Posting) -> None:
+        request = encode_callback(signed(posting.parameters, system_token=SYSTEM_TOKEN), posting.encoding)
+        began, url = time.monotonic(), f"{edge.url}/yida/tasks/{posting.action}?{request.query}"
+        try:
+            answer = await client.post(url, content=request.body, headers=dict(request.headers))
+        except httpx2.HTTPError as error:
+            self.outcomes[type(error).__name__] += 1
+            return
+        self.outcomes[str(answer.status_code)] += 1
+        if answer.status_code == 200:
+            self.event_ids.add(answer.json()["eventId"])
+            self._answered[edge] += 1
+        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+
+
+class Subscriber:
+    """The previous release's example of a subscriber, with its client."""
+
+    def __init__(self, previous: PreviousRelease, connection: Connection, folder: Path) -> None:
+        self._file = folder / "lists.sqlite"
+        program = previous.sources / "examples" / "python" / "subscriber.py"
+        argv = [program, connection.bootstrap_servers, connection.registry_url, self._file]
+        self._process = subprocess.Popen([previous.python, *map(str, argv)])
+
+    def seen(self) -> set[str]:
+        return {each for (each,) in self._ask("SELECT notification_id FROM seen")}
+
+    def lines(self) -> set[tuple[str, str, str, str | None]]:
+        """Of everybody's lists: the instance, whose it is, the view, and the task."""
+        return {*self._ask("SELECT instance_id, user_id, view, nullif(task_id, '') FROM entries")}
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _ask(self, query: str) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(self._file, timeout=60)) as kept:
+            return kept.execute(query).fetchall()
+
+
+def operate(python: str, connection: Connection, *command: str) -> None:
+    """Run the program ``taskbridge`` of this environment; it must end well."""
+    environment = {
+        **os.environ,
+        "TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+        "TASKBRIDGE_SCHEMA_REGISTRY_URL": connection.registry_url,
+    }
+    argv = [python, "-m", "taskbridge.cli", *command]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=180)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+def roll(worker: Worker, python: str) -> None:
+    if worker.process is not None:
+        assert worker.end(signal.SIGTERM) == 0
+    worker.python = python
+    worker.start()
+
+
+class Rollout:
+    """Two edges and two workers, and a subscriber that stays as it is. What is done is said, with its seconds."""
+
+    def __init__(self, previous: PreviousRelease, connection: Connection, folder: Path) -> None:
+        self.previous = previous
+        self.connection = connection
+        self.read = partial(read_topic, connection)
+        self.edges = Edge(folder / "edge-1", connection), Edge(folder / "edge-2", connection)
+        self.workers = Worker(folder, connection), Worker(folder, connection)
+        self.subscriber = Subscriber(previous, connection, folder)
+        self.rebuild = Rebuild(connection, folder)
+        self._at = time.monotonic()
+
+    def say(self, line: str) -> None:
+        now = time.monotonic()
+        sys.stderr.write(f"\n[upgrade] {now - self._at:4.1f} s  {line}")
+        self._at = now
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the previous release does not know all that states say now."""
+        return "TaskState" in self.previous.changed()
+
+    def event_ids(self) -> set[str]:
+        """Those that are on the topic."""
+        decode = task_event_codec(self.connection.registry).decode
+        return {decode(each.value()).event_id for each in self.read(TASK_EVENTS.name)}
+
+    def folded(self) -> None:
+        """Return once the workers have committed what is on the events topic now."""
+        offsets = Offsets(consumer_config(self.connection.bootstrap_servers, "tests"))
+        ends = offsets.ends(TASK_EVENTS.name, range(DEFAULT_PARTITIONS))
+
+        def done() -> bool:
+            found = offsets.committed(APP_ID, [TP(TASK_EVENTS.name, each) for each, end in ends.items() if end])
+            return all(each.offset >= ends[tp.partition] for tp, each in found.items())
+
+        wait_until(done, what="what is there is folded")
+
+    def shared(self) -> None:
+        """Return once the workers have all partitions between them, and each answers for anybody."""
+        everyone = list(self.workers)
+
+        def share() -> bool:
+            assert [each.process.poll() for each in everyone if each.process] == [None, None], "a worker has ended"
+            found = [each.readiness(timeout_s=10) for each in everyone]
+            held: list[list[int]] = [each["partitions"]["active"] for each in found if each.get("ready")]
+            return all(held) and sorted(itertools.chain(*held)) == [*range(DEFAULT_PARTITIONS)]
+
+        wait_until(share, what="the workers share the partitions")
+        people = [f"/v1/corps/{CORP_ID}/users/{each.user_id}/counts" for each in EMPLOYEES[:6]]
+        asked = [f"http://{LOOPBACK}:{worker.port}{path}" for worker in everyone for path in people]
+        wait_until(
+            lambda: {plain_http.get(each).status_code for each in asked} == {200}, what="anybody is answered for"
+        )
+
+    def close(self) -> None:
+        self.subscriber.kill()
+        self.rebuild.kill_if_running()
+        self.rebuild.show_log()
+        for edge in self.edges:
+            edge.close()
+        for worker in self.workers:
+            print(worker.readiness())  # noqa: T201 - kept with a failure
+            worker.kill_if_running()
+            worker.show_log()
+
+
+@pytest.fixture
+def rollout(previous: PreviousRelease, connection: Connection, tmp_path: Path) -> Generator[Rollout]:
+    found = Rollout(previous, connection, tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.mark.timeout(900)
+def test_a_release_is_rolled_over_the_one_before_and_no_callback_is_refused_or_lost(rollout: Rollout) -> None:
+    (first, second), say = rollout.edges, rollout.say
+    old, new = rollout.previous.python, sys.executable
+    for worker in rollout.workers:
+        roll(worker, old)
+    # The first edge is cut off from Kafka: what it answers is in its spool alone.
+    first.roll(old, reaches_kafka=False)
+    second.roll(old)
+    rollout.shared()
+    say(f"all are of {rollout.previous.commit}; other schemas: {', '.join(rollout.previous.changed()) or 'none'}")
+    with Company(rollout.edges) as company:
+        company.served(first)
+        company.served(second)
+        wait_until(first.has_spooled, what="the spool is in use")
+        operate(new, rollout.connection, "schemas", "register")
+        operate(new, rollout.connection, "topics", "apply")
+        say("schemas and topics are the new ones")
+
+        # The new edge takes over the spool, and adds to it; rolled back, the old one delivers both.
+        first.roll(new, reaches_kafka=False)
+        company.served(first)
+        first.roll(old)
+        wait_until(first.has_drained, what="the spool is empty")
+        first.roll(new)
+        company.served(first)
+        rollout.folded()
+        say("an edge was rolled on, back and on again, and the old workers have folded what it sent")
+
+        # The new worker restores what the old ones wrote; rolled back, the old one restores what that wrote.
+        one, other = rollout.workers
+        for worker, python in ((one, new), (one, old), (one, new), (other, new)):
+            roll(worker, python)
+            rollout.shared()
+            company.served(first)
+            rollout.folded()
+            say(f"a worker was rolled {'back' if python == old else 'on'}")
+        second.roll(new)
+        company.served(second)
+        say("all are new")
+    wait_until(lambda: caught_up(rollout.connection), what="all events are processed")
+    say(f"{dict(company.outcomes)}, the slowest took {company.slowest_s:.1f} s")
+    assert set(company.outcomes) == {"200"}
+    assert company.event_ids == rollout.event_ids()
+    assert_all_is_right_as_it_was_known(rollout)
+    assert_all_is_right_after_a_rebuild(rollout)
+
+
+def assert_all_is_right_as_it_was_known(rollout: Rollout) -> None:
+    """Whatever the previous release can say is right, and was told once; its client has read all of it."""
+    previous, connection, read = rollout.previous, rollout.connection, rollout.read
+    states, notifications = task_state_codec(connection.registry), task_notification_codec(connection.registry)
+    assert_all_is_right(connection, read, counted=not rollout.forgets, seen=partial(previous.seen, states))
+    # An event that changes nothing is told all the same, and whether it changes something depends on what is forgotten.
+    if not rollout.forgets:
+        assert_told_exactly_once(connection, read, seen=partial(previous.seen, notifications))
+    told = {each.notification_id for each in notifications_on_topic(connection, read)}
+    wait_until(lambda: rollout.subscriber.seen() == told, what="the old client has read all")
+    assert rollout.subscriber.lines() == {
+        (key, line.user_id, str(line.view), line.task_id)
+        for key, instance in expected(connection, read).items()
+        for line in views(instance)
+    }
+    rollout.say("what the previous release knew is right")
+
+
+def assert_all_is_right_after_a_rebuild(rollout: Rollout) -> None:
+    """What the previous release does not know it forgot, in states that it folded: the events still tell it."""
+    connection, read = rollout.connection, rollout.read
+    if rollout.forgets:
+        rollout.rebuild.run()
+        rollout.shared()
+    assert_all_is_right(connection, read, counted=not rollout.forgets)
+    lines = lines_of(expected(connection, read).values())
+    wait_until(lambda: lines_kept(read) == lines, what="the inboxes are as was told")
+    rollout.say("all is right\n")
