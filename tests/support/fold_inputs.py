@@ -106,6 +106,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "finished_at": st.none() | MOMENTS,
     "outcome": OPTIONAL,
     "remark": OPTIONAL,
+    "recovered_by": st.none() | st.sampled_from(("reconcile", "")),
     "form_data": st.dictionaries(
         st.sampled_from(("a", "b", "长", "")) | st.text(max_size=3),
         OPTIONAL | st.sampled_from(("v" * 5000, "长" * 2000)),
@@ -225,7 +226,7 @@ def crafted(draw: st.DrawFn, event: TaskEvent) -> bytes:
         b"\x00\x00",
         number(event.occurred_at),
         number(event.received_at),
-        *(optional(each) for each in (event.outcome, event.remark)),
+        *(optional(each) for each in (event.outcome, event.remark, event.recovered_by)),
     ]
     field = text(draw(st.sampled_from("ab"))) + optional(draw(OPTIONAL))
     form = draw(st.sampled_from((b"", number(-1) + number(0) + field, number(2) + 2 * field)))
@@ -271,10 +272,21 @@ def by_version_without_beginnings(stored: bytes) -> bytes:
     return _with_marks(stored, 5)
 
 
+def by_version_without_recovery(stored: bytes) -> bytes:
+    """The same instance as a version wrote it that remembered less of each task."""
+    begin, (facts, tasks, *others) = _marks(stored)
+    return stored[:begin] + msgspec.msgpack.encode([facts, [each[:3] for each in tasks], *others])
+
+
 def _with_marks(stored: bytes, count: int) -> bytes:
-    begin = 16 + int.from_bytes(stored[10:14], "big") + int.from_bytes(stored[14:16], "big")
-    marks = msgspec.msgpack.decode(stored[begin:])
+    begin, marks = _marks(stored)
     return stored[:begin] + msgspec.msgpack.encode(marks[:count])
+
+
+def _marks(stored: bytes) -> tuple[int, list[Any]]:
+    """Where they begin, and what they are."""
+    begin = 16 + int.from_bytes(stored[10:14], "big") + int.from_bytes(stored[14:16], "big")
+    return begin, msgspec.msgpack.decode(stored[begin:])
 
 
 def entry_of(told: TaskNotification) -> Entry:
@@ -292,6 +304,10 @@ def entry_of(told: TaskNotification) -> Entry:
         source=told.source,
         entered_at=told.entered_at,
         updated_at=told.updated_at,
+        outcome=told.outcome,
+        remark=told.remark,
+        finished_at=told.finished_at,
+        result=told.result,
     )
 
 

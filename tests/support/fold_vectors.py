@@ -124,6 +124,7 @@ def record(chance: random.Random, offset: int) -> FakeRecord:
         finished_at=some(None, None, RECEIVED + 3),
         outcome=some(None, "agree"),
         remark=some(None, "好"),
+        recovered_by=some(None, None, "reconcile"),
         form_data={each: some(None, "", "三") for each in chance.sample("abc", chance.randrange(3))},
     )
     told = replace(told, instance_id=some("I-1", "I-1", "I-1", "实例"))
@@ -162,6 +163,15 @@ def at_the_bounds() -> Iterator[list[Chunk]]:
     for length in (31, 32, 127, 128, 255, 256):
         told = event(event_id="e" * length, task_id="T", url="u" * length, recipient_ids=("ann",))
         yield [whole([told]), whole([told])]
+    for at in (15, 16):
+        by_others = [
+            event(event_id=f"o{each}", action=Action.COMPLETED, task_id="T", actor_id=f"{each}") for each in range(at)
+        ]
+        said = event(event_id="c", action=Action.COMPLETED, task_id="T", actor_id="ann", occurred_at=7, remark="r" * at)
+        found = replace(said, event_id="r", occurred_at=4, recovered_by="reconcile", outcome="agree")
+        unnamed = replace(said, event_id="n", actor_id=None, occurred_at=9)
+        cancelled = replace(said, event_id="x", action=Action.CANCELLED, occurred_at=3, recovered_by="backfill")
+        yield [whole([*by_others, said, unnamed, found]), whole([cancelled, replace(cancelled, event_id="y"), said])]
     # One is repeated, the other is the later one of the app and of nothing else.
     yield [whole([event(event_id="e1", recipient_ids=("bob", "ann", "bob")), event(event_id="e2")])]
     forms = ({"b": "x", "a": None}, {"a": "长" * 2730, "b": "x"}, {"c": "y"}, {"b": "2", "a": "z" * (FORM_BYTES - 1)})

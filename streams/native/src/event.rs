@@ -42,6 +42,7 @@ pub struct Event<'a> {
     pub received_at: i64,
     pub outcome: Option<&'a str>,
     pub remark: Option<&'a str>,
+    pub recovered_by: Option<&'a str>,
     /// Those of its form's values that are wanted.
     pub form: Form<'a>,
 }
@@ -84,6 +85,7 @@ impl<'a> Event<'a> {
             received_at: reader.long()?,
             outcome: reader.optional_text()?,
             remark: reader.optional_text()?,
+            recovered_by: reader.optional_text()?,
             form: if wanted.is_empty() { Form::new() } else { wanted.of(reader.array(read_field)?) },
         })
     }

@@ -3,10 +3,11 @@
 //! The Python module is the specification, and says why each register is as it is. Here an instance is changed in
 //! place, and each register says whether it changed.
 
+use crate::decisions::decide;
 use crate::event::Event;
-use crate::instance::{Copied, Fact, Instance, Stamp, Task};
+use crate::instance::{Copied, Decision, Fact, Instance, Stamp, Task};
 use crate::refusal::Refusal;
-use crate::words::{Action, Lifecycle, Status};
+use crate::words::{Action, Lifecycle};
 
 /// Whether this instance takes the event.
 pub fn check<'a>(known: Option<&Instance<'a>>, event: &Event<'a>) -> Result<(), Refusal<'a>> {
@@ -48,8 +49,7 @@ pub fn fold<'i, 'a>(known: &'i mut Option<Instance<'a>>, event: &Event<'a>) -> (
     let changed = with_facts(instance, event)
         | match event.action {
             Action::Created => created(instance, event),
-            Action::Completed => decided(instance, event, Status::Completed),
-            Action::Cancelled => decided(instance, event, Status::Cancelled),
+            Action::Completed | Action::Cancelled => decided(instance, event),
             Action::Copied => copied(instance, event),
             Action::Deleted => deleted(instance, event),
             Action::Unknown => false, // refused before
@@ -116,23 +116,23 @@ fn created<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
     changed | (event.url.is_some() && task.url.state(event.url, stamp(event)))
 }
 
-fn decided<'a>(instance: &mut Instance<'a>, event: &Event<'a>, status: Status) -> bool {
+fn decided<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
     let Some(task_id) = event.task_id else {
         return false;
     };
     let (task, mut changed) = task(instance, task_id);
-    // The later holds, at equal times completed over cancelled, then the event's id.
-    let known = task.decided_at.map(|at| (at, task.status == Status::Completed, task.decided_by.unwrap_or("")));
-    let decision = (event.occurred_at, status == Status::Completed, event.event_id);
-    if known < Some(decision) {
-        task.status = status;
-        task.actor_id = event.actor_id;
-        task.decided_at = Some(event.occurred_at);
-        task.decided_by = Some(event.event_id);
-        task.outcome = event.outcome;
-        task.remark = event.remark;
-        changed = true;
-    }
+    changed |= decide(
+        task,
+        Decision {
+            at: event.occurred_at,
+            is_completed: event.action == Action::Completed,
+            event_id: Some(event.event_id),
+            actor_id: event.actor_id,
+            is_recovered: event.recovered_by.is_some(),
+            outcome: event.outcome,
+            remark: event.remark,
+        },
+    );
     changed | unite(&mut task.actor_ids, event.actor_id.as_slice())
 }
 

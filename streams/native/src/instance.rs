@@ -32,6 +32,21 @@ impl<'a, T> Fact<'a, T> {
     }
 }
 
+/// What one event says of who decided a task, and how.
+#[derive(Clone, Copy)]
+pub struct Decision<'a> {
+    pub at: i64,
+    /// Else cancelled.
+    pub is_completed: bool,
+    /// None: only the published state told of it.
+    pub event_id: Option<&'a str>,
+    pub actor_id: Option<&'a str>,
+    /// Its sender did not tell of it.
+    pub is_recovered: bool,
+    pub outcome: Option<&'a str>,
+    pub remark: Option<&'a str>,
+}
+
 /// One approval step: its published entry and what the fold must remember beside it. At first its create has not come.
 #[derive(Default)]
 pub struct Task<'a> {
@@ -41,10 +56,14 @@ pub struct Task<'a> {
     pub actor_id: Option<&'a str>,
     pub url: Fact<'a, Option<&'a str>>,
     pub created_at: Option<i64>,
+    /// Of the decision that holds, as status and actor.
     pub decided_at: Option<i64>,
     pub decided_by: Option<&'a str>,
+    pub is_recovered: bool,
     pub outcome: Option<&'a str>,
     pub remark: Option<&'a str>,
+    /// The decisions that do not hold, in their order.
+    pub others: Vec<Decision<'a>>,
     /// Everyone who was ever said to have decided it; one of them holds.
     pub actor_ids: Vec<&'a str>,
 }

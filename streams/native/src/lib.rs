@@ -6,6 +6,7 @@
 mod acceptance;
 mod avro;
 mod chunk;
+mod decisions;
 mod event;
 mod fold;
 mod forms;

@@ -86,6 +86,14 @@ impl<'a> Unpacker<'a> {
         value(self).map(Some)
     }
 
+    pub fn boolean(&mut self) -> Read<bool> {
+        match self.byte()? {
+            FALSE => Ok(false),
+            TRUE => Ok(true),
+            _ => Err(Damaged),
+        }
+    }
+
     pub fn texts(&mut self) -> Read<Vec<&'a str>> {
         let mut texts = Vec::new();
         for _ in 0..self.array()? {
@@ -96,11 +104,17 @@ impl<'a> Unpacker<'a> {
 }
 
 const NIL: u8 = 0xc0;
+const FALSE: u8 = 0xc2;
+const TRUE: u8 = 0xc3;
 
 /// Writes values to the end, each in its shortest form.
 pub trait Packer: AsMut<Vec<u8>> {
     fn pack_nil(&mut self) {
         self.as_mut().push(NIL);
+    }
+
+    fn pack_boolean(&mut self, value: bool) {
+        self.as_mut().push(if value { TRUE } else { FALSE });
     }
 
     fn pack_integer(&mut self, value: i64) {

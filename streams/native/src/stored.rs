@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::avro::{Damaged, Read, Reader, Writer};
 use crate::event::Person;
 use crate::forms::read_field;
-use crate::instance::{Copied, Fact, Instance, Stamp, Task};
+use crate::instance::{Copied, Decision, Fact, Instance, Stamp, Task};
 use crate::msgpack::{Packer, Unpacker};
 use crate::rules::Terms;
 use crate::views::is_finished;
@@ -209,10 +209,14 @@ fn read_marks<'a>(packed: &'a [u8], instance: &mut Instance<'a>) -> Read<()> {
     instance.process_name.stated = marks.optional(read_stamp)?;
     marks.fields(instance.tasks.len())?;
     for task in &mut instance.tasks {
-        marks.fields(3)?;
+        marks.fields(5)?;
         task.url.stated = marks.optional(read_stamp)?;
         task.decided_by = marks.optional(Unpacker::text)?;
         task.actor_ids = marks.texts()?;
+        task.is_recovered = marks.boolean()?;
+        for _ in 0..marks.array()? {
+            task.others.push(read_decision(marks)?);
+        }
     }
     instance.originator_ids = marks.texts()?;
     instance.assignee_ids = marks.texts()?;
@@ -234,6 +238,30 @@ fn read_stamp<'a>(marks: &mut Unpacker<'a>) -> Read<Stamp<'a>> {
     Ok(Stamp { at: marks.integer()?, event_id: marks.text()? })
 }
 
+fn read_decision<'a>(marks: &mut Unpacker<'a>) -> Read<Decision<'a>> {
+    marks.fields(7)?;
+    Ok(Decision {
+        at: marks.integer()?,
+        is_completed: marks.boolean()?,
+        event_id: marks.optional(Unpacker::text)?,
+        actor_id: marks.optional(Unpacker::text)?,
+        is_recovered: marks.boolean()?,
+        outcome: marks.optional(Unpacker::text)?,
+        remark: marks.optional(Unpacker::text)?,
+    })
+}
+
+fn write_decision(out: &mut Vec<u8>, decision: &Decision<'_>) {
+    out.pack_array(7);
+    out.pack_integer(decision.at);
+    out.pack_boolean(decision.is_completed);
+    out.pack_optional(decision.event_id, Vec::pack_text);
+    out.pack_optional(decision.actor_id, Vec::pack_text);
+    out.pack_boolean(decision.is_recovered);
+    out.pack_optional(decision.outcome, Vec::pack_text);
+    out.pack_optional(decision.remark, Vec::pack_text);
+}
+
 fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
     let facts = [
         instance.app_type.stated,
@@ -247,10 +275,15 @@ fn write_marks(out: &mut Vec<u8>, instance: &Instance<'_>) {
     write_stamps(out, &facts);
     out.pack_array(instance.tasks.len());
     for task in &instance.tasks {
-        out.pack_array(3);
+        out.pack_array(5);
         out.pack_optional(task.url.stated, write_stamp);
         out.pack_optional(task.decided_by, Vec::pack_text);
         out.pack_texts(&task.actor_ids);
+        out.pack_boolean(task.is_recovered);
+        out.pack_array(task.others.len());
+        for each in &task.others {
+            write_decision(out, each);
+        }
     }
     out.pack_texts(&instance.originator_ids);
     out.pack_texts(&instance.assignee_ids);

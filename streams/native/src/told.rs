@@ -88,6 +88,11 @@ pub fn write_notification(
     out.optional_long(Some(entry.entered_at));
     out.optional_long(Some(entry.updated_at));
     out.text(entry.source);
+    out.optional_text(entry.outcome);
+    out.optional_text(entry.remark);
+    out.optional_long(entry.finished_at);
+    out.optional_text(entry.result);
+    out.optional_text(event.recovered_by);
 }
 
 /// `ce_source`: `/{source}/{corp_id}/{app_type}`, escaped as RFC 3986 asks of path segments.

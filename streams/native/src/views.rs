@@ -26,6 +26,11 @@ pub struct Entry<'a> {
     /// When the line entered the view, and when what it is about last moved: functions of the state.
     pub entered_at: i64,
     pub updated_at: i64,
+    /// How the task was decided, or how the instance ended: of what the line is about.
+    pub outcome: Option<&'a str>,
+    pub remark: Option<&'a str>,
+    pub finished_at: Option<i64>,
+    pub result: Option<&'a str>,
 }
 
 /// Every line that anybody sees of an instance, in the order in which they are told; no key stands twice.
@@ -169,7 +174,9 @@ fn whole_entry<'a>(instance: &Instance<'a>) -> Entry<'a> {
 
 fn task_entry<'a>(instance: &Instance<'a>, task: &Task<'a>, at: Option<i64>) -> Entry<'a> {
     let url = task.url.value.or(instance.url.value);
-    Entry { url, actor_id: task.actor_id, ..entry(instance, task.status, at.unwrap_or(instance.began_at)) }
+    let (actor_id, outcome, remark) = (task.actor_id, task.outcome, task.remark);
+    let whole = entry(instance, task.status, at.unwrap_or(instance.began_at));
+    Entry { url, actor_id, outcome, remark, finished_at: None, result: None, ..whole }
 }
 
 fn entry<'a>(instance: &Instance<'a>, status: Status, at: i64) -> Entry<'a> {
@@ -184,5 +191,9 @@ fn entry<'a>(instance: &Instance<'a>, status: Status, at: i64) -> Entry<'a> {
         source: instance.source,
         entered_at: at,
         updated_at: at,
+        outcome: None,
+        remark: None,
+        finished_at: instance.finished_at.value,
+        result: instance.result(),
     }
 }

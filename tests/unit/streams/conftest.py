@@ -57,6 +57,7 @@ def _events(draw: st.DrawFn) -> TaskEvent:
         finished_at=draw(st.none() | st.integers(1, 4)),
         outcome=draw(optional_text),
         remark=draw(optional_text),
+        recovered_by=draw(st.none() | st.just("reconcile")),
         form_data=draw(st.dictionaries(st.sampled_from(("a", "b")), optional_text, max_size=2)),
         created_at=draw(st.none() | st.integers(1, 4)),
         occurred_at=draw(st.integers(1, 4)),

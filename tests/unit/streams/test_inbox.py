@@ -211,9 +211,9 @@ def test_a_view_of_a_newer_schema_is_refused() -> None:
 @pytest.mark.parametrize("at", [253_402_300_800_000, -62_135_596_800_001])
 def test_a_moment_outside_of_the_calendar_is_refused(at: int) -> None:
     """It has no text, and would stand above everything for ever."""
-    for outside in (notification(occurred_at=at), notification(entered_at=at), notification(updated_at=at)):
+    for field in ("occurred_at", "entered_at", "updated_at", "finished_at"):
         with pytest.raises(OutsideContract):
-            check(outside, b"corp/ann", size=100)
+            check(replace(notification(), **{field: at}), b"corp/ann", size=100)
 
 
 def test_a_notification_that_is_larger_than_ours_may_be_is_refused() -> None:

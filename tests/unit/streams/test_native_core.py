@@ -24,6 +24,7 @@ from fold_inputs import (
     by_first_state_schema,
     by_older_state_schema,
     by_version_without_beginnings,
+    by_version_without_recovery,
     damaged,
     event,
     reading,
@@ -43,7 +44,7 @@ from taskbridge.streams.folding.python import PythonFolding
 from taskbridge.streams.tables.store import PartitionNotHeld, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from hypothesis.strategies import DataObject
 
@@ -230,9 +231,12 @@ def test_a_store_of_the_first_version_is_folded_on_as_yidas_and_without_what_it_
     assert plain(ours) == plain(theirs) == plain(folding(PythonFolding, 0).fold([*last], reading(stored), generation=1))
 
 
+@pytest.mark.parametrize("by_version", [by_version_without_beginnings, by_version_without_recovery])
 @given(events=st.lists(SAME_INSTANCE, min_size=1, max_size=6))
-def test_a_store_of_a_version_that_remembered_less_is_read_by_both(events: list[TaskEvent]) -> None:
-    stored = {key: by_version_without_beginnings(value) for key, value in stored_after(events).items()}
+def test_a_store_of_a_version_that_remembered_less_is_read_by_both(
+    by_version: Callable[[bytes], bytes], events: list[TaskEvent]
+) -> None:
+    stored = {key: by_version(value) for key, value in stored_after(events).items()}
     ours, theirs = fold_both([FakeRecord(b"I", EVENTS.encode(event(event_id="last")), 9)], stored)
     assert not isinstance(ours, type)
     assert not isinstance(theirs, type)

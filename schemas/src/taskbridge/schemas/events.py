@@ -134,6 +134,7 @@ class TaskEvent(Struct, frozen=True, gc=False):
     finished_at: int | None = None
     outcome: str | None = None
     remark: str | None = None
+    recovered_by: str | None = None
     form_data: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
     raw_parameters: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -223,6 +224,11 @@ class TaskNotification(Struct, frozen=True, gc=False):
     entered_at: int | None = None
     updated_at: int | None = None
     source: str = SOURCE_YIDA
+    outcome: str | None = None
+    remark: str | None = None
+    finished_at: int | None = None
+    result: str | None = None
+    recovered_by: str | None = None
 
 
 def event_id_for(source: str, action: str, parameters: Mapping[str, str]) -> str:

@@ -212,6 +212,11 @@ class Job:
             "entered_at": each.entered_at,
             "updated_at": each.updated_at,
             "source": each.source,
+            "outcome": each.outcome,
+            "remark": each.remark,
+            "finished_at": each.finished_at,
+            "result": each.result,
+            "recovered_by": each.recovered_by,
         }
         return _encoded(self._notifications, found, self._notification_frame)
 

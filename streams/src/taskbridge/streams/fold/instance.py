@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 FACTS = ("app_type", "title", "url", "originator", "process_code", "process_name")
 DETAILS = ("form_uuid", "serial_no", "instance_status", "approved_result", "finished_at", "form_data")
-"""Fields of ``TaskState`` that an event may state; the latest statement holds. Nobody's list depends on DETAILS."""
+"""Fields of ``TaskState`` that an event may state; the latest statement holds. DETAILS were added later."""
 
 EARLIEST, LATEST = -(1 << 63), (1 << 63) - 1
 """Before and behind every moment."""
@@ -24,6 +24,21 @@ class Stamp(NamedTuple):
     event_id: str
 
 
+class Decision(Struct, frozen=True, array_like=True, gc=False):
+    """What one event says of who decided a task, and how."""
+
+    at: int
+    is_completed: bool
+    """Else cancelled."""
+    event_id: str | None
+    """None: only the published state told of it."""
+    actor_id: str | None
+    is_recovered: bool
+    """Its sender did not tell of it: ``TaskEvent.recovered_by``."""
+    outcome: str | None
+    remark: str | None
+
+
 class TaskMarks(Struct, frozen=True, array_like=True, gc=False):
     """What the fold must remember of one task beside its published entry."""
 
@@ -31,6 +46,10 @@ class TaskMarks(Struct, frozen=True, array_like=True, gc=False):
     decided_by: str | None = None
     actor_ids: tuple[str, ...] = ()
     """Everyone who was ever said to have decided it; one of them holds."""
+    is_recovered: bool = False
+    """Whether the decision that holds was recovered."""
+    others: tuple[Decision, ...] = ()
+    """The decisions that do not hold, by others or of the other kind, in their order: see ``fold.decisions``."""
 
 
 class Marks(Struct, frozen=True, array_like=True, gc=False):

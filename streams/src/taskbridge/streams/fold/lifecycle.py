@@ -1,7 +1,7 @@
 """The fold: what a process instance is, whatever the order and repetition of its events.
 
 Every part of an instance is a register whose merge is commutative, associative and idempotent, so the order of events
-cannot matter: the latest writer wins a fact, sets only grow, a decision is the greatest one, a deletion never ends.
+cannot matter: the latest writer wins a fact, sets only grow, the greatest decision holds, a deletion never ends.
 ``revision`` is the one exception: it counts the changes on the way.
 
 An instance belongs to one app of one source: that of which the edge received an event first
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from taskbridge.schemas.events import Action, CopiedEntry, Lifecycle, Status, TaskEntry, TaskState
+from taskbridge.streams.fold.decisions import with_decision
 from taskbridge.streams.fold.forms import published_form
 from taskbridge.streams.fold.instance import DETAILS, EARLIEST, FACTS, Instance, Marks, Stamp, TaskMarks
 from taskbridge.streams.fold.rejections import Refusal
@@ -142,19 +143,7 @@ def _decided(before: Instance, event: TaskEvent) -> Instance:
     if event.task_id is None:
         return before
     entry, marks = _task(before, event.task_id)
-    status = Status.COMPLETED if event.action is Action.COMPLETED else Status.CANCELLED
-    if _decision(event.occurred_at, status, event.event_id) > _decision(
-        entry.decided_at, entry.status, marks.decided_by
-    ):
-        entry = replace(
-            entry,
-            status=status,
-            actor_id=event.actor_id,
-            decided_at=event.occurred_at,
-            outcome=event.outcome,
-            remark=event.remark,
-        )
-        marks = replace(marks, decided_by=event.event_id)
+    entry, marks = with_decision(entry, marks, event)
     if event.actor_id is not None:
         marks = replace(marks, actor_ids=_union(marks.actor_ids, (event.actor_id,)))
     return _with_task(before, entry, marks)
@@ -185,13 +174,6 @@ _ACTIONS = {
 }
 
 _NEVER = Stamp(EARLIEST, "")
-
-
-def _decision(at: int | None, status: Status, event_id: str | None) -> tuple[int, bool, str]:
-    """What decisions are ordered by: the later, at equal times completed over cancelled, then the event's id."""
-    if at is None:
-        return (EARLIEST, False, "")
-    return (at, status is Status.COMPLETED, event_id or "")
 
 
 def _task(before: Instance, task_id: str) -> tuple[TaskEntry, TaskMarks]:

@@ -38,6 +38,12 @@ class Entry(Struct, frozen=True, gc=False):
     """When the line entered the view. As ``updated_at``, a function of the state: nothing says when we heard of it."""
     updated_at: int
     """When what the line is about last moved."""
+    outcome: str | None
+    """Of the task's decision, as the remark; of a line about the whole instance there is none."""
+    remark: str | None
+    finished_at: int | None
+    """Of the instance, as its result; a line about a task has none."""
+    result: str | None
 
 
 Lines = dict[EntryKey, Entry]
@@ -61,6 +67,8 @@ def views(instance: Instance | None) -> Lines:
 
     Created: the originator. Pending: the assignees of pending tasks, and those of the instance whom no task has named.
     Handled: the actor of a completed task. Copied: who was copied in.
+
+    A line about the whole instance tells how that ended, one about a task how that was decided.
 
     Times: created and copied from the instance's beginning, or the first copy, to the last creation or decision of a
     task; pending and handled from the task's creation, or decision, to the same.
@@ -176,27 +184,45 @@ def _moved_at(instance: Instance) -> int:
 def _task_entry(instance: Instance, task: TaskEntry, at: int | None) -> Entry:
     # Who is assigned was so by a create, and who decided by a decision, so ``at`` is only missing in what is damaged.
     at = instance.marks.began_at if at is None else at
-    return _entry(instance, task.status, (at, at), task.url, task.actor_id)
+    state = instance.state
+    return Entry(
+        state.title,
+        state.url if task.url is None else task.url,
+        state.app_type,
+        state.originator,
+        task.actor_id,
+        task.status,
+        state.process_name,
+        state.source,
+        at,
+        at,
+        task.outcome,
+        task.remark,
+        None,
+        None,
+    )
 
 
 # Positional, here and below: names cost several times as much, and these are made for every event.
 
 
-def _entry(
-    instance: Instance, status: Status, times: tuple[int, int], url: str | None = None, actor_id: str | None = None
-) -> Entry:
-    """``times``: when the line entered the view, and when what it is about last moved."""
+def _entry(instance: Instance, status: Status, times: tuple[int, int]) -> Entry:
+    """Of the whole instance. ``times``: when the line entered the view, and when what it is about last moved."""
     state = instance.state
     return Entry(
         state.title,
-        state.url if url is None else url,
+        state.url,
         state.app_type,
         state.originator,
-        actor_id,
+        None,
         status,
         state.process_name,
         state.source,
         *times,
+        None,
+        None,
+        state.finished_at,
+        state.result,
     )
 
 
@@ -225,4 +251,9 @@ def _notification(
         entry.entered_at,
         entry.updated_at,
         entry.source,
+        entry.outcome,
+        entry.remark,
+        entry.finished_at,
+        entry.result,
+        event.recovered_by,
     )

@@ -46,6 +46,8 @@ def check(notification: TaskNotification, key: bytes | None, *, size: int) -> No
         check_moment("entered_at", notification.entered_at)
     if notification.updated_at is not None:
         check_moment("updated_at", notification.updated_at)
+    if notification.finished_at is not None:
+        check_moment("finished_at", notification.finished_at)
     if size > USUAL_MESSAGE_BYTES:
         raise TooLarge(f"a notification of {size} bytes; ours have at most {USUAL_MESSAGE_BYTES}")
     if notification.view is View.UNKNOWN or notification.change is Change.UNKNOWN:

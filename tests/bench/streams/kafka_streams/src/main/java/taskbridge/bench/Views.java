@@ -20,10 +20,11 @@ final class Views {
     record Key(String userId, View view, String taskId) {}
 
     record Entry(String title, String url, String appType, Person originator, String actorId, Status status,
-            String processName, String source, long enteredAt, long updatedAt) {
+            String processName, String source, long enteredAt, long updatedAt, String outcome, String remark,
+            Long finishedAt, String result) {
         Entry at(long enteredAt, long updatedAt) {
             return new Entry(title, url, appType, originator, actorId, status, processName, source, enteredAt,
-                    updatedAt);
+                    updatedAt, outcome, remark, finishedAt, result);
         }
     }
 
@@ -44,7 +45,7 @@ final class Views {
             shown.put(new Key(copied.getUserId(), View.COPIED, null), whole.at(at, Math.max(at, whole.updatedAt)));
         }
         for (var userId : unnamedAssignees(instance)) {
-            shown.put(new Key(userId, View.PENDING, null), entry(instance, Status.PENDING, null, null, null));
+            shown.put(new Key(userId, View.PENDING, null), entry(instance, Status.PENDING));
         }
         for (var task : state.getTasks()) {
             if (task.getStatus() == Status.PENDING) {
@@ -119,10 +120,10 @@ final class Views {
         }
         for (var status : List.of(Status.PENDING, Status.COMPLETED, Status.CANCELLED)) {
             if (found[status.ordinal()]) {
-                return entry(instance, status, null, null, null).at(beganAt, movedAt);
+                return entry(instance, status).at(beganAt, movedAt);
             }
         }
-        return entry(instance, Status.ACTIVE, null, null, null).at(beganAt, movedAt);
+        return entry(instance, Status.ACTIVE).at(beganAt, movedAt);
     }
 
     private static long latest(long known, Long createdAt, Long decidedAt) {
@@ -131,14 +132,18 @@ final class Views {
     }
 
     private static Entry taskEntry(Instance instance, TaskEntry task, Long at) {
-        return entry(instance, task.getStatus(), task.getUrl(), task.getActorId(), at);
+        var state = instance.state();
+        var since = at == null ? instance.marks().getBeganAt() : at;
+        return new Entry(state.getTitle(), task.getUrl() == null ? state.getUrl() : task.getUrl(), state.getAppType(),
+                state.getOriginator(), task.getActorId(), task.getStatus(), state.getProcessName(), state.getSource(),
+                since, since, task.getOutcome(), task.getRemark(), null, null);
     }
 
-    private static Entry entry(Instance instance, Status status, String url, String actorId, Long given) {
+    private static Entry entry(Instance instance, Status status) {
         var state = instance.state();
-        var at = given == null ? instance.marks().getBeganAt() : given;
-        return new Entry(state.getTitle(), url == null ? state.getUrl() : url, state.getAppType(),
-                state.getOriginator(), actorId, status, state.getProcessName(), state.getSource(), at, at);
+        var at = instance.marks().getBeganAt();
+        return new Entry(state.getTitle(), state.getUrl(), state.getAppType(), state.getOriginator(), null, status,
+                state.getProcessName(), state.getSource(), at, at, null, null, state.getFinishedAt(), state.getResult());
     }
 
     private TaskNotification notification(Instance instance, TaskEvent event, Key key, Change change, Entry given) {
@@ -148,6 +153,6 @@ final class Views {
         return new TaskNotification(id, state.getCorpId(), key.userId, key.view, change, state.getInstanceId(),
                 key.taskId, entry.title, entry.url, entry.appType, entry.originator, entry.actorId, entry.status,
                 event.getOccurredAt(), event.getEventId(), entry.processName, entry.enteredAt, entry.updatedAt,
-                entry.source);
+                entry.source, entry.outcome, entry.remark, entry.finishedAt, entry.result, event.getRecoveredBy());
     }
 }

@@ -1,0 +1,170 @@
+"""What was recovered holds before the callback of the same decision, whenever that comes; and before nothing else."""
+
+from __future__ import annotations
+
+from functools import reduce
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskbridge.schemas.events import Action, Change, Person, Status, View
+from taskbridge.streams.fold.lifecycle import fold
+from taskbridge.streams.fold.views import EntryKey, notifications, views
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypothesis.strategies import DataObject, SearchStrategy
+
+    from taskbridge.schemas.events import TaskEntry, TaskEvent, TaskNotification
+    from taskbridge.streams.fold.instance import Instance
+
+    MakeEvent = Callable[..., TaskEvent]
+
+HANDLED = EntryKey("ann", View.HANDLED, "T-1")
+
+
+def folded(events: list[TaskEvent]) -> Instance:
+    instance = reduce(fold, events, None)
+    assert instance is not None
+    return instance
+
+
+def task_of(*events: TaskEvent) -> TaskEntry:
+    """The one task, the same in every order of these."""
+    found = [folded([*order]).state.tasks for order in permutations(events)]
+    assert all(each == found[0] for each in found)
+    [task] = found[0]
+    return task
+
+
+@pytest.fixture
+def completed(make_event: MakeEvent) -> Callable[..., TaskEvent]:
+    def made(**fields: Any) -> TaskEvent:
+        return make_event(Action.COMPLETED, **{"task_id": "T-1", "actor_id": "ann", **fields})
+
+    return made
+
+
+@pytest.fixture
+def recovered(completed: MakeEvent) -> Callable[..., TaskEvent]:
+    def made(**fields: Any) -> TaskEvent:
+        return completed(**{"recovered_by": "reconcile", "outcome": "agree", "occurred_at": 1_000, **fields})
+
+    return made
+
+
+def test_the_recovered_decision_has_the_moment_and_the_outcome(completed: MakeEvent, recovered: MakeEvent) -> None:
+    for at in (900, 1_000, 1_700):
+        task = task_of(recovered(), completed(occurred_at=at))
+        assert (task.decided_at, task.outcome, task.actor_id) == (1_000, "agree", "ann")
+
+
+def test_of_what_was_recovered_the_later_holds(recovered: MakeEvent) -> None:
+    task = task_of(recovered(), recovered(occurred_at=2_000, outcome="disagree"))
+    assert (task.decided_at, task.outcome) == (2_000, "disagree")
+
+
+def test_a_callback_that_names_nobody_tells_of_the_recovered_decision(
+    completed: MakeEvent, recovered: MakeEvent
+) -> None:
+    assert task_of(recovered(), completed(actor_id=None, occurred_at=1_700)).actor_id == "ann"
+    assert task_of(completed(), completed(actor_id=None, occurred_at=1_700)).actor_id is None
+
+
+def test_what_was_recovered_without_an_actor_gives_way_as_any_decision_does(
+    completed: MakeEvent, recovered: MakeEvent
+) -> None:
+    assert task_of(recovered(actor_id=None), completed(occurred_at=1_700)).actor_id == "ann"
+    assert task_of(recovered(actor_id=None), completed(occurred_at=900)).actor_id is None
+
+
+def test_the_later_decision_of_somebody_else_holds_at_once(completed: MakeEvent, recovered: MakeEvent) -> None:
+    forwarded, late = recovered(outcome="forward"), completed(occurred_at=1_700)
+    assert task_of(forwarded, late, completed(actor_id="bob", occurred_at=1_500)).actor_id == "bob"
+    task = task_of(forwarded, late, recovered(actor_id="bob", occurred_at=1_400))
+    assert (task.actor_id, task.decided_at, task.outcome) == ("bob", 1_400, "agree")
+
+
+def test_where_a_decision_was_earlier_than_its_callback_said_the_one_between_holds(
+    completed: MakeEvent, recovered: MakeEvent
+) -> None:
+    between = completed(actor_id="bob", occurred_at=1_500, remark="mine")
+    task = task_of(completed(occurred_at=1_700), between, recovered())
+    assert (task.actor_id, task.decided_at, task.remark) == ("bob", 1_500, "mine")
+
+
+def test_of_cancellations_the_later_holds_whoever_it_was_and_recovered_or_not(
+    make_event: MakeEvent, recovered: MakeEvent
+) -> None:
+    """When a task was cancelled is not in the API: a repair says as early as can be."""
+    cancelled = make_event(Action.CANCELLED, task_id="T-1", actor_id="eve", occurred_at=3_000)
+    found = make_event(Action.CANCELLED, task_id="T-1", occurred_at=2_000, recovered_by="reconcile")
+    task = task_of(recovered(), cancelled, found)
+    assert (task.status, task.decided_at, task.actor_id) == (Status.CANCELLED, 3_000, "eve")
+    assert task_of(recovered(occurred_at=2_500), found).status is Status.COMPLETED
+
+
+def test_of_decisions_of_one_moment_the_greater_id_holds_and_of_one_id_the_greater_actor(
+    completed: MakeEvent, recovered: MakeEvent
+) -> None:
+    assert task_of(completed(event_id="1", actor_id="bob"), completed(event_id="2")).actor_id == "ann"
+    again = recovered(event_id="2", outcome="disagree")
+    assert task_of(recovered(event_id="1"), again).outcome == "disagree"
+    # No sender of ours makes one id twice; whoever does finds the same in any order all the same.
+    assert task_of(*(completed(event_id="1", actor_id=each) for each in ("ann", "bob", None))).actor_id == "bob"
+
+
+@given(data=st.data())
+def test_a_callback_that_comes_after_all_changes_nothing_that_anybody_sees(
+    histories: SearchStrategy[list[TaskEvent]], make_event: MakeEvent, data: DataObject
+) -> None:
+    decision: dict[str, Any] = {"task_id": "T-1", "actor_id": "ann"}
+    at = data.draw(st.integers(1, 4))
+    repair = make_event(Action.COMPLETED, **decision, occurred_at=at, recovered_by="reconcile", outcome="agree")
+    before = folded([*data.draw(histories), repair])
+    if data.draw(st.booleans()):
+        decision["actor_id"] = data.draw(st.none() | st.just("ann"))
+    late = make_event(Action.COMPLETED, **decision, occurred_at=at + data.draw(st.integers(0, 9)))
+    after = fold(before, late)
+    assert after.state.tasks == before.state.tasks
+    assert views(after) == views(before)
+
+
+def told(before: Instance, event: TaskEvent) -> list[tuple[str, View, Change, str | None, str | None, str | None]]:
+    sent: list[TaskNotification] = notifications(before, fold(before, event), event)
+    return [(each.recipient_id, each.view, each.change, each.outcome, each.result, each.recovered_by) for each in sent]
+
+
+def test_who_handled_it_is_told_how_and_the_line_stays_where_it_is(
+    make_event: MakeEvent, completed: MakeEvent, recovered: MakeEvent
+) -> None:
+    created = make_event(Action.CREATED, originator=Person("bob"), task_id="T-1", recipient_ids=("ann",))
+    before = folded([created, completed(occurred_at=2_000)])
+    read_back = recovered(occurred_at=2_000, recovered_by="read-back", remark="fine")
+    assert told(before, read_back) == [("ann", View.HANDLED, Change.UPDATED, "agree", None, "read-back")]
+    line, known = views(fold(before, read_back))[HANDLED], views(before)[HANDLED]
+    assert (line.entered_at, line.updated_at) == (known.entered_at, known.updated_at) == (2_000, 2_000)
+    assert line.remark == "fine"
+
+
+def test_the_end_of_the_instance_is_told_to_who_started_it_and_whom_it_was_copied_to(
+    make_event: MakeEvent, completed: MakeEvent
+) -> None:
+    created = make_event(Action.CREATED, originator=Person("bob"), task_id="T-1", recipient_ids=("ann",))
+    copied = make_event(Action.COPIED, recipient_ids=("cai",))
+    before = folded([created, copied, completed(occurred_at=2_000)])
+    # Of no task: it states facts alone.
+    ended = completed(task_id=None, occurred_at=2_500, finished_at=2_400, approved_result="agree")
+    assert told(before, ended) == [
+        ("bob", View.CREATED, Change.UPDATED, None, "agree", None),
+        ("cai", View.COPIED, Change.UPDATED, None, "agree", None),
+    ]
+    lines = views(fold(before, ended))
+    assert {(each.finished_at, each.entered_at, each.updated_at) for key, each in lines.items() if key != HANDLED} == {
+        (2_400, 1_000, 2_000)
+    }
+    assert (lines[HANDLED].finished_at, lines[HANDLED].result) == (None, None)
