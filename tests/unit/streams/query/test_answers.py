@@ -42,8 +42,18 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, context: Answerin
     context.tell(
         [
             notification(occurred_at=1_769_846_400_000, originator=Person("王", None), url="https://x"),
-            notification(Change.UPDATED, occurred_at=1_769_846_401_234, title="<b>", status=Status.CANCELLED),
+            notification(
+                Change.UPDATED, occurred_at=1_769_846_401_234, title="<b>", status=Status.CANCELLED, outcome="withdrawn"
+            ),
             notification(view=View.CREATED, task_id=None, title=None, originator=None),
+            notification(
+                Change.UPDATED,
+                view=View.CREATED,
+                task_id=None,
+                originator=None,
+                finished_at=1_769_846_401_234,
+                result="agree",
+            ),
         ]
     )
     pending = client.get("/v1/corps/corp/users/ann/tasks?view=pending").json()
@@ -62,6 +72,9 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, context: Answerin
                 "status": "CANCELLED",
                 "created_at": "2026-01-31T08:00:00.000Z",
                 "updated_at": "2026-01-31T08:00:01.234Z",
+                "outcome": "withdrawn",
+                "finished_at": None,
+                "result": None,
             }
         ],
         "next_cursor": None,
@@ -69,6 +82,7 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, context: Answerin
     created = client.get("/v1/corps/corp/users/ann/tasks?view=created").json()
     fits(models.ItemOut, created["items"][0])
     assert created["items"][0]["originator"] is None
+    assert (created["items"][0]["finished_at"], created["items"][0]["result"]) == ("2026-01-31T08:00:01.234Z", "agree")
     counts = client.get("/v1/corps/corp/users/ann/counts").json()
     fits(models.CountsOut, counts)
     assert counts == {"created": 1, "pending": 1, "handled": 0, "copied": 0}

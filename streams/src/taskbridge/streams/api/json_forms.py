@@ -55,12 +55,15 @@ def item_json(item: Item, view: str, corp_id: str, names: Names = nobody) -> dic
         "status": item.status,
         "created_at": iso(item.created_at),
         "updated_at": iso(item.updated_at),
+        "outcome": item.outcome,
+        "finished_at": None if item.finished_at is None else iso(item.finished_at),
+        "result": item.result,
     }
 
 
 def notification_json(notification: TaskNotification, names: Names = nobody) -> dict[str, Any]:
     """A change of a view, as it is told in a stream of events."""
-    found = _fields(notification, "occurred_at", "entered_at", "updated_at")
+    found = _fields(notification, "occurred_at", "entered_at", "updated_at", "finished_at")
     found["view"] = view_json(notification.view)
     found["originator"] = _person(notification.originator, notification.corp_id, names)
     return found

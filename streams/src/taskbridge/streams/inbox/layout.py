@@ -60,6 +60,9 @@ class Item(Struct, frozen=True, gc=False, array_like=True, omit_defaults=False):
     process_name: str | None = None
     actor_id: str | None = None
     source: str = SOURCE_YIDA
+    outcome: str | None = None
+    finished_at: int | None = None
+    result: str | None = None
 
 
 class Applied(Struct, frozen=True, array_like=True):
@@ -168,6 +171,9 @@ def item_of(notification: TaskNotification, *, entered_at: int) -> Item:
         notification.process_name,
         notification.actor_id,
         notification.source,
+        notification.outcome,
+        notification.finished_at,
+        notification.result,
     )
 
 

@@ -31,6 +31,9 @@ ITEM_EXAMPLE: dict[str, Any] = {
     "status": "PENDING",
     "created_at": MOMENT,
     "updated_at": MOMENT,
+    "outcome": None,
+    "finished_at": None,
+    "result": None,
 }
 
 
@@ -82,6 +85,11 @@ class ItemOut(BaseModel):
         "was heard of when.",
         examples=[MOMENT],
     )
+    outcome: str | None = Field(
+        description="Of a handled task: how it was decided, in the sender's own words, where they are known."
+    )
+    finished_at: str | None = Field(description="Of created and copied: when the instance ended, where that is known.")
+    result: str | None = Field(description="Of created and copied: how it ended, in the sender's own words.")
 
 
 class PageOut(BaseModel):

@@ -280,8 +280,8 @@ export class Inbox extends EventTarget {
   }
 }
 
-function itemOf({ instance_id, task_id, view, title, url, app_type, source, originator, status, process_name }) {
-  return { instance_id, task_id, view, title, url: webAddress(url), app_type, source, originator, status, process_name };
+function itemOf({ instance_id, task_id, view, title, url, app_type, source, originator, status, process_name, outcome, result }) {
+  return { instance_id, task_id, view, title, url: webAddress(url), app_type, source, originator, status, process_name, outcome, result };
 }
 
 /** Notifications of older versions do not say when a line entered: then it did when it was first heard of. */

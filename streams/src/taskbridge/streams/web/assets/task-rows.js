@@ -6,6 +6,7 @@ import { keyOf } from "./inbox.js";
 
 const STATUS_ICONS = { PENDING: "clock", COMPLETED: "check", CANCELLED: "cancel", ACTIVE: "send" };
 const TELLING = new Set(["created", "copied"]);
+const AGAINST = new Set(["disagree", "refuse", "revoked", "terminated"]);
 const LONG_MS = 3 * 24 * 3600 * 1000;
 let made = 0;
 
@@ -169,18 +170,22 @@ export class TaskRows extends EventTarget {
         "span",
         { class: "row-side" },
         element("time", { datetime: item.created_at, class: this._waitsLong(item) ? "long" : "" }, this._format.ago(item.created_at)),
-        // Where all have the same status it would only be noise.
-        TELLING.has(item.view) ? statusShown(status, words) : null,
+        decisionShown(item, words) ??
+          // Where all have the same status it would only be noise.
+          (TELLING.has(item.view) ? statusShown(status, words) : null),
       ),
     ];
   }
 }
 
-export function statusShown(status, words) {
-  return element(
-    "span",
-    { class: "status", data: { status }, part: "status" },
-    icon(STATUS_ICONS[status] ?? "clock"),
-    words.statuses[status] ?? status,
-  );
+export function statusShown(status, words, text = words.statuses[status] ?? status) {
+  return element("span", { class: "status", data: { status }, part: "status" }, icon(STATUS_ICONS[status] ?? "clock"), text);
+}
+
+/** How it was decided or how it ended, where the sender's word for that is one that we know. */
+function decisionShown({ status, outcome, result }, words) {
+  const word = (outcome ?? result ?? "").toLowerCase();
+  const text = Object.hasOwn(words.outcomes, word) ? words.outcomes[word] : undefined;
+  if (text === undefined || status === "PENDING") return null;
+  return statusShown(AGAINST.has(word) ? "CANCELLED" : status, words, text);
 }

@@ -27,6 +27,7 @@ export const EN = {
     DELETED: "Deleted",
     UNKNOWN: "Unknown",
   },
+  outcomes: { agree: "Agreed", disagree: "Refused", refuse: "Refused", forward: "Forwarded", revoked: "Withdrawn", terminated: "Withdrawn" },
   loading: "Loading…",
   more: "Load more",
   end: (n) => `That is all: ${plural(n, "task", "tasks")}`,
