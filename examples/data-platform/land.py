@@ -59,7 +59,8 @@ TABLES = {
         TASK_EVENTS,
         task_event_head_codec,  # without form_data and raw_parameters: the largest part by far
         _PLACE
-        | _texts("event_id source action corp_id app_type instance_id task_id actor_id title process_name outcome")
+        | _texts("event_id source action corp_id app_type instance_id task_id actor_id title process_name")
+        | _texts("outcome recovered_by")
         | {"recipient_ids": "VARCHAR[]", "originator": _PERSON, "occurred_at": "BIGINT", "received_at": "BIGINT"},
     ),
     "task_states": Table(
