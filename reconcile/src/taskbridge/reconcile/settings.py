@@ -48,6 +48,18 @@ class ReconcileSettings(BaseSettings):
     call_attempts: Annotated[int, Field(ge=1, le=20)] = 5
     """How often a call is tried that meets a limit for a second, a fault of DingTalk's or of the network; each try
     counts as a call."""
+    settle_minutes: Annotated[float, Field(ge=1, le=1440)] = 15.0
+    """What was modified in DingTalk so lately is left for the next pass: its callbacks may be on their way."""
+    every_minutes: Annotated[float, Field(ge=1, le=10_080)] = 240.0
+    """How long the service waits from pass to pass. Each takes a call for 100 instances of a form, at least one."""
+    records_per_second: Annotated[float, Field(gt=0, le=10_000)] = 50.0
+    """Events a second at most, of a pass and of a backfill, so that no consumer is flooded."""
+    ids_per_pass: Annotated[int, Field(ge=0, le=10_000)] = 200
+    """Instances of an app that a pass asks for by id, 50 a call, for DingTalk has not shown them for a day, or, once
+    finished, for a month: only so deletions are found. 0: none."""
+    outcomes: bool = True
+    """Whether instances are asked for, by two calls each, of which only how they were decided and ended is not known:
+    most that change. Without, only those whose open tasks may differ."""
     remarks: bool = False
     """Whether the words that people leave with a decision go into events and states: whoever may read states reads
     them."""

@@ -1,4 +1,4 @@
-"""The file in which reconcile keeps what must outlive it: calls that were made, and what was found absent."""
+"""The file in which reconcile keeps what must outlive it: calls, cursors, states, absences, and what was found."""
 
 from __future__ import annotations
 

@@ -31,10 +31,11 @@ def is_settled(reading: Reading, *, now_ms: int, settle_ms: int) -> bool:
     return modified is None or modified.end + settle_ms <= now_ms
 
 
-def needs_details(reading: Reading, state: TaskState | None) -> bool:
+def needs_details(reading: Reading, state: TaskState | None, *, outcomes: bool = True) -> bool:
     """Whether what a query by time says of the instance differs from the state, so that its tasks are asked for.
 
-    True for all that may differ: whatever changed in DingTalk after the last event of ours may be a decision.
+    True for all that may differ: whatever changed in DingTalk after the last event of ours may be a decision. Without
+    ``outcomes`` not for how something was decided or ended, which no callback tells, where nobody has anything to do.
     """
     if state is None:
         return True
@@ -44,11 +45,17 @@ def needs_details(reading: Reading, state: TaskState | None) -> bool:
     executors = {each for member in instance.action_executor or () if (each := id_of(member.user_id))}
     assigned = {each for task in pending for each in task.assignee_ids}
     modified = reading.modified
+    is_over = instance.instance_status in wire.ENDED and bool(state.tasks) and not pending
     return (
         executors != assigned
-        or bool(_end(reading, state))
-        or any(each.decided_at is not None and each.outcome is None for each in state.tasks)
-        or (modified is not None and modified.first > state.updated_at)
+        or (
+            outcomes
+            and (
+                bool(_end(reading, state))
+                or any(each.decided_at is not None and each.outcome is None for each in state.tasks)
+            )
+        )
+        or (modified is not None and modified.first > state.updated_at and (outcomes or not is_over))
     )
 
 

@@ -40,6 +40,7 @@ class TrueInstance:
     modified_ms: int
     form_uuid: str | None = None
     process_code: str | None = None
+    process_name: str | None = None
     title: str | None = None
     originator: Person | None = None
     status: str = wire.RUNNING
@@ -107,6 +108,7 @@ def _described(known: TrueInstance, event: TaskEvent) -> TrueInstance:
         known,
         form_uuid=event.form_uuid or known.form_uuid,
         process_code=event.process_code or known.process_code,
+        process_name=event.process_name or known.process_name,
         title=event.title or known.title,
         originator=event.originator or known.originator,
         form_data={**known.form_data, **event.form_data},

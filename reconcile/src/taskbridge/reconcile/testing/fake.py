@@ -132,10 +132,8 @@ class FakeDingTalk:
 
     def _forms(self, given: _Given) -> wire.FormList:
         asked = self._asked(given, wire.GetFormListInApp)
-        rows = [
-            wire.Form(form_uuid=each, form_type=wire.PROCESS)
-            for each in sorted({each.form_uuid or "" for each in self._known(asked.app_type)} - {""})
-        ]
+        names = {each.form_uuid: each.process_name for each in self._known(asked.app_type) if each.form_uuid}
+        rows = [wire.Form(each, wire.PROCESS, wire.FormTitle(name)) for each, name in sorted(names.items())]
         page, found = self._cut(rows, given)
         return wire.FormList(wire.FormPage(found, len(rows), page))
 

@@ -1,0 +1,147 @@
+"""Whatever callbacks a company loses, in whatever weather, in the end everybody sees what they would have seen.
+
+The company is simulated in virtual time; DingTalk is a fake, asked over HTTP. ``TASKBRIDGE_COMPANIES`` says how many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from reconciled_company import BEGIN, GENEROUS, HOUR_MS, Streams, company_life, losses, reconciled
+
+from taskbridge.reconcile.dingtalk.moments import DAY_MS
+from taskbridge.reconcile.kept.budget import Allowance
+from taskbridge.reconcile.testing.clock import FakeClock
+from taskbridge.reconcile.testing.company import Company
+from taskbridge.schemas.events import Action, Lifecycle, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reconciled_company import Reconciled
+
+    from taskbridge.reconcile.testing.weather import Weather
+    from taskbridge.schemas.events import TaskEntry, TaskEvent
+    from taskbridge.streams.fold.views import Entry, EntryKey
+
+COMPANIES = int(os.environ.get("TASKBRIDGE_COMPANIES", "2"))
+SHARE = 0.01
+EVENTS = 400
+_OFF_MS = 1
+"""As docs/adr/0066 has it: the line of something repaired is off by no more, where DingTalk's times are exact."""
+
+
+def told(line: Entry) -> tuple[object, ...]:
+    """All that a line says but its times."""
+    return (line.title, line.url, line.app_type, line.originator, line.actor_id, line.status, line.process_name)
+
+
+def assert_same(found: Mapping[tuple[str, EntryKey], Entry], wanted: Mapping[tuple[str, EntryKey], Entry]) -> None:
+    assert found.keys() == wanted.keys()
+    for key, line in found.items():
+        assert told(line) == told(wanted[key])
+        assert abs(line.entered_at - wanted[key].entered_at) <= _OFF_MS, key
+        assert abs(line.updated_at - wanted[key].updated_at) <= _OFF_MS, key
+
+
+def change(weather: Weather, hour: int) -> None:
+    """Of every day: an hour without answers, one with pages, one with short pages, hours that are slow or behind."""
+    weather.is_down = hour % 24 in {5, 6}
+    weather.punishes = hour % 24 == 9
+    weather.short_pages = hour % 24 in {12, 13}
+    weather.repeats = hour % 24 in {16, 17}
+    weather.lag_ms = HOUR_MS if hour % 24 in {20, 21, 22} else 0
+    weather.calls_per_second = 2 if hour % 24 in {1, 2} else 20
+
+
+async def live(company: Reconciled, clock: FakeClock, events: list[TaskEvent], seed: int, share: float) -> None:
+    """The company's life, with a pass every hour, in all weathers; then days of calm."""
+    dropped, late = losses(seed, events, share)
+    held: list[TaskEvent] = []
+    hour = 0
+    for event in events:
+        while clock.now_ms() < event.occurred_at:
+            clock.pass_s((min(event.occurred_at, BEGIN + (hour + 1) * HOUR_MS) - clock.now_ms() + 1) / 1000)
+            if clock.now_ms() >= BEGIN + (hour + 1) * HOUR_MS:
+                hour = (clock.now_ms() - BEGIN) // HOUR_MS
+                change(company.dingtalk.weather, hour)
+                await company.run(clock)
+        if event.event_id in late:
+            held.append(event)
+        elif event.event_id not in dropped:
+            company.streams.fold([event])
+        if len(held) > 1:
+            company.streams.fold([held.pop(0)])
+    change(company.dingtalk.weather, 0)
+    for at in range(8):
+        clock.pass_s(DAY_MS / 2 / 1000)
+        await company.run(clock)
+        if at == 4:  # the last of those that were late come after all
+            company.streams.fold(held)
+    # What is finished is looked for after a month, and a day later once more.
+    for days in (31, 1.1, 1.1):
+        clock.pass_s(days * DAY_MS / 1000)
+        assert (await company.run(clock)).is_whole
+
+
+@pytest.mark.parametrize("seed", range(COMPANIES))
+def test_a_company_that_loses_callbacks_sees_what_one_that_loses_none_does(seed: int) -> None:
+    asyncio.run(_lives_through_chaos(seed))
+
+
+async def _lives_through_chaos(seed: int) -> None:
+    events = company_life(seed, EVENTS)
+    dropped, _ = losses(seed, events, SHARE)
+    undisturbed = Streams()
+    undisturbed.fold(events)
+    clock, company = FakeClock(BEGIN), Company(events)
+    # So few a day that some days end early, at a limit of ours.
+    async with reconciled(company, clock, allowance=Allowance(per_second=10, per_day=900, per_month=10**6)) as found:
+        await live(found, clock, events, seed, SHARE)
+        assert_same(found.streams.lines(), undisturbed.lines())
+        exist = {each.instance_id for each in company.instances(at_ms=clock.now_ms())}
+        deleted = {
+            each for each, instance in found.streams.instances.items() if instance.state.lifecycle is Lifecycle.DELETED
+        }
+        assert not exist & deleted
+        assert len(dropped) > 0
+        # Each repair is counted, once.
+        counts = found.kept.found.counts()
+        assert sum(each.repairs for each in counts) == len({each.event_id for each in found.streams.published})
+        lost = {each.instance_id for each in events if each.event_id in dropped and each.action is not Action.COPIED}
+        mended = {each.instance_id for each in found.streams.published}
+        assert lost & (exist | deleted) <= mended | deleted
+
+
+def _pending(task: TaskEntry) -> list[str]:
+    """Whose task it is; who might have decided one that is decided nobody is shown, and DingTalk does not tell."""
+    return sorted(task.assignee_ids) if task.status is Status.PENDING else []
+
+
+def test_states_too_are_those_of_a_company_that_lost_nothing() -> None:
+    assert asyncio.run(_states(share=0.05)) == asyncio.run(_states(share=0.0))
+
+
+async def _states(*, share: float) -> dict[str, object]:
+    events, clock = company_life(77, 200), FakeClock(BEGIN)
+    async with reconciled(Company(events), clock, allowance=GENEROUS) as found:
+        await live(found, clock, events, 77, share)
+        return {
+            each.state.instance_id: (
+                each.state.lifecycle,
+                each.state.instance_status,
+                each.state.approved_result,
+                each.state.title,
+                each.state.originator,
+                sorted(
+                    (task.task_id, task.status, task.outcome, task.actor_id, *_pending(task))
+                    for task in each.state.tasks
+                ),
+                sorted(copied.user_id for copied in each.state.copied),
+            )
+            for each in found.streams.instances.values()
+            if each.state.lifecycle is Lifecycle.ACTIVE
+        }
