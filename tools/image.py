@@ -44,6 +44,8 @@ def install(app: Path, *, wheels: Path) -> None:
         "--no-emit-workspace",
         "--package",
         "taskbridge-cli",
+        "--extra",
+        "otel",
     )
     pinned = wheels / "requirements.txt"
     pinned.write_text(subprocess.run(exported, check=True, capture_output=True, text=True, cwd=ROOT).stdout, "utf-8")

@@ -112,7 +112,7 @@ _HEADERS = {
     "ce_time": "When it happened.",
     "ce_reason": "Why the request was rejected: a short code.",
     "content-type": "What the value is.",
-    "traceparent": "W3C Trace Context of the request that brought the callback, where it had one.",
+    "traceparent": "W3C Trace Context, the last header: the trace of the callback that this is of, if any.",
     REASON_HEADER: "Why it could not be processed.",
     DETAIL_HEADER: "The same in words, for people.",
     TOPIC_HEADER: "The topic that it was taken from.",

@@ -93,7 +93,7 @@ def samples() -> Iterator[Sample]:
         kinds=[
             *(event_headers(replace(created, action=each)) for each in Action if each is not Action.UNKNOWN),
             event_headers(created, traceparent=_TRACEPARENT),
-            [*event_headers(created), (REPLAY_HEADER, b"3-42")],
+            [(REPLAY_HEADER, b"3-42"), *event_headers(created)],
         ],
     )
     state = task_state_codec(registry).encode(decided.state)
@@ -123,8 +123,11 @@ def samples() -> Iterator[Sample]:
         key=notification_key(told.corp_id, told.recipient_id),
         value=notification,
         payload=_plain(task_notification_codec(registry).decode(notification)),
-        headers=notification_headers(told),
-        kinds=[notification_headers(replace(told, change=each)) for each in Change if each is not Change.UNKNOWN],
+        headers=notification_headers(told, traceparent=_TRACEPARENT),
+        kinds=[
+            *(notification_headers(replace(told, change=each)) for each in Change if each is not Change.UNKNOWN),
+            notification_headers(told, traceparent=_TRACEPARENT),
+        ],
     )
     parked = {
         each: dead_letter_headers(

@@ -51,6 +51,32 @@ SHARED = {
 }
 """What is no service's own, by hand: these are read in several places."""
 
+TRACES = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT": (
+        "",
+        "Where traces go, by OTLP over HTTP: `http://collector:4318`. Without this or the next two there are none.",
+    ),
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ("", "Likewise, for traces alone, with its path: `…/v1/traces`."),
+    "OTEL_TRACES_EXPORTER": ("", "`otlp`: to the default endpoint, if no other is given; `none`: no traces."),
+    "OTEL_SDK_DISABLED": ("false", "`true`: no traces."),
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ("http/protobuf", "No other is spoken: with another one there are no traces."),
+    "OTEL_EXPORTER_OTLP_HEADERS": ("", "What the receiver asks for, such as a token: `key=value,…`, percent-encoded."),
+    "OTEL_TRACES_SAMPLER": (
+        "parentbased_always_on",
+        "Which traces are recorded: `parentbased_traceidratio` a part of those that begin here.",
+    ),
+    "OTEL_TRACES_SAMPLER_ARG": ("1.0", "What part."),
+    "OTEL_SERVICE_NAME": (
+        "the distribution",
+        "What the service is called: else `taskbridge-edge`, `taskbridge-streams`.",
+    ),
+    "OTEL_RESOURCE_ATTRIBUTES": ("", "What else is said of it: `deployment.environment.name=production`."),
+    "OTEL_BSP_MAX_QUEUE_SIZE": ("2048", "So many spans wait to be sent; what comes beyond that drops the oldest."),
+    "OTEL_BSP_SCHEDULE_DELAY": ("5000", "Milliseconds that a span waits at most before it is sent."),
+    "OTEL_SPAN_LINK_COUNT_LIMIT": ("128", "So many events at most are linked to the span of their chunk."),
+}
+"""Of OpenTelemetry's SDK, which reads these and all its others itself, by hand."""
+
 INTERNAL = frozenset({"TASKBRIDGE_RUN"})
 """Set by ``taskbridge up`` for the services that it starts; nobody else sets them."""
 
@@ -69,6 +95,12 @@ def settings_page() -> str:
         table(
             ("setting", "default", "meaning"),
             [(code(name), code_or_words(default), meaning) for name, (default, meaning) in SHARED.items()],
+        ),
+        "## Traces",
+        "With the extra `otel`: see [Trace it](../how-to/trace-it.md). OpenTelemetry's SDK has more of them.",
+        table(
+            ("setting", "default", "meaning"),
+            [(code(name), code_or_words(default), meaning) for name, (default, meaning) in TRACES.items()],
         ),
     )
 

@@ -101,6 +101,7 @@ def plain(folded: Folded) -> dict[str, Any]:
         "changelog": folded.changelog,
         "states": folded.states,
         "notifications": folded.notifications,
+        "causes": list(folded.causes()),
         # Also the words: what the core cannot read, the Python codec says what is wrong with.
         "rejected": [(each.record.offset, type(each.reason), str(each.reason)) for each in folded.rejected],
         "actions": dict(folded.actions),

@@ -29,6 +29,8 @@ from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.serving import end_when_told, serve
 from taskbridge.edge.server.sources import Sources
 from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.tracing.callbacks import TracedRoutes
+from taskbridge.edge.tracing.drained import trace_drained
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.edge.verification.replay_windows import FILE_NAME, FileWindow
 from taskbridge.edge.verification.token_use import TokenUse
@@ -38,6 +40,7 @@ from taskbridge.runtime.http.problems import answer_with_problems
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.process import collect_garbage_rarely
 from taskbridge.runtime.settings import load_settings, partitions_setting
+from taskbridge.runtime.tracing.start import tracing_from_environment
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from taskbridge.edge.server.connections.listening import Sockets
+    from taskbridge.runtime.tracing.tracing import Tracing
 
 _LAST_S = 12
 """How long the parts may take to close once the last callback is answered. Callbacks hold up the end before that."""
@@ -81,6 +85,7 @@ def create_app(
     partitions: int = DEFAULT_PARTITIONS,
     publisher: Publisher | None = None,
     owns_process: bool = False,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The edge, not yet started. ``partitions`` is for topics that are missing; ``publisher`` stands in for Kafka.
 
@@ -93,7 +98,8 @@ def create_app(
     _make_data_dir(settings)
     credentials = CredentialsFile(settings.credentials_file)
     metrics = Metrics()
-    events = publisher or KafkaPublisher(settings, partitions=partitions, metrics=metrics.registry)
+    drained = None if tracing is None else partial(trace_drained, tracing)
+    events = publisher or KafkaPublisher(settings, partitions=partitions, metrics=metrics.registry, on_drained=drained)
     token_use = TokenUse(settings.data_dir)
     sources = Sources(networks=settings.source_networks, trusted_proxies=settings.trusted_proxies)
     gate = Gate(settings, sources, count=metrics.count_refused)
@@ -116,11 +122,14 @@ def create_app(
             each.cancel()
         await asyncio.gather(*upkeep, return_exceptions=True)
         await events.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
         token_use.flush()
         window.close()
         _log.info("edge_stopped")
 
-    callbacks = CallbackRoutes(
+    routes = CallbackRoutes if tracing is None else partial(TracedRoutes, tracing=tracing)
+    callbacks = routes(
         credentials=credentials,
         publisher=events,
         metrics=metrics,
@@ -199,7 +208,8 @@ def _configured() -> tuple[EdgeSettings, FastAPI]:
     partitions = partitions_setting(os.environ)
     configure_logs(settings.log_format, settings.log_level)
     settings = with_open_files(settings)
-    return settings, create_app(settings, partitions=partitions, owns_process=True)
+    tracing = tracing_from_environment(os.environ, "taskbridge-edge")
+    return settings, create_app(settings, partitions=partitions, owns_process=True, tracing=tracing)
 
 
 def _metrics_folder(settings: EdgeSettings) -> Path | None:

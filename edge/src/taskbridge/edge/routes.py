@@ -14,12 +14,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from taskbridge.edge import answers
-from taskbridge.edge.delivery.publisher import valid_traceparent
 from taskbridge.edge.errors import NotDurable, Rejection
 from taskbridge.edge.interpret import interpret
 from taskbridge.edge.paths import SOURCE_PATHS, YIDA_PATHS, action_of
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
 from taskbridge.runtime.http.problems import unforeseen
+from taskbridge.runtime.tracing.traceparent import TRACEPARENT, trace_id_of, valid_traceparent
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -102,15 +102,15 @@ class CallbackRoutes:
         except Rejection as rejection:
             begun = received or rejection.head
             kept = await self.quarantine.keep(begun, rejection) if begun is not None else None
-            self._log_rejection(rejection, _log_of(wire_action, scope), remote_address(scope), kept)
+            self._log_rejection(rejection, _log_of(wire_action, scope, begun), remote_address(scope), kept)
             response, outcome = answers.rejected(rejection), rejection.reason
         except NotDurable as error:
-            log = _log_of(wire_action, scope)
+            log = _log_of(wire_action, scope, received)
             log.error("callback_not_durable", problem=str(error))  # noqa: TRY400 - foreseen: no traceback
             response, outcome = answers.unavailable(), "not-durable"
         except ClientDisconnect:
             if self.rejections.admit("aborted", remote_address(scope)) is not None:
-                _log_of(wire_action, scope).warning("callback_aborted")
+                _log_of(wire_action, scope, received).warning("callback_aborted")
             response, outcome = Response(status_code=_GONE), "aborted"
         except Exception:
             self.metrics.outcomes.count(wire_action, "error")
@@ -119,7 +119,7 @@ class CallbackRoutes:
             raise
         else:
             if _stdlib_log.isEnabledFor(logging.DEBUG):
-                _log_of(wire_action, scope).debug(
+                _log_of(wire_action, scope, received).debug(
                     "callback_accepted", event_id=event.event_id, app_type=event.app_type, durability=durability
                 )
             response, outcome = answers.Accepted(event.event_id, durability), durability
@@ -135,7 +135,7 @@ class CallbackRoutes:
 
     async def _publish(self, event: TaskEvent, received: Received) -> Durability:
         started = time.perf_counter()
-        traceparent = valid_traceparent(received.headers.get("traceparent"))
+        traceparent = valid_traceparent(received.headers.get(TRACEPARENT))
         try:
             return await self.publisher.publish(event, traceparent=traceparent)
         finally:
@@ -165,5 +165,7 @@ def _unforeseen(event: TaskEvent | None) -> Rejection:
     return rejection
 
 
-def _log_of(wire_action: str, scope: Scope) -> structlog.stdlib.BoundLogger:
-    return _log.bind(action=wire_action, remote_address=remote_address(scope))
+def _log_of(wire_action: str, scope: Scope, received: Received | None) -> structlog.stdlib.BoundLogger:
+    log = _log.bind(action=wire_action, remote_address=remote_address(scope))
+    traceparent = received and valid_traceparent(received.headers.get(TRACEPARENT))
+    return log.bind(trace_id=trace_id_of(traceparent)) if traceparent else log

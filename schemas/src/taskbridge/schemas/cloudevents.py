@@ -34,7 +34,7 @@ _MS_A_DAY = 24 * 60 * 60 * 1000
 
 
 def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[Header]:
-    """Headers of a record on ``taskbridge.task-events.v1``."""
+    """Headers of a record on ``taskbridge.task-events.v1``; ``traceparent`` is the last, where there is one."""
     headers = [
         SPECVERSION,
         ("ce_id", event.event_id.encode()),
@@ -44,14 +44,12 @@ def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[H
         ("ce_time", rfc3339(event.occurred_at).encode()),
         CONTENT_TYPE,
     ]
-    if traceparent is not None:
-        headers.append(("traceparent", traceparent.encode()))
-    return headers
+    return with_trace(headers, traceparent)
 
 
-def notification_headers(notification: TaskNotification) -> list[Header]:
-    """Headers of a record on ``taskbridge.task-notifications.v1``."""
-    return [
+def notification_headers(notification: TaskNotification, *, traceparent: str | None = None) -> list[Header]:
+    """Headers of a record on ``taskbridge.task-notifications.v1``; ``traceparent`` as with events."""
+    headers = [
         SPECVERSION,
         ("ce_id", notification.notification_id.encode()),
         NOTIFICATION_TYPES[notification.change],
@@ -60,6 +58,14 @@ def notification_headers(notification: TaskNotification) -> list[Header]:
         ("ce_time", rfc3339(notification.occurred_at).encode()),
         CONTENT_TYPE,
     ]
+    return with_trace(headers, traceparent)
+
+
+def with_trace(headers: list[Header], traceparent: str | None) -> list[Header]:
+    """The same list, with a W3C trace context as its last, where there is one."""
+    if traceparent is not None:
+        headers.append(("traceparent", traceparent.encode()))
+    return headers
 
 
 def quarantined_headers(callback: QuarantinedCallback) -> list[Header]:

@@ -14,6 +14,7 @@ import structlog
 from taskbridge.runtime.locks import only_one_in
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.settings import load_settings, partitions_setting
+from taskbridge.runtime.tracing.start import tracing_from_environment
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.streams.assembly import Surroundings
 from taskbridge.streams.contract.live_version import AnotherVersion
@@ -53,7 +54,9 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    surroundings = Surroundings(settings, center, Health(), Metrics(times_stuck=TimesStuck(settings.data_dir).count()))
+    tracing = tracing_from_environment(os.environ, "taskbridge-streams")
+    metrics = Metrics(times_stuck=TimesStuck(settings.data_dir).count())
+    surroundings = Surroundings(settings, center, Health(), metrics, tracing)
     server = _server(surroundings)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     switched: AnotherVersion | None = None
@@ -65,6 +68,8 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
         server.should_exit = True
         await serving
         await center.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
     if switched is not None and not stop.is_set():
         log.info("streams_starts_again", because=str(switched))
         # In its own place, so that it comes back at once, whoever watches over it and whatever back-off that has.
@@ -72,7 +77,7 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
 
 
 def _server(surroundings: Surroundings) -> Server:
-    settings, center, health, metrics = surroundings
+    settings, center, health, metrics, _ = surroundings
     http = build_http(
         health.readiness,
         metrics,

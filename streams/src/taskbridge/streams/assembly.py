@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import faust
 
+    from taskbridge.runtime.tracing.tracing import Tracing
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.contract.contract import Prepared
     from taskbridge.streams.monitoring.health import Health
@@ -43,6 +44,7 @@ class Surroundings(NamedTuple):
     center: TaskCenter
     health: Health
     metrics: Metrics
+    tracing: Tracing | None = None
 
 
 class Parts(NamedTuple):
@@ -64,7 +66,7 @@ def put_together(
     admit: Callable[[], None],
     most_notification_bytes: int,
 ) -> Parts:
-    settings, center, health, metrics = surroundings
+    settings, center, health, metrics, tracing = surroundings
     partitions, version = prepared.partitions, prepared.version
     app = build_faust_app(settings, partitions=partitions, kafka_properties=kafka_properties)
     consumer = consumer_config(settings.kafka_bootstrap_servers, APP_ID, kafka_properties)
@@ -92,6 +94,7 @@ def put_together(
         notifications=task_notification_codec(registry),
         notification_bytes=most_notification_bytes,
         metrics=metrics,
+        tracing=tracing,
     )
     app.agent(chunks_of(app, topics.TASK_EVENTS), name="tasks")(agent.run)
     actives = partial(_actives, app, recovery, changelog)
@@ -103,6 +106,7 @@ def put_together(
             group_commit,
             metrics,
             told=prepared.told,
+            tracing=tracing,
         )
     metrics.partitions.set(partitions)
     progress = Progress(

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter
     from faust.types import TP
 
+    from taskbridge.runtime.tracing.tracing import Tracing
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.directories.directory import Directory
@@ -126,6 +127,7 @@ class TaskCenter:
         metrics: Metrics,
         *,
         told: Mapping[int, int],
+        tracing: Tracing | None = None,
     ) -> None:
         """Keep the inboxes and answer from them, once they are as far as is ``told``."""
         consumer, offsets, registry = upstream
@@ -139,6 +141,7 @@ class TaskCenter:
             offsets=offsets,
             notifications=notifications,
             metrics=metrics,
+            tracing=tracing,
         )
         app.agent(chunks_of(app, TASK_NOTIFICATIONS), name="inbox")(agent.run)
         tokens = self.access.tokens

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from spool_bench import until
 from taskbridge.edge.callbacks import event_of, locate
-from taskbridge.edge.delivery.publisher import KafkaPublisher, valid_traceparent
+from taskbridge.edge.delivery.publisher import KafkaPublisher
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable, TooLarge
 from taskbridge.edge.kafka import surroundings
@@ -529,13 +529,6 @@ def test_a_record_may_be_as_large_as_the_producer_takes_and_not_a_byte_larger(
 
     asyncio.run(scenario())
     assert len(publisher._router.kept) == 2
-
-
-@pytest.mark.parametrize(
-    ("header", "valid"), [(TRACE, True), (None, False), ("", False), ("ff" + TRACE[2:], False), (TRACE + "-x", False)]
-)
-def test_only_a_trace_context_that_can_be_handed_on_is(header: str | None, *, valid: bool) -> None:
-    assert valid_traceparent(header) == (header if valid else None)
 
 
 def test_a_property_that_librdkafka_refuses_is_said_at_the_start(settings: EdgeSettings, tmp_path: Path) -> None:

@@ -123,6 +123,32 @@ def test_a_new_stream_gets_a_place_at_once_and_then_what_comes(notification: Tas
     run(test)
 
 
+def test_who_wants_to_know_is_told_when_a_notification_is_written_and_by_each_stream(
+    notification: TaskNotification,
+) -> None:
+    """Not when it is put in: a reader that stops reading is waited for."""
+
+    async def test() -> None:
+        hub, written = make_hub(), list[str]()
+        slow, quick = Connection(hub), Connection(hub)
+        await turns()
+        slow.reads.clear()
+        hub.told(0, [(5, notification), (6, notification)], {6: lambda: written.append("6")})
+        assert written == []
+        await turns()
+        assert (quick.ids, slow.ids, written) == (["0-6", "0-7"], [], ["6"])
+        slow.reads.set()
+        await turns()
+        assert (slow.ids, written) == (["0-6", "0-7"], ["6", "6"])
+        tell(hub, notification, 7)
+        await turns()
+        assert written == ["6", "6"]
+        for each in (slow, quick):
+            await each.close()
+
+    run(test)
+
+
 def test_what_comes_while_the_missed_is_read_comes_after_it_and_once(notification: TaskNotification) -> None:
     async def test() -> None:
         hub = make_hub(next_offset=5)

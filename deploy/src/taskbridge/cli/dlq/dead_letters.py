@@ -85,7 +85,8 @@ async def _replay(
         letter = _whole(letter, connection)
         outcome = _outcome(letter, before, oldest_ms=oldest_ms)
         if outcome == REPLAYED:
-            headers = [*letter.received_headers, (REPLAY_HEADER, letter.id.encode())]
+            # In front: the last of those that were received may be their trace.
+            headers = [(REPLAY_HEADER, letter.id.encode()), *letter.received_headers]
             try:
                 await producer.produce(TASK_EVENTS.name, key=letter.key, value=letter.value, headers=headers)
             except (DeliveryFailed, QueueFull) as error:

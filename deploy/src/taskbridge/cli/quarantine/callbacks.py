@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.topics.reading import read_to_end
-from taskbridge.edge.delivery.publisher import valid_traceparent
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.quarantine import reconsider
 from taskbridge.edge.verification.replay_windows import FileWindow, MemoryWindow
@@ -15,6 +14,7 @@ from taskbridge.edge.verification.replays import refuse_replay
 from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull
+from taskbridge.runtime.tracing.traceparent import valid_traceparent
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import Undecodable, quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.headers import headers_of

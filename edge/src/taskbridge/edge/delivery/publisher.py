@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,7 +30,10 @@ from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from taskbridge.edge.delivery.router import Durability
+    from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.edge.settings import EdgeSettings
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
 
@@ -42,8 +44,6 @@ SPOOL_FOLDER = "spool"
 
 SPOOL_IS_BROKEN = "broken, and no new file can be made"
 """How the spool's part of the health begins. For a second that is nothing; if it lasts, a restart may mend it."""
-
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -82,16 +82,18 @@ class Publisher(Protocol):
         ...
 
 
-def valid_traceparent(header: str | None) -> str | None:
-    """A W3C trace context that can be handed on, or None."""
-    return header if header is not None and _TRACEPARENT.fullmatch(header) else None
-
-
 class KafkaPublisher:
     """Publishes to Kafka, else to the spool. Starts without Kafka and registry, and becomes able by itself."""
 
-    def __init__(self, settings: EdgeSettings, *, partitions: int, metrics: CollectorRegistry | None = None) -> None:
-        """Check the configuration, without connecting to anything.
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        *,
+        partitions: int,
+        metrics: CollectorRegistry | None = None,
+        on_drained: Callable[[Sequence[SpooledRecord]], None] | None = None,
+    ) -> None:
+        """Check the configuration, without connecting to anything. ``on_drained``: see ``SpoolMetrics``.
 
         Raises:
             ConfigurationError: the Kafka config file cannot be read, or librdkafka refuses a property.
@@ -118,7 +120,7 @@ class KafkaPublisher:
             self._schemas,
             self._kafka,
             max_bytes=settings.spool_max_bytes,
-            metrics=SpoolMetrics(registry),
+            metrics=SpoolMetrics(registry, on_drained=on_drained),
         )
         _watch(self._kafka, registry)
         self._router = Router(self._kafka, self._spools, timeout_s=settings.kafka_timeout_ms / 1000)

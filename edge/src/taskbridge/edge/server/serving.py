@@ -50,6 +50,7 @@ def serve(app: FastAPI, sockets: list[socket.socket], *, are_held: bool, workers
         log_config=None,
         access_log=False,
         server_header=False,
+        reset_contextvars=True,  # else a request that was pipelined has its log lines in the trace of the one before
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
         timeout_worker_healthcheck=_WORKER_START_S,

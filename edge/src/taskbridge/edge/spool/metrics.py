@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from taskbridge.edge.kafka.record import SpooledRecord
 
 _PREFIX = "taskbridge_edge_spool"
 
@@ -15,7 +17,14 @@ _PREFIX = "taskbridge_edge_spool"
 class SpoolMetrics:
     """Depth, bytes and age are those of the whole folder, so any worker may be asked; the rest is this process's."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        *,
+        on_drained: Callable[[Sequence[SpooledRecord]], None] | None = None,
+    ) -> None:
+        """``on_drained`` is told of records as soon as Kafka has acknowledged them."""
+        self._on_drained = on_drained
         self._registry = registry or CollectorRegistry()
         self._drained = self._counter("drained", "Records delivered from the spool.")
         self._rows_damaged = self._counter("damaged_records", "Records found damaged, and set aside.")
@@ -56,8 +65,10 @@ class SpoolMetrics:
         self._rows_damaged.inc(rows_damaged)
         self._set_aside.inc(1 + rows_damaged)
 
-    def drained(self, count: int) -> None:
-        self._drained.inc(count)
+    def drained(self, records: Sequence[SpooledRecord]) -> None:
+        self._drained.inc(len(records))
+        if self._on_drained is not None:
+            self._on_drained(records)
 
     def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """Have ``read`` give the present state, whenever it is asked for."""

@@ -20,6 +20,9 @@ class Folded:
     @property
     def notifications(self) -> list[tuple[bytes | None, bytes | None, Any]]: ...
     @property
+    def causes(self) -> list[int]:
+        """Of each notification, the offset of the record that it comes of."""
+    @property
     def rejected(self) -> list[tuple[int, RecordError | tuple[int, list[str]]]]:
         """Places among the records; the error of ``translate``, or a ``Refusal``'s place and what it is about."""
     @property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from taskbridge.streams.folding.instance_cache import InstanceCache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import Action, Change, TaskEvent, TaskNotification, TaskState, View
@@ -39,6 +39,8 @@ class Folded:
     """The same as records."""
     states: list[RecordWithHeaders]
     notifications: list[RecordWithHeaders]
+    causes: Callable[[], Sequence[int]]
+    """Of each notification, the offset of the record that it comes of; asked only where records have traces."""
     rejected: list[Rejected]
     actions: Mapping[Action, int]
     """Events that were folded, by action."""

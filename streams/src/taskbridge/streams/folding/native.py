@@ -70,6 +70,7 @@ class NativeFolding(Folding):
             changelog=folded.changelog,
             states=folded.states,
             notifications=folded.notifications,
+            causes=lambda: folded.causes,
             rejected=[
                 Rejected(records[at], why if isinstance(why, RecordError) else _REFUSALS[why[0]].error(*why[1]))
                 for at, why in folded.rejected

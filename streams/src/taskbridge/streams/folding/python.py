@@ -50,6 +50,7 @@ class PythonFolding(Folding):
             deleted = instance.state.lifecycle is Lifecycle.DELETED
             states.append((key, None if deleted else state, state_headers(instance.state, deleted=deleted)))
         notifications: list[RecordWithHeaders] = []
+        causes: list[int] = []
         changes: Counter[tuple[View, Change]] = Counter()
         untold: set[int] = set()
         for record, told in result.told:
@@ -62,6 +63,7 @@ class PythonFolding(Folding):
                     break
                 key = notification_key(each.corp_id, each.recipient_id)
                 notifications.append((key, value, notification_headers(each)))
+                causes.append(record.offset)
                 changes[each.view, each.change] += 1
         values = [*stored.values(), *(value or b"" for _, value, _ in notifications)]
         return Folded(
@@ -69,6 +71,7 @@ class PythonFolding(Folding):
             changelog=[{"key": key, "value": value} for key, value in stored.items()],
             states=states,
             notifications=notifications,
+            causes=lambda: causes,
             rejected=result.rejected,
             actions=result.actions,
             changes=changes,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from taskbridge.streams.fold.chunk import Rejected
 from taskbridge.streams.fold.dead_letters import dead_letter
 from taskbridge.streams.inbox.changes import check, inbox_changes, keys_read
 from taskbridge.streams.inbox.layout import APPLIED_KEY, Applied, read_applied, write_applied
+from taskbridge.streams.processing.chunk_traces import follow, trace_of
 from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.tables.store import PartitionNotHeld
 from taskbridge.streams.tables.unreadable import naming
@@ -23,10 +26,9 @@ from taskbridge.streams.transactions.delivery import Batch
 from taskbridge.streams.transactions.group_commit import Overtaken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     import faust
 
+    from taskbridge.runtime.tracing.tracing import Tracing
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.streams.engine.chunks import ChunkMessage
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from taskbridge.streams.transactions.group_commit import GroupCommit
 
 log = structlog.get_logger(__name__)
+
+Listener = Callable[[int, Sequence[tuple[int, "TaskNotification"]], Mapping[int, Callable[[], None]]], None]
 
 
 @dataclass(eq=False)
@@ -55,14 +59,18 @@ class InboxAgent:
     offsets: Offsets
     notifications: Codec[TaskNotification]
     metrics: Metrics
+    tracing: Tracing | None = None
 
     def __post_init__(self) -> None:
         self._topic_id = ""
-        self._listeners: list[Callable[[int, Sequence[tuple[int, TaskNotification]]], None]] = []
+        self._listeners: list[Listener] = []
         self._queues = PartitionQueues(self._take, failed=self.app.crash)
 
-    def listen(self, told: Callable[[int, Sequence[tuple[int, TaskNotification]]], None]) -> None:
-        """Have ``told`` called, in this loop, with a partition and what was just applied, each with its offset."""
+    def listen(self, told: Listener) -> None:
+        """Have ``told`` called, in this loop, with a partition and what was just applied, each with its offset.
+
+        And with what it is to call, by offset, when it has sent somebody a notification that is traced.
+        """
         self._listeners.append(told)
 
     def next_offset(self, partition: int) -> int | None:
@@ -87,14 +95,17 @@ class InboxAgent:
     async def _take(self, message: ChunkMessage, records: Chunk) -> None:
         consumer = consumer_of(self.app)
         started = time.perf_counter()
-        with consumer.working():
+        trace = None if self.tracing is None else follow(self.tracing, message.tp, records)
+        with consumer.working(), trace or nullcontext():
             told = await self._process(message, records)
             if told is None:
                 return
             consumer.done(message)
+        if trace is not None and told:
+            trace.committed()
         self.metrics.inbox_chunk(len(told), time.perf_counter() - started)
         for listener in self._listeners:
-            listener(message.partition, told)
+            listener(message.partition, told, {} if trace is None else trace.written())
 
     async def _process(self, message: ChunkMessage, records: Chunk) -> list[tuple[int, TaskNotification]] | None:
         """What was applied; None where a rebalance came before the end: the new owner applies the chunk then."""
@@ -155,6 +166,7 @@ class InboxAgent:
                     offset=record.offset,
                     reason=reason.dlq_reason,
                     detail=str(reason),
+                    **trace_of(record),
                 )
                 self.metrics.parked(reason)
                 rejected.append(Rejected(record, reason))

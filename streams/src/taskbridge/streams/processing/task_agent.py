@@ -17,6 +17,7 @@ from taskbridge.streams.fold.dead_letters import dead_letter
 from taskbridge.streams.fold.homes import at_home
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
 from taskbridge.streams.folding.outgoing import fold_what_fits, notification_record
+from taskbridge.streams.processing.chunk_traces import follow, trace_of
 from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.processing.pending_writes import PendingWrites
 from taskbridge.streams.tables.unreadable import naming
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     import faust
 
+    from taskbridge.runtime.tracing.tracing import Tracing
     from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.fold.chunk import Rejected
     from taskbridge.streams.folding.folding import Folded, Folding
     from taskbridge.streams.monitoring.metrics import Metrics
+    from taskbridge.streams.processing.chunk_traces import ChunkTrace
     from taskbridge.streams.records import Chunk, RecordWithHeaders
     from taskbridge.streams.tables.store import Store
     from taskbridge.streams.transactions.group_commit import GroupCommit
@@ -51,6 +54,7 @@ class _UnderWay:
     folded: Folded
     started: float
     working: ExitStack
+    trace: ChunkTrace | None
 
 
 class Farewell(NamedTuple):
@@ -82,6 +86,7 @@ class TaskAgent:
     notifications: Codec[TaskNotification]
     notification_bytes: int
     metrics: Metrics
+    tracing: Tracing | None = None
 
     def __post_init__(self) -> None:
         self._pending = PendingWrites()
@@ -103,6 +108,8 @@ class TaskAgent:
         ours, away = at_home(records, partition, self.partitions)
         with ExitStack() as stack:
             stack.enter_context(consumer.working())
+            if (trace := follow(self.tracing, message.tp, ours)) is not None:
+                stack.enter_context(trace)
             read = self._pending.reader(partition, self._read, generation=generation)
             with naming(self.changelog, partition):
                 folded = fold_what_fits(
@@ -110,6 +117,8 @@ class TaskAgent:
                     ours,
                     notification_bytes=self.notification_bytes,
                 )
+            if trace is not None:
+                trace.hand_on(folded)
             batches = self._batches(partition, folded)
             # With the position behind them, so that each is sent on once.
             batches += [Batch(TASK_EVENTS.name, sent_on, home) for home, sent_on in away.items()]
@@ -120,7 +129,7 @@ class TaskAgent:
                 return None
             self.folding.keep(folded, generation=generation)
             self._pending.add(partition, folded.stored, generation=generation)
-            under_way = _UnderWay(message, records, folded, started, stack.pop_all())
+            under_way = _UnderWay(message, records, folded, started, stack.pop_all(), trace)
             return self._end(under_way, committed)
 
     async def _end(self, chunk: _UnderWay, committed: Awaitable[list[int]]) -> None:
@@ -134,6 +143,8 @@ class TaskAgent:
         with chunk.working:
             try:
                 written, *_ = await committed
+                if chunk.trace is not None:
+                    chunk.trace.committed()
                 if generation == self.app.consumer_generation_id:
                     if stored:
                         self.store.write_chunk(partition, stored, changelog_offset=written)
@@ -209,5 +220,6 @@ def _parked(rejected: Sequence[Rejected]) -> list[RecordWithHeaders]:
             offset=each.record.offset,
             reason=each.reason.dlq_reason,
             detail=str(each.reason),
+            **trace_of(each.record),
         )
     return [dead_letter(each, now_ms=now_ms) for each in rejected]

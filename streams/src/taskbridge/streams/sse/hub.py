@@ -17,11 +17,12 @@ from taskbridge.streams.sse.subscription import Ending, Subscription
 from taskbridge.streams.sse.wire import Place, notification_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.streams.api.json_forms import Names
 
+NOTHING: Mapping[int, Callable[[], None]] = {}
 HEARTBEAT_S = 15.0
 _BEATS = 15
 """So many times within a heartbeat it is looked whose time has come."""
@@ -131,17 +132,23 @@ class Hub:
             if not of_person:
                 del self._of_person[subscription.person]
 
-    def told(self, partition: int, notifications: Sequence[tuple[int, TaskNotification]]) -> None:
+    def told(
+        self,
+        partition: int,
+        notifications: Sequence[tuple[int, TaskNotification]],
+        written: Mapping[int, Callable[[], None]] = NOTHING,
+    ) -> None:
         """Pass on what was just applied, in the order of its offsets. Repeats after a rebalance are dropped.
 
-        Each notification is encoded once, and only when somebody listens.
+        Each notification is encoded once, and only when somebody listens. ``written``, by offset, is called for each
+        stream that it was written to.
         """
         for offset, notification in notifications:
             listening = self._of_person.get((notification.corp_id, notification.recipient_id))
             if listening:
                 frame = notification_frame(partition, offset, notification, self.names)
                 for each in listening:
-                    each.push(offset, frame)
+                    each.push(offset, frame, written.get(offset))
 
     def place(self, subscription: Subscription) -> Place | None:
         """Where somebody who has read all of this stream would go on; None while something waits."""

@@ -145,7 +145,10 @@ class Writer:
             count, fresh = subscription.take()
             if fresh:
                 self.hub.sent += count
+                written = subscription.take_written()
                 await self._put(fresh)
+                for tell in written:
+                    tell()
             elif subscription.take_beat():
                 await self._put(heartbeat_frame(self.hub.place(subscription)))
             else:

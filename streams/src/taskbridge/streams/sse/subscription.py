@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 WAITING_MAX = 256
 """Events that may wait for one slow reader. They are shared between streams; a reader that resumes has lost none."""
@@ -41,13 +41,14 @@ class Subscription:
     _beats: bool = False
     _wake: Callable[[], None] | None = None
     _waiting: deque[tuple[int, bytes]] | None = None  # most have nothing waiting for most of their life
+    _written: Sequence[Callable[[], None]] = ()
 
     def wake_by(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called whenever there is something to write, from within the loop."""
         self._wake = wake
 
-    def push(self, offset: int, frame: bytes) -> None:
-        """Put in what the stream has not seen; one that lets too much wait ends."""
+    def push(self, offset: int, frame: bytes, written: Callable[[], None] | None = None) -> None:
+        """Put in what the stream has not seen; one that lets too much wait ends. ``written``: to be called then."""
         if self.ending is not None or offset < self.next_offset:
             return
         if self._waiting is None:
@@ -56,6 +57,8 @@ class Subscription:
             self.end(Ending.SLOW)
             return
         self._waiting.append((offset, frame))
+        if written is not None:
+            self._written = [*self._written, written]
         self._woken()
 
     def beat(self, next_due: float) -> None:
@@ -66,7 +69,7 @@ class Subscription:
     def end(self, ending: Ending) -> None:
         """Nothing more will come. What waits is dropped: whoever resumes gets it."""
         if self.ending is None:
-            self.ending, self._waiting = ending, None
+            self.ending, self._waiting, self._written = ending, None, ()
             self._woken()
 
     def seen(self, next_offset: int) -> None:
@@ -84,6 +87,11 @@ class Subscription:
         if fresh:
             self._beats = False
         return len(fresh), b"".join(fresh)
+
+    def take_written(self) -> Sequence[Callable[[], None]]:
+        """What is to be called when that which was just taken is written."""
+        written, self._written = self._written, ()
+        return written
 
     def take_beat(self) -> bool:
         """Whether a heartbeat waits; it does no more."""

@@ -25,7 +25,7 @@ from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from pathlib import Path
 
     import pytest
@@ -706,12 +706,14 @@ def test_while_kafka_is_away_no_other_file_is_taken_for_one_that_does_not_get_on
 
 class Seen(SpoolMetrics):
     def __init__(self) -> None:
-        super().__init__()
+        self.told: list[bytes] = []
+        super().__init__(on_drained=lambda records: self.told.extend(each.key for each in records))
         self.counts: list[int] = []
         self.refused = 0
 
-    def drained(self, count: int) -> None:
-        self.counts.append(count)
+    def drained(self, records: Sequence[SpooledRecord]) -> None:
+        super().drained(records)
+        self.counts.append(len(records))
 
     def row_damaged(self) -> None:
         raise AssertionError
@@ -732,7 +734,7 @@ def test_what_is_delivered_and_what_is_refused_is_counted(tmp_path: Path) -> Non
             await spool.remove(())
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-        assert (sum(seen.counts), seen.refused) == (2, 1)
+        assert (sum(seen.counts), len(seen.told), seen.refused) == (2, 2, 1)
 
     asyncio.run(scenario())
 

@@ -202,7 +202,7 @@ class Drainer:
         set_aside = [(position, chain.refusal) for position, chain in never.items()]
         removed = self._spool.remove(delivered, set_aside)
         self._tell_oldest()
-        self._metrics.drained(len(delivered))
+        self._metrics.drained(delivered)
         await removed
         for record in (*delivered, *(chain.left[0] for chain in never.values())):
             self._kafka.succeed(record)

@@ -1,0 +1,89 @@
+"""The path of a callback with traces: put in place of the plain one where there are any, so that others pay nothing.
+
+Only a callback that is proven makes spans: nobody else can fill a trace, nor the queue of those that wait to be sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+from structlog.contextvars import bind_contextvars
+
+from taskbridge.edge.answers import STATUS, UNAVAILABLE
+from taskbridge.edge.callbacks import PUSH
+from taskbridge.edge.delivery.router import Durability
+from taskbridge.edge.errors import NotDurable, Rejection
+from taskbridge.edge.paths import source_of
+from taskbridge.edge.routes import CallbackRoutes
+from taskbridge.runtime.tracing import names
+from taskbridge.runtime.tracing.traceparent import TRACEPARENT, trace_id_of, valid_traceparent
+from taskbridge.schemas.topics import TASK_EVENTS
+
+if TYPE_CHECKING:
+    from taskbridge.edge.received import Received
+    from taskbridge.runtime.tracing.tracing import Tracing
+    from taskbridge.schemas.events import TaskEvent
+
+_TOPIC = TASK_EVENTS.name
+_OURS = 500
+"""From here on a status says that the fault is ours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedRoutes(CallbackRoutes):
+    """A span for the request, and in it one for the event, whose context stands in the headers of the record."""
+
+    tracing: Tracing
+
+    async def _publish(self, event: TaskEvent, received: Received) -> Durability:
+        route = _route_of(received)
+        request = self.tracing.begin(
+            names.request(received.method, route),
+            "SERVER",
+            {names.METHOD: received.method, names.ROUTE: route, names.APP_TYPE: event.app_type},
+            parent=valid_traceparent(received.headers.get(TRACEPARENT)),
+            started_ns=received.received_at * 1_000_000,
+        )
+        bind_contextvars(trace_id=trace_id_of(request.traceparent))
+        sending = self.tracing.begin(
+            names.message("send", _TOPIC),
+            "PRODUCER",
+            {
+                **names.messaging("send", _TOPIC),
+                names.MESSAGE_ID: event.event_id,
+                names.KEY: event.instance_id,
+            },
+            parent=request.traceparent,
+        )
+        headers = {**received.headers, TRACEPARENT: sending.traceparent}
+        status, failed = 200, None
+        try:
+            durability = await super()._publish(event, replace(received, headers=headers))
+        except BaseException as error:
+            failed = type(error).__name__
+            status = _status_of(error)
+            raise
+        else:
+            sending.tell({names.DURABILITY: durability.value})
+            if durability is Durability.SPOOL:
+                # It is sent later: by ``edge.tracing.drained``.
+                sending.tell(names.messaging("create", _TOPIC), name=names.message("create", _TOPIC))
+            return durability
+        finally:
+            sending.end(error=failed)
+            request.tell({names.STATUS: status})
+            request.end(error=failed if status >= _OURS else None)
+
+
+def _route_of(received: Received) -> str:
+    if source_of(received.path) is None:
+        return f"/yida/tasks/{received.wire_action}"
+    return "/sources/{source}/tasks" + ("" if received.wire_action == PUSH else f"/{received.wire_action}")
+
+
+def _status_of(error: BaseException) -> int:
+    if isinstance(error, Rejection):
+        return STATUS[type(error)][0]
+    return UNAVAILABLE[0] if isinstance(error, NotDurable) else _OURS

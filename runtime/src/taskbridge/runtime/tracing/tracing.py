@@ -1,0 +1,159 @@
+"""Spans by OpenTelemetry's SDK: the one module that imports it. Exporting them holds up nobody.
+
+Spans wait in a bounded queue, which a thread of the SDK's empties; what finds no room, or a receiver that does not
+answer, is dropped. Parents and links are named by their ``traceparent``: nothing depends on a context of the task.
+There is no global provider, so that no library makes spans of its own, with who knows what in them.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from taskbridge.runtime.tracing.names import ERROR, Attributes, Kind
+from taskbridge.runtime.tracing.traceparent import flags_of, span_id_of, trace_id_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.util import types
+
+_LAST_S = 3.0
+_UNNAMED = "unknown_service"
+"""How the SDK calls a service that the environment does not name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a trace, from its beginning to ``end``. It is sent only once it has ended."""
+
+    _span: trace.Span
+
+    @property
+    def traceparent(self) -> str:
+        """What makes something a part of this part."""
+        context = self._span.get_span_context()
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+    @property
+    def is_recorded(self) -> bool:
+        return self._span.is_recording()
+
+    def tell(self, attributes: Attributes, *, name: str | None = None) -> None:
+        """What was not known at the beginning."""
+        self._span.set_attributes(attributes)
+        if name is not None:
+            self._span.update_name(name)
+
+    def end(self, *, error: str | None = None) -> None:
+        """``error``: its class. What it says stays out of traces: it may repeat what people wrote."""
+        if error is not None:
+            self._span.set_attribute(ERROR, error)
+            self._span.set_status(Status(StatusCode.ERROR))
+        self._span.end()
+
+
+class Tracing:
+    """Makes the spans of one service."""
+
+    def __init__(self, processor: SpanProcessor, *, service: str, version: str) -> None:
+        resource = Resource.create()
+        if str(resource.attributes[SERVICE_NAME]).startswith(_UNNAMED):
+            resource = resource.merge(Resource({SERVICE_NAME: service}))
+        resource = resource.merge(Resource({SERVICE_VERSION: version}))
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.sampler = SampledAsLinked(self._provider.sampler)
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("taskbridge", version)
+
+    @classmethod
+    def exporting(cls, service: str, version: str) -> Self:
+        """By OTLP, as ``OTEL_…`` of the environment says."""
+        return cls(BatchSpanProcessor(OTLPSpanExporter()), service=service, version=version)
+
+    def begin(
+        self,
+        name: str,
+        kind: Kind,
+        attributes: Attributes,
+        *,
+        parent: str | None = None,
+        links: Sequence[str] = (),
+        started_ns: int | None = None,
+    ) -> Span:
+        """``parent`` and ``links`` are traceparents that are valid; without a parent a trace begins."""
+        context = Context() if parent is None else _context(parent)
+        span = self._tracer.start_span(
+            name,
+            context,
+            SpanKind[kind],
+            attributes,
+            links=[Link(_span_context(each)) for each in links],
+            start_time=started_ns,
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        return Span(span)
+
+    def close(self) -> None:
+        """Send what is left, and return in any case after some seconds. Blocks."""
+        closing = threading.Thread(target=self._provider.shutdown, name="tracing-end", daemon=True)
+        closing.start()
+        closing.join(_LAST_S)
+
+
+class SampledAsLinked(Sampler):
+    """What joins parts of several traces, and is part of none, is sampled as the first of them is."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    def should_sample(  # noqa: PLR0917 - as the SDK calls it
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: types.Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: trace.TraceState | None = None,  # noqa: ARG002 - the provider gives none
+    ) -> SamplingResult:
+        if links and not parent_context:
+            parent_context, trace_id = _as_parent(links[0].context), links[0].context.trace_id
+        return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links)
+
+    def get_description(self) -> str:
+        return f"SampledAsLinked{{{self._sampler.get_description()}}}"
+
+
+def _context(traceparent: str) -> Context:
+    return _as_parent(_span_context(traceparent))
+
+
+def _as_parent(context: SpanContext) -> Context:
+    return set_span_in_context(NonRecordingSpan(context), Context())
+
+
+def _span_context(traceparent: str) -> SpanContext:
+    trace_id, span_id = int(trace_id_of(traceparent), 16), int(span_id_of(traceparent), 16)
+    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags_of(traceparent)))

@@ -1,0 +1,80 @@
+"""Traces only where somebody wants them; and nothing that is wrong with them keeps a service from running."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from taskbridge.runtime.tracing.start import tracing_from_environment
+from taskbridge.runtime.tracing.tracing import Tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
+
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+EDGE = "taskbridge-edge"
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_SERVICE_NAME": "edge", "OTEL_TRACES_SAMPLER": "always_on"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
+        (ENDPOINT, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        (ENDPOINT | {"OTEL_TRACES_EXPORTER": "none"}, False),
+        (ENDPOINT | {"OTEL_TRACES_EXPORTER": "console"}, False),
+        (ENDPOINT | {"OTEL_SDK_DISABLED": "TRUE"}, False),
+        (ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, True),
+        (ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, False),
+    ],
+)
+def test_there_are_traces_where_the_environment_names_a_receiver(environment: dict[str, str], *, wanted: bool) -> None:
+    tracing = tracing_from_environment(environment, EDGE)
+    assert (tracing is not None) == wanted
+    if tracing is not None:
+        tracing.close()
+
+
+def test_a_protocol_that_is_not_spoken_is_said() -> None:
+    with capture_logs() as lines:
+        tracing_from_environment(ENDPOINT | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, EDGE)
+    assert [(each["event"], "grpc" in each["problem"]) for each in lines] == [("tracing_not_started", True)]
+
+
+def test_without_the_extra_the_log_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "taskbridge.runtime.tracing.tracing", None)
+    with capture_logs() as lines:
+        assert tracing_from_environment(ENDPOINT, EDGE) is None
+    assert [(each["event"], each["remedy"]) for each in lines] == [
+        ("tracing_not_installed", "install taskbridge-edge[otel]")
+    ]
+
+
+def test_settings_that_the_sdk_refuses_are_no_reason_not_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: Tracing, _processor: SpanProcessor, **_: str) -> None:
+        raise ValueError("a queue of -1 spans")
+
+    monkeypatch.setattr(Tracing, "__init__", refuse)
+    with capture_logs() as lines:
+        assert tracing_from_environment(ENDPOINT, EDGE) is None
+    assert [(each["event"], each["problem"]) for each in lines] == [("tracing_not_started", "a queue of -1 spans")]
+
+
+def test_without_traces_nothing_of_the_sdk_is_imported() -> None:
+    """By either service, with all that it imports; FastAPI brings the API, which does nothing by itself."""
+    program = """
+import sys
+import taskbridge.edge.app, taskbridge.streams.app, taskbridge.streams.worker
+from taskbridge.runtime.tracing.start import tracing_from_environment
+assert tracing_from_environment({}, "taskbridge-edge") is None
+print([name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))])
+"""
+    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert said.stdout.strip() == "[]"

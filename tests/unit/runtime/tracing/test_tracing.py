@@ -1,0 +1,164 @@
+"""Spans: parents, links, sampling, what they say of errors; and a receiver that holds up nobody."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.semconv._incubating.attributes import messaging_attributes
+from opentelemetry.semconv.attributes import error_attributes, http_attributes
+from opentelemetry.trace import SpanKind, StatusCode
+
+from spans import NOT_SAMPLED, TRACE, TRACE_ID, KeptSpans, links_of, parent_of, trace_of_span, traceparent_of_span
+from taskbridge.runtime.tracing import names, tracing
+from taskbridge.runtime.tracing.tracing import Tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def spans() -> KeptSpans:
+    return KeptSpans()
+
+
+def test_a_span_goes_on_with_its_parents_trace_and_names_itself_as_a_parent(spans: KeptSpans) -> None:
+    span = spans.tracing.begin("POST /x", "SERVER", {"a": 1}, parent=TRACE, started_ns=5)
+    assert spans.all == ()
+    span.end()
+    found = spans.only("POST /x")
+    assert span.traceparent == traceparent_of_span(found)
+    assert parent_of(found) == TRACE
+    assert (found.kind, dict(found.attributes or {}), found.start_time) == (SpanKind.SERVER, {"a": 1}, 5)
+    assert found.status.status_code is StatusCode.UNSET
+
+
+def test_without_a_parent_a_trace_begins(spans: KeptSpans) -> None:
+    for _ in range(2):
+        spans.tracing.begin("POST /x", "SERVER", {}).end()
+    first, second = spans.all
+    assert parent_of(first) is None
+    assert trace_of_span(first) != trace_of_span(second)
+
+
+def test_links_are_of_other_traces(spans: KeptSpans) -> None:
+    spans.tracing.begin("process", "CONSUMER", {}, links=[TRACE, OTHER]).end()
+    found = spans.only("process")
+    assert links_of(found) == [TRACE, OTHER]
+    assert parent_of(found) is None
+    assert trace_of_span(found) not in TRACE + OTHER
+
+
+def test_an_error_is_told_by_its_class(spans: KeptSpans) -> None:
+    spans.tracing.begin("send", "PRODUCER", {}).end(error="NotDurable")
+    found = spans.only("send")
+    assert (found.attributes or {})["error.type"] == "NotDurable"
+    assert (found.status.status_code, found.status.description) == (StatusCode.ERROR, None)
+
+
+def test_who_is_not_sampled_stays_so_and_the_trace_goes_on(spans: KeptSpans) -> None:
+    span = spans.tracing.begin("POST /x", "SERVER", {}, parent=NOT_SAMPLED)
+    span.end()
+    assert spans.all == ()
+    assert not span.is_recorded
+    assert span.traceparent[3:35] == TRACE_ID
+    assert span.traceparent.endswith("-00")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "rate", "sampled"),
+    [
+        ("parentbased_traceidratio", "0", [True, False, True, False]),
+        ("always_off", "", [False, False, False, False]),
+        ("always_on", "", [True, True, True, True]),
+    ],
+)
+def test_what_joins_traces_is_sampled_as_the_first_of_them(
+    monkeypatch: pytest.MonkeyPatch, sampler: str, rate: str, sampled: list[bool]
+) -> None:
+    """A child of one that is sampled, a root, and what is linked to one that is sampled or to one that is not."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", rate)
+    begin = KeptSpans().tracing.begin
+    begun = [
+        begin("child", "SERVER", {}, parent=TRACE),
+        begin("root", "SERVER", {}),
+        begin("linked", "CONSUMER", {}, links=[TRACE]),
+        begin("linked", "CONSUMER", {}, links=[NOT_SAMPLED]),
+    ]
+    assert [each.is_recorded for each in begun] == sampled
+
+
+@pytest.mark.parametrize(("named", "is_called"), [(None, "tests"), ("our-edge", "our-edge")])
+def test_the_environment_may_name_the_service(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, is_called: str
+) -> None:
+    if named is not None:
+        monkeypatch.setenv("OTEL_SERVICE_NAME", named)
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+    spans = KeptSpans()
+    spans.tracing.begin("x", "SERVER", {}).end()
+    told = spans.only("x").resource.attributes
+    assert (told["service.name"], told["service.version"]) == (is_called, "1")
+    assert told["deployment.environment.name"] == "test"
+
+
+class Stuck(SpanExporter):
+    """A receiver that takes the connection and never answers."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.let_go = threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002 - as it is called
+        self.asked.set()
+        self.let_go.wait()
+        return SpanExportResult.FAILURE
+
+
+def test_a_receiver_that_never_answers_holds_up_neither_spans_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_LAST_S", 0.05)
+    stuck = Stuck()
+    processor = BatchSpanProcessor(stuck, max_queue_size=8, max_export_batch_size=4, schedule_delay_millis=1)
+    with_it = Tracing(processor, service="tests", version="1")
+    try:
+        with_it.begin("first", "SERVER", {}).end()
+        assert stuck.asked.wait(20)
+        for _ in range(100):  # many more than may wait
+            with_it.begin("next", "SERVER", {}).end()
+        with_it.close()
+        assert not stuck.let_go.is_set()
+    finally:
+        stuck.let_go.set()
+
+
+def test_the_end_sends_what_is_left() -> None:
+    kept: list[str] = []
+
+    class Exporter(SpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            kept.extend(each.name for each in spans)
+            return SpanExportResult.SUCCESS
+
+    ended = Tracing(BatchSpanProcessor(Exporter(), schedule_delay_millis=3_600_000), service="tests", version="1")
+    ended.begin("last", "SERVER", {}).end()
+    ended.close()
+    assert kept == ["last"]
+
+
+def test_attributes_are_called_as_the_conventions_call_them() -> None:
+    known = {
+        value
+        for module in (messaging_attributes, http_attributes, error_attributes)
+        for name, value in vars(module).items()
+        if name.isupper()
+    }
+    constants = {value for name, value in vars(names).items() if name.isupper() and name != "EVENT_STREAM"}
+    ours = constants | set(names.messaging("send", "topic"))
+    assert {each for each in ours if not each.startswith("taskbridge.")} <= known
