@@ -45,6 +45,21 @@ def test_four_views_show_their_items_and_counts(fake: FakeTaskCenter, open_page:
     expect(page).to_have_title("(11) 我已处理 · 任务中心")
 
 
+def test_a_row_says_how_it_was_decided_or_ended_where_the_senders_word_is_known(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    for item, word in zip(fake.items[ME, "handled"], ("agree", "DISAGREE", "constructor", None), strict=False):
+        item["outcome"] = word
+    for item, word in zip(fake.items[ME, "created"], ("", "terminated", "agree", "agree"), strict=True):
+        item["result"] = word
+    page = open_page(fake.page_of())
+    tab(page, "我已处理")
+    expect(page.locator(".row .status")).to_have_text(["已同意", "已拒绝"])
+    tab(page, "我创建的")
+    # What is still pending has not ended, whatever is said of it.
+    expect(page.locator(".row .status")).to_have_text(["进行中", "已撤回", "已同意", "待处理"])
+
+
 def test_every_kind_of_title_is_shown_as_the_text_that_it_is(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of())
     expect(page.locator(".row")).to_have_count(11)
