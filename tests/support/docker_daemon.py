@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -19,16 +20,18 @@ _USELESS = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/lo
 
 
 class DockerDaemon:
-    """Without networks of its own: containers have the host's. It ends with the test, and its images with it."""
+    """With a bridge of its own and no rules in the host's tables. It ends with the test, and its images with it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._bridge = f"taskbridge{os.getpid() % 100_000}"  # names of interfaces have 15 characters
         self.host = f"unix://{folder}/docker.sock"
         # Debian's: what else is called docker may be older or newer than the daemon.
         self.docker = ("/usr/bin/docker", "--host", self.host)
 
     def __enter__(self) -> Self:
-        options = {"host": self.host, "iptables": "false", "bridge": "none"}
+        subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=True)
+        options = {"host": self.host, "iptables": "false", "bridge": self._bridge}
         options |= {name: str(self._folder / name) for name in ("data-root", "exec-root", "pidfile")}
         argv = ["/usr/sbin/dockerd", *(f"--{name}={value}" for name, value in options.items())]
         self._log = (self._folder / "dockerd.log").open("wb")
@@ -47,6 +50,7 @@ class DockerDaemon:
         self._process.terminate()
         self._process.wait(60)
         self._log.close()
+        subprocess.run(["ip", "link", "delete", self._bridge], check=True)
         # Namespaces of networks stay mounted, and would keep the folder from being removed.
         mounts = (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines())
         for each in [mount for mount in mounts if mount.startswith(str(self._folder))]:

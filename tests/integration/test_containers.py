@@ -1,0 +1,217 @@
+"""The image is built and run, compose.yaml is run with it, and Docker is taken as the local stack's source."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import image
+import pytest
+
+import plain_http
+import stand_ins
+from docker_daemon import BASE, DockerDaemon
+from event_stream import EventStreamClient
+from taskbridge.cli.callbacks.sending import post_callback
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.doctor.examination import Examination
+from taskbridge.cli.doctor.findings import State
+from taskbridge.edge.testing import CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
+from taskbridge.local.docker_stack import DockerStack
+from taskbridge.local.ports import free_ports
+from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.local.stack import choose_stack
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
+from taskbridge.streams.api.tokens import digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeout(900)]
+
+MOST_BYTES = 300_000_000
+API_TOKEN = "tb_portal"
+AUTHORIZED = {"Authorization": f"Bearer {API_TOKEN}"}
+ASSIGNEE = "0169"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Generator[DockerDaemon]:
+    with DockerDaemon(tmp_path_factory.mktemp("docker")) as daemon:
+        daemon.make_base()
+        image.main(["--build-arg", f"BASE={BASE}"], docker=daemon.docker)
+        stand_ins.build(daemon, tmp_path_factory.mktemp("stand-ins"))
+        yield daemon
+
+
+def test_the_image_is_small_and_has_the_program_and_nothing_of_the_tests(daemon: DockerDaemon) -> None:
+    (found,) = json.loads(daemon.run("image", "inspect", image.TAG))
+    assert found["Size"] < MOST_BYTES
+    assert found["Config"]["User"] == "10001:10001"
+    assert "Yida" in daemon.run("run", "--rm", "--read-only", "--network", "none", image.TAG)
+    there = "import importlib.util as u; print([n for n in ('pytest', 'pip', 'taskbridge.native') if u.find_spec(n)])"
+    assert "['taskbridge.native']" in daemon.run("run", "--rm", "--entrypoint", "python3", image.TAG, "-c", there)
+
+
+def test_a_task_passes_through_both_services_and_what_they_keep_outlives_them(
+    daemon: DockerDaemon, connection: Connection, tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    edge_port, streams_port = free_ports(2)
+    credentials = tmp_path / "credentials.toml"
+    write_credentials(credentials, SYSTEM_TOKEN)
+    shared = {"KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers, "SCHEMA_REGISTRY_URL": connection.registry_url}
+    own = {
+        "edge": {"HOST": "127.0.0.1", "PORT": str(edge_port), "CREDENTIALS_FILE": "/run/credentials.toml"},
+        "streams": {"HOST": "127.0.0.1", "PORT": str(streams_port)},
+    }
+    ports = {"edge": edge_port, "streams": streams_port}
+    for service, settings in own.items():
+        environment = [f"--env={service.upper()}_{name}={value}" for name, value in {**shared, **settings}.items()]
+        mounts = ["--volume", f"{credentials}:/run/credentials.toml:ro", "--volume", f"{service}:/var/lib/taskbridge"]
+        hard = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host"]
+        daemon.run("run", "--detach", "--name", service, *hard, *mounts, *environment, image.TAG, service)
+    try:
+        edge, streams = (f"http://127.0.0.1:{port}" for port in ports.values())
+
+        def passes() -> bool:
+            examination = Examination({}, edge_url=edge, streams_url=streams, credentials=credentials)
+            found = [each for each in examination.findings(end_to_end=True) if each.check == "end-to-end"]
+            return [each.state for each in found] == [State.OK, State.OK]
+
+        eventually(passes, what="a task passes through", within_s=120)
+        for service in own:
+            daemon.run("stop", "--time", "60", service)
+            (stopped,) = json.loads(daemon.run("inspect", service))
+            assert stopped["State"]["ExitCode"] == 0, daemon.run("logs", service)
+        kept = "import pathlib; print([p.name for p in pathlib.Path('/var/lib/taskbridge').rglob('*')])"
+        for service, name in (("edge", "schema-ids.json"), ("streams", "worker-name")):
+            asked = ("--entrypoint", "python3", "--volume", f"{service}:/var/lib/taskbridge", image.TAG, "-c", kept)
+            assert name in daemon.run("run", "--rm", *asked)
+    finally:
+        for service in own:
+            subprocess.run([*daemon.docker, "rm", "--force", service], capture_output=True, check=False)
+
+
+class Composed:
+    """deploy/compose in a folder of its own, on ports of its own."""
+
+    def __init__(self, daemon: DockerDaemon, folder: Path) -> None:
+        self._daemon, self._folder = daemon, folder
+        edge, streams, kafka, registry = free_ports(4)
+        self.edge, self.streams = f"http://127.0.0.1:{edge}", f"http://127.0.0.1:{streams}"
+        ports = {"EDGE_PORT": edge, "STREAMS_PORT": streams, "KAFKA_PORT": kafka, "REGISTRY_PORT": registry}
+        self.ports = {str(port) for port in ports.values()}
+        self._environment = os.environ | {name: str(port) for name, port in ports.items()}
+        shutil.copy(image.ROOT / "deploy" / "compose" / "compose.yaml", folder)
+        for service in ("edge", "streams"):
+            (folder / service).mkdir()
+        write_credentials(folder / "edge" / "credentials.toml", SYSTEM_TOKEN)
+        token = {"name": "portal", "sha256": digest_of(API_TOKEN), "corps": [CORP_ID]}
+        lines = [f"{name} = {json.dumps(value)}" for name, value in token.items()]
+        (folder / "streams" / "api-tokens.toml").write_text("\n".join(["[[tokens]]", *lines]))
+
+    def run(self, *arguments: str) -> None:
+        argv = [*self._daemon.docker, "compose", *arguments]
+        done = subprocess.run(
+            argv, cwd=self._folder, env=self._environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr + self._daemon.run("ps", "--all")
+
+    def containers(self) -> dict[str, dict[str, Any]]:
+        """What Docker knows of each service's, ended ones too."""
+        found = json.loads(self._daemon.run("inspect", *self._daemon.run("ps", "--all", "--quiet").split()))
+        return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
+
+    def post(self, wire_action: str, instance_id: str) -> str:
+        """What keeps the event."""
+        parameters = parameters_of(wire_action, instance_id=instance_id)
+        answer = post_callback(self.edge, wire_action, parameters, system_token=SYSTEM_TOKEN, encoding="json")
+        assert answer.accepted, answer
+        return answer.body["durability"]
+
+    def of_assignee(self, path: str) -> str:
+        return f"{self.streams}/v1/corps/{CORP_ID}/users/{ASSIGNEE}/{path}"
+
+    def pending(self) -> set[str]:
+        answer = plain_http.get(self.of_assignee("tasks?view=pending"), headers=AUTHORIZED)
+        return {item["instance_id"] for item in answer.raise_for_status().json()["items"]}
+
+
+def test_compose_brings_all_of_it_and_what_was_answered_outlives_the_edges_container(
+    daemon: DockerDaemon, tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    composed = Composed(daemon, tmp_path)
+    try:
+        composed.run("up", "--detach", "--wait")
+        there = composed.containers()
+        asked = {
+            service: each["State"]["Health"]["Status"] for service, each in there.items() if "Health" in each["State"]
+        }
+        assert asked == dict.fromkeys(("kafka", "registry", "edge", "streams"), "healthy")
+        published = [binding for each in there.values() for binding in bindings(each)]
+        assert {binding["HostIp"] for binding in published} == {"127.0.0.1"}
+        assert {binding["HostPort"] for binding in published} == composed.ports
+        for service in ("edge", "streams", "topics", "schemas"):
+            assert there[service]["HostConfig"]["ReadonlyRootfs"]
+
+        heard = EventStreamClient(composed.of_assignee("events"), AUTHORIZED).open()
+        assert composed.post("create", "I-1") == "kafka"
+        assert {each["instance_id"] for each in heard.wait_for(1)} == {"I-1"}
+        heard.cut()
+
+        composed.run("stop", "kafka")
+        assert composed.post("create", "I-2") == "spool"
+        composed.run("up", "--detach", "--force-recreate", "--no-deps", "edge")
+        composed.run("start", "kafka")
+        eventually(lambda: composed.pending() == {"I-1", "I-2"}, what="both tasks are pending")
+        assert composed.containers()["edge"]["Id"] != there["edge"]["Id"]
+
+        composed.run("stop")
+        ended = composed.containers()
+        assert [ended[service]["State"]["ExitCode"] for service in ("edge", "streams")] == [0, 0]
+    finally:
+        composed.run("down", "--volumes")
+    assert daemon.run("ps", "--all", "--quiet") == ""
+
+
+def bindings(container: dict[str, Any]) -> list[dict[str, str]]:
+    return [binding for port in container["HostConfig"]["PortBindings"].values() for binding in port]
+
+
+def test_where_docker_answers_the_local_stack_is_its_containers_and_keeps_its_data_in_volumes(
+    daemon: DockerDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", daemon.host)
+    monkeypatch.setenv("TESTCONTAINERS_RYUK_DISABLED", "true")  # one more image, for who does not stop what they start
+    kafka_port, registry_port = free_ports(2)
+    schema_ids: list[dict[str, int]] = []
+    for state in ("created", "ok"):
+        stack = choose_stack(
+            {},
+            data_dir=tmp_path,
+            kafka_port=kafka_port,
+            registry_port=registry_port,
+            supervisor=Supervisor(on_event=print),
+            progress=print,
+        )
+        assert isinstance(stack, DockerStack)
+        try:
+            endpoints = stack.start()
+            found = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
+            reports = apply_topics(found.admin(), topics.ALL, partitions=3)
+            assert {report.state for report in reports} == {state}
+            schema_ids.append(found.registry.register(topics.ALL))
+            subject = f"{topics.ALL[0].name}-value"
+            level = plain_http.get(f"{endpoints.registry_url}/config/{subject}").json()
+            assert level == {"compatibilityLevel": "FULL_TRANSITIVE"}
+            found.close()
+        finally:
+            stack.stop()
+        assert daemon.run("ps", "--all", "--quiet") == ""
+    first, second = schema_ids
+    assert first == second

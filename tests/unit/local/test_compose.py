@@ -1,0 +1,31 @@
+"""deploy/compose/compose.yaml beside what the local stack runs of the same images: one of them would be forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from taskbridge.local.docker_stack import ContainerSpec, kafka_container, registry_container
+
+ROOT = Path(__file__).parents[3]
+KAFKA = kafka_container({}, host="127.0.0.1", host_port=1, volume="kafka")
+REGISTRY = registry_container({}, host="127.0.0.1", host_port=2, volume="registry")
+ADDRESSES = {"KAFKA_LISTENERS", "KAFKA_ADVERTISED_LISTENERS"}
+
+
+@pytest.mark.parametrize(("service", "spec"), [("kafka", KAFKA), ("registry", REGISTRY)])
+def test_both_run_the_same_image_with_the_same_settings(service: str, spec: ContainerSpec) -> None:
+    composed: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text())["services"][service]
+
+    assert composed["image"] == f"${{{spec.image_variable}:-{spec.image}}}"
+    assert without(composed["environment"]) == without(spec.environment)
+    assert composed["volumes"] == [f"{service}:{folder}" for folder in spec.volumes.values()]
+    assert composed.get("user") == spec.user
+
+
+def without(environment: Any) -> dict[str, str]:
+    """All but where it listens: other containers do not come to the local stack's."""
+    return {name: value for name, value in environment.items() if name not in ADDRESSES}
