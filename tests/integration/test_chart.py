@@ -105,6 +105,7 @@ EVERYTHING = merged(
     image__digest=f"sha256:{'a' * 64}",
     image__pullSecrets=[{"name": "login"}],
     serviceAccountName="taskbridge",
+    tracing={"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_TRACES_SAMPLER_ARG": "0.01"},
     monitoring={
         kind: {"enabled": True, "labels": {"release": "kps"}}
         for kind in ("serviceMonitor", "prometheusRule", "dashboards")
@@ -118,6 +119,7 @@ EVERYTHING = merged(
         "extraEgress": [{"ports": [{"port": 443}], "to": [{"ipBlock": {"cidr": "10.2.0.0/16"}}]}],
     },
 )  # fmt: skip
+TRACING = re.findall(r"`(OTEL_\w+)`", (ROOT / "docs/reference/settings.md").read_text("utf-8"))
 PAGE = (ROOT / "docs/how-to/run-on-kubernetes.md").read_text("utf-8")
 DOCUMENTED = yaml.safe_load(PAGE.partition("```yaml\n# values.yaml\n")[2].partition("```")[0])
 SETS = {"minimal": MINIMAL, "secured": SECURED, "everything": EVERYTHING, "documented": DOCUMENTED}
@@ -208,6 +210,7 @@ def test_helm_finds_nothing_to_mend(chart: Rendered, helm: Helm, tmp_path: Path)
         ({"edge__terminationGracePeriodSeconds": 30}, "minimum: got 30, want 60"),
         ({"edge__preStopSeconds": 21}, "maximum: got 21, want 20"),
         ({"edge__replicas": 0}, "minimum: got 0, want 1"),
+        ({"tracing__EDGE_PORT": "1"}, "'EDGE_PORT' not allowed"),
         ({"egde__replicas": 1}, "'egde' not allowed"),
     ],
 )  # fmt: skip
@@ -294,9 +297,9 @@ def test_what_is_written_is_on_volumes_that_are_large_enough_and_stay(chart: Ren
 
 def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) -> None:
     known = {
-        "edge": {f"EDGE_{name.upper()}" for name in EdgeSettings.model_fields} | {"TASKBRIDGE_PARTITIONS"},
+        "edge": {f"EDGE_{name.upper()}" for name in EdgeSettings.model_fields} | {"TASKBRIDGE_PARTITIONS", *TRACING},
         "streams": {f"STREAMS_{name.upper()}" for name in StreamsSettings.model_fields}
-        | {"TASKBRIDGE_PARTITIONS", "POD_NAME"},
+        | {"TASKBRIDGE_PARTITIONS", "POD_NAME", *TRACING},
         "setup": {f"TASKBRIDGE_{name}" for name in (
             "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "KAFKA_CONFIG_FILE", "PARTITIONS"
         )},
@@ -425,7 +428,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
         assert not selects(policy["podSelector"], labels(*({*PARTS} - {part})).labels)
         assert policy["policyTypes"] == ["Ingress", "Egress"]
         rules = policy["ingress" if direction == "from" else "egress"]
-        tried = {22, 53, 80, 443, 8081, 8400, 8401, 8500, 9092, 9093, 9094, 9095}
+        tried = {22, 53, 80, 443, 4318, 8081, 8400, 8401, 8500, 9092, 9093, 9094, 9095}
         return {
             (end, port) for end, peer in ends.items() for port in tried if allows(rules, direction, peer, port, "TCP")
         }
@@ -446,7 +449,7 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
     assert passing("minimal", "streams", "to") == names | kafka | {(end, 8081) for end in ends} | asked
     registry = {(end, 443) for end in ends}
     assert passing("secured", "edge", "to") == names | registry | {("Kafka", 9092), ("Kafka", 9094)}
-    more = {(end, 9095) for end in ends} | {("outside", 8081), ("outside", 443)}
+    more = {(end, port) for end in ends for port in (9095, 4318)} | {("outside", 8081), ("outside", 443)}
     assert passing("everything", "edge", "to") == names | kafka | more
     rules = charts["minimal"].one("NetworkPolicy", "edge")["spec"]["egress"]
     assert allows(rules, "to", OUTSIDE, 53, "UDP")

@@ -31,6 +31,12 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{/* Of an address: the one that it names, else its scheme's. */}}
+{{- define "taskbridge.port" -}}
+{{- $parsed := urlParse . -}}
+{{- regexFind ":[0-9]+$" $parsed.host | trimPrefix ":" | default (ternary "443" "80" (eq $parsed.scheme "https")) -}}
+{{- end -}}
+
 {{/* The name of a Secret of a part, one that is there or ours: (list $ "edge" "credentials"). */}}
 {{- define "taskbridge.secret" -}}
 {{- $root := index . 0 -}}{{- $part := index . 1 -}}{{- $what := index . 2 -}}
