@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskbridge.runtime.tracing import names
-from taskbridge.runtime.tracing.traceparent import is_sampled, traceparent_of
+from taskbridge.runtime.tracing.traceparent import traceparent_of
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ _TOPIC = TASK_EVENTS.name
 
 
 def trace_drained(tracing: Tracing, records: Sequence[SpooledRecord]) -> None:
-    """A span for each event of a recorded trace, as long as it waited."""
+    """A span for each event that has a trace, as long as it waited."""
     for record in records:
         parent = traceparent_of(record.headers)
-        if record.topic == _TOPIC and parent is not None and is_sampled(parent):
+        if record.topic == _TOPIC and parent is not None:
             attributes = {**names.messaging("send", _TOPIC), names.SPOOLED: True}
             tracing.begin(
                 names.message("send", _TOPIC), "CLIENT", attributes, parent=parent, started_ns=record.created_at
