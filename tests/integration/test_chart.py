@@ -98,6 +98,7 @@ EVERYTHING = merged(
     **{f"{part}__{name}": value for part in PARTS for name, value in PLACED.items()},
     edge__bearerTokens__existingSecret="bearer",
     edge__replicas=3,
+    edge__updatePartition=3,
     edge__settings={"EDGE_SPOOL_MAX_BYTES": "2147483648", "EDGE_TRUSTED_PROXIES": "10.0.0.0/8"},
     streams__replicas=3,
     streams__clusterSecret__existingSecret="cluster",
@@ -390,7 +391,8 @@ def test_no_budget_holds_up_the_drain_of_a_node(chart: Rendered) -> None:
 def test_updates_go_pod_by_pod_and_pods_are_spread(chart: Rendered) -> None:
     for part in PARTS:
         spec = chart.one("StatefulSet", part)["spec"]
-        assert spec["updateStrategy"] == {"type": "RollingUpdate"}
+        held_back = spec["replicas"] if (part, spec["replicas"]) == ("edge", 3) else 0
+        assert spec["updateStrategy"] == {"type": "RollingUpdate", "rollingUpdate": {"partition": held_back}}
         assert spec["minReadySeconds"] > 0
         pod = spec["template"]
         spread = pod["spec"]["topologySpreadConstraints"]
