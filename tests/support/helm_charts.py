@@ -43,12 +43,12 @@ class Rendered:
 
 
 class Helm:
-    """Built once: some forty seconds of both cores without optimisation, which one run of it does not earn back."""
+    """Built once, without optimisation, which one run of it does not earn back."""
 
     def __init__(self, folder: Path) -> None:
         self._program = folder / "helm"
         go = Path(sys.executable).parent / "go"
-        quick = ("-gcflags=all=-N -l", "-ldflags=-s -w")
+        quick = ("-gcflags=all=-N -l -dwarf=false", "-ldflags=-s -w")
         done = subprocess.run(
             [str(go), "build", *quick, "-o", str(self._program), "."],
             cwd=_SOURCES,
