@@ -10,12 +10,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from running_workers import show_log
-from stream_lives import caught_up, expected, topics_on
+from stream_lives import caught_up, expected, read_topic, topics_on
 from taskbridge.runtime.kafka import consumer_config
+from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.inbox.changes import inbox_changes
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.offsets import Offsets
+from taskbridge.streams.processing.untold import UNTOLD, instance_key
 from taskbridge.streams.rebuild.comparison import told_again
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from running_workers import Worker
     from taskbridge.cli.connection import Connection
     from taskbridge.streams.fold.instance import Instance
+    from taskbridge.streams.positions.version import Versions
 
     Read = Callable[[str], list[Message]]
 
@@ -79,9 +82,23 @@ def ends(connection: Connection) -> dict[str, dict[int, int]]:
 
 
 def processed(connection: Connection, workers: Iterable[Worker], eventually: Any) -> None:
-    """Return once the workers are ready and have folded every event."""
+    """Return once the workers are ready, have folded every event, and have told what a rebuild left to be told."""
     eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
     eventually(lambda: caught_up(connection), what="all events are processed")
+    eventually(lambda: not untold(connection), what="all is told that a rebuild left")
+
+
+def versions(connection: Connection) -> Versions:
+    """What is said of them now."""
+    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
+    return LiveVersion(connection.bootstrap_servers, {}, offsets).read()
+
+
+def untold(connection: Connection) -> set[bytes]:
+    """Keys of the instances of which the live changelog has something that people have not been told."""
+    changelog = instances_changelog(versions(connection).live).name
+    last = {bytes(each.key() or b""): each.value() for each in read_topic(connection, changelog)}
+    return {instance_key(key) for key, value in last.items() if key.startswith(UNTOLD) and value is not None}
 
 
 def lines_kept(read: Read) -> dict[bytes, bytes]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from msgspec import structs
-from rebuilding import ends, lines_kept, processed
+from rebuilding import ends, lines_by_the_states, lines_kept, processed, untold, versions
 
 from fold_inputs import by_first_state_schema, published_schema
 from running_workers import Load, Worker
@@ -25,18 +26,18 @@ from stream_lives import (
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
-from taskbridge.schemas.events import Action, Lifecycle, notification_key
+from taskbridge.schemas.events import SOURCE_TASKBRIDGE, Action, Lifecycle, event_id_for, notification_key
 from taskbridge.schemas.registry import SchemaRef
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion
+from taskbridge.streams.contract.live_version import REBUILD_ID
 from taskbridge.streams.fold.instance import DETAILS, Instance
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, state_value, unpack
 from taskbridge.streams.fold.views import notifications
 from taskbridge.streams.positions.changelog_topic import instances_changelog
-from taskbridge.streams.positions.kept_position import POSITION_KEY
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.version import VERSION_TOPIC, Versions
+from taskbridge.streams.processing.untold import FIRST_INSTANCE
 from taskbridge.streams.rebuild.workers import alone
 
 if TYPE_CHECKING:
@@ -55,10 +56,13 @@ class Stored:
 
     def __init__(self, connection: Connection, read: Read, *, version: int = 1) -> None:
         self._connection = connection
+        self._producer = Producer(cast("dict[str, Any]", producer_config(connection.bootstrap_servers)))
         self._states = task_state_codec(connection.registry)
         self._notifications = task_notification_codec(connection.registry)
         self.topic = instances_changelog(version).name
-        self._last = {bytes(each.key() or b""): each for each in read(self.topic) if each.key() != POSITION_KEY}
+        self._last = {
+            bytes(each.key() or b""): each for each in read(self.topic) if bytes(each.key() or b"") >= FIRST_INSTANCE
+        }
 
     @property
     def known(self) -> list[str]:
@@ -72,8 +76,7 @@ class Stored:
         self, key: str, instance: Instance, told: Iterable[TaskNotification], *, value: bytes | None = None
     ) -> None:
         """As a worker would after some event that there is not, or with a changelog's ``value`` that none would."""
-        config: dict[str, Any] = producer_config(self._connection.bootstrap_servers)
-        producer = Producer(config)
+        producer = self._producer
         known = self._last.get(key.encode())
         state = self._states.encode(instance.state)
         offsets = () if known is None else event_offsets(bytes(known.value() or b""))
@@ -99,7 +102,7 @@ class Stored:
         schema_id = registry.learn_id(SchemaRef(TASK_STATES.subject, published_schema("TaskState", 1)))
         known = self._last[key.encode()]
         older = by_first_state_schema(bytes(known.value() or b""), schema_id=schema_id)
-        producer = Producer(cast("dict[str, Any]", producer_config(self._connection.bootstrap_servers)))
+        producer = self._producer
         producer.produce(self.topic, key=key, value=older, partition=known.partition() or 0)
         producer.produce(TASK_STATES.name, key=key, value=None if age_of(older).is_deleted else state_value(older))
         assert producer.flush(30) == 0
@@ -118,11 +121,6 @@ def folded(events: Iterable[TaskEvent], before: Instance | None = None) -> tuple
         before = after
     assert before is not None
     return before, told
-
-
-def versions(connection: Connection) -> Versions:
-    offsets = Offsets(consumer_config(connection.bootstrap_servers, "tests"))
-    return LiveVersion(connection.bootstrap_servers, {}, offsets).read()
 
 
 def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_old_version_knew_is_still_there(
@@ -176,6 +174,81 @@ def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_
     assert (again["version"], again["states"], again["notifications"]) == (2, 0, 0), "what is right stays as it is"
     for worker in workers:
         assert worker.end(signal.SIGTERM) == 0
+
+
+SLOWLY = """
+from taskbridge.streams.processing import telling
+telling._TOGETHER = 2
+from taskbridge.streams.app import main
+main()
+"""
+"""A worker that has told little of much when it is killed."""
+
+
+def test_every_instance_that_came_out_another_is_told_once_by_workers_that_are_killed_meanwhile(
+    connection: Connection, workers: tuple[Worker, Worker], rebuild: Rebuild, read: Read, eventually: Any
+) -> None:
+    produce(connection, lives(250, seed=33))
+    first, _ = workers
+    first.start()
+    processed(connection, [first], eventually)
+    assert first.end(signal.SIGTERM) == 0
+    stored = Stored(connection, read)
+    wrong = [key for key in stored.known if stored.instance(key).state.lifecycle is Lifecycle.ACTIVE]
+    for number, key in enumerate(wrong):
+        after, told = folded(history(number, key), stored.instance(key))
+        stored.write(key, after, told)
+
+    before = ends(connection)
+    found = rebuild.run()
+    assert (found["states"], found["switched"]) == (len(wrong), True)
+    assert found["notifications"] > len(wrong)
+    after = ends(connection)
+    for topic in (TASK_NOTIFICATIONS.name, TASK_STATES.name):
+        assert after[topic] == before[topic], "the switch is as small as ever: it leaves this to the workers"
+    assert untold(connection) == set(map(str.encode, wrong))
+
+    # A second one takes over what the first one has left to be told.
+    again = rebuild.run()
+    assert (again["version"], again["states"], again["notifications"]) == (3, len(wrong), found["notifications"])
+    load = Load(connection, seed=34)
+    try:
+        for worker in workers:
+            left = len(untold(connection))
+            worker.start(SLOWLY)
+            eventually(lambda left=left: 0 < len(untold(connection)) < left - 20, what="some of it is told")
+            worker.end(signal.SIGKILL)
+        late = [each for key in sorted(untold(connection))[::3] for each in history(99, key.decode())]
+        produce(connection, late)
+    finally:
+        load.stop()
+    for worker in workers:
+        worker.start()
+    processed(connection, workers, eventually)
+    assert_all_is_right(connection, read)
+    eventually(lambda: lines_kept(read) == inboxes_told(connection, read), what="the inboxes are as was told")
+    assert lines_kept(read) == lines_by_the_states(connection, read)
+    codec = task_notification_codec(connection.registry)
+    causes = {told_by_rebuild(key, version=3) for key in wrong}
+    told_now = [*map(codec.decode, values(read, TASK_NOTIFICATIONS.name))]
+    ids = Counter(each.notification_id for each in told_now if each.event_id in causes)
+    assert ids
+    assert set(ids.values()) == {1}, "each is told once"
+    late_ids, behind = {each.event_id for each in late}, set[tuple[str, str]]()
+    for each in told_now:
+        whose = (each.instance_id, each.recipient_id)
+        assert each.event_id not in causes or whose not in behind, "what is untold comes before what happens then"
+        if each.event_id in late_ids:
+            behind.add(whose)
+    assert behind
+    once_more = rebuild.run("--rebuild", "--dry-run")
+    assert (once_more["states"], once_more["notifications"]) == (0, 0)
+
+
+def told_by_rebuild(key: str, *, version: int) -> str:
+    """The id of what made it tell."""
+    named = {"instance_id": key, "version": str(version)}
+    return event_id_for(SOURCE_TASKBRIDGE, "rebuilt", named)
 
 
 def test_a_rebuild_that_is_killed_changes_nothing_wherever_it_was_and_the_next_one_does_it_all(

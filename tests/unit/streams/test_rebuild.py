@@ -15,12 +15,12 @@ from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.fold.views import EntryKey, show, views
 from taskbridge.streams.inbox.layout import LineId
+from taskbridge.streams.processing.rebuilt import told
 from taskbridge.streams.rebuild.comparison import (
     GONE,
     from_published,
     is_whole,
     side_by_side,
-    told,
     told_again,
     unfounded,
 )

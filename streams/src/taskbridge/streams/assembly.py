@@ -16,6 +16,7 @@ from taskbridge.streams.monitoring.watchdog import LoopGuard, TimesStuck, Watchd
 from taskbridge.streams.positions.changelog_topic import reader_config
 from taskbridge.streams.processing.retention import Retention
 from taskbridge.streams.processing.task_agent import TaskAgent
+from taskbridge.streams.processing.telling import Telling, UntoldInstances
 from taskbridge.streams.tables.recovery import Recovery
 from taskbridge.streams.task_center import InstancesTable, Upstream
 from taskbridge.streams.topology import chunks_of, instances_table
@@ -53,6 +54,7 @@ class Parts(NamedTuple):
     app: faust.App
     group_commit: GroupCommit
     retention: Retention
+    telling: Telling
     progress: Progress
 
 
@@ -83,6 +85,7 @@ def put_together(
     )
     tables_of(app).recover_by(recovery)
     store, changelog = instances_table(app, partitions=partitions, version=version)
+    states, notifications = task_state_codec(registry), task_notification_codec(registry)
     folding = choose_folding(registry, cached_instances=settings.live_instances, form_fields=settings.form_fields)
     agent = TaskAgent(
         app,
@@ -91,7 +94,7 @@ def put_together(
         partitions=partitions,
         folding=folding,
         group_commit=group_commit,
-        notifications=task_notification_codec(registry),
+        untold=UntoldInstances(states, notifications, version),
         notification_bytes=most_notification_bytes,
         metrics=metrics,
         tracing=tracing,
@@ -124,12 +127,14 @@ def put_together(
     retention = Retention(
         agent,
         store,
-        task_state_codec(registry),
+        states,
+        notifications,
         changelog=changelog,
-        actives=actives,
+        # Else what is still to be told of an instance would go with it.
+        actives=lambda: actives() & agent.untold.told,
         days=settings.retention_days,
     )
-    return Parts(app, group_commit, retention, progress)
+    return Parts(app, group_commit, retention, Telling(agent, store, changelog, actives), progress)
 
 
 def _group_commit(

@@ -92,6 +92,7 @@ async def _run(
     starting = asyncio.create_task(app.start())
     watching = asyncio.create_task(parts.progress.watch())
     letting_go = asyncio.create_task(_or_crash(app, parts.retention.keep()))
+    telling = asyncio.create_task(_or_crash(app, parts.telling.go_on()))
     keeping = asyncio.create_task(center.watch())
     switching = asyncio.create_task(another)
     try:
@@ -110,7 +111,7 @@ async def _run(
     finally:
         # First: their clients look for another worker while this one finishes.
         center.stop()
-        await _end(app, starting, watching, letting_go, keeping, switching)
+        await _end(app, starting, watching, letting_go, telling, keeping, switching)
         await parts.group_commit.close()
 
 

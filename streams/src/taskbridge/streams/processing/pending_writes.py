@@ -15,7 +15,7 @@ class PendingWrites:
     """
 
     def __init__(self) -> None:
-        self._chunks: dict[tuple[int, int], list[Mapping[bytes, bytes]]] = {}
+        self._chunks: dict[tuple[int, int], list[Mapping[bytes, bytes | None]]] = {}
 
     def reader(
         self, partition: int, read: Callable[[int, list[bytes]], list[bytes | None]], *, generation: int
@@ -31,11 +31,11 @@ class PendingWrites:
 
         return latest
 
-    def add(self, partition: int, stored: Mapping[bytes, bytes], *, generation: int) -> None:
-        """A chunk will write these."""
+    def add(self, partition: int, stored: Mapping[bytes, bytes | None], *, generation: int) -> None:
+        """A chunk will write these; None takes a key away."""
         self._chunks.setdefault((generation, partition), []).append(stored)
 
-    def remove(self, partition: int, stored: Mapping[bytes, bytes], *, generation: int) -> None:
+    def remove(self, partition: int, stored: Mapping[bytes, bytes | None], *, generation: int) -> None:
         """It has, or never will. What a later chunk will write of the same keys stays."""
         chunks = self._chunks.get((generation, partition), [])
         chunks[:] = [each for each in chunks if each is not stored]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,7 +21,8 @@ from taskbridge.schemas.topics import REPLAYED_DAYS
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.stored_instance import Age, age_of, unpack
 from taskbridge.streams.fold.views import notifications
-from taskbridge.streams.processing.task_agent import Farewell, TaskAgent
+from taskbridge.streams.folding.outgoing import notification_record
+from taskbridge.streams.processing.telling import Beside
 from taskbridge.streams.tables.store import PartitionNotHeld
 from taskbridge.streams.tables.unreadable import naming
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from taskbridge.schemas.codec import Codec
     from taskbridge.schemas.events import TaskNotification, TaskState
     from taskbridge.streams.fold.instance import Instance
+    from taskbridge.streams.processing.task_agent import TaskAgent
+    from taskbridge.streams.records import RecordWithHeaders
     from taskbridge.streams.tables.store import Store
 
 DELETED_DAYS = REPLAYED_DAYS
@@ -50,6 +54,7 @@ class Retention:
     agent: TaskAgent
     store: Store
     states: Codec[TaskState]
+    notifications: Codec[TaskNotification]
     changelog: str
     actives: Callable[[], Collection[int]]
     days: int
@@ -78,19 +83,27 @@ class Retention:
                 expired = [key for key, value in stored if is_expired(age_of(value), now_ms=now_ms, days=self.days)]
             if expired:
                 try:
-                    with naming(self.changelog, partition):
-                        gone = await self.agent.forget(partition, expired, self._still_expired)
+                    await self.agent.write_beside(partition, partial(self._farewells, partition, expired))
                 except PartitionNotHeld:
                     return
-                log.info("instances_let_go", partition=partition, count=gone)
 
-    def _still_expired(self, stored: bytes) -> Farewell | None:
-        """What to tell when this instance goes; None when it is not to go after all."""
+    def _farewells(self, partition: int, keys: list[bytes]) -> Beside:
+        """What to tell when these instances go, but for those that are not to go after all."""
         now_ms = time.time_ns() // 1_000_000
-        if not is_expired(age_of(stored), now_ms=now_ms, days=self.days):
-            return None
-        instance = unpack(stored, self.states)
-        return Farewell(farewell(instance, now_ms=now_ms), state_headers(instance.state, deleted=True))
+        gone: list[bytes] = []
+        states: list[RecordWithHeaders] = []
+        told: list[RecordWithHeaders] = []
+        with naming(self.changelog, partition):
+            for key, stored in zip(keys, self.store.read_many(partition, keys), strict=True):
+                if stored is None or not is_expired(age_of(stored), now_ms=now_ms, days=self.days):
+                    continue
+                instance = unpack(stored, self.states)
+                gone.append(key)
+                states.append((key, None, state_headers(instance.state, deleted=True)))
+                told += [notification_record(each, self.notifications) for each in farewell(instance, now_ms=now_ms)]
+        if gone:
+            log.info("instances_let_go", partition=partition, count=len(gone))
+        return Beside(gone, states, told)
 
 
 def is_expired(age: Age, *, now_ms: int, days: int) -> bool:

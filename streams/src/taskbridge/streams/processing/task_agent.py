@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from faust.types import TP
@@ -16,7 +16,7 @@ from taskbridge.streams.engine.parts import consumer_of
 from taskbridge.streams.fold.dead_letters import dead_letter
 from taskbridge.streams.fold.homes import at_home
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
-from taskbridge.streams.folding.outgoing import fold_what_fits, notification_record
+from taskbridge.streams.folding.outgoing import fold_what_fits
 from taskbridge.streams.processing.chunk_traces import follow, trace_of
 from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.processing.pending_writes import PendingWrites
@@ -25,21 +25,20 @@ from taskbridge.streams.transactions.delivery import Batch
 from taskbridge.streams.transactions.group_commit import Overtaken
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
     import faust
 
     from taskbridge.runtime.tracing.tracing import Tracing
-    from taskbridge.schemas.cloudevents import Header
-    from taskbridge.schemas.codec import Codec
-    from taskbridge.schemas.events import TaskNotification
     from taskbridge.streams.engine.chunks import ChunkMessage
     from taskbridge.streams.fold.chunk import Rejected
     from taskbridge.streams.folding.folding import Folded, Folding
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.processing.chunk_traces import ChunkTrace
+    from taskbridge.streams.processing.telling import Beside, UntoldInstances
     from taskbridge.streams.records import Chunk, RecordWithHeaders
     from taskbridge.streams.tables.store import Store
+    from taskbridge.streams.transactions.bulk_producer import Outgoing
     from taskbridge.streams.transactions.group_commit import GroupCommit
 
 log = structlog.get_logger(__name__)
@@ -52,17 +51,10 @@ class _UnderWay:
     message: ChunkMessage
     records: Chunk
     folded: Folded
+    stored: Mapping[bytes, bytes | None]
     started: float
     working: ExitStack
     trace: ChunkTrace | None
-
-
-class Farewell(NamedTuple):
-    """What is told of an instance that goes."""
-
-    notifications: list[TaskNotification]
-    headers: list[Header]
-    """Of its state's tombstone."""
 
 
 @dataclass(eq=False)
@@ -83,7 +75,7 @@ class TaskAgent:
     partitions: int
     folding: Folding
     group_commit: GroupCommit
-    notifications: Codec[TaskNotification]
+    untold: UntoldInstances
     notification_bytes: int
     metrics: Metrics
     tracing: Tracing | None = None
@@ -111,7 +103,9 @@ class TaskAgent:
             if (trace := follow(self.tracing, message.tp, ours)) is not None:
                 stack.enter_context(trace)
             read = self._pending.reader(partition, self._read, generation=generation)
+            read_any = self._pending.reader(partition, self.store.read_many, generation=generation)
             with naming(self.changelog, partition):
+                first = self.untold.of(partition, (each.key for each in ours if each.key), read_any)
                 folded = fold_what_fits(
                     partial(self.folding.fold, ours, read, generation=generation),
                     ours,
@@ -119,7 +113,7 @@ class TaskAgent:
                 )
             if trace is not None:
                 trace.hand_on(folded)
-            batches = self._batches(partition, folded)
+            batches = self._batches(partition, first, folded)
             # With the position behind them, so that each is sent on once.
             batches += [Batch(TASK_EVENTS.name, sent_on, home) for home, sent_on in away.items()]
             try:
@@ -128,8 +122,9 @@ class TaskAgent:
                 log.info("chunk_overtaken", partition=partition, records=len(records))
                 return None
             self.folding.keep(folded, generation=generation)
-            self._pending.add(partition, folded.stored, generation=generation)
-            under_way = _UnderWay(message, records, folded, started, stack.pop_all(), trace)
+            stored = {**dict.fromkeys(first.gone), **folded.stored}
+            self._pending.add(partition, stored, generation=generation)
+            under_way = _UnderWay(message, records, folded, stored, started, stack.pop_all(), trace)
             return self._end(under_way, committed)
 
     async def _end(self, chunk: _UnderWay, committed: Awaitable[list[int]]) -> None:
@@ -139,7 +134,7 @@ class TaskAgent:
         """
         message = chunk.message
         partition, generation = message.partition, cast("int", message.generation_id)
-        stored = chunk.folded.stored
+        stored = chunk.stored
         with chunk.working:
             try:
                 written, *_ = await committed
@@ -154,24 +149,20 @@ class TaskAgent:
             finally:
                 self._pending.remove(partition, stored, generation=generation)
 
-    async def forget(self, partition: int, keys: Iterable[bytes], farewell: Callable[[bytes], Farewell | None]) -> int:
-        """Let go of instances, as durably as a chunk is kept; returns how many went.
+    async def write_beside(self, partition: int, decide: Callable[[], Beside]) -> bool:
+        """Write what comes of no event, as durably as a chunk; False where it was not: the partition is another's now.
 
-        ``farewell`` is asked about each as it is stored now: what to tell of it, or None to keep it.
+        ``decide`` is asked what that is while no chunk is under way, so that it holds of what is stored then.
         """
         consumer = consumer_of(self.app)
         async with self._queues.turn(partition):
             generation = self.app.consumer_generation_id
             if not consumer.flow_active:
-                return 0
+                return False
             with consumer.working():
-                stored = {key: self.store.read(partition, key) for key in keys}
-                asked = ((key, farewell(value)) for key, value in stored.items() if value is not None)
-                gone = {key: told for key, told in asked if told is not None}
-                if not gone:
-                    return 0
-                told = [each for farewell in gone.values() for each in farewell.notifications]
-                farewells = [notification_record(each, self.notifications) for each in told]
+                beside = decide()
+                if not beside.gone:
+                    return True
                 source = TP(TASK_EVENTS.name, partition)
                 try:
                     written, *_ = await self.group_commit.hand_over(
@@ -179,19 +170,19 @@ class TaskAgent:
                         # Where it stands already: the group's coordinator then refuses all of it to a former owner.
                         consumer.position_of(source),
                         [
-                            Batch(self.changelog, [{"key": key, "value": None} for key in gone], partition),
-                            Batch(TASK_STATES.name, [(key, None, told.headers) for key, told in gone.items()]),
-                            Batch(TASK_NOTIFICATIONS.name, farewells),
+                            Batch(self.changelog, _tombstones(beside.gone), partition),
+                            Batch(TASK_STATES.name, beside.states),
+                            Batch(TASK_NOTIFICATIONS.name, beside.notifications),
                         ],
                         generation=generation,
                     )
                 except Overtaken:
-                    return 0
+                    return False
                 if generation != self.app.consumer_generation_id:
-                    return 0
-                self.store.write_chunk(partition, dict.fromkeys(gone), changelog_offset=written)
-                self.folding.forget(gone)
-        return len(gone)
+                    return False
+                self.store.write_chunk(partition, dict.fromkeys(beside.gone), changelog_offset=written)
+                self.folding.forget(beside.gone)
+        return True
 
     def _read(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
         found = self.store.read_many(partition, keys)
@@ -201,14 +192,18 @@ class TaskAgent:
                 raise StoreUnreadable(f"under {key!r} stands another instance")
         return found
 
-    def _batches(self, partition: int, folded: Folded) -> list[Batch]:
-        """All that the chunk came to, for Kafka; the changelog first."""
+    def _batches(self, partition: int, first: Beside, folded: Folded) -> list[Batch]:
+        """All that the chunk came to, for Kafka; the changelog first. ``first`` is what was untold of its instances."""
         return [
-            Batch(self.changelog, folded.changelog, partition),
-            Batch(TASK_STATES.name, folded.states),
-            Batch(TASK_NOTIFICATIONS.name, folded.notifications),
+            Batch(self.changelog, [*_tombstones(first.gone), *folded.changelog], partition),
+            Batch(TASK_STATES.name, [*first.states, *folded.states]),
+            Batch(TASK_NOTIFICATIONS.name, [*first.notifications, *folded.notifications]),
             Batch(TASK_EVENTS_DLQ.name, _parked(folded.rejected)),
         ]
+
+
+def _tombstones(keys: Iterable[bytes]) -> list[Outgoing]:
+    return [{"key": key, "value": None} for key in keys]
 
 
 def _parked(rejected: Sequence[Rejected]) -> list[RecordWithHeaders]:

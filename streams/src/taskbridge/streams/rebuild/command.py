@@ -74,8 +74,8 @@ def _try(run: Operation) -> dict[str, Any]:
         rebuilding.read()
         # Once more for what came meanwhile, or it would count as a difference.
         rebuilding.catch_up()
-        for _ in rebuilding.outcomes(live + 1):
-            pass
+        rebuilding.compare(live + 1)
+        rebuilding.count()
         return {"version": live, "switched": False, **asdict(rebuilding.counts)}
 
 
@@ -97,10 +97,16 @@ def _rebuild(run: Operation, partitions: int | None) -> dict[str, Any]:
         run.tell(f"version {version} of the instances is made beside version {live}, which stays live")
         with closing(Rebuilding(run, run.registry, folder, live=live, homes=homes)) as rebuilding:
             rebuilding.read()
+            if move is None:
+                rebuilding.compare(version)
             publication.write_changelog(rebuilding)
             # What came meanwhile, so that little is left while no worker works.
             rebuilding.catch_up()
+            if move is None:
+                rebuilding.compare(version)
+            publication.write_changes(rebuilding)
             publication.switch(rebuilding, versions, move)
+            rebuilding.count()
             return {"version": version, "switched": True, "partitions": homes, **asdict(rebuilding.counts)}
 
 

@@ -1,4 +1,4 @@
-"""What a rebuild decides about one instance: what it is built upon, and what people are told when it came out another.
+"""What a rebuild decides about one instance: what it is built upon; and what a retelling tells.
 
 Pure.
 """
@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, TypeVar
 
 from taskbridge.schemas.events import (
     SOURCE_TASKBRIDGE,
-    Action,
     Change,
     Status,
-    TaskEvent,
     TaskNotification,
     event_id_for,
     notification_id_for,
 )
 from taskbridge.streams.fold.instance import FACTS, Instance, Marks, TaskMarks, earliest_known
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
-from taskbridge.streams.fold.views import Shown, difference
+from taskbridge.streams.fold.views import difference
+from taskbridge.streams.processing.rebuilt import cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from taskbridge.schemas.events import TaskState
     from taskbridge.schemas.inbox import Line
+    from taskbridge.streams.fold.views import Shown
 
 _Value = TypeVar("_Value")
 
@@ -57,25 +57,9 @@ def from_published(state: TaskState) -> Instance:
     return Instance(state, Marks((None,) * len(FACTS), tuple(tasks), originators, began_at=earliest_known(state)))
 
 
-def told(before: Shown | None, after: Shown, *, version: int, certain: bool) -> list[TaskNotification]:
-    """What brings everyone who followed the old version to what the new one shows.
-
-    Where it is not ``certain`` what the old one had shown, everyone who ever had a line is told how it stands now.
-    The cause is no callback but the rebuild, as an event with an id that is the same whenever it is tried again.
-    """
-    cause = _cause(after.instance.state, "rebuilt", version=version)
-    found = difference(before, after, cause)
-    if certain:
-        return found
-    again = difference(after, after, cause)
-    known = {each.notification_id for each in again}
-    gone = [each for each in found if each.change is Change.REMOVED and each.notification_id not in known]
-    return gone + again
-
-
 def told_again(shown: Shown, *, number: int) -> list[TaskNotification]:
     """How it stands now, to everyone who has or ever had a line of the instance; the cause is that retelling."""
-    return difference(shown, shown, _cause(shown.instance.state, "retold", number=number))
+    return difference(shown, shown, cause(shown.instance.state, "retold", number=number))
 
 
 def unfounded(line: Line, *, number: int) -> TaskNotification:
@@ -98,22 +82,6 @@ def unfounded(line: Line, *, number: int) -> TaskNotification:
         status=Status.ACTIVE,
         occurred_at=0,
         event_id=event_id,
-    )
-
-
-def _cause(state: TaskState, action: str, **numbers: int) -> TaskEvent:
-    """No callback, but what an operator did; with an id that is the same whenever it is tried again."""
-    named = {"instance_id": state.instance_id, **{name: str(number) for name, number in numbers.items()}}
-    return TaskEvent(
-        event_id=event_id_for(SOURCE_TASKBRIDGE, action, named),
-        source=SOURCE_TASKBRIDGE,
-        action=Action.UNKNOWN,
-        corp_id=state.corp_id,
-        app_type=state.app_type,
-        instance_id=state.instance_id,
-        # Not the time of the rebuild, or it would seem to people that all of this happened just now.
-        occurred_at=state.updated_at,
-        received_at=state.updated_at,
     )
 
 

@@ -1,8 +1,9 @@
-"""Makes a rebuilt version live: its changelog first, and then, while no worker works, all the rest at one stroke.
+"""Makes a rebuilt version live: its changelog first, and then, while no worker works, where they go on, at one stroke.
 
-In one transaction: the states and notifications of what came out another, the rest of the changelog, where workers go
-on, and the word that the version is live. Whoever dies before its end has changed nothing. Only a move to another
-number of partitions takes more than a transaction: see ``streams.rebuild.moving``.
+What is to be told of instances that came out another stands in that changelog too, and workers tell it once the version
+is live (``streams.processing.telling``): so no transaction is larger the more there is. The last one says where workers
+go on, and that the version is live. Whoever dies before its end has changed nothing. Only a move to another number of
+partitions takes more than a transaction: see ``streams.rebuild.moving``.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from taskbridge.schemas.codec import task_notification_codec
+from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.live_version import say, say_told
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.folding.outgoing import notification_record
 from taskbridge.streams.positions.version import Versions
+from taskbridge.streams.processing.untold import state_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.positions.mark import Ground
@@ -40,20 +42,28 @@ class Publication:
         self._ground = ground
         self._version = ground.mark.version
         self._notifications = task_notification_codec(registry)
+        self._states = task_state_codec(registry)
 
     def write_changelog(self, rebuilding: Rebuilding) -> None:
-        """Everything so far; from then on the changes are remembered, for ``switch``."""
+        """Everything so far; from then on the changes are remembered, for ``write_changes``."""
         rebuilding.new.changed = {}
-        tick = self._run.ticker("new changelog")
-        items = rebuilding.new.items()
-        before, written = -1, 0
-        while before < written:
-            before = written
+        self._write(((key, kept.partition, kept.value) for key, kept in rebuilding.new.items()), "new changelog")
+
+    def write_changes(self, rebuilding: Rebuilding) -> None:
+        """What has changed since."""
+        new, changed = rebuilding.new, rebuilding.new.changed or {}
+        new.changed = {}
+        values = ((key, partition, new.get(key)) for key, partition in changed.items())
+        self._write(((key, partition, kept and kept.value) for key, partition, kept in values), "changes")
+
+    def _write(self, records: Iterator[tuple[bytes, int, bytes | None]], what: str) -> None:
+        tick, written = self._run.ticker(what), 0
+        while some := list(islice(records, _TOGETHER)):
             with self._writer.transaction():
-                for key, (partition, value) in islice(items, _TOGETHER):
+                for key, partition, value in some:
                     self._writer.write(self._ground.changelog, key, value, partition=partition)
-                    written += 1
-            tick(written, max(written, rebuilding.counts.instances))
+            written += len(some)
+            tick(written, written)
 
     def switch(self, rebuilding: Rebuilding, versions: Versions, move: Move | None = None) -> None:
         """Have the workers of the live version stop, make ours as up to date as theirs was, and live.
@@ -62,16 +72,18 @@ class Publication:
             OperatorError: it was given up. The live version is what it was, and its workers go on; but for one whose
                 ``move`` had begun: they wait until it is done.
         """
+        self._run.tell("workers stop for the switch")
         with self._run.nobody_at_work(self._writer, versions, self._version) as way_back:
             rebuilding.catch_up()
             if move is None:
-                self._run.tell("telling what came out another")
+                rebuilding.compare(self._version)
+                self.write_changes(rebuilding)
                 with self._writer.transaction():
-                    self._publish(rebuilding.outcomes(self._version))
                     self._go_live(rebuilding)
             else:
                 way_back.pop_all()
                 self._move(rebuilding, versions, move)
+        self._run.tell(f"version {self._version} is live: workers go on, and tell what came out another")
 
     def _move(self, rebuilding: Rebuilding, versions: Versions, move: Move) -> None:
         tell = self._run.tell
@@ -79,6 +91,7 @@ class Publication:
         with self._writer.transaction():
             say(self._writer, Versions(versions.live, self._version, move.partitions))
         self._writer = move.make(self._version)
+        self.write_changes(rebuilding)
         tell("telling everybody what they see")
         outcomes = rebuilding.outcomes(self._version, everything=True)
         while some := list(islice(outcomes, _TOGETHER)):
@@ -92,10 +105,7 @@ class Publication:
             self._go_live(rebuilding)
 
     def _go_live(self, rebuilding: Rebuilding) -> None:
-        """With the rest of the changelog. Workers go on where they were: what they miss there is theirs to say."""
-        for key, partition in (rebuilding.new.changed or {}).items():
-            kept = rebuilding.new.get(key)
-            self._writer.write(self._ground.changelog, key, None if kept is None else kept.value, partition=partition)
+        """Workers go on where they were: what they miss there is theirs to say."""
         stood = self._run.workers.positions()
         positions = {each: min(offset, stood.get(each, offset)) for each, offset in rebuilding.reached.items()}
         self._writer.hand_over(APP_ID, TASK_EVENTS.name, self._ground, positions)
@@ -103,7 +113,8 @@ class Publication:
 
     def _publish(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
-            if outcome.publish_state:
-                self._writer.write(TASK_STATES.name, outcome.key, outcome.state, headers=outcome.headers)
+            self._writer.send_with_headers(
+                TASK_STATES.name, [state_record(outcome.key, outcome.new.value, self._states)]
+            )
             told = [notification_record(each, self._notifications) for each in outcome.notifications]
             self._writer.send_with_headers(TASK_NOTIFICATIONS.name, told)

@@ -4,70 +4,50 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from taskbridge.schemas.cloudevents import state_headers
+from msgspec.structs import replace
+
 from taskbridge.schemas.codec import task_state_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
-from taskbridge.streams.fold.stored_instance import HEAD_BYTES, age_of, event_offsets, state_value, unpack
-from taskbridge.streams.fold.views import show
+from taskbridge.streams.fold.stored_instance import HEAD_BYTES, age_of, state_value
 from taskbridge.streams.folding.choice import choose_folding
 from taskbridge.streams.positions.changelog_topic import instances_changelog
 from taskbridge.streams.processing.retention import is_expired
-from taskbridge.streams.rebuild.comparison import side_by_side, told
+from taskbridge.streams.processing.untold import (
+    FIRST_INSTANCE,
+    Untold,
+    instance_key,
+    read_untold,
+    told_of,
+    untold_key,
+    write_untold,
+)
+from taskbridge.streams.rebuild.comparison import side_by_side
+from taskbridge.streams.rebuild.counts import Counts
 from taskbridge.streams.rebuild.folding import EventFold
-from taskbridge.streams.rebuild.sources.copies import Copy
+from taskbridge.streams.rebuild.sources.copies import Copy, Kept
 from taskbridge.streams.rebuild.sources.known import Knowledge, Source
 from taskbridge.streams.rebuild.sources.local_stores import LocalStores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from taskbridge.schemas.cloudevents import Header
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.schemas.registry import Registry
     from taskbridge.streams.rebuild.operation import Operation
-    from taskbridge.streams.rebuild.sources.copies import Kept
     from taskbridge.streams.rebuild.sources.known import Known
 
 _Copy = TypeVar("_Copy", bound=Copy)
 
 
-@dataclass(slots=True)
-class Counts:
-    """What a rebuild came to, for people."""
-
-    events: int = 0
-    rejected: int = 0
-    """Records on the events topic that cannot be folded; they are on the dead-letter topic already."""
-    instances: int = 0
-    carried_over: int = 0
-    """Instances of which no event is left on the topic, taken from the live version as they are."""
-    built_upon: int = 0
-    """Instances of which the first events are gone: the others were folded onto what the live version had."""
-    from_stores: int = 0
-    """Of the two above: those that the live version's changelog could not tell, so that a local store was asked."""
-    from_published: int = 0
-    """Of the two above: those that not even a store could tell, so that their published state was taken."""
-    let_go: int = 0
-    """Instances that the events still tell of, and whose retention is over."""
-    lost: int = 0
-    """Instances of which neither events nor anything that can be read is left."""
-    states: int = 0
-    """States that are published, because they came out another."""
-    notifications: int = 0
-
-
 class Outcome(NamedTuple):
-    """What is to be published of one instance."""
+    """Of one instance that came out another."""
 
     key: bytes
-    publish_state: bool
-    state: bytes | None
-    headers: list[Header]
-    """Of the state."""
+    new: Kept
+    untold: Untold
     notifications: list[TaskNotification]
 
 
@@ -89,6 +69,8 @@ class Rebuilding:
         self._is_sound = changelog in ids and self._named <= {ids[changelog]}
         if self._is_sound:
             self._is_sound = not any(run.offsets.begins(changelog, range(there[changelog])).values())
+        self._is_untold = False
+        """Whether the rebuild before has left anything to be told."""
         self.new = self._kept(Copy(folder / "new"))
         self._old = self._kept(run.copy_of(changelog, folder / "old")) if changelog in ids else None
         self._published = self._kept(run.copy_of(TASK_STATES.name, folder / "published"))
@@ -133,6 +115,8 @@ class Rebuilding:
             tick=run.ticker("local stores"),
         )
         self.catch_up()
+        copies = [copy for copy in (self._old, self._stores) if copy is not None]
+        self._is_untold = any(next(iter(copy), FIRST_INSTANCE) < FIRST_INSTANCE for copy in copies)
 
     def catch_up(self) -> None:
         """Read on as far as the live version is by now, and complete what the events do not tell any more.
@@ -146,16 +130,18 @@ class Rebuilding:
             self._old.catch_up(there[self._old.topic], ticker("live states"))
         self._fold.catch_up(there[TASK_EVENTS.name])
         self.counts.events, self.counts.rejected = self._fold.folded, self._fold.rejected
-        self.counts.lost = self.counts.instances = 0
+        is_first = self.new.changed is None
+        if is_first:
+            self.counts.lost = self.counts.instances = 0
         now_ms, days = time.time_ns() // 1_000_000, self._run.settings.retention_days
-        compare = ticker("instances")
-        for number, (key, (old, left, published, new)) in enumerate(self._side_by_side()):
-            compare(number, number)
+        look = ticker("instances")
+        for number, (key, (old, left, published, new)) in enumerate(self._rows()):
+            look(number, number)
             if new is None:
                 known = self._known.best(key, old, left, published)
                 if known is None:
                     # Of a store alone it is gone, and not lost.
-                    self.counts.lost += old is not None
+                    self.counts.lost += is_first and old is not None
                     continue
                 self.new.write({key: self._taken(known)})
                 self.counts.carried_over += 1
@@ -165,42 +151,66 @@ class Rebuilding:
                 continue
             self.counts.instances += 1
 
-    def outcomes(self, version: int, *, everything: bool = False) -> Iterator[Outcome]:
-        """What is to be published so that everybody who followed the old version sees the new one.
+    def compare(self, version: int) -> None:
+        """Keep with each instance that came out another what everybody who followed the old version is to be told."""
+        is_first = self.new.changed is None
+        for outcome in self.outcomes(version):
+            if outcome.notifications or not outcome.untold.is_published:
+                self.new.write({untold_key(outcome.key): Kept(outcome.new.partition, write_untold(outcome.untold))})
+            elif not is_first:
+                self.new.write({untold_key(outcome.key): None})
+        for copy in (self._old, self._published):
+            if copy is not None:
+                copy.changed = {}
 
-        ``everything``: also of what came out the same, for those who have nothing yet.
+    def outcomes(self, version: int, *, everything: bool = False) -> Iterator[Outcome]:
+        """How they came out beside the old version.
+
+        ``everything``: of all that there are, for people who have nothing yet.
         """
         compare = self._run.ticker("compared")
-        for number, (key, (old, left, published, new)) in enumerate(self._side_by_side()):
-            compare(number, self.counts.instances)
-            if new is None:
+        for number, (key, row) in enumerate(self._side_by_side() if everything else self._rows()):
+            compare(number, max(number, self.counts.instances))
+            if row[-1] is None:
                 continue
-            state = None if age_of(new.value).is_deleted else state_value(new.value)
-            publish_state = everything or state != (None if published is None else published.value)
-            notifications: list[TaskNotification] = []
-            if everything or old is None or old.value[HEAD_BYTES:] != new.value[HEAD_BYTES:]:
-                known = self._known.best(key, old, left, published)
-                notifications = self._told(old, known, new, version, everything=everything)
-            if publish_state or notifications:
-                self.counts.states += publish_state
-                self.counts.notifications += len(notifications)
-                headers = state_headers(self._states.decode(state_value(new.value)), deleted=state is None)
-                yield Outcome(key, publish_state, state, headers, notifications)
+            outcome = self._outcome(key, row, row[-1], version, everything=everything)
+            if everything:
+                self.counts.states += 1
+                self.counts.notifications += len(outcome.notifications)
+            yield outcome
+
+    def _outcome(self, key: bytes, row: Sequence[Kept | None], new: Kept, version: int, *, everything: bool) -> Outcome:
+        old, left, published, _ = row
+        state = None if age_of(new.value).is_deleted else state_value(new.value)
+        is_published = not everything and state == (None if published is None else published.value)
+        earlier = self._known.untold(key, left) if self._is_untold else None
+        if not everything and earlier is None and old is not None and old.value[HEAD_BYTES:] == new.value[HEAD_BYTES:]:
+            return Outcome(key, new, Untold(is_published, is_certain=True, notifications=0, before=old.value), [])
+        known = self._known.best(key, old, left, published)
+        # Only the changelog says for certain what people were told.
+        is_certain = old is None if known is None else known.source is Source.CHANGELOG
+        before = None if known is None else known.kept.value
+        if earlier is not None:
+            before, is_certain = earlier.before, earlier.is_certain and is_certain
+        untold = Untold(is_published, is_certain and not everything, 0, before)
+        told = told_of(untold, new.value, self._states, version=version)
+        return Outcome(key, new, replace(untold, notifications=len(told)), told)
+
+    def count(self) -> None:
+        """Count what there is, now that it is all."""
+        self.counts.instances = 0
+        for key, kept in self.new.items():
+            if key < FIRST_INSTANCE:
+                untold = read_untold(kept.value)
+                self.counts.states += not untold.is_published
+                self.counts.notifications += untold.notifications
+            else:
+                self.counts.instances += 1
 
     @property
     def reached(self) -> Mapping[int, int]:
         """Behind the last event of each partition that is in it."""
         return self._fold.reached
-
-    def _told(
-        self, old: Kept | None, known: Known | None, new: Kept, version: int, *, everything: bool
-    ) -> list[TaskNotification]:
-        after = show(unpack(new.value, self._states), event_offsets(new.value))
-        if known is None:
-            return told(None, after, version=version, certain=not everything and old is None)
-        # Only the changelog says for certain what people were told.
-        certain = not everything and known.source is Source.CHANGELOG
-        return told(known.shown, after, version=version, certain=certain)
 
     def _base(self, key: bytes) -> bytes | None:
         """What the events of an instance are folded onto: nothing, where all of them are still there."""
@@ -215,10 +225,20 @@ class Rebuilding:
         self.counts.from_published += known.source is Source.PUBLISHED
         return self._known.moved(known)
 
-    def _side_by_side(self) -> Iterator[tuple[bytes, list[Kept | None]]]:
+    def _rows(self) -> Iterator[tuple[bytes, Sequence[Kept | None]]]:
+        """Of each instance what there is of it; once all are compared, of those only of which anything has changed."""
+        if self.new.changed is None:
+            yield from self._side_by_side()
+            return
+        sources = (self._old, self._stores, self._published, self.new)
+        changed = {instance_key(key) for copy in sources if copy is not None for key in copy.changed or ()}
+        for key in sorted(changed):
+            yield key, [None if copy is None else copy.get(key) for copy in sources]
+
+    def _side_by_side(self) -> Iterator[tuple[bytes, Sequence[Kept | None]]]:
         """Of each instance: what the changelog has, what a store has, what is published, and how it came out."""
-        old = () if self._old is None else self._old.items()
-        return side_by_side(old, self._stores.items(), self._published.items(), self.new.items())
+        sources = (self._old, self._stores, self._published, self.new)
+        return side_by_side(*(() if copy is None else copy.items(FIRST_INSTANCE) for copy in sources))
 
     def _kept(self, copy: _Copy) -> _Copy:
         return self._resources.enter_context(closing(copy))

@@ -24,6 +24,7 @@ from taskbridge.streams.folding.outgoing import notification_record
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.version import VERSION_TOPIC
+from taskbridge.streams.processing.untold import FIRST_INSTANCE
 from taskbridge.streams.rebuild.comparison import told_again, unfounded
 from taskbridge.streams.rebuild.operation import operation
 from taskbridge.streams.rebuild.sources.copies import Copy, Kept
@@ -136,7 +137,7 @@ class Retelling:
         Raises:
             TableUnreadable: one of them cannot be read; nobody is told anything wrong.
         """
-        for kept in states.values():
+        for _, kept in states.items(FIRST_INSTANCE):
             with naming(self.changelog, kept.partition):
                 instance = unpack(kept.value, self._states)
             self.instances += 1

@@ -54,9 +54,9 @@ class Copy:
         found: bytes | None = self._db.get(key)
         return None if found is None else _unfolded(found)
 
-    def items(self) -> Iterator[tuple[bytes, Kept]]:
-        """As they are now, in the order of the keys. Writing meanwhile changes nothing here."""
-        return ((key, _unfolded(stored)) for key, stored in self._db.items())
+    def items(self, start: bytes | None = None) -> Iterator[tuple[bytes, Kept]]:
+        """As they are now, in the order of the keys, from ``start`` on. Writing meanwhile changes nothing here."""
+        return ((key, _unfolded(stored)) for key, stored in self._db.items(from_key=start))
 
     def is_empty(self) -> bool:
         return next(iter(self), None) is None
@@ -64,10 +64,6 @@ class Copy:
     def __iter__(self) -> Iterator[bytes]:
         """The keys, likewise."""
         return iter(self._db.keys())
-
-    def values(self) -> Iterator[Kept]:
-        """The values, likewise."""
-        return (_unfolded(stored) for stored in self._db.values())
 
     def write(self, values: Mapping[bytes, Kept | None]) -> None:
         if self.changed is not None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.streams.fold.homes import home_of
-from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, pack, unpack, with_event_offsets
+from taskbridge.streams.fold.stored_instance import StoreUnreadable, pack, with_event_offsets
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.positions.kept_position import position_if_readable
 from taskbridge.streams.positions.offsets import Bounds
 from taskbridge.streams.positions.standing import is_after_loss
+from taskbridge.streams.processing.untold import Untold, read_untold, shown, untold_key
 from taskbridge.streams.rebuild.comparison import GONE, from_published, is_whole
 from taskbridge.streams.rebuild.sources.copies import Kept
 
@@ -79,14 +80,24 @@ class Knowledge:
             # It was let go of since.
             candidates = []
         for source, kept in candidates:
-            shown = self._shown(key, kept)
-            if kept is None or shown is None:
+            found = self._shown(key, kept)
+            if kept is None or found is None:
                 continue
-            known = Known(source, kept, shown)
+            known = Known(source, kept, found)
             if source is Source.STORE and self._misses_events(kept.partition):
                 return self._newer(known, published)
             return known
         return None if published is None else self._stand_in(published)
+
+    def untold(self, key: bytes, left: Kept | None) -> Untold | None:
+        """What people have not been told yet of it by the rebuild before; ``left`` is what a store has for it."""
+        is_left = left is not None and self._is_further(left.partition)
+        source = self.stores if is_left or self.changelog is None else self.changelog
+        found = source.get(untold_key(key))
+        try:
+            return None if found is None else read_untold(found.value)
+        except StoreUnreadable:
+            return Untold(is_published=False, is_certain=False, notifications=0, before=None)
 
     def is_whole(self, known: Known) -> bool:
         """Whether every event of it is still on its partition."""
@@ -149,7 +160,7 @@ class Knowledge:
         if kept is None:
             return None
         try:
-            shown = show(unpack(kept.value, self.states), event_offsets(kept.value))
+            found = shown(kept.value, self.states)
         except StoreUnreadable:
             return None
-        return shown if shown.instance.state.instance_id.encode() == key else None
+        return found if found.instance.state.instance_id.encode() == key else None

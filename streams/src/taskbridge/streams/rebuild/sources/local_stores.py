@@ -16,6 +16,7 @@ from taskbridge.streams.fold.stored_instance import StoreUnreadable, age_of
 from taskbridge.streams.positions.changelog_topic import instances_table_name
 from taskbridge.streams.positions.kept_position import POSITION_KEY, position_if_readable
 from taskbridge.streams.processing.retention import is_expired
+from taskbridge.streams.processing.untold import UNTOLD
 from taskbridge.streams.rebuild.sources.copies import Copy, Kept
 from taskbridge.streams.tables.store_files import OFFSET_KEY, is_damage, is_lock, items_of, read_store_position
 
@@ -102,7 +103,7 @@ class LocalStores(Copy):
             for key, value in items_of(left.db):
                 if key == POSITION_KEY:
                     reaches = position_if_readable(value)
-                elif key != OFFSET_KEY and self._is_wanted(value, now_ms):
+                elif key != OFFSET_KEY and (key.startswith(UNTOLD) or self._is_wanted(value, now_ms)):
                     together[key] = Kept(left.partition, value)
                 if len(together) >= _TOGETHER:
                     self.write(together)

@@ -1,0 +1,100 @@
+"""What people have not been told yet of an instance that a rebuild made another: it stands beside that until they are.
+
+In the changelog and the stores of the new version, under a key of its own for each instance. Whoever tells it takes it
+away in the same transaction, so that it is told once, before anything that happens to the instance afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from taskbridge.schemas.cloudevents import state_headers
+from taskbridge.schemas.events import Lifecycle
+from taskbridge.streams.fold.stored_instance import StoreUnreadable, event_offsets, state_value, unpack
+from taskbridge.streams.fold.views import show
+from taskbridge.streams.processing.rebuilt import told
+
+if TYPE_CHECKING:
+    from taskbridge.schemas.codec import Codec
+    from taskbridge.schemas.events import TaskNotification, TaskState
+    from taskbridge.streams.fold.views import Shown
+    from taskbridge.streams.records import RecordWithHeaders
+
+UNTOLD, UNTOLD_END = b"\x00untold\x00", b"\x00untold\x01"
+"""How these keys begin, and what is behind all of them. No instance's key begins so: ids have no control characters."""
+
+FIRST_INSTANCE = b" "
+"""No instance's key is before it, and every key that is no instance's is."""
+
+
+class Untold(Struct, frozen=True, array_like=True, gc=False):
+    """Of one instance."""
+
+    is_published: bool
+    """Whether the state that is published stays right."""
+    is_certain: bool
+    """Whether ``before`` is all that people have been told."""
+    notifications: int
+    """How many they are, should nothing happen until they are told."""
+    before: bytes | None
+    """The instance of which they were told, as it was stored; None where they were told nothing."""
+
+
+def untold_key(key: bytes) -> bytes:
+    """By the instance's key."""
+    return UNTOLD + key
+
+
+def instance_key(name: bytes) -> bytes:
+    """By the key of what is untold of it."""
+    return name.removeprefix(UNTOLD)
+
+
+write_untold = msgspec.msgpack.Encoder().encode
+_read_untold = msgspec.msgpack.Decoder(Untold).decode
+
+
+def read_untold(written: bytes) -> Untold:
+    """What ``write_untold`` wrote.
+
+    Raises:
+        StoreUnreadable: something else did.
+    """
+    try:
+        return _read_untold(written)
+    except msgspec.DecodeError as error:
+        raise StoreUnreadable(f"what is to be told of an instance cannot be read: {error}") from error
+
+
+def told_of(untold: Untold, stored: bytes, states: Codec[TaskState], *, version: int) -> list[TaskNotification]:
+    """What brings everyone to an instance that is ``stored`` so.
+
+    Raises:
+        StoreUnreadable: it, or what it was before.
+    """
+    before = None if untold.before is None else shown(untold.before, states)
+    return told(before, shown(stored, states), version=version, certain=untold.is_certain)
+
+
+def shown(stored: bytes, states: Codec[TaskState]) -> Shown:
+    """What people see of an instance that is stored so.
+
+    Raises:
+        StoreUnreadable: of another version, or damaged.
+    """
+    return show(unpack(stored, states), event_offsets(stored))
+
+
+def state_record(key: bytes, stored: bytes, states: Codec[TaskState]) -> RecordWithHeaders:
+    """The state of an instance that is stored so, for its topic.
+
+    Raises:
+        StoreUnreadable: of another version, or damaged.
+    """
+    value = state_value(stored)
+    state = states.decode(value)
+    is_deleted = state.lifecycle is Lifecycle.DELETED
+    return key, None if is_deleted else value, state_headers(state, deleted=is_deleted)
