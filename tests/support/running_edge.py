@@ -83,8 +83,9 @@ class OwnStack:
         wait_until(is_ready, 120, what=f"{name} is back")
 
     def stop(self) -> None:
-        for name in ("kafka", "registry"):
-            self.signal(name, signal.SIGCONT)
+        with contextlib.suppress(KeyError):  # they are stopped already
+            for name in ("kafka", "registry"):
+                self.signal(name, signal.SIGCONT)
         self._stack.stop()
 
 

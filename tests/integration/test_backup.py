@@ -1,0 +1,396 @@
+"""The drill: a bridge is copied as docs/how-to/back-up-and-restore.md says, lost and restored; no more is lost."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import fastavro
+import httpx2
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from rebuilding import Rebuild, ends, lines_by_the_states, lines_kept, lines_of
+
+from jvm_artifacts import artifacts
+from running_edge import OwnStack, RunningEdge, wait_until
+from running_workers import Worker
+from stream_lives import assert_all_is_right, caught_up, expected, read_topic, start_anew
+from taskbridge.cli.connection import Connection
+from taskbridge.cli.contract.schema_versions import versions_folder
+from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN
+from taskbridge.local.jvm.registry import API_PATH, registry_service, registry_url
+from taskbridge.local.ports import free_ports
+from taskbridge.local.processes.supervisor import Supervisor
+from taskbridge.runtime.kafka import consumer_config, producer_config
+from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
+from taskbridge.schemas.codec import framed, task_event_codec, task_notification_codec
+from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.registry import Registry, SchemaRef
+from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.positions.changelog_topic import REBUILD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+    from confluent_kafka import Message
+
+    from taskbridge.local.processes.services import ServiceSpec
+    from taskbridge.streams.fold.instance import Instance
+
+pytestmark = [pytest.mark.integration, pytest.mark.disasters, pytest.mark.timeout(300)]
+
+FULL = os.environ.get("TASKBRIDGE_DISASTERS") == "full"
+PARTITIONS = 3
+SETTINGS = {"TASKBRIDGE_PARTITIONS": str(PARTITIONS)}
+ADMIN_PATH = "/apis/registry/v3/admin"
+TOLD = (TASK_EVENTS, TASK_NOTIFICATIONS)
+
+
+class Company:
+    """A whole bridge that has been upgraded before: its registry knows schemas that no program of today registers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._backup = folder / "backup"
+        self.stack = OwnStack(folder / "stack")
+        self.servers, self.registry_url = self.stack.endpoints.bootstrap_servers, self.stack.endpoints.registry_url
+        self.connection = Connection(self.servers, self.registry_url, {})
+        apply_topics(self.connection.admin(), topics.ALL, partitions=PARTITIONS)
+        self.old_value = self._write_as_long_ago()
+        self.edge = RunningEdge(folder, bootstrap_servers=self.servers, registry_url=self.registry_url, **SETTINGS)
+        self.edge.start()
+        self.worker = self.new_worker()
+        self.seed = 0
+        self.outlived: dict[str, Instance] = {}
+        """Whose events are lost, and that are there all the same."""
+        self.admin_url = f"{self.registry_url.removesuffix(API_PATH)}{ADMIN_PATH}"
+
+    def _write_as_long_ago(self) -> bytes:
+        """An event by the first schema that there ever was."""
+        path = versions_folder() / "TaskEvent.1.avsc"
+        text = path.read_text("utf-8")
+        schema_id = self.connection.registry.client.register(TASK_EVENTS.subject, text)
+        with path.with_suffix(".avro").open("rb") as written:
+            event: Any = next(iter(fastavro.reader(written)))
+        body = io.BytesIO()
+        fastavro.schemaless_writer(body, fastavro.parse_schema(json.loads(text)), event)
+        config: dict[str, Any] = producer_config(self.servers)
+        producer = Producer(config)
+        value = framed(schema_id, body.getvalue())
+        producer.produce(TASK_EVENTS.name, key=event["instance_id"].encode(), value=value)
+        assert producer.flush(30) == 0
+        self._old_event = event["event_id"]
+        return value
+
+    def old_is_read(self, registry: Registry) -> bool:
+        """Whether a reader who asks this registry reads what was written long ago."""
+        try:
+            return task_event_codec(registry).decode(self.old_value).event_id == self._old_event
+        except RecordError:
+            return False
+
+    def new_worker(self) -> Worker:
+        """On a disk of its own, which is empty."""
+        worker = Worker(self.folder, self.connection, **SETTINGS)
+        worker.start()
+        return worker
+
+    def post(self, count: int) -> None:
+        """So many callbacks of a company at work, each answered 200."""
+        self.seed += 1
+        argv = [sys.executable, "-m", "taskbridge.cli", "simulate", "--json", "--url", self.edge.url, "--rate", "500"]
+        argv += ["--count", f"{count}", "--seed", f"{self.seed}", "--app", APP_TYPE, "--corp", CORP_ID]
+        done = subprocess.run([*argv, "--token", SYSTEM_TOKEN], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def settles(self) -> None:
+        """All that was accepted is delivered, folded and told."""
+        wait_until(self.edge.is_whole, what="the edge is whole")
+        wait_until(self.edge.has_drained, what="the spool is empty")
+        wait_until(self.worker.is_ready, what="the worker is ready")
+        for topic in TOLD:
+            wait_until(partial(caught_up, self.connection, topic.name), what=f"all of {topic.name} is processed")
+
+    def read(self, topic: str) -> list[Message]:
+        return read_topic(self.connection, topic)
+
+    def events(self) -> set[str]:
+        codec = task_event_codec(self.connection.registry)
+        return {codec.decode(each.value()).event_id for each in self.read(TASK_EVENTS.name)}
+
+    def back_up(self) -> None:
+        """Workers end, Kafka and the registry are stopped and copied; the edge goes on accepting."""
+        assert self.worker.end(signal.SIGTERM) == 0
+        self.stack.stop()
+        shutil.rmtree(self._backup, ignore_errors=True)
+        shutil.copytree(self.folder / "stack", self._backup)
+        self.post(10)
+        self.stack.start()
+        self.worker.start()
+
+    def lose_all(self) -> None:
+        """Kafka's volumes and the registry's; the worker is told to end when they are gone."""
+        self.stack.stop()
+        self.worker.end(signal.SIGTERM)
+        shutil.rmtree(self.folder / "stack")
+
+    def restore(self) -> None:
+        shutil.copytree(self._backup, self.folder / "stack")
+        self.stack.start()
+
+    def move_the_spool(self) -> None:
+        """The disk of an edge's dead machine is brought to another one, and an edge started on it."""
+        there = self.folder / "another-machine"
+        shutil.move(self.edge.data_dir, there)
+        self.edge.environment["EDGE_DATA_DIR"] = str(there)
+        self.edge.start()
+
+    def rebuild(self, command: str = "--rebuild", *, data_dir: Path | None = None) -> None:
+        found = Rebuild(self.connection, self.folder, data_dir=data_dir)
+        try:
+            found.run(command)
+        finally:
+            found.kill_if_running()
+
+    def has(self, right: Mapping[str, Instance], *, timed: bool = True) -> None:
+        """States, notifications and inboxes are those of these instances; ``timed``: with the times of all lines."""
+        assert_all_is_right(self.connection, self.read, instances=right, counted=False)
+        found, wanted = lines_kept(self.read), lines_of(right.values())
+        lines = ({key for key in each if key.startswith(b"L")} for each in (found, wanted))
+        assert next(lines) == next(lines)
+        assert found == wanted or not timed
+
+    def is_right(self) -> None:
+        """States, notifications and inboxes are what the plain fold of the events says."""
+        assert_all_is_right(self.connection, self.read)
+        assert lines_kept(self.read) == lines_by_the_states(self.connection, self.read)
+
+    def examined(self) -> list[dict[str, str]]:
+        """What the doctor says is wrong, with the services' own settings."""
+        environment = {
+            **self.edge.environment,
+            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": self.servers,
+            "STREAMS_SCHEMA_REGISTRY_URL": self.registry_url,
+            "STREAMS_DATA_DIR": str(self.worker.data_dir),
+            "STREAMS_PORT": str(self.worker.port),
+        }
+        argv = [sys.executable, "-m", "taskbridge.cli", "doctor", "--json", "--edge-url", self.edge.url]
+        argv += ["--streams-url", f"http://127.0.0.1:{self.worker.port}"]
+        argv += ["--end-to-end", "--credentials", str(self.edge.credentials)]
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len(found) > 10, done.stderr
+        return [each for each in found if each["state"] == "failed"]
+
+    def end(self) -> None:
+        self.worker.kill_if_running()
+        self.edge.kill_if_running()
+        self.connection.close()
+        self.stack.stop()
+
+
+class Portal:
+    """A consumer that keeps its positions in Kafka."""
+
+    def __init__(self, company: Company) -> None:
+        self._config: dict[str, Any] = {**consumer_config(company.servers, "portal"), "auto.offset.reset": "earliest"}
+        self._codec = task_notification_codec(company.connection.registry)
+        self._partitions = [TopicPartition(TASK_NOTIFICATIONS.name, each) for each in range(PARTITIONS)]
+
+    def positions(self) -> list[int]:
+        consumer = Consumer(self._config)
+        try:
+            return [each.offset for each in consumer.committed(self._partitions, timeout=30)]
+        finally:
+            consumer.close()
+
+    def read_on(self, company: Company) -> list[str]:
+        """The events of which it is told from its positions to the end; and commit."""
+        to = ends(company.connection)[TASK_NOTIFICATIONS.name]
+        consumer = Consumer(self._config)
+        try:
+            begun = consumer.committed(self._partitions, timeout=30)
+            consumer.assign([TopicPartition(each.topic, each.partition, max(0, each.offset)) for each in begun])
+            found: list[str] = []
+            while any(at.offset < to[at.partition] for at in consumer.position(self._partitions)):
+                read = [each for each in consumer.consume(1000, 0.2) if each.error() is None]
+                found += [self._codec.decode(each.value()).event_id for each in read]
+            consumer.commit(asynchronous=False)
+            return found
+        finally:
+            consumer.close()
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Generator[Company]:
+    made = Company(tmp_path_factory.mktemp("company"))
+    yield made
+    made.worker.show_log()
+    made.end()
+
+
+def test_what_was_accepted_outlives_kafka_registry_and_workers(company: Company) -> None:
+    portal = Portal(company)
+    company.settles()
+    company.post(60)
+    company.settles()
+    portal.read_on(company)
+    kept, records = company.events(), len(company.read(TASK_EVENTS.name))
+
+    company.back_up()
+    company.post(20)
+    company.settles()
+    committed, ahead = portal.positions(), {*portal.read_on(company)}
+    beyond = portal.positions()
+    until_disaster = company.events()
+    assert len(until_disaster - kept) > 20, "those that came while Kafka was stopped, too"
+
+    # Kafka stands still; the edge accepts into its spool, until its machine dies too. Of that, the disk is left.
+    company.stack.signal("kafka", signal.SIGSTOP)
+    company.post(40)
+    waiting = company.edge.metric("taskbridge_edge_spool_depth") or 0
+    company.edge.kill()
+    company.lose_all()
+    shutil.rmtree(company.worker.data_dir)
+
+    company.restore()
+    assert portal.positions() == committed
+    company.worker = company.new_worker()
+    company.move_the_spool()
+    company.settles()
+
+    # What was copied is there, and what waited; what came between the copy and the disaster is lost, and no more.
+    found = company.events()
+    assert kept <= found
+    assert len(company.read(TASK_EVENTS.name)) >= records + waiting, "some came twice, and no more often than that"
+    assert len(found - kept) > 20
+    assert not found & (until_disaster - kept)
+    company.is_right()
+    assert company.old_is_read(company.connection.registry)
+    # A consumer that keeps its positions in Kafka reads on. Elsewhere it would be ahead, and pass new records over.
+    assert any(at > then for at, then in zip(beyond, committed, strict=True))
+    assert ahead
+    assert found - kept <= {*portal.read_on(company)}
+    assert company.examined() == []
+
+
+def test_an_empty_registry_gives_other_ids_and_one_with_the_export_the_same(company: Company, tmp_path: Path) -> None:
+    exported = httpx2.get(f"{company.admin_url}/export", trust_env=False, timeout=30).raise_for_status().content
+    with two_registries(tmp_path) as (empty, restored):
+        with registered(empty) as found:
+            assert not company.old_is_read(found), "the record's number means another schema there"
+        httpx2.post(
+            f"{restored.removesuffix(API_PATH)}{ADMIN_PATH}/import",
+            content=exported,
+            headers={"Content-Type": "application/zip"},
+            trust_env=False,
+            timeout=30,
+        ).raise_for_status()
+        with registered(restored) as found:
+            assert company.old_is_read(found)
+            for schema in map(SchemaRef.of, TOLD):
+                assert found.known_id(schema) == company.connection.registry.id_of(schema)
+
+
+def with_disks_left(company: Company) -> None:
+    """A worker's disk outlived Kafka: the states are those of the last moment, though events are lost."""
+    company.back_up()
+    company.post(40)
+    company.settles()
+    right = expected(company.connection, company.read)
+    company.lose_all()
+    company.restore()
+    company.worker.start()
+    assert company.worker.exit_code() == 1
+    assert REBUILD in company.worker.log_path.read_text().splitlines()[-1]
+    company.rebuild(data_dir=company.worker.data_dir)
+    company.worker = company.new_worker()
+    # As many events as were lost, at their offsets; and another rebuild, which must not take those for these.
+    company.post(40)
+    company.settles()
+    right |= expected(company.connection, company.read)
+    company.outlived = right
+    company.has(right)
+    assert company.worker.end(signal.SIGTERM) == 0
+    company.rebuild()
+    company.worker.start()
+    company.settles()
+    company.has(right)
+
+
+def by_a_mirror(company: Company) -> None:
+    """Another cluster has what a mirror copied, and only the newer half of the events."""
+    right = company.outlived | expected(company.connection, company.read)
+    assert company.worker.end(signal.SIGTERM) == 0
+    mirrored = {topic.name: company.read(topic.name) for topic in (TASK_EVENTS, TASK_STATES, PEOPLE, FORMS)}
+    events = mirrored[TASK_EVENTS.name]
+    mirrored[TASK_EVENTS.name] = [each for each in events if (each.offset() or 0) > len(events) // (2 * PARTITIONS)]
+    start_anew(company.connection)
+    apply_topics(company.connection.admin(), topics.ALL, partitions=PARTITIONS)
+    for records in mirrored.values():
+        copy(company, records)
+    company.rebuild()
+    company.rebuild("--retell")
+    company.worker = company.new_worker()
+    company.settles()
+    company.has(right, timed=False)
+    company.post(10)
+    company.settles()
+    company.has(right | expected(company.connection, company.read), timed=False)
+
+
+if FULL:
+
+    @pytest.mark.parametrize("restored", [with_disks_left, by_a_mirror], ids=lambda each: each.__name__)
+    def test_other_ways_back_end_as_the_page_says(company: Company, restored: Callable[[Company], None]) -> None:
+        restored(company)
+
+
+def copy(company: Company, records: list[Message]) -> None:
+    """Byte by byte, as MirrorMaker does it; positions in the topic become others."""
+    config: dict[str, Any] = producer_config(company.servers)
+    producer = Producer(config)
+    for each in records:
+        producer.produce(
+            each.topic() or "",
+            key=each.key(),
+            value=each.value(),
+            headers=cast("Any", each.headers()),
+            partition=each.partition() or 0,
+            timestamp=each.timestamp()[1],
+        )
+    assert producer.flush(30) == 0
+
+
+@contextmanager
+def registered(url: str) -> Generator[Registry]:
+    """A registry in which a service has registered its schemas."""
+    with closing(Registry(url)) as registry:
+        registry.register(topics.ALL)
+        yield registry
+
+
+@contextmanager
+def two_registries(folder: Path) -> Generator[tuple[str, str]]:
+    """Both new and empty."""
+    specs: list[ServiceSpec] = []
+    ports = free_ports(4)
+    for at in (0, 1):
+        spec = registry_service(
+            home=artifacts().registry_home, data_dir=folder / f"{at}", port=ports[at], management_port=ports[at + 2]
+        )
+        specs.append(replace(spec, name=f"registry-{at}"))
+    with Supervisor(on_event=print) as supervisor:
+        supervisor.start(*specs)
+        yield registry_url("127.0.0.1", ports[0]), registry_url("127.0.0.1", ports[1])
