@@ -41,6 +41,10 @@ _SAYS = {
         "`taskbridge streams --rebuild`, `--retell` and `--forget-old`. The command ends with Kafka's own words "
         "(`… authorization failed`), and can be started again."
     ),
+    "reconcile": (
+        "`taskbridge reconcile`, `taskbridge backfill`. The command ends with `this Kafka user lacks …`; the "
+        "service says so in its log and at `/readyz`, and tries again."
+    ),
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,11 @@ from reference_pages.markdown import code, page, prose, table
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import write_credentials
+from taskbridge.reconcile.assembly import Memory
+from taskbridge.reconcile.clock import SystemClock
+from taskbridge.reconcile.kept.budget import Allowance, Budget
+from taskbridge.reconcile.metrics import Metrics as ReconcileMetrics
+from taskbridge.reconcile.runs.mending import Kept
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.sse.metrics import HubCollector
@@ -37,6 +44,8 @@ def metrics_page() -> str:
         table(heads, _rows(edge_metrics())),
         "## The streams service",
         table(heads, _rows(streams_metrics())),
+        "## Reconcile",
+        table(heads, _rows(reconcile_metrics())),
     )
 
 
@@ -50,6 +59,14 @@ def edge_metrics() -> list[tuple[str, str, str]]:
         )
         with TestClient(create_app(settings)) as client:
             return list(_described(client.get("/metrics").text))
+
+
+def reconcile_metrics() -> list[tuple[str, str, str]]:
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    clock = SystemClock()
+    memory = Memory((), Kept(database), Budget(database, Allowance(1, 1, 1), clock))
+    with closing(database):
+        return list(_collected(ReconcileMetrics(memory, clock).registry.collect()))
 
 
 def streams_metrics() -> list[tuple[str, str, str]]:

@@ -20,6 +20,7 @@ from taskbridge.cli.imports.commands import forms_app, people_app
 from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl
 from taskbridge.cli.options import example as _example
 from taskbridge.cli.quarantine.commands import quarantine_app
+from taskbridge.cli.reconcile.commands import BACKFILL_EXAMPLES, backfill, reconcile_app
 from taskbridge.cli.spool.commands import spool_app
 from taskbridge.cli.status.commands import STATUS_EXAMPLES, status
 from taskbridge.cli.terminal import json_line, say, stop_signal
@@ -45,6 +46,8 @@ app.add_typer(people_app, name="people")
 app.add_typer(forms_app, name="forms")
 app.add_typer(token_app, name="token")
 app.add_typer(bench_app, name="bench")
+app.add_typer(reconcile_app, name="reconcile")
+app.command(epilog=BACKFILL_EXAMPLES)(backfill)
 app.command(epilog=SIMULATE_EXAMPLES)(simulate)
 app.command(epilog=UP_EXAMPLES)(up)
 app.command(epilog=DEMO_EXAMPLES)(demo)

@@ -32,6 +32,10 @@ class ReconcileSettings(BaseSettings):
     kafka_config_file: Annotated[Path | None, BeforeValidator(_or_none)] = None
     """More properties of all clients (TLS, SASL), one `name=value` a line: librdkafka's, and the registry's as
     `schema.registry.…`."""
+    host: str = "127.0.0.1"
+    """Where the service has its health and metrics."""
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8600
+    """The port of `RECONCILE_HOST`."""
     data_dir: Path = Path("reconcile-data")
     """What was called this month, how far each form was read, and what was found absent: keep it on a real disk."""
     api_url: Annotated[str, Field(pattern="^https?://.")] = "https://api.dingtalk.com"

@@ -108,6 +108,7 @@ async def _lives_through_chaos(seed: int) -> None:
         }
         assert not exist & deleted
         assert len(dropped) > 0
+        assert {each.recovered_by for each in found.streams.published} == {"reconcile"}
         # Each repair is counted, once.
         counts = found.kept.found.counts()
         assert sum(each.repairs for each in counts) == len({each.event_id for each in found.streams.published})

@@ -25,7 +25,7 @@ from taskbridge.reconcile.dingtalk.errors import (
 from taskbridge.reconcile.dingtalk.moments import next_month_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from taskbridge.reconcile.apps import Corp
     from taskbridge.reconcile.clock import Clock
@@ -59,6 +59,11 @@ class _Call(NamedTuple):
     body: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = {}
 
+    @property
+    def name(self) -> str:
+        """The path without an instance's id."""
+        return wire.GetInstanceById.path if self.path.startswith(wire.GetInstanceById.path) else self.path
+
     def secrets(self) -> Iterator[str]:
         """What is not to be repeated, even where DingTalk repeats it."""
         for place in (self.query, self.body or {}, self.headers):
@@ -69,13 +74,22 @@ class Calls:
     """Calls in the name of one organisation's application."""
 
     def __init__(
-        self, http: httpx2.AsyncClient, corp: Corp, budget: CallBudget, clock: Clock, *, attempts: int
+        self,
+        http: httpx2.AsyncClient,
+        corp: Corp,
+        budget: CallBudget,
+        clock: Clock,
+        *,
+        attempts: int,
+        count: Callable[[str, str], None] | None = None,
     ) -> None:
+        """``count`` hears of each that is made: its path, and ``ok`` or the error's name."""
         self._http = http
         self._corp = corp
         self._budget = budget
         self._clock = clock
         self._attempts = attempts
+        self._count = count
         self._token: str | None = None
         self._token_until_ms = 0
         self._closed_until_ms = 0
@@ -101,7 +115,7 @@ class Calls:
             try:
                 token = await self._access_token()
                 await self._budget.take(self._corp.corp_id)
-                return await self._send(call._replace(headers={wire.TOKEN_HEADER: token}), answer)
+                return await self._counted(call._replace(headers={wire.TOKEN_HEADER: token}), answer)
             except _TokenRefused as refused:
                 if renewed:
                     raise Refused(str(refused)) from None
@@ -110,6 +124,17 @@ class Calls:
                 if attempt >= self._attempts:
                     raise
                 await self._clock.sleep(min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_MAX_S))
+
+    async def _counted(self, call: _Call, answer: type[T]) -> T:
+        outcome = "ok"
+        try:
+            return await self._send(call, answer)
+        except Exception as error:
+            outcome = type(error).__name__.strip("_")
+            raise
+        finally:
+            if self._count is not None:
+                self._count(call.name, outcome)
 
     async def _access_token(self) -> str:
         now = self._clock.now_ms()

@@ -44,6 +44,12 @@ class Absences:
             (corp_id, app_type, instance_id),
         )
 
+    def all(self) -> list[tuple[str, str, str, int]]:
+        """Corp, app and instance of each, and when it was absent first."""
+        return self._database.execute(
+            "SELECT corp_id, app_type, instance_id, first_ms FROM absences ORDER BY first_ms"
+        ).fetchall()
+
     def due(self, corp_id: str, app_type: str, *, now_ms: int) -> Iterator[str]:
         """Instances to be asked for a second time now."""
         found = self._database.execute(

@@ -6,6 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import structs
+
+from taskbridge.reconcile.dingtalk import wire
 from taskbridge.reconcile.dingtalk.errors import Absent
 from taskbridge.reconcile.kept.absences import Absences
 from taskbridge.reconcile.kept.cursors import Asked, Cursors
@@ -19,13 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from taskbridge.reconcile.clock import Clock
-    from taskbridge.reconcile.dingtalk import wire
     from taskbridge.reconcile.dingtalk.api import YidaApi
     from taskbridge.reconcile.repairs.events import Kind, Repair
     from taskbridge.schemas.events import TaskEvent, TaskState
 
 RECONCILE, BACKFILL = "reconcile", "backfill"
-"""What found a repair."""
+"""What found a repair: ``TaskEvent.recovered_by``. It does not enter the event's id."""
 
 
 class Outbox(Protocol):
@@ -115,7 +117,7 @@ class Mender:
         if not is_settled(reading, now_ms=now_ms, settle_ms=settle_ms):
             self.tally.unsettled += 1
             return
-        if needs_details(reading, state, outcomes=self.rules.outcomes):
+        if self._wants_all(instance) or needs_details(reading, state, outcomes=self.rules.outcomes):
             try:
                 reading = await self._with_details(reading)
             except Absent:
@@ -126,6 +128,10 @@ class Mender:
                 return
         if await self._deliver(reading, state) or reading.records is not None:
             self.kept.asked.note(*self._key, instance_id, modified)
+
+    def _wants_all(self, instance: wire.Instance) -> bool:
+        """Whether it is asked for though nothing differs: steps of which no callback told show nowhere in a state."""
+        return self.work == BACKFILL or (self.rules.outcomes and instance.instance_status in wire.ENDED)
 
     async def _with_details(self, reading: Reading) -> Reading:
         instance_id = reading.instance.process_instance_id
@@ -147,7 +153,7 @@ class Mender:
     async def deliver(self, repairs: Sequence[Repair]) -> None:
         """Return once they are durable, and counted."""
         if repairs:
-            await self._outbox.publish([each.event for each in repairs])
+            await self._outbox.publish([structs.replace(each.event, recovered_by=self.work) for each in repairs])
             self.kept.found.note(repairs, work=self.work)
             self.tally.repairs.update((each.event.app_type, each.kind) for each in repairs)
 

@@ -1,0 +1,115 @@
+"""``taskbridge reconcile`` and ``taskbridge backfill``: what Yida never delivered, found and mended; history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskbridge.cli.options import BootstrapServers, Json, RegistryUrl, example
+from taskbridge.cli.terminal import json_line, progress, say
+
+if TYPE_CHECKING:
+    from taskbridge.cli.reconcile.working import Outcome
+
+reconcile_app = typer.Typer(help="What Yida never delivered, by DingTalk's open API.", no_args_is_help=True)
+
+Service = Annotated[
+    bool, typer.Option("--service", help="Go on, a pass every RECONCILE_EVERY_MINUTES, with health and metrics.")
+]
+
+BACKFILL_EXAMPLES = example(
+    "taskbridge backfill --app APP_RY60OCRF33Z7534 --since 2026-09-01 --dry-run",
+    "taskbridge backfill --app APP_RY60OCRF33Z7534 --since 2026-09-01",
+)
+
+
+@reconcile_app.command("run", epilog=example("RECONCILE_APPS_FILE=apps.toml taskbridge reconcile run --json"))
+def reconcile_run(
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    service: Service = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Find and mend what was never delivered since the last run; exit code 1 when not all could be looked at.
+
+    Configured by RECONCILE_* in the environment. What could not be looked at is, by the next run.
+    """
+    from taskbridge.cli.reconcile import working
+
+    environment = working.environment_of(bootstrap_servers, registry_url)
+    if service:
+        working.serve(environment)
+        return
+    _tell(working.one_pass(environment), as_json=as_json)
+
+
+@reconcile_app.command("status", epilog=example("RECONCILE_APPS_FILE=apps.toml taskbridge reconcile status"))
+def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
+    """Print how far forms are read, the calls that are left, what was found missing, and absences that wait.
+
+    Asks neither DingTalk nor Kafka.
+    """
+    from taskbridge.cli.reconcile import working
+
+    found = working.status(working.environment_of(None, None))
+    if as_json:
+        say(json_line(found))
+        return
+    say(f"last pass {found['last_pass_at'] or 'never'}, last whole one {found['last_whole_pass_at'] or 'never'}")
+    for each in found["calls"]:
+        made = f"{each['today']} calls today, {each['this_month']} this month"
+        say(f"{each['corp_id']}: {made}, {each['left_today']} left today")
+    for each in found["forms"]:
+        say(f"{each['work']:9}  {each['app_type']}  {each['form_uuid']}  read until {each['read_until']}")
+    for each in found["found"]:
+        what = "missing" if each["missing"] else "added"
+        say(f"{each['day']}  {each['app_type']}  {each['events']:>6} {what:7}  {each['kind']} ({each['found_by']})")
+    for each in found["absences"]:
+        say(f"absent since {each['first_at']}  {each['app_type']}  {each['instance_id']}")
+
+
+def backfill(
+    app: Annotated[str, typer.Option("--app", help="The app's code, as in the file of apps.")],
+    since: Annotated[str, typer.Option("--since", help="A day (China's time) or a moment: 2026-09-01.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print how many calls it takes.")] = False,  # noqa: FBT002
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Bring in what an app's instances were and did: all that were modified since then. Safe to repeat.
+
+    Where calls are spent or DingTalk is away it ends with exit code 1; started again it goes on there. Its events say
+    "backfill", and come no faster than RECONCILE_RECORDS_PER_SECOND.
+    """
+    from taskbridge.cli.reconcile import working
+
+    environment, since_ms = working.environment_of(bootstrap_servers, registry_url), working.moment_of(since)
+    if not dry_run:
+        _tell(working.backfill(environment, app, since_ms, progress), as_json=as_json)
+        return
+    found = working.dry_run(environment, app, since_ms)
+    if as_json:
+        say(json_line(found))
+        return
+    say(f"{found['instances']:>9,}  instances of {found['forms']} forms")
+    say(f"{found['list_calls']:>9,}  calls to list them")
+    say(f"{found['detail_calls']:>9,}  calls at most to ask for their tasks; none for what is known already")
+    say(f"{found['left_today']:>9,}  calls left today; RECONCILE_CALLS_PER_DAY, RECONCILE_CALLS_PER_MONTH")
+    say(f"{found['days']:>9,}  days at most, on which it is to be started")
+
+
+def _tell(outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        say(json_line(outcome.as_json()))
+    else:
+        say(f"{outcome.rows:>9,}  instances looked at, {outcome.asked:,} of them asked for")
+        say(f"{outcome.unsettled:>9,}  left for later, for they had just changed")
+        for (app_type, kind), count in sorted(outcome.repairs.items()):
+            say(f"{count:>9,}  events: {kind} in {app_type}")
+        for app_type, problem in outcome.problems.items():
+            progress(f"{app_type}: {problem}")
+        if outcome.retry_at is not None:
+            progress(f"run it again after {outcome.retry_at}: it goes on where it ended")
+    if outcome.problems:
+        raise typer.Exit(1)

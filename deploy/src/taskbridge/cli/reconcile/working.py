@@ -1,0 +1,205 @@
+"""Runs a pass or a backfill to its end, for the commands."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taskbridge.cli.connection import find_connection, first_given
+from taskbridge.reconcile.app import LOCK, run
+from taskbridge.reconcile.assembly import assembled, opened_memory
+from taskbridge.reconcile.dingtalk.errors import Later, Refused, Unexpected
+from taskbridge.reconcile.dingtalk.moments import CHINA
+from taskbridge.reconcile.runs.backfill import Backfill, estimate
+from taskbridge.reconcile.settings import ReconcileSettings
+from taskbridge.reconcile.status import status_of
+from taskbridge.runtime.locks import only_one_in
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.settings import load_settings
+from taskbridge.schemas.cloudevents import iso
+from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from taskbridge.reconcile.assembly import Memory, Reconciler
+    from taskbridge.reconcile.dingtalk.api import YidaApi
+    from taskbridge.reconcile.runs.mending import Tally
+
+_SAY_EVERY_S = 2.0
+_PREFIX = "RECONCILE_"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was done, and what was not."""
+
+    rows: int
+    asked: int
+    unsettled: int
+    repairs: Mapping[tuple[str, str], int]
+    problems: Mapping[str, str]
+    """By app, why not all of it was looked at."""
+    retry_at: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "instances": self.rows,
+            "asked": self.asked,
+            "unsettled": self.unsettled,
+            "repairs": [
+                {"app_type": app_type, "kind": kind, "events": count}
+                for (app_type, kind), count in sorted(self.repairs.items())
+            ],
+            "problems": dict(self.problems),
+            "retry_at": self.retry_at,
+        }
+
+
+def environment_of(bootstrap_servers: str | None, registry_url: str | None) -> dict[str, str]:
+    """The environment, with Kafka and the registry as every command finds them where it says nothing of reconcile's."""
+    found = dict(os.environ)
+    connection = find_connection(bootstrap_servers, registry_url)
+    given = {
+        "KAFKA_BOOTSTRAP_SERVERS": (bootstrap_servers, connection.bootstrap_servers),
+        "SCHEMA_REGISTRY_URL": (registry_url, connection.registry_url),
+        "KAFKA_CONFIG_FILE": (None, first_given(found, "KAFKA_CONFIG_FILE") or ""),
+    }
+    for name, (flag, otherwise) in given.items():
+        found[_PREFIX + name] = flag or found.get(_PREFIX + name) or otherwise
+    return found
+
+
+def moment_of(text: str) -> int:
+    """The moment in ms; without a zone it is China's time.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"--since {text}: a day as 2026-09-01 is needed, or a moment") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=CHINA)).timestamp() * 1000)
+
+
+def serve(environment: Mapping[str, str]) -> None:
+    """Be the service, as ``python -m taskbridge.reconcile.app`` is."""
+    os.environ.update(environment)
+    run()
+
+
+def status(environment: Mapping[str, str]) -> dict[str, Any]:
+    with opened_memory(load_settings(ReconcileSettings, environment)) as memory:
+        return status_of(memory)
+
+
+def one_pass(environment: Mapping[str, str]) -> Outcome:
+    """Make one pass.
+
+    Raises:
+        ConfigurationError: a setting is not right, or the service works in this folder.
+        OperatorError: Kafka or the registry does not answer.
+    """
+
+    async def work(found: Reconciler) -> Outcome:
+        report = await found.passes.run()
+        return _outcome(report.tally, report.problems, report.retry_at_ms)
+
+    settings = _settings(environment)
+    with only_one_in(settings.data_dir, LOCK, setting="RECONCILE_DATA_DIR"):
+        return _with_all(settings, work)
+
+
+def backfill(environment: Mapping[str, str], app_type: str, since_ms: int, tell: Callable[[str], None]) -> Outcome:
+    """Bring an app's history in, as far as it goes today; raises as ``one_pass``."""
+
+    async def work(found: Reconciler) -> Outcome:
+        api = _api(found, app_type)
+        await found.states.catch_up()
+        shown = _Progress(tell)
+        work = Backfill(api, found.memory.kept, found.outbox, found.clock, found.rules, told=shown)
+        problems: dict[str, str] = {}
+        retry_at_ms: int | None = None
+        try:
+            shown.expected = (await estimate(api, found.clock, since_ms=since_ms)).instances
+            await work.run(since_ms)
+        except (Later, Refused, Unexpected) as error:
+            problems[app_type] = str(error)
+            retry_at_ms = error.retry_at_ms if isinstance(error, Later) else None
+        return _outcome(work.tally, problems, retry_at_ms)
+
+    settings = _settings(environment)
+    with only_one_in(settings.data_dir, "backfill.lock", setting="RECONCILE_DATA_DIR"):
+        return _with_all(settings, work)
+
+
+def dry_run(environment: Mapping[str, str], app_type: str, since_ms: int) -> dict[str, Any]:
+    """What a backfill takes; asking for that takes a call for each form, and raises what calls may."""
+    settings = _settings(environment)
+
+    async def work(found: Reconciler) -> dict[str, Any]:
+        api = _api(found, app_type)
+        expected = await estimate(api, found.clock, since_ms=since_ms)
+        calls = expected.list_calls + expected.detail_calls
+        days = math.ceil(calls / settings.calls_per_day)
+        return {**expected._asdict(), "left_today": found.memory.budget.left(api.app.corp_id), "days": days}
+
+    return _with_all(settings, work)
+
+
+def _settings(environment: Mapping[str, str]) -> ReconcileSettings:
+    settings = load_settings(ReconcileSettings, environment)
+    configure_logs(settings.log_format, "ERROR")
+    return settings
+
+
+def _with_all(settings: ReconcileSettings, work: Callable[[Reconciler], Any]) -> Any:
+    async def worked(memory: Memory) -> Any:
+        async with assembled(settings, memory) as found:
+            return await work(found)
+
+    Path(settings.data_dir).mkdir(parents=True, exist_ok=True)
+    with opened_memory(settings) as memory:
+        return asyncio.run(worked(memory))
+
+
+def _api(found: Reconciler, app_type: str) -> YidaApi:
+    for each in found.apis:
+        if each.app.app_type == app_type:
+            return each
+    raise ConfigurationError(f"--app {app_type}: the file of apps has no such app")
+
+
+def _outcome(tally: Tally, problems: Mapping[str, str], retry_at_ms: int | None) -> Outcome:
+    repairs = {(app_type, kind.value): count for (app_type, kind), count in tally.repairs.items()}
+    retry_at = None if retry_at_ms is None else iso(retry_at_ms)
+    return Outcome(tally.rows, tally.asked, tally.unsettled, repairs, problems, retry_at)
+
+
+class _Progress:
+    """A line every two seconds, with how long the rest may take."""
+
+    expected = 0
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._began = self._said = time.monotonic()
+
+    def __call__(self, tally: Tally) -> None:
+        now = time.monotonic()
+        if now - self._said < _SAY_EVERY_S:
+            return
+        self._said = now
+        left_s = (now - self._began) / max(1, tally.rows) * max(0, self.expected - tally.rows)
+        events = tally.repairs.total()
+        self._tell(
+            f"{tally.rows} of about {self.expected} instances, {tally.asked} asked for, {events} events;"
+            f" about {left_s / 60:.0f} min left"
+        )

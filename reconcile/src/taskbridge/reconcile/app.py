@@ -1,0 +1,152 @@
+"""The composition root of the service: a pass now and then, health and metrics, until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from taskbridge.reconcile.assembly import assembled, opened_memory
+from taskbridge.reconcile.clock import SystemClock
+from taskbridge.reconcile.metrics import Metrics
+from taskbridge.reconcile.settings import ReconcileSettings
+from taskbridge.reconcile.status import status_of
+from taskbridge.runtime.locks import only_one_in
+from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.settings import load_settings
+from taskbridge.schemas.errors import OperatorError, TaskbridgeError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from taskbridge.reconcile.assembly import Memory
+    from taskbridge.reconcile.runs.passes import PassReport
+
+LOCK = "reconcile.lock"
+_RETRY_S = 60.0
+_GRACE_S = 10
+
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """Makes passes; what goes wrong is told, and tried again."""
+
+    def __init__(self, settings: ReconcileSettings, memory: Memory) -> None:
+        self._settings, self._memory = settings, memory
+        self._clock = SystemClock()
+        self.metrics = Metrics(memory, self._clock)
+        self.problem: str | None = "no pass has ended yet"
+
+    async def work(self) -> None:
+        """Go on for ever."""
+        while True:
+            try:
+                async with assembled(
+                    self._settings, self._memory, clock=self._clock, count=self.metrics.count_call
+                ) as found:
+                    while True:
+                        await self._clock.sleep(self._next_s(await found.passes.run()))
+            except OperatorError as error:
+                self.problem = str(error)
+                _log.error("pass_failed problem=%s", error)
+                await self._clock.sleep(_RETRY_S)
+
+    def http(self) -> FastAPI:
+        app = FastAPI(title="taskbridge reconcile", version="1", docs_url=None, redoc_url=None, openapi_url=None)
+
+        @app.get("/healthz")
+        async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
+            return {"status": "ok"}
+
+        @app.get("/readyz")
+        async def readyz() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+            told: dict[str, Any] = {"ready": self.problem is None, "problem": self.problem}
+            return JSONResponse(told, status_code=200 if self.problem is None else 503)
+
+        @app.get("/status")
+        async def status() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+            return JSONResponse(status_of(self._memory))
+
+        @app.get("/metrics")
+        async def metrics() -> Response:  # pyright: ignore[reportUnusedFunction]
+            return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+        return app
+
+    def _next_s(self, report: PassReport) -> float:
+        self.problem = "; ".join(f"{app}: {why}" for app, why in report.problems.items()) or None
+        tally = report.tally
+        repairs = tally.repairs.total()
+        _log.info(
+            "pass_ended rows=%s asked=%s unsettled=%s repairs=%s", tally.rows, tally.asked, tally.unsettled, repairs
+        )
+        if self.problem is not None:
+            _log.warning("pass_incomplete problem=%s", self.problem)
+        every_s = self._settings.every_minutes * 60
+        if report.retry_at_ms is None:
+            return every_s
+        # Earlier than planned where DingTalk was away for a moment; not before it is of use.
+        until_s = (report.retry_at_ms - self._clock.now_ms()) / 1000
+        return until_s if until_s > every_s else max(_RETRY_S, until_s)
+
+
+async def _serve(service: Service, settings: ReconcileSettings) -> None:
+    config = uvicorn.Config(
+        service.http(),
+        host=settings.host,
+        port=settings.port,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    server = uvicorn.Server(config)
+    working = asyncio.create_task(service.work())
+    serving = asyncio.create_task(server.serve())
+    await asyncio.wait([working, serving], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+    working.cancel()
+    with suppress(asyncio.CancelledError):
+        await working
+
+
+def run() -> None:
+    """Work until SIGTERM or Ctrl-C, then end what is under way and exit with 0: the next start goes on there.
+
+    A wrong configuration is one line on standard error and exit code 1.
+    """
+    # Whatever is under way is left where it stands: it was not counted, and is found again. uvicorn raises the signal
+    # that it ended by once more.
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        settings = load_settings(ReconcileSettings, os.environ)
+        configure_logs(settings.log_format, settings.log_level)
+        with (
+            only_one_in(settings.data_dir, LOCK, setting="RECONCILE_DATA_DIR"),
+            opened_memory(settings) as memory,
+            suppress(KeyboardInterrupt),
+        ):
+            asyncio.run(_serve(Service(settings, memory), settings))
+    except TaskbridgeError as error:
+        sys.exit(f"taskbridge reconcile: {error}")
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    run()

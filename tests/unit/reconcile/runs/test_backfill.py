@@ -1,0 +1,131 @@
+"""A connector that is switched on in a company's life: after its backfill everybody sees what they would have seen."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from reconciled_company import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
+
+from taskbridge.reconcile.dingtalk.errors import Later, Spent
+from taskbridge.reconcile.dingtalk.moments import DAY_MS
+from taskbridge.reconcile.kept.budget import Allowance
+from taskbridge.reconcile.runs.backfill import estimate
+from taskbridge.reconcile.testing.clock import FakeClock
+from taskbridge.reconcile.testing.company import Company
+
+EVENTS = company_life(5, 240)
+END = EVENTS[-1].occurred_at
+SINCE = BEGIN - 40 * DAY_MS
+"""Days in which nothing was yet, too."""
+
+
+def seen(streams: Streams) -> dict[object, object]:
+    """Everybody's lines, without their times: those of what is repaired are off by a millisecond."""
+    return {
+        key: (each.title, each.url, each.status, each.actor_id, each.originator, each.process_name)
+        for key, each in streams.lines().items()
+    }
+
+
+async def backfilled(found: Reconciled, clock: FakeClock) -> int:
+    """All apps; returns how often it was started."""
+    starts = 0
+    for api in found.apis:
+        while True:
+            starts += 1
+            try:
+                await found.backfill(api, clock, SINCE)
+                break
+            except Later as error:
+                clock.pass_s(max(0, error.retry_at_ms - clock.now_ms()) / 1000)
+    return starts
+
+
+@pytest.mark.parametrize("calls_per_day", [100_000, 60])
+def test_after_it_inboxes_are_equal_however_often_it_was_given_up(calls_per_day: int) -> None:
+    async def run() -> None:
+        clock, everything = FakeClock(END + HOUR_MS), Streams()
+        everything.fold(EVENTS)
+        allowance = Allowance(per_second=10, per_day=calls_per_day, per_month=10**6)
+        async with reconciled(Company(EVENTS), clock, allowance=allowance) as found:
+            # From its middle on callbacks came.
+            found.streams.fold(EVENTS[120:])
+            starts = await backfilled(found, clock)
+            assert (starts > len(APPS)) == (calls_per_day == 60)
+            assert seen(found.streams) == seen(everything)
+            assert {each.recovered_by for each in found.streams.published} == {"backfill"}
+            told = len(found.streams.published)
+            assert found.kept.cursors.all() == []
+            await backfilled(found, clock)
+            assert len(found.streams.published) == told, "twice changes nothing"
+
+    asyncio.run(run())
+
+
+def test_what_it_takes_is_told_before() -> None:
+    async def run() -> None:
+        clock = FakeClock(END + HOUR_MS)
+        async with reconciled(Company(EVENTS), clock) as found:
+            [api, _] = found.apis
+            expected = await estimate(api, clock, since_ms=SINCE)
+            asked = found.budget.used("ding1").day
+            assert asked == expected.forms + 1
+            await found.backfill(api, clock, SINCE)
+            done = found.budget.used("ding1").day - asked
+            # Beside what was told: the list of forms, and how many there are in some days.
+            assert expected.list_calls + expected.detail_calls <= done
+            assert done <= expected.list_calls + expected.detail_calls + 1 + 3 * expected.forms
+
+    asyncio.run(run())
+
+
+def test_an_instance_that_has_just_changed_is_left_to_its_callbacks() -> None:
+    async def run() -> None:
+        clock = FakeClock(END + MINUTE_MS)
+        async with reconciled(Company(EVENTS), clock) as found:
+            for api in found.apis:
+                await found.backfill(api, clock, SINCE)
+            assert EVENTS[-1].instance_id not in {each.instance_id for each in found.streams.published}
+
+    asyncio.run(run())
+
+
+def test_the_cursor_stays_where_a_window_was_not_read_whole() -> None:
+    async def run() -> None:
+        clock = FakeClock(END + HOUR_MS)
+        async with reconciled(Company(EVENTS), clock) as found:
+            for api in found.apis:
+                forms = sorted({each.form_uuid or "" for each in EVENTS if each.app_type == api.app.app_type} - {""})
+                api.app = replace(api.app, forms=tuple(forms))
+            found.dingtalk.weather.short_pages = True
+            report = await found.run(clock)
+            assert set(report.problems) == set(APPS)
+            assert report.tally.repairs, "what came is mended all the same"
+            assert found.kept.cursors.all() == []
+            told = len(found.streams.published)
+            found.dingtalk.weather.short_pages = False
+            assert (await found.run(clock)).is_whole
+            assert len(found.streams.published) > told, "what was missing on the pages is found"
+            assert {clock.now_ms() - HOUR_MS < cursor.until_ms for _, cursor in found.kept.cursors.all()} == {True}
+
+    asyncio.run(run())
+
+
+def test_calls_that_are_spent_end_a_pass_until_their_time() -> None:
+    async def run() -> None:
+        clock = FakeClock(END + HOUR_MS)
+        allowance = Allowance(per_second=10, per_day=20, per_month=1000)
+        async with reconciled(Company(EVENTS), clock, allowance=allowance) as found:
+            report = await found.run(clock)
+            assert report.retry_at_ms is not None
+            assert found.budget.left("ding1") == 0
+            with pytest.raises(Spent):
+                found.budget.check("ding1")
+            told = len(found.streams.published)
+            clock.pass_s((report.retry_at_ms - clock.now_ms()) / 1000)
+            await found.run(clock)
+            assert len(found.streams.published) > told, "it goes on behind what was asked for"
+
+    asyncio.run(run())
