@@ -226,16 +226,11 @@ def assert_all_is_right(
 
 
 def assert_told_exactly_once(
-    connection: Connection,
-    read_topic: Callable[[str], list[Message]],
-    events: Iterable[TaskEvent] | None = None,
-    *,
-    seen: Callable[[TaskNotification], str] = str,
+    connection: Connection, read_topic: Callable[[str], list[Message]], events: Iterable[TaskEvent] | None = None
 ) -> None:
     """The notifications are those that the plain fold gives, each as often, and no other; of these events' instances.
 
-    An event that stands on the topic twice is told twice, on purpose: see design.md. ``seen``: what is compared of a
-    notification.
+    An event that stands on the topic twice is told twice, on purpose: see design.md.
     """
     ours = None if events is None else {event.instance_id for event in events}
     codec, told = task_event_codec(connection.registry), task_notification_codec(connection.registry)
@@ -246,9 +241,9 @@ def assert_told_exactly_once(
             event = codec.decode(message.value())
             before = instances.get(event.instance_id)
             instances[event.instance_id] = after = fold(before, event)
-            wanted.update(seen(each) for each in notifications(before, after, event))
+            wanted.update(str(each) for each in notifications(before, after, event))
     found = (told.decode(message.value()) for message in read_topic(TASK_NOTIFICATIONS.name))
-    assert Counter(seen(each) for each in found if ours is None or each.instance_id in ours) == wanted
+    assert Counter(str(each) for each in found if ours is None or each.instance_id in ours) == wanted
 
 
 def caught_up(connection: Connection, topic: str = TASK_EVENTS.name) -> bool:
