@@ -54,7 +54,7 @@ class ReconcileSettings(BaseSettings):
     counts as a call."""
     settle_minutes: Annotated[float, Field(ge=1, le=1440)] = 15.0
     """What was modified in DingTalk so lately is left for the next pass: its callbacks may be on their way."""
-    every_minutes: Annotated[float, Field(ge=1, le=10_080)] = 240.0
+    every_minutes: Annotated[float, Field(ge=1, le=10_080)] = 1440.0
     """How long the service waits from pass to pass. Each takes a call for 100 instances of a form, at least one."""
     records_per_second: Annotated[float, Field(gt=0, le=10_000)] = 50.0
     """Events a second at most, of a pass and of a backfill, so that no consumer is flooded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -127,5 +128,37 @@ def test_calls_that_are_spent_end_a_pass_until_their_time() -> None:
             clock.pass_s((report.retry_at_ms - clock.now_ms()) / 1000)
             await found.run(clock)
             assert len(found.streams.published) > told, "it goes on behind what was asked for"
+
+    asyncio.run(run())
+
+
+def test_what_has_not_changed_costs_no_call_of_its_own() -> None:
+    async def run() -> None:
+        clock = FakeClock(END + HOUR_MS)
+        async with reconciled(Company(EVENTS), clock) as found:
+            found.streams.fold(EVENTS)
+            first = await found.run(clock)
+            assert first.tally.asked > 0
+            before = found.budget.used("ding1").day
+            again = await found.run(clock)
+            assert (again.tally.asked, again.tally.repairs.total()) == (0, 0)
+            forms = {each.form_uuid for each in EVENTS} - {None}
+            assert found.budget.used("ding1").day - before == len(APPS) + len(forms)
+
+    asyncio.run(run())
+
+
+def test_without_outcomes_only_what_was_lost_is_asked_for() -> None:
+    async def run() -> None:
+        clock = FakeClock(END + HOUR_MS)
+        async with reconciled(Company(EVENTS), clock) as found:
+            found.rules = replace(found.rules, outcomes=False)
+            named = Counter(each.task_id for each in EVENTS)
+            opened = next(each for each in reversed(EVENTS) if each.recipient_ids and named[each.task_id] == 1)
+            found.streams.fold(each for each in EVENTS if each is not opened)
+            report = await found.run(clock)
+            lacking = {opened.instance_id}
+            assert {each.instance_id for each in found.streams.published if each.task_id} == lacking
+            assert report.tally.asked <= 2, "and an instance whose end came after its last callback"
 
     asyncio.run(run())
