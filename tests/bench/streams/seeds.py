@@ -29,6 +29,8 @@ _TEMPLATES = 500
 class Seeds:
     """Instance number n has an id of its own and what template n mod 500 says."""
 
+    templates = _TEMPLATES
+
     def __init__(self, name: str, surroundings: Surroundings) -> None:
         """``name`` is the contender in whose format the states are stored."""
         stored = _format(name, surroundings)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("command", [bench.edge, bench.streams, bench.query, bench.live])
+@pytest.mark.parametrize("command", [bench.edge, bench.streams, bench.query, bench.live, bench.sizing])
 def test_an_installed_wheel_says_that_a_checkout_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[[], None]
 ) -> None:

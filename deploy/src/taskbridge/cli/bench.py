@@ -68,6 +68,18 @@ def live(flags: Flags = None) -> None:
     _run("live", flags)
 
 
+@bench_app.command(
+    context_settings=_HANDS_ON,
+    epilog=example("taskbridge bench sizing", "taskbridge bench sizing --instances 10000 100000 --rebuilt 10000"),
+)
+def sizing(flags: Flags = None) -> None:
+    """Measure what sizes of machines and disks follow from: rates of callbacks, instances kept, rebuilds.
+
+    Some 20 minutes and 15 GB of disk; writes docs/how-to/size-it.md.
+    """
+    _run("sizing", flags)
+
+
 def _run(part: str, flags: list[str] | None) -> None:
     """Have the part measured by its harness, whose pages are written where the command is run."""
     harness = f"tests/bench/{part}/__main__.py"

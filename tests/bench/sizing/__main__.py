@@ -1,0 +1,85 @@
+"""Measures what sizes of machines and disks follow from, as ``taskbridge bench sizing`` has it done."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskbridge.local.disk import require_space
+from taskbridge.local.processes.supervisor import Supervisor
+from tests.bench.command import at_least, flags_of, progress, run_benchmark
+from tests.bench.sizing.holding import measure_holding
+from tests.bench.sizing.rebuilds import measure_rebuild
+from tests.bench.sizing.report import Found, write_page
+from tests.bench.sizing.traffic import measure_traffic
+from tests.bench.streams.errors import NotCounted
+from tests.bench.streams.surroundings import start
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tests.bench.sizing.holding import Holding
+
+_DISK_MB = 15_000
+_RATES = (10, 100, 1000)
+_SECONDS = (60, 20, 10)
+
+
+def _measure(arguments: argparse.Namespace) -> Path:
+    load_before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="taskbridge-bench-") as temporary:
+        folder = Path(temporary)
+        require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
+        with Supervisor(on_event=progress) as supervisor:
+            surroundings = start(
+                supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress
+            )
+            kafka_pid = supervisor.pid("kafka")
+            if kafka_pid is None:
+                raise NotCounted("Kafka does not run")
+            rates = {rate: rate * seconds for rate, seconds in zip(_RATES, _SECONDS, strict=True)}
+            traffic, spooled = measure_traffic(surroundings, kafka_pid, rates)
+            rebuilds = [measure_rebuild(surroundings, each) for each in arguments.rebuilt]
+            holdings: list[Holding] = []
+            page = arguments.out
+            for each in arguments.instances:
+                holdings.append(measure_holding(surroundings, each))
+                # Whenever it can be: the largest number takes as long as all the others.
+                if len(holdings) > 1:
+                    found = Found(arguments.partitions, traffic, spooled, holdings, rebuilds, load_before)
+                    page = write_page(arguments.out, found, command=_command(arguments))
+    return page
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    told = [f"--{name} {' '.join(map(str, getattr(arguments, name)))}" for name in ("instances", "rebuilt")]
+    return f"taskbridge bench sizing --partitions {arguments.partitions} {' '.join(told)}"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = flags_of("sizing")
+    parser.set_defaults(out=Path("docs/how-to"))
+    number = at_least(1000)
+    parser.add_argument("--partitions", type=at_least(1), default=12, help="of every topic")
+    parser.add_argument(
+        "--instances",
+        type=number,
+        nargs="+",
+        default=[20_000, 100_000, 1_000_000],
+        help="that workers hold: two numbers or more",
+    )
+    parser.add_argument(
+        "--rebuilt",
+        type=number,
+        nargs="+",
+        default=[30_000, 100_000, 300_000],
+        help="all of which a rebuild changes",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_benchmark("sizing", partial(_measure, _arguments()))

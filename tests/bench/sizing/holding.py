@@ -1,0 +1,231 @@
+"""What so many instances take: on Kafka, on a worker's disk and in its memory; and how long until a worker has them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from taskbridge.local.ports import LOOPBACK, free_port
+from taskbridge.local.processes.child import Child
+from taskbridge.schemas import topics
+from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.fold.stored_instance import state_value
+from taskbridge.streams.fold.views import show
+from taskbridge.streams.inbox.changes import inbox_changes
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.rebuild.comparison import told_again
+from tests.bench.cpu import resident_mb, tree_seconds
+from tests.bench.services import wait_until
+from tests.bench.sizing.disk import bytes_below, topics_bytes
+from tests.bench.streams.contenders import TASKBRIDGE
+from tests.bench.streams.records import Writer
+from tests.bench.streams.seeds import Seeds
+from tests.bench.toolchains import CHECKOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Self
+
+    from tests.bench.streams.surroundings import Surroundings
+
+INSTANCES, INBOX = instances_changelog(1).name, INBOX_CHANGELOG.name
+_STOP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Until a worker was ready."""
+
+    seconds: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Of one number of instances."""
+
+    instances: int
+    lines: int
+    """In people's inboxes."""
+    on_kafka: dict[str, int]
+    """Bytes of each topic, with one record for each key."""
+    plain: dict[str, int]
+    """The same of keys and values alone, as they are before Kafka's clients compress them."""
+    store_bytes: int
+    inbox_bytes: int
+    memory_mb: float
+    empty_disk: Started
+    standby: Started
+    """From the death of the only other worker, with all of it on standby."""
+    own_disk: Started
+
+
+class Worker:
+    """A worker with a data folder of its own."""
+
+    def __init__(self, surroundings: Surroundings, name: str) -> None:
+        self.folder = surroundings.folder / name
+        self._port = free_port()
+        foreign = ("STREAMS_", "TASKBRIDGE_", "FAUST_")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        self._settings = inherited | {
+            "STREAMS_PORT": str(self._port),
+            "STREAMS_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
+            "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+            "STREAMS_DATA_DIR": str(self.folder),
+            "TASKBRIDGE_PARTITIONS": str(surroundings.partitions),
+        }
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end(signal.SIGTERM)
+
+    def start(self) -> None:
+        argv = [sys.executable, "-m", "taskbridge.streams.app"]
+        log = self.folder.with_suffix(".log")
+        self._child = Child(argv, env=self._settings, cwd=CHECKOUT, log_path=log, orphan_signal=signal.SIGKILL)
+        self._began = time.monotonic()
+
+    def end(self, signum: signal.Signals) -> None:
+        self._child.end(signum, timeout_s=_STOP_S)
+
+    def is_ready(self, *, active: int | None = None, standby: int | None = None) -> bool:
+        """Whether it is, with so many partitions."""
+        try:
+            found: dict[str, Any] = httpx2.get(
+                f"http://{LOOPBACK}:{self._port}/readyz", timeout=5, trust_env=False
+            ).json()
+        except (httpx2.HTTPError, ValueError):
+            return False
+        there = found.get("partitions", {})
+        counts = {"active": active, "standby": standby}
+        return found.get("ready", False) and all(
+            count is None or len(there.get(name, ())) == count for name, count in counts.items()
+        )
+
+    def until_ready(self, *, active: int) -> Started:
+        wait_until(lambda: self.is_ready(active=active), f"{self.folder.name} is ready")
+        return Started(time.monotonic() - self._began, self.cpu_s)
+
+    def logged(self, event: str) -> int:
+        """How often."""
+        return self.folder.with_suffix(".log").read_text().count(event)
+
+    @property
+    def cpu_s(self) -> float:
+        return tree_seconds(self._child.pid)
+
+    @property
+    def memory_mb(self) -> float:
+        return resident_mb(self._child.pid)
+
+
+def measure_holding(surroundings: Surroundings, instances: int) -> Holding:
+    """Fill the changelogs and the states with so many, and start workers on them."""
+    partitions = surroundings.partitions
+    lines, plain = _fill(surroundings, instances)
+    with ExitStack() as stack:
+        first = stack.enter_context(Worker(surroundings, f"first-{instances}"))
+        second = Worker(surroundings, f"second-{instances}")
+        surroundings.progress(f"{instances:,} instances on an empty disk")
+        empty_disk = first.until_ready(active=partitions)
+        memory_mb = first.memory_mb
+        surroundings.progress("the same on standby, and its takeover")
+        second.start()
+        stack.callback(second.end, signal.SIGTERM)
+        wait_until(lambda: _has_caught_up(first, second), "the second worker has all on standby")
+        cpu_before = second.cpu_s
+        began = time.monotonic()
+        first.end(signal.SIGKILL)
+        wait_until(lambda: second.is_ready(active=partitions), "the second worker has taken over")
+        standby = Started(time.monotonic() - began, second.cpu_s - cpu_before)
+        second.end(signal.SIGTERM)
+        surroundings.progress("and on its own disk")
+        second.start()
+        own_disk = second.until_ready(active=partitions)
+        second.end(signal.SIGTERM)
+        on_kafka = topics_bytes(surroundings, (INSTANCES, INBOX, topics.TASK_STATES.name))
+        found = Holding(
+            instances=instances,
+            lines=lines,
+            on_kafka=on_kafka,
+            plain=plain,
+            store_bytes=_table_bytes(second.folder, "instances"),
+            inbox_bytes=_table_bytes(second.folder, "inbox"),
+            memory_mb=memory_mb,
+            empty_disk=empty_disk,
+            standby=standby,
+            own_disk=own_disk,
+        )
+    for worker in (first, second):
+        shutil.rmtree(worker.folder, ignore_errors=True)
+    return found
+
+
+def _has_caught_up(first: Worker, second: Worker) -> bool:
+    """Whether the two share the partitions, and nothing more comes to their disks: each has all of it."""
+    if not (first.is_ready() and second.is_ready()):
+        return False
+    there = [bytes_below(worker.folder) for worker in (first, second)]
+    time.sleep(2)
+    return there == [bytes_below(worker.folder) for worker in (first, second)]
+
+
+def _table_bytes(folder: Path, table: str) -> int:
+    return sum(bytes_below(path) for path in folder.rglob(f"{table}-*.db"))
+
+
+def _fill(surroundings: Surroundings, instances: int) -> tuple[int, dict[str, int]]:
+    """Returns how many lines there are, and the bytes of each topic's keys and values."""
+    kafka, partitions = surroundings.kafka, surroundings.partitions
+    kafka.forget(APP_ID)
+    # Another version of the instances may be live, of what was measured before.
+    kafka.delete([name for name in kafka.names() if name.startswith(APP_ID)])
+    for topic in (*topics.ALL, instances_changelog(1), INBOX_CHANGELOG):
+        kafka.create(topic.name, partitions, topic.settings)
+    seeds, lines = Seeds(TASKBRIDGE, surroundings), 0
+    writer, plain = Writer(surroundings), Counter[str]()
+
+    def write(topic: str, name: bytes, value: bytes) -> None:
+        plain[topic] += len(name) + len(value)
+        writer.write(topic, name, value)
+
+    for number, (key, stored) in enumerate(seeds.records(instances)):
+        if number % 100_000 == 0:
+            surroundings.progress(f"writing {number:,} of {instances:,} instances")
+        write(INSTANCES, key, stored)
+        write(topics.TASK_STATES.name, key, state_value(stored))
+        for name, value in _inbox_of(seeds, number, key):
+            write(INBOX, name, value)
+            lines += name[:1] == b"L"
+    writer.finish()
+    return lines, dict(plain)
+
+
+_LINES: dict[int, tuple[bytes, list[tuple[bytes, bytes]]]] = {}
+
+
+def _inbox_of(seeds: Seeds, number: int, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """What is kept of an instance's lines, but for the counts of its people."""
+    template = number % seeds.templates
+    if template not in _LINES:
+        instance = seeds.instance(template)
+        changed = inbox_changes(told_again(show(instance), number=1), stored=lambda _key: None)
+        lines = [(name, value) for name, value in changed.items() if value is not None and name[:1] != b"C"]
+        _LINES[template] = instance.state.instance_id.encode(), lines
+    old, lines = _LINES[template]
+    for name, value in lines:
+        yield name.replace(old, key), value.replace(old, key)

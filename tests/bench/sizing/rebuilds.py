@@ -1,0 +1,83 @@
+"""A rebuild that changes every instance: what it takes, and what the workers take to tell it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
+from taskbridge.streams.rebuild.command import rebuild
+from tests.bench.services import wait_until
+from tests.bench.sizing.disk import topic_bytes
+from tests.bench.sizing.holding import Worker
+from tests.bench.sizing.wrong_states import make_wrong_states
+from tests.bench.streams.errors import NotCounted
+
+if TYPE_CHECKING:
+    from tests.bench.streams.surroundings import Surroundings
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """Of so many instances, each of which came out another."""
+
+    instances: int
+    notifications: int
+    seconds: float
+    cpu_s: float
+    standstill_s: float
+    """From the word that workers have to stop to the word that the new version is live, with nobody at work."""
+    telling_s: float
+    telling_cpu_s: float
+    changelog_bytes: int
+
+
+def measure_rebuild(surroundings: Surroundings, instances: int) -> Rebuilt:
+    """Raises NotCounted where not all of it is told."""
+    kafka, partitions = surroundings.kafka, surroundings.partitions
+    kafka.forget(APP_ID)
+    kafka.delete([name for name in kafka.names() if name.startswith("taskbridge-streams-")])
+    kafka.create(INBOX_CHANGELOG.name, partitions, INBOX_CHANGELOG.settings)
+    surroundings.progress(f"{instances:,} instances, each of which was folded wrongly")
+    make_wrong_states(surroundings, instances)
+    folder = surroundings.folder / f"rebuild-{instances}"
+    environment = {
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": surroundings.bootstrap_servers,
+        "STREAMS_SCHEMA_REGISTRY_URL": surroundings.registry_url,
+        "STREAMS_DATA_DIR": str(folder),
+    }
+    began, cpu_before = time.monotonic(), time.process_time()
+    said: dict[str, float] = {}
+
+    def tell(line: str) -> None:
+        surroundings.progress(line)
+        said[line[:7]] = time.monotonic()
+
+    found = rebuild(environment, dry_run=False, tell=tell)
+    ended, cpu_s = time.monotonic(), time.process_time() - cpu_before
+    if (found["states"], found["instances"]) != (instances, instances):
+        raise NotCounted(f"of {instances} instances {found['states']} came out another: {found}")
+    changelog_bytes = topic_bytes(surroundings, instances_changelog(2).name)
+    before = sum(kafka.ends(TASK_STATES.name, partitions))
+    with Worker(surroundings, f"telling-{instances}") as worker:
+        worker.until_ready(active=partitions)
+        ready_cpu_s, ready = worker.cpu_s, time.monotonic()
+        wait_until(lambda: worker.logged("rebuilt_instances_told") == partitions, "all is told")
+        telling_s, telling_cpu_s = time.monotonic() - ready, worker.cpu_s - ready_cpu_s
+        if sum(kafka.ends(TASK_STATES.name, partitions)) - before < instances:
+            raise NotCounted("not every state is published")
+    if sum(kafka.ends(TASK_NOTIFICATIONS.name, partitions)) < found["notifications"]:
+        raise NotCounted("not every notification is told")
+    return Rebuilt(
+        instances,
+        found["notifications"],
+        ended - began,
+        cpu_s,
+        said["version"] - said["workers"],
+        telling_s,
+        telling_cpu_s,
+        changelog_bytes,
+    )
