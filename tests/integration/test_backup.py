@@ -140,9 +140,10 @@ class Company:
         self.worker.start()
 
     def lose_all(self) -> None:
-        """Kafka's volumes and the registry's; the worker is told to end when they are gone."""
+        """Kafka's volumes and the registry's; a worker that has not ended yet is killed."""
+        self.worker.kill_if_running()
+        self.worker.process = None
         self.stack.stop()
-        self.worker.end(signal.SIGTERM)
         shutil.rmtree(self.folder / "stack")
 
     def restore(self) -> None:
@@ -309,6 +310,7 @@ def with_disks_left(company: Company) -> None:
     company.post(40)
     company.settles()
     right = expected(company.connection, company.read)
+    assert company.worker.end(signal.SIGTERM) == 0
     company.lose_all()
     company.restore()
     company.worker.start()
