@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 FILES = {
     service: (ROOT / "deploy" / "alerts" / f"taskbridge-{service}.rules.yml").read_text("utf-8")
-    for service in ("edge", "streams")
+    for service in ("edge", "streams", "reconcile")
 }
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
 
@@ -52,10 +52,12 @@ def test_a_plain_yaml_value_may_be_read_in_one_way_only() -> None:
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
-def test_an_alert_asks_for_metrics_that_exist(rule: Mapping[str, str], metrics: set[str]) -> None:
+def test_an_alert_asks_for_metrics_that_exist(
+    rule: Mapping[str, str], metrics: set[str], reconcile_series: set[str]
+) -> None:
     asked = set(re.findall(r"taskbridge_\w+", rule["expr"]))
     assert asked or rule["expr"].startswith("up{")
-    assert asked <= metrics
+    assert asked <= metrics | reconcile_series
 
 
 def test_every_alert_has_its_section_of_the_runbook_and_the_other_way_round() -> None:

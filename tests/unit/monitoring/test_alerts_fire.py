@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +13,13 @@ from starlette.testclient import TestClient
 
 from taskbridge.edge.app import create_app
 from taskbridge.edge.settings import EdgeSettings
-from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, write_credentials
+from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, write_credentials
 from taskbridge.edge.verification.credentials import fingerprint
+from taskbridge.reconcile.assembly import Memory
+from taskbridge.reconcile.clock import SystemClock
+from taskbridge.reconcile.kept.budget import Allowance, Budget
+from taskbridge.reconcile.metrics import Metrics as ReconcileMetrics
+from taskbridge.reconcile.runs.mending import Kept
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.monitoring.snapshot import Snapshot
 
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-EDGE, STREAMS = "taskbridge-edge", "taskbridge-streams"
+EDGE, STREAMS, RECONCILE = "taskbridge-edge", "taskbridge-streams", "taskbridge-reconcile"
 DAY = 24 * 60
 PARTITIONS = 12
 
@@ -62,7 +69,19 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str, fl
         edge[f"taskbridge_edge_{name}"] = (told, 1)
     # What no test changes and is one of hundreds alike, such as a reason's counter, would only take time.
     used = {name for each in OUTAGES.values() for name in (*each.values, *each.rises, *each.rates)}
-    return {told: rest for told, rest in (edge | streams).items() if "{" not in told or told in used}
+    return {
+        told: rest for told, rest in (edge | streams | reconcile_series()).items() if "{" not in told or told in used
+    }
+
+
+def reconcile_series() -> dict[str, tuple[str, float]]:
+    """What reconcile tells of an app whose last callback came, and of which nothing is missing since."""
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    with closing(database):
+        clock = SystemClock()
+        memory = Memory((), Kept(database), Budget(database, Allowance(1, 1, 1), clock))
+        memory.kept.callbacks.listen(CORP_ID, APP_TYPE, now_ms=clock.now_ms())
+        return series_of(generate_latest(ReconcileMetrics(memory, clock).registry).decode(), job=RECONCILE)
 
 
 def callbacks(outcome: str, action: str = "complete") -> str:
@@ -131,6 +150,10 @@ OUTAGES = {
     "the sender is silent": outage("EdgeCallbacksMissing", minutes=4 * DAY, slow=True),
     "a retired token is still configured": outage(
         "EdgeTokenUnused", minutes=31 * DAY, values={TOKEN: 60}, rates={callbacks("kafka"): 0.01}, slow=True
+    ),
+    "an app's connector is dead": outage(
+        "ReconcileAppSilent",
+        values={f'taskbridge_reconcile_missing_since_callback{{app_type="{APP_TYPE}",corp_id="{CORP_ID}"}}': 3},
     ),
     "a worker is gone": outage("StreamsDown", values={f'up{{job="{STREAMS}"}}': 0}),
     "a topic was lost": outage(

@@ -52,6 +52,7 @@ NOT_RECORDED = {
     "EdgeCallbacksMissing": "three days of silence",
     "EdgePartitionsRefuse": "several brokers, of which too few are in sync: one alone takes all or nothing",
     "EdgeTokenUnused": "thirty days",
+    "ReconcileAppSilent": "hours of passes over a DingTalk of which no callback comes",
     "StreamsQueriesSlow": "ten minutes of a machine that does nothing else",
     "StreamsRecoverySlow": "ten minutes of restoring: some hundred million records",
     "StreamsStandbyBehind": "a hundred thousand records that a standby does not read",

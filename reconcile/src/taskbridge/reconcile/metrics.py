@@ -56,6 +56,21 @@ class _Kept(Collector):
         for labels, count in sums.items():
             repairs.add_metric(labels, count)
         yield repairs
+        missing = GaugeMetricFamily(
+            "taskbridge_reconcile_missing_since_callback",
+            "Events that a callback should have told and none did, and that happened after the app's last callback.",
+            labels=["corp_id", "app_type"],
+        )
+        told = GaugeMetricFamily(
+            "taskbridge_reconcile_last_callback_seconds",
+            "When what the app's last callback told happened; before the first, when the app was first looked at.",
+            labels=["corp_id", "app_type"],
+        )
+        for each in kept.callbacks.all():
+            missing.add_metric([each.corp_id, each.app_type], each.missing)
+            told.add_metric([each.corp_id, each.app_type], each.since_ms / 1000)
+        yield missing
+        yield told
         yield GaugeMetricFamily(
             "taskbridge_reconcile_absences", "Instances that were absent once.", value=len(kept.absences.all())
         )

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def status_of(memory: Memory) -> dict[str, Any]:
-    """Cursors, calls that are left, what was found missing by app and day, absences that wait for their second time."""
+    """Cursors, calls that are left, what was found missing by app and day, each app's last callback, absences.
+
+    An absence waits for its second time.
+    """
     kept, budget = memory.kept, memory.budget
     return {
         "last_pass_at": _iso(kept.found.last_pass_ms(whole=False)),
@@ -35,6 +38,15 @@ def status_of(memory: Memory) -> dict[str, Any]:
                 "events": each.repairs,
             }
             for each in kept.found.counts()
+        ],
+        "callbacks": [
+            {
+                "corp_id": each.corp_id,
+                "app_type": each.app_type,
+                "last_at": iso(each.since_ms),
+                "missing_since": each.missing,
+            }
+            for each in kept.callbacks.all()
         ],
         "absences": [
             {"corp_id": corp_id, "app_type": app_type, "instance_id": instance_id, "first_at": iso(first_ms)}

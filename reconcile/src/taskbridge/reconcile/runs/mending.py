@@ -55,6 +55,7 @@ class Kept:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self.states = States(database)
+        self.callbacks = self.states.callbacks
         self.cursors = Cursors(database)
         self.asked = Asked(database)
         self.absences = Absences(database)
@@ -153,8 +154,11 @@ class Mender:
     async def deliver(self, repairs: Sequence[Repair]) -> None:
         """Return once they are durable, and counted."""
         if repairs:
+            self.kept.callbacks.mend(repairs)
             await self._outbox.publish([structs.replace(each.event, recovered_by=self.work) for each in repairs])
             self.kept.found.note(repairs, work=self.work)
+            if self.work != BACKFILL:
+                self.kept.callbacks.missed(repairs)
             self.tally.repairs.update((each.event.app_type, each.kind) for each in repairs)
 
 

@@ -79,6 +79,7 @@ class Passes:
         return report
 
     async def _look_at(self, api: YidaApi, report: PassReport) -> None:
+        self._kept.callbacks.listen(api.app.corp_id, api.app.app_type, now_ms=self._clock.now_ms())
         mender = Mender(api, self._kept, self._outbox, self._clock, self._rules, work=RECONCILE, tally=report.tally)
         incomplete: Unreachable | None = None
         for form in await api.forms():

@@ -1,0 +1,96 @@
+"""A connector that died: DingTalk shows what happens in its app, and no callback tells it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from reconciled_company import APPS, BEGIN, HOUR_MS, Reconciled, company_life, losses, reconciled
+
+from taskbridge.reconcile.testing.clock import FakeClock
+from taskbridge.reconcile.testing.company import Company
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from taskbridge.schemas.events import TaskEvent
+
+EVENTS = company_life(11, 300)
+DEATH = EVENTS[150].occurred_at
+ENOUGH = 3
+"""What the alert ReconcileAppSilent waits for."""
+
+
+async def worst(found: Reconciled, clock: FakeClock, comes: Callable[[TaskEvent], bool]) -> dict[str, int]:
+    """The most that was missing of each app after any pass, one an hour, while callbacks come as ``comes`` says."""
+    most = dict.fromkeys(APPS, 0)
+    waiting = [*EVENTS]
+    while waiting:
+        clock.pass_s(HOUR_MS / 1000)
+        while waiting and waiting[0].occurred_at <= clock.now_ms():
+            event = waiting.pop(0)
+            if comes(event):
+                found.streams.fold([event])
+        await found.run(clock)
+        for each in found.kept.callbacks.all():
+            most[each.app_type] = max(most[each.app_type], each.missing)
+    return most
+
+
+def test_only_the_app_whose_callbacks_stopped_is_silent_and_one_callback_ends_that() -> None:
+    async def run() -> None:
+        clock = FakeClock(BEGIN)
+        async with reconciled(Company(EVENTS), clock) as found:
+            dead, alive = APPS
+            last = max(each.occurred_at for each in EVENTS if each.app_type == dead and each.occurred_at <= DEATH)
+            most = await worst(found, clock, lambda each: each.app_type == alive or each.occurred_at <= DEATH)
+            assert most[dead] > ENOUGH
+            assert most[alive] == 0
+            silence = {each.app_type: each for each in found.kept.callbacks.all()}[dead]
+            assert silence.since_ms == last, "repairs are not taken for callbacks"
+            # Another connector: the next callback is of something that DingTalk has not shown yet.
+            late = next(each for each in reversed(EVENTS) if each.app_type == dead)
+            found.streams.fold([late])
+            await found.catch_up()
+            assert {each.missing for each in found.kept.callbacks.all()} == {0}
+
+    asyncio.run(run())
+
+
+def test_an_app_whose_callbacks_never_came_is_silent_from_when_it_is_looked_at() -> None:
+    async def run() -> None:
+        clock = FakeClock(BEGIN)
+        async with reconciled(Company(EVENTS), clock) as found:
+            await found.run(clock)
+            assert [each.missing for each in found.kept.callbacks.all()] == [0, 0]
+            most = await worst(found, clock, lambda _: False)
+            assert min(most.values()) > ENOUGH
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_app_that_loses_some_callbacks_is_not_silent(seed: int) -> None:
+    async def run() -> None:
+        clock = FakeClock(BEGIN)
+        dropped, _ = losses(seed, EVENTS, 0.03)
+        async with reconciled(Company(EVENTS), clock) as found:
+            most = await worst(found, clock, lambda each: each.event_id not in dropped)
+            assert found.streams.published, "some were missed"
+            assert max(most.values()) < ENOUGH
+
+    asyncio.run(run())
+
+
+def test_what_a_backfill_brings_in_is_no_silence() -> None:
+    async def run() -> None:
+        clock = FakeClock(EVENTS[-1].occurred_at + HOUR_MS)
+        async with reconciled(Company(EVENTS), clock) as found:
+            for api in found.apis:
+                found.kept.callbacks.listen(api.app.corp_id, api.app.app_type, now_ms=BEGIN)
+                await found.backfill(api, clock, BEGIN)
+            assert found.streams.published
+            assert {each.missing for each in found.kept.callbacks.all()} == {0}
+
+    asyncio.run(run())
