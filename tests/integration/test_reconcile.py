@@ -1,0 +1,181 @@
+"""What was never delivered is found, told on the topic as the edge would, folded by a worker, and not told again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from typer.testing import CliRunner
+
+import plain_http
+from running_workers import Worker
+from stream_lives import produce, read_topic
+from taskbridge.cli.program import app
+from taskbridge.local.ports import free_port
+from taskbridge.reconcile.clock import SystemClock
+from taskbridge.reconcile.testing.company import Company
+from taskbridge.reconcile.testing.fake import FakeDingTalk
+from taskbridge.reconcile.testing.serving import served
+from taskbridge.schemas.codec import task_event_codec
+from taskbridge.schemas.events import Action, Person, TaskEvent
+from taskbridge.schemas.topics import TASK_EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from taskbridge.cli.connection import Connection
+
+pytestmark = pytest.mark.integration
+
+CORP, APP, LATER_APP = "ding-reconciled", "APP_R1", "APP_R2"
+SECRETS = ("the-secret-of-the-corp", "the-token-of-r1", "the-token-of-r2")
+HOUR_MS = 3_600_000
+NOW = time.time_ns() // 1_000_000
+
+
+def life(instance_id: str, app_type: str, began_ms: int) -> list[TaskEvent]:
+    """It is filed, somebody agrees, and somebody else has to."""
+    common: dict[str, Any] = {
+        "source": "yida",
+        "corp_id": CORP,
+        "app_type": app_type,
+        "instance_id": instance_id,
+    }
+    facts = {"title": instance_id, "originator": Person("u-zhang", "张红"), "form_uuid": f"FORM-{app_type}"}
+    told: list[dict[str, Any]] = [
+        {"action": Action.CREATED, **facts},
+        {"action": Action.CREATED, "task_id": f"{instance_id}-1", "recipient_ids": ("u-li",), **facts},
+        {"action": Action.COMPLETED, "task_id": f"{instance_id}-1", "actor_id": "u-li"},
+        {"action": Action.CREATED, "task_id": f"{instance_id}-2", "recipient_ids": ("u-wang",), **facts},
+    ]
+    return [
+        TaskEvent(
+            event_id=f"{instance_id} {at}",
+            occurred_at=began_ms + at * 60_000,
+            received_at=began_ms + at * 60_000,
+            **{**common, **each},
+        )
+        for at, each in enumerate(told)
+    ]
+
+
+@pytest.fixture
+def dingtalk() -> Generator[tuple[Company, str]]:
+    company = Company()
+    tokens = {APP: SECRETS[1], LATER_APP: SECRETS[2]}
+    fake = FakeDingTalk(company, SystemClock(), system_tokens=tokens, app_secret=SECRETS[0])
+    with served(fake.app) as url:
+        yield company, url
+
+
+def environment(connection: Connection, folder: Path, url: str) -> dict[str, str]:
+    apps = folder / "apps.toml"
+    apps.write_text(
+        f'[[corps]]\ncorp_id = "{CORP}"\napp_key = "dingfakekey"\napp_secret = "{SECRETS[0]}"\nuser_id = "manager"\n'
+        f'[[apps]]\napp_type = "{APP}"\nsystem_token = "{SECRETS[1]}"\n'
+        f'[[apps]]\napp_type = "{LATER_APP}"\nsystem_token = "{SECRETS[2]}"\n'
+    )
+    return {
+        "RECONCILE_KAFKA_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+        "RECONCILE_SCHEMA_REGISTRY_URL": connection.registry_url,
+        "RECONCILE_APPS_FILE": str(apps),
+        "RECONCILE_DATA_DIR": str(folder / "reconcile"),
+        "RECONCILE_API_URL": url,
+        "RECONCILE_LOG_LEVEL": "DEBUG",
+    }
+
+
+def ran(given: dict[str, str], *arguments: str) -> dict[str, Any]:
+    done = CliRunner().invoke(app, [*arguments, "--json"], env=given)
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert not [each for each in SECRETS if each in done.output]
+    return json.loads(done.stdout)
+
+
+def pending(worker: Worker, user_id: str) -> set[str]:
+    path = f"http://127.0.0.1:{worker.port}/v1/corps/{CORP}/users/{user_id}/tasks"
+    found = plain_http.get(path, params={"view": "pending"}, timeout=30)
+    return {each["task_id"] for each in found.json()["items"]} if found.status_code == 200 else set()
+
+
+def test_what_was_dropped_and_what_was_before_is_brought_in_once(
+    connection: Connection, dingtalk: tuple[Company, str], tmp_path: Path, eventually: Any
+) -> None:
+    company, url = dingtalk
+    lately, long_ago = life("R-lately", APP, NOW - HOUR_MS), life("R-long-ago", LATER_APP, NOW - 90 * 24 * HOUR_MS)
+    for event in [*lately, *long_ago]:
+        company.happened(event)
+    given = environment(connection, tmp_path, url)
+    worker = Worker(tmp_path, connection)
+    worker.start()
+    try:
+        # The second task's create was dropped; of the other app the connector was not there yet.
+        produce(connection, lately[:3])
+        eventually(lambda: worker.is_ready() and pending(worker, "u-nobody") == set(), what="the worker is ready")
+        eventually(lambda: instance(worker, "R-lately"), what="what was delivered is folded")
+
+        first = ran(given, "reconcile", "run")
+        assert {(each["app_type"], each["kind"]) for each in first["repairs"]} == {(APP, "task"), (APP, "outcome")}
+        eventually(lambda: pending(worker, "u-wang") == {"R-lately-2"}, what="the repair is folded")
+        assert ran(given, "reconcile", "run")["repairs"] == []
+
+        expected = ran(given, "backfill", "--app", LATER_APP, "--since", "2026-01-01", "--dry-run")
+        assert (expected["instances"], expected["detail_calls"]) == (1, 2)
+        history = ran(given, "backfill", "--app", LATER_APP, "--since", "2026-01-01")
+        assert sum(each["events"] for each in history["repairs"]) >= 3
+        eventually(lambda: pending(worker, "u-wang") == {"R-lately-2", "R-long-ago-2"}, what="history is folded")
+        assert ran(given, "backfill", "--app", LATER_APP, "--since", "2026-01-01")["repairs"] == []
+
+        decode = task_event_codec(connection.registry).decode
+        told = [each for each in read_topic(connection, TASK_EVENTS.name) if each.key() in (b"R-lately", b"R-long-ago")]
+        marks = {(event.app_type, event.recovered_by) for event in (decode(each.value()) for each in told)}
+        assert marks == {(APP, None), (APP, "reconcile"), (LATER_APP, "backfill")}
+        for each in told:
+            assert dict(each.headers() or ())["ce_subject"] == each.key()
+
+        found = ran(given, "reconcile", "status")
+        assert {(each["app_type"], each["kind"]) for each in found["found"] if each["missing"]} >= {(APP, "task")}
+        assert found["calls"][0]["today"] > 0
+
+        watch_service(given, tmp_path / "reconcile.log", eventually)
+    finally:
+        worker.kill_if_running()
+
+
+def watch_service(given: dict[str, str], log_path: Path, eventually: Any) -> None:
+    """It makes a pass, tells of it, and ends when it is told to."""
+    port = free_port()
+    url, argv = f"http://127.0.0.1:{port}", [sys.executable, "-m", "taskbridge.reconcile.app"]
+    with log_path.open("wb") as log:
+        service = subprocess.Popen(argv, env={**os.environ, **given, "RECONCILE_PORT": str(port)}, stderr=log)
+    try:
+        eventually(lambda: status_of(f"{url}/readyz") == 200, what="the service has made a pass")
+        scraped = plain_http.get(f"{url}/metrics", timeout=10).text
+        assert f'taskbridge_reconcile_repairs_total{{app_type="{APP}",kind="task",work="reconcile"}} 1.0' in scraped
+        assert "taskbridge_reconcile_last_whole_pass_age_seconds" in scraped
+        service.terminate()
+        assert service.wait(30) == 0, log_path.read_text()
+        told = log_path.read_text()
+        assert "pass_ended" in told
+        assert not [each for each in SECRETS if each in told]
+    finally:
+        service.kill()
+        service.wait()
+
+
+def status_of(url: str) -> int | None:
+    with contextlib.suppress(httpx2.HTTPError):
+        return plain_http.get(url, timeout=5).status_code
+    return None
+
+
+def instance(worker: Worker, instance_id: str) -> bool:
+    return plain_http.get(f"http://127.0.0.1:{worker.port}/v1/instances/{instance_id}", timeout=30).status_code == 200
