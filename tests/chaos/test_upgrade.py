@@ -99,7 +99,7 @@ class Edge(RunningEdge):
             EDGE_KAFKA_TIMEOUT_MS="500",
         )
         self._servers = connection.bootstrap_servers
-        self._sockets = listen(LOOPBACK, self.port)
+        self.sockets = listen(LOOPBACK, self.port)
 
     def roll(self, python: str, *, reaches_kafka: bool = True) -> None:
         """End the one that runs, then start that of this environment."""
@@ -109,14 +109,14 @@ class Edge(RunningEdge):
         self.environment["EDGE_KAFKA_BOOTSTRAP_SERVERS"] = (
             self._servers if reaches_kafka else f"{LOOPBACK}:{free_port()}"
         )
-        self.start(sockets=self._sockets)
+        self.start()
 
     def has_spooled(self) -> bool:
         return bool(self.metric("taskbridge_edge_spool_depth"))
 
     def close(self) -> None:
         self.kill_if_running()
-        for each in self._sockets:
+        for each in self.sockets:
             each.close()
         show_log(self.log_path)
 

@@ -112,14 +112,16 @@ class RunningEdge:
             "EDGE_LOG_LEVEL": "WARNING",
             **environment,
         }
+        self.sockets: Sequence[socket.socket] = ()
+        """What listens already, and is handed over at each start."""
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *prefix: str, sockets: Sequence[socket.socket] = ()) -> None:
+    def start(self, *prefix: str) -> None:
         """Start it, behind another program if one is given; a session of its own lets a test kill all of it at once.
 
-        ``sockets`` listen, and are handed over. It ends with the tests, also when those are killed.
+        It ends with the tests, also when those are killed.
         """
-        given = [each.fileno() for each in sockets]
+        given = [each.fileno() for each in self.sockets]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 tethered([*prefix, *self.argv], orphan_signal=signal.SIGTERM, descriptors=given),
