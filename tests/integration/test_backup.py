@@ -349,7 +349,8 @@ def by_a_mirror(company: Company) -> None:
     company.has(right, timed=False)
     company.post(10)
     company.settles()
-    company.has(right | expected(company.connection, company.read), timed=False)
+    # Of the older ones the topic has only the newer half.
+    company.has(expected(company.connection, company.read) | right, timed=False)
 
 
 if FULL:
