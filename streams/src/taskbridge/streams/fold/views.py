@@ -184,45 +184,29 @@ def _moved_at(instance: Instance) -> int:
 def _task_entry(instance: Instance, task: TaskEntry, at: int | None) -> Entry:
     # Who is assigned was so by a create, and who decided by a decision, so ``at`` is only missing in what is damaged.
     at = instance.marks.began_at if at is None else at
-    state = instance.state
-    return Entry(
-        state.title,
-        state.url if task.url is None else task.url,
-        state.app_type,
-        state.originator,
-        task.actor_id,
-        task.status,
-        state.process_name,
-        state.source,
-        at,
-        at,
-        task.outcome,
-        task.remark,
-        None,
-        None,
-    )
+    return _entry(instance, task.status, (at, at), task)
 
 
 # Positional, here and below: names cost several times as much, and these are made for every event.
 
 
-def _entry(instance: Instance, status: Status, times: tuple[int, int]) -> Entry:
-    """Of the whole instance. ``times``: when the line entered the view, and when what it is about last moved."""
+def _entry(instance: Instance, status: Status, times: tuple[int, int], task: TaskEntry | None = None) -> Entry:
+    """Of a task, or of the whole instance. ``times``: when the line entered the view, and when that last moved."""
     state = instance.state
     return Entry(
         state.title,
-        state.url,
+        state.url if task is None or task.url is None else task.url,
         state.app_type,
         state.originator,
-        None,
+        None if task is None else task.actor_id,
         status,
         state.process_name,
         state.source,
         *times,
-        None,
-        None,
-        state.finished_at,
-        state.result,
+        None if task is None else task.outcome,
+        None if task is None else task.remark,
+        state.finished_at if task is None else None,
+        state.result if task is None else None,
     )
 
 
