@@ -45,6 +45,7 @@ class Service:
         self._settings, self._memory = settings, memory
         self._clock = SystemClock()
         self.metrics = Metrics(memory, self._clock)
+        self._failures = 0
         self.problem: str | None = "no pass has ended yet"
 
     async def work(self) -> None:
@@ -92,12 +93,19 @@ class Service:
         )
         if self.problem is not None:
             _log.warning("pass_incomplete problem=%s", self.problem)
+        self._failures = 0 if report.retry_at_ms is None else self._failures + 1
         every_s = self._settings.every_minutes * 60
-        if report.retry_at_ms is None:
-            return every_s
-        # Earlier than planned where DingTalk was away for a moment; not before it is of use.
-        until_s = (report.retry_at_ms - self._clock.now_ms()) / 1000
-        return until_s if until_s > every_s else max(_RETRY_S, until_s)
+        return pause_s(report.retry_at_ms, now_ms=self._clock.now_ms(), failures=self._failures, every_s=every_s)
+
+
+def pause_s(retry_at_ms: int | None, *, now_ms: int, failures: int, every_s: float) -> float:
+    """How long until the next pass: sooner than planned after one that DingTalk ended, and never before it is of use.
+
+    Each time in a row twice as long: while DingTalk is away, passes too take calls, which count.
+    """
+    if retry_at_ms is None:
+        return every_s
+    return max((retry_at_ms - now_ms) / 1000, min(every_s, _RETRY_S * 2 ** (failures - 1)))
 
 
 async def _serve(service: Service, settings: ReconcileSettings) -> None:
