@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from reconciled_company import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
 
-from taskbridge.reconcile.dingtalk.errors import Later, Spent
+from taskbridge.reconcile.dingtalk.errors import Later, Spent, Unexpected
 from taskbridge.reconcile.dingtalk.moments import DAY_MS
 from taskbridge.reconcile.kept.budget import Allowance
 from taskbridge.reconcile.runs.backfill import estimate
 from taskbridge.reconcile.testing.clock import FakeClock
 from taskbridge.reconcile.testing.company import Company
+
+if TYPE_CHECKING:
+    from taskbridge.reconcile.dingtalk.wire import OperationRecord
 
 EVENTS = company_life(5, 240)
 END = EVENTS[-1].occurred_at
@@ -160,5 +164,31 @@ def test_without_outcomes_only_what_was_lost_is_asked_for() -> None:
             lacking = {opened.instance_id}
             assert {each.instance_id for each in found.streams.published if each.task_id} == lacking
             assert report.tally.asked <= 2, "and an instance whose end came after its last callback"
+
+    asyncio.run(run())
+
+
+def test_an_answer_about_one_instance_that_nobody_understands_keeps_no_other_from_being_mended() -> None:
+    async def run() -> None:
+        clock = FakeClock(END + HOUR_MS)
+        async with reconciled(Company(EVENTS), clock) as found:
+            api = found.apis[0]
+            read = api.operation_records
+            known = [*Company(EVENTS).instances(at_ms=END)]
+            odd = next(each.instance_id for each in known if each.app_type == api.app.app_type)
+
+            async def misread(instance_id: str) -> list[OperationRecord]:
+                if instance_id == odd:
+                    raise Unexpected("no records")
+                return await read(instance_id)
+
+            api.operation_records = misread  # pyright: ignore[reportAttributeAccessIssue] - for this test
+            report = await found.run(clock)
+            assert set(report.problems) == {api.app.app_type}
+            there = {each.instance_id for each in Company(EVENTS).instances(at_ms=clock.now_ms())}
+            assert there - {each.instance_id for each in found.streams.published} == {odd}
+            api.operation_records = read
+            assert (await found.run(clock)).is_whole
+            assert odd in {each.instance_id for each in found.streams.published}
 
     asyncio.run(run())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import structs
 
 from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.dingtalk.errors import Absent
+from taskbridge.reconcile.dingtalk.errors import Absent, Unexpected
 from taskbridge.reconcile.kept.absences import Absences
 from taskbridge.reconcile.kept.cursors import Asked, Cursors
 from taskbridge.reconcile.kept.found import Found
@@ -96,6 +96,8 @@ class Mender:
         self._key = api.app.corp_id, api.app.app_type
         self._outbox = outbox
         self._told = told
+        self.not_understood: Unexpected | None = None
+        """The last answer about one instance of which nothing could be concluded: what was read is not whole."""
 
     async def look_at(self, rows: Sequence[wire.Instance], process_name: str | None) -> None:
         """Mend those of a page's instances that differ from our states. Raises what calls and the outbox may."""
@@ -103,7 +105,11 @@ class Mender:
         for each in rows:
             self.tally.rows += 1
             self.kept.absences.seen(*self._key, each.process_instance_id)
-            await self._mend(each, process_name)
+            try:
+                await self._mend(each, process_name)
+            except Unexpected as error:
+                # One that nobody understands keeps no other from being mended.
+                self.not_understood = error
         if self._told is not None:
             self._told(self.tally)
 

@@ -81,12 +81,12 @@ class Passes:
     async def _look_at(self, api: YidaApi, report: PassReport) -> None:
         self._kept.callbacks.listen(api.app.corp_id, api.app.app_type, now_ms=self._clock.now_ms())
         mender = Mender(api, self._kept, self._outbox, self._clock, self._rules, work=RECONCILE, tally=report.tally)
-        incomplete: Unreachable | None = None
+        incomplete: Unreachable | Unexpected | None = None
         for form in await api.forms():
             rows = report.tally.rows
             try:
                 await read_form(mender, form, self._clock.now_ms() - _FIRST_MS)
-            except Unreachable as error:
+            except (Unreachable, Unexpected) as error:
                 if report.tally.rows == rows:
                     raise
                 # Some of it came: so will the other forms.

@@ -40,6 +40,9 @@ async def read_form(mender: Mender, form: wire.Form, since_ms: int) -> None:
         days = await _slice(mender, form, Days(first, last))
         async for rows in mender.api.instances(form.form_uuid, days, by=By.MODIFIED):
             await mender.look_at(rows, _name(form))
+        if (error := mender.not_understood) is not None:
+            mender.not_understood = None
+            raise error
         until_ms = min(day_start_ms(days.last), started_ms - settle_ms)
         cursor = Cursor(cursor.since_ms, max(cursor.until_ms, until_ms))
         cursors.move(place, cursor)
