@@ -26,7 +26,7 @@ from taskbridge.schemas.codec import quarantined_callback_codec, task_event_code
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from confluent_kafka import Message
@@ -55,8 +55,8 @@ class Edge(RunningEdge):
         self._workers = int(environment.get("EDGE_WORKERS", "1"))
         self._starts = 0
 
-    def start(self, *prefix: str, sockets: Sequence[socket.socket] = ()) -> None:
-        super().start(*prefix, sockets=sockets)
+    def start(self, *prefix: str) -> None:
+        super().start(*prefix)
         deadline = time.monotonic() + 60
         self._starts += self._workers
         # Each worker becomes ready by itself: that they all are is likely after 20 connections.
