@@ -90,6 +90,29 @@ def test_the_verdict_is_in_the_readers_words_and_time(fake: FakeTaskCenter, open
     expect(page.locator(".verdict p")).to_contain_text("Never received since")
 
 
+def test_it_shows_what_was_missed_by_app_and_day_where_somebody_looks_for_it(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    page = open_page(f"{fake.url}/ops", locale="en-GB")
+    expect(page.locator(".panel.errors")).to_be_attached()
+    expect(page.locator(".panel.missed")).to_have_count(0)
+    app = {"corp_id": "ding1", "app_type": "APP_PURCHASE"}
+    fake.missed = {
+        "url": "http://10.0.0.31:8600",
+        "reachable": True,
+        "last_whole_pass_at": "2026-01-31T08:00:00.000Z",
+        "silent": [{**app, "since": "2026-01-31T08:00:00.000Z", "missing": 7}],
+        "days": [{**app, "day": "2026-01-31", "missing": 7, "added": 12}],
+    }
+    expect(page.locator(".panel.missed td")).to_have_text(["2026-01-31", "APP_PURCHASE", "7", "12"])
+    expect(page.locator(".notices li").first).to_contain_text("No callback of APP_PURCHASE comes")
+    fake.missed = {**fake.missed, "reachable": False, "silent": [], "days": []}
+    for part in (".panel.missed", ".notices"):
+        expect(page.locator(part)).to_contain_text("Reconcile http://10.0.0.31:8600 cannot be reached")
+    fake.missed = {**fake.missed, "reachable": True}
+    expect(page.locator(".panel.missed")).to_contain_text("No callback was found missing")
+
+
 def test_nothing_is_wider_or_longer_than_a_phone(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(f"{fake.url}/ops#inst-rejected", viewport={"width": 390, "height": 780})
     expect(page.locator(".panel.errors")).to_be_attached()

@@ -41,6 +41,7 @@ class FakeTaskCenter:
     delay_s: float = 0.0
     streams_refused: bool = False
     dead_workers: int = 0
+    missed: dict[str, Any] | None = None
     rejected: int = 5
     names: dict[str, str] = field(default_factory=lambda: dict(PEOPLE))
     """What is known of people, beside what the lines say of who started them."""
@@ -306,7 +307,7 @@ class FakeTaskCenter:
     async def _overview(self) -> Any:
         if not self.operator:
             return problem(403, "Not an operator.")
-        return overview(self.now, dead_workers=self.dead_workers, rejected=self.rejected)
+        return {**overview(self.now, dead_workers=self.dead_workers, rejected=self.rejected), "missed": self.missed}
 
     async def _callbacks(self, instance_id: str) -> Any:
         found = self._found(instance_id)

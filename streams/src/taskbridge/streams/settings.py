@@ -51,6 +51,8 @@ class StreamsSettings(BaseSettings):
     """Connections for live updates of one person, all tabs and devices; more get 429."""
     edge_urls: str = ""
     """Where the edges are, comma-separated: the operator's page shows what they say of themselves."""
+    reconcile_url: str = ""
+    """Where the service of reconcile is: the operator's page shows what it found missing, by app and day."""
     api_tokens_file: Path | None = None
     """Who may ask, by token. Needed before the service may listen on more than loopback. Read again when it changes."""
     allowed_origins: str = ""

@@ -106,6 +106,7 @@ class TaskCenter:
             self._context,
             own_url=settings.url,
             edge_urls=settings.edge_urls,
+            reconcile_url=settings.reconcile_url,
             streams=lambda: self.hub.count,
         )
 

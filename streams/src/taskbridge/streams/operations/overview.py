@@ -27,8 +27,12 @@ def overview(
     samples: Iterable[Sample],
     quarantine: Mapping[str, Any],
     dead_letters: Mapping[str, Any],
+    missed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The whole. ``shares`` has every worker of the group by its URL, and None for one that did not answer."""
+    """The whole. ``shares`` has every worker of the group by its URL, and None for one that did not answer.
+
+    ``missed`` is None where nobody was asked what callbacks did not tell.
+    """
     known = {url: share for url, share in shares.items() if share is not None}
     return {
         "at": iso(round(now_s * 1000)),
@@ -36,6 +40,7 @@ def overview(
         "edges": list(edges),
         "quarantine": dict(quarantine),
         "dead_letters": dict(dead_letters),
+        "missed": None if missed is None else dict(missed),
         "partitions": _partitions(known),
         "workers": [_worker(url, share) for url, share in sorted(shares.items())],
         "errors": _errors(known),

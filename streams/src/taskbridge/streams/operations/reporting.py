@@ -27,6 +27,7 @@ from taskbridge.streams.operations.asking import Asking
 from taskbridge.streams.operations.edges import edge_of, totals_of
 from taskbridge.streams.operations.history import SAMPLE_S, History
 from taskbridge.streams.operations.last_errors import LastErrors
+from taskbridge.streams.operations.missed import missed_of
 from taskbridge.streams.operations.overview import overview
 from taskbridge.streams.operations.parked import Parked, Reading, SetAside
 from taskbridge.streams.operations.search import Search, dead_letter_summary
@@ -61,12 +62,15 @@ _PARKED_S = 3.0
 class OperationsReporter:
     """Made before anything is connected; ``open`` brings the topics, and ``follow`` the worker's progress."""
 
-    def __init__(self, context: ApiContext, *, own_url: str, edge_urls: str, streams: Callable[[], int]) -> None:
+    def __init__(
+        self, context: ApiContext, *, own_url: str, edge_urls: str, streams: Callable[[], int], reconcile_url: str = ""
+    ) -> None:
         """``edge_urls`` is comma-separated; ``streams`` counts the open event streams."""
         self._context = context
         self._owners = context.resolver.owners
         self._own_url = own_url.rstrip("/")
         self._edge_urls = [each.strip().rstrip("/") for each in edge_urls.split(",") if each.strip()]
+        self._reconcile_url = reconcile_url.strip().rstrip("/")
         self._streams = streams
         self.errors = LastErrors()
         self._history = History()
@@ -127,10 +131,11 @@ class OperationsReporter:
     async def overview(self, authorization: str | None) -> dict[str, Any]:
         """Everybody's, with whom could not be reached."""
         others = [url for url in self._owners.workers() if url != self._own_url]
-        shares, edges, (quarantine, dead_letters) = await asyncio.gather(
+        shares, edges, (quarantine, dead_letters), missed = await asyncio.gather(
             asyncio.gather(*(self._asking.worker(url, "/v1/ops/worker", authorization) for url in others)),
             self._ask_edges(),
             self._parked(),
+            self._missed(),
         )
         return overview(
             {self._own_url: self.share(), **dict(zip(others, shares, strict=True))},
@@ -139,6 +144,7 @@ class OperationsReporter:
             samples=list(self._history.samples),
             quarantine=quarantine,
             dead_letters=dead_letters,
+            missed=missed,
         )
 
     async def instance(self, instance_id: str, *, forwarded: bool, authorization: str | None) -> dict[str, Any]:
@@ -201,6 +207,11 @@ class OperationsReporter:
 
     async def _ask_edges(self) -> list[Answers]:
         return await asyncio.gather(*map(self._asking.edge, self._edge_urls))
+
+    async def _missed(self) -> dict[str, Any] | None:
+        url = self._reconcile_url
+        # It asks for no token, so it is told none.
+        return missed_of(url, await self._asking.worker(url, "/status", None)) if url else None
 
     async def _parked(self) -> SetAsideCounts:
         quarantine, dead_letters = self._quarantine, self._dead_letters

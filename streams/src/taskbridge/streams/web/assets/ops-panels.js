@@ -4,6 +4,7 @@ import { element, icon, scrollingTable } from "./dom.js";
 import { bar, bars, line, stackedBars } from "./plots.js";
 
 const LAG_MATTERS_S = 5;
+const SILENT = 3; // As the alert ReconcileAppSilent has it.
 const WIRE_ACTIONS = { create: "CREATED", complete: "COMPLETED", cancel: "CANCELLED", delete: "DELETED", cc: "COPIED" };
 
 /** A reason in words, beside its code where that is another: commands want the code. */
@@ -42,6 +43,10 @@ export function notices(overview, words, format) {
   if (orphans.length > 0) note("bad", say.noWorker(orphans.join(", ")));
   for (const { partition, lag_seconds: lag } of overview.partitions) {
     if (lag > LAG_MATTERS_S) note("warn", say.lag(partition, format.seconds(lag)));
+  }
+  if (overview.missed && !overview.missed.reachable) note("warn", say.reconcileDown(overview.missed.url));
+  for (const app of overview.missed?.silent ?? []) {
+    if (app.missing >= SILENT) note("bad", say.silent(app.app_type, format.ago(app.since), format.number(app.missing)));
   }
   if (overview.dead_letters.total > 0) note("warn", say.deadLetters(format.number(overview.dead_letters.total)));
   if (overview.quarantine.total > 0) note("info", say.quarantine(format.number(overview.quarantine.total)));
@@ -165,6 +170,16 @@ export function quarantineColumns(words, format) {
     [columns.reason, (row) => reasonTold(row.reason, words)],
     [columns.app, (row) => row.app_type],
     [columns.from, (row) => row.remote_address],
+  ];
+}
+
+export function missedColumns(words, format) {
+  const { columns } = words;
+  return [
+    [columns.day, (row) => row.day],
+    [columns.app, (row) => row.app_type],
+    [columns.missing, (row) => format.number(row.missing)],
+    [columns.added, (row) => format.number(row.added)],
   ];
 }
 

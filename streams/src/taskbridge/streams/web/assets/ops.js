@@ -8,6 +8,7 @@ import {
   edgesShown,
   flowPlot,
   historyPlots,
+  missedColumns,
   noneShown,
   notices,
   noticesShown,
@@ -100,6 +101,8 @@ class Operation {
       ["quarantine", overview.quarantine, (found) => this._parked("quarantine", ops.quarantine, found, quarantineColumns(ops, format), ops.noQuarantine)],
       ["dead-letters", overview.dead_letters, (found) => this._parked("dead-letters", ops.deadLetters, found, deadLetterColumns(ops, format), ops.noDeadLetters)],
       ["errors", overview.errors, (errors) => this._errors(errors)],
+      // Only where somebody looks for it.
+      ...(overview.missed ? [["missed", overview.missed, (missed) => this._missed(missed)]] : []),
     ];
     if (this._parts.size === 0) replace(this._panels);
     for (const [name, part, draw] of told) this._part(name, JSON.stringify(part), () => draw(part));
@@ -134,6 +137,13 @@ class Operation {
     if (found.total === 0) return panel(kind, heading, null, noneShown(none));
     const rows = found.latest.length > 0 ? rowsShown(found.latest, columns, heading) : null;
     return panel(kind, heading, this._ops.total(this._format.number(found.total)), reasonsShown(found, this._ops, this._format), rows);
+  }
+
+  _missed({ url, reachable, days }) {
+    const heading = this._ops.missed;
+    const rows = () => rowsShown(days, missedColumns(this._ops, this._format), heading);
+    const content = !reachable ? this._ops.notices.reconcileDown(url) : days.length > 0 ? rows() : noneShown(this._ops.noMissed);
+    return panel("missed", heading, this._ops.missedHint, content);
   }
 
   _errors(errors) {

@@ -1,0 +1,100 @@
+"""What reconcile says was found missing, as operators see it: of reconcile's own answer."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
+
+from api_context import AnsweringWorker
+from asked_dingtalk import APP_TYPE, CORP_ID, NOW
+from taskbridge.reconcile.assembly import Memory
+from taskbridge.reconcile.clock import SystemClock
+from taskbridge.reconcile.dingtalk.moments import DAY_MS
+from taskbridge.reconcile.kept.budget import Allowance, Budget
+from taskbridge.reconcile.repairs.events import Kind, Repair, repair
+from taskbridge.reconcile.runs.mending import Kept
+from taskbridge.reconcile.status import status_of
+from taskbridge.reconcile.testing.serving import served
+from taskbridge.schemas.events import Action
+from taskbridge.streams.api.access import Access
+from taskbridge.streams.http import build_http
+from taskbridge.streams.operations.missed import missed_of
+from taskbridge.streams.operations.reporting import OperationsReporter
+from taskbridge.streams.operations.routes import operations_router
+
+URL = "http://127.0.0.1:8600"
+
+
+def found(kind: Kind, at: int, task_id: str) -> Repair:
+    fields: dict[str, Any] = {"corp_id": CORP_ID, "app_type": APP_TYPE, "instance_id": "I-1", "task_id": task_id}
+    return repair(kind, received_at=at, action=Action.COMPLETED, occurred_at=at, **fields)
+
+
+@pytest.fixture
+def status() -> dict[str, Any]:
+    """Of an app of which two decisions were missed on one day, and one on the next, beside outcomes and history."""
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    kept = Kept(database)
+    memory = Memory((), kept, Budget(database, Allowance(1, 1, 1), SystemClock()))
+    kept.callbacks.listen(CORP_ID, APP_TYPE, now_ms=NOW)
+    lost = [found(Kind.DECISION, NOW, "1"), found(Kind.TASK, NOW, "2"), found(Kind.DECISION, NOW + DAY_MS, "3")]
+    kept.found.note([*lost, found(Kind.OUTCOME, NOW, "4")], work="reconcile")
+    kept.found.note([found(Kind.DECISION, NOW, "5")], work="backfill")
+    kept.callbacks.missed(lost)
+    kept.found.pass_ended(now_ms=NOW + DAY_MS, is_whole=True)
+    return status_of(memory)
+
+
+def test_what_was_missed_is_counted_by_app_and_day_the_latest_first(status: dict[str, Any]) -> None:
+    shown = missed_of(URL, status)
+    app = {"corp_id": CORP_ID, "app_type": APP_TYPE}
+    assert shown["days"] == [
+        {**app, "day": "2026-09-22", "missing": 1, "added": 0},
+        {**app, "day": "2026-09-21", "missing": 2, "added": 1},
+    ]
+    assert shown["silent"] == [{**app, "since": "2026-09-21T14:13:20.000Z", "missing": 1}]
+    assert (shown["url"], shown["reachable"]) == (URL, True)
+    assert shown["last_whole_pass_at"] == "2026-09-22T14:13:20.000Z"
+
+
+OTHERS: list[Any] = [None, [], {}, "ok", {"found": [{}], "callbacks": []}]
+
+
+@pytest.mark.parametrize("answer", OTHERS)
+def test_what_is_no_reconcile_is_not_reached(answer: Any) -> None:
+    shown = missed_of(URL, answer)
+    assert (shown["reachable"], shown["days"], shown["silent"]) == (False, [], [])
+
+
+def test_the_overview_asks_where_it_is_told_to_and_passes_no_token_on(
+    status: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    access = Access(tokens=None)
+    context = AnsweringWorker(tmp_path_factory.mktemp("worker"), access)
+    reconcile = FastAPI()
+    tokens: list[str | None] = []
+
+    @reconcile.get("/status")
+    def _answer(request: Request) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        tokens.append(request.headers.get("authorization"))
+        return status
+
+    def seen(url: str) -> Any:
+        reporter = OperationsReporter(
+            context.context, own_url="http://127.0.0.1:8500", edge_urls="", streams=int, reconcile_url=url
+        )
+        http = build_http(dict, context.metrics, routers=[operations_router(reporter, access)])
+        with TestClient(http) as client:
+            return client.get("/v1/ops/overview", headers={"Authorization": "Bearer secret"}).json()["missed"]
+
+    with served(reconcile) as url:
+        assert seen(f"{url}/") == missed_of(url, status)
+    assert tokens == [None]
+    assert seen(url)["reachable"] is False
+    assert seen("") is None
+    context.close()
