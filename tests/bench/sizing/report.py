@@ -201,11 +201,6 @@ def _by_instances(found: Found) -> list[str]:
             `STREAMS_EVENT_STREAMS`). With `STREAMS_STANDBYS=1` (the default) the workers hold each partition
             twice: a worker's share of disk and memory is 2 / workers of this.
         """),
-        *_prose("""
-            With 1,000,000, on a machine of two cores in November 2026, an instance took 501 and 613 bytes of
-            the two changelogs on Kafka, 216 of `task-states`, 779 and 575 on the worker's disk; the worker had
-            0.8 GiB of memory and had read all in 92 s of processor.
-        """),
         *_table(
             "|".join(["", *(f"{each} measured" for each in counts), "bytes an instance", *map(_power, _ASKED)]), rows
         ),
