@@ -56,7 +56,7 @@ class Service:
                     self._settings, self._memory, clock=self._clock, count=self.metrics.count_call
                 ) as found:
                     while True:
-                        await self._clock.sleep(self._next_s(await found.passes.run()))
+                        await found.read_back.work_for(self._next_s(await found.passes.run()))
             except OperatorError as error:
                 self.problem = str(error)
                 _log.error("pass_failed problem=%s", error)

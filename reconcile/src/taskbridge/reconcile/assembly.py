@@ -17,6 +17,7 @@ from taskbridge.reconcile.kept.budget import Allowance, Budget
 from taskbridge.reconcile.kept.database import open_database
 from taskbridge.reconcile.runs.mending import Kept, Rules
 from taskbridge.reconcile.runs.passes import Passes
+from taskbridge.reconcile.runs.read_back import ReadBack
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.reloaded_file import FileBroken
 from taskbridge.schemas.errors import ConfigurationError
@@ -60,6 +61,18 @@ class Reconciler:
     @property
     def passes(self) -> Passes:
         return Passes(self.apis, self.memory.kept, self.outbox, self.clock, self.rules, catch_up=self.states.catch_up)
+
+    @property
+    def read_back(self) -> ReadBack:
+        return ReadBack(
+            self.apis,
+            self.memory.kept,
+            self.outbox,
+            self.clock,
+            self.rules,
+            budget=self.memory.budget,
+            catch_up=self.states.catch_up,
+        )
 
 
 @contextmanager
@@ -130,4 +143,5 @@ def rules_of(settings: ReconcileSettings) -> Rules:
         remarks=settings.remarks,
         copies=settings.copies,
         ids_a_pass=settings.ids_per_pass,
+        read_back_ms=int(settings.read_back_quiet * 1000),
     )

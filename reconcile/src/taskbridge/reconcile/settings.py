@@ -56,6 +56,10 @@ class ReconcileSettings(BaseSettings):
     """What was modified in DingTalk so lately is left for the next pass: its callbacks may be on their way."""
     every_minutes: Annotated[float, Field(ge=1, le=10_080)] = 1440.0
     """How long the service waits from pass to pass. Each takes a call for 100 instances of a form, at least one."""
+    read_back_quiet: Annotated[float, Field(ge=0, le=604_800)] = 0.0
+    """Seconds that an instance must be quiet for before the service asks for it, by three calls, between passes, where
+    its callbacks left open who may decide, how it was decided or how it ended. Not less than
+    `RECONCILE_SETTLE_MINUTES`, and only while half of a day's calls are left. 0: none."""
     records_per_second: Annotated[float, Field(gt=0, le=10_000)] = 50.0
     """Events a second at most, of a pass and of a backfill, so that no consumer is flooded."""
     ids_per_pass: Annotated[int, Field(ge=0, le=10_000)] = 200

@@ -29,7 +29,7 @@ class Count(NamedTuple):
     """On which it happened, China's time."""
     kind: Kind
     work: str
-    """What found it: ``reconcile`` or ``backfill``."""
+    """What found it: ``reconcile``, ``read-back`` or ``backfill``."""
     repairs: int
 
     @property

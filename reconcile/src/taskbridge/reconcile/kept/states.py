@@ -10,6 +10,7 @@ import msgspec
 
 from taskbridge.reconcile.dingtalk.moments import DAY_MS
 from taskbridge.reconcile.kept.callbacks import Callbacks
+from taskbridge.reconcile.kept.questions import Questions
 from taskbridge.schemas.events import SOURCE_YIDA, Lifecycle, Status, TaskState
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class States:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
-        self.callbacks = Callbacks(database)
+        self.callbacks, self.questions = Callbacks(database), Questions(database)
         database.executescript(_TABLES)
 
     def find(self, instance_id: str) -> TaskState | Literal[Gone.GONE] | None:
@@ -57,7 +58,7 @@ class States:
         if state.lifecycle is Lifecycle.DELETED:
             self.let_go(state.instance_id)
             return
-        self.callbacks.take(state)
+        self.questions.take(state, is_told=self.callbacks.take(state))
         is_open = any(each.status is Status.PENDING for each in state.tasks)
         plain = msgspec.msgpack.encode(msgspec.structs.replace(state, form_data={}))
         self._database.execute(
@@ -69,6 +70,7 @@ class States:
     def let_go(self, instance_id: str) -> None:
         """There is no state of this instance any more."""
         self.callbacks.let_go(instance_id)
+        self.questions.close(instance_id)
         self._database.execute(
             "INSERT INTO states VALUES (?, '', '', 0, 0, NULL) ON CONFLICT DO UPDATE SET state = NULL, is_open = 0",
             (instance_id,),

@@ -154,7 +154,7 @@ def _of_open(running: dict[str, OpenTask], state: TaskState | None) -> Iterator[
             at = task.since.first
             ids = task.assignee_ids
             yield (
-                Kind.TASK,
+                Kind.ASSIGNEE if known is not None and not known.assignee_ids else Kind.TASK,
                 {"action": Action.CREATED, "task_id": task.task_id, "recipient_ids": ids, "occurred_at": at},
             )
 

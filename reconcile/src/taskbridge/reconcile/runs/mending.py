@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from taskbridge.reconcile.repairs.events import Kind, Repair
     from taskbridge.schemas.events import TaskEvent, TaskState
 
-RECONCILE, BACKFILL = "reconcile", "backfill"
+RECONCILE, BACKFILL, READ_BACK = "reconcile", "backfill", "read-back"
 """What found a repair: ``TaskEvent.recovered_by``. It does not enter the event's id."""
 
 
@@ -46,6 +46,8 @@ class Rules:
     """Whether instances are asked for of which only the outcome is not known."""
     remarks: bool = False
     copies: bool = False
+    read_back_ms: int = 0
+    """So long an instance that callbacks left open must be quiet to be asked for between passes; 0: none is."""
     ids_a_pass: int = 200
     """So many instances of an app are asked for by id in one pass that DingTalk has not shown for long."""
 
@@ -55,7 +57,7 @@ class Kept:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self.states = States(database)
-        self.callbacks = self.states.callbacks
+        self.callbacks, self.questions = self.states.callbacks, self.states.questions
         self.cursors = Cursors(database)
         self.asked = Asked(database)
         self.absences = Absences(database)
@@ -112,6 +114,13 @@ class Mender:
                 self.not_understood = error
         if self._told is not None:
             self._told(self.tally)
+
+    async def ask_again(self, instance_id: str) -> bool:
+        """Mend this one; whether it had settled. Raises what calls and the outbox may, and Absent."""
+        unsettled = self.tally.unsettled
+        instance = await self.api.instance(instance_id)
+        await self.look_at([instance], None)
+        return self.tally.unsettled == unsettled
 
     async def _mend(self, instance: wire.Instance, process_name: str | None) -> None:
         instance_id, modified = instance.process_instance_id, str(instance.modified_time)

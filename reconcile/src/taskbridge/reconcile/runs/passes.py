@@ -75,6 +75,7 @@ class Passes:
             except (Refused, Unexpected) as error:
                 report.problems[app.app_type] = str(error)
                 _log.error("app_not_read app_type=%s problem=%s", app.app_type, error)
+        self._kept.questions.drop_old(now_ms=self._clock.now_ms())
         self._kept.found.pass_ended(now_ms=self._clock.now_ms(), is_whole=report.is_whole)
         return report
 

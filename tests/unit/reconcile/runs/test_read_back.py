@@ -1,0 +1,231 @@
+"""What callbacks leave open is asked for once they are quiet, once for each change."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from reconciled_company import Streams
+
+from asked_dingtalk import CORP_ID, MINUTE_MS, NOW, Asked, asked, assigned, filed, happened
+from taskbridge.reconcile.kept.budget import Allowance
+from taskbridge.reconcile.runs.mending import Kept, Rules
+from taskbridge.reconcile.runs.passes import Passes
+from taskbridge.reconcile.runs.read_back import ReadBack
+from taskbridge.schemas.events import Action
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from taskbridge.schemas.events import TaskEvent, TaskState
+
+QUIET_MS = 20 * MINUTE_MS
+BEGIN = NOW - 60 * MINUTE_MS
+# DingTalk knows how it was decided; the callback says only that it was.
+LIFE = [
+    filed(at=BEGIN),
+    assigned("1", "u-li", at=BEGIN),
+    happened(Action.COMPLETED, NOW - 30 * MINUTE_MS, task_id="1", actor_id="u-li", outcome="agree"),
+]
+
+
+def told(event: TaskEvent) -> TaskEvent:
+    """As its callback tells it: without how it was decided."""
+    return happened(event.action, event.occurred_at, task_id=event.task_id, actor_id=event.actor_id)
+
+
+CALLBACKS = [*LIFE[:2], told(LIFE[2])]
+
+
+@dataclass
+class Followed:
+    asked: Asked
+    streams: Streams
+    kept: Kept
+    rules: Rules
+
+    async def catch_up(self) -> None:
+        for each in self.streams.changed:
+            self.kept.states.take(self.streams.instances[each].state)
+        self.streams.changed.clear()
+
+    @property
+    def read_back(self) -> ReadBack:
+        apis, clock, budget = [self.asked.api], self.asked.clock, self.asked.budget
+        return ReadBack(apis, self.kept, self.streams, clock, self.rules, budget=budget, catch_up=self.catch_up)
+
+    async def make_pass(self) -> None:
+        apis = [self.asked.api]
+        await Passes(apis, self.kept, self.streams, self.asked.clock, self.rules, catch_up=self.catch_up).run()
+
+    @property
+    def calls(self) -> int:
+        return self.asked.budget.used(CORP_ID).month
+
+    @property
+    def state(self) -> TaskState:
+        return self.streams.instances["I-1"].state
+
+
+@asynccontextmanager
+async def followed(*life: TaskEvent, quiet_ms: int = QUIET_MS, per_day: int = 1000) -> AsyncGenerator[Followed]:
+    """DingTalk knows this life; callbacks of it come as the test has them."""
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    allowance = Allowance(per_second=10, per_day=per_day, per_month=10_000)
+    async with asked(*life, database=database, allowance=allowance) as found:
+        rules = Rules(settle_ms=15 * MINUTE_MS, read_back_ms=quiet_ms)
+        yield Followed(found, Streams(), Kept(database), rules)
+
+
+def test_how_it_was_decided_is_asked_for_once() -> None:
+    async def run() -> None:
+        async with followed(*LIFE) as found:
+            found.streams.fold(CALLBACKS)
+            await found.read_back.run()
+            assert found.state.tasks[0].outcome == "agree"
+            assert {each.recovered_by for each in found.streams.published} == {"read-back"}
+            calls = found.calls
+            assert calls == 3
+            for _ in range(3):
+                found.asked.clock.pass_s(24 * 3600)
+                await found.read_back.run()
+            assert found.calls == calls, "its own repairs are no change to ask about"
+
+    asyncio.run(run())
+
+
+def test_callbacks_that_follow_each_other_are_asked_about_once_after_the_last() -> None:
+    async def run() -> None:
+        begin = NOW - 18 * MINUTE_MS
+        later = [
+            assigned("2", "u-wu", at=begin),
+            happened(Action.COMPLETED, begin + 9 * MINUTE_MS, task_id="2", actor_id="u-wu", outcome="disagree"),
+        ]
+        async with followed(*LIFE, *later) as found:
+            found.streams.fold([*CALLBACKS, later[0]])
+            await found.read_back.run()
+            assert found.calls == 0
+            found.streams.fold([told(later[1])])
+            await found.read_back.work_for(9 * 60)
+            assert found.calls == 0
+            await found.read_back.work_for(5 * 60)
+            assert found.calls == 3
+            assert [each.outcome for each in found.state.tasks] == ["agree", "disagree"]
+
+    asyncio.run(run())
+
+
+def test_who_may_decide_is_asked_for_where_no_callback_said_it_and_counts_as_nothing_lost() -> None:
+    async def run() -> None:
+        async with followed(*LIFE[:2]) as found:
+            found.streams.fold([filed(at=BEGIN), assigned("1", at=BEGIN)])
+            await found.read_back.run()
+            assert found.state.tasks[0].assignee_ids == ("u-li",)
+            assert [each.is_lost for each in found.kept.found.counts()] == [False]
+
+    asyncio.run(run())
+
+
+def test_what_nobody_can_tell_is_asked_for_once_until_a_callback_comes() -> None:
+    async def run() -> None:
+        # All is decided, and it has not ended: DingTalk, too, says no more.
+        async with followed(*LIFE) as found:
+            found.streams.fold(LIFE)
+            for _ in range(2):
+                await found.read_back.run()
+                await found.catch_up()
+            calls = found.calls
+            assert 0 < calls <= 3
+            found.streams.fold([happened(Action.COPIED, NOW - 25 * MINUTE_MS, recipient_ids=("u-qi",))])
+            await found.read_back.run()
+            assert found.calls > calls
+
+    asyncio.run(run())
+
+
+def test_none_is_asked_for_where_it_is_off_or_nothing_is_open() -> None:
+    async def run() -> None:
+        async with followed(*LIFE, quiet_ms=0) as found:
+            found.streams.fold(CALLBACKS)
+            before = found.asked.clock.now_ms()
+            await found.read_back.work_for(3600)
+            assert found.asked.clock.now_ms() - before == 3600_000
+            assert found.calls == 0
+        async with followed(*LIFE[:2]) as found:
+            found.streams.fold(LIFE[:2])
+            await found.read_back.run()
+            assert found.calls == 0
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("per_day", "calls"), [(6, 3), (13, 9)])
+def test_passes_have_half_of_the_calls_to_themselves(per_day: int, calls: int) -> None:
+    async def run() -> None:
+        lives = [
+            each
+            for number in range(9)
+            for each in (
+                filed(f"I-{number}", at=BEGIN),
+                assigned("1", "u-li", at=BEGIN, instance_id=f"I-{number}"),
+            )
+        ]
+        async with followed(*lives, per_day=per_day) as found:
+            found.streams.fold(
+                each for number in range(9) for each in (assigned("1", at=BEGIN, instance_id=f"I-{number}"),)
+            )
+            await found.read_back.run()
+            assert found.calls == calls
+            found.asked.clock.pass_s(24 * 3600)
+            await found.read_back.run()
+            assert found.calls == 2 * calls, "the next day it goes on"
+
+    asyncio.run(run())
+
+
+def test_what_just_changed_in_dingtalk_is_left_until_it_has_settled() -> None:
+    async def run() -> None:
+        decided = happened(Action.COMPLETED, NOW - 5 * MINUTE_MS, task_id="1", actor_id="u-li", outcome="agree")
+        async with followed(*LIFE[:2], decided) as found:
+            found.streams.fold([filed(at=BEGIN), assigned("1", at=BEGIN)])
+            await found.read_back.run()
+            assert (found.calls, found.streams.published) == (1, [])
+            await found.read_back.work_for(19 * 60)
+            assert found.calls == 1
+            await found.read_back.work_for(3 * 60)
+            assert found.state.tasks[0].outcome == "agree"
+
+    asyncio.run(run())
+
+
+def test_one_that_is_gone_is_left_to_passes_and_stops_nobody() -> None:
+    async def run() -> None:
+        async with followed(*LIFE) as found:
+            found.streams.fold(
+                [filed("I-0", at=BEGIN - MINUTE_MS), assigned("9", at=BEGIN - MINUTE_MS, instance_id="I-0")]
+            )
+            found.streams.fold(CALLBACKS)
+            await found.read_back.run()
+            assert found.state.tasks[0].outcome == "agree"
+            calls = found.calls
+            await found.read_back.run()
+            assert found.calls == calls
+
+    asyncio.run(run())
+
+
+def test_a_pass_before_it_leaves_nothing_to_ask() -> None:
+    async def run() -> None:
+        async with followed(*LIFE) as found:
+            found.streams.fold(CALLBACKS)
+            await found.make_pass()
+            calls = found.calls
+            await found.read_back.run()
+            # Whether it ended is not known: one call says that nothing was modified since.
+            assert found.calls <= calls + 1
+
+    asyncio.run(run())
