@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from reconciled_company import Streams
+from msgspec import structs
+from reconciled_company import Streams, company_life, reconciled
 
 from asked_dingtalk import CORP_ID, MINUTE_MS, NOW, Asked, asked, assigned, filed, happened
 from taskbridge.reconcile.kept.budget import Allowance
 from taskbridge.reconcile.runs.mending import Kept, Rules
 from taskbridge.reconcile.runs.passes import Passes
 from taskbridge.reconcile.runs.read_back import ReadBack
-from taskbridge.schemas.events import Action
+from taskbridge.reconcile.testing.clock import FakeClock
+from taskbridge.reconcile.testing.company import Company
+from taskbridge.schemas.events import Action, Lifecycle, Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -35,7 +38,7 @@ LIFE = [
 
 def told(event: TaskEvent) -> TaskEvent:
     """As its callback tells it: without how it was decided."""
-    return happened(event.action, event.occurred_at, task_id=event.task_id, actor_id=event.actor_id)
+    return structs.replace(event, outcome=None, remark=None)
 
 
 CALLBACKS = [*LIFE[:2], told(LIFE[2])]
@@ -227,5 +230,37 @@ def test_a_pass_before_it_leaves_nothing_to_ask() -> None:
             await found.read_back.run()
             # Whether it ended is not known: one call says that nothing was modified since.
             assert found.calls <= calls + 1
+
+    asyncio.run(run())
+
+
+def test_a_company_that_is_read_back_sees_what_its_callbacks_and_dingtalk_say() -> None:
+    events = company_life(21, 150)
+
+    async def run() -> None:
+        clock, wanted = FakeClock(events[0].occurred_at), Streams()
+        wanted.fold(events)
+        async with reconciled(Company(events), clock) as found:
+            rules = Rules(settle_ms=15 * MINUTE_MS, read_back_ms=QUIET_MS)
+            read_back = ReadBack(
+                found.apis, found.kept, found.streams, clock, rules, budget=found.budget, catch_up=found.catch_up
+            )
+            for event in events:
+                await read_back.work_for((event.occurred_at - clock.now_ms()) / 1000)
+                found.streams.fold([told(event) if event.action is Action.COMPLETED else event])
+            await read_back.work_for(3600)
+            assert {each.recovered_by for each in found.streams.published} == {"read-back"}
+            lines = found.streams.lines()
+            assert lines.keys() == wanted.lines().keys()
+            for key, line in wanted.lines().items():
+                assert (lines[key].status, lines[key].actor_id) == (line.status, line.actor_id)
+            outcomes = {
+                task.outcome
+                for each in found.streams.instances.values()
+                for task in each.state.tasks
+                if task.status is Status.COMPLETED and each.state.lifecycle is not Lifecycle.DELETED
+            }
+            assert None not in outcomes
+            assert {each.missing for each in found.kept.callbacks.all()} == {0}
 
     asyncio.run(run())

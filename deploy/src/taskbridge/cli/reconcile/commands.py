@@ -65,6 +65,9 @@ def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
     for each in found["found"]:
         what = "missing" if each["missing"] else "added"
         say(f"{each['day']}  {each['app_type']}  {each['events']:>6} {what:7}  {each['kind']} ({each['found_by']})")
+    for each in found["callbacks"]:
+        if each["missing_since"]:
+            say(f"{each['app_type']}: {each['missing_since']} missing since its last callback, {each['last_at']}")
     for each in found["absences"]:
         say(f"absent since {each['first_at']}  {each['app_type']}  {each['instance_id']}")
 
