@@ -285,7 +285,11 @@ if FULL:
         found = admin.describe_acls(AclBindingFilter(ResourceType.ANY, *anything)).result(30)
         assert set(found) == set(bindings("User:another", ROLES["streams"]))
 
-    def test_each_acl_of_a_rebuild_is_needed(cluster: SecuredCluster, outside: Connection, tmp_path: Path) -> None:
+    @pytest.mark.timeout(900)
+    def test_each_acl_of_a_rebuild_is_needed(
+        cluster: SecuredCluster, outside: Connection, internal_topics: None, tmp_path: Path
+    ) -> None:
+        del internal_topics
         found: dict[str, str] = {}
         own = [acl for acl in ROLES["rebuild"] if acl not in ROLES["operator"]]
         for partitions, acl in enumerate(own, topics.DEFAULT_PARTITIONS + 1):
