@@ -38,6 +38,7 @@ _CONTRACT = (topics.TASK_EVENTS, topics.TASK_STATES, topics.TASK_NOTIFICATIONS, 
 _FIRST_RETRY_S = 0.5
 _RETRY_MAX_S = 10.0
 _SWITCH_POLL_S = 1.0
+_REACHED_S = 5.0
 
 
 class Prepared(NamedTuple):
@@ -95,6 +96,8 @@ class Contract:
         raise StartRefused("topics that this worker stands upon are lost or made anew: a new start says which")
 
     def _apply(self) -> Prepared:
+        # First: without Kafka each of the other questions waits its whole time, and whoever ends the worker too.
+        self.admin.list_topics(timeout=_REACHED_S)
         goes_without = self._ask_permissions()
         marks = self._look()
         self.live_version.prepare()
