@@ -135,7 +135,7 @@ def test_a_service_that_only_a_restart_mends_is_stopped_in_order_and_started_aga
 
 def test_after_a_time_of_health_the_pause_is_short_again(tmp_path: Path) -> None:
     events: list[ServiceEvent] = []
-    with Supervisor(on_event=events.append, backoff=Backoff(first_s=0.1, max_s=5, healthy_after_s=0.1)) as supervisor:
+    with Supervisor(on_event=events.append, backoff=Backoff(first_s=0.1, max_s=5, healthy_after_s=0)) as supervisor:
         supervisor.start(service(tmp_path, CRASHES_WHEN_READY))
         wait_until(lambda: [event.phase for event in events].count(Phase.RESTARTING) >= 3)
 
