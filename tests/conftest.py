@@ -45,6 +45,8 @@ _LONGEST = (
     "chaos/test_durability",
     "integration/rebuild/test_rebuild",
     "integration/test_bridge",
+    "integration/test_worker_disasters",
+    "integration/test_containers",
     "chaos",
     "integration/rebuild",
     "integration/test_secured_kafka",
