@@ -176,13 +176,22 @@ def test_wrong_states_come_out_right_while_events_keep_coming_and_what_only_the_
         assert worker.end(signal.SIGTERM) == 0
 
 
-SLOWLY = """
-from taskbridge.streams.processing import telling
+KILLED_WHILE_TELLING = """
+import asyncio, os, signal
+from taskbridge.streams.processing import task_agent, telling
 telling._TOGETHER = 2
+write, left = task_agent.TaskAgent.write_beside, 15
+async def counted(self, *arguments):
+    global left
+    left -= 1
+    if left == 0:
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGKILL)
+    return await write(self, *arguments)
+task_agent.TaskAgent.write_beside = counted
 from taskbridge.streams.app import main
 main()
 """
-"""A worker that has told little of much when it is killed."""
+"""A worker that has told little of much when it is killed, amid its fifteenth transaction of that."""
 
 
 def test_every_instance_that_came_out_another_is_told_once_by_workers_that_are_killed_meanwhile(
@@ -215,9 +224,9 @@ def test_every_instance_that_came_out_another_is_told_once_by_workers_that_are_k
     try:
         for worker in workers:
             left = len(untold(connection))
-            worker.start(SLOWLY)
-            eventually(lambda left=left: 0 < len(untold(connection)) < left - 20, what="some of it is told")
-            worker.end(signal.SIGKILL)
+            worker.start(KILLED_WHILE_TELLING)
+            assert worker.exit_code(timeout_s=120) == -signal.SIGKILL
+            assert 0 < len(untold(connection)) < left - 20, "some of it is told"
         late = [each for key in sorted(untold(connection))[::3] for each in history(99, key.decode())]
         produce(connection, late)
     finally:
