@@ -21,7 +21,7 @@ CHECKS = (
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("schemas", "client", "runtime", "edge", "streams", "reconcile", "deploy")
-NATIVE = ROOT / "streams" / "native"
+NATIVE = ROOT / "native"
 NATIVE_CHECKS = (
     ("cargo", "fmt", "--check"),
     ("cargo", "clippy", "--all-features", "--all-targets", "--quiet", "--", "-D", "warnings"),

@@ -1,4 +1,4 @@
-"""What the Python fold makes of chunks, written down for the native core's own test, ``streams/native/src/vectors.rs``.
+"""What the Python fold makes of chunks, written down for the native core's own test, ``native/src/fold/vectors.rs``.
 
 ``PYTHONPATH=tests/support uv run python -m fold_vectors`` writes ``tests/vectors/fold-vectors.json`` anew. Bytes stand
 there in hex.

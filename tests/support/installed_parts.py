@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
-NATIVE = ROOT / "streams" / "native"
+NATIVE = ROOT / "native"
 # rustup's own place is not on the PATH of a shell that is older than it.
 _CARGO_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path.home() / ".cargo" / "bin")])
 CAN_BUILD_NATIVE = os.environ.get("TASKBRIDGE_NATIVE_CORE") == "required" or bool(

@@ -85,6 +85,6 @@ def _compiled_dependencies(folder: Path, *, of: Path) -> str:
     """
     if (compiled := NATIVE / "target").exists():
         shutil.copytree(compiled, folder)
-    for each in (of / NATIVE.relative_to(ROOT)).rglob("*.rs"):
+    for each in of.rglob("*.rs"):
         each.touch()
     return str(folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 MODULES = [
     module
-    for part in ("schemas", "client", "runtime", "edge", "streams", "streams/native", "reconcile", "deploy")
+    for part in ("schemas", "client", "runtime", "edge", "streams", "native", "reconcile", "deploy")
     for module in (ROOT / part / "src").rglob("*")
     if module.suffix in (".py", ".rs") and module.name != "__init__.py"
 ]

@@ -15,4 +15,4 @@ def test_the_vectors_are_what_the_python_fold_exports() -> None:
 def test_the_core_passes_its_own_tests() -> None:
     tested = in_native("cargo", "test", "--locked", "--color", "never")
     assert tested.returncode == 0, tested.stdout + tested.stderr
-    assert "test vectors::every_chunk_comes_to_what_python_made_of_it ... ok" in tested.stdout
+    assert "test fold::vectors::every_chunk_comes_to_what_python_made_of_it ... ok" in tested.stdout

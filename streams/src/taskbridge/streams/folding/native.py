@@ -1,4 +1,4 @@
-"""Chunks folded by the native core, ``streams/native``. What it cannot read by itself is read here, in Python."""
+"""Chunks folded by the native core, ``native``. What it cannot read by itself is read here, in Python."""
 
 from __future__ import annotations
 

@@ -3,11 +3,11 @@
 //! The Python module is the specification, and says why each register is as it is. Here an instance is changed in
 //! place, and each register says whether it changed.
 
-use crate::decisions::decide;
-use crate::event::Event;
-use crate::instance::{Copied, Decision, Fact, Instance, Stamp, Task};
-use crate::refusal::Refusal;
-use crate::words::{Action, Lifecycle};
+use crate::fold::decisions::decide;
+use crate::fold::event::Event;
+use crate::fold::instance::{Copied, Decision, Fact, Instance, Stamp, Task};
+use crate::fold::refusal::Refusal;
+use crate::fold::words::{Action, Lifecycle};
 
 /// Whether this instance takes the event.
 pub fn check<'a>(known: Option<&Instance<'a>>, event: &Event<'a>) -> Result<(), Refusal<'a>> {

@@ -5,11 +5,11 @@
 use sha1::{Digest, Sha1};
 
 use crate::avro::Writer;
-use crate::event::Event;
-use crate::instance::Instance;
-use crate::stored::write_person;
-use crate::views::{Entry, Key};
-use crate::words::Change;
+use crate::fold::event::Event;
+use crate::fold::instance::Instance;
+use crate::fold::stored::write_person;
+use crate::fold::views::{Entry, Key};
+use crate::fold::words::Change;
 
 /// The same for ever for the same change of the same entry by the same event.
 pub fn notification_id(namespace: [u8; 16], event_id: &str, key: &Key<'_>, change: Change) -> Id {

@@ -4,16 +4,16 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
-use crate::chunk::{Known, Outcome, fold_all, place};
-use crate::event::Event;
-use crate::forms::FormFields;
-use crate::rules::{Rules, Terms};
-use crate::stored::HEAD_BYTES;
-use crate::told::{rfc3339, source};
+use crate::fold::chunk::{Known, Outcome, fold_all, place};
+use crate::fold::event::Event;
+use crate::fold::forms::FormFields;
+use crate::fold::rules::{Rules, Terms};
+use crate::fold::stored::HEAD_BYTES;
+use crate::fold::told::{rfc3339, source};
 
 #[test]
 fn every_chunk_comes_to_what_python_made_of_it() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/fold-vectors.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/fold-vectors.json");
     let vectors: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let rules = Rules {
         id_characters: number(&vectors["id_characters"]),

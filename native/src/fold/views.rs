@@ -1,8 +1,8 @@
 //! What people see of an instance, and what to tell them when it changes. Mirrors `streams/fold/views.py`.
 
-use crate::event::Person;
-use crate::instance::{Instance, Task};
-use crate::words::{Change, Lifecycle, Status, View};
+use crate::fold::event::Person;
+use crate::fold::instance::{Instance, Task};
+use crate::fold::words::{Change, Lifecycle, Status, View};
 
 /// One line in one person's view. `task_id` is None where the line is about the whole instance.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use crate::avro::{Damaged, Read, Reader, Writer};
-use crate::event::Person;
-use crate::forms::read_field;
-use crate::instance::{Copied, Decision, Fact, Instance, Stamp, Task};
-use crate::msgpack::{Packer, Unpacker};
-use crate::rules::Terms;
-use crate::views::is_finished;
-use crate::words::{Lifecycle, Status};
+use crate::fold::event::Person;
+use crate::fold::forms::read_field;
+use crate::fold::instance::{Copied, Decision, Fact, Instance, Stamp, Task};
+use crate::fold::msgpack::{Packer, Unpacker};
+use crate::fold::rules::Terms;
+use crate::fold::views::is_finished;
+use crate::fold::words::{Lifecycle, Status};
 
 const VERSION: u8 = 3;
 pub const HEAD_BYTES: usize = 16;

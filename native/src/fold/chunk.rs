@@ -5,17 +5,17 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::acceptance::accept;
 use crate::avro::Read;
-use crate::event::Event;
-use crate::fold::{check, fold};
-use crate::instance::Instance;
-use crate::refusal::Refusal;
-use crate::rules::{Rules, Terms};
-use crate::stored::{self, Offsets};
-use crate::told::{Id, notification_id, state_id, write_notification};
-use crate::views::{Entry, Key, Lines, tell_again, tell_difference, views};
-use crate::words::{Action, Change, Lifecycle, View};
+use crate::fold::acceptance::accept;
+use crate::fold::event::Event;
+use crate::fold::instance::Instance;
+use crate::fold::lifecycle::{check, fold};
+use crate::fold::refusal::Refusal;
+use crate::fold::rules::{Rules, Terms};
+use crate::fold::stored::{self, Offsets};
+use crate::fold::told::{Id, notification_id, state_id, write_notification};
+use crate::fold::views::{Entry, Key, Lines, tell_again, tell_difference, views};
+use crate::fold::words::{Action, Change, Lifecycle, View};
 
 /// An instance that the chunk meets, under its record key.
 #[derive(Default)]

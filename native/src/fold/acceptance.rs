@@ -1,8 +1,8 @@
 //! What an event must be beside readable. Mirrors `streams/fold/acceptance.py`, which says why.
 
-use crate::event::Event;
-use crate::refusal::Refusal;
-use crate::rules::Rules;
+use crate::fold::event::Event;
+use crate::fold::refusal::Refusal;
+use crate::fold::rules::Rules;
 
 /// Make the event what it counts as, with no date that is not believed, where it can be folded, kept and told of.
 pub fn accept<'a>(event: &mut Event<'a>, rules: &Rules) -> Result<(), Refusal<'a>> {

@@ -3,9 +3,9 @@
 //! Mirrors `TaskState` of `schemas/events.py` and `Marks` of `streams/fold/instance.py`. Texts are borrowed: from the
 //! stored form that the instance was read from, and from the events that were folded into it since.
 
-use crate::event::Person;
-use crate::forms::Form;
-use crate::words::{Lifecycle, Status};
+use crate::fold::event::Person;
+use crate::fold::forms::Form;
+use crate::fold::words::{Lifecycle, Status};
 
 /// When a fact was stated, and by which event: the order in which the latest writer wins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

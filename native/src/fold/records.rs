@@ -6,10 +6,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::chunk::{Given, Outcome, Told, Written};
-use crate::event::Event;
-use crate::rules::Rules;
-use crate::told::{rfc3339, source};
+use crate::fold::chunk::{Given, Outcome, Told, Written};
+use crate::fold::event::Event;
+use crate::fold::rules::Rules;
+use crate::fold::told::{rfc3339, source};
 
 /// See `native/_native.pyi`.
 #[pyclass(frozen, get_all)]

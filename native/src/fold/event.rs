@@ -1,8 +1,8 @@
 //! A task event, read up to the fields that the fold needs. Mirrors `TaskEvent` of `schemas/events.py`.
 
 use crate::avro::{Read, Reader};
-use crate::forms::{Form, FormFields, read_field};
-use crate::words::Action;
+use crate::fold::forms::{Form, FormFields, read_field};
+use crate::fold::words::Action;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Person<'a> {

@@ -1,4 +1,4 @@
-//! The Python module `taskbridge.native._native`: a chunk's records in, what must be written out.
+//! What Python has of the fold: a chunk's records in, what must be written out.
 //!
 //! Whatever cannot be read here (another version's schema, damage) is shown to the Python codec, which has the last
 //! word: it translates it, or says in its own words what is wrong with it.
@@ -11,15 +11,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::avro::Damaged;
-use crate::chunk::{Known, fold_all, place};
-use crate::event::Event;
-use crate::forms::FormFields;
-use crate::records::{FixedHeaders, Folded, Header};
-use crate::rules::{Rules, Terms};
+use crate::fold::chunk::{Known, fold_all, place};
+use crate::fold::event::Event;
+use crate::fold::forms::FormFields;
+use crate::fold::records::{FixedHeaders, Folded, Header};
+use crate::fold::rules::{Rules, Terms};
 
 /// See `native/_native.pyi`.
 #[pyclass(frozen)]
-struct Core {
+pub struct Core {
     rules: Rules,
     headers: FixedHeaders,
 }
@@ -148,10 +148,4 @@ fn take<'py>(record: &Bound<'py, PyAny>) -> PyResult<Taken<'py>> {
 
 fn not_ours(_: Damaged) -> PyErr {
     PyValueError::new_err("what the Python implementation wrote cannot be read by the native one")
-}
-
-#[pymodule]
-fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<Core>()?;
-    module.add_class::<Folded>()
 }

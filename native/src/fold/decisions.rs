@@ -1,7 +1,7 @@
 //! Which of a task's decisions holds. Mirrors `streams/fold/decisions.py`, which says why.
 
-use crate::instance::{Decision, Task};
-use crate::words::Status;
+use crate::fold::instance::{Decision, Task};
+use crate::fold::words::Status;
 
 /// Take one more decision; whether that changed anything.
 pub fn decide<'a>(task: &mut Task<'a>, stated: Decision<'a>) -> bool {

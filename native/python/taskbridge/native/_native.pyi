@@ -1,4 +1,4 @@
-"""The native core of the fold: ``streams/native``, in Rust."""
+"""The native core of the fold: ``native``, in Rust."""
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
