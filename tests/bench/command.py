@@ -17,10 +17,12 @@ OUT = Path("docs/benchmarks")
 """Where pages are written, unless it is said."""
 
 
-def flags_of(part: str) -> argparse.ArgumentParser:
+def flags_of(part: str, about: str = "") -> argparse.ArgumentParser:
     """The flags that every part has; the rest of them is the part's own."""
     parser = argparse.ArgumentParser(
-        prog=f"taskbridge bench {part}", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog=f"taskbridge bench {part}",
+        description=about,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=OUT, help="where the page and its plots are written")
     return parser

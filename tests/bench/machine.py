@@ -6,26 +6,77 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_STEAL = 7
+"""The field of /proc/stat with what the hypervisor gave to others."""
 
-def machine_section(libraries: Sequence[str], load_before: float) -> list[str]:
+
+class Before(NamedTuple):
+    """What is looked at before anything is measured."""
+
+    load: float
+    stolen: int
+    ticks: int
+
+
+def before() -> Before:
+    ticks = _ticks(Path("/proc/stat").read_text())
+    return Before(os.getloadavg()[0], ticks[_STEAL], sum(ticks[: _STEAL + 1]))
+
+
+def machine_section(libraries: Sequence[str], earlier: Before) -> list[str]:
     """A section of a page; ``libraries`` are distributions of this Python."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     found = ", ".join(f"{name} {version(name)}" for name in libraries)
-    cores = f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, {platform.system()} {platform.release()}"
     python = f"Python {platform.python_version()} ({platform.python_compiler()})"
-    ours = f"{python}; {found}; taskbridge {version('taskbridge-cli')}"
-    load = f"Load average before the run: {load_before:.1f}; above 0.5, other work took part of the cores."
-    return ["## Machine", "", f"{cores}; {ours}.", "", load]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    now = before()
+    stolen = (now.stolen - earlier.stolen) / max(now.ticks - earlier.ticks, 1)
+    cores = f"{os.cpu_count()} cores of {processor(Path('/proc/cpuinfo').read_text())}"
+    load = f"Load average before the run: {earlier.load:.1f}; above 0.5, other work took part of the cores."
+    return [
+        "## Machine",
+        "",
+        f"- {cores}; {', '.join(_caches())}; {memory:.0f} GiB of memory.",
+        f"- {platform.system()} {platform.release()}, {_virtual()}; {_frequency()}.",
+        f"- {python}; {found}; taskbridge {version('taskbridge-cli')}.",
+        f"- {load} The hypervisor gave {stolen:.1%} of the cores' time to others meanwhile.",
+    ]
+
+
+def processor(cpuinfo: str) -> str:
+    """The first core as the kernel describes it: its name alone says little within a virtual machine."""
+    lines = cpuinfo.split("\n\n", 1)[0].splitlines()
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    names = ("vendor_id", "cpu family", "model", "stepping", "microcode", "cpu MHz")
+    told = ", ".join(f"{name.removesuffix('_id')} {facts[name]}" for name in names if name in facts)
+    named = facts.get("model name", platform.machine())
+    return f"{named} ({told})" if told else named
+
+
+def _caches() -> list[str]:
+    found: list[str] = []
+    for each in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        kind, level, size = ((each / name).read_text().strip() for name in ("type", "level", "size"))
+        found.append(f"L{level}{'' if kind == 'Unified' else kind[0].lower()} {size}")
+    return found or ["caches unknown"]
+
+
+def _virtual() -> str:
+    if " hypervisor" not in Path("/proc/cpuinfo").read_text():
+        return "no hypervisor"
+    vendor = Path("/sys/class/dmi/id/sys_vendor")
+    return f"under a hypervisor ({vendor.read_text().strip()})" if vendor.exists() else "under a hypervisor"
+
+
+def _frequency() -> str:
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return f"governor {governor.read_text().strip()}" if governor.exists() else "frequency not visible"
+
+
+def _ticks(stat: str) -> list[int]:
+    """The first line's: user, nice, system, idle, iowait, irq, softirq, steal."""
+    return [int(each) for each in stat.splitlines()[0].split()[1:]]

@@ -22,14 +22,18 @@ from taskbridge.schemas.registry import Registry
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS, TASK_EVENTS
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.edge.callbacks import make_kinds
+from tests.bench.edge.comparisons import watched
 from tests.bench.edge.events_topic import EventsTopic
-from tests.bench.edge.loads import NotCounted, closed_loop, open_loop, wrk
+from tests.bench.edge.loads import NotCounted, closed_loop, loaded, open_loop
 from tests.bench.edge.proof import prove_same_work
 from tests.bench.edge.report import write_report
 from tests.bench.edge.results import Results
 from tests.bench.edge.servers import EARLIER, EDGE, PEERS, SPRING, VARIANTS, Surroundings, prepare
 from tests.bench.edge.toolchains import build_go
+from tests.bench.machine import before
+from tests.bench.rounds import add_rounds, rounds_of, told
 from tests.bench.toolchains import ToolMissing, need
+from tests.bench.warming import warm_up
 
 if TYPE_CHECKING:
     import argparse
@@ -38,10 +42,11 @@ if TYPE_CHECKING:
     from tests.bench.edge.callbacks import Kind
     from tests.bench.edge.loads import Window
     from tests.bench.edge.servers import Server
+    from tests.bench.spreads import Estimate
 
 _RATES = (500, 1000, 2000)
-_WARM_UP_S = {SPRING: 15}  # until the JIT compiler is done
-_WARM_UP_OTHERS_S = 3
+_COMPILED_JUST_IN_TIME = (SPRING,)
+_WARM_UP_S = 3
 _DISK_MB = 6000
 
 
@@ -57,38 +62,45 @@ class Run:
         self._topic = topic
         self.results = Results()
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, at_most_s: float) -> None:
+        """What a JIT compiler makes faster is loaded until it gets no faster, the others for a moment."""
         for server in self._servers:
             for kind in self._kinds:
-                seconds = _WARM_UP_S.get(server.name, _WARM_UP_OTHERS_S)
-                progress(f"warming up {server.name}, {kind.name}, {seconds} s")
-                wrk(server, kind, seconds=seconds)
+                window = partial(loaded, server, kind, self._pid(server), seconds=_WARM_UP_S)
+                if server.name in _COMPILED_JUST_IN_TIME:
+                    found = warm_up(window, at_most_s=at_most_s)
+                    self.results.warmed[server.name, kind.name] = found
+                    progress(f"warmed up {server.name}, {kind.name}: {found}")
+                else:
+                    window()
 
-    def closed(self, *, rounds: int, seconds: int) -> None:
-        for number, kind, server in self._turns(rounds):
+    def closed(self, number: int, *, seconds: int) -> None:
+        for kind, server in self._turns():
             pid = self._pid(server)
             window = closed_loop(server, kind, self._topic, pid, seconds=seconds)
             if self._pid(server) != pid:
                 raise NotCounted(f"{server.name} died and was restarted: see its log")
             self.results.windows.setdefault((server.name, kind.name), []).append(window)
-            progress(f"round {number}/{rounds}  {kind.name:9}{server.name:15}{_line(window)}")
+            progress(f"round {number}  {kind.name:9}{server.name:15}{_line(window)}")
 
-    def open(self, program: Path, *, rounds: int, seconds: int) -> None:
-        for rate in _RATES:
-            for number, kind, server in self._turns(rounds):
+    def open(self, number: int, program: Path, *, rates: Sequence[int], seconds: int) -> None:
+        for rate in rates:
+            for kind, server in self._turns():
                 if server.name not in VARIANTS:
                     found = open_loop(server, kind, self._topic, program, rate=rate, seconds=seconds)
                     self.results.schedules.setdefault((server.name, kind.name, rate), []).append(found)
                     progress(
-                        f"open loop {number}/{rounds}  {kind.name:9}{server.name:15}{rate:>5}/s"
+                        f"round {number}  {kind.name:9}{server.name:15}{rate:>5}/s"
                         f"  p50 {found.p50_ms:.1f} ms  p99 {found.p99_ms:.1f} ms  p99.9 {found.p999_ms:.1f} ms"
                     )
 
-    def _turns(self, rounds: int) -> Generator[tuple[int, Kind, Server]]:
-        for number in range(1, rounds + 1):
-            for kind in self._kinds:
-                for server in self._servers:
-                    yield number, kind, server
+    def watched(self) -> dict[str, Estimate]:
+        return watched(self.results, [kind.name for kind in self._kinds])
+
+    def _turns(self) -> Generator[tuple[Kind, Server]]:
+        for kind in self._kinds:
+            for server in self._servers:
+                yield kind, server
 
     def _pid(self, server: Server) -> int:
         pid = self._supervisor.pid(server.name)
@@ -100,7 +112,7 @@ class Run:
 def _measure(arguments: argparse.Namespace) -> Path:
     need("wrk", "apt-get install wrk")
     left_out: dict[str, str] = {}
-    load_before = os.getloadavg()[0]
+    earlier = before()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
@@ -109,29 +121,31 @@ def _measure(arguments: argparse.Namespace) -> Path:
         surroundings, registry = _surroundings(supervisor, folder, arguments.earlier)
         topic = EventsTopic(surroundings.endpoints.bootstrap_servers, registry)
         stack.callback(topic.close)
-        earlier = [EARLIER] if arguments.earlier else []
-        servers = _start(
-            supervisor, surroundings, [EDGE, *earlier, *(arguments.peers or [*PEERS, *VARIANTS])], left_out
-        )
+        names = [EDGE, *([EARLIER] if arguments.earlier else []), *(arguments.peers or [*PEERS, *VARIANTS])]
+        servers = _start(supervisor, surroundings, names, left_out)
         progress(f"{prove_same_work(servers, kinds, topic)} records compared: all servers do the same work")
         run = Run(supervisor, servers, kinds, topic)
-        run.warm_up()
-        run.closed(rounds=arguments.rounds, seconds=arguments.seconds)
+        program = None
         try:
             program = build_go(progress) / "openloop"
-            run.open(program, rounds=max(1, arguments.rounds // 3), seconds=arguments.seconds)
         except ToolMissing as error:
             left_out["open loop"] = str(error)
-        out: Path = arguments.out
-        command = f"taskbridge bench edge --rounds {arguments.rounds} --seconds {arguments.seconds}"
+        run.warm_up(at_most_s=arguments.warm_up)
+        rounds = rounds_of(arguments)
+        for number in rounds.numbers(run.watched):
+            run.closed(number, seconds=arguments.seconds)
+            if program is not None:
+                run.open(number, program, rates=arguments.rates, seconds=arguments.seconds)
+        progress(rounds.ended)
         return write_report(
-            out,
+            arguments.out,
             run.results,
             servers=servers,
             kinds=kinds,
             left_out=left_out,
-            command=command,
-            load_before=load_before,
+            rounds=rounds,
+            command=_command(arguments),
+            earlier=earlier,
         )
 
 
@@ -181,10 +195,26 @@ def _folder(text: str) -> Path:
     return Path(text).resolve(strict=True)
 
 
+def _command(arguments: argparse.Namespace) -> str:
+    peers = f" --peers {' '.join(arguments.peers)}" if arguments.peers else ""
+    rates = " ".join(map(str, arguments.rates))
+    return f"taskbridge bench edge {told(arguments)} --seconds {arguments.seconds} --rates {rates}{peers}"
+
+
 def _arguments() -> argparse.Namespace:
-    parser = flags_of("edge")
-    parser.add_argument("--rounds", type=at_least(1), default=5, help="how often the servers take turns")
+    parser = flags_of(
+        "edge",
+        "Measure the edge beside its peers. All of it takes two minutes for starting and warming up, then --minutes;"
+        " a round takes three minutes with the settings below.",
+    )
+    add_rounds(parser, least=3, most=12, within=10, minutes=15)
     parser.add_argument("--seconds", type=at_least(1), default=4, help="how long each is loaded at a time")
+    parser.add_argument(
+        "--rates", type=at_least(1), nargs="+", default=list(_RATES), help="of the open loop, requests a second"
+    )
+    parser.add_argument(
+        "--warm-up", type=at_least(1), default=60, help="seconds at most, of each kind, for a JIT compiler"
+    )
     parser.add_argument(
         "--peers", nargs="+", action="extend", choices=[*PEERS, *VARIANTS], help="may be repeated; None is all"
     )

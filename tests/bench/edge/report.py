@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tests.bench.bars import bars
 from tests.bench.edge.callbacks import COUNT
+from tests.bench.edge.comparisons import COMPARISONS
 from tests.bench.edge.loads import CONNECTIONS
-from tests.bench.edge.servers import BARE, EARLIER, EDGE, EDGE_TWO_WORKERS, GO, SPRING
 from tests.bench.machine import machine_section
+from tests.bench.spreads import EXPLAINED, judged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tests.bench.edge.callbacks import Kind
     from tests.bench.edge.loads import Schedule, Window
     from tests.bench.edge.results import Results
     from tests.bench.edge.servers import Server
+    from tests.bench.machine import Before
+    from tests.bench.rounds import Rounds
 
 PAGE = "edge.md"
 
-_TARGETS = {BARE: 1.15, SPRING: 1.0}
-"""CPU time per request of the edge over that of the peer: at most this."""
-_TWO_WORKERS = 1.6
 _LIBRARIES = ("uvicorn", "uvloop", "httptools", "starlette", "fastapi", "confluent-kafka", "fastavro")
 
 
@@ -56,8 +55,9 @@ def write_report(
     servers: Sequence[Server],
     kinds: Sequence[Kind],
     left_out: Mapping[str, str],
+    rounds: Rounds,
     command: str,
-    load_before: float,
+    earlier: Before,
 ) -> Path:
     """The page's path. What is in ``left_out`` is named on the page with its reason."""
     out.mkdir(parents=True, exist_ok=True)
@@ -67,16 +67,15 @@ def write_report(
     for file_name, (title, unit, figure) in plots.items():
         groups = {kind.name: {name: results.of(name, kind.name, figure) for name in names} for kind in kinds}
         (out / file_name).write_text(bars(f"{title}, {CONNECTIONS} connections, closed loop", unit, groups))
-    lines = [*_head(results, kinds, command), *_closed(results, names, kinds), *_ratios(results, names, kinds)]
+    lines = [*_head(rounds, kinds, command), *_closed(results, names, kinds), *_ratios(results, kinds)]
     if rates:
         lines += _open(out, results, names, kinds, rates)
-    lines += [*_how(servers), *_left_out(left_out), *machine_section(_LIBRARIES, load_before)]
+    lines += [*_how(servers, results), *_left_out(left_out), *machine_section(_LIBRARIES, earlier)]
     (out / PAGE).write_text("\n".join(lines) + "\n")
     return out / PAGE
 
 
-def _head(results: Results, kinds: Sequence[Kind], command: str) -> list[str]:
-    rounds = max(map(len, results.windows.values()))
+def _head(rounds: Rounds, kinds: Sequence[Kind], command: str) -> list[str]:
     sizes = ", ".join(f"{kind.name} ({kind.mean_bytes} bytes, {kind.content_type})" for kind in kinds)
     return [
         "# The edge beside its peers",
@@ -85,8 +84,8 @@ def _head(results: Results, kinds: Sequence[Kind], command: str) -> list[str]:
         "",
         f"Signed callbacks, {COUNT} different ones of each kind: {sizes};",
         f"{CONNECTIONS} connections; answered 200 once Kafka has acknowledged. The servers run side by side and take",
-        f"turns, {rounds} rounds; a figure is the median of the rounds, its range in brackets. Kafka, the load and",
-        "the server share the machine's cores, so rates are this machine's; ratios are within one round.",
+        "turns; a figure is the median of the rounds, its range in brackets. Kafka, the load and the server share the",
+        f"machine's cores, so rates are this machine's. {rounds.ended}",
         "",
         "A window counts only if every answer was 200 and Kafka has a record for each. Before, each server's records",
         "were compared with the edge's: event, headers, key and partition are equal; forged and broken callbacks are",
@@ -112,21 +111,14 @@ def _closed(results: Results, names: Sequence[str], kinds: Sequence[Kind]) -> li
     return [*lines, "![CPU time per request](edge-cpu.svg) ![Requests per second](edge-rate.svg)", ""]
 
 
-def _ratios(results: Results, names: Sequence[str], kinds: Sequence[Kind]) -> list[str]:
-    def line(label: str, server: str, other: str, figure: Callable[[Window], float], wanted: str = "") -> str:
-        cells = [results.ratio(server, other, kind.name, figure).text(2) for kind in kinds]
-        return f"| {label} | {' | '.join(cells)} | {wanted} |"
-
-    lines = ["## Ratios", "", f"| ratio | {' | '.join(kind.name for kind in kinds)} | wanted |"]
+def _ratios(results: Results, kinds: Sequence[Kind]) -> list[str]:
+    lines = ["## Ratios", "", EXPLAINED, "", f"| ratio | {' | '.join(kind.name for kind in kinds)} | wanted |"]
     lines.append("|---|" + "---|" * (len(kinds) + 1))
-    for peer in (EARLIER, BARE, SPRING, GO):
-        if peer in names:
-            wanted = f"at most {_TARGETS[peer]}" if peer in _TARGETS else ""
-            lines.append(line(f"CPU/request: edge over {peer}", EDGE, peer, _cpu, wanted))
-            lines.append(line(f"requests/s: edge over {peer}", EDGE, peer, _per_second))
-    if EDGE_TWO_WORKERS in names:
-        wanted = f"at least {_TWO_WORKERS} where cores allow ({os.cpu_count()} here, for Kafka and the load too)"
-        lines.append(line("requests/s: two workers over one", EDGE_TWO_WORKERS, EDGE, _per_second, wanted))
+    for each in COMPARISONS:
+        found = [each.of(results, kind.name) for kind in kinds]
+        cells = [judged(ratio, each.bound) for ratio in found if ratio is not None]
+        if cells:
+            lines.append(f"| {each.title} | {' | '.join(cells)} | {each.bound or ''} |")
     return [*lines, ""]
 
 
@@ -155,8 +147,10 @@ def _open(out: Path, results: Results, names: Sequence[str], kinds: Sequence[Kin
     return [*lines, "", "![p99 at a fixed rate](edge-open-loop.svg)", ""]
 
 
-def _how(servers: Sequence[Server]) -> list[str]:
-    return ["## Servers", "", *(f"- {server.name}: {server.description}" for server in servers), ""]
+def _how(servers: Sequence[Server], results: Results) -> list[str]:
+    warmed = [f"{name}, {kind}: warmed up for {found}" for (name, kind), found in results.warmed.items()]
+    lines = [f"{server.name}: {server.description}" for server in servers]
+    return ["## Servers", "", *(f"- {each}." for each in [*lines, *warmed]), ""]
 
 
 def _left_out(left_out: Mapping[str, str]) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.bench.spreads import Spread, spread
+from tests.bench.spreads import Estimate, Spread, estimate, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.bench.edge.loads import Schedule, Window
+    from tests.bench.warming import Warmed
 
 
 @dataclass(slots=True)
@@ -21,14 +22,21 @@ class Results:
     schedules: dict[tuple[str, str, int], list[Schedule]] = field(
         default_factory=dict[tuple[str, str, int], "list[Schedule]"]
     )
+    warmed: dict[tuple[str, str], Warmed] = field(default_factory=dict[tuple[str, str], "Warmed"])
 
     def of(self, server: str, kind: str, figure: Callable[[Window], float]) -> Spread:
         return spread(map(figure, self.windows[server, kind]))
 
-    def ratio(self, server: str, other: str, kind: str, figure: Callable[[Window], float]) -> Spread:
-        """``server`` over ``other``, each pair from one round: what slows the whole machine down cancels out."""
+    def ratio(self, server: str, other: str, kind: str, figure: Callable[[Window], float]) -> Estimate:
+        """``server`` over ``other``, each pair from one round."""
         pairs = zip(self.windows[server, kind], self.windows[other, kind], strict=True)
-        return spread(figure(one) / figure(two) for one, two in pairs)
+        return estimate(figure(one) / figure(two) for one, two in pairs)
 
     def scheduled(self, server: str, kind: str, rate: int, figure: Callable[[Schedule], float]) -> Spread:
         return spread(map(figure, self.schedules[server, kind, rate]))
+
+    def scheduled_ratio(
+        self, server: str, other: str, kind: str, rate: int, figure: Callable[[Schedule], float]
+    ) -> Estimate:
+        pairs = zip(self.schedules[server, kind, rate], self.schedules[other, kind, rate], strict=True)
+        return estimate(figure(one) / figure(two) for one, two in pairs)

@@ -22,12 +22,16 @@ from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from tests.bench.query.company import Trickle
 from tests.bench.services import answers, start_service, wait_until
+from tests.bench.spreads import Estimate, estimate
 from tests.bench.streams.errors import NotCounted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from tests.bench.rounds import Rounds
     from tests.bench.streams.surroundings import Surroundings
+
+AT_REST = "at rest"
 
 _LISTENER = "manager01"
 _PAUSE_S = 0.1
@@ -38,14 +42,24 @@ _USERS = 1000
 
 @dataclass(slots=True)
 class Times:
-    """Of one condition; a callback each, in milliseconds since before it was posted."""
+    """Of one condition in one round; a callback each, in milliseconds since before it was posted."""
 
     answered: list[float] = field(default_factory=list[float])
     arrived: list[float] = field(default_factory=list[float])
 
+    def quantile(self, share: float) -> float:
+        return sorted(self.arrived)[int(len(self.arrived) * share)]
 
-def measure_callbacks(surroundings: Surroundings, *, callbacks: int, events_per_second: int) -> dict[str, Times]:
-    """One callback after the other, at rest and while other events come; by condition.
+
+def median_ms(found: Iterable[Times]) -> Estimate:
+    """Until a callback has arrived, over the rounds."""
+    return estimate(each.quantile(0.5) for each in found)
+
+
+def measure_callbacks(
+    surroundings: Surroundings, rounds: Rounds, *, callbacks: int, events_per_second: int
+) -> dict[str, list[Times]]:
+    """One callback after the other, in turns at rest and while other events come; by condition, one for each round.
 
     Raises:
         NotCounted: one is refused, or does not arrive.
@@ -80,14 +94,20 @@ def measure_callbacks(surroundings: Surroundings, *, callbacks: int, events_per_
         def post(count: int) -> Times:
             return _post(edge, token, listener, count)
 
-        post(_WARM_UP)
-        found = {"at rest": post(callbacks)}
-        trickle = Trickle(surroundings, per_second=events_per_second, users=_USERS)
-        try:
-            post(_WARM_UP)
-            found[f"under {events_per_second} events a second"] = post(callbacks)
-        finally:
-            trickle.stop()
+        found: dict[str, list[Times]] = {AT_REST: [], f"under {events_per_second} events a second": []}
+        for _ in rounds.numbers(lambda: {f"p50 {AT_REST}": median_ms(found[AT_REST])}):
+            for condition, times in found.items():
+                trickle = None
+                if condition != AT_REST:
+                    trickle = Trickle(surroundings, per_second=events_per_second, users=_USERS)
+                try:
+                    post(_WARM_UP)
+                    times.append(post(callbacks))
+                finally:
+                    if trickle is not None:
+                        trickle.stop()
+                surroundings.progress(f"{condition}: p50 {times[-1].quantile(0.5):.1f} ms")
+    surroundings.progress(rounds.ended)
     return found
 
 

@@ -20,9 +20,11 @@ from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.cpu import resident_mb
+from tests.bench.machine import before
 from tests.bench.query.asking import CONSTANT, Kind, Window, ask, kinds
 from tests.bench.query.company import Trickle, fill
-from tests.bench.query.report import write_report
+from tests.bench.query.report import watched, write_report
+from tests.bench.rounds import add_rounds, rounds_of, told
 from tests.bench.services import answers, start_service, wait_until
 from tests.bench.streams.surroundings import Surroundings, start
 from tests.bench.toolchains import need
@@ -36,7 +38,7 @@ _REST = "At rest"
 
 def _measure(arguments: argparse.Namespace) -> Path:
     need("wrk", "apt-get install wrk")
-    load_before = os.getloadavg()[0]
+    earlier = before()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
         supervisor = stack.enter_context(Supervisor(on_event=progress))
@@ -54,27 +56,31 @@ def _measure(arguments: argparse.Namespace) -> Path:
         wait_until(lambda: answers(f"{constant_url}/constant"), "the constant is served")
         progress("filling the inboxes")
         began = time.monotonic()
-        told = fill(surroundings, users=arguments.users, tasks=arguments.tasks, busy_tasks=arguments.busy_tasks)
-        wait_until(lambda: _applied(url) >= told, "the inboxes are filled")
+        filled = fill(surroundings, users=arguments.users, tasks=arguments.tasks, busy_tasks=arguments.busy_tasks)
+        wait_until(lambda: _applied(url) >= filled, "the inboxes are filled")
         facts = [
-            f"{told:,} notifications were in the inboxes {time.monotonic() - began:.0f} s after the first was sent."
+            f"{filled:,} notifications were in the inboxes {time.monotonic() - began:.0f} s after the first was sent."
         ]
         asked = kinds(url, users=arguments.users, busy_tasks=arguments.busy_tasks)
         peers = [(Kind(CONSTANT, "FastAPI, a constant", ["/constant"]), constant_url, constant)]
         peers += [(kind, url, worker) for kind in asked]
         facts.append(f"Memory of the worker before: {resident_mb(worker):.0f} MiB.")
         windows: dict[tuple[str, str, int], list[Window]] = defaultdict(list)
+        ended: dict[str, str] = {}
         under_events = f"Under {arguments.events_per_second} events a second"
         for condition in (_REST, under_events):
             trickle = None
             if condition == under_events:
                 trickle = Trickle(surroundings, per_second=arguments.events_per_second, users=arguments.users)
-            for number in range(arguments.rounds):
-                progress(f"{condition.lower()}, round {number + 1} of {arguments.rounds}")
+            rounds = rounds_of(arguments)
+            for number in rounds.numbers(lambda condition=condition: watched(windows, condition)):
+                progress(f"{condition.lower()}, round {number}")
                 for connections in _CONNECTIONS:
                     for kind, address, pid in peers:
                         found = ask(address, kind, pid, folder, connections=connections, seconds=arguments.seconds)
                         windows[condition, kind.name, connections].append(found)
+            ended[condition] = rounds.ended
+            progress(rounds.ended)
             if trickle is not None:
                 facts.append(f"{trickle.stop():,} events were written meanwhile.")
         facts.append(f"Memory of the worker after all queries: {resident_mb(worker):.0f} MiB.")
@@ -83,8 +89,9 @@ def _measure(arguments: argparse.Namespace) -> Path:
             windows,
             [kind for kind, _, _ in peers],
             facts=facts,
+            ended=ended,
             command=_command(arguments),
-            load_before=load_before,
+            earlier=earlier,
         )
 
 
@@ -106,15 +113,19 @@ def _applied(url: str) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    names = ("rounds", "seconds", "users", "tasks", "busy-tasks", "events-per-second", "partitions")
-    told = " ".join(f"--{name} {getattr(arguments, name.replace('-', '_'))}" for name in names)
-    return f"taskbridge bench query {told}"
+    names = ("seconds", "users", "tasks", "busy-tasks", "events-per-second", "partitions")
+    others = " ".join(f"--{name} {getattr(arguments, name.replace('-', '_'))}" for name in names)
+    return f"taskbridge bench query {told(arguments)} {others}"
 
 
 def _arguments() -> argparse.Namespace:
-    parser = flags_of("query")
-    parser.add_argument("--rounds", type=at_least(1), default=3, help="how often the queries take turns")
-    parser.add_argument("--seconds", type=at_least(1), default=5, help="how long each kind is asked at a time")
+    parser = flags_of(
+        "query",
+        "Measure the task center's queries, at rest and under events. Each of the two takes some --minutes at most;"
+        " a round takes 40 seconds with the settings below.",
+    )
+    add_rounds(parser, least=3, most=9, within=10, minutes=4)
+    parser.add_argument("--seconds", type=at_least(1), default=2, help="how long each kind is asked at a time")
     parser.add_argument("--users", type=at_least(1), default=1_000, help="people with an inbox")
     parser.add_argument("--tasks", type=at_least(2), default=200, help="tasks of each")
     parser.add_argument("--busy-tasks", type=at_least(250), default=100_000, help="handled tasks of one who has many")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from taskbridge.local.disk import require_space
 from taskbridge.local.processes.supervisor import Supervisor
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
+from tests.bench.machine import before
 from tests.bench.sizing.holding import measure_holding
 from tests.bench.sizing.rebuilds import measure_rebuild
 from tests.bench.sizing.report import Found, write_page
@@ -29,7 +30,7 @@ _SECONDS = (60, 20, 10)
 
 
 def _measure(arguments: argparse.Namespace) -> Path:
-    load_before = os.getloadavg()[0]
+    earlier = before()
     with tempfile.TemporaryDirectory(prefix="taskbridge-bench-") as temporary:
         folder = Path(temporary)
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
@@ -49,7 +50,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
                 holdings.append(measure_holding(surroundings, each))
                 # Whenever it can be: the largest number takes as long as all the others.
                 if len(holdings) > 1:
-                    found = Found(arguments.partitions, traffic, spooled, holdings, rebuilds, load_before)
+                    found = Found(arguments.partitions, traffic, spooled, holdings, rebuilds, earlier)
                     page = write_page(arguments.out, found, command=_command(arguments))
     return page
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from tests.bench.machine import Before
     from tests.bench.sizing.holding import Holding
     from tests.bench.sizing.rebuilds import Rebuilt
     from tests.bench.sizing.traffic import Traffic
@@ -42,7 +43,7 @@ class Found:
     spooled_bytes: float
     holdings: Sequence[Holding]
     rebuilds: Sequence[Rebuilt]
-    load_before: float
+    before: Before
 
     def per_instance(self, of: str, *, plain: bool = False) -> float:
         """How much more of that there is for each instance more, between the two largest numbers."""
@@ -76,7 +77,7 @@ def write_page(folder: Path, found: Found, *, command: str) -> Path:
         *_restoring(found),
         *_rebuilding(found),
         *_example(found),
-        *machine_section(_LIBRARIES, found.load_before),
+        *machine_section(_LIBRARIES, found.before),
     ]
     page = folder / "size-it.md"
     page.parent.mkdir(parents=True, exist_ok=True)

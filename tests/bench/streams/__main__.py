@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from taskbridge.local.disk import require_space
 from taskbridge.local.processes.supervisor import Supervisor
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
+from tests.bench.machine import before
+from tests.bench.rounds import add_rounds, rounds_of, told
 from tests.bench.streams.contenders import PEERS
 from tests.bench.streams.phases import PARTS, Run
 from tests.bench.streams.report import write_report
@@ -25,7 +27,7 @@ _DISK_MB = 12_000
 
 
 def _measure(arguments: argparse.Namespace) -> Path:
-    load_before = os.getloadavg()[0]
+    earlier = before()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
         require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
@@ -38,11 +40,14 @@ def _measure(arguments: argparse.Namespace) -> Path:
         if arguments.scaling and "scaling" not in parts:
             parts.append("scaling")
         if "throughput" in parts:
-            run.throughput(rounds=arguments.rounds, events=arguments.events)
+            run.throughput(rounds_of(arguments), events=arguments.events)
         if "recovery" in parts:
-            run.recovery(rounds=max(1, arguments.rounds // 3), states=arguments.states)
+            rounds = rounds_of(arguments)
+            # One takes as long as three of the others.
+            rounds.least = max(1, rounds.least // 3)
+            run.recovery(rounds, states=arguments.states)
         if "latency" in parts:
-            run.latency(rounds=arguments.rounds, seconds=arguments.seconds)
+            run.latency(rounds_of(arguments), seconds=arguments.seconds)
         if "scaling" in parts:
             run.scaling(events=arguments.events, instances=arguments.instances or list(INSTANCES))
         out: Path = arguments.out
@@ -52,8 +57,9 @@ def _measure(arguments: argparse.Namespace) -> Path:
             contenders=run.contenders,
             left_out=run.left_out,
             job=run.job,
+            ended=run.ended,
             command=_command(arguments),
-            load_before=load_before,
+            earlier=earlier,
         )
 
 
@@ -64,22 +70,27 @@ def _page(arguments: argparse.Namespace) -> str:
 
 def _command(arguments: argparse.Namespace) -> str:
     """What was asked for, as one would type it."""
-    told = [f"--{name} {getattr(arguments, name)}" for name in ("rounds", "events", "states", "seconds", "partitions")]
-    told += [f"--only {arguments.only}"] if arguments.only else []
-    told += ["--scaling"] if arguments.scaling else []
-    told += [f"--instances {each}" for each in arguments.instances or ()]
-    told += ["--one-core"] if arguments.one_core else []
-    told += [f"--peers {peer}" for peer in arguments.peers or ()]
-    return f"taskbridge bench streams {' '.join(told)}"
+    names = ("events", "states", "seconds", "partitions")
+    said = [told(arguments), *(f"--{name} {getattr(arguments, name)}" for name in names)]
+    said += [f"--only {arguments.only}"] if arguments.only else []
+    said += ["--scaling"] if arguments.scaling else []
+    said += [f"--instances {each}" for each in arguments.instances or ()]
+    said += ["--one-core"] if arguments.one_core else []
+    said += [f"--peers {peer}" for peer in arguments.peers or ()]
+    return f"taskbridge bench streams {' '.join(said)}"
 
 
 def _arguments() -> argparse.Namespace:
-    parser = flags_of("streams")
-    parser.add_argument("--rounds", type=at_least(1), default=3, help="how often the contenders take turns")
+    parser = flags_of(
+        "streams",
+        "Measure the streams service beside its peers: throughput, recovery and latency, one after the other. Each part"
+        " takes some --minutes, or as long as its least rounds do: with all peers three, four and two minutes a round.",
+    )
+    add_rounds(parser, least=3, most=9, within=10, minutes=10)
     parser.add_argument("--events", type=at_least(1000), default=200_000, help="events of the reference job")
     parser.add_argument("--states", type=at_least(1000), default=1_000_000, help="states to rebuild after a lost disk")
-    parser.add_argument("--seconds", type=at_least(1), default=15, help="how long latencies are measured")
-    parser.add_argument("--partitions", type=at_least(1), default=8, help="of every topic")
+    parser.add_argument("--seconds", type=at_least(1), default=10, help="how long latencies are measured")
+    parser.add_argument("--partitions", type=at_least(1), default=12, help="of every topic")
     parser.add_argument("--peers", nargs="+", action="extend", choices=PEERS, help="may be repeated; None is all")
     parser.add_argument("--only", choices=PARTS, help="one part, on a page of its own; None is all but scaling")
     parser.add_argument("--scaling", action="store_true", help="also with ten thousand to a million instances")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS
+from tests.bench.streams.comparisons import LATENCY, RECOVERY, THROUGHPUT, watched
 from tests.bench.streams.contenders import FAUST, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, PLAIN, TASKBRIDGE, prepare
 from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.latency import measure_latency
@@ -20,6 +21,8 @@ from tests.bench.streams.workload import EVENTS_PER_INSTANCE
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from tests.bench.rounds import Rounds
+    from tests.bench.streams.comparisons import Figures
     from tests.bench.streams.contenders import Contender
     from tests.bench.streams.reference import Reference
     from tests.bench.streams.surroundings import Surroundings
@@ -45,6 +48,8 @@ class Run:
         self.results = Results()
         self.left_out: dict[str, str] = {}
         self.job: list[str] = []
+        self.ended: dict[str, str] = {}
+        """By part, how many rounds there were."""
         self._out: set[str] = set()
         self.contenders: list[Contender] = []
         for name in [TASKBRIDGE, *peers]:
@@ -53,43 +58,44 @@ class Run:
             except OperatorError as error:
                 self._leave_out(name, error)
 
-    def throughput(self, *, rounds: int, events: int) -> None:
+    def throughput(self, rounds: Rounds, *, events: int) -> None:
         whole = preload(self._surroundings, TASK_EVENTS.name, events)
         short = whole
         if any(each.name == FAUST for each in self.contenders):
             short = preload(self._surroundings, _SHORT_TOPIC, max(events // _FEWER_EVENTS, 1000))
-        self._describe(rounds, whole, short)
-        for number, contender in self._turns(rounds):
+        self._describe(whole, short)
+        found = self.results.windows
+        for number, contender in self._turns("throughput", rounds, found, THROUGHPUT):
             topic, reference = (_SHORT_TOPIC, short) if contender.name == FAUST else (TASK_EVENTS.name, whole)
-            with self._counting(contender, "throughput", self.results.windows):
+            with self._counting(contender, "throughput", found):
                 window = measure(
                     contender, self._surroundings, topic, reference, f"rate-{number}", one_core=self._one_core
                 )
-                self.results.windows.setdefault(contender.name, []).append(window)
+                found.setdefault(contender.name, []).append(window)
                 self._say(
-                    f"round {number}/{rounds}  {contender.name:28}{window.per_second:8,.0f} events/s"
+                    f"round {number}  {contender.name:28}{window.per_second:8,.0f} events/s"
                     f" {window.per_cpu_second:8,.0f} per CPU s {window.peak_mb:6,.0f} MiB"
                 )
         self._surroundings.kafka.delete([TASK_EVENTS.name, _SHORT_TOPIC])
 
-    def recovery(self, *, rounds: int, states: int) -> None:
-        for number, contender in self._turns(rounds, _RECOVERING):
+    def recovery(self, rounds: Rounds, *, states: int) -> None:
+        for number, contender in self._turns("recovery", rounds, self.results.restored, RECOVERY, _RECOVERING):
             wanted = max(states // _FEWER_STATES, 1000) if contender.name == FAUST else states
             with self._counting(contender, "recovery", self.results.restored):
                 found = measure_recovery(contender, self._surroundings, wanted, f"recovery-{number}")
                 self.results.restored.setdefault(contender.name, []).append(found)
                 self._say(
-                    f"recovery {number}/{rounds}  {contender.name:28}{found.states:,} states in {found.seconds:.1f} s,"
+                    f"recovery {number}  {contender.name:28}{found.states:,} states in {found.seconds:.1f} s,"
                     f" {found.cpu_us:.1f} µs CPU each"
                 )
 
-    def latency(self, *, rounds: int, seconds: int) -> None:
-        for number, contender in self._turns(rounds, _TIMED):
+    def latency(self, rounds: Rounds, *, seconds: int) -> None:
+        for number, contender in self._turns("latency", rounds, self.results.latencies, LATENCY, _TIMED):
             with self._counting(contender, "latency", self.results.latencies):
                 found = measure_latency(contender, self._surroundings, seconds=seconds, label=f"latency-{number}")
                 self.results.latencies.setdefault(contender.name, []).append(found)
                 times = f"p50 {found.p50_ms:.1f} ms  p99 {found.p99_ms:.1f} ms"
-                self._say(f"latency {number}/{rounds}  {contender.name:28}{times}")
+                self._say(f"latency {number}  {contender.name:28}{times}")
 
     def scaling(self, *, events: int, instances: Sequence[int]) -> None:
         contender = self.contenders[0]
@@ -100,12 +106,16 @@ class Run:
             self.results.scaled.setdefault(many, []).append(found)
             self._say(f"scaling  {many:,} instances  {found.cpu_us:.0f} µs CPU/event  {found.memory_mb:.0f} MiB")
 
-    def _turns(self, rounds: int, names: Sequence[str] | None = None) -> Generator[tuple[int, Contender]]:
+    def _turns(
+        self, part: str, rounds: Rounds, found: dict[str, Any], figures: Figures, names: Sequence[str] | None = None
+    ) -> Generator[tuple[int, Contender]]:
         self._out.clear()
-        for number in range(1, rounds + 1):
+        for number in rounds.numbers(lambda: watched(found, figures)):
             for contender in self.contenders:
                 if (names is None or contender.name in names) and contender.name not in self._out:
                     yield number, contender
+        self.ended[part] = rounds.ended
+        self._say(f"{part}: {rounds.ended}")
 
     @contextmanager
     def _counting(self, contender: Contender, part: str, found: dict[str, Any]) -> Generator[None]:
@@ -124,7 +134,7 @@ class Run:
         self.left_out[name] = str(reason)
         self._say(f"LEFT OUT: {name}: {reason}")
 
-    def _describe(self, rounds: int, whole: Reference, short: Reference) -> None:
+    def _describe(self, whole: Reference, short: Reference) -> None:
         instances = whole.events // EVENTS_PER_INSTANCE
         partitions = self._surroundings.partitions
         self.job = [
@@ -138,8 +148,7 @@ class Run:
             "The events are on the topic before a contender starts. The clock runs from the moment at which",
             f"{WARM_UP:.0%} of its notifications are on Kafka (what comes before warms it up) until its last",
             "output is, both by the broker's time; CPU time is the process's, all threads, between the same moments.",
-            f"Contenders take turns, alone beside Kafka, {rounds} rounds; a figure is the median of the rounds,",
-            "its range in brackets. Ratios are within one round.",
+            "Contenders take turns, alone beside Kafka; a figure is the median of the rounds, its range in brackets.",
             f"{FAUST} gets {short.events:,} of the events.",
             *(["Each contender is held to one core; Kafka has what is left."] if self._one_core else []),
             "",

@@ -8,24 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from tests.bench.bars import bars
 from tests.bench.machine import machine_section
-from tests.bench.streams.contenders import FAUST, KAFKA_STREAMS, KAFKA_STREAMS_CACHED, PEERS, QUIX, TASKBRIDGE
-from tests.bench.streams.latency import RATE, WARM_UP_S
-from tests.bench.streams.results import of, ratio
+from tests.bench.spreads import EXPLAINED, judged
+from tests.bench.streams.comparisons import LATENCY, RECOVERY, THROUGHPUT, ratios
+from tests.bench.streams.contenders import TASKBRIDGE
+from tests.bench.streams.latency import BACKLOG, RATE, WARM_UP_S
+from tests.bench.streams.results import of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from tests.bench.machine import Before
     from tests.bench.spreads import Spread
+    from tests.bench.streams.comparisons import Figures
     from tests.bench.streams.contenders import Contender
     from tests.bench.streams.results import Results
 
-_RATES = (
-    ("per_cpu_second", "events per CPU second", {KAFKA_STREAMS: 1.2, KAFKA_STREAMS_CACHED: 1.2}),
-    ("per_second", "events/s", {KAFKA_STREAMS: 1.0, KAFKA_STREAMS_CACHED: 1.0, QUIX: 2.5, FAUST: 10.0}),
-)
-"""Of taskbridge over a peer: at least so much is wanted."""
-_RECOVERY = {KAFKA_STREAMS: 1.0, FAUST: 15.0}
 _LIBRARIES = ("faust-streaming", "aiokafka", "confluent-kafka", "fastavro", "rocksdict")
 
 
@@ -36,27 +34,35 @@ def write_report(
     contenders: Sequence[Contender],
     left_out: Mapping[str, str],
     job: Sequence[str],
+    ended: Mapping[str, str],
     command: str,
-    load_before: float,
+    earlier: Before,
 ) -> Path:
-    """The page's path. ``job`` says in lines what was run; ``left_out`` is named on the page with its reasons."""
+    """The page's path.
+
+    ``job`` says in lines what was run; ``left_out`` is named on the page with its reasons; ``ended`` says of each part
+    how many rounds it had.
+    """
     out = page.parent
     out.mkdir(parents=True, exist_ok=True)
     lines = ["# The streams service beside its peers", ""]
     lines += [f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}.", ""]
     lines += [*job, ""] if job else []
     if results.windows:
-        lines += [*_throughput(page, results), *_throughput_ratios(results)]
+        lines += _throughput(page, results)
+        lines += _ratios("Ratios", results.windows, THROUGHPUT, ended["throughput"])
     if results.restored:
         lines += _recovery(out, results)
+        lines += _ratios("Ratios of recovery", results.restored, RECOVERY, ended["recovery"])
     if results.latencies:
         lines += _latency(out, results)
+        lines += _ratios("Ratios of latency", results.latencies, LATENCY, ended["latency"])
     if results.scaled:
         lines += _scaling(out, results)
     lines += ["## Contenders", "", *(f"- {each.name}: {each.description}." for each in contenders), ""]
     if left_out:
         lines += ["## Left out", "", *(f"- {name}: {reason}" for name, reason in left_out.items()), ""]
-    lines += machine_section(_LIBRARIES, load_before)
+    lines += machine_section(_LIBRARIES, earlier)
     page.write_text("\n".join(lines) + "\n")
     return page
 
@@ -73,21 +79,21 @@ def _throughput(page: Path, results: Results) -> list[str]:
         lines.append(_row(name, *(of(found, attrgetter(figure)).text() for figure in figures)))
     groups = {
         title: {name: of(found, attrgetter(figure)) for name, found in results.windows.items()}
-        for figure, title, _ in reversed(_RATES)
+        for figure, title, _ in reversed(THROUGHPUT)
     }
     plot = f"{page.stem}-rate.svg"
     (page.parent / plot).write_text(bars("The reference job", "1/s", groups))
     return [*lines, "", f"![Events per second and per CPU second]({plot})", ""]
 
 
-def _throughput_ratios(results: Results) -> list[str]:
-    lines = ["## Ratios", "", "| taskbridge over | figure | ratio | wanted |", "|---|---|---|---|"]
-    ours = results.windows[TASKBRIDGE]
-    for figure, title, wanted in _RATES:
-        for peer in PEERS:
-            if peer in results.windows:
-                found = ratio(ours, results.windows[peer], attrgetter(figure))
-                lines.append(_row(peer, title, found.text(2), _wanted(wanted.get(peer))))
+def _ratios(title: str, found: Mapping[str, list[Any]], figures: Figures, ended: str) -> list[str]:
+    compared = ratios(found, figures)
+    if not compared:
+        return []
+    lines = [f"## {title}", "", f"{EXPLAINED} {ended}", "", "| taskbridge over | figure | ratio | wanted |"]
+    lines.append("|---|---|---|---|")
+    for peer, figure, ratio, wanted in compared:
+        lines.append(_row(peer, figure, judged(ratio, wanted), str(wanted or "")))
     return [*lines, ""]
 
 
@@ -105,12 +111,6 @@ def _recovery(out: Path, results: Results) -> list[str]:
     for name, found in results.restored.items():
         cells = [of(found, attrgetter(figure)).text(digits) for figure, digits in figures]
         lines.append(_row(name, f"{found[0].states:,}", *cells))
-    if TASKBRIDGE in results.restored:
-        lines += ["", "| taskbridge over | figure | ratio | wanted |", "|---|---|---|---|"]
-        for peer, found in results.restored.items():
-            if peer != TASKBRIDGE:
-                ours = ratio(results.restored[TASKBRIDGE], found, attrgetter("per_second"))
-                lines.append(_row(peer, "states/s", ours.text(2), _wanted(_RECOVERY.get(peer))))
     rates = {name: of(found, attrgetter("per_second")) for name, found in results.restored.items()}
     (out / "streams-recovery.svg").write_text(bars("Rebuilding states", "1/s", {"states/s": rates}))
     return [*lines, "", "![States rebuilt in a second](streams-recovery.svg)", ""]
@@ -121,7 +121,8 @@ def _latency(out: Path, results: Results) -> list[str]:
         "## Latency",
         "",
         f"{RATE:,} events a second, whatever becomes of them; from the moment an event was due until a consumer has",
-        f"its notification. The first {WARM_UP_S} s do not count. The consumer reads what is committed only.",
+        "its notification. The consumer reads what is committed only. To warm up, each has a backlog of",
+        f"{BACKLOG:,} events to work off first, as fast as it can, and {WARM_UP_S} s at the rate that do not count.",
         "",
         "| | p50 ms | p99 ms | longest ms |",
         "|---|---|---|---|",
@@ -165,7 +166,3 @@ def _of(found: list[Any], figure: str) -> Spread:
 
 def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _wanted(least: float | None) -> str:
-    return "" if least is None else f"at least {least:g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from tests.bench.spreads import Spread, spread
+from tests.bench.spreads import Estimate, Spread, estimate, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,6 @@ def of(found: list[T], figure: Callable[[T], float]) -> Spread:
     return spread(map(figure, found))
 
 
-def ratio(one: list[T], other: list[T], figure: Callable[[T], float]) -> Spread:
-    """``one`` over ``other``, each pair from one round: what slows the whole machine down cancels out."""
-    return spread(figure(mine) / figure(theirs) for mine, theirs in zip(one, other, strict=True))
+def ratio(one: list[T], other: list[T], figure: Callable[[T], float]) -> Estimate:
+    """``one`` over ``other``, each pair from one round."""
+    return estimate(figure(mine) / figure(theirs) for mine, theirs in zip(one, other, strict=True))

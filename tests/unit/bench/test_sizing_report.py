@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from tests.bench.machine import Before
 from tests.bench.sizing.holding import INBOX, INSTANCES, Holding, Started
 from tests.bench.sizing.rebuilds import Rebuilt
 from tests.bench.sizing.report import Found, write_page
@@ -58,7 +59,14 @@ def test_the_tables_follow_from_what_was_measured(tmp_path: Path) -> None:
         telling_cpu_s=0.3,
         changelog_bytes=1000 * KIB,
     )
-    found = Found(12, [traffic(10), traffic(100)], 2048.0, [holding(5), holding(1000), holding(3000)], [rebuilt], 0.0)
+    found = Found(
+        12,
+        [traffic(10), traffic(100)],
+        2048.0,
+        [holding(5), holding(1000), holding(3000)],
+        [rebuilt],
+        Before(0.0, 0, 0),
+    )
     page = " ".join(write_page(tmp_path, found, command="taskbridge bench sizing").read_text("utf-8").split())
 
     assert {TASK_EVENTS.name, TASK_NOTIFICATIONS.name} < set(TOPICS)

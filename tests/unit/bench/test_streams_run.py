@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from tests.bench.rounds import Rounds
 from tests.bench.streams import phases
 from tests.bench.streams.contenders import KAFKA_STREAMS, PLAIN, QUIX, TASKBRIDGE, Contender
 from tests.bench.streams.errors import NotCounted
@@ -53,7 +54,7 @@ def test_a_peer_without_its_tool_is_left_out(run: phases.Run) -> None:
 
 def test_a_peer_that_fails_once_loses_its_other_rounds(run: phases.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phases, "measure_latency", _measured(KAFKA_STREAMS, "latency-2"))
-    run.latency(rounds=3, seconds=1)
+    run.latency(Rounds(3, 3, 0, 1), seconds=1)
     assert {name: len(found) for name, found in run.results.latencies.items()} == {TASKBRIDGE: 3, PLAIN: 3}
     assert run.left_out[KAFKA_STREAMS] == "latency: a state differs"
 
@@ -61,4 +62,4 @@ def test_a_peer_that_fails_once_loses_its_other_rounds(run: phases.Run, monkeypa
 def test_the_service_that_fails_ends_the_run(run: phases.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phases, "measure_latency", _measured(TASKBRIDGE, "latency-1"))
     with pytest.raises(NotCounted):
-        run.latency(rounds=3, seconds=1)
+        run.latency(Rounds(3, 3, 0, 1), seconds=1)

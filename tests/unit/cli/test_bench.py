@@ -29,7 +29,8 @@ def test_an_installed_wheel_says_that_a_checkout_is_needed(
     ("given", "status", "said"),
     [
         (("streams", "--rounds", "1", "--peers", "quix", "--only", "recovery", "--", "--help"), 0, "--one-core"),
-        (("edge", "--", "--help"), 0, "usage: taskbridge bench edge"),
+        (("edge", "--help"), 0, "usage: taskbridge bench edge"),
+        (("live", "--help"), 0, "--most-rounds"),
         (("live", "--streams", "9"), 2, "argument --streams: must be at least 10"),
         (("query", "--nonsense"), 2, "unrecognized arguments: --nonsense"),
     ],

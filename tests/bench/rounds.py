@@ -1,0 +1,88 @@
+"""How often contenders take turns: until what is asked is known well enough, or as long as it may take."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.bench.command import at_least
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Generator, Mapping
+
+    from tests.bench.spreads import Estimate
+
+
+@dataclass(slots=True)
+class Rounds:
+    """Between ``least`` and ``most`` rounds, and none that would end after ``minutes`` beyond the least.
+
+    They end early once each figure that is watched is known to ``within`` percent. Nobody looks at which way a figure
+    points: only at how wide its interval is.
+    """
+
+    least: int
+    most: int
+    within: float
+    minutes: float
+    done: int = 0
+    ended: str = ""
+    """A sentence for the page: how many rounds there were, and why no more."""
+
+    def numbers(
+        self, watched: Callable[[], Mapping[str, Estimate]], *, clock: Callable[[], float] = time.monotonic
+    ) -> Generator[int]:
+        """The rounds' numbers from 1; ``watched`` is asked between two of them."""
+        began = clock()
+        self.done = 0
+        while True:
+            yield self.done + 1
+            self.done += 1
+            took_s = clock() - began
+            name, width = widest(watched())
+            known = f"the least known of what is wanted, {name}, to ± {width:.0%}" if name else "nothing is compared"
+            if math.isinf(width):
+                known = "one round tells nothing of the noise"
+            counted = f"{self.done} round{'s' if self.done > 1 else ''}"
+            if self.done < self.least:
+                continue
+            if width <= self.within / 100:
+                self.ended = f"{counted}: {known}."
+            elif self.done >= self.most:
+                self.ended = f"{counted}, no more were allowed: {known}."
+            elif took_s + took_s / self.done > self.minutes * 60:
+                self.ended = f"{counted} in the {self.minutes:g} minutes that were allowed: {known}."
+            else:
+                continue
+            return
+
+
+def widest(watched: Mapping[str, Estimate]) -> tuple[str, float]:
+    """The name and the width of the figure that is known least; no name where there is none."""
+    return max(((name, each.width) for name, each in watched.items()), key=lambda pair: pair[1], default=("", 0.0))
+
+
+def add_rounds(parser: argparse.ArgumentParser, *, least: int, most: int, within: float, minutes: float) -> None:
+    """The flags that say how often; ``minutes`` is for the part that is repeated."""
+    parser.add_argument("--rounds", type=at_least(1), default=least, help="how often they take turns at least")
+    parser.add_argument("--most-rounds", type=at_least(1), default=most, help="and at most")
+    parser.add_argument(
+        "--within", type=float, default=within, help="percent to which what is wanted must be known for rounds to end"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=minutes, help="after which no further round begins, beyond the least"
+    )
+
+
+def rounds_of(arguments: argparse.Namespace) -> Rounds:
+    most = max(arguments.rounds, arguments.most_rounds)
+    return Rounds(arguments.rounds, most, arguments.within, arguments.minutes)
+
+
+def told(arguments: argparse.Namespace) -> str:
+    """The flags as one would type them."""
+    names = ("rounds", "most-rounds", "within", "minutes")
+    return " ".join(f"--{name} {getattr(arguments, name.replace('-', '_')):g}" for name in names)

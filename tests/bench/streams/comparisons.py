@@ -1,0 +1,64 @@
+"""The ratios of the service to its peers: of which figures, part by part, and what is wanted of them."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tests.bench.spreads import Bound
+from tests.bench.streams.contenders import (
+    FAUST,
+    KAFKA_STREAMS,
+    KAFKA_STREAMS_CACHED,
+    KAFKA_STREAMS_EXACTLY_ONCE,
+    QUIX,
+    TASKBRIDGE,
+)
+from tests.bench.streams.results import ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.bench.spreads import Estimate
+
+
+def _least(limit: float) -> Bound:
+    return Bound(limit, is_least=True)
+
+
+Figures: TypeAlias = "tuple[tuple[str, str, Mapping[str, Bound]], ...]"
+"""The attribute, what it is called, and by peer what is wanted."""
+
+THROUGHPUT: Figures = (
+    ("per_cpu_second", "events per CPU second", {KAFKA_STREAMS: _least(1.2), KAFKA_STREAMS_CACHED: _least(1.2)}),
+    (
+        "per_second",
+        "events/s",
+        {KAFKA_STREAMS: _least(1), KAFKA_STREAMS_CACHED: _least(1), QUIX: _least(2.5), FAUST: _least(10)},
+    ),
+)
+RECOVERY: Figures = (("per_second", "states/s", {KAFKA_STREAMS: _least(1), FAUST: _least(15)}),)
+LATENCY: Figures = (
+    ("p50_ms", "p50", {KAFKA_STREAMS_EXACTLY_ONCE: Bound(0.67)}),
+    ("p99_ms", "p99", {KAFKA_STREAMS_EXACTLY_ONCE: Bound(1)}),
+)
+
+
+def ratios(found: Mapping[str, list[Any]], figures: Figures) -> list[tuple[str, str, Estimate, Bound | None]]:
+    """Peer, figure, ratio of ours to theirs, and what is wanted of it."""
+    ours = found.get(TASKBRIDGE)
+    if ours is None:
+        return []
+    return [
+        (peer, title, ratio(ours, theirs, attrgetter(figure)), wanted.get(peer))
+        for figure, title, wanted in figures
+        for peer, theirs in found.items()
+        if peer != TASKBRIDGE
+    ]
+
+
+def watched(found: Mapping[str, list[Any]], figures: Figures) -> dict[str, Estimate]:
+    """What rounds go on for: the ratios of which something is wanted, or all where nothing is of any."""
+    compared = ratios(found, figures)
+    wanted = [each for each in compared if each[3] is not None] or compared
+    return {f"{title} over {peer}": estimate for peer, title, estimate, _ in wanted}
