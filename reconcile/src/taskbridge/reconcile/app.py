@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
@@ -35,7 +35,7 @@ LOCK = "reconcile.lock"
 _RETRY_S = 60.0
 _GRACE_S = 10
 
-_log = logging.getLogger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class Service:
@@ -59,7 +59,7 @@ class Service:
                         await found.read_back.work_for(self._next_s(await found.passes.run()))
             except OperatorError as error:
                 self.problem = str(error)
-                _log.error("pass_failed problem=%s", error)
+                _log.error("pass_failed", problem=self.problem)
                 await self._clock.sleep(_RETRY_S)
 
     def http(self) -> FastAPI:
@@ -87,12 +87,15 @@ class Service:
     def _next_s(self, report: PassReport) -> float:
         self.problem = "; ".join(f"{app}: {why}" for app, why in report.problems.items()) or None
         tally = report.tally
-        repairs = tally.repairs.total()
         _log.info(
-            "pass_ended rows=%s asked=%s unsettled=%s repairs=%s", tally.rows, tally.asked, tally.unsettled, repairs
+            "pass_ended",
+            rows=tally.rows,
+            asked=tally.asked,
+            unsettled=tally.unsettled,
+            repairs=tally.repairs.total(),
         )
         if self.problem is not None:
-            _log.warning("pass_incomplete problem=%s", self.problem)
+            _log.warning("pass_incomplete", problem=self.problem)
         self._failures = 0 if report.retry_at_ms is None else self._failures + 1
         every_s = self._settings.every_minutes * 60
         return pause_s(report.retry_at_ms, now_ms=self._clock.now_ms(), failures=self._failures, every_s=every_s)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from reconciled_company import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
+from structlog.testing import capture_logs
 
 from taskbridge.reconcile.dingtalk.errors import Later, Spent, Unexpected
 from taskbridge.reconcile.dingtalk.moments import DAY_MS
@@ -183,8 +184,11 @@ def test_an_answer_about_one_instance_that_nobody_understands_keeps_no_other_fro
                 return await read(instance_id)
 
             api.operation_records = misread  # pyright: ignore[reportAttributeAccessIssue] - for this test
-            report = await found.run(clock)
+            with capture_logs() as said:
+                report = await found.run(clock)
             assert set(report.problems) == {api.app.app_type}
+            [told] = [each for each in said if each["event"] == "app_not_read"]
+            assert (told["app_type"], told["problem"]) == (api.app.app_type, report.problems[api.app.app_type])
             there = {each.instance_id for each in Company(EVENTS).instances(at_ms=clock.now_ms())}
             assert there - {each.instance_id for each in found.streams.published} == {odd}
             api.operation_records = read

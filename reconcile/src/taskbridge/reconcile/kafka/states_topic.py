@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
 from taskbridge.runtime.acls import is_refusal, not_allowed
@@ -30,7 +30,7 @@ GROUP = "taskbridge-reconcile"
 _METADATA_S = 10
 _STALLED_S = 30
 
-_log = logging.getLogger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class StatesTopic:
@@ -55,7 +55,7 @@ class StatesTopic:
         if positions and (
             positions.keys() != bounds.keys() or any(positions[each] > end for each, (_, end) in bounds.items())
         ):
-            _log.warning("states_topic_is_another_one partitions=%s", len(bounds))
+            _log.warning("states_topic_is_another_one", partitions=len(bounds))
             self._states.forget()
             positions = {}
         starts = {each: max(first, positions.get(each, first)) for each, (first, _) in bounds.items()}
@@ -88,9 +88,7 @@ class StatesTopic:
         try:
             self._states.take(self._codec.decode(value))
         except Undecodable as error:
-            _log.error(
-                "state_not_readable partition=%s offset=%s problem=%s", message.partition(), message.offset(), error
-            )
+            _log.error("state_not_readable", partition=message.partition(), offset=message.offset(), problem=str(error))
 
     def _bounds(self) -> dict[int, tuple[int, int]]:
         consumer = self._reader.consumer

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
+
+import structlog
 
 from taskbridge.reconcile.dingtalk.errors import Absent
 from taskbridge.reconcile.kept.states import GONE
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _SUSPICIOUS = 10
 """Where none of so many is there, it is the one in whose name is asked who may not see them any more."""
 
-_log = logging.getLogger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 
 
 async def look_for_deleted(mender: Mender) -> None:
@@ -32,7 +33,7 @@ async def look_for_deleted(mender: Mender) -> None:
     for instance_id in shown:
         kept.absences.seen(app.corp_id, app.app_type, instance_id)
     if not shown and len(ids) >= _SUSPICIOUS:
-        _log.warning("nothing_is_shown app_type=%s instances=%s user_id=%s", app.app_type, len(ids), app.user_id)
+        _log.warning("nothing_is_shown", app_type=app.app_type, instances=len(ids), user_id=app.user_id)
         return
     for instance_id in ids:
         if instance_id not in shown:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import structlog
 
 from taskbridge.reconcile.dingtalk.errors import Later, Refused, Unexpected, Unreachable
 from taskbridge.reconcile.dingtalk.moments import DAY_MS
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _FIRST_MS = DAY_MS
 """So far back the first pass over a form looks: what was before is brought in by a backfill."""
 
-_log = logging.getLogger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -74,7 +75,7 @@ class Passes:
                 report.problems[app.app_type] = str(error)
             except (Refused, Unexpected) as error:
                 report.problems[app.app_type] = str(error)
-                _log.error("app_not_read app_type=%s problem=%s", app.app_type, error)
+                _log.error("app_not_read", app_type=app.app_type, problem=str(error))
         self._kept.questions.drop_old(now_ms=self._clock.now_ms())
         self._kept.found.pass_ended(now_ms=self._clock.now_ms(), is_whole=report.is_whole)
         return report

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import structlog
 
 from taskbridge.reconcile.dingtalk.errors import Absent, Later, Refused, Unexpected
 from taskbridge.reconcile.runs.mending import READ_BACK, Mender, Tally
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _LOOK_S = 60.0
 
-_log = logging.getLogger(__name__)
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class ReadBack:
@@ -70,9 +71,9 @@ class ReadBack:
                     await self._ask(mender, instance_id)
                 except Later as error:
                     closed.add(api.app.corp_id)
-                    _log.warning("read_back_stopped corp_id=%s problem=%s", api.app.corp_id, error)
+                    _log.warning("read_back_stopped", corp_id=api.app.corp_id, problem=str(error))
         if tally.rows:
-            _log.info("read_back asked=%s repairs=%s", tally.rows, tally.repairs.total())
+            _log.info("read_back", asked=tally.rows, repairs=tally.repairs.total())
         return tally
 
     def _may_ask(self, corp_id: str) -> bool:
@@ -85,7 +86,7 @@ class ReadBack:
             settled = True
         except (Refused, Unexpected) as error:
             # No answer to wait for: a pass looks at it in its turn.
-            _log.error("instance_not_read app_type=%s problem=%s", mender.api.app.app_type, error)
+            _log.error("instance_not_read", app_type=mender.api.app.app_type, problem=str(error))
             settled = True
         if settled:
             self._kept.questions.close(instance_id)
