@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.reconcile.apps import read_apps
 from taskbridge.runtime.reloaded_file import FileBroken
 
@@ -83,3 +84,25 @@ def test_an_app_shows_no_secret(tmp_path: Path) -> None:
     shown = repr(read_apps(written(tmp_path, CORP + APP)))
     assert "APP_1" in shown
     assert [each for each in ("the-app-secret", "the-system-token") if each in shown] == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ('system_token = "the-system-token"', "apps.0.system_token: Extra"),
+        ('system_tokens = [" ", "the-system-token"]', "apps.0.system_tokens: .* none that is blank"),
+        ("", "apps.0: .*is required"),
+    ],
+)
+def test_what_is_wrong_in_the_edges_file_is_said_of_that_file_as_the_edge_says_it(
+    tmp_path: Path, wrong: str, problem: str
+) -> None:
+    text = f'[[apps]]\napp_type = "APP_1"\n{wrong}\n'
+    with pytest.raises(FileBroken, match=problem) as told:
+        read_apps(
+            written(tmp_path, CORP + '[[apps]]\napp_type = "APP_1"\n'), written(tmp_path, text, "credentials.toml")
+        )
+    assert "credentials file" in str(told.value)
+    assert "the-system-token" not in repr(told.value)
+    with pytest.raises(FileBroken, match=problem):
+        parse_credentials(text)

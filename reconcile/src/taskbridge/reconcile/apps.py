@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from taskbridge.runtime.credentials_file import AppEntry  # noqa: TC001 - pydantic resolves it
 from taskbridge.runtime.reloaded_file import FileBroken, NotBlank, parse_toml
 
 if TYPE_CHECKING:
@@ -49,21 +50,12 @@ class _File(BaseModel):
     apps: tuple[_App, ...]
 
 
-class _EdgesApp(BaseModel):
-    """What is read of an app in the edge's credentials file."""
+class _Credentials(BaseModel):
+    """Of the edge's file; other senders than apps are no matter of ours."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
-    app_type: str
-    corp_id: str | None = None
-    system_tokens: tuple[SecretStr, ...] = ()
-    system_token_files: tuple[str, ...] = ()
-
-
-class _EdgesFile(BaseModel):
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
-
-    apps: tuple[_EdgesApp, ...] = ()
+    apps: tuple[AppEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +137,11 @@ def _apps_token(app: _App, corp_id: str, path: Path, credentials: Path | None) -
         return _secret_in(path, app.system_token_file)
     if credentials is None:
         return None
-    for known in parse_toml(_text(credentials), _EdgesFile).apps:
+    try:
+        entries = parse_toml(_text(credentials), _Credentials).apps
+    except FileBroken as error:
+        raise FileBroken(f"credentials file {credentials}: {error}") from None
+    for known in entries:
         if known.app_type == app.app_type and known.corp_id in (None, corp_id):
             # The first is the one in force; the others are on their way out, or in.
             if known.system_tokens:

@@ -10,24 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from taskbridge.edge.verification.webhooks import key_of
+from taskbridge.runtime.credentials_file import AppEntry, FileNames, Secrets  # noqa: TC001 - pydantic resolves them
 from taskbridge.runtime.reloaded_file import FileBroken, NotBlank, ReloadedFile, parse_toml
 from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-
-def _file_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not names or not all(name.strip() and "\0" not in name for name in names):
-        raise ValueError("must name at least one file, and none that is blank")
-    return names
-
-
-def _tokens(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    # What an empty token verifies, anybody can sign.
-    if not tokens or not all(token.get_secret_value().strip() for token in tokens):
-        raise ValueError("must hold at least one token, and none that is blank")
-    return tokens
 
 
 def _not_ours(name: str) -> str:
@@ -38,25 +26,6 @@ def _not_ours(name: str) -> str:
 
 _BEARER = re.compile(r"[A-Za-z0-9._~+/=-]{32,}")
 """RFC 6750's characters, and too many of them to be tried one by one."""
-_Secrets = Annotated[tuple[SecretStr, ...], AfterValidator(_tokens)]
-_Files = Annotated[tuple[str, ...], AfterValidator(_file_names)]
-
-
-class _App(BaseModel):
-    """One app as it stands in the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    app_type: NotBlank
-    corp_id: NotBlank | None = None
-    system_tokens: _Secrets | None = None
-    system_token_files: _Files | None = None
-
-    @model_validator(mode="after")
-    def _has_tokens(self) -> _App:
-        if self.system_tokens is None and self.system_token_files is None:
-            raise ValueError("system_tokens or system_token_files is required")
-        return self
 
 
 class _Source(BaseModel):
@@ -67,10 +36,10 @@ class _Source(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_not_ours)]
     corp_id: NotBlank
     format: Literal["cloudevents", "flowable", "camunda", "todo"] = "cloudevents"
-    secrets: _Secrets | None = None
-    secret_files: _Files | None = None
-    bearer_tokens: _Secrets | None = None
-    bearer_token_files: _Files | None = None
+    secrets: Secrets | None = None
+    secret_files: FileNames | None = None
+    bearer_tokens: Secrets | None = None
+    bearer_token_files: FileNames | None = None
 
     @model_validator(mode="after")
     def _has_secrets(self) -> _Source:
@@ -82,7 +51,7 @@ class _Source(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    apps: tuple[_App, ...] = ()
+    apps: tuple[AppEntry, ...] = ()
     sources: tuple[_Source, ...] = ()
 
 
