@@ -17,7 +17,6 @@ from taskbridge.edge.interpret import Rules, interpret
 from taskbridge.edge.received import Received
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.edge.verification.replay_windows import MemoryWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -65,7 +64,7 @@ class Hostile:
             body=self.body,
         )
         try:
-            interpret(received, _CREDENTIALS, Rules(window=MemoryWindow(), max_body_bytes=1 << 20))
+            interpret(received, _CREDENTIALS, Rules(max_body_bytes=1 << 20))
         except Rejection as rejection:
             return rejection.reason
         return None

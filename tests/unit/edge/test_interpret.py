@@ -14,6 +14,7 @@ from taskbridge.edge.sender import signed
 from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, task_of
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.replay_windows import MemoryWindow
+from taskbridge.edge.verification.replays import claim
 
 if TYPE_CHECKING:
     from taskbridge.edge.verification.replays import Window
@@ -33,7 +34,9 @@ def interpreted(wire_action: str, *, query: bytes = b"", body: bytes = b"", wind
         headers={},
         body=body,
     )
-    return interpret(received, CREDENTIALS, Rules(window=window or MemoryWindow(), max_body_bytes=1 << 20))
+    decided = interpret(received, CREDENTIALS, Rules(max_body_bytes=1 << 20))
+    claim(decided, window or MemoryWindow())
+    return decided.event()
 
 
 def test_of_several_readings_one_that_names_an_app_counts_more_than_one_that_names_none() -> None:

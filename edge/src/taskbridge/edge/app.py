@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from fastapi import FastAPI
 
+from taskbridge.edge.decision import Decision
 from taskbridge.edge.delivery.publisher import KafkaPublisher, Publisher
 from taskbridge.edge.interpret import Rules
 from taskbridge.edge.monitoring.health import HealthRoutes
@@ -130,18 +131,20 @@ def create_app(
 
     routes = CallbackRoutes if tracing is None else partial(TracedRoutes, tracing=tracing)
     callbacks = routes(
-        credentials=credentials,
+        decision=Decision(
+            credentials=credentials,
+            rules=Rules(
+                bearer_tokens=[token.get_secret_value() for token in settings.bearer_tokens],
+                delete_extra_keys=settings.delete_extra_keys,
+                max_body_bytes=settings.max_body_bytes,
+                used=token_use.note,
+                noted=metrics.count_left_out,
+            ),
+        ),
+        window=window,
         publisher=events,
         metrics=metrics,
         sources=sources,
-        rules=Rules(
-            bearer_tokens=[token.get_secret_value() for token in settings.bearer_tokens],
-            delete_extra_keys=settings.delete_extra_keys,
-            max_body_bytes=settings.max_body_bytes,
-            window=window,
-            used=token_use.note,
-            noted=metrics.count_left_out,
-        ),
         quarantine=Quarantine(settings, events, metrics.quarantine),
         rejections=RejectionLog(),
     )

@@ -1,4 +1,7 @@
-"""Turns a request into the event that it proves: the one code for callbacks as they arrive and for the quarantine's."""
+"""Turns a request into the event that it proves: the one code for callbacks as they arrive and for the quarantine's.
+
+No I/O. The native core decides nearly all callbacks; this is its specification, and has the last word.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
+from taskbridge.edge.decided import Decided
 from taskbridge.edge.errors import Malformed, Rejection, UnknownPath, UnsupportedType, Unverified
 from taskbridge.edge.formats import source_events
 from taskbridge.edge.parsing.bodies import unpacked
 from taskbridge.edge.parsing.parameters import readings
 from taskbridge.edge.paths import source_of
-from taskbridge.edge.verification.replays import refuse_replay
+from taskbridge.edge.verification.replays import mark_of
 from taskbridge.edge.verification.verify import check_bearer, verify
 
 if TYPE_CHECKING:
@@ -20,8 +24,6 @@ if TYPE_CHECKING:
     from taskbridge.edge.callbacks import Callback
     from taskbridge.edge.received import Received
     from taskbridge.edge.verification.credentials import Credentials, Token
-    from taskbridge.edge.verification.replays import Window
-    from taskbridge.schemas.events import TaskEvent
 
 
 _PACKED = ("br", "compress", "deflate", "zstd")
@@ -36,7 +38,6 @@ class Rules:
     """What requests are judged by, beside the credentials in force."""
 
     max_body_bytes: int
-    window: Window
     bearer_tokens: Sequence[str] = ()
     delete_extra_keys: Iterable[str] = ()
     used: Callable[[Token], None] = _ignore
@@ -45,8 +46,8 @@ class Rules:
     """Is told each field that only describes and was not understood."""
 
 
-def interpret(received: Received, credentials: Credentials, rules: Rules) -> TaskEvent:
-    """The event that the request reports; its signature is then spent on this event.
+def interpret(received: Received, credentials: Credentials, rules: Rules) -> Decided:
+    """The event that the request reports. Whoever goes on with it spends its signature on it: ``replays.claim``.
 
     Raises:
         Rejection: it cannot be understood, or not be proven. What is not understood at all wins over what is not
@@ -69,16 +70,10 @@ def interpret(received: Received, credentials: Credentials, rules: Rules) -> Tas
     except Rejection as rejection:
         rejection.app_type, rejection.proven = callback.app_type, True
         raise
-    try:
-        # Before it is durable: two actions that arrive at the same moment must not both get through.
-        refuse_replay(event, rules.window, other_scheme=callback.other_scheme)
-    except Rejection as rejection:
-        rejection.app_type = callback.app_type
-        raise
-    return event
+    return Decided.of(event, mark_of(event), other_scheme=callback.other_scheme)
 
 
-def _of_source(received: Received, name: str, credentials: Credentials, rules: Rules) -> TaskEvent:
+def _of_source(received: Received, name: str, credentials: Credentials, rules: Rules) -> Decided:
     """The event that another system reports. Nothing is parsed before it is proven, so what is not proven wins."""
     source = credentials.source(name)
     if source is None:
@@ -89,11 +84,10 @@ def _of_source(received: Received, name: str, credentials: Credentials, rules: R
         rules.used(source_events.verify(received, body, source))
         proven = True
         event = source_events.event_of(received, body, source, noted=rules.noted)
-        refuse_replay(event, rules.window)
     except Rejection as rejection:
         rejection.app_type, rejection.proven = name, proven and not isinstance(rejection, Unverified)
         raise
-    return event
+    return Decided.of(event, mark_of(event))
 
 
 def _proven(

@@ -15,7 +15,7 @@ from taskbridge.edge.paths import source_of
 from taskbridge.edge.received import Received
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.sources import site_of
-from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION
+from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION, claim
 from taskbridge.edge.verification.verify import bearer_digest, bearer_fault
 from taskbridge.runtime.rates import Bucket, PerSource, take_all
 from taskbridge.schemas.events import QuarantinedCallback
@@ -114,8 +114,10 @@ def reconsider(
         body=entry.body,
         bearer_sha256=digest,
     )
-    rules = Rules(delete_extra_keys=delete_extra_keys, window=window, max_body_bytes=_MAX_UNPACKED_BYTES)
-    return interpret(received, credentials, rules)
+    rules = Rules(delete_extra_keys=delete_extra_keys, max_body_bytes=_MAX_UNPACKED_BYTES)
+    decided = interpret(received, credentials, rules)
+    claim(decided, window)
+    return decided.event()
 
 
 class Quarantine:

@@ -1,4 +1,4 @@
-"""The path of one callback: receive, interpret, publish, answer; what is rejected goes into the quarantine."""
+"""The path of one callback: receive, decide, claim, publish, answer; what is rejected goes into the quarantine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from starlette.routing import Route
 
 from taskbridge.edge import answers
 from taskbridge.edge.errors import NotDurable, Rejection
-from taskbridge.edge.interpret import interpret
 from taskbridge.edge.paths import SOURCE_PATHS, YIDA_PATHS, action_of
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
+from taskbridge.edge.verification.replays import claim
 from taskbridge.runtime.http.problems import unforeseen
 from taskbridge.runtime.tracing.traceparent import TRACEPARENT, trace_id_of, valid_traceparent
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from taskbridge.edge.decided import Decided
+    from taskbridge.edge.decision import Decision
     from taskbridge.edge.delivery.publisher import Publisher
     from taskbridge.edge.delivery.router import Durability
-    from taskbridge.edge.interpret import Rules
     from taskbridge.edge.monitoring.metrics import Metrics
     from taskbridge.edge.quarantine import Quarantine
     from taskbridge.edge.received import Received
     from taskbridge.edge.server.rejection_log import RejectionLog
     from taskbridge.edge.server.sources import Sources
-    from taskbridge.edge.verification.credentials import CredentialsFile
-    from taskbridge.schemas.events import TaskEvent
+    from taskbridge.edge.verification.replays import Window
 
 _log = structlog.stdlib.get_logger(__name__)
 _stdlib_log = logging.getLogger(__name__)
@@ -48,11 +48,11 @@ _GONE = 499
 class CallbackRoutes:
     """``POST /yida/tasks/{action}`` and ``/sources/{source}/tasks/{action}`` for the five actions."""
 
-    credentials: CredentialsFile
+    decision: Decision
+    window: Window
     publisher: Publisher
     metrics: Metrics
     sources: Sources
-    rules: Rules
     quarantine: Quarantine
     rejections: RejectionLog
     large_bodies: LargeBodies = field(default_factory=LargeBodies)
@@ -86,7 +86,7 @@ class CallbackRoutes:
     async def _answer(self, wire_action: str, scope: Scope, from_network: Receive) -> Response:
         started = time.perf_counter()
         received: Received | None = None
-        event: TaskEvent | None = None
+        decided: Decided | None = None
         try:
             self.sources.check(remote_address(scope))
             received = await receive(
@@ -94,11 +94,11 @@ class CallbackRoutes:
                 from_network,
                 wire_action,
                 received_at=time.time_ns() // 1_000_000,
-                max_body_bytes=self.rules.max_body_bytes,
+                max_body_bytes=self.decision.rules.max_body_bytes,
                 large_bodies=self.large_bodies,
             )
-            event = self._interpret(received)
-            durability = await self._publish(event, received)
+            decided = self._decide(received)
+            durability = await self._publish(decided, received)
         except Rejection as rejection:
             begun = received or rejection.head
             kept = await self.quarantine.keep(begun, rejection) if begun is not None else None
@@ -115,29 +115,31 @@ class CallbackRoutes:
         except Exception:
             self.metrics.outcomes.count(wire_action, "error")
             if received is not None:
-                await self.quarantine.keep(received, _unforeseen(event))
+                await self.quarantine.keep(received, _unforeseen(decided))
             raise
         else:
             if _stdlib_log.isEnabledFor(logging.DEBUG):
                 _log_of(wire_action, scope, received).debug(
-                    "callback_accepted", event_id=event.event_id, app_type=event.app_type, durability=durability
+                    "callback_accepted", event_id=decided.event_id, app_type=decided.app_type, durability=durability
                 )
-            response, outcome = answers.Accepted(event.event_id, durability), durability
+            response, outcome = answers.Accepted(decided.event_id, durability), durability
         self.metrics.count(wire_action, outcome, time.perf_counter() - started)
         return response
 
-    def _interpret(self, received: Received) -> TaskEvent:
+    def _decide(self, received: Received) -> Decided:
         started = time.perf_counter()
         try:
-            return interpret(received, self.credentials.current, self.rules)
+            decided = self.decision.of(received)
+            claim(decided, self.window)
+            return decided
         finally:
             self.metrics.verify_seconds.observe(received.wire_action, time.perf_counter() - started)
 
-    async def _publish(self, event: TaskEvent, received: Received) -> Durability:
+    async def _publish(self, decided: Decided, received: Received) -> Durability:
         started = time.perf_counter()
         traceparent = valid_traceparent(received.headers.get(TRACEPARENT))
         try:
-            return await self.publisher.publish(event, traceparent=traceparent)
+            return await self.publisher.publish(decided, traceparent=traceparent)
         finally:
             self.metrics.publish_seconds.observe(received.wire_action, time.perf_counter() - started)
 
@@ -157,11 +159,11 @@ class CallbackRoutes:
             )
 
 
-def _unforeseen(event: TaskEvent | None) -> Rejection:
+def _unforeseen(decided: Decided | None) -> Rejection:
     """What the quarantine is told of an error of ours; the event, where it was understood so far."""
     rejection = Rejection("error", "An error that was not foreseen.")
-    if event is not None:
-        rejection.app_type, rejection.proven = event.app_type, True
+    if decided is not None:
+        rejection.app_type, rejection.proven = decided.app_type, True
     return rejection
 
 

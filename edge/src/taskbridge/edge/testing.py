@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from taskbridge.edge.decided import Decided
     from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
 
 APP_TYPE = "APP_RY60OCRF33Z7534TEST1"
@@ -46,10 +47,10 @@ class MemoryPublisher:
     def can_keep(self) -> bool:
         return self.away is None
 
-    async def publish(self, event: TaskEvent, *, traceparent: str | None) -> Durability:
+    async def publish(self, decided: Decided, *, traceparent: str | None) -> Durability:
         if self.away is not None:
             raise NotDurable(self.away)
-        self.published.append(event)
+        self.published.append(decided.event())
         self.traceparents.append(traceparent)
         return Durability.KAFKA
 

@@ -35,18 +35,33 @@ class Undecodable(RecordError):
     dlq_reason = DlqReason.UNDECODABLE
 
 
-class Codec(Generic[R]):
-    """Encodes and decodes the records of one topic. The registry is asked only for schema ids never seen before."""
+class Bodies(Generic[R]):
+    """Encodes and decodes the records of one topic without the frame: needs no registry, now or ever."""
 
-    def __init__(self, topic: Topic, record: type[R], registry: Registry, *, before: str | None = None) -> None:
+    def __init__(self, topic: Topic, record: type[R], *, before: str | None = None) -> None:
         """With ``before``, records are read up to that field only; the others get their defaults."""
         self.schema = SchemaRef.of(topic)
         self.schema_key = self.schema.key
         self._record = record
-        self._registry = registry
         self._own = _plain(json.loads(self.schema.text))
         self._read_own = compile_reader(self._own, {**vars(events), self._own["name"]: record}, before=before)
         self._write = compile_writer(self._own)
+
+    def encode_body(self, record: R) -> bytes:
+        """What ``Codec.encode`` gives, without the frame."""
+        return self._write(record)
+
+    def decode_body(self, body: bytes) -> R:
+        """The record that ``encode_body`` made the body of."""
+        return self._read_own(body, 0)
+
+
+class Codec(Bodies[R]):
+    """Encodes and decodes the records of one topic. The registry is asked only for schema ids never seen before."""
+
+    def __init__(self, topic: Topic, record: type[R], registry: Registry, *, before: str | None = None) -> None:
+        super().__init__(topic, record, before=before)
+        self._registry = registry
         self._frame: bytes | None = None
         self._readers: dict[bytes, Reader] = {}
 
@@ -71,10 +86,6 @@ class Codec(Generic[R]):
     def own_frames(self) -> list[bytes]:
         """The frames that ``decode`` has met of a schema that writes just what ours does."""
         return [frame for frame, read in self._readers.items() if read is self._read_own]
-
-    def encode_body(self, record: R) -> bytes:
-        """What ``encode`` gives, without the frame: needs no registry, now or ever."""
-        return self._write(record)
 
     def decode(self, value: bytes | None) -> R:
         """The record that was written by this schema or any compatible version of it.
@@ -125,6 +136,10 @@ def framed(schema_id: int, body: bytes) -> bytes:
 
 def task_event_codec(registry: Registry) -> Codec[TaskEvent]:
     return Codec(TASK_EVENTS, TaskEvent, registry)
+
+
+def task_event_bodies() -> Bodies[TaskEvent]:
+    return Bodies(TASK_EVENTS, TaskEvent)
 
 
 def task_event_head_codec(registry: Registry, *, with_form: bool = False) -> Codec[TaskEvent]:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from spool_bench import until
 from taskbridge.edge.callbacks import event_of, locate
+from taskbridge.edge.decided import Decided
 from taskbridge.edge.delivery.publisher import KafkaPublisher
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable, TooLarge
@@ -121,7 +122,7 @@ def test_an_event_is_durable_only_after_its_delivery_report(
 ) -> None:
     async def scenario() -> None:
         publisher = await prepared(settings)
-        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
         await asyncio.sleep(0.05)
         assert not publishing.done()
         (record,) = around.produced
@@ -163,7 +164,7 @@ def test_what_kafka_does_not_acknowledge_goes_to_the_spool_as_the_same_record(
     async def scenario() -> None:
         publisher = await prepared(settings.model_copy(update={"kafka_timeout_ms": 100}))
         around.full = problem == "queue"
-        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
         await asyncio.sleep(0.01)
         if problem == "failed":
             around.reports[0].set_exception(DeliveryFailed("purged"))
@@ -190,7 +191,7 @@ def test_it_starts_and_keeps_callbacks_at_once_while_everything_is_away(
         publisher = KafkaPublisher(settings, partitions=1)
         await publisher.start()
         started = time.perf_counter()
-        assert await publisher.publish(EVENT, traceparent=None) is Durability.SPOOL
+        assert await publisher.publish(Decided.of(EVENT), traceparent=None) is Durability.SPOOL
         waited = time.perf_counter() - started
         health = publisher.health()
         assert (health["kafka"], health["spool"], publisher.can_keep()) == ("does not answer", "ok", True)
@@ -212,7 +213,7 @@ def test_a_record_that_can_never_be_delivered_is_refused_before_anything_is_prom
         publisher = await prepared(settings)
         huge = event_of(locate("delete", PARAMETERS), {**PARAMETERS, "x": "y" * (6 << 20)}, received_at=1)
         with pytest.raises(TooLarge):
-            await publisher.publish(huge, traceparent=None)
+            await publisher.publish(Decided.of(huge), traceparent=None)
         assert around.produced == []
         await publisher.close()
 
@@ -231,7 +232,7 @@ def test_rejected_callbacks_leave_half_of_the_spool_to_proven_ones(
                 await publisher.quarantine(QUARANTINED)
         with pytest.raises(NotDurable, match="proven"):
             await publisher.quarantine(QUARANTINED)
-        assert await publisher.publish(EVENT, traceparent=None) is Durability.SPOOL
+        assert await publisher.publish(Decided.of(EVENT), traceparent=None) is Durability.SPOOL
         await publisher.close()
 
     asyncio.run(scenario())
@@ -246,9 +247,9 @@ def test_a_full_spool_is_not_ready_and_says_so(settings: EdgeSettings, around: S
         await publisher.start()
         for _ in range(5):
             with contextlib.suppress(NotDurable):
-                await publisher.publish(EVENT, traceparent=None)
+                await publisher.publish(Decided.of(EVENT), traceparent=None)
         with pytest.raises(NotDurable):
-            await publisher.publish(EVENT, traceparent=None)
+            await publisher.publish(Decided.of(EVENT), traceparent=None)
         assert publisher.health()["spool"].startswith("full")
         assert not publisher.can_keep()
         said = generate_latest(metrics).decode()
@@ -290,7 +291,7 @@ def test_ids_that_cannot_be_written_are_used_and_said(
     async def scenario() -> None:
         publisher = await prepared(settings)
         await until(lambda: "No space left" in publisher.health()["registry"])
-        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
         await until(lambda: around.reports)
         around.reports[0].set_result(None)
         assert await publishing is Durability.KAFKA
@@ -317,7 +318,7 @@ def test_a_schema_of_the_quarantine_that_is_refused_does_not_hold_up_events(
     async def scenario() -> None:
         publisher = await prepared(settings)
         await until(lambda: "incompatible" in publisher.health()["registry"])
-        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
         await until(lambda: around.reports)
         around.reports[0].set_result(None)
         assert await publishing is Durability.KAFKA
@@ -340,7 +341,7 @@ def test_with_ids_that_are_known_already_events_go_to_kafka_while_the_registry_i
 
     async def scenario() -> None:
         publisher = await prepared(settings)
-        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
         await until(lambda: publishing.done() or around.reports)
         assert len(around.reports) == 1
         around.reports[0].set_result(None)
@@ -365,13 +366,13 @@ def test_a_quarantine_topic_that_cannot_be_used_closes_no_door_to_events(
         publisher = KafkaPublisher(settings, partitions=1)
         await publisher.start()
         await until(lambda: "it may not be created" in publisher.health()["quarantine"])
-        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
         await until(lambda: around.reports)
         around.reports[0].set_result(None)
         assert await publishing is Durability.KAFKA
         assert await publisher.quarantine(QUARANTINED) is Durability.SPOOL
         await until(lambda: not publisher._spools.anything_moves())  # pyright: ignore[reportPrivateUsage]
-        publishing = asyncio.create_task(publisher.publish(EVENT, traceparent=TRACE))
+        publishing = asyncio.create_task(publisher.publish(Decided.of(EVENT), traceparent=TRACE))
         await until(lambda: len(around.reports) == 2)
         around.reports[1].set_result(None)
         assert await publishing is Durability.KAFKA
@@ -499,7 +500,7 @@ def test_up_to_half_of_the_bound_a_rejected_callback_may_be_spooled_and_an_event
         for size in (half, half + 1):
             publisher._spools = Kept(size=size)
             await publisher.quarantine(QUARANTINED)
-            await publisher.publish(EVENT, traceparent=None)
+            await publisher.publish(Decided.of(EVENT), traceparent=None)
 
     asyncio.run(scenario())
     assert [(record.topic, may_spool) for record, may_spool in publisher._router.kept] == [
@@ -519,13 +520,13 @@ def test_a_record_may_be_as_large_as_the_producer_takes_and_not_a_byte_larger(
     publisher._router = Kept()
 
     async def scenario() -> None:
-        await publisher.publish(EVENT, traceparent=None)
+        await publisher.publish(Decided.of(EVENT), traceparent=None)
         ((record, _),) = publisher._router.kept
         publisher._max_record_bytes = record.size
-        await publisher.publish(EVENT, traceparent=None)
+        await publisher.publish(Decided.of(EVENT), traceparent=None)
         publisher._max_record_bytes = record.size - 1
         with pytest.raises(TooLarge):
-            await publisher.publish(EVENT, traceparent=None)
+            await publisher.publish(Decided.of(EVENT), traceparent=None)
 
     asyncio.run(scenario())
     assert len(publisher._router.kept) == 2

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from taskbridge.edge.app import EdgeApp
+    from taskbridge.edge.decided import Decided
     from taskbridge.edge.delivery.publisher import Durability
     from taskbridge.edge.server.connections.accepting import Listener
-    from taskbridge.schemas.events import TaskEvent
 
 POST = b"POST /yida/tasks/complete HTTP/1.1\r\nHost: edge\r\n"
 
@@ -241,9 +241,9 @@ def test_a_sender_that_closes_its_side_at_once_is_served(
 ) -> None:
     publish = MemoryPublisher.publish
 
-    async def publish_slowly(self: MemoryPublisher, event: TaskEvent, *, traceparent: str | None) -> Durability:
+    async def publish_slowly(self: MemoryPublisher, decided: Decided, *, traceparent: str | None) -> Durability:
         await asyncio.sleep(0.1)
-        return await publish(self, event, traceparent=traceparent)
+        return await publish(self, decided, traceparent=traceparent)
 
     monkeypatch.setattr(MemoryPublisher, "publish", publish_slowly)
     served = serve()

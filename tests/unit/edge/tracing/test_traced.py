@@ -23,8 +23,8 @@ from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from taskbridge.edge.decided import Decided
     from taskbridge.edge.settings import EdgeSettings
-    from taskbridge.schemas.events import TaskEvent
 
 SEND = "send taskbridge.task-events.v1"
 CREATE = "create taskbridge.task-events.v1"
@@ -132,8 +132,8 @@ def test_what_is_spooled_is_created_and_sent_when_kafka_has_it(
 ) -> None:
     publish = MemoryPublisher.publish
 
-    async def spool(self: MemoryPublisher, event: TaskEvent, *, traceparent: str | None) -> Durability:
-        await publish(self, event, traceparent=traceparent)
+    async def spool(self: MemoryPublisher, decided: Decided, *, traceparent: str | None) -> Durability:
+        await publish(self, decided, traceparent=traceparent)
         return Durability.SPOOL
 
     monkeypatch.setattr(MemoryPublisher, "publish", spool)
@@ -181,9 +181,9 @@ def test_lines_of_the_log_name_the_trace(
     seen: list[Any] = []
     publish = MemoryPublisher.publish
 
-    async def look(self: MemoryPublisher, event: TaskEvent, *, traceparent: str | None) -> Durability:
+    async def look(self: MemoryPublisher, decided: Decided, *, traceparent: str | None) -> Durability:
         seen.append(get_contextvars().get("trace_id"))
-        return await publish(self, event, traceparent=traceparent)
+        return await publish(self, decided, traceparent=traceparent)
 
     monkeypatch.setattr(MemoryPublisher, "publish", look)
     send(client, "complete", good())

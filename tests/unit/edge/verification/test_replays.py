@@ -22,11 +22,12 @@ from structlog.testing import capture_logs
 
 from spool_disk import can_mount, small_disk
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
+from taskbridge.edge.decided import Decided
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.sender import signed
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.edge.verification.replay_windows import WAYS, FileWindow, MemoryWindow
-from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION, Mark, mark_of, refuse_replay
+from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION, Mark, claim, mark_of, refuse_replay
 from taskbridge.schemas.events import Action
 
 if TYPE_CHECKING:
@@ -113,9 +114,11 @@ def test_a_refusal_says_outside_what_every_refusal_says(window: FileWindow) -> N
     with pytest.raises(Unverified) as caught:
         refuse_replay(event("cancel", complete()), window)
     assert caught.value.detail == Unverified("wrong-sign").detail
+    cancelled = event("cancel", complete())
     for other_scheme in (False, True):
+        decided = Decided.of(cancelled, mark_of(cancelled), other_scheme=other_scheme)
         with pytest.raises(Unverified) as caught:
-            refuse_replay(event("cancel", complete()), window, other_scheme=other_scheme)
+            claim(decided, window)
         assert caught.value.detail == Unverified("wrong-sign", other_scheme=other_scheme).detail
         assert caught.value.reason == CROSS_ACTION
 
@@ -407,6 +410,7 @@ def test_memory_reads_the_file_and_writes_nothing_into_it(window: FileWindow) ->
 
 def test_the_mark_is_the_signature_and_the_event(window: FileWindow) -> None:
     found = mark_of(event("complete", complete()))
+    assert found is not None
     assert found.digest.hex() == complete()["sign"]
     assert window.claim(found) is None
     assert window.find(found.digest) == found

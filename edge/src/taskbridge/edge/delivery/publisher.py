@@ -23,7 +23,7 @@ from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.runtime.kafka import producer_config, read_kafka_config
 from taskbridge.runtime.producer import AsyncProducer
-from taskbridge.schemas.cloudevents import event_headers, quarantined_headers
+from taskbridge.schemas.cloudevents import quarantined_headers, with_trace
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.registry import Registry
@@ -32,10 +32,11 @@ from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from taskbridge.edge.decided import Decided
     from taskbridge.edge.delivery.router import Durability
     from taskbridge.edge.kafka.record import SpooledRecord
     from taskbridge.edge.settings import EdgeSettings
-    from taskbridge.schemas.events import QuarantinedCallback, TaskEvent
+    from taskbridge.schemas.events import QuarantinedCallback
 
 _QUARANTINE_SHARE = 0.5
 """Of the spool's bound: rejected callbacks, which anybody can send, leave the other half to those that are proven."""
@@ -63,7 +64,7 @@ class Publisher(Protocol):
         """Whether a callback could be kept now, wherever."""
         ...
 
-    async def publish(self, event: TaskEvent, *, traceparent: str | None) -> Durability:
+    async def publish(self, decided: Decided, *, traceparent: str | None) -> Durability:
         """Return once the event is durable.
 
         Raises:
@@ -154,14 +155,14 @@ class KafkaPublisher:
     def can_keep(self) -> bool:
         return self._router.can_keep
 
-    async def publish(self, event: TaskEvent, *, traceparent: str | None) -> Durability:
+    async def publish(self, decided: Decided, *, traceparent: str | None) -> Durability:
         return await self._keep(
             Record(
                 topic=TASK_EVENTS.name,
-                key=event.instance_id.encode(),
-                headers=event_headers(event, traceparent=traceparent),
+                key=decided.key,
+                headers=with_trace([*decided.headers], traceparent),
                 schema=self._events.schema_key,
-                body=self._events.encode_body(event),
+                body=decided.body,
             )
         )
 

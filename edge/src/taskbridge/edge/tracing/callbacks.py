@@ -22,9 +22,9 @@ from taskbridge.runtime.tracing.traceparent import TRACEPARENT, trace_id_of, val
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
+    from taskbridge.edge.decided import Decided
     from taskbridge.edge.received import Received
     from taskbridge.runtime.tracing.tracing import Tracing
-    from taskbridge.schemas.events import TaskEvent
 
 _TOPIC = TASK_EVENTS.name
 _OURS = 500
@@ -37,12 +37,12 @@ class TracedRoutes(CallbackRoutes):
 
     tracing: Tracing
 
-    async def _publish(self, event: TaskEvent, received: Received) -> Durability:
+    async def _publish(self, decided: Decided, received: Received) -> Durability:
         route = _route_of(received)
         request = self.tracing.begin(
             names.request(received.method, route),
             "SERVER",
-            {names.METHOD: received.method, names.ROUTE: route, names.APP_TYPE: event.app_type},
+            {names.METHOD: received.method, names.ROUTE: route, names.APP_TYPE: decided.app_type},
             parent=valid_traceparent(received.headers.get(TRACEPARENT)),
             started_ns=received.received_at * 1_000_000,
         )
@@ -52,15 +52,15 @@ class TracedRoutes(CallbackRoutes):
             "PRODUCER",
             {
                 **names.messaging("send", _TOPIC),
-                names.MESSAGE_ID: event.event_id,
-                names.KEY: event.instance_id,
+                names.MESSAGE_ID: decided.event_id,
+                names.KEY: decided.instance_id,
             },
             parent=request.traceparent,
         )
         headers = {**received.headers, TRACEPARENT: sending.traceparent}
         status, failed = 200, None
         try:
-            durability = await super()._publish(event, replace(received, headers=headers))
+            durability = await super()._publish(decided, replace(received, headers=headers))
         except BaseException as error:
             failed = type(error).__name__
             status = _status_of(error)

@@ -10,15 +10,17 @@ Other systems sign a message's id, and not which action it is posted at: of thei
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from taskbridge.edge.decided import Mark
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.verification import webhooks
 from taskbridge.edge.verification.signature import SIGN
 from taskbridge.schemas.events import SOURCE_YIDA
 
 if TYPE_CHECKING:
-    from taskbridge.schemas.events import Action, TaskEvent
+    from taskbridge.edge.decided import Decided
+    from taskbridge.schemas.events import TaskEvent
 
 CROSS_ACTION = "cross-action-replay"
 ALTERED = "altered-replay"
@@ -28,30 +30,38 @@ _EVENT_DIGITS = len("01234567-89ab-cdef")
 _DIGEST_BYTES = 16
 
 
-class Mark(NamedTuple):
-    """One verified digest, and the event that it proved."""
-
-    digest: bytes
-    event: bytes
-    """The first eight bytes of its id, which covers the action and every parameter."""
-    action: Action
-
-
 class Window(Protocol):
     def claim(self, mark: Mark) -> Mark | None:
         """Remember the mark where its digest is new, else return what the digest stands for."""
         ...
 
 
-def refuse_replay(event: TaskEvent, window: Window, *, other_scheme: bool = False) -> None:
-    """Claim the event's signature for it, or the id of its message. What has neither is nobody's copy.
+def claim(decided: Decided, window: Window) -> None:
+    """Spend the signature on the event that it proved: before that is durable, for of two only one may get through.
 
     Raises:
         Unverified: the signature stands for another event, by the ``reason`` at another action or in other words.
     """
-    if event.source != SOURCE_YIDA and webhooks.ID not in event.raw_parameters:
-        return
+    if decided.mark is not None:
+        try:
+            _claim(decided.mark, window, other_scheme=decided.other_scheme)
+        except Unverified as refusal:
+            refusal.app_type = decided.sender
+            raise
+
+
+def refuse_replay(event: TaskEvent, window: Window) -> None:
+    """Claim the event's signature for it, or the id of its message. What has neither is nobody's copy.
+
+    Raises:
+        Unverified: as ``claim``.
+    """
     mark = mark_of(event)
+    if mark is not None:
+        _claim(mark, window)
+
+
+def _claim(mark: Mark, window: Window, *, other_scheme: bool = False) -> None:
     known = window.claim(mark)
     if known is not None and known.event != mark.event:
         refusal = Unverified(CROSS_ACTION, other_scheme=other_scheme)
@@ -59,11 +69,13 @@ def refuse_replay(event: TaskEvent, window: Window, *, other_scheme: bool = Fals
         raise refusal
 
 
-def mark_of(event: TaskEvent) -> Mark:
+def mark_of(event: TaskEvent) -> Mark | None:
     if event.source == SOURCE_YIDA:
         digest = bytes.fromhex(event.raw_parameters[SIGN].strip())
-    else:
+    elif webhooks.ID in event.raw_parameters:
         # Each new attempt of a sender is signed anew. What stays is the message's id.
         named = f"{event.source}\0{event.raw_parameters[webhooks.ID]}"
         digest = hashlib.sha256(named.encode()).digest()[:_DIGEST_BYTES]
+    else:
+        return None
     return Mark(digest, bytes.fromhex(event.event_id[:_EVENT_DIGITS].replace("-", "")), event.action)
