@@ -36,11 +36,11 @@ class Decision:
 
     def at_once(
         self,
-        wire_action: str,
+        wire_action: str,  # noqa: ARG002 - as all of these, for the core to come
         *,
-        query: bytes,
-        content_type: str | None,
-        body: bytes,
+        query: bytes,  # noqa: ARG002
+        content_type: str | None,  # noqa: ARG002
+        body: bytes,  # noqa: ARG002
         received_at: int,  # noqa: ARG002
     ) -> Decided | None:
         """What Yida's callback proves, without a look at anything else; None where ``of`` has to decide."""
