@@ -43,6 +43,7 @@ def no_form(_corp_id: str, _form_uuid: str) -> None:
 def item_json(item: Item, view: str, corp_id: str, names: Names = nobody) -> dict[str, Any]:
     """A line of a view; ``view`` in lower case."""
     originator = item.originator_id
+    created_at = iso(item.created_at)
     return {
         "instance_id": item.instance_id,
         "task_id": item.task_id,
@@ -53,8 +54,8 @@ def item_json(item: Item, view: str, corp_id: str, names: Names = nobody) -> dic
         "source": item.source,
         "originator": None if originator is None else _named(originator, item.originator_name, corp_id, names),
         "status": item.status,
-        "created_at": iso(item.created_at),
-        "updated_at": iso(item.updated_at),
+        "created_at": created_at,
+        "updated_at": created_at if item.updated_at == item.created_at else iso(item.updated_at),
         "outcome": item.outcome,
         "finished_at": None if item.finished_at is None else iso(item.finished_at),
         "result": item.result,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
@@ -34,15 +35,23 @@ def matcher(
     if not wanted and app_type is None and source is None:
         return None
 
+    # Processes and people are few, and stand in many lines.
+    @lru_cache(maxsize=64)
+    def is_in(name: str) -> bool:
+        return wanted in folded(name)
+
     def matches(item: Item) -> bool:
         if (app_type is not None and item.app_type != app_type) or (source is not None and item.source != source):
             return False
         if not wanted:
             return True
+        if item.title is not None and wanted in folded(item.title):
+            return True
+        if item.process_name is not None and is_in(item.process_name):
+            return True
         name = item.originator_name
         if name is None and item.originator_id is not None:
             name = name_of(item.originator_id)
-        found = (item.title, item.process_name, name)
-        return any(text is not None and wanted in folded(text) for text in found)
+        return name is not None and is_in(name)
 
     return matches
