@@ -18,10 +18,11 @@ from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.http import build_http
 from taskbridge.streams.inbox.changes import inbox_changes
 from taskbridge.streams.monitoring.metrics import Metrics
+from taskbridge.streams.query.answers import ApiContext, Readers
 from taskbridge.streams.query.history import Histories
 from taskbridge.streams.query.inboxes import Inboxes, Wholeness
 from taskbridge.streams.query.instances import Instances
-from taskbridge.streams.query.routes import ApiContext, Readers, build_instances_router, build_router
+from taskbridge.streams.query.routes import build_instances_router, build_router
 from taskbridge.streams.topology import inbox_table, instances_table
 
 if TYPE_CHECKING:
@@ -108,8 +109,9 @@ class AnsweringWorker:
         )
         self.routers = [build_router(context), build_instances_router(context)]
 
-    def http(self, *, only_hosts: frozenset[str] | None = None) -> FastAPI:
-        return build_http(dict, self.metrics, routers=self.routers, only_hosts=only_hosts)
+    def http(self, *, only_hosts: frozenset[str] | None = None, directly: bool = True) -> FastAPI:
+        context = self.context if directly else None
+        return build_http(dict, self.metrics, routers=self.routers, directly=context, only_hosts=only_hosts)
 
     def tell(self, notifications: Iterable[TaskNotification]) -> None:
         """Apply notifications, each as a chunk."""

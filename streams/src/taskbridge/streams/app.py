@@ -82,6 +82,7 @@ def _server(surroundings: Surroundings) -> Server:
         health.readiness,
         metrics,
         routers=center.routers if settings.task_center else (),
+        directly=center.context if settings.task_center else None,
         only_hosts=center.only_hosts,
     )
     if settings.task_center:

@@ -24,6 +24,7 @@ from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.api.access import OnlyOwnHosts
 from taskbridge.streams.api.refusals import answer_refusals
 from taskbridge.streams.api.resolver import give_answers_of_others
+from taskbridge.streams.query.direct import DirectQueries
 from taskbridge.streams.sse.stream import HoldsStreams
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from fastapi import APIRouter
+    from fastapi.telemetry import TelemetryConfig
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from taskbridge.runtime.http.refusals import Refusal
     from taskbridge.streams.monitoring.metrics import Metrics
+    from taskbridge.streams.query.answers import ApiContext
 
 _UNREAD_MS = 60_000
 _QUERIES = "/v1/"
@@ -47,19 +50,25 @@ def build_http(
     metrics: Metrics,
     *,
     routers: Sequence[APIRouter] = (),
+    directly: ApiContext | None = None,
     only_hosts: frozenset[str] | None = None,
 ) -> FastAPI:
     """``readiness`` gives the details for ``/readyz``; its ``ready`` decides the status.
 
-    With ``only_hosts``, requests under any other name are refused: for a service that asks nobody for a token.
+    With ``directly``, what is asked most is answered before the framework looks for its route. With ``only_hosts``,
+    requests under any other name are refused: for a service that asks nobody for a token.
     """
-    http = FastAPI(title="taskbridge streams", version="1", docs_url=None, redoc_url=None)
+    # Spans are ours (``runtime.tracing``); the framework would look at each request whether anybody wants its own.
+    silent: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+    http = FastAPI(title="taskbridge streams", version="1", docs_url=None, redoc_url=None, telemetry=silent)
     serve_docs(http)
     answer_with_problems(http)
     answer_refusals(http)
     give_answers_of_others(http)
     # Only a service that asks nobody for a token has to mind under which name it is asked.
     amend_document(http, _as_it_is if only_hosts is None else without_security)
+    if directly is not None:
+        http.add_middleware(DirectQueries, context=directly)
     http.add_middleware(MeasuredQueries, metrics=metrics)
     if only_hosts is not None:
         http.add_middleware(OnlyOwnHosts, hosts=only_hosts)

@@ -27,10 +27,11 @@ from taskbridge.streams.engine.parts import consumer_of, on_assigned, partitions
 from taskbridge.streams.inbox.agent import InboxAgent
 from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
+from taskbridge.streams.query.answers import ApiContext, Readers
 from taskbridge.streams.query.history import EventReader, Histories
 from taskbridge.streams.query.inboxes import Inboxes, Wholeness
 from taskbridge.streams.query.instances import Instances
-from taskbridge.streams.query.routes import ApiContext, Readers, build_instances_router, build_router
+from taskbridge.streams.query.routes import build_instances_router, build_router
 from taskbridge.streams.sse.hub import Hub, keep_beating
 from taskbridge.streams.sse.metrics import HubCollector
 from taskbridge.streams.sse.missed import MissedReader
@@ -91,7 +92,7 @@ class TaskCenter:
         self.forwarding = Forwarding(self.access.seal)
         self._resolver = OwnerResolver(self.access, self.owners, self.forwarding)
         self.only_hosts = own_hosts(settings) if self.access.is_open else None
-        self._context = ApiContext(self._resolver)
+        self.context = ApiContext(self._resolver)
         self._history: EventReader | None = None
         self._directories: list[DirectoryReader[Any]] = []
         self._missed: MissedReader | None = None
@@ -103,7 +104,7 @@ class TaskCenter:
             names=self._people.find,
         )
         self.operations = OperationsReporter(
-            self._context,
+            self.context,
             own_url=settings.url,
             edge_urls=settings.edge_urls,
             reconcile_url=settings.reconcile_url,
@@ -113,8 +114,8 @@ class TaskCenter:
     @property
     def routers(self) -> list[APIRouter]:
         return [
-            build_router(self._context),
-            build_instances_router(self._context),
+            build_router(self.context),
+            build_instances_router(self.context),
             events_router(self.hub, lambda: self._missed, self._resolver),
             operations_router(self.operations, self.access),
         ]
@@ -156,7 +157,7 @@ class TaskCenter:
         self._history = EventReader(consumer)
         self._follow(self._people, person_codec(registry), upstream, metrics)
         self._follow(self._forms, form_codec(registry), upstream, metrics)
-        self._context.open(
+        self.context.open(
             Readers(
                 Inboxes(inbox, Wholeness(lambda: consumer_of(app).positions, told)),
                 Instances(instances.store, task_state_codec(registry)),

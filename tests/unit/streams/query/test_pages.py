@@ -52,7 +52,7 @@ def _changes(max_size: int) -> SearchStrategy[list[TaskNotification]]:
 
 
 def lines(page: Page) -> list[tuple[str, str | None]]:
-    return [(item.instance_id, item.task_id) for item in page.items]
+    return [(item.instance_id, item.task_id) for item in map(layout.read_item, page.values)]
 
 
 def all_lines(context: AnsweringWorker, view: View = View.PENDING) -> list[tuple[str, str | None]]:
@@ -86,7 +86,7 @@ def test_a_walk_returns_what_was_there_throughout_exactly_once(
                     page = asyncio.run(inboxes.search(partition, USER, View.PENDING, matches, limit=limit, after=place))
                 else:
                     page = inboxes.page(partition, USER, View.PENDING, limit=limit, after=place)
-                assert len(page.items) <= limit
+                assert len(page.values) <= limit
                 seen += lines(page)
                 place = page.next_place
                 if place is None:
@@ -111,7 +111,7 @@ def test_a_walk_returns_what_was_there_throughout_exactly_once(
 def _would_match(context: AnsweringWorker, line: tuple[str, str | None]) -> bool:
     partition = context.owners.of_user("corp", "ann").partition
     page = Inboxes(context.inbox, WHOLE).page(partition, USER, View.PENDING, limit=1_000)
-    item = next(each for each in page.items if (each.instance_id, each.task_id) == line)
+    item = next(each for each in map(layout.read_item, page.values) if (each.instance_id, each.task_id) == line)
     return "leave" in folded(item.title or "")
 
 

@@ -97,15 +97,19 @@ class NotNow(Refused):
         super().__init__(detail, retry_after_s=retry_after_s)
 
 
+def refusal_answer(error: Refused | PartitionNotHeld) -> Response:
+    """The problem document that tells it."""
+    if isinstance(error, PartitionNotHeld):
+        error = NotNow("what is asked for is moving to another worker")
+    return problem(error.status, str(error), kind=error.kind, headers=error.headers)
+
+
 def answer_refusals(app: FastAPI) -> None:
     """Turn every refusal, and what the framework finds wrong with a query, into its problem document."""
 
     async def refused(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refused)
-        return problem(error.status, str(error), kind=error.kind, headers=error.headers)
-
-    async def moving(request: Request, _error: Exception) -> Response:
-        return await refused(request, NotNow("what is asked for is moving to another worker"))
+        assert isinstance(error, Refused | PartitionNotHeld)
+        return refusal_answer(error)
 
     async def invalid(_request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -113,5 +117,5 @@ def answer_refusals(app: FastAPI) -> None:
         return problem(BadQuery.status, found, kind=BadQuery.kind)
 
     app.add_exception_handler(Refused, refused)
-    app.add_exception_handler(PartitionNotHeld, moving)
+    app.add_exception_handler(PartitionNotHeld, refused)
     app.add_exception_handler(RequestValidationError, invalid)

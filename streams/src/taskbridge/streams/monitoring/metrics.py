@@ -80,6 +80,7 @@ class Metrics:
             "status",
             buckets=_QUERY_SECONDS,
         )
+        self._queries_by: dict[tuple[str, int], Histogram] = {}
         self._lag = self._gauge("lag_records", "Records that wait to be processed.", "partition")
         self._lag_seconds = self._gauge(
             "lag_seconds",
@@ -156,7 +157,10 @@ class Metrics:
 
     def query(self, route: str, status: int, seconds: float) -> None:
         """Count an answer to a query."""
-        self._queries.labels(route, str(status)).observe(seconds)
+        measured = self._queries_by.get((route, status))
+        if measured is None:
+            measured = self._queries_by[route, status] = self._queries.labels(route, str(status))
+        measured.observe(seconds)
 
     def watch_tokens(self, usable: Callable[[], bool]) -> None:
         """Ask at every scrape whether the tokens file is in force."""

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.monitoring.progress import Progress
     from taskbridge.streams.operations.edges import Answers
     from taskbridge.streams.positions.offsets import Offsets
-    from taskbridge.streams.query.routes import ApiContext
+    from taskbridge.streams.query.answers import ApiContext
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,8 @@ from taskbridge.streams.api.access import TOKEN
 from taskbridge.streams.api.forwarding import FORWARDED_HEADER
 from taskbridge.streams.api.refusals import Forbidden
 from taskbridge.streams.query import models
-from taskbridge.streams.query.routes import ID_MAX, json_answer
+from taskbridge.streams.query.answers import json_answer
+from taskbridge.streams.query.routes import ID_MAX
 
 if TYPE_CHECKING:
     from taskbridge.streams.api.access import Access

@@ -33,7 +33,8 @@ _LATER_S = 2.0
 class Page(NamedTuple):
     """A part of a view."""
 
-    items: list[layout.Item]
+    values: list[bytes]
+    """Of each line, as it is stored."""
     next_place: bytes | None
     """Behind which the next page begins; None at the end."""
 
@@ -92,8 +93,8 @@ class Inboxes:
             # Known to be all: then nothing is looked for behind the last one, where there may be much that went.
             wanted = min(wanted, self.counts(partition, user)[layout.VIEWS.index(view)])
         found = self._slice(partition, user, view, after, wanted)
-        items = [layout.read_item(value) for _, value in found[:limit]]
-        return Page(items, found[limit - 1][0] if len(found) > limit else None)
+        values = [value for _, value in found[:limit]]
+        return Page(values, found[limit - 1][0] if len(found) > limit else None)
 
     async def search(
         self,
@@ -108,21 +109,20 @@ class Inboxes:
         """The next lines that match, newest first: up to ``limit`` of them, among the view's next LOOKED_AT_MAX."""
         if after is None and not self.counts(partition, user)[layout.VIEWS.index(view)]:
             return Page([], None)
-        items: list[layout.Item] = []
+        values: list[bytes] = []
         place = after
         for _ in range(LOOKED_AT_MAX // _SLICE):
             found = self._slice(partition, user, view, place, _SLICE)
             for at, (place, value) in enumerate(found, 1):
-                item = layout.read_item(value)
-                if matches(item):
-                    items.append(item)
-                    if len(items) == limit:
+                if matches(layout.read_item(value)):
+                    values.append(value)
+                    if len(values) == limit:
                         is_end = at == len(found) < _SLICE
-                        return Page(items, None if is_end else place)
+                        return Page(values, None if is_end else place)
             if len(found) < _SLICE:
-                return Page(items, None)
+                return Page(values, None)
             await asyncio.sleep(0)
-        return Page(items, place)
+        return Page(values, place)
 
     async def apps(self, partition: int, user: bytes) -> list[App]:
         """Each app of the APPS_LOOKED_AT newest lines of every view, once for each of its processes.

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
-from starlette.responses import Response
+from starlette.responses import Response  # noqa: TC002 - as above
 
-from taskbridge.schemas.events import View
 from taskbridge.streams.api.access import TOKEN
-from taskbridge.streams.api.json_forms import Forms, Names, item_json, state_json, to_json
-from taskbridge.streams.api.refusals import NotNow
+from taskbridge.streams.api.json_forms import state_json
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.query import models
-from taskbridge.streams.query.cursors import read_cursor, write_cursor
-from taskbridge.streams.query.search import matcher
+from taskbridge.streams.query.answers import (
+    LIMIT_DEFAULT,
+    LIMIT_MAX,
+    PageQuery,
+    counts_answer,
+    json_answer,
+    page_answer,
+)
 
 if TYPE_CHECKING:
     from taskbridge.streams.api.access import Caller
-    from taskbridge.streams.api.resolver import OwnerResolver
-    from taskbridge.streams.query.history import Histories
-    from taskbridge.streams.query.inboxes import Inboxes
-    from taskbridge.streams.query.instances import Instances
+    from taskbridge.streams.query.answers import ApiContext
 
-LIMIT_MAX, LIMIT_DEFAULT = 200, 50
 ID_MAX = 256
-_Q_MAX = 200
-_CURSOR_MAX = 2_000
+Q_MAX = 200
+CURSOR_MAX = 2_000
+_PREFIX = "/v1"
+_TASKS, _COUNTS = "/corps/{corp_id}/users/{user_id}/tasks", "/corps/{corp_id}/users/{user_id}/counts"
+TASKS_PATH, COUNTS_PATH = _PREFIX + _TASKS, _PREFIX + _COUNTS
 
 CorpId = Annotated[str, Path(max_length=ID_MAX, examples=["ding5d17e3add038d445"])]
 UserId = Annotated[str, Path(max_length=ID_MAX, examples=["manager02"])]
@@ -40,7 +41,7 @@ _Source = Annotated[str | None, Query(max_length=ID_MAX, description="Only of th
 _Q = Annotated[
     str,
     Query(
-        max_length=_Q_MAX,
+        max_length=Q_MAX,
         description="Only where this stands in the title, the process' name or the originator's name, in any case. One "
         "query looks at no more than the next 10,000 lines of the view: `next_cursor` goes on behind them.",
         examples=["请假"],
@@ -49,47 +50,14 @@ _Q = Annotated[
 _Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items on a page.")]
 _Cursor = Annotated[
     str | None,
-    Query(max_length=_CURSOR_MAX, description="`next_cursor` of the page before, for the same user, view and filters."),
+    Query(max_length=CURSOR_MAX, description="`next_cursor` of the page before, for the same user, view and filters."),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Readers:
-    """What a worker answers from."""
-
-    inboxes: Inboxes
-    instances: Instances
-    histories: Histories
-    names: Names
-    forms: Forms
-
-
-class ApiContext:
-    """What the routes share; the readers come when Kafka is connected."""
-
-    def __init__(self, resolver: OwnerResolver) -> None:
-        self.resolver = resolver
-        self._readers: Readers | None = None
-
-    def open(self, readers: Readers) -> None:
-        self._readers = readers
-
-    @property
-    def readers(self) -> Readers:
-        """What is here.
-
-        Raises:
-            NotNow: this worker is still waiting for Kafka.
-        """
-        if self._readers is None:
-            raise NotNow("this worker is starting")
-        return self._readers
 
 
 def build_router(context: ApiContext) -> APIRouter:
     """``/v1/me``, and the queries about users."""
     resolver = context.resolver
-    router = APIRouter(prefix="/v1", tags=["task center"], dependencies=[TOKEN])
+    router = APIRouter(prefix=_PREFIX, tags=["task center"], dependencies=[TOKEN])
     of_user: dict[str, Any] = {"responses": models.problems(400, 401, 403, 429, 503)}
 
     @router.get(
@@ -99,7 +67,7 @@ def build_router(context: ApiContext) -> APIRouter:
         return json_answer(_me(await resolver.access.caller_of(request)))
 
     @router.get(
-        "/corps/{corp_id}/users/{user_id}/tasks",
+        _TASKS,
         summary="A view, newest first",
         response_model=models.PageOut,
         **of_user,
@@ -116,22 +84,11 @@ def build_router(context: ApiContext) -> APIRouter:
         limit: _Limit = LIMIT_DEFAULT,
         cursor: _Cursor = None,
     ) -> Response:
-        here = await resolver.user(request, corp_id, user_id)
-        user, wanted = layout.user_part(corp_id, user_id), View(view.upper())
-        after = None if cursor is None else read_cursor(cursor, user, wanted)
-        inboxes, names = context.readers.inboxes, context.readers.names
-        matches = matcher(q, app_type, source, name_of=partial(names, corp_id))
-        if matches is None:
-            page = inboxes.page(here.partition, user, wanted, limit=limit, after=after)
-        else:
-            page = await inboxes.search(here.partition, user, wanted, matches, limit=limit, after=after)
-            resolver.check_still_here(here)
-        items = [item_json(item, view, corp_id, names) for item in page.items]
-        next_cursor = None if page.next_place is None else write_cursor(user, wanted, page.next_place)
-        return json_answer({"items": items, "next_cursor": next_cursor})
+        asked = PageQuery(corp_id, user_id, view, app_type, source, q, limit, cursor)
+        return await page_answer(context, request, asked)
 
     @router.get(
-        "/corps/{corp_id}/users/{user_id}/counts",
+        _COUNTS,
         summary="How many lines each view has",
         response_model=models.CountsOut,
         **of_user,
@@ -141,9 +98,7 @@ def build_router(context: ApiContext) -> APIRouter:
         corp_id: CorpId,
         user_id: UserId,
     ) -> Response:
-        here = await resolver.user(request, corp_id, user_id)
-        found = context.readers.inboxes.counts(here.partition, layout.user_part(corp_id, user_id))
-        return json_answer({view.value.lower(): count for view, count in zip(layout.VIEWS, found, strict=True)})
+        return await counts_answer(context, request, corp_id, user_id)
 
     @router.get(
         "/corps/{corp_id}/users/{user_id}/apps",
@@ -207,8 +162,3 @@ def _me(caller: Caller) -> dict[str, Any]:
         "user_id": caller.user_id,
         "operator": caller.is_operator,
     }
-
-
-def json_answer(content: object) -> Response:
-    # What people have to do is nobody's to keep on the way.
-    return Response(to_json(content), media_type="application/json", headers={"Cache-Control": "no-store"})
