@@ -68,7 +68,7 @@ def widest(watched: Mapping[str, Estimate]) -> tuple[str, float]:
 def add_rounds(parser: argparse.ArgumentParser, *, least: int, most: int, within: float, minutes: float) -> None:
     """The flags that say how often; ``minutes`` is for the part that is repeated."""
     parser.add_argument("--rounds", type=at_least(1), default=least, help="how often they take turns at least")
-    parser.add_argument("--most-rounds", type=at_least(1), default=most, help="and at most")
+    parser.add_argument("--most-rounds", type=at_least(1), default=most, help="and at most; 1 makes a trial")
     parser.add_argument(
         "--within", type=float, default=within, help="percent to which what is wanted must be known for rounds to end"
     )
@@ -78,8 +78,8 @@ def add_rounds(parser: argparse.ArgumentParser, *, least: int, most: int, within
 
 
 def rounds_of(arguments: argparse.Namespace) -> Rounds:
-    most = max(arguments.rounds, arguments.most_rounds)
-    return Rounds(arguments.rounds, most, arguments.within, arguments.minutes)
+    least = min(arguments.rounds, arguments.most_rounds)
+    return Rounds(least, arguments.most_rounds, arguments.within, arguments.minutes)
 
 
 def told(arguments: argparse.Namespace) -> str:

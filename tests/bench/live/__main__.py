@@ -48,7 +48,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
         "",
         f"Written by `{_command(arguments)}` on {datetime.now(UTC):%Y-%m-%d}.",
         "",
-        *_callbacks(times, rounds.ended),
+        *callbacks_section(times, rounds.ended),
         *_streams(arguments.streams, held),
         *machine_section(_LIBRARIES, earlier),
     ]
@@ -58,7 +58,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
     return page
 
 
-def _callbacks(times: Mapping[str, Sequence[Times]], ended: str) -> list[str]:
+def callbacks_section(times: Mapping[str, Sequence[Times]], ended: str) -> list[str]:
     lines = [
         "## From a callback to an open event stream",
         "",

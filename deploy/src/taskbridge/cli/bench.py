@@ -39,7 +39,7 @@ Flags = Annotated[
 @bench_app.command(
     cls=_Measured,
     context_settings=_HANDS_ON,
-    epilog=example("taskbridge bench edge", "taskbridge bench edge --rounds 3 --peers go --peers bare-asgi"),
+    epilog=example("taskbridge bench edge", "taskbridge bench edge --most-rounds 3 --peers go bare-asgi"),
 )
 def edge(flags: Flags = None) -> None:
     """Measure the edge beside a bare ASGI app, Go and Spring Boot, in one run of some 20 minutes.
@@ -52,7 +52,9 @@ def edge(flags: Flags = None) -> None:
 @bench_app.command(
     cls=_Measured,
     context_settings=_HANDS_ON,
-    epilog=example("taskbridge bench streams", "taskbridge bench streams --events 20000 --only throughput"),
+    epilog=example(
+        "taskbridge bench streams", "taskbridge bench streams --most-rounds 1 --events 20000 --only throughput"
+    ),
 )
 def streams(flags: Flags = None) -> None:
     """Measure the streams service beside Kafka Streams, Quix Streams, stock Faust and a plain loop, in some 40 minutes.
@@ -66,7 +68,7 @@ def streams(flags: Flags = None) -> None:
 @bench_app.command(
     cls=_Measured,
     context_settings=_HANDS_ON,
-    epilog=example("taskbridge bench query", "taskbridge bench query --users 100 --busy-tasks 10000 --rounds 1"),
+    epilog=example("taskbridge bench query", "taskbridge bench query --users 100 --busy-tasks 10000 --most-rounds 1"),
 )
 def query(flags: Flags = None) -> None:
     """Measure the task center's queries beside a FastAPI handler that returns a constant, in some ten minutes.
@@ -79,7 +81,7 @@ def query(flags: Flags = None) -> None:
 @bench_app.command(
     cls=_Measured,
     context_settings=_HANDS_ON,
-    epilog=example("taskbridge bench live", "taskbridge bench live --callbacks 50 --streams 1000"),
+    epilog=example("taskbridge bench live", "taskbridge bench live --most-rounds 1 --streams 1000"),
 )
 def live(flags: Flags = None) -> None:
     """Measure the way from a callback to an open event stream, and what many open ones take, in some six minutes."""

@@ -1,0 +1,120 @@
+"""The pages of the four benches say of what is wanted whether it is met, missed or within the noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from tests.bench.edge.callbacks import Kind
+from tests.bench.edge.comparisons import watched as watched_of_edge
+from tests.bench.edge.loads import Schedule
+from tests.bench.edge.loads import Window as Load
+from tests.bench.edge.report import write_report as write_edge
+from tests.bench.edge.results import Results as EdgeResults
+from tests.bench.edge.servers import EDGE, GO, SPRING, Server
+from tests.bench.live.__main__ import callbacks_section
+from tests.bench.live.callbacks import AT_REST, Times
+from tests.bench.machine import before
+from tests.bench.query.asking import CONSTANT
+from tests.bench.query.asking import Kind as Query
+from tests.bench.query.asking import Window as Asked
+from tests.bench.query.report import watched as watched_of_queries
+from tests.bench.query.report import write_report as write_queries
+from tests.bench.rounds import Rounds
+from tests.bench.streams.comparisons import LATENCY, watched
+from tests.bench.streams.contenders import KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, TASKBRIDGE
+from tests.bench.streams.latency import Latency
+from tests.bench.streams.report import write_report as write_streams
+from tests.bench.streams.results import Results
+from tests.bench.streams.throughput import Window
+from tests.bench.warming import Warmed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOTHING = cast("Any", None)
+ENDED = Rounds(3, 9, 10, 5, done=3, ended="3 rounds: all is known.")
+
+
+def test_the_edges(tmp_path: Path) -> None:
+    kind = Kind("create", "form", [b"body"], b"forged", tmp_path)
+    servers = [Server(name=name, description=f"what {name} is", port=1, spec=NOTHING) for name in (EDGE, SPRING, GO)]
+    results = EdgeResults()
+    for name, cpu, p99 in ((EDGE, 50.0, 3.0), (SPRING, 70.0, 2.0), (GO, 40.0, 1.0)):
+        results.windows[name, kind.name] = [Load(1000, cpu + each, 1.0, p99) for each in range(3)]
+        results.schedules[name, kind.name, 1000] = [
+            Schedule(1000, 1.0, p99 + each / 100, 4.0, 5.0) for each in range(3)
+        ]
+    results.warmed[SPRING, kind.name] = Warmed(24, 0.03)
+    page = write_edge(
+        tmp_path,
+        results,
+        servers=servers,
+        kinds=[kind],
+        left_out={"bare-asgi": "for want of it"},
+        rounds=ENDED,
+        command="the command",
+        earlier=before(),
+    ).read_text()
+    assert "| CPU/request: edge over spring-boot | 0.72 (0.71-0.73), met | at most 1 |" in page
+    assert "| p99 at 1,000/s: edge over go | 2.98 (2.93-3.03), missed | at most 1.5 |" in page
+    assert "| p99 at 1,000/s: edge over spring-boot | 1.50 (1.49-1.50) |  |" in page
+    assert "spring-boot, create: warmed up for 24 s, until 3 windows in a row were within 5%." in page
+    assert "3 rounds: all is known." in page
+    wanted = watched_of_edge(results, [kind.name])
+    assert list(wanted) == ["CPU/request: edge over spring-boot, create", "p99 at 1,000/s: edge over go, create"]
+
+
+def test_the_streams(tmp_path: Path) -> None:
+    results = Results()
+    results.latencies = {
+        TASKBRIDGE: [Latency(50, 100, 120), Latency(60, 140, 150)],
+        KAFKA_STREAMS_EXACTLY_ONCE: [Latency(65, 120, 150), Latency(66, 121, 150)],
+    }
+    results.windows = {
+        TASKBRIDGE: [Window(3000, 2800 + each, 400, 5, 10, 10) for each in range(3)],
+        KAFKA_STREAMS: [Window(2500, 1400, 700, 5, 10, 10)] * 3,
+    }
+    ended = {"throughput": ENDED.ended, "latency": ENDED.ended}
+    page = write_streams(
+        tmp_path / "streams.md",
+        results,
+        contenders=[],
+        left_out={},
+        job=["The job."],
+        ended=ended,
+        command="the command",
+        earlier=before(),
+    ).read_text()
+    assert "| kafka-streams | events per CPU second | 2.00 (2.00-2.00), met | at least 1.2 |" in page
+    assert "| kafka-streams-exactly-once | p99 | ≈ 0.98 (0.12-7.90), within the noise | at most 1 |" in page
+    assert list(watched(results.latencies, LATENCY)) == [
+        "p50 over kafka-streams-exactly-once",
+        "p99 over kafka-streams-exactly-once",
+    ]
+
+
+def test_the_queries(tmp_path: Path) -> None:
+    windows = {
+        ("At rest", CONSTANT, 1): [Asked(1000, 0.1, 0.2, 60)] * 2,
+        ("At rest", "page", 1): [Asked(500, 0.2, 0.4, 120), Asked(500, 0.2, 0.4, 121)],
+    }
+    kinds = [Query(CONSTANT, "a constant", []), Query("page", "a page of 50", [])]
+    page = write_queries(
+        tmp_path / "query.md",
+        windows,
+        kinds,
+        facts=["A fact."],
+        ended={"At rest": ENDED.ended},
+        command="the command",
+        earlier=before(),
+    ).read_text()
+    assert "| a page of 50 | 500 (500-500) | 0.50 (0.50-0.50) |" in page
+    assert "| 120 (120-121) | 2.01 (1.91-2.12) |" in page
+    assert list(watched_of_queries(windows, "At rest")) == ["CPU of page, 1 connections"]
+
+
+def test_live_updates() -> None:
+    times = {AT_REST: [Times([3.0] * 4, [9.0, 12.0, 13.0, 20.0]), Times([3.0] * 4, [9.0, 12.0, 13.0, 21.0])]}
+    text = "\n".join(callbacks_section(times, ENDED.ended))
+    assert "| at rest | 4 | 3.0 (3.0-3.0) | 9.0 (9.0-9.0) | 13.0 (13.0-13.0) | 20.5 (20.0-21.0) |" in text
+    assert "Wanted is a p50 of at most 15 ms at rest: 13.0 (13.0-13.0) ms, met." in text
