@@ -1,39 +1,46 @@
-"""The Python peer of the edge: the same work as one bare ASGI app, on the same server, by the most direct code.
+"""The Python peer of the edge: the same work as one bare ASGI app, as fast as it can be made by hand.
 
-No framework, no logs, no metrics, no spool: what remains is what this work costs in Python at least, written plainly.
+uvicorn on uvloop and httptools, msgspec for JSON, percent escapes undone in C, a writer compiled from the Avro schema,
+delivery reports fetched by the loop, each answer written at once: the parts that the edge found to be the fastest. No
+framework, no logs, no metrics, no spool, no replay window, one way to read a request and few limits: what remains is
+what this work costs in Python at least.
 """
 
 from __future__ import annotations
 
-import asyncio
+import gc
 import hashlib
 import hmac
-import io
 import json
 import os
-import threading
 import time
-import uuid
-from datetime import UTC, datetime
+from binascii import a2b_qp
+from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qsl, quote, urlsplit
+from typing import TYPE_CHECKING, Any
 
-import fastavro
+import msgspec
 import uvicorn
-from confluent_kafka import Producer
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from taskbridge.runtime.producer import AsyncProducer
+from taskbridge.schemas.avro.compiled import compile_writer
+from taskbridge.schemas.cloudevents import event_headers
+from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent, event_id_for
+from tests.bench.streams.peers.job import without_logical_types
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
-    from confluent_kafka import KafkaError, Message
-
 _ACTIONS = {"/yida/tasks/create": "create", "/yida/tasks/complete": "complete"}
-_WORDS = {"create": "CREATED", "complete": "COMPLETED"}
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:taskbridge:v1")
 _MAX_BODY_BYTES = 1 << 20
 _MAX_ID_CHARACTERS = 128
 _MS_DIGITS = 13
+_JSON = b"application/json"
+_LOWER = methodcaller("lower")
+_QUOTED = bytes(range(256)).replace(b"%", b"=").replace(b"+", b" ")
+"""A percent escape is one of quoted-printable then, which the standard library undoes in C."""
 
 Call = dict[str, Any]
 
@@ -46,17 +53,44 @@ class _Unverified(Exception):
     pass
 
 
+class _Task(msgspec.Struct, gc=False):
+    """What the ``task`` of a create holds, as far as an event takes it."""
+
+    appType: str  # noqa: N815 - Yida's names
+    formInstanceId: str  # noqa: N815
+    corpId: str | None = None  # noqa: N815
+    originatorCorpId: str | None = None  # noqa: N815
+    taskId: str | None = None  # noqa: N815
+    actionerId: list[str] | str | None = None  # noqa: N815
+    originatorId: str | None = None  # noqa: N815
+    originatorDisplayName: str | None = None  # noqa: N815
+    title: str | None = None
+    url: str | None = None
+    processCode: str | None = None  # noqa: N815
+    processName: str | None = None  # noqa: N815
+    formUuid: str | None = None  # noqa: N815
+    serialNo: str | None = None  # noqa: N815
+    processInstanceStatus: str | None = None  # noqa: N815
+    processApprovedResult: str | None = None  # noqa: N815
+    createTime: int | None = None  # noqa: N815
+    finishTime: int | None = None  # noqa: N815
+    dataMap: dict[str, Any] = {}  # noqa: N815
+
+
+_parameters_of = msgspec.json.Decoder(dict[str, str]).decode
+_task_of = msgspec.json.Decoder(_Task).decode
+
+
 class BareApp:
     """One ASGI callable."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._topic = environment["PEER_TOPIC"]
         self._bootstrap_servers = environment["PEER_BOOTSTRAP_SERVERS"]
-        self._tokens = {environment["PEER_APP_TYPE"]: environment["PEER_SYSTEM_TOKEN"]}
-        self._prefix = b"\x00" + int(environment["PEER_SCHEMA_ID"]).to_bytes(4, "big")
+        self._tokens = {environment["PEER_APP_TYPE"]: environment["PEER_SYSTEM_TOKEN"].encode()}
+        self._frame = b"\x00" + int(environment["PEER_SCHEMA_ID"]).to_bytes(4, "big")
         schema = json.loads(Path(environment["PEER_SCHEMA_FILE"]).read_text("utf-8"))
-        self._schema = fastavro.parse_schema(schema)
-        self._reports: list[tuple[asyncio.Future[None], KafkaError | None]] = []
+        self._write = compile_writer(without_logical_types(schema))
 
     async def __call__(
         self,
@@ -72,156 +106,156 @@ class BareApp:
             await _answer(send, 200 if scope["path"] == "/healthz" else 404, b"{}")
             return
         received_at = time.time_ns() // 1_000_000
-        body = b""
-        while True:
+        message = await receive()
+        body = message.get("body", b"")
+        while message.get("more_body", False):
             message = await receive()
             body += message.get("body", b"")
             if len(body) > _MAX_BODY_BYTES:
                 await _answer(send, 413, b'{"success":false}')
                 return
-            if not message.get("more_body", False):
-                break
         try:
             event = self._event(action, _parameters(scope, body), received_at)
-            await self._produce(event)
+            await self._producer.produce(
+                self._topic,
+                key=event.instance_id.encode(),
+                value=self._frame + self._write(event),
+                headers=event_headers(event),
+            )
         except _Unverified:
             await _answer(send, 401, b'{"success":false}')
-        except (_Malformed, ValueError, KeyError):
+        except (_Malformed, msgspec.MsgspecError, ValueError, KeyError):
             await _answer(send, 400, b'{"success":false}')
         else:
-            answer = {"success": True, "eventId": event["event_id"], "durability": "kafka"}
-            await _answer(send, 200, json.dumps(answer).encode())
+            answer = f'{{"success":true,"eventId":"{event.event_id}","durability":"kafka"}}'
+            await _answer(send, 200, answer.encode())
 
     async def _live(self, receive: Callable[[], Awaitable[Call]], send: Callable[[Call], Awaitable[None]]) -> None:
         await receive()
-        self._loop = asyncio.get_running_loop()
-        self._producer = Producer(
+        self._producer = AsyncProducer(
             {
                 "bootstrap.servers": self._bootstrap_servers,
                 "acks": "all",
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
-                "compression.type": "lz4",
+                "compression.type": os.environ.get("PEER_COMPRESSION", "lz4"),
                 "linger.ms": 2,
             }
         )
-        threading.Thread(target=self._poll, daemon=True).start()
+        # What was built by now is looked at no more.
+        gc.collect()
+        gc.freeze()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self._producer.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _produce(self, event: dict[str, Any]) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = self._loop.create_future()
-
-        def report(error: KafkaError | None, _message: Message) -> None:
-            self._reports.append((future, error))
-
-        value = io.BytesIO()
-        value.write(self._prefix)
-        fastavro.schemaless_writer(value, self._schema, event)
-        self._producer.produce(
-            self._topic,
-            key=event["instance_id"].encode(),
-            value=value.getvalue(),
-            headers=_headers(event),
-            on_delivery=report,
-        )
-        return future
-
-    def _poll(self) -> None:
-        while True:
-            self._producer.poll(0.1)
-            if self._reports:
-                reports, self._reports = self._reports, []
-                self._loop.call_soon_threadsafe(_resolve, reports)
-
-    def _event(self, action: str, parameters: dict[str, str], received_at: int) -> dict[str, Any]:
-        task: dict[str, Any] = json.loads(parameters["task"]) if action == "create" else {}
-        app_type = task["appType"] if task else parameters["appType"]
+    def _event(self, action: str, parameters: dict[str, str], received_at: int) -> TaskEvent:
+        task = _task_of(parameters["task"]) if action == "create" else None
+        app_type = parameters["appType"] if task is None else task.appType
         token = self._tokens.get(app_type)
-        signed = "".join(parameters[key] for key in sorted(parameters, key=str.lower) if key != "sign")
-        digest = hashlib.md5(f"{signed}{token}".encode(), usedforsecurity=False).hexdigest()
+        signed = "".join([parameters[key] for key in sorted(parameters, key=_LOWER) if key != "sign"])
+        digest = hashlib.md5(signed.encode() + (token or b""), usedforsecurity=False).hexdigest()
         if token is None or not hmac.compare_digest(digest, parameters.get("sign", "").lower()):
             raise _Unverified
-        event: dict[str, Any] = {
-            "event_id": _event_id(action, parameters),
-            "source": "yida",
-            "action": _WORDS[action],
-            "app_type": app_type,
-            "occurred_at": _moment(parameters.get("dateTime")) or received_at,
-            "received_at": received_at,
-            "raw_parameters": parameters,
-        }
-        if task:
-            return event | _described(task)
-        return event | {
-            "corp_id": _id(parameters["corpId"]),
-            "instance_id": _id(parameters["formInstId"]),
-            "task_id": _id(parameters["taskId"]),
-            "actor_id": parameters.get("actualWorkId") or None,
-        }
+        occurred_at = _moment(parameters.get("dateTime")) or received_at
+        event_id = event_id_for(SOURCE_YIDA, action, parameters)
+        if task is None:
+            return TaskEvent(
+                event_id=event_id,
+                source=SOURCE_YIDA,
+                action=Action.COMPLETED,
+                corp_id=_id(parameters["corpId"]),
+                app_type=app_type,
+                instance_id=_id(parameters["formInstId"]),
+                occurred_at=occurred_at,
+                received_at=received_at,
+                task_id=_id(parameters["taskId"]),
+                actor_id=parameters.get("actualWorkId") or None,
+                raw_parameters=parameters,
+            )
+        people = task.actionerId or ()
+        return TaskEvent(
+            event_id=event_id,
+            source=SOURCE_YIDA,
+            action=Action.CREATED,
+            corp_id=_id(task.corpId or task.originatorCorpId or ""),
+            app_type=app_type,
+            instance_id=_id(task.formInstanceId),
+            occurred_at=occurred_at,
+            received_at=received_at,
+            task_id=task.taskId or None,
+            recipient_ids=tuple(people.split(",") if isinstance(people, str) else people),
+            originator=Person(task.originatorId, task.originatorDisplayName or None) if task.originatorId else None,
+            title=task.title or None,
+            url=_web_address(task.url),
+            process_code=task.processCode or None,
+            process_name=task.processName or None,
+            form_uuid=task.formUuid or None,
+            serial_no=task.serialNo or None,
+            instance_status=task.processInstanceStatus or None,
+            approved_result=task.processApprovedResult or None,
+            created_at=task.createTime,
+            finished_at=task.finishTime,
+            form_data={key: _text(value) for key, value in task.dataMap.items()},
+            raw_parameters=parameters,
+        )
+
+
+class OneWrite(HttpToolsProtocol):
+    """uvicorn writes the head of an answer, then its body: here both leave by one system call."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_Joining(transport))  # type: ignore[arg-type]
+
+
+class _Joining:
+    """A transport that holds the head of an answer until its body comes, which it always does here."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._held is None and data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
+            self._held = data
+            return
+        self._transport.write((self._held or b"") + data)
+        self._held = None
+
+    def close(self) -> None:
+        if self._held is not None:
+            self._transport.write(self._held)
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def _parameters(scope: Call, body: bytes) -> dict[str, str]:
-    content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-    pairs: list[tuple[str, str]] = []
-    if scope["query_string"]:
-        pairs = parse_qsl(scope["query_string"].decode(), keep_blank_values=True)
-    if content_type.startswith(b"application/json"):
-        pairs += json.loads(body, object_pairs_hook=list)
+    content_type = b""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = value
+            break
+    encoded: bytes = scope["query_string"]
+    if content_type.startswith(_JSON):
+        parameters = _parameters_of(body)
+        if not encoded:
+            return parameters
     else:
-        pairs += parse_qsl(body.decode(), keep_blank_values=True)
-    parameters = dict(pairs)
-    if len({key.lower() for key in parameters}) < len(pairs):
-        raise _Malformed
+        parameters, encoded = {}, b"&".join(filter(None, (encoded, body)))
+    for pair in encoded.split(b"&"):
+        key, _, value = pair.partition(b"=")
+        name = _unescaped(key)
+        if name in parameters:
+            raise _Malformed
+        parameters[name] = _unescaped(value)
     return parameters
 
 
-def _described(task: dict[str, Any]) -> dict[str, Any]:
-    originator_id = task.get("originatorId")
-    return {
-        "corp_id": _id(task.get("corpId") or task.get("originatorCorpId") or ""),
-        "instance_id": _id(task["formInstanceId"]),
-        "task_id": task.get("taskId") or None,
-        "recipient_ids": _ids(task.get("actionerId")),
-        "originator": originator_id and {"user_id": originator_id, "name": task.get("originatorDisplayName") or None},
-        "title": task.get("title") or None,
-        "url": _web_address(task.get("url")),
-        "process_code": task.get("processCode") or None,
-        "process_name": task.get("processName") or None,
-        "form_uuid": task.get("formUuid") or None,
-        "serial_no": task.get("serialNo") or None,
-        "instance_status": task.get("processInstanceStatus") or None,
-        "approved_result": task.get("processApprovedResult") or None,
-        "created_at": task.get("createTime"),
-        "finished_at": task.get("finishTime"),
-        "form_data": {
-            key: value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            for key, value in task.get("dataMap", {}).items()
-        },
-    }
-
-
-def _headers(event: dict[str, Any]) -> list[tuple[str, str | bytes | None]]:
-    seconds, milliseconds = divmod(event["occurred_at"], 1000)
-    at = datetime.fromtimestamp(seconds, UTC)
-    return [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", event["event_id"].encode()),
-        ("ce_type", f"taskbridge.task.{event['action'].lower()}.v1".encode()),
-        ("ce_source", f"/yida/{quote(event['corp_id'])}/{quote(event['app_type'])}".encode()),
-        ("ce_subject", event["instance_id"].encode()),
-        ("ce_time", f"{at:%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z".encode()),
-        ("content-type", b"application/avro"),
-    ]
-
-
-def _event_id(action: str, parameters: dict[str, str]) -> str:
-    parts = ["yida", action]
-    for key in sorted(parameters):
-        if key != "sign":
-            parts += (key, parameters[key])
-    return str(uuid.uuid5(_NAMESPACE, "".join(f"{len(part)}:{part}" for part in parts)))
+def _unescaped(encoded: bytes) -> str:
+    return a2b_qp(encoded.replace(b"=", b"=3D").translate(_QUOTED)).decode()
 
 
 def _id(value: str) -> str:
@@ -230,34 +264,23 @@ def _id(value: str) -> str:
     return value
 
 
-def _ids(value: Any) -> list[str]:
-    if value is None:
-        return []
-    return cast("list[str]", value) if isinstance(value, list) else value.split(",")
-
-
 def _moment(value: str | None) -> int | None:
     return int(value) if value and len(value) == _MS_DIGITS and value.isdigit() else None
 
 
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def _web_address(value: str | None) -> str | None:
-    if not value:
+    """With a scheme of the web, and a host behind it."""
+    if not value or not value.startswith(("http://", "https://")):
         return None
-    parts = urlsplit(value)
-    return value if parts.scheme in ("http", "https") and parts.hostname else None
-
-
-def _resolve(reports: list[tuple[asyncio.Future[None], KafkaError | None]]) -> None:
-    for future, error in reports:
-        if not future.done():
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(_Malformed(str(error)))
+    return None if value.partition("://")[2][:1] in ("", "/", "?", "#", ":") else value
 
 
 async def _answer(send: Callable[[Call], Awaitable[None]], status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -268,7 +291,7 @@ if __name__ == "__main__":
         host="127.0.0.1",
         port=int(os.environ["PEER_PORT"]),
         loop="uvloop",
-        http="httptools",
+        http=OneWrite,
         ws="none",
         lifespan="on",
         log_level="warning",

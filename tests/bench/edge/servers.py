@@ -16,9 +16,9 @@ from taskbridge.local.processes.services import ServiceSpec
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import TASK_EVENTS
 from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN
-from tests.bench.edge.toolchains import HERE, build_go, build_spring
+from tests.bench.edge.toolchains import build_go, build_spring
 from tests.bench.services import answers
-from tests.bench.toolchains import SCHEMAS, version_of
+from tests.bench.toolchains import CHECKOUT, SCHEMAS, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,7 +93,7 @@ def _edge(
         "EDGE_DATA_DIR": str(folder),
         **settings,
     }
-    description = title or "the whole edge, as it is run, with its default settings"
+    description = title or "the whole edge, as it is run, with its default settings, which compress by gzip and not lz4"
     argv = [sys.executable, "-m", "taskbridge.cli", "edge"]
     if checkout is not None:
         # As it was called before there was one namespace.
@@ -131,8 +131,12 @@ def _earlier(surroundings: Surroundings) -> Server:
 
 def _bare(surroundings: Surroundings) -> Server:
     port = free_port()
-    description = f"one ASGI callable on uvicorn {version('uvicorn')}, uvloop, httptools; no framework, no logs"
-    return _server(BARE, description, surroundings, port=port, argv=[sys.executable, str(HERE / "bare_asgi.py")])
+    description = (
+        f"one ASGI callable on uvicorn {version('uvicorn')}, uvloop, httptools; msgspec {version('msgspec')},"
+        " compiled Avro, an answer by one system call, reports as the edge gets them; no framework, no logs, few limits"
+    )
+    argv = [sys.executable, "-m", "tests.bench.edge.bare_asgi"]
+    return _server(BARE, description, surroundings, port=port, argv=argv, environment={"PYTHONPATH": str(CHECKOUT)})
 
 
 def _go(surroundings: Surroundings) -> Server:
