@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS
 from tests.bench.streams.comparisons import LATENCY, RECOVERY, THROUGHPUT, watched
-from tests.bench.streams.contenders import FAUST, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, PLAIN, TASKBRIDGE, prepare
+from tests.bench.streams.contenders import (
+    FAUST,
+    KAFKA_STREAMS,
+    KAFKA_STREAMS_EXACTLY_ONCE,
+    KAFKA_STREAMS_QUICK,
+    PEERS,
+    PLAIN,
+    TASKBRIDGE,
+    prepare,
+)
 from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.latency import measure_latency
 from tests.bench.streams.records import preload
@@ -29,8 +38,9 @@ if TYPE_CHECKING:
 
 PARTS = ("throughput", "recovery", "latency", "scaling")
 
+_THROUGHPUT = (TASKBRIDGE, *(each for each in PEERS if each != KAFKA_STREAMS_QUICK))
 _RECOVERING = (TASKBRIDGE, KAFKA_STREAMS, PLAIN, FAUST)
-_TIMED = (TASKBRIDGE, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, PLAIN)
+_TIMED = (TASKBRIDGE, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, KAFKA_STREAMS_QUICK, PLAIN)
 
 _SHORT_TOPIC = "bench-events-short"
 _FEWER_EVENTS = 8
@@ -65,7 +75,7 @@ class Run:
             short = preload(self._surroundings, _SHORT_TOPIC, max(events // _FEWER_EVENTS, 1000))
         self._describe(whole, short)
         found = self.results.windows
-        for number, contender in self._turns("throughput", rounds, found, THROUGHPUT):
+        for number, contender in self._turns("throughput", rounds, found, THROUGHPUT, _THROUGHPUT):
             topic, reference = (_SHORT_TOPIC, short) if contender.name == FAUST else (TASK_EVENTS.name, whole)
             with self._counting(contender, "throughput", found):
                 window = measure(
@@ -107,12 +117,12 @@ class Run:
             self._say(f"scaling  {many:,} instances  {found.cpu_us:.0f} µs CPU/event  {found.memory_mb:.0f} MiB")
 
     def _turns(
-        self, part: str, rounds: Rounds, found: dict[str, Any], figures: Figures, names: Sequence[str] | None = None
+        self, part: str, rounds: Rounds, found: dict[str, Any], figures: Figures, names: Sequence[str]
     ) -> Generator[tuple[int, Contender]]:
         self._out.clear()
         for number in rounds.numbers(lambda: watched(found, figures)):
             for contender in self.contenders:
-                if (names is None or contender.name in names) and contender.name not in self._out:
+                if contender.name in names and contender.name not in self._out:
                     yield number, contender
         self.ended[part] = rounds.ended
         self._say(f"{part}: {rounds.ended}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.bench.streams.running import Clock
     from tests.bench.streams.surroundings import Surroundings
 
-WARM_UP = 1 / 3
+WARM_UP = 1 / 2
 """The share of the notifications that passes before the clock starts: start-up, first fetches, the JIT compiler."""
 
 _TIMEOUT_S = 600.0

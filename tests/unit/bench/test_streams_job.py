@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.events import Lifecycle
 from taskbridge.schemas.testing import FakeRegistry
@@ -31,7 +33,7 @@ def test_step_by_step_it_comes_to_the_same_bytes() -> None:
     instances: dict[bytes, Instance] = {}
     for key, event in workload(1000):
         value = events.encode(event)
-        assert job.event(value) == event
+        assert job.event(value) == replace(event, form_data={}, raw_parameters={})
         before = instances.get(key)
         after = instances[key] = fold(before, event)
         stored[key], published, found = job.step(stored.get(key), value)
