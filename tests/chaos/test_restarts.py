@@ -9,12 +9,12 @@ import asyncio
 import os
 import signal
 import sys
-import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from in_background import InBackground
 
 from raw_http import callback
 from running_edge import wait_until, worker_processes
@@ -27,7 +27,6 @@ from taskbridge.runtime.process import allow_open_files
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
-    from typing import Self
 
     from taskbridge.local.endpoints import Endpoints
 
@@ -39,29 +38,26 @@ ANSWER_WITHIN_S = 60
 HOW = (signal.SIGTERM, None, signal.SIGHUP)
 
 
-class OpenSenders:
+class OpenSenders(InBackground):
     """Posts at a steady rate whatever becomes of the ones before, never on a connection that was used."""
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self.outcomes: Counter[str] = Counter()
         self.slowest_s = 0.0
         self._port = port
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._post_all()))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__exit__()
         sys.stderr.write(f"\n[restarts] {dict(self.outcomes)}, slowest {self.slowest_s:.1f} s\n")
+
+    def work(self) -> None:
+        asyncio.run(self._post_all())
 
     async def _post_all(self) -> None:
         began, posted = time.monotonic(), 0
         async with asyncio.TaskGroup() as group:
-            while not self._stop.is_set():
+            while not self.is_over.is_set():
                 while posted < (time.monotonic() - began) * RATE:
                     posted += 1
                     # Every second one leaves it to us to close.

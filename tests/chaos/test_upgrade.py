@@ -14,7 +14,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from functools import partial
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 from faust.types import TP
+from in_background import InBackground
 from previous_release import previous_release
 from rebuilding import Rebuild, lines_kept, lines_of
 
@@ -55,7 +55,6 @@ from taskbridge.streams.positions.offsets import Offsets
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
     from pathlib import Path
-    from typing import Self
 
     from previous_release import PreviousRelease
 
@@ -121,40 +120,34 @@ class Edge(RunningEdge):
         show_log(self.log_path)
 
 
-class Company:
+class Company(InBackground):
     """Posts what a simulated company does to one edge or the other, each callback on a connection of its own, once."""
 
     def __init__(self, edges: Iterable[Edge]) -> None:
+        super().__init__()
         self.outcomes: Counter[str] = Counter()
         self.event_ids: set[str] = set()
         self.slowest_s = 0.0
         self._edges = list(edges)
         self._simulation = Simulation([SimulatedApp(APP_TYPE, CORP_ID, SYSTEM_TOKEN)], seed=65, chaos=0.1)
         self._answered: Counter[Edge] = Counter()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._work()))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def served(self, edge: Edge, more: int = int(RATE)) -> None:
         """Return when this edge has answered so many more."""
         before = self._answered[edge]
         wait_until(lambda: self._answered[edge] >= before + more, what=f"{more} more are answered")
 
-    async def _work(self) -> None:
+    def work(self) -> None:
+        asyncio.run(self._post_all())
+
+    async def _post_all(self) -> None:
         began, posted = time.monotonic(), 0
         limits = httpx2.Limits(max_keepalive_connections=0)
         async with (
             httpx2.AsyncClient(timeout=ANSWER_WITHIN_S, limits=limits, trust_env=False) as client,
             asyncio.TaskGroup() as group,
         ):
-            while not self._stop.is_set():
+            while not self.is_over.is_set():
                 while posted < (time.monotonic() - began) * RATE:
                     posting = self._simulation.next(time.time_ns() // 1_000_000)
                     group.create_task(self._post(client, self._edges[posted % len(self._edges)], posting))
