@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 
 import pytest
 
+from taskbridge.local import ports
 from taskbridge.local.errors import StackError
-from taskbridge.local.ports import check_distinct, check_free, free_ports
+from taskbridge.local.ports import check_distinct, check_free, free_port, free_ports
 
 
 def test_free_ports_are_different_free_and_not_the_excluded_ones() -> None:
@@ -15,6 +18,24 @@ def test_free_ports_are_different_free_and_not_the_excluded_ones() -> None:
     assert len({*first, *second}) == 40
     for port in first:
         check_free(port, "--kafka-port")
+
+
+def test_a_port_that_was_given_out_is_given_to_nobody_else_and_its_service_may_listen_on_it_as_often_as_it_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+    monkeypatch.setattr(ports, "_CANDIDATES", range(port, port + 1))
+    with pytest.raises(StackError, match="are free: close something"):
+        free_port()
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", port)):
+            with pytest.raises(StackError, match=f"port {port} cannot be used"):
+                check_free(port, "--kafka-port")
+            with socket.create_connection(("127.0.0.1", port), timeout=10):
+                pass
+    elsewhere = "from taskbridge.local import ports; ports._CANDIDATES = range({0}, {0} + 1); ports.free_port()"
+    found = subprocess.run([sys.executable, "-c", elsewhere.format(port)], capture_output=True, text=True, check=False)
+    assert "close something" in found.stderr
 
 
 def test_free_ports_stay_clear_of_the_kernels_own_range() -> None:

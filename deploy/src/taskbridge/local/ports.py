@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections import deque
 from typing import TYPE_CHECKING
 
 from taskbridge.local.errors import StackError
@@ -15,18 +16,25 @@ LOOPBACK = "127.0.0.1"
 # Below the range from which the kernel takes the near ends of outgoing connections: in it, a client that tries to reach
 # a service which is just restarting can be given the very port, connect to itself, and keep the service from it.
 _CANDIDATES = range(20_000, 32_000)
+_HELD = 64
+_held: deque[socket.socket] = deque()
+"""What keeps others from ports that were given out and are not listened on yet; the oldest are let go."""
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nothing listens on now."""
+    """Return a port of the loopback interface that nothing listens on, and that no other call is given."""
     return free_ports(1)[0]
 
 
 def free_ports(count: int, *, excluding: Collection[int] = ()) -> list[int]:
-    """Return ``count`` different ports of the loopback interface that nothing listens on now."""
+    """Return ``count`` different ports of the loopback interface that nothing listens on.
+
+    Until this process ends, or has asked for many more, no other call is given them, in no process: a service may take
+    its time to listen.
+    """
     found: list[int] = []
     for port in random.sample(_CANDIDATES, len(_CANDIDATES)):
-        if port not in excluding and _bind_problem(port) is None:
+        if port not in excluding and _hold(port):
             found.append(port)
             if len(found) == count:
                 return found
@@ -55,6 +63,22 @@ def check_free(port: int, flag: str) -> None:
         raise StackError(
             f"port {port} cannot be used ({problem}): stop what listens there, or choose another with {flag}"
         )
+
+
+def _hold(port: int) -> bool:
+    """Bind it, unless anybody has it, and let those bind it who mean to listen."""
+    held = socket.socket()
+    try:
+        held.bind((LOOPBACK, port))
+    except OSError:
+        held.close()
+        return False
+    # From now on: to who sets it too, as services do, a socket that does not listen is no obstacle.
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _held.append(held)
+    if len(_held) > _HELD:
+        _held.popleft().close()
+    return True
 
 
 def _bind_problem(port: int) -> str | None:
