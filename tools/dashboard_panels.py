@@ -336,4 +336,52 @@ TASK_CENTER = Dashboard(
     },
 )
 
-DASHBOARDS = (EDGE, STREAMS, TASK_CENTER)
+_RECONCILE = "taskbridge_reconcile_"
+
+RECONCILE = Dashboard(
+    "taskbridge-reconcile",
+    "taskbridge: reconcile",
+    "taskbridge-reconcile",
+    {
+        "What callbacks did not tell": [
+            Panel(
+                "Missing since an app's last callback",
+                {"": _now(f"{_RECONCILE}missing_since_callback", how="max")},
+                stat=True,
+                bad=3,
+                says="More than two: the app's connector is probably dead.",
+            ),
+            Panel("Mended", {"": _gained(f"{_RECONCILE}repairs_total")}, stat=True),
+            Panel(
+                "Last whole pass, ago",
+                {"": _now(f"{_RECONCILE}last_whole_pass_age_seconds", how="max")},
+                "s",
+                stat=True,
+            ),
+            Panel("Calls left today", {"": _now(f"{_RECONCILE}calls_left", how="min")}, stat=True),
+            Panel("Absent once", {"": _now(f"{_RECONCILE}absences")}, stat=True),
+        ],
+        "By app": [
+            Panel(
+                "Missing since the last callback",
+                {"{{app_type}}": _now(f"{_RECONCILE}missing_since_callback", "app_type", "max")},
+            ),
+            Panel(
+                "Last callback, ago",
+                {"{{app_type}}": f"time() - {_now(f'{_RECONCILE}last_callback_seconds', 'app_type', 'max')}"},
+                "s",
+            ),
+            Panel(
+                "Mended",
+                {"{{app_type}} {{kind}} ({{work}})": _gained(f"{_RECONCILE}repairs_total", "app_type, kind, work")},
+            ),
+        ],
+        "DingTalk": [
+            Panel("Calls", {"{{api}}": _gained(f"{_RECONCILE}calls_total", "api")}, stacked=True),
+            Panel("Their answers", {"{{answer}}": _gained(f"{_RECONCILE}calls_total", "answer")}, stacked=True),
+            Panel("Calls left today", {"{{corp_id}}": _now(f"{_RECONCILE}calls_left", "corp_id", "min")}),
+        ],
+    },
+)
+
+DASHBOARDS = (EDGE, STREAMS, TASK_CENTER, RECONCILE)
