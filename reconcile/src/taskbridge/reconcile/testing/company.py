@@ -80,7 +80,8 @@ class Company:
         return None if known.is_deleted else known
 
     def instances(self, *, at_ms: int) -> Iterator[TrueInstance]:
-        for instance_id in self._happened:
+        # Of those that there are by now: while DingTalk answers, more may happen in another thread.
+        for instance_id in list(self._happened):
             known = self.instance(instance_id, at_ms=at_ms)
             if known is not None:
                 yield known
