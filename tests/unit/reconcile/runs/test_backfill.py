@@ -11,8 +11,9 @@ import pytest
 from reconciled_company import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, Streams, company_life, reconciled
 from structlog.testing import capture_logs
 
-from taskbridge.reconcile.dingtalk.errors import Later, Spent, Unexpected
+from taskbridge.reconcile.dingtalk.errors import Later, Refused, Spent, Unexpected
 from taskbridge.reconcile.dingtalk.moments import DAY_MS
+from taskbridge.reconcile.dingtalk.wire import GetOperationRecords
 from taskbridge.reconcile.kept.budget import Allowance
 from taskbridge.reconcile.runs.backfill import estimate
 from taskbridge.reconcile.testing.clock import FakeClock
@@ -165,6 +166,25 @@ def test_without_outcomes_only_what_was_lost_is_asked_for() -> None:
             lacking = {opened.instance_id}
             assert {each.instance_id for each in found.streams.published if each.task_id} == lacking
             assert report.tally.asked <= 2, "and an instance whose end came after its last callback"
+
+    asyncio.run(run())
+
+
+def test_an_app_that_is_listed_with_another_organisation_is_left_alone_and_told() -> None:
+    async def run() -> None:
+        clock = FakeClock(END + HOUR_MS)
+        async with reconciled(Company(EVENTS), clock) as found:
+            found.streams.fold(EVENTS[::2])
+            for api in found.apis:
+                api.app = replace(api.app, corp=replace(api.app.corp, corp_id="ding-mistyped"))
+            report = await found.run(clock)
+            assert set(report.problems) == set(APPS)
+            assert all("mend the file of apps" in each for each in report.problems.values())
+            for api in found.apis:
+                with pytest.raises(Refused):
+                    await found.backfill(api, clock, SINCE)
+            assert found.streams.published == []
+            assert not found.dingtalk.calls[GetOperationRecords.path]
 
     asyncio.run(run())
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import structs
 
 from taskbridge.reconcile.dingtalk import wire
-from taskbridge.reconcile.dingtalk.errors import Absent, Unexpected
+from taskbridge.reconcile.dingtalk.errors import Absent, Refused, Unexpected
 from taskbridge.reconcile.kept.absences import Absences
 from taskbridge.reconcile.kept.cursors import Asked, Cursors
 from taskbridge.reconcile.kept.found import Found
@@ -102,7 +102,13 @@ class Mender:
         """The last answer about one instance of which nothing could be concluded: what was read is not whole."""
 
     async def look_at(self, rows: Sequence[wire.Instance], process_name: str | None) -> None:
-        """Mend those of a page's instances that differ from our states. Raises what calls and the outbox may."""
+        """Mend those of a page's instances that differ from our states. Raises what calls and the outbox may.
+
+        Raises:
+            Refused: callbacks tell of another organisation than the file of apps; nothing of the page is mended.
+        """
+        for each in rows:
+            self._check(each.process_instance_id)
         self.kept.states.seen((each.process_instance_id for each in rows), now_ms=self.clock.now_ms())
         for each in rows:
             self.tally.rows += 1
@@ -144,6 +150,12 @@ class Mender:
                 return
         if await self._deliver(reading, state) or reading.records is not None:
             self.kept.asked.note(*self._key, instance_id, modified)
+
+    def _check(self, instance_id: str) -> None:
+        state, corp_id = self.kept.states.find(instance_id), self.api.app.corp_id
+        if state is not None and state is not GONE and state.corp_id != corp_id:
+            told = f"instance {instance_id} is of corp_id {state.corp_id}, as its callbacks tell, and not of {corp_id}"
+            raise Refused(f"{told}: mend the file of apps")
 
     def _wants_all(self, instance: wire.Instance) -> bool:
         """Whether it is asked for though nothing differs: steps of which no callback told show nowhere in a state."""
