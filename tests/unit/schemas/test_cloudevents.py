@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from taskbridge.schemas.cloudevents import (
@@ -22,6 +26,7 @@ from taskbridge.schemas.events import (
     TaskState,
     View,
 )
+from taskbridge.schemas.moments import FIRST_MS, LAST_MS
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -117,6 +122,12 @@ def test_a_notification_carries_cloudevents_headers() -> None:
 )
 def test_times_are_rfc3339_with_milliseconds(time_ms: int, text: str) -> None:
     assert rfc3339(time_ms) == text
+
+
+@given(st.integers(FIRST_MS, LAST_MS))
+def test_any_time_of_the_calendar_is_written_as_the_standard_library_does(time_ms: int) -> None:
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)
+    assert rfc3339(time_ms) == at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @pytest.mark.parametrize("app_type", ["APP_1", None])

@@ -31,6 +31,10 @@ _EVENT_TYPES = {action: _type(f"task.{action.lower()}") for action in Action}
 _QUARANTINED = _type("callback.quarantined")
 
 _MS_A_DAY = 24 * 60 * 60 * 1000
+# Put together from these, a time takes a third of what it takes to be formatted; every record and line has some.
+_MINUTES = [f"T{minute // 60:02d}:{minute % 60:02d}:" for minute in range(24 * 60)]
+_SECONDS = [f"{second:02d}." for second in range(60)]
+_MILLISECONDS = [f"{millisecond:03d}Z" for millisecond in range(1000)]
 
 
 def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[Header]:
@@ -102,8 +106,9 @@ def state_headers(state: TaskState, *, deleted: bool) -> list[Header]:
 def rfc3339(time_ms: int) -> str:
     """Milliseconds since the epoch as ``2026-01-31T08:00:00.000Z``."""
     day, rest = divmod(time_ms, _MS_A_DAY)
-    minutes, milliseconds = divmod(rest, 60_000)
-    return f"{_date(day)}T{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}.{milliseconds % 1000:03d}Z"
+    minute, rest = divmod(rest, 60_000)
+    second, millisecond = divmod(rest, 1000)
+    return f"{_date(day)}{_MINUTES[minute]}{_SECONDS[second]}{_MILLISECONDS[millisecond]}"
 
 
 @lru_cache(maxsize=1024)
