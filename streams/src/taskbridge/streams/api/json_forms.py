@@ -1,7 +1,7 @@
 """How records read as JSON: the records' field names, views lower-case, times as ISO 8601 UTC with milliseconds. Pure.
 
-Written as plain dictionaries, for pages of two hundred lines: the models in ``streams.query.models`` document
-the same shapes, and a test holds the two together.
+Not written by the models in ``streams.query.models``, which would be slow: they document the same shapes, and a test
+holds the two together.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from taskbridge.schemas.cloudevents import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from msgspec import Struct
 
     from taskbridge.schemas.events import Form, Person, TaskEvent, TaskNotification, TaskState, View
     from taskbridge.streams.inbox.layout import Item
@@ -40,26 +39,50 @@ def no_form(_corp_id: str, _form_uuid: str) -> None:
     """Where nothing is known of forms."""
 
 
-def item_json(item: Item, view: str, corp_id: str, names: Names = nobody) -> dict[str, Any]:
+class _Person(Struct, frozen=True, gc=False):
+    user_id: str
+    name: str | None
+
+
+class ItemJson(Struct, frozen=True, gc=False):
+    """A line of a view. A struct, in the order in which its fields are written: a third of what a dictionary takes."""
+
+    instance_id: str
+    task_id: str | None
+    view: str
+    title: str | None
+    url: str | None
+    app_type: str
+    source: str
+    originator: _Person | None
+    status: str
+    created_at: str
+    updated_at: str
+    outcome: str | None
+    finished_at: str | None
+    result: str | None
+
+
+def item_json(item: Item, view: str, corp_id: str, names: Names = nobody) -> ItemJson:
     """A line of a view; ``view`` in lower case."""
-    originator = item.originator_id
+    user_id, name = item.originator_id, item.originator_name
     created_at = iso(item.created_at)
-    return {
-        "instance_id": item.instance_id,
-        "task_id": item.task_id,
-        "view": view,
-        "title": item.title,
-        "url": item.url,
-        "app_type": item.app_type,
-        "source": item.source,
-        "originator": None if originator is None else _named(originator, item.originator_name, corp_id, names),
-        "status": item.status,
-        "created_at": created_at,
-        "updated_at": created_at if item.updated_at == item.created_at else iso(item.updated_at),
-        "outcome": item.outcome,
-        "finished_at": None if item.finished_at is None else iso(item.finished_at),
-        "result": item.result,
-    }
+    return ItemJson(
+        item.instance_id,
+        item.task_id,
+        view,
+        item.title,
+        item.url,
+        item.app_type,
+        item.source,
+        None if user_id is None else _Person(user_id, names(corp_id, user_id) if name is None else name),
+        item.status,
+        created_at,
+        created_at if item.updated_at == item.created_at else iso(item.updated_at),
+        item.outcome,
+        None if item.finished_at is None else iso(item.finished_at),
+        item.result,
+    )
 
 
 def notification_json(notification: TaskNotification, names: Names = nobody) -> dict[str, Any]:
