@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api_context import PARTITIONS, AnsweringWorker, notification
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification
 
 ODD = ("ann", "an n", "王", "a%2Fb", "a+b", "a\0b", '"<\\>', "\n", "x" * 256)
-IDS = st.sampled_from(ODD)
+IDS = st.just("ann") | st.sampled_from(ODD)
 _NEVER = ("", "a/b", "x" * 257)
 
 _VALUES = {
@@ -36,7 +36,13 @@ _VALUES = {
     "cursor": ("", "nonsense", "A" * 2001),
     "unknown": ("1",),
 }
-_PLAIN = {"view": _VALUES["view"][:6], "limit": _VALUES["limit"][:4], "q": _VALUES["q"][:6], "app_type": ("APP",)}
+_PLAIN = {
+    "view": _VALUES["view"][:6],
+    "limit": _VALUES["limit"][:4],
+    "q": _VALUES["q"][:6],
+    "app_type": ("APP", "Äpp"),
+    "source": ("yida", "other"),
+}
 
 
 class Asked(NamedTuple):
@@ -53,7 +59,7 @@ class Answer(NamedTuple):
 
 def _parameters(values: dict[str, tuple[str, ...]], *, at_most: int) -> SearchStrategy[bytes]:
     one = st.sampled_from([(name, value) for name, known in values.items() for value in known])
-    many = st.lists(one, max_size=at_most).map(lambda given: [("view", "pending"), *given])
+    many = st.lists(one, min_size=1, max_size=at_most).map(lambda given: [("view", "pending"), *given])
     return many.map(lambda given: urlencode(given).encode())
 
 
@@ -64,8 +70,8 @@ QUERIES = (
     | st.just(b"")
 )
 PATHS = st.tuples(
-    st.just("corp") | st.sampled_from(_NEVER),
-    IDS | st.sampled_from(_NEVER),
+    st.sampled_from(("corp",) * 20 + _NEVER),
+    IDS | IDS | IDS | st.sampled_from(_NEVER),
     st.sampled_from(("tasks", "tasks", "tasks", "counts", "counts\n", "tasks/", "apps")),
 ).map(lambda parts: f"/v1/corps/{parts[0]}/users/{parts[1]}/{parts[2]}")
 ASKED = st.builds(Asked, PATHS, QUERIES)
@@ -145,6 +151,7 @@ def ask(worker: AnsweringWorker, app: FastAPI, asked: Asked, *, method: str = "G
     return Answer(start["status"], list(start["headers"]), b"".join(each.get("body", b"") for each in parts), measured)
 
 
+@settings(max_examples=3 * settings().max_examples)
 @given(
     changes=CHANGES, asked=st.lists(ASKED, min_size=1, max_size=4), is_here=st.sampled_from((True, True, True, False))
 )
@@ -176,7 +183,15 @@ def test_other_methods_are_the_frameworks(asking: Asking, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["", "view=all", "view=pending&limit=201", "view=pending&limit=007", f"view=pending&cursor={'A' * 2001}"]
+    "query",
+    [
+        "",
+        "view=all",
+        "view=pending&limit=201",
+        "view=pending&limit=007",
+        "view=pending&limit=",
+        f"view=pending&cursor={'A' * 2001}",
+    ],
 )
 def test_what_is_wrong_is_left_to_the_framework(query: str) -> None:
     assert page_query("corp", "ann", query.encode()) is None
