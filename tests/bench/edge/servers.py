@@ -142,8 +142,12 @@ def _bare(surroundings: Surroundings) -> Server:
 def _go(surroundings: Surroundings) -> Server:
     port = free_port()
     home = build_go(surroundings.progress)
-    description = f"net/http and franz-go, {version_of('go', 'version').removeprefix('go version ')}"
-    return _server(GO, description, surroundings, port=port, argv=[str(home / "receiver")])
+    description = (
+        "net/http, franz-go, twmb/avro and goccy/go-json, 512 MiB before it collects garbage (GOGC=off, GOMEMLIMIT),"
+        f" {version_of('go', 'version').removeprefix('go version ')}"
+    )
+    memory = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}  # as much as the JVM's heap
+    return _server(GO, description, surroundings, port=port, argv=[str(home / "receiver")], environment=memory)
 
 
 def _spring(surroundings: Surroundings) -> Server:

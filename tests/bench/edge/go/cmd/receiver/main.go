@@ -2,7 +2,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
 	"log"
@@ -12,7 +11,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/hamba/avro/v2"
+	"github.com/goccy/go-json"
+	"github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -81,6 +81,7 @@ func (receive *receiver) answer(w http.ResponseWriter, r *http.Request, action s
 		return
 	}
 	record := &kgo.Record{Topic: receive.topic, Key: []byte(event.InstanceID), Value: value, Headers: headers(event)}
+	// It does not linger, and so answers soonest; what comes meanwhile goes out together all the same.
 	if err := receive.client.ProduceSync(r.Context(), record).FirstErr(); err != nil {
 		http.Error(w, "not durable", http.StatusServiceUnavailable)
 		return

@@ -9,15 +9,18 @@ import java.nio.ByteBuffer;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.time.Instant;
-import java.time.ZoneOffset;
 import java.time.format.DateTimeFormatter;
+import java.time.format.DateTimeFormatterBuilder;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Queue;
 import java.util.TreeMap;
+import java.util.UUID;
+import java.util.concurrent.ConcurrentLinkedQueue;
 import org.apache.avro.io.BinaryEncoder;
 import org.apache.avro.io.EncoderFactory;
 import org.apache.avro.specific.SpecificDatumWriter;
@@ -45,8 +48,7 @@ final class Events {
     }
 
     private static final Map<String, Action> ACTIONS = Map.of("create", Action.CREATED, "complete", Action.COMPLETED);
-    private static final DateTimeFormatter RFC3339 =
-            DateTimeFormatter.ofPattern("yyyy-MM-dd'T'HH:mm:ss.SSS'Z'").withZone(ZoneOffset.UTC);
+    private static final DateTimeFormatter RFC3339 = new DateTimeFormatterBuilder().appendInstant(3).toFormatter();
     private static final byte[] NAMESPACE =
             uuid5(HexFormat.of().parseHex("6ba7b8119dad11d180b400c04fd430c8"), "urn:taskbridge:v1");
     private static final int MAX_ID_CHARACTERS = 128;
@@ -54,9 +56,12 @@ final class Events {
 
     private final JsonMapper json = JsonMapper.builder().build();
     private final SpecificDatumWriter<TaskEvent> writer = new SpecificDatumWriter<>(TaskEvent.class);
-    private final ThreadLocal<BinaryEncoder> encoders = new ThreadLocal<>();
+    /** Not of the thread: a virtual one lives for one request. */
+    private final Queue<Encoding> idle = new ConcurrentLinkedQueue<>();
     private final byte[] prefix;
     private final Map<String, String> tokens;
+
+    private record Encoding(ByteArrayOutputStream out, BinaryEncoder encoder) {}
 
     Events(int schemaId, Map<String, String> tokens) {
         this.prefix = ByteBuffer.allocate(5).put((byte) 0).putInt(schemaId).array();
@@ -80,8 +85,8 @@ final class Events {
         event.setSource("yida");
         event.setAction(known);
         event.setAppType(appType);
-        event.setOccurredAt(occurredAt == null ? Instant.ofEpochMilli(receivedAt) : occurredAt);
-        event.setReceivedAt(Instant.ofEpochMilli(receivedAt));
+        event.setOccurredAt(occurredAt == null ? receivedAt : occurredAt);
+        event.setReceivedAt(receivedAt);
         event.setRecipientIds(List.of());
         event.setFormData(Map.of());
         event.setRawParameters(parameters);
@@ -165,9 +170,8 @@ final class Events {
                 part(name, parameters.get(key));
             }
         }
-        var hex = HexFormat.of().formatHex(uuid5(NAMESPACE, name.toString()));
-        return hex.substring(0, 8) + "-" + hex.substring(8, 12) + "-" + hex.substring(12, 16) + "-"
-                + hex.substring(16, 20) + "-" + hex.substring(20);
+        var id = ByteBuffer.wrap(uuid5(NAMESPACE, name.toString()));
+        return new UUID(id.getLong(), id.getLong()).toString();
     }
 
     private static void part(StringBuilder name, String text) {
@@ -188,13 +192,18 @@ final class Events {
     }
 
     byte[] encode(TaskEvent event) throws IOException {
-        var out = new ByteArrayOutputStream(512);
-        out.writeBytes(prefix);
-        var encoder = EncoderFactory.get().binaryEncoder(out, encoders.get());
-        encoders.set(encoder);
-        writer.write(event, encoder);
-        encoder.flush();
-        return out.toByteArray();
+        var found = idle.poll();
+        if (found == null) {
+            var out = new ByteArrayOutputStream(4096);
+            found = new Encoding(out, EncoderFactory.get().binaryEncoder(out, null));
+        }
+        found.out.reset();
+        found.out.writeBytes(prefix);
+        writer.write(event, found.encoder);
+        found.encoder.flush();
+        var value = found.out.toByteArray();
+        idle.add(found);
+        return value;
     }
 
     static List<Header> headers(TaskEvent event) {
@@ -204,7 +213,7 @@ final class Events {
                 header("ce_type", "taskbridge.task." + event.getAction().name().toLowerCase(Locale.ROOT) + ".v1"),
                 header("ce_source", "/" + event.getSource() + "/" + event.getCorpId() + "/" + event.getAppType()),
                 header("ce_subject", event.getInstanceId()),
-                header("ce_time", RFC3339.format(event.getOccurredAt())),
+                header("ce_time", RFC3339.format(Instant.ofEpochMilli(event.getOccurredAt()))),
                 header("content-type", "application/avro"));
     }
 
@@ -246,12 +255,12 @@ final class Events {
         return value;
     }
 
-    private static Instant moment(String value) {
+    private static Long moment(String value) {
         if (value == null || value.length() != MS_DIGITS) {
             return null;
         }
         try {
-            return Instant.ofEpochMilli(Long.parseLong(value));
+            return Long.parseLong(value);
         } catch (NumberFormatException error) {
             return null;
         }

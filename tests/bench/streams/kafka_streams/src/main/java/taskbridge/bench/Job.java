@@ -16,7 +16,7 @@ import org.apache.kafka.streams.Topology;
 import org.apache.kafka.streams.errors.StreamsUncaughtExceptionHandler.StreamThreadExceptionResponse;
 import org.apache.kafka.streams.state.Stores;
 
-/** The reference job on Kafka Streams: one thread, at least once. Configured by the environment, ended by SIGTERM. */
+/** The reference job on Kafka Streams. Configured by the environment, ended by SIGTERM. */
 public final class Job {
     private static final Map<String, String> GIVEN = System.getenv();
     private static final int READY_POLL_MS = 20;
@@ -60,7 +60,7 @@ public final class Job {
         found.put(StreamsConfig.STATE_DIR_CONFIG, GIVEN.get("PEER_STATE_DIR"));
         found.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.ByteArraySerde.class);
         found.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.ByteArraySerde.class);
-        found.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 1);
+        found.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, GIVEN.get("PEER_THREADS"));
         found.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, GIVEN.get("PEER_GUARANTEE"));
         found.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, GIVEN.get("PEER_COMMIT_MS"));
         found.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, GIVEN.get("PEER_CACHE_BYTES"));
