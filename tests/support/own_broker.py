@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jvm_artifacts import artifacts
@@ -14,7 +15,7 @@ from taskbridge.local.processes.services import Backoff, Phase
 from taskbridge.local.processes.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from taskbridge.local.processes.services import ServiceEvent
@@ -42,6 +43,17 @@ class OwnBroker:
         wait_until(lambda: len(self._events) > seen, what="Kafka's end is noticed")
         change()
         wait_until(lambda: any(each.phase is Phase.READY for each in self._events[seen:]), what="Kafka is back")
+
+    @contextmanager
+    def frozen(self) -> Generator[None]:
+        """It keeps its connections, and answers nobody."""
+        pid = self._supervisor.pid("kafka")
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> None:
         self._supervisor.stop()

@@ -55,9 +55,9 @@ class Worker:
         assert self.process is not None
         self.process.send_signal(signum)
 
-    def end(self, signum: signal.Signals) -> int:
+    def end(self, signum: signal.Signals, *, within_s: float = 60) -> int:
         self.signal(signum)
-        return self.exit_code()
+        return self.exit_code(within_s)
 
     def exit_code(self, timeout_s: float = 60) -> int:
         """How it ended, when it does."""

@@ -21,7 +21,7 @@ from taskbridge.streams.contract.live_version import AnotherVersion
 from taskbridge.streams.http import Server, build_http, listen
 from taskbridge.streams.monitoring.health import Health
 from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.monitoring.watchdog import TimesStuck
+from taskbridge.streams.monitoring.watchdog import TimesStuck, end_within
 from taskbridge.streams.settings import StreamsSettings
 from taskbridge.streams.task_center import TaskCenter
 from taskbridge.streams.web.portals import let_portals_in
@@ -30,6 +30,9 @@ from taskbridge.streams.worker import work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_END_S = 6.0
+"""For what is asked of this worker, and for what its libraries have under way: threads of theirs may wait for Kafka."""
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +68,8 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
     except AnotherVersion as error:
         switched = error
     finally:
+        failure = sys.exception()
+        end_within(_END_S, _said(failure) if failure is not None else 0 if stop.is_set() else 1)
         server.should_exit = True
         await serving
         await center.close()
@@ -91,12 +96,16 @@ def _server(surroundings: Surroundings) -> Server:
     return Server(http)
 
 
+def _said(error: BaseException) -> str:
+    return f"taskbridge streams: {error}"
+
+
 def main() -> None:
     """For ``python -m taskbridge.streams.app``: one readable line and exit code 1 when it cannot run."""
     try:
         run()
     except (ConfigurationError, OperatorError) as error:
-        sys.exit(f"taskbridge streams: {error}")
+        sys.exit(_said(error))
 
 
 if __name__ == "__main__":

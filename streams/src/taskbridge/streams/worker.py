@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_STOP_S = 20.0
+_STOP_S = 8.0
 _CRASH_POLL_S = 0.2
 _VERSION_POLL_S = 1.0
 
@@ -111,7 +111,9 @@ async def _run(
     finally:
         # First: their clients look for another worker while this one finishes.
         center.stop()
-        await _end(app, starting, watching, letting_go, telling, keeping, switching)
+        for task in (starting, watching, letting_go, telling, keeping, switching):
+            task.cancel()
+        await stop_app(app)
         await parts.group_commit.close()
 
 
@@ -144,9 +146,11 @@ def _raise_if_crashed(app: faust.App) -> None:
         raise WorkerFailed(f"the worker crashed: {app.crash_reason}") from app.crash_reason
 
 
-async def _end(app: faust.App, *tasks: asyncio.Task[Any]) -> None:
+async def stop_app(app: faust.App, *, within_s: float = _STOP_S) -> None:
     """Bounded: whatever is not finished is not acknowledged either, and comes again."""
-    for task in tasks:
-        task.cancel()
-    with suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(app.stop(), _STOP_S)
+    # Not cancelled when it takes too long: a service of Faust's then goes on to its next part, and each may wait for
+    # Kafka for a minute.
+    stopping = asyncio.create_task(app.stop())
+    done, _ = await asyncio.wait([stopping], timeout=within_s)
+    for each in done:
+        each.result()

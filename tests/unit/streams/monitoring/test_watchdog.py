@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from taskbridge.streams.monitoring.metrics import Metrics
-from taskbridge.streams.monitoring.watchdog import LoopGuard, Stuck, TimesStuck, Watchdog
+from taskbridge.streams.monitoring.watchdog import LoopGuard, Stuck, TimesStuck, Watchdog, end_within
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,16 @@ def test_a_loop_that_stands_still_ends_the_process_and_one_that_turns_does_not(t
     assert codes == [70]
     guard.close()
     assert TimesStuck(tmp_path).count() == 1
+
+
+@pytest.mark.parametrize(("outcome", "code", "said"), [(0, 0, ""), (1, 1, ""), ("it failed", 1, "it failed\n")])
+def test_a_process_that_is_to_end_does_whatever_still_waits_in_it(
+    outcome: int | str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes: queue.SimpleQueue[int] = queue.SimpleQueue()
+    end_within(0.01, outcome, end=codes.put)
+    assert codes.get(timeout=30) == code
+    assert capsys.readouterr().err == said
 
 
 def test_how_often_a_worker_stood_still_outlives_it(tmp_path: Path) -> None:

@@ -69,6 +69,22 @@ class TimesStuck:
             self._path.write_text(str(self.count() + 1), "ascii")
 
 
+def end_within(seconds: float, outcome: int | str, *, end: Callable[[int], None] = os._exit) -> None:
+    """The process ends then, whatever still waits for Kafka in it. What is not committed comes again.
+
+    ``outcome`` is what ``sys.exit`` takes: the exit code, or what is said of a failure.
+    """
+
+    def wait() -> None:
+        time.sleep(seconds)
+        log.warning("ended_without_waiting", seconds=seconds)
+        if isinstance(outcome, str):
+            print(outcome, file=sys.stderr, flush=True)  # noqa: T201 - as sys.exit does
+        end(1 if isinstance(outcome, str) else outcome)
+
+    threading.Thread(target=wait, name="end", daemon=True).start()
+
+
 class LoopGuard:
     """A thread that ends the process when its event loop no longer turns, or does not end after it was told to."""
 

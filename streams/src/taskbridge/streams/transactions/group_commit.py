@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _RECORDS = 20_000
 _BYTES = 32 << 20
 """What a transaction is filled up to; a delivery that is larger has one of its own."""
-_CLOSE_S = 5
+_CLOSE_S = 2
 _PRODUCERS = 2
 
 log = structlog.get_logger(__name__)
