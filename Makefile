@@ -1,7 +1,7 @@
 # The commands of the README. All bring uv where it is missing: into .uv/ of this checkout, from PyPI.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
-.PHONY: image demo test disasters consumers docs check native
+.PHONY: image demo test disasters consumers docs check native fuzz
 # Without the tools of the developers.
 demo: $(UV)
 	@$(UV) run --no-project python tools/native.py --no-dev
@@ -36,6 +36,14 @@ check: native
 # What is installed, with the native core where it can be built; anew where its sources have changed.
 native: $(UV)
 	@$(UV) run --no-project python tools/native.py
+
+# The edge's core beside any bytes, for a bounded time: cargo install cargo-fuzz, with a nightly toolchain. What is new goes
+# into native/fuzz/found, what fails into native/fuzz/artifacts.
+FUZZ_SECONDS := 60
+fuzz:
+	@mkdir -p native/fuzz/found
+	@cd native && cargo +nightly fuzz run decide fuzz/found fuzz/corpus/decide -- \
+		-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -dict=fuzz/decide.dict
 
 .uv/bin/uv:
 	@echo "bringing uv into .uv/"

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::avro::Read;
+use crate::cloudevents::Id;
 use crate::fold::acceptance::accept;
 use crate::fold::event::Event;
 use crate::fold::instance::Instance;
@@ -13,7 +14,7 @@ use crate::fold::lifecycle::{check, fold};
 use crate::fold::refusal::Refusal;
 use crate::fold::rules::{Rules, Terms};
 use crate::fold::stored::{self, Offsets};
-use crate::fold::told::{Id, notification_id, state_id, write_notification};
+use crate::fold::told::{notification_id, state_id, write_notification};
 use crate::fold::views::{Entry, Key, Lines, tell_again, tell_difference, views};
 use crate::fold::words::{Action, Change, Lifecycle, View};
 

@@ -11,10 +11,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::avro::Damaged;
+use crate::cloudevents::Header;
 use crate::fold::chunk::{Known, fold_all, place};
 use crate::fold::event::Event;
 use crate::fold::forms::FormFields;
-use crate::fold::records::{FixedHeaders, Folded, Header};
+use crate::fold::records::{FixedHeaders, Folded};
 use crate::fold::rules::{Rules, Terms};
 
 /// See `native/_native.pyi`.

@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
+use crate::cloudevents::{Header, header, rfc3339, source};
 use crate::fold::chunk::{Given, Outcome, Told, Written};
 use crate::fold::event::Event;
 use crate::fold::rules::Rules;
-use crate::fold::told::{rfc3339, source};
 
 /// See `native/_native.pyi`.
 #[pyclass(frozen, get_all)]
@@ -78,9 +78,6 @@ fn record<'py>(key: &Bound<'py, PyBytes>, value: &Bound<'py, PyBytes>) -> PyResu
     record.set_item(intern!(py, "value"), value)?;
     Ok(record)
 }
-
-/// A name and a value.
-pub type Header = Py<PyTuple>;
 
 /// Those that say the same of many records. Python has them.
 pub struct FixedHeaders {
@@ -160,9 +157,4 @@ impl<'py> Headers<'_, 'py> {
         self.source = Some(Source { segments: segments.map(str::to_owned), header: header.clone() });
         Ok(header)
     }
-}
-
-fn header<'py>(name: &Bound<'py, PyString>, value: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
-    let py = name.py();
-    PyTuple::new(py, [name.as_any(), PyBytes::new(py, value).as_any()])
 }

@@ -1,10 +1,11 @@
 //! A notification as its record: key, id, Avro value, and what its headers say.
 //!
-//! Mirrors `TaskNotification` and `notification_id_for` of `schemas/events.py`, and `schemas/cloudevents.py`.
+//! Mirrors `TaskNotification` and `notification_id_for` of `schemas/events.py`.
 
 use sha1::{Digest, Sha1};
 
 use crate::avro::Writer;
+use crate::cloudevents::{Id, uuid_text};
 use crate::fold::event::Event;
 use crate::fold::instance::Instance;
 use crate::fold::stored::write_person;
@@ -32,30 +33,6 @@ pub fn state_id(namespace: [u8; 16], instance: &Instance<'_>) -> Id {
     hash.update(instance.instance_id);
     hash.update(format!("\n{}\n{}", instance.revision, instance.updated_at));
     uuid_text(&hash.finalize())
-}
-
-/// The text of a UUID.
-pub type Id = [u8; 36];
-
-/// The text of the UUID, version 5, that a digest begins with.
-fn uuid_text(digest: &[u8]) -> Id {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [b'-'; 36];
-    let mut place = 0;
-    for (at, &byte) in digest.iter().take(16).enumerate() {
-        let byte = match at {
-            6 => byte & 0x0f | 0x50,
-            8 => byte & 0x3f | 0x80,
-            _ => byte,
-        };
-        if matches!(at, 4 | 6 | 8 | 10) {
-            place += 1;
-        }
-        text[place] = DIGITS[usize::from(byte >> 4)];
-        text[place + 1] = DIGITS[usize::from(byte & 0x0f)];
-        place += 2;
-    }
-    text
 }
 
 /// The Avro body of a notification, in the order of `schemas/avro/TaskNotification.avsc`.
@@ -93,64 +70,4 @@ pub fn write_notification(
     out.optional_long(entry.finished_at);
     out.optional_text(entry.result);
     out.optional_text(event.recovered_by);
-}
-
-/// `ce_source`: `/{source}/{corp_id}/{app_type}`, escaped as RFC 3986 asks of path segments.
-pub fn source(segments: [&str; 3]) -> Vec<u8> {
-    let mut path = Vec::new();
-    for segment in segments {
-        path.push(b'/');
-        escape(&mut path, segment);
-    }
-    path
-}
-
-fn escape(path: &mut Vec<u8>, segment: &str) {
-    for &byte in segment.as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
-            path.push(byte);
-        } else {
-            path.extend(format!("%{byte:02X}").bytes());
-        }
-    }
-}
-
-/// Milliseconds since the epoch, of the years 1 to 9999, as `2026-01-31T08:00:00.000Z`.
-pub fn rfc3339(time_ms: i64) -> [u8; 24] {
-    const DAY_MS: i64 = 86_400_000;
-    let (year, month, day) = date(time_ms.div_euclid(DAY_MS));
-    let rest = time_ms.rem_euclid(DAY_MS);
-    let mut text = *b"0000-00-00T00:00:00.000Z";
-    let parts = [
-        (0..4, year),
-        (5..7, month),
-        (8..10, day),
-        (11..13, rest / 3_600_000),
-        (14..16, rest / 60_000 % 60),
-        (17..19, rest / 1000 % 60),
-        (20..23, rest % 1000),
-    ];
-    for (places, mut value) in parts {
-        for digit in text[places].iter_mut().rev() {
-            *digit = b'0' + value.rem_euclid(10) as u8;
-            value /= 10;
-        }
-    }
-    text
-}
-
-/// Year, month and day of a day that is counted from the epoch, in the Gregorian calendar.
-///
-/// Years are counted from March here, so that the leap day is a year's last.
-fn date(days: i64) -> (i64, i64, i64) {
-    const ERA_DAYS: i64 = 146_097; // 400 years
-    let days = days + 719_468; // from the first of March of the year 0
-    let (era, day) = (days.div_euclid(ERA_DAYS), days.rem_euclid(ERA_DAYS));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day_of_month = day - (153 * month + 2) / 5 + 1;
-    let is_next_year = month >= 10; // January and February
-    let month = if is_next_year { month - 9 } else { month + 3 };
-    (400 * era + year + i64::from(is_next_year), month, day_of_month)
 }

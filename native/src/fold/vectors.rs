@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
+use crate::cloudevents::{rfc3339, source};
 use crate::fold::chunk::{Known, Outcome, fold_all, place};
 use crate::fold::event::Event;
 use crate::fold::forms::FormFields;
 use crate::fold::rules::{Rules, Terms};
 use crate::fold::stored::HEAD_BYTES;
-use crate::fold::told::{rfc3339, source};
 
 #[test]
 fn every_chunk_comes_to_what_python_made_of_it() {

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from taskbridge.edge.deciding.interpret import Rules, interpret
 from taskbridge.edge.errors import Unverified
-from taskbridge.edge.interpret import Rules, interpret
 from taskbridge.edge.received import Received
 from taskbridge.edge.sender import signed
 from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, task_of

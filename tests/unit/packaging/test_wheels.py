@@ -226,8 +226,15 @@ def test_the_native_core_has_a_wheel_that_a_package_index_takes(wheels: Mapping[
     assert "taskbridge/native/py.typed" in names_of(wheel)
     twine = [sys.executable, "-m", "twine", "check", "--strict", str(wheel)]
     assert "PASSED" in subprocess.run(twine, capture_output=True, text=True, check=False).stdout
-    installed = install(tmp_path, wheels["schemas"], wheels["runtime"], wheel, wheels["streams"], extra="[native]")
+    installed = install(
+        tmp_path, wheels["schemas"], wheels["runtime"], wheel, wheels["edge"], wheels["streams"], extra="[native]"
+    )
     assert installed.python(STARTS_STREAMS).endswith("native: True\n")
+    assert installed.python("from taskbridge.edge.deciding.decision import IS_BUILT; print(IS_BUILT)") == "True\n"
+    for part in ("edge", "streams"):
+        with zipfile.ZipFile(wheels[part]) as archive:
+            (metadata,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
+            assert "Requires-Dist: taskbridge-native==0.1.0; extra == 'native'" in archive.read(metadata).decode()
 
 
 def test_what_cargo_locked_comes_from_the_public_registry_alone() -> None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from fastapi import FastAPI
 
-from taskbridge.edge.decision import Decision
+from taskbridge.edge.deciding.decision import Decision
+from taskbridge.edge.deciding.interpret import Rules
 from taskbridge.edge.delivery.publisher import KafkaPublisher, Publisher
-from taskbridge.edge.interpret import Rules
 from taskbridge.edge.monitoring.health import HealthRoutes
 from taskbridge.edge.monitoring.metrics import Metrics
 from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metrics
@@ -113,7 +113,7 @@ def create_app(
         window.open()
         await events.start()
         upkeep = [asyncio.create_task(each) for each in (credentials.watch(), token_use.keep(), worker_metrics.keep())]
-        _log.info("edge_started", apps=credentials.current.count, workers=settings.workers)
+        _log.info("edge_started", apps=credentials.current.count, workers=settings.workers, core=decision.core)
         if owns_process:
             collect_garbage_rarely()
         yield {GATE: gate}
@@ -129,18 +129,19 @@ def create_app(
         window.close()
         _log.info("edge_stopped")
 
+    decision = Decision(
+        credentials=credentials,
+        rules=Rules(
+            bearer_tokens=[token.get_secret_value() for token in settings.bearer_tokens],
+            delete_extra_keys=settings.delete_extra_keys,
+            max_body_bytes=settings.max_body_bytes,
+            used=token_use.note,
+            noted=metrics.count_left_out,
+        ),
+    )
     routes = CallbackRoutes if tracing is None else partial(TracedRoutes, tracing=tracing)
     callbacks = routes(
-        decision=Decision(
-            credentials=credentials,
-            rules=Rules(
-                bearer_tokens=[token.get_secret_value() for token in settings.bearer_tokens],
-                delete_extra_keys=settings.delete_extra_keys,
-                max_body_bytes=settings.max_body_bytes,
-                used=token_use.note,
-                noted=metrics.count_left_out,
-            ),
-        ),
+        decision=decision,
         window=window,
         publisher=events,
         metrics=metrics,
@@ -148,7 +149,7 @@ def create_app(
         quarantine=Quarantine(settings, events, metrics.quarantine),
         rejections=RejectionLog(),
     )
-    health = HealthRoutes(credentials=credentials, publisher=events, metrics=worker_metrics)
+    health = HealthRoutes(credentials=credentials, publisher=events, metrics=worker_metrics, core=decision.core)
     operators: dict[int, FastAPI] = {}
     if settings.operator_port is not None:
         operators[settings.operator_port] = FastAPI(openapi_url=None)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.cloudevents import Header
 
 _BODIES = task_event_bodies()
+_EVENT_DIGITS = len("01234567-89ab-cdef")
 
 
 class Mark(NamedTuple):
@@ -25,6 +26,10 @@ class Mark(NamedTuple):
     event: bytes
     """The first eight bytes of its id, which covers the action and every parameter."""
     action: Action
+
+    @classmethod
+    def of(cls, digest: bytes, event_id: str, action: Action) -> Mark:
+        return cls(digest, bytes.fromhex(event_id[:_EVENT_DIGITS].replace("-", "")), action)
 
 
 class Decided(Struct, frozen=True, kw_only=True, gc=False):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from taskbridge.edge.deciding.interpret import Rules, interpret
 from taskbridge.edge.errors import Malformed, NotDurable, Unverified
-from taskbridge.edge.interpret import Rules, interpret
 from taskbridge.edge.paths import source_of
 from taskbridge.edge.received import Received
 from taskbridge.edge.server.rejection_log import RejectionLog

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from taskbridge.edge.decided import Decided
-    from taskbridge.edge.decision import Decision
+    from taskbridge.edge.deciding.decision import Decision
     from taskbridge.edge.delivery.publisher import Publisher
     from taskbridge.edge.delivery.router import Durability
     from taskbridge.edge.monitoring.metrics import Metrics

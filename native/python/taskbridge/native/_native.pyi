@@ -1,12 +1,37 @@
-"""The native core of the fold: ``native``, in Rust."""
+"""The native core of both services: ``native``, in Rust."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 from taskbridge.schemas.cloudevents import Header
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.chunk import Record
+
+class Edge:
+    """What decides callbacks, for the apps and tokens of one moment, with the figures and headers that Python has."""
+
+    def __init__(
+        self,
+        apps: Mapping[str, Sequence[tuple[str | None, str]]],
+        *,
+        id_characters: int,
+        ahead_ms: int,
+        id_namespace: bytes,
+        specversion: Header,
+        content_type: Header,
+        event_types: Sequence[Header],
+    ) -> None:
+        """``apps``: the tokens of each, with the organisation that each is for. ``event_types``: by action."""
+
+    def decide(
+        self, wire_action: str, query: bytes, content_type: str | None, body: bytes, received_at: int, /
+    ) -> tuple[str, str, bytes, list[Header], bytes, bytes, int] | None:
+        """What ``taskbridge.edge.decided.Decided`` is made of, or None where Python has to decide.
+
+        The event's id, the app, the record's key, its headers, its Avro body without the frame, the digest that signed
+        it, and the place among the app's tokens of the one that it was signed with.
+        """
 
 class Folded:
     """What a chunk comes to, ready for ``produce_batch``, ``produce`` and the store: ``streams.folding.folding``."""

@@ -27,7 +27,7 @@ SPECVERSION: Header = ("ce_specversion", b"1.0")
 CONTENT_TYPE: Header = ("content-type", b"application/avro")
 NOTIFICATION_TYPES = {change: _type(f"notification.{change.lower()}") for change in Change}
 STATE_CHANGED, STATE_DELETED = _type("state.changed"), _type("state.deleted")
-_EVENT_TYPES = {action: _type(f"task.{action.lower()}") for action in Action}
+EVENT_TYPES = {action: _type(f"task.{action.lower()}") for action in Action}
 _QUARANTINED = _type("callback.quarantined")
 
 _MS_A_DAY = 24 * 60 * 60 * 1000
@@ -42,7 +42,7 @@ def event_headers(event: TaskEvent, *, traceparent: str | None = None) -> list[H
     headers = [
         SPECVERSION,
         ("ce_id", event.event_id.encode()),
-        _EVENT_TYPES[event.action],
+        EVENT_TYPES[event.action],
         ("ce_source", _source(event.source, event.corp_id, event.app_type)),
         ("ce_subject", event.instance_id.encode()),
         ("ce_time", rfc3339(event.occurred_at).encode()),

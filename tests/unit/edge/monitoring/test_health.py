@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
+from taskbridge.edge.deciding.decision import IS_BUILT
 from taskbridge.edge.testing import MemoryPublisher
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def test_it_is_ready_when_every_part_is(client: TestClient) -> None:
     answer = client.get("/readyz")
     parts = {"degraded": False, "kafka": "ok", "spool": "ok", "registry": "ok", "credentials": "ok"}
+    parts["core"] = "native" if IS_BUILT else "python"
     assert (answer.status_code, answer.json()) == (200, {"ready": True, **parts})
 
 

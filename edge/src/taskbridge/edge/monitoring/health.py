@@ -28,6 +28,8 @@ class HealthRoutes:
     credentials: CredentialsFile
     publisher: Publisher
     metrics: WorkerMetrics
+    core: str
+    """What decides callbacks: ``native`` or ``python``."""
     details: bool = True
 
     def router(self) -> APIRouter:
@@ -57,7 +59,7 @@ class HealthRoutes:
             said = f"the newest version is not in force: {self.credentials.broken}"
         body: dict[str, Any] = {"ready": ready}
         if self.details:
-            body |= {"degraded": degraded, **parts, "credentials": said}
+            body |= {"degraded": degraded, **parts, "credentials": said, "core": self.core}
         return JSONResponse(body, status_code=200 if ready else 503, headers=identity("edge"))
 
     async def _metrics(self) -> Response:

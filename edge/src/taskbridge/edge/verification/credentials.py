@@ -15,7 +15,7 @@ from taskbridge.runtime.reloaded_file import FileBroken, NotBlank, ReloadedFile,
 from taskbridge.schemas.events import SOURCE_TASKBRIDGE, SOURCE_YIDA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 def _not_ours(name: str) -> str:
@@ -110,6 +110,10 @@ class Credentials:
         self._sources = {source.name: source for source in sources}
         self.count = len(apps) + len(sources)
         self.tokens: Sequence[Token] = [token for sender in (*apps, *sources) for token in sender.tokens]
+
+    @property
+    def app_types(self) -> Iterable[str]:
+        return self._apps
 
     def apps(self, app_type: str) -> Sequence[App]:
         return self._apps.get(app_type, ())

@@ -26,7 +26,6 @@ CROSS_ACTION = "cross-action-replay"
 ALTERED = "altered-replay"
 """The same action, but other parameters: a value was cut elsewhere, or a key renamed or added."""
 
-_EVENT_DIGITS = len("01234567-89ab-cdef")
 _DIGEST_BYTES = 16
 
 
@@ -78,4 +77,4 @@ def mark_of(event: TaskEvent) -> Mark | None:
         digest = hashlib.sha256(named.encode()).digest()[:_DIGEST_BYTES]
     else:
         return None
-    return Mark(digest, bytes.fromhex(event.event_id[:_EVENT_DIGITS].replace("-", "")), event.action)
+    return Mark.of(digest, event.event_id, event.action)

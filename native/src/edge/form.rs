@@ -1,0 +1,42 @@
+//! `key=value&…`, never more lenient than `edge/parsing/forms.py`: printable ASCII, and escapes that are whole.
+
+use std::borrow::Cow;
+
+use super::parameters::{MAX_PARAMETERS, Pairs};
+
+/// Add the pairs of a query or a form, in their order. None where Python has to decide.
+pub fn read<'a>(encoded: &'a [u8], pairs: &mut Pairs<'a>) -> Option<()> {
+    encoded.iter().all(u8::is_ascii_graphic).then_some(())?;
+    let text = std::str::from_utf8(encoded).ok()?;
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (pairs.len() < MAX_PARAMETERS).then_some(())?;
+        pairs.push((decoded(key)?, Some(decoded(value)?)));
+    }
+    Some(())
+}
+
+fn decoded(encoded: &str) -> Option<Cow<'_, str>> {
+    if !encoded.bytes().any(|byte| byte == b'%' || byte == b'+') {
+        return Some(Cow::Borrowed(encoded));
+    }
+    let mut bytes = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        bytes.push(match first {
+            b'%' => {
+                let [high, low, after @ ..] = rest else { return None };
+                rest = after;
+                digit(*high)? << 4 | digit(*low)?
+            }
+            b'+' => b' ',
+            other => *other,
+        });
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+fn digit(hex: u8) -> Option<u8> {
+    char::from(hex).to_digit(16).map(|digit| digit as u8)
+}

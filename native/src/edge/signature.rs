@@ -1,0 +1,97 @@
+//! Who signed a callback, and the id of the event that it is. Mirrors `edge/verification/signature.py`, `verify.py` and
+//! `event_id_for` of `schemas/events.py`.
+
+use md5::{Digest, Md5};
+use sha1::Sha1;
+use subtle::{Choice, ConstantTimeEq};
+
+use super::parameters::Parameters;
+use crate::cloudevents::{Id, uuid_text};
+
+pub const SIGN: &str = "sign";
+
+/// A token of an app, and the organisation that it is for.
+pub struct Signer {
+    pub corp_id: Option<String>,
+    pub token: String,
+}
+
+/// The digest that `sign` is in hex, in either case.
+pub fn digest(sign: &str) -> Option<[u8; 16]> {
+    let digits: &[u8; 32] = sign.as_bytes().try_into().ok()?;
+    let mut digest = [0; 16];
+    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16);
+        *byte = (digit(0)? << 4 | digit(1)?) as u8;
+    }
+    Some(digest)
+}
+
+/// The place of the token that signed the parameters. Each is compared: how long it takes shall not tell which it was.
+pub fn signed_by(parameters: &Parameters<'_>, signers: &[Signer], digest: &[u8; 16], corp_id: &str) -> Option<usize> {
+    let hash = hash(parameters);
+    let found: Vec<Choice> = signers
+        .iter()
+        .map(|signer| {
+            let mut hash = hash.clone();
+            hash.update(&signer.token);
+            hash.finalize().as_slice().ct_eq(digest)
+        })
+        .collect();
+    found.into_iter().zip(signers).position(|(is_signer, signer)| {
+        bool::from(is_signer) && signer.corp_id.as_deref().is_none_or(|known| known == corp_id)
+    })
+}
+
+/// Of what is signed, but for the token.
+fn hash(parameters: &Parameters<'_>) -> Md5 {
+    let mut hash = Md5::new();
+    for &place in &parameters.order {
+        let (key, value) = &parameters.pairs[place];
+        if key != SIGN {
+            hash.update(value.as_bytes());
+        }
+    }
+    hash
+}
+
+/// The signature as Yida writes it: for the fuzzer, which signs what it makes up.
+#[cfg(fuzzing)]
+pub fn hex(parameters: &Parameters<'_>, token: &str) -> [u8; 32] {
+    let digest = hash(parameters).chain_update(token).finalize();
+    std::array::from_fn(|at| b"0123456789abcdef"[usize::from(digest[at / 2] >> (4 - at % 2 * 4) & 15)])
+}
+
+/// The same for ever for the same callback.
+pub fn event_id(namespace: [u8; 16], wire_action: &str, parameters: &Parameters<'_>) -> Id {
+    let mut pairs: Vec<_> = parameters.pairs.iter().filter(|(key, _)| key != SIGN).collect();
+    pairs.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let length: usize = pairs.iter().map(|(key, value)| key.len() + value.len() + 12).sum();
+    let mut name = Vec::with_capacity(length + 48);
+    name.extend_from_slice(&namespace);
+    write_part(&mut name, "yida");
+    write_part(&mut name, wire_action);
+    for (key, value) in pairs {
+        write_part(&mut name, key);
+        write_part(&mut name, value);
+    }
+    uuid_text(&Sha1::digest(&name))
+}
+
+/// A part after its length in characters.
+fn write_part(name: &mut Vec<u8>, part: &str) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = part.chars().count();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    name.extend_from_slice(&digits[at..]);
+    name.push(b':');
+    name.extend_from_slice(part.as_bytes());
+}
