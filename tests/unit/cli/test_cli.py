@@ -151,8 +151,9 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     ],
 )
 def test_errors_are_one_readable_line(
-    run: Callable[..., tuple[int, str]], arguments: tuple[str, ...], says: str
+    run: Callable[..., tuple[int, str]], arguments: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("taskbridge.cli.topics.reading._METADATA_S", 0.5)
     assert_one_readable_line(run(*arguments), says)
 
 
