@@ -7,17 +7,17 @@ demo: $(UV)
 	@$(UV) run --no-project python tools/native.py --no-dev
 	@$(UV) run --no-dev taskbridge demo
 
-# Libraries are compiled beforehand, not by each process of the tests.
+# Libraries are compiled beforehand, not by each process of the tests. ARGUMENTS go to pytest.
 test: native
-	@$(UV) run --compile-bytecode pytest
+	@$(UV) run --compile-bytecode pytest $(ARGUMENTS)
 
 # Brokers, workers, disks and topics killed, frozen, filled up and lost, and all that is built anew after it.
 disasters: native
-	@$(UV) run --compile-bytecode pytest -m disasters tests/chaos tests/integration
+	@$(UV) run --compile-bytecode pytest -m disasters tests/chaos tests/integration $(ARGUMENTS)
 
 # The examples of all languages and of the data platform, built and run beside a real bridge; the Helm chart, rendered.
 consumers: native
-	@$(UV) run pytest -m consumers -n 2 tests/integration
+	@$(UV) run pytest -m consumers -n 2 tests/integration $(ARGUMENTS)
 
 # The image of both services, taskbridge:latest; ARGUMENTS go to docker build. Needs uv, cargo and Docker.
 image: native

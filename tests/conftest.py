@@ -14,6 +14,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from jvm_artifacts import artifacts
+from slowest import pytest_addoption, pytest_terminal_summary
 from taskbridge.local.ports import free_ports
 from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.stack import JvmStack, choose_stack
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from _pytest.capture import CaptureManager
 
     from taskbridge.local.endpoints import Endpoints
+
+# Hooks of pytest's.
+__all__ = ["pytest_addoption", "pytest_terminal_summary"]
 
 # A setting that many containers have: with it, each service that a test starts compiles all of its libraries anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
