@@ -80,7 +80,9 @@ def simulate(
     simulation = Simulation(apps, seed=chosen, chaos=chaos, drop=drop, happened=truth.happened)
     with stop_signal() as stop, truth.served(dingtalk_port) as dingtalk, stop.interrupting():  # an answer may take long
         if dingtalk is not None:
-            progress(f"what happened is known at {dingtalk}, to {truth.dingtalk.app_key}, {truth.dingtalk.user_id}")
+            corps = ", ".join(sorted({each.corp_id for each in apps}))
+            known = f"{truth.dingtalk.app_key}, {truth.dingtalk.user_id} of {corps}"
+            progress(f"what happened is known at {dingtalk}, to {known}")
         post(url, simulation, tally=tally, rate=rate, stop=stop, progress=progress, count=count, seconds=seconds)
     if as_json:
         say(json_line({**tally.as_json(), "instances": dict(simulation.started), "seed": chosen}))
