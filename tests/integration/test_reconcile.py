@@ -165,6 +165,7 @@ def watch_service(given: dict[str, str], log_path: Path, eventually: Any) -> Non
         assert service.wait(30) == 0, log_path.read_text()
         told = log_path.read_text()
         assert "pass_ended" in told
+        assert "never retrieved" not in told, "it ends in order"
         assert not [each for each in SECRETS if each in told]
     finally:
         service.kill()

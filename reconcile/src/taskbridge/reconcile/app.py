@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -26,6 +26,7 @@ from taskbridge.runtime.settings import load_settings
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from types import FrameType
 
     from taskbridge.reconcile.assembly import Memory
@@ -111,6 +112,17 @@ def pause_s(retry_at_ms: int | None, *, now_ms: int, failures: int, every_s: flo
     return max((retry_at_ms - now_ms) / 1000, min(every_s, _RETRY_S * 2 ** (failures - 1)))
 
 
+class _Server(uvicorn.Server):
+    """Uvicorn would raise the signal once more that it ended by, in the midst of its own task."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+    def end(self) -> None:
+        self.should_exit = True
+
+
 async def _serve(service: Service, settings: ReconcileSettings) -> None:
     config = uvicorn.Config(
         service.http(),
@@ -123,7 +135,9 @@ async def _serve(service: Service, settings: ReconcileSettings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, server.end)
     working = asyncio.create_task(service.work())
     serving = asyncio.create_task(server.serve())
     await asyncio.wait([working, serving], return_when=asyncio.FIRST_COMPLETED)
@@ -139,8 +153,7 @@ def run() -> None:
 
     A wrong configuration is one line on standard error and exit code 1.
     """
-    # Whatever is under way is left where it stands: it was not counted, and is found again. uvicorn raises the signal
-    # that it ended by once more.
+    # Before it serves. Whatever is under way is left where it stands: it was not counted, and is found again.
     signal.signal(signal.SIGTERM, _exit)
     try:
         settings = load_settings(ReconcileSettings, os.environ)
