@@ -123,4 +123,4 @@ def _source(*segments: str) -> bytes:
 
 def iso(time_ms: int) -> str:
     """Of any record: it may say anything."""
-    return rfc3339(min(max(time_ms, FIRST_MS), LAST_MS))
+    return rfc3339(time_ms if FIRST_MS <= time_ms <= LAST_MS else min(max(time_ms, FIRST_MS), LAST_MS))

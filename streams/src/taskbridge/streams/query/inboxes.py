@@ -92,9 +92,10 @@ class Inboxes:
         if after is None:
             # Known to be all: then nothing is looked for behind the last one, where there may be much that went.
             wanted = min(wanted, self.counts(partition, user)[layout.VIEWS.index(view)])
-        found = self._slice(partition, user, view, after, wanted)
+        prefix = layout.entries_prefix(user, view)
+        found = self._slice(partition, prefix, after, wanted)
         values = [value for _, value in found[:limit]]
-        return Page(values, found[limit - 1][0] if len(found) > limit else None)
+        return Page(values, found[limit - 1][0][len(prefix) :] if len(found) > limit else None)
 
     async def search(
         self,
@@ -110,17 +111,18 @@ class Inboxes:
         if after is None and not self.counts(partition, user)[layout.VIEWS.index(view)]:
             return Page([], None)
         values: list[bytes] = []
-        place = after
+        prefix, place = layout.entries_prefix(user, view), after
         for _ in range(LOOKED_AT_MAX // _SLICE):
-            found = self._slice(partition, user, view, place, _SLICE)
-            for at, (place, value) in enumerate(found, 1):
+            found = self._slice(partition, prefix, place, _SLICE)
+            for at, (key, value) in enumerate(found, 1):
                 if matches(layout.read_item(value)):
                     values.append(value)
                     if len(values) == limit:
                         is_end = at == len(found) < _SLICE
-                        return Page(values, None if is_end else place)
+                        return Page(values, None if is_end else key[len(prefix) :])
             if len(found) < _SLICE:
                 return Page(values, None)
+            place = found[-1][0][len(prefix) :]
             await asyncio.sleep(0)
         return Page(values, place)
 
@@ -131,7 +133,8 @@ class Inboxes:
         """
         names: dict[tuple[str, str], set[str]] = {}
         for view, count in zip(layout.VIEWS, self.counts(partition, user), strict=True):
-            for _, value in self._slice(partition, user, view, None, min(count, APPS_LOOKED_AT)):
+            prefix = layout.entries_prefix(user, view)
+            for _, value in self._slice(partition, prefix, None, min(count, APPS_LOOKED_AT)):
                 item = layout.read_item(value)
                 found = names.setdefault((item.app_type, item.source), set())
                 if item.process_name is not None:
@@ -139,14 +142,10 @@ class Inboxes:
             await asyncio.sleep(0)
         return [App(app[0], name, app[1]) for app in sorted(names) for name in sorted(names[app]) or [None]]
 
-    def _slice(
-        self, partition: int, user: bytes, view: View, after: bytes | None, limit: int
-    ) -> list[tuple[bytes, bytes]]:
-        """Places and values."""
+    def _slice(self, partition: int, prefix: bytes, after: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
+        """Keys, which begin with ``prefix``, and values: those behind the place ``after``."""
         if not limit:
             return []
         self._wholeness.check(partition)
-        prefix = layout.entries_prefix(user, view)
         start = prefix if after is None else prefix + after + b"\x00"
-        found = self._store.slice(partition, start, layout.behind(prefix), limit=limit)
-        return [(key[len(prefix) :], value) for key, value in found]
+        return self._store.slice(partition, start, layout.behind(prefix), limit=limit)
