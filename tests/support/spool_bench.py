@@ -11,7 +11,7 @@ from taskbridge.edge.kafka.record import Record
 from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.recovery.recovery import open_or_recover
 from taskbridge.edge.spool.writer import Spool
-from taskbridge.runtime.producer import AsyncProducer, QueueFull
+from taskbridge.runtime.producer import AsyncProducer, Delivery, QueueFull
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
@@ -81,6 +81,7 @@ class TestProducer(AsyncProducer):
     __test__ = False
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self.sent: list[int] = []
         self.delivered: list[int] = []
         self.keys_under_way: list[bytes | None] = []
@@ -92,48 +93,48 @@ class TestProducer(AsyncProducer):
         self.delay_s = 0.0
         self.queue_full = False
         self.reachable = True
-        self._held: list[tuple[asyncio.Future[None], int, bytes | None]] = []
+        self._held: list[tuple[Delivery, int, bytes | None]] = []
 
     async def answers(self, *, timeout_s: float = 1.0) -> bool:  # noqa: ARG002 - the overridden signature
         return self.reachable
 
-    def produce(
+    def send(
         self,
+        delivery: Delivery,
         topic: str,  # noqa: ARG002 - the overridden signature
         *,
         key: bytes | None,
         value: bytes | None,
         headers: Sequence[tuple[str, bytes]] = (),  # noqa: ARG002 - the overridden signature
-    ) -> asyncio.Future[None]:
+    ) -> None:
         if self.queue_full:
-            raise QueueFull("full")
+            delivery.set_exception(QueueFull("full"))
+            return
         assert value is not None
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         number = number_of(value)
         self.sent.append(number)
         if key in self.keys_under_way:
             self.overlaps.append(key)
         self.keys_under_way.append(key)
-        self._held.append((future, number, key))
+        self._held.append((delivery, number, key))
         if not self.held:
             asyncio.get_running_loop().call_later(self.delay_s, self.release)
-        return future
 
     def release(self) -> None:
         """Deliver the reports that are outstanding."""
         held, self._held = self._held, []
-        for future, number, key in held:
+        for delivery, number, key in held:
             if number in self.silent:
-                self._held.append((future, number, key))
+                self._held.append((delivery, number, key))
                 continue
             self.keys_under_way.remove(key)
-            if future.done():
+            if delivery.done():
                 continue
             if number in self.failing:
-                future.set_exception(self.failing[number])
+                delivery.set_exception(self.failing[number])
             else:
                 self.delivered.append(number)
-                future.set_result(None)
+                delivery.set_result(None)
 
     async def close(self, *, timeout_s: float = 5) -> int:  # noqa: ARG002 - the overridden signature
         return 0

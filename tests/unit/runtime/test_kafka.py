@@ -223,6 +223,42 @@ def test_the_end_waits_for_reports_in_bounded_time(librdkafka: Librdkafka) -> No
     assert asyncio.run(scenario()) == 1
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_librdkafka_says_when_there_are_reports_and_nobody_has_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pinned version is one that ``report_signal`` knows: after an update its table has to be looked at."""
+    monkeypatch.setattr("taskbridge.runtime.producer._SIGNALLED_POLL_S", 1000)
+    monkeypatch.setattr("taskbridge.runtime.producer._IDLE_POLL_S", 1000)
+
+    async def scenario() -> None:
+        files = open_files()
+        producer = AsyncProducer({"test.mock.num.brokers": 1, "linger.ms": 0})
+        for _ in range(20):
+            deliveries = [producer.produce("topic", key=None, value=b"v") for _ in range(5)]
+            async with asyncio.timeout(20):
+                await asyncio.gather(*deliveries)
+            await asyncio.sleep(0.001)
+        assert await producer.close() == 0
+        assert open_files() <= files
+
+    asyncio.run(scenario())
+
+
+def test_a_library_that_is_not_known_is_asked_each_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.runtime.report_signal._KNOWN", ("0", 0))
+    monkeypatch.setattr("taskbridge.runtime.producer._SIGNALLED_POLL_S", 1000)
+
+    async def scenario() -> None:
+        producer = AsyncProducer({"test.mock.num.brokers": 1, "linger.ms": 0})
+        async with asyncio.timeout(20):
+            await producer.produce("topic", key=None, value=b"v")
+        await producer.close()
+
+    asyncio.run(scenario())
+
+
 def test_the_producer_waits_for_all_replicas_and_places_keys_as_java_does() -> None:
     config = producer_config(NOBODY, {"security.protocol": "SSL"})
     assert config["acks"] == "all"

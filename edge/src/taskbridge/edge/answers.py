@@ -56,6 +56,16 @@ class Accepted(Response):
         await send({"type": "http.response.body", "body": self.body})
 
 
+_IN_KAFKA = '{{"success":true,"eventId":"{}","durability":"kafka"}}'
+_HEAD_IN_KAFKA = "content-length: {}\r\ncontent-type: application/json\r\n\r\n"
+
+
+def accepted(event_id: str) -> bytes:
+    """The same from its own headers on, for an event that Kafka has."""
+    body = _IN_KAFKA.format(event_id)
+    return (_HEAD_IN_KAFKA.format(len(body)) + body).encode()
+
+
 def rejected(rejection: Rejection) -> Response:
     status, kind = STATUS[type(rejection)]
     # RFC 9110 asks for a challenge with every 401; the same one whatever failed.

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from taskbridge.edge.deciding.decision import Decision
 from taskbridge.edge.deciding.interpret import Rules
 from taskbridge.edge.delivery.publisher import KafkaPublisher, Publisher
+from taskbridge.edge.direct import DirectWay
 from taskbridge.edge.monitoring.health import HealthRoutes
 from taskbridge.edge.monitoring.metrics import Metrics
 from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics, clear_metrics
@@ -26,6 +27,7 @@ from taskbridge.edge.quarantine import Quarantine
 from taskbridge.edge.routes import CallbackRoutes
 from taskbridge.edge.server.connections.gate import GATE, Gate, with_open_files
 from taskbridge.edge.server.connections.listening import given_sockets, listen_beside_fellows
+from taskbridge.edge.server.direct import WAY
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.serving import end_when_told, serve
 from taskbridge.edge.server.sources import Sources
@@ -116,7 +118,8 @@ def create_app(
         _log.info("edge_started", apps=credentials.current.count, workers=settings.workers, core=decision.core)
         if owns_process:
             collect_garbage_rarely()
-        yield {GATE: gate}
+        # Spans belong to the general way.
+        yield ({GATE: gate} if tracing is not None else {GATE: gate, WAY: DirectWay(callbacks, not_at=operators)})
         if owns_process:
             _end_process_within(_LAST_S)
         for each in upkeep:

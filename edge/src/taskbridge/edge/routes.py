@@ -14,21 +14,26 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from taskbridge.edge import answers
+from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable, Rejection
 from taskbridge.edge.paths import SOURCE_PATHS, YIDA_PATHS, action_of
+from taskbridge.edge.server.direct import BEGUN, Begun
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
 from taskbridge.edge.verification.replays import claim
 from taskbridge.runtime.http.problems import unforeseen
+from taskbridge.runtime.producer import DeliveryFailed, QueueFull
 from taskbridge.runtime.tracing.traceparent import TRACEPARENT, trace_id_of, valid_traceparent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
     from taskbridge.edge.decided import Decided
     from taskbridge.edge.deciding.decision import Decision
     from taskbridge.edge.delivery.publisher import Publisher
-    from taskbridge.edge.delivery.router import Durability
+    from taskbridge.edge.kafka.record import Record
     from taskbridge.edge.monitoring.metrics import Metrics
     from taskbridge.edge.quarantine import Quarantine
     from taskbridge.edge.received import Received
@@ -42,6 +47,19 @@ _stdlib_log = logging.getLogger(__name__)
 
 _GONE = 499
 """Nobody sees this answer: the sender has hung up."""
+
+
+class BegunCallback(Begun):
+    """One that went directly so far; here it goes on, where that did not work out."""
+
+    __slots__ = ("decided", "publishing", "received", "record", "started")
+
+    def __init__(self, settled: Callable[[Begun], None], received: Received) -> None:
+        super().__init__(settled)
+        self.started = self.publishing = time.perf_counter()
+        self.received = received
+        self.decided: Decided | None = None
+        self.record: Record | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,21 +102,25 @@ class CallbackRoutes:
         return await self._answer(wire_action, request.scope, request.receive)
 
     async def _answer(self, wire_action: str, scope: Scope, from_network: Receive) -> Response:
-        started = time.perf_counter()
-        received: Received | None = None
-        decided: Decided | None = None
+        direct: BegunCallback | None = scope.get(BEGUN)
+        started = time.perf_counter() if direct is None else direct.started
+        received = None if direct is None else direct.received
+        decided = None if direct is None else direct.decided
         try:
-            self.sources.check(remote_address(scope))
-            received = await receive(
-                scope,
-                from_network,
-                wire_action,
-                received_at=time.time_ns() // 1_000_000,
-                max_body_bytes=self.decision.rules.max_body_bytes,
-                large_bodies=self.large_bodies,
-            )
-            decided = self._decide(received)
-            durability = await self._publish(decided, received)
+            if direct is not None:
+                durability = await self._goes_on(direct)
+            else:
+                self.sources.check(remote_address(scope))
+                received = await receive(
+                    scope,
+                    from_network,
+                    wire_action,
+                    received_at=time.time_ns() // 1_000_000,
+                    max_body_bytes=self.decision.rules.max_body_bytes,
+                    large_bodies=self.large_bodies,
+                )
+                decided = self.decide(received)
+                durability = await self._publish(decided, received)
         except Rejection as rejection:
             begun = received or rejection.head
             kept = await self.quarantine.keep(begun, rejection) if begun is not None else None
@@ -118,6 +140,7 @@ class CallbackRoutes:
                 await self.quarantine.keep(received, _unforeseen(decided))
             raise
         else:
+            assert decided is not None, "it is durable"
             if _stdlib_log.isEnabledFor(logging.DEBUG):
                 _log_of(wire_action, scope, received).debug(
                     "callback_accepted", event_id=decided.event_id, app_type=decided.app_type, durability=durability
@@ -126,7 +149,7 @@ class CallbackRoutes:
         self.metrics.count(wire_action, outcome, time.perf_counter() - started)
         return response
 
-    def _decide(self, received: Received) -> Decided:
+    def decide(self, received: Received) -> Decided:
         started = time.perf_counter()
         try:
             decided = self.decision.of(received)
@@ -142,6 +165,20 @@ class CallbackRoutes:
             return await self.publisher.publish(decided, traceparent=traceparent)
         finally:
             self.metrics.publish_seconds.observe(received.wire_action, time.perf_counter() - started)
+
+    async def _goes_on(self, direct: BegunCallback) -> Durability:
+        try:
+            await direct.outcome()
+        except (DeliveryFailed, QueueFull):
+            # Perhaps it arrived all the same, as in ``Router.keep``.
+            assert direct.record is not None, "it was sent"
+            return await self.publisher.keep_elsewhere(direct.record)
+        else:
+            return Durability.KAFKA
+        finally:
+            if direct.decided is not None:
+                took = time.perf_counter() - direct.publishing
+                self.metrics.publish_seconds.observe(direct.received.wire_action, took)
 
     def _log_rejection(
         self, rejection: Rejection, log: structlog.stdlib.BoundLogger, source: str, kept: str | None

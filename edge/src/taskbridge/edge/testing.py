@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable
+from taskbridge.edge.kafka.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from taskbridge.edge.decided import Decided
@@ -32,8 +34,13 @@ class MemoryPublisher:
 
     published: list[TaskEvent] = field(default_factory=list["TaskEvent"])
     traceparents: list[str | None] = field(default_factory=list[str | None])
+    spooled: list[Record] = field(default_factory=list["Record"])
     quarantined: list[QuarantinedCallback] = field(default_factory=list["QuarantinedCallback"])
     away: str | None = None
+    direct: bool = False
+    """Takes what it is sent without anybody who waits for it."""
+    undelivered: Exception | None = None
+    """What comes of that."""
 
     async def start(self) -> None:
         """There is nothing to connect to."""
@@ -53,6 +60,22 @@ class MemoryPublisher:
         self.published.append(decided.event())
         self.traceparents.append(traceparent)
         return Durability.KAFKA
+
+    def takes_directly(self) -> bool:
+        return self.direct and self.away is None
+
+    def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
+        if self.undelivered is None:
+            self.published.append(decided.event())
+            self.traceparents.append(traceparent)
+        asyncio.get_running_loop().call_soon(then, self.undelivered)
+        return Record(topic="", key=decided.key, headers=(), schema="", body=b"")
+
+    async def keep_elsewhere(self, record: Record) -> Durability:
+        if self.away is not None:
+            raise NotDurable(self.away)
+        self.spooled.append(record)
+        return Durability.SPOOL
 
     async def quarantine(self, callback: QuarantinedCallback) -> Durability:
         if self.away is not None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from taskbridge.runtime.acls import is_refusal, not_allowed
 from taskbridge.runtime.kafka import LIBRDKAFKA
+from taskbridge.runtime.report_signal import report_signal
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from confluent_kafka import Message
 
 _POLL_S = 0.001
+_SIGNALLED_POLL_S = 0.02
+"""Where a signal tells of reports: in case that one was lost."""
 _IDLE_POLL_S = 0.1
 """Nothing is outstanding then but librdkafka's own log lines."""
 _FLUSH_S = 5
@@ -50,8 +55,18 @@ class QueueFull(OperatorError):
     """The producer holds as much as it may; nothing was taken on."""
 
 
-Outgoing = tuple["asyncio.Future[None]", str, "bytes | None", "bytes | None", "Sequence[tuple[str, bytes]]"]
-"""The future, and the record: topic, key, value, headers."""
+class Delivery(Protocol):
+    """What becomes of one record: a future, or what stands in for one."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: None, /) -> None: ...
+
+    def set_exception(self, error: Exception, /) -> None: ...
+
+
+Outgoing = tuple[Delivery, str, "bytes | None", "bytes | None", "Sequence[tuple[str, bytes]]"]
+"""The delivery, and the record: topic, key, value, headers."""
 
 
 class AsyncProducer:
@@ -72,7 +87,12 @@ class AsyncProducer:
         self._outgoing: list[Outgoing] = []
         self._is_busy = False
         self._fatal: KafkaError | None = None
-        self._next_poll = self._loop.call_later(_IDLE_POLL_S, self._poll)
+        self._busy_poll_s = _POLL_S
+        self._signal = report_signal(self._producer)
+        if self._signal is not None:
+            self._busy_poll_s = _SIGNALLED_POLL_S
+            self._loop.add_reader(self._signal, self._signalled, self._signal)
+        self._next_poll = self._loop.call_soon(self._poll)
 
     def produce(
         self,
@@ -88,10 +108,22 @@ class AsyncProducer:
         was refused at once, for being larger than a record may be for example.
         """
         future: asyncio.Future[None] = self._loop.create_future()
+        self.send(future, topic, key=key, value=value, headers=headers)
+        return future
+
+    def send(
+        self,
+        delivery: Delivery,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        """As ``produce``; the delivery is told what the future would be, but never before this returns."""
         if not self._outgoing:
             self._loop.call_soon(self._hand_over)
-        self._outgoing.append((future, topic, key, value, headers))
-        return future
+        self._outgoing.append((delivery, topic, key, value, headers))
 
     async def answers(self, *, timeout_s: float = 1.0) -> bool:
         """Whether a broker answers a metadata request now."""
@@ -115,6 +147,8 @@ class AsyncProducer:
         while self.pending and self._loop.time() < deadline:  # noqa: ASYNC110 - librdkafka has no event for it
             await asyncio.sleep(_POLL_S)
         self._next_poll.cancel()
+        if self._signal is not None:
+            self._loop.remove_reader(self._signal)
         left = self.pending
         await asyncio.to_thread(self._destroy)
         return left
@@ -122,11 +156,13 @@ class AsyncProducer:
     def _destroy(self) -> None:
         """Blocks until librdkafka's threads have ended, which may be waiting for a name server."""
         del self._producer
+        if self._signal is not None:
+            os.close(self._signal)
 
     def _hand_over(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
-        for future, topic, key, value, headers in outgoing:
-            if future.done():
+        for delivery, topic, key, value, headers in outgoing:
+            if delivery.done():
                 continue  # given up in the same turn: it is on its way to elsewhere
             try:
                 self._producer.produce(
@@ -134,18 +170,29 @@ class AsyncProducer:
                     key=key,
                     value=value,
                     headers=list(headers),
-                    on_delivery=self._report_to(future, topic),
+                    on_delivery=partial(self._report, delivery, topic),
                 )
             except BufferError:
-                future.set_exception(QueueFull("the Kafka producer's queue is full"))
+                delivery.set_exception(QueueFull("the Kafka producer's queue is full"))
             except KafkaException as error:
-                future.set_exception(self._failure(topic, error.args[0]))
+                delivery.set_exception(self._failure(topic, error.args[0]))
         if not self._is_busy:
             self._is_busy = True
             self._next_poll.cancel()
-            self._next_poll = self._loop.call_later(_POLL_S, self._poll)
+            self._next_poll = self._loop.call_later(self._busy_poll_s, self._poll)
+
+    def _signalled(self, signal: int) -> None:
+        os.eventfd_read(signal)
+        self._fetch()
 
     def _poll(self) -> None:
+        try:
+            self._fetch()
+        finally:
+            self._is_busy = self.pending > 0
+            self._next_poll = self._loop.call_later(self._busy_poll_s if self._is_busy else _IDLE_POLL_S, self._poll)
+
+    def _fetch(self) -> None:
         try:
             self._producer.poll(0)
         except KafkaException as error:
@@ -153,26 +200,21 @@ class AsyncProducer:
             if not error.args[0].fatal():
                 raise
             self.is_dead, self._fatal = True, error.args[0]
-        finally:
-            self._is_busy = self.pending > 0
-            self._next_poll = self._loop.call_later(_POLL_S if self._is_busy else _IDLE_POLL_S, self._poll)
 
-    def _report_to(self, future: asyncio.Future[None], topic: str) -> Callable[[KafkaError | None, Message], None]:
-        def report(error: KafkaError | None, _message: Message) -> None:
-            if error is not None and error.code() == KafkaError._PURGE_QUEUE:  # noqa: SLF001 - its documented name
-                # The fatal error that says why is told by the same poll, behind the reports.
-                self._loop.call_soon(fail, error)
-            elif error is not None:
-                fail(error)
-            elif not future.done():
-                future.set_result(None)
+    def _report(self, delivery: Delivery, topic: str, error: KafkaError | None, _message: Message) -> None:
+        if error is None:
+            if not delivery.done():  # else it was given up
+                delivery.set_result(None)
+        elif error.code() == KafkaError._PURGE_QUEUE:  # noqa: SLF001 - its documented name
+            # The fatal error that says why is told by the same poll, behind the reports.
+            self._loop.call_soon(self._fail, delivery, topic, error)
+        else:
+            self._fail(delivery, topic, error)
 
-        def fail(error: KafkaError) -> None:
-            failure = self._failure(topic, self._fatal or error)
-            if not future.done():  # else it was given up
-                future.set_exception(failure)
-
-        return report
+    def _fail(self, delivery: Delivery, topic: str, error: KafkaError) -> None:
+        failure = self._failure(topic, self._fatal or error)
+        if not delivery.done():
+            delivery.set_exception(failure)
 
     def _failure(self, topic: str, error: KafkaError) -> DeliveryFailed:
         self.is_dead = self.is_dead or error.code() == KafkaError._FATAL  # noqa: SLF001 - its documented name

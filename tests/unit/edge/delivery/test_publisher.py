@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from taskbridge.edge.kafka.record import Record
     from taskbridge.edge.settings import EdgeSettings
+    from taskbridge.runtime.producer import Delivery
     from taskbridge.schemas.topics import Topic
 
 PARAMETERS = parameters_of("delete", instance_id="实例-1")
@@ -63,6 +65,7 @@ class Surroundings:
     def __init__(self) -> None:
         self.produced: list[dict[str, Any]] = []
         self.reports: list[asyncio.Future[None]] = []
+        self.sent: list[Delivery] = []
         self.full = False
         self.reachable = True
         self.is_dead = False
@@ -76,6 +79,10 @@ class Surroundings:
         self.produced.append({"topic": topic, **record})
         self.reports.append(asyncio.get_running_loop().create_future())
         return self.reports[-1]
+
+    def send(self, delivery: Delivery, topic: str, **record: Any) -> None:
+        self.produced.append({"topic": topic, **record})
+        self.sent.append(delivery)
 
     async def close(self, *, timeout_s: float = 0) -> int:
         assert timeout_s < 10
@@ -134,6 +141,41 @@ def test_an_event_is_durable_only_after_its_delivery_report(
         }
         around.reports[0].set_result(None)
         assert await publishing is Durability.KAFKA
+        await publisher.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_event_that_nobody_waits_for_is_the_same_record(
+    settings: EdgeSettings, around: Surroundings, registry: FakeRegistry
+) -> None:
+    async def scenario() -> None:
+        publisher = KafkaPublisher(settings, partitions=1)
+        assert not publisher.takes_directly()
+        publisher = await prepared(settings)
+        assert publisher.takes_directly()
+        told: list[Exception | None] = []
+        publisher.send(Decided.of(EVENT), traceparent=TRACE, then=told.append)
+        assert around.produced == [
+            {
+                "topic": TASK_EVENTS.name,
+                "key": "实例-1".encode(),
+                "value": task_event_codec(registry).encode(EVENT),
+                "headers": event_headers(EVENT, traceparent=TRACE),
+            }
+        ]
+        assert told == []
+        around.sent[0].set_result(None)
+        assert told == [None]
+        kept = publisher.send(Decided.of(EVENT), traceparent=None, then=told.append)
+        around.sent[1].set_exception(DeliveryFailed("away"))
+        await asyncio.sleep(0)
+        assert [str(each) for each in told] == ["None", "away"]
+        assert await publisher.keep_elsewhere(kept) is Durability.SPOOL
+        huge = replace(EVENT, raw_parameters={"a": "x" * (20 << 20)})
+        with pytest.raises(TooLarge):
+            publisher.send(Decided.of(huge), traceparent=None, then=told.append)
+        assert len(around.sent) == 2
         await publisher.close()
 
     asyncio.run(scenario())
@@ -530,6 +572,18 @@ def test_a_record_may_be_as_large_as_the_producer_takes_and_not_a_byte_larger(
 
     asyncio.run(scenario())
     assert len(publisher._router.kept) == 2
+
+
+def test_a_callback_waits_for_no_other_before_it_is_sent_unless_the_operator_says_so(
+    settings: EdgeSettings, tmp_path: Path
+) -> None:
+    def linger(settings: EdgeSettings) -> object:
+        return KafkaPublisher(settings, partitions=1)._config["linger.ms"]  # pyright: ignore[reportPrivateUsage]
+
+    assert linger(settings) == "0"
+    path = tmp_path / "kafka.properties"
+    path.write_text("linger.ms=7\n")
+    assert linger(settings.model_copy(update={"kafka_config_file": path})) == "7"
 
 
 def test_a_property_that_librdkafka_refuses_is_said_at_the_start(settings: EdgeSettings, tmp_path: Path) -> None:

@@ -49,6 +49,76 @@ def test_while_kafka_acknowledges_nothing_touches_the_spool(tmp_path: Path) -> N
     asyncio.run(scenario())
 
 
+async def sent(router: Router, number: int, *, key: str = "one") -> Exception | None:
+    """What a record comes to that nobody waits for."""
+    told: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    router.send(record(number, key=key), told.set_result)
+    return await told
+
+
+def test_a_record_that_nobody_waits_for_is_told_of_and_kept_elsewhere_where_it_was_sent_in_vain(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_path(producer)
+        topic, schema = record(0).topic, record(0).schema
+        async with outbox_on(tmp_path, kafka, timeout_s=30) as (router, keeper):
+            assert router.takes_directly(topic, schema)
+            assert not router.takes_directly(topic, "unknown")
+            assert not router.takes_directly("unknown", schema)
+            producer.held = True
+            failure = await sent(Router(kafka, keeper, timeout_s=0.01), 1)
+            assert isinstance(failure, DeliveryFailed)
+            assert "in time" in str(failure)
+            assert not router.takes_directly(topic, schema)
+            assert await router.keep_elsewhere(record(1)) is Durability.SPOOL
+            producer.held = False
+            producer.release()
+            await until(lambda: router.takes_directly(topic, schema))
+            assert await sent(router, 2) is None
+            producer.queue_full = True
+            assert isinstance(await sent(router, 3), QueueFull)
+            producer.queue_full = False
+            assert router.takes_directly(topic, schema), "that says nothing of Kafka"
+            assert producer.delivered == [1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_is_told_to_all_that_are_sent_to_the_same_partition(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_path(producer)
+        async with outbox_on(tmp_path, kafka, timeout_s=30) as (router, _):
+            producer.held = True
+            producer.failing[2] = DeliveryFailed("purged")
+            first, second = (asyncio.create_task(sent(router, number)) for number in (1, 2))
+            waited_for = asyncio.create_task(kafka.send_within(record(3), timeout_s=30))
+            await asyncio.sleep(0)
+            producer.silent = {1, 3}
+            producer.release()
+            assert [str(await first), str(await second)] == ["another delivery failed: purged", "purged"]
+            with pytest.raises(DeliveryFailed, match="another delivery failed"):
+                await waited_for
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_sent_past_what_the_spool_holds(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        producer = TestProducer()
+        kafka = await open_path(producer)
+        async with outbox_on(tmp_path, kafka) as (router, keeper):
+            producer.held = True
+            await keeper.own.put(record(1))
+            assert kafka.usable
+            assert not router.takes_directly(record(1).topic, record(1).schema)
+            producer.held = False
+            producer.release()
+            await until(lambda: router.takes_directly(record(1).topic, record(1).schema))
+
+    asyncio.run(scenario())
+
+
 def test_a_delivery_that_takes_too_long_goes_to_the_spool_and_nobody_waits_that_long_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         producer = TestProducer()

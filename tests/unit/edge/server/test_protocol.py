@@ -21,7 +21,8 @@ from taskbridge.edge.app import create_app
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.server import protocol
 from taskbridge.edge.server.connections.listening import listen
-from taskbridge.edge.server.protocol import MAX_PIPELINED, LimitedProtocol
+from taskbridge.edge.server.direct import DirectProtocol
+from taskbridge.edge.server.protocol import MAX_PIPELINED
 from taskbridge.edge.server.requests import FREE_BODY_BYTES
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, parameters_of
@@ -49,7 +50,7 @@ class Served:
             uvicorn.Config(
                 self.app,
                 loop="taskbridge.edge.server.connections.accepting:AcceptingLoop",
-                http=LimitedProtocol,
+                http=DirectProtocol,
                 proxy_headers=False,
                 log_config=None,
                 access_log=False,
@@ -89,7 +90,8 @@ class Served:
 def serve(settings: EdgeSettings, publisher: MemoryPublisher) -> Generator[Callable[..., Served]]:
     with ExitStack() as stack:
 
-        def start(**changed: Any) -> Served:
+        def start(*, directly: bool = True, **changed: Any) -> Served:
+            publisher.direct = directly
             changed_settings = EdgeSettings.model_validate({**settings.model_dump(), **changed})
             served = Served(changed_settings, publisher)
             served.start()
@@ -334,7 +336,7 @@ def test_where_all_are_at_work_a_new_one_waits_until_there_is_room(
         return "kafka"
 
     monkeypatch.setattr(type(publisher), "publish", wait)
-    served = serve(max_connections=3)
+    served = serve(directly=False, max_connections=3)
     with ExitStack() as stack:
         working = [stack.enter_context(sent(served.port, callback())) for _ in range(3)]
         eventually(lambda: served.server.server_state.tasks.__len__() == 3)
@@ -431,7 +433,7 @@ def test_while_the_reader_lags_behind_an_answer_waits(serve: Callable[..., Serve
     with connect(served.port) as connection:
         eventually(lambda: served.open() == 1)
         (at_work,) = served.server.server_state.connections
-        limited = cast("LimitedProtocol", at_work)
+        limited = cast("DirectProtocol", at_work)
         limited.loop.call_soon_threadsafe(limited.pause_writing)
         connection.sendall(callback())
         connection.settimeout(0.3)

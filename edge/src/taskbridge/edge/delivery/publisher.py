@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 _QUARANTINE_SHARE = 0.5
 """Of the spool's bound: rejected callbacks, which anybody can send, leave the other half to those that are proven."""
 
+_AT_ONCE = {"linger.ms": "0"}
+"""What one turn of the loop sends goes out together as it is, and under load what comes while five requests are out."""
+
 SPOOL_FOLDER = "spool"
 
 SPOOL_IS_BROKEN = "broken, and no new file can be made"
@@ -73,6 +76,28 @@ class Publisher(Protocol):
         """
         ...
 
+    def takes_directly(self) -> bool:
+        """Whether an event may be sent without anybody who waits for it."""
+        ...
+
+    def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
+        """Send an event where ``takes_directly``; ``then`` is called, but not yet, with None once Kafka has it.
+
+        Else with DeliveryFailed or QueueFull: the record is for ``keep_elsewhere``.
+
+        Raises:
+            TooLarge: it never can be durable; nothing was sent.
+        """
+        ...
+
+    async def keep_elsewhere(self, record: Record) -> Durability:
+        """Return once the record is durable that was sent in vain.
+
+        Raises:
+            NotDurable: it is not, or that is not known.
+        """
+        ...
+
     async def quarantine(self, callback: QuarantinedCallback) -> Durability:
         """Return once the rejected callback is durable.
 
@@ -101,7 +126,7 @@ class KafkaPublisher:
         """
         self._settings = settings
         self._extra = read_kafka_config(settings.kafka_config_file)
-        self._config = producer_config(settings.kafka_bootstrap_servers, self._extra)
+        self._config = producer_config(settings.kafka_bootstrap_servers, {**_AT_ONCE, **self._extra})
         self._max_record_bytes = int(str(self._config["message.max.bytes"]))
         try:
             Producer(dict(self._config), logger=logging.getLogger("librdkafka"))
@@ -156,15 +181,19 @@ class KafkaPublisher:
         return self._router.can_keep
 
     async def publish(self, decided: Decided, *, traceparent: str | None) -> Durability:
-        return await self._keep(
-            Record(
-                topic=TASK_EVENTS.name,
-                key=decided.key,
-                headers=with_trace([*decided.headers], traceparent),
-                schema=self._events.schema_key,
-                body=decided.body,
-            )
-        )
+        return await self._keep(self._record_of(decided, traceparent))
+
+    def takes_directly(self) -> bool:
+        return self._router.takes_directly(TASK_EVENTS.name, self._events.schema_key)
+
+    def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
+        record = self._record_of(decided, traceparent)
+        self._check_size(record)
+        self._router.send(record, then)
+        return record
+
+    async def keep_elsewhere(self, record: Record) -> Durability:
+        return await self._router.keep_elsewhere(record)
 
     async def quarantine(self, callback: QuarantinedCallback) -> Durability:
         return await self._keep(
@@ -178,11 +207,23 @@ class KafkaPublisher:
             may_spool=self._spools.size <= self._settings.spool_max_bytes * _QUARANTINE_SHARE,
         )
 
+    def _record_of(self, decided: Decided, traceparent: str | None) -> Record:
+        return Record(
+            topic=TASK_EVENTS.name,
+            key=decided.key,
+            headers=with_trace([*decided.headers], traceparent),
+            schema=self._events.schema_key,
+            body=decided.body,
+        )
+
     async def _keep(self, record: Record, *, may_spool: bool = True) -> Durability:
+        self._check_size(record)
+        return await self._router.keep(record, may_spool=may_spool)
+
+    def _check_size(self, record: Record) -> None:
         if record.size > self._max_record_bytes:
             # Before anything is promised: the producer would refuse it for ever.
             raise TooLarge("record-size", "The event is larger than a record may be.")
-        return await self._router.keep(record, may_spool=may_spool)
 
     def _spool_health(self) -> str:
         if self._spools.broken is not None:

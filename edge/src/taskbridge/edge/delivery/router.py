@@ -12,6 +12,8 @@ from taskbridge.runtime.producer import DeliveryFailed, QueueFull
 from taskbridge.schemas.topics import TASK_EVENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from taskbridge.edge.kafka.path import KafkaPath
     from taskbridge.edge.kafka.record import Record
     from taskbridge.edge.spool.keeper import SpoolKeeper
@@ -65,6 +67,26 @@ class Router:
             if not tried and self._kafka.takes(record) and await self._sent(record):
                 return Durability.KAFKA
             raise
+        return Durability.SPOOL
+
+    def takes_directly(self, topic: str, schema: str) -> bool:
+        """Whether a record that is sent now will probably be in Kafka soon, whatever its key, and overtakes none."""
+        return self._kafka.takes_all_of(topic, schema) and not self._spools.anything_moves()
+
+    def send(self, record: Record, then: Callable[[Exception | None], None]) -> None:
+        """Send a record where ``takes_directly``; ``then`` is called with None once it is durable.
+
+        Else with DeliveryFailed or QueueFull: it counts as undelivered, and is for ``keep_elsewhere``.
+        """
+        self._kafka.send_then(record, then, timeout_s=self._timeout_s)
+
+    async def keep_elsewhere(self, record: Record) -> Durability:
+        """Return once the record is durable that Kafka did not take.
+
+        Raises:
+            NotDurable: it is not, or that is not known.
+        """
+        await self._spools.own.put(record)
         return Durability.SPOOL
 
     @property

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 from confluent_kafka import murmur2
 
+from taskbridge.edge.kafka.sending import Sending, Sendings, late
 from taskbridge.runtime.producer import DeliveryFailed, within
 from taskbridge.schemas.codec import framed
 from taskbridge.schemas.registry import SchemaRef
@@ -53,6 +54,7 @@ class KafkaPath:
         self._registry = registry
         self._ids: dict[str, int] = {}
         self._hurried: dict[asyncio.Future[None], Record] = {}
+        self._sendings = Sendings(self._not_sent)
         self._closing: set[asyncio.Task[int]] = set()
         self._open = asyncio.Event()
         self._topics: dict[str, int] = {}
@@ -93,6 +95,10 @@ class KafkaPath:
             and record.schema in self._ids
             and (not self._failed or self.place_of(record) not in self._failed)
         )
+
+    def takes_all_of(self, topic: str, schema: str) -> bool:
+        """Each record of the topic, sent now, will probably be acknowledged soon."""
+        return self.answers and topic in self._topics and schema in self._ids and not self._failed
 
     def takes_any_of(self, topic: str) -> bool:
         """Some records of the topic will probably be acknowledged soon."""
@@ -150,9 +156,9 @@ class KafkaPath:
         if place not in self._failed:
             _log.warning("kafka_delivery_failed", topic=place[0], partition=place[1], problem=problem)
         self._failed[place] = (time.monotonic(), problem)
-        for future, other in self._hurried.items():
-            if not future.done() and self.place_of(other) == place:
-                future.set_exception(DeliveryFailed(f"another delivery failed: {problem}"))
+        for delivery, other in (*self._hurried.items(), *self._sendings.items()):
+            if not delivery.done() and self.place_of(other) == place:
+                delivery.set_exception(DeliveryFailed(f"another delivery failed: {problem}"))
         if error.topic_is_gone and self._topics.pop(record.topic, None) is not None:
             _log.error("kafka_topic_gone", topic=record.topic)
 
@@ -215,16 +221,25 @@ class KafkaPath:
         try:
             await within(timeout_s, future)
         except TimeoutError as error:
-            failure = DeliveryFailed("no acknowledgement in time")
+            failure = late()
             self.fail(record, failure)
             raise failure from error
         except DeliveryFailed as error:
-            self.replace_if_dead()
-            if not error.is_final:
-                self.fail(record, error)
+            self._not_sent(record, error)
             raise
         finally:
             del self._hurried[future]
+
+    def send_then(self, record: Record, then: Callable[[Exception | None], None], *, timeout_s: float) -> None:
+        """As ``send_within`` without anybody who waits: ``then`` is called with None, or with what that raises."""
+        sending = Sending(self._sendings, record, then, timeout_s)
+        value = framed(self._ids[record.schema], record.body)
+        self._producer.send(sending, record.topic, key=record.key, value=value, headers=record.headers)
+
+    def _not_sent(self, record: Record, error: Exception) -> None:
+        self.replace_if_dead()
+        if isinstance(error, DeliveryFailed) and not error.is_final:
+            self.fail(record, error)
 
     def replace_if_dead(self) -> None:
         """A producer that met a fatal error (an idempotent one whose broker lost records) never works again."""

@@ -52,8 +52,8 @@ LAST_BODY_S = 5.0
 UNREAD_S = 30
 """How long a peer may not take what it is sent."""
 
-_SLICE_BYTES = 16 << 10
-_PER_HEADER_BYTES = 4
+SLICE_BYTES = 16 << 10
+PER_HEADER_BYTES = 4
 """Of each header line: the colon, the space and the end."""
 
 
@@ -121,13 +121,13 @@ class LimitedProtocol(AnsweringProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if len(data) <= _SLICE_BYTES and not self._deaf:
+        if len(data) <= SLICE_BYTES and not self._deaf:
             self._feed(data)
             return
         # In slices, because the parser tells of an unfinished line only that nothing has come of it.
-        for at in range(0, len(data), _SLICE_BYTES):
+        for at in range(0, len(data), SLICE_BYTES):
             if not self._deaf:
-                self._feed(data[at : at + _SLICE_BYTES])
+                self._feed(data[at : at + SLICE_BYTES])
 
     def _feed(self, data: bytes) -> None:
         if data.isascii():
@@ -185,7 +185,7 @@ class LimitedProtocol(AnsweringProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value) + _PER_HEADER_BYTES
+        self._header_bytes += len(name) + len(value) + PER_HEADER_BYTES
         if self._header_bytes > self._limits.max_header_bytes or len(self.headers) >= MAX_HEADERS:
             self._stop(LARGE_HEAD)
         if self._in_head:  # else a trailer, and nothing here wants one

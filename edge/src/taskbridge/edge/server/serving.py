@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from taskbridge.edge.server.protocol import LimitedProtocol
+from taskbridge.edge.server.direct import DirectProtocol
 
 if TYPE_CHECKING:
     import socket
@@ -43,7 +43,7 @@ def serve(app: FastAPI, sockets: list[socket.socket], *, are_held: bool, workers
         factory=workers > 1,
         workers=workers,
         loop=f"taskbridge.edge.server.connections.accepting:{'HeldSocketsLoop' if are_held else 'AcceptingLoop'}",
-        http=LimitedProtocol,
+        http=DirectProtocol,
         proxy_headers=False,  # uvicorn's own would let anyone on this machine name any address
         ws="none",
         lifespan="on",

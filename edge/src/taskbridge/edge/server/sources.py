@@ -75,6 +75,12 @@ class Sources:
                 return UNKNOWN
         return str(sender)
 
+    def sender(self, peer: str, forwarded_for: str | None) -> str:
+        """As ``name_sender`` finds it, of a request with at most one such header."""
+        if not self.trusted_proxies and ":" not in peer:
+            return peer
+        return self.address(peer, () if forwarded_for is None else (forwarded_for,))
+
     def check(self, address: str) -> None:
         """Prove that callbacks are taken from there; from everywhere when no networks are given.
 

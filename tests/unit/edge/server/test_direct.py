@@ -1,0 +1,374 @@
+"""A request that goes directly is answered as the general way answers it, to the byte, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import uvicorn
+import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+from uvicorn.server import ServerState
+
+from raw_http import callback
+from taskbridge.edge.app import create_app
+from taskbridge.edge.delivery.router import Durability
+from taskbridge.edge.errors import NotDurable
+from taskbridge.edge.paths import YIDA_PATHS
+from taskbridge.edge.server.direct import DirectProtocol
+from taskbridge.edge.server.heads import Heads, plain_head
+from taskbridge.edge.server.protocol import LimitedProtocol
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.testing import SYSTEM_TOKEN, MemoryPublisher, write_credentials
+from taskbridge.runtime.producer import DeliveryFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from taskbridge.edge.app import EdgeApp
+    from taskbridge.edge.decided import Decided
+    from taskbridge.edge.kafka.record import Record
+
+OF_KAFKA = ("kafka", "failure", "away")
+DATE = [(b"date", b"Thu, 26 Nov 2026 21:00:00 GMT")]
+PATHS = {f"POST {path} HTTP/1.1".encode(): path for path in YIDA_PATHS}
+
+_COUNTED = ("callbacks_total", "callback_seconds_count", "publish_seconds_count", "verify_seconds_count")
+COUNTED = tuple(f"taskbridge_edge_{name}" for name in _COUNTED)
+
+
+@dataclass(slots=True)
+class SlowPublisher(MemoryPublisher):
+    """Kafka answers when it is told, with what it is told; then the spool."""
+
+    under_way: list[Callable[[Exception | None], None]] = field(default_factory=list[Any])
+
+    async def publish(self, decided: Decided, *, traceparent: str | None) -> Durability:
+        if self.away is not None:
+            raise NotDurable(self.away)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settle(error: Exception | None) -> None:
+            future.set_result(None) if error is None else future.set_exception(error)
+
+        self.under_way.append(settle)
+        try:
+            await future
+        except DeliveryFailed:
+            return await self.keep_elsewhere(cast("Record", decided))
+        self.published.append(decided.event())
+        self.traceparents.append(traceparent)
+        return Durability.KAFKA
+
+    def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
+        def settle(error: Exception | None) -> None:
+            if error is None:
+                self.published.append(decided.event())
+                self.traceparents.append(traceparent)
+            then(error)
+
+        self.under_way.append(settle)
+        return cast("Record", decided)
+
+    def settle(self, error: Exception | None) -> None:
+        under_way, self.under_way = self.under_way, []
+        for each in under_way:
+            each(error)
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.is_closed = False
+        self.reads = True
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 8000)}.get(name, default)
+
+    def write(self, data: Any) -> None:
+        if not self.is_closed:
+            self.written += bytes(data)
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+
+Step = bytes | str
+"""A piece that arrives, or what happens: kafka, failure, away, eof, lost, shutdown, lag, catches-up."""
+
+
+class Edge:
+    """An app, and connections to it by one protocol."""
+
+    def __init__(self, folder: Path, protocol: type[LimitedProtocol]) -> None:
+        folder.mkdir()
+        write_credentials(folder / "credentials.toml", SYSTEM_TOKEN)
+        settings = EdgeSettings(
+            kafka_bootstrap_servers="127.0.0.1:1",
+            schema_registry_url="http://127.0.0.1:1",
+            credentials_file=folder / "credentials.toml",
+            data_dir=folder / "edge",
+        )
+        self.publisher = SlowPublisher(direct=True)
+        self.app = cast("EdgeApp", create_app(settings, publisher=self.publisher))
+        self._protocol = protocol
+        self._state = uvloop.run(self._of_lifespan())
+
+    async def _of_lifespan(self) -> dict[str, Any]:
+        """What the lifespan hands to the protocol; the rest of it is not needed."""
+        async with self.app.router.lifespan_context(self.app) as state:
+            return cast("dict[str, Any]", state)
+
+    async def hold(self, steps: Sequence[Step], turns: int) -> dict[str, object]:
+        """What becomes of one connection."""
+        self.publisher.away = None
+        before = self.counted()
+        config = uvicorn.Config(self.app, http=self._protocol, log_config=None, lifespan="off", server_header=False)
+        config.load()
+        shared = ServerState()
+        shared.default_headers = DATE
+        protocol = self._protocol(config, shared, self._state)
+        wire = Wire()
+        protocol.connection_made(wire)
+        is_lost = False
+        for step in steps:
+            for _ in range(10 if step in OF_KAFKA else 0):
+                await asyncio.sleep(0)  # until a task has come as far as no task has to
+            if step in OF_KAFKA or not (is_lost or wire.is_closed):
+                self._take(step, protocol)
+            is_lost = is_lost or step == "lost"
+            for _ in range(10 if step in OF_KAFKA else turns):
+                await asyncio.sleep(0)
+        protocol.resume_writing()
+        for _ in range(40):
+            self.publisher.settle(None)
+            await asyncio.sleep(0)
+        if not is_lost:
+            protocol.connection_lost(None)
+        found: dict[str, object] = {
+            "written": wire.written,
+            "closed": wire.is_closed,
+            "reads": wire.reads,
+            "tasks": len(shared.tasks),
+            "requests": shared.total_requests,
+            "published": [each.event_id for each in self.publisher.published],
+            "traces": [*self.publisher.traceparents],
+            "spooled": len(self.publisher.spooled),
+            "quarantined": [each.reason for each in self.publisher.quarantined],
+            "counted": {
+                name: value - before.get(name, 0)
+                for name, value in self.counted().items()
+                if value != before.get(name, 0)
+            },
+        }
+        for each in (self.publisher.published, self.publisher.traceparents, self.publisher.spooled):
+            each.clear()
+        self.publisher.quarantined.clear()
+        return found
+
+    def _take(self, step: Step, protocol: LimitedProtocol) -> None:
+        match step:
+            case bytes():
+                protocol.data_received(step)
+            case "eof":
+                protocol.eof_received()
+            case "lost":
+                protocol.connection_lost(None)
+            case "shutdown":
+                protocol.shutdown()
+            case "lag":
+                protocol.pause_writing()
+            case "catches-up":
+                protocol.resume_writing()
+            case "away":
+                self.publisher.away = "no room"
+            case _:
+                self.publisher.settle(None if step == "kafka" else DeliveryFailed("no acknowledgement in time"))
+
+    def counted(self) -> dict[str, float]:
+        text = generate_latest(self.app.callbacks.metrics.registry).decode()
+        lines = [line.rpartition(" ") for line in text.splitlines() if line.startswith(COUNTED)]
+        return {name: float(value) for name, _, value in lines}
+
+
+@pytest.fixture(scope="module")
+def edges(tmp_path_factory: pytest.TempPathFactory) -> tuple[Edge, Edge]:
+    folder = tmp_path_factory.mktemp("edges")
+    return Edge(folder / "direct", DirectProtocol), Edge(folder / "general", LimitedProtocol)
+
+
+def both(edges: tuple[Edge, Edge], steps: Sequence[Step], turns: int = 3) -> dict[str, object]:
+    """What the direct way makes of it, which the general way makes of it, too."""
+    direct, general = (uvloop.run(each.hold(steps, turns)) for each in edges)
+    assert direct == general
+    return direct
+
+
+numbers = itertools.count()
+
+
+def fresh(*headers: str) -> bytes:
+    return callback(f"inst-{next(numbers):09}", *headers)
+
+
+TRACE = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+REQUESTS: dict[str, Callable[[], bytes]] = {
+    "plain": fresh,
+    "traced": lambda: fresh(TRACE),
+    "keep-alive": lambda: fresh("Connection: keep-alive"),
+    "last": lambda: fresh("Connection: close"),
+    "expects": lambda: fresh("Expect: 100-continue"),
+    "offers": lambda: fresh("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAA"),
+    "twice": lambda: fresh("X-A: 1", "X-A: 2"),
+    "odd spaces": lambda: fresh("X-A:  \t 1  ", "X-B:", "X-C: a:b"),
+    "raw": lambda: fresh("X-A: 张"),
+    "many": lambda: fresh(*(f"X-{number}: 1" for number in range(97))),
+    "too many": lambda: fresh(*(f"X-{number}: 1" for number in range(98))),
+    "large head": lambda: fresh(*(f"X-{number}: {'x' * 900}" for number in range(20))),
+    "forged": lambda: fresh().replace(b"dateTime", b"dateTlme"),
+    "unknown app": lambda: fresh().replace(b"APP_", b"AQQ_"),
+    "no JSON": lambda: fresh().replace(b'{"', b"{,"),
+    "another action": lambda: fresh().replace(b"/complete", b"/cancel"),
+    "no action": lambda: fresh().replace(b"/complete", b"/done"),
+    "in the query": lambda: fresh().replace(b"/complete", b"/complete?a=b"),
+    "old": lambda: fresh().replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "GET": lambda: b"GET /healthz HTTP/1.1\r\nHost: edge\r\n\r\n",
+    "short": lambda: fresh().replace(b"Content-Length: ", b"Content-Length: 1"),
+    "long": lambda: fresh() + b"}",
+    "two lengths": lambda: fresh("Content-Length: 3"),
+    "chunked": lambda: fresh("Transfer-Encoding: chunked"),
+    "packed": lambda: fresh("Content-Encoding: gzip"),
+    "empty line before": lambda: b"\r\n" + fresh(),
+    "bare LF": lambda: fresh().replace(b"\r\n", b"\n"),
+    "garbage": lambda: b"garbage\r\n\r\n",
+}
+happenings = st.sampled_from(["kafka", "kafka", "failure", "away", "eof", "lost", "shutdown", "lag", "catches-up"])
+
+
+@st.composite
+def connections(draw: st.DrawFn) -> list[Step]:
+    """Requests in a row, together or cut anywhere, and what happens between the pieces."""
+    made = [REQUESTS[each]() for each in draw(st.lists(st.sampled_from(sorted(REQUESTS)), min_size=1, max_size=4))]
+    made = [draw(st.sampled_from([each, each, each * 2])) for each in made]
+    if draw(st.booleans()):
+        made = [b"".join(made)]
+    steps: list[Step] = []
+    for each in made:
+        cuts = sorted({0, len(each), *draw(st.lists(st.integers(0, len(each)), max_size=2))})
+        if draw(st.booleans()):
+            cuts = [0, len(each)]
+        for start, end in itertools.pairwise(cuts):
+            steps += [each[start:end], *draw(st.lists(happenings, max_size=2))]
+    return steps
+
+
+@given(connections(), st.integers(0, 4))
+def test_both_ways_write_and_publish_the_same(edges: tuple[Edge, Edge], steps: list[Step], turns: int) -> None:
+    both(edges, steps, turns)
+
+
+@pytest.mark.parametrize("name", sorted(REQUESTS))
+def test_each_kind_of_request_is_answered_alike_alone_and_repeated(edges: tuple[Edge, Edge], name: str) -> None:
+    request = REQUESTS[name]()
+    both(edges, [request, "kafka", request, "kafka", fresh(), "kafka"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "published", "spooled", "written"),
+    [
+        (["kafka"], 1, 0, b'"kafka"'),
+        (["failure"], 0, 1, b'"spool"'),
+        (["away", "failure"], 0, 0, b"HTTP/1.1 503 "),
+        (["eof", "kafka"], 1, 0, b"connection: close"),
+        (["shutdown", "kafka"], 1, 0, b"connection: close"),
+        (["lag", "kafka", "catches-up"], 1, 0, b'"kafka"'),
+        (["lost", "kafka"], 1, 0, b""),
+        (["lost", "failure"], 0, 1, b""),
+    ],
+)
+def test_what_happens_while_one_is_under_way(
+    edges: tuple[Edge, Edge], steps: list[Step], published: int, spooled: int, written: bytes
+) -> None:
+    outcome = both(edges, [fresh(), *steps])
+    assert written in cast("bytes", outcome["written"])
+    assert (len(cast("list[str]", outcome["published"])), outcome["spooled"]) == (published, spooled)
+
+
+def test_a_plain_request_starts_no_task(edges: tuple[Edge, Edge], monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks: list[object] = []
+    start = LimitedProtocol._start_asgi_task  # pyright: ignore[reportPrivateUsage]
+
+    def started(self: LimitedProtocol, cycle: Any, app: Any) -> None:
+        tasks.append(cycle)
+        start(self, cycle, app)
+
+    monkeypatch.setattr(LimitedProtocol, "_start_asgi_task", started)
+    for edge, expected in zip(edges, (0, 2), strict=True):
+        found = uvloop.run(edge.hold([fresh(), "kafka", fresh(TRACE), "kafka"], 1))
+        assert (len(cast("list[str]", found["published"])), len(tasks)) == (2, expected)
+
+
+def test_a_head_is_read_only_where_there_is_one_way_to_read_it() -> None:
+    good = b"POST /yida/tasks/create HTTP/1.1\r\nhost: a\r\nContent-Length: 12"
+    head = plain_head(good, PATHS)
+    assert head is not None
+    assert (head.path, head.headers, head.body_bytes) == (
+        "/yida/tasks/create",
+        {"host": "a", "content-length": "12"},
+        12,
+    )
+    for line in (
+        *(
+            b"a b: c",
+            b"a : c",
+            b" a: c",
+            b": c",
+            b"a",
+            b"a: \tc",
+            b"a:  c",
+            b"a: c ",
+            b"a: \xff",
+            b"a: c\nb: d",
+            b"a: \0",
+        ),
+        *(b"Content-Length: 12", b"Transfer-Encoding: chunked", b"EXPECT: 100-continue", b"upgrade: h2c", b"host: b"),
+        *(b"content-encoding: gzip", b"connection: close", b"connection: x"),
+    ):
+        assert plain_head(good + b"\r\n" + line, PATHS) is None, line
+    for length in (b"+12", b"1_2", b"-1", b"", b"0x1", b"1234567", b"12 ", "١٢".encode()):
+        assert plain_head(good.removesuffix(b"12") + length, PATHS) is None, length
+    assert plain_head(good.replace(b"create", b"copy"), PATHS) is None
+
+
+def test_heads_are_remembered_within_bounds() -> None:
+    heads = Heads(PATHS)
+    for number in range(1000):
+        raw = b"POST /yida/tasks/create HTTP/1.1\r\nx: %d\r\nContent-Length: 2\r\n\r\n{}" % number
+        for _ in range(2):
+            found = heads.whole(raw)
+            assert found is not None
+            assert (found[0].headers["x"], found[1]) == (str(number), b"{}")
+        assert heads.whole(raw + b"x") is None
+        assert heads.whole(raw[:-1]) is None
+    assert len(heads._known) <= 256  # pyright: ignore[reportPrivateUsage]
