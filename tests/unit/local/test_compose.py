@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from taskbridge.edge.settings import EdgeSettings
 from taskbridge.local.docker_stack import ContainerSpec, kafka_container, registry_container
+from taskbridge.reconcile.settings import ReconcileSettings
+from taskbridge.streams.settings import StreamsSettings
+
+if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
 
 ROOT = Path(__file__).parents[3]
 KAFKA = kafka_container({}, host="127.0.0.1", host_port=1, volume="kafka")
@@ -24,6 +30,25 @@ def test_both_run_the_same_image_with_the_same_settings(service: str, spec: Cont
     assert without(composed["environment"]) == without(spec.environment)
     assert composed["volumes"] == [f"{service}:{folder}" for folder in spec.volumes.values()]
     assert composed.get("user") == spec.user
+
+
+@pytest.mark.parametrize(
+    ("service", "settings"), [("edge", EdgeSettings), ("streams", StreamsSettings), ("reconcile", ReconcileSettings)]
+)
+def test_every_variable_of_ours_is_a_setting_and_every_file_is_mounted(
+    service: str, settings: type[BaseSettings]
+) -> None:
+    file = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text())
+    composed, prefix = file["services"][service], f"{service.upper()}_"
+    given: dict[str, str] = composed["environment"]
+    assert given.keys() <= {prefix + name.upper() for name in settings.model_fields}
+    kept, mounted = composed["volumes"]
+    assert kept == f"{service}:/var/lib/taskbridge"
+    assert service in file["volumes"]
+    assert mounted["source"] == f"./{service}"
+    assert all(value.startswith(f"{mounted['target']}/") for name, value in given.items() if name.endswith("_FILE"))
+    # Reconcile is there for who asks for it.
+    assert composed.get("profiles") == (["reconcile"] if service == "reconcile" else None)
 
 
 def without(environment: Any) -> dict[str, str]:
