@@ -88,6 +88,9 @@ def test_metadata_says_who_and_upon_what() -> None:
     mark = Mark(2, 12, "Yg7-x_Q", "aB3dE")
     assert read_metadata(write_metadata("worker-1", mark)) == ("worker-1", mark)
     assert read_metadata(write_metadata("worker-1", None)) == ("worker-1", None)
+    # As librdkafka reads it: with what happens to lie behind it.
+    assert read_metadata(write_metadata("worker-1", mark) + "A\x05") == ("worker-1", mark)
+    assert read_metadata(write_metadata("worker-1", None) + "A\x05") == ("worker-1", None)
     for foreign in (None, ""):
         assert read_metadata(foreign) == (None, None)
     assert read_metadata("somebody a b c d") == ("somebody", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -20,6 +20,8 @@ class FakeConsumer:
 
     made = 0
     refused = 0
+    no_text = 0
+    """How often metadata come with what is no text behind them."""
     _lock = threading.Lock()
 
     def __init__(self, config: dict[str, Any], **_: Any) -> None:
@@ -33,10 +35,26 @@ class FakeConsumer:
                 raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
         if self._waits and any(each.partition == 1 for each in wanted):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        return [TopicPartition(each.topic, each.partition, 7) for each in wanted]
+        return [self._at(each) for each in wanted]
+
+    def _at(self, wanted: TopicPartition) -> TopicPartition:
+        if not FakeConsumer.no_text:
+            return TopicPartition(wanted.topic, wanted.partition, 7)
+        FakeConsumer.no_text -= 1
+        return cast("TopicPartition", NoText(wanted.topic, wanted.partition))
 
     def close(self) -> None:
         FakeConsumer.made -= 1
+
+
+class NoText(NamedTuple):
+    topic: str
+    partition: int
+    error: None = None
+
+    @property
+    def metadata(self) -> str:
+        return b"worker \xd0".decode()
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +63,7 @@ def consumers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_positions, "_AGAIN_S", 0)
     monkeypatch.setattr(FakeConsumer, "made", 0)
     monkeypatch.setattr(FakeConsumer, "refused", 0)
+    monkeypatch.setattr(FakeConsumer, "no_text", 0)
 
 
 def test_positions_are_told_once_a_broker_coordinates_the_group_and_the_unstable_ones_are_named() -> None:
@@ -66,3 +85,10 @@ def test_a_coordinator_that_does_not_come_is_an_error(monkeypatch: pytest.Monkey
     with pytest.raises(KafkaException, match="NOT_COORDINATOR"):
         committed(CONFIG, "group", [TP("topic", 0)])
     assert FakeConsumer.made == 0
+
+
+def test_a_position_whose_metadata_cannot_be_read_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeConsumer, "no_text", 4)
+    partitions = [TP("topic", 0), TP("topic", 2)]
+    assert committed(CONFIG, "group", partitions) == {tp: Committed(7, None, is_stable=True) for tp in partitions}
+    assert FakeConsumer.no_text == 0

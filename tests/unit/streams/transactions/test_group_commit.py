@@ -140,8 +140,8 @@ def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers
     assert [each["id"] for each in producers.transactions] == ["worker-0", "worker-1"]
     assert [[key for _, _, key in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b", b"c"]]
     assert [each["positions"] for each in producers.transactions] == [
-        {("events", 0): (10, "worker")},
-        {("events", 0): (20, "worker"), ("events", 1): (7, "worker")},
+        {("events", 0): (10, "worker ")},
+        {("events", 0): (20, "worker "), ("events", 1): (7, "worker ")},
     ]
     assert {each["group"] for each in producers.transactions} == {group_metadata("group", MEMBER)}
 
@@ -228,7 +228,7 @@ def test_a_round_whose_offsets_no_coordinator_took_is_done_again_by_new_producer
     told(producers, story)
     assert producers.claimed[:2] == producers.claimed[2:]
     assert producers.aborted == 0
-    assert [each["positions"] for each in producers.transactions] == [{("events", 0): (1, "worker")}]
+    assert [each["positions"] for each in producers.transactions] == [{("events", 0): (1, "worker ")}]
 
 
 MIB = 1 << 20

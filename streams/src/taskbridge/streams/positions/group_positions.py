@@ -113,12 +113,22 @@ def _stable(consumer: Consumer, partitions: Collection[TP]) -> dict[TP, TopicPar
 
 
 def _told(consumer: Consumer, partitions: Collection[TP], timeout_s: float) -> dict[TP, TopicPartition]:
-    wanted = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
-    answer = _once_coordinated(lambda: consumer.committed(wanted, timeout_s))
-    for each in answer:
-        if each.error is not None:
-            raise KafkaException(each.error)
-    return {TP(each.topic, each.partition): each for each in answer}
+    told: dict[TP, TopicPartition] = {}
+    deadline = time.monotonic() + _ANSWER_S
+    while wanted := [TopicPartition(tp.topic, tp.partition) for tp in partitions if tp not in told]:
+        answer = _once_coordinated(lambda wanted=wanted: consumer.committed(wanted, timeout_s))
+        for each in answer:
+            if each.error is not None:
+                raise KafkaException(each.error)
+            try:
+                _ = each.metadata
+            except UnicodeDecodeError:
+                # What lies behind it (see ``write_metadata``) is no text; another time it is.
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                told[TP(each.topic, each.partition)] = each
+    return told
 
 
 def _told_in_time(consumer: Consumer, partitions: Collection[TP]) -> dict[TP, TopicPartition] | None:

@@ -28,15 +28,19 @@ class Ground(NamedTuple):
 
 
 def write_metadata(owner: str, mark: Mark | None) -> str:
-    """What stands beside a position: who committed it, and upon what."""
-    return owner if mark is None else " ".join((owner, *map(str, mark)))
+    """What stands beside a position: who committed it, and upon what.
+
+    The space at its end tells where that is: librdkafka puts no zero byte behind a copy of metadata (in its
+    ``rd_kafka_topic_partition_list_update``), so that what happens to lie there in memory is read as part of them.
+    """
+    return " ".join((owner, *map(str, mark or ()), ""))
 
 
 def read_metadata(written: str | None) -> tuple[str | None, Mark | None]:
     """What ``write_metadata`` wrote; no mark where an earlier program did, or another one."""
     owner, *parts = (written or "").split(" ")
     try:
-        version, partitions, changelog_id, version_topic_id = parts
+        version, partitions, changelog_id, version_topic_id, *_ = parts
         return owner or None, Mark(int(version), int(partitions), changelog_id, version_topic_id)
     except ValueError:
         return owner or None, None
