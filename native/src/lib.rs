@@ -2,10 +2,13 @@
 //!
 //! Each part has a Python implementation, which is its specification: `edge` decides callbacks, `fold` folds events.
 
+// Of the rest, Rust alone uses the fold: `tests/bench/streams/rust_loop`.
+#![cfg_attr(not(feature = "python"), allow(dead_code, unused_imports))]
+
 mod avro;
 mod cloudevents;
 mod edge;
-mod fold;
+pub mod fold;
 
 #[cfg(feature = "python")]
 mod python;

@@ -23,5 +23,12 @@ pub mod python;
 #[cfg(feature = "python")]
 pub mod records;
 
+// What folds from Rust: `tests/bench/streams/rust_loop`.
+pub use crate::cloudevents::{rfc3339, source};
+pub use chunk::{Given, Known, Outcome, Told, Written, fold_all, place};
+pub use event::Event;
+pub use forms::FormFields;
+pub use rules::{Rules, Terms};
+
 #[cfg(test)]
 mod vectors;

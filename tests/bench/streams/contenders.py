@@ -14,6 +14,7 @@ from taskbridge.local.ports import LOOPBACK, free_port
 from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from tests.bench.services import answers
 from tests.bench.streams.builds import build_kafka_streams, build_quix
+from tests.bench.streams.rust import build_rust_loop, given
 from tests.bench.toolchains import PYTHON_PATH, version_of
 
 if TYPE_CHECKING:
@@ -27,8 +28,18 @@ KAFKA_STREAMS, KAFKA_STREAMS_CACHED = "kafka-streams", "kafka-streams-cache"
 KAFKA_STREAMS_EXACTLY_ONCE = "kafka-streams-exactly-once"
 KAFKA_STREAMS_QUICK = "kafka-streams-exactly-once-quick"
 """The same for who wants it sooner and pays for it: where latency is measured only."""
+RUST_LOOP = "rust-loop"
 
-PEERS = (KAFKA_STREAMS, KAFKA_STREAMS_CACHED, KAFKA_STREAMS_EXACTLY_ONCE, KAFKA_STREAMS_QUICK, PLAIN, QUIX, FAUST)
+PEERS = (
+    KAFKA_STREAMS,
+    KAFKA_STREAMS_CACHED,
+    KAFKA_STREAMS_EXACTLY_ONCE,
+    KAFKA_STREAMS_QUICK,
+    RUST_LOOP,
+    PLAIN,
+    QUIX,
+    FAUST,
+)
 
 _OURS_GROUP = "taskbridge-streams"
 _COMMIT_MS, _CACHE_MB = 1000, 64
@@ -166,6 +177,16 @@ def _kafka_streams_quick(surroundings: Surroundings) -> Contender:
     return _kafka_streams(surroundings, name=KAFKA_STREAMS_QUICK, exactly_once=True, commit_ms=_QUICK_COMMIT_MS)
 
 
+def _rust(surroundings: Surroundings) -> Contender:
+    program = str(build_rust_loop(surroundings.progress))
+    description = (
+        "a loop in Rust over librdkafka and RocksDB (rdkafka 0.39, rocksdb 0.25), the project's native core called "
+        "without Python; exactly once, chunks of up to 1,000 events, 5,000 a transaction; producers as the service's, "
+        "uncompressed and without linger; it cannot restore, and has nothing of what a service needs beside its work"
+    )
+    return _peer(surroundings, RUST_LOOP, description, [program], {"PEER_RULES": given(surroundings)})
+
+
 def _plain(surroundings: Surroundings) -> Contender:
     description = (
         f"a loop over confluent-kafka {version('confluent-kafka')} and rocksdict {version('rocksdict')}, the project's"
@@ -254,4 +275,5 @@ _PREPARE: dict[str, Callable[[Surroundings], Contender]] = {
     PLAIN: _plain,
     QUIX: _quix,
     FAUST: _faust,
+    RUST_LOOP: _rust,
 }

@@ -15,6 +15,7 @@ from tests.bench.streams.contenders import (
     KAFKA_STREAMS_QUICK,
     PEERS,
     PLAIN,
+    RUST_LOOP,
     TASKBRIDGE,
     prepare,
 )
@@ -40,7 +41,7 @@ PARTS = ("throughput", "recovery", "latency", "scaling")
 
 _THROUGHPUT = (TASKBRIDGE, *(each for each in PEERS if each != KAFKA_STREAMS_QUICK))
 _RECOVERING = (TASKBRIDGE, KAFKA_STREAMS, PLAIN, FAUST)
-_TIMED = (TASKBRIDGE, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, KAFKA_STREAMS_QUICK, PLAIN)
+_TIMED = (TASKBRIDGE, KAFKA_STREAMS, KAFKA_STREAMS_EXACTLY_ONCE, KAFKA_STREAMS_QUICK, RUST_LOOP, PLAIN)
 
 _SHORT_TOPIC = "bench-events-short"
 _FEWER_EVENTS = 8
@@ -152,8 +153,9 @@ class Run:
             f"instances, on {partitions} partitions, which come to {whole.told[-1]:,} notifications.",
             "All instances are merged at random, each in its own order, so that all live at once; a few events come",
             "twice or out of order. For each event: decode, read the instance, fold, write it to store and changelog,",
-            f"tell its state and notifications; acks=all, lz4. {TASKBRIDGE} and {KAFKA_STREAMS_EXACTLY_ONCE} do so",
-            "exactly once, in transactions, the others at least once.",
+            f"tell its state and notifications; acks=all, lz4; {TASKBRIDGE} and {RUST_LOOP} without packing.",
+            f"{TASKBRIDGE}, {RUST_LOOP} and {KAFKA_STREAMS_EXACTLY_ONCE} do so exactly once, in transactions, the",
+            "others at least once.",
             "",
             "The events are on the topic before a contender starts. The clock runs from the moment at which",
             f"{WARM_UP:.0%} of its notifications are on Kafka (what comes before warms it up) until its last",

@@ -1,0 +1,88 @@
+"""The plain loop in Rust, ``rust_loop``: how it is built, and what it is given of the service."""
+
+from __future__ import annotations
+
+import json
+import os
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taskbridge.runtime.kafka import bulk_producer_config, consumer_config
+from taskbridge.schemas.cloudevents import NOTIFICATION_TYPES, STATE_CHANGED, STATE_DELETED
+from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS
+from taskbridge.schemas.moments import AHEAD_MS, FIRST_MS, LAST_MS
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
+from taskbridge.streams.fold.forms import EVERY_FIELD, FORM_BYTES
+from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
+from taskbridge.streams.folding.folding import MOST_TOLD_BYTES
+from taskbridge.streams.transactions.bulk_producer import TRANSACTION_TIMEOUT_MS
+from tests.bench.toolchains import CHECKOUT, ToolMissing, built, need
+
+if TYPE_CHECKING:
+    from taskbridge.local.progress import Progress
+    from taskbridge.schemas.topics import Topic
+    from tests.bench.streams.surroundings import Surroundings
+
+CRATE = Path(__file__).parent / "rust_loop"
+CORE = CHECKOUT / "native"
+
+_LIBCLANG = (
+    "/usr/lib/llvm*/lib/libclang[-.]*",
+    "/usr/lib/*/libclang[-.]*",
+    "/usr/lib*/libclang[-.]*",
+    "/Library/Developer/CommandLineTools/usr/lib/libclang.dylib",
+)
+"""Where the crate that reads RocksDB's header looks for it, and LIBCLANG_PATH."""
+
+
+def build_rust_loop(progress: Progress) -> Path:
+    """The program. Librdkafka and RocksDB are compiled once, which takes a quarter of an hour of two cores.
+
+    Raises:
+        ToolMissing: no cargo, C++ compiler, make or libclang.
+        OperatorError: it does not build.
+    """
+    cargo = need("cargo", "https://rustup.rs tells how")
+    for program in ("g++", "make"):
+        need(program, "apt-get install build-essential")
+    if "LIBCLANG_PATH" not in os.environ and not any(map(glob, _LIBCLANG)):
+        raise ToolMissing("libclang is not installed: apt-get install libclang-dev, or say where in LIBCLANG_PATH")
+    # Beside what is kept: another state of the sources is compiled in seconds upon the same libraries.
+    target = "{into}/../rust-loop-target"
+    script = f"{cargo} build --release --locked --target-dir {target} && cp {target}/release/rust-loop {{into}}"
+    sources = [CRATE / "Cargo.toml", CRATE / "Cargo.lock", CRATE / "src", CORE / "Cargo.toml", CORE / "src"]
+    return built("rust-loop", sources, ["sh", "-c", script], CRATE, progress) / "rust-loop"
+
+
+def given(surroundings: Surroundings) -> str:
+    """What the loop shares with the service: its producers' settings, the rules of its fold, its records' headers."""
+    servers = surroundings.bootstrap_servers
+
+    def frame(topic: Topic) -> list[int]:
+        return [0, *surroundings.schema_id(topic).to_bytes(4, "big")]
+
+    found: dict[str, Any] = {
+        # As `streams.assembly` has it: what waits goes at once.
+        "producer": {
+            **bulk_producer_config(servers),
+            "linger.ms": 0,
+            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+        },
+        "consumer": {**consumer_config(servers, "its own"), "isolation.level": "read_committed"},
+        "id_characters": MAX_ID_CHARACTERS,
+        "moments": [FIRST_MS, LAST_MS],
+        "ahead_ms": AHEAD_MS,
+        "offsets": MAX_OFFSETS,
+        "form_bytes": FORM_BYTES,
+        "every_field": EVERY_FIELD,
+        "id_namespace": list(ID_NAMESPACE),
+        "told_bytes": MOST_TOLD_BYTES,
+        "event_frame": frame(TASK_EVENTS),
+        "state_frame": frame(TASK_STATES),
+        "notification_frame": frame(TASK_NOTIFICATIONS),
+        "notification_types": [value.decode() for _, value in NOTIFICATION_TYPES.values()],
+        "state_changed": STATE_CHANGED[1].decode(),
+        "state_deleted": STATE_DELETED[1].decode(),
+    }
+    return json.dumps(found)

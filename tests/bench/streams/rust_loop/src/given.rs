@@ -1,0 +1,85 @@
+//! What the harness gives: where to read and write by `PEER_*`, and in `PEER_RULES` what the service has as constants.
+
+use std::env;
+
+use _native::fold::Rules;
+use serde_json::Value;
+
+pub struct Given {
+    pub events: String,
+    pub states: String,
+    pub notifications: String,
+    pub changelog: String,
+    pub state_dir: String,
+    pub ready_file: String,
+    pub partitions: i32,
+    /// Settings of the service's producers, and of a consumer of its group.
+    pub producer: Vec<(String, String)>,
+    pub consumer: Vec<(String, String)>,
+    pub rules: Rules,
+    pub told_bytes: usize,
+    /// What stands in front of each encoded record.
+    pub event_frame: Vec<u8>,
+    pub state_frame: Vec<u8>,
+    pub notification_frame: Vec<u8>,
+    pub notification_types: Vec<String>,
+    pub state_changed: String,
+    pub state_deleted: String,
+}
+
+impl Given {
+    /// Panics where anything is missing: the harness gives all of it.
+    pub fn read() -> Self {
+        let told = |name: &str| env::var(format!("PEER_{name}")).unwrap_or_else(|_| panic!("no PEER_{name}"));
+        let rules: Value = serde_json::from_str(&told("RULES")).expect("PEER_RULES is JSON");
+        let text = |name: &str| rules[name].as_str().unwrap_or_else(|| panic!("no text {name}")).to_owned();
+        Self {
+            events: told("EVENTS_TOPIC"),
+            states: told("STATES_TOPIC"),
+            notifications: told("NOTIFICATIONS_TOPIC"),
+            changelog: told("CHANGELOG_TOPIC"),
+            state_dir: told("STATE_DIR"),
+            ready_file: told("READY_FILE"),
+            partitions: told("PARTITIONS").parse().expect("PEER_PARTITIONS is a number"),
+            producer: settings(&rules["producer"]),
+            consumer: [settings(&rules["consumer"]), vec![("group.id".into(), told("GROUP"))]].concat(),
+            rules: Rules {
+                id_characters: number(&rules["id_characters"]),
+                moments: number(&rules["moments"][0])..=number(&rules["moments"][1]),
+                ahead_ms: number(&rules["ahead_ms"]),
+                offsets: number(&rules["offsets"]),
+                form_bytes: number(&rules["form_bytes"]),
+                every_field: text("every_field"),
+                id_namespace: bytes(&rules["id_namespace"]).try_into().expect("a namespace has 16 bytes"),
+            },
+            told_bytes: number(&rules["told_bytes"]),
+            event_frame: bytes(&rules["event_frame"]),
+            state_frame: bytes(&rules["state_frame"]),
+            notification_frame: bytes(&rules["notification_frame"]),
+            notification_types: list(&rules["notification_types"]).iter().map(plain).collect(),
+            state_changed: text("state_changed"),
+            state_deleted: text("state_deleted"),
+        }
+    }
+}
+
+fn settings(value: &Value) -> Vec<(String, String)> {
+    value.as_object().expect("settings").iter().map(|(name, value)| (name.clone(), plain(value))).collect()
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().expect("a list")
+}
+
+fn number<T: TryFrom<i64>>(value: &Value) -> T {
+    value.as_i64().and_then(|number| number.try_into().ok()).unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+/// Python gives bytes as a list of numbers.
+fn bytes(value: &Value) -> Vec<u8> {
+    list(value).iter().map(number).collect()
+}

@@ -1,0 +1,80 @@
+"""The loop in Rust is compiled by hand only: what it needs of this checkout is there, and what is missing is said."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tomllib
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from taskbridge.runtime.kafka import bulk_producer_config
+from tests.bench.streams import rust
+from tests.bench.toolchains import ToolMissing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.bench.streams.surroundings import Surroundings
+
+
+class _Surroundings:
+    bootstrap_servers = "127.0.0.1:9092"
+
+    def schema_id(self, _topic: Any) -> int:
+        return 258
+
+
+def _given() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(rust.given(cast("Surroundings", _Surroundings())))
+    return found
+
+
+def test_it_is_given_all_that_it_reads() -> None:
+    source = (rust.CRATE / "src" / "given.rs").read_text("utf-8")
+    read = set(re.findall(r'(?:rules\[|text\()"(\w+)"', source))
+    assert read == _given().keys()
+
+
+def test_its_producers_are_the_service_s() -> None:
+    given, producer = _given(), bulk_producer_config("127.0.0.1:9092")
+    assert producer.items() - given["producer"].items() == {("linger.ms", producer["linger.ms"])}
+    assert given["event_frame"] == [0, 0, 0, 1, 2]
+
+
+def test_it_folds_with_the_core_of_this_checkout_and_crates_that_anyone_can_get() -> None:
+    crate = tomllib.loads((rust.CRATE / "Cargo.toml").read_text("utf-8"))
+    assert (rust.CRATE / crate["dependencies"]["taskbridge-native"]["path"]).resolve() == rust.CORE
+    packages = tomllib.loads((rust.CRATE / "Cargo.lock").read_text("utf-8"))["package"]
+    sources = {package["name"]: package.get("source") for package in packages}
+    ours = [name for name, source in sources.items() if source is None]
+    assert sorted(ours) == ["rust-loop", "taskbridge-native"]
+    assert set(sources.values()) == {None, "registry+https://github.com/rust-lang/crates.io-index"}
+
+
+def _compiled(*_: object) -> Path:
+    pytest.fail("compiled")
+
+
+@pytest.mark.parametrize(
+    ("missing", "remedy"),
+    [
+        ("cargo", "cargo is not installed: https://rustup.rs"),
+        ("g++", "g++ is not installed: apt-get install build-essential"),
+        ("libclang", "libclang is not installed: apt-get install libclang-dev"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, missing: str, remedy: str
+) -> None:
+    def which(program: str) -> str | None:
+        return None if program == missing else f"/bin/{program}"
+
+    monkeypatch.setattr(shutil, "which", which)
+    monkeypatch.setattr(rust, "_LIBCLANG", ("/nowhere/*",))
+    monkeypatch.setattr(rust, "built", _compiled)
+    monkeypatch.delenv("LIBCLANG_PATH", raising=False)
+    with pytest.raises(ToolMissing, match=re.escape(remedy)):
+        rust.build_rust_loop(lambda _: None)
