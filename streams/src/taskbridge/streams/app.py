@@ -69,7 +69,8 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
         switched = error
     finally:
         failure = sys.exception()
-        end_within(_END_S, _said(failure) if failure is not None else 0 if stop.is_set() else 1)
+        if switched is None:  # else it starts again in its own place, however long that takes
+            end_within(_END_S, 0 if failure is None else _said(failure))
         server.should_exit = True
         await serving
         await center.close()
