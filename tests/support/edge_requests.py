@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -121,6 +122,8 @@ def usual() -> Iterator[Request]:
     other = {"appType": "APP 2/审批", "corpId": CORP_ID, "formInstId": "i", "taskId": "t"}
     yield encoded("cancel", signed(other, system_token="秘密"), "form")
     yield encoded("cc", _signed(flat | {"ccUserIds": "u1,u2 , 张红,u1", "title": "抄送"}), "json")
+    beside = {"formInstId": "beside", "taskId": "beside", "title": "beside"}
+    yield encoded("create", _signed({"task": json.dumps(task_of("inst-1"))} | beside), "json")
     yield from map(_as_numbers, (encoded("complete", _signed(flat), "json"), encoded("delete", _deleted(), "json")))
     yield from _described()
     yield from (_sample(encoding) for encoding in ENCODINGS)
@@ -155,12 +158,93 @@ def _described() -> Iterator[Request]:
         {"dataMap": json.dumps(nested), "title": "\U0001f600 \u2028 \x7f é"},
         {"dataMap": nested, "url": "http://h:8080?x=1#y 中".replace(" ", "")},
         {"dataMap": None, "formInstanceId": None, "processInstanceId": "p-1", "serialNo": 7},
+        {"title": "\x1c", "serialNo": "\x1f", "url": "\u3000"},
         {"dataMap": {f"textField_{number}": "值" * 40 for number in range(60)}},
     ):
         for ensure_ascii in (False, True):
             text = json.dumps(task | changed, ensure_ascii=ensure_ascii)
             yield encoded("create", _signed({"task": text, "dateTime": "1693462062502"}), "json")
             yield encoded("cc", _signed({"task": text, "ccUserIds": "c1"}), "form")
+
+
+def left() -> Iterator[Request]:
+    """What is left to Python: in each is one thing that the core does not take, whether Python does or not."""
+    flat = parameters_of("complete", instance_id="inst-1")
+    for changed in (
+        *({key: value} for key in ("formInstId", "taskId", "actualWorkId") for value in ("a\x01", "x" * 129, "\x9f")),
+        *({"actualWorkId": each} for each in ("a,b", '["u"]', " {}")),
+        *({"dateTime": each} for each in ("0123456789", "0000000000000", "2023-02-29 00:00:00", "2100-02-29 00:00:00")),
+        *(
+            {"dateTime": each}
+            for each in ("2023-08-31T14:07:42", "2023-08-31 24:00:00", str(RECEIVED_AT + AHEAD_MS + 1))
+        ),
+        *({key: "1"} for key in ("__signature", "APPTYPE", "Sign", "é")),
+        *({"appType": each} for each in ("", "APP_9")),
+        *({"corpId": each} for each in ("", "ding-other")),
+        {"taskId": " "},
+        {f"k{number}": "" for number in range(256)},
+        {"long": "x" * (64 << 10)},
+    ):
+        yield encoded("complete", _signed(flat | changed), "json")
+    yield encoded("complete", signed(flat, system_token="wrong"), "form")
+    yield encoded("complete", _signed(flat) | {"sign": ""}, "json")
+    yield encoded("delete", _signed(parameters_of("delete", instance_id="inst-1") | {"x": ""}), "json")
+    yield encoded("complete", _signed(flat), "multipart")
+    plain = encoded("complete", _signed(flat), "json")
+    yield plain._replace(body=gzip.compress(plain.body, mtime=0))
+    yield plain._replace(body=plain.body + b"x")
+    yield plain._replace(body=b"[" + plain.body + b"]")
+    yield plain._replace(query=b"x=%4")
+    yield plain._replace(query=b"x=1")
+    yield from (plain._replace(content_type=each) for each in ("text/plain", "application/json; charset=GBK"))
+    yield encoded("complete", _signed(flat), "query")._replace(content_type="application/json", body=b'{"x":')
+    for value, written, instead in (
+        ("007", '"007"', "007"),
+        ("1.0", '"1.0"', "1.0"),
+        ("a\nb", "a\\nb", "a\nb"),
+        ("\U00010400", "\U00010400", "\\ud800\\ue000"),
+        ("?", '"?"', '"\\ud800"'),
+        ("x", '"x": "x"', '"x": "x", "x": "x"'),
+        ("\ufffd", "%EF%BF%BD", "%FF"),
+        ("\ufffd", "%EF%BF%BD", "\ufffd"),
+        ("%", "%25", "%"),
+    ):
+        request = encoded("complete", _signed(flat | {"x": value}), "form" if "%" in written else "json")
+        assert written.encode() in request.body
+        yield request._replace(body=request.body.replace(written.encode(), instead.encode()))
+    yield from _left_of_tasks()
+
+
+def _left_of_tasks() -> Iterator[Request]:
+    task = dict(task_of("inst-1"))
+    odd: dict[str, tuple[Any, ...]] = {
+        "url": ("http://h/ x", "http://h:x/", "HTTP://h/", "javascript:x", "http://张/", "http://"),
+        "actionerId": (True, {"userId": "u"}, ["a\x01"], '["u"]', [["u"]]),
+        "originatorId": (["u"], "a,b"),
+        "dataMap": (True, [], "[]", "{", 1),
+        "title": ([], {}, True),
+        "taskId": ([], True),
+    }
+    for changed in (
+        *({key: each} for key, values in odd.items() for each in values),
+        {"createTime": "2999-01-01 00:00:00"},
+        {"deep": json.loads("[" * 40 + "]" * 40)},
+        {"appType": "APP_1"},
+    ):
+        yield encoded("create", _signed({"task": json.dumps(task | changed)}), "json")
+    for text in (
+        '{"title":"a","title":"b",',
+        '{"dataMap":{"a":{"b":1,"b":2}},',
+        '{"title":"\x01",',
+        '{"n":01,',
+        "{",
+        "\ufeff{",
+    ):
+        whole = text + json.dumps({key: each for key, each in task.items() if f'"{key}"' not in text})[1:]
+        yield encoded("create", _signed({"task": whole if text != "{" else ""}), "json")
+    for key, other in (("corpId", "ding-other"), ("appType", "APP_1")):
+        yield encoded("create", _signed({"task": json.dumps(task), key: other}), "form")
+        yield encoded("create", _signed({"task": json.dumps(task | {key: other}), key: str(task[key])}), "form")
 
 
 def _as_numbers(request: Request) -> Request:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_requests import CREDENTIALS, FIGURES, Request, almost, decided_by_python, usual
+from edge_requests import CREDENTIALS, FIGURES, Request, almost, decided_by_python, left, usual
 
 from taskbridge.edge.errors import Rejection
 
@@ -22,27 +22,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PATH = Path(__file__).parents[1] / "vectors" / "edge-vectors.json"
-ALMOST = 200
+ALMOST = 60
 
 
 def vectors() -> str:
     chance = random.Random(20)
-    return written([*usual()], [almost(chance) for _ in range(ALMOST)])
+    return written(usual(), left(), [almost(chance) for _ in range(ALMOST)])
 
 
-def written(taken: Iterable[Request], perhaps: Iterable[Request]) -> str:
-    """``taken`` must be taken; of the others, what is taken must be what Python decides."""
+def written(taken: Iterable[Request], not_taken: Iterable[Request], perhaps: Iterable[Request]) -> str:
+    """The first must be taken and the second not; of the others, what is taken must be what Python decides."""
     apps = {
         app_type: [[app.corp_id, token.secret.get_secret_value()] for app, token in CREDENTIALS.signers(app_type)]
         for app_type in CREDENTIALS.app_types
     }
     lines = [json.dumps({"apps": apps, **FIGURES})]
     lines += [json.dumps(_vector(each, is_taken=True)) for each in taken]
-    lines += [json.dumps(_vector(each, is_taken=False)) for each in perhaps]
+    lines += [json.dumps(_vector(each, is_taken=False)) for each in not_taken]
+    lines += [json.dumps(_vector(each, is_taken=None)) for each in perhaps]
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
-def _vector(request: Request, *, is_taken: bool) -> dict[str, Any]:
+def _vector(request: Request, *, is_taken: bool | None) -> dict[str, Any]:
     used: list[Any] = []
     asked = request._asdict() | {"query": request.query.decode("latin-1"), "body": request.body.decode("latin-1")}
     try:
@@ -71,6 +72,6 @@ def _vector(request: Request, *, is_taken: bool) -> dict[str, Any]:
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         by_chance = random.Random(int(sys.argv[2]))
-        sys.stdout.write(written((), (almost(by_chance) for _ in range(int(sys.argv[1])))))
+        sys.stdout.write(written((), (), (almost(by_chance) for _ in range(int(sys.argv[1])))))
     else:
         PATH.write_text(vectors(), "utf-8")

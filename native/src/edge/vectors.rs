@@ -28,9 +28,10 @@ fn whatever_the_core_takes_it_decides_as_python_does_and_it_takes_the_usual() {
         };
         accepted += usize::from(!vector["decided"].is_null());
         let Some(decided) = decide(&rules, request) else {
-            assert_eq!(vector["is_taken"], json!(false), "{at}: {vector}");
+            assert_ne!(vector["is_taken"], json!(true), "{at}: {vector}");
             continue;
         };
+        assert_ne!(vector["is_taken"], json!(false), "{at}: {vector}");
         taken += 1;
         let found = json!({
             "type": (TYPES[decided.action]),

@@ -112,10 +112,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[dict[str, Any]]:
+        if decision.core != "native":
+            _log.warning("native_core_not_built", effect="callbacks are decided in Python: as right, and slower")
         window.open()
         await events.start()
         upkeep = [asyncio.create_task(each) for each in (credentials.watch(), token_use.keep(), worker_metrics.keep())]
-        _log.info("edge_started", apps=credentials.current.count, workers=settings.workers, core=decision.core)
+        _log.info("edge_started", apps=credentials.current.count, workers=settings.workers)
         if owns_process:
             collect_garbage_rarely()
         # Spans belong to the general way.

@@ -32,11 +32,11 @@ IS_BUILT = _Edge is not None
 class Decision:
     """By the credentials in force and the rules. What is decided counts once its mark is claimed."""
 
-    def __init__(self, *, credentials: CredentialsFile, rules: Rules, is_native: bool = IS_BUILT) -> None:
+    def __init__(self, *, credentials: CredentialsFile, rules: Rules) -> None:
         self.rules = rules
+        self.core = "native" if IS_BUILT else "python"
         # Bearer tokens are asked of every callback, and the core knows nothing of them.
-        self._is_native = is_native and not rules.bearer_tokens
-        self.core = "native" if self._is_native else "python"
+        self._is_native = IS_BUILT and not rules.bearer_tokens
         self._file = credentials
         self._known: Credentials | None = None
         self._core: Edge | None = None
