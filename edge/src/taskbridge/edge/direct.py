@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from taskbridge.edge.answers import accepted
+from taskbridge.edge.deciding.paths import YIDA_PATHS
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import Unverified
-from taskbridge.edge.paths import YIDA_PATHS
 from taskbridge.edge.received import Received
 from taskbridge.edge.routes import BegunCallback
 from taskbridge.edge.server.heads import Heads

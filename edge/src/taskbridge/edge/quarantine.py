@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.edge.deciding.interpret import Rules, interpret
+from taskbridge.edge.deciding.paths import source_of
 from taskbridge.edge.errors import Malformed, NotDurable, Unverified
-from taskbridge.edge.paths import source_of
 from taskbridge.edge.received import Received
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.sources import site_of

@@ -14,9 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from taskbridge.edge import answers
+from taskbridge.edge.deciding.paths import SOURCE_PATHS, YIDA_PATHS, action_of
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable, Rejection
-from taskbridge.edge.paths import SOURCE_PATHS, YIDA_PATHS, action_of
 from taskbridge.edge.server.direct import BEGUN, Begun
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
 from taskbridge.edge.verification.replays import claim

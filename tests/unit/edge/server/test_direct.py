@@ -17,9 +17,9 @@ from uvicorn.server import ServerState
 
 from raw_http import callback
 from taskbridge.edge.app import create_app
+from taskbridge.edge.deciding.paths import YIDA_PATHS
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable
-from taskbridge.edge.paths import YIDA_PATHS
 from taskbridge.edge.server.direct import DirectProtocol
 from taskbridge.edge.server.heads import Heads, plain_head
 from taskbridge.edge.server.protocol import LimitedProtocol

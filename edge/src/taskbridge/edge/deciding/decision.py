@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.decided import Decided, Mark
 from taskbridge.edge.deciding.interpret import Rules, interpret
-from taskbridge.edge.paths import YIDA_PATHS
+from taskbridge.edge.deciding.paths import YIDA_PATHS
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, EVENT_TYPES, SPECVERSION
 from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS
 from taskbridge.schemas.moments import AHEAD_MS

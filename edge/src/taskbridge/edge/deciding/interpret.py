@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.decided import Decided
+from taskbridge.edge.deciding.paths import source_of
 from taskbridge.edge.errors import Malformed, Rejection, UnknownPath, UnsupportedType, Unverified
 from taskbridge.edge.formats import source_events
 from taskbridge.edge.parsing.bodies import unpacked
 from taskbridge.edge.parsing.parameters import readings
-from taskbridge.edge.paths import source_of
 from taskbridge.edge.verification.replays import mark_of
 from taskbridge.edge.verification.verify import check_bearer, verify
 

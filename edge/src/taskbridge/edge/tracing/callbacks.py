@@ -13,9 +13,9 @@ from structlog.contextvars import bind_contextvars
 
 from taskbridge.edge.answers import STATUS, UNAVAILABLE
 from taskbridge.edge.callbacks import PUSH
+from taskbridge.edge.deciding.paths import source_of
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable, Rejection
-from taskbridge.edge.paths import source_of
 from taskbridge.edge.routes import CallbackRoutes
 from taskbridge.runtime.tracing import names
 from taskbridge.runtime.tracing.traceparent import TRACEPARENT, trace_id_of, valid_traceparent
