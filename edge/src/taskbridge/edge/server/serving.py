@@ -42,7 +42,7 @@ def serve(app: FastAPI, sockets: list[socket.socket], *, are_held: bool, workers
         app if workers == 1 else factory,
         factory=workers > 1,
         workers=workers,
-        loop=f"taskbridge.edge.server.connections.accepting:{'HeldSocketsLoop' if are_held else 'AcceptingLoop'}",
+        loop=loop_of(are_held=are_held, workers=workers),
         http=DirectProtocol,
         proxy_headers=False,  # uvicorn's own would let anyone on this machine name any address
         ws="none",
@@ -66,6 +66,14 @@ def serve(app: FastAPI, sockets: list[socket.socket], *, are_held: bool, workers
         signal.signal(each, signal.SIG_IGN)  # all is done, and the interpreter's own end is no time for them
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+def loop_of(*, are_held: bool, workers: int) -> str:
+    """The loop of each process, by the name that uvicorn imports."""
+    name = "HeldSocketsLoop" if are_held else "AcceptingLoop"
+    if workers > 1:
+        name = "SharingHeldSocketsLoop" if are_held else "SharingLoop"
+    return f"taskbridge.edge.server.connections.accepting:{name}"
 
 
 class _Server(uvicorn.Server):

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from taskbridge.edge.server.protocol import LimitedProtocol
 
-_BATCH = 64
-"""Connections that are accepted before those that are there are looked after again."""
 _FULL_S = 0.01
 _FAILED_S = 0.5
 
@@ -30,6 +28,8 @@ class AcceptingLoop(uvloop.Loop):
     """The loop that uvicorn runs on; a server on a given socket is a Listener. This one's sockets end with us."""
 
     sockets_outlive_us = False
+    accepted_in_a_row = 64
+    """Before those that are there are looked after again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,14 @@ class AcceptingLoop(uvloop.Loop):
     async def create_server(self, protocol_factory: Any, *arguments: Any, sock: Any = None, **options: Any) -> Any:
         if sock is None:
             return await super().create_server(protocol_factory, *arguments, **options)
-        listener = Listener(self, protocol_factory, sock, self._arriving, outlives_us=self.sockets_outlive_us)
+        listener = Listener(
+            self,
+            protocol_factory,
+            sock,
+            self._arriving,
+            outlives_us=self.sockets_outlive_us,
+            in_a_row=self.accepted_in_a_row,
+        )
         listener.start()
         return listener
 
@@ -47,6 +54,18 @@ class HeldSocketsLoop(AcceptingLoop):
     """Its sockets stay open when we end: who still waits at them waits for the next process."""
 
     sockets_outlive_us = True
+
+
+class SharingLoop(AcceptingLoop):
+    """One of several workers: who connects at once is spread over all, and does not go to the first that looks."""
+
+    accepted_in_a_row = 1
+
+
+class SharingHeldSocketsLoop(HeldSocketsLoop):
+    """One of several workers on such sockets."""
+
+    accepted_in_a_row = 1
 
 
 class Listener(asyncio.AbstractServer):
@@ -60,6 +79,7 @@ class Listener(asyncio.AbstractServer):
         arriving: set[asyncio.Task[None]],
         *,
         outlives_us: bool,
+        in_a_row: int,
     ) -> None:
         """``arriving`` are the connections that are accepted and not admitted yet, of all the loop's listeners."""
         self._loop = loop
@@ -69,6 +89,7 @@ class Listener(asyncio.AbstractServer):
         """The protocol of the connection that comes next: it is there already, for it knows whether there is room."""
         self._arriving = arriving
         self._outlives_us = outlives_us
+        self._in_a_row = in_a_row
         self._resume: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -99,7 +120,7 @@ class Listener(asyncio.AbstractServer):
             await asyncio.wait(self._arriving)
 
     def _accept(self) -> None:
-        for _ in range(_BATCH):
+        for _ in range(self._in_a_row):
             if not self._next.room(len(self._arriving)):
                 self._pause(_FULL_S)
                 return
