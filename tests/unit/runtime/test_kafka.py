@@ -84,7 +84,7 @@ class Librdkafka:
     def __len__(self) -> int:
         return len(self.given)
 
-    def produce(self, _topic: str, *, value: bytes, on_delivery: Any, **_record: object) -> None:
+    def produce(self, _topic: str, value: bytes, _key: object, _partition: int, on_delivery: Any, *_: object) -> None:
         if self.full:
             raise BufferError
         self.values.append(value)
