@@ -141,13 +141,13 @@ def _bare(surroundings: Surroundings) -> Server:
 
 def _go(surroundings: Surroundings) -> Server:
     port = free_port()
-    home = build_go(surroundings.progress)
+    receiver = str(build_go(surroundings.progress) / "receiver")
     description = (
         "net/http, franz-go, twmb/avro and goccy/go-json, 512 MiB before it collects garbage (GOGC=off, GOMEMLIMIT),"
-        f" {version_of('go', 'version').removeprefix('go version ')}"
+        f" {version_of('go', 'version', receiver).rpartition(' ')[2]}"
     )
     memory = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}  # as much as the JVM's heap
-    return _server(GO, description, surroundings, port=port, argv=[str(home / "receiver")], environment=memory)
+    return _server(GO, description, surroundings, port=port, argv=[receiver], environment=memory)
 
 
 def _spring(surroundings: Surroundings) -> Server:
