@@ -27,6 +27,9 @@ _STUDENT = (
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
 )  # fmt: skip
 
+_TOO_WIDE = 9
+"""An interval that reaches to ten times its value says nothing but that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -67,7 +70,10 @@ class Estimate:
         return f"{'≈ ' if self.is_noise else ''}{self.text(digits)}"
 
     def text(self, digits: int = 2) -> str:
-        known = f"{self.low:,.{digits}f}-{self.high:,.{digits}f}" if math.isfinite(self.high) else "one round"
+        if self.width > _TOO_WIDE:
+            known = "not known" if math.isfinite(self.high) else "one round"
+        else:
+            known = f"{self.low:,.{digits}f}-{self.high:,.{digits}f}"
         return f"{self.value:,.{digits}f} ({known})"
 
 

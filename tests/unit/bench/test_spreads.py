@@ -44,6 +44,10 @@ def test_one_round_tells_nothing_of_the_noise() -> None:
     assert Bound(1.0).verdict(found) is Verdict.NOISE
 
 
+def test_two_rounds_that_are_far_apart_tell_nothing() -> None:
+    assert estimate([0.5, 2.0]).text() == "1.00 (not known)"
+
+
 @pytest.mark.parametrize(
     ("bound", "found", "verdict"),
     [
