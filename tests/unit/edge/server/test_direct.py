@@ -164,6 +164,8 @@ class Edge:
         for _ in range(40):
             self.publisher.settle(None)
             await asyncio.sleep(0)
+        if isinstance(protocol, DirectProtocol):
+            assert (protocol._begun, protocol._piece) == (None, b""), "an idle connection keeps nothing"  # pyright: ignore[reportPrivateUsage]
         if not is_lost:
             protocol.connection_lost(None)
         found: dict[str, object] = {

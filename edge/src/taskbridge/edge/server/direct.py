@@ -181,7 +181,7 @@ class DirectProtocol(LimitedProtocol):
         if begun.error is not None or self.flow.write_paused or self.transport.is_closing():
             self._hand_over(is_settled=True)
             return
-        self._begun = None
+        self._begun, self._piece = None, b""
         self.transport.write(b"".join((_head_of_200(self.server_state.default_headers), begun.accepted())))
         self.server_state.total_requests += 1
         self._gate.waits(self)
@@ -195,7 +195,8 @@ class DirectProtocol(LimitedProtocol):
         assert begun is not None, "one is under way"
         begun.hand_over(is_settled=is_settled)
         self._handed_over = begun
-        super().data_received(self._piece)
+        piece, self._piece = self._piece, b""
+        super().data_received(piece)
 
     def _wait_for_next_at_most(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
