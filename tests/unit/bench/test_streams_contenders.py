@@ -1,0 +1,49 @@
+"""Kafka Streams commits as seldom as suits what is measured."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.bench.streams import contenders
+from tests.bench.streams.contenders import (
+    KAFKA_STREAMS,
+    KAFKA_STREAMS_EXACTLY_ONCE,
+    KAFKA_STREAMS_QUICK,
+    LINGER_MS,
+    LOW_LINGER_MS,
+    prepare,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("name", "throughput", "latency"),
+    [
+        (KAFKA_STREAMS, "1000", "1000"),
+        (KAFKA_STREAMS_EXACTLY_ONCE, "1000", "100"),
+        (KAFKA_STREAMS_QUICK, "1000", "50"),
+    ],
+)
+def test_exactly_once_it_commits_soon_where_latency_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, throughput: str, latency: str
+) -> None:
+    def built(_progress: object) -> Path:
+        return tmp_path
+
+    def schema_id(_topic: object) -> int:
+        return 1
+
+    monkeypatch.setattr(contenders, "build_kafka_streams", built)
+    surroundings: Any = SimpleNamespace(
+        progress=print, bootstrap_servers="127.0.0.1:1", partitions=12, schema_id=schema_id
+    )
+    contender = prepare(name, surroundings)
+    channels = contender.channels("label", "events")
+    env = [contender.program(channels, tmp_path / "states", each).env for each in (LINGER_MS, LOW_LINGER_MS)]
+    assert [each["PEER_COMMIT_MS"] for each in env] == [throughput, latency]
+    assert env[1]["PEER_LINGER_MS"] == str(LOW_LINGER_MS)
