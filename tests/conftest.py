@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,7 +23,7 @@ from taskbridge.local.stack import JvmStack, choose_stack
 from taskbridge.runtime.logs import NOISY
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from _pytest.capture import CaptureManager
 
@@ -33,6 +35,23 @@ __all__ = ["pytest_addoption", "pytest_terminal_summary"]
 # A setting that many containers have: with it, each service that a test starts compiles all of its libraries anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# What tests write is kept in memory where there is plenty: half of a test's time was the disk's, that flushed what is
+# thrown away. What is large goes to the disk all the same, by `disk_folder`.
+_MEMORY = "/dev/shm"  # noqa: S108 - pytest makes a folder of its own within, for its user alone
+_ROOM_BYTES = 6 << 30
+_DISK = "/var/tmp"  # noqa: S108 - the same; unlike /tmp it is in memory nowhere
+
+
+def _has_room() -> bool:
+    try:
+        found, memory = os.statvfs(_MEMORY), Path("/proc/meminfo").read_text()
+    except OSError:
+        return False
+    available = dict(line.split(":") for line in memory.splitlines())["MemAvailable"].split()[0]
+    room = min(found.f_bavail * found.f_frsize, int(available) << 10)
+    return room > _ROOM_BYTES and not found.f_flag & os.ST_NOEXEC
+
 
 # Two cores that a broker may share with the tests say nothing about an example's speed. Each run tries other examples:
 # TASKBRIDGE_EXAMPLES=1000 tries many at once.
@@ -65,6 +84,24 @@ _BETWEEN = 2
 """Files without services behind each that has some: what waits and what computes stand side by side until the end."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # Disasters and examples write as much as they like.
+    if "not disasters" in config.option.markexpr and _has_room():
+        os.environ.setdefault("TMPDIR", _MEMORY)
+        tempfile.tempdir = None  # asked for anew
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Thousands of tests are many objects, which stay to the end: nobody looks through them time and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest. Each file is one process's work: what its tests share is started once."""
@@ -93,6 +130,20 @@ def restored_logging() -> Generator[None]:
     for each, level in levels.items():
         each.setLevel(level)
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module")
+def disk_folder() -> Generator[Callable[[], Path]]:
+    """Folders on the disk, for what is large or looks at what it is on: ``tmp_path`` may be in memory."""
+    with tempfile.TemporaryDirectory(prefix="taskbridge-", dir=_DISK, ignore_cleanup_errors=True) as home:
+        numbers = itertools.count()
+
+        def make() -> Path:
+            folder = Path(home, str(next(numbers)))
+            folder.mkdir()
+            return folder
+
+        yield make
 
 
 @pytest.fixture(scope="session")

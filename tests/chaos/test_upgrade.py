@@ -53,7 +53,7 @@ from taskbridge.streams.fold.views import views
 from taskbridge.streams.positions.offsets import Offsets
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
     from previous_release import PreviousRelease
@@ -70,8 +70,8 @@ wait_until = partial(wait_within, timeout_s=180)
 
 
 @pytest.fixture(scope="module")
-def previous(tmp_path_factory: pytest.TempPathFactory) -> PreviousRelease:
-    return previous_release(tmp_path_factory.mktemp("previous"))
+def previous(disk_folder: Callable[[], Path]) -> PreviousRelease:
+    return previous_release(disk_folder())
 
 
 @pytest.fixture

@@ -234,8 +234,8 @@ class Portal:
 
 
 @pytest.fixture(scope="module")
-def company(tmp_path_factory: pytest.TempPathFactory) -> Generator[Company]:
-    made = Company(tmp_path_factory.mktemp("company"))
+def company(disk_folder: Callable[[], Path]) -> Generator[Company]:
+    made = Company(disk_folder())
     yield made
     made.worker.show_log()
     made.end()

@@ -28,7 +28,7 @@ from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import FORMS, PEOPLE, TASK_EVENTS, TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -111,9 +111,9 @@ class RunningBridge(Outsider):
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningBridge]:
+def running(disk_folder: Callable[[], Path]) -> Generator[RunningBridge]:
     """One bridge for all: what a test kills is back when the test ends."""
-    bridge = RunningBridge(tmp_path_factory.mktemp("bridge"))
+    bridge = RunningBridge(disk_folder())
     try:
         bridge.start()
         yield bridge

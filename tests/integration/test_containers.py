@@ -41,11 +41,11 @@ ASSIGNEE = "0169"
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Generator[DockerDaemon]:
-    with DockerDaemon(tmp_path_factory.mktemp("docker")) as daemon:
+def daemon(disk_folder: Callable[[], Path]) -> Generator[DockerDaemon]:
+    with DockerDaemon(disk_folder()) as daemon:
         daemon.make_base()
         image.main(["--build-arg", f"BASE={BASE}"], docker=daemon.docker)
-        stand_ins.build(daemon, tmp_path_factory.mktemp("stand-ins"))
+        stand_ins.build(daemon, disk_folder())
         yield daemon
 
 

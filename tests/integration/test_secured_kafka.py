@@ -24,7 +24,7 @@ from taskbridge.schemas.registry import schema_text
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from taskbridge.local.endpoints import Endpoints
@@ -119,7 +119,7 @@ def test_with_a_wrong_password_the_edge_still_keeps_what_it_answers(
 
 
 def test_the_doctor_names_what_is_wrong_with_such_a_kafka(
-    secured: SecuredKafka, outside: Connection, tmp_path: Path
+    secured: SecuredKafka, outside: Connection, tmp_path: Path, disk_folder: Callable[[], Path]
 ) -> None:
     def found(**changes: str) -> dict[tuple[str, str], str]:
         environment = settings | changes
@@ -134,7 +134,7 @@ def test_the_doctor_names_what_is_wrong_with_such_a_kafka(
         "EDGE_KAFKA_CONFIG_FILE": right,
         "EDGE_SCHEMA_REGISTRY_URL": outside.registry_url,
         "EDGE_CREDENTIALS_FILE": str(credentials),
-        "EDGE_DATA_DIR": str(tmp_path / "edge"),
+        "EDGE_DATA_DIR": str(disk_folder()),
     }
     admin = outside.admin()
     names = [topic.name for topic in topics.ALL]

