@@ -9,6 +9,7 @@ import ast
 import asyncio
 import inspect
 import textwrap
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -406,7 +407,12 @@ def _attributes(of: type) -> Iterator[str]:
             continue
         yield from vars(each)
         yield from vars(each).get("__annotations__", ())
-        yield from _own_names(ast.parse(textwrap.dedent(inspect.getsource(each))))
+        yield from _own_names_of(each)
+
+
+@cache
+def _own_names_of(of: type) -> set[str]:
+    return _own_names(ast.parse(textwrap.dedent(inspect.getsource(of))))
 
 
 def _own_names(tree: ast.AST) -> set[str]:
