@@ -75,12 +75,18 @@ _LONGEST = (
     "integration/test_secured_kafka",
     "integration/test_secured_cluster",
     "integration/test_three_brokers",
+    "integration/test_documents",
+    "integration/test_streams_worker",
+    "integration/test_task_center",
+    "integration/test_edge_abuse",
     "browser/test_real_bridge",
+    "integration/test_workers",
+    "integration/test_edge_spool",
     "integration",
     "browser",
 )
 """How the paths begin of the files that take longest: none of them should be what the run waits for at its end."""
-_BETWEEN = 2
+_BETWEEN = 3
 """Files without services behind each that has some: what waits and what computes stand side by side until the end."""
 
 
