@@ -1,4 +1,7 @@
-"""On real Kafka: a commit tells where the last record stands, and fails where any other was not delivered."""
+"""On real Kafka: a commit tells where the last record stands, and fails where any other was not delivered.
+
+The same of both producers: the one of many records, and the one of many partitions.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,24 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+from confluent_kafka import murmur2
 
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producer import DeliveryFailed
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
-from taskbridge.streams.transactions.bulk_producer import BulkProducer
+from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from confluent_kafka import Message
 
     from taskbridge.cli.connection import Connection
+    from taskbridge.streams.transactions.delivery import TransactionalProducer
+
+    Make = Callable[[str], TransactionalProducer]
 
 pytestmark = pytest.mark.integration
 
@@ -34,19 +42,27 @@ def topic(connection: Connection) -> str:
     return made.name
 
 
+@pytest.fixture(params=[BulkProducer, JointProducer])
+def make(request: pytest.FixtureRequest, connection: Connection) -> Iterator[Make]:
+    made: list[TransactionalProducer] = []
+
+    def claimed(name: str) -> TransactionalProducer:
+        made.append(request.param(producer_config(connection.bootstrap_servers), name))
+        made[-1].claim()
+        return made[-1]
+
+    yield claimed
+    for producer in made:
+        producer.close()
+
+
 @pytest.fixture
-def producer(connection: Connection, topic: str) -> BulkProducer:
-    return claimed(connection, topic)
-
-
-def claimed(connection: Connection, name: str) -> BulkProducer:
-    producer = BulkProducer(producer_config(connection.bootstrap_servers), name)
-    producer.claim()
-    return producer
+def producer(make: Make, topic: str) -> TransactionalProducer:
+    return make(topic)
 
 
 def test_after_the_commit_the_last_offset_is_there_and_no_sooner_than_what_was_sent_before(
-    producer: BulkProducer, topic: str
+    producer: TransactionalProducer, topic: str
 ) -> None:
     records = [{"key": b"%d" % number, "value": b"v"} for number in range(50)]
     producer.begin()
@@ -59,8 +75,8 @@ def test_after_the_commit_the_last_offset_is_there_and_no_sooner_than_what_was_s
 
 @pytest.mark.parametrize("has_headers", [False, True])
 def test_one_that_kafka_does_not_take_fails_all_though_it_is_not_the_last(
-    connection: Connection,
-    producer: BulkProducer,
+    make: Make,
+    producer: TransactionalProducer,
     topic: str,
     read_topic: Callable[[str], list[Message]],
     *,
@@ -77,5 +93,35 @@ def test_one_that_kafka_does_not_take_fails_all_though_it_is_not_the_last(
         producer.send(topic, [{"key": b"k", "value": small}], partition=1)
     with pytest.raises(DeliveryFailed):
         producer.commit()
-    claimed(connection, topic)  # which undoes what is open
+    make(topic)  # which undoes what is open
     assert read_topic(topic) == []
+
+
+def test_records_by_the_thousand_come_whole_and_in_their_order(
+    connection: Connection, make: Make, read_topic: Callable[[str], list[Message]]
+) -> None:
+    topic = f"bulk-{uuid.uuid4()}"
+    apply_topics(connection.admin(), [Topic(topic, None, {})], partitions=PARTITIONS)
+    producer = make(topic)
+    # So that a partition's records do not fit into one batch.
+    values = [b"%06d" % number + 900 * b"v" for number in range(3000)]
+    for begin in (0, 1500):
+        producer.begin()
+        for value in values[begin : begin + 1500]:
+            producer.send_with_headers(topic, [(b"key", value, [("name", b"header")])])
+        producer.commit()
+    found = read_topic(topic)
+    assert [each.value() for each in found] == values
+    assert {each.partition() for each in found} == {murmur2(b"key", PARTITIONS)}
+    assert all(each.headers() == [("name", b"header")] for each in found)
+
+
+def test_whoever_had_the_name_before_can_write_no_more(make: Make, topic: str) -> None:
+    former, present = make(topic), make(topic)
+    former.begin()
+    former.send(topic, [{"key": b"k", "value": b"v"}], partition=0)
+    with pytest.raises(Fenced):
+        former.commit()
+    present.begin()
+    present.send(topic, [{"key": b"k", "value": b"v"}], partition=0)
+    present.commit()

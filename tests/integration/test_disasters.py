@@ -25,6 +25,7 @@ from taskbridge.streams.contract.contract import Contract
 from taskbridge.streams.contract.internal_topics import StartRefused
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, say
 from taskbridge.streams.engine.app import APP_ID
+from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.positions.changelog_topic import (
     INBOX_CHANGELOG,
     REBUILD,
@@ -140,7 +141,12 @@ class Place:
         async def main() -> None:
             producing = producer_config(self.servers)
             group_commit = GroupCommit(
-                producing, group=APP_ID, name=name, membership=lambda: NOBODY, grounds=prepared.grounds
+                producing,
+                group=APP_ID,
+                name=name,
+                membership=lambda: NOBODY,
+                grounds=prepared.grounds,
+                make=JointProducer,
             )
             group_commit.claim()
             claim = partial(claimed, producing)

@@ -15,6 +15,8 @@ from confluent_kafka.admin import NewTopic
 from faust.types import TP
 
 from taskbridge.runtime.kafka import consumer_config, producer_config
+from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.positions.mark import write_metadata
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced
 from taskbridge.streams.transactions.delivery import Batch
@@ -24,6 +26,7 @@ from taskbridge.streams.transactions.takeover import Owned, Takeover
 
 if TYPE_CHECKING:
     from taskbridge.cli.connection import Connection
+    from taskbridge.streams.transactions.delivery import TransactionalProducer
 
 pytestmark = pytest.mark.integration
 
@@ -48,13 +51,14 @@ class Place:
     def source(self) -> TP:
         return TP(self.events, 0)
 
-    def producer(self, name: str) -> BulkProducer:
-        [first, *_] = claimed(producer_config(self.servers), name)
-        return first
+    def producers(self, name: str, make: type[TransactionalProducer] = BulkProducer) -> list[TransactionalProducer]:
+        return claimed(producer_config(self.servers), name, make)
 
     def takeover(self, name: str) -> tuple[Takeover, GroupCommit]:
         producing = producer_config(self.servers)
-        group_commit = GroupCommit(producing, group=self.group, name=name, membership=lambda: NOBODY)
+        group_commit = GroupCommit(
+            producing, group=self.group, name=name, membership=lambda: NOBODY, make=JointProducer
+        )
         return Takeover(
             self.offsets, group_commit, group=self.group, name=name, claim=partial(claimed, producing)
         ), group_commit
@@ -66,7 +70,7 @@ def place(connection: Connection) -> Place:
 
 
 def position(place: Place, offset: int, owner: str) -> list[TopicPartition]:
-    return [TopicPartition(place.events, 0, offset, owner)]
+    return [TopicPartition(place.events, 0, offset, write_metadata(owner, None))]
 
 
 def write_events(place: Place, count: int) -> None:
@@ -90,7 +94,10 @@ def joined(consumer: Consumer, *others: Consumer, above: int = -1) -> Membership
     pytest.fail("the group was not joined")
 
 
-def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(place: Place) -> None:
+@pytest.mark.parametrize("make", [BulkProducer, JointProducer])
+def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(
+    place: Place, make: type[TransactionalProducer]
+) -> None:
     def member(name: str) -> Consumer:
         config: dict[str, Any] = {**consumer_config(place.servers, place.group), "group.instance.id": name}
         consumer = Consumer(config)
@@ -100,7 +107,8 @@ def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(plac
     first = member("first")
     membership = joined(first)
     assert group_metadata(place.group, membership) == cast("Any", first).consumer_group_metadata()
-    producer = place.producer("worker")
+    producers = place.producers(f"worker-{place.group}", make)
+    producer = producers[0]
 
     def commit(membership: Membership, offset: int) -> None:
         producer.begin()
@@ -126,6 +134,8 @@ def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(plac
     assert place.offsets.committed(place.group, [place.source])[place.source].offset == 3
     first.close()
     second.close()
+    for each in producers:
+        each.close()
 
 
 @pytest.mark.parametrize("offsets_sent", [True, False])
@@ -135,7 +145,7 @@ def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_t
     write_events(place, 9)
     group = group_metadata(place.group, NOBODY)
     dead_name, next_name = f"dead-{place.group}", f"next-{place.group}"
-    dead = place.producer(dead_name)
+    dead = place.producers(dead_name)[0]
     dead.begin()
     dead.commit(position(place, 5, dead_name), group)
     dead.begin()

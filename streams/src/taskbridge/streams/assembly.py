@@ -9,6 +9,7 @@ from taskbridge.runtime.kafka import bulk_producer_config, consumer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.streams.engine.app import APP_ID, build_faust_app
+from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.engine.parts import consumer_of, tables_of
 from taskbridge.streams.folding.choice import choose_folding
 from taskbridge.streams.monitoring.progress import Ends, Progress
@@ -149,6 +150,7 @@ def _group_commit(
         name=name,
         membership=lambda: consumer_of(app).membership,
         grounds=prepared.grounds,
+        make=partial(JointProducer, credentials=app.conf.broker_credentials),
     )
     takeover = Takeover(
         offsets, group_commit, group=APP_ID, name=name, claim=partial(claimed, producing), note=metrics.position_lost

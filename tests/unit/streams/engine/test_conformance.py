@@ -15,10 +15,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer.consumer import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.protocol.api import Request, RequestStruct
 from faust import App, Service
 from faust.stores import rocksdb
 from faust.tables import TableManager
@@ -150,6 +153,14 @@ _OVERRIDDEN = [
 ]
 
 _CALLED = [
+    Method(AIOKafkaClient, "_wait_on_metadata", "self topic", "who leads a topic that is written to", is_awaited=True),
+    Method(AIOKafkaClient, "add_topic", "self topic", "as of now its metadata are kept"),
+    Method(AIOKafkaClient, "force_metadata_update", "self", "somebody else leads a partition; what to wait for"),
+    Method(AIOKafkaClient, "coordinator_lookup", "self coordinator_type coordinator_key", "once each", is_awaited=True),
+    Method(AIOKafkaClient, "send", "self node_id request group", "a request, and its answer", is_awaited=True),
+    Method(ClusterMetadata, "leader_for_partition", "self partition", "None or below zero where there is none"),
+    Method(Request, "prepare", "self versions", "makes the version that a broker takes"),
+    Method(RequestStruct, "encode", "self", "the bytes of a request without its header"),
     Method(
         Consumer, "_wait_next_records", "self timeout", "one poll: records, and the active partitions", is_awaited=True
     ),

@@ -36,6 +36,7 @@ class FakeProducers:
         self.claimed: list[str] = []
         self.transactions: list[dict[str, Any]] = []
         self.aborted = 0
+        self.closed: list[str] = []
         self.may_commit = threading.Semaphore(0)
         self.failure: Exception | None = None
         self.claim_failure: Exception | None = None
@@ -93,6 +94,9 @@ class FakeProducer:
 
     def abort(self) -> None:
         self._all.aborted += 1
+
+    def close(self) -> None:
+        self._all.closed.append(self._id)
 
 
 def rounds_of(producers: FakeProducers, grounds: Mapping[str, Ground] | None = None) -> GroupCommit:
@@ -361,3 +365,16 @@ def test_nothing_waits_for_the_end_of_producers_that_others_took_over_from() -> 
 
     told(producers, story)
     assert producers.ended_in[:2] == [("former-producers", True)] * 2
+
+
+def test_at_the_end_and_where_one_cannot_be_claimed_the_producers_are_closed() -> None:
+    producers = FakeProducers()
+
+    async def story(_group_commit: GroupCommit) -> None: ...
+
+    told(producers, story)
+    assert sorted(producers.closed) == ["worker-0", "worker-1"]
+    producers.claim_failure = KafkaException("not allowed")
+    with pytest.raises(KafkaException):
+        told(producers, story)
+    assert sorted(producers.closed) == ["worker-0", "worker-0", "worker-1", "worker-1"]

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
     from taskbridge.streams.records import RecordWithHeaders
 
-_CLAIM_S = 30
-_OFFSETS_S = 8
+CLAIM_S = 30
+OFFSETS_S = 8
 _LATE_S = 1
-_COMMIT_S = 60
-_ABORT_S = 5
+COMMIT_S = 60
+ABORT_S = 5
 
 TRANSACTION_TIMEOUT_MS = 30_000
 """What is open for longer is undone by Kafka itself. Only where nobody comes who claims it: readers wait until then."""
 
-_FENCED = (
+FENCED = (
     # The transactional id is another producer's by now, or its time was over.
     KafkaError._FENCED,  # noqa: SLF001 - how the library names its codes
     KafkaError.INVALID_PRODUCER_EPOCH,
@@ -101,7 +101,7 @@ class BulkProducer:
             KafkaException: Kafka does not answer, or refuses.
         """
         try:
-            self._producer.init_transactions(_CLAIM_S)
+            self._producer.init_transactions(CLAIM_S)
         except KafkaException as raised:
             if is_refusal(raised.args[0]):
                 raise NotAllowed(not_allowed(f"Write on transactional-id {self._id}")) from raised
@@ -168,15 +168,15 @@ class BulkProducer:
         """
         if group is not None:
             self.send_offsets(list(offsets), group)
-        deadline = time.monotonic() + _COMMIT_S
+        deadline = time.monotonic() + COMMIT_S
         while True:
             try:
-                self._producer.commit_transaction(_COMMIT_S)
+                self._producer.commit_transaction(COMMIT_S)
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
                 if error.retriable() and time.monotonic() < deadline:
                     continue
-                if error.code() in _FENCED:
+                if error.code() in FENCED:
                     raise Fenced(f"{self._id}: {error.str()}") from raised
                 raise DeliveryFailed(f"{self._id}: could not commit: {self._why(error)}", error) from raised
             else:
@@ -192,7 +192,10 @@ class BulkProducer:
         Raises:
             KafkaException: it could not be undone.
         """
-        self._producer.abort_transaction(_ABORT_S)
+        self._producer.abort_transaction(ABORT_S)
+
+    def close(self) -> None:
+        """Nothing: its end is librdkafka's, and may take long."""
 
     def send_offsets(self, offsets: list[TopicPartition], group: bytes) -> None:
         """Add the group's offsets to the transaction.
@@ -200,15 +203,15 @@ class BulkProducer:
         Raises:
             Fenced, OffsetsNotTaken, DeliveryFailed: as ``commit`` does.
         """
-        deadline = time.monotonic() + _OFFSETS_S
+        deadline = time.monotonic() + OFFSETS_S
         while True:
             try:
-                _in_time(lambda: self._producer.send_offsets_to_transaction(offsets, group, _OFFSETS_S))
+                _in_time(lambda: self._producer.send_offsets_to_transaction(offsets, group, OFFSETS_S))
             except TimeoutError as late:
                 raise OffsetsNotTaken("the group's coordinator does not answer") from late
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
-                if error.code() in _FENCED:
+                if error.code() in FENCED:
                     raise Fenced(f"{self._id}: {error.str()}") from raised
                 if not error.retriable():
                     raise DeliveryFailed(f"{self._id}: offsets not committed: {error.str()}", error) from raised
@@ -235,4 +238,4 @@ def _in_time(call: Callable[[], object]) -> None:
             ended.set_exception(error)
 
     threading.Thread(target=run, name="send-offsets", daemon=True).start()
-    ended.result(_OFFSETS_S + _LATE_S)
+    ended.result(OFFSETS_S + _LATE_S)

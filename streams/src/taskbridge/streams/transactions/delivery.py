@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from taskbridge.streams.transactions.bulk_producer import Outgoing, Sent
 
@@ -11,10 +11,22 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable, Sequence
 
+    from confluent_kafka import TopicPartition
     from faust.types import TP
 
     from taskbridge.streams.records import RecordWithHeaders
-    from taskbridge.streams.transactions.bulk_producer import BulkProducer
+
+
+class TransactionalProducer(Protocol):
+    """What ``BulkProducer`` says of each of these."""
+
+    def claim(self) -> None: ...
+    def begin(self) -> None: ...
+    def send(self, topic: str, records: Sequence[Outgoing], *, partition: int = -1) -> Sent: ...
+    def send_with_headers(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent: ...
+    def commit(self, offsets: Sequence[TopicPartition] = (), group: bytes | None = None) -> None: ...
+    def abort(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Batch(NamedTuple):
@@ -44,7 +56,7 @@ class Delivery:
         return sum(value_bytes(record) for batch in self.batches for record in batch.records)
 
 
-def send(producer: BulkProducer, batch: Batch) -> Sent:
+def send(producer: TransactionalProducer, batch: Batch) -> Sent:
     if not batch.records:
         return Sent()
     with_headers = isinstance(batch.records[0], tuple)

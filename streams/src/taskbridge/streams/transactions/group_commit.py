@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from faust.types import TP
 
     from taskbridge.streams.positions.mark import Ground
+    from taskbridge.streams.transactions.delivery import TransactionalProducer
 
 _RECORDS = 20_000
 _BYTES = 32 << 20
@@ -66,12 +67,12 @@ class GroupCommit:
     membership: Callable[[], Membership | None]
     grounds: Mapping[str, Ground] = field(default_factory=dict[str, "Ground"])
     """By the topic that is read: where its positions are kept too, and what is said with them."""
-    make: Callable[[Mapping[str, object], str], BulkProducer] = BulkProducer
+    make: Callable[[Mapping[str, object], str], TransactionalProducer] = BulkProducer
 
     def __post_init__(self) -> None:
         self.after_loss: dict[TP, bool] = {}
         """Of each source: see ``KeptPosition``."""
-        self._producers: list[BulkProducer] = []
+        self._producers: list[TransactionalProducer] = []
         self._waiting: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._left: list[Delivery | None] = []
         """At most one, which did not go into the transaction before."""
@@ -134,6 +135,7 @@ class GroupCommit:
                 turn = (turn + 1) % len(self._producers)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 deliveries[0].done.get_loop().call_soon_threadsafe(tell, deliveries, self._failure)
+        _close(self._producers)
 
     def _next_group(self) -> list[Delivery]:
         """What waits, up to the bounds and of one generation of the group; nothing when it is over. Blocks."""
@@ -168,7 +170,7 @@ class GroupCommit:
             return error
         return None
 
-    def _attempt(self, producer: BulkProducer, deliveries: Sequence[Delivery]) -> None:
+    def _attempt(self, producer: TransactionalProducer, deliveries: Sequence[Delivery]) -> None:
         producer.begin()
         try:
             for delivery in deliveries:
@@ -188,10 +190,10 @@ class GroupCommit:
         """New producers under the same names: what the former ones have open is undone."""
         former, self._producers = self._producers, []
         # Their ends may take long, and nothing waits for them.
-        threading.Thread(target=former.clear, name="former-producers", daemon=True).start()
+        threading.Thread(target=_close, args=(former,), name="former-producers", daemon=True).start()
         self._producers = claimed(self.config, self.name, self.make)
 
-    def _keep(self, producer: BulkProducer, reached: Mapping[TP, int]) -> None:
+    def _keep(self, producer: TransactionalProducer, reached: Mapping[TP, int]) -> None:
         """The positions go to the changelogs, behind what they stand for."""
         for source, offset in reached.items():
             if (ground := self.grounds.get(source.topic)) is not None:
@@ -216,8 +218,8 @@ class GroupCommit:
 def claimed(
     config: Mapping[str, object],
     name: str,
-    make: Callable[[Mapping[str, object], str], BulkProducer] = BulkProducer,
-) -> list[BulkProducer]:
+    make: Callable[[Mapping[str, object], str], TransactionalProducer] = BulkProducer,
+) -> list[TransactionalProducer]:
     """The producers of the worker of that name. Whoever had them can write no more, and what they had open is undone.
 
     Blocks.
@@ -226,8 +228,17 @@ def claimed(
         KafkaException: Kafka does not answer, or does not allow it.
     """
     producers = [make(config, f"{name}-{number}") for number in range(_PRODUCERS)]
-    # Side by side: each waits up to half a second for librdkafka's timers.
-    with ThreadPoolExecutor(len(producers)) as pool:
-        for claim in [pool.submit(producer.claim) for producer in producers]:
-            claim.result()
+    try:
+        # Side by side: each waits up to half a second for librdkafka's timers.
+        with ThreadPoolExecutor(len(producers)) as pool:
+            for claim in [pool.submit(producer.claim) for producer in producers]:
+                claim.result()
+    except BaseException:
+        _close(producers)
+        raise
     return producers
+
+
+def _close(producers: list[TransactionalProducer]) -> None:
+    while producers:
+        producers.pop().close()

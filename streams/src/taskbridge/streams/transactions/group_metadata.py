@@ -38,5 +38,14 @@ def group_metadata(group: str, membership: Membership) -> bytes:
     )
 
 
+def read_group_metadata(metadata: bytes) -> tuple[str, Membership]:
+    """The group and the member: the other way round."""
+    [generation] = struct.unpack_from("=i", metadata, len(_MAGIC))
+    group, member_id, instance_id = metadata[len(_MAGIC) + 4 :].split(b"\0", 2)
+    # What comes before an instance's id tells whether there is one.
+    named = None if instance_id == b"\x01" else instance_id.strip(b"\0").decode("ascii")
+    return group.decode("ascii"), Membership(generation, member_id.decode("ascii"), named)
+
+
 def _text(name: str) -> bytes:
     return name.encode("ascii") + b"\0"

@@ -1,0 +1,165 @@
+"""A transactional producer whose transactions cost a broker a few requests, over however many partitions they go.
+
+It takes the place of ``BulkProducer`` where transactions are many. Why: ``streams.engine.transaction_client``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from confluent_kafka import KafkaError, KafkaException, murmur2
+from faust.transport.drivers.aiokafka import (
+    credentials_to_aiokafka_auth,  # pyright: ignore[reportUnknownVariableType]
+)
+
+from taskbridge.runtime.acls import NotAllowed, is_refusal, not_allowed
+from taskbridge.runtime.producer import DeliveryFailed
+from taskbridge.streams.engine.record_batches import CODECS, RecordBatches
+from taskbridge.streams.engine.transaction_client import TransactionClient
+from taskbridge.streams.engine.transaction_requests import AGAIN
+from taskbridge.streams.transactions.bulk_producer import (
+    ABORT_S,
+    CLAIM_S,
+    COMMIT_S,
+    FENCED,
+    OFFSETS_S,
+    TRANSACTION_TIMEOUT_MS,
+    Fenced,
+    OffsetsNotTaken,
+    Sent,
+)
+from taskbridge.streams.transactions.group_metadata import read_group_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from confluent_kafka import TopicPartition
+    from faust.types.auth import CredentialsT
+
+    from taskbridge.streams.engine.transaction_client import Batches
+    from taskbridge.streams.records import RecordWithHeaders
+    from taskbridge.streams.transactions.bulk_producer import Outgoing
+
+_partition = cast("Callable[[bytes, int], int]", murmur2)
+_NO_HEADERS: list[tuple[str, bytes]] = []
+
+
+class JointProducer:
+    """As ``BulkProducer``: one transaction at a time, every method blocks, one thread after the other."""
+
+    def __init__(
+        self, config: Mapping[str, object], transactional_id: str, *, credentials: CredentialsT | None = None
+    ) -> None:
+        """Of librdkafka's properties, servers and compression count; connections go by ``credentials``."""
+        self._id = transactional_id
+        self._servers = str(config["bootstrap.servers"])
+        self._codec = CODECS[str(config.get("compression.type", "none"))]
+        self._auth = cast("Mapping[str, Any]", credentials_to_aiokafka_auth(credentials))
+        self._loop = asyncio.new_event_loop()
+        self._client: TransactionClient | None = None
+        self._records: RecordBatches | None = None
+
+    def claim(self) -> None:
+        """Take the transactional id over, as ``BulkProducer.claim`` does.
+
+        Raises:
+            NotAllowed, KafkaException: as there.
+        """
+        try:
+            self._run(self._claim(time.monotonic() + CLAIM_S))
+        except KafkaException as raised:
+            if is_refusal(raised.args[0]):
+                raise NotAllowed(not_allowed(f"Write on transactional-id {self._id}")) from raised
+            raise
+
+    def begin(self) -> None:
+        """What is sent from now on is visible when it is committed, or never."""
+        self._claimed[1].take()
+
+    def send(self, topic: str, records: Sequence[Outgoing], *, partition: int = -1) -> Sent:
+        """Take records on; they go out with the commit.
+
+        Raises:
+            DeliveryFailed: Kafka does not know the topic.
+        """
+        return self._add(topic, [(each["key"], each["value"], _NO_HEADERS) for each in records], partition)
+
+    def send_with_headers(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent:
+        """The same for records with headers."""
+        return self._add(topic, records, partition)
+
+    def commit(self, offsets: Sequence[TopicPartition] = (), group: bytes | None = None) -> None:
+        """Return once all that was sent is on all in-sync replicas, and the group's offsets with it: all or nothing.
+
+        Raises:
+            Fenced, OffsetsNotTaken, DeliveryFailed: as ``BulkProducer.commit``.
+        """
+        try:
+            self._run(self._commit(self._claimed[1].take(), offsets, group))
+        except KafkaException as raised:
+            error: KafkaError = raised.args[0]
+            if error.code() in FENCED:
+                raise Fenced(f"{self._id}: {error.str()}") from raised
+            raise DeliveryFailed(f"{self._id}: could not commit: {error.str()}", error) from raised
+
+    def abort(self) -> None:
+        """Undo what is open, as far as Kafka answers soon: whoever claims the id next does it as well.
+
+        Raises:
+            KafkaException: it could not be undone.
+        """
+        self._run(self._claimed[0].end(time.monotonic() + ABORT_S, commit=False))
+
+    def close(self) -> None:
+        """Give the connections back. What is open is undone when the id is claimed, or its time is over."""
+        if not self._loop.is_closed():
+            if self._client is not None:
+                self._run(self._client.close())
+            self._loop.close()
+
+    @property
+    def _claimed(self) -> tuple[TransactionClient, RecordBatches]:
+        assert self._client is not None, "claimed"
+        assert self._records is not None, "claimed"
+        return self._client, self._records
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(work)
+
+    async def _claim(self, deadline: float) -> None:
+        self._client = TransactionClient(self._servers, self._id, self._auth)
+        self._records = RecordBatches(await self._client.claim(TRANSACTION_TIMEOUT_MS, deadline), self._codec)
+
+    def _add(self, topic: str, records: Sequence[RecordWithHeaders], partition: int) -> Sent:
+        client, batches = self._claimed
+        partitions = client.partitions.get(topic)
+        if partitions is None:
+            try:
+                partitions = cast("int", self._run(client.follow(topic)))
+            except KafkaException as raised:
+                raise DeliveryFailed(raised.args[0].str(), raised.args[0]) from raised
+
+        def by_key(key: bytes | None) -> int:
+            return random.randrange(partitions) if key is None else _partition(key, partitions)  # noqa: S311
+
+        return batches.add(topic, records, by_key if partition < 0 else lambda _key: partition)
+
+    async def _commit(self, batches: Batches, offsets: Sequence[TopicPartition], group: bytes | None) -> None:
+        if not batches and not offsets:
+            return
+        client = self._claimed[0]
+        deadline = time.monotonic() + COMMIT_S
+        name, member = (None, None) if group is None or not offsets else read_group_metadata(group)
+        await client.add(batches, name, deadline)
+        await client.produce(batches, deadline)
+        if name is not None and member is not None:
+            try:
+                await client.send_offsets(offsets, name, member, time.monotonic() + OFFSETS_S)
+            except KafkaException as raised:
+                if raised.args[0].code() in AGAIN:
+                    raise OffsetsNotTaken("the group's coordinator does not take offsets", raised.args[0]) from raised
+                raise
+        await client.end(deadline, commit=True)

@@ -1,0 +1,204 @@
+"""The requests of a transaction, each asked again until its answer is final: one for each broker, whatever it holds.
+
+librdkafka sends a request for each partition (its issue 1700). A broker answers those of a connection one after the
+other, and asks the transaction's coordinator about each: over three dozen partitions that is most of what a transaction
+takes, and of what it costs the broker. Connections, TLS and SASL are aiokafka's, as the consumer's are.
+
+The steps go one after the other. A broker keeps one question about a transaction at a time for its coordinator, which
+answers none while it writes: what overlaps is refused, and would have to be asked again later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.errors import BrokerResponseError
+from aiokafka.errors import KafkaError as ClientError
+from aiokafka.protocol.transaction import (
+    AddOffsetsToTxnRequest,
+    AddPartitionsToTxnRequest,
+    EndTxnRequest,
+    InitProducerIdRequest,
+)
+from aiokafka.structs import TopicPartition as Partition
+from confluent_kafka import KafkaError, KafkaException
+
+from taskbridge.runtime.acls import is_refusal, not_allowed
+from taskbridge.streams.engine.record_batches import by_topic
+from taskbridge.streams.engine.transaction_requests import (
+    AGAIN,
+    MOVED,
+    TRANSPORT,
+    Identity,
+    Produce,
+    TxnOffsetCommit,
+    codes,
+    lacking,
+    worst,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from confluent_kafka import TopicPartition
+
+    from taskbridge.streams.engine.record_batches import RecordBatch
+    from taskbridge.streams.transactions.group_metadata import Membership
+
+ANSWER_MS = 10_000
+"""How long one request may take; then its connection is given up, and it is sent again."""
+_PAUSE_S, _MOST_PAUSE_S = 0.002, 0.25
+
+Batches = dict[tuple[str, int], list["RecordBatch"]]
+"""By topic and partition, in order."""
+_Answer = tuple[tuple[str, int], int, int]
+"""Of one partition: the code, and where the batch begins."""
+
+
+class TransactionClient:
+    """Under one transactional id, in one event loop. Everything but ``close`` raises KafkaException where it fails."""
+
+    def __init__(self, servers: str, transactional_id: str, auth: Mapping[str, Any]) -> None:
+        """Within the loop."""
+        self._id = transactional_id
+        self._client: Any = AIOKafkaClient(
+            bootstrap_servers=servers, client_id=transactional_id, request_timeout_ms=ANSWER_MS, **auth
+        )
+        self._coordinators: dict[tuple[CoordinationType, str], int] = {}
+        self.partitions: dict[str, int] = {}
+        """How many each topic has that is followed."""
+        self._identity = Identity(transactional_id, -1, -1)
+
+    async def claim(self, timeout_ms: int, deadline: float) -> Identity:
+        """Take the transactional id over; what is open under it is undone."""
+        pause = _PAUSE_S
+        while True:
+            try:
+                await self._client.bootstrap()
+                break
+            except ClientError as raised:
+                if time.monotonic() > deadline:
+                    raise _error(raised) from raised
+                pause = await _wait(pause)
+        found = await self._coordinated(InitProducerIdRequest(self._id, timeout_ms), deadline)
+        self._identity = Identity(self._id, found.producer_id, found.producer_epoch)
+        return self._identity
+
+    async def follow(self, topic: str) -> int:
+        """Know who leads this topic's partitions from now on, and how many there are: whatever is written to."""
+        try:
+            await self._client.add_topic(topic)
+            found = await self._client._wait_on_metadata(topic)  # noqa: SLF001 - as aiokafka's producer does it
+        except BrokerResponseError as raised:
+            raise KafkaException(KafkaError(raised.errno, _why(topic, raised.errno))) from raised
+        except ClientError as raised:
+            raise _error(raised) from raised
+        self.partitions[topic] = len(found)
+        return len(found)
+
+    async def add(self, partitions: Iterable[tuple[str, int]], group: str | None, deadline: float) -> None:
+        """Tell the coordinator what the transaction is about: these partitions, and the offsets of a group."""
+        asked: list[Any] = []
+        if topics := by_topic(partitions):
+            asked.append(AddPartitionsToTxnRequest(*self._identity, topics))
+        if group is not None:
+            asked.append(AddOffsetsToTxnRequest(*self._identity, group))
+        # On their way together; it answers one after the other.
+        asking = (self._coordinated(each, deadline) for each in asked)
+        for answer in await asyncio.gather(*asking, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
+
+    async def produce(self, batches: Batches, deadline: float) -> None:
+        """Until all of them are on all in-sync replicas: of each partition one at a time. After ``add``."""
+        pause = _PAUSE_S
+        while batches:
+            answers = await asyncio.gather(*(self._put(node, of) for node, of in self._by_leader(batches).items()))
+            taken, moved = False, False
+            for at, code, offset in (each for answer in answers for each in answer):
+                if not code:
+                    batches[at].pop(0).written(offset)
+                    if not batches[at]:
+                        del batches[at]
+                    taken = True
+                elif code not in AGAIN or time.monotonic() > deadline:
+                    raise KafkaException(KafkaError(code, _why(at[0], code)))
+                else:
+                    moved |= code in MOVED
+            if moved:
+                await self._client.force_metadata_update()
+            pause = _PAUSE_S if taken else await _wait(pause)
+
+    async def send_offsets(
+        self, offsets: Sequence[TopicPartition], group: str, member: Membership, deadline: float
+    ) -> None:
+        """After ``add``. The group's coordinator refuses the offsets of a member whose generation is over."""
+        commit = TxnOffsetCommit(self._identity, group, member, offsets)
+        await self._ask(CoordinationType.GROUP, group, commit, deadline)
+
+    async def end(self, deadline: float, *, commit: bool) -> None:
+        """All that was written is there, or none of it."""
+        await self._coordinated(EndTxnRequest(*self._identity, commit), deadline)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _coordinated(self, request: Any, deadline: float) -> Any:
+        return await self._ask(CoordinationType.TRANSACTION, self._id, request, deadline)
+
+    async def _ask(self, kind: CoordinationType, key: str, request: Any, deadline: float) -> Any:
+        """The coordinator's answer, once there is one that is final."""
+        pause = _PAUSE_S
+        while True:
+            answer = None
+            try:
+                node = self._coordinators.get((kind, key))
+                if node is None:
+                    node = self._coordinators[kind, key] = await self._client.coordinator_lookup(kind, key)
+                answer = await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
+                code, why = worst(answer), lacking(answer)
+            except (ClientError, OSError, TimeoutError) as raised:
+                [error] = _error(raised).args
+                code, why = error.code(), error.str()
+            if not code:
+                return answer
+            if code not in AGAIN or time.monotonic() > deadline:
+                raise KafkaException(KafkaError(code, why))
+            if code in MOVED:
+                self._coordinators.pop((kind, key), None)
+            pause = await _wait(pause)
+
+    def _by_leader(self, batches: Batches) -> dict[int | None, dict[tuple[str, int], bytearray]]:
+        found: dict[int | None, dict[tuple[str, int], bytearray]] = {}
+        for at, [first, *_] in batches.items():
+            found.setdefault(self._client.cluster.leader_for_partition(Partition(*at)), {})[at] = first.data
+        return found
+
+    async def _put(self, node: int | None, batches: Mapping[tuple[str, int], bytearray]) -> list[_Answer]:
+        if node is None or node < 0:
+            return [(at, KafkaError.LEADER_NOT_AVAILABLE, -1) for at in batches]
+        topics = {topic: [(each, batches[topic, each]) for each in found] for topic, found in by_topic(batches)}
+        try:
+            answer = await self._client.send(node, Produce(self._id, ANSWER_MS // 2, list(topics.items())))
+        except (ClientError, OSError, TimeoutError) as raised:
+            return [(at, _error(raised).args[0].code(), -1) for at in batches]
+        return [((topic, partition), code, offset) for topic, partition, code, offset in codes(answer)]
+
+
+async def _wait(pause: float) -> float:
+    await asyncio.sleep(pause)
+    return min(2 * pause, _MOST_PAUSE_S)
+
+
+def _why(topic: str, code: int) -> str:
+    error = KafkaError(code)
+    return not_allowed(f"Write on topic {topic}") if is_refusal(error) else f"{topic}: {error.str()}"
+
+
+def _error(raised: Exception) -> KafkaException:
+    """The same in the words of all other clients."""
+    code = raised.errno if isinstance(raised, BrokerResponseError) else TRANSPORT
+    return KafkaException(KafkaError(code, str(raised) or type(raised).__name__))

@@ -1,0 +1,210 @@
+"""Each broker is asked once for all partitions; what is refused for now comes again, and what is final ends it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.produce import ProduceRequest
+from confluent_kafka import KafkaError, TopicPartition
+
+from taskbridge.runtime.producer import DeliveryFailed
+from taskbridge.streams.engine import transaction_client
+from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.engine.transaction_requests import Identity, Produce, TxnOffsetCommit
+from taskbridge.streams.transactions.bulk_producer import Fenced, OffsetsNotTaken
+from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aiokafka.client import CoordinationType
+    from aiokafka.structs import TopicPartition as Partition
+
+GROUP = group_metadata("group", Membership(5, "member-1", "instance-1"))
+OFFSETS = [TopicPartition("events", 0, 7, "worker")]
+
+
+class FakeKafka:
+    """Two brokers: even partitions are the first one's. Says no as often as it is told to, and then yes."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.produced: list[tuple[int, list[tuple[str, int, bytes]]]] = []
+        self.refusals: dict[str, list[int | Exception]] = {}
+        """By what is asked, or by the partition."""
+        self.looked_up: list[str] = []
+        self.metadata_updates = 0
+        self.cluster = self
+
+    def __call__(self, **_options: Any) -> FakeKafka:
+        return self
+
+    def leader_for_partition(self, at: Partition) -> int:
+        return 1 + at.partition % 2
+
+    async def bootstrap(self) -> None: ...
+    async def close(self) -> None: ...
+    async def add_topic(self, topic: str) -> None: ...
+
+    async def _wait_on_metadata(self, _topic: str) -> set[int]:
+        return {0, 1, 2, 3}
+
+    async def force_metadata_update(self) -> None:
+        self.metadata_updates += 1
+
+    async def coordinator_lookup(self, kind: CoordinationType, key: str) -> int:
+        self.looked_up.append(f"{kind.name} {key}")
+        return 1
+
+    async def send(self, node: int, request: Any, **_options: Any) -> Any:
+        name = type(request).__name__
+        self.asked.append(name)
+        code = self._code(name)
+        if name == "Produce":
+            topics = request.topics
+            self.produced.append((node, [(topic, each, data) for topic, found in topics for each, data in found]))
+            return SimpleNamespace(
+                topics=[
+                    (topic, [(each, self._code(f"{each}"), 10 * each) for each, _ in found]) for topic, found in topics
+                ]
+            )
+        if name in ("AddPartitionsToTxnRequest", "TxnOffsetCommit"):
+            return SimpleNamespace(errors=[("topic", [(0, code)])])
+        return SimpleNamespace(error_code=code, producer_id=3, producer_epoch=0)
+
+    def _code(self, what: str) -> int:
+        refusal = self.refusals[what].pop(0) if self.refusals.get(what) else 0
+        if isinstance(refusal, Exception):
+            raise refusal
+        return refusal
+
+
+@pytest.fixture
+def kafka(monkeypatch: pytest.MonkeyPatch) -> FakeKafka:
+    fake = FakeKafka()
+    monkeypatch.setattr(transaction_client, "AIOKafkaClient", fake)
+    return fake
+
+
+@pytest.fixture
+def producer(kafka: FakeKafka) -> Iterator[JointProducer]:
+    made = JointProducer({"bootstrap.servers": "127.0.0.1:9"}, "worker-0")
+    made.claim()
+    kafka.asked.clear()
+    yield made
+    made.close()
+
+
+def fill(producer: JointProducer, partitions: int = 4) -> None:
+    producer.begin()
+    for partition in range(partitions):
+        producer.send("states", [{"key": b"k", "value": b"v"}], partition=partition)
+
+
+def test_a_transaction_over_many_partitions_is_one_request_a_broker(kafka: FakeKafka, producer: JointProducer) -> None:
+    producer.begin()
+    sent = [
+        producer.send(topic, [{"key": b"k", "value": b"v"}] * 2, partition=partition)
+        for topic in ("changelog", "states")
+        for partition in range(4)
+    ]
+    producer.commit(OFFSETS, GROUP)
+    assert kafka.asked == [
+        "AddPartitionsToTxnRequest",
+        "AddOffsetsToTxnRequest",
+        "Produce",
+        "Produce",
+        "TxnOffsetCommit",
+        "EndTxnRequest",
+    ]
+    assert [(node, len(found)) for node, found in kafka.produced] == [(1, 4), (2, 4)]
+    assert [each.last_offset for each in sent] == 2 * [1, 11, 21, 31]
+
+
+def test_what_is_refused_for_now_comes_again_as_it_was_and_nothing_else(
+    kafka: FakeKafka, producer: JointProducer
+) -> None:
+    kafka.refusals["2"] = [KafkaError.NOT_ENOUGH_REPLICAS, KafkaError.NOT_LEADER_FOR_PARTITION]
+    fill(producer)
+    producer.commit()
+    whole = {(topic, each): data for _, found in kafka.produced[:2] for topic, each, data in found}
+    assert kafka.produced[2:] == 2 * [(1, [("states", 2, whole["states", 2])])]
+    assert kafka.metadata_updates == 1
+    assert kafka.asked[-1] == "EndTxnRequest"
+
+
+def test_a_connection_that_breaks_is_no_answer(kafka: FakeKafka, producer: JointProducer) -> None:
+    kafka.refusals["Produce"] = [KafkaConnectionError()]
+    kafka.refusals["EndTxnRequest"] = [KafkaConnectionError(), KafkaError.CONCURRENT_TRANSACTIONS]
+    fill(producer, partitions=1)
+    producer.commit()
+    assert kafka.asked[-3:] == 3 * ["EndTxnRequest"]
+    assert kafka.looked_up == 2 * ["TRANSACTION worker-0"]
+
+
+@pytest.mark.parametrize(
+    ("refused", "code", "error"),
+    [
+        ("1", KafkaError.MSG_SIZE_TOO_LARGE, DeliveryFailed),
+        ("1", KafkaError.TOPIC_AUTHORIZATION_FAILED, DeliveryFailed),
+        ("AddPartitionsToTxnRequest", KafkaError.INVALID_PRODUCER_EPOCH, Fenced),
+        ("TxnOffsetCommit", KafkaError.ILLEGAL_GENERATION, Fenced),
+        ("TxnOffsetCommit", KafkaError.FENCED_INSTANCE_ID, Fenced),
+        ("TxnOffsetCommit", KafkaError.GROUP_AUTHORIZATION_FAILED, DeliveryFailed),
+        ("EndTxnRequest", KafkaError.INVALID_PRODUCER_EPOCH, Fenced),
+    ],
+)
+def test_what_is_refused_for_good_is_not_committed(
+    kafka: FakeKafka, producer: JointProducer, refused: str, code: int, error: type[Exception]
+) -> None:
+    kafka.refusals[refused] = [code]
+    fill(producer)
+    with pytest.raises(error):
+        producer.commit(OFFSETS, GROUP)
+    assert kafka.asked.count("EndTxnRequest") == (refused == "EndTxnRequest")
+
+
+def test_what_the_user_lacks_is_named(kafka: FakeKafka, producer: JointProducer) -> None:
+    kafka.refusals["AddPartitionsToTxnRequest"] = [KafkaError.TOPIC_AUTHORIZATION_FAILED]
+    fill(producer)
+    with pytest.raises(DeliveryFailed, match="Write on topic topic"):
+        producer.commit()
+
+
+def test_a_group_whose_coordinator_does_not_answer_is_told_apart(
+    kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskbridge.streams.engine.joint_producer.OFFSETS_S", -1)
+    kafka.refusals["TxnOffsetCommit"] = [KafkaError.NOT_COORDINATOR]
+    fill(producer)
+    with pytest.raises(OffsetsNotTaken):
+        producer.commit(OFFSETS, GROUP)
+
+
+def test_metadata_of_offsets_end_with_a_zero_as_librdkafka_reads_them() -> None:
+    request = TxnOffsetCommit(Identity("worker-0", 3, 0), "group", Membership(5, "member-1", None), OFFSETS)
+    assert b"\x08worker\0" in request.prepare({28: (0, 5)}).encode()
+
+
+def test_sequences_go_on_over_transactions(kafka: FakeKafka, producer: JointProducer) -> None:
+    for _ in range(2):
+        fill(producer, partitions=1)
+        producer.commit()
+    base_sequences = [int.from_bytes(data[53:57], "big") for _, found in kafka.produced for _, _, data in found]
+    assert base_sequences == [0, 1]
+
+
+def test_a_transaction_without_anything_asks_nobody(kafka: FakeKafka, producer: JointProducer) -> None:
+    producer.begin()
+    producer.commit([], GROUP)
+    assert kafka.asked == []
+
+
+def test_a_produce_request_has_the_bytes_of_aiokafkas_own() -> None:
+    topics = [("states", [(0, b"first"), (11, b"")]), ("notifications", [(3, b"second")])]
+    versions = {0: (3, 13)}
+    own = Produce("worker-0", 1000, topics).prepare(versions)
+    assert own.encode() == ProduceRequest("worker-0", -1, 1000, topics).prepare(versions).encode()
