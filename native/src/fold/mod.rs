@@ -1,7 +1,8 @@
-//! The fold of a chunk of records; `python` and `records` bind it to Python.
+//! The fold of a chunk of records, and the lines of a page as JSON; `python` and `records` bind them to Python.
 //!
-//! The Python implementation (`streams/fold/chunk.py` and what it imports) is the specification. It holds this one to
-//! it, byte for byte: `vectors` has what it exported, and `tests/unit/streams/test_native_core.py` asks both for more.
+//! The Python implementation (`streams/fold/chunk.py` and what it imports, `item_json` of `streams/api/json_forms.py`) is
+//! the specification. It holds this one to it, byte for byte: `vectors` has what it exported, and
+//! `tests/unit/streams/test_native_core.py` and `query/test_lines.py` ask both for more.
 
 mod acceptance;
 mod chunk;
@@ -10,6 +11,7 @@ mod event;
 mod forms;
 mod instance;
 mod lifecycle;
+mod lines;
 mod msgpack;
 mod refusal;
 mod rules;

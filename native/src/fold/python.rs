@@ -1,4 +1,4 @@
-//! What Python has of the fold: a chunk's records in, what must be written out.
+//! What Python has of the fold: a chunk's records in, what must be written out; and the lines of a page.
 //!
 //! Whatever cannot be read here (another version's schema, damage) is shown to the Python codec, which has the last
 //! word: it translates it, or says in its own words what is wrong with it.
@@ -15,6 +15,7 @@ use crate::cloudevents::Header;
 use crate::fold::chunk::{Known, fold_all, place};
 use crate::fold::event::Event;
 use crate::fold::forms::FormFields;
+use crate::fold::lines::{Page, write_line};
 use crate::fold::records::{FixedHeaders, Folded};
 use crate::fold::rules::{Rules, Terms};
 
@@ -128,6 +129,53 @@ impl Core {
         let terms = Terms { rules, state_frame, notification_frame, now_ms, too_large: &too_large, told_bytes };
         let outcome = py.detach(|| fold_all(&given, &mut known, terms));
         Folded::of(py, &outcome, &given, &keys, rejected, rules, &self.headers)
+    }
+
+    #[pyo3(signature = (values, view, source, name_of, /))]
+    fn lines<'py>(
+        &self,
+        py: Python<'py>,
+        values: Vec<Bound<'py, PyBytes>>,
+        view: &str,
+        source: &str,
+        name_of: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let page = Page { view, source, moments: &self.rules.moments };
+        let mut out = Vec::with_capacity(values.len() * LINE_BYTES + 2);
+        out.push(b'[');
+        for (at, value) in values.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            match write_line(&mut out, value.as_bytes(), &page, |id| Ok(name_of.call1((id,))?.extract()?)) {
+                Ok(()) => (),
+                Err(Unwritten::Damaged) => return Ok(None),
+                Err(Unwritten::Raised(error)) => return Err(error),
+            }
+        }
+        out.push(b']');
+        Ok(Some(PyBytes::new(py, &out)))
+    }
+}
+
+/// Of a usual line as JSON.
+const LINE_BYTES: usize = 512;
+
+/// Why a line was not written: it cannot be read here, or asking for a name raised.
+enum Unwritten {
+    Damaged,
+    Raised(PyErr),
+}
+
+impl From<Damaged> for Unwritten {
+    fn from(_: Damaged) -> Self {
+        Self::Damaged
+    }
+}
+
+impl From<PyErr> for Unwritten {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(error)
     }
 }
 

@@ -105,3 +105,12 @@ class Core:
         ``load`` is called once and gives the stored forms of instances; one that cannot be read here, ``renew`` gives
         anew. What these three raise, this raises; nothing is changed then.
         """
+
+    def lines(
+        self, values: list[bytes], view: str, source: str, name_of: Callable[[str], str | None], /
+    ) -> bytes | None:
+        """A JSON array of these lines, which are as stored: what ``streams.api.json_forms.item_json`` comes to.
+
+        ``source``: of those that say none. None where one cannot be read here: another version's, or damage. What
+        ``name_of`` raises, this raises.
+        """

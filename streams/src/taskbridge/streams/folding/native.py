@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 IS_BUILT = _native is not None
 
-_CORE = _native and _native.Core(
+CORE = _native and _native.Core(
     id_characters=MAX_ID_CHARACTERS,
     moments=(FIRST_MS, LAST_MS),
     ahead_ms=AHEAD_MS,
@@ -51,8 +51,8 @@ class NativeFolding(Folding):
     core = "native"
 
     def fold(self, records: Chunk, read: Read, *, generation: int, too_large: AbstractSet[int] = NONE) -> Folded:
-        assert _CORE is not None, "only made where it is built"
-        folded = _CORE.fold(
+        assert CORE is not None, "only made where it is built"
+        folded = CORE.fold(
             records,
             own_frames=self.events.own_frames(),
             translate=self._translate,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.responses import Response
 
-from taskbridge.streams.api.json_forms import Forms, Names, item_json, to_json
+from taskbridge.streams.api.json_forms import Forms, Names, to_json
 from taskbridge.streams.api.refusals import NotNow
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.query.cursors import read_cursor, write_cursor
+from taskbridge.streams.query.lines import lines_json
 from taskbridge.streams.query.search import matcher
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ async def page_answer(context: ApiContext, request: Request, asked: PageQuery) -
         page = await inboxes.search(here.partition, user, view, matches, limit=asked.limit, after=after)
         context.resolver.check_still_here(here)
     next_cursor = b"null" if page.next_place is None else to_json(write_cursor(user, view, page.next_place))
-    lines = to_json([item_json(layout.read_item(value), asked.view, corp_id, names) for value in page.values])
+    lines = lines_json(page.values, asked.view, corp_id, names)
     return JsonAnswer(b'{"items":%b,"next_cursor":%b}' % (lines, next_cursor))
 
 
