@@ -12,6 +12,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,6 +35,7 @@ from stream_lives import assert_all_is_right, caught_up, read_topic
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.contract.acls import apply_acls, bindings, roles
+from taskbridge.cli.reconcile.working import one_pass
 from taskbridge.cli.topics.reading import read_to_end
 from taskbridge.client.inbox import Inbox
 from taskbridge.client.reading import KafkaRefused
@@ -42,6 +44,10 @@ from taskbridge.client.subscription import subscribe
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
 from taskbridge.local.jvm.artifacts import cache_folder, ensure_artifacts
 from taskbridge.local.jvm.java import java_argv
+from taskbridge.reconcile.clock import SystemClock
+from taskbridge.reconcile.testing.company import Company
+from taskbridge.reconcile.testing.fake import FakeDingTalk
+from taskbridge.reconcile.testing.serving import served
 from taskbridge.runtime.acls import NotAllowed
 from taskbridge.runtime.kafka import bulk_producer_config, consumer_config, producer_config
 from taskbridge.runtime.partition_reader import PartitionReader
@@ -49,6 +55,7 @@ from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError
+from taskbridge.schemas.events import SOURCE_YIDA, Action, Person, TaskEvent
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES, Topic
 from taskbridge.streams.contract.acls import EXTRAS, INTERNAL, TASK_CENTER, WORK
 from taskbridge.streams.contract.contract import Contract
@@ -229,6 +236,58 @@ def test_a_subscriber_needs_each_of_its_acls(
         wait_until(is_told, what="Kafka refuses, and it is told")
 
 
+@pytest.mark.parametrize("acl", ROLES["reconcile"], ids=str)
+def test_reconcile_needs_each_of_its_acls(
+    cluster: SecuredCluster, outside: Connection, edge: RunningEdge, tmp_path: Path, acl: Acl
+) -> None:
+    del edge
+    # Something to read, and something that no callback told.
+    produce_to(outside, TASK_STATES.name)
+    at = time.time_ns() // 1_000_000 - 3_600_000
+    missed = TaskEvent(
+        event_id="of the truth alone",
+        source=SOURCE_YIDA,
+        action=Action.CREATED,
+        corp_id="corp",
+        app_type="APP",
+        instance_id=f"missed without {acl}",
+        occurred_at=at,
+        received_at=at,
+        form_uuid="FORM-1",
+        originator=Person("user-1"),
+        task_id="T-1",
+        recipient_ids=("user-2",),
+    )
+    dingtalk = FakeDingTalk(Company([missed]), SystemClock(), system_tokens={"APP": SYSTEM_TOKEN})
+    with served(dingtalk.app) as url:
+        (tmp_path / "apps.toml").write_text(
+            f'[[corps]]\ncorp_id = "corp"\napp_key = "{dingtalk.app_key}"\napp_secret = "{dingtalk.app_secret}"\n'
+            f'user_id = "{dingtalk.user_id}"\n[[apps]]\napp_type = "APP"\nsystem_token = "{SYSTEM_TOKEN}"\n'
+        )
+        settings = {
+            "RECONCILE_KAFKA_BOOTSTRAP_SERVERS": cluster.secured_servers,
+            "RECONCILE_SCHEMA_REGISTRY_URL": cluster.registry_url,
+            "RECONCILE_KAFKA_CONFIG_FILE": cluster.config_file("reconcile"),
+            "RECONCILE_APPS_FILE": str(tmp_path / "apps.toml"),
+            "RECONCILE_DATA_DIR": str(tmp_path / "reconcile"),
+            "RECONCILE_API_URL": url,
+        }
+        with without(outside, "reconcile", acl):
+            wait_until(lambda: f"lacks {acl}" in str(refused_pass(settings)), what="Kafka refuses, and it is told")
+        wait_until(lambda: refused_pass(settings) is None, what="a pass with all of them")
+    assert missed.instance_id.encode() in {each.key() for each in read_topic(outside, TASK_EVENTS.name)}
+
+
+def refused_pass(settings: dict[str, str]) -> str | None:
+    """Why Kafka does not let a pass of reconcile come to its end."""
+    try:
+        done = one_pass(settings)
+    except OperatorError as error:
+        return str(error)
+    assert done.problems == {}
+    return None
+
+
 if FULL:
 
     @pytest.mark.parametrize("acl", [each for each in (*WORK, *TASK_CENTER) if each.operation != "Create"], ids=str)
@@ -243,10 +302,7 @@ if FULL:
                 "from taskbridge.streams.app import main; main()"
             )
             assert post(edge, f"unnoticed without {acl}", SYSTEM_TOKEN) == (200, "kafka")
-            # To be parked.
-            producer = Producer(producer_config(outside.bootstrap_servers))
-            producer.produce(TASK_EVENTS.name, key=b"no event", value=b"no event")
-            assert producer.flush(30) == 0
+            produce_to(outside, TASK_EVENTS.name)  # to be parked
             wait_until(lambda: is_refused(worker), 120, what="Kafka refuses")
             worker.kill_if_running()
             if acl.resource != "transactional-id":  # of which Kafka does not tell beforehand
@@ -433,6 +489,13 @@ def told_at_the_start(acl: Acl, connection: Connection) -> bool:
     except NotAllowed as error:
         said = str(error)
     return str(acl) in said and "lacks" in said
+
+
+def produce_to(outside: Connection, topic: str) -> None:
+    """What nobody can read."""
+    producer = Producer(producer_config(outside.bootstrap_servers))
+    producer.produce(topic, key=b"not readable", value=b"not readable")
+    assert producer.flush(30) == 0
 
 
 def post(edge: RunningEdge, instance_id: str, token: str) -> tuple[int, str | None]:
