@@ -28,6 +28,8 @@ from taskbridge.edge.server import serving
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.testing import SYSTEM_TOKEN, write_credentials
 from taskbridge.local.ports import free_ports
+from taskbridge.reconcile.settings import ReconcileSettings
+from taskbridge.streams import app as streams_app
 from taskbridge.streams import worker
 from taskbridge.streams.http import Server
 from taskbridge.streams.settings import StreamsSettings
@@ -57,6 +59,8 @@ TEXTS = {
     "credentials": '[[apps]]\napp_type = "APP_1"\nsystem_tokens = ["the-token"]\n',
     "apiTokens": '[[tokens]]\nname = "portal"\nsha256 = "{{ 64 }}"\ncorps = ["*"]\n',
     "kafkaProperties": 'security.protocol=SASL_SSL\nsasl.password=pass"word\n',
+    "apps": '[[corps]]\ncorp_id = "ding1"\napp_key = "key"\napp_secret = "secret"\nuser_id = "manager"\n'
+    '[[apps]]\napp_type = "APP_1"\nsystem_token = "the-token"\n',
 }
 
 
@@ -80,6 +84,7 @@ SECURED = merged(
     streams__kafkaProperties__existingSecret="kafka-streams",
     networkPolicy__kafka=[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kafka"}}}],
 )
+RECONCILED = merged(MINIMAL, reconcile={"enabled": True, "apps": {"existingSecret": "dingtalk"}})
 PLACED: dict[str, Any] = {
     "podLabels": {"team": "approvals"},
     "podAnnotations": {"sidecar": "no"},
@@ -94,7 +99,11 @@ EVERYTHING = merged(
     MINIMAL,
     edge__credentials={"text": TEXTS["credentials"]},
     streams__apiTokens={"text": TEXTS["apiTokens"]},
-    **{f"{part}__kafkaProperties": {"text": TEXTS["kafkaProperties"]} for part in (*PARTS, "setup")},
+    **{f"{part}__kafkaProperties": {"text": TEXTS["kafkaProperties"]} for part in (*PARTS, "reconcile", "setup")},
+    **{f"reconcile__{name}": value for name, value in PLACED.items() if name != "service"},
+    reconcile__enabled=True,
+    reconcile__apps={"text": TEXTS["apps"]},
+    reconcile__settings={"RECONCILE_API_URL": "http://dingtalk-relay:8443", "RECONCILE_OUTCOMES": "false"},
     **{f"{part}__{name}": value for part in PARTS for name, value in PLACED.items()},
     edge__bearerTokens__existingSecret="bearer",
     edge__replicas=3,
@@ -123,7 +132,13 @@ EVERYTHING = merged(
 TRACING = re.findall(r"`(OTEL_\w+)`", (ROOT / "docs/reference/settings.md").read_text("utf-8"))
 PAGE = (ROOT / "docs/how-to/run-on-kubernetes.md").read_text("utf-8")
 DOCUMENTED = yaml.safe_load(PAGE.partition("```yaml\n# values.yaml\n")[2].partition("```")[0])
-SETS = {"minimal": MINIMAL, "secured": SECURED, "everything": EVERYTHING, "documented": DOCUMENTED}
+SETS = {
+    "minimal": MINIMAL,
+    "secured": SECURED,
+    "reconciled": RECONCILED,
+    "everything": EVERYTHING,
+    "documented": DOCUMENTED,
+}
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +228,9 @@ def test_helm_finds_nothing_to_mend(chart: Rendered, helm: Helm, tmp_path: Path)
         ({"edge__replicas": 0}, "minimum: got 0, want 1"),
         ({"tracing__EDGE_PORT": "1"}, "'EDGE_PORT' not allowed"),
         ({"egde__replicas": 1}, "'egde' not allowed"),
+        ({"reconcile__enabled": True}, "reconcile.apps: existingSecret or text is needed"),
+        ({"reconcile__settings__RECONCILE_APPS_FILE": "x"}, "'RECONCILE_APPS_FILE' not allowed"),
+        ({"reconcile__replicas": 2}, "'replicas' not allowed"),
     ],
 )  # fmt: skip
 def test_what_would_be_unsafe_or_never_start_is_not_rendered(helm: Helm, changes: dict[str, Any], said: str) -> None:
@@ -257,9 +275,10 @@ def test_pods_may_do_nothing_but_run(chart: Rendered) -> None:
 def test_kubernetes_and_systemd_wait_longer_than_the_services_need_to_end(chart: Rendered) -> None:
     http_s = Server(FastAPI()).config.timeout_graceful_shutdown
     assert http_s
+    assert http_s < streams_app._END_S  # pyright: ignore[reportPrivateUsage]
     needed = {
         "edge": serving._GRACE_S + edge_app._LAST_S,  # pyright: ignore[reportPrivateUsage]
-        "streams": worker._STOP_S + group_commit._CLOSE_S + http_s,  # pyright: ignore[reportPrivateUsage]
+        "streams": worker._STOP_S + group_commit._CLOSE_S + streams_app._END_S,  # pyright: ignore[reportPrivateUsage]
     }
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
     for part in PARTS:
@@ -301,6 +320,8 @@ def test_every_variable_is_a_setting_and_every_file_is_mounted(chart: Rendered) 
         "edge": {f"EDGE_{name.upper()}" for name in EdgeSettings.model_fields} | {"TASKBRIDGE_PARTITIONS", *TRACING},
         "streams": {f"STREAMS_{name.upper()}" for name in StreamsSettings.model_fields}
         | {"TASKBRIDGE_PARTITIONS", "POD_NAME", *TRACING},
+        "reconcile": {f"RECONCILE_{name.upper()}" for name in ReconcileSettings.model_fields}
+        | {"TASKBRIDGE_PARTITIONS"},
         "setup": {f"TASKBRIDGE_{name}" for name in (
             "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "KAFKA_CONFIG_FILE", "PARTITIONS"
         )},
@@ -327,7 +348,10 @@ def test_texts_become_secrets_as_they_are_and_the_start_waits_for_kafkas(charts:
     assert kept == {
         "taskbridge-edge-credentials": [TEXTS["credentials"]],
         "taskbridge-streams-api-tokens": [TEXTS["apiTokens"]],
-        **{f"taskbridge-{part}-kafka-properties": [TEXTS["kafkaProperties"]] for part in (*PARTS, "setup")},
+        **{
+            f"taskbridge-{part}-kafka-properties": [TEXTS["kafkaProperties"]] for part in (*PARTS, "reconcile", "setup")
+        },
+        "taskbridge-reconcile-apps": [TEXTS["apps"]],
     }
     for part in PARTS:
         with_texts, without = (
@@ -377,6 +401,29 @@ def test_workers_find_each_other_and_the_edges_by_the_names_of_pods(chart: Rende
     assert given["STREAMS_EDGE_URLS"] == ",".join(f"http://{host(edges, name)}:8401" for name in names)
 
 
+def test_reconcile_is_one_that_keeps_what_it_counted_and_that_workers_find(chart: Rendered) -> None:
+    given = env(chart.one("StatefulSet", "streams")["spec"]["template"]["spec"]["containers"][0])
+    if not chart.of("StatefulSet", component="reconcile"):
+        assert "STREAMS_RECONCILE_URL" not in given
+        assert not [each for each in chart.documents if "reconcile" in each["metadata"]["name"]]
+        return
+    document = chart.one("StatefulSet", "reconcile")
+    spec, labels = document["spec"], document["spec"]["template"]["metadata"]["labels"]
+    assert spec["replicas"] == 1
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    (claim,), (container,) = spec["volumeClaimTemplates"], spec["template"]["spec"]["containers"]
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert env(container)["RECONCILE_DATA_DIR"] == f"{mounts[claim['metadata']['name']]}/reconcile"
+    (service,) = chart.of("Service", component="reconcile")
+    (port,) = service["spec"]["ports"]
+    assert selects({"matchLabels": service["spec"]["selector"]}, labels)
+    assert selects(spec["selector"], labels)
+    assert ports(container)[port["targetPort"]] == port["port"] == int(env(container)["RECONCILE_PORT"] or 0)
+    assert spec["serviceName"] == service["metadata"]["name"]
+    host = f"{document['metadata']['name']}-0.{service['metadata']['name']}.tasks.svc"
+    assert given["STREAMS_RECONCILE_URL"] == f"http://{host}:{port['port']}"
+
+
 def test_no_budget_holds_up_the_drain_of_a_node(chart: Rendered) -> None:
     for part in PARTS:
         budget = chart.one("PodDisruptionBudget", part)["spec"]
@@ -416,21 +463,22 @@ KAFKA = Peer({}, "kafka")
 
 def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[str, Rendered]) -> None:
     def labels(part: str) -> Peer:
-        return Peer(charts["minimal"].one("StatefulSet", part)["spec"]["template"]["metadata"]["labels"])
+        return Peer(charts["reconciled"].one("StatefulSet", part)["spec"]["template"]["metadata"]["labels"])
 
-    edge, streams = labels("edge"), labels("streams")
+    parts = (*PARTS, "reconcile")
+    edge, streams, reconcile = map(labels, parts)
     ends: dict[str, Peer | None] = {
-        "edge": edge, "streams": streams, "Prometheus": PROMETHEUS, "stranger": STRANGER, "elsewhere": ELSEWHERE,
-        "ingress": INGRESS, "Kafka": KAFKA, "outside": OUTSIDE,
+        "edge": edge, "streams": streams, "reconcile": reconcile, "Prometheus": PROMETHEUS, "stranger": STRANGER,
+        "elsewhere": ELSEWHERE, "ingress": INGRESS, "Kafka": KAFKA, "outside": OUTSIDE,
     }  # fmt: skip
 
     def passing(name: str, part: str, direction: str) -> set[tuple[str, int]]:
         policy = charts[name].one("NetworkPolicy", part)["spec"]
         assert selects(policy["podSelector"], labels(part).labels)
-        assert not selects(policy["podSelector"], labels(*({*PARTS} - {part})).labels)
+        assert not any(selects(policy["podSelector"], labels(other).labels) for other in parts if other != part)
         assert policy["policyTypes"] == ["Ingress", "Egress"]
         rules = policy["ingress" if direction == "from" else "egress"]
-        tried = {22, 53, 80, 443, 4318, 8081, 8400, 8401, 8500, 9092, 9093, 9094, 9095}
+        tried = {22, 53, 80, 443, 4318, 8081, 8400, 8401, 8443, 8500, 8600, 9092, 9093, 9094, 9095}
         return {
             (end, port) for end, peer in ends.items() for port in tried if allows(rules, direction, peer, port, "TCP")
         }
@@ -453,13 +501,21 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(charts: dict[s
     assert passing("secured", "edge", "to") == names | registry | {("Kafka", 9092), ("Kafka", 9094)}
     more = {(end, port) for end in ends for port in (9095, 4318)} | {("outside", 8081), ("outside", 443)}
     assert passing("everything", "edge", "to") == names | kafka | more
+    for name in ("reconciled", "everything"):
+        assert passing(name, "reconcile", "from") == {(end, 8600) for end in ("streams", "Prometheus")}
+    found = passing("reconciled", "streams", "to") - passing("minimal", "streams", "to")
+    assert found == {("reconcile", 8600)}
+    assert passing("reconciled", "reconcile", "to") == names | kafka | {
+        (end, port) for end in ends for port in (8081, 443)
+    }
+    assert ("outside", 8443) in passing("everything", "reconcile", "to"), "where RECONCILE_API_URL says"
     rules = charts["minimal"].one("NetworkPolicy", "edge")["spec"]["egress"]
     assert allows(rules, "to", OUTSIDE, 53, "UDP")
 
 
 def test_alerts_and_dashboards_are_ours_and_look_for_the_jobs_that_are_scraped(charts: dict[str, Rendered]) -> None:
     chart = charts["everything"]
-    for part in PARTS:
+    for part in (*PARTS, "reconcile"):
         rule = chart.one("PrometheusRule", part)
         assert rule["apiVersion"] == "monitoring.coreos.com/v1"
         assert rule["metadata"]["labels"]["release"] == "kps"
@@ -477,7 +533,8 @@ def test_alerts_and_dashboards_are_ours_and_look_for_the_jobs_that_are_scraped(c
         assert [each["spec"].get("clusterIP") for each in found] == ["None"], "each pod, once"
         (relabeling,) = endpoint["relabelings"]
         wanted = {each[1] for each in re.finditer(r'job=~"([^"]+)"', text)}
-        assert wanted
+        assert wanted or part == "reconcile"
+        assert relabeling["replacement"] == f"taskbridge-{part}", "as the dashboards look for it"
         assert all(re.fullmatch(each, relabeling["replacement"]) for each in wanted)
     (dashboards,) = chart.of("ConfigMap")
     folder = ROOT / "deploy" / "dashboards"
@@ -522,7 +579,9 @@ class Pod:
         (folder / "files" / "api-tokens.toml").write_text(
             f'[[tokens]]\nname = "a"\nsha256 = "{"0" * 64}"\ncorps = ["*"]\n'
         )
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDGE_", "STREAMS_"))}
+        (folder / "files" / "apps.toml").write_text(TEXTS["apps"])
+        ours = ("EDGE_", "STREAMS_", "RECONCILE_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.log = folder / "log"
         with self.log.open("wb") as log:
             command = [sys.executable, "-m", "taskbridge.cli", *container["args"]]
@@ -539,9 +598,9 @@ class Pod:
         return self.ask(asked["port"], asked["path"])
 
 
-@pytest.fixture(params=PARTS)
+@pytest.fixture(params=[*PARTS, "reconcile"])
 def pod(request: pytest.FixtureRequest, charts: dict[str, Rendered], tmp_path: Path) -> Generator[Pod]:
-    document = charts["minimal"].one("StatefulSet", request.param)
+    document = charts["reconciled"].one("StatefulSet", request.param)
     pod = Pod(document["spec"]["template"]["spec"]["containers"][0], tmp_path)
     yield pod
     pod.process.kill()
@@ -552,8 +611,8 @@ def test_a_pod_starts_with_its_variables_and_answers_its_probes(pod: Pod, charts
     wait_until(lambda: pod.probe("startupProbe") == 200, what="the start")
     assert pod.probe("livenessProbe") == 200
     part = pod.container["name"]
-    # Without Kafka the edge keeps what comes in its spool; a worker has nothing to tell.
-    assert pod.probe("readinessProbe") == {"edge": 200, "streams": 503}[part]
+    # Without Kafka the edge keeps what comes in its spool; a worker has nothing to tell; nobody waits for reconcile.
+    assert pod.probe("readinessProbe") == {"edge": 200, "streams": 503, "reconcile": 200}[part]
     (endpoint,) = charts["everything"].one("ServiceMonitor", part)["spec"]["endpoints"]
     assert pod.ask("operator" if part == "edge" else "http", endpoint["path"]) == 200
     if part == "edge":

@@ -6,21 +6,24 @@ import json
 from pathlib import Path
 
 from taskbridge.edge.settings import EdgeSettings
+from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.streams.settings import StreamsSettings
 
 SCHEMA = Path(__file__).parents[2] / "deploy" / "chart" / "values.schema.json"
 
+_PARTS = (("edge", EdgeSettings), ("streams", StreamsSettings), ("reconcile", ReconcileSettings))
+
 SET_BY_THE_CHART = {
     *("host", "port", "data_dir", "kafka_bootstrap_servers", "kafka_config_file", "schema_registry_url", "log_format"),
     *("operator_host", "operator_port", "credentials_file", "bearer_tokens"),
-    *("advertised_url", "edge_urls", "api_tokens_file", "cluster_secret"),
+    *("advertised_url", "edge_urls", "api_tokens_file", "cluster_secret", "apps_file"),
 }
 
 
 def chart_schema_text() -> str:
     """As text, for Helm would write a large number as ``1.073741824e+09``."""
     schema = json.loads(SCHEMA.read_text("utf-8"))
-    for part, settings in (("edge", EdgeSettings), ("streams", StreamsSettings)):
+    for part, settings in _PARTS:
         names = [name for name in settings.model_fields if name not in SET_BY_THE_CHART]
         known = {f"{part}_{name}".upper(): {"type": "string"} for name in names}
         schema["properties"][part]["properties"]["settings"]["properties"] = known

@@ -7,7 +7,8 @@
 {{- if not .schemaRegistry.url }}{{ fail "schemaRegistry.url: say where the schema registry is" }}{{ end -}}
 {{- include "taskbridge.one" (list "edge.credentials" .edge.credentials "without apps no callback is accepted") -}}
 {{- include "taskbridge.one" (list "streams.apiTokens" .streams.apiTokens "without tokens everybody in the cluster could read all tasks") -}}
-{{- range $part := list "edge" "streams" "setup" -}}
+{{- if .reconcile.enabled }}{{ include "taskbridge.one" (list "reconcile.apps" .reconcile.apps "it says whom to ask, and in whose name") }}{{ end -}}
+{{- range $part := list "edge" "streams" "reconcile" "setup" -}}
 {{- with index $.Values $part "kafkaProperties" }}{{ if and .existingSecret .text }}{{ fail (printf "%s.kafkaProperties: existingSecret or text, not both" $part) }}{{ end }}{{ end -}}
 {{- end -}}
 {{- if and .streams.settings.STREAMS_SSO_PROXIES (gt (int .streams.replicas) 1) (not .streams.clusterSecret.existingSecret) }}

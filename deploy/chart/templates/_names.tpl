@@ -9,6 +9,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* What runs all the time, in one line. */}}
+{{- define "taskbridge.parts" -}}
+edge streams{{ if .Values.reconcile.enabled }} reconcile{{ end }}
+{{- end -}}
+
 {{/* Of a part: (list $ "edge"). */}}
 {{- define "taskbridge.selector" -}}
 {{- $root := index . 0 -}}

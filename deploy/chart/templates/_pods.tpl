@@ -28,7 +28,8 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* The volume /etc/taskbridge of a part: (list $ "edge" (list "credentials")), and Kafka's properties where there are any. */}}
+{{/* The volume /etc/taskbridge of a part: (list $ "edge" (list "credentials")), and Kafka's properties where there are any.
+The credentials are the edge's, whoever reads them. */}}
 {{- define "taskbridge.files" -}}
 {{- $root := index . 0 -}}{{- $part := index . 1 -}}{{- $secrets := index . 2 -}}
 {{- if include "taskbridge.hasProperties" (list $root $part) }}{{ $secrets = append $secrets "kafkaProperties" }}{{ end -}}
@@ -38,7 +39,7 @@ securityContext:
     defaultMode: 0440
     sources:
       {{- range $secrets }}
-      - secret: {name: {{ include "taskbridge.secret" (list $root $part .) }}}
+      - secret: {name: {{ include "taskbridge.secret" (list $root (ternary "edge" $part (eq . "credentials")) .) }}}
       {{- end }}
       {{- with $root.Values.files }}
       {{- toYaml . | nindent 6 }}
@@ -86,6 +87,9 @@ securityContext:
 - {name: STREAMS_ADVERTISED_URL, value: "http://$(POD_NAME).{{ $name }}-streams-pods.{{ .Release.Namespace }}.svc:8500"}
 - name: STREAMS_EDGE_URLS
   value: {{ range $i := until (int .Values.edge.replicas) }}{{ if $i }},{{ end }}http://{{ $name }}-edge-{{ $i }}.{{ $name }}-edge-pods.{{ $.Release.Namespace }}.svc:8401{{ end }}
+{{- if and .Values.reconcile.enabled (not .Values.streams.settings.STREAMS_RECONCILE_URL) }}
+- {name: STREAMS_RECONCILE_URL, value: "http://{{ $name }}-reconcile-0.{{ $name }}-reconcile-pods.{{ .Release.Namespace }}.svc:8600"}
+{{- end }}
 {{- with .Values.streams.clusterSecret.existingSecret }}
 - name: STREAMS_CLUSTER_SECRET
   valueFrom: {secretKeyRef: {name: {{ . }}, key: cluster-secret}}
