@@ -1,4 +1,4 @@
-"""What our producers write is read by a client that unpacks gzip and nothing else: kafkajs, as it comes from npm."""
+"""What our producers write is read by a client that unpacks nothing but gzip: kafkajs, as it comes from npm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import npm
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.testing import parameters_of
-from taskbridge.runtime.kafka import bulk_producer_config, producer_config
+from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.schemas.codec import task_event_codec, task_notification_codec
 from taskbridge.schemas.events import Change, Status, TaskNotification, View, notification_key
@@ -47,7 +47,7 @@ def test_kafkajs_reads_events_of_the_edge(kafkajs: Path, connection: Connection)
     value = task_event_codec(connection.registry).encode(event)
 
     async def produce() -> None:
-        # In one turn of the loop, so that they share a batch, which is packed.
+        # In one turn of the loop, so that they share a batch.
         producer = AsyncProducer(producer_config(connection.bootstrap_servers))
         await asyncio.gather(*(producer.produce(TASK_EVENTS.name, key=key.encode(), value=value) for _ in range(COUNT)))
         await producer.close()
@@ -77,7 +77,7 @@ def test_kafkajs_reads_notifications_of_the_streams(kafkajs: Path, connection: C
         event_id=str(uuid.uuid4()),
     )
     value = task_notification_codec(connection.registry).encode(told)
-    producer = BulkProducer(bulk_producer_config(connection.bootstrap_servers), corp_id)
+    producer = BulkProducer(producer_config(connection.bootstrap_servers), corp_id)
     producer.claim()
     producer.begin()
     key = notification_key(corp_id, "u-1")

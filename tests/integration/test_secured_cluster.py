@@ -49,7 +49,7 @@ from taskbridge.reconcile.testing.company import Company
 from taskbridge.reconcile.testing.fake import FakeDingTalk
 from taskbridge.reconcile.testing.serving import served
 from taskbridge.runtime.acls import NotAllowed
-from taskbridge.runtime.kafka import bulk_producer_config, consumer_config, producer_config
+from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.partition_reader import PartitionReader
 from taskbridge.runtime.producer import AsyncProducer
 from taskbridge.runtime.topic_admin import apply_topics
@@ -456,7 +456,7 @@ def of_the_operator(connection: Connection, topic: str, *, writes: bool) -> None
 
 
 def in_a_transaction(connection: Connection, topic: str) -> None:
-    config = bulk_producer_config(connection.bootstrap_servers, connection.kafka_properties)
+    config = producer_config(connection.bootstrap_servers, connection.kafka_properties)
     producer = BulkProducer(config, f"{INTERNAL}of-the-test")
     producer.claim()
     producer.begin()

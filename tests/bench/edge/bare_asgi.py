@@ -138,8 +138,8 @@ class BareApp:
                 "acks": "all",
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
-                "compression.type": os.environ.get("PEER_COMPRESSION", "lz4"),
-                "linger.ms": 2,
+                "compression.type": "none",
+                "linger.ms": 0,
             }
         )
         # What was built by now is looked at no more.

@@ -93,7 +93,7 @@ def _edge(
         "EDGE_DATA_DIR": str(folder),
         **settings,
     }
-    description = title or "the whole edge, as it is run, with its default settings, which compress by gzip and not lz4"
+    description = title or "the whole edge, as it is run, with its default settings"
     argv = [sys.executable, "-m", "taskbridge.cli", "edge"]
     if checkout is not None:
         # As it was called before there was one namespace.

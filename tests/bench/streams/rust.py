@@ -8,7 +8,7 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taskbridge.runtime.kafka import bulk_producer_config, consumer_config
+from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.schemas.cloudevents import NOTIFICATION_TYPES, STATE_CHANGED, STATE_DELETED
 from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS
 from taskbridge.schemas.moments import AHEAD_MS, FIRST_MS, LAST_MS
@@ -65,7 +65,7 @@ def given(surroundings: Surroundings) -> str:
     found: dict[str, Any] = {
         # As `streams.assembly` has it: what waits goes at once.
         "producer": {
-            **bulk_producer_config(servers),
+            **producer_config(servers),
             "linger.ms": 0,
             "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
         },

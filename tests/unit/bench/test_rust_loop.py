@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from taskbridge.runtime.kafka import bulk_producer_config
+from taskbridge.runtime.kafka import producer_config
 from tests.bench.streams import rust
 from tests.bench.toolchains import ToolMissing
 
@@ -39,7 +39,7 @@ def test_it_is_given_all_that_it_reads() -> None:
 
 
 def test_its_producers_are_the_service_s() -> None:
-    given, producer = _given(), bulk_producer_config("127.0.0.1:9092")
+    given, producer = _given(), producer_config("127.0.0.1:9092")
     assert producer.items() - given["producer"].items() == {("linger.ms", producer["linger.ms"])}
     assert given["event_frame"] == [0, 0, 0, 1, 2]
 

@@ -14,7 +14,6 @@ import pytest
 from confluent_kafka import KafkaError
 
 from taskbridge.runtime.kafka import (
-    bulk_producer_config,
     client_config,
     consumer_config,
     producer_config,
@@ -38,7 +37,6 @@ def test_what_is_the_registrys_is_kept_from_librdkafka() -> None:
     for config in (
         client_config(NOBODY, extra),
         producer_config(NOBODY, extra),
-        bulk_producer_config(NOBODY, extra),
         consumer_config(NOBODY, "group", extra),
     ):
         assert config["sasl.username"] == "edge"
@@ -267,11 +265,9 @@ def test_the_producer_waits_for_all_replicas_and_places_keys_as_java_does() -> N
     assert config["security.protocol"] == "SSL"
 
 
-def test_what_is_produced_is_packed_as_every_client_can_unpack_it_and_an_operator_may_decide_otherwise() -> None:
-    assert producer_config(NOBODY)["compression.type"] == "gzip"
-    assert bulk_producer_config(NOBODY)["compression.type"] == "none"
-    for made in (producer_config, bulk_producer_config):
-        assert made(NOBODY, {"compression.type": "zstd"})["compression.type"] == "zstd"
+def test_what_is_produced_is_read_by_every_client_and_an_operator_may_decide_otherwise() -> None:
+    assert producer_config(NOBODY)["compression.type"] == "none"
+    assert producer_config(NOBODY, {"compression.type": "zstd"})["compression.type"] == "zstd"
 
 
 def librdkafka_meets_a_fatal_error(

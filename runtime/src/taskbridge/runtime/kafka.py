@@ -60,9 +60,8 @@ def producer_config(bootstrap_servers: str, extra: Mapping[str, str] | None = No
         "acks": "all",
         "enable.idempotence": True,
         "partitioner": PARTITIONER,
-        # What every common client unpacks without an extra package: docs/adr/0030.
-        "compression.type": "gzip",
-        "compression.level": 1,
+        # Every client reads it, and nothing is paid for it on either side: docs/adr/0030.
+        "compression.type": "none",
         "linger.ms": 2,
         "message.max.bytes": MAX_MESSAGE_BYTES + _REQUEST_OVERHEAD_BYTES,
         "message.timeout.ms": 30_000,
@@ -70,11 +69,6 @@ def producer_config(bootstrap_servers: str, extra: Mapping[str, str] | None = No
         "reconnect.backoff.max.ms": 1000,
         **_brokers(extra),
     }
-
-
-def bulk_producer_config(bootstrap_servers: str, extra: Mapping[str, str] | None = None) -> dict[str, object]:
-    """The same for records by the thousand, which go out as they are: to pack them would cost more than all else."""
-    return producer_config(bootstrap_servers, {"compression.type": "none", **(extra or {})})
 
 
 def consumer_config(bootstrap_servers: str, group: str, extra: Mapping[str, str] | None = None) -> dict[str, object]:

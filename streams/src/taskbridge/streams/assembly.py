@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskbridge.runtime.kafka import bulk_producer_config, consumer_config
+from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.streams.engine.app import APP_ID, build_faust_app
@@ -73,7 +73,7 @@ def put_together(
     partitions, version = prepared.partitions, prepared.version
     app = build_faust_app(settings, partitions=partitions, kafka_properties=kafka_properties)
     consumer = consumer_config(settings.kafka_bootstrap_servers, APP_ID, kafka_properties)
-    producing = bulk_producer_config(settings.kafka_bootstrap_servers, kafka_properties)
+    producing = producer_config(settings.kafka_bootstrap_servers, kafka_properties)
     group_commit, takeover = _group_commit(app, offsets, producing, prepared, metrics)
     recovery = Recovery(
         app,

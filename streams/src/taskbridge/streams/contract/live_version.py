@@ -9,7 +9,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING
 from faust.types import TP
 
-from taskbridge.runtime.kafka import admin_client, bulk_producer_config, consumer_config
+from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config
 from taskbridge.runtime.partition_reader import PartitionReader, Unreadable
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.errors import OperatorError
@@ -58,7 +58,7 @@ class LiveVersion:
 
     def __init__(self, servers: str, properties: Mapping[str, str], offsets: Offsets) -> None:
         self._consumer = reader_config(consumer_config(servers, REBUILD_ID, properties), buffer_bytes=_BUFFER_BYTES)
-        self._producer = bulk_producer_config(servers, properties)
+        self._producer = producer_config(servers, properties)
         self._admin = admin_client(servers, properties)
         self._offsets = offsets
         self._read_to = -1

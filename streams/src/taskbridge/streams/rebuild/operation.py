@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import KafkaException
 
-from taskbridge.runtime.kafka import admin_client, bulk_producer_config, consumer_config, read_kafka_config
+from taskbridge.runtime.kafka import admin_client, consumer_config, producer_config, read_kafka_config
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.process import collect_garbage_rarely
 from taskbridge.runtime.settings import load_settings
@@ -65,7 +65,7 @@ class Operation:
         servers, properties = settings.kafka_bootstrap_servers, read_kafka_config(settings.kafka_config_file)
         self.registry = Registry(settings.schema_registry_url, properties=properties)
         self.consumer = consumer_config(servers, REBUILD_ID, properties)
-        self.producer = bulk_producer_config(servers, properties)
+        self.producer = producer_config(servers, properties)
         self.admin = admin_client(servers, properties)
         self.offsets = Offsets(self.consumer)
         self.live_version = LiveVersion(servers, properties, self.offsets)

@@ -40,7 +40,7 @@ func main() {
 		kgo.SeedBrokers(os.Getenv("PEER_BOOTSTRAP_SERVERS")),
 		kgo.RequiredAcks(kgo.AllISRAcks()), // idempotence is franz-go's default
 		kgo.ProducerLinger(2*time.Millisecond),
-		kgo.ProducerBatchCompression(kgo.Lz4Compression()),
+		kgo.ProducerBatchCompression(kgo.NoCompression()), // as the edge
 		kgo.ProducerBatchMaxBytes(1<<20),
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // murmur2, as the Java client
 	)
