@@ -189,6 +189,18 @@ def test_metadata_of_offsets_end_with_a_zero_as_librdkafka_reads_them() -> None:
     assert b"\x08worker\0" in request.prepare({28: (0, 5)}).encode()
 
 
+def test_a_request_is_no_larger_than_a_broker_takes_and_the_rest_goes_in_the_next(
+    kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction_client, "_REQUEST_BYTES", 250)
+    producer.begin()
+    for partition in (0, 1, 2, 4, 6):
+        producer.send("topic", [{"key": b"key", "value": b"x" * (400 if partition == 4 else 20)}], partition=partition)
+    producer.commit()
+    sizes = [(node, [partition for _, partition, _ in put]) for node, put in kafka.produced]
+    assert sizes == [(1, [0, 2]), (2, [1]), (1, [4]), (1, [6])], "what is larger by itself goes alone"
+
+
 def test_sequences_go_on_over_transactions(kafka: FakeKafka, producer: JointProducer) -> None:
     for _ in range(2):
         fill(producer, partitions=1)

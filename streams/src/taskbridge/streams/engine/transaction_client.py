@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
 ANSWER_MS = 10_000
 """How long one request may take; then its connection is given up, and it is sent again."""
+_REQUEST_BYTES = 32 << 20
+"""Of records in one request. A broker gives up a connection that brings more than its ``socket.request.max.bytes``."""
 _PAUSE_S, _MOST_PAUSE_S = 0.002, 0.25
 
 Batches = dict[tuple[str, int], list["RecordBatch"]]
@@ -172,9 +175,14 @@ class TransactionClient:
             pause = await _wait(pause)
 
     def _by_leader(self, batches: Batches) -> dict[int | None, dict[tuple[str, int], bytearray]]:
+        """What is asked next; what has no room in it waits for the one after that."""
         found: dict[int | None, dict[tuple[str, int], bytearray]] = {}
+        sizes = Counter[int | None]()
         for at, [first, *_] in batches.items():
-            found.setdefault(self._client.cluster.leader_for_partition(Partition(*at)), {})[at] = first.data
+            node = self._client.cluster.leader_for_partition(Partition(*at))
+            if not sizes[node] or sizes[node] + len(first.data) <= _REQUEST_BYTES:
+                found.setdefault(node, {})[at] = first.data
+                sizes[node] += len(first.data)
         return found
 
     async def _put(self, node: int | None, batches: Mapping[tuple[str, int], bytearray]) -> list[_Answer]:
