@@ -13,10 +13,10 @@ import pytest
 from confluent_kafka import murmur2
 
 from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producer import DeliveryFailed
+from taskbridge.runtime.producing.producer import DeliveryFailed
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
-from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.engine.producing.joint_producer import JointProducer
 from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced
 
 if TYPE_CHECKING:

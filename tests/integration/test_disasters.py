@@ -25,7 +25,7 @@ from taskbridge.streams.contract.contract import Contract
 from taskbridge.streams.contract.internal_topics import StartRefused
 from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, say
 from taskbridge.streams.engine.app import APP_ID
-from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.engine.producing.joint_producer import JointProducer
 from taskbridge.streams.positions.changelog_topic import (
     INBOX_CHANGELOG,
     REBUILD,

@@ -51,7 +51,7 @@ from taskbridge.reconcile.testing.serving import served
 from taskbridge.runtime.acls import NotAllowed
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.runtime.partition_reader import PartitionReader
-from taskbridge.runtime.producer import AsyncProducer
+from taskbridge.runtime.producing.producer import AsyncProducer
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import OperatorError

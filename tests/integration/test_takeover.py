@@ -15,7 +15,7 @@ from confluent_kafka.admin import NewTopic
 from faust.types import TP
 
 from taskbridge.runtime.kafka import consumer_config, producer_config
-from taskbridge.streams.engine.joint_producer import JointProducer
+from taskbridge.streams.engine.producing.joint_producer import JointProducer
 from taskbridge.streams.positions.mark import write_metadata
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced

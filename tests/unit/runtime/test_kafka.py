@@ -19,7 +19,7 @@ from taskbridge.runtime.kafka import (
     producer_config,
     read_kafka_config,
 )
-from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull, within
+from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed, QueueFull, within
 from taskbridge.schemas.errors import ConfigurationError
 
 NOBODY = "127.0.0.1:9"
@@ -103,7 +103,7 @@ class Librdkafka:
 @pytest.fixture
 def librdkafka(monkeypatch: pytest.MonkeyPatch) -> Librdkafka:
     fake = Librdkafka()
-    monkeypatch.setattr("taskbridge.runtime.producer.Producer", lambda *_, **__: fake)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr("taskbridge.runtime.producing.producer.Producer", lambda *_, **__: fake)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
     return fake
 
 
@@ -227,8 +227,8 @@ def open_files() -> int:
 
 def test_librdkafka_says_when_there_are_reports_and_nobody_has_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pinned version is one that ``report_signal`` knows: after an update its table has to be looked at."""
-    monkeypatch.setattr("taskbridge.runtime.producer._SIGNALLED_POLL_S", 1000)
-    monkeypatch.setattr("taskbridge.runtime.producer._IDLE_POLL_S", 1000)
+    monkeypatch.setattr("taskbridge.runtime.producing.producer._SIGNALLED_POLL_S", 1000)
+    monkeypatch.setattr("taskbridge.runtime.producing.producer._IDLE_POLL_S", 1000)
 
     async def scenario() -> None:
         files = open_files()
@@ -245,8 +245,8 @@ def test_librdkafka_says_when_there_are_reports_and_nobody_has_to_ask(monkeypatc
 
 
 def test_a_library_that_is_not_known_is_asked_each_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.runtime.report_signal._KNOWN", ("0", 0))
-    monkeypatch.setattr("taskbridge.runtime.producer._SIGNALLED_POLL_S", 1000)
+    monkeypatch.setattr("taskbridge.runtime.producing.report_signal._KNOWN", ("0", 0))
+    monkeypatch.setattr("taskbridge.runtime.producing.producer._SIGNALLED_POLL_S", 1000)
 
     async def scenario() -> None:
         producer = AsyncProducer({"test.mock.num.brokers": 1, "linger.ms": 0})

@@ -21,7 +21,7 @@ from taskbridge.edge.server.direct import BEGUN, Begun
 from taskbridge.edge.server.requests import LargeBodies, receive, remote_address
 from taskbridge.edge.verification.replays import claim
 from taskbridge.runtime.http.problems import unforeseen
-from taskbridge.runtime.producer import DeliveryFailed, QueueFull
+from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
 from taskbridge.runtime.tracing.traceparent import TRACEPARENT, trace_id_of, valid_traceparent
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.schemas import topics
 from taskbridge.schemas.codec import task_notification_codec, task_state_codec
 from taskbridge.streams.engine.app import APP_ID, build_faust_app
-from taskbridge.streams.engine.joint_producer import JointProducer
 from taskbridge.streams.engine.parts import consumer_of, tables_of
+from taskbridge.streams.engine.producing.joint_producer import JointProducer
 from taskbridge.streams.folding.choice import choose_folding
 from taskbridge.streams.monitoring.progress import Ends, Progress
 from taskbridge.streams.monitoring.watchdog import LoopGuard, TimesStuck, Watchdog

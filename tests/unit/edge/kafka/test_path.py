@@ -13,7 +13,7 @@ from metadata_broker import metadata_broker
 from spool_bench import REGISTRY, SCHEMA, TestProducer, open_spool, record, until
 from taskbridge.edge.kafka.path import KafkaPath, SchemaIdUnknown
 from taskbridge.edge.spool.draining.drainer import Drainer
-from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed
+from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed
 from taskbridge.schemas.registry import SchemaRef
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS

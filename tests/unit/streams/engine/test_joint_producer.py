@@ -10,10 +10,10 @@ from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.produce import ProduceRequest
 from confluent_kafka import KafkaError, TopicPartition
 
-from taskbridge.runtime.producer import DeliveryFailed
-from taskbridge.streams.engine import transaction_client
-from taskbridge.streams.engine.joint_producer import JointProducer
-from taskbridge.streams.engine.transaction_requests import Identity, Produce, TxnOffsetCommit
+from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.streams.engine.producing import transaction_client
+from taskbridge.streams.engine.producing.joint_producer import JointProducer
+from taskbridge.streams.engine.producing.transaction_requests import Identity, Produce, TxnOffsetCommit
 from taskbridge.streams.transactions.bulk_producer import Fenced, OffsetsNotTaken
 from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 
@@ -177,7 +177,7 @@ def test_what_the_user_lacks_is_named(kafka: FakeKafka, producer: JointProducer)
 def test_a_group_whose_coordinator_does_not_answer_is_told_apart(
     kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskbridge.streams.engine.joint_producer.OFFSETS_S", -1)
+    monkeypatch.setattr("taskbridge.streams.engine.producing.joint_producer.OFFSETS_S", -1)
     kafka.refusals["TxnOffsetCommit"] = [KafkaError.NOT_COORDINATOR]
     fill(producer)
     with pytest.raises(OffsetsNotTaken):

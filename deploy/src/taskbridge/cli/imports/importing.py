@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from taskbridge.cli.topics.reading import read_to_end
 from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producer import AsyncProducer
+from taskbridge.runtime.producing.producer import AsyncProducer
 from taskbridge.runtime.settings import partitions_setting
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.cloudevents import CONTENT_TYPE

@@ -13,7 +13,7 @@ from taskbridge.edge.verification.replay_windows import FileWindow, MemoryWindow
 from taskbridge.edge.verification.replays import refuse_replay
 from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producer import AsyncProducer, DeliveryFailed, QueueFull
+from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed, QueueFull
 from taskbridge.runtime.tracing.traceparent import valid_traceparent
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import Undecodable, quarantined_callback_codec, task_event_codec

@@ -25,7 +25,7 @@ from taskbridge.edge.spool.store import REFUSED, TOO_LARGE
 from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.logs import configure_logs
-from taskbridge.runtime.producer import AsyncProducer
+from taskbridge.runtime.producing.producer import AsyncProducer
 from taskbridge.schemas.cloudevents import rfc3339
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.errors import ConfigurationError, OperatorError

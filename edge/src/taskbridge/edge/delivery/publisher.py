@@ -22,7 +22,7 @@ from taskbridge.edge.kafka.surroundings import Surroundings
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.runtime.kafka import producer_config, read_kafka_config
-from taskbridge.runtime.producer import AsyncProducer
+from taskbridge.runtime.producing.producer import AsyncProducer
 from taskbridge.schemas.cloudevents import quarantined_headers, with_trace
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.errors import ConfigurationError
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 _QUARANTINE_SHARE = 0.5
 """Of the spool's bound: rejected callbacks, which anybody can send, leave the other half to those that are proven."""
-
-_AT_ONCE = {"linger.ms": "0"}
-"""What one turn of the loop sends goes out together as it is, and under load what comes while five requests are out."""
 
 SPOOL_FOLDER = "spool"
 
@@ -91,11 +88,7 @@ class Publisher(Protocol):
         ...
 
     async def keep_elsewhere(self, record: Record) -> Durability:
-        """Return once the record is durable that was sent in vain.
-
-        Raises:
-            NotDurable: it is not, or that is not known.
-        """
+        """Return once the record is durable that was sent in vain. Raises NotDurable as ``publish`` does."""
         ...
 
     async def quarantine(self, callback: QuarantinedCallback) -> Durability:
@@ -126,7 +119,8 @@ class KafkaPublisher:
         """
         self._settings = settings
         self._extra = read_kafka_config(settings.kafka_config_file)
-        self._config = producer_config(settings.kafka_bootstrap_servers, {**_AT_ONCE, **self._extra})
+        # One turn of the loop is sent together as it is, and under load what comes while five requests are out.
+        self._config = producer_config(settings.kafka_bootstrap_servers, {"linger.ms": "0", **self._extra})
         self._max_record_bytes = int(str(self._config["message.max.bytes"]))
         try:
             Producer(dict(self._config), logger=logging.getLogger("librdkafka"))

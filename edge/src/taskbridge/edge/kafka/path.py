@@ -1,8 +1,8 @@
-"""The way to Kafka: where it is open, and records sent along it. The one place that knows what "away" means.
+"""The way to Kafka, one class as it is one state: where it is open, and records sent along it.
 
-All of it is away while no broker answers. A topic is, until it is made sure of. A partition is after a failed delivery,
-until one succeeds: brokers may answer questions for long before they take records again, and may take those of one
-partition and not of another.
+It alone knows what "away" means. All of it is while no broker answers. A topic is, until it is made sure of. A
+partition is after a failed delivery, until one succeeds: brokers may answer questions for long before they take records
+again, and may take those of one partition and not of another.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 from confluent_kafka import murmur2
 
 from taskbridge.edge.kafka.sending import Sending, Sendings, late
-from taskbridge.runtime.producer import DeliveryFailed, within
+from taskbridge.runtime.producing.producer import DeliveryFailed, within
 from taskbridge.schemas.codec import framed
 from taskbridge.schemas.registry import SchemaRef
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
 
     from taskbridge.edge.kafka.record import Record
-    from taskbridge.runtime.producer import AsyncProducer
+    from taskbridge.runtime.producing.producer import AsyncProducer
     from taskbridge.schemas.registry import Registry
 
 _CHECK_S = 2.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from taskbridge.runtime.producer import DeliveryFailed
+from taskbridge.runtime.producing.producer import DeliveryFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from taskbridge.runtime.kafka import producer_config
-from taskbridge.runtime.producer import AsyncProducer
+from taskbridge.runtime.producing.producer import AsyncProducer
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import TASK_EVENTS

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from taskbridge.runtime.acls import NotAllowed, is_refusal, not_allowed
-from taskbridge.runtime.producer import DeliveryFailed
+from taskbridge.runtime.producing.producer import DeliveryFailed
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:

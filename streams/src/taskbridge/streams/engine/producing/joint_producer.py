@@ -1,6 +1,6 @@
 """A transactional producer whose transactions cost a broker a few requests, over however many partitions they go.
 
-It takes the place of ``BulkProducer`` where transactions are many. Why: ``streams.engine.transaction_client``.
+It takes the place of ``BulkProducer`` where transactions are many. Why: ``transaction_client``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from faust.transport.drivers.aiokafka import (
 )
 
 from taskbridge.runtime.acls import NotAllowed, is_refusal, not_allowed
-from taskbridge.runtime.producer import DeliveryFailed
-from taskbridge.streams.engine.record_batches import CODECS, RecordBatches
-from taskbridge.streams.engine.transaction_client import TransactionClient
-from taskbridge.streams.engine.transaction_requests import AGAIN
+from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.streams.engine.producing.record_batches import CODECS, RecordBatches
+from taskbridge.streams.engine.producing.transaction_client import TransactionClient
+from taskbridge.streams.engine.producing.transaction_requests import AGAIN
 from taskbridge.streams.transactions.bulk_producer import (
     ABORT_S,
     CLAIM_S,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from confluent_kafka import TopicPartition
     from faust.types.auth import CredentialsT
 
-    from taskbridge.streams.engine.transaction_client import Batches
+    from taskbridge.streams.engine.producing.transaction_client import Batches
     from taskbridge.streams.records import RecordWithHeaders
     from taskbridge.streams.transactions.bulk_producer import Outgoing
 

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from taskbridge.runtime.acls import is_refusal, not_allowed
 from taskbridge.runtime.kafka import LIBRDKAFKA
-from taskbridge.runtime.report_signal import report_signal
+from taskbridge.runtime.producing.report_signal import report_signal
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from aiokafka.structs import TopicPartition as Partition
 from confluent_kafka import KafkaError, KafkaException
 
 from taskbridge.runtime.acls import is_refusal, not_allowed
-from taskbridge.streams.engine.record_batches import by_topic
-from taskbridge.streams.engine.transaction_requests import (
+from taskbridge.streams.engine.producing.record_batches import by_topic
+from taskbridge.streams.engine.producing.transaction_requests import (
     AGAIN,
     MOVED,
     TRANSPORT,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import TopicPartition
 
-    from taskbridge.streams.engine.record_batches import RecordBatch
+    from taskbridge.streams.engine.producing.record_batches import RecordBatch
     from taskbridge.streams.transactions.group_metadata import Membership
 
 ANSWER_MS = 10_000

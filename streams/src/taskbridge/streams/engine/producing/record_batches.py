@@ -13,7 +13,7 @@ from taskbridge.streams.transactions.bulk_producer import Sent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from taskbridge.streams.engine.transaction_requests import Identity
+    from taskbridge.streams.engine.producing.transaction_requests import Identity
     from taskbridge.streams.records import RecordWithHeaders
 
 _MAGIC = 2

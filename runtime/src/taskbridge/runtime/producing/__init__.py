@@ -1,0 +1,1 @@
+"""Sends records one by one and tells when Kafka has each."""
