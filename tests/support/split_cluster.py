@@ -50,7 +50,12 @@ class SplitCluster(KafkaCluster):
         _ip("link", "add", self._device, "type", "veth", "peer", "name", "uplink", "netns", self._name)
         _ip("address", "add", f"{here}/30", "dev", self._device)
         _ip("link", "set", self._device, "up")
-        for argv in (("address", "add", f"{there}/30", "dev", "uplink"), ("link", "set", "uplink", "up")):
+        # It asks itself, too, where it coordinates the transaction that it is to write for.
+        for argv in (
+            ("link", "set", "lo", "up"),
+            ("address", "add", f"{there}/30", "dev", "uplink"),
+            ("link", "set", "uplink", "up"),
+        ):
             _ip("-n", self._name, *argv)
         return super().__enter__()
 
