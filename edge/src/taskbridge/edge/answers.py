@@ -45,7 +45,7 @@ class Accepted(Response):
     def __init__(self, event_id: str, durability: Durability) -> None:
         self.status_code = 200
         self.background = None
-        self.body = f'{{"success":true,"eventId":"{event_id}","durability":"{durability}"}}'.encode()
+        self.body = _body(event_id, durability).encode()
         self.raw_headers = [(b"content-length", b"%d" % len(self.body)), (b"content-type", b"application/json")]
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
@@ -56,14 +56,14 @@ class Accepted(Response):
         await send({"type": "http.response.body", "body": self.body})
 
 
-_IN_KAFKA = '{{"success":true,"eventId":"{}","durability":"kafka"}}'
-_HEAD_IN_KAFKA = "content-length: {}\r\ncontent-type: application/json\r\n\r\n"
+def accepted(event_id: str, durability: Durability) -> bytes:
+    """The same as it goes to the socket, from its own headers on."""
+    body = _body(event_id, durability)
+    return f"content-length: {len(body)}\r\ncontent-type: application/json\r\n\r\n{body}".encode()
 
 
-def accepted(event_id: str) -> bytes:
-    """The same from its own headers on, for an event that Kafka has."""
-    body = _IN_KAFKA.format(event_id)
-    return (_HEAD_IN_KAFKA.format(len(body)) + body).encode()
+def _body(event_id: str, durability: Durability) -> str:
+    return f'{{"success":true,"eventId":"{event_id}","durability":"{durability}"}}'
 
 
 def rejected(rejection: Rejection) -> Response:

@@ -90,4 +90,4 @@ class DirectCallback(BegunCallback):
         metrics = self._routes.metrics
         metrics.publish_seconds.observe(action, now - self.publishing)
         metrics.count(action, Durability.KAFKA, now - self.started)
-        return accepted(self.decided.event_id)
+        return accepted(self.decided.event_id, Durability.KAFKA)
