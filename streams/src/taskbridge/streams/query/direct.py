@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from taskbridge.streams.api.refusals import Refused, refusal_answer
 from taskbridge.streams.api.resolver import AnsweredElsewhere
-from taskbridge.streams.query.answers import LIMIT_MAX, VIEW_NAMES, PageQuery, counts_answer, page_answer
+from taskbridge.streams.query.answers import LIMIT_DEFAULT, LIMIT_MAX, VIEW_NAMES, PageQuery, counts_answer, page_answer
 from taskbridge.streams.query.routes import COUNTS_PATH, CURSOR_MAX, ID_MAX, Q_MAX, TASKS_PATH
 from taskbridge.streams.tables.store import PartitionNotHeld
 
@@ -81,7 +81,8 @@ def page_query(corp_id: str, user_id: str, query_string: bytes) -> PageQuery | N
     """What is asked for; None where it has to be looked at more closely, and where something is wrong with it."""
     # As the framework has it: of a name that stands more than once the last counts, and one that is not known never.
     given = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
-    view, q, limit, cursor = given.get("view"), given.get("q", ""), given.get("limit", "50"), given.get("cursor")
+    view, q, cursor = given.get("view"), given.get("q", ""), given.get("cursor")
+    limit = given.get("limit", f"{LIMIT_DEFAULT}")
     app_type, source = given.get("app_type"), given.get("source")
     if view not in VIEW_NAMES or len(q) > Q_MAX or not _LIMIT.fullmatch(limit) or int(limit) > LIMIT_MAX:
         return None
