@@ -19,10 +19,11 @@ from taskbridge.schemas.cloudevents import NOTIFICATION_TYPES
 from taskbridge.schemas.codec import task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS, Action, Change, Person, View
 from taskbridge.schemas.moments import AHEAD_MS, FIRST_MS, LAST_MS
-from taskbridge.streams.fold.forms import EVERY_FIELD, FORM_BYTES
+from taskbridge.streams.fold.forms import FORM_BYTES
 from taskbridge.streams.fold.rejections import Refusal
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.folding.folding import MOST_TOLD_BYTES
+from taskbridge.streams.folding.native import RULES
 from taskbridge.streams.folding.python import PythonFolding
 
 if TYPE_CHECKING:
@@ -44,12 +45,7 @@ Json = dict[str, Any]
 def vectors() -> str:
     states, notifications = task_state_codec(REGISTRY), task_notification_codec(REGISTRY)
     written = {
-        "id_characters": MAX_ID_CHARACTERS,
-        "moments": [FIRST_MS, LAST_MS],
-        "ahead_ms": AHEAD_MS,
-        "offsets": MAX_OFFSETS,
-        "form_bytes": FORM_BYTES,
-        "every_field": EVERY_FIELD,
+        **RULES,
         "id_namespace": ID_NAMESPACE.hex(),
         "now_ms": NOW_MS,
         "event_frame": EVENTS.frame().hex(),

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.schemas.cloudevents import NOTIFICATION_TYPES, STATE_CHANGED, STATE_DELETED
-from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS
-from taskbridge.schemas.moments import AHEAD_MS, FIRST_MS, LAST_MS
+from taskbridge.schemas.events import ID_NAMESPACE
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
-from taskbridge.streams.fold.forms import EVERY_FIELD, FORM_BYTES
-from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.folding.folding import MOST_TOLD_BYTES
+from taskbridge.streams.folding.native import RULES
 from taskbridge.streams.transactions.bulk_producer import TRANSACTION_TIMEOUT_MS
 from tests.bench.toolchains import CHECKOUT, ToolMissing, built, need
 
@@ -70,12 +68,7 @@ def given(surroundings: Surroundings) -> str:
             "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
         },
         "consumer": {**consumer_config(servers, "its own"), "isolation.level": "read_committed"},
-        "id_characters": MAX_ID_CHARACTERS,
-        "moments": [FIRST_MS, LAST_MS],
-        "ahead_ms": AHEAD_MS,
-        "offsets": MAX_OFFSETS,
-        "form_bytes": FORM_BYTES,
-        "every_field": EVERY_FIELD,
+        **RULES,
         "id_namespace": list(ID_NAMESPACE),
         "told_bytes": MOST_TOLD_BYTES,
         "event_frame": frame(TASK_EVENTS),

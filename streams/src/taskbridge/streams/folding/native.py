@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taskbridge.schemas.cloudevents import CONTENT_TYPE, NOTIFICATION_TYPES, SPECVERSION, STATE_CHANGED, STATE_DELETED
 from taskbridge.schemas.errors import RecordError
@@ -28,14 +28,19 @@ if TYPE_CHECKING:
 
 IS_BUILT = _native is not None
 
+RULES: dict[str, Any] = {
+    "id_characters": MAX_ID_CHARACTERS,
+    "moments": (FIRST_MS, LAST_MS),
+    "ahead_ms": AHEAD_MS,
+    "offsets": MAX_OFFSETS,
+    "form_bytes": FORM_BYTES,
+    "every_field": EVERY_FIELD,
+    "id_namespace": ID_NAMESPACE,
+}
+"""The figures that every core is given which is to fold as Python does."""
+
 CORE = _native and _native.Core(
-    id_characters=MAX_ID_CHARACTERS,
-    moments=(FIRST_MS, LAST_MS),
-    ahead_ms=AHEAD_MS,
-    offsets=MAX_OFFSETS,
-    form_bytes=FORM_BYTES,
-    every_field=EVERY_FIELD,
-    id_namespace=ID_NAMESPACE,
+    **RULES,
     specversion=SPECVERSION,
     content_type=CONTENT_TYPE,
     notification_types=[*NOTIFICATION_TYPES.values()],
