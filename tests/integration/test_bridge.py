@@ -238,7 +238,7 @@ def descendants(pid: int) -> set[int]:
 @pytest.mark.parametrize(
     ("command", "starts", "signum", "code"),
     [
-        ("up", ["using"], signal.SIGINT, 0),  # Kafka's storage is prepared
+        ("up", ["using"], signal.SIGINT, 0),
         ("demo", ["kafka starts", "registry starts"], signal.SIGTERM, 130),
         ("up", ["edge starts", "streams starts"], signal.SIGINT, 0),
     ],

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -20,7 +21,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from jvm_artifacts import artifacts
 from taskbridge.local.errors import StackError
 from taskbridge.local.jvm.artifacts import cache_folder
-from taskbridge.local.jvm.java import cache_of
+from taskbridge.local.jvm.java import ENVIRONMENT, cache_of, java_argv, make_service_folder
+from taskbridge.local.jvm.kafka import kafka_service
 from taskbridge.local.ports import free_ports
 from taskbridge.local.probes import kafka_answers, registry_answers
 from taskbridge.local.processes.services import Phase, ServiceEvent
@@ -185,6 +187,40 @@ def test_nothing_listens_beyond_loopback(name: str, count: int, local: Local) ->
 
     assert len(addresses) == count
     assert {address.split(":")[0] for address in addresses} == {"0100007F"}
+
+
+def test_the_storage_is_what_kafkas_own_tool_formats(tmp_path: Path) -> None:
+    """After an upgrade of Kafka, ``bootstrap.checkpoint`` is to be the tool's."""
+    ours, theirs, jars = tmp_path / "ours", tmp_path / "theirs", artifacts().kafka_jars
+    kafka_service(jars=jars, data_dir=ours, port=1, controller_port=2)
+    make_service_folder(theirs)
+    properties = (ours / "server.properties").rename(theirs / "server.properties").name
+    tool = ("kafka.tools.StorageTool", "format", "--cluster-id=aqNZkVe_TuuFpcwUSLMcQQ", "-c", properties)
+    argv = java_argv("-cp", f"{jars}/*", *tool, program=jars, heap_mb=64)
+    subprocess.run(argv, cwd=theirs, env=ENVIRONMENT, check=True, capture_output=True, timeout=120)
+
+    assert file_names(ours / "storage") == file_names(theirs / "storage")
+    assert property_names(ours / "storage/meta.properties") == property_names(theirs / "storage/meta.properties")
+    written, expected = (timeless((each / "storage/bootstrap.checkpoint").read_bytes()) for each in (ours, theirs))
+    assert written == expected
+
+
+def file_names(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir()}
+
+
+def property_names(path: Path) -> set[str]:
+    return {line.partition("=")[0] for line in path.read_text().splitlines() if not line.startswith("#")}
+
+
+def timeless(batches: bytes) -> list[bytes]:
+    """Record batches without their checksums and times."""
+    found: list[bytes] = []
+    while batches:
+        end = 12 + int.from_bytes(batches[8:12], "big")
+        found.append(batches[:17] + batches[21:27] + batches[43:end])
+        batches = batches[end:]
+    return found
 
 
 def test_a_killed_broker_comes_back_with_its_records(local: Local, topic: str) -> None:

@@ -82,7 +82,7 @@ class KafkaCluster:
 
 
 def _copy_storage(formatted: Path, data_dir: Path, broker: int) -> None:
-    """The same cluster's, of another broker: to format each would start a JVM more."""
+    """The same cluster's, of another broker."""
     shutil.copytree(formatted / "storage", data_dir / "storage")
     directory = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     _change(data_dir / "storage" / "meta.properties", {"node.id": str(broker), "directory.id": directory})

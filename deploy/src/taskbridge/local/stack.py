@@ -150,9 +150,7 @@ class JvmStack:
         artifacts = ensure_artifacts(self.cache, progress=self.progress)
         with readable_os_errors(self.data_dir, remedy=_DATA_REMEDY):
             self._lock = hold_lock(self.data_dir / "stack.lock", remedy="stop it, or choose another --data-dir")
-            kafka, registry = call_with_heartbeat(
-                lambda: self._services(artifacts), self.progress, "preparing Kafka's storage"
-            )
+            kafka, registry = self._services(artifacts)
         self.supervisor.start(kafka, registry)
         return Endpoints(f"{LOOPBACK}:{self.kafka_port}", registry_url(LOOPBACK, self.registry_port))
 

@@ -1,7 +1,8 @@
 """Kafka and the Apicurio registry as files: fetched once by Maven, verified, and kept in the user's cache folder.
 
 ``artifacts.sha256`` lists what pom.xml resolves to. After a change of pom.xml, have ``tools/jar_sums.py`` write it anew
-and review the difference.
+and review the difference; ``bootstrap.checkpoint`` belongs to Kafka's release too, and tests/integration/test_stack.py
+compares it with what that writes.
 """
 
 from __future__ import annotations
