@@ -11,6 +11,7 @@ mod callback;
 pub mod decide;
 mod fields;
 mod form;
+pub mod head;
 mod json;
 pub mod parameters;
 mod scanner;

@@ -6,7 +6,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
-use super::decide::{Request, Rules, decide};
+use super::decide::{Decided, Request, Rules, decide};
+use super::head::{Whole, whole};
 use super::signature::Signer;
 use crate::cloudevents::{Header, header, rfc3339, source};
 
@@ -49,7 +50,27 @@ impl Edge {
         received_at: i64,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let request = Request { wire_action, query, content_type, body, received_at };
+        decide(&self.rules, request).map(|decided| self.told(py, &decided)).transpose()
+    }
+
+    #[pyo3(signature = (bytes, received_at, /))]
+    fn decide_whole<'py>(
+        &self,
+        py: Python<'py>,
+        bytes: &[u8],
+        received_at: i64,
+    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let Some(whole) = whole(bytes) else { return Ok(None) };
+        let Whole { wire_action, content_type, body, .. } = whole;
+        let request = Request { wire_action, query: b"", content_type, body, received_at };
         let Some(decided) = decide(&self.rules, request) else { return Ok(None) };
+        let told = self.told(py, &decided)?;
+        (wire_action, whole.forwarded_for, whole.traceparent, told).into_pyobject(py).map(Some)
+    }
+}
+
+impl Edge {
+    fn told<'py>(&self, py: Python<'py>, decided: &Decided) -> PyResult<Bound<'py, PyTuple>> {
         let key = PyBytes::new(py, decided.instance_id.as_bytes());
         let headers = [
             self.specversion.bind(py),
@@ -74,6 +95,5 @@ impl Edge {
                 decided.signer.into_pyobject(py)?.as_any(),
             ],
         )
-        .map(Some)
     }
 }

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from installed_parts import WHERE_CARGO_BUILDS
 from taskbridge.edge.deciding.decision import Decision, core_of
 from taskbridge.edge.deciding.interpret import Rules
+from taskbridge.edge.deciding.paths import YIDA_PATHS
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.received import Received
+from taskbridge.edge.server.heads import Heads, plain_head
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.signature import sign
@@ -64,6 +66,90 @@ def asked(deciding: Decision, request: Request) -> Decided | None:
         body=request.body,
         received_at=request.received_at,
     )
+
+
+PATHS = {f"POST {path} HTTP/1.1".encode(): path for path in YIDA_PATHS}
+HEADS = Heads(PATHS, max_bytes=1 << 20)
+LINES = [
+    *("Host: edge.example", "User-Agent: Yida/1.0", "Accept: */*", "X-Request-Id: 0123456789abcdef", "X-A:b", "X-A: c"),
+    *("X-Forwarded-For: 192.0.2.7, 10.0.0.1", "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    *("Connection: keep-alive", "Connection: Keep-Alive", "connection: close", "Connection: TE", "X-Empty:", "X-B: "),
+    *("Transfer-Encoding: chunked", "Expect: 100-continue", "Upgrade: h2c", "Content-Encoding: gzip", "Trailer: x"),
+    *("HTTP2-Settings: AAEAA", "Content-Length: 2", "content-length: 000240", "Content-Type: text/plain", "X-C:  b"),
+    *("X Space: b", " X-Before: b", "X-After : b", "X-End: b ", ": b", "no colon", "", "X-Tab: a\tb", "X-张: b"),
+    *("X-Raw: 张", "X-Bare: a\rb", "X-Bare: a\nb", "X-Null: a\0b", "X-Delete: a\x7fb", "X_Under: a", "X-D: a:b"),
+    *("X-Longer-Than-All-That-Count: 1", "X-Longer-Than-All-That-Count : 1"),
+]
+HABITS = ["Host: edge.example", "Accept: */*", "X-Forwarded-For: 192.0.2.7", "Connection: keep-alive", "X-A:b"]
+
+
+def of_whole(request: Request, first: bytes, lines: list[str], whole: bytes | None = None) -> bool:
+    """Whether the core takes all bytes of the request; and then Python finds the same in them."""
+    head = b"\r\n".join([first, *(line.encode() for line in lines)])
+    piece = whole or head + b"\r\n\r\n" + request.body
+    deciding = decision(CREDENTIALS, [])
+    taken = deciding.of_whole(piece, request.received_at)
+    if taken is None:
+        return False
+    wire_action, forwarded_for, traceparent, found = taken
+    parts = HEADS.whole(piece)
+    assert parts is not None, piece
+    read, body = parts
+    assert (wire_action, forwarded_for, traceparent) == (
+        YIDA_PATHS[read.path],
+        read.headers.get("x-forwarded-for"),
+        read.headers.get("traceparent"),
+    )
+    content_type = read.headers.get("content-type")
+    expected = asked(deciding, Request(wire_action, b"", content_type, body, request.received_at))
+    assert deciding.taken(wire_action, found) == expected
+    return True
+
+
+def head_of(request: Request) -> tuple[bytes, list[str]]:
+    lines = [f"Content-Length: {len(request.body)}"]
+    if request.content_type is not None:
+        lines.append(f"Content-Type: {request.content_type}")
+    return f"POST /yida/tasks/{request.action} HTTP/1.1".encode(), lines
+
+
+IN_THE_BODY = [request for request in usual() if not request.query]
+
+
+def test_what_nearly_all_requests_are_is_taken_whole() -> None:
+    assert IN_THE_BODY
+    for request in IN_THE_BODY:
+        first, lines = head_of(request)
+        assert of_whole(request, first, [*HABITS, *lines]), request
+
+
+@given(st.sampled_from(IN_THE_BODY), st.lists(st.sampled_from(LINES), max_size=4), st.randoms(use_true_random=False))
+def test_whatever_head_is_taken_python_reads_alike(request: Request, lines: list[str], chance: random.Random) -> None:
+    first, needed = head_of(request)
+    lines = [line.swapcase() if chance.random() < 0.1 else line for line in (*lines, *needed)]
+    chance.shuffle(lines)
+    of_whole(request, first, lines)
+
+
+@given(st.sampled_from(IN_THE_BODY), st.integers(0), st.binary(max_size=3), st.integers(0, 3))
+def test_bytes_of_the_head_that_change_on_the_way_change_nothing_unseen(
+    request: Request, at: int, put: bytes, left_out: int
+) -> None:
+    first, lines = head_of(request)
+    whole = b"\r\n".join([first, *(line.encode() for line in (*HABITS, *lines))]) + b"\r\n\r\n" + request.body
+    at %= len(whole) - len(request.body)
+    of_whole(request, first, lines, whole[:at] + put + whole[at + left_out :])
+
+
+def test_no_line_that_readers_disagree_on_is_taken() -> None:
+    request = IN_THE_BODY[0]
+    first, needed = head_of(request)
+    taken = [line for line in LINES if of_whole(request, first, [*needed, line])]
+    assert taken == [line for line in LINES if plain_head("\r\n".join([first.decode(), *needed, line]).encode(), PATHS)]
+    assert 0 < len(taken) < len(LINES)
+    many = [f"X-{number}: 1" for number in range(63)]
+    assert of_whole(request, first, [*needed, *many][:64])
+    assert not of_whole(request, first, [*needed, *many])
 
 
 def test_what_nearly_all_callbacks_are_is_taken() -> None:

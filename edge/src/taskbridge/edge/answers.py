@@ -45,7 +45,7 @@ class Accepted(Response):
     def __init__(self, event_id: str, durability: Durability) -> None:
         self.status_code = 200
         self.background = None
-        self.body = _body(event_id, durability).encode()
+        self.body = _body(event_id, durability)
         self.raw_headers = [(b"content-length", b"%d" % len(self.body)), (b"content-type", b"application/json")]
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
@@ -59,11 +59,11 @@ class Accepted(Response):
 def accepted(event_id: str, durability: Durability) -> bytes:
     """The same as it goes to the socket, from its own headers on."""
     body = _body(event_id, durability)
-    return f"content-length: {len(body)}\r\ncontent-type: application/json\r\n\r\n{body}".encode()
+    return b"content-length: %d\r\ncontent-type: application/json\r\n\r\n%b" % (len(body), body)
 
 
-def _body(event_id: str, durability: Durability) -> str:
-    return f'{{"success":true,"eventId":"{event_id}","durability":"{durability}"}}'
+def _body(event_id: str, durability: Durability) -> bytes:
+    return b'{"success":true,"eventId":"%b","durability":"%b"}' % (event_id.encode(), durability.encode())
 
 
 def rejected(rejection: Rejection) -> Response:

@@ -121,7 +121,7 @@ def create_app(
         if owns_process:
             collect_garbage_rarely()
         # Spans belong to the general way.
-        yield ({GATE: gate} if tracing is not None else {GATE: gate, WAY: DirectWay(callbacks, not_at=operators)})
+        yield {GATE: gate} | ({} if tracing is not None else {WAY: DirectWay(callbacks, settings, not_at=operators)})
         if owns_process:
             _end_process_within(_LAST_S)
         for each in upkeep:

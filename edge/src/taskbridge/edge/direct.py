@@ -13,6 +13,7 @@ from taskbridge.edge.errors import Unverified
 from taskbridge.edge.received import Received
 from taskbridge.edge.routes import BegunCallback
 from taskbridge.edge.server.heads import Heads
+from taskbridge.edge.server.protocol import MAX_HEADERS
 from taskbridge.runtime.tracing.traceparent import TRACEPARENT, valid_traceparent
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from taskbridge.edge.routes import CallbackRoutes
     from taskbridge.edge.server.direct import Begun
-    from taskbridge.edge.server.heads import Head
+    from taskbridge.edge.settings import EdgeSettings
 
 _stdlib_log = logging.getLogger("taskbridge.edge.routes")
 _FORWARDED_FOR = "x-forwarded-for"
@@ -29,45 +30,54 @@ _FORWARDED_FOR = "x-forwarded-for"
 class DirectWay:
     """Begins callbacks of Yida's that came whole. Those of other systems go the general way."""
 
-    def __init__(self, routes: CallbackRoutes, *, not_at: Container[int]) -> None:
+    def __init__(self, routes: CallbackRoutes, settings: EdgeSettings, *, not_at: Container[int]) -> None:
         """``not_at`` are the ports where callbacks are not served."""
-        self._routes = routes
+        self.routes = routes
         self._publisher = routes.publisher
         self._not_at = not_at
-        self.heads = Heads({f"POST {path} HTTP/1.1".encode(): path for path in YIDA_PATHS})
+        self._max_body_bytes = routes.decision.rules.max_body_bytes
+        # A header may count as one byte more than it has.
+        self._within_limits = min(self._max_body_bytes, settings.max_header_bytes - MAX_HEADERS)
+        self.heads = Heads(
+            {f"POST {path} HTTP/1.1".encode(): path for path in YIDA_PATHS}, max_bytes=settings.max_header_bytes
+        )
 
     def serves(self, port: int) -> bool:
         return port not in self._not_at
 
-    def begin(self, head: Head, body: bytes, *, peer: str, settled: Callable[[Begun], None]) -> Begun | None:
-        routes = self._routes
-        if (
-            not self._publisher.takes_directly()
-            or len(body) > routes.decision.rules.max_body_bytes
-            or _stdlib_log.isEnabledFor(logging.DEBUG)
-        ):
+    def begin(self, piece: bytes, *, peer: str, settled: Callable[[Begun], None]) -> Begun | None:
+        routes = self.routes
+        if not self._publisher.takes_directly() or _stdlib_log.isEnabledFor(logging.DEBUG):
             return None
-        address = routes.sources.sender(peer, head.headers.get(_FORWARDED_FOR))
+        started = time.perf_counter()
+        received_at = time.time_ns() // 1_000_000
+        # In one call, where all of it is no larger than any part of it may be.
+        whole = routes.decision.of_whole(piece, received_at) if len(piece) <= self._within_limits else None
+        if whole is not None:
+            wire_action, forwarded_for, traceparent, found = whole
+        else:
+            parts = self.heads.whole(piece)
+            if parts is None or parts[0].body_bytes > self._max_body_bytes:
+                return None
+            head, found = parts[0], None
+            wire_action = YIDA_PATHS[head.path]
+            forwarded_for, traceparent = head.headers.get(_FORWARDED_FOR), head.headers.get(TRACEPARENT)
+        address = routes.sources.sender(peer, forwarded_for)
         try:
             routes.sources.check(address)
         except Unverified:
             return None
-        received = Received(
-            wire_action=YIDA_PATHS[head.path],
-            received_at=time.time_ns() // 1_000_000,
-            remote_address=address,
-            method="POST",
-            path=head.path,
-            query=b"",
-            headers=head.headers,
-            body=body,
+        begun = DirectCallback(
+            settled, piece, started, way=self, wire_action=wire_action, received_at=received_at, address=address
         )
-        begun = DirectCallback(settled, routes, received)
         try:
-            begun.decided = routes.decide(received)
+            if found is None:
+                begun.decided = routes.decide(begun.received)
+            else:
+                begun.decided = routes.claimed(routes.decision.taken(wire_action, found), wire_action, started)
             begun.publishing = time.perf_counter()
             begun.record = self._publisher.send(
-                begun.decided, traceparent=valid_traceparent(head.headers.get(TRACEPARENT)), then=begun.settle
+                begun.decided, traceparent=valid_traceparent(traceparent), then=begun.settle
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, the general way deals with it
             begun.error = error
@@ -77,17 +87,45 @@ class DirectWay:
 class DirectCallback(BegunCallback):
     """One that is answered as soon as Kafka has it."""
 
-    __slots__ = ("_routes",)
+    __slots__ = ("_address", "_received_at", "_way", "_wire_action")
 
-    def __init__(self, settled: Callable[[Begun], None], routes: CallbackRoutes, received: Received) -> None:
-        super().__init__(settled, received)
-        self._routes = routes
+    def __init__(
+        self,
+        settled: Callable[[Begun], None],
+        piece: bytes,
+        started: float,
+        *,
+        way: DirectWay,
+        wire_action: str,
+        received_at: int,
+        address: str,
+    ) -> None:
+        super().__init__(settled, piece, started)
+        self._way = way
+        self._wire_action = wire_action
+        self._received_at = received_at
+        self._address = address
+
+    @property
+    def received(self) -> Received:
+        parts = self._way.heads.whole(self.piece)
+        assert parts is not None, "it was plain when it began"
+        head, body = parts
+        return Received(
+            wire_action=self._wire_action,
+            received_at=self._received_at,
+            remote_address=self._address,
+            method="POST",
+            path=head.path,
+            query=b"",
+            headers=head.headers,
+            body=body,
+        )
 
     def accepted(self) -> bytes:
         assert self.decided is not None, "it was sent"
         now = time.perf_counter()
-        action = self.received.wire_action
-        metrics = self._routes.metrics
-        metrics.publish_seconds.observe(action, now - self.publishing)
-        metrics.count(action, Durability.KAFKA, now - self.started)
+        metrics = self._way.routes.metrics
+        metrics.publish_seconds.observe(self._wire_action, now - self.publishing)
+        metrics.count(self._wire_action, Durability.KAFKA, now - self.started)
         return accepted(self.decided.event_id, Durability.KAFKA)

@@ -52,14 +52,18 @@ _GONE = 499
 class BegunCallback(Begun):
     """One that went directly so far; here it goes on, where that did not work out."""
 
-    __slots__ = ("decided", "publishing", "received", "record", "started")
+    __slots__ = ("decided", "publishing", "record", "started")
 
-    def __init__(self, settled: Callable[[Begun], None], received: Received) -> None:
-        super().__init__(settled)
-        self.started = self.publishing = time.perf_counter()
-        self.received = received
+    def __init__(self, settled: Callable[[Begun], None], piece: bytes, started: float) -> None:
+        super().__init__(settled, piece)
+        self.started = self.publishing = started
         self.decided: Decided | None = None
         self.record: Record | None = None
+
+    @property
+    def received(self) -> Received:
+        """The request: it is made of the piece where somebody wants it, which nearly nobody does."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,10 +157,18 @@ class CallbackRoutes:
         started = time.perf_counter()
         try:
             decided = self.decision.of(received)
-            claim(decided, self.window)
-            return decided
-        finally:
+        except Exception:
             self.metrics.verify_seconds.observe(received.wire_action, time.perf_counter() - started)
+            raise
+        return self.claimed(decided, received.wire_action, started)
+
+    def claimed(self, decided: Decided, wire_action: str, started: float) -> Decided:
+        """The same, once its signature is claimed for it."""
+        try:
+            claim(decided, self.window)
+        finally:
+            self.metrics.verify_seconds.observe(wire_action, time.perf_counter() - started)
+        return decided
 
     async def _publish(self, decided: Decided, received: Received) -> Durability:
         started = time.perf_counter()

@@ -8,6 +8,13 @@ from taskbridge.schemas.cloudevents import Header
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.chunk import Record
 
+Found = tuple[str, str, bytes, list[Header], bytes, bytes, int]
+"""What ``taskbridge.edge.decided.Decided`` is made of.
+
+The event's id, the app, the record's key, its headers, its Avro body without the frame, the digest that signed it, and
+the place among the app's tokens of the one that it was signed with.
+"""
+
 class Edge:
     """What decides callbacks, for the apps and tokens of one moment, with the figures and headers that Python has."""
 
@@ -26,12 +33,11 @@ class Edge:
 
     def decide(
         self, wire_action: str, query: bytes, content_type: str | None, body: bytes, received_at: int, /
-    ) -> tuple[str, str, bytes, list[Header], bytes, bytes, int] | None:
-        """What ``taskbridge.edge.decided.Decided`` is made of, or None where Python has to decide.
+    ) -> Found | None:
+        """None where Python has to decide."""
 
-        The event's id, the app, the record's key, its headers, its Avro body without the frame, the digest that signed
-        it, and the place among the app's tokens of the one that it was signed with.
-        """
+    def decide_whole(self, request: bytes, received_at: int, /) -> tuple[str, str | None, str | None, Found] | None:
+        """Of all bytes of a request: its action, X-Forwarded-For, traceparent, and what ``decide`` says of the rest."""
 
 class Folded:
     """What a chunk comes to, ready for ``produce_batch``, ``produce`` and the store: ``streams.folding.folding``."""

@@ -24,7 +24,7 @@ except ImportError:  # installed without the extra `native`
 if TYPE_CHECKING:
     from taskbridge.edge.received import Received
     from taskbridge.edge.verification.credentials import Credentials, CredentialsFile
-    from taskbridge.native._native import Edge
+    from taskbridge.native._native import Edge, Found
 
 IS_BUILT = _Edge is not None
 
@@ -62,16 +62,23 @@ class Decision:
         self, wire_action: str, *, query: bytes, content_type: str | None, body: bytes, received_at: int
     ) -> Decided | None:
         """What a callback at one of ``YIDA_PATHS`` proves; None where ``of`` has to decide, which may say the same."""
-        credentials = self._file.current
-        if credentials is not self._known:
-            self._known, self._core = credentials, core_of(credentials) if self._is_native else None
-        if self._core is None:
-            return None
-        found = self._core.decide(wire_action, query, content_type, body, received_at)
-        if found is None:
-            return None
+        core = self._in_force()
+        found = core and core.decide(wire_action, query, content_type, body, received_at)
+        return found and self.taken(wire_action, found)
+
+    def of_whole(self, request: bytes, received_at: int) -> tuple[str, str | None, str | None, Found] | None:
+        """What a request proves that is plain from its first byte on, as ``server.heads`` has it.
+
+        Its action, the headers X-Forwarded-For and traceparent, and what is for ``taken``. None where its parts have to
+        be looked at, which may say the same.
+        """
+        core = self._in_force()
+        return core and core.decide_whole(request, received_at)
+
+    def taken(self, wire_action: str, found: Found) -> Decided:
+        """What the core found just now; from here on the token that signed it counts as used."""
         event_id, app_type, key, headers, avro, digest, signer = found
-        self.rules.used(credentials.signers(app_type)[signer][1])
+        self.rules.used(self._file.current.signers(app_type)[signer][1])
         return Decided(
             event_id=event_id,
             app_type=app_type,
@@ -81,6 +88,12 @@ class Decision:
             body=avro,
             mark=Mark.of(digest, event_id, ACTIONS[wire_action]),
         )
+
+    def _in_force(self) -> Edge | None:
+        credentials = self._file.current
+        if credentials is not self._known:
+            self._known, self._core = credentials, core_of(credentials) if self._is_native else None
+        return self._core
 
 
 def core_of(credentials: Credentials) -> Edge | None:

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 _QUARANTINE_SHARE = 0.5
 """Of the spool's bound: rejected callbacks, which anybody can send, leave the other half to those that are proven."""
 
+_HEADERS_BYTES = 16 << 10
+"""Key and headers of an event are smaller: each of its ids has at most 128 characters."""
+
 SPOOL_FOLDER = "spool"
 
 SPOOL_IS_BROKEN = "broken, and no new file can be made"
@@ -182,7 +185,8 @@ class KafkaPublisher:
 
     def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
         record = self._record_of(decided, traceparent)
-        self._check_size(record)
+        if len(record.body) + _HEADERS_BYTES > self._max_record_bytes:
+            self._check_size(record)
         self._router.send(record, then)
         return record
 
@@ -205,7 +209,7 @@ class KafkaPublisher:
         return Record(
             topic=TASK_EVENTS.name,
             key=decided.key,
-            headers=with_trace([*decided.headers], traceparent),
+            headers=decided.headers if traceparent is None else with_trace([*decided.headers], traceparent),
             schema=self._events.schema_key,
             body=decided.body,
         )

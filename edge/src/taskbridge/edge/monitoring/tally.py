@@ -7,7 +7,7 @@ or reads, so plain numbers do.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import defaultdict
 from itertools import accumulate, product
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ class Outcomes(Collector):
 
     def __init__(self, name: str, documentation: str) -> None:
         self._name, self._documentation = name, documentation
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts: defaultdict[tuple[str, str], int] = defaultdict(int)
 
     def expect(self, actions: Iterable[str], outcomes: Iterable[str]) -> None:
         """Tell of these from the start, with 0."""

@@ -7,7 +7,6 @@ general way, which goes on where it stands: see docs/adr/0073-the-direct-way.md.
 from __future__ import annotations
 
 import asyncio
-from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from taskbridge.edge.server.heads import Head, Heads
     from taskbridge.runtime.http.refusals import Headers
 
 WAY = "direct-way"
@@ -33,9 +31,11 @@ BEGUN = "taskbridge.begun"
 class Begun:
     """One request under way: done for it is all up to the wait."""
 
-    __slots__ = ("_awaited", "_settled", "error")
+    __slots__ = ("_awaited", "_settled", "error", "piece")
 
-    def __init__(self, settled: Callable[[Begun], None]) -> None:
+    def __init__(self, settled: Callable[[Begun], None], piece: bytes) -> None:
+        self.piece = piece
+        """What it was received as."""
         self.error: Exception | None = None
         """What keeps it from being answered directly."""
         self._settled = settled
@@ -72,14 +72,12 @@ class Begun:
 class Way(Protocol):
     """What the protocol needs of whatever does the work of a request."""
 
-    heads: Heads
-
     def serves(self, port: int) -> bool:
         """Whether requests may go directly there."""
         ...
 
-    def begin(self, head: Head, body: bytes, *, peer: str, settled: Callable[[Begun], None]) -> Begun | None:
-        """Do all of it up to the wait; None, and nothing done, where it is to go the general way.
+    def begin(self, piece: bytes, *, peer: str, settled: Callable[[Begun], None]) -> Begun | None:
+        """Do all of it up to the wait; None, and nothing done, where it is not one request or is for the general way.
 
         ``settled`` is called when that is over, but not yet; what could not even begin has its ``error``.
         """
@@ -99,8 +97,6 @@ class DirectProtocol(LimitedProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._way: Way | None = app_state.get(WAY)
         self._begun: Begun | None = None
-        self._piece = b""
-        """What the request under way was received as."""
         self._handed_over: Begun | None = None
         self._idle_since = 0.0
 
@@ -164,13 +160,10 @@ class DirectProtocol(LimitedProtocol):
         )
 
     def _begin(self, way: Way, piece: bytes) -> bool:
-        found = way.heads.whole(piece)
-        if found is None or found[0].counted > self._limits.max_header_bytes:
-            return False
-        begun = way.begin(*found, peer=self._peer, settled=self._settled)
+        begun = way.begin(piece, peer=self._peer, settled=self._settled)
         if begun is None:
             return False
-        self._begun, self._piece = begun, piece
+        self._begun = begun
         self._head_deadline.lift()
         self._gate.works(self)
         if begun.error is not None:
@@ -181,8 +174,8 @@ class DirectProtocol(LimitedProtocol):
         if begun.error is not None or self.flow.write_paused or self.transport.is_closing():
             self._hand_over(is_settled=True)
             return
-        self._begun, self._piece = None, b""
-        self.transport.write(b"".join((_head_of_200(self.server_state.default_headers), begun.accepted())))
+        self._begun = None
+        self.transport.write(_answers.head(self.server_state.default_headers) + begun.accepted())
         self.server_state.total_requests += 1
         self._gate.waits(self)
         self._idle_since = self.loop.time()
@@ -195,18 +188,24 @@ class DirectProtocol(LimitedProtocol):
         assert begun is not None, "one is under way"
         begun.hand_over(is_settled=is_settled)
         self._handed_over = begun
-        piece, self._piece = self._piece, b""
-        super().data_received(piece)
+        super().data_received(begun.piece)
 
     def _wait_for_next_at_most(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
 
-@lru_cache(maxsize=2)
-def _encoded(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    return b"".join((STATUS_LINE[HTTPStatus.OK], *(b"%s: %s\r\n" % each for each in headers)))
+class _Answers:
+    """The server's own part of each 200: uvicorn makes another list of it each second, and changes none."""
+
+    def __init__(self) -> None:
+        self._headers: Headers = []
+        self._head = b""
+
+    def head(self, headers: Headers) -> bytes:
+        if headers is not self._headers:
+            self._headers = headers
+            self._head = b"".join((STATUS_LINE[HTTPStatus.OK], *(b"%s: %s\r\n" % each for each in headers)))
+        return self._head
 
 
-def _head_of_200(headers: Headers) -> bytes:
-    """The server's own part of it, which changes each second."""
-    return _encoded(tuple(headers))
+_answers = _Answers()

@@ -1,4 +1,7 @@
-"""The heads of requests that are so plain that they need no parser: all others are for the parser."""
+"""The heads of requests that are so plain that they need no parser: all others are for the parser.
+
+The native core reads them, too (``native/src/edge/head.rs``): this is its specification, and reads what it leaves.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,10 @@ class Head(Struct, frozen=True, gc=False):
 class Heads:
     """Reads heads, and remembers those that were read: a sender's differ in little but the length."""
 
-    def __init__(self, paths: Mapping[bytes, str]) -> None:
-        """``paths`` are those of requests that may go directly, by their first lines."""
+    def __init__(self, paths: Mapping[bytes, str], *, max_bytes: int) -> None:
+        """``paths``: of requests that may go directly, by their first lines. Heads of more bytes are for the parser."""
         self._paths = paths
+        self._max_bytes = max_bytes
         self._known: dict[bytes, Head | None] = {}
 
     def whole(self, piece: bytes) -> tuple[Head, bytes] | None:
@@ -50,6 +54,8 @@ class Heads:
             head = self._known[raw]
         except KeyError:
             head = plain_head(raw, self._paths)
+            if head is not None and head.counted > self._max_bytes:
+                head = None
             if end <= _REMEMBERED_BYTES:
                 if len(self._known) >= _REMEMBERED:
                     self._known.clear()
