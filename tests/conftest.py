@@ -35,6 +35,8 @@ __all__ = ["pytest_addoption", "pytest_terminal_summary"]
 # A setting that many containers have: with it, each service that a test starts compiles all of its libraries anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Nor does each look for pydantic's plugins in the 150 packages of this environment, which has none.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 # What tests write is kept in memory where there is plenty: half of a test's time was the disk's, that flushed what is
 # thrown away. What is large goes to the disk all the same, by `disk_folder`.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -113,12 +116,27 @@ def settings_rows(model: type[BaseSettings]) -> list[tuple[str, str, str]]:
     """
     prefix = model.model_config.get("env_prefix", "")
     rows: list[tuple[str, str, str]] = []
+    texts = _docstrings(model)
     for field, found in model.model_fields.items():
         name = f"{prefix}{field.upper()}"
-        if not found.description:
+        if not (text := texts.get(field)):
             raise ValueError(f"{name} is not documented: give the field of {model.__name__} a docstring")
-        rows.append((code(name), default_of(field, found), prose(found.description)))
+        rows.append((code(name), default_of(field, found), prose(text)))
     return rows
+
+
+def _docstrings(model: type[BaseSettings]) -> dict[str, str]:
+    """Of the fields, from the source: pydantic would look for them at each start of a service, a tenth of its time."""
+    (body,) = [each.body for each in ast.parse(inspect.getsource(model)).body if isinstance(each, ast.ClassDef)]
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 def default_of(name: str, field: FieldInfo) -> str:

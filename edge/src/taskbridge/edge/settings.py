@@ -85,9 +85,7 @@ def _networks_or_none(value: Any) -> Any:
 class EdgeSettings(BaseSettings):
     """Each field is the environment variable ``EDGE_`` and its name in capitals; the reference has its text."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="EDGE_", frozen=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_prefix="EDGE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
     """Addresses of Kafka, `host:port`, comma-separated."""

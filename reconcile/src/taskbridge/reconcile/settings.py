@@ -16,9 +16,7 @@ def _or_none(value: Any) -> Any:
 class ReconcileSettings(BaseSettings):
     """Each field is the environment variable ``RECONCILE_`` and its name in capitals; the reference has its text."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="RECONCILE_", frozen=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_prefix="RECONCILE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     kafka_bootstrap_servers: Annotated[str, Field(min_length=1)]
     """Addresses of Kafka, `host:port`, comma-separated."""

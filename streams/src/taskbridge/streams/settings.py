@@ -15,7 +15,7 @@ from taskbridge.schemas.topics import REPLAYED_DAYS
 class StreamsSettings(BaseSettings):
     """Each field is the environment variable ``STREAMS_`` and its name in capitals; the reference has its text."""
 
-    model_config = SettingsConfigDict(env_prefix="STREAMS_", frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(env_prefix="STREAMS_", frozen=True, extra="ignore")
 
     host: str = "127.0.0.1"
     """Where the API, health, metrics and pages are served. More than loopback needs `STREAMS_API_TOKENS_FILE`."""
