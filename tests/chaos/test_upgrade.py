@@ -254,7 +254,10 @@ class Rollout:
         def share() -> bool:
             assert [each.process.poll() for each in everyone if each.process] == [None, None], "a worker has ended"
             found = [each.readiness(timeout_s=10) for each in everyone]
-            held: list[list[int]] = [each["partitions"]["active"] for each in found if each.get("ready")]
+            # One that starts slowly is missed by the other meanwhile, which then has all of them.
+            if not all(each.get("ready") for each in found):
+                return False
+            held: list[list[int]] = [each["partitions"]["active"] for each in found]
             return all(held) and sorted(itertools.chain(*held)) == [*range(DEFAULT_PARTITIONS)]
 
         wait_until(share, what="the workers share the partitions")
