@@ -1,18 +1,20 @@
-"""Runs every static check of the project, one after the other: ``python tools/checks.py``, or ``make check``.
+"""Runs every static check of the project: ``python tools/checks.py``, or ``make check``.
 
 Those of the native core need cargo with clippy and rustfmt; where these are not, that is said, and the others count.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CHECKS = (
+    ("pyright",),  # first: it takes longest, on one core
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
-    ("pyright",),
     ("lint-imports", "--no-logo"),
     ("taskbridge", "schemas", "check"),
     ("python", "tools/pins.py", "--check"),
@@ -35,22 +37,27 @@ RUST_CHECKS = (
 
 
 def main() -> None:
-    """Exit code 1 when any check finds something; all are run either way."""
-    failed = [" ".join(command) for command in CHECKS if not passes(command, ROOT)]
-    failed += [f"deptry of {part}" for part in PARTS if not passes(("deptry", "src"), ROOT / part)]
-    for command, folder in RUST_CHECKS:
-        if not is_there(*command[:2]):
-            sys.stdout.write(f"== {' '.join(command)}: not checked, there is no {' '.join(command[:2])} here\n")
-        elif not passes(command, folder):
-            failed.append(" ".join(command))
+    """Exit code 1 when any check finds something; all are run either way, as many at a time as there are cores."""
+    wanted: list[tuple[tuple[str, ...], Path]] = [(command, ROOT) for command in CHECKS]
+    wanted += [(("deptry", "src"), ROOT / part) for part in PARTS]
+    wanted += RUST_CHECKS
+    with ThreadPoolExecutor(os.cpu_count()) as running:
+        failed = [each for each in running.map(failure, wanted) if each]
     if failed:
         sys.exit(f"failed: {'; '.join(failed)}")
 
 
-def passes(command: tuple[str, ...], folder: Path) -> bool:
-    sys.stdout.write(f"== {' '.join(command)}\n")
+def failure(check: tuple[tuple[str, ...], Path]) -> str:
+    """What is said of it at the end; empty where it finds nothing."""
+    command, folder = check
+    name = f"{' '.join(command)} in {folder.name}"
+    if command[0] == "cargo" and not is_there(*command[:2]):
+        sys.stdout.write(f"== {name}: not checked, there is no {' '.join(command[:2])} here\n")
+        return ""
+    done = subprocess.run(command, cwd=folder, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    sys.stdout.write(f"== {name}\n{done.stdout}")
     sys.stdout.flush()
-    return subprocess.run(command, cwd=folder, check=False).returncode == 0
+    return name if done.returncode else ""
 
 
 def is_there(program: str, part: str) -> bool:
