@@ -241,6 +241,14 @@ def test_the_next_poll_is_under_way_while_the_chunks_of_the_last_one_are_handed_
     with_consumer(check)
 
 
+def test_a_chunk_knows_whether_others_of_its_poll_follow(with_consumer: Any) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0)]}
+        assert [message.more_follow for _, message in await chunks_of(consumer)] == [True, False]
+
+    with_consumer(check)
+
+
 def _rebalance(consumer: FakeBroker) -> None:
     consumer.stop_flow()
     consumer.resume_flow()

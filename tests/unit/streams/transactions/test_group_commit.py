@@ -150,6 +150,45 @@ def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers
     assert {each["group"] for each in producers.transactions} == {group_metadata("group", MEMBER)}
 
 
+def test_what_came_by_the_same_poll_shares_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._FOLLOWS_WITHIN_S", 60.0)
+    producers = FakeProducers()
+
+    async def story(group_commit: GroupCommit) -> None:
+        producers.may_commit.release()
+        first = group_commit.hand_over(FIRST, 10, one(b"a"), generation=5, more_follow=True)
+        await asyncio.sleep(0.1)
+        await asyncio.gather(first, group_commit.hand_over(SECOND, 7, one(b"b"), generation=5))
+
+    told(producers, story)
+    assert [[key for _, _, key in each["sent"]] for each in producers.transactions] == [[b"a", b"b"]]
+
+
+def test_what_does_not_follow_is_not_waited_for() -> None:
+    producers = FakeProducers()
+
+    async def story(group_commit: GroupCommit) -> None:
+        producers.may_commit.release()
+        await group_commit.hand_over(FIRST, 10, one(b"a"), generation=5, more_follow=True)
+
+    told(producers, story)
+
+
+def test_many_records_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._FOLLOWS_WITHIN_S", 60.0)
+    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._FEW", 1)
+    producers = FakeProducers()
+
+    async def story(group_commit: GroupCommit) -> None:
+        producers.may_commit.release()
+        waiting = [
+            group_commit.hand_over(source, 1, one(b"a"), generation=5, more_follow=True) for source in (FIRST, SECOND)
+        ]
+        await asyncio.gather(*waiting)
+
+    told(producers, story)
+
+
 def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_record() -> None:
     producers = FakeProducers()
     batches = [

@@ -20,6 +20,8 @@ class ChunkMessage(ConsumerMessage):
 
     era: int
     """Of the consumer, when they were fetched: after a seek they come again."""
+    more_follow: bool = False
+    """Chunks of other partitions came by the same poll, and are behind this one."""
 
 
 def chunks(tp: TP, records: list[Any], generation: int, era: int) -> Iterator[ChunkMessage]:

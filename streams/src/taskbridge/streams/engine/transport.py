@@ -18,7 +18,7 @@ from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
-from taskbridge.streams.engine.chunks import chunks
+from taskbridge.streams.engine.chunks import ChunkMessage, chunks
 from taskbridge.streams.engine.consumer_thread import ConsumerThread, RebalanceListener
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from faust.types import TP, Message
 
-    from taskbridge.streams.engine.chunks import ChunkMessage
     from taskbridge.streams.records import Chunk
     from taskbridge.streams.transactions.group_metadata import Membership
 
@@ -214,9 +213,17 @@ class ChunkConsumer(driver.Consumer):
         self._ahead = asyncio.create_task(self._poll(timeout))
         # Where nobody comes for it any more, there is nothing to complain of.
         self._ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
-        for tp, records in polled.records.items():
+        messages = list(self._messages(polled))
+        for _, message in messages[:-1]:
+            if isinstance(message, ChunkMessage):
+                message.more_follow = True
+        for tp, message in messages:
             if not self._is_current(polled.era, polled.generation):
                 return
+            yield tp, message
+
+    def _messages(self, polled: _Polled) -> Iterator[tuple[TP, Message]]:
+        for tp, records in polled.records.items():
             if not records or not (polled.active is None or tp in polled.active or tp in self._buffered_partitions):
                 continue
             if tp.topic in self.chunk_topics:

@@ -129,7 +129,7 @@ class InboxAgent:
         ]
         try:
             written, *_ = await self.group_commit.hand_over(
-                message.tp, message.offset + 1, batches, generation=generation
+                message.tp, message.offset + 1, batches, generation=generation, more_follow=message.more_follow
             )
         except Overtaken:
             log.info("notifications_overtaken", partition=partition, records=len(records))

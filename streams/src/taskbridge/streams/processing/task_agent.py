@@ -117,7 +117,9 @@ class TaskAgent:
             # With the position behind them, so that each is sent on once.
             batches += [Batch(TASK_EVENTS.name, sent_on, home) for home, sent_on in away.items()]
             try:
-                committed = self.group_commit.hand_over(message.tp, message.offset + 1, batches, generation=generation)
+                committed = self.group_commit.hand_over(
+                    message.tp, message.offset + 1, batches, generation=generation, more_follow=message.more_follow
+                )
             except Overtaken:
                 log.info("chunk_overtaken", partition=partition, records=len(records))
                 return None
