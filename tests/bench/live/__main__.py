@@ -62,8 +62,9 @@ def callbacks_section(times: Mapping[str, Sequence[Times]], ended: str) -> list[
     lines = [
         "## From a callback to an open event stream",
         "",
-        "One callback after the other, each a new task; from before it is posted until who listens to its assignee's",
-        "event stream has the notification. Between stand the edge, Kafka twice, and both tables of the service.",
+        "One callback after the other, each a new task; from when it is posted, signed, over an open connection, until",
+        "who listens to its assignee's event stream has the notification. Between stand the edge, Kafka twice, and",
+        "both tables of the service.",
         "A figure is the median of the rounds, its range in brackets, and of each round the quantile that is named.",
         "",
         "| | callbacks a round | the edge's answer, p50 ms | arrived: least ms | p50 ms | p99 ms |",
