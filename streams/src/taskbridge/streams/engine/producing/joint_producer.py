@@ -131,7 +131,8 @@ class JointProducer:
 
     async def _claim(self, deadline: float) -> None:
         self._client = TransactionClient(self._servers, self._id, self._auth)
-        self._records = RecordBatches(await self._client.claim(TRANSACTION_TIMEOUT_MS, deadline), self._codec)
+        await self._client.claim(TRANSACTION_TIMEOUT_MS, deadline)
+        self._records = RecordBatches(self._codec)
 
     def _add(self, topic: str, records: Sequence[RecordWithHeaders], partition: int) -> Sent:
         client, batches = self._claimed
@@ -145,7 +146,7 @@ class JointProducer:
         def by_key(key: bytes | None) -> int:
             return random.randrange(partitions) if key is None else _partition(key, partitions)  # noqa: S311
 
-        return batches.add(topic, records, by_key if partition < 0 else lambda _key: partition)
+        return batches.add(client.identity, topic, records, by_key if partition < 0 else lambda _key: partition)
 
     async def _commit(self, batches: Batches, offsets: Sequence[TopicPartition], group: bytes | None) -> None:
         if not batches and not offsets:

@@ -55,15 +55,23 @@ class RecordBatch:
 class RecordBatches:
     """Of one claimed producer: fills batches, and counts each partition's sequence over its transactions."""
 
-    def __init__(self, of: Identity, codec: int) -> None:
-        self._of, self._codec = of, codec
+    def __init__(self, codec: int) -> None:
+        self._of: Identity | None = None
+        self._codec = codec
         self._sequences: dict[tuple[str, int], int] = {}
         self._open: dict[tuple[str, int], list[RecordBatch]] = {}
 
     def add(
-        self, topic: str, records: Iterable[RecordWithHeaders], partition_of: Callable[[bytes | None], int]
+        self,
+        of: Identity,
+        topic: str,
+        records: Iterable[RecordWithHeaders],
+        partition_of: Callable[[bytes | None], int],
     ) -> Sent:
-        """Put records behind those of their partitions."""
+        """Put records behind those of their partitions; a new epoch begins its sequences anew."""
+        if of != self._of:
+            self._of = of
+            self._sequences.clear()
         sent, batch = Sent(), None
         now_ms = time.time_ns() // 1_000_000
         for key, value, headers in records:
@@ -83,6 +91,7 @@ class RecordBatches:
 
     def _begin(self, sequence: int) -> RecordBatch:
         of = self._of
+        assert of is not None, "added"
         builder = DefaultRecordBatchBuilder(_MAGIC, self._codec, 1, of.producer_id, of.epoch, sequence, _BYTES)
         return RecordBatch(builder, sequence)
 

@@ -28,6 +28,13 @@ from aiokafka.structs import TopicPartition as Partition
 from confluent_kafka import KafkaError, KafkaException
 
 from taskbridge.runtime.acls import is_refusal, not_allowed
+from taskbridge.streams.engine.producing.implicit_requests import (
+    EndWithEpoch,
+    Features,
+    ImplicitOffsets,
+    ImplicitProduce,
+    has_second_protocol,
+)
 from taskbridge.streams.engine.producing.record_batches import by_topic
 from taskbridge.streams.engine.producing.transaction_requests import (
     AGAIN,
@@ -73,9 +80,12 @@ class TransactionClient:
         self._coordinators: dict[tuple[CoordinationType, str], int] = {}
         self.partitions: dict[str, int] = {}
         """How many each topic has that is followed."""
-        self._identity = Identity(transactional_id, -1, -1)
+        self.identity = Identity(transactional_id, -1, -1)
+        """Of the transaction that is next, or under way."""
+        self._adds_implicitly = False
+        """The cluster has the second transaction protocol."""
 
-    async def claim(self, timeout_ms: int, deadline: float) -> Identity:
+    async def claim(self, timeout_ms: int, deadline: float) -> None:
         """Take the transactional id over; what is open under it is undone."""
         pause = _PAUSE_S
         while True:
@@ -87,8 +97,8 @@ class TransactionClient:
                     raise _error(raised) from raised
                 pause = await _wait(pause)
         found = await self._coordinated(InitProducerIdRequest(self._id, timeout_ms), deadline)
-        self._identity = Identity(self._id, found.producer_id, found.producer_epoch)
-        return self._identity
+        self.identity = Identity(self._id, found.producer_id, found.producer_epoch)
+        self._adds_implicitly = has_second_protocol(await self._coordinated(Features(), deadline))
 
     async def follow(self, topic: str) -> int:
         """Know who leads this topic's partitions from now on, and how many there are: whatever is written to."""
@@ -104,11 +114,13 @@ class TransactionClient:
 
     async def add(self, partitions: Iterable[tuple[str, int]], group: str | None, deadline: float) -> None:
         """Tell the coordinator what the transaction is about: these partitions, and the offsets of a group."""
+        if self._adds_implicitly:
+            return
         asked: list[Any] = []
         if topics := by_topic(partitions):
-            asked.append(AddPartitionsToTxnRequest(*self._identity, topics))
+            asked.append(AddPartitionsToTxnRequest(*self.identity, topics))
         if group is not None:
-            asked.append(AddOffsetsToTxnRequest(*self._identity, group))
+            asked.append(AddOffsetsToTxnRequest(*self.identity, group))
         # On their way together; it answers one after the other.
         asking = (self._coordinated(each, deadline) for each in asked)
         for answer in await asyncio.gather(*asking, return_exceptions=True):
@@ -139,12 +151,17 @@ class TransactionClient:
         self, offsets: Sequence[TopicPartition], group: str, member: Membership, deadline: float
     ) -> None:
         """After ``add``. The group's coordinator refuses the offsets of a member whose generation is over."""
-        commit = TxnOffsetCommit(self._identity, group, member, offsets)
+        kind = ImplicitOffsets if self._adds_implicitly else TxnOffsetCommit
+        commit = kind(self.identity, group, member, offsets)
         await self._ask(CoordinationType.GROUP, group, commit, deadline)
 
     async def end(self, deadline: float, *, commit: bool) -> None:
         """All that was written is there, or none of it."""
-        await self._coordinated(EndTxnRequest(*self._identity, commit), deadline)
+        if self._adds_implicitly:
+            next_of = await self._coordinated(EndWithEpoch(self.identity, commit=commit), deadline)
+            self.identity = Identity(self._id, next_of.producer_id, next_of.producer_epoch)
+        else:
+            await self._coordinated(EndTxnRequest(*self.identity, commit), deadline)
 
     async def close(self) -> None:
         await self._client.close()
@@ -189,8 +206,9 @@ class TransactionClient:
         if node is None or node < 0:
             return [(at, KafkaError.LEADER_NOT_AVAILABLE, -1) for at in batches]
         topics = {topic: [(each, batches[topic, each]) for each in found] for topic, found in by_topic(batches)}
+        kind = ImplicitProduce if self._adds_implicitly else Produce
         try:
-            answer = await self._client.send(node, Produce(self._id, ANSWER_MS // 2, list(topics.items())))
+            answer = await self._client.send(node, kind(self._id, ANSWER_MS // 2, list(topics.items())))
         except (ClientError, OSError, TimeoutError) as raised:
             return [(at, _error(raised).args[0].code(), -1) for at in batches]
         return [((topic, partition), code, offset) for topic, partition, code, offset in codes(answer)]
