@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.produce import ProduceRequest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from taskbridge.runtime.producing.producer import DeliveryFailed
 from taskbridge.streams.engine.producing import transaction_client
@@ -41,6 +41,7 @@ class FakeKafka:
         self.cluster = self
         self.features = b""
         self.epoch = 0
+        self.is_known = True
 
     def __call__(self, **_options: Any) -> FakeKafka:
         return self
@@ -57,8 +58,13 @@ class FakeKafka:
 
     async def force_metadata_update(self) -> None:
         self.metadata_updates += 1
+        self.is_known = self.is_known or self.metadata_updates > 1
+
+    def get_random_node(self) -> int | None:
+        return 1 if self.is_known else None
 
     async def coordinator_lookup(self, kind: CoordinationType, key: str) -> int:
+        assert self.is_known
         self.looked_up.append(f"{kind.name} {key}")
         return 1
 
@@ -301,6 +307,23 @@ def test_offsets_of_both_protocols_are_the_same_but_for_their_version() -> None:
     first, second = (kind(*arguments).prepare({28: (0, 5)}) for kind in (TxnOffsetCommit, ImplicitOffsets))
     assert (first.API_VERSION, second.API_VERSION) == (3, 5)
     assert first.encode() == second.encode()
+
+
+def test_a_claim_waits_until_a_broker_is_known(kafka: FakeKafka) -> None:
+    kafka.is_known = False
+    producer = JointProducer({"bootstrap.servers": "127.0.0.1:9"}, "worker-0")
+    producer.claim()
+    producer.close()
+    assert kafka.metadata_updates == 2
+
+
+def test_a_claim_fails_where_no_broker_is_known_in_time(kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.streams.engine.producing.joint_producer.CLAIM_S", -1)
+    kafka.is_known = False
+    producer = JointProducer({"bootstrap.servers": "127.0.0.1:9"}, "worker-0")
+    with pytest.raises(KafkaException):
+        producer.claim()
+    producer.close()
 
 
 def test_a_transaction_without_anything_asks_nobody(kafka: FakeKafka, producer: JointProducer) -> None:

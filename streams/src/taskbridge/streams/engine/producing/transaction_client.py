@@ -96,6 +96,12 @@ class TransactionClient:
                 if time.monotonic() > deadline:
                     raise _error(raised) from raised
                 pause = await _wait(pause)
+        # The controller lets no broker be known whose heartbeats are late: the client would ask nobody, and fail.
+        while self._client.get_random_node() is None:
+            if time.monotonic() > deadline:
+                raise KafkaException(KafkaError(KafkaError.BROKER_NOT_AVAILABLE, "no broker is known"))
+            pause = await _wait(pause)
+            await self._client.force_metadata_update()
         found = await self._coordinated(InitProducerIdRequest(self._id, timeout_ms), deadline)
         self.identity = Identity(self._id, found.producer_id, found.producer_epoch)
         self._adds_implicitly = has_second_protocol(await self._coordinated(Features(), deadline))
