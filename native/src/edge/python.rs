@@ -8,7 +8,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use super::decide::{Decided, Request, Rules, decide};
 use super::head::{Whole, whole};
-use super::signature::Signer;
+use super::signature::{Signer, marked};
 use crate::cloudevents::{Header, header, rfc3339, source};
 
 #[pyclass(frozen)]
@@ -92,6 +92,7 @@ impl Edge {
                 headers.as_any(),
                 PyBytes::new(py, &decided.body).as_any(),
                 PyBytes::new(py, &decided.digest).as_any(),
+                PyBytes::new(py, &marked(&decided.event_id)).as_any(),
                 decided.signer.into_pyobject(py)?.as_any(),
             ],
         )

@@ -8,11 +8,11 @@ from taskbridge.schemas.cloudevents import Header
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.chunk import Record
 
-Found = tuple[str, str, bytes, list[Header], bytes, bytes, int]
+Found = tuple[str, str, bytes, list[Header], bytes, bytes, bytes, int]
 """What ``taskbridge.edge.decided.Decided`` is made of.
 
-The event's id, the app, the record's key, its headers, its Avro body without the frame, the digest that signed it, and
-the place among the app's tokens of the one that it was signed with.
+The event's id, the app, the record's key, its headers, its Avro body without the frame, the digest that signed it,
+what a mark keeps of the id, and the place among the app's tokens of the one that it was signed with.
 """
 
 class Edge:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import fastavro
@@ -131,7 +132,12 @@ class Codec(Bodies[R]):
 
 def framed(schema_id: int, body: bytes) -> bytes:
     """An Avro body in the Confluent wire format."""
-    return b"\x00" + schema_id.to_bytes(4, "big") + body
+    return _frame(schema_id) + body
+
+
+@lru_cache
+def _frame(schema_id: int) -> bytes:
+    return b"\x00" + schema_id.to_bytes(4, "big")
 
 
 def task_event_codec(registry: Registry) -> Codec[TaskEvent]:

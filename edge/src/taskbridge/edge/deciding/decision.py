@@ -77,7 +77,7 @@ class Decision:
 
     def taken(self, wire_action: str, found: Found) -> Decided:
         """What the core found just now; from here on the token that signed it counts as used."""
-        event_id, app_type, key, headers, avro, digest, signer = found
+        event_id, app_type, key, headers, avro, digest, event, signer = found
         self.rules.used(self._file.current.signers(app_type)[signer][1])
         return Decided(
             event_id=event_id,
@@ -86,7 +86,7 @@ class Decision:
             key=key,
             headers=headers,
             body=avro,
-            mark=Mark.of(digest, event_id, ACTIONS[wire_action]),
+            mark=Mark(digest, event, ACTIONS[wire_action]),
         )
 
     def _in_force(self) -> Edge | None:
