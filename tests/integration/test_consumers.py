@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
+import go_builds
 import pytest
 from confluent_kafka import Producer
 
@@ -70,7 +71,7 @@ class Example:
         blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
         *self._build, self._start = "".join(blocks).splitlines()
         self._place = next((each for each in self._build if each.startswith("cd ")), "cd .")
-        self._environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+        self._environment = {**os.environ, **go_builds.QUICKLY, "PATH": f"{programs}:{os.environ['PATH']}"}
         self._running: list[subprocess.Popen[bytes]] = []
 
     def build(self) -> subprocess.Popen[bytes]:
@@ -220,7 +221,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, Ex
     programs = npm.programs(tmp_path_factory.mktemp("bin"))
     found = {each: Example(each, folder, programs) for each in LANGUAGES}
     for language, building in [(each, found[each].build()) for each in LANGUAGES]:
-        assert building.wait(600) == 0, f"{language}: {found[language].said()}"
+        assert building.wait(1200) == 0, f"{language}: {found[language].said()}"
     yield found
     for each in found.values():
         each.kill()
