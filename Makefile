@@ -1,7 +1,7 @@
 # The commands of the README. All bring uv where it is missing: into .uv/ of this checkout, from PyPI.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
-.PHONY: image demo test disasters consumers docs check native fuzz
+.PHONY: image demo test disasters consumers slow docs check native fuzz
 # Without the tools of the developers.
 demo: $(UV)
 	@$(UV) run --no-project python tools/native.py --no-dev
@@ -18,6 +18,10 @@ disasters: native
 # The examples of all languages and of the data platform, built and run beside a real bridge; the Helm chart, rendered.
 consumers: native
 	@$(UV) run pytest -m consumers -n 2 tests/integration $(ARGUMENTS)
+
+# Both, in one run: what waits in the one and what computes in the other stand side by side.
+slow: native
+	@$(UV) run --compile-bytecode pytest -m "disasters or consumers" tests/chaos tests/integration $(ARGUMENTS)
 
 # The image of both services, taskbridge:latest; ARGUMENTS go to docker build. Needs uv, cargo and Docker.
 image: native

@@ -67,15 +67,23 @@ settings.load_profile("taskbridge")
 
 
 _LONGEST = (
-    "chaos/test_durability",
     "integration/rebuild/test_rebuild",
-    "integration/test_bridge",
     "integration/test_worker_disasters",
     "integration/test_containers",
-    "chaos",
-    "integration/rebuild",
-    "integration/test_secured_kafka",
+    "integration/test_chart",  # before the consumers, one of which Go builds of what it has compiled by then
+    "integration/test_bridge",
     "integration/test_secured_cluster",
+    "integration/test_consumers",
+    "chaos/test_durability",
+    "integration/test_backup",
+    "chaos/test_upgrade",
+    "integration/test_data_platform",
+    "integration/test_engines",
+    "integration/rebuild",
+    "integration/test_disasters",
+    "integration/test_partitioned_broker",
+    "chaos",
+    "integration/test_secured_kafka",
     "integration/test_three_brokers",
     "integration/test_documents",
     "integration/test_streams_worker",

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 _MOST = 20
-_TARGETS = {"disasters": "make disasters", "consumers": "make consumers"}
+_TARGETS = {
+    "disasters": "make disasters",
+    "consumers": "make consumers",
+    "disasters or consumers": "make slow",
+}
 _WIDTH = 100
 
 
