@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, TypeAlias
 
 from taskbridge.schemas.cloudevents import Header
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.chunk import Record
 
-Found = tuple[str, str, bytes, list[Header], bytes, bytes, bytes, int]
+Found: TypeAlias = tuple[str, str, bytes, list[Header], bytes, bytes, bytes, int]
 """What ``taskbridge.edge.decided.Decided`` is made of.
 
 The event's id, the app, the record's key, its headers, its Avro body without the frame, the digest that signed it,
