@@ -83,7 +83,7 @@ def test_a_task_passes_through_both_services_and_what_they_keep_outlives_them(
             found = [each for each in examination.findings(end_to_end=True) if each.check == "end-to-end"]
             return [each.state for each in found] == [State.OK, State.OK]
 
-        eventually(passes, what="a task passes through", within_s=120)
+        eventually(passes, what="a task passes through", within_s=300)
         for service in own:
             daemon.run("stop", "--time", "60", service)
             (stopped,) = json.loads(daemon.run("inspect", service))
