@@ -28,11 +28,15 @@ from tests.bench.edge.loads import NotCounted, closed_loop, loaded, open_loop
 from tests.bench.edge.proof import prove_same_work
 from tests.bench.edge.report import write_report
 from tests.bench.edge.results import Results
-from tests.bench.edge.servers import EARLIER, EDGE, PEERS, SPRING, VARIANTS, Surroundings, prepare
+from tests.bench.edge.scaling import CONNECTIONS, CORE, WORKERS, Scaling, leave_a_core, write_scaling
+from tests.bench.edge.servers import EARLIER, EDGE, PEERS, SPRING, VARIANTS, VARIED, Surroundings, pinned_edge
 from tests.bench.edge.toolchains import build_go
+from tests.bench.edge.variants import VARIANTS_OF, columns, prepare
 from tests.bench.machine import before
 from tests.bench.rounds import add_rounds, rounds_of, told
 from tests.bench.toolchains import ToolMissing, need
+from tests.bench.variants import named, peer_of, write_page
+from tests.bench.variants import watched as watched_of_variants
 from tests.bench.warming import warm_up
 
 if TYPE_CHECKING:
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from tests.bench.edge.loads import Window
     from tests.bench.edge.servers import Server
     from tests.bench.spreads import Estimate
+    from tests.bench.variants import Column
 
 _RATES = (500, 1000, 2000)
 _COMPILED_JUST_IN_TIME = (SPRING,)
@@ -54,20 +59,28 @@ class Run:
     """Servers that are up, and what is known of them so far."""
 
     def __init__(
-        self, supervisor: Supervisor, servers: Sequence[Server], kinds: Sequence[Kind], topic: EventsTopic
+        self,
+        supervisor: Supervisor,
+        servers: Sequence[Server],
+        kinds: Sequence[Kind],
+        topic: EventsTopic,
+        *,
+        default: str | None = None,
     ) -> None:
+        """``default``: the peer whose variants these are, where they are."""
         self._supervisor = supervisor
         self._servers = servers
         self._kinds = kinds
         self._topic = topic
+        self._default = default
         self.results = Results()
 
-    def warm_up(self, *, at_most_s: float) -> None:
+    def warm_up(self, *, at_most_s: int) -> None:
         """What a JIT compiler makes faster is loaded until it gets no faster, the others for a moment."""
         for server in self._servers:
             for kind in self._kinds:
-                window = partial(loaded, server, kind, self._pid(server), seconds=_WARM_UP_S)
-                if server.name in _COMPILED_JUST_IN_TIME:
+                window = partial(loaded, server, kind, self._pid(server), seconds=min(_WARM_UP_S, at_most_s))
+                if peer_of(server.name) in _COMPILED_JUST_IN_TIME:
                     found = warm_up(window, at_most_s=at_most_s)
                     self.results.warmed[server.name, kind.name] = found
                     progress(f"warmed up {server.name}, {kind.name}: {found}")
@@ -81,21 +94,26 @@ class Run:
             if self._pid(server) != pid:
                 raise NotCounted(f"{server.name} died and was restarted: see its log")
             self.results.windows.setdefault((server.name, kind.name), []).append(window)
-            progress(f"round {number}  {kind.name:9}{server.name:15}{_line(window)}")
+            progress(f"round {number}  {kind.name:9}{server.name:28}{_line(window)}")
 
     def open(self, number: int, program: Path, *, rates: Sequence[int], seconds: int) -> None:
         for rate in rates:
             for kind, server in self._turns():
                 if server.name not in VARIANTS:
-                    found = open_loop(server, kind, self._topic, program, rate=rate, seconds=seconds)
+                    found = open_loop(server, kind, self._topic, program, self._pid(server), rate=rate, seconds=seconds)
                     self.results.schedules.setdefault((server.name, kind.name, rate), []).append(found)
                     progress(
-                        f"round {number}  {kind.name:9}{server.name:15}{rate:>5}/s"
+                        f"round {number}  {kind.name:9}{server.name:28}{rate:>5}/s"
                         f"  p50 {found.p50_ms:.1f} ms  p99 {found.p99_ms:.1f} ms  p99.9 {found.p999_ms:.1f} ms"
                     )
 
     def watched(self) -> dict[str, Estimate]:
+        if self._default:
+            return watched_of_variants(self.columns(), self._default)
         return watched(self.results, [kind.name for kind in self._kinds])
+
+    def columns(self) -> list[Column]:
+        return columns(self.results, [kind.name for kind in self._kinds])
 
     def _turns(self) -> Generator[tuple[Kind, Server]]:
         for kind in self._kinds:
@@ -121,10 +139,11 @@ def _measure(arguments: argparse.Namespace) -> Path:
         surroundings, registry = _surroundings(supervisor, folder, arguments.earlier)
         topic = EventsTopic(surroundings.endpoints.bootstrap_servers, registry)
         stack.callback(topic.close)
-        names = [EDGE, *([EARLIER] if arguments.earlier else []), *(arguments.peers or [*PEERS, *VARIANTS])]
-        servers = _start(supervisor, surroundings, names, left_out)
+        servers = _start(supervisor, surroundings, _names(arguments), left_out)
         progress(f"{prove_same_work(servers, kinds, topic)} records compared: all servers do the same work")
-        run = Run(supervisor, servers, kinds, topic)
+        if arguments.variants:
+            servers = servers[1:]  # the edge was there to be compared with
+        run = Run(supervisor, servers, kinds, topic, default=arguments.variants)
         program = None
         try:
             program = build_go(progress) / "openloop"
@@ -137,12 +156,78 @@ def _measure(arguments: argparse.Namespace) -> Path:
             if program is not None:
                 run.open(number, program, rates=arguments.rates, seconds=arguments.seconds)
         progress(rounds.ended)
+        if arguments.variants:
+            return write_page(
+                arguments.out / f"variants-{arguments.variants}.md",
+                run.columns(),
+                default=arguments.variants,
+                abouts={server.name: server.description for server in servers},
+                left_out=left_out,
+                ended=[rounds.ended],
+                command=_command(arguments),
+                earlier=earlier,
+            )
         return write_report(
             arguments.out,
             run.results,
             servers=servers,
             kinds=kinds,
             left_out=left_out,
+            rounds=rounds,
+            command=_command(arguments),
+            earlier=earlier,
+        )
+
+
+def _names(arguments: argparse.Namespace) -> list[str]:
+    if arguments.variants:
+        return [EDGE, *named(arguments.variants, arguments.which or VARIANTS_OF[arguments.variants])]
+    return [EDGE, *([EARLIER] if arguments.earlier else []), *(arguments.peers or [*PEERS, *VARIANTS])]
+
+
+def _scale(arguments: argparse.Namespace) -> Path:
+    earlier = before()
+    program = build_go(progress) / "openloop"
+    leave_a_core()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskbridge-bench-")))
+        require_space(folder, needed_mb=_DISK_MB, remedy="free some, or set TMPDIR to another disk")
+        kind = make_kinds(folder)[0]
+        supervisor = stack.enter_context(Supervisor(on_event=progress))
+        surroundings, registry = _surroundings(supervisor, folder, None)
+        topic = EventsTopic(surroundings.endpoints.bootstrap_servers, registry)
+        stack.callback(topic.close)
+        scaling, rounds = Scaling(), rounds_of(arguments)
+        servers = {workers: pinned_edge(surroundings, workers, CORE) for workers in WORKERS}
+        for server in servers.values():
+            supervisor.start(server.spec)
+        for number in rounds.numbers(scaling.watched):
+            for rate in arguments.rates:
+                for workers, server in servers.items():
+                    pid = supervisor.pid(server.name)
+                    if pid is None:
+                        raise NotCounted(f"{server.name} is down: see its log")
+                    found = open_loop(
+                        server,
+                        kind,
+                        topic,
+                        program,
+                        pid,
+                        rate=workers * rate,
+                        seconds=arguments.seconds,
+                        connections=workers * CONNECTIONS,
+                    )
+                    scaling.keep(workers, rate, found)
+                    progress(
+                        f"round {number}  {workers} workers, {rate:>5}/s each  {found.cpu_us:6.1f} µs CPU"
+                        f"  p50 {found.p50_ms:.1f} ms  p99 {found.p99_ms:.1f} ms"
+                    )
+        progress(rounds.ended)
+        return write_scaling(
+            arguments.out / "edge-scaling.md",
+            scaling,
+            kind=kind,
+            rates=arguments.rates,
             rounds=rounds,
             command=_command(arguments),
             earlier=earlier,
@@ -197,6 +282,9 @@ def _folder(text: str) -> Path:
 
 def _command(arguments: argparse.Namespace) -> str:
     peers = f" --peers {' '.join(arguments.peers)}" if arguments.peers else ""
+    peers += " --scaling" if arguments.scaling else ""
+    peers += f" --variants {arguments.variants}" if arguments.variants else ""
+    peers += f" --which {' '.join(arguments.which)}" if arguments.which else ""
     rates = " ".join(map(str, arguments.rates))
     return f"taskbridge bench edge {told(arguments)} --seconds {arguments.seconds} --rates {rates}{peers}"
 
@@ -210,7 +298,11 @@ def _arguments() -> argparse.Namespace:
     add_rounds(parser, least=3, most=12, within=10, minutes=15)
     parser.add_argument("--seconds", type=at_least(1), default=4, help="how long each is loaded at a time")
     parser.add_argument(
-        "--rates", type=at_least(1), nargs="+", default=list(_RATES), help="of the open loop, requests a second"
+        "--rates",
+        type=at_least(1),
+        nargs="*",
+        default=list(_RATES),
+        help="of the open loop, requests a second; or none",
     )
     parser.add_argument(
         "--warm-up", type=at_least(1), default=60, help="seconds at most, of each kind, for a JIT compiler"
@@ -218,9 +310,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peers", nargs="+", action="extend", choices=[*PEERS, *VARIANTS], help="may be repeated; None is all"
     )
+    parser.add_argument(
+        "--scaling", action="store_true", help="workers on a core of their own, --rates for each, and nothing else"
+    )
+    parser.add_argument("--variants", choices=VARIED, help="a peer beside itself with other settings, and nothing else")
+    which = sorted({name for each in VARIANTS_OF.values() for name in each})
+    parser.add_argument("--which", nargs="+", action="extend", choices=which, help="of its variants; None is all")
     parser.add_argument("--earlier", type=_folder, help="another checkout, whose edge takes part")
-    return parser.parse_args()
+    found = parser.parse_args()
+    if set(found.which or ()) - set(VARIANTS_OF.get(found.variants, ())):
+        parser.error("--which is of the variants of --variants")
+    return found
 
 
 if __name__ == "__main__":
-    run_benchmark("edge", partial(_measure, _arguments()))
+    _ARGUMENTS = _arguments()
+    run_benchmark("edge", partial(_scale if _ARGUMENTS.scaling else _measure, _ARGUMENTS))

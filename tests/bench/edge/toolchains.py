@@ -10,14 +10,16 @@ from tests.bench.streams.peers.job import without_logical_types
 from tests.bench.toolchains import SCHEMAS, built, need
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from taskbridge.local.progress import Progress
 
 HERE = Path(__file__).parent
 _SCHEMA = SCHEMAS / "TaskEvent.avsc"
 
 
-def build_go(progress: Progress) -> Path:
-    """The folder with the programs ``receiver`` and ``openloop``.
+def build_go(progress: Progress, environment: Sequence[str] = ()) -> Path:
+    """The folder with the programs ``receiver`` and ``openloop``; ``environment`` is the compiler's, as ``NAME=value``.
 
     Raises:
         ToolMissing: no Go.
@@ -25,10 +27,11 @@ def build_go(progress: Progress) -> Path:
     """
     go = need("go", "install Go 1.26 or newer")
     source = HERE / "go"
-    return built("go", [source], [go, "build", "-mod=readonly", "-o", "{into}/", "./..."], source, progress)
+    argv = ["env", *environment, go, "build", "-mod=readonly", "-o", "{into}/", "./..."]
+    return built("-".join(["go", *environment]), [source], argv, source, progress)
 
 
-def build_spring(progress: Progress) -> Path:
+def build_spring(progress: Progress, properties: Sequence[str] = ()) -> Path:
     """The folder with ``receiver.jar``.
 
     Raises:
@@ -37,8 +40,8 @@ def build_spring(progress: Progress) -> Path:
     """
     maven = need("mvn", "apt-get install maven")
     source = HERE / "spring"
-    argv = [maven, "-B", "-q", "-DskipTests", "-Dbuild.folder={into}", "package"]
-    return built("spring", [source, _SCHEMA], argv, source, progress, prepare=_write_schema)
+    argv = [maven, "-B", "-q", "-DskipTests", "-Dbuild.folder={into}", *properties, "package"]
+    return built("".join(["spring", *properties]), [source, _SCHEMA], argv, source, progress, prepare=_write_schema)
 
 
 def _write_schema(into: Path) -> None:

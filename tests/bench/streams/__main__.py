@@ -14,11 +14,13 @@ from taskbridge.local.processes.supervisor import Supervisor
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.machine import before
 from tests.bench.rounds import add_rounds, rounds_of, told
-from tests.bench.streams.contenders import PEERS
+from tests.bench.streams.contenders import PEERS, VARIED
 from tests.bench.streams.phases import PARTS, Run
 from tests.bench.streams.report import write_report
 from tests.bench.streams.scaling import INSTANCES
 from tests.bench.streams.surroundings import start
+from tests.bench.streams.variants import VARIANTS, latency, throughput
+from tests.bench.variants import named, write_page
 
 if TYPE_CHECKING:
     import argparse
@@ -35,7 +37,9 @@ def _measure(arguments: argparse.Namespace) -> Path:
         surroundings = start(supervisor, folder, partitions=arguments.partitions, environ=os.environ, progress=progress)
         # Scaling is about the service alone: nothing else has to be built for it.
         peers: list[str] = [] if arguments.only == "scaling" else arguments.peers or list(PEERS)
-        run = Run(surroundings, peers, one_core=arguments.one_core)
+        if arguments.variants:
+            peers = named(arguments.variants, arguments.which or VARIANTS)
+        run = Run(surroundings, peers, one_core=arguments.one_core, ours=not arguments.variants)
         parts = [arguments.only] if arguments.only else [part for part in PARTS if part != "scaling"]
         if arguments.scaling and "scaling" not in parts:
             parts.append("scaling")
@@ -51,6 +55,17 @@ def _measure(arguments: argparse.Namespace) -> Path:
         if "scaling" in parts:
             run.scaling(events=arguments.events, instances=arguments.instances or list(INSTANCES))
         out: Path = arguments.out
+        if arguments.variants:
+            return write_page(
+                out / f"variants-{arguments.variants}-{arguments.only}.md",
+                (throughput if arguments.only == "throughput" else latency)(run.results),
+                default=arguments.variants,
+                abouts={each.name: each.description for each in run.contenders},
+                left_out=run.left_out,
+                ended=list(run.ended.values()),
+                command=_command(arguments),
+                earlier=earlier,
+            )
         return write_report(
             out / _page(arguments),
             run.results,
@@ -76,6 +91,8 @@ def _command(arguments: argparse.Namespace) -> str:
     said += ["--scaling"] if arguments.scaling else []
     said += [f"--instances {each}" for each in arguments.instances or ()]
     said += ["--one-core"] if arguments.one_core else []
+    said += [f"--variants {arguments.variants}"] if arguments.variants else []
+    said += [f"--which {' '.join(arguments.which)}"] if arguments.which else []
     said += [f"--peers {peer}" for peer in arguments.peers or ()]
     return f"taskbridge bench streams {' '.join(said)}"
 
@@ -98,7 +115,12 @@ def _arguments() -> argparse.Namespace:
         "--instances", type=at_least(1), nargs="+", action="extend", help=f"of scaling; None is {INSTANCES}"
     )
     parser.add_argument("--one-core", action="store_true", help="hold each contender to one core")
-    return parser.parse_args()
+    parser.add_argument("--variants", choices=VARIED, help="a peer beside itself with other settings, and nothing else")
+    parser.add_argument("--which", nargs="+", action="extend", choices=VARIANTS, help="of its variants; None is all")
+    found = parser.parse_args()
+    if found.variants and found.only not in ("throughput", "latency"):
+        parser.error("--variants needs --only throughput or --only latency")
+    return found
 
 
 if __name__ == "__main__":

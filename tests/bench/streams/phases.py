@@ -26,12 +26,16 @@ from tests.bench.streams.recovery import measure_recovery
 from tests.bench.streams.results import Results
 from tests.bench.streams.scaling import measure_scaling
 from tests.bench.streams.throughput import WARM_UP, measure
+from tests.bench.streams.variants import latency, throughput
 from tests.bench.streams.workload import EVENTS_PER_INSTANCE
+from tests.bench.variants import peer_of
+from tests.bench.variants import watched as watched_of_variants
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from tests.bench.rounds import Rounds
+    from tests.bench.spreads import Estimate
     from tests.bench.streams.comparisons import Figures
     from tests.bench.streams.contenders import Contender
     from tests.bench.streams.reference import Reference
@@ -52,9 +56,15 @@ _FEWER_STATES = 20
 class Run:
     """Contenders that are ready to be started, and what is known of them so far."""
 
-    def __init__(self, surroundings: Surroundings, peers: Sequence[str], *, one_core: bool = False) -> None:
-        """With ``one_core`` each contender has one core for its throughput, and Kafka whatever it needs."""
+    def __init__(
+        self, surroundings: Surroundings, peers: Sequence[str], *, one_core: bool = False, ours: bool = True
+    ) -> None:
+        """With ``one_core`` each contender has one core for its throughput, and Kafka whatever it needs.
+
+        Without ``ours`` the peers are variants of the first.
+        """
         self._one_core = one_core
+        self._default = None if ours else peers[0]
         self._surroundings = surroundings
         self.results = Results()
         self.left_out: dict[str, str] = {}
@@ -63,7 +73,7 @@ class Run:
         """By part, how many rounds there were."""
         self._out: set[str] = set()
         self.contenders: list[Contender] = []
-        for name in [TASKBRIDGE, *peers]:
+        for name in [*([TASKBRIDGE] if ours else []), *peers]:
             try:
                 self.contenders.append(prepare(name, surroundings))
             except OperatorError as error:
@@ -84,7 +94,7 @@ class Run:
                 )
                 found.setdefault(contender.name, []).append(window)
                 self._say(
-                    f"round {number}  {contender.name:28}{window.per_second:8,.0f} events/s"
+                    f"round {number}  {contender.name:42}{window.per_second:8,.0f} events/s"
                     f" {window.per_cpu_second:8,.0f} per CPU s {window.peak_mb:6,.0f} MiB"
                 )
         self._surroundings.kafka.delete([TASK_EVENTS.name, _SHORT_TOPIC])
@@ -96,7 +106,7 @@ class Run:
                 found = measure_recovery(contender, self._surroundings, wanted, f"recovery-{number}")
                 self.results.restored.setdefault(contender.name, []).append(found)
                 self._say(
-                    f"recovery {number}  {contender.name:28}{found.states:,} states in {found.seconds:.1f} s,"
+                    f"recovery {number}  {contender.name:42}{found.states:,} states in {found.seconds:.1f} s,"
                     f" {found.cpu_us:.1f} µs CPU each"
                 )
 
@@ -106,7 +116,7 @@ class Run:
                 found = measure_latency(contender, self._surroundings, seconds=seconds, label=f"latency-{number}")
                 self.results.latencies.setdefault(contender.name, []).append(found)
                 times = f"p50 {found.p50_ms:.1f} ms  p99 {found.p99_ms:.1f} ms"
-                self._say(f"latency {number}  {contender.name:28}{times}")
+                self._say(f"latency {number}  {contender.name:42}{times}")
 
     def scaling(self, *, events: int, instances: Sequence[int]) -> None:
         contender = self.contenders[0]
@@ -121,12 +131,18 @@ class Run:
         self, part: str, rounds: Rounds, found: dict[str, Any], figures: Figures, names: Sequence[str]
     ) -> Generator[tuple[int, Contender]]:
         self._out.clear()
-        for number in rounds.numbers(lambda: watched(found, figures)):
+        for number in rounds.numbers(lambda: self._watched(found, figures)):
             for contender in self.contenders:
-                if contender.name in names and contender.name not in self._out:
+                if peer_of(contender.name) in names and contender.name not in self._out:
                     yield number, contender
         self.ended[part] = rounds.ended
         self._say(f"{part}: {rounds.ended}")
+
+    def _watched(self, found: dict[str, Any], figures: Figures) -> dict[str, Estimate]:
+        if self._default is None:
+            return watched(found, figures)
+        of = throughput if found is self.results.windows else latency
+        return watched_of_variants(of(self.results), self._default)
 
     @contextmanager
     def _counting(self, contender: Contender, part: str, found: dict[str, Any]) -> Generator[None]:
@@ -134,7 +150,7 @@ class Run:
         try:
             yield
         except NotCounted as error:
-            if contender.name == TASKBRIDGE:
+            if contender.name in (TASKBRIDGE, self._default):
                 raise
             self._leave_out(contender.name, f"{part}: {error}")
             self._out.add(contender.name)

@@ -42,7 +42,7 @@ def test_the_edges(tmp_path: Path) -> None:
     for name, cpu, p99 in ((EDGE, 50.0, 3.0), (SPRING, 70.0, 2.0), (GO, 40.0, 1.0)):
         results.windows[name, kind.name] = [Load(1000, cpu + each, 1.0, p99) for each in range(3)]
         results.schedules[name, kind.name, 1000] = [
-            Schedule(1000, 1.0, p99 + each / 100, 4.0, 5.0) for each in range(3)
+            Schedule(1000, 1.0, p99 + each / 100, 4.0, 5.0, cpu) for each in range(3)
         ]
     results.warmed[SPRING, kind.name] = Warmed(24, 0.03)
     page = write_edge(

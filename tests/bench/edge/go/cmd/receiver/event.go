@@ -24,7 +24,7 @@ var (
 	errMalformed  = errors.New("malformed")
 	errUnverified = errors.New("unverified")
 	// uuid5(NAMESPACE_URL, "urn:taskbridge:v1")
-	namespace = uuid5([]byte("\x6b\xa7\xb8\x11\x9d\xad\x11\xd1\x80\xb4\x00\xc0\x4f\xd4\x30\xc8"), "urn:taskbridge:v1")
+	namespace = uuid5([]byte("\x6b\xa7\xb8\x11\x9d\xad\x11\xd1\x80\xb4\x00\xc0\x4f\xd4\x30\xc8"), []byte("urn:taskbridge:v1"))
 	actions   = map[string]string{"create": "CREATED", "complete": "COMPLETED"}
 )
 
@@ -166,11 +166,13 @@ func verified(parameters map[string]string, token string) bool {
 		}
 	}
 	slices.SortFunc(keys, compareFolded)
-	signed := make([]byte, 0, 2048)
+	signed := borrow()
+	defer giveBack(signed)
 	for _, key := range keys {
-		signed = append(signed, parameters[key]...)
+		*signed = append(*signed, parameters[key]...)
 	}
-	digest := md5.Sum(append(signed, token...))
+	*signed = append(*signed, token...)
+	digest := md5.Sum(*signed)
 	return hmac.Equal([]byte(hex.EncodeToString(digest[:])), []byte(strings.ToLower(parameters["sign"])))
 }
 
@@ -199,12 +201,11 @@ func eventID(action string, parameters map[string]string) string {
 		}
 	}
 	slices.Sort(keys)
-	var name strings.Builder
-	name.Grow(2048)
+	name := borrow()
+	defer giveBack(name)
 	part := func(each string) {
-		name.WriteString(strconv.Itoa(utf8.RuneCountInString(each)))
-		name.WriteByte(':')
-		name.WriteString(each)
+		*name = strconv.AppendInt(*name, int64(utf8.RuneCountInString(each)), 10)
+		*name = append(append(*name, ':'), each...)
 	}
 	part("yida")
 	part(action)
@@ -212,15 +213,15 @@ func eventID(action string, parameters map[string]string) string {
 		part(key)
 		part(parameters[key])
 	}
-	id := uuid5(namespace, name.String())
+	id := uuid5(namespace, *name)
 	digits := hex.EncodeToString(id)
 	return digits[:8] + "-" + digits[8:12] + "-" + digits[12:16] + "-" + digits[16:20] + "-" + digits[20:]
 }
 
-func uuid5(space []byte, name string) []byte {
+func uuid5(space, name []byte) []byte {
 	hash := sha1.New()
 	hash.Write(space)
-	hash.Write([]byte(name))
+	hash.Write(name)
 	id := hash.Sum(nil)[:16]
 	id[6] = id[6]&0x0f | 0x50
 	id[8] = id[8]&0x3f | 0x80
@@ -240,13 +241,13 @@ func headers(event *TaskEvent) []kgo.RecordHeader {
 	}
 }
 
-// confluentEncoder writes a zero byte, the schema's id and the Avro body into one slice.
-func confluentEncoder(schema *avro.Schema, schemaID string) func(*TaskEvent) ([]byte, error) {
+// confluentEncoder appends a zero byte, the schema's id and the Avro body.
+func confluentEncoder(schema *avro.Schema, schemaID string) func([]byte, *TaskEvent) ([]byte, error) {
 	id, err := strconv.ParseUint(schemaID, 10, 32)
 	must(err)
 	prefix := binary.BigEndian.AppendUint32([]byte{0}, uint32(id))
-	return func(event *TaskEvent) ([]byte, error) {
-		return schema.AppendEncode(append(make([]byte, 0, 2048), prefix...), event)
+	return func(to []byte, event *TaskEvent) ([]byte, error) {
+		return schema.AppendEncode(append(to, prefix...), event)
 	}
 }
 

@@ -1,6 +1,7 @@
 package taskbridge.bench;
 
 import java.io.IOException;
+import java.io.StringReader;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -41,8 +42,10 @@ public final class Job {
     }
 
     private static Topology topology(boolean cached) {
-        var store = Stores.keyValueStoreBuilder(
-                Stores.persistentKeyValueStore(FoldProcessor.STORE), Serdes.ByteArray(), Serdes.ByteArray());
+        var kept = "memory".equals(GIVEN.get("PEER_STORE"))
+                ? Stores.inMemoryKeyValueStore(FoldProcessor.STORE)
+                : Stores.persistentKeyValueStore(FoldProcessor.STORE);
+        var store = Stores.keyValueStoreBuilder(kept, Serdes.ByteArray(), Serdes.ByteArray());
         return new Topology()
                 .addSource("events", GIVEN.get("PEER_EVENTS_TOPIC"))
                 .addProcessor("fold", () -> new FoldProcessor(new Codec(
@@ -72,6 +75,11 @@ public final class Job {
         found.put(StreamsConfig.consumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
         found.put(StreamsConfig.consumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 2000);
         found.put(StreamsConfig.restoreConsumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 10_000);
+        try {
+            found.load(new StringReader(GIVEN.getOrDefault("PEER_SETTINGS", "")));
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
+        }
         return found;
     }
 
