@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from taskbridge.local.processes.services import ServiceEvent
 
 
+LOAD_FAST = "import gc; gc.set_threshold(50_000, 20, 100)"
+"""What the program ``taskbridge`` begins with too."""
+
+
 def wait_until(condition: Callable[[], object], timeout_s: float = 60, *, what: str = "it") -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -100,7 +104,7 @@ class RunningEdge:
         self.credentials = folder / "credentials.toml"
         write_credentials(self.credentials, SYSTEM_TOKEN, secrets=(SOURCE_SECRET,))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
-        self.argv = [sys.executable, "-c", "from taskbridge.edge.app import run; run()"]
+        self.argv = [sys.executable, "-c", f"{LOAD_FAST}; from taskbridge.edge.app import run; run()"]
         self.environment = {
             **inherited,
             "EDGE_PORT": str(self.port),

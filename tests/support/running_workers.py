@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 import plain_http
+from running_edge import LOAD_FAST
 from stream_lives import lives, produce
 from taskbridge.local.ports import free_port
 
@@ -46,7 +47,7 @@ class Worker:
         """Whose environment has the program: by default this one."""
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, code: str = "from taskbridge.streams.app import main; main()") -> None:
+    def start(self, code: str = f"{LOAD_FAST}; from taskbridge.streams.app import main; main()") -> None:
         """Start it; with other code, one that was changed for a test."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen([self.python, "-c", code], env=self._environment, stderr=log)
