@@ -11,10 +11,12 @@ answers none while it writes: what overlaps is refused, and would have to be ask
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import BrokerResponseError
 from aiokafka.errors import KafkaError as ClientError
@@ -56,11 +58,15 @@ if TYPE_CHECKING:
     from taskbridge.streams.engine.producing.record_batches import RecordBatch
     from taskbridge.streams.transactions.group_metadata import Membership
 
+log = structlog.get_logger(__name__)
+
 ANSWER_MS = 10_000
 """How long one request may take; then its connection is given up, and it is sent again."""
 _REQUEST_BYTES = 32 << 20
 """Of records in one request. A broker gives up a connection that brings more than its ``socket.request.max.bytes``."""
 _PAUSE_S, _MOST_PAUSE_S = 0.002, 0.25
+_STUCK_S = 5.0
+"""After so long the log says what Kafka refuses again and again."""
 
 Batches = dict[tuple[str, int], list["RecordBatch"]]
 """By topic and partition, in order."""
@@ -87,20 +93,21 @@ class TransactionClient:
 
     async def claim(self, timeout_ms: int, deadline: float) -> None:
         """Take the transactional id over; what is open under it is undone."""
-        pause = _PAUSE_S
+        attempts = _Attempts(self._id, "bootstrap", deadline)
         while True:
             try:
                 await self._client.bootstrap()
                 break
             except ClientError as raised:
+                error = _error(raised)
                 if time.monotonic() > deadline:
-                    raise _error(raised) from raised
-                pause = await _wait(pause)
+                    raise error from raised
+                await attempts.wait(error.args[0])
         # The controller lets no broker be known whose heartbeats are late: the client would ask nobody, and fail.
+        unknown = KafkaError(KafkaError.BROKER_NOT_AVAILABLE, "no broker is known")
         while self._client.get_random_node() is None:
-            if time.monotonic() > deadline:
-                raise KafkaException(KafkaError(KafkaError.BROKER_NOT_AVAILABLE, "no broker is known"))
-            pause = await _wait(pause)
+            attempts.check(unknown)
+            await attempts.wait(unknown)
             await self._client.force_metadata_update()
         found = await self._coordinated(InitProducerIdRequest(self._id, timeout_ms), deadline)
         self.identity = Identity(self._id, found.producer_id, found.producer_epoch)
@@ -135,23 +142,24 @@ class TransactionClient:
 
     async def produce(self, batches: Batches, deadline: float) -> None:
         """Until all of them are on all in-sync replicas: of each partition one at a time. After ``add``."""
-        pause = _PAUSE_S
+        attempts = _Attempts(self._id, "produce", deadline)
         while batches:
             answers = await asyncio.gather(*(self._put(node, of) for node, of in self._by_leader(batches).items()))
-            taken, moved = False, False
+            refused, moved = None, False
             for at, code, offset in (each for answer in answers for each in answer):
                 if not code:
                     batches[at].pop(0).written(offset)
                     if not batches[at]:
                         del batches[at]
-                    taken = True
-                elif code not in AGAIN or time.monotonic() > deadline:
-                    raise KafkaException(KafkaError(code, _why(at[0], code)))
+                    attempts.pause_s = _PAUSE_S
                 else:
+                    refused = KafkaError(code, _why(at[0], code))
+                    attempts.check(refused)
                     moved |= code in MOVED
             if moved:
                 await self._client.force_metadata_update()
-            pause = _PAUSE_S if taken else await _wait(pause)
+            if refused is not None:
+                await attempts.wait(refused)
 
     async def send_offsets(
         self, offsets: Sequence[TopicPartition], group: str, member: Membership, deadline: float
@@ -177,7 +185,7 @@ class TransactionClient:
 
     async def _ask(self, kind: CoordinationType, key: str, request: Any, deadline: float) -> Any:
         """The coordinator's answer, once there is one that is final."""
-        pause = _PAUSE_S
+        attempts = _Attempts(self._id, type(request).__name__, deadline)
         while True:
             answer = None
             try:
@@ -191,11 +199,10 @@ class TransactionClient:
                 code, why = error.code(), error.str()
             if not code:
                 return answer
-            if code not in AGAIN or time.monotonic() > deadline:
-                raise KafkaException(KafkaError(code, why))
+            attempts.check(refused := KafkaError(code, why))
             if code in MOVED:
                 self._coordinators.pop((kind, key), None)
-            pause = await _wait(pause)
+            await attempts.wait(refused)
 
     def _by_leader(self, batches: Batches) -> dict[int | None, dict[tuple[str, int], bytearray]]:
         """What is asked next; what has no room in it waits for the one after that."""
@@ -220,9 +227,25 @@ class TransactionClient:
         return [((topic, partition), code, offset) for topic, partition, code, offset in codes(answer)]
 
 
-async def _wait(pause: float) -> float:
-    await asyncio.sleep(pause)
-    return min(2 * pause, _MOST_PAUSE_S)
+class _Attempts:
+    """Of one request, each a little later than the one before. The log says once that it takes long."""
+
+    def __init__(self, transactional_id: str, asked: str, deadline: float) -> None:
+        self._id, self._asked, self._deadline = transactional_id, asked, deadline
+        self._long_from = time.monotonic() + _STUCK_S
+        self.pause_s = _PAUSE_S
+
+    def check(self, refused: KafkaError) -> None:
+        """Raise KafkaException where it is not worth asking again, or too late."""
+        if refused.code() not in AGAIN or time.monotonic() > self._deadline:
+            raise KafkaException(refused)
+
+    async def wait(self, refused: KafkaError) -> None:
+        if time.monotonic() > self._long_from:
+            self._long_from = math.inf
+            log.warning("transaction_stuck", transactional_id=self._id, asked=self._asked, problem=refused.str())
+        await asyncio.sleep(self.pause_s)
+        self.pause_s = min(2 * self.pause_s, _MOST_PAUSE_S)
 
 
 def _why(topic: str, code: int) -> str:
