@@ -6,6 +6,7 @@
 #![cfg_attr(not(feature = "python"), allow(dead_code, unused_imports))]
 
 mod avro;
+mod batches;
 mod cloudevents;
 mod edge;
 pub mod fold;

@@ -72,7 +72,7 @@ def by_streams(config: dict[str, object], topic: str, made: list[tuple[bytes, by
     producer.claim()
     for start in range(0, len(made), CHUNK):
         producer.begin()
-        producer.send(topic, [{"key": key, "value": value} for key, value in made[start : start + CHUNK]])
+        producer.send(topic, [(key, value, []) for key, value in made[start : start + CHUNK]])
         producer._producer.commit_transaction(60)  # pyright: ignore[reportPrivateUsage]
 
 

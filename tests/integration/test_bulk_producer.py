@@ -72,10 +72,10 @@ def producer(make: Make, topic: str) -> TransactionalProducer:
 def test_after_the_commit_the_last_offset_is_there_and_no_sooner_than_what_was_sent_before(
     producer: TransactionalProducer, topic: str
 ) -> None:
-    records = [{"key": b"%d" % number, "value": b"v"} for number in range(50)]
+    records = [(b"%d" % number, b"v", []) for number in range(50)]
     producer.begin()
     first = producer.send(topic, records, partition=1)
-    second = producer.send_with_headers(topic, [(b"k", b"v", [("h", b"1")])] * 3, partition=1)
+    second = producer.send(topic, [(b"k", b"v", [("h", b"1")])] * 3, partition=1)
     nothing = producer.send(topic, [], partition=0)
     producer.commit()
     assert [each.last_offset for each in (first, second, nothing)] == [49, 52, -1]
@@ -94,11 +94,11 @@ def test_one_that_kafka_does_not_take_fails_all_though_it_is_not_the_last(
     # The bound is of what is left after compression.
     large, small = random.randbytes(10 * MOST_BYTES), b"v"
     if has_headers:
-        producer.send_with_headers(topic, [(b"k", large, [])], partition=0)
-        producer.send_with_headers(topic, [(b"k", small, [])], partition=1)
+        producer.send(topic, [(b"k", large, [])], partition=0)
+        producer.send(topic, [(b"k", small, [])], partition=1)
     else:
-        producer.send(topic, [{"key": b"k", "value": large}], partition=0)
-        producer.send(topic, [{"key": b"k", "value": small}], partition=1)
+        producer.send(topic, [(b"k", large, [])], partition=0)
+        producer.send(topic, [(b"k", small, [])], partition=1)
     with pytest.raises(DeliveryFailed):
         producer.commit()
     make(topic)  # which undoes what is open
@@ -116,7 +116,7 @@ def test_records_by_the_thousand_come_whole_and_in_their_order(
     for begin in (0, 1500):
         producer.begin()
         for value in values[begin : begin + 1500]:
-            producer.send_with_headers(topic, [(b"key", value, [("name", b"header")])])
+            producer.send(topic, [(b"key", value, [("name", b"header")])])
         producer.commit()
     found = read_topic(topic)
     assert [each.value() for each in found] == values
@@ -127,9 +127,9 @@ def test_records_by_the_thousand_come_whole_and_in_their_order(
 def test_whoever_had_the_name_before_can_write_no_more(make: Make, topic: str) -> None:
     former, present = make(topic), make(topic)
     former.begin()
-    former.send(topic, [{"key": b"k", "value": b"v"}], partition=0)
+    former.send(topic, [(b"k", b"v", [])], partition=0)
     with pytest.raises(Fenced):
         former.commit()
     present.begin()
-    present.send(topic, [{"key": b"k", "value": b"v"}], partition=0)
+    present.send(topic, [(b"k", b"v", [])], partition=0)
     present.commit()

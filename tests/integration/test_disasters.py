@@ -100,7 +100,7 @@ class Place:
         async def fold(group_commit: GroupCommit, _takeover: Takeover) -> None:
             for source, ground in prepared.grounds.items():
                 for partition in range(PARTITIONS):
-                    batch = Batch(ground.changelog, [{"key": b"k%d" % at, "value": b"v"} for at in range(5)], partition)
+                    batch = Batch(ground.changelog, [(b"k%d" % at, b"v", []) for at in range(5)], partition)
                     await group_commit.hand_over(TP(source, partition), 10, [batch], generation=NOBODY.generation)
 
         self._at_work(prepared, fold, name=name)

@@ -81,7 +81,7 @@ def test_kafkajs_reads_notifications_of_the_streams(kafkajs: Path, connection: C
     producer.claim()
     producer.begin()
     key = notification_key(corp_id, "u-1")
-    producer.send(TASK_NOTIFICATIONS.name, [{"key": key, "value": value} for _ in range(COUNT)])
+    producer.send(TASK_NOTIFICATIONS.name, [(key, value, []) for _ in range(COUNT)])
     producer.commit()
     found = consume(kafkajs, connection, key.decode(), COUNT, TASK_NOTIFICATIONS.name)
     assert {base64.b64decode(each["value"]) for each in found} == {value}

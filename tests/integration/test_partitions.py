@@ -42,8 +42,8 @@ def by_the_streams(connection: Connection, topic: str, keys: list[bytes]) -> Non
     producer = BulkProducer(producer_config(connection.bootstrap_servers), f"taskbridge-streams-{uuid.uuid4()}")
     producer.claim()
     producer.begin()
-    producer.send(topic, [{"key": key, "value": b"states"} for key in keys])
-    producer.send_with_headers(topic, [(key, b"notifications", [("x", b"")]) for key in keys])
+    producer.send(topic, [(key, b"states", []) for key in keys])
+    producer.send(topic, [(key, b"notifications", [("x", b"")]) for key in keys])
     producer.commit([], group_metadata("partitions", Membership(-1, "", None)))
 
 

@@ -460,7 +460,7 @@ def in_a_transaction(connection: Connection, topic: str) -> None:
     producer = BulkProducer(config, f"{INTERNAL}of-the-test")
     producer.claim()
     producer.begin()
-    producer.send(topic, [{"key": b"tried", "value": b""}])
+    producer.send(topic, [(b"tried", b"", [])])
     producer.commit()
 
 

@@ -120,7 +120,7 @@ def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(
 
     def commit(membership: Membership, offset: int) -> None:
         producer.begin()
-        producer.send(place.changelog, [{"key": b"k", "value": b"v"}], partition=0)
+        producer.send(place.changelog, [(b"k", b"v", [])], partition=0)
         try:
             producer.commit(position(place, offset, "worker"), group_metadata(place.group, membership))
         except Fenced:
@@ -157,7 +157,7 @@ def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_t
     dead.begin()
     dead.commit(position(place, 5, dead_name), group)
     dead.begin()
-    dead.send(place.changelog, [{"key": b"k", "value": b"never"}], partition=0)
+    dead.send(place.changelog, [(b"k", b"never", [])], partition=0)
     kafka = cast("Any", dead)._producer
     assert kafka.flush(30) == 0
     if offsets_sent:
@@ -183,7 +183,7 @@ def test_what_a_dead_owner_left_open_is_closed_by_the_next_and_its_name_stands_t
         }
         assert place.offsets.decided(place.changelog, [0]) == place.offsets.ends(place.changelog, [0])
         await group_commit.hand_over(
-            place.source, 6, [Batch(place.changelog, [{"key": b"k", "value": b"v"}], 0)], generation=NOBODY.generation
+            place.source, 6, [Batch(place.changelog, [(b"k", b"v", [])], 0)], generation=NOBODY.generation
         )
         await group_commit.close()
 

@@ -13,6 +13,7 @@ mod instance;
 mod lifecycle;
 mod lines;
 mod msgpack;
+mod outgoing;
 mod refusal;
 mod rules;
 mod stored;
@@ -26,10 +27,11 @@ pub mod python;
 pub mod records;
 
 // What folds from Rust: `tests/bench/streams/rust_loop`.
-pub use crate::cloudevents::{rfc3339, source};
+pub use crate::batches::Header;
 pub use chunk::{Given, Known, Outcome, Told, Written, fold_all, place};
 pub use event::Event;
 pub use forms::FormFields;
+pub use outgoing::{FixedHeader, FixedHeaders, Sink, write_out};
 pub use rules::{Rules, Terms};
 
 #[cfg(test)]

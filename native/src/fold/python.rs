@@ -11,12 +11,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::avro::Damaged;
-use crate::cloudevents::Header;
+use crate::batches::python::FetchedRecord;
 use crate::fold::chunk::{Known, fold_all, place};
 use crate::fold::event::Event;
 use crate::fold::forms::FormFields;
 use crate::fold::lines::{Page, write_line};
-use crate::fold::records::{FixedHeaders, Folded};
+use crate::fold::outgoing::{FixedHeader, FixedHeaders};
+use crate::fold::records::{Folded, encode};
 use crate::fold::rules::{Rules, Terms};
 
 /// See `native/_native.pyi`.
@@ -41,11 +42,11 @@ impl Core {
         form_bytes: usize,
         every_field: String,
         id_namespace: [u8; 16],
-        specversion: Header,
-        content_type: Header,
-        notification_types: Vec<Header>,
-        state_changed: Header,
-        state_deleted: Header,
+        specversion: FixedHeader,
+        content_type: FixedHeader,
+        notification_types: Vec<FixedHeader>,
+        state_changed: FixedHeader,
+        state_deleted: FixedHeader,
     ) -> Self {
         Self {
             rules: Rules {
@@ -127,8 +128,13 @@ impl Core {
 
         let rules = &self.rules;
         let terms = Terms { rules, state_frame, notification_frame, now_ms, too_large: &too_large, told_bytes };
-        let outcome = py.detach(|| fold_all(&given, &mut known, terms));
-        Folded::of(py, &outcome, &given, &keys, rejected, rules, &self.headers)
+        let texts: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        let (outcome, encoded) = py.detach(|| {
+            let outcome = fold_all(&given, &mut known, terms);
+            let encoded = encode(&outcome, &given, &texts, rules, &self.headers);
+            (outcome, encoded)
+        });
+        Folded::of(py, &outcome, encoded, &given, &keys, rejected)
     }
 
     #[pyo3(signature = (values, view, source, name_of, /))]
@@ -188,6 +194,11 @@ struct Taken<'py> {
 
 fn take<'py>(record: &Bound<'py, PyAny>) -> PyResult<Taken<'py>> {
     let py = record.py();
+    if let Ok(fetched) = record.cast::<FetchedRecord>() {
+        let FetchedRecord { key, value, offset, .. } = fetched.get();
+        let given = |bytes: &Option<Py<PyBytes>>| bytes.as_ref().map(|bytes| bytes.bind(py).clone());
+        return Ok(Taken { key: given(key), value: given(value), offset: *offset });
+    }
     Ok(Taken {
         key: record.getattr(intern!(py, "key"))?.extract()?,
         value: record.getattr(intern!(py, "value"))?.extract()?,

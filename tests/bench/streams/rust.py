@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.runtime.kafka import consumer_config, producer_config
-from taskbridge.schemas.cloudevents import NOTIFICATION_TYPES, STATE_CHANGED, STATE_DELETED
 from taskbridge.schemas.events import ID_NAMESPACE
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.folding.folding import MOST_TOLD_BYTES
-from taskbridge.streams.folding.native import RULES
+from taskbridge.streams.folding.native import HEADERS, RULES
 from taskbridge.streams.transactions.bulk_producer import TRANSACTION_TIMEOUT_MS
 from tests.bench.toolchains import CHECKOUT, ToolMissing, built, need
 
@@ -74,8 +73,6 @@ def given(surroundings: Surroundings) -> str:
         "event_frame": frame(TASK_EVENTS),
         "state_frame": frame(TASK_STATES),
         "notification_frame": frame(TASK_NOTIFICATIONS),
-        "notification_types": [value.decode() for _, value in NOTIFICATION_TYPES.values()],
-        "state_changed": STATE_CHANGED[1].decode(),
-        "state_deleted": STATE_DELETED[1].decode(),
+        **HEADERS,
     }
-    return json.dumps(found)
+    return json.dumps(found, default=bytes.decode)

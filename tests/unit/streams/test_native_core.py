@@ -98,9 +98,9 @@ def folding(
 def plain(folded: Folded) -> dict[str, Any]:
     return {
         "stored": list(folded.stored.items()),
-        "changelog": folded.changelog,
-        "states": folded.states,
-        "notifications": folded.notifications,
+        "changelog": list(folded.changelog),
+        "states": list(folded.states),
+        "notifications": list(folded.notifications),
         "causes": list(folded.causes()),
         # Also the words: what the core cannot read, the Python codec says what is wrong with.
         "rejected": [(each.record.offset, type(each.reason), str(each.reason)) for each in folded.rejected],

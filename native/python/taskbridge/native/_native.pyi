@@ -1,12 +1,13 @@
 """The native core of both services: ``native``, in Rust."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, TypeAlias
+from typing import TypeAlias, overload
 
 from taskbridge.schemas.cloudevents import Header
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.chunk import Record
+from taskbridge.streams.records import RecordWithHeaders
 
 Found: TypeAlias = tuple[str, str, bytes, list[Header], bytes, bytes, bytes, int]
 """What ``taskbridge.edge.decided.Decided`` is made of.
@@ -39,17 +40,68 @@ class Edge:
     def decide_whole(self, request: bytes, received_at: int, /) -> tuple[str, str | None, str | None, Found] | None:
         """Of all bytes of a request: its action, X-Forwarded-For, traceparent, and what ``decide`` says of the rest."""
 
+class EncodedRecords(Sequence[RecordWithHeaders]):
+    """Records as Kafka stores them, without what their place in a batch decides; each is decoded when it is asked for.
+
+    ``streams.encoded_records`` has the same in Python.
+    """
+
+    def __init__(self, records: Iterable[RecordWithHeaders], /) -> None: ...
+    @overload
+    def __getitem__(self, at: int, /) -> RecordWithHeaders: ...
+    @overload
+    def __getitem__(self, at: slice, /) -> Sequence[RecordWithHeaders]:
+        """No slices: a sequence's type has them."""
+    def __len__(self) -> int: ...
+    @property
+    def value_bytes(self) -> int: ...
+    def split(self, partitions: int, /) -> list[tuple[int, EncodedRecords]]:
+        """Those of each partition of so many, in their order, by murmur2 of their keys; without a key, any."""
+
+class FetchedRecord:
+    """A record as aiokafka's ``ConsumerRecord`` has it. Its headers are decoded when they are asked for."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    key: bytes | None
+    value: bytes | None
+    checksum: None
+    serialized_key_size: int
+    serialized_value_size: int
+    headers: tuple[tuple[str, bytes | None], ...]
+
+def read_batch(data: bytes, begin: int, end: int, topic: str, partition: int, /) -> list[FetchedRecord] | None:
+    """The records of a batch that stands there in what was fetched, which has its checksum.
+
+    None where it is aiokafka's to read or to refuse: packed, a marker, of an older format, or damaged.
+    """
+
+class BatchBuilder:
+    """Fills a record batch of a transaction: ``streams.engine.producing.record_batches`` has the same in Python."""
+
+    def __init__(self, codec: int, producer_id: int, epoch: int, sequence: int, most_bytes: int, /) -> None:
+        """``most_bytes``: before it is packed. The first record may be more."""
+
+    def extend(self, records: EncodedRecords, begin: int, now_ms: int, /) -> int:
+        """How many of them were taken, from ``begin`` on, until it is full."""
+
+    def build(self, pack: Callable[[bytes], bytes] | None, /) -> bytearray:
+        """The batch, its records packed as its codec says. Once."""
+
 class Folded:
-    """What a chunk comes to, ready for ``produce_batch``, ``produce`` and the store: ``streams.folding.folding``."""
+    """What a chunk comes to, ready for Kafka and the store: ``streams.folding.folding``."""
 
     @property
     def stored(self) -> dict[bytes, bytes]: ...
     @property
-    def changelog(self) -> list[dict[str, Any]]: ...
+    def changelog(self) -> EncodedRecords: ...
     @property
-    def states(self) -> list[tuple[bytes | None, bytes | None, Any]]: ...
+    def states(self) -> EncodedRecords: ...
     @property
-    def notifications(self) -> list[tuple[bytes | None, bytes | None, Any]]: ...
+    def notifications(self) -> EncodedRecords: ...
     @property
     def causes(self) -> list[int]:
         """Of each notification, the offset of the record that it comes of."""

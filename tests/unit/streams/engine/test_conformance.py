@@ -18,7 +18,7 @@ import pytest
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer.consumer import AIOKafkaConsumer
-from aiokafka.consumer.fetcher import Fetcher, FetchResult
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.protocol.api import Request, RequestStruct
@@ -263,6 +263,34 @@ _CODE = [
         TableManager.wait_until_recovery_completed,
         ("self.recovery.started", "self.recovery.completed"),
         "agents begin once what is there in place of the recovery says that it is completed",
+    ),
+    Code(
+        Fetcher,
+        (
+            "records = MemoryRecords(part_data[-1])",
+            "records.has_next()",
+            "PartitionRecords(",
+            "tp,",
+            "records,",
+            "records.size_in_bytes()",
+        ),
+        "what stands in the places of both is given what was fetched, and of which partition",
+    ),
+    Code(
+        PartitionRecords,
+        (
+            "records.has_next()",
+            "records.next_batch()",
+            "next_batch.validate_crc()",
+            "next_batch.producer_id",
+            "next_batch.base_offset",
+            "next_batch.is_control_batch",
+            "next_batch.is_transactional",
+            "next_batch.next_offset",
+            "for record in next_batch",
+            "self._consumer_record(tp, record)",
+        ),
+        "engine.fetched_records has what is asked of a batch, and no more",
     ),
     Code(FaustFetcher, ("consumer._drain_messages(self)",), "what polls is the consumer's own loop"),
     Code(

@@ -6,14 +6,17 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.produce import ProduceRequest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.engine.producing import transaction_client
 from taskbridge.streams.engine.producing.implicit_requests import ImplicitOffsets, has_second_protocol
 from taskbridge.streams.engine.producing.joint_producer import JointProducer
+from taskbridge.streams.engine.producing.record_batches import CODECS
 from taskbridge.streams.engine.producing.transaction_requests import Identity, Produce, TxnOffsetCommit
 from taskbridge.streams.transactions.bulk_producer import Fenced, OffsetsNotTaken
 from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
@@ -132,13 +135,13 @@ def features(*levels: tuple[str, int]) -> bytes:
 def fill(producer: JointProducer, partitions: int = 4) -> None:
     producer.begin()
     for partition in range(partitions):
-        producer.send("states", [{"key": b"k", "value": b"v"}], partition=partition)
+        producer.send("states", [(b"k", b"v", [])], partition=partition)
 
 
 def test_a_transaction_over_many_partitions_is_one_request_a_broker(kafka: FakeKafka, producer: JointProducer) -> None:
     producer.begin()
     sent = [
-        producer.send(topic, [{"key": b"k", "value": b"v"}] * 2, partition=partition)
+        producer.send(topic, [(b"k", b"v", [("h", b"1")])] * 2, partition=partition)
         for topic in ("changelog", "states")
         for partition in range(4)
     ]
@@ -226,10 +229,54 @@ def test_a_request_is_no_larger_than_a_broker_takes_and_the_rest_goes_in_the_nex
     monkeypatch.setattr(transaction_client, "_REQUEST_BYTES", 250)
     producer.begin()
     for partition in (0, 1, 2, 4, 6):
-        producer.send("topic", [{"key": b"key", "value": b"x" * (400 if partition == 4 else 20)}], partition=partition)
+        producer.send("topic", [(b"key", b"x" * (400 if partition == 4 else 20), [])], partition=partition)
     producer.commit()
     sizes = [(node, [partition for _, partition, _ in put]) for node, put in kafka.produced]
     assert sizes == [(1, [0, 2]), (2, [1]), (1, [4]), (1, [6])], "what is larger by itself goes alone"
+
+
+def test_what_is_asked_again_for_long_is_said_once(
+    kafka: FakeKafka, producer: JointProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction_client, "_STUCK_S", -1)
+    kafka.refusals["EndTxnRequest"] = [KafkaError.CONCURRENT_TRANSACTIONS] * 3
+    fill(producer, partitions=1)
+    with structlog.testing.capture_logs() as logged:
+        producer.commit()
+    [warning] = logged
+    assert (warning["event"], warning["log_level"], warning["transactional_id"], warning["asked"]) == (
+        "transaction_stuck",
+        "warning",
+        "worker-0",
+        "EndTxnRequest",
+    )
+    assert "transaction" in warning["problem"]
+
+
+@pytest.mark.parametrize(
+    ("config", "codec"),
+    [
+        ({}, "none"),
+        ({"compression.codec": "zstd"}, "zstd"),
+        ({"compression.type": "none", "compression.codec": "lz4"}, "lz4"),
+    ],
+)
+def test_batches_are_packed_as_librdkafka_would_pack_them(
+    kafka: FakeKafka, config: dict[str, object], codec: str
+) -> None:
+    made = JointProducer({"bootstrap.servers": "127.0.0.1:9", **config}, "worker-0")
+    made.claim()
+    made.begin()
+    made.send("topic", [(b"k", bytes(1000), [])], partition=0)
+    made.commit()
+    [(_, [(_, _, batch)])] = kafka.produced
+    assert batch[22] & 7 == CODECS[codec]
+    made.close()
+
+
+def test_a_codec_that_kafka_has_not_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"compression\.codec is 'brotli': it can be none, gzip"):
+        JointProducer({"bootstrap.servers": "127.0.0.1:9", "compression.codec": "brotli"}, "worker-0")
 
 
 def test_sequences_go_on_over_transactions(kafka: FakeKafka, producer: JointProducer) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from confluent_kafka import TopicPartition
 
     from taskbridge.streams.records import RecordWithHeaders
-    from taskbridge.streams.transactions.bulk_producer import BulkProducer, Outgoing
+    from taskbridge.streams.transactions.bulk_producer import BulkProducer
 
 FIRST, SECOND = TP("events", 0), TP("events", 1)
 MEMBER = Membership(5, "member-1", "instance-1")
@@ -68,13 +68,9 @@ class FakeProducer:
     def begin(self) -> None:
         self._sent, self._reports = [], []
 
-    def send(self, topic: str, records: Sequence[Outgoing], *, partition: int) -> Sent:
-        self._sent += [(topic, partition, record["key"]) for record in records]
-        self._all.last_value = records[-1]["value"]
-        return self._reported(records[-1]["key"])
-
-    def send_with_headers(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int) -> Sent:
+    def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int) -> Sent:
         self._sent += [(topic, partition, record[0], record[2]) for record in records]
+        self._all.last_value = records[-1][1]
         return self._reported(records[-1][0])
 
     def _reported(self, key: bytes | None) -> Sent:
@@ -120,7 +116,7 @@ def told(
 
 
 def one(key: bytes) -> list[Batch]:
-    return [Batch("states", [{"key": key, "value": b"v"}])]
+    return [Batch("states", [(key, b"v", [])])]
 
 
 def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers_take_turns() -> None:
@@ -142,7 +138,7 @@ def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers
     told(producers, story)
     assert producers.claimed == ["worker-0", "worker-1"]
     assert [each["id"] for each in producers.transactions] == ["worker-0", "worker-1"]
-    assert [[key for _, _, key in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b", b"c"]]
+    assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b", b"c"]]
     assert [each["positions"] for each in producers.transactions] == [
         {("events", 0): (10, "worker ")},
         {("events", 0): (20, "worker "), ("events", 1): (7, "worker ")},
@@ -161,7 +157,7 @@ def test_what_came_by_the_same_poll_shares_a_round(monkeypatch: pytest.MonkeyPat
         await asyncio.gather(first, group_commit.hand_over(SECOND, 7, one(b"b"), generation=5))
 
     told(producers, story)
-    assert [[key for _, _, key in each["sent"]] for each in producers.transactions] == [[b"a", b"b"]]
+    assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a", b"b"]]
 
 
 def test_what_does_not_follow_is_not_waited_for() -> None:
@@ -192,7 +188,7 @@ def test_many_records_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_record() -> None:
     producers = FakeProducers()
     batches = [
-        Batch("changelog", [{"key": b"a", "value": b"v"}, {"key": b"b", "value": None}], 3),
+        Batch("changelog", [(b"a", b"v", []), (b"b", None, [])], 3),
         Batch("dead-letters", []),
         Batch("told", [(b"u", b"v", {"h": b"1"})]),
     ]
@@ -203,7 +199,11 @@ def test_each_batch_has_its_topic_its_partition_and_the_offset_of_its_last_recor
 
     told(producers, story)
     [transaction] = producers.transactions
-    assert transaction["sent"] == [("changelog", 3, b"a"), ("changelog", 3, b"b"), ("told", -1, b"u", {"h": b"1"})]
+    assert transaction["sent"] == [
+        ("changelog", 3, b"a", []),
+        ("changelog", 3, b"b", []),
+        ("told", -1, b"u", {"h": b"1"}),
+    ]
 
 
 def test_a_round_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_a_round_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.gather(first, *waiting)
 
     told(producers, story)
-    sent = [[key for _, _, key in each["sent"]] for each in producers.transactions]
+    sent = [[key for _, _, key, _ in each["sent"]] for each in producers.transactions]
     assert sent == [[b"-"], [b"1", b"2"], [b"3", b"4"], [b"5"]]
 
 
@@ -278,11 +278,11 @@ MIB = 1 << 20
 
 
 SIZES: list[tuple[list[Any], list[Any], int]] = [
-    ([{"key": b"a", "value": b""}] * 19_999, [{"key": b"b", "value": b""}], 1),
-    ([{"key": b"a", "value": b""}] * 20_000, [{"key": b"b", "value": b""}], 2),
-    ([{"key": b"a", "value": bytes(16 * MIB)}], [{"key": b"b", "value": bytes(16 * MIB)}], 1),
-    ([{"key": b"a", "value": bytes(16 * MIB)}], [{"key": b"b", "value": bytes(16 * MIB + 1)}], 2),
-    ([{"key": b"a", "value": bytes(32 * MIB)}], [{"key": b"b", "value": None}], 1),
+    ([(b"a", b"", [])] * 19_999, [(b"b", b"", [])], 1),
+    ([(b"a", b"", [])] * 20_000, [(b"b", b"", [])], 2),
+    ([(b"a", bytes(16 * MIB), [])], [(b"b", bytes(16 * MIB), [])], 1),
+    ([(b"a", bytes(16 * MIB), [])], [(b"b", bytes(16 * MIB + 1), [])], 2),
+    ([(b"a", bytes(32 * MIB), [])], [(b"b", None, [])], 1),
     ([(b"a", bytes(32 * MIB), {})], [(b"b", b"", {})], 1),
     ([(b"a", bytes(32 * MIB), {})], [(b"b", b"1", {})], 2),
 ]
@@ -382,7 +382,7 @@ def test_positions_are_kept_in_the_changelog_too_behind_what_they_stand_for(*, a
 
     told(producers, story, {"events": ground})
     [transaction] = producers.transactions
-    assert transaction["sent"] == [("states", -1, b"a"), ("changelog", 1, POSITION_KEY)]
+    assert transaction["sent"] == [("states", -1, b"a", []), ("changelog", 1, POSITION_KEY, [])]
     assert producers.last_value == write_position(KeptPosition("source", 7, bool(after_loss)))
     assert transaction["positions"] == {("events", 1): (7, write_metadata("worker", ground.mark))}
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import Action, Change, TaskEvent, TaskNotification, TaskState, View
     from taskbridge.streams.fold.chunk import Rejected
     from taskbridge.streams.records import Chunk, RecordWithHeaders
-    from taskbridge.streams.transactions.bulk_producer import Outgoing
 
 MOST_TOLD_BYTES = 64 << 20
 """Of one event's notifications together: a long title that very many people are told of must not fill the memory."""
@@ -35,10 +34,10 @@ class Folded:
 
     stored: dict[bytes, bytes]
     """Every instance that was folded into, as it stands at the end: by record key, in their stored form."""
-    changelog: list[Outgoing]
+    changelog: Sequence[RecordWithHeaders]
     """The same as records."""
-    states: list[RecordWithHeaders]
-    notifications: list[RecordWithHeaders]
+    states: Sequence[RecordWithHeaders]
+    notifications: Sequence[RecordWithHeaders]
     causes: Callable[[], Sequence[int]]
     """Of each notification, the offset of the record that it comes of; asked only where records have traces."""
     rejected: list[Rejected]

@@ -39,14 +39,16 @@ RULES: dict[str, Any] = {
 }
 """The figures that every core is given which is to fold as Python does."""
 
-CORE = _native and _native.Core(
-    **RULES,
-    specversion=SPECVERSION,
-    content_type=CONTENT_TYPE,
-    notification_types=[*NOTIFICATION_TYPES.values()],
-    state_changed=STATE_CHANGED,
-    state_deleted=STATE_DELETED,
-)
+HEADERS: dict[str, Any] = {
+    "specversion": SPECVERSION,
+    "content_type": CONTENT_TYPE,
+    "notification_types": [*NOTIFICATION_TYPES.values()],
+    "state_changed": STATE_CHANGED,
+    "state_deleted": STATE_DELETED,
+}
+"""Those of its records that are always the same."""
+
+CORE = _native and _native.Core(**RULES, **HEADERS)
 _REFUSALS = tuple(Refusal)
 
 

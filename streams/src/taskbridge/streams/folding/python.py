@@ -68,7 +68,7 @@ class PythonFolding(Folding):
         values = [*stored.values(), *(value or b"" for _, value, _ in notifications)]
         return Folded(
             stored=stored,
-            changelog=[{"key": key, "value": value} for key, value in stored.items()],
+            changelog=[(key, value, []) for key, value in stored.items()],
             states=states,
             notifications=notifications,
             causes=lambda: causes,

@@ -124,7 +124,7 @@ class InboxAgent:
             changes = self._changes(partition, [each for _, each in told])
         changes[APPLIED_KEY] = write_applied(Applied(self._topic_id, records[-1].offset))
         batches = [
-            Batch(self.changelog, [{"key": key, "value": value} for key, value in changes.items()], partition),
+            Batch(self.changelog, [(key, value, []) for key, value in changes.items()], partition),
             Batch(TASK_EVENTS_DLQ.name, _letters(rejected)),
         ]
         try:

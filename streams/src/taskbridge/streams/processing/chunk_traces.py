@@ -88,9 +88,10 @@ class ChunkTrace:
             for offset, count in Counter(causes).items()
             if offset in self.traceparents
         }
-        for (_, _, theirs), offset in zip(folded.notifications, causes, strict=True):
-            if offset in headers:
-                theirs.append(headers[offset])
+        folded.notifications = [
+            (key, value, [*theirs, headers[offset]] if offset in headers else theirs)
+            for (key, value, theirs), offset in zip(folded.notifications, causes, strict=True)
+        ]
 
     def written(self) -> Mapping[int, Callable[[], None]]:
         """By the offset of a notification: what is to be called when a listener has been sent it, by each."""

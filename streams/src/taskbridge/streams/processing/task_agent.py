@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from taskbridge.streams.processing.telling import Beside, UntoldInstances
     from taskbridge.streams.records import Chunk, RecordWithHeaders
     from taskbridge.streams.tables.store import Store
-    from taskbridge.streams.transactions.bulk_producer import Outgoing
     from taskbridge.streams.transactions.group_commit import GroupCommit
 
 log = structlog.get_logger(__name__)
@@ -197,15 +196,20 @@ class TaskAgent:
     def _batches(self, partition: int, first: Beside, folded: Folded) -> list[Batch]:
         """All that the chunk came to, for Kafka; the changelog first. ``first`` is what was untold of its instances."""
         return [
-            Batch(self.changelog, [*_tombstones(first.gone), *folded.changelog], partition),
-            Batch(TASK_STATES.name, [*first.states, *folded.states]),
-            Batch(TASK_NOTIFICATIONS.name, [*first.notifications, *folded.notifications]),
+            Batch(self.changelog, _behind(_tombstones(first.gone), folded.changelog), partition),
+            Batch(TASK_STATES.name, _behind(first.states, folded.states)),
+            Batch(TASK_NOTIFICATIONS.name, _behind(first.notifications, folded.notifications)),
             Batch(TASK_EVENTS_DLQ.name, _parked(folded.rejected)),
         ]
 
 
-def _tombstones(keys: Iterable[bytes]) -> list[Outgoing]:
-    return [{"key": key, "value": None} for key in keys]
+def _behind(first: Sequence[RecordWithHeaders], encoded: Sequence[RecordWithHeaders]) -> Sequence[RecordWithHeaders]:
+    """Both. Hardly ever is anything first, and what is encoded costs nothing as long as nobody looks at it."""
+    return [*first, *encoded] if first else encoded
+
+
+def _tombstones(keys: Iterable[bytes]) -> list[RecordWithHeaders]:
+    return [(key, None, []) for key in keys]
 
 
 def _parked(rejected: Sequence[Rejected]) -> list[RecordWithHeaders]:

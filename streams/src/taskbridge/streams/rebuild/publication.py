@@ -113,8 +113,6 @@ class Publication:
 
     def _publish(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
-            self._writer.send_with_headers(
-                TASK_STATES.name, [state_record(outcome.key, outcome.new.value, self._states)]
-            )
+            self._writer.send(TASK_STATES.name, [state_record(outcome.key, outcome.new.value, self._states)])
             told = [notification_record(each, self._notifications) for each in outcome.notifications]
-            self._writer.send_with_headers(TASK_NOTIFICATIONS.name, told)
+            self._writer.send(TASK_NOTIFICATIONS.name, told)

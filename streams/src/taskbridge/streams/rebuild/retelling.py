@@ -125,7 +125,7 @@ class Retelling:
         while together := list(islice(notifications, _TOGETHER)):
             records = [notification_record(each, self._notifications) for each in together]
             with self.writer.transaction():
-                self.writer.send_with_headers(TASK_NOTIFICATIONS.name, records)
+                self.writer.send(TASK_NOTIFICATIONS.name, records)
             self.shown.write({_line_key(each): _THERE for each in together})
             told += len(together)
             self.telling(self.instances, self.instances)

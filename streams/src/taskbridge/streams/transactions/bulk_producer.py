@@ -11,7 +11,8 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
@@ -20,7 +21,7 @@ from taskbridge.runtime.producing.producer import DeliveryFailed
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from confluent_kafka import Message
 
@@ -46,9 +47,6 @@ FENCED = (
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.FENCED_INSTANCE_ID,
 )
-
-Outgoing = dict[str, Any]
-"""``key`` and ``value`` of a record without headers. librdkafka adds ``_error`` where it did not take it on."""
 
 
 class Fenced(OperatorError):
@@ -78,6 +76,28 @@ class Sent:
             self.last_offset = max(self.last_offset, message.offset() or 0)
 
 
+@contextmanager
+def claiming(transactional_id: str) -> Generator[None]:
+    """Say what this Kafka user lacks where it may not write in this name.
+
+    Raises:
+        NotAllowed: that.
+    """
+    try:
+        yield
+    except KafkaException as raised:
+        if is_refusal(raised.args[0]):
+            raise NotAllowed(not_allowed(f"Write on transactional-id {transactional_id}")) from raised
+        raise
+
+
+def not_committed(transactional_id: str, error: KafkaError, why: str) -> Fenced | DeliveryFailed:
+    """What a transaction that Kafka refuses for good fails with."""
+    if error.code() in FENCED:
+        return Fenced(f"{transactional_id}: {error.str()}")
+    return DeliveryFailed(f"{transactional_id}: could not commit: {why}", error)
+
+
 class BulkProducer:
     """One transaction at a time. Every method blocks; all belong to one thread."""
 
@@ -100,44 +120,19 @@ class BulkProducer:
             NotAllowed: this Kafka user may not write in this name.
             KafkaException: Kafka does not answer, or refuses.
         """
-        try:
+        with claiming(self._id):
             self._producer.init_transactions(CLAIM_S)
-        except KafkaException as raised:
-            if is_refusal(raised.args[0]):
-                raise NotAllowed(not_allowed(f"Write on transactional-id {self._id}")) from raised
-            raise
 
     def begin(self) -> None:
         """What is sent from now on is visible when it is committed, or never."""
         self._sent.clear()
         self._producer.begin_transaction()
 
-    def send(self, topic: str, records: Sequence[Outgoing], *, partition: int = -1) -> Sent:
+    def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent:
         """Hand over records. A full queue is waited for.
 
         Raises:
             DeliveryFailed: one of them cannot be sent, e.g. it is larger than a record may be.
-        """
-        sent, remaining = Sent(), list(records)
-        self._sent.append((topic, sent))
-        while remaining:
-            remaining[-1] = {**remaining[-1], "callback": sent.reported}
-            taken = self._producer.produce_batch(topic, remaining, partition=partition)
-            if taken == len(remaining):
-                break
-            remaining = [record for record in remaining if "_error" in record]
-            for record in remaining:
-                error: KafkaError = record.pop("_error")
-                if error.code() != error._QUEUE_FULL:  # noqa: SLF001
-                    raise DeliveryFailed(f"{topic}: {error.str()}", error)
-            self._producer.flush()
-        return sent
-
-    def send_with_headers(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent:
-        """The same for records with headers, which can only be handed over one by one.
-
-        Raises:
-            DeliveryFailed: as above.
         """
         sent, last = Sent(), len(records) - 1
         self._sent.append((topic, sent))
@@ -176,9 +171,7 @@ class BulkProducer:
                 error: KafkaError = raised.args[0]
                 if error.retriable() and time.monotonic() < deadline:
                     continue
-                if error.code() in FENCED:
-                    raise Fenced(f"{self._id}: {error.str()}") from raised
-                raise DeliveryFailed(f"{self._id}: could not commit: {self._why(error)}", error) from raised
+                raise not_committed(self._id, error, self._why(error)) from raised
             else:
                 return
 
@@ -211,10 +204,8 @@ class BulkProducer:
                 raise OffsetsNotTaken("the group's coordinator does not answer") from late
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
-                if error.code() in FENCED:
-                    raise Fenced(f"{self._id}: {error.str()}") from raised
-                if not error.retriable():
-                    raise DeliveryFailed(f"{self._id}: offsets not committed: {error.str()}", error) from raised
+                if error.code() in FENCED or not error.retriable():
+                    raise not_committed(self._id, error, error.str()) from raised
                 if time.monotonic() >= deadline:
                     raise OffsetsNotTaken(f"{self._id}: offsets not committed: {error.str()}", error) from raised
             else:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from taskbridge.streams.transactions.bulk_producer import Outgoing, Sent
+from taskbridge.streams.encoded_records import EncodedRecords, PythonRecords
+from taskbridge.streams.transactions.bulk_producer import Sent
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,18 +23,17 @@ class TransactionalProducer(Protocol):
 
     def claim(self) -> None: ...
     def begin(self) -> None: ...
-    def send(self, topic: str, records: Sequence[Outgoing], *, partition: int = -1) -> Sent: ...
-    def send_with_headers(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent: ...
+    def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent: ...
     def commit(self, offsets: Sequence[TopicPartition] = (), group: bytes | None = None) -> None: ...
     def abort(self) -> None: ...
     def close(self) -> None: ...
 
 
 class Batch(NamedTuple):
-    """Records for one topic: all of them with headers, or none."""
+    """Records for one topic."""
 
     topic: str
-    records: Sequence[Outgoing] | Sequence[RecordWithHeaders]
+    records: Sequence[RecordWithHeaders]
     partition: int = -1
     """-1: by each record's key."""
 
@@ -53,20 +53,15 @@ class Delivery:
 
     @property
     def size(self) -> int:
-        return sum(value_bytes(record) for batch in self.batches for record in batch.records)
+        return sum(value_bytes(batch.records) for batch in self.batches)
 
 
 def send(producer: TransactionalProducer, batch: Batch) -> Sent:
-    if not batch.records:
-        return Sent()
-    with_headers = isinstance(batch.records[0], tuple)
-    send = cast("Any", producer.send_with_headers if with_headers else producer.send)
-    return send(batch.topic, batch.records, partition=batch.partition)
+    return producer.send(batch.topic, batch.records, partition=batch.partition) if batch.records else Sent()
 
 
-def value_bytes(record: Outgoing | RecordWithHeaders) -> int:
-    value: bytes | None = record["value"] if isinstance(record, dict) else record[1]
-    return 0 if value is None else len(value)
+def value_bytes(records: Sequence[RecordWithHeaders]) -> int:
+    return (records if isinstance(records, EncodedRecords) else PythonRecords(records)).value_bytes
 
 
 def tell(deliveries: Iterable[Delivery], failure: Exception | None) -> None:

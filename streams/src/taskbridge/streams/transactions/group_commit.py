@@ -218,7 +218,7 @@ class GroupCommit:
         for source, offset in reached.items():
             if (ground := self.grounds.get(source.topic)) is not None:
                 value = write_position(KeptPosition(ground.source_id, offset, self.after_loss.get(source, False)))
-                producer.send(ground.changelog, [{"key": POSITION_KEY, "value": value}], partition=source.partition)
+                producer.send(ground.changelog, [(POSITION_KEY, value, [])], partition=source.partition)
 
     def metadata(self, topic: str) -> str:
         """What stands beside this worker's positions in a topic.

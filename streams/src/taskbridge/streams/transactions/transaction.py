@@ -46,7 +46,7 @@ class TransactionalWriter(BulkProducer):
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:
         """Add a record to the transaction; -1 is the partition of its key. A full queue is waited for."""
-        self.send_with_headers(topic, [(key, value, list(headers))], partition=partition)
+        self.send(topic, [(key, value, list(headers))], partition=partition)
 
     def hand_over(self, group: str, source: str, ground: Ground, positions: Mapping[int, int]) -> None:
         """Add where a group, of which nobody is at work, goes on in ``source``, to its positions and to the changelog.

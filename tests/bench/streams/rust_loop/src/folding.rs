@@ -3,25 +3,17 @@
 use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use _native::fold::{Event, FormFields, Known, Outcome, Terms, fold_all, place, rfc3339, source};
+use _native::fold::{Event, FormFields, Known, Sink, Terms, fold_all, place, write_out};
 
 use crate::given::Given;
 
 /// A record of events: key, value, offset.
 pub type Read<'m> = (Option<&'m [u8]>, &'m [u8], i64);
 
-/// Of `CloudEvents`, in the contract's order.
-type Headers<'h> = [(&'static str, &'h [u8]); 7];
-
-/// Gives what a chunk is folded upon, and takes what it comes to, in its order.
-pub trait Partition {
+/// Gives what a chunk is folded upon, and takes what it comes to.
+pub trait Partition: Sink {
     /// What is stored under a key.
     fn load(&self, key: &[u8]) -> Option<Vec<u8>>;
-    /// An instance as the changelog and the store have it.
-    fn instance(&mut self, key: &[u8], stored: &[u8]);
-    /// A state for its topic; without a value where the instance is deleted.
-    fn state(&mut self, key: &[u8], value: Option<&[u8]>, headers: &[(&'static str, &[u8])]);
-    fn notification(&mut self, key: &[u8], value: &[u8], headers: &[(&'static str, &[u8])]);
 }
 
 pub struct Folding {
@@ -62,42 +54,8 @@ impl Folding {
         };
         let outcome = fold_all(&events, &mut known, terms);
         assert!(outcome.refused.is_empty() && outcome.untold.is_empty(), "an event is set aside");
-        let Outcome { bytes, written, told, .. } = &outcome;
-        for each in written {
-            let key = keys[each.known];
-            partition.instance(key, &bytes[each.stored.clone()]);
-            let kind = if each.is_deleted { &given.state_deleted } else { &given.state_changed };
-            let at = each.updated_at.clamp(*given.rules.moments.start(), *given.rules.moments.end());
-            let (from, time) = (source(each.source), rfc3339(at));
-            let headers = headers(&each.id, kind, &from, key, &time);
-            // A tombstone has no content, and so no type of it.
-            let (value, headers) = if each.is_deleted {
-                (None, &headers[..headers.len() - 1])
-            } else {
-                (Some(&bytes[each.state.clone()]), &headers[..])
-            };
-            partition.state(key, value, headers);
-        }
-        for each in told {
-            let event = &events[each.cause].event;
-            let kind = &given.notification_types[each.change.number()];
-            let (from, time) = (source(each.source), rfc3339(event.occurred_at));
-            let headers = headers(&each.id, kind, &from, event.instance_id.as_bytes(), &time);
-            partition.notification(&bytes[each.key.clone()], &bytes[each.value.clone()], &headers);
-        }
+        write_out(&outcome, &events, &keys, &given.rules, &given.headers, partition);
     }
-}
-
-fn headers<'h>(id: &'h [u8], kind: &'h str, from: &'h [u8], subject: &'h [u8], time: &'h [u8]) -> Headers<'h> {
-    [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", id),
-        ("ce_type", kind.as_bytes()),
-        ("ce_source", from),
-        ("ce_subject", subject),
-        ("ce_time", time),
-        ("content-type", b"application/avro"),
-    ]
 }
 
 fn now_ms() -> i64 {

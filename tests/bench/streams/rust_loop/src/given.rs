@@ -2,7 +2,7 @@
 
 use std::env;
 
-use _native::fold::Rules;
+use _native::fold::{FixedHeader, FixedHeaders, Rules};
 use serde_json::Value;
 
 pub struct Given {
@@ -22,9 +22,7 @@ pub struct Given {
     pub event_frame: Vec<u8>,
     pub state_frame: Vec<u8>,
     pub notification_frame: Vec<u8>,
-    pub notification_types: Vec<String>,
-    pub state_changed: String,
-    pub state_deleted: String,
+    pub headers: FixedHeaders,
 }
 
 impl Given {
@@ -56,9 +54,13 @@ impl Given {
             event_frame: bytes(&rules["event_frame"]),
             state_frame: bytes(&rules["state_frame"]),
             notification_frame: bytes(&rules["notification_frame"]),
-            notification_types: list(&rules["notification_types"]).iter().map(plain).collect(),
-            state_changed: text("state_changed"),
-            state_deleted: text("state_deleted"),
+            headers: FixedHeaders {
+                specversion: header(&rules["specversion"]),
+                content_type: header(&rules["content_type"]),
+                notification_types: list(&rules["notification_types"]).iter().map(header).collect(),
+                state_changed: header(&rules["state_changed"]),
+                state_deleted: header(&rules["state_deleted"]),
+            },
         }
     }
 }
@@ -69,6 +71,11 @@ fn settings(value: &Value) -> Vec<(String, String)> {
 
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A name and a value.
+fn header(value: &Value) -> FixedHeader {
+    (plain(&value[0]), plain(&value[1]).into_bytes())
 }
 
 fn list(value: &Value) -> &[Value] {

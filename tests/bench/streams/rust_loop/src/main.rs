@@ -9,10 +9,11 @@ use std::fs::File;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use _native::fold::{Header, Sink};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Message, OwnedHeaders};
+use rdkafka::message::{self, BorrowedMessage, DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 use rocksdb::{DB, Options, WriteBatch, WriteOptions};
@@ -203,27 +204,29 @@ impl Partition for Records<'_> {
     fn load(&self, key: &[u8]) -> Option<Vec<u8>> {
         self.folded.get(key).cloned().or_else(|| self.store.get(key).expect("a read"))
     }
+}
 
+impl Sink for Records<'_> {
     fn instance(&mut self, key: &[u8], stored: &[u8]) {
         self.folded.insert(key.to_vec(), stored.to_vec());
         let record = BaseRecord::with_opaque_to(&self.topics.changelog, NOBODY).partition(self.partition);
         self.send(record.key(key).payload(stored));
     }
 
-    fn state(&mut self, key: &[u8], value: Option<&[u8]>, headers: &[(&'static str, &[u8])]) {
+    fn state(&mut self, key: &[u8], value: Option<&[u8]>, headers: &[Header<'_>]) {
         let record = BaseRecord { payload: value, ..BaseRecord::with_opaque_to(&self.topics.states, NOBODY) };
         self.send(record.key(key).headers(owned(headers)));
     }
 
-    fn notification(&mut self, key: &[u8], value: &[u8], headers: &[(&'static str, &[u8])]) {
+    fn notification(&mut self, key: &[u8], value: &[u8], headers: &[Header<'_>]) {
         let record = BaseRecord::with_opaque_to(&self.topics.notifications, NOBODY);
         self.send(record.key(key).payload(value).headers(owned(headers)));
     }
 }
 
-fn owned(headers: &[(&'static str, &[u8])]) -> OwnedHeaders {
+fn owned(headers: &[Header<'_>]) -> OwnedHeaders {
     let empty = OwnedHeaders::new_with_capacity(headers.len());
-    headers.iter().fold(empty, |all, &(key, value)| all.insert(Header { key, value: Some(value) }))
+    headers.iter().fold(empty, |all, &(key, value)| all.insert(message::Header { key, value }))
 }
 
 /// The changelog is the log. One of an earlier life would have to be restored first, which this loop does not.

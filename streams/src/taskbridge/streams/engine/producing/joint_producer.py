@@ -6,45 +6,39 @@ It takes the place of ``BulkProducer`` where transactions are many. Why: ``trans
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from confluent_kafka import KafkaError, KafkaException, murmur2
+from confluent_kafka import KafkaError, KafkaException
 from faust.transport.drivers.aiokafka import (
     credentials_to_aiokafka_auth,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from taskbridge.runtime.acls import NotAllowed, is_refusal, not_allowed
 from taskbridge.runtime.producing.producer import DeliveryFailed
-from taskbridge.streams.engine.producing.record_batches import CODECS, RecordBatches
+from taskbridge.streams.engine.producing.record_batches import RecordBatches, codec_of
 from taskbridge.streams.engine.producing.transaction_client import TransactionClient
 from taskbridge.streams.engine.producing.transaction_requests import AGAIN
 from taskbridge.streams.transactions.bulk_producer import (
     ABORT_S,
     CLAIM_S,
     COMMIT_S,
-    FENCED,
     OFFSETS_S,
     TRANSACTION_TIMEOUT_MS,
-    Fenced,
     OffsetsNotTaken,
     Sent,
+    claiming,
+    not_committed,
 )
 from taskbridge.streams.transactions.group_metadata import read_group_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from confluent_kafka import TopicPartition
     from faust.types.auth import CredentialsT
 
     from taskbridge.streams.engine.producing.transaction_client import Batches
     from taskbridge.streams.records import RecordWithHeaders
-    from taskbridge.streams.transactions.bulk_producer import Outgoing
-
-_partition = cast("Callable[[bytes, int], int]", murmur2)
-_NO_HEADERS: list[tuple[str, bytes]] = []
 
 
 class JointProducer:
@@ -53,10 +47,14 @@ class JointProducer:
     def __init__(
         self, config: Mapping[str, object], transactional_id: str, *, credentials: CredentialsT | None = None
     ) -> None:
-        """Of librdkafka's properties, servers and compression count; connections go by ``credentials``."""
+        """Of librdkafka's properties, servers and compression count; connections go by ``credentials``.
+
+        Raises:
+            ConfigurationError: the compression is none that Kafka has.
+        """
         self._id = transactional_id
         self._servers = str(config["bootstrap.servers"])
-        self._codec = CODECS[str(config.get("compression.type", "none"))]
+        self._codec = codec_of(config)
         self._auth = cast("Mapping[str, Any]", credentials_to_aiokafka_auth(credentials))
         self._loop = asyncio.new_event_loop()
         self._client: TransactionClient | None = None
@@ -68,28 +66,27 @@ class JointProducer:
         Raises:
             NotAllowed, KafkaException: as there.
         """
-        try:
+        with claiming(self._id):
             self._run(self._claim(time.monotonic() + CLAIM_S))
-        except KafkaException as raised:
-            if is_refusal(raised.args[0]):
-                raise NotAllowed(not_allowed(f"Write on transactional-id {self._id}")) from raised
-            raise
 
     def begin(self) -> None:
         """What is sent from now on is visible when it is committed, or never."""
         self._claimed[1].take()
 
-    def send(self, topic: str, records: Sequence[Outgoing], *, partition: int = -1) -> Sent:
+    def send(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent:
         """Take records on; they go out with the commit.
 
         Raises:
             DeliveryFailed: Kafka does not know the topic.
         """
-        return self._add(topic, [(each["key"], each["value"], _NO_HEADERS) for each in records], partition)
-
-    def send_with_headers(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int = -1) -> Sent:
-        """The same for records with headers."""
-        return self._add(topic, records, partition)
+        client, batches = self._claimed
+        partitions = client.partitions.get(topic)
+        if partitions is None:
+            try:
+                partitions = cast("int", self._run(client.follow(topic)))
+            except KafkaException as raised:
+                raise DeliveryFailed(raised.args[0].str(), raised.args[0]) from raised
+        return batches.add(client.identity, topic, records, partition=partition, partitions=partitions)
 
     def commit(self, offsets: Sequence[TopicPartition] = (), group: bytes | None = None) -> None:
         """Return once all that was sent is on all in-sync replicas, and the group's offsets with it: all or nothing.
@@ -101,9 +98,7 @@ class JointProducer:
             self._run(self._commit(self._claimed[1].take(), offsets, group))
         except KafkaException as raised:
             error: KafkaError = raised.args[0]
-            if error.code() in FENCED:
-                raise Fenced(f"{self._id}: {error.str()}") from raised
-            raise DeliveryFailed(f"{self._id}: could not commit: {error.str()}", error) from raised
+            raise not_committed(self._id, error, error.str()) from raised
 
     def abort(self) -> None:
         """Undo what is open, as far as Kafka answers soon: whoever claims the id next does it as well.
@@ -133,20 +128,6 @@ class JointProducer:
         self._client = TransactionClient(self._servers, self._id, self._auth)
         await self._client.claim(TRANSACTION_TIMEOUT_MS, deadline)
         self._records = RecordBatches(self._codec)
-
-    def _add(self, topic: str, records: Sequence[RecordWithHeaders], partition: int) -> Sent:
-        client, batches = self._claimed
-        partitions = client.partitions.get(topic)
-        if partitions is None:
-            try:
-                partitions = cast("int", self._run(client.follow(topic)))
-            except KafkaException as raised:
-                raise DeliveryFailed(raised.args[0].str(), raised.args[0]) from raised
-
-        def by_key(key: bytes | None) -> int:
-            return random.randrange(partitions) if key is None else _partition(key, partitions)  # noqa: S311
-
-        return batches.add(client.identity, topic, records, by_key if partition < 0 else lambda _key: partition)
 
     async def _commit(self, batches: Batches, offsets: Sequence[TopicPartition], group: bytes | None) -> None:
         if not batches and not offsets:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
+from aiokafka import codec
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.streams.encoded_records import EncodedRecords
 from taskbridge.streams.transactions.bulk_producer import Sent
 
+try:
+    from taskbridge.native import _native
+except ImportError:  # installed without the extra `native`
+    _native = None
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from taskbridge.streams.engine.producing.transaction_requests import Identity
     from taskbridge.streams.records import RecordWithHeaders
@@ -22,6 +31,48 @@ _BYTES = 1_000_000
 _SEQUENCES = 1 << 31
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+_PACK: dict[int, Callable[[bytes], bytes]] = {
+    1: codec.gzip_encode,
+    2: codec.snappy_encode,
+    3: codec.lz4_encode,
+    4: codec.zstd_encode,
+}
+
+
+def codec_of(config: Mapping[str, object]) -> int:
+    """By librdkafka's properties, of which one is the other's alias: the last one counts.
+
+    Raises:
+        ConfigurationError: it is none that Kafka has.
+    """
+    names = [name for name in config if name in ("compression.type", "compression.codec")]
+    named = str(config[names[-1]]) if names else "none"
+    if named not in CODECS:
+        raise ConfigurationError(f"{names[-1]} is {named!r}: it can be {', '.join(CODECS)}")
+    return CODECS[named]
+
+
+class PythonBatchBuilder:
+    """As ``BatchBuilder``, see ``native/_native.pyi``: by aiokafka."""
+
+    def __init__(self, codec: int, producer_id: int, epoch: int, sequence: int, most_bytes: int) -> None:
+        self._builder: Any = DefaultRecordBatchBuilder(_MAGIC, codec, 1, producer_id, epoch, sequence, most_bytes)
+        self._count = 0
+
+    def extend(self, records: Sequence[RecordWithHeaders], begin: int, now_ms: int) -> int:
+        before = self._count
+        for key, value, headers in islice(records, begin, None):
+            if self._builder.append(self._count, now_ms, key, value, headers) is None:  # it is full
+                break
+            self._count += 1
+        return self._count - before
+
+    def build(self, _pack: Callable[[bytes], bytes] | None) -> bytearray:
+        """Packed as it was made for."""
+        return cast("bytearray", self._builder.build())
+
+
+_BatchBuilder = PythonBatchBuilder if _native is None else _native.BatchBuilder
 
 
 @dataclass(slots=True, eq=False)
@@ -30,16 +81,24 @@ class RecordBatch:
 
     builder: Any
     sequence: int
+    pack: Callable[[bytes], bytes] | None
     count: int = 0
     ends: list[tuple[Sent, int]] = field(default_factory=list["tuple[Sent, int]"])
     """Whose last record stands where in it."""
     _built: bytearray | None = None
 
+    def extend(self, records: Sequence[RecordWithHeaders], begin: int, now_ms: int) -> int:
+        """How many were taken, from one of them on, until it is full."""
+        taken: int = self.builder.extend(records, begin, now_ms)
+        self.count += taken
+        return taken
+
     @property
     def data(self) -> bytearray:
         built = self._built
         if built is None:
-            built = self._built = cast("bytearray", self.builder.build())
+            built = self._built = cast("bytearray", self.builder.build(self.pack))
+            self.builder = None  # it has all of it once more
         return built
 
     @property
@@ -62,38 +121,36 @@ class RecordBatches:
         self._open: dict[tuple[str, int], list[RecordBatch]] = {}
 
     def add(
-        self,
-        of: Identity,
-        topic: str,
-        records: Iterable[RecordWithHeaders],
-        partition_of: Callable[[bytes | None], int],
+        self, of: Identity, topic: str, records: Sequence[RecordWithHeaders], *, partition: int, partitions: int
     ) -> Sent:
-        """Put records behind those of their partitions; a new epoch begins its sequences anew."""
+        """Put records behind those of their partition, which is that of each one's key where ``partition`` is -1.
+
+        A new epoch begins its sequences anew.
+        """
         if of != self._of:
             self._of = of
             self._sequences.clear()
-        sent, batch = Sent(), None
+        sent = Sent()
         now_ms = time.time_ns() // 1_000_000
-        for key, value, headers in records:
-            at = topic, partition_of(key)
-            batches = self._open.get(at)
-            if batches is None:
-                batches = self._open[at] = [self._begin(self._sequences.get(at, 0))]
-            batch = batches[-1]
-            if batch.builder.append(batch.count, now_ms, key, value, headers) is None:  # it is full
-                batch = self._begin(batch.next_sequence)
-                batches.append(batch)
-                batch.builder.append(0, now_ms, key, value, headers)
-            batch.count += 1
-        if batch is not None:
-            batch.ends.append((sent, batch.count - 1))
+        encoded = records if isinstance(records, EncodedRecords) else EncodedRecords(records)
+        for each, theirs in encoded.split(partitions) if partition < 0 else [(partition, encoded)]:
+            if not theirs:
+                continue
+            batches = self._open.setdefault((topic, each), [])
+            if not batches:
+                batches.append(self._begin(self._sequences.get((topic, each), 0)))
+            taken = batches[-1].extend(theirs, 0, now_ms)
+            while taken < len(theirs):
+                batches.append(self._begin(batches[-1].next_sequence))
+                taken += batches[-1].extend(theirs, taken, now_ms)
+            batches[-1].ends.append((sent, batches[-1].count - 1))
         return sent
 
     def _begin(self, sequence: int) -> RecordBatch:
         of = self._of
         assert of is not None, "added"
-        builder = DefaultRecordBatchBuilder(_MAGIC, self._codec, 1, of.producer_id, of.epoch, sequence, _BYTES)
-        return RecordBatch(builder, sequence)
+        builder = _BatchBuilder(self._codec, of.producer_id, of.epoch, sequence, _BYTES)
+        return RecordBatch(builder, sequence, _PACK.get(self._codec))
 
     def take(self) -> dict[tuple[str, int], list[RecordBatch]]:
         """All that was added since; of each partition in order."""
