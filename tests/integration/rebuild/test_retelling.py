@@ -75,18 +75,19 @@ def test_inboxes_without_their_changelog_and_without_notifications_come_back_who
     rebuild: Rebuild,
     read: Read,
     eventually: Any,
-    request: pytest.FixtureRequest,
 ) -> None:
     def whole() -> bool:
         return lines_kept(read) == lines_by_the_states(connection, read)
 
     first, _ = workers
     engine_alone = Worker(first.data_dir.parent, connection, STREAMS_TASK_CENTER="false")
-    request.addfinalizer(engine_alone.kill_if_running)
     produce(connection, lives(150, seed=31))
     engine_alone.start()
-    processed(connection, [engine_alone], eventually)
-    assert engine_alone.end(signal.SIGTERM) == 0
+    try:
+        processed(connection, [engine_alone], eventually)
+        assert engine_alone.end(signal.SIGTERM) == 0
+    finally:
+        engine_alone.kill_if_running()
     lose_notifications(connection)
 
     # The task center is switched on when nobody tells of the tasks any more.
