@@ -154,10 +154,11 @@ def _go(surroundings: Surroundings, name: str = GO, variant: Variant = _AS_IT_IS
     port = free_port()
     receiver = str(build_go(surroundings.progress, variant.build) / "receiver")
     description = variant.about or (
-        "net/http, franz-go, twmb/avro and goccy/go-json, 512 MiB before it collects garbage (GOGC=off, GOMEMLIMIT),"
+        "fasthttp, franz-go, twmb/avro and goccy/go-json, 512 MiB before it collects garbage (GOGC=off, GOMEMLIMIT),"
         f" {version_of('go', 'version', receiver).rpartition(' ')[2]}"
     )
-    environment = {"GOGC": "off", "GOMEMLIMIT": "512MiB", **variant.env}  # as much as the JVM's heap
+    # As much memory as the JVM's heap.
+    environment = {"PEER_SERVER": "fasthttp", "GOGC": "off", "GOMEMLIMIT": "512MiB", **variant.env}
     return _server(name, description, surroundings, port=port, argv=[receiver], environment=environment)
 
 

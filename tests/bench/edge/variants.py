@@ -59,8 +59,7 @@ VARIANTS_OF: dict[str, dict[str, Variant]] = {
         "linger-0": Variant(about="Produce with a promise, ProducerLinger(0)", env={"PEER_LINGER": "0s"}),
         "linger-2": Variant(about="Produce with a promise, ProducerLinger(2ms)", env={"PEER_LINGER": "2ms"}),
         "pool": Variant(about="bodies, hashed texts and values in buffers of a sync.Pool", env={"PEER_POOL": "true"}),
-        "fasthttp": Variant(about="valyala/fasthttp for net/http", env={"PEER_SERVER": "fasthttp"}),
-        "fasthttp-pool": Variant(about="both", env={"PEER_SERVER": "fasthttp", "PEER_POOL": "true"}),
+        "net-http": Variant(about="net/http for valyala/fasthttp", env={"PEER_SERVER": "net/http"}),
         "amd64-v3": Variant(about="compiled for AVX2 and BMI", build=("GOAMD64=v3",)),
     },
 }

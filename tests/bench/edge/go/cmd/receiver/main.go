@@ -1,4 +1,4 @@
-// The Go peer of the edge: net/http and franz-go, doing the same work for a complete and a create.
+// The Go peer of the edge: fasthttp (or net/http) and franz-go, doing the same work for a complete and a create.
 package main
 
 import (
