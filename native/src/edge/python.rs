@@ -1,13 +1,16 @@
 //! What Python has of the edge's decision. See `native/_native.pyi`.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
 
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyList, PyString, PyTuple};
+use pyo3::{IntoPyObjectExt, intern};
 
 use super::decide::{Decided, Request, Rules, decide};
 use super::head::{Whole, whole};
+use super::replay_window::{self, Claim, Mark};
 use super::signature::{Signer, marked};
 use crate::cloudevents::{Header, header, rfc3339, source};
 
@@ -96,5 +99,35 @@ impl Edge {
                 decided.signer.into_pyobject(py)?.as_any(),
             ],
         )
+    }
+}
+
+#[pyclass(frozen)]
+pub struct ReplayWindow(replay_window::ReplayWindow);
+
+#[pymethods]
+impl ReplayWindow {
+    #[new]
+    #[pyo3(signature = (path, /, *, sets))]
+    fn new(path: PathBuf, sets: NonZeroU64) -> PyResult<Self> {
+        Ok(Self(replay_window::ReplayWindow::open(&path, sets)?))
+    }
+
+    // The interpreter's lock is kept: the page cache answers, and whoever claims waits for it in any case.
+    #[pyo3(signature = (digest, event, action, now, /))]
+    fn claim<'py>(
+        &self,
+        py: Python<'py>,
+        digest: &[u8],
+        event: &[u8],
+        action: u8,
+        now: u32,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let (Ok(digest), Ok(event)) = (digest.try_into(), event.try_into()) else { return Ok(None) };
+        Ok(match self.0.claim(digest, Mark { event, action }, now) {
+            None => None,
+            Some(Claim::First) => Some(PyBool::new(py, true).to_owned().into_any()),
+            Some(Claim::Known(mark)) => Some((PyBytes::new(py, &mark.event), mark.action).into_bound_py_any(py)?),
+        })
     }
 }

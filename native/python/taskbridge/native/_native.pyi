@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TypeAlias, overload
+from os import PathLike
+from typing import Literal, TypeAlias, overload
 
 from taskbridge.schemas.cloudevents import Header
 from taskbridge.schemas.errors import RecordError
@@ -90,6 +91,23 @@ class BatchBuilder:
 
     def build(self, pack: Callable[[bytes], bytes] | None, /) -> bytearray:
         """The batch, its records packed as its codec says. Once."""
+
+class ReplayWindow:
+    """Claims in a file that ``edge.verification.replay_windows`` has made ready, by its lock and its bytes."""
+
+    def __init__(self, path: PathLike[str], /, *, sets: int) -> None:
+        """``sets``: as many as the file's header says.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+
+    def claim(self, digest: bytes, event: bytes, action: int, now: int, /) -> Literal[True] | tuple[bytes, int] | None:
+        """What ``FileWindow.claim`` comes to, or None where Python has to claim, which it may whatever was done here.
+
+        True where the digest is new, and is remembered now, in seconds; else the event and the action's number that it
+        stands for.
+        """
 
 class Folded:
     """What a chunk comes to, ready for Kafka and the store: ``streams.folding.folding``."""

@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from spool_disk import can_mount, small_disk
+from installed_parts import WHERE_CARGO_BUILDS
+from spool_disk import can_mount, fill, small_disk
 from taskbridge.edge.callbacks import ACTIONS, event_of, locate
 from taskbridge.edge.decided import Decided
 from taskbridge.edge.errors import Unverified
@@ -37,6 +38,17 @@ if TYPE_CHECKING:
 
 ENTRIES = 1024
 WINDOWS = "taskbridge.edge.verification.replay_windows"
+
+IN_PYTHON = pytest.mark.parametrize("way", ["python"], indirect=True)
+"""What a test does to the Python way does not befall the native core."""
+
+
+@pytest.fixture(params=["python", pytest.param("native", marks=WHERE_CARGO_BUILDS)], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who claims where nothing goes wrong."""
+    if request.param == "python":
+        monkeypatch.setattr(f"{WINDOWS}.Core", None)
+    return request.param
 
 
 def event(wire_action: str, parameters: Mapping[str, str]) -> TaskEvent:
@@ -281,7 +293,25 @@ def test_a_window_that_cannot_be_used_costs_no_callback_and_recovers(
     window.close()
 
 
-def test_a_full_disk_costs_no_callback(window: FileWindow, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")
+def test_a_full_disk_costs_no_callback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{WINDOWS}._REOPEN_S", 0.0)
+    with small_disk(tmp_path / "disk", megabytes=1), capture_logs() as lines:
+        window = FileWindow(tmp_path / "disk" / "window", entries=1 << 20)
+        window.open()
+        ballast = fill(tmp_path / "disk")
+        assert window.claim(mark(b"d" * 16)) is None
+        assert window.problem == "No space left on device"
+        ballast.unlink()
+        assert window.claim(mark(b"d" * 16)) is None
+        assert window.claim(mark(b"d" * 16, 2)) == mark(b"d" * 16)
+        assert window.problem is None
+        window.close()
+    assert [line["event"] for line in lines] == ["replay_window_failed"]
+
+
+@IN_PYTHON
+def test_a_write_that_fails_costs_no_callback(window: FileWindow, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
@@ -315,12 +345,14 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_the_file_is_opened_once_and_closed_with_the_window(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_opened_once_and_closed_with_the_window(
+    path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(f"{WINDOWS}._REOPEN_S", 0.0)
     before, window = open_files(), FileWindow(path, entries=ENTRIES)
     for number in range(3):
         window.claim(mark(bytes([number]) * 16))
-    assert open_files() == before + 1
+    assert open_files() == before + {"python": 1, "native": 2}[way]
     for _ in range(2):
         window.close()
         assert open_files() == before
@@ -337,6 +369,7 @@ def test_a_file_that_cannot_be_made_ready_is_not_left_open(path: Path, monkeypat
     assert (window.problem, open_files()) == ("No space left on device", before)
 
 
+@IN_PYTHON
 def test_after_a_failure_the_file_is_opened_anew(
     path: Path, window: FileWindow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,6 +449,7 @@ def test_the_mark_is_the_signature_and_the_event(window: FileWindow) -> None:
     assert window.find(found.digest) == found
 
 
+@IN_PYTHON
 def test_of_two_workers_at_the_same_moment_exactly_one_wins(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.pwrite
 

@@ -1,6 +1,8 @@
 """What remembers verified signatures: a file that all workers share, or memory while one looks or tries.
 
-Each callback claims its mark under a lock, so that of two workers at the same moment exactly one is the first.
+Each callback claims its mark under a lock, so that of two workers at the same moment exactly one is the first. The
+native core claims where nothing is in the way: ``native/src/edge/replay_window.rs``. Whatever it leaves, and how the
+file is made ready, is here, which is its specification.
 """
 
 from __future__ import annotations
@@ -18,8 +20,15 @@ from taskbridge.edge.verification.replays import Mark
 from taskbridge.runtime.locks import try_lock
 from taskbridge.schemas.events import Action
 
+try:
+    from taskbridge.native._native import ReplayWindow as Core
+except ImportError:  # installed without the extra `native`
+    Core = None
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from taskbridge.native._native import ReplayWindow
 
 FILE_NAME = "replays.window"
 
@@ -77,6 +86,7 @@ class FileWindow:
         self._path = path
         self._sets = max(1, entries // WAYS)
         self._fd: int | None = None
+        self._core: ReplayWindow | None = None
         self._try_again_at = self._warn_again_at = 0.0
         self.problem: str | None = None
         """Why nothing is remembered now; None while all is well."""
@@ -92,6 +102,13 @@ class FileWindow:
         return cls(path, entries=sets * WAYS) if (magic, version, ways) == (_MAGIC, _VERSION, WAYS) else None
 
     def claim(self, mark: Mark) -> Mark | None:
+        # What it did before it left the rest to us may be done again: a mark stands for its own event.
+        if self._core is not None:
+            found = self._core.claim(mark.digest, mark.event, _NUMBER_OF[mark.action], int(time.time()))
+            if found is True:
+                return None
+            if found is not None:
+                return _mark(mark.digest, *found)
         try:
             fd = self._opened()
             if fd is None:
@@ -124,7 +141,7 @@ class FileWindow:
     def close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
-            self._fd = None
+            self._fd = self._core = None
 
     def _claim(self, fd: int, mark: Mark) -> Mark | None:
         at = self._at(mark.digest)
@@ -152,6 +169,7 @@ class FileWindow:
                     self._prepare(fd)
                 finally:
                     fcntl.flock(fd, fcntl.LOCK_UN)
+                self._core = Core and Core(self._path, sets=self._sets)
             except OSError:
                 os.close(fd)
                 raise
@@ -199,9 +217,13 @@ def _known(slots: bytes, digest: bytes) -> Mark | None:
         # It may also be found across two slots, or within another's values.
         if at % _SLOT_BYTES == 0 and _is_whole(slots, at):
             _, event, _, number = _SLOT.unpack_from(slots, at)
-            return Mark(digest, event, _NUMBERED[number] if number < len(_NUMBERED) else Action.UNKNOWN)
+            return _mark(digest, event, number)
         at = slots.find(tag, at + 1)
     return None
+
+
+def _mark(digest: bytes, event: bytes, number: int) -> Mark:
+    return Mark(digest, event, _NUMBERED[number] if number < len(_NUMBERED) else Action.UNKNOWN)
 
 
 def _way_to_use(slots: bytes) -> int:
