@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -19,7 +19,7 @@ _BODIES = task_event_bodies()
 _EVENT_DIGITS = len("01234567-89ab-cdef")
 
 
-class Mark(NamedTuple):
+class Mark(Struct, frozen=True, gc=False):
     """One verified digest, and the event that it proved."""
 
     digest: bytes
