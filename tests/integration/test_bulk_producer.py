@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from taskbridge.cli.connection import Connection
+    from taskbridge.streams.records import RecordWithHeaders
     from taskbridge.streams.transactions.delivery import TransactionalProducer
 
     Make = Callable[[str], TransactionalProducer]
@@ -72,7 +73,7 @@ def producer(make: Make, topic: str) -> TransactionalProducer:
 def test_after_the_commit_the_last_offset_is_there_and_no_sooner_than_what_was_sent_before(
     producer: TransactionalProducer, topic: str
 ) -> None:
-    records = [(b"%d" % number, b"v", []) for number in range(50)]
+    records: list[RecordWithHeaders] = [(b"%d" % number, b"v", []) for number in range(50)]
     producer.begin()
     first = producer.send(topic, records, partition=1)
     second = producer.send(topic, [(b"k", b"v", [("h", b"1")])] * 3, partition=1)
