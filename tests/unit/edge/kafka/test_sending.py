@@ -57,9 +57,9 @@ def test_each_is_late_in_its_own_time_and_one_that_arrived_never() -> None:
 
         Sending(sendings, RECORD, lambda error: told.append(f"first: {error}"), 0.02)
         arrived = Sending(sendings, RECORD, lambda error: told.append(f"arrived: {error}"), 0.02)
+        arrived.set_result(None)
         await asyncio.sleep(0.01)
         Sending(sendings, RECORD, second, 0.02)
-        arrived.set_result(None)
         await late.wait()
         assert not sendings
 
