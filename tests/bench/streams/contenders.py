@@ -48,7 +48,7 @@ _COMMIT_MS, _CACHE_MB = 1000, 64
 _EXACTLY_ONCE_COMMIT_MS, _QUICK_COMMIT_MS = 100, 50
 """The first is Kafka Streams' own default where it is exactly once, the second for who wants it sooner."""
 LINGER_MS, LOW_LINGER_MS = 50, 2
-_PRODUCER = f"lz4, linger {LINGER_MS} ms ({LOW_LINGER_MS} where latency is measured), batches of 256 KiB"
+_PRODUCER = f"uncompressed, linger {LINGER_MS} ms ({LOW_LINGER_MS} where latency is measured), batches of 256 KiB"
 _AS_IT_IS = Variant()
 _JAVA_FLAGS = (
     "-Xms1g",
@@ -199,7 +199,7 @@ def _rust(surroundings: Surroundings) -> Contender:
     description = (
         "a loop in Rust over librdkafka and RocksDB (rdkafka 0.39, rocksdb 0.25), the project's native core called "
         "without Python; exactly once, chunks of up to 1,000 events, 5,000 a transaction; producers as the service's, "
-        "uncompressed and without linger; it cannot restore, and has nothing of what a service needs beside its work"
+        "without linger; it cannot restore, and has nothing of what a service needs beside its work"
     )
     return _peer(surroundings, RUST_LOOP, description, [program], {"PEER_RULES": given(surroundings)})
 

@@ -27,7 +27,7 @@ VARIANTS = {
     "heap-2g": Variant(about="a heap of 2 GiB", flags=("-Xms2g", "-Xmx2g")),
     "compact-headers": Variant(about="object headers of 8 bytes", flags=("-XX:+UseCompactObjectHeaders",)),
     "cache": Variant(about="the record cache, 64 MiB", env={"PEER_CACHE_BYTES": str(64 << 20)}),
-    "unpacked": Variant(about="records are not compressed", env=_settings(producer__compression__type="none")),
+    "lz4": Variant(about="records are compressed", env=_settings(producer__compression__type="lz4")),
     "linger-0": Variant(about="linger 0", env=_settings(producer__linger__ms=0)),
     "linger-5": Variant(about="linger 5 ms, Kafka's own default", env=_settings(producer__linger__ms=5)),
     "batch-1m": Variant(

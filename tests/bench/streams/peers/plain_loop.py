@@ -78,7 +78,6 @@ class Loop:
                 "acks": "all",
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
-                "compression.type": "lz4",
                 "linger.ms": given.linger_ms,
                 "batch.size": 256 << 10,
                 "queue.buffering.max.messages": 1_000_000,

@@ -46,7 +46,6 @@ def main() -> None:
             "acks": "all",
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
-            "compression.type": "lz4",
             "linger.ms": given.linger_ms,
             "batch.size": 256 << 10,
             "queue.buffering.max.messages": 1_000_000,

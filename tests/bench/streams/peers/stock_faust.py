@@ -23,7 +23,6 @@ def build(given: Given) -> faust.App:
         "consumer_auto_offset_reset": "earliest",
         "datadir": given.state_dir,
         "producer_acks": -1,
-        "producer_compression_type": "lz4",
         "producer_linger_ms": given.linger_ms,
         "producer_max_batch_size": 256 << 10,
         "producer_partitioner": None,

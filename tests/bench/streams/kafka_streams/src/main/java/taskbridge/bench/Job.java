@@ -68,7 +68,6 @@ public final class Job {
         found.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, GIVEN.get("PEER_COMMIT_MS"));
         found.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, GIVEN.get("PEER_CACHE_BYTES"));
         found.put(StreamsConfig.producerPrefix(ProducerConfig.ACKS_CONFIG), "all");
-        found.put(StreamsConfig.producerPrefix(ProducerConfig.COMPRESSION_TYPE_CONFIG), "lz4");
         found.put(StreamsConfig.producerPrefix(ProducerConfig.LINGER_MS_CONFIG), GIVEN.get("PEER_LINGER_MS"));
         found.put(StreamsConfig.producerPrefix(ProducerConfig.BATCH_SIZE_CONFIG), 256 << 10);
         found.put(StreamsConfig.producerPrefix(ProducerConfig.BUFFER_MEMORY_CONFIG), 128 << 20);
