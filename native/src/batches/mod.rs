@@ -1,4 +1,4 @@
-//! Records on their way to Kafka, as it stores them (format 2). Mirrors `streams/engine/producing/batch_builders.py`.
+//! Records on their way to Kafka, as it stores them (format 2). Mirrors `streams/engine/producing/record_batches.py`.
 
 pub mod fetched;
 #[cfg(feature = "python")]

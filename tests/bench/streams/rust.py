@@ -25,9 +25,9 @@ CRATE = Path(__file__).parent / "rust_loop"
 CORE = CHECKOUT / "native"
 
 _LIBCLANG = (
-    "/usr/lib/llvm*/lib/libclang[-.]*",
-    "/usr/lib/*/libclang[-.]*",
-    "/usr/lib*/libclang[-.]*",
+    "/usr/lib/llvm*/lib/libclang[-.][0-9s]*",
+    "/usr/lib/*/libclang[-.][0-9s]*",
+    "/usr/lib*/libclang[-.][0-9s]*",
     "/Library/Developer/CommandLineTools/usr/lib/libclang.dylib",
 )
 """Where the crate that reads RocksDB's header looks for it, and LIBCLANG_PATH."""
