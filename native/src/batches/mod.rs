@@ -1,6 +1,7 @@
 //! Records on their way to Kafka, as it stores them (format 2). Mirrors `streams/engine/producing/record_batches.py`.
 
 pub mod fetched;
+mod numbers;
 #[cfg(feature = "python")]
 pub mod python;
 
@@ -10,6 +11,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crc32c::crc32c;
+
+use numbers::{read_bytes, read_number, size_of_number, write_bytes, write_number};
 
 /// A name and a value.
 pub type Header<'a> = (&'a str, Option<&'a [u8]>);
@@ -206,47 +209,4 @@ fn murmur2(key: &[u8]) -> u32 {
     }
     hash = (hash ^ hash >> 13).wrapping_mul(M);
     hash ^ hash >> 15
-}
-
-fn zigzag(number: i64) -> u64 {
-    (number << 1 ^ number >> 63).cast_unsigned()
-}
-
-fn size_of_number(number: i64) -> usize {
-    (64 - (zigzag(number) | 1).leading_zeros() as usize).div_ceil(7)
-}
-
-fn write_number(out: &mut Vec<u8>, number: i64) {
-    let mut rest = zigzag(number);
-    while rest > 0x7f {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
-fn write_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    write_number(out, bytes.map_or(-1, |bytes| bytes.len() as i64));
-    out.extend_from_slice(bytes.unwrap_or_default());
-}
-
-/// Of what was written here, and so is whole.
-fn read_number(bytes: &mut &[u8]) -> i64 {
-    let (mut number, mut shift) = (0_u64, 0);
-    while let Some((&byte, rest)) = bytes.split_first() {
-        *bytes = rest;
-        number |= u64::from(byte & 0x7f) << shift;
-        shift += 7;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
-}
-
-fn read_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = usize::try_from(read_number(bytes)).ok()?;
-    let (found, rest) = bytes.split_at(length);
-    *bytes = rest;
-    Some(found)
 }

@@ -213,10 +213,10 @@ def test_the_end_waits_for_reports_in_bounded_time(librdkafka: Librdkafka) -> No
     async def scenario() -> int:
         producer = AsyncProducer({})
         first, _ = (producer.produce("topic", key=None, value=b"v") for _ in range(2))
-        asyncio.get_running_loop().call_later(0.05, setattr, librdkafka, "acknowledged", 1)
-        left = await producer.close(timeout_s=0.1)
-        assert first.done()
-        return left
+        asyncio.get_running_loop().call_later(0.01, setattr, librdkafka, "acknowledged", 1)
+        closing = asyncio.create_task(producer.close(timeout_s=1))
+        await within(1, first)
+        return await closing
 
     assert asyncio.run(scenario()) == 1
 

@@ -167,10 +167,14 @@ def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 def test_a_service_that_never_gets_ready_is_stopped(tmp_path: Path) -> None:
     supervisor = Supervisor(on_event=lambda _: None)
-    script = OBEDIENT.replace("ready.touch()", "")
 
+    def never_ready() -> bool:
+        wait_until(lambda: "hello" in (tmp_path / "service.log").read_text())
+        return False
+
+    spec = dataclasses.replace(service(tmp_path, OBEDIENT, ready_timeout_s=0.5), ready=never_ready)
     with pytest.raises(StackError, match=r"was not ready within 0\.5 s: hello"):
-        supervisor.start(service(tmp_path, script, ready_timeout_s=0.5))
+        supervisor.start(spec)
 
     assert (tmp_path / "service.stopped").exists()
 

@@ -147,7 +147,7 @@ def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers
 
 
 def test_what_came_by_the_same_poll_shares_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._FOLLOWS_WITHIN_S", 60.0)
+    monkeypatch.setattr("taskbridge.streams.transactions.gathering._FOLLOWS_WITHIN_S", 60.0)
     producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
@@ -171,8 +171,8 @@ def test_what_does_not_follow_is_not_waited_for() -> None:
 
 
 def test_many_records_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._FOLLOWS_WITHIN_S", 60.0)
-    monkeypatch.setattr("taskbridge.streams.transactions.group_commit._FEW", 1)
+    monkeypatch.setattr("taskbridge.streams.transactions.gathering._FOLLOWS_WITHIN_S", 60.0)
+    monkeypatch.setattr("taskbridge.streams.transactions.gathering._FEW", 1)
     producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:

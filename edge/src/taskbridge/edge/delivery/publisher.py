@@ -185,8 +185,7 @@ class KafkaPublisher:
 
     def send(self, decided: Decided, *, traceparent: str | None, then: Callable[[Exception | None], None]) -> Record:
         record = self._record_of(decided, traceparent)
-        if len(record.body) + _HEADERS_BYTES > self._max_record_bytes:
-            self._check_size(record)
+        self._check_size(record)
         self._router.send(record, then)
         return record
 
@@ -219,7 +218,7 @@ class KafkaPublisher:
         return await self._router.keep(record, may_spool=may_spool)
 
     def _check_size(self, record: Record) -> None:
-        if record.size > self._max_record_bytes:
+        if len(record.body) + _HEADERS_BYTES > self._max_record_bytes < record.size:
             # Before anything is promised: the producer would refuse it for ever.
             raise TooLarge("record-size", "The event is larger than a record may be.")
 

@@ -29,6 +29,7 @@ from taskbridge.streams.positions.kept_position import POSITION_KEY, KeptPositio
 from taskbridge.streams.positions.mark import write_metadata
 from taskbridge.streams.transactions.bulk_producer import BulkProducer, OffsetsNotTaken
 from taskbridge.streams.transactions.delivery import Batch, Delivery, send, tell
+from taskbridge.streams.transactions.gathering import Gathering
 from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:
@@ -44,10 +45,6 @@ _BYTES = 32 << 20
 """What a transaction is filled up to; a delivery that is larger has one of its own."""
 _CLOSE_S = 2
 _PRODUCERS = 2
-_FEW = 100
-"""Records that may wait for what follows: it takes less time to fold than a transaction takes."""
-_FOLLOWS_WITHIN_S = 0.002
-"""What a poll brought is begun within some turns of the loop; where it is not, nothing waits for it."""
 
 log = structlog.get_logger(__name__)
 
@@ -80,9 +77,7 @@ class GroupCommit:
         self._waiting: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._left: list[Delivery | None] = []
         """At most one, which did not go into the transaction before."""
-        self._held: list[Delivery] = []
-        """Those that wait for what follows."""
-        self._release_at: asyncio.TimerHandle | None = None
+        self._gathering = Gathering(self._waiting.put)
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
 
@@ -126,20 +121,8 @@ class GroupCommit:
             group_metadata(self.group, membership),
             asyncio.get_running_loop().create_future(),
         )
-        self._held.append(delivery)
-        if not more_follow or sum(each.records for each in self._held) > _FEW:
-            self._release()
-        elif self._release_at is None:
-            self._release_at = asyncio.get_running_loop().call_later(_FOLLOWS_WITHIN_S, self._release)
+        self._gathering.add(delivery, more_follow=more_follow)
         return delivery.done
-
-    def _release(self) -> None:
-        if self._release_at is not None:
-            self._release_at.cancel()
-            self._release_at = None
-        for delivery in self._held:
-            self._waiting.put(delivery)
-        self._held.clear()
 
     async def close(self) -> None:
         """Wait, within bounds, for the transaction under way. What was not committed is not done, and comes again."""

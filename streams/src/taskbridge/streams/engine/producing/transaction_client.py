@@ -1,8 +1,9 @@
-"""The requests of a transaction, each asked again until its answer is final: one for each broker, whatever it holds.
+"""The requests of a transaction, one class: they share connections, and are asked again until an answer is final.
 
-librdkafka sends a request for each partition (its issue 1700). A broker answers those of a connection one after the
-other, and asks the transaction's coordinator about each: over three dozen partitions that is most of what a transaction
-takes, and of what it costs the broker. Connections, TLS and SASL are aiokafka's, as the consumer's are.
+One produce request goes to each broker, whatever it holds. librdkafka sends one for each partition (its issue 1700),
+and a broker answers those of a connection one after the other, and asks the transaction's coordinator about each: over
+three dozen partitions that is most of what a transaction takes, and of what it costs the broker. Connections, TLS and
+SASL are aiokafka's, as the consumer's are.
 
 The steps go one after the other. A broker keeps one question about a transaction at a time for its coordinator, which
 answers none while it writes: what overlaps is refused, and would have to be asked again later.
