@@ -125,7 +125,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// `most_bytes`: of all of it. The first record may be more.
+    /// All of it has fewer than `most_bytes`, or one record.
     pub fn new(most_bytes: usize) -> Self {
         Self { bytes: vec![0; HEADER], most_bytes, count: 0, first_ms: 0, last_ms: 0 }
     }
@@ -143,7 +143,7 @@ impl Batch {
         let (after_ms, at) = (now_ms - self.first_ms, i64::from(self.count));
         let length = 1 + size_of_number(after_ms) + size_of_number(at) + body.len();
         let size = size_of_number(length as i64) + length;
-        if self.count > 0 && self.bytes.len() + size > self.most_bytes {
+        if self.count > 0 && self.bytes.len() + size >= self.most_bytes {
             return false;
         }
         write_number(&mut self.bytes, length as i64);

@@ -94,6 +94,13 @@ def test_so_is_one_whose_lengths_take_another_byte(length: int) -> None:
     assert native == batches_of((PythonRecords, PythonBatchBuilder), "none", 300, adds)
 
 
+@pytest.mark.parametrize("limit", [77, 78, 79])
+def test_so_is_one_that_the_next_record_would_just_fill(limit: int) -> None:
+    adds: list[Any] = [("told", [(None, None, []), (None, None, [("a", b"")])], 0, 0)]
+    native = batches_of((record_batches.EncodedRecords, cast("Any", record_batches)._BatchBuilder), "none", limit, adds)
+    assert native == batches_of((PythonRecords, PythonBatchBuilder), "none", limit, adds)
+
+
 def test_a_batch_has_the_checksum_of_what_is_in_it() -> None:
     batches = RecordBatches(CODECS["none"])
     batches.add(OF, "states", [(b"k", b"v", [("h", b"1")])], partition=0, partitions=1)
