@@ -64,6 +64,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.disasters]
 
 RATE = float(os.environ.get("TASKBRIDGE_UPGRADE_RATE", "40"))
 ANSWER_WITHIN_S = 60
+MOST_AT_ONCE = 100
+"""Connections. Whoever has more of them than it can write to is cut off, as a slow sender is."""
 
 wait_until = partial(wait_within, timeout_s=180)
 """A machine may be busy: nothing here is about speed, but that a callback is answered while whoever sent it waits."""
@@ -142,7 +144,7 @@ class Company(InBackground):
 
     async def _post_all(self) -> None:
         began, posted = time.monotonic(), 0
-        limits = httpx2.Limits(max_keepalive_connections=0)
+        limits, room = httpx2.Limits(max_keepalive_connections=0), asyncio.Semaphore(MOST_AT_ONCE)
         async with (
             httpx2.AsyncClient(timeout=ANSWER_WITHIN_S, limits=limits, trust_env=False) as client,
             asyncio.TaskGroup() as group,
@@ -150,7 +152,9 @@ class Company(InBackground):
             while not self.is_over.is_set():
                 while posted < (time.monotonic() - began) * RATE:
                     posting = self._simulation.next(time.time_ns() // 1_000_000)
-                    group.create_task(self._post(client, self._edges[posted % len(self._edges)], posting))
+                    await room.acquire()
+                    task = group.create_task(self._post(client, self._edges[posted % len(self._edges)], posting))
+                    task.add_done_callback(lambda _: room.release())
                     posted += 1
                 await asyncio.sleep(0.01)
 
