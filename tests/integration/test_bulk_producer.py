@@ -1,6 +1,6 @@
 """On real Kafka: a commit tells where the last record stands, and fails where any other was not delivered.
 
-The same of both producers: the one of many records, and the one of many partitions, by both of Kafka's protocols.
+The same of both producers: the one of many records, and the one of many partitions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producing.producer import DeliveryFailed
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
-from taskbridge.streams.engine.producing import transaction_client
 from taskbridge.streams.engine.producing.joint_producer import JointProducer
 from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced
 
@@ -44,19 +43,12 @@ def topic(connection: Connection) -> str:
     return made.name
 
 
-def never(_answer: object) -> bool:
-    return False
-
-
-@pytest.fixture(params=["bulk", "joint, first protocol", "joint"])
-def make(request: pytest.FixtureRequest, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+@pytest.fixture(params=[BulkProducer, JointProducer])
+def make(request: pytest.FixtureRequest, connection: Connection) -> Iterator[Make]:
     made: list[TransactionalProducer] = []
-    kind = BulkProducer if request.param == "bulk" else JointProducer
-    if request.param == "joint, first protocol":
-        monkeypatch.setattr(transaction_client, "has_second_protocol", never)
 
     def claimed(name: str) -> TransactionalProducer:
-        made.append(kind(producer_config(connection.bootstrap_servers), name))
+        made.append(request.param(producer_config(connection.bootstrap_servers), name))
         made[-1].claim()
         return made[-1]
 

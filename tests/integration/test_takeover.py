@@ -15,7 +15,6 @@ from confluent_kafka.admin import NewTopic
 from faust.types import TP
 
 from taskbridge.runtime.kafka import consumer_config, producer_config
-from taskbridge.streams.engine.producing import transaction_client
 from taskbridge.streams.engine.producing.joint_producer import JointProducer
 from taskbridge.streams.positions.mark import write_metadata
 from taskbridge.streams.positions.offsets import Offsets
@@ -95,17 +94,10 @@ def joined(consumer: Consumer, *others: Consumer, above: int = -1) -> Membership
     pytest.fail("the group was not joined")
 
 
-@pytest.mark.parametrize(
-    ("make", "has_second_protocol"), [(BulkProducer, True), (JointProducer, False), (JointProducer, True)]
-)
+@pytest.mark.parametrize("make", [BulkProducer, JointProducer])
 def test_a_member_of_an_earlier_generation_cannot_commit_nor_can_a_stranger(
-    place: Place, make: type[TransactionalProducer], monkeypatch: pytest.MonkeyPatch, *, has_second_protocol: bool
+    place: Place, make: type[TransactionalProducer]
 ) -> None:
-    def has(_answer: object) -> bool:
-        return has_second_protocol
-
-    monkeypatch.setattr(transaction_client, "has_second_protocol", has)
-
     def member(name: str) -> Consumer:
         config: dict[str, Any] = {**consumer_config(place.servers, place.group), "group.instance.id": name}
         consumer = Consumer(config)

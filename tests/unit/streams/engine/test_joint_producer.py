@@ -14,7 +14,6 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from taskbridge.runtime.producing.producer import DeliveryFailed
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.engine.producing import transaction_client
-from taskbridge.streams.engine.producing.implicit_requests import ImplicitOffsets, has_second_protocol
 from taskbridge.streams.engine.producing.joint_producer import JointProducer
 from taskbridge.streams.engine.producing.record_batches import CODECS
 from taskbridge.streams.engine.producing.transaction_requests import Identity, Produce, TxnOffsetCommit
@@ -42,8 +41,6 @@ class FakeKafka:
         self.looked_up: list[str] = []
         self.metadata_updates = 0
         self.cluster = self
-        self.features = b""
-        self.epoch = 0
         self.is_known = True
 
     def __call__(self, **_options: Any) -> FakeKafka:
@@ -75,9 +72,7 @@ class FakeKafka:
         name = type(request).__name__
         self.asked.append(name)
         code = self._code(name)
-        if name == "Features":
-            return SimpleNamespace(error_code=code, tags={2: self.features} if self.features else {})
-        if name in ("Produce", "ImplicitProduce"):
+        if name == "Produce":
             topics = request.topics
             self.produced.append((node, [(topic, each, data) for topic, found in topics for each, data in found]))
             return SimpleNamespace(
@@ -85,10 +80,9 @@ class FakeKafka:
                     (topic, [(each, self._code(f"{each}"), 10 * each) for each, _ in found]) for topic, found in topics
                 ]
             )
-        if name in ("AddPartitionsToTxnRequest", "TxnOffsetCommit", "ImplicitOffsets"):
+        if name in ("AddPartitionsToTxnRequest", "TxnOffsetCommit"):
             return SimpleNamespace(errors=[("topic", [(0, code)])])
-        self.epoch += name == "EndWithEpoch" and not code
-        return SimpleNamespace(error_code=code, producer_id=3, producer_epoch=self.epoch)
+        return SimpleNamespace(error_code=code, producer_id=3, producer_epoch=0)
 
     def _code(self, what: str) -> int:
         refusal = self.refusals[what].pop(0) if self.refusals.get(what) else 0
@@ -111,25 +105,6 @@ def producer(kafka: FakeKafka) -> Iterator[JointProducer]:
     kafka.asked.clear()
     yield made
     made.close()
-
-
-@pytest.fixture
-def second(kafka: FakeKafka) -> Iterator[JointProducer]:
-    """A cluster with the second transaction protocol."""
-    kafka.features = features(("group.version", 1), ("transaction.version", 2))
-    made = JointProducer({"bootstrap.servers": "127.0.0.1:9"}, "worker-0")
-    made.claim()
-    kafka.asked.clear()
-    yield made
-    made.close()
-
-
-def features(*levels: tuple[str, int]) -> bytes:
-    """As a broker tells what the cluster has agreed upon."""
-    each = (
-        bytes([len(name) + 1]) + name.encode() + level.to_bytes(2, "big") + b"\0\0" + b"\0" for name, level in levels
-    )
-    return bytes([len(levels) + 1]) + b"".join(each)
 
 
 def fill(producer: JointProducer, partitions: int = 4) -> None:
@@ -285,75 +260,6 @@ def test_sequences_go_on_over_transactions(kafka: FakeKafka, producer: JointProd
         producer.commit()
     base_sequences = [int.from_bytes(data[53:57], "big") for _, found in kafka.produced for _, _, data in found]
     assert base_sequences == [0, 1]
-
-
-def test_where_brokers_add_what_is_written_by_themselves_nobody_tells_the_coordinator(
-    kafka: FakeKafka, second: JointProducer
-) -> None:
-    fill(second)
-    second.commit(OFFSETS, GROUP)
-    assert kafka.asked == ["ImplicitProduce", "ImplicitProduce", "ImplicitOffsets", "EndWithEpoch"]
-
-
-def test_each_transaction_then_has_an_epoch_of_its_own_and_its_sequences_begin_anew(
-    kafka: FakeKafka, second: JointProducer
-) -> None:
-    fill(second, partitions=1)
-    second.commit()
-    fill(second, partitions=1)
-    second.abort()
-    fill(second, partitions=1)
-    second.commit()
-    heads = [(data[51:53], data[53:57]) for _, found in kafka.produced for _, _, data in found]
-    assert heads == [(epoch.to_bytes(2, "big"), bytes(4)) for epoch in (0, 2)]
-
-
-def test_an_end_that_is_asked_again_is_of_the_same_epoch(kafka: FakeKafka, second: JointProducer) -> None:
-    kafka.refusals["EndWithEpoch"] = [KafkaConnectionError(), KafkaError.CONCURRENT_TRANSACTIONS]
-    fill(second, partitions=1)
-    second.commit()
-    assert kafka.asked[-3:] == 3 * ["EndWithEpoch"]
-    assert kafka.epoch == 1
-
-
-@pytest.mark.parametrize(
-    ("refused", "code", "error"),
-    [
-        ("1", KafkaError.MSG_SIZE_TOO_LARGE, DeliveryFailed),
-        ("1", KafkaError.INVALID_PRODUCER_EPOCH, Fenced),
-        ("ImplicitOffsets", KafkaError.ILLEGAL_GENERATION, Fenced),
-        ("EndWithEpoch", KafkaError.PRODUCER_FENCED, Fenced),
-    ],
-)
-def test_what_is_refused_for_good_is_not_committed_there_either(
-    kafka: FakeKafka, second: JointProducer, refused: str, code: int, error: type[Exception]
-) -> None:
-    kafka.refusals[refused] = [code]
-    fill(second)
-    with pytest.raises(error):
-        second.commit(OFFSETS, GROUP)
-    assert kafka.asked.count("EndWithEpoch") == (refused == "EndWithEpoch")
-
-
-@pytest.mark.parametrize(
-    ("told", "has"),
-    [
-        (b"", False),
-        (features(("transaction.version", 1)), False),
-        (features(("metadata.version", 29)), False),
-        (features(("metadata.version", 29), ("transaction.version", 2)), True),
-        (features(("transaction.version", 3)), True),
-    ],
-)
-def test_what_the_cluster_agreed_upon_says_which_protocol_it_has(told: bytes, *, has: bool) -> None:
-    assert has_second_protocol(SimpleNamespace(tags={2: told} if told else {})) == has
-
-
-def test_offsets_of_both_protocols_are_the_same_but_for_their_version() -> None:
-    arguments = (Identity("worker-0", 3, 0), "group", Membership(5, "member-1", None), OFFSETS)
-    first, second = (kind(*arguments).prepare({28: (0, 5)}) for kind in (TxnOffsetCommit, ImplicitOffsets))
-    assert (first.API_VERSION, second.API_VERSION) == (3, 5)
-    assert first.encode() == second.encode()
 
 
 def test_a_claim_waits_until_a_broker_is_known(kafka: FakeKafka) -> None:

@@ -31,13 +31,6 @@ from aiokafka.structs import TopicPartition as Partition
 from confluent_kafka import KafkaError, KafkaException
 
 from taskbridge.runtime.acls import is_refusal, not_allowed
-from taskbridge.streams.engine.producing.implicit_requests import (
-    EndWithEpoch,
-    Features,
-    ImplicitOffsets,
-    ImplicitProduce,
-    has_second_protocol,
-)
 from taskbridge.streams.engine.producing.record_batches import by_topic
 from taskbridge.streams.engine.producing.transaction_requests import (
     AGAIN,
@@ -89,8 +82,6 @@ class TransactionClient:
         """How many each topic has that is followed."""
         self.identity = Identity(transactional_id, -1, -1)
         """Of the transaction that is next, or under way."""
-        self._adds_implicitly = False
-        """The cluster has the second transaction protocol."""
 
     async def claim(self, timeout_ms: int, deadline: float) -> None:
         """Take the transactional id over; what is open under it is undone."""
@@ -112,7 +103,6 @@ class TransactionClient:
             await self._client.force_metadata_update()
         found = await self._coordinated(InitProducerIdRequest(self._id, timeout_ms), deadline)
         self.identity = Identity(self._id, found.producer_id, found.producer_epoch)
-        self._adds_implicitly = has_second_protocol(await self._coordinated(Features(), deadline))
 
     async def follow(self, topic: str) -> int:
         """Know who leads this topic's partitions from now on, and how many there are: whatever is written to."""
@@ -128,8 +118,6 @@ class TransactionClient:
 
     async def add(self, partitions: Iterable[tuple[str, int]], group: str | None, deadline: float) -> None:
         """Tell the coordinator what the transaction is about: these partitions, and the offsets of a group."""
-        if self._adds_implicitly:
-            return
         asked: list[Any] = []
         if topics := by_topic(partitions):
             asked.append(AddPartitionsToTxnRequest(*self.identity, topics))
@@ -166,17 +154,12 @@ class TransactionClient:
         self, offsets: Sequence[TopicPartition], group: str, member: Membership, deadline: float
     ) -> None:
         """After ``add``. The group's coordinator refuses the offsets of a member whose generation is over."""
-        kind = ImplicitOffsets if self._adds_implicitly else TxnOffsetCommit
-        commit = kind(self.identity, group, member, offsets)
+        commit = TxnOffsetCommit(self.identity, group, member, offsets)
         await self._ask(CoordinationType.GROUP, group, commit, deadline)
 
     async def end(self, deadline: float, *, commit: bool) -> None:
         """All that was written is there, or none of it."""
-        if self._adds_implicitly:
-            next_of = await self._coordinated(EndWithEpoch(self.identity, commit=commit), deadline)
-            self.identity = Identity(self._id, next_of.producer_id, next_of.producer_epoch)
-        else:
-            await self._coordinated(EndTxnRequest(*self.identity, commit), deadline)
+        await self._coordinated(EndTxnRequest(*self.identity, commit), deadline)
 
     async def close(self) -> None:
         await self._client.close()
@@ -220,9 +203,8 @@ class TransactionClient:
         if node is None or node < 0:
             return [(at, KafkaError.LEADER_NOT_AVAILABLE, -1) for at in batches]
         topics = {topic: [(each, batches[topic, each]) for each in found] for topic, found in by_topic(batches)}
-        kind = ImplicitProduce if self._adds_implicitly else Produce
         try:
-            answer = await self._client.send(node, kind(self._id, ANSWER_MS // 2, list(topics.items())))
+            answer = await self._client.send(node, Produce(self._id, ANSWER_MS // 2, list(topics.items())))
         except (ClientError, OSError, TimeoutError) as raised:
             return [(at, _error(raised).args[0].code(), -1) for at in batches]
         return [((topic, partition), code, offset) for topic, partition, code, offset in codes(answer)]
