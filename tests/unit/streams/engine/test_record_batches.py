@@ -65,13 +65,13 @@ def batches_of(kinds: tuple[Any, Any], codec: str, limit: int, adds: list[Any]) 
             patched.setattr(record_batches, name, kind)
         patched.setattr(record_batches, "_BYTES", limit)
         patched.setattr("time.time", lambda: 0.0)  # stands in what gzip packs
-        batches = RecordBatches(CODECS[codec])
+        batches = RecordBatches(OF, CODECS[codec])
         found: list[Any] = []
         for topic, records, partition, now_ms in adds:
             patched.setattr("time.time_ns", lambda now_ms=now_ms: now_ms * 1_000_000)
             # What has no key goes anywhere.
             keyed = [(key or b"", value, headers) for key, value, headers in records]
-            sent = batches.add(OF, topic, keyed if partition < 0 else records, partition=partition, partitions=3)
+            sent = batches.add(topic, keyed if partition < 0 else records, partition=partition, partitions=3)
             taken = batches.take() if topic == "told" else {}
             for at, theirs in taken.items():
                 found.append((at, [(each.sequence, each.count, bytes(each.data)) for each in theirs]))
@@ -102,8 +102,8 @@ def test_so_is_one_that_the_next_record_would_just_fill(limit: int) -> None:
 
 
 def test_a_batch_has_the_checksum_of_what_is_in_it() -> None:
-    batches = RecordBatches(CODECS["none"])
-    batches.add(OF, "states", [(b"k", b"v", [("h", b"1")])], partition=0, partitions=1)
+    batches = RecordBatches(OF, CODECS["none"])
+    batches.add("states", [(b"k", b"v", [("h", b"1")])], partition=0, partitions=1)
     [[batch]] = batches.take().values()
     found = DefaultRecordBatch(bytes(batch.data))
     assert found.validate_crc()

@@ -86,7 +86,7 @@ class JointProducer:
                 partitions = cast("int", self._run(client.follow(topic)))
             except KafkaException as raised:
                 raise DeliveryFailed(raised.args[0].str(), raised.args[0]) from raised
-        return batches.add(client.identity, topic, records, partition=partition, partitions=partitions)
+        return batches.add(topic, records, partition=partition, partitions=partitions)
 
     def commit(self, offsets: Sequence[TopicPartition] = (), group: bytes | None = None) -> None:
         """Return once all that was sent is on all in-sync replicas, and the group's offsets with it: all or nothing.
@@ -126,8 +126,7 @@ class JointProducer:
 
     async def _claim(self, deadline: float) -> None:
         self._client = TransactionClient(self._servers, self._id, self._auth)
-        await self._client.claim(TRANSACTION_TIMEOUT_MS, deadline)
-        self._records = RecordBatches(self._codec)
+        self._records = RecordBatches(await self._client.claim(TRANSACTION_TIMEOUT_MS, deadline), self._codec)
 
     async def _commit(self, batches: Batches, offsets: Sequence[TopicPartition], group: bytes | None) -> None:
         if not batches and not offsets:

@@ -114,22 +114,13 @@ class RecordBatch:
 class RecordBatches:
     """Of one claimed producer: fills batches, and counts each partition's sequence over its transactions."""
 
-    def __init__(self, codec: int) -> None:
-        self._of: Identity | None = None
-        self._codec = codec
+    def __init__(self, of: Identity, codec: int) -> None:
+        self._of, self._codec = of, codec
         self._sequences: dict[tuple[str, int], int] = {}
         self._open: dict[tuple[str, int], list[RecordBatch]] = {}
 
-    def add(
-        self, of: Identity, topic: str, records: Sequence[RecordWithHeaders], *, partition: int, partitions: int
-    ) -> Sent:
-        """Put records behind those of their partition, which is that of each one's key where ``partition`` is -1.
-
-        A new epoch begins its sequences anew.
-        """
-        if of != self._of:
-            self._of = of
-            self._sequences.clear()
+    def add(self, topic: str, records: Sequence[RecordWithHeaders], *, partition: int, partitions: int) -> Sent:
+        """Put records behind those of their partition, which is that of each one's key where ``partition`` is -1."""
         sent = Sent()
         now_ms = time.time_ns() // 1_000_000
         encoded = records if isinstance(records, EncodedRecords) else EncodedRecords(records)
@@ -148,7 +139,6 @@ class RecordBatches:
 
     def _begin(self, sequence: int) -> RecordBatch:
         of = self._of
-        assert of is not None, "added"
         builder = _BatchBuilder(self._codec, of.producer_id, of.epoch, sequence, _BYTES)
         return RecordBatch(builder, sequence, _PACK.get(self._codec))
 

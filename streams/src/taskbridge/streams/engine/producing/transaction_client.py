@@ -80,10 +80,9 @@ class TransactionClient:
         self._coordinators: dict[tuple[CoordinationType, str], int] = {}
         self.partitions: dict[str, int] = {}
         """How many each topic has that is followed."""
-        self.identity = Identity(transactional_id, -1, -1)
-        """Of the transaction that is next, or under way."""
+        self._identity = Identity(transactional_id, -1, -1)
 
-    async def claim(self, timeout_ms: int, deadline: float) -> None:
+    async def claim(self, timeout_ms: int, deadline: float) -> Identity:
         """Take the transactional id over; what is open under it is undone."""
         attempts = _Attempts(self._id, "bootstrap", deadline)
         while True:
@@ -102,7 +101,8 @@ class TransactionClient:
             await attempts.wait(unknown)
             await self._client.force_metadata_update()
         found = await self._coordinated(InitProducerIdRequest(self._id, timeout_ms), deadline)
-        self.identity = Identity(self._id, found.producer_id, found.producer_epoch)
+        self._identity = Identity(self._id, found.producer_id, found.producer_epoch)
+        return self._identity
 
     async def follow(self, topic: str) -> int:
         """Know who leads this topic's partitions from now on, and how many there are: whatever is written to."""
@@ -120,9 +120,9 @@ class TransactionClient:
         """Tell the coordinator what the transaction is about: these partitions, and the offsets of a group."""
         asked: list[Any] = []
         if topics := by_topic(partitions):
-            asked.append(AddPartitionsToTxnRequest(*self.identity, topics))
+            asked.append(AddPartitionsToTxnRequest(*self._identity, topics))
         if group is not None:
-            asked.append(AddOffsetsToTxnRequest(*self.identity, group))
+            asked.append(AddOffsetsToTxnRequest(*self._identity, group))
         # On their way together; it answers one after the other.
         asking = (self._coordinated(each, deadline) for each in asked)
         for answer in await asyncio.gather(*asking, return_exceptions=True):
@@ -154,12 +154,12 @@ class TransactionClient:
         self, offsets: Sequence[TopicPartition], group: str, member: Membership, deadline: float
     ) -> None:
         """After ``add``. The group's coordinator refuses the offsets of a member whose generation is over."""
-        commit = TxnOffsetCommit(self.identity, group, member, offsets)
+        commit = TxnOffsetCommit(self._identity, group, member, offsets)
         await self._ask(CoordinationType.GROUP, group, commit, deadline)
 
     async def end(self, deadline: float, *, commit: bool) -> None:
         """All that was written is there, or none of it."""
-        await self._coordinated(EndTxnRequest(*self.identity, commit), deadline)
+        await self._coordinated(EndTxnRequest(*self._identity, commit), deadline)
 
     async def close(self) -> None:
         await self._client.close()

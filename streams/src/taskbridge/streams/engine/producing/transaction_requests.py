@@ -45,56 +45,26 @@ AGAIN = (
 )
 
 
-ALL_IN_SYNC = -1
+_ALL_IN_SYNC = -1
 Topics = Sequence[tuple[str, Sequence[tuple[int, bytes | bytearray]]]]
 """Of each partition a batch of records."""
-
-
-OFFSETS_RESPONSE = Schema(
-    ("throttle_time_ms", Int32),
-    (
-        "topics",
-        CompactArray(
-            ("name", CompactString()),
-            ("partitions", CompactArray(("partition", Int32), ("error_code", Int16), ("tags", TaggedFields))),
-            ("tags", TaggedFields),
-        ),
-    ),
-    ("tags", TaggedFields),
-)
-OFFSETS_REQUEST = Schema(
-    ("transactional_id", CompactString()),
-    ("group_id", CompactString()),
-    ("producer_id", Int64),
-    ("producer_epoch", Int16),
-    ("generation_id", Int32),
-    ("member_id", CompactString()),
-    ("group_instance_id", CompactString()),
-    (
-        "topics",
-        CompactArray(
-            ("name", CompactString()),
-            (
-                "partitions",
-                CompactArray(
-                    ("partition", Int32),
-                    ("offset", Int64),
-                    ("leader_epoch", Int32),
-                    ("metadata", CompactString()),
-                    ("tags", TaggedFields),
-                ),
-            ),
-            ("tags", TaggedFields),
-        ),
-    ),
-    ("tags", TaggedFields),
-)
 
 
 class _TxnOffsetCommitResponse(Response):
     API_KEY = 28  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType] - as aiokafka does it
     API_VERSION = 3  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
-    SCHEMA = OFFSETS_RESPONSE
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("name", CompactString()),
+                ("partitions", CompactArray(("partition", Int32), ("error_code", Int16), ("tags", TaggedFields))),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
 
 
 class _TxnOffsetCommitRequest(RequestStruct):
@@ -104,7 +74,33 @@ class _TxnOffsetCommitRequest(RequestStruct):
     API_KEY = 28
     API_VERSION = 3
     RESPONSE_TYPE = _TxnOffsetCommitResponse
-    SCHEMA = OFFSETS_REQUEST
+    SCHEMA = Schema(
+        ("transactional_id", CompactString()),
+        ("group_id", CompactString()),
+        ("producer_id", Int64),
+        ("producer_epoch", Int16),
+        ("generation_id", Int32),
+        ("member_id", CompactString()),
+        ("group_instance_id", CompactString()),
+        (
+            "topics",
+            CompactArray(
+                ("name", CompactString()),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("offset", Int64),
+                        ("leader_epoch", Int32),
+                        ("metadata", CompactString()),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
 
 
 class Identity(NamedTuple):
@@ -128,7 +124,7 @@ class TxnOffsetCommit(Request[_TxnOffsetCommitRequest]):
             at: tuple[Any, ...] = (each.partition, each.offset, -1, f"{each.metadata or ''}\0", {})
             self._topics.setdefault(each.topic, []).append(at)
 
-    def build(self, request_struct_class: Any) -> Any:
+    def build(self, request_struct_class: type[_TxnOffsetCommitRequest]) -> _TxnOffsetCommitRequest:
         topics: list[tuple[Any, ...]] = [(topic, partitions, {}) for topic, partitions in self._topics.items()]
         of, member = self._of, self._member
         return request_struct_class(
@@ -148,11 +144,11 @@ class _ProduceRequest(ProduceRequest_v7):
     """Put together in one go: aiokafka's own copies the records for each level that they are nested in."""
 
     def __init__(self, transactional_id: str, timeout_ms: int, topics: Topics) -> None:
-        super().__init__(transactional_id, ALL_IN_SYNC, timeout_ms, topics)
+        super().__init__(transactional_id, _ALL_IN_SYNC, timeout_ms, topics)
         text, number = String().encode, Int32.encode
         parts: list[bytes | bytearray] = [
             text(transactional_id),
-            Int16.encode(ALL_IN_SYNC),
+            Int16.encode(_ALL_IN_SYNC),
             number(timeout_ms),
             number(len(topics)),
         ]
@@ -173,7 +169,7 @@ class Produce(Request[_ProduceRequest]):
 
     def __init__(self, transactional_id: str, timeout_ms: int, topics: Topics) -> None:
         self._arguments = transactional_id, timeout_ms, topics
-        self.required_acks = ALL_IN_SYNC
+        self.required_acks = _ALL_IN_SYNC
         self.topics = topics
 
     def build(self, request_struct_class: type[_ProduceRequest]) -> _ProduceRequest:
