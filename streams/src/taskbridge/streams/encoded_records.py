@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING, cast
 
 from confluent_kafka import murmur2
 
+from taskbridge.streams.native_core import native
 from taskbridge.streams.records import RecordWithHeaders
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-try:
-    from taskbridge.native import _native
-except ImportError:  # installed without the extra `native`
-    _native = None
 
 _partition = cast("Callable[[bytes, int], int]", murmur2)
 
@@ -39,4 +35,4 @@ class PythonRecords(list[RecordWithHeaders]):
         return list(found.items())
 
 
-EncodedRecords = PythonRecords if _native is None else _native.EncodedRecords
+EncodedRecords = PythonRecords if native is None else native.EncodedRecords

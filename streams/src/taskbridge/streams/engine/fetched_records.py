@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
 
-try:
-    from taskbridge.native import _native
-except ImportError:  # installed without the extra `native`
-    _native = None
+from taskbridge.streams.native_core import native
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,8 +60,8 @@ class FetchedRecords:
         length = int.from_bytes(self._data[begin + _LENGTH : begin + _BEHIND_LENGTH], "big")
         self._begin = end = begin + _BEHIND_LENGTH + length
         assert self.tp is not None, "whoever asks has said of what partition"
-        assert _native is not None, "only used where it is built"
-        records = _native.read_batch(self._data, begin, end, *self.tp)
+        assert native is not None, "only used where it is built"
+        records = native.read_batch(self._data, begin, end, *self.tp)
         return batch if records is None else FetchedBatch(batch, records)
 
 
@@ -76,13 +73,13 @@ class FetchedPartition(fetcher.PartitionRecords):
         super().__init__(tp, records, *arguments)
 
     def _consumer_record(self, tp: TP, record: Any) -> Any:
-        assert _native is not None, "only used where it is built"
+        assert native is not None, "only used where it is built"
         own = cast("Any", super())
-        return record if type(record) is _native.FetchedRecord else own._consumer_record(tp, record)  # noqa: SLF001 - its own
+        return record if type(record) is native.FetchedRecord else own._consumer_record(tp, record)  # noqa: SLF001 - its own
 
 
 def read_natively() -> None:
     """From now on, in this process, where the core is built."""
-    if _native is not None:
+    if native is not None:
         fetcher.MemoryRecords = FetchedRecords
         fetcher.PartitionRecords = FetchedPartition

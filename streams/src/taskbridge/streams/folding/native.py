@@ -14,11 +14,7 @@ from taskbridge.streams.fold.rejections import Refusal
 from taskbridge.streams.fold.remembered_offsets import MAX_OFFSETS
 from taskbridge.streams.fold.stored_instance import age_of, event_offsets, pack, unpack
 from taskbridge.streams.folding.folding import NONE, Folded, Folding
-
-try:
-    from taskbridge.native import _native
-except ImportError:  # installed without the extra `native`
-    _native = None
+from taskbridge.streams.native_core import native
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.folding.folding import Read
     from taskbridge.streams.records import Chunk
 
-IS_BUILT = _native is not None
+IS_BUILT = native is not None
 
 RULES: dict[str, Any] = {
     "id_characters": MAX_ID_CHARACTERS,
@@ -48,7 +44,7 @@ HEADERS: dict[str, Any] = {
 }
 """Those of its records that are always the same."""
 
-CORE = _native and _native.Core(**RULES, **HEADERS)
+CORE = native and native.Core(**RULES, **HEADERS)
 _REFUSALS = tuple(Refusal)
 
 

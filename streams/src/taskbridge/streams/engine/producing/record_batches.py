@@ -12,12 +12,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.encoded_records import EncodedRecords
+from taskbridge.streams.native_core import native
 from taskbridge.streams.transactions.bulk_producer import Sent
-
-try:
-    from taskbridge.native import _native
-except ImportError:  # installed without the extra `native`
-    _native = None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,7 +68,7 @@ class PythonBatchBuilder:
         return cast("bytearray", self._builder.build())
 
 
-_BatchBuilder = PythonBatchBuilder if _native is None else _native.BatchBuilder
+_BatchBuilder = PythonBatchBuilder if native is None else native.BatchBuilder
 
 
 @dataclass(slots=True, eq=False)
