@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from taskbridge.edge.deciding.paths import YIDA_PATHS
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import Unverified
 from taskbridge.edge.received import Received
-from taskbridge.edge.routes import BegunCallback
+from taskbridge.edge.routes import BegunCallback, logs_accepted
 from taskbridge.edge.server.heads import Heads
 from taskbridge.edge.server.protocol import MAX_HEADERS
 from taskbridge.runtime.tracing.traceparent import TRACEPARENT, valid_traceparent
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from taskbridge.edge.server.direct import Begun
     from taskbridge.edge.settings import EdgeSettings
 
-_stdlib_log = logging.getLogger("taskbridge.edge.routes")
 _FORWARDED_FOR = "x-forwarded-for"
 
 
@@ -47,7 +45,7 @@ class DirectWay:
 
     def begin(self, piece: bytes, *, peer: str, settled: Callable[[Begun], None]) -> Begun | None:
         routes = self.routes
-        if not self._publisher.takes_directly() or _stdlib_log.isEnabledFor(logging.DEBUG):
+        if not self._publisher.takes_directly() or logs_accepted():
             return None
         started = time.perf_counter()
         received_at = time.time_ns() // 1_000_000

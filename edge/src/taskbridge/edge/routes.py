@@ -43,10 +43,14 @@ if TYPE_CHECKING:
 
 _log = structlog.stdlib.get_logger(__name__)
 _stdlib_log = logging.getLogger(__name__)
-"""Asked for its level before a line is made: a line costs as much as all else that is done for a callback."""
 
 _GONE = 499
 """Nobody sees this answer: the sender has hung up."""
+
+
+def logs_accepted() -> bool:
+    """Whether each callback gets a line, which costs as much as all else that is done for it."""
+    return _stdlib_log.isEnabledFor(logging.DEBUG)
 
 
 class BegunCallback(Begun):
@@ -145,7 +149,7 @@ class CallbackRoutes:
             raise
         else:
             assert decided is not None, "it is durable"
-            if _stdlib_log.isEnabledFor(logging.DEBUG):
+            if logs_accepted():
                 _log_of(wire_action, scope, received).debug(
                     "callback_accepted", event_id=decided.event_id, app_type=decided.app_type, durability=durability
                 )

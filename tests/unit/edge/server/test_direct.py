@@ -317,7 +317,9 @@ def test_what_happens_while_one_is_under_way(
     assert (len(cast("list[str]", outcome["published"])), outcome["spooled"]) == (published, spooled)
 
 
-def test_a_plain_request_starts_no_task(edges: tuple[Edge, Edge], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_request_starts_no_task_but_where_each_is_logged(
+    edges: tuple[Edge, Edge], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     tasks: list[object] = []
     start = LimitedProtocol._start_asgi_task  # pyright: ignore[reportPrivateUsage]
 
@@ -329,6 +331,9 @@ def test_a_plain_request_starts_no_task(edges: tuple[Edge, Edge], monkeypatch: p
     for edge, expected in zip(edges, (0, 2), strict=True):
         found = uvloop.run(edge.hold([fresh(), "kafka", fresh(TRACE), "kafka"], 1))
         assert (len(cast("list[str]", found["published"])), len(tasks)) == (2, expected)
+    caplog.set_level("DEBUG")
+    uvloop.run(edges[0].hold([fresh(), "kafka"], 1))
+    assert len(tasks) == 3
 
 
 def test_a_head_is_read_only_where_there_is_one_way_to_read_it() -> None:
