@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from taskbridge.edge.deciding.interpret import Rules, interpret
+from taskbridge.edge.deciding.interpret import Rules, proven_event
 from taskbridge.edge.deciding.paths import source_of
 from taskbridge.edge.errors import Malformed, NotDurable, Unverified
 from taskbridge.edge.received import Received
 from taskbridge.edge.server.rejection_log import RejectionLog
 from taskbridge.edge.server.sources import site_of
-from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION, claim
+from taskbridge.edge.verification.replays import ALTERED, CROSS_ACTION, refuse_replay
 from taskbridge.edge.verification.verify import bearer_digest, bearer_fault
 from taskbridge.runtime.rates import Bucket, PerSource, take_all
 from taskbridge.schemas.events import QuarantinedCallback
@@ -115,9 +115,9 @@ def reconsider(
         bearer_sha256=digest,
     )
     rules = Rules(delete_extra_keys=delete_extra_keys, max_body_bytes=_MAX_UNPACKED_BYTES)
-    decided = interpret(received, credentials, rules)
-    claim(decided, window)
-    return decided.event()
+    event, _ = proven_event(received, credentials, rules)
+    refuse_replay(event, window)
+    return event
 
 
 class Quarantine:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.callbacks import Callback
     from taskbridge.edge.received import Received
     from taskbridge.edge.verification.credentials import Credentials, Token
-
+    from taskbridge.schemas.events import TaskEvent
 
 _PACKED = ("br", "compress", "deflate", "zstd")
 
@@ -50,12 +50,22 @@ def interpret(received: Received, credentials: Credentials, rules: Rules) -> Dec
     """The event that the request reports. Whoever goes on with it spends its signature on it: ``replays.claim``.
 
     Raises:
+        Rejection: as ``proven_event``.
+    """
+    event, other_scheme = proven_event(received, credentials, rules)
+    return Decided.of(event, mark_of(event), other_scheme=other_scheme)
+
+
+def proven_event(received: Received, credentials: Credentials, rules: Rules) -> tuple[TaskEvent, bool]:
+    """The same, not encoded, and whether it carries the signature of another feature of Yida, too.
+
+    Raises:
         Rejection: it cannot be understood, or not be proven. What is not understood at all wins over what is not
             proven, and that over what is proven but incomplete. Of several readings the first that names an app counts.
     """
     source = source_of(received.path)
     if source is not None:
-        return _of_source(received, source, credentials, rules)
+        return _of_source(received, source, credentials, rules), False
     if received.wire_action not in ACTIONS:
         raise UnknownPath
     try:
@@ -70,10 +80,10 @@ def interpret(received: Received, credentials: Credentials, rules: Rules) -> Dec
     except Rejection as rejection:
         rejection.app_type, rejection.proven = callback.app_type, True
         raise
-    return Decided.of(event, mark_of(event), other_scheme=callback.other_scheme)
+    return event, callback.other_scheme
 
 
-def _of_source(received: Received, name: str, credentials: Credentials, rules: Rules) -> Decided:
+def _of_source(received: Received, name: str, credentials: Credentials, rules: Rules) -> TaskEvent:
     """The event that another system reports. Nothing is parsed before it is proven, so what is not proven wins."""
     source = credentials.source(name)
     if source is None:
@@ -83,11 +93,10 @@ def _of_source(received: Received, name: str, credentials: Credentials, rules: R
         body = unpacked(received.body, max_bytes=rules.max_body_bytes)
         rules.used(source_events.verify(received, body, source))
         proven = True
-        event = source_events.event_of(received, body, source, noted=rules.noted)
+        return source_events.event_of(received, body, source, noted=rules.noted)
     except Rejection as rejection:
         rejection.app_type, rejection.proven = name, proven and not isinstance(rejection, Unverified)
         raise
-    return Decided.of(event, mark_of(event))
 
 
 def _proven(
