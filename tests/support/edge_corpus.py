@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_requests import FORM, RECEIVED_AT, Request
+from edge_requests import FORM, Request, parts_of
 
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.errors import Rejection
@@ -19,28 +19,41 @@ if TYPE_CHECKING:
 CORPUS = Path(__file__).parents[2] / "native" / "fuzz" / "corpus" / "decide"
 CREDENTIALS = parse_credentials('[[apps]]\napp_type = "A"\ncorp_id = "c"\nsystem_tokens = ["t"]')
 TYPES = ("application/json", FORM, None, "application/json; charset=UTF-8")
-PLACE = b"S" * 32
+SIGNATURE_PLACE, LENGTH_PLACE = b"S" * 32, b"L" * 6
+_POST, _END = b"POST ", b"\r\n\r\n"
 
 
-def corpus() -> Iterator[tuple[str, Request]]:
-    """The inputs' names, and the requests that they are, signed."""
-    for path in sorted(CORPUS.iterdir()):
-        yield path.name, request_of(path.read_bytes())
+def requests() -> list[Request]:
+    """The inputs that are the parts of a request, signed."""
+    return [_request_of(each) for each in _corpus() if not each.startswith(_POST)]
 
 
-def request_of(written: bytes) -> Request:
+def wholes() -> list[bytes]:
+    """The inputs that are all bytes of a request, signed, with its length."""
+    return [_whole_of(each) for each in _corpus() if each.startswith(_POST)]
+
+
+def _corpus() -> Iterator[bytes]:
+    return (path.read_bytes() for path in sorted(CORPUS.iterdir()))
+
+
+def _request_of(written: bytes) -> Request:
     query, _, body = written[1:].partition(b"\0")
-    content_type = TYPES[written[0] // 5 % 4]
+    return _signed(Request([*ACTIONS][written[0] % 5], query, TYPES[written[0] // 5 % 4], body))
+
+
+def _whole_of(written: bytes) -> bytes:
+    head, end, body = written.partition(_END)
+    head = head.replace(LENGTH_PLACE, b"%06d" % len(body), 1)
+    parsed = parts_of(head + end + body)
+    return head + end + (body if parsed is None else _signed(parsed[1]).body)
+
+
+def _signed(request: Request) -> Request:
     try:
-        first = next(iter(readings(query, content_type, body)))
+        first = next(iter(readings(request.query, request.content_type, request.body)))
         right = sign(first.signed, system_token="t").encode()
     except (Rejection, UnicodeEncodeError):
-        right = PLACE
-    query, body = (part.replace(PLACE, right, 1) for part in (query, body))
-    return Request([*ACTIONS][written[0] % 5], query, content_type, body, RECEIVED_AT)
-
-
-def written(request: Request) -> bytes:
-    """The request as an input; the other way round."""
-    head = [*ACTIONS].index(request.action) + 5 * TYPES.index(request.content_type)
-    return bytes([head]) + request.query + b"\0" + request.body
+        return request
+    query, body = (part.replace(SIGNATURE_PLACE, right, 1) for part in (request.query, request.body))
+    return request._replace(query=query, body=body)

@@ -13,8 +13,10 @@ from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
 from taskbridge.cli.demo.story import vendor_sample
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.deciding.interpret import Rules, interpret
+from taskbridge.edge.deciding.paths import YIDA_PATHS
 from taskbridge.edge.received import Received
 from taskbridge.edge.sender import encode_callback, signed
+from taskbridge.edge.server.heads import Heads
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, task_of
 from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.schemas.events import ID_NAMESPACE, MAX_ID_CHARACTERS
@@ -58,6 +60,18 @@ class Request(NamedTuple):
     content_type: str | None
     body: bytes
     received_at: int = RECEIVED_AT
+
+
+_HEADS = Heads({f"POST {path} HTTP/1.1".encode(): path for path in YIDA_PATHS}, max_bytes=1 << 20)
+
+
+def parts_of(piece: bytes) -> tuple[Mapping[str, str], Request] | None:
+    """By all its bytes, a plain request's headers and what is asked of it; None where Python finds it not plain."""
+    parts = _HEADS.whole(piece)
+    if parts is None:
+        return None
+    head, body = parts
+    return head.headers, Request(YIDA_PATHS[head.path], b"", head.headers.get("content-type"), body)
 
 
 def decided_by_python(
