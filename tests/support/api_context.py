@@ -17,6 +17,7 @@ from taskbridge.streams.directories.people import People
 from taskbridge.streams.fold.stored_instance import pack
 from taskbridge.streams.http import build_http
 from taskbridge.streams.inbox.changes import inbox_changes
+from taskbridge.streams.inbox.told_ahead import ToldAhead
 from taskbridge.streams.monitoring.metrics import Metrics
 from taskbridge.streams.query.answers import ApiContext, Readers
 from taskbridge.streams.query.history import Histories
@@ -95,12 +96,14 @@ class AnsweringWorker:
         self.states = task_state_codec(self.registry)
         self.events = MemoryEvents()
         self.metrics = Metrics()
+        self.told_ahead = ToldAhead()
         self.people = People(most=100)
         self.forms = Forms(most=100)
         self.context = context = ApiContext(OwnerResolver(access, self.owners, Forwarding(access.seal)))
         context.open(
             Readers(
                 Inboxes(self.inbox, WHOLE),
+                self.told_ahead,
                 Instances(self.instances, self.states),
                 Histories(cast("Any", self.events), task_event_codec(self.registry), self.people.find, self.forms.find),
                 self.people.find,

@@ -152,7 +152,7 @@ class TaskCenter:
         self.operations.open(consumer=consumer, offsets=offsets, registry=registry, flow=metrics.flow)
         self._missed = MissedReader(consumer, offsets=offsets, codec=notifications, names=self._people.find)
         metrics.registry.register(HubCollector(self.hub))
-        agent.listen(self.hub.told)
+        agent.listen(self.hub.told, self.hub.comes_again)
         on_assigned(app, self._assigned)
         self._history = EventReader(consumer)
         self._follow(self._people, person_codec(registry), upstream, metrics)
@@ -160,6 +160,7 @@ class TaskCenter:
         self.context.open(
             Readers(
                 Inboxes(inbox, Wholeness(lambda: consumer_of(app).positions, told)),
+                agent.told_ahead,
                 Instances(instances.store, task_state_codec(registry)),
                 Histories(self._history, task_event_codec(registry), self._people.find, self._forms.find),
                 self._people.find,

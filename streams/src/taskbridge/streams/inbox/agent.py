@@ -1,11 +1,11 @@
-"""The inbox agent: a chunk of notifications in, people's inboxes brought up to date, and whoever listens is told."""
+"""The inbox agent: a chunk of notifications in, whoever listens told, and people's inboxes brought up to date."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from taskbridge.streams.engine.parts import consumer_of
 from taskbridge.streams.fold.chunk import Rejected
 from taskbridge.streams.fold.dead_letters import dead_letter
 from taskbridge.streams.inbox.changes import check, inbox_changes, keys_read
-from taskbridge.streams.inbox.layout import APPLIED_KEY, Applied, read_applied, write_applied
+from taskbridge.streams.inbox.layout import APPLIED_KEY, Applied, read_applied, user_part, write_applied
+from taskbridge.streams.inbox.told_ahead import ToldAhead
 from taskbridge.streams.processing.chunk_traces import follow, trace_of
 from taskbridge.streams.processing.partition_queues import PartitionQueues
 from taskbridge.streams.tables.store import PartitionNotHeld
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.engine.chunks import ChunkMessage
     from taskbridge.streams.monitoring.metrics import Metrics
     from taskbridge.streams.positions.offsets import Offsets
+    from taskbridge.streams.processing.chunk_traces import ChunkTrace
     from taskbridge.streams.records import Chunk, RecordWithHeaders
     from taskbridge.streams.tables.store import Store
     from taskbridge.streams.transactions.group_commit import GroupCommit
@@ -41,15 +43,18 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 Listener = Callable[[int, Sequence[tuple[int, "TaskNotification"]], Mapping[int, Callable[[], None]]], None]
+ComesAgain = Callable[[int, int], None]
 
 
 @dataclass(eq=False)
 class InboxAgent:
     """Folds chunks of notifications into inboxes.
 
-    The order in a chunk: decode → changes → changelog, dead letters and the position behind the chunk to Kafka and
-    *committed* → local store → done → listeners. The store says up to which notification it holds them, so what
-    comes again, whatever the group's position says, is not applied again: a view never goes back in time.
+    The order in a chunk: decode → changes → changelog, dead letters and the position behind the chunk on their way to
+    Kafka → listeners → these *committed* → local store → done. The store says up to which notification it holds them,
+    so what comes again, whatever the group's position says, is not applied again: a view never goes back in time.
+    Listeners need not wait for the commit: a notification that is read is Kafka's, and ``told_ahead`` has a look at a
+    list wait that would be answered from before it.
     """
 
     app: faust.App
@@ -62,19 +67,21 @@ class InboxAgent:
     tracing: Tracing | None = None
 
     def __post_init__(self) -> None:
+        self.told_ahead = ToldAhead()
         self._topic_id = ""
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[Listener, ComesAgain]] = []
         self._queues = PartitionQueues(self._take, failed=self.app.crash)
 
-    def listen(self, told: Listener) -> None:
-        """Have ``told`` called, in this loop, with a partition and what was just applied, each with its offset.
+    def listen(self, told: Listener, comes_again: ComesAgain) -> None:
+        """Have ``told`` called, in this loop, with a partition and what just came, each with its offset.
 
         And with what it is to call, by offset, when it has sent somebody a notification that is traced.
+        ``comes_again``: with a partition and an offset, where what was told from there on could not be applied.
         """
-        self._listeners.append(told)
+        self._listeners.append((told, comes_again))
 
     def next_offset(self, partition: int) -> int | None:
-        """Behind the last notification that this partition's inboxes hold: from there on, listeners will be told.
+        """Behind the last notification of this partition that was told: from there on, listeners will be told.
 
         None where the partition is not held here.
         """
@@ -84,8 +91,8 @@ class InboxAgent:
             return None
         applied = None if stored is None else read_applied(stored)
         if applied is None or (self._topic_id and applied.topic_id != self._topic_id):
-            return 0
-        return applied.offset + 1
+            return self.told_ahead.next_offset(partition)
+        return max(applied.offset + 1, self.told_ahead.next_offset(partition))
 
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
@@ -97,18 +104,16 @@ class InboxAgent:
         started = time.perf_counter()
         trace = None if self.tracing is None else follow(self.tracing, message.tp, records)
         with consumer.working(), trace or nullcontext():
-            told = await self._process(message, records)
+            told = await self._process(message, records, trace)
             if told is None:
                 return
             consumer.done(message)
         if trace is not None and told:
             trace.committed()
-        self.metrics.inbox_chunk(len(told), time.perf_counter() - started)
-        for listener in self._listeners:
-            listener(message.partition, told, {} if trace is None else trace.written())
+        self.metrics.inbox_chunk(told, time.perf_counter() - started)
 
-    async def _process(self, message: ChunkMessage, records: Chunk) -> list[tuple[int, TaskNotification]] | None:
-        """What was applied; None where a rebalance came before the end: the new owner applies the chunk then."""
+    async def _process(self, message: ChunkMessage, records: Chunk, trace: ChunkTrace | None) -> int | None:
+        """How many were applied; None where a rebalance came before the end: the new owner applies the chunk then."""
         partition, generation = message.partition, message.generation_id
         assert generation is not None, "the transport gives it to every chunk"
         if not consumer_of(self.app).is_current(message):
@@ -118,7 +123,7 @@ class InboxAgent:
         with naming(self.changelog, partition):
             applied = self._applied(partition)
         if records[-1].offset <= applied:
-            return []
+            return 0
         told, rejected = self._decode(records, behind=applied)
         with naming(self.changelog, partition):
             changes = self._changes(partition, [each for _, each in told])
@@ -128,16 +133,40 @@ class InboxAgent:
             Batch(TASK_EVENTS_DLQ.name, _letters(rejected)),
         ]
         try:
-            written, *_ = await self.group_commit.hand_over(
+            committed = self.group_commit.hand_over(
                 message.tp, message.offset + 1, batches, generation=generation, more_follow=message.more_follow
             )
+            with self._telling(partition, (applied + 1, records[-1].offset + 1), told, trace):
+                written, *_ = await committed
+                if generation != self.app.consumer_generation_id:
+                    raise Overtaken("a rebalance came while a chunk was committed")  # noqa: TRY301
+                self.store.write_chunk(partition, changes, changelog_offset=written)
         except Overtaken:
             log.info("notifications_overtaken", partition=partition, records=len(records))
             return None
-        if generation != self.app.consumer_generation_id:
-            return None
-        self.store.write_chunk(partition, changes, changelog_offset=written)
-        return told
+        return len(told)
+
+    @contextmanager
+    def _telling(
+        self,
+        partition: int,
+        offsets: tuple[int, int],
+        told: Sequence[tuple[int, TaskNotification]],
+        trace: ChunkTrace | None,
+    ) -> Generator[None]:
+        """Tells, at once; around what brings the lists there. ``offsets``: from, and to before, which it tells."""
+        people = {user_part(each.corp_id, each.recipient_id) for _, each in told}
+        self.told_ahead.begin(partition, offsets[1], people)
+        for listener, _ in self._listeners:
+            listener(partition, told, {} if trace is None else trace.written())
+        try:
+            yield
+        except BaseException:
+            self.told_ahead.end(partition, stored=False)
+            for _, comes_again in self._listeners:
+                comes_again(partition, offsets[0])
+            raise
+        self.told_ahead.end(partition, stored=True)
 
     def _applied(self, partition: int) -> int:
         """The offset of the last notification that this partition's inboxes hold; -1 for none."""

@@ -18,7 +18,8 @@ from taskbridge.streams.query.search import matcher
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from taskbridge.streams.api.resolver import OwnerResolver
+    from taskbridge.streams.api.resolver import Here, OwnerResolver
+    from taskbridge.streams.inbox.told_ahead import ToldAhead
     from taskbridge.streams.query.history import Histories
     from taskbridge.streams.query.inboxes import Inboxes
     from taskbridge.streams.query.instances import Instances
@@ -34,6 +35,7 @@ class Readers:
     """What a worker answers from."""
 
     inboxes: Inboxes
+    told_ahead: ToldAhead
     instances: Instances
     histories: Histories
     names: Names
@@ -76,6 +78,20 @@ class PageQuery(NamedTuple):
     cursor: str | None = None
 
 
+async def person_here(context: ApiContext, request: Request, corp_id: str, user_id: str) -> tuple[Here, bytes]:
+    """Where the lists of this person are, and the person in their keys; they hold whatever the person was told.
+
+    Raises:
+        Refused, PartitionNotHeld: they cannot be asked.
+        AnsweredElsewhere: another worker has answered.
+    """
+    here = await context.resolver.user(request, corp_id, user_id)
+    user = layout.user_part(corp_id, user_id)
+    if await context.readers.told_ahead.stored(here.partition, user):
+        context.resolver.check_still_here(here)
+    return here, user
+
+
 async def page_answer(context: ApiContext, request: Request, asked: PageQuery) -> Response:
     """A page of a view, newest first.
 
@@ -83,9 +99,8 @@ async def page_answer(context: ApiContext, request: Request, asked: PageQuery) -
         Refused, PartitionNotHeld: it cannot be answered.
         AnsweredElsewhere: another worker has answered.
     """
-    corp_id, user_id = asked.corp_id, asked.user_id
-    here = await context.resolver.user(request, corp_id, user_id)
-    user, view = layout.user_part(corp_id, user_id), _VIEWS[asked.view]
+    corp_id, view = asked.corp_id, _VIEWS[asked.view]
+    here, user = await person_here(context, request, corp_id, asked.user_id)
     after = None if asked.cursor is None else read_cursor(asked.cursor, user, view)
     inboxes, names = context.readers.inboxes, context.readers.names
     matches = matcher(asked.q, asked.app_type, asked.source, name_of=partial(names, corp_id))
@@ -101,8 +116,8 @@ async def page_answer(context: ApiContext, request: Request, asked: PageQuery) -
 
 async def counts_answer(context: ApiContext, request: Request, corp_id: str, user_id: str) -> Response:
     """How many lines each view has. Raises as ``page_answer``."""
-    here = await context.resolver.user(request, corp_id, user_id)
-    found = context.readers.inboxes.counts(here.partition, layout.user_part(corp_id, user_id))
+    here, user = await person_here(context, request, corp_id, user_id)
+    found = context.readers.inboxes.counts(here.partition, user)
     return JsonAnswer(b'{"created":%d,"pending":%d,"handled":%d,"copied":%d}' % found)
 
 

@@ -10,7 +10,6 @@ from starlette.responses import Response  # noqa: TC002 - as above
 
 from taskbridge.streams.api.access import TOKEN
 from taskbridge.streams.api.json_forms import state_json
-from taskbridge.streams.inbox import layout
 from taskbridge.streams.query import models
 from taskbridge.streams.query.answers import (
     LIMIT_DEFAULT,
@@ -19,6 +18,7 @@ from taskbridge.streams.query.answers import (
     counts_answer,
     json_answer,
     page_answer,
+    person_here,
 )
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ def build_router(context: ApiContext) -> APIRouter:
         corp_id: CorpId,
         user_id: UserId,
     ) -> Response:
-        here = await resolver.user(request, corp_id, user_id)
-        found = await context.readers.inboxes.apps(here.partition, layout.user_part(corp_id, user_id))
+        here, user = await person_here(context, request, corp_id, user_id)
+        found = await context.readers.inboxes.apps(here.partition, user)
         resolver.check_still_here(here)
         return json_answer({"items": [each._asdict() for each in found]})
 

@@ -1,7 +1,7 @@
-"""Hands each notification that was just applied to the streams of its person. Does no I/O: one loop, no locks.
+"""Hands each notification that has just come to the streams of its person. Does no I/O: one loop, no locks.
 
 A subscription knows where it began: all notifications from there on reach it, in order and once, or it is told that it
-ended. What came before is the reader's business (``streams.sse.missed``).
+ended; what could not be applied comes once more. What came before is the reader's business (``streams.sse.missed``).
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Hub:
         notifications: Sequence[tuple[int, TaskNotification]],
         written: Mapping[int, Callable[[], None]] = NOTHING,
     ) -> None:
-        """Pass on what was just applied, in the order of its offsets. Repeats after a rebalance are dropped.
+        """Pass on what has just come, in the order of its offsets. Repeats are dropped.
 
         Each notification is encoded once, and only when somebody listens. ``written``, by offset, is called for each
         stream that it was written to.
@@ -150,12 +150,18 @@ class Hub:
                 for each in listening:
                     each.push(offset, frame, written.get(offset))
 
+    def comes_again(self, partition: int, offset: int) -> None:
+        """What was told from this offset on is not in people's lists: when it is told again, that is no repeat."""
+        for each in self._all():
+            if each.partition == partition:
+                each.comes_again(offset)
+
     def place(self, subscription: Subscription) -> Place | None:
         """Where somebody who has read all of this stream would go on; None while something waits."""
         offset = self.next_offset(subscription.partition)
         if offset is None or subscription.has_waiting or subscription.ending is not None:
             return None
-        return Place(subscription.partition, max(offset, subscription.next_offset))
+        return Place(subscription.partition, offset)
 
     def beat(self, now: float) -> None:
         """Have those write a heartbeat, or end, whose time has come. To be called several times in ``heartbeat_s``."""

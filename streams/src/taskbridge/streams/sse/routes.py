@@ -55,9 +55,9 @@ _EXAMPLE = (
 )
 _FOUND: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Each notification of this person as it happens, once the lists show it; a comment every 15 "
-        "seconds. The event `reset` says that something was missed that is no longer there: load the lists again. "
-        "A stream may end at any time: connect again with the last id, and nothing is missed.",
+        "description": "Each notification of this person as it happens, and lists that are asked for after it have it; "
+        "a comment every 15 seconds. The event `reset` says that something was missed that is no longer there: load "
+        "the lists again. A stream may end at any time: connect again with the last id, and nothing is missed.",
         "content": {MEDIA_TYPE.partition(";")[0]: {"schema": {"type": "string"}, "example": _EXAMPLE}},
     }
 }

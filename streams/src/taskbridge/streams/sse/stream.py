@@ -131,7 +131,7 @@ class Writer:
                 self.hub.sent += len(part.frames)
                 await self._put(b"".join(part.frames))
             if at > until:
-                break  # given out by another worker that was ahead of this one
+                return  # another worker has told it whose lists had it not yet: when they have, it is told again
             at = part.reached
         subscription.seen(at)
 

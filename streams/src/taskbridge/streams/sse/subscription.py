@@ -76,6 +76,12 @@ class Subscription:
         """The client has everything before this offset: it is not given out again."""
         self.next_offset = next_offset
 
+    def comes_again(self, offset: int) -> None:
+        """What was put in from this offset on will be put in again, and is given out then, too."""
+        self.next_offset = min(self.next_offset, offset)
+        if self._waiting is not None:
+            self._waiting = deque(each for each in self._waiting if each[0] < offset)
+
     def take(self) -> tuple[int, bytes]:
         """How many events wait, and all of them in one piece, in place of a heartbeat that waits too."""
         waiting, self._waiting = self._waiting, None
