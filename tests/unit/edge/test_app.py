@@ -8,16 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from running_edge import RunningEdge, wait_until
 from taskbridge.edge.testing import write_credentials
 from taskbridge.local.ports import free_port
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -154,3 +151,28 @@ def test_every_worker_serves_operators_at_their_own_port(tmp_path: Path) -> None
         assert answers[1].json() == {"ready": True}
     finally:
         assert edge.stop() == 0
+
+
+def test_workers_whose_parent_was_killed_end_too(tmp_path: Path) -> None:
+    """They would hold the port and the spools of a service that is started anew."""
+    write_credentials(tmp_path / "credentials.toml", "token")
+    edge = RunningEdge(
+        tmp_path,
+        bootstrap_servers="127.0.0.1:1",
+        registry_url="http://127.0.0.1:1",
+        EDGE_WORKERS="2",
+        EDGE_LOG_LEVEL="INFO",
+    )
+    edge.start()
+    process = edge.process
+    assert process is not None
+    try:
+        wait_until(lambda: sum(line["event"] == "edge_started" for line in edge.log()) == 2)
+        workers = edge.workers()
+        assert len(workers) == 2
+        process.kill()
+        process.wait()
+        wait_until(lambda: not any(Path(f"/proc/{each}").exists() for each in workers))
+        assert sum(line["event"] == "edge_stopped" for line in edge.log()) == 2
+    finally:
+        edge.kill()

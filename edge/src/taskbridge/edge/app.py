@@ -29,7 +29,7 @@ from taskbridge.edge.server.connections.gate import GATE, Gate, with_open_files
 from taskbridge.edge.server.connections.listening import given_sockets, listen_beside_fellows
 from taskbridge.edge.server.direct import WAY
 from taskbridge.edge.server.rejection_log import RejectionLog
-from taskbridge.edge.server.serving import end_when_told, serve
+from taskbridge.edge.server.serving import end_when_told, end_with_parent, serve
 from taskbridge.edge.server.sources import Sources
 from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.tracing.callbacks import TracedRoutes
@@ -179,6 +179,7 @@ def create_app(
 
 def app_from_environment() -> FastAPI:
     """What each worker process of uvicorn starts."""
+    end_with_parent()
     return _configured()[1]
 
 

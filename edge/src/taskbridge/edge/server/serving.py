@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -66,6 +68,18 @@ def serve(app: FastAPI, sockets: list[socket.socket], *, are_held: bool, workers
         signal.signal(each, signal.SIG_IGN)  # all is done, and the interpreter's own end is no time for them
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+def end_with_parent() -> None:
+    """In a worker process: once its parent is gone, however that ended, it is told to end as by the parent."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def wait() -> None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
 def loop_of(*, are_held: bool, workers: int) -> str:
