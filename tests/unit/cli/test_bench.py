@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from running_edge import wait_until
 from taskbridge.cli import bench
 from taskbridge.schemas.errors import ConfigurationError
 
@@ -41,3 +42,28 @@ def test_the_harness_gets_the_flags_wherever_the_command_is_run(
     argv = [sys.executable, "-m", "taskbridge.cli", "bench", *given]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, said in done.stdout + done.stderr) == (status, True)
+
+
+def test_a_measurement_whose_command_was_killed_ends_too(tmp_path: Path) -> None:
+    harness = tmp_path / "tests" / "bench" / "edge" / "__main__.py"
+    harness.parent.mkdir(parents=True)
+    # As the harnesses do: on Ctrl-C they stop what they started.
+    harness.write_text(
+        """
+import os, pathlib, signal
+try:
+    pathlib.Path("began").write_text(str(os.getpid()))
+    signal.pause()
+except KeyboardInterrupt:
+    pathlib.Path("ended").touch()
+"""
+    )
+    program = "from pathlib import Path; from taskbridge.cli import bench; bench._CHECKOUT = Path.cwd(); bench.edge()"
+    command = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
+    try:
+        wait_until(lambda: (tmp_path / "began").exists() and (tmp_path / "began").read_text())
+        command.kill()
+        command.wait()
+        wait_until((tmp_path / "ended").exists)
+    finally:
+        command.kill()

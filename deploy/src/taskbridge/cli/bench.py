@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from taskbridge.cli.options import example
+from taskbridge.local.processes.child import tethered
 from taskbridge.schemas.errors import ConfigurationError
 
 _CHECKOUT = Path(__file__).parents[4]
@@ -106,7 +107,9 @@ def _run(part: str, flags: list[str] | None) -> None:
     harness = _harness(part)
     if not (_CHECKOUT / harness).is_file():
         raise ConfigurationError(f"{harness} is not there: benchmarks run from a checkout of taskbridge, not a wheel")
-    with subprocess.Popen([*_argv(part), *(flags or ())], env=_env()) as process:
+    # It stops its servers on Ctrl-C, and so it does when this process is killed.
+    argv = tethered([*_argv(part), *(flags or ())], orphan_signal=signal.SIGINT)
+    with subprocess.Popen(argv, env=_env()) as process:
         # Ctrl-C reaches it from the terminal too: it stops its servers, and we wait for that.
         signal.signal(signal.SIGINT, lambda _signal, _frame: None)
         signal.signal(signal.SIGTERM, lambda _signal, _frame: process.send_signal(signal.SIGINT))
