@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.bench.streams import contenders
 from tests.bench.streams.contenders import (
     KAFKA_STREAMS,
     KAFKA_STREAMS_EXACTLY_ONCE,
@@ -30,18 +28,8 @@ if TYPE_CHECKING:
     ],
 )
 def test_exactly_once_it_commits_soon_where_latency_is_measured(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, throughput: str, latency: str
+    surroundings: Any, tmp_path: Path, name: str, throughput: str, latency: str
 ) -> None:
-    def built(_progress: object) -> Path:
-        return tmp_path
-
-    def schema_id(_topic: object) -> int:
-        return 1
-
-    monkeypatch.setattr(contenders, "build_kafka_streams", built)
-    surroundings: Any = SimpleNamespace(
-        progress=print, bootstrap_servers="127.0.0.1:1", partitions=12, schema_id=schema_id
-    )
     contender = prepare(name, surroundings)
     channels = contender.channels("label", "events")
     env = [contender.program(channels, tmp_path / "states", each).env for each in (LINGER_MS, LOW_LINGER_MS)]

@@ -14,7 +14,6 @@ from tests.bench.edge.scaling import WORKERS, Scaling
 from tests.bench.edge.servers import GO, SPRING
 from tests.bench.edge.variants import VARIANTS_OF
 from tests.bench.edge.variants import prepare as prepare_server
-from tests.bench.streams import contenders
 from tests.bench.streams.contenders import KAFKA_STREAMS_EXACTLY_ONCE, LINGER_MS, LOW_LINGER_MS, VARIED, prepare
 from tests.bench.streams.variants import VARIANTS
 from tests.bench.variants import Column, named, peer_of, table, watched
@@ -79,19 +78,7 @@ def test_each_server_has_variants() -> None:
 
 
 @pytest.mark.parametrize("peer", VARIED)
-def test_kafka_streams_takes_a_variants_settings_last(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, peer: str
-) -> None:
-    def built(_progress: object) -> Path:
-        return tmp_path
-
-    def schema_id(_topic: object) -> int:
-        return 1
-
-    monkeypatch.setattr(contenders, "build_kafka_streams", built)
-    surroundings: Any = SimpleNamespace(
-        progress=print, bootstrap_servers="127.0.0.1:1", partitions=12, schema_id=schema_id
-    )
+def test_kafka_streams_takes_a_variants_settings_last(surroundings: Any, tmp_path: Path, peer: str) -> None:
     for name in named(peer, VARIANTS)[1:]:
         contender = prepare(name, surroundings)
         channels = contender.channels("rate-1", "events")

@@ -109,10 +109,15 @@ print("closed")
     assert "closed" not in ended.stdout
 
 
-def test_told_to_end_again_and_again_it_ends_well_with_kafka_and_registry_away(tmp_path: Path) -> None:
-    write_credentials(tmp_path / "credentials.toml", "token")
-    edge = RunningEdge(tmp_path, bootstrap_servers="127.0.0.1:1", registry_url="http://127.0.0.1:1")
+def alone(tmp_path: Path, **environment: str) -> RunningEdge:
+    """Started, with neither Kafka nor a registry."""
+    edge = RunningEdge(tmp_path, bootstrap_servers="127.0.0.1:1", registry_url="http://127.0.0.1:1", **environment)
     edge.start()
+    return edge
+
+
+def test_told_to_end_again_and_again_it_ends_well_with_kafka_and_registry_away(tmp_path: Path) -> None:
+    edge = alone(tmp_path)
     wait_until(edge.is_ready)
     assert edge.process is not None
     while edge.process.poll() is None:
@@ -123,15 +128,7 @@ def test_told_to_end_again_and_again_it_ends_well_with_kafka_and_registry_away(t
 
 
 def test_every_worker_serves_operators_at_their_own_port(tmp_path: Path) -> None:
-    write_credentials(tmp_path / "credentials.toml", "token")
-    edge = RunningEdge(
-        tmp_path,
-        bootstrap_servers="127.0.0.1:1",
-        registry_url="http://127.0.0.1:1",
-        EDGE_WORKERS="2",
-        EDGE_OPERATOR_PORT=str(operator_port := free_port()),
-    )
-    edge.start()
+    edge = alone(tmp_path, EDGE_WORKERS="2", EDGE_OPERATOR_PORT=str(operator_port := free_port()))
     wait_until(edge.is_ready)
     public, edge.url = edge.url, f"http://127.0.0.1:{operator_port}"
 
@@ -155,15 +152,7 @@ def test_every_worker_serves_operators_at_their_own_port(tmp_path: Path) -> None
 
 def test_workers_whose_parent_was_killed_end_too(tmp_path: Path) -> None:
     """They would hold the port and the spools of a service that is started anew."""
-    write_credentials(tmp_path / "credentials.toml", "token")
-    edge = RunningEdge(
-        tmp_path,
-        bootstrap_servers="127.0.0.1:1",
-        registry_url="http://127.0.0.1:1",
-        EDGE_WORKERS="2",
-        EDGE_LOG_LEVEL="INFO",
-    )
-    edge.start()
+    edge = alone(tmp_path, EDGE_WORKERS="2", EDGE_LOG_LEVEL="INFO")
     process = edge.process
     assert process is not None
     try:
