@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +14,7 @@ import httpx2
 import pytest
 
 import plain_http
+from forked import Forked
 from own_broker import OwnBroker
 from running_workers import Worker
 from stream_lives import read_topic, start_anew
@@ -52,15 +51,16 @@ class Service:
     environment: Mapping[str, str]
     log_path: Path
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: Forked | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", self.module], env=dict(self.environment), stderr=log)
+        self.process = Forked(
+            f"from {self.module} import main; main()", environment=self.environment, log=self.log_path
+        )
 
     def status(self, path: str) -> int | None:
         with contextlib.suppress(httpx2.HTTPError):

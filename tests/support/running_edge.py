@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 import plain_http
+from forked import Forked
 from taskbridge.edge.testing import SOURCE_SECRET, SYSTEM_TOKEN, write_credentials
 from taskbridge.local.jvm.artifacts import cache_folder
 from taskbridge.local.ports import free_port, free_ports
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 LOAD_FAST = "import gc; gc.set_threshold(50_000, 20, 100)"
 """What the program ``taskbridge`` begins with too."""
+_LOADED = [sys.executable, "-c", f"{LOAD_FAST}; from taskbridge.edge.app import run; run()"]
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 60, *, what: str = "it") -> None:
@@ -104,7 +106,7 @@ class RunningEdge:
         self.credentials = folder / "credentials.toml"
         write_credentials(self.credentials, SYSTEM_TOKEN, secrets=(SOURCE_SECRET,))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
-        self.argv = [sys.executable, "-c", f"{LOAD_FAST}; from taskbridge.edge.app import run; run()"]
+        self.argv = [*_LOADED]
         self.environment = {
             **inherited,
             "EDGE_PORT": str(self.port),
@@ -118,13 +120,16 @@ class RunningEdge:
         }
         self.sockets: Sequence[socket.socket] = ()
         """What listens already, and is handed over at each start."""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self, *prefix: str) -> None:
         """Start it, behind another program if one is given; a session of its own lets a test kill all of it at once.
 
         It ends with the tests, also when those are killed.
         """
+        if not (prefix or self.sockets or "EDGE_WORKERS" in self.environment) and self.argv == _LOADED:
+            self.process = Forked(_LOADED[-1], environment=self.environment, log=self.log_path)
+            return
         given = [each.fileno() for each in self.sockets]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(

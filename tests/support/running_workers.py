@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 import plain_http
+from forked import Forked
 from running_edge import LOAD_FAST
 from stream_lives import lives, produce
 from taskbridge.local.ports import free_port
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN_CHARACTERS = 100_000
+_CODE = f"{LOAD_FAST}; from taskbridge.streams.app import main; main()"
 
 
 class Worker:
@@ -45,10 +47,13 @@ class Worker:
         }
         self.python = sys.executable
         """Whose environment has the program: by default this one."""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
-    def start(self, code: str = f"{LOAD_FAST}; from taskbridge.streams.app import main; main()") -> None:
+    def start(self, code: str = _CODE) -> None:
         """Start it; with other code, one that was changed for a test."""
+        if code == _CODE and self.python == sys.executable:
+            self.process = Forked(code, environment=self._environment, log=self.log_path)
+            return
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen([self.python, "-c", code], env=self._environment, stderr=log)
 

@@ -1,0 +1,96 @@
+"""Programs of ours as processes of their own that have nothing to load: forked from one that has (docs/adr/0088).
+
+A service loads for a second of CPU time, a command for half of one, and the tests start some two hundred of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_forking = multiprocessing.get_context("forkserver")
+_forking.set_forkserver_preload(["taskbridge.edge.app", "taskbridge.streams.app", "taskbridge.cli.program"])
+
+
+class Forked:
+    """``python -c code``, in a session of its own, that ends with the tests; what it says goes to the end of ``log``.
+
+    To be asked and ended as a ``subprocess.Popen`` is. ``code`` finds our services loaded, with whatever they took from
+    the environment while they were: what changes them before they load needs a process that loads them.
+    """
+
+    def __init__(self, code: str, *, environment: Mapping[str, str], log: Path) -> None:
+        begun, begins = _forking.Pipe(duplex=False)
+        with begun, begins:
+            arguments = (code, dict(environment), str(log), begins)
+            # A daemon, so that it is ended, not waited for, where a test left it.
+            self._process = _forking.Process(target=_become, args=arguments, daemon=True)
+            self._process.start()
+            begins.close()
+            begun.recv()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self.returncode is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        return self.returncode
+
+    def send_signal(self, signum: int) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _become(code: str, environment: Mapping[str, str], log: str, begins: Connection) -> None:
+    gc.freeze()  # what is loaded stays, here too: looked through at the end, each of its pages would be copied
+    os.setsid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    os.environ.clear()
+    os.environ.update(environment)
+    opened = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(opened, 1)
+    os.dup2(opened, 2)
+    os.close(opened)
+    # A service may start again in its own place, by its command line.
+    sys.argv, sys.orig_argv = ["-c"], [sys.executable, "-c", code]
+    begins.send(None)
+    begins.close()
+    # As a command that is started has them; one of these would keep the fork server after the tests, and this with it.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    status = 0
+    try:
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 - as `python -c` does
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if status and ended.code is not status:
+            sys.stderr.write(f"{ended.code}\n")
+    except BaseException:  # noqa: BLE001 - the last to see it
+        traceback.print_exc()
+        status = 1
+    # As the interpreter ends, not as multiprocessing ends a child: without what is to be done at exit.
+    ctypes.pythonapi.Py_Exit(status)
