@@ -210,6 +210,7 @@ def watched(items: Sequence[pytest.Item], file: str) -> dict[str, _Seen]:
 def functions_of(file: str) -> dict[tuple[str, int], list[FunctionType]]:
     """(qualified name, line) → the function objects of this file, wherever they are referred to."""
     found = dict[tuple[str, int], list[FunctionType]]()
+    gc.unfreeze()  # what tests/conftest.py has frozen is in no list of objects, and every change would survive
     for each in gc.get_objects():
         if type(each) is FunctionType and each.__code__.co_filename == file:
             found.setdefault(place_of(each.__code__), []).append(each)
@@ -245,7 +246,7 @@ def how_to_make(
         for function, code in pairs:
             function.__code__ = code
 
-    return put
+    return put if pairs else None
 
 
 def put_constant(mutant: Mutant, module: ModuleType) -> None:
