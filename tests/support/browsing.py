@@ -36,9 +36,9 @@ globalThis.addEventListener('securitypolicyviolation', (event) =>
 
 @contextmanager
 def chromium() -> Generator[Browser]:
-    """Debian's Chromium, without a window."""
-    path = shutil.which("chromium")
-    assert path is not None, "there is no chromium: apt-get install chromium"
+    """Debian's Chromium, without a window: where it is there, the build that has none and takes half the CPU time."""
+    path = shutil.which("chromium-headless-shell") or shutil.which("chromium")
+    assert path is not None, "there is no Chromium: apt-get install chromium-headless-shell"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, headless=True, args=_FLAGS)
         try:
