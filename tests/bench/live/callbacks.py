@@ -36,7 +36,10 @@ AT_REST = "at rest"
 
 _LISTENER = "manager01"
 _PAUSE_S = 0.1
+_WARM_UP_S = 10
+"""So long events come first, before any round: a Kafka that was just started runs code that is not compiled yet."""
 _WARM_UP = 20
+"""Callbacks of each condition in each round, before those that count."""
 _ARRIVES_WITHIN_S = 30.0
 _USERS = 1000
 
@@ -95,6 +98,9 @@ def measure_callbacks(
         def post(count: int) -> Times:
             return _post(edge, token, listener, count)
 
+        warming = Trickle(surroundings, per_second=events_per_second, users=_USERS)
+        time.sleep(_WARM_UP_S)
+        warming.stop()
         found: dict[str, list[Times]] = {AT_REST: [], f"under {events_per_second} events a second": []}
         for _ in rounds.numbers(lambda: {f"p50 {AT_REST}": median_ms(found[AT_REST])}):
             for condition, times in found.items():
