@@ -170,6 +170,22 @@ def test_what_does_not_follow_is_not_waited_for() -> None:
     told(producers, story)
 
 
+def test_while_a_round_is_under_way_nothing_waits_in_front_of_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.streams.transactions.gathering._FOLLOWS_WITHIN_S", 60.0)
+    producers = FakeProducers()
+
+    async def story(group_commit: GroupCommit) -> None:
+        first = group_commit.hand_over(FIRST, 10, one(b"a"), generation=5)
+        while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
+            await asyncio.sleep(0)
+        second = group_commit.hand_over(SECOND, 7, one(b"b"), generation=5, more_follow=True)
+        producers.may_commit.release(2)
+        async with asyncio.timeout(20):
+            await asyncio.gather(first, second)
+
+    told(producers, story)
+
+
 def test_many_records_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.streams.transactions.gathering._FOLLOWS_WITHIN_S", 60.0)
     monkeypatch.setattr("taskbridge.streams.transactions.gathering._FEW", 1)

@@ -19,18 +19,20 @@ _FOLLOWS_WITHIN_S = 0.002
 class Gathering:
     """Passes deliveries on in their order. Few of them wait for what follows, in bounded time.
 
-    Two transactions of one record each, one behind the other, take twice as long as one of both.
+    Two transactions of one record each, one behind the other, take twice as long as one of both. While one is under way
+    nothing waits here: all that comes meanwhile shares the next one.
     """
 
-    def __init__(self, pass_on: Callable[[Delivery], None]) -> None:
+    def __init__(self, pass_on: Callable[[Delivery], None], *, is_under_way: Callable[[], bool]) -> None:
         self._pass_on = pass_on
+        self._is_under_way = is_under_way
         self._here: list[Delivery] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, delivery: Delivery, *, more_follow: bool) -> None:
         """Called in the loop."""
         self._here.append(delivery)
-        if not more_follow or sum(each.records for each in self._here) > _FEW:
+        if not more_follow or self._is_under_way() or sum(each.records for each in self._here) > _FEW:
             self._end()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FOLLOWS_WITHIN_S, self._end)

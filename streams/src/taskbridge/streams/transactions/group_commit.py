@@ -77,7 +77,8 @@ class GroupCommit:
         self._waiting: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._left: list[Delivery | None] = []
         """At most one, which did not go into the transaction before."""
-        self._gathering = Gathering(self._waiting.put)
+        self._is_under_way = False
+        self._gathering = Gathering(self._waiting.put, is_under_way=lambda: self._is_under_way)
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
 
@@ -142,7 +143,11 @@ class GroupCommit:
 
     def _next_group(self) -> list[Delivery]:
         """What waits, up to the bounds and of one generation of the group; nothing when it is over. Blocks."""
-        first = self._left.pop() if self._left else self._waiting.get()
+        if not self._left:
+            self._is_under_way = False
+            self._left.append(self._waiting.get())
+            self._is_under_way = True
+        first = self._left.pop()
         if first is None:
             return []
         deliveries, records, size = [first], first.records, first.size
