@@ -31,6 +31,10 @@ from taskbridge.streams.worker import work
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_SWITCH_S = 0.0005
+"""How soon the threads that fetch and commit have the interpreter's lock while the loop is at work. Each asks Kafka
+several things one after the other, and by Python's own 5 ms waits for the lock each time: under load a round took a
+fifth longer (docs/benchmarks/streams-profile.md)."""
 _END_S = 6.0
 """For what is asked of this worker, and for what its libraries have under way: threads of theirs may wait for Kafka."""
 
@@ -44,6 +48,7 @@ def run(environment: Mapping[str, str] = os.environ) -> None:
         ConfigurationError: before anything is started; where another worker has the data folder, too.
         WorkerFailed: processing cannot go on; a supervisor should start the service again.
     """
+    sys.setswitchinterval(_SWITCH_S)
     settings = load_settings(StreamsSettings, environment)
     center = TaskCenter(settings)
     with only_one_in(settings.data_dir, "worker.lock", setting="STREAMS_DATA_DIR"):
