@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -42,7 +43,9 @@ def tree_seconds(pid: int) -> float:
             children = each.read_text().split()
         except OSError:
             continue  # that thread ended just now
-        total += sum(tree_seconds(int(child)) for child in children)
+        for child in children:
+            with suppress(OSError):  # likewise
+                total += tree_seconds(int(child))
     return total
 
 

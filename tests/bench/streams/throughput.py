@@ -83,6 +83,8 @@ def _read(surroundings: Surroundings, channels: Channels, reference: Reference, 
     began, ended = moments[int(count * WARM_UP)], max(ended, moments[-1])
     events = reference.events_behind(WARM_UP)
     cpu_s = clock.cpu_at(ended) - clock.cpu_at(began)
+    if not cpu_s:
+        raise NotCounted("its CPU time was not read while it worked")
     return Window(
         per_second=events / (ended - began),
         per_cpu_second=events / cpu_s,
