@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -49,6 +50,8 @@ def run_benchmark(name: str, measure: Callable[[], Path]) -> None:
 
     Exit code 1 with one line where it cannot, or where what it asserts does not hold.
     """
+    # Where it was started with the signal ignored (behind `nohup … &`), it is stopped by it all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     try:
         page = measure()

@@ -97,7 +97,13 @@ def test_any_worker_shows_all_of_them_and_tells_what_became_of_a_callback(
         assert "authorization" not in str(found).lower()
         assert found["searched"]["quarantine_records"] >= 1
 
-        seen = ask(worker, "overview")
+        # It reads on for two seconds when it is asked, and shows what it has by then.
+        seen = eventually(
+            lambda asked=worker: (
+                (answer := ask(asked, "overview"))["dead_letters"]["reasons"].get("undecodable") and answer
+            ),
+            what="the overview has read that far",
+        )
         urls = {f"http://127.0.0.1:{each.port}" for each in workers}
         assert {each["url"] for each in seen["workers"] if each["reachable"]} == urls
         assert {each["worker"] for each in seen["partitions"]} == urls

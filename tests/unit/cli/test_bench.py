@@ -51,6 +51,7 @@ def test_a_measurement_whose_command_was_killed_ends_too(tmp_path: Path) -> None
     harness.write_text(
         """
 import os, pathlib, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     pathlib.Path("began").write_text(str(os.getpid()))
     signal.pause()

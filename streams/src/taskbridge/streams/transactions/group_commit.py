@@ -75,8 +75,7 @@ class GroupCommit:
         """Of each source: see ``KeptPosition``."""
         self._producers: list[TransactionalProducer] = []
         self._waiting: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
-        self._left: list[Delivery | None] = []
-        """At most one, which did not go into the transaction before."""
+        self._left: list[Delivery | None] = []  # at most one, which did not go into the transaction before
         self._is_under_way = False
         self._gathering = Gathering(self._waiting.put, is_under_way=lambda: self._is_under_way)
         self._failure: Exception | None = None
@@ -147,8 +146,7 @@ class GroupCommit:
             self._is_under_way = False
             self._left.append(self._waiting.get())
             self._is_under_way = True
-        first = self._left.pop()
-        if first is None:
+        if (first := self._left.pop()) is None:
             return []
         deliveries, records, size = [first], first.records, first.size
         while not self._waiting.empty():
