@@ -24,7 +24,8 @@ class ServiceSpec:
     ready: Callable[[], bool]
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     cwd: Path | None = None
-    ready_timeout_s: float = 60.0
+    # A minute was too short for a JVM beside four others that start on two slow cores; one that dies is told at once.
+    ready_timeout_s: float = 150.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 10.0
     # Asked while it runs: a problem that only a restart mends, or None; once it has lasted, it is restarted.
