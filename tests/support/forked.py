@@ -1,6 +1,6 @@
-"""Programs of ours as processes of their own that have nothing to load: forked from one that has (docs/adr/0088).
+"""Services of ours as processes of their own that have nothing to load: forked from one that has (docs/adr/0088).
 
-A service loads for a second of CPU time, a command for half of one, and the tests start some two hundred of them.
+A service loads for a second of CPU time, and the tests start some ninety of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["taskbridge.edge.app", "taskbridge.streams.app", "taskbridge.cli.program"])
+_forking.set_forkserver_preload(["taskbridge.edge.app", "taskbridge.streams.app"])
 
 
 class Forked:
