@@ -30,8 +30,11 @@ def before() -> Before:
 
 def machine_section(libraries: Sequence[str], earlier: Before) -> list[str]:
     """A section of a page; ``libraries`` are distributions of this Python."""
-    found = ", ".join(f"{name} {version(name)}" for name in libraries)
-    python = f"Python {platform.python_version()} ({platform.python_compiler()})"
+    software = (
+        f"Python {platform.python_version()} ({platform.python_compiler()})",
+        ", ".join(f"{name} {version(name)}" for name in libraries),
+        f"taskbridge {version('taskbridge-cli')}",
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     now = before()
     stolen = (now.stolen - earlier.stolen) / max(now.ticks - earlier.ticks, 1)
@@ -42,7 +45,7 @@ def machine_section(libraries: Sequence[str], earlier: Before) -> list[str]:
         "",
         f"- {cores}; {', '.join(_caches())}; {memory:.0f} GiB of memory.",
         f"- {platform.system()} {platform.release()}, {_virtual()}; {_frequency()}.",
-        f"- {python}; {found}; taskbridge {version('taskbridge-cli')}.",
+        f"- {'; '.join(filter(None, software))}.",
         f"- {load} The hypervisor gave {stolen:.1%} of the cores' time to others meanwhile.",
     ]
 

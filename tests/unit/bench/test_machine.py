@@ -29,3 +29,7 @@ def test_a_section_names_this_machine() -> None:
     assert "cores of " in text
     assert "msgspec " in text
     assert "Load average before the run: " in text
+
+
+def test_a_section_without_libraries_has_no_place_for_them() -> None:
+    assert "; ;" not in "\n".join(machine_section((), before()))
