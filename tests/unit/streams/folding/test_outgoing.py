@@ -86,6 +86,13 @@ def test_a_notification_that_no_broker_would_take_is_found(taken: Taken, large: 
     assert aside(taken([event(event_id="1", **people)])) == []
 
 
+@pytest.mark.parametrize("action", [Action.CREATED, Action.DELETED])
+def test_a_state_whose_headers_no_broker_would_take_is_found(taken: Taken, action: Action) -> None:
+    """Escaped, a text takes three times its bytes; nobody is told of these."""
+    large = event(event_id="1", action=action, corp_id="\x00" * (MAX_MESSAGE_BYTES // 3))
+    assert aside(taken([large])) == [(0, "too-large")]
+
+
 def test_what_a_broker_takes_is_asked_for(taken: Taken) -> None:
     long = event(event_id="1", title=LONG, originator=Person("ann"))
     assert aside(taken([long], notification_bytes=100_000)) == [(0, "too-large")]

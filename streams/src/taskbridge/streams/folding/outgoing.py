@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from taskbridge.schemas.cloudevents import notification_headers
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _FRAME_BYTES = 32 << 10
 """For Kafka's own frame of a record."""
 _RECORD_TO_VALUE = 6
-"""A notification's key and headers are made of what is in its value; escaped, an id takes three times its bytes."""
+"""A record's key and headers are made of what is in its value; escaped, an id takes three times its bytes."""
 
 
 class Fold(Protocol):
@@ -56,7 +57,8 @@ def _unfit(folded: Folded, notification_bytes: int) -> set[bytes]:
     room = notification_bytes - _FRAME_BYTES
     if folded.largest * _RECORD_TO_VALUE <= room:
         return set()
-    found = {key for key, value in folded.stored.items() if len(value) > MAX_MESSAGE_BYTES - _FRAME_BYTES}
+    written = chain(folded.changelog, folded.states)
+    found = {each[0] or b"" for each in written if _size(each) > MAX_MESSAGE_BYTES - _FRAME_BYTES}
     return found | {_subject(each) for each in folded.notifications if _size(each) > room}
 
 
