@@ -304,23 +304,29 @@ SIZES: list[tuple[list[Any], list[Any], int]] = [
 ]
 
 
+@pytest.mark.parametrize("earlier", [0, 1], ids=["the first", "a later one"])
 @pytest.mark.parametrize(("first", "second", "transactions"), SIZES)
 def test_a_transaction_takes_twenty_thousand_records_and_32_mib(
-    first: list[Any], second: list[Any], transactions: int
+    first: list[Any], second: list[Any], transactions: int, earlier: int
 ) -> None:
     producers = FakeProducers()
 
-    async def story(running: GroupCommit) -> None:
-        before = running.hand_over(FIRST, 0, one(b"-"), generation=5)
-        while not running._waiting.empty():  # noqa: ASYNC110 # pyright: ignore[reportPrivateUsage]
-            await asyncio.sleep(0.001)
-        waiting = [running.hand_over(FIRST, 1, [Batch("states", each)], generation=5) for each in (first, second)]
-        for _ in range(3):
-            producers.may_commit.release()
-        await asyncio.gather(before, *waiting)
+    async def main() -> None:
+        running = rounds_of(producers)
+        waiting: list[asyncio.Future[list[int]]] = []
+        if earlier:
+            running.claim()
+            waiting.append(running.hand_over(FIRST, 0, one(b"-"), generation=5))
+            while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
+                await asyncio.sleep(0)
+        waiting += [running.hand_over(FIRST, 1, [Batch("states", each)], generation=5) for each in (first, second)]
+        running.claim()
+        producers.may_commit.release(3)
+        await asyncio.gather(*waiting)
+        await running.close()
 
-    told(producers, story)
-    assert len(producers.transactions) == 1 + transactions
+    asyncio.run(main())
+    assert len(producers.transactions) == earlier + transactions
 
 
 def test_after_a_failure_nothing_is_even_handed_over() -> None:
@@ -370,6 +376,23 @@ def test_the_end_waits_for_the_round_under_way() -> None:
 
     told(producers, story)
     assert len(producers.transactions) == 1
+
+
+def test_what_waits_at_the_end_goes_into_a_last_transaction() -> None:
+    producers = FakeProducers()
+
+    async def story(group_commit: GroupCommit) -> None:
+        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+        while producers.last_value is None:  # noqa: ASYNC110 - it is another thread that sets it
+            await asyncio.sleep(0)
+        second = group_commit.hand_over(FIRST, 2, one(b"b"), generation=5)
+        closing = asyncio.create_task(group_commit.close())
+        await asyncio.sleep(0)
+        producers.may_commit.release(2)
+        await asyncio.gather(first, second, closing)
+
+    told(producers, story)
+    assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a"], [b"b"]]
 
 
 def test_what_was_never_begun_needs_no_end_and_no_thread_keeps_the_process_from_ending() -> None:

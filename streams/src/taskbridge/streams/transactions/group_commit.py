@@ -33,7 +33,7 @@ from taskbridge.streams.transactions.gathering import Gathering
 from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from faust.types import TP
 
@@ -75,7 +75,6 @@ class GroupCommit:
         """Of each source: see ``KeptPosition``."""
         self._producers: list[TransactionalProducer] = []
         self._waiting: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
-        self._left: list[Delivery | None] = []  # at most one, which did not go into the transaction before
         self._is_under_way = False
         self._gathering = Gathering(self._waiting.put, is_under_way=lambda: self._is_under_way)
         self._failure: Exception | None = None
@@ -132,7 +131,7 @@ class GroupCommit:
 
     def _run(self) -> None:
         turn = 0
-        while deliveries := self._next_group():
+        for deliveries in self._groups():
             if self._failure is None:
                 self._failure = self._perform(turn, deliveries)
                 turn = (turn + 1) % len(self._producers)
@@ -140,25 +139,23 @@ class GroupCommit:
                 deliveries[0].done.get_loop().call_soon_threadsafe(tell, deliveries, self._failure)
         _close(self._producers)
 
-    def _next_group(self) -> list[Delivery]:
-        """What waits, up to the bounds and of one generation of the group; nothing when it is over. Blocks."""
-        if not self._left:
-            self._is_under_way = False
-            self._left.append(self._waiting.get())
+    def _groups(self) -> Iterator[list[Delivery]]:
+        """What waits, up to the bounds and of one generation of the group, until the end. Blocks."""
+        group, records, size = list[Delivery](), 0, 0
+        while (delivery := self._waiting.get()) is not None:
             self._is_under_way = True
-        if (first := self._left.pop()) is None:
-            return []
-        deliveries, records, size = [first], first.records, first.size
-        while not self._waiting.empty():
-            delivery = self._waiting.get()
-            if delivery is not None:
-                records += delivery.records
-                size += delivery.size
-            if delivery is None or records > _RECORDS or size > _BYTES or delivery.group != first.group:
-                self._left.append(delivery)
-                break
-            deliveries.append(delivery)
-        return deliveries
+            records += delivery.records
+            size += delivery.size
+            if group and (records > _RECORDS or size > _BYTES or delivery.group != group[0].group):
+                yield group
+                group, records, size = [], delivery.records, delivery.size
+            group.append(delivery)
+            if self._waiting.empty():
+                yield group
+                group, records, size = [], 0, 0
+                self._is_under_way = False
+        if group:
+            yield group
 
     def _perform(self, turn: int, deliveries: Sequence[Delivery]) -> Exception | None:
         try:
