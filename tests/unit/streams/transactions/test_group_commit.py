@@ -160,16 +160,6 @@ def test_what_came_by_the_same_poll_shares_a_round(monkeypatch: pytest.MonkeyPat
     assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a", b"b"]]
 
 
-def test_what_does_not_follow_is_not_waited_for() -> None:
-    producers = FakeProducers()
-
-    async def story(group_commit: GroupCommit) -> None:
-        producers.may_commit.release()
-        await group_commit.hand_over(FIRST, 10, one(b"a"), generation=5, more_follow=True)
-
-    told(producers, story)
-
-
 def test_while_a_round_is_under_way_nothing_waits_in_front_of_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.streams.transactions.gathering._FOLLOWS_WITHIN_S", 60.0)
     producers = FakeProducers()
@@ -182,21 +172,6 @@ def test_while_a_round_is_under_way_nothing_waits_in_front_of_the_next_one(monke
         producers.may_commit.release(2)
         async with asyncio.timeout(20):
             await asyncio.gather(first, second)
-
-    told(producers, story)
-
-
-def test_many_records_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.streams.transactions.gathering._FOLLOWS_WITHIN_S", 60.0)
-    monkeypatch.setattr("taskbridge.streams.transactions.gathering._FEW", 1)
-    producers = FakeProducers()
-
-    async def story(group_commit: GroupCommit) -> None:
-        producers.may_commit.release()
-        waiting = [
-            group_commit.hand_over(source, 1, one(b"a"), generation=5, more_follow=True) for source in (FIRST, SECOND)
-        ]
-        await asyncio.gather(*waiting)
 
     told(producers, story)
 
