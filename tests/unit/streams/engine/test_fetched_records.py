@@ -18,7 +18,7 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskbridge.streams.engine.fetched_records import FetchedPartition, FetchedRecords
+from taskbridge.streams.engine.fetched_records import FetchedPartition, FetchedRecords, read_natively
 from taskbridge.streams.folding.native import IS_BUILT
 
 if TYPE_CHECKING:
@@ -152,7 +152,15 @@ def test_it_has_all_that_a_fetcher_asks_of_what_was_fetched() -> None:
     assert set(re.findall(r"\brecords\.(\w+)\(", source)) - {"append", "items"} <= set(dir(FetchedRecords))
 
 
-def test_what_is_as_we_write_it_is_read_by_the_core() -> None:
-    data = fetched([batch([(1, b"k", b"v", [])])])
+@pytest.mark.parametrize("value", [b"v", bytes(1 << 24)], ids=["small", "its length has four bytes"])
+def test_what_is_as_we_write_it_is_read_by_the_core(value: bytes) -> None:
+    data = fetched([batch([(1, b"k", each, [])]) for each in (value, b"next")])
     found: Any = FetchedPartition(AT, FetchedRecords(data), None, 0, None, None, CHECKED, READ_COMMITTED)
-    assert [type(each).__name__ for each in found] == ["FetchedRecord"]
+    assert [type(each).__name__ for each in found] == ["FetchedRecord"] * 2
+
+
+def test_from_the_beginning_of_a_worker_every_fetch_is_read_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetcher, "MemoryRecords", MemoryRecords)
+    monkeypatch.setattr(fetcher, "PartitionRecords", PartitionRecords)
+    read_natively()
+    assert (fetcher.MemoryRecords, fetcher.PartitionRecords) == (FetchedRecords, FetchedPartition)

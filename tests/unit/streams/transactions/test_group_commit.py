@@ -146,18 +146,21 @@ def test_what_waits_while_a_round_is_under_way_is_the_next_one_and_the_producers
     assert {each["group"] for each in producers.transactions} == {group_metadata("group", MEMBER)}
 
 
-def test_what_came_by_the_same_poll_shares_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_came_by_the_same_poll_shares_a_round_once_none_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskbridge.streams.transactions.gathering._FOLLOWS_WITHIN_S", 60.0)
     producers = FakeProducers()
 
     async def story(group_commit: GroupCommit) -> None:
-        producers.may_commit.release()
+        producers.may_commit.release(2)
+        await group_commit.hand_over(FIRST, 5, one(b"-"), generation=5)
+        while group_commit._is_under_way:  # noqa: ASYNC110 # pyright: ignore[reportPrivateUsage]
+            await asyncio.sleep(0)
         first = group_commit.hand_over(FIRST, 10, one(b"a"), generation=5, more_follow=True)
         await asyncio.sleep(0.1)
         await asyncio.gather(first, group_commit.hand_over(SECOND, 7, one(b"b"), generation=5))
 
     told(producers, story)
-    assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"a", b"b"]]
+    assert [[key for _, _, key, _ in each["sent"]] for each in producers.transactions] == [[b"-"], [b"a", b"b"]]
 
 
 def test_while_a_round_is_under_way_nothing_waits_in_front_of_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
