@@ -187,13 +187,19 @@ def test_an_instance_and_a_dead_letter_that_are_too_large_do_not_stop_the_worker
     for event in (created("1", tuple(first), at=1), created("2", tuple(second), at=2), created("3", ("ann",), at=3)):
         producer.produce(TASK_EVENTS.name, key=b"grows", value=codec.encode(event))
         producer.flush(30)
+    # Nobody is told of it, and escaped in its state's headers its organisation takes three times its bytes.
+    corp_id = "".join(map(chr, chance.choices(range(0x4E00, 0x9FFF), k=MAX_MESSAGE_BYTES // 4)))
+    wide = structs.replace(created("4", (), at=4), instance_id="wide", originator=None, corp_id=corp_id)
+    producer.produce(TASK_EVENTS.name, key=b"wide", value=codec.encode(wide))
     producer.produce(TASK_EVENTS.name, key=b"grows", value=junk)
     assert producer.flush(30) == 0
     streams_service.start()
     eventually(lambda: caught_up(connection), what="all events are processed")
     streams_service.wait_until_ready()
 
-    mine = [each for each in dlq(connection, "list", "--json") if each["key"] == "grows"]
+    parked = dlq(connection, "list", "--json")
+    assert [each["reason"] for each in parked if each["key"] == "wide"] == ["too-large"]
+    mine = [each for each in parked if each["key"] == "grows"]
     reasons = [each["reason"] for each in mine]
     assert reasons[-1] == "undecodable"
     # Whether they came in one chunk or in three: one of the two is too much, and nothing else is set aside for it.
