@@ -16,6 +16,7 @@ from taskbridge.schemas.events import notification_key
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.inbox import told_ahead
 from taskbridge.streams.inbox.agent import InboxAgent
+from taskbridge.streams.inbox.layout import APPLIED_KEY, Applied, write_applied
 from taskbridge.streams.sse.hub import Hub
 from taskbridge.streams.transactions.group_commit import Overtaken
 
@@ -53,11 +54,6 @@ class Consumer:
         """Nobody asks."""
 
 
-class FakeOffsets:
-    def topic_id(self, _topic: str) -> str:
-        return "first"
-
-
 class Worker(AnsweringWorker):
     """A worker that keeps inboxes, answers from them and has event streams."""
 
@@ -72,7 +68,7 @@ class Worker(AnsweringWorker):
             store=self.inbox,
             changelog="inbox",
             group_commit=cast("Any", self.commit),
-            offsets=cast("Any", FakeOffsets()),
+            topic_id="first",
             notifications=self.codec,
             metrics=self.metrics,
         )
@@ -161,6 +157,15 @@ def test_who_listens_is_told_before_the_transaction_ends_and_then_finds_it_in_th
         worker.commit.under_way[-1].set_result([5])
         assert await asyncio.gather(*asked) == [["T-0", "T-1"], 2]
         await task
+
+    run(test)
+
+
+def test_what_a_topic_told_that_was_made_anew_is_nothing_to_begin_behind(run: Any) -> None:
+    async def test(worker: Worker, _client: httpx2.AsyncClient) -> None:
+        applied = write_applied(Applied("another", 7))
+        worker.inbox.write_chunk(worker.partition, {APPLIED_KEY: applied}, changelog_offset=0)
+        assert (worker.agent.next_offset(worker.partition), worker.listen().begins) == (0, 0)
 
     run(test)
 

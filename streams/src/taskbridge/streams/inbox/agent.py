@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from taskbridge.schemas.errors import RecordError
-from taskbridge.schemas.topics import TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
+from taskbridge.schemas.topics import TASK_EVENTS_DLQ
 from taskbridge.streams.engine.parts import consumer_of
 from taskbridge.streams.fold.chunk import Rejected
 from taskbridge.streams.fold.dead_letters import dead_letter
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from taskbridge.schemas.events import TaskNotification
     from taskbridge.streams.engine.chunks import ChunkMessage
     from taskbridge.streams.monitoring.metrics import Metrics
-    from taskbridge.streams.positions.offsets import Offsets
     from taskbridge.streams.processing.chunk_traces import ChunkTrace
     from taskbridge.streams.records import Chunk, RecordWithHeaders
     from taskbridge.streams.tables.store import Store
@@ -61,14 +59,14 @@ class InboxAgent:
     store: Store
     changelog: str
     group_commit: GroupCommit
-    offsets: Offsets
+    topic_id: str
+    """Of the notifications' topic that this worker stands upon: what another one told is not applied here."""
     notifications: Codec[TaskNotification]
     metrics: Metrics
     tracing: Tracing | None = None
 
     def __post_init__(self) -> None:
         self.told_ahead = ToldAhead()
-        self._topic_id = ""
         self._listeners: list[tuple[Listener, ComesAgain]] = []
         self._queues = PartitionQueues(self._take, failed=self.app.crash)
 
@@ -86,13 +84,9 @@ class InboxAgent:
         None where the partition is not held here.
         """
         try:
-            stored = self.store.read(partition, APPLIED_KEY)
+            return max(self._applied(partition) + 1, self.told_ahead.next_offset(partition))
         except PartitionNotHeld:
             return None
-        applied = None if stored is None else read_applied(stored)
-        if applied is None or (self._topic_id and applied.topic_id != self._topic_id):
-            return self.told_ahead.next_offset(partition)
-        return max(applied.offset + 1, self.told_ahead.next_offset(partition))
 
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
@@ -118,8 +112,6 @@ class InboxAgent:
         assert generation is not None, "the transport gives it to every chunk"
         if not consumer_of(self.app).is_current(message):
             return None
-        if not self._topic_id:
-            self._topic_id = await asyncio.to_thread(self.offsets.topic_id, TASK_NOTIFICATIONS.name)
         with naming(self.changelog, partition):
             applied = self._applied(partition)
         if records[-1].offset <= applied:
@@ -127,7 +119,7 @@ class InboxAgent:
         told, rejected = self._decode(records, behind=applied)
         with naming(self.changelog, partition):
             changes = self._changes(partition, [each for _, each in told])
-        changes[APPLIED_KEY] = write_applied(Applied(self._topic_id, records[-1].offset))
+        changes[APPLIED_KEY] = write_applied(Applied(self.topic_id, records[-1].offset))
         batches = [
             Batch(self.changelog, [(key, value, []) for key, value in changes.items()], partition),
             Batch(TASK_EVENTS_DLQ.name, _letters(rejected)),
@@ -172,7 +164,7 @@ class InboxAgent:
         """The offset of the last notification that this partition's inboxes hold; -1 for none."""
         stored = self.store.read(partition, APPLIED_KEY)
         applied = None if stored is None else read_applied(stored)
-        return applied.offset if applied is not None and applied.topic_id == self._topic_id else -1
+        return applied.offset if applied is not None and applied.topic_id == self.topic_id else -1
 
     def _changes(self, partition: int, notifications: list[TaskNotification]) -> dict[bytes, bytes | None]:
         keys = keys_read(notifications)
