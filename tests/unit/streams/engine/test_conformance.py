@@ -186,6 +186,7 @@ _ATTRIBUTES = [
     Attribute(App, "_fetcher", "the service that polls: started again after a recovery"),
     Attribute(Consumer, "_committed_offset", "what perform_seek found committed, by partition"),
     Attribute(Consumer, "_buffered_partitions", "are yielded although they are not active"),
+    Attribute(Consumer, "_read_offset", "the last that was handed on of each partition: nothing below it is"),
     Attribute(Consumer, "flow_active", "is false from a rebalance's begin to the end of its recovery"),
     Attribute(Consumer, "can_resume_flow", "is set when it becomes true"),
     Attribute(driver.Consumer, "_thread", "the thread that has aiokafka's consumer"),
@@ -237,7 +238,7 @@ _CODE = [
     Code(
         cast("Any", Consumer)._drain_messages,
         ("getmany(timeout=1.0)", "offset >= r_offset", "callback(message)", "set_read_offset(tp, offset)"),
-        "each message that getmany yields is handed on unless its offset is below the position",
+        "each message that getmany yields is handed on unless its offset is below what was, of its partition",
     ),
     Code(
         cast("Any", FaustRecovery)._resume_streams,

@@ -15,15 +15,17 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from faust.types import TP
 from faust_apps import faust_app
 
-from taskbridge.schemas.topics import TASK_EVENTS
+from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
 from taskbridge.streams.engine.transport import ChunkConsumer, Position
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from taskbridge.streams.engine.chunks import ChunkMessage
+
 FIRST, SECOND = TP(TASK_EVENTS.name, 0), TP(TASK_EVENTS.name, 1)
-CHANGELOG = TP("changelog", 0)
+TOLD, CHANGELOG = TP(TASK_NOTIFICATIONS.name, 0), TP("changelog", 0)
 
 
 @dataclass
@@ -57,7 +59,7 @@ class FakeBroker(ChunkConsumer):
         """What the next poll gives; the ones after that have nothing."""
         self.polls = 0
         self.while_polling: Callable[[], object] = int
-        self.active: set[TP] | None = {FIRST, SECOND, CHANGELOG}
+        self.active: set[TP] | None = {FIRST, SECOND, TOLD}
         self.committed: dict[TP, int] = {}
         self.sought = 0
 
@@ -103,24 +105,22 @@ def with_consumer(tmp_path: Path) -> Callable[[Callable[[FakeBroker], Awaitable[
 
 
 async def chunks_of(consumer: FakeBroker) -> list[tuple[TP, Any]]:
-    return [(tp, message) async for tp, message in consumer.getmany(1.0)]
+    polled = [cast("ChunkMessage", first) async for _, first in consumer.getmany(1.0)]
+    return [(message.tp, message) for first in polled for message in (first, *first.others)]
 
 
-def test_a_fetch_gives_one_chunk_a_partition_and_other_topics_record_by_record(with_consumer: Any) -> None:
+def test_a_poll_gives_one_message_a_topic_which_has_one_chunk_a_partition(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
         consumer.fetched = {
             FIRST: [FakeRecord(offset) for offset in range(100, 200)],
+            TOLD: [FakeRecord(1, topic=TOLD.topic)],
             SECOND: [FakeRecord(7, partition=1)],
-            CHANGELOG: [FakeRecord(1, topic="changelog"), FakeRecord(2, topic="changelog")],
         }
-        got = await chunks_of(consumer)
-        assert [(tp, message.offset) for tp, message in got] == [
-            (FIRST, 199),
-            (SECOND, 7),
-            (CHANGELOG, 1),
-            (CHANGELOG, 2),
-        ]
-        assert [record.offset for record in got[0][1].value] == list(range(100, 200))
+        (first_tp, first), (told_tp, told) = [each async for each in consumer.getmany(1.0)]
+        assert (first_tp, first.offset) == (FIRST, 199)
+        assert [record.offset for record in cast("Any", first.value)] == list(range(100, 200))
+        assert [(each.tp, each.offset) for each in cast("Any", first).others] == [(SECOND, 7)]
+        assert (told_tp, told.offset, list(cast("Any", told).others)) == (TOLD, 1, [])
 
     with_consumer(check)
 
@@ -243,8 +243,8 @@ def test_the_next_poll_is_under_way_while_the_chunks_of_the_last_one_are_handed_
 
 def test_a_chunk_knows_whether_others_of_its_poll_follow(with_consumer: Any) -> None:
     async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0)]}
-        assert [message.more_follow for _, message in await chunks_of(consumer)] == [True, False]
+        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0)], TOLD: [FakeRecord(0)]}
+        assert [message.more_follow for _, message in await chunks_of(consumer)] == [True, True, False]
 
     with_consumer(check)
 
@@ -471,11 +471,11 @@ def test_a_chunk_behind_the_last_one_is_taken_whole_and_not_even_copied(with_con
 
 
 @pytest.mark.parametrize("overtake", [ChunkConsumer.stop_flow, _generation])
-def test_a_rebalance_between_two_chunks_of_a_poll_keeps_the_second_one_back(
+def test_a_rebalance_between_two_topics_of_a_poll_keeps_the_second_one_back(
     with_consumer: Any, overtake: Callable[[FakeBroker], Any]
 ) -> None:
     async def check(consumer: FakeBroker) -> None:
-        consumer.fetched = {FIRST: [FakeRecord(0)], SECOND: [FakeRecord(0, partition=1)]}
+        consumer.fetched = {FIRST: [FakeRecord(0)], TOLD: [FakeRecord(0, topic=TOLD.topic)]}
         got: list[TP] = []
         async for tp, _ in consumer.getmany(1.0):
             got.append(tp)
@@ -499,6 +499,26 @@ def test_of_a_poll_only_partitions_with_records_come_that_are_ours_now_or_were_b
             cast("Any", consumer)._buffered_partitions = buffered
             assert [tp for tp, _ in await chunks_of(consumer)] == expected
             assert await chunks_of(consumer) == []  # the poll ahead
+
+    with_consumer(check)
+
+
+def test_what_comes_again_of_one_partition_holds_nothing_back_of_the_others(with_consumer: Any) -> None:
+    """Faust drops a message that it handed on before: of a topic in a poll it has one, for all partitions."""
+
+    async def check(consumer: FakeBroker) -> None:
+        stopped, got = asyncio.Event(), list[TP]()
+
+        async def hand_on(first: Any) -> None:
+            got.extend(message.tp for message in (first, *first.others))
+            stopped.set()
+
+        loose = cast("Any", consumer)
+        loose.callback, loose._read_offset[FIRST] = hand_on, 5
+        consumer.fetched = {FIRST: [FakeRecord(3)], SECOND: [FakeRecord(9, partition=1)]}
+        async with asyncio.timeout(5):
+            await loose._drain_messages(SimpleNamespace(_stopped=stopped))
+        assert got == [FIRST, SECOND]
 
     with_consumer(check)
 

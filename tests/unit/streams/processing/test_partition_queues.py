@@ -11,7 +11,7 @@ import pytest
 from taskbridge.streams.processing.partition_queues import PartitionQueues
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
     from taskbridge.streams.engine.chunks import ChunkMessage
     from taskbridge.streams.records import Chunk
@@ -66,8 +66,9 @@ async def settle() -> None:
 
 def test_what_waited_is_taken_together_and_the_next_chunk_begins_before_the_first_ends() -> None:
     async def story(work: Work) -> None:
-        for offsets in ((0,), (1, 2), (3,)):
-            await work.queues.put(*chunk(0, *offsets))
+        async with work.queues.turn(0):
+            for offsets in ((0,), (1, 2), (3,)):
+                await work.queues.put(*chunk(0, *offsets))
         await settle()
         await work.queues.put(*chunk(0, 4))
         await settle()
@@ -89,12 +90,40 @@ def test_what_waited_is_taken_together_up_to_a_chunks_bounds_and_not_beyond(
 ) -> None:
     async def story(work: Work) -> None:
         begin = 0
-        for count in counts:
-            await work.queues.put(*chunk(0, *range(begin, begin + count), size=size))
-            begin += count
+        async with work.queues.turn(0):
+            for count in counts:
+                await work.queues.put(*chunk(0, *range(begin, begin + count), size=size))
+                begin += count
         await settle()
 
     assert [len(offsets) for _, offsets, _ in run(story).begun] == taken
+
+
+def test_where_nothing_is_in_front_of_it_a_chunk_is_begun_at_once() -> None:
+    async def story(work: Work) -> None:
+        for offset in range(2):
+            await work.queues.put(*chunk(0, offset))
+            assert len(work.begun) == offset + 1
+
+    run(story)
+
+
+def test_a_stream_is_followed_with_all_chunks_of_a_poll() -> None:
+    def message(partition: int, offset: int) -> Any:
+        made, records = chunk(partition, offset)
+        return SimpleNamespace(**vars(made), value=records, others=())
+
+    async def polls() -> AsyncGenerator[Any]:
+        for offset in range(2):
+            first = message(0, offset)
+            first.others = [message(1, offset), message(0, offset + 10)]
+            yield SimpleNamespace(message=first)
+
+    async def story(work: Work) -> None:
+        await work.queues.follow(SimpleNamespace(events=polls))
+
+    begun = [(partition, offset) for partition, _, offset in run(story).begun]
+    assert begun == [(0, 0), (1, 0), (0, 10), (0, 1), (1, 1), (0, 11)]
 
 
 def test_chunks_of_one_partition_end_in_the_order_in_which_they_began() -> None:
@@ -133,28 +162,24 @@ def test_while_one_partition_waits_for_kafka_another_one_is_worked_on() -> None:
 
 def test_chunks_from_before_and_after_a_rebalance_are_not_put_together() -> None:
     async def story(work: Work) -> None:
-        await work.queues.put(*chunk(0, 0))
-        await settle()
-        await work.queues.put(*chunk(0, 1))
-        await work.queues.put(*chunk(0, 1, era=2))
+        async with work.queues.turn(0):
+            await work.queues.put(*chunk(0, 1))
+            await work.queues.put(*chunk(0, 1, era=2))
         await settle()
 
-    assert [offsets for _, offsets, _ in run(story).begun] == [[0], [1], [1]]
+    assert [offsets for _, offsets, _ in run(story).begun] == [[1], [1]]
 
 
 def test_what_is_put_together_stays_within_a_chunks_bounds() -> None:
     async def story(work: Work) -> None:
-        await work.queues.put(*chunk(0, 0))
+        async with work.queues.turn(0):
+            await work.queues.put(*chunk(0, *range(1, 700)))
+            await work.queues.put(*chunk(0, *range(700, 1300)))
+            await work.queues.put(*chunk(0, 1300, size=3 << 20))
+            await work.queues.put(*chunk(0, 1301, size=3 << 20))
         await settle()
-        await work.queues.put(*chunk(0, *range(1, 700)))
-        await work.queues.put(*chunk(0, *range(700, 1300)))
-        await work.queues.put(*chunk(0, 1300, size=3 << 20))
-        await work.queues.put(*chunk(0, 1301, size=3 << 20))
-        for _ in range(4):
-            work.ends[-1].set()
-            await settle()
 
-    assert [len(offsets) for _, offsets, _ in run(story).begun] == [1, 699, 601, 1]
+    assert [len(offsets) for _, offsets, _ in run(story).begun] == [699, 601, 1]
 
 
 def test_only_so_many_chunks_may_wait() -> None:
@@ -268,8 +293,10 @@ def test_a_chunk_that_leaves_nothing_to_wait_for_takes_no_room() -> None:
 def test_a_partition_with_much_to_do_lets_another_one_in_between() -> None:
     async def story() -> list[int]:
         work = Begun()
-        for number in range(3):  # no two of them fit into one
-            await work.queues.put(*chunk(0, *range(number * 600, number * 600 + 600)))
+        async with work.queues.turn(0):
+            for number in range(3):  # no two of them fit into one
+                await work.queues.put(*chunk(0, *range(number * 600, number * 600 + 600)))
+        await asyncio.sleep(0)
         await work.queues.put(*chunk(1, 0))
         await settle()
         return work.partitions

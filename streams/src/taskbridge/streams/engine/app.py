@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 APP_ID = "taskbridge-streams"
 
-_CHUNKS_WAITING = 16
-"""How many chunks may wait for the agent; more would only be memory, and work to drop at a rebalance."""
+_POLLS_WAITING = 4
+"""What may wait for an agent; more would only be memory, and work to drop at a rebalance."""
 
-_CHUNK_RECORDS = 1000
-"""In one chunk, which is one transaction. The event loop does nothing else while a chunk is folded."""
+_POLLED_RECORDS = 1000
+"""By one poll. The event loop does nothing else while a chunk is folded, which is all of them at the most."""
 
 _COMMIT_INTERVAL_S = 1.0
 """What a worker that is killed leaves to be folded again."""
@@ -43,7 +43,7 @@ def build_faust_app(worker: StreamsSettings, *, partitions: int, kafka_propertie
         "broker_consumer": [f"chunks://{each.strip()}" for each in brokers],
         "broker_producer": [f"kafka://{each.strip()}" for each in brokers],
         "broker_credentials": broker_credentials(kafka_properties),
-        "broker_max_poll_records": _CHUNK_RECORDS,
+        "broker_max_poll_records": _POLLED_RECORDS,
         "broker_commit_interval": _COMMIT_INTERVAL_S,
         "broker_session_timeout": worker.session_timeout_s,
         "broker_heartbeat_interval": worker.session_timeout_s / 4,
@@ -57,7 +57,7 @@ def build_faust_app(worker: StreamsSettings, *, partitions: int, kafka_propertie
         "producer_request_timeout": _PRODUCER_TIMEOUT_S,
         # Set here: a table's own ``store`` without a path counts as none, and Faust would take its memory store.
         "store": "chunks://",
-        "stream_buffer_maxsize": _CHUNKS_WAITING,
+        "stream_buffer_maxsize": _POLLS_WAITING,
         # A rebalance waits for the chunk in work, so that it ends with its ack and not halfway.
         "stream_wait_empty": True,
         "table_standby_replicas": worker.standbys,

@@ -1,4 +1,4 @@
-"""Records of one fetch and partition as messages for an agent of Faust's: each is a chunk, a list of them."""
+"""Records of one poll as messages for an agent of Faust's: each partition's are a chunk, a list of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from faust.types import ConsumerMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from faust.types import TP
 
@@ -21,7 +21,9 @@ class ChunkMessage(ConsumerMessage):
     era: int
     """Of the consumer, when they were fetched: after a seek they come again."""
     more_follow: bool = False
-    """Chunks of other partitions came by the same poll, and are behind this one."""
+    """Other chunks came by the same poll, and are behind this one."""
+    others: Sequence[ChunkMessage] = ()
+    """The topic's other chunks of the poll. Faust knows nothing of them: it has one message of each topic in a poll."""
 
 
 def chunks(tp: TP, records: list[Any], generation: int, era: int) -> Iterator[ChunkMessage]:

@@ -1,11 +1,12 @@
-"""Chunks instead of records: Faust's transport, which hands an agent all records of one fetch and partition at once.
+"""Chunks instead of records: Faust's transport, which hands an agent all records of one poll at once.
 
 Positions are committed by ``streams.transactions.group_commit``, in one transaction with what comes of the records, and
 never here.
 
-Faust's own path costs some 230 µs a record (fetch, wrap, queue, resume the agent, ack); here that is paid once a chunk.
-It is found by Faust as the ``chunks://`` scheme of the broker's URL, an entry point in the group ``faust.transports``.
-Only topics in ``chunk_topics`` come as chunks. Changelogs are never fetched here: see ``streams.tables.changelog``.
+Faust's own path costs some 230 µs a record (fetch, wrap, queue, resume the agent, ack); here that is paid once a poll
+and topic. It is found by Faust as the ``chunks://`` scheme of the broker's URL, an entry point in the group
+``faust.transports``.
+Changelogs are never fetched here: see ``streams.tables.changelog``.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class _Polled(NamedTuple):
 
 
 class ChunkConsumer(driver.Consumer):
-    """Yields one message for each partition of a fetch; its value is the list of the fetched records.
+    """Yields one message for each topic of a poll: the first of its chunks, which has the others.
 
     Faust commits nothing. The topics are declared without its acks: those also count a message that a stream skipped
     around a rebalance, and fill up the offsets of a whole fetched chunk as a gap, so that a commit could pass records
@@ -214,25 +215,24 @@ class ChunkConsumer(driver.Consumer):
         # Where nobody comes for it any more, there is nothing to complain of.
         self._ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
         messages = list(self._messages(polled))
-        for _, message in messages[:-1]:
-            if isinstance(message, ChunkMessage):
-                message.more_follow = True
-        for tp, message in messages:
+        for message in messages[:-1]:
+            message.more_follow = True
+        by_topic: dict[str, list[ChunkMessage]] = {}
+        for message in messages:
+            by_topic.setdefault(message.topic, []).append(message)
+        for first, *others in by_topic.values():
             if not self._is_current(polled.era, polled.generation):
                 return
-            yield tp, message
+            first.others = others
+            # Else Faust drops what was handed on before, and with it the others: ``take`` knows of each.
+            self._read_offset.pop(first.tp, None)
+            yield first.tp, first
 
-    def _messages(self, polled: _Polled) -> Iterator[tuple[TP, Message]]:
+    def _messages(self, polled: _Polled) -> Iterator[ChunkMessage]:
         for tp, records in polled.records.items():
-            if not records or not (polled.active is None or tp in polled.active or tp in self._buffered_partitions):
-                continue
-            if tp.topic in self.chunk_topics:
+            if records and (polled.active is None or tp in polled.active or tp in self._buffered_partitions):
                 self._reached_at.setdefault(tp, records[0].timestamp / 1000)
-                for message in chunks(tp, records, polled.generation, polled.era):
-                    yield tp, message
-            else:
-                for record in records:
-                    yield tp, self._to_message(tp, record)
+                yield from chunks(tp, records, polled.generation, polled.era)
 
     async def _poll(self, timeout: float) -> _Polled | None:  # noqa: ASYNC109 - as Faust has it
         """The records that come next; None where there are none, or none yet."""

@@ -45,7 +45,7 @@ HEADERS: dict[str, Any] = {
 """Those of its records that are always the same."""
 
 CORE = native and native.Core(**RULES, **HEADERS)
-_REFUSALS = tuple(Refusal)
+_REFUSALS, _ACTIONS, _VIEWS, _CHANGES = tuple(Refusal), tuple(Action), tuple(View), tuple(Change)
 
 
 class NativeFolding(Folding):
@@ -78,11 +78,11 @@ class NativeFolding(Folding):
                 Rejected(records[at], why if isinstance(why, RecordError) else _REFUSALS[why[0]].error(*why[1]))
                 for at, why in folded.rejected
             ],
-            actions={action: count for action, count in zip(Action, folded.actions, strict=True) if count},
+            actions={action: count for action, count in zip(_ACTIONS, folded.actions, strict=True) if count},
             changes={
                 (view, change): count
-                for view, counts in zip(View, folded.changes, strict=False)
-                for change, count in zip(Change, counts, strict=False)
+                for view, counts in zip(_VIEWS, folded.changes, strict=False)
+                for change, count in zip(_CHANGES, counts, strict=False)
                 if count
             },
             instances=folded.stored,

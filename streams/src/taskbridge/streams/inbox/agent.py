@@ -90,8 +90,7 @@ class InboxAgent:
 
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
-        async for event in stream.events():
-            await self._queues.put(event.message, event.value)
+        await self._queues.follow(stream)
 
     async def _take(self, message: ChunkMessage, records: Chunk) -> None:
         consumer = consumer_of(self.app)

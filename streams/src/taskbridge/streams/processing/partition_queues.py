@@ -72,13 +72,24 @@ class PartitionQueues:
         self._room = asyncio.Semaphore(_WAITING)
         self._stopped = False
 
+    async def follow(self, stream: Any) -> None:
+        """Take the chunks of a stream of Faust's for ever."""
+        async for event in stream.events():
+            for message in (event.message, *event.message.others):
+                await self.put(message, message.value)
+
     async def put(self, message: ChunkMessage, records: Chunk) -> None:
-        """Hand over a chunk; returns as soon as there is room for it to wait."""
+        """Hand over a chunk; returns as soon as it is begun, or there is room for it to wait."""
         await self._room.acquire()
         queue = self._queue(message.partition)
         queue.waiting.append(Waiting(message, records))
-        if queue.task is None or queue.task.done():
+        if queue.task is not None and not queue.task.done():
+            return
+        if queue.turn.locked() or queue.room.locked():
             queue.task = asyncio.create_task(self._drive(queue))
+        else:
+            # Here and now: a task of its own takes as long as to fold an event.
+            await self._drive(queue)
 
     @asynccontextmanager
     async def turn(self, partition: int) -> AsyncGenerator[None]:
@@ -101,7 +112,8 @@ class PartitionQueues:
                     if end is None:
                         queue.room.release()
                     else:
-                        queue.last = asyncio.create_task(self._end(queue, queue.last, end))
+                        before = None if queue.last is None or queue.last.done() else queue.last
+                        queue.last = asyncio.create_task(self._end(queue, before, end))
                 # To what else the loop has to do; without it, a queue with much to do would keep it for itself.
                 await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is skipped
@@ -112,7 +124,7 @@ class PartitionQueues:
     ) -> None:
         try:
             if before is not None:
-                await asyncio.wait([before])
+                await before
             if not self._stopped:
                 await end
         except Exception as error:  # noqa: BLE001

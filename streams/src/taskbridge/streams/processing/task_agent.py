@@ -85,8 +85,7 @@ class TaskAgent:
 
     async def run(self, stream: Any) -> None:
         """Take chunks for ever. An error that is not the fault of a record stops the worker: nothing is skipped."""
-        async for event in stream.events():
-            await self._queues.put(event.message, event.value)
+        await self._queues.follow(stream)
 
     def _begin(self, message: ChunkMessage, records: Chunk) -> Coroutine[Any, Any, None] | None:
         """Fold a chunk and hand over what it comes to; what is returned ends it. None where there is nothing to do."""
