@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 import socket
 from collections import deque
@@ -17,8 +18,8 @@ LOOPBACK = "127.0.0.1"
 # a service which is just restarting can be given the very port, connect to itself, and keep the service from it.
 _CANDIDATES = range(20_000, 32_000)
 _HELD = 64
-_held: deque[socket.socket] = deque()
-"""What keeps others from ports that were given out and are not listened on yet; the oldest are let go."""
+_held: deque[int] = deque()
+"""Open files that keep others from ports that were given out and are not listened on yet; the oldest are let go."""
 
 
 def free_port() -> int:
@@ -75,9 +76,10 @@ def _hold(port: int) -> bool:
         return False
     # From now on: to who sets it too, as services do, a socket that does not listen is no obstacle.
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _held.append(held)
+    # Detached, as nobody closes them: the process's end does.
+    _held.append(held.detach())
     if len(_held) > _HELD:
-        _held.popleft().close()
+        os.close(_held.popleft())
     return True
 
 
