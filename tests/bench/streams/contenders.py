@@ -45,7 +45,7 @@ PEERS = (
 
 _OURS_GROUP = "taskbridge-streams"
 _COMMIT_MS, _CACHE_MB = 1000, 64
-_EXACTLY_ONCE_COMMIT_MS, _QUICK_COMMIT_MS = 100, 50
+_EXACTLY_ONCE_COMMIT_MS, _QUICK_COMMIT_MS = 100, 10
 """The first is Kafka Streams' own default where it is exactly once, the second for who wants it sooner."""
 LINGER_MS, LOW_LINGER_MS = 50, 2
 _PRODUCER = f"uncompressed, linger {LINGER_MS} ms ({LOW_LINGER_MS} where latency is measured), batches of 256 KiB"
