@@ -20,7 +20,7 @@ from tests.bench.streams.contenders import (
     prepare,
 )
 from tests.bench.streams.errors import NotCounted
-from tests.bench.streams.latency import measure_latency
+from tests.bench.streams.latency import KAFKA_WARM_UP_S, measure_latency
 from tests.bench.streams.records import preload
 from tests.bench.streams.recovery import measure_recovery
 from tests.bench.streams.results import Results
@@ -111,6 +111,10 @@ class Run:
                 )
 
     def latency(self, rounds: Rounds, *, seconds: int) -> None:
+        for contender in self._of(_TIMED):
+            with self._counting(contender, "latency", {}):
+                measure_latency(contender, self._surroundings, seconds=KAFKA_WARM_UP_S, label="latency-0")
+                self._say(f"latency    {contender.name:42}has warmed Kafka up")
         for number, contender in self._turns("latency", rounds, self.results.latencies, LATENCY, _TIMED):
             with self._counting(contender, "latency", self.results.latencies):
                 found = measure_latency(contender, self._surroundings, seconds=seconds, label=f"latency-{number}")
@@ -132,11 +136,15 @@ class Run:
     ) -> Generator[tuple[int, Contender]]:
         self._out.clear()
         for number in rounds.numbers(lambda: self._watched(found, figures)):
-            for contender in self.contenders:
-                if peer_of(contender.name) in names and contender.name not in self._out:
-                    yield number, contender
+            for contender in self._of(names):
+                yield number, contender
         self.ended[part] = rounds.ended
         self._say(f"{part}: {rounds.ended}")
+
+    def _of(self, names: Sequence[str]) -> Generator[Contender]:
+        for contender in self.contenders:
+            if peer_of(contender.name) in names and contender.name not in self._out:
+                yield contender
 
     def _watched(self, found: dict[str, Any], figures: Figures) -> dict[str, Estimate]:
         if self._default is None:

@@ -11,7 +11,7 @@ from tests.bench.machine import machine_section
 from tests.bench.spreads import EXPLAINED, judged
 from tests.bench.streams.comparisons import LATENCY, RECOVERY, THROUGHPUT, ratios
 from tests.bench.streams.contenders import TASKBRIDGE
-from tests.bench.streams.latency import BACKLOG, RATE, WARM_UP_S
+from tests.bench.streams.latency import BACKLOG, KAFKA_WARM_UP_S, RATE, WARM_UP_S
 from tests.bench.streams.results import of
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def _latency(out: Path, results: Results) -> list[str]:
         f"{RATE:,} events a second, whatever becomes of them; from the moment an event was due until a consumer has",
         "its notification. The consumer reads what is committed only. To warm up, each has a backlog of",
         f"{BACKLOG:,} events to work off first, as fast as it can, and {WARM_UP_S} s at the rate that do not count.",
+        f"Before the first round each had {KAFKA_WARM_UP_S} s of it, for Kafka: it was just started.",
         "",
         "| | p50 ms | p99 ms | longest ms |",
         "|---|---|---|---|",
