@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     [
         (KAFKA_STREAMS, "1000", "1000"),
         (KAFKA_STREAMS_EXACTLY_ONCE, "1000", "100"),
-        (KAFKA_STREAMS_QUICK, "1000", "50"),
+        (KAFKA_STREAMS_QUICK, "1000", "10"),
     ],
 )
 def test_exactly_once_it_commits_soon_where_latency_is_measured(
