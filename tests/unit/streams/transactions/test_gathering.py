@@ -35,10 +35,11 @@ class Gathered:
     """What is gathered, and what was passed on; both by the offset behind it."""
 
     def __init__(self) -> None:
-        self.passed: list[int] = []
+        self.passed: list[list[int]] = []
         self.is_under_way = False
         self._gathering = Gathering(
-            lambda delivery: self.passed.append(delivery.next_offset), is_under_way=lambda: self.is_under_way
+            lambda together: self.passed.append([each.next_offset for each in together]),
+            is_under_way=lambda: self.is_under_way,
         )
 
     def add(self, offset: int, *, more_follow: bool = True, records: int = 1) -> None:
@@ -60,7 +61,7 @@ def test_what_follows_goes_with_what_was_there_in_order() -> None:
         gathered.add(2)
         assert gathered.passed == []
         gathered.add(3, more_follow=False)
-        assert gathered.passed == [1, 2, 3]
+        assert gathered.passed == [[1, 2, 3]]
 
     run(story)
 
@@ -70,9 +71,9 @@ def test_what_does_not_follow_within_two_milliseconds_is_not_waited_for_as_often
         for offset in (1, 2):
             gathered.add(offset)
             await clock.passes(1.9)
-            assert gathered.passed == [*range(1, offset)]
+            assert gathered.passed == [[each] for each in range(1, offset)]
             await clock.passes(0.2)
-            assert gathered.passed == [*range(1, offset + 1)]
+            assert gathered.passed == [[each] for each in range(1, offset + 1)]
 
     run(story)
 
@@ -84,16 +85,16 @@ def test_the_two_milliseconds_begin_with_the_first_that_waits() -> None:
         gathered.add(2, more_follow=False)
         gathered.add(3)
         await clock.passes(1.5)
-        assert gathered.passed == [1, 2], "the time of what is gone is over"
+        assert gathered.passed == [[1, 2]], "the time of what is gone is over"
         gathered.add(4)
         await clock.passes(0.6)
-        assert gathered.passed == [1, 2, 3, 4]
+        assert gathered.passed == [[1, 2], [3, 4]]
 
     run(story)
 
 
-@pytest.mark.parametrize(("first", "second", "passed"), [(50, 50, []), (50, 51, [1, 2]), (101, 1, [1])])
-def test_a_hundred_records_wait_and_more_do_not(first: int, second: int, passed: list[int]) -> None:
+@pytest.mark.parametrize(("first", "second", "passed"), [(50, 50, []), (50, 51, [[1, 2]]), (101, 1, [[1]])])
+def test_a_hundred_records_wait_and_more_do_not(first: int, second: int, passed: list[list[int]]) -> None:
     async def story(_: Clock, gathered: Gathered) -> None:
         gathered.add(1, records=first)
         gathered.add(2, records=second)
@@ -107,6 +108,7 @@ def test_while_a_transaction_is_under_way_nothing_waits_here() -> None:
         gathered.add(1)
         gathered.is_under_way = True
         gathered.add(2)
-        assert gathered.passed == [1, 2]
+        gathered.add(3)
+        assert gathered.passed == [[1, 2], [3]]
 
     run(story)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from taskbridge.streams.transactions.delivery import Delivery
 
@@ -17,13 +17,13 @@ _FOLLOWS_WITHIN_S = 0.002
 
 
 class Gathering:
-    """Passes deliveries on in their order. Few of them wait for what follows, in bounded time.
+    """Passes deliveries on in their order, at once those that waited. Few of them wait for what follows, in bounded time.
 
     Two transactions of one record each, one behind the other, take twice as long as one of both. While one is under way
     nothing waits here: all that comes meanwhile shares the next one.
     """
 
-    def __init__(self, pass_on: Callable[[Delivery], None], *, is_under_way: Callable[[], bool]) -> None:
+    def __init__(self, pass_on: Callable[[Sequence[Delivery]], None], *, is_under_way: Callable[[], bool]) -> None:
         self._pass_on = pass_on
         self._is_under_way = is_under_way
         self._here: list[Delivery] = []
@@ -41,6 +41,6 @@ class Gathering:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for delivery in self._here:
-            self._pass_on(delivery)
-        self._here.clear()
+        # As one: who takes them is another thread, and might come between two of them.
+        here, self._here = self._here, []
+        self._pass_on(here)

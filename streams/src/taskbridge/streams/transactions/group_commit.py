@@ -74,7 +74,7 @@ class GroupCommit:
         self.after_loss: dict[TP, bool] = {}
         """Of each source: see ``KeptPosition``."""
         self._producers: list[TransactionalProducer] = []
-        self._waiting: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Sequence[Delivery] | None] = queue.SimpleQueue()
         self._is_under_way = False
         self._gathering = Gathering(self._waiting.put, is_under_way=lambda: self._is_under_way)
         self._failure: Exception | None = None
@@ -142,14 +142,15 @@ class GroupCommit:
     def _groups(self) -> Iterator[list[Delivery]]:
         """What waits, up to the bounds and of one generation of the group, until the end. Blocks."""
         group, records, size = list[Delivery](), 0, 0
-        while (delivery := self._waiting.get()) is not None:
+        while (together := self._waiting.get()) is not None:
             self._is_under_way = True
-            records += delivery.records
-            size += delivery.size
-            if group and (records > _RECORDS or size > _BYTES or delivery.group != group[0].group):
-                yield group
-                group, records, size = [], delivery.records, delivery.size
-            group.append(delivery)
+            for delivery in together:
+                records += delivery.records
+                size += delivery.size
+                if group and (records > _RECORDS or size > _BYTES or delivery.group != group[0].group):
+                    yield group
+                    group, records, size = [], delivery.records, delivery.size
+                group.append(delivery)
             if self._waiting.empty():
                 yield group
                 group, records, size = [], 0, 0
