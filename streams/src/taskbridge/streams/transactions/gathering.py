@@ -17,7 +17,7 @@ _FOLLOWS_WITHIN_S = 0.002
 
 
 class Gathering:
-    """Passes deliveries on in their order, at once those that waited. Few of them wait for what follows, in bounded time.
+    """Passes deliveries on in order, at once those that waited. Few of them wait for what follows, in bounded time.
 
     Two transactions of one record each, one behind the other, take twice as long as one of both. While one is under way
     nothing waits here: all that comes meanwhile shares the next one.
