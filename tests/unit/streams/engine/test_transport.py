@@ -59,7 +59,7 @@ class FakeBroker(ChunkConsumer):
         """What the next poll gives; the ones after that have nothing."""
         self.polls = 0
         self.while_polling: Callable[[], object] = int
-        self.active: set[TP] | None = {FIRST, SECOND, TOLD}
+        self.active: set[TP] | None = {FIRST, SECOND, TOLD, CHANGELOG}
         self.committed: dict[TP, int] = {}
         self.sought = 0
 
@@ -115,6 +115,7 @@ def test_a_poll_gives_one_message_a_topic_which_has_one_chunk_a_partition(with_c
             FIRST: [FakeRecord(offset) for offset in range(100, 200)],
             TOLD: [FakeRecord(1, topic=TOLD.topic)],
             SECOND: [FakeRecord(7, partition=1)],
+            CHANGELOG: [FakeRecord(1, topic="changelog")],  # nobody's here
         }
         (first_tp, first), (told_tp, told) = [each async for each in consumer.getmany(1.0)]
         assert (first_tp, first.offset) == (FIRST, 199)

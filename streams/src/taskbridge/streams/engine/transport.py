@@ -5,8 +5,7 @@ never here.
 
 Faust's own path costs some 230 µs a record (fetch, wrap, queue, resume the agent, ack); here that is paid once a poll
 and topic. It is found by Faust as the ``chunks://`` scheme of the broker's URL, an entry point in the group
-``faust.transports``.
-Changelogs are never fetched here: see ``streams.tables.changelog``.
+``faust.transports``. Only topics in ``chunk_topics`` come at all: changelogs are read by ``streams.tables.changelog``.
 """
 
 from __future__ import annotations
@@ -230,7 +229,8 @@ class ChunkConsumer(driver.Consumer):
 
     def _messages(self, polled: _Polled) -> Iterator[ChunkMessage]:
         for tp, records in polled.records.items():
-            if records and (polled.active is None or tp in polled.active or tp in self._buffered_partitions):
+            is_ours = polled.active is None or tp in polled.active or tp in self._buffered_partitions
+            if records and is_ours and tp.topic in self.chunk_topics:
                 self._reached_at.setdefault(tp, records[0].timestamp / 1000)
                 yield from chunks(tp, records, polled.generation, polled.era)
 
