@@ -112,8 +112,7 @@ class PartitionQueues:
                     if end is None:
                         queue.room.release()
                     else:
-                        before = None if queue.last is None or queue.last.done() else queue.last
-                        queue.last = asyncio.create_task(self._end(queue, before, end))
+                        queue.last = asyncio.create_task(self._end(queue, queue.last, end))
                 # To what else the loop has to do; without it, a queue with much to do would keep it for itself.
                 await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is skipped
