@@ -134,10 +134,10 @@ class Run:
     def _turns(
         self, part: str, rounds: Rounds, found: dict[str, Any], figures: Figures, names: Sequence[str]
     ) -> Generator[tuple[int, Contender]]:
-        self._out.clear()
         for number in rounds.numbers(lambda: self._watched(found, figures)):
             for contender in self._of(names):
                 yield number, contender
+        self._out.clear()
         self.ended[part] = rounds.ended
         self._say(f"{part}: {rounds.ended}")
 
