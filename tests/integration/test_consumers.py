@@ -128,9 +128,8 @@ class Example:
         return found
 
     def members(self, bridge: Connection) -> list[Any]:
-        admin = bridge.admin()  # held on to until it has answered
-        described = cast("dict[str, Any]", admin.describe_consumer_groups([self.group]))
-        return described[self.group].result(10).members
+        with bridge.admin().described_groups([self.group]) as described:
+            return described[self.group].result(10).members
 
 
 class CompanyAtWork:

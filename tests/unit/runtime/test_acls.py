@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,9 +14,11 @@ from taskbridge.runtime.acls import Acl, lacking, not_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from contextlib import AbstractContextManager
 
     from confluent_kafka import TopicCollection
-    from confluent_kafka.admin import AdminClient
+
+    from taskbridge.runtime import kafka
 
 READ_EVENTS = Acl("Read", "topic", "events", "what is folded")
 WRITE_OWN = Acl("Write", "topic", "own-", "changelogs", prefixed=True)
@@ -33,9 +36,14 @@ class Admin:
         self._told = told
 
     def describe_topics(self, topics: TopicCollection, **asked: Any) -> Mapping[str, Future[Any]]:
-        return self.describe_consumer_groups(cast("Any", topics).topic_names, **asked)
+        return self._answers(cast("Any", topics).topic_names, **asked)
 
-    def describe_consumer_groups(self, names: Collection[str], **asked: Any) -> dict[str, Future[Any]]:
+    def described_groups(
+        self, names: Collection[str], **asked: Any
+    ) -> AbstractContextManager[Mapping[str, Future[Any]]]:
+        return nullcontext(self._answers(names, **asked))
+
+    def _answers(self, names: Collection[str], **asked: Any) -> dict[str, Future[Any]]:
         assert asked["include_authorized_operations"]
         return {name: self._answer(self._told.get(name.replace("-", "_"), 3)) for name in names}
 
@@ -49,7 +57,7 @@ class Admin:
 
 
 def lacks(**told: Collection[AclOperation] | int | None) -> list[Acl]:
-    return lacking(cast("AdminClient", Admin(**told)), ALL, topics=["events", "own-1", "own-2"])
+    return lacking(cast("kafka.Admin", Admin(**told)), ALL, topics=["events", "own-1", "own-2"])
 
 
 def test_what_is_granted_everywhere_is_not_lacking() -> None:

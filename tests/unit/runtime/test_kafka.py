@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -30,6 +32,23 @@ def test_a_config_file_gives_librdkafka_properties(tmp_path: Path) -> None:
     path.write_text("# TLS\nsecurity.protocol = SASL_SSL\n\nsasl.password=a=b # c\n")
     assert read_kafka_config(path) == {"security.protocol": "SASL_SSL", "sasl.password": "a=b # c"}
     assert read_kafka_config(None) == {}
+
+
+ASKED_TOO_LATE = """
+from contextlib import suppress
+from taskbridge.runtime.kafka import Admin
+
+admin = Admin({"bootstrap.servers": "-", "test.mock.num.brokers": 1, "test.mock.broker.rtt": 100})
+for wait_s in (0.1, 30):
+    with admin.described_groups(["group"]) as asked, suppress(TimeoutError):
+        print(asked["group"].exception(wait_s))
+"""
+
+
+def test_a_coordinator_that_is_found_too_late_ends_no_process() -> None:
+    ended = subprocess.run([sys.executable, "-c", ASKED_TOO_LATE], capture_output=True, text=True, check=False)
+    # librdkafka's own stand-in for brokers describes no groups.
+    assert (ended.returncode, ended.stdout.count("_UNSUPPORTED_FEATURE")) == (0, 1), ended.stderr
 
 
 def test_what_is_the_registrys_is_kept_from_librdkafka() -> None:

@@ -13,7 +13,7 @@ from taskbridge.schemas.errors import OperatorError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from confluent_kafka.admin import AdminClient
+    from taskbridge.runtime.kafka import Admin
 
 Resource = Literal["topic", "group", "transactional-id"]
 Operation = Literal["Read", "Write", "Create", "Delete", "Alter", "Describe", "DescribeConfigs"]
@@ -21,7 +21,7 @@ Operation = Literal["Read", "Write", "Create", "Delete", "Alter", "Describe", "D
 SEE = "'taskbridge topics acls' says what each user needs"
 
 _ANSWER_S = 10.0
-_ALLOWED = {"include_authorized_operations": True, "request_timeout": _ANSWER_S}
+_ALLOWED = {"include_authorized_operations": True}
 _REFUSALS = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -69,7 +69,7 @@ def not_allowed(*needed: Acl | str) -> str:
     return f"this Kafka user lacks {', '.join(told)}: {SEE}"
 
 
-def lacking(admin: AdminClient, wanted: Sequence[Acl], *, topics: Collection[str]) -> list[Acl]:
+def lacking(admin: Admin, wanted: Sequence[Acl], *, topics: Collection[str]) -> list[Acl]:
     """Which of these Kafka does not grant, as far as it tells: for these topics, and the groups that are named. Blocks.
 
     What cannot be told, because Kafka is too old or does not answer, counts as granted: whoever tries it will see.
@@ -90,13 +90,15 @@ def lacking(admin: AdminClient, wanted: Sequence[Acl], *, topics: Collection[str
 _Granted = tuple[tuple[Resource, str], "Collection[AclOperation]"]
 
 
-def _of_topics(admin: AdminClient, names: Collection[str]) -> Iterator[_Granted]:
-    yield from _granted("topic", cast("Any", admin).describe_topics(TopicCollection(list(names)), **_ALLOWED))
+def _of_topics(admin: Admin, names: Collection[str]) -> Iterator[_Granted]:
+    asked = TopicCollection(list(names))
+    yield from _granted("topic", cast("Any", admin).describe_topics(asked, request_timeout=_ANSWER_S, **_ALLOWED))
 
 
-def _of_groups(admin: AdminClient, names: Collection[str]) -> Iterator[_Granted]:
+def _of_groups(admin: Admin, names: Collection[str]) -> Iterator[_Granted]:
     if names:
-        yield from _granted("group", cast("Any", admin).describe_consumer_groups(list(names), **_ALLOWED))
+        with admin.described_groups(names, **_ALLOWED) as described:
+            yield from _granted("group", described)
 
 
 def _granted(resource: Resource, asked: Mapping[str, Any]) -> Iterator[_Granted]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka.admin import AdminClient
 
@@ -12,7 +13,8 @@ from taskbridge.schemas.registry import PROPERTY_PREFIX
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Generator, Mapping
+    from concurrent.futures import Future
     from pathlib import Path
 
     from confluent_kafka import Consumer, KafkaException
@@ -21,6 +23,8 @@ PARTITIONER = "murmur2_random"
 """The Java client's hash, so that producers in Java and this one put a key on the same partition."""
 
 _REQUEST_OVERHEAD_BYTES = 1 << 20
+_LONGEST_REQUEST_S = 3600
+"""As long as librdkafka lets a request take."""
 
 
 def read_kafka_config(path: Path | None) -> dict[str, str]:
@@ -91,9 +95,21 @@ def _brokers(extra: Mapping[str, str] | None) -> dict[str, str]:
 class Admin(AdminClient):
     """Knows whom it asks, for whoever has to tell that there was no answer."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config, logger=LIBRDKAFKA)
+    def __init__(self, config: Mapping[str, object]) -> None:
+        super().__init__(cast("dict[str, Any]", config), logger=LIBRDKAFKA)
         self.servers = str(config["bootstrap.servers"])
+        self._config = config
+
+    @contextmanager
+    def described_groups(self, names: Collection[str], **asked: Any) -> Generator[Mapping[str, Future[Any]]]:
+        """What each group's coordinator answers, within the block: whoever waits says how long.
+
+        ``describe_consumer_groups`` of a client that lives on ends the process where a coordinator is found only after
+        the request's time (librdkafka issue 4605), as while Kafka makes the topic of positions, or a broker is started
+        again. So the request may take as long as any, and the client that asks it goes with the block.
+        """
+        asking = AdminClient(cast("dict[str, Any]", self._config), logger=LIBRDKAFKA)
+        yield asking.describe_consumer_groups(list(names), request_timeout=_LONGEST_REQUEST_S, **asked)
 
 
 def admin_client(bootstrap_servers: str, extra: Mapping[str, str] | None = None) -> Admin:

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -317,11 +317,11 @@ def admin_of(allowed: Mapping[str, set[AclOperation]]) -> Admin:
             answer.set_result(SimpleNamespace(authorized_operations=list(allowed[name])))
         return answers
 
-    def none(asked: object, **_: object) -> dict[str, Future[object]]:
+    def none(asked: object, **_: object) -> nullcontext[dict[str, Future[object]]]:
         del asked
-        return {}
+        return nullcontext({})
 
-    return cast("Admin", SimpleNamespace(describe_topics=described, describe_consumer_groups=none))
+    return cast("Admin", SimpleNamespace(describe_topics=described, described_groups=none))
 
 
 def refuse_one(server: socket.socket) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from taskbridge.streams.positions import group_positions
 from taskbridge.streams.positions.offsets import Offsets
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 MEMBER = SimpleNamespace(group_instance_id=None, client_id="rebuild", host="/10.0.0.7")
 
@@ -21,18 +25,18 @@ class Answers:
     def __init__(self, *answers: int | list[Any]) -> None:
         self._answers = list(answers)
 
-    def describe_consumer_groups(self, groups: list[str], **_how: object) -> dict[str, Future[Any]]:
+    def described_groups(self, groups: list[str]) -> AbstractContextManager[dict[str, Future[Any]]]:
         answer = self._answers.pop(0)
         future: Future[Any] = Future()
         if isinstance(answer, int):
             future.set_exception(KafkaException(KafkaError(answer)))
         else:
             future.set_result(SimpleNamespace(members=answer))
-        return {groups[0]: future}
+        return nullcontext({groups[0]: future})
 
 
 def asked(*answers: int | list[Any]) -> dict[str, str]:
-    offsets = Offsets({})
+    offsets = Offsets({"bootstrap.servers": "127.0.0.1:9"})
     vars(offsets)["_admin"] = Answers(*answers)
     return offsets.members("group")
 

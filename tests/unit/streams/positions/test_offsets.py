@@ -40,7 +40,7 @@ def test_after_a_failure_the_next_question_is_asked_by_another_client(
     monkeypatch: pytest.MonkeyPatch, error: int, asks_again: Any
 ) -> None:
     """At once where the answer says that the client's knowledge is out of date."""
-    monkeypatch.setattr(offsets, "AdminClient", FakeAdmin)
+    monkeypatch.setattr(offsets, "Admin", FakeAdmin)
     monkeypatch.setattr(FakeAdmin, "made", 0)
     monkeypatch.setattr(FakeAdmin, "error", error)
     asked = offsets.Offsets({"bootstrap.servers": "127.0.0.1:9"})

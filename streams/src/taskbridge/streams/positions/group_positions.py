@@ -20,8 +20,7 @@ from taskbridge.streams.positions.mark import read_metadata
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Mapping
 
-    from confluent_kafka.admin import AdminClient
-
+    from taskbridge.runtime.kafka import Admin
     from taskbridge.streams.positions.mark import Mark
 
 _ANSWER_S = 10.0
@@ -74,7 +73,7 @@ def committed(config: Mapping[str, object], group: str, partitions: Collection[T
     return found
 
 
-def described_group(admin: AdminClient, group: str) -> Any:
+def described_group(admin: Admin, group: str) -> Any:
     """A group and its members, by the broker that coordinates it.
 
     Raises:
@@ -83,8 +82,8 @@ def described_group(admin: AdminClient, group: str) -> Any:
     """
 
     def describe() -> Any:
-        asked = cast("dict[str, Any]", admin.describe_consumer_groups([group], request_timeout=_ANSWER_S))
-        return asked[group].result(_ANSWER_S)
+        with admin.described_groups([group]) as asked:
+            return asked[group].result(_ANSWER_S)
 
     return _once_coordinated(describe)
 

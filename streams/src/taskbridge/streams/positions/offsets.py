@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -16,8 +15,9 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec
+from confluent_kafka.admin import ConfigResource, OffsetSpec
 
+from taskbridge.runtime.kafka import Admin
 from taskbridge.streams.positions.group_positions import committed, described_group
 
 if TYPE_CHECKING:
@@ -56,13 +56,10 @@ class Offsets:
 
     def __init__(self, consumer: Mapping[str, object]) -> None:
         self._config = {name: value for name, value in consumer.items() if not name.startswith(_CONSUMERS_ONLY)}
-        self._admin = self._made()
-
-    def _made(self) -> AdminClient:
-        return AdminClient(cast("dict[str, Any]", self._config), logger=logging.getLogger("librdkafka"))
+        self._admin = Admin(self._config)
 
     @contextmanager
-    def _asking(self) -> Generator[AdminClient]:
+    def _asking(self) -> Generator[Admin]:
         """The client; another one after a failure.
 
         After a broker's restart it goes on for minutes with the leaders' epochs and the coordinators that it knew
@@ -71,7 +68,7 @@ class Offsets:
         try:
             yield self._admin
         except (KafkaException, TimeoutError):
-            self._admin = self._made()
+            self._admin = Admin(self._config)
             raise
 
     def topic_id(self, topic: str) -> str:
@@ -142,8 +139,7 @@ class Offsets:
 
         One that was killed is a member until its session is over.
         """
-        with self._asking() as admin:
-            found = described_group(admin, group).members
+        found = described_group(self._admin, group).members
         return {each.group_instance_id or each.client_id: each.host.lstrip("/") for each in found}
 
     def _ask(self, topic: str, partitions: list[int], spec: Any, **how: Any) -> dict[int, int]:
