@@ -24,7 +24,7 @@ from tests.bench.command import at_least, flags_of, progress, run_benchmark
 from tests.bench.edge.callbacks import make_kinds
 from tests.bench.edge.comparisons import watched
 from tests.bench.edge.events_topic import EventsTopic
-from tests.bench.edge.loads import NotCounted, closed_loop, loaded, open_loop
+from tests.bench.edge.loads import closed_loop, loaded, open_loop
 from tests.bench.edge.proof import prove_same_work
 from tests.bench.edge.report import write_report
 from tests.bench.edge.results import Results
@@ -34,6 +34,7 @@ from tests.bench.edge.toolchains import build_go
 from tests.bench.edge.variants import VARIANTS_OF, columns, prepare
 from tests.bench.machine import before
 from tests.bench.rounds import add_rounds, rounds_of, told
+from tests.bench.streams.errors import NotCounted
 from tests.bench.toolchains import ToolMissing, need
 from tests.bench.variants import named, peer_of, write_page
 from tests.bench.variants import watched as watched_of_variants
@@ -286,7 +287,8 @@ def _command(arguments: argparse.Namespace) -> str:
     peers += f" --variants {arguments.variants}" if arguments.variants else ""
     peers += f" --which {' '.join(arguments.which)}" if arguments.which else ""
     rates = " ".join(map(str, arguments.rates))
-    return f"taskbridge bench edge {told(arguments)} --seconds {arguments.seconds} --rates {rates}{peers}"
+    seconds = f"--seconds {arguments.seconds} --warm-up {arguments.warm_up}"
+    return f"taskbridge bench edge {told(arguments)} {seconds} --rates {rates}{peers}"
 
 
 def _arguments() -> argparse.Namespace:

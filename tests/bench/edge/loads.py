@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from taskbridge.schemas.errors import OperatorError
 from tests.bench.cpu import cpu_seconds
-from tests.bench.edge.toolchains import HERE
+from tests.bench.streams.errors import NotCounted
+from tests.bench.wrk import wrk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from tests.bench.edge.servers import Server
 
 CONNECTIONS = 64
-
-
-class NotCounted(OperatorError):
-    """A measurement was not what it should be; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +53,10 @@ def closed_loop(server: Server, kind: Kind, topic: EventsTopic, pid: int, *, sec
     Raises:
         NotCounted: an answer other than 200, or records that are not as many as the answers.
     """
-    wrk(server, kind, seconds=1)  # what the other servers pushed out of the caches comes back
+    _wrk(server, kind, seconds=1)  # what the other servers pushed out of the caches comes back
     before = _kept(server, topic)
     cpu_before = cpu_seconds(pid)
-    found = wrk(server, kind, seconds=seconds)
+    found = _wrk(server, kind, seconds=seconds)
     cpu = cpu_seconds(pid) - cpu_before
     _account(server, kind, found["requests"], _kept(server, topic) - before)
     took = found["microseconds"] / 1e6
@@ -75,26 +71,13 @@ def closed_loop(server: Server, kind: Kind, topic: EventsTopic, pid: int, *, sec
 def loaded(server: Server, kind: Kind, pid: int, *, seconds: int) -> float:
     """CPU µs per request of a closed loop, whose records nobody counts: to warm up by."""
     before = cpu_seconds(pid)
-    found = wrk(server, kind, seconds=seconds)
+    found = _wrk(server, kind, seconds=seconds)
     return (cpu_seconds(pid) - before) / found["requests"] * 1e6
 
 
-def wrk(server: Server, kind: Kind, *, seconds: int) -> dict[str, int]:
-    """One run of wrk on one thread, which is enough for every server here.
-
-    Raises:
-        NotCounted: wrk failed, or an answer was not 200.
-    """
-    argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(HERE / "bodies.lua")]
-    argv += [server.url + kind.url_path, "--", str(kind.path), kind.content_type]
-    outcome = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=seconds + 30)
-    line = next((each for each in outcome.stdout.splitlines() if each.startswith("RESULT ")), None)
-    if outcome.returncode != 0 or line is None:
-        raise NotCounted(f"wrk failed: {(outcome.stderr or outcome.stdout).strip()[-300:]}")
-    found: dict[str, int] = json.loads(line.removeprefix("RESULT "))
-    if found["refused"] or found["broken"] or not found["requests"]:
-        raise NotCounted(f"{server.name}, {kind.name}: {found['refused']} refused, {found['broken']} broken")
-    return found
+def _wrk(server: Server, kind: Kind, *, seconds: int) -> dict[str, int]:
+    arguments, who = [str(kind.path), kind.content_type], f"{server.name}, {kind.name}"
+    return wrk(server.url + kind.url_path, arguments, who=who, connections=CONNECTIONS, seconds=seconds)
 
 
 def open_loop(

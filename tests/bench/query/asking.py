@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx2
 
 from tests.bench.cpu import cpu_seconds
 from tests.bench.query.company import BUSY, CORP, user
 from tests.bench.streams.errors import NotCounted
+from tests.bench.wrk import wrk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-_LUA = Path(__file__).with_name("paths.lua")
 _ASKED = 2_000
 _PAGE = 200
 
@@ -105,13 +103,5 @@ def ask(url: str, kind: Kind, pid: int, folder: Path, *, connections: int, secon
     )
 
 
-def _wrk(url: str, paths: Path, *, connections: int, seconds: int) -> dict[str, Any]:
-    argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(_LUA), url, "--", str(paths)]
-    outcome = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=seconds + 30)
-    line = next((each for each in outcome.stdout.splitlines() if each.startswith("RESULT ")), None)
-    if outcome.returncode != 0 or line is None:
-        raise NotCounted(f"wrk failed: {(outcome.stderr or outcome.stdout).strip()[-300:]}")
-    found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-    if found["refused"] or found["broken"] or not found["requests"]:
-        raise NotCounted(f"{paths.stem}: {found['refused']} refused, {found['broken']} broken")
-    return found
+def _wrk(url: str, paths: Path, *, connections: int, seconds: int) -> dict[str, int]:
+    return wrk(url, [str(paths)], who=paths.stem, connections=connections, seconds=seconds)
