@@ -162,7 +162,7 @@ def _measure(arguments: argparse.Namespace) -> Path:
                 arguments.out / f"variants-{arguments.variants}.md",
                 run.columns(),
                 default=arguments.variants,
-                abouts={server.name: server.description for server in servers},
+                abouts={server.name: server.description for server in servers} | run.results.warmings(),
                 left_out=left_out,
                 ended=[rounds.ended],
                 command=_command(arguments),

@@ -148,7 +148,7 @@ def _open(out: Path, results: Results, names: Sequence[str], kinds: Sequence[Kin
 
 
 def _how(servers: Sequence[Server], results: Results) -> list[str]:
-    warmed = [f"{name}, {kind}: warmed up for {found}" for (name, kind), found in results.warmed.items()]
+    warmed = [f"{name}: {warming}" for name, warming in results.warmings().items()]
     lines = [f"{server.name}: {server.description}" for server in servers]
     return ["## Servers", "", *(f"- {each}." for each in [*lines, *warmed]), ""]
 
