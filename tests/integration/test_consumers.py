@@ -41,6 +41,7 @@ from taskbridge.schemas.codec import task_event_codec, task_notification_codec
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import View, notification_key
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from taskbridge.streams.positions.group_positions import described_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -128,8 +129,7 @@ class Example:
         return found
 
     def members(self, bridge: Connection) -> list[Any]:
-        with bridge.admin().described_groups([self.group]) as described:
-            return described[self.group].result(10).members
+        return described_group(bridge.admin(), self.group).members
 
 
 class CompanyAtWork:

@@ -1,4 +1,6 @@
-"""A broker that answers nothing but what brokers and topics there are; it may say that there are no brokers.
+"""A broker that answers nothing but what brokers and topics there are, and that it coordinates every group.
+
+It may say that there are no brokers, or that it does not know who coordinates.
 
 So says a real one while the controller has fenced it, as after a restart or a long pause.
 """
@@ -13,20 +15,26 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-_METADATA, _API_VERSIONS = 3, 18
+_METADATA, _FIND_COORDINATOR, _API_VERSIONS = 3, 10, 18
+_NOT_AVAILABLE = 15
 
 
 class MetadataBroker:
-    """``is_fenced`` while it names no broker; ``asked`` counts the questions for brokers and topics."""
+    """``is_fenced`` while it names no broker; ``asked`` counts the questions for brokers and topics.
+
+    ``coordinates_after`` is how many questions for a coordinator it has no answer to.
+    """
 
     def __init__(self) -> None:
         self.is_fenced = False
         self.asked = 0
+        self.coordinates_after = 0
         self.port = 0
 
     def answer(self, request: bytes) -> bytes:
         api, _, correlation = struct.unpack_from(">hhi", request)
-        body = struct.pack(">i", correlation) + (_versions() if api == _API_VERSIONS else self._metadata())
+        answers = {_API_VERSIONS: _versions, _FIND_COORDINATOR: self._coordinator, _METADATA: self._metadata}
+        body = struct.pack(">i", correlation) + answers[api]()
         return struct.pack(">i", len(body)) + body
 
     def _metadata(self) -> bytes:
@@ -38,6 +46,12 @@ class MetadataBroker:
         head = struct.pack(">ii", 0, len(brokers)) + b"".join(brokers) + _text("cluster")
         partition = struct.pack(">hiiiiii", error, 0, leader, 1, 1, 1, 1)
         return head + struct.pack(">iih", leader, 1, 0) + _text("events") + struct.pack(">bi", 0, 1) + partition
+
+    def _coordinator(self) -> bytes:
+        """In version 0."""
+        self.coordinates_after -= 1
+        error, broker = (_NOT_AVAILABLE, -1) if self.coordinates_after >= 0 else (0, 1)
+        return struct.pack(">hi", error, broker) + _text("127.0.0.1") + struct.pack(">i", self.port)
 
 
 class _Connection(asyncio.Protocol):
@@ -68,10 +82,9 @@ async def metadata_broker() -> AsyncGenerator[MetadataBroker]:
 
 def _versions() -> bytes:
     """In version 3: of each request the versions that are taken."""
-    taken = b"".join(
-        struct.pack(">hhhb", api, least, most, 0) for api, least, most in ((_METADATA, 0, 4), (_API_VERSIONS, 0, 3))
-    )
-    return struct.pack(">hb", 0, 3) + taken + struct.pack(">ib", 0, 0)
+    most = {_METADATA: 4, _FIND_COORDINATOR: 0, _API_VERSIONS: 3}
+    taken = b"".join(struct.pack(">hhhb", api, 0, most[api], 0) for api in most)
+    return struct.pack(">hb", 0, len(most) + 1) + taken + struct.pack(">ib", 0, 0)
 
 
 def _text(text: str) -> bytes:

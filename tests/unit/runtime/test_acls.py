@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +13,6 @@ from taskbridge.runtime.acls import Acl, lacking, not_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from contextlib import AbstractContextManager
 
     from confluent_kafka import TopicCollection
 
@@ -36,14 +34,9 @@ class Admin:
         self._told = told
 
     def describe_topics(self, topics: TopicCollection, **asked: Any) -> Mapping[str, Future[Any]]:
-        return self._answers(cast("Any", topics).topic_names, **asked)
+        return self.described_groups(cast("Any", topics).topic_names, 1, **asked)
 
-    def described_groups(
-        self, names: Collection[str], **asked: Any
-    ) -> AbstractContextManager[Mapping[str, Future[Any]]]:
-        return nullcontext(self._answers(names, **asked))
-
-    def _answers(self, names: Collection[str], **asked: Any) -> dict[str, Future[Any]]:
+    def described_groups(self, names: Collection[str], _within_s: float, **asked: Any) -> dict[str, Future[Any]]:
         assert asked["include_authorized_operations"]
         return {name: self._answer(self._told.get(name.replace("-", "_"), 3)) for name in names}
 

@@ -9,13 +9,15 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError
 
+from metadata_broker import metadata_broker
 from taskbridge.runtime.kafka import (
+    admin_client,
     client_config,
     consumer_config,
     producer_config,
@@ -23,6 +25,9 @@ from taskbridge.runtime.kafka import (
 )
 from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed, QueueFull, within
 from taskbridge.schemas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 NOBODY = "127.0.0.1:9"
 
@@ -35,13 +40,11 @@ def test_a_config_file_gives_librdkafka_properties(tmp_path: Path) -> None:
 
 
 ASKED_TOO_LATE = """
-from contextlib import suppress
 from taskbridge.runtime.kafka import Admin
 
 admin = Admin({"bootstrap.servers": "-", "test.mock.num.brokers": 1, "test.mock.broker.rtt": 100})
-for wait_s in (0.1, 30):
-    with admin.described_groups(["group"]) as asked, suppress(TimeoutError):
-        print(asked["group"].exception(wait_s))
+assert not admin.described_groups(["group"], 0.1)
+print(admin.described_groups(["group"], 30)["group"].exception())
 """
 
 
@@ -49,6 +52,17 @@ def test_a_coordinator_that_is_found_too_late_ends_no_process() -> None:
     ended = subprocess.run([sys.executable, "-c", ASKED_TOO_LATE], capture_output=True, text=True, check=False)
     # librdkafka's own stand-in for brokers describes no groups.
     assert (ended.returncode, ended.stdout.count("_UNSUPPORTED_FEATURE")) == (0, 1), ended.stderr
+
+
+def test_a_coordinator_that_is_not_there_yet_is_asked_for_again() -> None:
+    async def ask() -> Future[Any]:
+        async with metadata_broker() as broker:
+            broker.coordinates_after = 4
+            admin = admin_client(f"127.0.0.1:{broker.port}")
+            return (await asyncio.to_thread(admin.described_groups, ["group"], 30))["group"]
+
+    # It describes no groups either.
+    assert "_UNSUPPORTED_FEATURE" in str(asyncio.run(ask()).exception())
 
 
 def test_what_is_the_registrys_is_kept_from_librdkafka() -> None:

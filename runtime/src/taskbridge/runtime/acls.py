@@ -96,9 +96,7 @@ def _of_topics(admin: Admin, names: Collection[str]) -> Iterator[_Granted]:
 
 
 def _of_groups(admin: Admin, names: Collection[str]) -> Iterator[_Granted]:
-    if names:
-        with admin.described_groups(names, **_ALLOWED) as described:
-            yield from _granted("group", described)
+    yield from _granted("group", admin.described_groups(names, _ANSWER_S, **_ALLOWED))
 
 
 def _granted(resource: Resource, asked: Mapping[str, Any]) -> Iterator[_Granted]:

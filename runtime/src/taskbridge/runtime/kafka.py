@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+import time
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka.admin import AdminClient
@@ -13,7 +14,7 @@ from taskbridge.schemas.registry import PROPERTY_PREFIX
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Mapping
+    from collections.abc import Collection, Mapping
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -25,6 +26,7 @@ PARTITIONER = "murmur2_random"
 _REQUEST_OVERHEAD_BYTES = 1 << 20
 _LONGEST_REQUEST_S = 3600
 """As long as librdkafka lets a request take."""
+_FIRST_PATIENCE_S = 0.5
 
 
 def read_kafka_config(path: Path | None) -> dict[str, str]:
@@ -100,16 +102,24 @@ class Admin(AdminClient):
         self.servers = str(config["bootstrap.servers"])
         self._config = config
 
-    @contextmanager
-    def described_groups(self, names: Collection[str], **asked: Any) -> Generator[Mapping[str, Future[Any]]]:
-        """What each group's coordinator answers, within the block: whoever waits says how long.
+    def described_groups(self, names: Collection[str], within_s: float, **asked: Any) -> dict[str, Future[Any]]:
+        """What the coordinator of each group answers; a group that has no answer within the time is left out. Blocks.
 
-        ``describe_consumer_groups`` of a client that lives on ends the process where a coordinator is found only after
-        the request's time (librdkafka issue 4605), as while Kafka makes the topic of positions, or a broker is started
-        again. So the request may take as long as any, and the client that asks it goes with the block.
+        librdkafka asks for the coordinator three times within a third of a second, and then no more until a broker
+        comes or goes (pull request 3847), too early in a new cluster: there, Kafka makes the topic of positions only
+        then. And the client of a request that has timed out must not live until the coordinator is found, or librdkafka
+        ends the process (issue 4605). So each attempt is another client's, and its request may take as long as any.
         """
-        asking = AdminClient(cast("dict[str, Any]", self._config), logger=LIBRDKAFKA)
-        yield asking.describe_consumer_groups(list(names), request_timeout=_LONGEST_REQUEST_S, **asked)
+        found: dict[str, Future[Any]] = {}
+        ends, patience_s = time.monotonic() + within_s, _FIRST_PATIENCE_S
+        while (left := [name for name in names if name not in found]) and (remains_s := ends - time.monotonic()) > 0:
+            asking = AdminClient(cast("dict[str, Any]", self._config), logger=LIBRDKAFKA)
+            described = cast("Any", asking).describe_consumer_groups(left, request_timeout=_LONGEST_REQUEST_S, **asked)
+            answers = cast("dict[str, Future[Any]]", described)
+            wait(answers.values(), min(patience_s, remains_s))
+            found |= {name: answer for name, answer in answers.items() if answer.done()}
+            patience_s *= 2
+        return found
 
 
 def admin_client(bootstrap_servers: str, extra: Mapping[str, str] | None = None) -> Admin:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from taskbridge.streams.positions import group_positions
 from taskbridge.streams.positions.offsets import Offsets
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
 
 MEMBER = SimpleNamespace(group_instance_id=None, client_id="rebuild", host="/10.0.0.7")
 
@@ -25,14 +21,14 @@ class Answers:
     def __init__(self, *answers: int | list[Any]) -> None:
         self._answers = list(answers)
 
-    def described_groups(self, groups: list[str]) -> AbstractContextManager[dict[str, Future[Any]]]:
+    def described_groups(self, groups: list[str], _within_s: float) -> dict[str, Future[Any]]:
         answer = self._answers.pop(0)
         future: Future[Any] = Future()
         if isinstance(answer, int):
             future.set_exception(KafkaException(KafkaError(answer)))
         else:
             future.set_result(SimpleNamespace(members=answer))
-        return nullcontext({groups[0]: future})
+        return {groups[0]: future}
 
 
 def asked(*answers: int | list[Any]) -> dict[str, str]:

@@ -82,8 +82,10 @@ def described_group(admin: Admin, group: str) -> Any:
     """
 
     def describe() -> Any:
-        with admin.described_groups([group]) as asked:
-            return asked[group].result(_ANSWER_S)
+        answer = admin.described_groups([group], _ANSWER_S).get(group)
+        if answer is None:
+            raise TimeoutError(f"nobody answers for the group {group}")
+        return answer.result()
 
     return _once_coordinated(describe)
 
