@@ -44,9 +44,7 @@ class Bodies(Generic[R]):
         self.schema = SchemaRef.of(topic)
         self.schema_key = self.schema.key
         self._record = record
-        self._own = _plain(json.loads(self.schema.text))
-        self._read_own = compile_reader(self._own, {**vars(events), self._own["name"]: record}, before=before)
-        self._write = compile_writer(self._own)
+        self._own, self._read_own, self._write = _compiled(self.schema.text, record, before)
 
     def encode_body(self, record: R) -> bytes:
         """What ``Codec.encode`` gives, without the frame."""
@@ -171,6 +169,14 @@ def person_codec(registry: Registry) -> Codec[PersonRecord]:
 
 def form_codec(registry: Registry) -> Codec[Form]:
     return Codec(FORMS, Form, registry)
+
+
+@lru_cache(maxsize=64)  # each who folds has some of the same, which Python takes long to compile
+def _compiled(text: str, record: type[Any], before: str | None) -> tuple[Any, Reader, Callable[[Any], bytes]]:
+    """The schema, and what reads and writes by it."""
+    own = _plain(json.loads(text))
+    read = compile_reader(own, {**vars(events), own["name"]: record}, before=before)
+    return own, read, compile_writer(own)
 
 
 def _plain(schema: Any) -> Any:

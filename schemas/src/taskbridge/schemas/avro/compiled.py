@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import CodeType
 
 Schema = str | list[Any] | dict[str, Any]
 
@@ -45,11 +44,6 @@ def compile_writer(schema: Mapping[str, Any]) -> Callable[[Any], bytes]:
     return _Writer().compile(schema)
 
 
-@lru_cache(maxsize=64)  # Python takes longest of all that makes a codec, and each who folds has some of the same
-def _compiled(source: str) -> CodeType:
-    return compile(source, "<avro>", "exec")
-
-
 class _Source:
     """Lines of a function that is being written, and what they refer to."""
 
@@ -76,7 +70,7 @@ class _Source:
     def function(self, head: str) -> Any:
         namespace: dict[str, Any] = dict(self.names)
         # Made of nothing but our own schemas' names, never of anything that was received.
-        exec(_compiled("\n".join([head, *self._lines])), namespace)  # noqa: S102 - see above
+        exec(compile("\n".join([head, *self._lines]), "<avro>", "exec"), namespace)  # noqa: S102 - see above
         return namespace["function"]
 
 
