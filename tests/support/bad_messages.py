@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from taskbridge.edge.sender import EncodedCallback
 
 _STRUCTURED, _JSON = "application/cloudevents+json", "application/json"
-_TWO_MIB = 2 << 20
+_TWO_MIB = b" " * (2 << 20)
+_TWO_MIB_GZIPPED = gzip.compress(_TWO_MIB)
+"""Once: all of these are made anew for each test that sends one of them."""
 _DEEP = 100_000
 OTHER_SECRET = "whsec_" + base64.b64encode(b"a secret that nobody was told of").decode()
 
@@ -173,9 +175,9 @@ def _wrong_http() -> list[BadRequest]:
         return _bad(name, 404, "unknown-path", good, path=path)
 
     return [
-        large("2 MiB with Content-Length", body=b" " * _TWO_MIB),
-        large("2 MiB without Content-Length", body=b" " * _TWO_MIB, chunked=True),
-        large("gzip that unpacks to 2 MiB", body=gzip.compress(b" " * _TWO_MIB)),
+        large("2 MiB with Content-Length", body=_TWO_MIB),
+        large("2 MiB without Content-Length", body=_TWO_MIB, chunked=True),
+        large("gzip that unpacks to 2 MiB", body=_TWO_MIB_GZIPPED),
         unsupported("a batch", "application/cloudevents-batch+json", b"[" + good.body + b"]"),
         unsupported("a form", "application/x-www-form-urlencoded", b"a=1"),
         unsupported("XML", "application/cloudevents+xml", b"<event/>"),

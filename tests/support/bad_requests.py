@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 _JSON = {"Content-Type": "application/json"}
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-_TWO_MIB = 2 << 20
+_TWO_MIB = b" " * (2 << 20)
+_TWO_MIB_GZIPPED = gzip.compress(_TWO_MIB)
+"""Once: all of these are made anew for each test that sends one of them."""
 _DEEP = 100_000
 
 
@@ -160,7 +162,7 @@ def _wrong_http() -> list[BadRequest]:
     body = json.dumps(_signed()).encode()
 
     def large(name: str, *, chunked: bool) -> BadRequest:
-        return BadRequest(name=name, status=413, kind="too-large", headers=_JSON, body=b" " * _TWO_MIB, chunked=chunked)
+        return BadRequest(name=name, status=413, kind="too-large", headers=_JSON, body=_TWO_MIB, chunked=chunked)
 
     def unsupported(name: str, content_type: str, wrong: bytes, **more: str) -> BadRequest:
         headers = {"Content-Type": content_type, **more}
@@ -178,7 +180,7 @@ def _wrong_http() -> list[BadRequest]:
             status=413,
             kind="too-large",
             headers=_JSON,
-            body=gzip.compress(b" " * _TWO_MIB),
+            body=_TWO_MIB_GZIPPED,
         ),
         BadRequest(name="half a gzip", status=400, kind="malformed", headers=_JSON, body=gzip.compress(body)[:-9]),
         unsupported("plain text", "text/plain", b"hello"),
