@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from taskbridge.local.processes.child import Child
-from tests.bench.streams.errors import NotCounted
+from tests.bench.errors import NotCounted
 from tests.bench.toolchains import CHECKOUT
 
 if TYPE_CHECKING:

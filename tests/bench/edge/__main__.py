@@ -32,9 +32,9 @@ from tests.bench.edge.scaling import CONNECTIONS, CORE, WORKERS, Scaling, leave_
 from tests.bench.edge.servers import EARLIER, EDGE, PEERS, SPRING, VARIANTS, VARIED, Surroundings, pinned_edge
 from tests.bench.edge.toolchains import build_go
 from tests.bench.edge.variants import VARIANTS_OF, columns, prepare
+from tests.bench.errors import NotCounted
 from tests.bench.machine import before
 from tests.bench.rounds import add_rounds, rounds_of, told
-from tests.bench.streams.errors import NotCounted
 from tests.bench.toolchains import ToolMissing, need
 from tests.bench.variants import named, peer_of, write_page
 from tests.bench.variants import watched as watched_of_variants

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from tests.bench.cpu import cpu_seconds
-from tests.bench.streams.errors import NotCounted
+from tests.bench.errors import NotCounted
 from tests.bench.wrk import wrk
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from tests.bench.streams.errors import NotCounted
+from tests.bench.errors import NotCounted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,10 +21,10 @@ from taskbridge.local.ports import LOOPBACK, free_ports
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
+from tests.bench.errors import NotCounted
 from tests.bench.query.company import Trickle
 from tests.bench.services import answers, start_service, wait_until
 from tests.bench.spreads import Estimate, estimate
-from tests.bench.streams.errors import NotCounted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from tests.bench.cpu import cpu_seconds
+from tests.bench.errors import NotCounted
 from tests.bench.query.company import BUSY, CORP, user
-from tests.bench.streams.errors import NotCounted
 from tests.bench.wrk import wrk
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from taskbridge.local.disk import require_space
 from taskbridge.local.processes.supervisor import Supervisor
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
+from tests.bench.errors import NotCounted
 from tests.bench.machine import before
 from tests.bench.sizing.holding import measure_holding
 from tests.bench.sizing.rebuilds import measure_rebuild
 from tests.bench.sizing.report import Found, write_page
 from tests.bench.sizing.traffic import measure_traffic
-from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.surroundings import start
 
 if TYPE_CHECKING:

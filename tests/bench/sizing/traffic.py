@@ -19,9 +19,9 @@ from taskbridge.schemas import topics
 from taskbridge.streams.engine.app import APP_ID
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from tests.bench.cpu import cpu_seconds, resident_mb
+from tests.bench.errors import NotCounted
 from tests.bench.services import answers, start_service, wait_until
 from tests.bench.sizing.disk import topics_bytes
-from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.workload import APP_TYPE, CORP_ID, workload
 
 if TYPE_CHECKING:

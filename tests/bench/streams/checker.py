@@ -10,7 +10,7 @@ import fastavro
 
 from taskbridge.schemas.events import Change, View, notification_id_for
 from taskbridge.schemas.registry import schema_text
-from tests.bench.streams.errors import NotCounted
+from tests.bench.errors import NotCounted
 from tests.bench.streams.peers.job import without_logical_types
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from confluent_kafka import Consumer, TopicPartition
 from taskbridge.runtime.kafka import consumer_config
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS
+from tests.bench.errors import NotCounted
 from tests.bench.streams.checker import Decoder
 from tests.bench.streams.contenders import LOW_LINGER_MS
-from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.records import Writer
 from tests.bench.streams.reference import Reference
 from tests.bench.streams.running import Running, drop_topics, make_topics

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.topics import TASK_EVENTS
+from tests.bench.errors import NotCounted
 from tests.bench.streams.comparisons import LATENCY, RECOVERY, THROUGHPUT, watched
 from tests.bench.streams.contenders import (
     FAUST,
@@ -19,7 +20,6 @@ from tests.bench.streams.contenders import (
     TASKBRIDGE,
     prepare,
 )
-from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.latency import KAFKA_WARM_UP_S, measure_latency
 from tests.bench.streams.records import preload
 from tests.bench.streams.recovery import measure_recovery

@@ -11,7 +11,7 @@ from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.kafka import consumer_config, producer_config
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import task_event_codec
-from tests.bench.streams.errors import NotCounted
+from tests.bench.errors import NotCounted
 from tests.bench.streams.reference import Reference
 from tests.bench.streams.workload import workload
 

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
+from tests.bench.errors import NotCounted
 from tests.bench.streams.checker import Decoder, check_states
-from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.records import Writer, fill, read_all
 from tests.bench.streams.reference import Reference
 from tests.bench.streams.running import Running, drop_topics, make_topics

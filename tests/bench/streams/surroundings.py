@@ -15,7 +15,7 @@ from taskbridge.local.stack import JvmStack
 from taskbridge.runtime.kafka import admin_client
 from taskbridge.schemas import topics
 from taskbridge.schemas.registry import Registry
-from tests.bench.streams.errors import NotCounted
+from tests.bench.errors import NotCounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -14,8 +14,8 @@ from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.schemas.topics import ALL, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications
+from tests.bench.errors import NotCounted
 from tests.bench.streams.checker import Decoder, Notified, check_notifications, check_states
-from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.reference import Reference
 from tests.bench.streams.workload import workload
 

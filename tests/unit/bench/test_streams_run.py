@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from tests.bench.errors import NotCounted
 from tests.bench.rounds import Rounds
 from tests.bench.streams import phases
 from tests.bench.streams.contenders import KAFKA_STREAMS, PLAIN, QUIX, TASKBRIDGE, Contender
-from tests.bench.streams.errors import NotCounted
 from tests.bench.streams.latency import Latency
 from tests.bench.toolchains import ToolMissing
 
