@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -313,3 +315,35 @@ def test_a_closed_file_has_no_log_and_an_abandoned_one_keeps_it_and_is_marked(tm
     gc.collect()
     assert (tmp_path / "0.db-wal").stat().st_size > 0
     assert (tmp_path / f"0.db{BROKEN_MARK}").exists()
+
+
+CLOSES_WHILE_READ = """
+import contextlib, sys, threading
+from pathlib import Path
+from taskbridge.edge.spool.errors import SpoolBroken
+from taskbridge.edge.spool.store import Store
+
+def read():
+    reads.set()
+    with contextlib.suppress(SpoolBroken):
+        store.read(-1, count=1000)
+
+for turn in range(500):
+    store, reads = Store(Path(sys.argv[1])), threading.Event()
+    reading = threading.Thread(target=read)
+    reading.start()
+    reads.wait()
+    for _ in range(turn):
+        pass
+    store.close()
+    reading.join()
+"""
+
+
+def test_it_is_closed_while_somebody_reads(tmp_path: Path) -> None:
+    """As an edge ends whose drainer has asked for records: nobody waits for a thread whose task was cancelled."""
+    store = made(tmp_path / "0.db")
+    store.write([row_of(record(2000), position=at, created_at=1) for at in range(1, 51)])
+    store.close()
+    ended = subprocess.run([sys.executable, "-c", CLOSES_WHILE_READ, store.path], check=False)
+    assert ended.returncode == 0

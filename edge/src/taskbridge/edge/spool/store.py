@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import sqlite3
+import threading
 from typing import TYPE_CHECKING, Any
 
 from taskbridge.edge.spool.connections import BUSY_S, owners_connection
@@ -59,6 +60,8 @@ class Store:
         with classified():
             self._writer = owners_connection(path)
             self._reader = owners_connection(path)
+            # Python ends by a signal where a connection is closed by one thread while another reads from it.
+            self._in_use = threading.Lock()
             self.next_position = 1 + max(self._scalar("max(position)", each) or 0 for each in ("records", "set_aside"))
 
     @staticmethod
@@ -149,7 +152,7 @@ class Store:
             SpoolBroken
         """
         query = f"SELECT {_ROW} FROM records WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608 - constants
-        with classified():
+        with self._in_use, classified():
             return self._reader.execute(query, (after, count)).fetchall()
 
     def totals(self) -> tuple[int, int, int, int]:
@@ -198,7 +201,7 @@ class Store:
             return self._writer.execute(f"DELETE {refused}").rowcount
 
     def close(self) -> None:
-        with contextlib.suppress(sqlite3.Error):
+        with self._in_use, contextlib.suppress(sqlite3.Error):
             self._reader.close()
             self._writer.close()
 
