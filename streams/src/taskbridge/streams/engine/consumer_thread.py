@@ -16,7 +16,7 @@ from taskbridge.streams.engine.fetched_records import read_natively
 from taskbridge.streams.transactions.group_metadata import Membership
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from faust.types import TP
 
@@ -75,6 +75,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 waiting[tp] = waiting.pop(tp)
         return fetched
 
+    async def seek_to_committed(self) -> Any:
+        thread = cast("Any", self)
+        changelogs = thread.app.tables.changelog_topics
+        return await self.call_thread(seek_to_committed, thread._ensure_consumer(), changelogs)  # noqa: SLF001
+
     def let_skip(self, *, may: bool) -> None:
         """Whether a position that is not there is silently moved to what is: only until it is known where all go on."""
         fetcher = cast("Any", self)._ensure_consumer()._fetcher  # noqa: SLF001
@@ -87,3 +92,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         assignment = None if subscription is None else subscription.assignment
         state = None if assignment is None else assignment.state_value(tp)
         return state.position if state is not None and state.has_valid_position else 0
+
+
+async def seek_to_committed(aiokafka: Any, changelogs: Collection[str]) -> Mapping[TP, int | None]:
+    """Every partition comes again from what is committed, and from its beginning where nothing is.
+
+    aiokafka alone leaves the latter where they are, and those where 0 is committed: behind what was fetched, and perhaps
+    dropped. ``changelogs`` are not fetched at all.
+    """
+    committed: Mapping[TP, int | None] = await aiokafka.seek_to_committed()
+    for tp, offset in committed.items():
+        if offset == 0:
+            aiokafka.seek(tp, 0)
+    if unread := [tp for tp, offset in committed.items() if offset is None and tp.topic not in changelogs]:
+        await aiokafka.seek_to_beginning(*unread)
+    return committed
