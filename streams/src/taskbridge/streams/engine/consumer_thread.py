@@ -97,8 +97,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 async def seek_to_committed(aiokafka: Any, changelogs: Collection[str]) -> Mapping[TP, int | None]:
     """Every partition comes again from what is committed, and from its beginning where nothing is.
 
-    aiokafka alone leaves the latter where they are, and those where 0 is committed: behind what was fetched, and perhaps
-    dropped. ``changelogs`` are not fetched at all.
+    aiokafka alone leaves the latter where they are, and those where 0 is committed: behind what was fetched and, it may
+    be, dropped. ``changelogs`` are not fetched at all.
     """
     committed: Mapping[TP, int | None] = await aiokafka.seek_to_committed()
     for tp, offset in committed.items():
