@@ -326,7 +326,7 @@ from taskbridge.edge.spool.store import Store
 def read():
     reads.set()
     with contextlib.suppress(SpoolBroken):
-        store.read(-1, count=1000)
+        store.{read}
 
 for turn in range(500):
     store, reads = Store(Path(sys.argv[1])), threading.Event()
@@ -340,10 +340,11 @@ for turn in range(500):
 """
 
 
-def test_it_is_closed_while_somebody_reads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", ["read(-1, count=1000)", "schema_texts()"])
+def test_it_is_closed_while_somebody_reads(tmp_path: Path, read: str) -> None:
     """As an edge ends whose drainer has asked for records: nobody waits for a thread whose task was cancelled."""
     store = made(tmp_path / "0.db")
     store.write([row_of(record(2000), position=at, created_at=1) for at in range(1, 51)])
     store.close()
-    ended = subprocess.run([sys.executable, "-c", CLOSES_WHILE_READ, store.path], check=False)
+    ended = subprocess.run([sys.executable, "-c", CLOSES_WHILE_READ.replace("{read}", read), store.path], check=False)
     assert ended.returncode == 0

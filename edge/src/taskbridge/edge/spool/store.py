@@ -152,8 +152,8 @@ class Store:
             SpoolBroken
         """
         query = f"SELECT {_ROW} FROM records WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608 - constants
-        with self._in_use, classified():
-            return self._reader.execute(query, (after, count)).fetchall()
+        with classified():
+            return self._rows(query, (after, count))
 
     def totals(self) -> tuple[int, int, int, int]:
         """Rows, their bytes, when the oldest was written (0 where there is none), rows set aside."""
@@ -162,13 +162,13 @@ class Store:
             " max(0, coalesce(min(CAST(created_at AS INTEGER)), 0)) FROM records"
         )
         with classified():
-            count, size, oldest = self._reader.execute(query).fetchone()
+            [(count, size, oldest)] = self._rows(query)
             return count, size, oldest, self._scalar("count(*)", "set_aside")
 
     def schema_texts(self) -> dict[str, tuple[str, str]]:
         """Schema key → subject and text, of everything that any row was ever encoded by."""
         with classified():
-            found = self._reader.execute("SELECT key, subject, text FROM schemas").fetchall()
+            found = self._rows("SELECT key, subject, text FROM schemas")
         return {key: (subject, text) for key, subject, text in found}
 
     def begin(self, schemas: Iterable[SchemaRef]) -> None:
@@ -234,7 +234,11 @@ class Store:
                 self._writer.execute("ROLLBACK")
 
     def _scalar(self, what: str, table: str) -> Any:
-        return self._reader.execute(f"SELECT {what} FROM {table}").fetchone()[0]  # noqa: S608 - constants
+        return self._rows(f"SELECT {what} FROM {table}")[0][0]  # noqa: S608 - constants
+
+    def _rows(self, query: str, parameters: tuple[int, ...] = ()) -> list[Any]:
+        with self._in_use:
+            return self._reader.execute(query, parameters).fetchall()
 
 
 def sync(path: Path) -> None:
