@@ -132,6 +132,13 @@ _OVERRIDDEN = [
         is_awaited=True,
     ),
     Method(
+        driver.AIOKafkaConsumerThread,
+        "seek_to_committed",
+        "self",
+        "is how all partitions go back to where they begin, and tells what is committed of each",
+        is_awaited=True,
+    ),
+    Method(
         driver.ConsumerRebalanceListener,
         "on_partitions_assigned",
         "self assigned",
