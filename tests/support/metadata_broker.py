@@ -1,6 +1,4 @@
-"""A broker that answers nothing but what brokers and topics there are, and that it coordinates every group.
-
-It may say that there are no brokers, or that it does not know who coordinates.
+"""A broker that answers nothing but what brokers and topics there are; it may say that there are no brokers.
 
 So says a real one while the controller has fenced it, as after a restart or a long pause.
 """
@@ -22,20 +20,29 @@ _NOT_AVAILABLE = 15
 class MetadataBroker:
     """``is_fenced`` while it names no broker; ``asked`` counts the questions for brokers and topics.
 
-    ``coordinates_after`` is how many questions for a coordinator it has no answer to.
+    Where ``coordinates_after`` is set it takes questions for a coordinator, and has no answer to so many of them.
     """
 
     def __init__(self) -> None:
         self.is_fenced = False
         self.asked = 0
-        self.coordinates_after = 0
+        self.coordinates_after: int | None = None
         self.port = 0
+        self.connections: list[asyncio.Transport] = []
 
     def answer(self, request: bytes) -> bytes:
         api, _, correlation = struct.unpack_from(">hhi", request)
-        answers = {_API_VERSIONS: _versions, _FIND_COORDINATOR: self._coordinator, _METADATA: self._metadata}
+        answers = {_API_VERSIONS: self._versions, _FIND_COORDINATOR: self._coordinator, _METADATA: self._metadata}
         body = struct.pack(">i", correlation) + answers[api]()
         return struct.pack(">i", len(body)) + body
+
+    def _versions(self) -> bytes:
+        """In version 3: of each request the versions that are taken."""
+        most = {_METADATA: 4, _API_VERSIONS: 3}
+        if self.coordinates_after is not None:
+            most[_FIND_COORDINATOR] = 0
+        taken = b"".join(struct.pack(">hhhb", api, 0, most[api], 0) for api in most)
+        return struct.pack(">hb", 0, len(most) + 1) + taken + struct.pack(">ib", 0, 0)
 
     def _metadata(self) -> bytes:
         """In version 4."""
@@ -49,6 +56,7 @@ class MetadataBroker:
 
     def _coordinator(self) -> bytes:
         """In version 0."""
+        assert self.coordinates_after is not None, "nobody asks for what is not taken"
         self.coordinates_after -= 1
         error, broker = (_NOT_AVAILABLE, -1) if self.coordinates_after >= 0 else (0, 1)
         return struct.pack(">hi", error, broker) + _text("127.0.0.1") + struct.pack(">i", self.port)
@@ -61,6 +69,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._broker.connections.append(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -78,13 +87,12 @@ async def metadata_broker() -> AsyncGenerator[MetadataBroker]:
         yield broker
     finally:
         server.close()
-
-
-def _versions() -> bytes:
-    """In version 3: of each request the versions that are taken."""
-    most = {_METADATA: 4, _FIND_COORDINATOR: 0, _API_VERSIONS: 3}
-    taken = b"".join(struct.pack(">hhhb", api, 0, most[api], 0) for api in most)
-    return struct.pack(">hb", 0, len(most) + 1) + taken + struct.pack(">ib", 0, 0)
+        # What was accepted last is a connection some turns of the loop later.
+        for _ in range(5):
+            await asyncio.sleep(0)
+            for connection in broker.connections:
+                connection.abort()
+        await asyncio.sleep(0)
 
 
 def _text(text: str) -> bytes:
