@@ -6,7 +6,6 @@ that it does not coordinate the group (confluent-kafka-python issue 1982), and a
 
 from __future__ import annotations
 
-import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from faust.types import TP
 
+from taskbridge.runtime.kafka import LIBRDKAFKA
 from taskbridge.streams.positions.mark import read_metadata
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def described_group(admin: Admin, group: str) -> Any:
 def _consumer(config: Mapping[str, object], group: str, isolation: str) -> Generator[Consumer]:
     """A new one, which subscribes to nothing and so is no member: an earlier one's coordinator may be over."""
     own = {**config, "group.id": group, "isolation.level": isolation, "enable.auto.commit": False}
-    consumer = Consumer(cast("dict[str, Any]", own), logger=logging.getLogger("librdkafka"))
+    consumer = Consumer(cast("dict[str, Any]", own), logger=LIBRDKAFKA)
     try:
         yield consumer
     finally:
