@@ -6,7 +6,6 @@ Nothing is answered before all in-sync replicas have the event, or the disk has 
 from __future__ import annotations
 
 import asyncio
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +20,7 @@ from taskbridge.edge.kafka.record import Record
 from taskbridge.edge.kafka.surroundings import Surroundings
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.spool.metrics import SpoolMetrics
-from taskbridge.runtime.kafka import producer_config, read_kafka_config
+from taskbridge.runtime.kafka import LIBRDKAFKA, producer_config, read_kafka_config
 from taskbridge.runtime.producing.producer import AsyncProducer
 from taskbridge.schemas.cloudevents import quarantined_headers, with_trace
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
@@ -126,7 +125,7 @@ class KafkaPublisher:
         self._config = producer_config(settings.kafka_bootstrap_servers, {"linger.ms": "0", **self._extra})
         self._max_record_bytes = int(str(self._config["message.max.bytes"]))
         try:
-            Producer(dict(self._config), logger=logging.getLogger("librdkafka"))
+            Producer(dict(self._config), logger=LIBRDKAFKA)
         except KafkaException as error:
             raise ConfigurationError(f"Kafka's configuration: {error.args[0].str()}") from error
         self._registry = Registry(

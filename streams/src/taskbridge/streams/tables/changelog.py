@@ -6,7 +6,6 @@ Faust's consumer is a member of the group for these partitions and never fetches
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from taskbridge.runtime.kafka import LIBRDKAFKA
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class ChangelogReader:
         self._stopping = False
         self.applied = 0
         """Records applied since the start."""
-        self._consumer = Consumer(dict(self.config), logger=logging.getLogger("librdkafka"))
+        self._consumer = Consumer(dict(self.config), logger=LIBRDKAFKA)
         self._thread = threading.Thread(target=self._run, name="changelog-reader", daemon=True)
         self._thread.start()
 

@@ -7,7 +7,6 @@ handed over together has a report: Python makes one of each that is asked for, w
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from taskbridge.runtime.acls import NotAllowed, is_refusal, not_allowed
+from taskbridge.runtime.kafka import LIBRDKAFKA
 from taskbridge.runtime.producing.producer import DeliveryFailed
 from taskbridge.schemas.errors import OperatorError
 
@@ -110,7 +110,7 @@ class BulkProducer:
         """In the transaction that is open, with the topic."""
         self._producer = Producer(
             {**config, "transactional.id": transactional_id, "transaction.timeout.ms": timeout_ms},
-            logger=logging.getLogger("librdkafka"),
+            logger=LIBRDKAFKA,
         )
 
     def claim(self) -> None:
