@@ -116,6 +116,7 @@ _OVERRIDDEN = [
     Method(
         Consumer, "getmany", "self timeout", "yields messages, each with its partition, as an asynchronous generator"
     ),
+    Method(Consumer, "_drain_messages", "self fetcher", "is the fetcher's loop, until either stops", is_awaited=True),
     Method(driver.Consumer, "_new_consumer_thread", "self", "makes the thread that has aiokafka's consumer"),
     Method(Consumer, "_filter_tps_with_pending_acks", "self topics", "says of which partitions Faust commits"),
     Method(
@@ -193,7 +194,6 @@ _ATTRIBUTES = [
     Attribute(App, "_fetcher", "the service that polls: started again after a recovery"),
     Attribute(Consumer, "_committed_offset", "what perform_seek found committed, by partition"),
     Attribute(Consumer, "_buffered_partitions", "are yielded although they are not active"),
-    Attribute(Consumer, "_read_offset", "the last that was handed on of each partition: nothing below it is"),
     Attribute(Consumer, "flow_active", "is false from a rebalance's begin to the end of its recovery"),
     Attribute(Consumer, "can_resume_flow", "is set when it becomes true"),
     Attribute(driver.Consumer, "_thread", "the thread that has aiokafka's consumer"),
@@ -244,8 +244,16 @@ _CODE = [
     ),
     Code(
         cast("Any", Consumer)._drain_messages,
-        ("getmany(timeout=1.0)", "offset >= r_offset", "callback(message)", "set_read_offset(tp, offset)"),
-        "each message that getmany yields is handed on unless its offset is below what was, of its partition",
+        (
+            "consumer_should_stop() or fetcher_should_stop()",
+            "getmany(timeout=1.0)",
+            "offset >= r_offset",
+            "self.wait_first(",
+            "callback(message), self.suspend_flow.wait()",
+            "except self.consumer_stopped_errors:",
+            "except asyncio.CancelledError:",
+        ),
+        "ChunkConsumer._drain_messages does the same; that nothing is handed on again is known by take",
     ),
     Code(
         cast("Any", FaustRecovery)._resume_streams,

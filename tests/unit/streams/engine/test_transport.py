@@ -504,22 +504,86 @@ def test_of_a_poll_only_partitions_with_records_come_that_are_ours_now_or_were_b
     with_consumer(check)
 
 
+async def drained(consumer: FakeBroker, callback: Callable[[Any], Awaitable[object]]) -> None:
+    """What the next poll gives is handed to ``callback``; then the fetcher stops."""
+    fetcher, loose = SimpleNamespace(should_stop=False), cast("Any", consumer)
+
+    async def hand_on(first: Any) -> None:
+        fetcher.should_stop = True
+        await callback(first)
+
+    loose.callback = hand_on
+    async with asyncio.timeout(5):
+        await loose._drain_messages(fetcher)
+
+
 def test_what_comes_again_of_one_partition_holds_nothing_back_of_the_others(with_consumer: Any) -> None:
-    """Faust drops a message that it handed on before: of a topic in a poll it has one, for all partitions."""
+    """Of a topic in a poll there is one message, for all partitions."""
 
     async def check(consumer: FakeBroker) -> None:
-        stopped, got = asyncio.Event(), list[TP]()
+        got = list[TP]()
 
         async def hand_on(first: Any) -> None:
             got.extend(message.tp for message in (first, *first.others))
-            stopped.set()
 
-        loose = cast("Any", consumer)
-        loose.callback, loose._read_offset[FIRST] = hand_on, 5
+        cast("Any", consumer)._read_offset[FIRST] = 5
         consumer.fetched = {FIRST: [FakeRecord(3)], SECOND: [FakeRecord(9, partition=1)]}
-        async with asyncio.timeout(5):
-            await loose._drain_messages(SimpleNamespace(_stopped=stopped))
+        await drained(consumer, hand_on)
         assert got == [FIRST, SECOND]
+
+    with_consumer(check)
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+def test_a_message_that_finds_no_room_is_waited_for_until_the_flow_is_suspended(
+    with_consumer: Any, *, suspended: bool
+) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        room, ends = asyncio.Event(), list[str]()
+        frees = consumer.stop_flow if suspended else room.set
+
+        async def hand_on(_: Any) -> None:
+            asyncio.get_running_loop().call_later(0.01, frees)
+            try:
+                await room.wait()
+            except asyncio.CancelledError:
+                ends.append("given up")
+                raise
+            ends.append("handed on")
+
+        consumer.fetched = {FIRST: [FakeRecord(3)]}
+        await drained(consumer, hand_on)
+        await asyncio.sleep(0)
+        assert ends == ["given up" if suspended else "handed on"]
+
+    with_consumer(check)
+
+
+@pytest.mark.parametrize("turns", [0, 3])
+def test_an_error_of_whoever_takes_a_message_is_told(with_consumer: Any, turns: int) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        async def hand_on(_: Any) -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            raise ValueError("not taken")
+
+        consumer.fetched = {FIRST: [FakeRecord(3)]}
+        with pytest.raises(ValueError, match="not taken"):
+            await drained(consumer, hand_on)
+
+    with_consumer(check)
+
+
+@pytest.mark.parametrize("app_stops", [False, True])
+def test_only_where_the_app_stops_is_the_end_of_the_loop_no_error(with_consumer: Any, *, app_stops: bool) -> None:
+    async def check(consumer: FakeBroker) -> None:
+        cast("Any", consumer).transport = SimpleNamespace(app=SimpleNamespace(should_stop=app_stops))
+        consumer.fetched = {FIRST: [FakeRecord(3)]}
+        draining = asyncio.create_task(drained(consumer, lambda _: asyncio.Event().wait()))
+        await asyncio.sleep(0.01)
+        draining.cancel()
+        await asyncio.wait([draining])
+        assert draining.cancelled() is not app_stops
 
     with_consumer(check)
 

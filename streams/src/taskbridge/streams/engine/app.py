@@ -67,6 +67,8 @@ def build_faust_app(worker: StreamsSettings, *, partitions: int, kafka_propertie
         "web_enabled": False,
         "web_tables_enabled": False,
         "loghandlers": [logging.NullHandler()],
+        # Its own statistics, of each message and event; ours are in ``streams.monitoring``.
+        "Monitor": faust.Sensor,
     }
     return faust.App(APP_ID, **settings)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.records import Chunk
     from taskbridge.streams.transactions.group_metadata import Membership
 
+_POLL_S = 1.0
 _LAST_CHUNK_S = 20.0
 """How long a rebalance waits for the chunk in work. Afterwards it is left to the partition's new owner."""
 
@@ -223,9 +224,32 @@ class ChunkConsumer(driver.Consumer):
             if not self._is_current(polled.era, polled.generation):
                 return
             first.others = others
-            # Else Faust drops what was handed on before, and with it the others: ``take`` knows of each.
-            self._read_offset.pop(first.tp, None)
             yield first.tp, first
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Hands on what is polled, until the consumer or this fetcher of Faust's stops.
+
+        Faust's own looks each message's offset up first, which ``take`` does, and makes four tasks for each.
+        """
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                async for _, message in self.getmany(_POLL_S):
+                    await self._hand_on(message)
+        except (asyncio.CancelledError, *self.consumer_stopped_errors):
+            if not self.transport.app.should_stop:
+                raise
+
+    async def _hand_on(self, message: Message) -> None:
+        """To its agent. Where that has no room, it is waited for, unless the flow is suspended meanwhile."""
+        handing: asyncio.Future[None] = asyncio.ensure_future(cast("Any", self.callback(message)))
+        try:
+            await asyncio.sleep(0)
+            if handing.done():
+                handing.result()
+            else:
+                await self.wait_first(handing, self.suspend_flow.wait())
+        finally:
+            handing.cancel()
 
     def _messages(self, polled: _Polled) -> Iterator[ChunkMessage]:
         for tp, records in polled.records.items():

@@ -32,7 +32,9 @@ class Flow:
         number = int(now_s // _MINUTE_S)
         if not self._minutes or self._minutes[-1].number < number:
             self._minutes.append(_Minute(number, Counter()))
-        self._minutes[-1].actions.update({action.value: count for action, count in actions.items()})
+        minute = self._minutes[-1].actions
+        for action, count in actions.items():
+            minute[action.value] += count
 
     def share(self) -> dict[str, dict[str, int]]:
         """What this worker has counted: minute since the epoch → action → events. Minutes without any are left out."""

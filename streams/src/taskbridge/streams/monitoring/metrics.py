@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
@@ -30,6 +30,21 @@ _DIRECTORIES = {
 _CHUNK_SIZES = (1, 2, 5, 10, 50, 100, 250, 500, 1000, 5000)
 
 
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
+
+
+class _Children(dict[tuple[Any, ...], _Metric]):
+    """A metric by its labels: each time it is asked for, it takes a lock and makes texts of them."""
+
+    def __init__(self, metric: _Metric) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[Any, ...]) -> _Metric:
+        child = self[labels] = self._metric.labels(*labels)
+        return child
+
+
 class Metrics:
     """One set a process, in a registry of its own, so that tests can make many.
 
@@ -43,15 +58,17 @@ class Metrics:
         self.flow = Flow()
         self._records = self._counter("records", "Records taken from the task-events topic.")
         self._folds = self._counter("folds", "Events folded into an instance.")
-        self._notifications = self._counter(
-            "notifications", "Notifications delivered, by view and change.", "view", "change"
+        self._notifications = _Children(
+            self._counter("notifications", "Notifications delivered, by view and change.", "view", "change")
         )
         self._dead_letters = self._counter("dead_letters", "Records parked, by reason.", "reason")
         for reason in DlqReason:
             self._dead_letters.labels(reason)
         self._chunk_records = self._histogram("chunk_records", "Records in a chunk.", buckets=_CHUNK_SIZES)
         self._chunk_seconds = self._histogram("chunk_seconds", "From a chunk's fold to its local store.")
-        self._position = self._gauge("position", "Offset of the last record that was processed.", "partition")
+        self._position = _Children(
+            self._gauge("position", "Offset of the last record that was processed.", "partition")
+        )
         self._tokens_usable = self._gauge(
             "api_tokens_usable", "0 while the newest version of the API tokens file is not in force."
         )
@@ -73,14 +90,15 @@ class Metrics:
         self._inbox_lag = self._gauge(
             "inbox_lag_records", "Notifications that wait to be applied to inboxes.", "partition"
         )
-        self._queries = self._histogram(
-            "query_seconds",
-            "From a query's arrival to the beginning of its answer, by route and status.",
-            "route",
-            "status",
-            buckets=_QUERY_SECONDS,
+        self._queries = _Children(
+            self._histogram(
+                "query_seconds",
+                "From a query's arrival to the beginning of its answer, by route and status.",
+                "route",
+                "status",
+                buckets=_QUERY_SECONDS,
+            )
         )
-        self._queries_by: dict[tuple[str, int], Histogram] = {}
         self._lag = self._gauge("lag_records", "Records that wait to be processed.", "partition")
         self._lag_seconds = self._gauge(
             "lag_seconds",
@@ -145,9 +163,9 @@ class Metrics:
         self._folds.inc(result.folded)
         self._chunk_records.observe(len(records))
         self._chunk_seconds.observe(seconds)
-        self._position.labels(str(partition)).set(records[-1].offset)
-        for (view, change), count in result.changes.items():
-            self._notifications.labels(view, change).inc(count)
+        self._position[partition,].set(records[-1].offset)
+        for change, count in result.changes.items():
+            self._notifications[change].inc(count)
         for rejected in result.rejected:
             self.parked(rejected.reason)
 
@@ -157,10 +175,7 @@ class Metrics:
 
     def query(self, route: str, status: int, seconds: float) -> None:
         """Count an answer to a query."""
-        measured = self._queries_by.get((route, status))
-        if measured is None:
-            measured = self._queries_by[route, status] = self._queries.labels(route, str(status))
-        measured.observe(seconds)
+        self._queries[route, status].observe(seconds)
 
     def watch_tokens(self, usable: Callable[[], bool]) -> None:
         """Ask at every scrape whether the tokens file is in force."""

@@ -101,7 +101,10 @@ class PartitionQueues:
             yield
 
     def _queue(self, partition: int) -> _PartitionQueue:
-        return self._queues.setdefault(partition, _PartitionQueue())
+        queue = self._queues.get(partition)
+        if queue is None:
+            queue = self._queues[partition] = _PartitionQueue()
+        return queue
 
     async def _drive(self, queue: _PartitionQueue) -> None:
         try:
