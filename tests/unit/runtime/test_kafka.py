@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import confluent_kafka
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from metadata_broker import metadata_broker
 from taskbridge.runtime.kafka import (
@@ -25,9 +26,6 @@ from taskbridge.runtime.kafka import (
 )
 from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed, QueueFull, within
 from taskbridge.schemas.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 NOBODY = "127.0.0.1:9"
 
@@ -63,6 +61,63 @@ def test_a_coordinator_that_is_not_there_yet_is_asked_for_again() -> None:
 
     # It describes no groups either.
     assert "_UNSUPPORTED_FEATURE" in str(asyncio.run(ask()).exception())
+
+
+class Groups:
+    """In the place of librdkafka's clients: each is told the next of these, errors or members."""
+
+    def __init__(self, *answers: dict[str, int | str]) -> None:
+        self._answers = list(answers)
+        self.asked: list[list[str]] = []
+
+    def __call__(self, *_: object, **__: object) -> Groups:
+        return self
+
+    def describe_consumer_groups(self, names: list[str], **_: object) -> dict[str, Future[Any]]:
+        self.asked.append(names)
+        answers = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return {name: self._future(answers[name]) for name in names}
+
+    def _future(self, answer: int | str) -> Future[Any]:
+        future: Future[Any] = Future()
+        if isinstance(answer, int):
+            future.set_exception(KafkaException(KafkaError(answer)))
+        else:
+            future.set_result(answer)
+        return future
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskbridge.runtime.kafka.COORDINATED_AGAIN_S", 0)
+
+
+def described(monkeypatch: pytest.MonkeyPatch, groups: Groups, *names: str, within_s: float = 30) -> dict[str, str]:
+    admin = admin_client(NOBODY)
+    monkeypatch.setattr("taskbridge.runtime.kafka.AdminClient", groups)
+    found = admin.described_groups(names, within_s)
+    return {name: str(answer.exception() or answer.result()) for name, answer in found.items()}
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_coordinator_that_moves_is_asked_again_about_its_groups_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    moves = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE)
+    groups = Groups({"a": moves[0], "b": "members of b"}, {"a": moves[1]}, {"a": moves[2]}, {"a": "members of a"})
+    assert described(monkeypatch, groups, "a", "b") == {"a": "members of a", "b": "members of b"}
+    assert groups.asked == [["a", "b"], ["a"], ["a"], ["a"]]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_that_a_coordinator_goes_on_moving_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = Groups({"a": KafkaError.NOT_COORDINATOR})
+    assert "NOT_COORDINATOR" in described(monkeypatch, groups, "a", within_s=0.05)["a"]
+    assert len(groups.asked) > 1
+
+
+def test_a_refusal_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = Groups({"a": KafkaError.GROUP_AUTHORIZATION_FAILED})
+    assert "GROUP_AUTHORIZATION_FAILED" in described(monkeypatch, groups, "a")["a"]
+    assert groups.asked == [["a"]]
 
 
 def test_what_is_the_registrys_is_kept_from_librdkafka() -> None:

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, cast
 
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from taskbridge.schemas.errors import ConfigurationError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from confluent_kafka import Consumer, KafkaException
+    from confluent_kafka import Consumer
 
 PARTITIONER = "murmur2_random"
 """The Java client's hash, so that producers in Java and this one put a key on the same partition."""
@@ -27,6 +28,13 @@ _REQUEST_OVERHEAD_BYTES = 1 << 20
 _LONGEST_REQUEST_S = 3600
 """As long as librdkafka lets a request take."""
 _FIRST_PATIENCE_S = 0.5
+COORDINATED_AGAIN_S = 0.2
+"""After so long a group's coordinator that moves is asked again."""
+_COORDINATOR_MOVES = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 
 
 def read_kafka_config(path: Path | None) -> dict[str, str]:
@@ -94,6 +102,11 @@ def _brokers(extra: Mapping[str, str] | None) -> dict[str, str]:
     return {name: value for name, value in (extra or {}).items() if not name.startswith(PROPERTY_PREFIX)}
 
 
+def coordinator_moves(error: BaseException | None) -> bool:
+    """Whether a group's coordinator is another broker by now, or is only just made: it is worth asking again."""
+    return isinstance(error, KafkaException) and error.args[0].code() in _COORDINATOR_MOVES
+
+
 class Admin(AdminClient):
     """Knows whom it asks, for whoever has to tell that there was no answer."""
 
@@ -105,6 +118,8 @@ class Admin(AdminClient):
     def described_groups(self, names: Collection[str], within_s: float, **asked: Any) -> dict[str, Future[Any]]:
         """What the coordinator of each group answers; a group that has no answer within the time is left out. Blocks.
 
+        A coordinator that moves, or is only just made, is asked again; what it says last is told.
+
         librdkafka asks for the coordinator three times within a third of a second, and then no more until a broker
         comes or goes (pull request 3847), too early in a new cluster: there, Kafka makes the topic of positions only
         then. And the client of a request that has timed out must not live until the coordinator is found, or librdkafka
@@ -112,13 +127,17 @@ class Admin(AdminClient):
         """
         found: dict[str, Future[Any]] = {}
         ends, patience_s = time.monotonic() + within_s, _FIRST_PATIENCE_S
-        while (left := [name for name in names if name not in found]) and (remains_s := ends - time.monotonic()) > 0:
+        left = list(names)
+        while left and (remains_s := ends - time.monotonic()) > 0:
             asking = AdminClient(cast("dict[str, Any]", self._config), logger=LIBRDKAFKA)
             described = cast("Any", asking).describe_consumer_groups(left, request_timeout=_LONGEST_REQUEST_S, **asked)
             answers = cast("dict[str, Future[Any]]", described)
-            wait(answers.values(), min(patience_s, remains_s))
+            answered, _ = wait(answers.values(), min(patience_s, remains_s))
             found |= {name: answer for name, answer in answers.items() if answer.done()}
+            left = [name for name in left if name not in found or coordinator_moves(found[name].exception())]
             patience_s *= 2
+            if left and answered:
+                time.sleep(COORDINATED_AGAIN_S)
         return found
 
 

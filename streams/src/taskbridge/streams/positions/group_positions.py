@@ -9,32 +9,23 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from faust.types import TP
 
-from taskbridge.runtime.kafka import LIBRDKAFKA
+from taskbridge.runtime.kafka import COORDINATED_AGAIN_S, LIBRDKAFKA, coordinator_moves
 from taskbridge.streams.positions.mark import read_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Mapping
+    from collections.abc import Collection, Generator, Mapping
 
     from taskbridge.runtime.kafka import Admin
     from taskbridge.streams.positions.mark import Mark
 
 _ANSWER_S = 10.0
-_AGAIN_S = 0.2
 _STABLE_S = 0.5
 """How long a position may take to be stable; to be told one takes no more than a round trip."""
-
-_COORDINATOR_MOVES = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-)
-
-_Answer = TypeVar("_Answer")
 
 
 class Committed(NamedTuple):
@@ -80,14 +71,10 @@ def described_group(admin: Admin, group: str) -> Any:
         KafkaException: Kafka refuses, or cannot be reached.
         TimeoutError: it does not answer.
     """
-
-    def describe() -> Any:
-        answer = admin.described_groups([group], _ANSWER_S).get(group)
-        if answer is None:
-            raise TimeoutError(f"nobody answers for the group {group}")
-        return answer.result()
-
-    return _once_coordinated(describe)
+    answer = admin.described_groups([group], _ANSWER_S).get(group)
+    if answer is None:
+        raise TimeoutError(f"nobody answers for the group {group}")
+    return answer.result()
 
 
 @contextmanager
@@ -117,8 +104,7 @@ def _told(consumer: Consumer, partitions: Collection[TP], timeout_s: float) -> d
     told: dict[TP, TopicPartition] = {}
     deadline = time.monotonic() + _ANSWER_S
     while wanted := [TopicPartition(tp.topic, tp.partition) for tp in partitions if tp not in told]:
-        answer = _once_coordinated(lambda wanted=wanted: consumer.committed(wanted, timeout_s))
-        for each in answer:
+        for each in _committed(consumer, wanted, timeout_s):
             if each.error is not None:
                 raise KafkaException(each.error)
             try:
@@ -141,14 +127,13 @@ def _told_in_time(consumer: Consumer, partitions: Collection[TP]) -> dict[TP, To
         return None
 
 
-def _once_coordinated(ask: Callable[[], _Answer]) -> _Answer:
-    """The answer, asked for again while the group's coordinator moves, or is only just made."""
+def _committed(consumer: Consumer, wanted: list[TopicPartition], timeout_s: float) -> list[TopicPartition]:
+    """Asked for again while the group's coordinator moves, or is only just made."""
     deadline = time.monotonic() + _ANSWER_S
     while True:
         try:
-            return ask()
+            return consumer.committed(wanted, timeout_s)
         except KafkaException as raised:
-            error: KafkaError = raised.args[0]
-            if error.code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
+            if not coordinator_moves(raised) or time.monotonic() > deadline:
                 raise
-            time.sleep(_AGAIN_S)
+            time.sleep(COORDINATED_AGAIN_S)
