@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings
-
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-S = TypeVar("S", bound=BaseSettings)
+    from pydantic_settings import BaseSettings
+
+S = TypeVar("S", bound="BaseSettings")
 
 _PARTITIONS_MAX = 10_000
 
@@ -24,6 +23,8 @@ def load_settings(settings_class: type[S], environment: Mapping[str, str]) -> S:
     Raises:
         ConfigurationError: names every variable that is missing or wrong, never its value.
     """
+    from pydantic import ValidationError  # noqa: PLC0415 - commands that ask for the partitions have no use for it
+
     prefix = settings_class.model_config.get("env_prefix", "")
     given = {name.removeprefix(prefix).lower(): value for name, value in environment.items() if name.startswith(prefix)}
     try:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from taskbridge.cli.options import example
 from taskbridge.cli.terminal import Stopped, progress, say, stop_signal
@@ -73,6 +72,8 @@ def demo(
     ] = None,
 ) -> None:
     """Start everything, post the life of three requests as signed callbacks, and show the notifications they become."""
+    from rich.console import Console
+
     from taskbridge.cli.demo.demo import person_pages, play, trickle, write_credentials
     from taskbridge.local.disk import readable_os_errors
     from taskbridge.local.ports import free_ports

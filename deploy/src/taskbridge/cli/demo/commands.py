@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated
 
 import typer
@@ -54,6 +53,7 @@ def simulate(
     """
     if token is not None and not (app and token.strip()):
         raise typer.BadParameter("needs --app, and must not be blank", param_hint="--token")
+    import secrets
     from dataclasses import replace
 
     from taskbridge.cli.data_folder import data_folder

@@ -8,7 +8,6 @@ from codecs import BOM_UTF8
 from typing import TYPE_CHECKING, Literal
 
 from taskbridge.schemas.errors import ConfigurationError
-from taskbridge.schemas.events import MAX_NAME_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -98,6 +97,8 @@ def _columns(heads: list[str], needed: Sequence[str]) -> list[str]:
 
 
 def _problem(found: Mapping[str, str], cells: list[str], columns: list[str], needed: Sequence[str]) -> str | None:
+    from taskbridge.schemas.events import MAX_NAME_CHARACTERS  # noqa: PLC0415 - the flags stand on this module
+
     if len(cells) > len(columns) or "" in found:
         return "a cell has no column"
     for column in needed:
