@@ -1,4 +1,4 @@
-"""What all tests share: one real Kafka and registry, started when the first test asks for it."""
+"""What all tests share: a real Kafka, started when the first test of a process asks for it, and one registry."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from jvm_artifacts import artifacts
+from shared_registry import KafkaBeside, SharedRegistry, given_registry, say
 from slowest import pytest_addoption, pytest_terminal_summary
 from taskbridge.local.ports import free_ports
 from taskbridge.local.processes.supervisor import Supervisor
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from _pytest.capture import CaptureManager
 
     from taskbridge.local.endpoints import Endpoints
+    from taskbridge.local.stack import Stack
 
 # Hooks of pytest's.
 __all__ = ["pytest_addoption", "pytest_terminal_summary"]
@@ -108,6 +110,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if "not disasters" in config.option.markexpr and _has_room():
         os.environ.setdefault("TMPDIR", _MEMORY)
         tempfile.tempdir = None  # asked for anew
+    deals = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if deals and isinstance(_stack_in(Path(), Supervisor(on_event=say)), JvmStack):
+        config.pluginmanager.register(SharedRegistry())
 
 
 @pytest.hookimpl(wrapper=True)
@@ -167,24 +172,14 @@ def disk_folder() -> Generator[Callable[[], Path]]:
 
 @pytest.fixture(scope="session")
 def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Generator[Endpoints]:
-    """Kafka and a registry, shared by all tests of a run: use names of your own for topics and subjects."""
+    """Kafka and a registry, shared by all tests of a process: use names of your own for topics and subjects.
 
-    def say(line: object) -> None:
-        sys.stderr.write(f"\n[stack] {line}")
-        sys.stderr.flush()
-
-    kafka_port, registry_port = free_ports(2)
+    Where several processes run the tests the registry is one for all of them.
+    """
     capture = cast("CaptureManager", pytestconfig.pluginmanager.getplugin("capturemanager"))
+    folder, registry = tmp_path_factory.mktemp("stack"), given_registry(pytestconfig)
     with Supervisor(on_event=say) as supervisor:
-        chosen = choose_stack(
-            os.environ,
-            data_dir=tmp_path_factory.mktemp("stack"),
-            kafka_port=kafka_port,
-            registry_port=registry_port,
-            supervisor=supervisor,
-            progress=say,
-            keep_data=False,
-        )
+        chosen = _stack_in(folder, supervisor) if registry is None else KafkaBeside(registry, folder, supervisor)
         try:
             # Shown, not captured: the first run fetches 210 MB.
             with capture.global_and_fixture_disabled():
@@ -194,3 +189,16 @@ def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
             yield endpoints
         finally:
             chosen.stop()
+
+
+def _stack_in(folder: Path, supervisor: Supervisor) -> Stack:
+    kafka_port, registry_port = free_ports(2)
+    return choose_stack(
+        os.environ,
+        data_dir=folder,
+        kafka_port=kafka_port,
+        registry_port=registry_port,
+        supervisor=supervisor,
+        progress=say,
+        keep_data=False,
+    )
