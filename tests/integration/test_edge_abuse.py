@@ -7,8 +7,6 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -19,6 +17,7 @@ import pytest
 
 from bad_messages import bad_messages
 from bad_requests import bad_requests
+from forked import taskbridge
 from raw_http import ask, callback, connect, read_all, read_answer, status_of
 from running_edge import RunningEdge
 
@@ -413,16 +412,8 @@ def test_the_use_of_tokens_and_the_metrics_are_those_of_all_workers(tmp_path: Pa
 
         eventually(lambda: sum(counted().values()) == accepted + 1)
         assert len(counted()) == 2
-    tokens = subprocess.run(
-        [sys.executable, "-m", "taskbridge.cli", "tokens", "--json"],
-        env={
-            **os.environ,
-            "EDGE_CREDENTIALS_FILE": str(tmp_path / "credentials.toml"),
-            "EDGE_DATA_DIR": str(tmp_path / "edge"),
-        },
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    folders = {"EDGE_CREDENTIALS_FILE": str(tmp_path / "credentials.toml"), "EDGE_DATA_DIR": str(tmp_path / "edge")}
+    tokens = taskbridge("tokens", "--json", environment={**os.environ, **folders})
+    assert tokens.returncode == 0, tokens.stderr
     used = [json.loads(line)["last_used"] for line in tokens.stdout.splitlines()]
     assert [each is not None for each in used] == [True, False]

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import httpx2
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
+from forked import taskbridge
 from running_edge import RunningEdge, wait_until
 from spool_disk import can_mount, fill, small_disk
 from taskbridge.cli.bridge.probes import broken_spool
@@ -222,13 +222,7 @@ def test_the_supervisor_restarts_an_edge_whose_spool_is_broken(tmp_path: Path, e
 
 
 def run_spool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "taskbridge.cli", "spool", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    return taskbridge("spool", *arguments, timeout=90)
 
 
 def test_replay_delivers_what_an_edge_that_is_gone_left_behind(

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx2
 import pytest
 
+import forked
 from running_edge import RunningEdge
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import encode_callback, signed
@@ -141,14 +140,8 @@ def good(wire_action: str, instance_id: str, token: str = SYSTEM_TOKEN, **change
 def taskbridge(connection: Connection, *arguments: str, **environment: str) -> tuple[int, list[dict[str, Any]], str]:
     """Run the program; returns its exit code, the JSON lines it printed, and what it said beside them."""
     addresses = ["--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url]
-    done = subprocess.run(
-        [sys.executable, "-m", "taskbridge.cli", *arguments, *addresses, "--json"],
-        env={name: value for name, value in os.environ.items() if not name.startswith("EDGE_")} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
+    done = forked.taskbridge(*arguments, *addresses, "--json", environment=inherited | environment)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 

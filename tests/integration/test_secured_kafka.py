@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+import forked
 from running_edge import RunningEdge, wait_until
 from running_workers import Worker
 from secured_kafka import SecuredKafka
@@ -186,7 +185,6 @@ def taskbridge(outside: Connection, secured: SecuredKafka, config: str, *argumen
         "TASKBRIDGE_SCHEMA_REGISTRY_URL": outside.registry_url,
         "TASKBRIDGE_KAFKA_CONFIG_FILE": config,
     }
-    argv = [sys.executable, "-m", "taskbridge.cli", *arguments]
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = forked.taskbridge(*arguments, environment=environment)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

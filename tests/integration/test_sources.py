@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx2
 import pytest
 
+from forked import taskbridge
 from posted import message
 from running_edge import RunningEdge, wait_until
 from taskbridge.edge.testing import CORP_ID, SOURCE, SOURCE_SECRET, SYSTEM_TOKEN, message_of, write_credentials
@@ -148,14 +147,8 @@ def test_what_was_refused_is_replayed_once_the_secret_is_mended_though_it_is_not
     flags += ["--credentials", str(edge.credentials), "--data-dir", str(edge.data_dir)]
 
     def replay() -> list[tuple[str, str | None]]:
-        done = subprocess.run(
-            [sys.executable, "-m", "taskbridge.cli", "quarantine", "replay", *ids, *flags, "--json"],
-            env={name: value for name, value in os.environ.items() if not name.startswith("EDGE_")},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
+        done = taskbridge("quarantine", "replay", *ids, *flags, "--json", environment=inherited)
         return [(each["outcome"], each["reason"]) for each in map(json.loads, done.stdout.splitlines())]
 
     assert replay() == [("released", None), ("rejected", "wrong-sign")]

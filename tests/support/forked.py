@@ -1,6 +1,7 @@
-"""Services of ours as processes of their own that have nothing to load: forked from one that has (docs/adr/0088).
+"""Services and commands of ours as processes of their own that have nothing to load: forked from one that has.
 
-A service loads for a second of CPU time, and the tests start some ninety of them.
+A service loads for a second of CPU time, a command for 0.4, and the tests start some hundred and thirty of them; see
+docs/adr/0088.
 """
 
 from __future__ import annotations
@@ -12,32 +13,51 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from multiprocessing.connection import Connection
-    from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_COMMAND = "from taskbridge.cli.__main__ import main; main()"
 _forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["taskbridge.edge.app", "taskbridge.streams.app"])
+_forking.set_forkserver_preload(["taskbridge.edge.app", "taskbridge.streams.app", "taskbridge.cli.program"])
 
 
 class Forked:
     """``python -c code``, in a session of its own, that ends with the tests; what it says goes to the end of ``log``.
 
+    What it prints goes to the end of ``out``, where that is given. Its ``arguments`` begin with its name.
+
     To be asked and ended as a ``subprocess.Popen`` is. ``code`` finds our services loaded, with whatever they took from
     the environment while they were: what changes them before they load needs a process that loads them.
     """
 
-    def __init__(self, code: str, *, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        code: str,
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        out: Path | None = None,
+        arguments: Sequence[str] = ("-c",),
+    ) -> None:
         begun, begins = _forking.Pipe(duplex=False)
         with begun, begins:
-            arguments = (code, dict(environment), str(log), begins)
+            given = {
+                "code": code,
+                "environment": dict(environment),
+                "folder": Path.cwd(),
+                "outputs": (out or log, log),
+                "arguments": arguments,
+                "begins": begins,
+            }
             # A daemon, so that it is ended, not waited for, where a test left it.
-            self._process = _forking.Process(target=_become, args=arguments, daemon=True)
+            self._process = _forking.Process(target=_become, kwargs=given, daemon=True)
             self._process.start()
             begins.close()
             begun.recv()
@@ -66,18 +86,42 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _become(code: str, environment: Mapping[str, str], log: str, begins: Connection) -> None:
+def taskbridge(
+    *arguments: str, environment: Mapping[str, str] = os.environ, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """``taskbridge`` with these arguments, as ``subprocess.run`` runs it: how it ended, what it printed and said."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, log = Path(folder, "out"), Path(folder, "log")
+        argv = ["taskbridge", *arguments]
+        process = Forked(_COMMAND, environment=environment, log=log, out=out, arguments=argv)
+        try:
+            status = process.wait(timeout)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(argv, status, out.read_text("utf-8"), log.read_text("utf-8"))
+
+
+def _become(
+    *,
+    code: str,
+    environment: Mapping[str, str],
+    folder: Path,
+    outputs: tuple[Path, Path],
+    arguments: Sequence[str],
+    begins: Connection,
+) -> None:
     gc.freeze()  # what is loaded stays, here too: looked through at the end, each of its pages would be copied
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     os.environ.clear()
     os.environ.update(environment)
-    opened = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.dup2(opened, 1)
-    os.dup2(opened, 2)
-    os.close(opened)
+    os.chdir(folder)
+    for descriptor, path in enumerate(outputs, 1):
+        opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.dup2(opened, descriptor)
+        os.close(opened)
     # A service may start again in its own place, by its command line.
-    sys.argv, sys.orig_argv = ["-c"], [sys.executable, "-c", code]
+    sys.argv, sys.orig_argv = [*arguments], [sys.executable, "-c", code, *arguments[1:]]
     begins.send(None)
     begins.close()
     # As a command that is started has them; one of these would keep the fork server after the tests, and this with it.
