@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -58,15 +57,8 @@ class Accepted(Response):
         await send({"type": "http.response.body", "body": self.body})
 
 
-def accepted(event_id: str, durability: Durability) -> bytes:
-    """The same as it goes to the socket, from its own headers on."""
-    before, after = _around_id(durability)
-    return before + event_id.encode() + after
-
-
-@lru_cache
-def _around_id(durability: Durability) -> tuple[bytes, bytes]:
-    """What is before and behind the id, which is a UUID and so as long as any other."""
+def around_id(durability: Durability) -> tuple[bytes, bytes]:
+    """The same as it goes to the socket, from its own headers on: what is before and behind the id, which is a UUID."""
     some_id = str(UUID(int=0))
     body = _body(some_id, durability)
     answer = b"content-length: %d\r\ncontent-type: application/json\r\n\r\n%b" % (len(body), body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from taskbridge.edge.answers import accepted
+from taskbridge.edge.answers import around_id
 from taskbridge.edge.deciding.paths import YIDA_PATHS
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import Unverified
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from taskbridge.edge.settings import EdgeSettings
 
 _FORWARDED_FOR = "x-forwarded-for"
+_KAFKA = Durability.KAFKA
+_BEFORE_ID, _BEHIND_ID = around_id(_KAFKA)
 
 
 class DirectWay:
@@ -66,7 +68,13 @@ class DirectWay:
         except Unverified:
             return None
         begun = DirectCallback(
-            settled, piece, started, way=self, wire_action=wire_action, received_at=received_at, address=address
+            settled,
+            piece,
+            started=started,
+            way=self,
+            wire_action=wire_action,
+            received_at=received_at,
+            address=address,
         )
         try:
             if found is None:
@@ -82,37 +90,23 @@ class DirectWay:
         return begun
 
 
-class DirectCallback(BegunCallback):
+class DirectCallback(BegunCallback, eq=False, kw_only=True):
     """One that is answered as soon as Kafka has it."""
 
-    __slots__ = ("_address", "_received_at", "_way", "_wire_action")
-
-    def __init__(
-        self,
-        settled: Callable[[Begun], None],
-        piece: bytes,
-        started: float,
-        *,
-        way: DirectWay,
-        wire_action: str,
-        received_at: int,
-        address: str,
-    ) -> None:
-        super().__init__(settled, piece, started)
-        self._way = way
-        self._wire_action = wire_action
-        self._received_at = received_at
-        self._address = address
+    way: DirectWay
+    wire_action: str
+    received_at: int
+    address: str
 
     @property
     def received(self) -> Received:
-        parts = self._way.heads.whole(self.piece)
+        parts = self.way.heads.whole(self.piece)
         assert parts is not None, "it was plain when it began"
         head, body = parts
         return Received(
-            wire_action=self._wire_action,
-            received_at=self._received_at,
-            remote_address=self._address,
+            wire_action=self.wire_action,
+            received_at=self.received_at,
+            remote_address=self.address,
             method="POST",
             path=head.path,
             query=b"",
@@ -123,7 +117,7 @@ class DirectCallback(BegunCallback):
     def accepted(self) -> bytes:
         assert self.decided is not None, "it was sent"
         now = time.perf_counter()
-        metrics = self._way.routes.metrics
-        metrics.publish_seconds.observe(self._wire_action, now - self.publishing)
-        metrics.count(self._wire_action, Durability.KAFKA, now - self.started)
-        return accepted(self.decided.event_id, Durability.KAFKA)
+        metrics = self.way.routes.metrics
+        metrics.publish_seconds.observe(self.wire_action, now - self.publishing)
+        metrics.count(self.wire_action, _KAFKA, now - self.started)
+        return _BEFORE_ID + self.decided.event_id.encode() + _BEHIND_ID

@@ -25,8 +25,6 @@ from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
 from taskbridge.runtime.tracing.traceparent import TRACEPARENT, trace_id_of, valid_traceparent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
@@ -53,16 +51,13 @@ def logs_accepted() -> bool:
     return _stdlib_log.isEnabledFor(logging.DEBUG)
 
 
-class BegunCallback(Begun):
+class BegunCallback(Begun, eq=False, kw_only=True):
     """One that went directly so far; here it goes on, where that did not work out."""
 
-    __slots__ = ("decided", "publishing", "record", "started")
-
-    def __init__(self, settled: Callable[[Begun], None], piece: bytes, started: float) -> None:
-        super().__init__(settled, piece)
-        self.started = self.publishing = started
-        self.decided: Decided | None = None
-        self.record: Record | None = None
+    started: float
+    publishing: float = 0.0
+    decided: Decided | None = None
+    record: Record | None = None
 
     @property
     def received(self) -> Received:

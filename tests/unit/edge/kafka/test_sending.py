@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from taskbridge.edge.kafka.record import Record
-from taskbridge.edge.kafka.sending import Sending, Sendings
+from taskbridge.edge.kafka.sending import Sendings
 from taskbridge.runtime.producing.producer import DeliveryFailed
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def run(scenario: Callable[[Sendings, list[object]], Awaitable[None]]) -> list[o
 
 def test_what_arrived_is_told_at_once_and_waits_for_nothing_more() -> None:
     async def scenario(sendings: Sendings, told: list[object]) -> None:
-        sending = Sending(sendings, RECORD, told.append, 0.01)
+        sending = sendings.add(RECORD, told.append, 0.01)
         assert not sending.done()
         sending.set_result(None)
         assert (told, sending.done(), dict(sendings)) == ([None], True, {})
@@ -39,7 +39,7 @@ def test_what_arrived_is_told_at_once_and_waits_for_nothing_more() -> None:
 
 def test_a_failure_is_told_to_the_path_first_and_to_the_sender_in_the_next_turn() -> None:
     async def scenario(sendings: Sendings, told: list[object]) -> None:
-        sending = Sending(sendings, RECORD, lambda error: told.append(str(error)), 10)
+        sending = sendings.add(RECORD, lambda error: told.append(str(error)), 10)
         sending.set_exception(DeliveryFailed("no"))
         assert (told, sending.done(), dict(sendings)) == ([], True, {})
         await asyncio.sleep(0)
@@ -55,11 +55,11 @@ def test_each_is_late_in_its_own_time_and_one_that_arrived_never() -> None:
             told.append(f"second: {error}")
             late.set()
 
-        Sending(sendings, RECORD, lambda error: told.append(f"first: {error}"), 0.02)
-        arrived = Sending(sendings, RECORD, lambda error: told.append(f"arrived: {error}"), 0.02)
+        sendings.add(RECORD, lambda error: told.append(f"first: {error}"), 0.02)
+        arrived = sendings.add(RECORD, lambda error: told.append(f"arrived: {error}"), 0.02)
         arrived.set_result(None)
         await asyncio.sleep(0.01)
-        Sending(sendings, RECORD, second, 0.02)
+        sendings.add(RECORD, second, 0.02)
         await late.wait()
         assert not sendings
 

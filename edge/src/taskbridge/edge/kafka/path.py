@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 from confluent_kafka import murmur2
 
-from taskbridge.edge.kafka.sending import Sending, Sendings, late
+from taskbridge.edge.kafka.sending import Sendings, late
 from taskbridge.runtime.producing.producer import DeliveryFailed, within
 from taskbridge.schemas.codec import framed
 from taskbridge.schemas.registry import SchemaRef
@@ -52,7 +52,8 @@ class KafkaPath:
     def __init__(self, make_producer: Callable[[], AsyncProducer], registry: Registry) -> None:
         self._make_producer = make_producer
         self._registry = registry
-        self._ids: dict[str, int] = {}
+        self._frames: dict[str, bytes] = {}
+        """What stands before each body, by the schema that it was written by."""
         self._hurried: dict[asyncio.Future[None], Record] = {}
         self._sendings = Sendings(self._not_sent)
         self._closing: set[asyncio.Task[int]] = set()
@@ -92,13 +93,13 @@ class KafkaPath:
         return (
             self.answers
             and record.topic in self._topics
-            and record.schema in self._ids
+            and record.schema in self._frames
             and (not self._failed or self.place_of(record) not in self._failed)
         )
 
     def takes_all_of(self, topic: str, schema: str) -> bool:
         """Each record of the topic, sent now, will probably be acknowledged soon."""
-        return self.answers and topic in self._topics and schema in self._ids and not self._failed
+        return self.answers and topic in self._topics and schema in self._frames and not self._failed
 
     def takes_any_of(self, topic: str) -> bool:
         """Some records of the topic will probably be acknowledged soon."""
@@ -176,14 +177,14 @@ class KafkaPath:
             del self._failed[place]
 
     def can_frame(self, schema: str) -> bool:
-        return schema in self._ids
+        return schema in self._frames
 
     def know(self, *schemas: SchemaRef) -> None:
         """Take the schemas' ids over from the registry's memory, as far as it has them."""
         for schema in schemas:
             known = self._registry.known_id(schema)
             if known is not None:
-                self._ids[schema.key] = known
+                self._frames[schema.key] = framed(known, b"")
 
     async def learn(self, key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
         """Find the id of a schema, by the registry where it must be; False when nobody knows the schema itself.
@@ -191,9 +192,10 @@ class KafkaPath:
         Raises:
             RegistryUnavailable, SchemaRefused
         """
-        if key in texts and key not in self._ids:
-            self._ids[key] = await asyncio.to_thread(self._registry.learn_id, SchemaRef(*texts[key]))
-        return key in self._ids
+        if key in texts and key not in self._frames:
+            found = await asyncio.to_thread(self._registry.learn_id, SchemaRef(*texts[key]))
+            self._frames[key] = framed(found, b"")
+        return key in self._frames
 
     def send(self, record: Record) -> asyncio.Future[None]:
         """Hand over one record; the future raises DeliveryFailed when it is not known to have arrived.
@@ -203,12 +205,10 @@ class KafkaPath:
         Raises:
             SchemaIdUnknown
         """
-        schema_id = self._ids.get(record.schema)
-        if schema_id is None:
+        frame = self._frames.get(record.schema)
+        if frame is None:
             raise SchemaIdUnknown(f"{record.topic}: the id of its schema is not known yet")
-        return self._producer.produce(
-            record.topic, key=record.key, value=framed(schema_id, record.body), headers=record.headers
-        )
+        return self._producer.produce(record.topic, key=record.key, value=frame + record.body, headers=record.headers)
 
     async def send_within(self, record: Record, *, timeout_s: float) -> None:
         """Return once Kafka has acknowledged the record.
@@ -232,8 +232,8 @@ class KafkaPath:
 
     def send_then(self, record: Record, then: Callable[[Exception | None], None], *, timeout_s: float) -> None:
         """As ``send_within`` without anybody who waits: ``then`` is called with None, or with what that raises."""
-        sending = Sending(self._sendings, record, then, timeout_s)
-        value = framed(self._ids[record.schema], record.body)
+        value = self._frames[record.schema] + record.body
+        sending = self._sendings.add(record, then, timeout_s)
         self._producer.send(sending, record.topic, key=record.key, value=value, headers=record.headers)
 
     def _not_sent(self, record: Record, error: Exception) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from taskbridge.runtime.producing.producer import DeliveryFailed
 
 if TYPE_CHECKING:
@@ -27,13 +29,15 @@ class Sendings(dict["Sending", "Record"]):
         self.loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, sending: Sending, record: Record, timeout_s: float) -> None:
+    def add(self, record: Record, then: Callable[[Exception | None], None], timeout_s: float) -> Sending:
+        """One more; ``then`` is told what becomes of it."""
         if self.loop is None:
             self.loop = asyncio.get_running_loop()
-        sending.late_at = self.loop.time() + timeout_s
+        sending = Sending(self, record, then, self.loop.time() + timeout_s)
         self[sending] = record
         if self._timer is None:
             self._timer = self.loop.call_later(timeout_s, self._look)
+        return sending
 
     def _look(self) -> None:
         assert self.loop is not None, "one was added"
@@ -47,20 +51,14 @@ class Sendings(dict["Sending", "Record"]):
                 each.set_exception(late())
 
 
-class Sending:
+class Sending(Struct, eq=False):
     """One record: to the producer a future, whose result is not told in the loop's next turn but now."""
 
-    __slots__ = ("_all", "_is_done", "_record", "_then", "late_at")
-
-    def __init__(
-        self, sendings: Sendings, record: Record, then: Callable[[Exception | None], None], timeout_s: float
-    ) -> None:
-        self._all = sendings
-        self._record = record
-        self._then = then
-        self._is_done = False
-        self.late_at = 0.0
-        sendings.add(self, record, timeout_s)
+    _all: Sendings
+    _record: Record
+    _then: Callable[[Exception | None], None]
+    late_at: float
+    _is_done: bool = False
 
     def done(self) -> bool:
         return self._is_done

@@ -26,15 +26,11 @@ class Durations(Collector):
     def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
         self._name, self._documentation = name, documentation
         self._bounds = bounds
-        self._counts: dict[str, list[int]] = {}
-        self._sums: dict[str, float] = {}
+        self._counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(bounds) + 1))
+        self._sums: defaultdict[str, float] = defaultdict(float)
 
     def observe(self, action: str, seconds: float) -> None:
-        counts = self._counts.get(action)
-        if counts is None:
-            counts = self._counts[action] = [0] * (len(self._bounds) + 1)
-            self._sums[action] = 0.0
-        counts[bisect_left(self._bounds, seconds)] += 1
+        self._counts[action][bisect_left(self._bounds, seconds)] += 1
         self._sums[action] += seconds
 
     def collect(self) -> Iterable[Metric]:

@@ -10,6 +10,7 @@ import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from taskbridge.edge.server.protocol import SLICE_BYTES, LimitedProtocol
@@ -28,24 +29,22 @@ BEGUN = "taskbridge.begun"
 """Under this name a request's scope has what was done for it before it was handed over."""
 
 
-class Begun:
+class Begun(Struct, eq=False):
     """One request under way: done for it is all up to the wait."""
 
-    __slots__ = ("_awaited", "_settled", "error", "piece")
-
-    def __init__(self, settled: Callable[[Begun], None], piece: bytes) -> None:
-        self.piece = piece
-        """What it was received as."""
-        self.error: Exception | None = None
-        """What keeps it from being answered directly."""
-        self._settled = settled
-        self._awaited: asyncio.Future[None] | None = None
+    settled: Callable[[Begun], None]
+    """Is called when that is over."""
+    piece: bytes
+    """What it was received as."""
+    error: Exception | None = None
+    """What keeps it from being answered directly."""
+    _awaited: asyncio.Future[None] | None = None
 
     def settle(self, error: Exception | None) -> None:
         """What it waits for has come, or cannot."""
         self.error = error
         if self._awaited is None:
-            self._settled(self)
+            self.settled(self)
         elif self._awaited.done():
             pass  # whoever awaited it was cancelled
         elif error is None:
@@ -155,7 +154,7 @@ class DirectProtocol(LimitedProtocol):
         return (
             self._in_head
             and not (self._head_began or self._unseen_bytes or self._deaf or self._stops or self.flow.write_paused)
-            and not self._at_work
+            and (self._running is None or self._running.response_complete)
             and not self.transport.is_closing()
         )
 

@@ -21,6 +21,7 @@ from taskbridge.edge.spool.files import SpoolFolder
 from taskbridge.edge.spool.metrics import SpoolMetrics
 from taskbridge.edge.spool.store import Store
 from taskbridge.runtime.producing.producer import DeliveryFailed
+from taskbridge.schemas.codec import framed
 from taskbridge.schemas.registry import RegistryUnavailable, SchemaRef
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE
 
@@ -773,7 +774,7 @@ def test_a_schema_whose_id_the_registry_does_not_tell_yet_holds_up_its_own_recor
             asked.append(texts[key][0])
             if len(asked) < 3:
                 raise RegistryUnavailable("away")
-            kafka._ids[key] = 7  # pyright: ignore[reportPrivateUsage]
+            kafka._frames[key] = framed(7, b"")  # pyright: ignore[reportPrivateUsage]
             return True
 
         monkeypatch.setattr(kafka, "learn", learn)
@@ -853,7 +854,7 @@ def test_a_partition_that_fails_is_tried_once_the_id_of_its_firsts_schema_is_lea
 
         async def learn(key: str, texts: Mapping[str, tuple[str, str]]) -> bool:
             assert texts[key][0] == "other"
-            kafka._ids[key] = 7  # pyright: ignore[reportPrivateUsage]
+            kafka._frames[key] = framed(7, b"")  # pyright: ignore[reportPrivateUsage]
             return True
 
         monkeypatch.setattr(kafka, "learn", learn)
