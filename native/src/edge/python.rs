@@ -11,7 +11,7 @@ use pyo3::{IntoPyObjectExt, intern};
 use super::decide::{Decided, Request, Rules, decide};
 use super::head::{Whole, whole};
 use super::replay_window::{self, Claim, Mark};
-use super::signature::{Signer, marked};
+use super::signature::Signer;
 use crate::cloudevents::{Header, header, rfc3339, source};
 
 #[pyclass(frozen)]
@@ -53,27 +53,32 @@ impl Edge {
         received_at: i64,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let request = Request { wire_action, query, content_type, body, received_at };
-        decide(&self.rules, request).map(|decided| self.told(py, &decided)).transpose()
+        decide(&self.rules, request).map(|decided| self.told(py, &decided, false)).transpose()
     }
 
-    #[pyo3(signature = (bytes, received_at, /))]
+    #[pyo3(signature = (bytes, received_at, window, /))]
     fn decide_whole<'py>(
         &self,
         py: Python<'py>,
         bytes: &[u8],
         received_at: i64,
+        window: Option<&Bound<'py, ReplayWindow>>,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let Some(whole) = whole(bytes) else { return Ok(None) };
         let Whole { wire_action, content_type, body, .. } = whole;
         let request = Request { wire_action, query: b"", content_type, body, received_at };
         let Some(decided) = decide(&self.rules, request) else { return Ok(None) };
-        let told = self.told(py, &decided)?;
+        let mark = decided.mark();
+        let claim = window.and_then(|window| window.get().0.claim(&decided.digest, mark, received_at / 1000));
+        // What the digest stands for otherwise is Python's to refuse, and what was not claimed is to be claimed there.
+        let is_spent = claim.is_some_and(|claim| claim == Claim::First || claim == Claim::Known(mark));
+        let told = self.told(py, &decided, is_spent)?;
         (wire_action, whole.forwarded_for, whole.traceparent, told).into_pyobject(py).map(Some)
     }
 }
 
 impl Edge {
-    fn told<'py>(&self, py: Python<'py>, decided: &Decided) -> PyResult<Bound<'py, PyTuple>> {
+    fn told<'py>(&self, py: Python<'py>, decided: &Decided, is_spent: bool) -> PyResult<Bound<'py, PyTuple>> {
         let key = PyBytes::new(py, decided.instance_id.as_bytes());
         let headers = [
             self.specversion.bind(py),
@@ -86,6 +91,11 @@ impl Edge {
         ];
         let headers = PyList::new(py, headers)?;
         let event_id = PyString::from_bytes(py, &decided.event_id)?;
+        let mark = if is_spent {
+            None
+        } else {
+            Some((PyBytes::new(py, &decided.digest), PyBytes::new(py, &decided.mark().event)))
+        };
         PyTuple::new(
             py,
             [
@@ -94,8 +104,7 @@ impl Edge {
                 key.as_any(),
                 headers.as_any(),
                 PyBytes::new(py, &decided.body).as_any(),
-                PyBytes::new(py, &decided.digest).as_any(),
-                PyBytes::new(py, &marked(&decided.event_id)).as_any(),
+                mark.into_pyobject(py)?.as_any(),
                 decided.signer.into_pyobject(py)?.as_any(),
             ],
         )
@@ -121,7 +130,7 @@ impl ReplayWindow {
         digest: &[u8],
         event: &[u8],
         action: u8,
-        now: u32,
+        now: i64,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let (Ok(digest), Ok(event)) = (digest.try_into(), event.try_into()) else { return Ok(None) };
         Ok(match self.0.claim(digest, Mark { event, action }, now) {

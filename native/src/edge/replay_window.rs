@@ -50,7 +50,10 @@ impl ReplayWindow {
     }
 
     /// Remember the mark where its digest is new, else say what the digest stands for. None where Python has to.
-    pub fn claim(&self, digest: &[u8; 16], mark: Mark, now: u32) -> Option<Claim> {
+    ///
+    /// `now` is in seconds since the epoch.
+    pub fn claim(&self, digest: &[u8; 16], mark: Mark, now: i64) -> Option<Claim> {
+        let now = now.try_into().ok()?;
         // Between looking and writing no other worker may claim the same digest.
         if !(0..LOCK_ATTEMPTS).any(|_| self.file.try_lock().is_ok()) {
             return None;
@@ -196,7 +199,7 @@ mod tests {
         let window = ready.window();
         assert_eq!(window.claim(&digest(99, 1), EVENT, 0), Some(Claim::First));
         for number in 1..=9 {
-            assert_eq!(window.claim(&digest(number, 0), EVENT, 10 + u32::from(number)), Some(Claim::First));
+            assert_eq!(window.claim(&digest(number, 0), EVENT, 10 + i64::from(number)), Some(Claim::First));
         }
         for number in 2..=9 {
             assert_eq!(window.claim(&digest(number, 0), ANOTHER, 100), Some(Claim::Known(EVENT)), "{number}");

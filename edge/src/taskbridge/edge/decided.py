@@ -48,7 +48,7 @@ class Decided(Struct, frozen=True, kw_only=True, gc=False):
     body: bytes
     """Avro, without the frame."""
     mark: Mark | None
-    """What its signature is spent by; None for what has none to be copied."""
+    """What its signature is spent by; None for what has none to be copied, and where it is spent already."""
     other_scheme: bool = False
     """It carries the signature of another feature of Yida, too."""
 

@@ -10,11 +10,11 @@ from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.chunk import Record
 from taskbridge.streams.records import RecordWithHeaders
 
-Found: TypeAlias = tuple[str, str, bytes, list[Header], bytes, bytes, bytes, int]
+Found: TypeAlias = tuple[str, str, bytes, list[Header], bytes, tuple[bytes, bytes] | None, int]
 """What ``taskbridge.edge.decided.Decided`` is made of.
 
-The event's id, the app, the record's key, its headers, its Avro body without the frame, the digest that signed it,
-what a mark keeps of the id, and the place among the app's tokens of the one that it was signed with.
+The event's id, the app, the record's key, its headers, its Avro body without the frame, the digest that signed it and
+what a mark keeps of the id, unless that is claimed, and the place among the app's tokens of the one that signed.
 """
 
 class Edge:
@@ -38,8 +38,13 @@ class Edge:
     ) -> Found | None:
         """None where Python has to decide."""
 
-    def decide_whole(self, request: bytes, received_at: int, /) -> tuple[str, str | None, str | None, Found] | None:
-        """Of all bytes of a request: its action, X-Forwarded-For, traceparent, and what ``decide`` says of the rest."""
+    def decide_whole(
+        self, request: bytes, received_at: int, window: ReplayWindow | None, /
+    ) -> tuple[str, str | None, str | None, Found] | None:
+        """Of all bytes of a request: its action, X-Forwarded-For, traceparent, and what ``decide`` says of the rest.
+
+        Where there is a window, the mark is claimed there, and not told if that says that the event may go on.
+        """
 
 class EncodedRecords(Sequence[RecordWithHeaders]):
     """Records as Kafka stores them, without what their place in a batch decides; each is decoded when it is asked for.

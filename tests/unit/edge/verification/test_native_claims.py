@@ -81,7 +81,7 @@ def opened(path: Path, *, entries: int = SETS * WAYS, natively: bool) -> FileWin
 
 
 def core_of(window: FileWindow) -> ReplayWindow | None:
-    return vars(window)["_core"]
+    return window.core
 
 
 @given(st.lists(steps, max_size=60))

@@ -61,6 +61,8 @@ _log = structlog.stdlib.get_logger(__name__)
 class MemoryWindow:
     """Remembers while the process lives, beside what ``known_before`` holds, which is only read."""
 
+    core = None
+
     def __init__(self, known_before: FileWindow | None = None) -> None:
         self._known_before = known_before
         self._marks: dict[bytes, Mark] = {}
@@ -86,7 +88,7 @@ class FileWindow:
         self._path = path
         self._sets = max(1, entries // WAYS)
         self._fd: int | None = None
-        self._core: ReplayWindow | None = None
+        self.core: ReplayWindow | None = None
         self._try_again_at = self._warn_again_at = 0.0
         self.problem: str | None = None
         """Why nothing is remembered now; None while all is well."""
@@ -103,8 +105,8 @@ class FileWindow:
 
     def claim(self, mark: Mark) -> Mark | None:
         # What it did before it left the rest to us may be done again: a mark stands for its own event.
-        if self._core is not None:
-            found = self._core.claim(mark.digest, mark.event, _NUMBER_OF[mark.action], int(time.time()))
+        if self.core is not None:
+            found = self.core.claim(mark.digest, mark.event, _NUMBER_OF[mark.action], int(time.time()))
             if found is True:
                 return None
             if found is not None:
@@ -141,7 +143,7 @@ class FileWindow:
     def close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
-            self._fd = self._core = None
+            self._fd = self.core = None
 
     def _claim(self, fd: int, mark: Mark) -> Mark | None:
         at = self._at(mark.digest)
@@ -169,7 +171,7 @@ class FileWindow:
                     self._prepare(fd)
                 finally:
                     fcntl.flock(fd, fcntl.LOCK_UN)
-                self._core = Core and Core(self._path, sets=self._sets)
+                self.core = Core and Core(self._path, sets=self._sets)
             except OSError:
                 os.close(fd)
                 raise

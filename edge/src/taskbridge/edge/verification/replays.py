@@ -20,6 +20,7 @@ from taskbridge.schemas.events import SOURCE_YIDA
 
 if TYPE_CHECKING:
     from taskbridge.edge.decided import Decided
+    from taskbridge.native._native import ReplayWindow
     from taskbridge.schemas.events import TaskEvent
 
 CROSS_ACTION = "cross-action-replay"
@@ -30,6 +31,11 @@ _DIGEST_BYTES = 16
 
 
 class Window(Protocol):
+    @property
+    def core(self) -> ReplayWindow | None:
+        """Claims in the same window, where it can."""
+        ...
+
     def claim(self, mark: Mark) -> Mark | None:
         """Remember the mark where its digest is new, else return what the digest stands for."""
         ...
