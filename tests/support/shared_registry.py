@@ -31,6 +31,18 @@ _ASK_FOR_IT = ("tests/integration/", "tests/chaos/")
 _READY_WITHIN_S = 300.0
 """As long as the first run may take to fetch it."""
 
+_AT_REST = {
+    "num.network.threads": "1",
+    "num.io.threads": "2",
+    "background.threads": "2",
+    "broker.heartbeat.interval.ms": "2000",
+    "broker.session.timeout.ms": "9000",
+}
+"""Most of a run it waits for somebody to ask it: each thread looks several times a second whether somebody has.
+
+The session is Kafka's own default: what the product makes shorter is how long a killed broker takes to come back.
+"""
+
 
 class SharedRegistry:
     """In the process that hands out the tests: started once the others have found some that ask for it."""
@@ -79,9 +91,10 @@ class KafkaBeside:
     def start(self) -> Endpoints:
         port, controller_port = free_ports(2)
         jars = artifacts(say).kafka_jars
-        self._supervisor.start(
-            kafka_service(jars=jars, data_dir=self._folder, port=port, controller_port=controller_port)
-        )
+        kafka = kafka_service(jars=jars, data_dir=self._folder, port=port, controller_port=controller_port)
+        with (self._folder / "server.properties").open("a") as properties:  # of two lines that differ the later counts
+            properties.writelines(f"{name}={value}\n" for name, value in _AT_REST.items())
+        self._supervisor.start(kafka)
         deadline = time.monotonic() + _READY_WITHIN_S
         while not registry_answers(self._registry, trust_env=False):
             if time.monotonic() > deadline:
