@@ -6,7 +6,8 @@ use super::parameters::{MAX_PARAMETERS, Pairs};
 
 /// Add the pairs of a query or a form, in their order. None where Python has to decide.
 pub fn read<'a>(encoded: &'a [u8], pairs: &mut Pairs<'a>) -> Option<()> {
-    encoded.iter().all(u8::is_ascii_graphic).then_some(())?;
+    // Without an end at the first that is not, so that many are looked at together.
+    encoded.iter().fold(true, |all, byte| all & byte.is_ascii_graphic()).then_some(())?;
     let text = std::str::from_utf8(encoded).ok()?;
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -28,7 +29,8 @@ fn decoded(encoded: &str) -> Option<Cow<'_, str>> {
             b'%' => {
                 let [high, low, after @ ..] = rest else { return None };
                 rest = after;
-                digit(*high)? << 4 | digit(*low)?
+                let (high, low) = (DIGITS[usize::from(*high)], DIGITS[usize::from(*low)]);
+                (high | low < 16).then_some(high << 4 | low)?
             }
             b'+' => b' ',
             other => *other,
@@ -37,6 +39,14 @@ fn decoded(encoded: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
-fn digit(hex: u8) -> Option<u8> {
-    char::from(hex).to_digit(16).map(|digit| digit as u8)
-}
+/// What each byte is as a digit of base 16.
+const DIGITS: [u8; 256] = {
+    let mut digits = [0xff; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        digits[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        digits[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    digits
+};

@@ -27,7 +27,7 @@ pub type Members<'a> = Vec<(Cow<'a, str>, Value<'a>)>;
 pub fn members(text: &str) -> Option<Members<'_>> {
     let mut scanner = Scanner::new(text);
     scanner.skip_blanks();
-    let mut found: Members<'_> = Vec::with_capacity(32);
+    let mut found: Members<'_> = Vec::with_capacity(16);
     scanner.object(|scanner, name| {
         let value = scanner.value(1)?;
         (found.len() < MAX_MEMBERS && found.iter().all(|(known, _)| *known != name)).then_some(())?;
