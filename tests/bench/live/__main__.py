@@ -64,7 +64,7 @@ def callbacks_section(times: Mapping[str, Sequence[Times]], ended: str) -> list[
         "",
         "One callback after the other, each a new task; from when it is posted, signed, over an open connection, until",
         "who listens to its assignee's event stream has the notification. Between stand the edge, Kafka twice, and",
-        "both tables of the service. Events come for ten seconds first: Kafka was just started.",
+        "both tables of the service. Events come for 40 seconds first: Kafka was just started.",
         "A figure is the median of the rounds, its range in brackets, and of each round the quantile that is named.",
         "",
         "| | callbacks a round | the edge's answer, p50 ms | arrived: least ms | p50 ms | p99 ms |",

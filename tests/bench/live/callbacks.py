@@ -36,7 +36,7 @@ AT_REST = "at rest"
 
 _LISTENER = "manager01"
 _PAUSE_S = 0.1
-_WARM_UP_S = 10
+_WARM_UP_S = 40
 """So long events come first, before any round: a Kafka that was just started runs code that is not compiled yet."""
 _WARM_UP = 20
 """Callbacks of each condition in each round, before those that count."""

@@ -20,7 +20,7 @@ from taskbridge.local.probes import kafka_answers, registry_answers
 from taskbridge.local.progress import Progress, call_with_heartbeat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from taskbridge.local.jvm.artifacts import Artifacts
@@ -140,6 +140,8 @@ class JvmStack:
     cache: Path
     supervisor: Supervisor
     progress: Progress
+    kafka_flags: Sequence[str] = ()
+    """Of Kafka's JVM; they win over those for a quick start."""
     _lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
     def start(self) -> Endpoints:
@@ -161,6 +163,7 @@ class JvmStack:
             data_dir=self.data_dir / "kafka",
             port=self.kafka_port,
             controller_port=controller_port,
+            flags=self.kafka_flags,
         )
         registry = registry_service(
             home=artifacts.registry_home,

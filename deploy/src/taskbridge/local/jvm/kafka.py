@@ -14,7 +14,7 @@ from taskbridge.local.probes import kafka_answers, port_answers
 from taskbridge.local.processes.services import ServiceSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _HEAP_MB = 512
 _LOG4J = Path(__file__).with_name("log4j2.properties")
@@ -66,8 +66,12 @@ def loopback_properties(*, port: int, controller_port: int, log_dir: str) -> dic
     }
 
 
-def kafka_service(*, jars: Path, data_dir: Path, port: int, controller_port: int) -> ServiceSpec:
+def kafka_service(
+    *, jars: Path, data_dir: Path, port: int, controller_port: int, flags: Sequence[str] = ()
+) -> ServiceSpec:
     """Prepare ``data_dir`` for a broker on ``port`` and return what to run; what it holds already stays.
+
+    ``flags`` of the JVM win over ours, which are for a quick start.
 
     Raises:
         OSError: the folder cannot be written.
@@ -78,7 +82,7 @@ def kafka_service(*, jars: Path, data_dir: Path, port: int, controller_port: int
         _format_storage(data_dir / _STORAGE)
     return ServiceSpec(
         name="kafka",
-        argv=_java(jars, "kafka.Kafka", _PROPERTIES),
+        argv=_java(jars, *flags, "kafka.Kafka", _PROPERTIES),
         env=ENVIRONMENT,
         cwd=data_dir,
         log_path=data_dir / "kafka.log",
