@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import httpx2
 import pytest
 from playwright.sync_api import expect
 
+from forked import taskbridge
 from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.demo.demo import write_credentials
@@ -107,8 +106,7 @@ class Company:
         file.write_text(lines)
         where = ["--bootstrap-servers", self._connection.bootstrap_servers]
         where += ["--registry-url", self._connection.registry_url]
-        command = [sys.executable, "-m", "taskbridge.cli.program", what, "import", str(file)]
-        subprocess.run([*command, *where], check=True, timeout=SOON_MS / 1000, env=ENVIRONMENT)
+        taskbridge(what, "import", str(file), *where, environment=ENVIRONMENT).check_returncode()
         metrics = f"{self.bridge.streams_url}/metrics"
         deadline = time.monotonic() + SOON_MS / 1000
         while known not in httpx2.get(metrics, timeout=30, trust_env=False).text.splitlines():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forked import taskbridge
 from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.cli.connection import Connection
@@ -196,29 +197,27 @@ def test_up_stops_everything_in_order_when_told_and_a_second_up_finds_yesterdays
 
 def test_commands_find_the_bridge_that_runs_in_a_data_folder_whatever_its_ports(running: RunningBridge) -> None:
     folder = str(running.bridge.data_dir)
-    posted = program("simulate", "--count", "3", "--json", env={**ENVIRONMENT, "TASKBRIDGE_DATA_DIR": folder})
-    out, err = posted.communicate(timeout=60)
-    assert json.loads(out)["posted"] == 3, err
+    environment = {**ENVIRONMENT, "TASKBRIDGE_DATA_DIR": folder}
+    posted = taskbridge("simulate", "--count", "3", "--json", environment=environment)
+    assert json.loads(posted.stdout)["posted"] == 3, posted.stderr
     # The company's people and forms got their names, too.
     for topic in (TASK_EVENTS, PEOPLE, FORMS):
-        record = program("tail", topic.name, "--from-beginning", "--max", "1", "--data-dir", folder)
-        out, err = record.communicate(timeout=60)
-        assert json.loads(out)["topic"] == topic.name, err
-    second = program(
-        "up", "--data-dir", folder, *(f"--{each}={port}" for each, port in zip(PORTS, free_ports(4), strict=True))
-    )
-    _, err = second.communicate(timeout=60)
-    assert (second.returncode, err.splitlines()[-1][:45]) == (
+        options = ("--from-beginning", "--max", "1", "--data-dir", folder)
+        record = taskbridge("tail", topic.name, *options, environment=ENVIRONMENT)
+        assert json.loads(record.stdout)["topic"] == topic.name, record.stderr
+    ports = (f"--{each}={port}" for each, port in zip(PORTS, free_ports(4), strict=True))
+    second = taskbridge("up", "--data-dir", folder, *ports, environment=ENVIRONMENT)
+    assert (second.returncode, second.stderr.splitlines()[-1][:45]) == (
         1,
         f"taskbridge: another taskbridge is using {folder}"[:45],
     )
 
 
 def test_the_doctor_follows_a_task_all_the_way_through_a_bridge_that_runs(running: RunningBridge) -> None:
-    examined = program("doctor", "--end-to-end", "--json", "--data-dir", str(running.bridge.data_dir))
-    out, err = examined.communicate(timeout=120)
-    assert examined.returncode == 0, out + err
-    found = [json.loads(line) for line in out.splitlines()]
+    options = ("--end-to-end", "--json", "--data-dir", str(running.bridge.data_dir))
+    examined = taskbridge("doctor", *options, environment=ENVIRONMENT)
+    assert examined.returncode == 0, examined.stdout + examined.stderr
+    found = [json.loads(line) for line in examined.stdout.splitlines()]
     assert [each["state"] for each in found if each["check"] == "service"] == ["ok", "ok"]
     created, deleted = [each["says"] for each in found if each["check"] == "end-to-end"]
     assert created.startswith("create was accepted (kafka) and told live in ")
@@ -291,7 +290,6 @@ def test_tail_prints_decoded_records_as_json_lines(running: RunningBridge, event
     process.communicate(timeout=30)
     assert process.returncode == 0
 
-    process = program("tail", "no.such.topic", *where)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert err.startswith("taskbridge: there is no topic no.such.topic")
+    ended = taskbridge("tail", "no.such.topic", *where, environment=ENVIRONMENT)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("taskbridge: there is no topic no.such.topic")

@@ -90,15 +90,21 @@ def taskbridge(
     *arguments: str, environment: Mapping[str, str] = os.environ, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """``taskbridge`` with these arguments, as ``subprocess.run`` runs it: how it ended, what it printed and said."""
+    return run_forked(_COMMAND, environment=environment, arguments=["taskbridge", *arguments], timeout=timeout)
+
+
+def run_forked(
+    code: str, *, environment: Mapping[str, str], arguments: Sequence[str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """The same of any code."""
     with tempfile.TemporaryDirectory() as folder:
         out, log = Path(folder, "out"), Path(folder, "log")
-        argv = ["taskbridge", *arguments]
-        process = Forked(_COMMAND, environment=environment, log=log, out=out, arguments=argv)
+        process = Forked(code, environment=environment, log=log, out=out, arguments=arguments)
         try:
             status = process.wait(timeout)
         finally:
             process.kill()
-        return subprocess.CompletedProcess(argv, status, out.read_text("utf-8"), log.read_text("utf-8"))
+        return subprocess.CompletedProcess(arguments, status, out.read_text("utf-8"), log.read_text("utf-8"))
 
 
 def _become(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from forked import run_forked
 from running_edge import RunningEdge, wait_until
 from taskbridge.edge.testing import write_credentials
 from taskbridge.local.ports import free_port
@@ -25,14 +26,8 @@ def run_edge(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[
         "EDGE_DATA_DIR": str(tmp_path / "edge"),
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGE_")}
-    return subprocess.run(
-        [sys.executable, "-c", "from taskbridge.edge.app import run; run()"],
-        env=inherited | defaults | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    code = "from taskbridge.edge.app import run; run()"
+    return run_forked(code, environment=inherited | defaults | environment, arguments=("-c",), timeout=60)
 
 
 @pytest.mark.parametrize(
