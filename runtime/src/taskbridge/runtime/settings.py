@@ -10,9 +10,9 @@ from taskbridge.schemas.topics import DEFAULT_PARTITIONS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic_settings import BaseSettings
+    from pydantic import BaseModel
 
-S = TypeVar("S", bound="BaseSettings")
+S = TypeVar("S", bound="BaseModel")
 
 _PARTITIONS_MAX = 10_000
 
