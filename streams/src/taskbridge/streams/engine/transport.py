@@ -1,4 +1,4 @@
-"""Chunks instead of records: Faust's transport, which hands an agent all records of one poll at once.
+"""Chunks instead of records: Faust's transport, its consumer one class as Faust's is; an agent gets a poll at once.
 
 Positions are committed by ``streams.transactions.group_commit``, in one transaction with what comes of the records, and
 never here.
