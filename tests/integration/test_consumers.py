@@ -57,6 +57,8 @@ VIEWS = [view for view in View if view is not View.UNKNOWN]
 LANGUAGES = {"node": 0, "java": 128 + signal.SIGTERM, "spring": 128 + signal.SIGTERM, "go": 0, "python": 0}
 """How each ends when told to by SIGTERM. What joins last is in the midst of it when the broker dies."""
 
+_GAVE_UP = 1
+
 Entries = list[tuple[str, str | None]]
 Lists = dict[tuple[str, View], Entries]
 
@@ -74,6 +76,7 @@ class Example:
         self._place = next((each for each in self._build if each.startswith("cd ")), "cd .")
         self._environment = {**os.environ, **go_builds.QUICKLY, "PATH": f"{programs}:{os.environ['PATH']}"}
         self._running: list[subprocess.Popen[bytes]] = []
+        self._command = ""
 
     def build(self) -> subprocess.Popen[bytes]:
         return self._type("\n".join(["set -e", *self._build]))
@@ -87,7 +90,12 @@ class Example:
         ):
             assert told in command, f"{command} says nothing of {told}"
             command = command.replace(told, here)
-        self._running.append(self._type(f"{self._place}\nexec {command}"))
+        self._command = f"{self._place}\nexec {command}"
+        self._running.append(self._type(self._command))
+
+    def start_again(self) -> None:
+        """Those that gave up, as whatever runs them does: kafkajs looks for a group's coordinator for seconds only."""
+        self._running = [self._type(self._command) if each.poll() == _GAVE_UP else each for each in self._running]
 
     def _type(self, commands: str) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
@@ -308,6 +316,9 @@ def test_lists_are_those_of_the_api_after_a_rebalance_and_a_killed_broker(
 ) -> None:
     example = examples[language]
     assert sum(map(len, right.lists.values())) > 300
+    if language == "node":
+        example.start_again()
+        eventually(lambda: shared_by_two(example.members(bridge)), what="both are in the group")
     eventually(lambda: example.seen() == right.told, what="all that was told is in the lists, and nothing else")
     assert example.lists() == right.lists
     assert example.stop() == [LANGUAGES[language]] * 2, example.said()
