@@ -78,13 +78,6 @@ class Worker:
             return plain_http.get(f"http://127.0.0.1:{self.port}/readyz", timeout=timeout_s).json()
         return {}
 
-    def runs(self) -> bool:
-        """True: where it has ended it is started again first, as by whatever runs it."""
-        assert self.process is not None
-        if self.process.poll() is not None:
-            self.start()
-        return True
-
     def is_ready(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log_path.read_text()[-3000:]
