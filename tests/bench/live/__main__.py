@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from taskbridge.local.processes.supervisor import Supervisor
 from tests.bench.command import at_least, flags_of, progress, run_benchmark
-from tests.bench.live.callbacks import AT_REST, measure_callbacks, median_ms
+from tests.bench.live.callbacks import AT_REST, WARM_UP_PER_S, WARM_UP_S, measure_callbacks, median_ms
 from tests.bench.live.many_streams import measure_streams
 from tests.bench.machine import before, machine_section
 from tests.bench.rounds import add_rounds, rounds_of, told
@@ -64,7 +64,8 @@ def callbacks_section(times: Mapping[str, Sequence[Times]], ended: str) -> list[
         "",
         "One callback after the other, each a new task; from when it is posted, signed, over an open connection, until",
         "who listens to its assignee's event stream has the notification. Between stand the edge, Kafka twice, and",
-        "both tables of the service. Events come for 40 seconds first: Kafka was just started.",
+        "both tables of the service.",
+        f"Kafka was just started: {WARM_UP_PER_S:,} events a second come for {WARM_UP_S} s first.",
         "A figure is the median of the rounds, its range in brackets, and of each round the quantile that is named.",
         "",
         "| | callbacks a round | the edge's answer, p50 ms | arrived: least ms | p50 ms | p99 ms |",
@@ -106,7 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser = flags_of(
         "live",
         "Measure the way from a callback to an open event stream, and what many open ones take. All of it takes"
-        " a minute and a half, then --minutes; a round takes half a minute with the settings below.",
+        " two minutes, then --minutes; a round takes half a minute with the settings below.",
     )
     add_rounds(parser, least=3, most=12, within=10, minutes=5)
     parser.add_argument(

@@ -36,8 +36,9 @@ AT_REST = "at rest"
 
 _LISTENER = "manager01"
 _PAUSE_S = 0.1
-_WARM_UP_S = 40
-"""So long events come first, before any round: a Kafka that was just started runs code that is not compiled yet."""
+WARM_UP_S = 45
+WARM_UP_PER_S = 1000
+"""So long, and so often, events come first, before any round: a Kafka that was just started has compiled nothing."""
 _WARM_UP = 20
 """Callbacks of each condition in each round, before those that count."""
 _ARRIVES_WITHIN_S = 30.0
@@ -98,8 +99,8 @@ def measure_callbacks(
         def post(count: int) -> Times:
             return _post(edge, token, listener, count)
 
-        warming = Trickle(surroundings, per_second=events_per_second, users=_USERS)
-        time.sleep(_WARM_UP_S)
+        warming = Trickle(surroundings, per_second=WARM_UP_PER_S, users=_USERS)
+        time.sleep(WARM_UP_S)
         warming.stop()
         found: dict[str, list[Times]] = {AT_REST: [], f"under {events_per_second} events a second": []}
         for _ in rounds.numbers(lambda: {f"p50 {AT_REST}": median_ms(found[AT_REST])}):
