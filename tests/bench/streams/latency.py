@@ -31,7 +31,7 @@ BACKLOG = 40_000
 """So many events stand on the topic first, to be worked off at full speed: what a JIT compiler needs."""
 WARM_UP_S = 3
 """So long the load goes on then before the clock counts."""
-KAFKA_WARM_UP_S = 20
+KAFKA_WARM_UP_S = 40
 """So long each goes through all of it before the first round, for the JIT compiler of a Kafka that was just started."""
 
 _TIMEOUT_S = 120.0
