@@ -1,4 +1,4 @@
-"""What Kafka and the registry are run from, with what the JVM can do ahead of time for their many starts here."""
+"""What Kafka and the registry are run from and by, with what the JVM can do ahead of time for their many starts."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from taskbridge.local.ports import free_ports
 from taskbridge.local.processes.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from taskbridge.local.jvm.artifacts import Artifacts
     from taskbridge.local.processes.services import ServiceSpec
     from taskbridge.local.progress import Progress
@@ -55,3 +57,12 @@ def _writing(spec: ServiceSpec, folder: Path) -> ServiceSpec:
     java, *arguments = spec.argv
     written = f"-XX:AOTCacheOutput={folder / spec.name}.aot"
     return replace(spec, argv=(java, written, *arguments), stop_timeout_s=_WRITTEN_WITHIN_S)
+
+
+def change_properties(path: Path, appended: Mapping[str, str], added: Mapping[str, str]) -> None:
+    """In a file of Kafka's: these behind a comma, and those as they are here. Comments go."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    properties = dict(line.split("=", 1) for line in lines)
+    for name, value in appended.items():
+        properties[name] = f"{properties[name]},{value}"
+    path.write_text("".join(f"{name}={value}\n" for name, value in {**properties, **added}.items()))

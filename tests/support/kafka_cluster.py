@@ -11,14 +11,13 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jvm_artifacts import artifacts
+from jvm_artifacts import artifacts, change_properties
 from taskbridge.local.jvm.kafka import kafka_service
 from taskbridge.local.ports import LOOPBACK, free_ports
 from taskbridge.local.processes.services import Backoff
 from taskbridge.local.processes.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -53,7 +52,7 @@ class KafkaCluster:
                 jars=artifacts().kafka_jars, data_dir=data_dir, port=port, controller_port=controller_port
             )
             own = {} if broker == 1 else _without_controller(broker, port)
-            _change(data_dir / "server.properties", {**_OF_THREE, **own})
+            change_properties(data_dir / "server.properties", {}, {**_OF_THREE, **own})
             self._specs[broker] = replace(spec, name=f"broker-{broker}")
 
     def __enter__(self) -> Self:
@@ -89,15 +88,9 @@ def _copy_storage(formatted: Path, data_dir: Path, broker: int) -> None:
     """The same cluster's, of another broker."""
     shutil.copytree(formatted / "storage", data_dir / "storage")
     directory = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    _change(data_dir / "storage" / "meta.properties", {"node.id": str(broker), "directory.id": directory})
+    change_properties(data_dir / "storage" / "meta.properties", {}, {"node.id": str(broker), "directory.id": directory})
 
 
 def _without_controller(broker: int, port: int) -> dict[str, str]:
     listener = f"BROKER://{LOOPBACK}:{port}"
     return {"node.id": str(broker), "process.roles": "broker", "listeners": listener}
-
-
-def _change(path: Path, changed: Mapping[str, str]) -> None:
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    properties: dict[str, str] = {**dict(line.split("=", 1) for line in lines), **changed}
-    path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))

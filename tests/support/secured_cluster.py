@@ -18,7 +18,8 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 from kafka_cluster import BROKERS, KafkaCluster
 
-from secured_kafka import change_properties, self_signed
+from jvm_artifacts import change_properties
+from secured_kafka import self_signed
 from taskbridge.local.ports import LOOPBACK, free_ports
 from taskbridge.runtime.kafka import admin_client
 

@@ -11,14 +11,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from jvm_artifacts import artifacts
+from jvm_artifacts import artifacts, change_properties
 from taskbridge.local.jvm.kafka import kafka_service
 from taskbridge.local.ports import LOOPBACK, free_ports
 from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.runtime.kafka import admin_client
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from concurrent.futures import Future
     from pathlib import Path
     from types import TracebackType
@@ -91,13 +90,6 @@ class SecuredKafka:
         }
         path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
         return path
-
-
-def change_properties(path: Path, appended: Mapping[str, str], added: Mapping[str, str]) -> None:
-    properties = dict(line.split("=", 1) for line in path.read_text().splitlines())
-    for name, value in appended.items():
-        properties[name] = f"{properties[name]},{value}"
-    path.write_text("".join(f"{name}={value}\n" for name, value in {**properties, **added}.items()))
 
 
 def self_signed() -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jvm_artifacts import artifacts
+from jvm_artifacts import artifacts, change_properties
 from taskbridge.local.endpoints import Endpoints
 from taskbridge.local.errors import StackError
 from taskbridge.local.jvm.kafka import kafka_service
@@ -92,8 +92,7 @@ class KafkaBeside:
         port, controller_port = free_ports(2)
         jars = artifacts(say).kafka_jars
         kafka = kafka_service(jars=jars, data_dir=self._folder, port=port, controller_port=controller_port)
-        with (self._folder / "server.properties").open("a") as properties:  # of two lines that differ the later counts
-            properties.writelines(f"{name}={value}\n" for name, value in _AT_REST.items())
+        change_properties(self._folder / "server.properties", {}, _AT_REST)
         self._supervisor.start(kafka)
         deadline = time.monotonic() + _READY_WITHIN_S
         while not registry_answers(self._registry, trust_env=False):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kafka_cluster import BROKERS, KafkaCluster
 
-from secured_kafka import change_properties
+from jvm_artifacts import change_properties
 from taskbridge.local.ports import free_ports
 from taskbridge.local.probes import kafka_answers, port_answers
 
