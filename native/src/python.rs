@@ -9,7 +9,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<crate::batches::python::Records>()?;
     module.add_function(wrap_pyfunction!(crate::batches::python::read_batch, module)?)?;
     module.add_class::<crate::edge::python::Edge>()?;
-    module.add_class::<crate::edge::python::ReplayWindow>()?;
     module.add_class::<crate::fold::python::Core>()?;
     module.add_class::<crate::fold::records::Folded>()
 }

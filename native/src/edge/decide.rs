@@ -6,8 +6,7 @@ use std::collections::HashMap;
 use super::callback::{Action, Callback, TASK_INSTANCE, URLS};
 use super::fields::{self, Form, Ids, Told};
 use super::parameters::Parameters;
-use super::replay_window::Mark;
-use super::signature::{SIGN, Signer, digest, event_id, marked, signed_by};
+use super::signature::{SIGN, Signer, digest, event_id, signed_by};
 use crate::avro::Writer;
 use crate::cloudevents::Id;
 
@@ -44,14 +43,6 @@ pub struct Decided {
     pub signer: usize,
     /// The Avro body of the event.
     pub body: Vec<u8>,
-}
-
-impl Decided {
-    /// What its signature is spent by.
-    pub fn mark(&self) -> Mark {
-        // In the file `UNKNOWN`, which no callback is, stands before the actions.
-        Mark { event: marked(&self.event_id), action: self.action as u8 + 1 }
-    }
 }
 
 /// The event that the request proves; None for whatever is not plainly one: Python then decides from the start.

@@ -1,5 +1,4 @@
-//! What a callback proves: from the bytes of a request to a verified event, without I/O or state. `replay_window` alone has
-//! both: it claims the signature.
+//! What a callback proves: from the bytes of a request to a verified event, without I/O or state.
 //!
 //! The Python implementation (`edge/deciding/interpret.py` and what it imports) is the specification and has the last word: what
 //! is not taken here, refusals of every kind among it, is decided there from the start. So this may be strict, and takes
@@ -15,7 +14,6 @@ mod form;
 pub mod head;
 mod json;
 pub mod parameters;
-mod replay_window;
 mod scanner;
 pub mod signature;
 

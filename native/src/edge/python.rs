@@ -1,16 +1,13 @@
 //! What Python has of the edge's decision. See `native/_native.pyi`.
 
 use std::collections::HashMap;
-use std::num::NonZeroU64;
-use std::path::PathBuf;
 
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyList, PyString, PyTuple};
-use pyo3::{IntoPyObjectExt, intern};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
 use super::decide::{Decided, Request, Rules, decide};
 use super::head::{Whole, whole};
-use super::replay_window::{self, Claim, Mark};
 use super::signature::Signer;
 use crate::cloudevents::{Header, header, rfc3339, source};
 
@@ -53,32 +50,27 @@ impl Edge {
         received_at: i64,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let request = Request { wire_action, query, content_type, body, received_at };
-        decide(&self.rules, request).map(|decided| self.told(py, &decided, false)).transpose()
+        decide(&self.rules, request).map(|decided| self.told(py, &decided)).transpose()
     }
 
-    #[pyo3(signature = (bytes, received_at, window, /))]
+    #[pyo3(signature = (bytes, received_at, /))]
     fn decide_whole<'py>(
         &self,
         py: Python<'py>,
         bytes: &[u8],
         received_at: i64,
-        window: Option<&Bound<'py, ReplayWindow>>,
     ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let Some(whole) = whole(bytes) else { return Ok(None) };
         let Whole { wire_action, content_type, body, .. } = whole;
         let request = Request { wire_action, query: b"", content_type, body, received_at };
         let Some(decided) = decide(&self.rules, request) else { return Ok(None) };
-        let mark = decided.mark();
-        let claim = window.and_then(|window| window.get().0.claim(&decided.digest, mark, received_at / 1000));
-        // What the digest stands for otherwise is Python's to refuse, and what was not claimed is to be claimed there.
-        let is_spent = claim.is_some_and(|claim| claim == Claim::First || claim == Claim::Known(mark));
-        let told = self.told(py, &decided, is_spent)?;
+        let told = self.told(py, &decided)?;
         (wire_action, whole.forwarded_for, whole.traceparent, told).into_pyobject(py).map(Some)
     }
 }
 
 impl Edge {
-    fn told<'py>(&self, py: Python<'py>, decided: &Decided, is_spent: bool) -> PyResult<Bound<'py, PyTuple>> {
+    fn told<'py>(&self, py: Python<'py>, decided: &Decided) -> PyResult<Bound<'py, PyTuple>> {
         let key = PyBytes::new(py, decided.instance_id.as_bytes());
         let headers = [
             self.specversion.bind(py),
@@ -91,11 +83,6 @@ impl Edge {
         ];
         let headers = PyList::new(py, headers)?;
         let event_id = PyString::from_bytes(py, &decided.event_id)?;
-        let mark = if is_spent {
-            None
-        } else {
-            Some((PyBytes::new(py, &decided.digest), PyBytes::new(py, &decided.mark().event)))
-        };
         PyTuple::new(
             py,
             [
@@ -104,39 +91,9 @@ impl Edge {
                 key.as_any(),
                 headers.as_any(),
                 PyBytes::new(py, &decided.body).as_any(),
-                mark.into_pyobject(py)?.as_any(),
+                PyBytes::new(py, &decided.digest).as_any(),
                 decided.signer.into_pyobject(py)?.as_any(),
             ],
         )
-    }
-}
-
-#[pyclass(frozen)]
-pub struct ReplayWindow(replay_window::ReplayWindow);
-
-#[pymethods]
-impl ReplayWindow {
-    #[new]
-    #[pyo3(signature = (path, /, *, sets))]
-    fn new(path: PathBuf, sets: NonZeroU64) -> PyResult<Self> {
-        Ok(Self(replay_window::ReplayWindow::open(&path, sets)?))
-    }
-
-    // The interpreter's lock is kept: the page cache answers, and whoever claims waits for it in any case.
-    #[pyo3(signature = (digest, event, action, now, /))]
-    fn claim<'py>(
-        &self,
-        py: Python<'py>,
-        digest: &[u8],
-        event: &[u8],
-        action: u8,
-        now: i64,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let (Ok(digest), Ok(event)) = (digest.try_into(), event.try_into()) else { return Ok(None) };
-        Ok(match self.0.claim(digest, Mark { event, action }, now) {
-            None => None,
-            Some(Claim::First) => Some(PyBool::new(py, true).to_owned().into_any()),
-            Some(Claim::Known(mark)) => Some((PyBytes::new(py, &mark.event), mark.action).into_bound_py_any(py)?),
-        })
     }
 }

@@ -78,15 +78,6 @@ pub fn event_id(namespace: [u8; 16], wire_action: &str, parameters: &Parameters<
     uuid_text(&Sha1::digest(&name))
 }
 
-/// What a mark keeps of an event: the first eight bytes of its id.
-pub fn marked(event_id: &Id) -> [u8; 8] {
-    let digit = |at: usize| match event_id[at] {
-        digit @ b'0'..=b'9' => digit - b'0',
-        digit => digit - b'a' + 10,
-    };
-    [0, 2, 4, 6, 9, 11, 14, 16].map(|at| digit(at) << 4 | digit(at + 1))
-}
-
 /// A part after its length in characters.
 fn write_part(name: &mut Vec<u8>, part: &str) {
     let mut digits = [0; 20];

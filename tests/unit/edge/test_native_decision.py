@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import random
 import re
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from installed_parts import WHERE_CARGO_BUILDS
-from taskbridge.edge.decided import Mark
 from taskbridge.edge.deciding.decision import Decision, core_of
 from taskbridge.edge.deciding.interpret import Rules
 from taskbridge.edge.deciding.paths import YIDA_PATHS
@@ -22,17 +20,12 @@ from taskbridge.edge.errors import Rejection
 from taskbridge.edge.received import Received
 from taskbridge.edge.server.heads import plain_head
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of
-from taskbridge.edge.verification import replay_windows
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.edge.verification.replay_windows import FileWindow
 from taskbridge.edge.verification.signature import sign
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from taskbridge.edge.decided import Decided
     from taskbridge.edge.verification.credentials import Credentials, Token
-    from taskbridge.native._native import ReplayWindow
 
 pytestmark = WHERE_CARGO_BUILDS
 
@@ -143,55 +136,6 @@ def test_bytes_of_the_head_that_change_on_the_way_change_nothing_unseen(
     whole = piece_of(first, [*HABITS, *lines], request.body)
     at %= len(whole) - len(request.body)
     is_taken_whole(whole[:at] + put + whole[at + left_out :])
-
-
-def test_what_is_decided_whole_is_claimed_in_the_same_call_as_python_claims_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(replay_windows.time, "time", lambda: RECEIVED_AT / 1000)
-    window, python = (FileWindow(tmp_path / name, entries=64) for name in ("window", "python"))
-    window.open()
-    with monkeypatch.context() as without:
-        without.setattr(replay_windows, "Core", None)
-        python.open()
-    assert window.core is not None
-    deciding = decision(CREDENTIALS, [])
-    replays = 0
-    for request in [*IN_THE_BODY, *IN_THE_BODY]:
-        piece = piece_of(*head_of(request), request.body)
-        mark = mark_told(deciding, piece)
-        assert mark is not None
-        known = python.claim(mark)
-        is_replay = known is not None and known.event != mark.event
-        assert mark_told(deciding, piece, window.core) == (mark if is_replay else None)
-        assert (tmp_path / "window").read_bytes() == (tmp_path / "python").read_bytes()
-        replays += is_replay
-    assert 0 < replays < len(IN_THE_BODY), "some of them are copies at another action"
-
-
-def test_what_may_not_go_on_or_was_not_claimed_is_left_to_python(tmp_path: Path) -> None:
-    window = FileWindow(tmp_path / "window", entries=64)
-    window.open()
-    deciding = decision(CREDENTIALS, [])
-    one, other = IN_THE_BODY[:2]
-    pieces = [piece_of(*head_of(each), each.body) for each in (one, other)]
-    mark, held = (mark_told(deciding, piece) for piece in pieces)
-    assert mark is not None
-    another = Mark(mark.digest, b"another.", mark.action)
-    assert window.claim(another) is None
-    assert mark_told(deciding, pieces[0], window.core) == mark
-    assert window.claim(mark) == another, "it stands for what it stood for"
-    with (tmp_path / "window").open("rb") as fellow:
-        fcntl.flock(fellow, fcntl.LOCK_EX)
-        before = (tmp_path / "window").read_bytes()
-        assert mark_told(deciding, pieces[1], window.core) == held
-        assert (tmp_path / "window").read_bytes() == before
-
-
-def mark_told(deciding: Decision, piece: bytes, window: ReplayWindow | None = None) -> Mark | None:
-    whole = deciding.of_whole(piece, RECEIVED_AT, window)
-    assert whole is not None
-    return deciding.taken(whole[0], whole[3]).mark
 
 
 def test_no_line_that_readers_disagree_on_is_taken() -> None:

@@ -35,7 +35,7 @@ from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.tracing.callbacks import TracedRoutes
 from taskbridge.edge.tracing.drained import trace_drained
 from taskbridge.edge.verification.credentials import CredentialsFile
-from taskbridge.edge.verification.replay_windows import FILE_NAME, FileWindow
+from taskbridge.edge.verification.replay_windows import FileWindows
 from taskbridge.edge.verification.token_use import TokenUse
 from taskbridge.runtime.http.docs import serve_docs
 from taskbridge.runtime.http.openapi import amend_document
@@ -107,7 +107,7 @@ def create_app(
     sources = Sources(networks=settings.source_networks, trusted_proxies=settings.trusted_proxies)
     gate = Gate(settings, sources, count=metrics.count_refused)
     worker_metrics = WorkerMetrics(metrics.registry, folder=_metrics_folder(settings))
-    window = FileWindow(settings.data_dir / FILE_NAME, entries=settings.replay_window_entries)
+    window = FileWindows(settings.data_dir, entries=settings.replay_window_entries)
     metrics.watch(credentials=credentials, publisher=events, token_use=token_use, window=window, gate=gate)
 
     @asynccontextmanager

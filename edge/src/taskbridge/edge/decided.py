@@ -16,20 +16,24 @@ if TYPE_CHECKING:
     from taskbridge.schemas.cloudevents import Header
 
 _BODIES = task_event_bodies()
-_EVENT_DIGITS = len("01234567-89ab-cdef")
+
+EVENT_BYTES = 9
 
 
 class Mark(Struct, frozen=True, gc=False):
     """One verified digest, and the event that it proved."""
 
     digest: bytes
+    """Or, of another system's message, its id."""
     event: bytes
-    """The first eight bytes of its id, which covers the action and every parameter."""
+    """72 bits of chance of the event's id, which covers the action and every parameter."""
     action: Action
+    source: str = SOURCE_YIDA
 
     @classmethod
-    def of(cls, digest: bytes, event_id: str, action: Action) -> Mark:
-        return cls(digest, bytes.fromhex(event_id[:_EVENT_DIGITS].replace("-", "")), action)
+    def of(cls, digest: bytes, event_id: str, action: Action, source: str = SOURCE_YIDA) -> Mark:
+        # Without the digits between, of which some are the same in every id.
+        return cls(digest, bytes.fromhex(event_id[:6] + event_id[-12:]), action, source)
 
 
 class Decided(Struct, frozen=True, kw_only=True, gc=False):
@@ -48,7 +52,7 @@ class Decided(Struct, frozen=True, kw_only=True, gc=False):
     body: bytes
     """Avro, without the frame."""
     mark: Mark | None
-    """What its signature is spent by; None for what has none to be copied, and where it is spent already."""
+    """What its signature is spent by; None for what has none to be copied."""
     other_scheme: bool = False
     """It carries the signature of another feature of Yida, too."""
 

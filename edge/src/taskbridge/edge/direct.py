@@ -51,9 +51,8 @@ class DirectWay:
             return None
         started = time.perf_counter()
         received_at = time.time_ns() // 1_000_000
-        # In one call, where all of it is no larger than any part of it may be. The claim with it, where all may send.
-        window = None if routes.sources.networks else routes.window.core
-        whole = routes.decision.of_whole(piece, received_at, window) if len(piece) <= self._within_limits else None
+        # In one call, where all of it is no larger than any part of it may be.
+        whole = routes.decision.of_whole(piece, received_at) if len(piece) <= self._within_limits else None
         if whole is not None:
             wire_action, forwarded_for, traceparent, found = whole
         else:

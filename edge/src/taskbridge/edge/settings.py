@@ -147,7 +147,7 @@ class EdgeSettings(BaseSettings):
     quarantine_max_bytes_per_day: Annotated[int, Field(ge=0)] = 256 * _MIB
     """Of all senders; one of them gets a quarter. A day's worth may come at once."""
     replay_window_entries: Annotated[int, Field(ge=8, le=1 << 28)] = 1 << 20
-    """Callbacks that are remembered, so that their signatures pass for nothing else; each takes 24 bytes of disk."""
+    """Latest callbacks whose signatures pass for nothing else; each takes 32 bytes of disk, and 8 for each source."""
     log_format: Literal["text", "json"] = "text"
     """`json`: one object a line."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

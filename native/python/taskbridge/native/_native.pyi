@@ -2,19 +2,18 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from os import PathLike
-from typing import Literal, TypeAlias, overload
+from typing import TypeAlias, overload
 
 from taskbridge.schemas.cloudevents import Header
 from taskbridge.schemas.errors import RecordError
 from taskbridge.streams.fold.chunk import Record
 from taskbridge.streams.records import RecordWithHeaders
 
-Found: TypeAlias = tuple[str, str, bytes, list[Header], bytes, tuple[bytes, bytes] | None, int]
+Found: TypeAlias = tuple[str, str, bytes, list[Header], bytes, bytes, int]
 """What ``taskbridge.edge.decided.Decided`` is made of.
 
-The event's id, the app, the record's key, its headers, its Avro body without the frame, the digest that signed it and
-what a mark keeps of the id, unless that is claimed, and the place among the app's tokens of the one that signed.
+The event's id, the app, the record's key, its headers, its Avro body without the frame, the digest that signed it, and
+the place among the app's tokens of the one that signed.
 """
 
 class Edge:
@@ -38,13 +37,8 @@ class Edge:
     ) -> Found | None:
         """None where Python has to decide."""
 
-    def decide_whole(
-        self, request: bytes, received_at: int, window: ReplayWindow | None, /
-    ) -> tuple[str, str | None, str | None, Found] | None:
-        """Of all bytes of a request: its action, X-Forwarded-For, traceparent, and what ``decide`` says of the rest.
-
-        Where there is a window, the mark is claimed there, and not told if that says that the event may go on.
-        """
+    def decide_whole(self, request: bytes, received_at: int, /) -> tuple[str, str | None, str | None, Found] | None:
+        """Of all bytes of a request: its action, X-Forwarded-For, traceparent, and what ``decide`` says of the rest."""
 
 class EncodedRecords(Sequence[RecordWithHeaders]):
     """Records as Kafka stores them, without what their place in a batch decides; each is decoded when it is asked for.
@@ -96,23 +90,6 @@ class BatchBuilder:
 
     def build(self, pack: Callable[[bytes], bytes] | None, /) -> bytearray:
         """The batch, its records packed as its codec says. Once."""
-
-class ReplayWindow:
-    """Claims in a file that ``edge.verification.replay_windows`` has made ready, by its lock and its bytes."""
-
-    def __init__(self, path: PathLike[str], /, *, sets: int) -> None:
-        """``sets``: as many as the file's header says.
-
-        Raises:
-            OSError: the file cannot be opened.
-        """
-
-    def claim(self, digest: bytes, event: bytes, action: int, now: int, /) -> Literal[True] | tuple[bytes, int] | None:
-        """What ``FileWindow.claim`` comes to, or None where Python has to claim, which it may whatever was done here.
-
-        True where the digest is new, and is remembered now, in seconds; else the event and the action's number that it
-        stands for.
-        """
 
 class Folded:
     """What a chunk comes to, ready for Kafka and the store: ``streams.folding.folding``."""

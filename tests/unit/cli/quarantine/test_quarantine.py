@@ -16,7 +16,7 @@ from taskbridge.cli.quarantine.callbacks import judge, leave_out_published
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.edge.verification.credentials import parse_credentials
-from taskbridge.edge.verification.replay_windows import FileWindow
+from taskbridge.edge.verification.replay_windows import FileWindows
 from taskbridge.edge.verification.replays import refuse_replay
 from taskbridge.runtime.quarantined import quarantined_summary
 from taskbridge.schemas.errors import ConfigurationError
@@ -52,7 +52,7 @@ ORIGINAL, COPY, FORGED = entry("original", 1), entry("copy", 2, "cancel"), entry
 
 
 def outcomes(
-    *entries: QuarantinedCallback, wanted: set[str] | None = None, known: FileWindow | None = None
+    *entries: QuarantinedCallback, wanted: set[str] | None = None, known: FileWindows | None = None
 ) -> dict[str, str | None]:
     judgements = judge(
         entries,
@@ -76,7 +76,7 @@ def test_a_copy_is_not_released_where_only_the_copy_is_asked_for() -> None:
 
 
 def test_a_copy_of_what_the_edge_accepted_is_not_released(tmp_path: Path) -> None:
-    window = FileWindow(tmp_path / "window", entries=64)
+    window = FileWindows(tmp_path, entries=64)
     (released,) = judge([ORIGINAL], ["original"], credentials=CREDENTIALS, delete_extra_keys=(), known_before=window)
     assert outcomes(COPY, known=window) == {"copy": None}  # judging alone remembers nothing
     assert released.event is not None

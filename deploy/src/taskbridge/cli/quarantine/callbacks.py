@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from taskbridge.cli.topics.reading import read_to_end
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.quarantine import reconsider
-from taskbridge.edge.verification.replay_windows import FileWindow, MemoryWindow
+from taskbridge.edge.verification.replay_windows import FileWindows, MemoryWindow
 from taskbridge.edge.verification.replays import refuse_replay
 from taskbridge.local.progress import Heartbeat
 from taskbridge.runtime.kafka import producer_config
@@ -71,7 +71,7 @@ def judge(
     *,
     credentials: Credentials,
     delete_extra_keys: Collection[str],
-    known_before: FileWindow | None,
+    known_before: FileWindows | None,
 ) -> list[Judgement]:
     """Those with the wanted ids, in order of receipt: what is right now as WOULD_BE_RELEASED, all else as REJECTED.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from taskbridge.cli.quarantine.callbacks import Judgement
-    from taskbridge.edge.verification.replay_windows import FileWindow
+    from taskbridge.edge.verification.replay_windows import FileWindows
 
 # Commands import what they need when they run, as in program.py.
 
@@ -119,7 +119,7 @@ def replay(
     from taskbridge.edge.verification.credentials import CredentialsFile
 
     apps = CredentialsFile(credentials or data_folder(data_dir).credentials).current
-    window = _window(edge_folder(data_dir))
+    window = _windows(edge_folder(data_dir))
     extra = frozenset(each.strip() for each in delete_extra_keys.split(",")) - {""}
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
         entries = list(read_quarantine(connection, progress))
@@ -134,19 +134,17 @@ def replay(
         raise typer.Exit(1)
 
 
-def _window(folder: Path) -> FileWindow | None:
-    from taskbridge.edge.verification.replay_windows import FILE_NAME, FileWindow
+def _windows(folder: Path) -> FileWindows | None:
+    from taskbridge.edge.verification.replay_windows import FileWindows
     from taskbridge.schemas.errors import OperatorError
 
-    path = folder / FILE_NAME
-    window = FileWindow.existing(path)
-    if window is None:
-        progress(f"no {path}: copies are told only within the quarantine; --data-dir names the folder")
+    windows = FileWindows(folder, entries=None)
+    if not windows.open():
+        progress(f"no {windows.path()}: copies are told only within the quarantine; --data-dir names the folder")
         return None
-    window.open()
-    if window.problem is not None:
-        raise OperatorError(f"{path}: {window.problem}")
-    return window
+    if windows.problem is not None:
+        raise OperatorError(f"{windows.path()}: {windows.problem}")
+    return windows
 
 
 def _line(judgement: Judgement) -> str:

@@ -24,7 +24,7 @@ except ImportError:  # installed without the extra `native`
 if TYPE_CHECKING:
     from taskbridge.edge.received import Received
     from taskbridge.edge.verification.credentials import Credentials, CredentialsFile
-    from taskbridge.native._native import Edge, Found, ReplayWindow
+    from taskbridge.native._native import Edge, Found
 
 IS_BUILT = _Edge is not None
 
@@ -66,20 +66,18 @@ class Decision:
         found = core and core.decide(wire_action, query, content_type, body, received_at)
         return found and self.taken(wire_action, found)
 
-    def of_whole(
-        self, request: bytes, received_at: int, window: ReplayWindow | None = None
-    ) -> tuple[str, str | None, str | None, Found] | None:
+    def of_whole(self, request: bytes, received_at: int) -> tuple[str, str | None, str | None, Found] | None:
         """What a request proves that is plain from its first byte on, as ``server.heads`` has it.
 
         Its action, the headers X-Forwarded-For and traceparent, and what is for ``taken``. None where its parts have to
-        be looked at, which may say the same. With ``window`` its mark is claimed, too, where nothing is in the way.
+        be looked at, which may say the same.
         """
         core = self._in_force()
-        return core and core.decide_whole(request, received_at, window)
+        return core and core.decide_whole(request, received_at)
 
     def taken(self, wire_action: str, found: Found) -> Decided:
         """What the core found just now; from here on the token that signed it counts as used."""
-        event_id, app_type, key, headers, avro, mark, signer = found
+        event_id, app_type, key, headers, avro, digest, signer = found
         self.rules.used(self._file.current.signers(app_type)[signer][1])
         return Decided(
             event_id=event_id,
@@ -88,7 +86,7 @@ class Decision:
             key=key,
             headers=headers,
             body=avro,
-            mark=mark and Mark(*mark, ACTIONS[wire_action]),
+            mark=Mark.of(digest, event_id, ACTIONS[wire_action]),
         )
 
     def _in_force(self) -> Edge | None:

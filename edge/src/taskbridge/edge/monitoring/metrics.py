@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from taskbridge.edge.delivery.publisher import Publisher
     from taskbridge.edge.server.connections.gate import Gate
     from taskbridge.edge.verification.credentials import CredentialsFile
-    from taskbridge.edge.verification.replay_windows import FileWindow
+    from taskbridge.edge.verification.replay_windows import FileWindows
     from taskbridge.edge.verification.token_use import TokenUse
 
 _STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -99,7 +99,13 @@ class Metrics:
         self._connections_refused.labels(reason).inc()
 
     def watch(
-        self, *, credentials: CredentialsFile, publisher: Publisher, token_use: TokenUse, window: FileWindow, gate: Gate
+        self,
+        *,
+        credentials: CredentialsFile,
+        publisher: Publisher,
+        token_use: TokenUse,
+        window: FileWindows,
+        gate: Gate,
     ) -> None:
         """Read these from the present state, whenever they are asked for."""
         self._gauge("connections", "Open connections.", lambda: gate.open)

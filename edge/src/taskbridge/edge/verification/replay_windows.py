@@ -1,140 +1,194 @@
-"""What remembers verified signatures: a file that all workers share, or memory while one looks or tries.
+"""Remembers which event each verified signature proved: in files that all workers share, or in memory for a trial.
 
-Each callback claims its mark under a lock, so that of two workers at the same moment exactly one is the first. The
-native core claims where nothing is in the way: ``native/src/edge/replay_window.rs``. Whatever it leaves, and how the
-file is made ready, is here, which is its specification.
+A claim looks up and writes under a lock: of two workers that claim one signature at the same moment, exactly one is
+first.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import os
 import struct
 import time
-import zlib
 from typing import TYPE_CHECKING
 
 import structlog
 
-from taskbridge.edge.verification.replays import Mark
+from taskbridge.edge.decided import EVENT_BYTES, Mark
 from taskbridge.runtime.locks import try_lock
-from taskbridge.schemas.events import Action
-
-try:
-    from taskbridge.native._native import ReplayWindow as Core
-except ImportError:  # installed without the extra `native`
-    Core = None
+from taskbridge.schemas.events import SOURCE_YIDA, Action
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskbridge.native._native import ReplayWindow
+_SOURCE_SHARE = 4
+"""A source remembers a quarter of the entries: after five minutes its timestamp refuses a message."""
 
-FILE_NAME = "replays.window"
+_WAYS = 32
+_ENTRIES_PER_SET = 16
+"""Twice the room that the entries need. More than 32 of the latest entries share a set once in 3,600 times."""
+_HASHED = struct.Struct("<6sQ")
+"""What a digest is hashed to: a tag that names it in its set, and a number that gives the set."""
+_TAG_BYTES = 6
+_SLOT_BYTES = _TAG_BYTES + EVENT_BYTES + 1
+_SET_BYTES = _WAYS * _SLOT_BYTES
+"""One sector: it is written as a whole or not at all."""
 
-WAYS = 8
-_HEADER = struct.Struct("<8sHHI")
+_HEADER = struct.Struct("<8sII16s")
 _MAGIC = b"tbreplay"
-_VERSION = 1
-_SLOTS_AT = 4096
-_SLOT = struct.Struct("<8s8sIB")
-_SLOT_BYTES = _SLOT.size + 3  # three bytes of checksum: a slot that was written halfway counts as empty
-_SET_BYTES = WAYS * _SLOT_BYTES
-_AGES = struct.Struct("<" + "16xI4x" * WAYS)
-"""When each of a set's slots was written."""
+_VERSION = 2
+_KEY_BYTES = 16
+_SETS_AT = 4096
 
 _NUMBERED = (Action.UNKNOWN, Action.CREATED, Action.COMPLETED, Action.CANCELLED, Action.DELETED, Action.COPIED)
-"""An action's place is its number in the file, so none may be moved."""
-_NUMBER_OF = {action: number for number, action in enumerate(_NUMBERED)}
+"""An action's place is its number in the file: append, never reorder."""
+_NUMBER_OF = {action: bytes([number]) for number, action in enumerate(_NUMBERED)}
 
+_EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 _LOCK_ATTEMPTS = 50
 _LOCK_PAUSE_S = 0.0001
+_PREPARE_ATTEMPTS = 1000
+_PREPARE_PAUSE_S = 0.001
 _REOPEN_S = 1.0
 _WARN_S = 10.0
-
-_TAG_BYTES = 8
-"""Half of the digest tells the marks of a set apart; the other half says which set, and is not kept."""
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class MemoryWindow:
-    """Remembers while the process lives, beside what ``known_before`` holds, which is only read."""
+    """Remembers while the process lives, on top of ``known_before``, which it only reads."""
 
-    core = None
-
-    def __init__(self, known_before: FileWindow | None = None) -> None:
+    def __init__(self, known_before: FileWindows | None = None) -> None:
         self._known_before = known_before
-        self._marks: dict[bytes, Mark] = {}
+        self._marks: dict[tuple[str, bytes], Mark] = {}
 
     def claim(self, mark: Mark) -> Mark | None:
-        found = self._known_before and self._known_before.find(mark.digest)
+        found = self._known_before and self._known_before.find(mark)
         if found is None:
-            found = self._marks.get(mark.digest)
+            found = self._marks.get((mark.source, mark.digest))
         if found is None:
-            self._marks[mark.digest] = mark
+            self._marks[mark.source, mark.digest] = mark
         return found
+
+
+class FileWindows:
+    """A window for Yida's callbacks and one for each source, so that no source evicts marks of another sender."""
+
+    def __init__(self, folder: Path, *, entries: int | None) -> None:
+        """``entries``: of Yida's window. None uses the windows that an edge made, of any size, and makes none."""
+        self._folder = folder
+        self._entries = entries
+        self._windows: dict[str, FileWindow] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """Why a window remembers nothing now; None while all is well."""
+        return next((each.problem for each in list(self._windows.values()) if each.problem is not None), None)
+
+    def path(self, source: str = SOURCE_YIDA) -> Path:
+        return self._folder / f"replays-{source}.window"
+
+    def claim(self, mark: Mark) -> Mark | None:
+        """Remember the mark where its digest is new, else return the mark that has the digest."""
+        window = self._window(mark.source)
+        return window and window.claim(mark)
+
+    def find(self, mark: Mark) -> Mark | None:
+        """The mark that has the same digest, without remembering anything."""
+        window = self._window(mark.source)
+        return window and window.find(mark)
+
+    def open(self) -> bool:
+        """Make Yida's window ready before the first callback; False where there is none and none is made."""
+        window = self._window(SOURCE_YIDA)
+        if window is not None:
+            window.open()
+        return window is not None
+
+    def close(self) -> None:
+        for each in self._windows.values():
+            each.close()
+
+    def _window(self, source: str) -> FileWindow | None:
+        window = self._windows.get(source)
+        if window is None:
+            path = self.path(source)
+            if self._entries is None:
+                window = FileWindow.existing(path)
+            else:
+                share = 1 if source == SOURCE_YIDA else _SOURCE_SHARE
+                window = FileWindow(path, entries=self._entries // share)
+            if window is not None:
+                self._windows[source] = window
+        return window
 
 
 class FileWindow:
     """The latest ``entries`` digests, in a file of fixed size that all workers share and that survives them.
 
-    A set-associative table: a digest has one place for eight marks, and the oldest of them makes room. Reads and writes
-    of 200 bytes, which the page cache answers: a memory map would kill the process with SIGBUS on a full disk. A file
-    that cannot be used never costs a callback; it is logged, and the window is then as if it were empty.
+    A hash keyed by the file's own random key assigns a digest to one of the sets: nobody can choose digests that evict
+    a certain one. A set holds 32 marks, the newest first, and forgets the oldest: no clock decides. The file is read
+    and written, not mapped: a map ends the process with SIGBUS on a full disk. A file that cannot be used never costs
+    a callback; it is logged, and the window is then as if it were empty.
     """
 
     def __init__(self, path: Path, *, entries: int) -> None:
         self._path = path
-        self._sets = max(1, entries // WAYS)
+        self._sets = -(-entries // _ENTRIES_PER_SET)
         self._fd: int | None = None
-        self.core: ReplayWindow | None = None
+        self._keyed: hashlib.blake2b
         self._try_again_at = self._warn_again_at = 0.0
         self.problem: str | None = None
         """Why nothing is remembered now; None while all is well."""
 
     @classmethod
     def existing(cls, path: Path) -> FileWindow | None:
-        """The window that an edge left or has in use, of whatever size; None where there is none."""
+        """The window that an edge left or has in use, of any size; None where there is none."""
         try:
             with path.open("rb") as file:
-                magic, version, ways, sets = _HEADER.unpack(file.read(_HEADER.size))
+                magic, version, sets, _ = _HEADER.unpack(file.read(_HEADER.size))
         except (OSError, struct.error):
             return None
-        return cls(path, entries=sets * WAYS) if (magic, version, ways) == (_MAGIC, _VERSION, WAYS) else None
+        return cls(path, entries=sets * _ENTRIES_PER_SET) if (magic, version) == (_MAGIC, _VERSION) else None
 
-    def claim(self, mark: Mark) -> Mark | None:
-        # What it did before it left the rest to us may be done again: a mark stands for its own event.
-        if self.core is not None:
-            found = self.core.claim(mark.digest, mark.event, _NUMBER_OF[mark.action], int(time.time()))
-            if found is True:
-                return None
-            if found is not None:
-                return _mark(mark.digest, *found)
+    def claim(self, mark: Mark, *, remember: bool = True) -> Mark | None:
+        """Remember the mark where its digest is new, else return the mark that has the digest."""
         try:
-            fd = self._opened()
+            fd = self._opened() if self._fd is None else self._fd
             if fd is None:
                 return None
-            _lock(fd)
+            keyed = self._keyed.copy()
+            keyed.update(mark.digest)
+            tag, number = _HASHED.unpack(keyed.digest())
+            at = _SETS_AT + number % self._sets * _SET_BYTES
+            # Between looking and writing no other worker may claim the same digest. Held for microseconds.
             try:
-                return self._claim(fd, mark)
+                fcntl.flock(fd, _EXCLUSIVE)
+            except BlockingIOError:
+                # A worker that was stopped while it held the lock must not stop the others: they go on without.
+                try_lock(fd, tries=_LOCK_ATTEMPTS, pause_s=_LOCK_PAUSE_S)
+            try:
+                # A file that was cut short reads as empty beyond its end.
+                slots = os.pread(fd, _SET_BYTES, at).ljust(_SET_BYTES, b"\0")
+                known = _known(slots, tag, mark) if tag in slots else None
+                if known is None and remember:
+                    slot = tag + mark.event + _NUMBER_OF[mark.action]
+                    os.pwrite(fd, slot + slots[:-_SLOT_BYTES], at)
+                return known
             finally:
                 fcntl.flock(fd, fcntl.LOCK_UN)
         except OSError as error:
             self._failed(error)
             return None
 
-    def find(self, digest: bytes) -> Mark | None:
-        """What the digest stands for, without remembering anything."""
-        try:
-            fd = self._opened()
-            return None if fd is None else _known(self._read_set(fd, self._at(digest)), digest)
-        except OSError as error:
-            self._failed(error)
-            return None
+    def find(self, mark: Mark) -> Mark | None:
+        """The mark that has the same digest, without remembering anything."""
+        return self.claim(mark, remember=False)
 
     def open(self) -> None:
-        """Make the file ready, so that the first callback does not have to."""
+        """Make the file ready before the first callback."""
         try:
             self._opened()
         except OSError as error:
@@ -143,57 +197,50 @@ class FileWindow:
     def close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
-            self._fd = self.core = None
-
-    def _claim(self, fd: int, mark: Mark) -> Mark | None:
-        at = self._at(mark.digest)
-        slots = self._read_set(fd, at)
-        known = _known(slots, mark.digest)
-        if known is None:
-            packed = _SLOT.pack(mark.digest[:_TAG_BYTES], mark.event, int(time.time()), _NUMBER_OF[mark.action])
-            os.pwrite(fd, packed + _checksum(packed), at + _way_to_use(slots) * _SLOT_BYTES)
-        return known
-
-    def _read_set(self, fd: int, at: int) -> bytes:
-        # A file that was cut short reads as empty beyond its end.
-        return os.pread(fd, _SET_BYTES, at).ljust(_SET_BYTES, b"\0")
-
-    def _at(self, digest: bytes) -> int:
-        return _SLOTS_AT + int.from_bytes(digest[_TAG_BYTES:], "little") % self._sets * _SET_BYTES
+            self._fd = None
 
     def _opened(self) -> int | None:
         if self._fd is None and time.monotonic() >= self._try_again_at:
             self._try_again_at = time.monotonic() + _REOPEN_S
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                _lock(fd)
-                try:
-                    self._prepare(fd)
-                finally:
-                    fcntl.flock(fd, fcntl.LOCK_UN)
-                self.core = Core and Core(self._path, sets=self._sets)
+                key = self._key(fd) or self._prepared(fd)
             except OSError:
                 os.close(fd)
                 raise
+            self._keyed = hashlib.blake2b(key=key, digest_size=_HASHED.size)
             self._fd = fd
             self.problem = None
         return self._fd
 
-    def _prepare(self, fd: int) -> None:
-        wanted = _HEADER.pack(_MAGIC, _VERSION, WAYS, self._sets)
-        if os.pread(fd, len(wanted), 0) == wanted:
-            return
+    def _key(self, fd: int) -> bytes | None:
+        """The key in the header; None where the file is no window of this size."""
+        header = os.pread(fd, _HEADER.size, 0)
+        key = header[-_KEY_BYTES:]
+        return key if header == _HEADER.pack(_MAGIC, _VERSION, self._sets, key) else None
+
+    def _prepared(self, fd: int) -> bytes:
+        """The key of the file, once this worker or another has made an empty window of it."""
+        if not try_lock(fd, tries=_PREPARE_ATTEMPTS, pause_s=_PREPARE_PAUSE_S):
+            # With a second key, two workers would not know each other's marks.
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process has locked it for too long")
+        try:
+            return self._key(fd) or self._prepare(fd)
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def _prepare(self, fd: int) -> bytes:
         if os.fstat(fd).st_size > 0:
-            _log.warning("replay_window_started_anew", path=str(self._path), problem="damaged, or of another size")
-        size = _SLOTS_AT + self._sets * _SET_BYTES
+            _log.warning("replay_window_replaced", path=str(self._path), problem="damaged, or of another size")
         os.ftruncate(fd, 0)
         try:
-            # All of its room, now: what grew with the callbacks would take what the spool counts on.
-            os.posix_fallocate(fd, 0, size)
+            # Allocate all of it now: a file that grows with the callbacks would take room that the spool counts on.
+            os.posix_fallocate(fd, 0, _SETS_AT + self._sets * _SET_BYTES)
         except OSError:  # it remembers what finds room
             os.ftruncate(fd, 0)
-            os.ftruncate(fd, size)
-        os.pwrite(fd, wanted, 0)
+        key = os.urandom(_KEY_BYTES)
+        os.pwrite(fd, _HEADER.pack(_MAGIC, _VERSION, self._sets, key), 0)
+        return key
 
     def _failed(self, error: OSError) -> None:
         self.problem = error.strerror or str(error)
@@ -203,43 +250,11 @@ class FileWindow:
         self.close()
 
 
-def _lock(fd: int) -> None:
-    """Between looking and writing no other worker may claim the same digest. Held for microseconds.
-
-    A worker that was stopped while it held the lock must not stop the others: they go on without.
-    """
-    try_lock(fd, tries=_LOCK_ATTEMPTS, pause_s=_LOCK_PAUSE_S)
-
-
-def _known(slots: bytes, digest: bytes) -> Mark | None:
-    """What the digest stands for, by a slot that is whole."""
-    tag = digest[:_TAG_BYTES]
-    at = slots.find(tag)
-    while at >= 0:
-        # It may also be found across two slots, or within another's values.
-        if at % _SLOT_BYTES == 0 and _is_whole(slots, at):
-            _, event, _, number = _SLOT.unpack_from(slots, at)
-            return _mark(digest, event, number)
-        at = slots.find(tag, at + 1)
+def _known(slots: bytes, tag: bytes, mark: Mark) -> Mark | None:
+    """The mark in the slot with this tag."""
+    for at in range(0, _SET_BYTES, _SLOT_BYTES):
+        if slots.startswith(tag, at):
+            event, number = slots[at + _TAG_BYTES : at + _SLOT_BYTES - 1], slots[at + _SLOT_BYTES - 1]
+            action = _NUMBERED[number] if number < len(_NUMBERED) else Action.UNKNOWN
+            return Mark(mark.digest, event, action, mark.source)
     return None
-
-
-def _mark(digest: bytes, event: bytes, number: int) -> Mark:
-    return Mark(digest, event, _NUMBERED[number] if number < len(_NUMBERED) else Action.UNKNOWN)
-
-
-def _way_to_use(slots: bytes) -> int:
-    """The slot that makes room: the oldest."""
-    ages = _AGES.unpack(slots)
-    latest = ages.index(max(ages))
-    # One that is not whole may say any time, also one that never comes.
-    return ages.index(min(ages)) if _is_whole(slots, latest * _SLOT_BYTES) else latest
-
-
-def _is_whole(slots: bytes, at: int) -> bool:
-    end = at + _SLOT.size
-    return slots[end : at + _SLOT_BYTES] == _checksum(slots[at:end])
-
-
-def _checksum(packed: bytes) -> bytes:
-    return zlib.crc32(packed).to_bytes(4, "little")[:3]

@@ -9,7 +9,6 @@ Other systems sign a message's id, and not which action it is posted at: of thei
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Protocol
 
 from taskbridge.edge.decided import Mark
@@ -20,24 +19,16 @@ from taskbridge.schemas.events import SOURCE_YIDA
 
 if TYPE_CHECKING:
     from taskbridge.edge.decided import Decided
-    from taskbridge.native._native import ReplayWindow
     from taskbridge.schemas.events import TaskEvent
 
 CROSS_ACTION = "cross-action-replay"
 ALTERED = "altered-replay"
 """The same action, but other parameters: a value was cut elsewhere, or a key renamed or added."""
 
-_DIGEST_BYTES = 16
-
 
 class Window(Protocol):
-    @property
-    def core(self) -> ReplayWindow | None:
-        """Claims in the same window, where it can."""
-        ...
-
     def claim(self, mark: Mark) -> Mark | None:
-        """Remember the mark where its digest is new, else return what the digest stands for."""
+        """Remember the mark where its digest is new, else return the mark that has the digest."""
         ...
 
 
@@ -47,12 +38,12 @@ def claim(decided: Decided, window: Window) -> None:
     Raises:
         Unverified: the signature stands for another event, by the ``reason`` at another action or in other words.
     """
-    if decided.mark is not None:
-        try:
-            _claim(decided.mark, window, other_scheme=decided.other_scheme)
-        except Unverified as refusal:
-            refusal.app_type = decided.sender
-            raise
+    mark = decided.mark
+    known = mark and window.claim(mark)
+    if mark is not None and known is not None and known.event != mark.event:
+        refusal = _refusal(mark, known, other_scheme=decided.other_scheme)
+        refusal.app_type = decided.sender
+        raise refusal
 
 
 def refuse_replay(event: TaskEvent, window: Window) -> None:
@@ -62,25 +53,23 @@ def refuse_replay(event: TaskEvent, window: Window) -> None:
         Unverified: as ``claim``.
     """
     mark = mark_of(event)
-    if mark is not None:
-        _claim(mark, window)
+    known = mark and window.claim(mark)
+    if mark is not None and known is not None and known.event != mark.event:
+        raise _refusal(mark, known)
 
 
-def _claim(mark: Mark, window: Window, *, other_scheme: bool = False) -> None:
-    known = window.claim(mark)
-    if known is not None and known.event != mark.event:
-        refusal = Unverified(CROSS_ACTION, other_scheme=other_scheme)
-        refusal.reason = ALTERED if known.action is mark.action else CROSS_ACTION
-        raise refusal
+def _refusal(mark: Mark, known: Mark, *, other_scheme: bool = False) -> Unverified:
+    refusal = Unverified(CROSS_ACTION, other_scheme=other_scheme)
+    refusal.reason = ALTERED if known.action is mark.action else CROSS_ACTION
+    return refusal
 
 
 def mark_of(event: TaskEvent) -> Mark | None:
     if event.source == SOURCE_YIDA:
         digest = bytes.fromhex(event.raw_parameters[SIGN].strip())
     elif webhooks.ID in event.raw_parameters:
-        # Each new attempt of a sender is signed anew. What stays is the message's id.
-        named = f"{event.source}\0{event.raw_parameters[webhooks.ID]}"
-        digest = hashlib.sha256(named.encode()).digest()[:_DIGEST_BYTES]
+        # A sender signs each further attempt again. The message's id stays the same.
+        digest = event.raw_parameters[webhooks.ID].encode()
     else:
         return None
-    return Mark.of(digest, event.event_id, event.action)
+    return Mark.of(digest, event.event_id, event.action, event.source)
