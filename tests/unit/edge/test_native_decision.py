@@ -227,6 +227,25 @@ def test_new_credentials_are_in_force_at_once_and_old_ones_no_more() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "reloaded", [["three"], ["two", "one"]], ids=["fewer tokens", "the same tokens in another order"]
+)
+def test_credentials_that_are_reloaded_between_decision_and_use_change_nothing(reloaded: list[str]) -> None:
+    used: list[Token] = []
+    first, second = (
+        parse_credentials(f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_tokens = {tokens}')
+        for tokens in (["one", "two"], reloaded)
+    )
+    deciding = decision(first, used)
+    parameters = parameters_of("complete", instance_id="i")
+    request = encoded("complete", parameters | {"sign": sign(parameters, system_token="two")}, "json")
+    found = deciding.of_whole(piece_of(*head_of(request), request.body), RECEIVED_AT)
+    assert found is not None
+    deciding._file.current = second  # type: ignore[misc]
+    deciding.taken(found[0], found[3])
+    assert used == [first.tokens[1]]
+
+
 def test_where_bearer_tokens_are_asked_for_python_decides() -> None:
     request = next(usual())
     assert asked(decision(CREDENTIALS, []), request) is not None

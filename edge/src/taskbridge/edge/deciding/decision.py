@@ -78,7 +78,9 @@ class Decision:
     def taken(self, wire_action: str, found: Found) -> Decided:
         """What the core found just now; from here on the token that signed it counts as used."""
         event_id, app_type, key, headers, avro, digest, signer = found
-        self.rules.used(self._file.current.signers(app_type)[signer][1])
+        # By the credentials that the core was built from: the file may have been reloaded in between.
+        assert self._known is not None, "the core was built from them"
+        self.rules.used(self._known.signers(app_type)[signer][1])
         return Decided(
             event_id=event_id,
             app_type=app_type,
