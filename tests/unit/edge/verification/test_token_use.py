@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,14 @@ def test_it_outlives_restarts(tmp_path: Path) -> None:
     after = read_use(tmp_path)
     assert (after.since, after.last[TWO.fingerprint]) == (before.since, before.last[TWO.fingerprint])
     assert TokenUse(tmp_path).last() == after.last
+
+
+def test_a_use_noted_by_a_clock_that_was_ahead_gives_way_to_the_next(tmp_path: Path) -> None:
+    worker(tmp_path, ONE)
+    ahead = time.time() + 86_400
+    os.utime(use_folder(tmp_path) / ONE.fingerprint, (ahead, ahead))
+    worker(tmp_path, ONE)
+    assert read_use(tmp_path).last[ONE.fingerprint] <= time.time()
 
 
 def test_no_token_is_written_down(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ class TokenUse:
             if not (folder / _SINCE).exists():
                 _write(folder / _SINCE, self._since)
             for name, at in dict(self._last).items():
-                if not (folder / name).exists() or (folder / name).stat().st_mtime_ns < at:
+                # A later use by another worker stays, but not one from a clock that was ahead.
+                if not (folder / name).exists() or not at <= (folder / name).stat().st_mtime_ns <= time.time_ns():
                     _write(folder / name, at)
         except OSError as error:
             self._changed = True
