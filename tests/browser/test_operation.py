@@ -84,7 +84,12 @@ def test_the_verdict_is_in_the_readers_words_and_time(fake: FakeTaskCenter, open
         page = open_page(f"{fake.url}/ops#{known}", locale=locale)
         expect(page.locator(".verdict p")).to_contain_text(says)
     page = open_page(f"{fake.url}/ops#inst-rejected", locale="en-GB")
-    expect(page.locator(".verdict p")).to_contain_text("Rejected by the edge")
+    expect(page.locator(".verdict p")).to_contain_text("Rejected by the edge once (wrong-sign)")
+    expect(page.locator(".verdict p")).to_contain_text("not replayed yet")
+    page = open_page(f"{fake.url}/ops#inst-replayed", locale="en-GB")
+    expect(page.locator(".verdict b")).to_have_text("Received, and replayed after it was set aside")
+    expect(page.locator(".verdict p")).to_contain_text("kept in quarantine: replayed at ")
+    expect(page.locator(".quarantine tbody tr").nth(1)).to_contain_text("unknown-app (replayed at ")
     # Somebody cut the link in the middle of a character.
     page = open_page(f"{fake.url}/ops#%E4%BD", locale="en-GB")
     expect(page.locator(".verdict p")).to_contain_text("Never received since")

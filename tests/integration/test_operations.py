@@ -17,7 +17,8 @@ from stream_lives import lives, produce
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.schemas.codec import quarantined_callback_codec
 from taskbridge.schemas.events import QuarantinedCallback
-from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
+from taskbridge.schemas.replays import replay_headers
+from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS, TASK_EVENTS_DLQ
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -70,6 +71,18 @@ def set_aside(connection: Connection, instance_id: str) -> None:
     assert producer.flush(30) == 0
 
 
+REPLAYED_MS, REPLAYED = 1_769_846_400_000, "2026-01-31T08:00:00.000Z"
+
+
+def mark_replayed(connection: Connection, quarantine_id: str, letter_id: str) -> None:
+    config: dict[str, Any] = producer_config(connection.bootstrap_servers)
+    producer = Producer(config)
+    for topic, entry_id in ((CALLBACKS_QUARANTINE, quarantine_id), (TASK_EVENTS_DLQ, letter_id)):
+        headers: Any = replay_headers(entry_id, REPLAYED_MS)
+        producer.produce(topic.name, value=None, headers=headers)
+    assert producer.flush(30) == 0
+
+
 def test_any_worker_shows_all_of_them_and_tells_what_became_of_a_callback(
     connection: Connection, workers: list[Worker], eventually: Any
 ) -> None:
@@ -114,6 +127,27 @@ def test_any_worker_shows_all_of_them_and_tells_what_became_of_a_callback(
         assert seen["dead_letters"]["latest"][0]["key"]
         assert seen["edges"][0]["reachable"] is False
         assert any(each["message"].startswith("record_parked: reason undecodable") for each in seen["errors"])
+
+    found = ask(workers[0], "callbacks", instance_id=instance_id)
+    mark_replayed(connection, found["quarantined"][0]["id"], found["dead_letters"][0]["id"])
+    for worker in workers:
+        again = eventually(
+            lambda asked=worker: (
+                (answer := ask(asked, "callbacks", instance_id=instance_id)).get("dead_letters")
+                and answer["dead_letters"][0]["replayed_at"]
+                and answer
+            ),
+            what="the search finds the replay",
+        )
+        assert again["verdict"].endswith(
+            f"wrong-sign; replayed at {REPLAYED}. Parked as a dead letter once: undecodable; replayed at {REPLAYED}."
+        )
+        eventually(
+            lambda asked=worker: (
+                REPLAYED in {each["replayed_at"] for each in ask(asked, "overview")["quarantine"]["latest"]}
+            ),
+            what="the overview shows the replay",
+        )
 
     nothing = ask(workers[0], "callbacks", instance_id="never heard of")
     assert nothing["verdict"].startswith("Never received here since ")

@@ -22,6 +22,7 @@ from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.sender import encode_callback, signed
 from taskbridge.edge.testing import APP_TYPE, CORP_ID, SYSTEM_TOKEN, parameters_of, write_credentials
 from taskbridge.schemas.codec import quarantined_callback_codec, task_event_codec
+from taskbridge.schemas.replays import without_replays
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def kept_of(
 
     def there(text: str, *, distinct: bool) -> list[QuarantinedCallback]:
         codec = quarantined_callback_codec(connection.registry)
-        entries = [codec.decode(each.value()) for each in read_topic(CALLBACKS_QUARANTINE.name)]
+        entries = [codec.decode(each.value()) for each in without_replays(read_topic(CALLBACKS_QUARANTINE.name), {})]
         if distinct:
             entries = list({each.quarantine_id: each for each in entries}.values())
         named = [each for each in entries if text in each.query or text.encode() in each.body]
@@ -145,6 +146,12 @@ def taskbridge(connection: Connection, *arguments: str, **environment: str) -> t
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
+def shown_in_list(connection: Connection, *entries: QuarantinedCallback) -> list[dict[str, Any]]:
+    code, listed, _ = taskbridge(connection, "quarantine", "list", "--reason", "wrong-sign")
+    assert code == 0
+    return [each for each in listed if each["id"] in {entry.quarantine_id for entry in entries}]
+
+
 def test_after_the_token_was_mended_the_callback_is_on_the_topic_once_with_its_own_time(
     *,
     start_edge: Callable[..., Edge],
@@ -164,10 +171,9 @@ def test_after_the_token_was_mended_the_callback_is_on_the_topic_once_with_its_o
     assert (kept.reason, kept.app_type, kept.remote_address) == ("wrong-sign", APP_TYPE, "127.0.0.1")
     assert kept.body == encode_callback(parameters, "json").body
 
-    code, listed, _ = taskbridge(connection, "quarantine", "list", "--reason", "wrong-sign")
-    mine = [each for each in listed if each["id"] in (kept.quarantine_id, forged.quarantine_id)]
-    assert (code, [each["id"] for each in mine]) == (0, [kept.quarantine_id, forged.quarantine_id])
-    assert (mine[0]["action"], mine[0]["app_type"]) == ("complete", APP_TYPE)
+    mine = shown_in_list(connection, kept, forged)
+    assert [each["id"] for each in mine] == [kept.quarantine_id, forged.quarantine_id]
+    assert (mine[0]["action"], mine[0]["app_type"], mine[0]["replayed_at"]) == ("complete", APP_TYPE, None)
     code, (shown,), _ = taskbridge(connection, "quarantine", "show", kept.quarantine_id)
     assert (code, json.loads(shown["body"])) == (0, parameters)
 
@@ -183,8 +189,15 @@ def test_after_the_token_was_mended_the_callback_is_on_the_topic_once_with_its_o
         1,
         [("released", None), ("rejected", "wrong-sign")],
     )
+    replayed = [each["replayed_at"] for each in shown_in_list(connection, kept, forged)]
+    assert replayed[1] is None
+    assert replayed[0] is not None
+    assert replayed[0] > mine[0]["received_at"]
     code, again, _ = taskbridge(connection, *replay, **mended)
     assert (code, [each["outcome"] for each in again]) == (1, ["already-published", "rejected"])
+    assert [each["replayed_at"] for each in shown_in_list(connection, kept, forged)] == replayed
+    _, (shown,), _ = taskbridge(connection, "quarantine", "show", kept.quarantine_id)
+    assert shown["replayed_at"] == replayed[0]
 
     (message,) = events_of(instance_id)
     event = task_event_codec(connection.registry).decode(message.value())

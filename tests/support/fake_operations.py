@@ -9,6 +9,10 @@ from typing import Any
 WORKERS = ("http://10.0.0.11:8500", "http://10.0.0.12:8500", "http://10.0.0.13:8500")
 
 
+REPLAYED = 1
+"""Which of the rejected callbacks was replayed."""
+
+
 def _iso(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -36,6 +40,7 @@ def _rejected(now: datetime, number: int) -> dict[str, Any]:
         "reason": ("wrong-sign", "unknown-app", "no-app")[number % 3],
         "app_type": "APP_FNXK2201QW8810" if number % 2 else None,
         "remote_address": "203.0.113.7",
+        "replayed_at": _iso(now - timedelta(minutes=1)) if number == REPLAYED else None,
     }
 
 
@@ -90,6 +95,7 @@ def _all_alive(now: datetime) -> dict[str, Any]:
                     "partition": 3,
                     "offset": 8812,
                     "key": "<b>inst-00007</b>",
+                    "replayed_at": None,
                 },
                 {
                     "id": "7-140",
@@ -99,6 +105,7 @@ def _all_alive(now: datetime) -> dict[str, Any]:
                     "partition": 7,
                     "offset": 140,
                     "key": "inst-00020",
+                    "replayed_at": None,
                 },
             ],
         },
@@ -155,7 +162,7 @@ def callbacks(instance_id: str, state: Any, history: Any, now: datetime) -> dict
     """What became of the callbacks of an instance."""
     assignees: list[str] = state["tasks"][0]["assignee_ids"] if state else []
     found = state is not None
-    quarantined = instance_id == "inst-rejected"
+    quarantined = instance_id in ("inst-rejected", "inst-replayed")
     events = len(history["events"]) if history else 0
     return {
         "instance_id": instance_id,
@@ -175,6 +182,7 @@ def callbacks(instance_id: str, state: Any, history: Any, now: datetime) -> dict
                 "reason": "wrong-sign",
                 "app_type": None,
                 "remote_address": "203.0.113.7",
+                "replayed_at": _iso(now) if instance_id == "inst-replayed" else None,
                 "detail": "the digests differ",
             }
         ]

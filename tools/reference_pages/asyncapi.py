@@ -23,6 +23,7 @@ from taskbridge.schemas.dead_letters import (
     TOPIC_HEADER,
 )
 from taskbridge.schemas.registry import COMPATIBILITY, schema_text
+from taskbridge.schemas.replays import REPLAY_OF_HEADER, REPLAYED_AT_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,12 +64,12 @@ _TOPICS = {
     topics.TASK_EVENTS_DLQ.name: (
         OPERATORS,
         "as received",
-        "A record that could not be processed, the reason in its headers.",
+        "A record that could not be processed, the reason in its headers; and, without a value, which was replayed.",
     ),
     topics.CALLBACKS_QUARANTINE.name: (
         OPERATORS,
         "app type, or empty",
-        "A rejected request as received, and why.",
+        "A rejected request as received, and why; and, without a value, which was replayed.",
     ),
     topics.PEOPLE.name: (
         CONSUMERS,
@@ -96,6 +97,14 @@ _OTHER_MESSAGES = {
         "The form is to be forgotten.",
         {"type": "null", "description": "A record without a value, by which Kafka forgets the key."},
     ),
+    "ReplayedCallback": (
+        "A rejected request was replayed: its event is on the events' topic.",
+        {"type": "null", "description": "A record without a value."},
+    ),
+    "ReplayedDeadLetter": (
+        "A dead letter was put back on the topic that it was taken from.",
+        {"type": "null", "description": "A record without a value."},
+    ),
     "DeadLetter": (
         "A record as it was received, with these headers beside its own.",
         {"description": "The bytes that were received, a TaskEvent as a rule; none where dlq_left is there."},
@@ -120,12 +129,15 @@ _HEADERS = {
     OFFSET_HEADER: "Its offset there.",
     AT_HEADER: "When it was parked.",
     LEFT_HEADER: "It was too large to be parked whole: so many bytes are left where they were received.",
+    REPLAY_OF_HEADER: "What was replayed: the request's `quarantine_id`, or the dead letter's partition and offset.",
+    REPLAYED_AT_HEADER: "When it was replayed.",
     REPLAY_HEADER: "It was put back from the dead letters: its partition and offset there.",
 }
 _FORMS: Mapping[str, Mapping[str, str]] = {
     "ce_source": {"format": "uri-reference"},
     "ce_time": {"format": "date-time"},
     AT_HEADER: {"format": "date-time"},
+    REPLAYED_AT_HEADER: {"format": "date-time"},
     PARTITION_HEADER: {"pattern": "^[0-9]+$"},
     OFFSET_HEADER: {"pattern": "^[0-9]+$"},
     LEFT_HEADER: {"pattern": "^[0-9]+$"},

@@ -39,6 +39,7 @@ from taskbridge.schemas.events import (
     form_key,
     notification_key,
 )
+from taskbridge.schemas.replays import replay_headers
 from taskbridge.schemas.testing import FakeRegistry
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.views import notifications
@@ -149,6 +150,7 @@ def samples() -> Iterator[Sample]:
         headers=parked[DlqReason.UNDECODABLE],
         kinds=[*parked.values(), [*parked[DlqReason.TOO_LARGE], (LEFT_HEADER, b"4194304")]],
     )
+    yield _replayed(topics.TASK_EVENTS_DLQ, "ReplayedDeadLetter", _INSTANCE_ID, "3-42")
     kept = _quarantined()
     quarantined = quarantined_callback_codec(registry).encode(kept)
     yield Sample(
@@ -160,10 +162,18 @@ def samples() -> Iterator[Sample]:
         headers=quarantined_headers(kept),
         kinds=[quarantined_headers(kept), quarantined_headers(replace(kept, app_type=None))],
     )
+    yield _replayed(topics.CALLBACKS_QUARANTINE, "ReplayedCallback", APP_TYPE, kept.quarantine_id)
     person = PersonRecord(told.recipient_id, "王芳", "采购部", "A1024", {"ldap": "wang.fang"})
     form = Form("FORM-1", "请假申请", {"numberField_days": "天数", "textareaField_reason": "请假事由"})
     yield from _known(topics.PEOPLE, notification_key(told.corp_id, person.user_id), person_codec(registry), person)
     yield from _known(topics.FORMS, form_key(told.corp_id, form.form_uuid), form_codec(registry), form)
+
+
+def _replayed(topic: Topic, message: str, key: str, entry_id: str) -> Sample:
+    headers = replay_headers(entry_id, int(DATE_TIME) + _HOUR_MS)
+    return Sample(
+        topic=topic, message=message, key=key.encode(), value=None, payload=None, headers=headers, kinds=[headers]
+    )
 
 
 def _known(topic: Topic, key: bytes, codec: Codec[Any], record: Any) -> Iterator[Sample]:

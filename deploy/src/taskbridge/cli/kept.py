@@ -25,11 +25,14 @@ class Kept:
     none_with: str
     """Of the ids that ``{}`` stands for."""
 
-    def print_list(self, summaries: Sequence[dict[str, Any]], reason: str | None, *, as_json: bool) -> None:
-        """A line for each of the reason, or for each."""
+    def print_list(
+        self, summaries: Sequence[dict[str, Any]], replays: Mapping[str, str], reason: str | None, *, as_json: bool
+    ) -> None:
+        """A line for each of the reason, or for each; ``replays`` says by ids when one was replayed."""
         found = [each for each in summaries if reason is None or each["reason"] == reason]
         for each in found:
-            say(json_line(each) if as_json else "  ".join(str(value or "-") for value in each.values()))
+            each["replayed_at"] = replays.get(each["id"])
+            say(json_line(each) if as_json else _text_line(each))
         if not found:
             progress(self._nothing_for(reason, [each["reason"] for each in summaries]))
 
@@ -63,6 +66,11 @@ class Kept:
             return self.none
         counted = Counter(each or "-" for each in there).most_common()
         return f"{self.none_for} '{reason}'; there are: {', '.join(f'{each} ({count})' for each, count in counted)}"
+
+
+def _text_line(summary: dict[str, Any]) -> str:
+    said = [str(value or "-") for name, value in summary.items() if name != "replayed_at"]
+    return "  ".join([*said, *([f"replayed at {at}"] if (at := summary["replayed_at"]) else [])])
 
 
 def check_one_way(ids: list[str] | None, reason: str | None, *, everything: bool) -> None:

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def quarantined_summary(entry: QuarantinedCallback) -> dict[str, Any]:
-    """What a list shows of a quarantined callback: nothing that a stranger wrote but ids, and no secrets."""
+    """What a list shows of a quarantined callback: nothing that a stranger wrote but ids, and no secrets.
+
+    ``replayed_at`` is for who knows of the entry's replay.
+    """
     return {
         "id": entry.quarantine_id,
         "received_at": rfc3339(entry.received_at),
@@ -19,4 +22,5 @@ def quarantined_summary(entry: QuarantinedCallback) -> dict[str, Any]:
         "reason": entry.reason,
         "app_type": entry.app_type,
         "remote_address": entry.remote_address,
+        "replayed_at": None,
     }

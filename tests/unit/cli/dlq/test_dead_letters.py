@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 from typer.testing import CliRunner
 
@@ -15,7 +16,7 @@ from taskbridge.schemas.dead_letters import DeadLetter
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pytest
 
@@ -46,6 +47,7 @@ def test_the_latest_reason_is_the_one_that_is_told() -> None:
         "key": "I-1",
         "from": "taskbridge.task-events.v1 3-42",
         "detail": "not in the Confluent wire format",
+        "replayed_at": None,
     }
 
 
@@ -59,8 +61,9 @@ def test_what_others_put_on_the_topic_is_told_as_far_as_it_goes() -> None:
     assert foreign.topic is None
 
 
-def parked(monkeypatch: pytest.MonkeyPatch, *letters: DeadLetter) -> None:
-    def read(*_: object) -> Iterator[DeadLetter]:
+def parked(monkeypatch: pytest.MonkeyPatch, *letters: DeadLetter, replays: Mapping[str, str] | None = None) -> None:
+    def read(_: object, __: object, found: dict[str, str]) -> Iterator[DeadLetter]:
+        found.update(replays or {})
         return iter(letters)
 
     monkeypatch.setattr(dead_letters, "read_dead_letters", read)
@@ -88,11 +91,16 @@ def test_a_reason_that_nothing_was_parked_for_is_an_error_that_names_those_there
 class Broker:
     """Takes what is put back."""
 
-    def __init__(self, *_: object) -> None: ...
+    def __init__(self, *_: object) -> None:
+        PUBLISHED.clear()
 
-    async def produce(self, *_: object, **__: object) -> None: ...
+    async def produce(self, topic: str, *, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
+        PUBLISHED.append((topic, key, value, headers[0]))
 
     async def close(self) -> None: ...
+
+
+PUBLISHED: list[tuple[str, bytes, bytes | None, tuple[str, bytes]]] = []
 
 
 def put_back_before(*_: object) -> set[str]:
@@ -114,3 +122,20 @@ def test_what_was_parked_before_instances_are_remembered_goes_back_by_force_only
         [["replayed", "0-29"], ["too-old", "0-31"]],
         [["replayed", "0-29"], ["replayed", "0-31"]],
     ]
+
+
+def test_what_is_put_back_is_marked_once_as_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = [changed(LETTER, id=f"0-{each}", at_ms=int(time.time() * 1000)) for each in range(3)]
+    letters.append(changed(letters[0], id="0-3", headers=[]))  # of another topic: it stays
+    replays = {"0-0": "2026-01-31T08:00:00.000Z"}
+    parked(monkeypatch, *letters, replays=replays)
+    monkeypatch.setattr(dead_letters, "_replayed_before", Mock(return_value={"0-0", "0-1"}))
+    monkeypatch.setattr(dead_letters, "AsyncProducer", Broker)
+    assert CliRunner().invoke(app, ["dlq", "replay", "--all"]).exit_code == 0
+    assert sorted(PUBLISHED) == [
+        ("taskbridge.task-events-dlq.v1", b"I-1", None, ("replay_of", b"0-1")),
+        ("taskbridge.task-events-dlq.v1", b"I-1", None, ("replay_of", b"0-2")),
+        ("taskbridge.task-events.v1", b"I-1", b"junk", ("dlq_replay_of", b"0-2")),
+    ]
+    lines = CliRunner().invoke(app, ["dlq", "list"]).stdout.splitlines()
+    assert ["replayed at 2026-01-31T08:00:00.000Z" in line for line in lines] == [True, False, False, False]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import Mock
 
 import pytest
 from msgspec.structs import replace
@@ -19,8 +22,10 @@ from taskbridge.edge.verification.credentials import parse_credentials
 from taskbridge.edge.verification.replay_windows import FileWindows
 from taskbridge.edge.verification.replays import refuse_replay
 from taskbridge.runtime.quarantined import quarantined_summary
+from taskbridge.schemas.codec import task_event_codec
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.events import QuarantinedCallback
+from taskbridge.schemas.testing import FakeRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +126,45 @@ def test_what_is_on_the_topic_or_comes_twice_is_not_published_again(
     assert asked == [("taskbridge.task-events.v1", 1 - 60_000)]
 
 
+class Broker:
+    """Takes what is published."""
+
+    def __init__(self, *_: object) -> None:
+        PUBLISHED.clear()
+
+    async def produce(self, topic: str, *, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
+        PUBLISHED.append((topic, key, value, headers))
+
+    async def close(self) -> None: ...
+
+
+PUBLISHED: list[tuple[str, bytes, bytes | None, list[tuple[str, bytes]]]] = []
+
+
+@pytest.mark.parametrize("marked_before", [True, False])
+def test_what_is_published_is_marked_once_as_replayed_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, *, marked_before: bool
+) -> None:
+    monkeypatch.setattr(commands, "AsyncProducer", Broker)
+    events = task_event_codec(FakeRegistry())
+    monkeypatch.setattr(commands, "task_event_codec", Mock(return_value=events))
+    entries = [ORIGINAL, FORGED, replace(ORIGINAL, quarantine_id="again", received_at=4, app_type=None)]
+    ids = [each.quarantine_id for each in entries]
+    judged = judge(entries, ids, credentials=CREDENTIALS, delete_extra_keys=(), known_before=None)
+    right = [
+        dataclasses.replace(each, outcome="already-published") if each.entry is entries[2] else each for each in judged
+    ]
+    replays = {"again": "2026-01-31T08:00:00.000Z"} if marked_before else {}
+    done = asyncio.run(commands.release(NOWHERE, right, replays, window=None, progress=print))
+    assert [each.outcome for each in done] == ["released", "rejected", "already-published"]
+    marks = [(topic, key, headers[0]) for topic, key, value, headers in PUBLISHED if value is None]
+    expected = [("taskbridge.callbacks-quarantine.v1", APP_TYPE.encode(), ("replay_of", b"original"))]
+    if not marked_before:
+        expected.append(("taskbridge.callbacks-quarantine.v1", b"", ("replay_of", b"again")))
+    assert sorted(marks, reverse=True) == expected
+    assert len(PUBLISHED) == 1 + len(expected)
+
+
 def test_a_list_shows_what_tells_entries_apart() -> None:
     assert quarantined_summary(ORIGINAL) == {
         "id": "original",
@@ -129,6 +173,7 @@ def test_a_list_shows_what_tells_entries_apart() -> None:
         "reason": "wrong-sign",
         "app_type": APP_TYPE,
         "remote_address": "192.0.2.1",
+        "replayed_at": None,
     }
 
 
@@ -136,7 +181,8 @@ def test_a_list_shows_what_tells_entries_apart() -> None:
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[QuarantinedCallback]:
     entries: list[QuarantinedCallback] = []
 
-    def read(*_: object) -> Iterator[QuarantinedCallback]:
+    def read(_: object, __: object, replays: dict[str, str]) -> Iterator[QuarantinedCallback]:
+        replays["copy"] = "2026-01-31T08:00:00.000Z"
         return iter(entries)
 
     monkeypatch.setattr(commands, "read_quarantine", read)
@@ -151,8 +197,12 @@ def test_a_list_is_in_order_of_receipt_and_can_be_narrowed(kept: list[Quarantine
     kept += [FORGED, replace(COPY, reason="unknown-app"), ORIGINAL]
     lines = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
     assert [line["id"] for line in lines] == ["original", "copy", "forged"]
+    assert [line["replayed_at"] for line in lines] == [None, "2026-01-31T08:00:00.000Z", None]
     narrowed = run("list", "--reason", "unknown-app").stdout.splitlines()
-    assert narrowed == [f"copy  1970-01-01T00:00:00.002Z  cancel  unknown-app  {APP_TYPE}  192.0.2.1"]
+    copy = f"copy  1970-01-01T00:00:00.002Z  cancel  unknown-app  {APP_TYPE}  192.0.2.1"
+    assert narrowed == [f"{copy}  replayed at 2026-01-31T08:00:00.000Z"]
+    other = run("list", "--reason", "wrong-sign").stdout.splitlines()
+    assert other[0] == f"original  1970-01-01T00:00:00.001Z  complete  wrong-sign  {APP_TYPE}  192.0.2.1"
 
 
 def test_what_strangers_sent_does_not_reach_the_terminal_as_it_is(kept: list[QuarantinedCallback]) -> None:

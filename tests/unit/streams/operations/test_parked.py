@@ -8,6 +8,7 @@ import pytest
 
 from taskbridge.schemas.dead_letters import DeadLetter
 from taskbridge.schemas.errors import RecordError
+from taskbridge.schemas.replays import replay_headers
 from taskbridge.schemas.topics import Topic
 from taskbridge.streams.operations.parked import LATEST, Parked, SetAside
 from taskbridge.streams.operations.search import dead_letter_summary
@@ -23,14 +24,20 @@ KEPT_MS = 24 * HOUR_MS
 
 
 class Record:
-    def __init__(self, offset: int, reason: str, at_ms: int) -> None:
-        self._offset, self.reason, self.at_ms = offset, reason, at_ms
+    def __init__(self, offset: int, reason: str, at_ms: int, replay_of: int | None = None) -> None:
+        self._offset, self.reason, self.at_ms, self._replay_of = offset, reason, at_ms, replay_of
 
     def partition(self) -> int:
         return 0
 
     def offset(self) -> int:
         return self._offset
+
+    def value(self) -> bytes | None:
+        return b"entry" if self._replay_of is None else None
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        return [] if self._replay_of is None else replay_headers(str(self._replay_of), self.at_ms)
 
 
 class MemoryTopic:
@@ -66,11 +73,16 @@ class MemoryTopic:
         for _ in range(count):
             self.records.append(Record(len(self.records), reason, at_ms))
 
+    def replay(self, entry: int, at_ms: int = 0) -> None:
+        self.records.append(Record(len(self.records), "", at_ms, replay_of=entry))
+
 
 def entry_of(record: Any) -> SetAside:
     if record.reason == "damaged":
         raise RecordError("no entry")
-    return SetAside(record.at_ms, record.reason, {"id": record.offset(), "reason": record.reason})
+    return SetAside(
+        record.at_ms, record.reason, {"id": str(record.offset()), "reason": record.reason, "replayed_at": None}
+    )
 
 
 @pytest.fixture
@@ -100,6 +112,34 @@ def test_what_retention_took_is_counted_no_more(topic: MemoryTopic, parked: Park
     topic.add("new", at_ms=20 * HOUR_MS)
     assert parked.overview(now_ms=20 * HOUR_MS)["total"] == 2
     assert parked.overview(now_ms=KEPT_MS + 3 * HOUR_MS)["reasons"] == {"new": 1}
+
+
+def test_what_was_replayed_waits_no_more_and_shows_when_it_was(topic: MemoryTopic, parked: Parked) -> None:
+    topic.add("wrong-sign", count=2)
+    topic.add("unknown-app")
+    assert parked.overview(now_ms=0)["total"] == 3
+    for entry in (0, 2, 2, 99):  # also twice, and one that is not known here
+        topic.replay(entry, at_ms=1000)
+    found = parked.overview(now_ms=0)
+    assert (found["total"], found["reasons"]) == (1, {"wrong-sign": 1})
+    assert {each["id"]: each["replayed_at"] for each in found["latest"]} == {
+        "0": "1970-01-01T00:00:01.000Z",
+        "1": None,
+        "2": "1970-01-01T00:00:01.000Z",
+    }
+    parked.overview(now_ms=KEPT_MS + 3 * HOUR_MS)
+    topic.replay(1)
+    assert parked.overview(now_ms=KEPT_MS + 3 * HOUR_MS)["total"] == 0
+
+
+def test_only_so_many_are_remembered_for_their_replay(
+    topic: MemoryTopic, parked: Parked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskbridge.streams.operations.parked._REMEMBERED", 2)
+    topic.add("wrong-sign", count=3)
+    topic.replay(0)
+    topic.replay(2)
+    assert parked.overview(now_ms=0)["total"] == 2
 
 
 def test_what_is_no_entry_is_passed_over(topic: MemoryTopic, parked: Parked) -> None:

@@ -13,6 +13,7 @@ EVENTS = [
 ]
 HISTORY: dict[str, Any] = {"events": EVENTS, "complete": True}
 STATE: dict[str, Any] = {"instance_id": "I-1"}
+REJECTED: dict[str, Any] = {"reason": "wrong-sign", "replayed_at": None}
 
 
 def said(**found: Any) -> str:
@@ -36,19 +37,37 @@ def test_one_event_and_one_person() -> None:
 
 
 def test_rejected() -> None:
-    assert said(quarantined=[{"reason": "wrong-sign"}, {"reason": "wrong-sign"}]) == (
+    assert said(quarantined=[REJECTED, REJECTED]) == (
         "Received, and not accepted. Rejected by the edge twice: wrong-sign (2 times); it waits in the quarantine."
     )
 
 
 def test_received_and_one_of_its_callbacks_was_not_accepted() -> None:
-    sentence = said(state=STATE, history=HISTORY, quarantined=[{"reason": "unknown-app"}])
+    sentence = said(state=STATE, history=HISTORY, quarantined=[{**REJECTED, "reason": "unknown-app"}])
     assert "2 events" in sentence
     assert sentence.endswith("Rejected by the edge once: unknown-app; it waits in the quarantine.")
 
 
+def test_rejected_and_replayed_since() -> None:
+    first, second = "2026-01-31T10:00:00.000Z", "2026-01-31T11:00:00.000Z"
+    replayed = [{"reason": "wrong-sign", "replayed_at": at} for at in (second, first)]
+    assert said(quarantined=replayed[1:]) == (f"Received. Rejected by the edge once: wrong-sign; replayed at {first}.")
+    assert said(state=STATE, history=HISTORY, quarantined=replayed).endswith(
+        f"Rejected by the edge twice: wrong-sign (2 times); replayed, the last at {second}."
+    )
+    waiting = {"reason": "unknown-app", "replayed_at": None}
+    assert said(quarantined=[*replayed, waiting]) == (
+        "Received, and not accepted. Rejected by the edge 3 times: wrong-sign (2 times), unknown-app; "
+        f"1 waits in the quarantine, the others were replayed, the last at {second}."
+    )
+    letter = {"reason": "undecodable", "replayed_at": first}
+    assert said(dead_letters=[letter]) == f"Received. Parked as a dead letter once: undecodable; replayed at {first}."
+
+
 def test_parked() -> None:
-    assert said(dead_letters=[{"reason": "undecodable"}]).endswith("Parked as a dead letter once: undecodable.")
+    assert said(dead_letters=[{**REJECTED, "reason": "undecodable"}]).endswith(
+        "Parked as a dead letter once: undecodable; it waits to be put back."
+    )
 
 
 def test_deleted_and_never_seen() -> None:

@@ -42,12 +42,13 @@ def list_(
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """List the dead letters in the order in which they were parked."""
+    """List the dead letters in the order in which they were parked, and when those that were replayed were."""
     from taskbridge.cli.dlq.dead_letters import read_dead_letters, summary
 
+    replays: dict[str, str] = {}
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        letters = sorted(read_dead_letters(connection, progress), key=lambda each: (each.at_ms, each.id))
-    _KEPT.print_list([summary(each) for each in letters], reason, as_json=as_json)
+        letters = sorted(read_dead_letters(connection, progress, replays), key=lambda each: (each.at_ms, each.id))
+    _KEPT.print_list([summary(each) for each in letters], replays, reason, as_json=as_json)
 
 
 @dlq_app.command("show", epilog=example("taskbridge dlq show 3-17"))
@@ -61,10 +62,11 @@ def show(
     """Print everything that is kept of one dead letter; its value decoded where that can be done."""
     from taskbridge.cli.dlq.dead_letters import in_full, read_dead_letters
 
+    replays: dict[str, str] = {}
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        letters = {each.id: each for each in read_dead_letters(connection, progress)}
+        letters = {each.id: each for each in read_dead_letters(connection, progress, replays)}
         _KEPT.check([letter_id], letters)
-        shown = in_full(letters[letter_id], connection)
+        shown = in_full(letters[letter_id], replays.get(letter_id), connection)
     if as_json:
         say(json_line(shown))
         return
@@ -95,10 +97,11 @@ def replay(
     from taskbridge.cli.dlq.dead_letters import FAILED, GONE, TOO_OLD, read_dead_letters
     from taskbridge.cli.dlq.dead_letters import replay as put_back
 
+    replays: dict[str, str] = {}
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        letters = {each.id: each for each in read_dead_letters(connection, progress)}
+        letters = {each.id: each for each in read_dead_letters(connection, progress, replays)}
         chosen = _KEPT.chosen({each.id: each.reason for each in letters.values()}, ids, reason)
-        done = put_back(connection, [letters[each] for each in chosen], progress, older_too=force)
+        done = put_back(connection, [letters[each] for each in chosen], replays, progress, older_too=force)
     for letter, outcome in done:
         shown = {"id": letter.id, "outcome": outcome, "reason": letter.reason}
         say(json_line(shown) if as_json else f"{outcome:18}{letter.id}  {letter.reason or '-'}")

@@ -7,16 +7,18 @@ import time
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
+from taskbridge.cli.topics.marking import mark_replayed
 from taskbridge.cli.topics.reading import read_one, read_to_end
 from taskbridge.cli.topics.tail import Decoder
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed, QueueFull
 from taskbridge.schemas.dead_letters import REPLAY_HEADER, dead_letter_of
 from taskbridge.schemas.headers import headers_of, text_of
+from taskbridge.schemas.replays import without_replays
 from taskbridge.schemas.topics import REPLAYED_DAYS, TASK_EVENTS, TASK_EVENTS_DLQ
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from taskbridge.cli.connection import Connection
     from taskbridge.local.progress import Progress
@@ -35,9 +37,9 @@ _BATCH = 500
 _REMEMBERED_MS = REPLAYED_DAYS * 24 * 60 * 60 * 1000
 
 
-def read_dead_letters(connection: Connection, progress: Progress) -> Iterator[DeadLetter]:
-    """Every dead letter, partition by partition."""
-    for message in read_to_end(connection, TASK_EVENTS_DLQ.name, progress=progress):
+def read_dead_letters(connection: Connection, progress: Progress, replays: dict[str, str]) -> Iterator[DeadLetter]:
+    """Every dead letter, partition by partition; ``replays`` gets when each of them was replayed."""
+    for message in without_replays(read_to_end(connection, TASK_EVENTS_DLQ.name, progress=progress), replays):
         yield dead_letter_of(message)
 
 
@@ -50,20 +52,29 @@ def summary(letter: DeadLetter) -> dict[str, Any]:
         "key": text_of(letter.key),
         "from": f"{letter.topic} {letter.partition}-{letter.offset}",
         "detail": letter.detail,
+        "replayed_at": None,
     }
 
 
-def in_full(letter: DeadLetter, connection: Connection) -> dict[str, Any]:
+def in_full(letter: DeadLetter, replayed_at: str | None, connection: Connection) -> dict[str, Any]:
     """Everything that is kept of one dead letter; the value decoded where its schema can be had."""
     letter = _whole(letter, connection)
     headers = {name: text_of(value) for name, value in letter.received_headers}
-    return {**summary(letter), "headers": headers, "value": Decoder(connection.registry).value(letter.value)}
+    value = Decoder(connection.registry).value(letter.value)
+    return {**summary(letter), "replayed_at": replayed_at, "headers": headers, "value": value}
 
 
 def replay(
-    connection: Connection, letters: Sequence[DeadLetter], progress: Progress, *, older_too: bool = False
+    connection: Connection,
+    letters: Sequence[DeadLetter],
+    replays: Mapping[str, str],
+    progress: Progress,
+    *,
+    older_too: bool = False,
 ) -> list[tuple[DeadLetter, str]]:
     """Put the letters back with the key, value and headers they had, each once; says what became of each.
+
+    What was put back is marked as replayed on the dead letters' topic, but for what ``replays`` has already.
 
     One that was parked before the time for which instances are remembered stays, unless ``older_too``: nothing may be
     left that knows what became of its task since, which would be pending again.
@@ -73,16 +84,22 @@ def replay(
     """
     before = _replayed_before(connection, letters, progress) if letters else set[str]()
     oldest_ms = 0 if older_too else time.time() * 1000 - _REMEMBERED_MS
-    return asyncio.run(_replay(connection, letters, before, progress, oldest_ms=oldest_ms))
+    return asyncio.run(_replay(connection, letters, before, replays, progress, oldest_ms=oldest_ms))
 
 
 async def _replay(
-    connection: Connection, letters: Sequence[DeadLetter], before: set[str], progress: Progress, *, oldest_ms: float
+    connection: Connection,
+    letters: Sequence[DeadLetter],
+    before: set[str],
+    replays: Mapping[str, str],
+    progress: Progress,
+    *,
+    oldest_ms: float,
 ) -> list[tuple[DeadLetter, str]]:
     producer = AsyncProducer(producer_config(connection.bootstrap_servers, connection.kafka_properties))
 
-    async def put_back(letter: DeadLetter) -> tuple[DeadLetter, str]:
-        letter = _whole(letter, connection)
+    async def put_back(parked: DeadLetter) -> tuple[DeadLetter, str]:
+        letter = _whole(parked, connection)
         outcome = _outcome(letter, before, oldest_ms=oldest_ms)
         if outcome == REPLAYED:
             # In front: the last of those that were received may be their trace.
@@ -92,6 +109,8 @@ async def _replay(
             except (DeliveryFailed, QueueFull) as error:
                 progress(str(error))
                 return letter, FAILED
+        if outcome in (REPLAYED, REPLAYED_BEFORE) and letter.id not in replays:
+            await mark_replayed(producer, TASK_EVENTS_DLQ, letter.id, parked.key, progress)
         return letter, outcome
 
     done: list[tuple[DeadLetter, str]] = []

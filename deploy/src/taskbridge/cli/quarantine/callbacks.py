@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from taskbridge.cli.topics.marking import mark_replayed
 from taskbridge.cli.topics.reading import read_to_end
 from taskbridge.edge.errors import Rejection
 from taskbridge.edge.quarantine import reconsider
@@ -18,10 +19,11 @@ from taskbridge.runtime.tracing.traceparent import valid_traceparent
 from taskbridge.schemas.cloudevents import event_headers
 from taskbridge.schemas.codec import Undecodable, quarantined_callback_codec, task_event_codec
 from taskbridge.schemas.headers import headers_of
+from taskbridge.schemas.replays import without_replays
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from taskbridge.cli.connection import Connection
     from taskbridge.edge.verification.credentials import Credentials
@@ -55,10 +57,15 @@ class Judgement:
         return {"id": self.entry.quarantine_id, "outcome": self.outcome, "reason": self.reason, "event_id": event_id}
 
 
-def read_quarantine(connection: Connection, progress: Progress) -> Iterator[QuarantinedCallback]:
-    """Every entry, partition by partition. What is no entry is reported and left out."""
+def read_quarantine(
+    connection: Connection, progress: Progress, replays: dict[str, str]
+) -> Iterator[QuarantinedCallback]:
+    """Every entry, partition by partition. What is no entry is reported and left out.
+
+    ``replays`` gets when each of them was replayed.
+    """
     codec = quarantined_callback_codec(connection.registry)
-    for message in read_to_end(connection, CALLBACKS_QUARANTINE.name, progress=progress):
+    for message in without_replays(read_to_end(connection, CALLBACKS_QUARANTINE.name, progress=progress), replays):
         try:
             yield codec.decode(message.value())
         except Undecodable as error:
@@ -115,9 +122,16 @@ def _ce_id(event: TaskEvent | None) -> bytes:
 
 
 async def release(
-    connection: Connection, judgements: Sequence[Judgement], *, window: Window | None, progress: Progress
+    connection: Connection,
+    judgements: Sequence[Judgement],
+    replays: Mapping[str, str],
+    *,
+    window: Window | None,
+    progress: Progress,
 ) -> list[Judgement]:
     """Publish the events that would be released, as the edge does, and say of each whether Kafka has acknowledged it.
+
+    What is on the events' topic then is marked as replayed in the quarantine, but for what ``replays`` has already.
 
     Raises:
         RegistryUnavailable: the registry does not answer.
@@ -143,10 +157,18 @@ async def release(
             return replace(judgement, outcome=FAILED, reason=str(error))
         return replace(judgement, outcome=RELEASED)
 
+    async def all_of(chosen: Sequence[Judgement]) -> list[Judgement]:
+        found = await asyncio.gather(*map(one, chosen))
+        published = [each.entry for each in found if each.outcome in (RELEASED, PUBLISHED_BEFORE)]
+        await asyncio.gather(
+            *(_mark(producer, each, progress) for each in published if each.quarantine_id not in replays)
+        )
+        return found
+
     done: list[Judgement] = []
     try:
         for start in range(0, len(judgements), _BATCH):
-            batch = asyncio.ensure_future(asyncio.gather(*map(one, judgements[start : start + _BATCH])))
+            batch = asyncio.ensure_future(all_of(judgements[start : start + _BATCH]))
             while not (await asyncio.wait([batch], timeout=1))[0]:
                 heartbeat.beat(f"publishing: {len(done)} of {len(judgements)} are through")
             done += batch.result()
@@ -154,3 +176,8 @@ async def release(
     finally:
         await producer.close()
     return done
+
+
+async def _mark(producer: AsyncProducer, entry: QuarantinedCallback, progress: Progress) -> None:
+    key = (entry.app_type or "").encode()
+    await mark_replayed(producer, CALLBACKS_QUARANTINE, entry.quarantine_id, key, progress)

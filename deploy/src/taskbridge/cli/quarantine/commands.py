@@ -48,13 +48,15 @@ def list_(
     data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """List the quarantined callbacks in order of receipt."""
+    """List the quarantined callbacks in order of receipt, and when those that were replayed were."""
     from taskbridge.cli.quarantine.callbacks import read_quarantine
     from taskbridge.runtime.quarantined import quarantined_summary
 
+    replays: dict[str, str] = {}
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        found = [quarantined_summary(entry) for entry in read_quarantine(connection, progress)]
-    _KEPT.print_list(sorted(found, key=lambda each: (each["received_at"], each["id"])), reason, as_json=as_json)
+        found = [quarantined_summary(entry) for entry in read_quarantine(connection, progress, replays)]
+    in_order = sorted(found, key=lambda each: (each["received_at"], each["id"]))
+    _KEPT.print_list(in_order, replays, reason, as_json=as_json)
 
 
 @quarantine_app.command("show", epilog=example("taskbridge quarantine show 0b7f3c1e-6f1d-4c55-9d3c-6a1f2f7f3f10"))
@@ -72,12 +74,13 @@ def show(
     from taskbridge.cli.topics.tail import json_value
     from taskbridge.schemas.cloudevents import rfc3339
 
+    replays: dict[str, str] = {}
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        found = {each.quarantine_id: each for each in read_quarantine(connection, progress)}
+        found = {each.quarantine_id: each for each in read_quarantine(connection, progress, replays)}
     _KEPT.check([quarantine_id], found)
     entry = found[quarantine_id]
     shown: dict[str, Any] = {"id": quarantine_id, **json_value(asdict(entry))}
-    shown["received_at"] = rfc3339(entry.received_at)
+    shown |= {"received_at": rfc3339(entry.received_at), "replayed_at": replays.get(quarantine_id)}
     if as_json:
         say(json_line(shown))
         return
@@ -121,13 +124,14 @@ def replay(
     apps = CredentialsFile(credentials or data_folder(data_dir).credentials).current
     window = _windows(edge_folder(data_dir))
     extra = frozenset(each.strip() for each in delete_extra_keys.split(",")) - {""}
+    replays: dict[str, str] = {}
     with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
-        entries = list(read_quarantine(connection, progress))
+        entries = list(read_quarantine(connection, progress, replays))
         chosen = set(_KEPT.chosen({each.quarantine_id: each.reason for each in entries}, ids, reason))
         judgements = judge(entries, chosen, credentials=apps, delete_extra_keys=extra, known_before=window)
         judgements = leave_out_published(connection, judgements, progress)
         if not dry_run:
-            judgements = asyncio.run(release(connection, judgements, window=window, progress=progress))
+            judgements = asyncio.run(release(connection, judgements, replays, window=window, progress=progress))
     for each in judgements:
         say(json_line(each.as_json()) if as_json else _line(each))
     if any(each.stays for each in judgements):

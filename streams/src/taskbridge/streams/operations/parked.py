@@ -14,12 +14,14 @@ from confluent_kafka import KafkaException
 
 from taskbridge.runtime.partition_reader import PartitionReader, TimeLimit, Unreadable
 from taskbridge.schemas.errors import TaskbridgeError
+from taskbridge.schemas.replays import replay_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from confluent_kafka import Message
 
+    from taskbridge.schemas.replays import Replay
     from taskbridge.schemas.topics import Topic
     from taskbridge.streams.positions.offsets import Offsets
 
@@ -30,6 +32,8 @@ _REFRESH_S = 3.0
 _PASS_S = 2.0
 _BEGIN_RECORDS = 2000
 """Of each partition, when it is looked at for the first time. Older ones are for 'taskbridge quarantine list'."""
+_REMEMBERED = 50_000
+"""Entries whose replay is subtracted from the counts: the latest."""
 _HOUR_MS = 3_600_000
 
 
@@ -39,6 +43,7 @@ class SetAside(NamedTuple):
     at_ms: int
     reason: str
     shown: dict[str, Any]
+    """With its ``id``, and ``replayed_at``."""
 
 
 class Reading:
@@ -72,7 +77,10 @@ class Reading:
 
 @dataclass(eq=False)
 class Parked:
-    """What is known of one topic. Blocking, and called from one thread at a time."""
+    """What is known of one topic: counts of the entries that were not replayed, and the latest of all.
+
+    Blocking, and called from one thread at a time.
+    """
 
     reading: Reading
     topic: Topic
@@ -81,6 +89,7 @@ class Parked:
     def __post_init__(self) -> None:
         self._next: dict[int, int] = {}
         self._counts: Counter[tuple[int, str]] = Counter()
+        self._counted: dict[str, tuple[int, str]] = {}
         self._latest: deque[SetAside] = deque(maxlen=LATEST * 4)
         self._looked = float("-inf")
 
@@ -97,7 +106,7 @@ class Parked:
         for each in [each for each in self._counts if each[0] < first_hour]:
             del self._counts[each]
         reasons: Counter[str] = Counter()
-        for (_, reason), count in self._counts.items():
+        for (_, reason), count in (+self._counts).items():
             reasons[reason] += count
         latest = sorted(self._latest, key=lambda each: each.at_ms, reverse=True)[:LATEST]
         return {
@@ -117,15 +126,33 @@ class Parked:
         read = dict(starts)
         for message in self.reading.between(name, starts, ends, within_s=_PASS_S):
             read[message.partition() or 0] = (message.offset() or 0) + 1
+            if (replay := replay_of(message)) is not None:
+                self._subtract(replay)
+                continue
             try:
                 entry = self.entry_of(message)
             except TaskbridgeError as error:
                 log.warning("entry_not_read", topic=self.topic.name, problem=str(error))
                 continue
-            self._counts[entry.at_ms // _HOUR_MS, entry.reason] += 1
-            self._latest.append(entry)
+            self._add(entry)
         # A topic that was made anew ends before what was read.
         self._next = {partition: min(offset, ends[partition]) for partition, offset in read.items()}
+
+    def _add(self, entry: SetAside) -> None:
+        place = entry.at_ms // _HOUR_MS, entry.reason
+        self._counts[place] += 1
+        self._counted[entry.shown["id"]] = place
+        if len(self._counted) > _REMEMBERED:
+            del self._counted[next(iter(self._counted))]
+        self._latest.append(entry)
+
+    def _subtract(self, replay: Replay) -> None:
+        place = self._counted.pop(replay.entry_id, None)
+        if place is not None and place in self._counts:  # else it is too old to be counted, or was replayed before
+            self._counts[place] -= 1
+        for each in self._latest:
+            if each.shown["id"] == replay.entry_id:
+                each.shown["replayed_at"] = each.shown["replayed_at"] or replay.at
 
 
 def newest(offsets: Offsets, topic: str, most: int) -> tuple[dict[int, int], dict[int, int]]:

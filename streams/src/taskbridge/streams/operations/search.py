@@ -16,6 +16,7 @@ from taskbridge.schemas.dead_letters import dead_letter_of
 from taskbridge.schemas.errors import RecordError
 from taskbridge.schemas.events import notification_key
 from taskbridge.schemas.headers import headers_of
+from taskbridge.schemas.replays import without_replays
 from taskbridge.schemas.topics import CALLBACKS_QUARANTINE, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS
 from taskbridge.streams.api.json_forms import notification_json
 from taskbridge.streams.operations.parked import newest
@@ -76,6 +77,7 @@ def dead_letter_summary(letter: DeadLetter) -> dict[str, Any]:
         "partition": letter.partition,
         "offset": letter.offset,
         "key": None if letter.key is None else letter.key.decode("utf-8", "replace"),
+        "replayed_at": None,
     }
 
 
@@ -102,12 +104,12 @@ class Search:
         return found
 
     def _search_quarantine(self, instance_id: str, found: Findings) -> None:
-        topic, forms = CALLBACKS_QUARANTINE.name, mentions(instance_id)
+        topic, forms, replays = CALLBACKS_QUARANTINE.name, mentions(instance_id), dict[str, str]()
         starts, ends = newest(self.reading.offsets, topic, _RECORDS)
         if sum(ends[each] - start for each, start in starts.items()) < _RECORDS:
             # All that there is will be read: then it goes back as far as the topic does.
             found.since_ms -= int(CALLBACKS_QUARANTINE.settings["retention.ms"])
-        for message in self.reading.between(topic, starts, ends, within_s=_EACH_S):
+        for message in without_replays(self.reading.between(topic, starts, ends, within_s=_EACH_S), replays):
             found.quarantine_records += 1
             found.since_ms = min(found.since_ms, message.timestamp()[1])
             value = message.value() or b""
@@ -119,14 +121,16 @@ class Search:
                 if any(form in entry.body or form in entry.query.encode() for form in forms):
                     found.quarantined.append({**quarantined_summary(entry), "detail": f"{entry.method} {entry.path}"})
         found.quarantined.sort(key=lambda each: each["received_at"])
+        _add_replays(found.quarantined, replays)
 
     def _search_dead_letters(self, instance_id: str, found: Findings) -> None:
-        topic, key = TASK_EVENTS_DLQ.name, instance_id.encode()
+        topic, key, replays = TASK_EVENTS_DLQ.name, instance_id.encode(), dict[str, str]()
         starts, ends = newest(self.reading.offsets, topic, _RECORDS)
-        for message in self.reading.between(topic, starts, ends, within_s=_EACH_S):
+        for message in without_replays(self.reading.between(topic, starts, ends, within_s=_EACH_S), replays):
             found.dead_letter_records += 1
             if message.key() == key:
                 found.dead_letters.append(dead_letter_summary(dead_letter_of(message)))
+        _add_replays(found.dead_letters, replays)
 
     def _search_notifications(self, state: Mapping[str, Any], first_ms: int | None, found: Findings) -> None:
         topic, subject = TASK_NOTIFICATIONS.name, str(state["instance_id"]).encode()
@@ -150,6 +154,11 @@ class Search:
         found.notifications += [
             {name: value for name, value in notification_json(each).items() if name in _SHOWN} for each in in_order
         ]
+
+
+def _add_replays(found: list[dict[str, Any]], replays: Mapping[str, str]) -> None:
+    for each in found:
+        each["replayed_at"] = replays.get(each["id"])
 
 
 _SHOWN = ("recipient_id", "view", "change", "status", "occurred_at", "notification_id", "task_id")

@@ -18,6 +18,8 @@ def verdict(found: Mapping[str, Any]) -> str:
         return f"Received: {_events(found['history'])}; {_told(found['notifications'])}.{aside}"
     if not aside:
         return f"Never received here since {found['searched']['since']}, as far as the topics still tell."
+    if all(each["replayed_at"] for each in (*found["quarantined"], *found["dead_letters"])):
+        return f"Received.{aside}"
     return f"Received, and not accepted.{aside}"
 
 
@@ -45,11 +47,25 @@ def _set_aside(quarantined: Sequence[Mapping[str, Any]], dead_letters: Sequence[
         named = ", ".join(
             reason if count == 1 else f"{reason} ({count} times)" for reason, count in reasons.most_common()
         )
-        said += f" Rejected by the edge {_times(len(quarantined))}: {named}; it waits in the quarantine."
+        said += f" Rejected by the edge {_times(len(quarantined))}: {named}; {_replays(quarantined, _IN_QUARANTINE)}."
     if dead_letters:
         reasons = Counter(str(each["reason"]) for each in dead_letters)
-        said += f" Parked as a dead letter {_times(len(dead_letters))}: {', '.join(reasons)}."
+        named = ", ".join(reasons)
+        said += f" Parked as a dead letter {_times(len(dead_letters))}: {named}; {_replays(dead_letters, _PARKED)}."
     return said
+
+
+_IN_QUARANTINE, _PARKED = "in the quarantine", "to be put back"
+
+
+def _replays(entries: Sequence[Mapping[str, Any]], where: str) -> str:
+    replayed = [str(each["replayed_at"]) for each in entries if each["replayed_at"]]
+    waiting = len(entries) - len(replayed)
+    if not replayed:
+        return f"it waits {where}"
+    if waiting:
+        return f"{waiting} waits {where}, the others were replayed, the last at {max(replayed)}"
+    return f"replayed at {replayed[0]}" if len(replayed) == 1 else f"replayed, the last at {max(replayed)}"
 
 
 def _times(count: int) -> str:

@@ -12,6 +12,9 @@ export function reasonTold(reason, { reasons }) {
   return Object.hasOwn(reasons, reason ?? "") ? `${reasons[reason]} ${reason}` : reason;
 }
 
+/** Why an entry was set aside, and when it was replayed. */
+const reasonOf = (words, format) => (row) => (row.replayed_at ? `${reasonTold(row.reason, words)} (${words.told.replayed(format.moment(row.replayed_at), 0)})` : reasonTold(row.reason, words));
+
 export function panel(kind, heading, hint, ...content) {
   return element(
     "section",
@@ -167,7 +170,7 @@ export function quarantineColumns(words, format) {
   return [
     [columns.at, (row) => format.moment(row.received_at)],
     [columns.action, (row) => words.actions[WIRE_ACTIONS[row.action]] ?? row.action],
-    [columns.reason, (row) => reasonTold(row.reason, words)],
+    [columns.reason, reasonOf(words, format)],
     [columns.app, (row) => row.app_type],
     [columns.from, (row) => row.remote_address],
   ];
@@ -187,7 +190,7 @@ export function deadLetterColumns(words, format) {
   const { columns } = words;
   return [
     [columns.at, (row) => format.moment(row.at)],
-    [columns.reason, (row) => reasonTold(row.reason, words)],
+    [columns.reason, reasonOf(words, format)],
     [columns.detail, (row) => row.detail],
     [columns.where, (row) => `${row.partition} / ${row.offset}`],
     [columns.key, (row) => row.key],

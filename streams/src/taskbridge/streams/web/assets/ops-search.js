@@ -66,7 +66,7 @@ export class CallbackSearch {
       element(
         "div",
         { class: "verdict", data: { verdict } },
-        icon(verdict === "known" ? "check" : verdict === "unknown" ? "search" : "warning"),
+        icon(verdict === "known" || verdict === "replayed" ? "check" : verdict === "unknown" ? "search" : "warning"),
         element("div", {}, element("b", {}, ops.verdicts[verdict]), element("p", {}, element("bdi", {}, this._told(found)))),
       ),
       found.state?.title ? element("p", { class: "find-title" }, element("bdi", {}, found.state.title)) : null,
@@ -90,10 +90,16 @@ export class CallbackSearch {
       const people = new Set(notifications.map((each) => each.recipient_id)).size;
       said.push([...received, told.people(people)].join(told.clause) + told.end);
     }
-    if (quarantined.length > 0) said.push(told.rejected(quarantined.length, reasonsOf(quarantined, this._ops, this._words)));
-    if (letters.length > 0) said.push(told.parked(letters.length, reasonsOf(letters, this._ops, this._words)));
+    if (quarantined.length > 0) said.push(told.rejected(quarantined.length, reasonsOf(quarantined, this._ops, this._words), this._replays(quarantined)));
+    if (letters.length > 0) said.push(told.parked(letters.length, reasonsOf(letters, this._ops, this._words), this._replays(letters)));
     if (said.length === 0 && !deleted) said.push(told.never(this._format.full(searched.since)));
     return said.join(" ");
+  }
+
+  _replays(entries) {
+    const replayed = entries.map(({ replayed_at: at }) => at).filter(Boolean).sort();
+    const { told } = this._ops;
+    return replayed.length === 0 ? told.notReplayed : told.replayed(this._format.full(replayed.at(-1)), entries.length - replayed.length);
   }
 
   _context({ state, history: events }) {
@@ -124,9 +130,12 @@ export class CallbackSearch {
 
 const reasonsOf = (entries, ops, words) => [...new Set(entries.map(({ reason }) => reasonTold(reason, ops)))].join(words.listComma);
 
+const waits = ({ replayed_at: at }) => !at;
+
 function verdictOf({ state, deleted, quarantined, dead_letters: letters, history: events }) {
   if (deleted) return "deleted";
   if (state !== null || (events?.events.length ?? 0) > 0) return "known";
-  if (letters.length > 0) return "deadLettered";
-  return quarantined.length > 0 ? "quarantined" : "unknown";
+  if (letters.some(waits)) return "deadLettered";
+  if (quarantined.some(waits)) return "quarantined";
+  return letters.length + quarantined.length > 0 ? "replayed" : "unknown";
 }

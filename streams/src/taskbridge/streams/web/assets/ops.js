@@ -134,7 +134,7 @@ class Operation {
   }
 
   _parked(kind, heading, found, columns, none) {
-    if (found.total === 0) return panel(kind, heading, null, noneShown(none));
+    if (found.total + found.latest.length === 0) return panel(kind, heading, null, noneShown(none));
     const rows = found.latest.length > 0 ? rowsShown(found.latest, columns, heading) : null;
     return panel(kind, heading, this._ops.total(this._format.number(found.total)), reasonsShown(found, this._ops, this._format), rows);
   }

@@ -1,0 +1,25 @@
+"""Marks entries of the quarantine and dead letters as replayed, on their own topic."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
+from taskbridge.schemas.replays import replay_headers
+
+if TYPE_CHECKING:
+    from taskbridge.local.progress import Progress
+    from taskbridge.runtime.producing.producer import AsyncProducer
+    from taskbridge.schemas.topics import Topic
+
+
+async def mark_replayed(
+    producer: AsyncProducer, topic: Topic, entry_id: str, key: bytes | None, progress: Progress
+) -> None:
+    """Returns also where Kafka refuses it: the next replay finds that the entry is published, and marks it."""
+    headers = replay_headers(entry_id, time.time_ns() // 1_000_000)
+    try:
+        await producer.produce(topic.name, key=key, value=None, headers=headers)
+    except (DeliveryFailed, QueueFull) as error:
+        progress(f"{entry_id} was replayed, but is not marked as such ({error}): replay it again to mark it")
