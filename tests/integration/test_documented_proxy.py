@@ -1,0 +1,105 @@
+"""The reverse proxy as the documents configure it: people sign in, and an operator's token counts behind it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from starlette.requests import Request  # noqa: TC002 - FastAPI resolves the handlers' annotations
+from starlette.responses import Response
+
+from api_context import AnsweringWorker
+from nginx import proxying
+from served_apps import serving
+from taskbridge.runtime.settings import load_settings
+from taskbridge.streams.api.access import build_access
+from taskbridge.streams.api.tokens import digest_of
+from taskbridge.streams.http import build_http
+from taskbridge.streams.operations.reporting import OperationsReporter
+from taskbridge.streams.operations.routes import operations_router
+from taskbridge.streams.settings import StreamsSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+pytestmark = pytest.mark.integration
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "say-who-may-ask.md"
+OPERATOR, PORTAL = "an-operators-token", "a-token-of-one-corp"
+SIGNED_IN = {"Cookie": "session=ann"}
+
+
+def sign_in_proxy() -> FastAPI:
+    """Stands in for oauth2-proxy: whose session it is stands in the cookie."""
+    app = FastAPI()
+
+    @app.get("/oauth2/auth")
+    def auth(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        user = request.cookies.get("session")
+        return Response(status_code=202 if user else 401, headers={"X-Auth-Request-User": user} if user else {})
+
+    @app.get("/oauth2/sign_in")
+    def sign_in() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return Response("sign in, please")
+
+    return app
+
+
+@pytest.fixture
+def proxied(tmp_path: Path) -> Generator[str]:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(
+        "".join(
+            f'[[tokens]]\nname = "{name}"\nsha256 = "{digest_of(token)}"\ncorps = ["{corp}"]\n'
+            for name, token, corp in (("operator", OPERATOR, "*"), ("portal", PORTAL, "ours"))
+        )
+    )
+    given = {
+        "STREAMS_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "STREAMS_SCHEMA_REGISTRY_URL": "http://127.0.0.1:1",
+        "STREAMS_API_TOKENS_FILE": str(tokens),
+        "STREAMS_SSO_PROXIES": "127.0.0.1/32",
+        "STREAMS_SSO_CORP_ID": "ours",
+    }
+    access = build_access(load_settings(StreamsSettings, given))
+    worker = AnsweringWorker(tmp_path / "worker", access)
+    reporter = OperationsReporter(worker.context, own_url="http://127.0.0.1:1", edge_urls="", streams=lambda: 0)
+    http = build_http(dict, worker.metrics, routers=[*worker.routers, operations_router(reporter, access)])
+    recipe = "\n".join(re.findall(r"```nginx\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL))
+    try:
+        with serving(http) as service, serving(sign_in_proxy()) as sign_in:
+            for documented, here in (("http://streams.internal:8500", service), ("http://127.0.0.1:4180", sign_in)):
+                assert documented in recipe
+                recipe = recipe.replace(documented, here)
+            around, location, inside = recipe.partition("location / {")
+            with proxying(tmp_path, http=around, server=location + inside) as url:
+                yield url
+    finally:
+        worker.close()
+
+
+def ask(url: str, path: str, **headers: str) -> httpx2.Response:
+    return httpx2.get(f"{url}{path}", headers=headers, trust_env=False, timeout=30)
+
+
+def test_an_operators_token_counts_behind_it_and_people_are_who_the_proxy_says(proxied: str) -> None:
+    operator = ask(proxied, "/v1/ops/overview", **SIGNED_IN, Authorization=f"Bearer {OPERATOR}")
+    assert operator.status_code == 200, operator.text
+    assert ask(proxied, "/v1/me", **SIGNED_IN, Authorization=f"Bearer {OPERATOR}").json()["operator"] is True
+    portal = {**SIGNED_IN, "Authorization": f"Bearer {PORTAL}"}
+    assert ask(proxied, "/v1/ops/overview", **portal).status_code == 403
+    assert ask(proxied, "/v1/ops/overview", **SIGNED_IN, Authorization="Bearer made-up").status_code == 401
+
+    for claimed in ({}, {"X-Forwarded-User": "bob"}, {"Authorization": "Basic YW5uOnB3"}):
+        me = ask(proxied, "/v1/me", **SIGNED_IN, **claimed).json()
+        assert (me["mode"], me["corp_id"], me["user_id"]) == ("sso", "ours", "ann"), claimed
+    assert ask(proxied, "/v1/ops/overview", **SIGNED_IN).status_code == 403
+    # A token does not open the proxy, and nobody is who they say they are next to it.
+    for claimed in ({"Authorization": f"Bearer {OPERATOR}"}, {"X-Forwarded-User": "bob"}, {}):
+        assert ask(proxied, "/v1/me", **claimed).text == "sign in, please"
+    forged = ask(proxied, "/v1/me", **portal, **{"X-Forwarded-User": "bob"}).json()
+    assert (forged["mode"], forged["user_id"]) == ("token", None)
