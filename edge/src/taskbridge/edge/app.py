@@ -42,7 +42,7 @@ from taskbridge.runtime.http.openapi import amend_document
 from taskbridge.runtime.http.problems import answer_with_problems
 from taskbridge.runtime.logs import configure_logs
 from taskbridge.runtime.process import collect_garbage_rarely
-from taskbridge.runtime.settings import load_settings, partitions_setting
+from taskbridge.runtime.settings import explain_program, load_settings, partitions_setting
 from taskbridge.runtime.tracing.start import tracing_from_environment
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.schemas.topics import DEFAULT_PARTITIONS
@@ -199,6 +199,17 @@ def run() -> None:
         sys.exit(f"taskbridge edge: {error}")
     factory = "taskbridge.edge.app:app_from_environment"
     serve(app, sockets, are_held=bool(given.callbacks), workers=settings.workers, factory=factory)
+
+
+def main() -> None:
+    """The program ``taskbridge-edge``."""
+    explain_program(
+        "taskbridge-edge",
+        does="Run the edge against an existing Kafka and registry, configured by EDGE_* in the environment.",
+        example="EDGE_CREDENTIALS_FILE=credentials.toml EDGE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 "
+        "EDGE_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge-edge",
+    )
+    run()
 
 
 def _sockets(settings: EdgeSettings, given: Sockets) -> list[socket.socket]:

@@ -22,7 +22,7 @@ from taskbridge.reconcile.settings import ReconcileSettings
 from taskbridge.reconcile.status import status_of
 from taskbridge.runtime.locks import only_one_in
 from taskbridge.runtime.logs import configure_logs
-from taskbridge.runtime.settings import load_settings
+from taskbridge.runtime.settings import explain_program, load_settings
 from taskbridge.schemas.errors import OperatorError, TaskbridgeError
 
 if TYPE_CHECKING:
@@ -173,4 +173,10 @@ def _exit(_signal: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    explain_program(
+        "python -m taskbridge.reconcile.app",
+        does="Find and repair what Yida never delivered, over and over, configured by RECONCILE_* in the environment.",
+        example="RECONCILE_APPS_FILE=apps.toml RECONCILE_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 "
+        "RECONCILE_SCHEMA_REGISTRY_URL=http://registry:8081 python -m taskbridge.reconcile.app",
+    )
     run()

@@ -37,6 +37,20 @@ def load_settings(settings_class: type[S], environment: Mapping[str, str]) -> S:
         raise ConfigurationError("; ".join(lines)) from error
 
 
+def explain_program(name: str, *, does: str, example: str) -> None:
+    """Answer ``--help``, and refuse any argument, by ending the process: the program is configured by its environment.
+
+    To be called by a program that is the service alone: its settings may be missing where somebody asks for help.
+    """
+    from argparse import ArgumentParser  # noqa: PLC0415 - services that are commands of the program have no use for it
+
+    ArgumentParser(
+        prog=name,
+        description=f"{does} Every setting: docs/reference/settings.md.",
+        epilog=f"Example: {example}",
+    ).parse_args()
+
+
 def partitions_setting(environment: Mapping[str, str]) -> int:
     """``TASKBRIDGE_PARTITIONS``: how many partitions a topic gets that does not exist yet."""
     text = environment.get("TASKBRIDGE_PARTITIONS", str(DEFAULT_PARTITIONS))

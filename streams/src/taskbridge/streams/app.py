@@ -13,7 +13,7 @@ import structlog
 
 from taskbridge.runtime.locks import only_one_in
 from taskbridge.runtime.logs import configure_logs
-from taskbridge.runtime.settings import load_settings, partitions_setting
+from taskbridge.runtime.settings import explain_program, load_settings, partitions_setting
 from taskbridge.runtime.tracing.start import tracing_from_environment
 from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.streams.assembly import Surroundings
@@ -107,7 +107,14 @@ def _said(error: BaseException) -> str:
 
 
 def main() -> None:
-    """For ``python -m taskbridge.streams.app``: one readable line and exit code 1 when it cannot run."""
+    """The program ``taskbridge-streams``: one readable line and exit code 1 when it cannot run."""
+    explain_program(
+        "taskbridge-streams",
+        does="Run the streams service against an existing Kafka and registry, configured by STREAMS_* in the "
+        "environment.",
+        example="STREAMS_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 STREAMS_SCHEMA_REGISTRY_URL=http://registry:8081 "
+        "taskbridge-streams",
+    )
     try:
         run()
     except (ConfigurationError, OperatorError) as error:
