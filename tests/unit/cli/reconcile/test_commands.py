@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from taskbridge.cli.data_folder import Running, data_folder
 from taskbridge.cli.program import app, main
 from taskbridge.cli.reconcile.working import environment_of, moment_of
 from taskbridge.reconcile.dingtalk.moments import DAY_MS, day_start_ms
@@ -114,3 +115,15 @@ def test_kafka_is_that_of_all_commands_where_nothing_is_said_of_reconciles(monke
     monkeypatch.setenv(name, "own:9092")
     assert environment_of(None, None)[name] == "own:9092"
     assert environment_of("flag:9092", None)[name] == "flag:9092"
+
+
+def test_the_bridge_of_a_data_folder_is_nearer_than_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RECONCILE_KAFKA_BOOTSTRAP_SERVERS", "own:9092")
+    folder = data_folder(tmp_path)
+    with folder.occupy():
+        folder.tell(Running("bridge:9092", "http://bridge:8081", "http://edge", "http://streams", "c.toml"))
+        found = environment_of(data_dir=tmp_path)
+    assert found["RECONCILE_KAFKA_BOOTSTRAP_SERVERS"] == "bridge:9092"
+    assert found["RECONCILE_SCHEMA_REGISTRY_URL"] == "http://bridge:8081"

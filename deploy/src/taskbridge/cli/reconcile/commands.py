@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskbridge.cli.options import BootstrapServers, Json, RegistryUrl, example
+from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example
 from taskbridge.cli.terminal import json_line, progress, say
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ BACKFILL_EXAMPLES = example(
 def reconcile_run(
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
     service: Service = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
@@ -37,7 +38,7 @@ def reconcile_run(
     """
     from taskbridge.cli.reconcile import working
 
-    environment = working.environment_of(bootstrap_servers, registry_url)
+    environment = working.environment_of(bootstrap_servers, registry_url, data_dir)
     if service:
         working.serve(environment)
         return
@@ -52,7 +53,7 @@ def reconcile_status(as_json: Json = False) -> None:  # noqa: FBT002
     """
     from taskbridge.cli.reconcile import working
 
-    found = working.status(working.environment_of(None, None))
+    found = working.status(working.environment_of())
     if as_json:
         say(json_line(found))
         return
@@ -78,6 +79,7 @@ def backfill(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print how many calls it takes.")] = False,  # noqa: FBT002
     bootstrap_servers: BootstrapServers = None,
     registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Bring in what an app's instances were and did: all that were modified since then. Safe to repeat.
@@ -87,7 +89,8 @@ def backfill(
     """
     from taskbridge.cli.reconcile import working
 
-    environment, since_ms = working.environment_of(bootstrap_servers, registry_url), working.moment_of(since)
+    environment = working.environment_of(bootstrap_servers, registry_url, data_dir)
+    since_ms = working.moment_of(since)
     if not dry_run:
         _tell(working.backfill(environment, app, since_ms, progress), as_json=as_json)
         return

@@ -62,17 +62,23 @@ class Outcome:
         }
 
 
-def environment_of(bootstrap_servers: str | None, registry_url: str | None) -> dict[str, str]:
-    """The environment, with Kafka and the registry as every command finds them where it says nothing of reconcile's."""
+def environment_of(
+    bootstrap_servers: str | None = None, registry_url: str | None = None, data_dir: Path | None = None
+) -> dict[str, str]:
+    """The environment, with Kafka and the registry as every command finds them where it says nothing of reconcile's.
+
+    A flag is nearer than the environment, also that of the data folder.
+    """
     found = dict(os.environ)
-    connection = find_connection(bootstrap_servers, registry_url)
+    connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
     given = {
         "KAFKA_BOOTSTRAP_SERVERS": (bootstrap_servers, connection.bootstrap_servers),
         "SCHEMA_REGISTRY_URL": (registry_url, connection.registry_url),
         "KAFKA_CONFIG_FILE": (None, first_given(found, "KAFKA_CONFIG_FILE") or ""),
     }
     for name, (flag, otherwise) in given.items():
-        found[_PREFIX + name] = flag or found.get(_PREFIX + name) or otherwise
+        said = found.get(_PREFIX + name) if data_dir is None else None
+        found[_PREFIX + name] = flag or said or otherwise
     return found
 
 
