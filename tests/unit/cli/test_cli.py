@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -81,6 +83,52 @@ def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     assert f"taskbridge {' '.join(command)}" in result.output
 
 
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_a_command_has_the_flags_that_its_help_speaks_of(command: list[str]) -> None:
+    found: Any = typer.main.get_command(app)
+    for name in command:
+        found = found.commands[name]
+    flags = {each for parameter in found.params for each in (*parameter.opts, *parameter.secondary_opts)}
+    said = " ".join([found.help, *(getattr(each, "help", None) or "" for each in found.params)])
+    assert set(re.findall(r"--[a-z][a-z-]+", said)) <= flags | {"--help"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("send", "delete", "--token", TOKEN),
+        ("status", "--once"),
+        ("tail", "t"),
+        ("topics", "apply"),
+        ("quarantine", "list"),
+        ("dlq", "list"),
+        ("doctor",),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_finds_no_bridge_says_how_to_start_one(
+    arguments: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Nothing listens where a bridge without flags would, whatever runs on this machine.
+    monkeypatch.setattr("taskbridge.local.ports.is_listened_on", Mock(return_value=False))
+    monkeypatch.setattr("taskbridge.cli.topics.reading._METADATA_S", 0.5)
+    for named, says in (
+        ((), "no bridge runs here; start it with 'taskbridge up'"),
+        (("--data-dir", "other"), "no bridge runs in other; start it with 'taskbridge up --data-dir other'"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["taskbridge", *arguments, *named])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code not in (0, 2)
+        said = "".join([*capfd.readouterr(), str(ended.value.code)])
+        assert says in said
+        assert "Errno" not in said
+
+
 def test_sign_prints_what_is_signed_with_the_token_masked() -> None:
     arguments = ["sign", "--token", TOKEN, "-p", "corpId=ding1", "-p", "appType=APP_1", "-p", "sign=old", "--json"]
     result = CliRunner().invoke(app, arguments)
@@ -134,6 +182,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
         (("send", "delete", "--url", "nonsense", "--token", TOKEN), "taskbridge: no answer from nonsense"),
         (("send", "delete", *SOURCE_FLAGS), "taskbridge: no answer from http://127.0.0.1:1"),
         (("tail", "t", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
+        (("quarantine", "list", "--bootstrap-servers", "127.0.0.1:9"), NO_KAFKA),
         (
             ("quarantine", "replay", "--all", "--credentials", "/nowhere"),
             "taskbridge: credentials file /nowhere: No such file or directory",
@@ -147,7 +196,10 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
             ("up", "--data-dir", "/nowhere", "--edge-port", "18400", "--streams-port", "18400"),
             "taskbridge: --edge-port and --streams-port are both 18400: each needs a port of its own",
         ),
-        (("tail", "t", "--data-dir", "/nowhere"), "taskbridge: no bridge runs in /nowhere: 'taskbridge up --data-dir"),
+        (
+            ("tail", "t", "--data-dir", "/nowhere"),
+            "taskbridge: no bridge runs in /nowhere; start it with 'taskbridge up --data-dir",
+        ),
     ],
 )
 def test_errors_are_one_readable_line(

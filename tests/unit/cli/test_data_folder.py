@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.cli.connection import find_connection
 from taskbridge.cli.data_folder import DataFolder, Running, data_folder, edge_folder
 from taskbridge.cli.options import edge_url
@@ -58,6 +61,23 @@ def test_a_folder_is_one_bridges_and_looking_whether_it_runs_does_not_get_in_its
     folder.occupy().close()
 
 
+def test_a_second_bridge_in_a_folder_is_told_that_the_first_runs(folder: DataFolder) -> None:
+    # The first has its port, which is no answer to what the user wants to know.
+    with folder.occupy(), closing(socket.create_server(("127.0.0.1", 0))) as first:
+        port = first.getsockname()[1]
+        options = BridgeOptions(
+            data_dir=folder.path, edge_port=port, streams_port=port + 1, kafka_port=port + 2, registry_port=port + 3
+        )
+        folder.tell(RUNNING)
+        second = Bridge(options, progress=print)
+        with pytest.raises(
+            StackError, match=r"^this bridge runs already: its task center is http://127\.0\.0\.1:18500/"
+        ):
+            second.start()
+        second.stop()
+        assert folder.running() == RUNNING
+
+
 def test_the_running_bridge_is_what_commands_ask(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = (RUNNING.bootstrap_servers, RUNNING.registry_url)
     with folder.occupy():
@@ -78,7 +98,9 @@ def test_a_bridges_folder_that_is_named_and_in_which_nothing_runs_is_an_error_th
     folder: DataFolder, tmp_path: Path
 ) -> None:
     for named in (folder.path, tmp_path / "missing"):
-        with pytest.raises(ConfigurationError, match=r"^no bridge runs in .*: 'taskbridge up --data-dir "):
+        with pytest.raises(
+            ConfigurationError, match=r"^no bridge runs in .*; start it with 'taskbridge up --data-dir "
+        ):
             found(data_dir=named)
     with pytest.raises(ConfigurationError, match="no bridge runs"):
         found(TASKBRIDGE_DATA_DIR=str(folder.path))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskbridge.cli.data_folder import data_folder
+from taskbridge.local import ports
 from taskbridge.runtime.kafka import admin_client, read_kafka_config
-from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.schemas.errors import ConfigurationError, OperatorError
 from taskbridge.schemas.registry import Registry
 
 if TYPE_CHECKING:
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
     from taskbridge.runtime.kafka import Admin
 
-LOCAL_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
+_LOCAL_KAFKA_PORT = 9092
+LOCAL_BOOTSTRAP_SERVERS = f"{ports.LOOPBACK}:{_LOCAL_KAFKA_PORT}"
 LOCAL_REGISTRY_URL = "http://127.0.0.1:8081/apis/ccompat/v7"
 
+_OTHERS = "name another Kafka and registry with --bootstrap-servers and --registry-url"
 _PREFIXES = ("TASKBRIDGE", "EDGE", "STREAMS")
 
 
@@ -31,6 +34,8 @@ class Connection:
     bootstrap_servers: str
     registry_url: str
     kafka_properties: Mapping[str, str]
+    is_default: bool = False
+    """Nobody said where they are, and no bridge runs."""
 
     @cached_property
     def registry(self) -> Registry:
@@ -66,13 +71,21 @@ def find_connection(
         servers, url = running.bootstrap_servers, running.registry_url
     servers, url = bootstrap_servers or servers, registry_url or url
     if not (servers or url) and folder.is_named and folder.is_bridges:
-        raise ConfigurationError(
-            f"no bridge runs in {folder.path}: 'taskbridge up --data-dir {folder.path}' starts one, and "
-            "--bootstrap-servers and --registry-url name another Kafka and registry"
-        )
+        raise ConfigurationError(f"{folder.nothing_runs()}, or {_OTHERS}")
     config_file = first_given(environment, "KAFKA_CONFIG_FILE")
     properties = read_kafka_config(Path(config_file) if config_file else None)
-    return Connection(servers or LOCAL_BOOTSTRAP_SERVERS, url or LOCAL_REGISTRY_URL, properties)
+    is_default = not (servers or url)
+    return Connection(servers or LOCAL_BOOTSTRAP_SERVERS, url or LOCAL_REGISTRY_URL, properties, is_default=is_default)
+
+
+def check_something_runs(connection: Connection) -> None:
+    """Prove that Kafka listens, where nobody said where it is.
+
+    Raises:
+        OperatorError: it does not: the user has forgotten ``taskbridge up``, or a flag.
+    """
+    if connection.is_default and not ports.is_listened_on(_LOCAL_KAFKA_PORT):
+        raise OperatorError(f"{data_folder().nothing_runs()}, or {_OTHERS}")
 
 
 def first_given(environment: Mapping[str, str], name: str) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskbridge.local.disk import hold_lock
+from taskbridge.local.errors import StackError
 from taskbridge.runtime.locks import try_lock
 
 if TYPE_CHECKING:
@@ -70,6 +71,23 @@ class DataFolder:
             return Running(**json.loads((self.path / _RUNNING).read_text("utf-8")))
         except (OSError, ValueError, TypeError):
             return None
+
+    def nothing_runs(self) -> str:
+        """What a command says that was told no address and finds no bridge."""
+        where, flag = (f"in {self.path}", f" --data-dir {self.path}") if self.is_named else ("here", "")
+        return f"no bridge runs {where}; start it with 'taskbridge up{flag}'"
+
+    def check_is_free(self) -> None:
+        """Prove that no bridge runs in it; one that is still starting is found by ``occupy``.
+
+        Raises:
+            StackError: one does.
+        """
+        if (running := self.running()) is not None:
+            raise StackError(
+                f"this bridge runs already: its task center is {running.streams_url}/; "
+                "stop it first, or choose another --data-dir and other ports"
+            )
 
     def occupy(self) -> contextlib.ExitStack:
         """Have it for one bridge, until the returned stack is closed.

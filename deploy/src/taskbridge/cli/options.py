@@ -44,24 +44,53 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line
 def operator_connection(
     bootstrap_servers: str | None, registry_url: str | None, data_dir: Path | None
 ) -> Generator[Connection]:
-    """Where a command that prints finds Kafka and the registry; libraries' warnings go to standard error."""
-    from taskbridge.cli.connection import find_connection
+    """Where a command finds Kafka and the registry. Errors that are logged go to standard error, but librdkafka's.
+
+    What librdkafka says last is in the command's own one line.
+
+    Raises:
+        OperatorError: nobody said where they are, and nothing runs here.
+    """
+    from taskbridge.cli.connection import check_something_runs, find_connection
+    from taskbridge.runtime.kafka import LIBRDKAFKA
     from taskbridge.runtime.logs import configure_logs
 
     configure_logs("text", "ERROR")
+    LIBRDKAFKA.propagate = False
     connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
     try:
+        check_something_runs(connection)
         yield connection
     finally:
+        LIBRDKAFKA.propagate = True
         connection.close()
 
 
 def edge_url(given: str | None, data_dir: Path | None) -> str:
-    """Where to post: the flag's address, else the edge of the bridge that runs, else the default's."""
-    from taskbridge.cli.data_folder import data_folder
+    """Where to post: the flag's address, else the edge of the bridge that runs, else the default's.
 
-    running = None if given else data_folder(data_dir).running()
-    return given or (running.edge_url if running else "http://127.0.0.1:8400")
+    Raises:
+        OperatorError: nothing listens there.
+    """
+    return given or _service_url("edge", 8400, data_dir, flag="--url")
+
+
+def streams_url(given: str | None, data_dir: Path | None) -> str:
+    """Whom to ask, found likewise, and raises likewise."""
+    return given or _service_url("streams", 8500, data_dir, flag="--streams-url")
+
+
+def _service_url(service: str, port: int, data_dir: Path | None, *, flag: str) -> str:
+    from taskbridge.cli.data_folder import data_folder
+    from taskbridge.local import ports
+    from taskbridge.schemas.errors import OperatorError
+
+    folder = data_folder(data_dir)
+    if (running := folder.running()) is not None:
+        return running.edge_url if service == "edge" else running.streams_url
+    if (folder.is_named and folder.is_bridges) or not ports.is_listened_on(port):
+        raise OperatorError(f"{folder.nothing_runs()}, or name another {service} with {flag}")
+    return f"http://{ports.LOOPBACK}:{port}"
 
 
 def example(*lines: str) -> str:

@@ -17,7 +17,7 @@ from taskbridge.cli.demo.commands import SIMULATE_EXAMPLES, simulate
 from taskbridge.cli.dlq.commands import dlq_app
 from taskbridge.cli.doctor.commands import DOCTOR_EXAMPLES, doctor
 from taskbridge.cli.imports.commands import forms_app, people_app
-from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl
+from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, operator_connection
 from taskbridge.cli.options import example as _example
 from taskbridge.cli.quarantine.commands import quarantine_app
 from taskbridge.cli.reconcile.commands import BACKFILL_EXAMPLES, backfill, reconcile_app
@@ -159,16 +159,15 @@ def tail(
 ) -> None:
     """Print a topic's records, decoded, as they come: one JSON object a line, until Ctrl-C."""
     with stop_signal() as stop:
-        from taskbridge.cli.connection import find_connection
         from taskbridge.cli.topics.tail import Decoder, follow
 
-        connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
-        decode = Decoder(connection.registry)
-        batches = takewhile(lambda _: not stop.is_set(), follow(connection, topic, from_beginning=from_beginning))
-        for count, message in enumerate(chain.from_iterable(batches), 1):
-            say(json_line(decode(message)))
-            if count == maximum:
-                break
+        with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
+            decode = Decoder(connection.registry)
+            batches = takewhile(lambda _: not stop.is_set(), follow(connection, topic, from_beginning=from_beginning))
+            for count, message in enumerate(chain.from_iterable(batches), 1):
+                say(json_line(decode(message)))
+                if count == maximum:
+                    break
 
 
 app.command(epilog=TOKENS_EXAMPLES)(tokens)

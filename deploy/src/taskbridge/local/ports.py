@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 LOOPBACK = "127.0.0.1"
+_CONNECT_S = 1.0
 
 
 # Below the range from which the kernel takes the near ends of outgoing connections: in it, a client that tries to reach
@@ -40,6 +41,13 @@ def free_ports(count: int, *, excluding: Collection[int] = ()) -> list[int]:
             if len(found) == count:
                 return found
     raise StackError(f"no {count} ports between {_CANDIDATES.start} and {_CANDIDATES.stop} are free: close something")
+
+
+def is_listened_on(port: int) -> bool:
+    """Whether anything takes a connection on this port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.settimeout(_CONNECT_S)
+        return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def check_distinct(ports: Mapping[str, int]) -> None:

@@ -269,6 +269,15 @@ def test_a_worker_that_cannot_be_followed_is_named(environment: dict[str, str]) 
             assert found.do
 
 
+def test_a_credentials_file_that_is_missing_is_what_there_is_to_correct(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.toml"
+    with answering({}) as url:
+        *_, found = Examination({}, edge_url=url, streams_url=url, credentials=missing).findings(end_to_end=True)
+    assert (found.check, found.state) == ("end-to-end", State.FAILED)
+    assert found.says == f"credentials file {missing}: No such file or directory"
+    assert "--credentials" in found.do
+
+
 def test_brokers_at_addresses_that_are_not_reached_from_here_are_named() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         there = server.getsockname()

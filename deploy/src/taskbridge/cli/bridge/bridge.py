@@ -102,6 +102,7 @@ class Bridge:
         Raises:
             StackError: what is in the way, and what to do about it.
         """
+        self._folder.check_is_free()
         self._check_ports()
         if self._options.credentials is not None and not self._options.credentials.is_file():
             raise StackError(f"there is no credentials file {self._options.credentials}: check --credentials")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example
+from taskbridge.cli.options import BootstrapServers, DataDir, Json, RegistryUrl, example, operator_connection
 from taskbridge.cli.terminal import json_line, say
 
 # Commands import what they need when they run, as in program.py.
@@ -28,14 +28,13 @@ def topics_apply(
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Create the missing topics and report how the others differ from the contract; exit code 1 if they do or may."""
-    from taskbridge.cli.connection import find_connection
     from taskbridge.runtime.settings import partitions_setting
     from taskbridge.runtime.topic_admin import apply_topics
     from taskbridge.schemas import topics
 
-    connection = find_connection(bootstrap_servers, registry_url, data_dir=data_dir)
     wanted = partitions or partitions_setting(os.environ)
-    reports = apply_topics(connection.admin(), topics.ALL, partitions=wanted, replication=replication)
+    with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
+        reports = apply_topics(connection.admin(), topics.ALL, partitions=wanted, replication=replication)
     for report in reports:
         found: dict[str, Any] = {"topic": report.name, "state": report.state, "partitions": report.partitions}
         found |= {"drift": report.drift, "unchecked": report.unchecked}

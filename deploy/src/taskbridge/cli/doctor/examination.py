@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from taskbridge.cli.connection import Connection, find_connection
+from taskbridge.cli.connection import Connection, check_something_runs, find_connection
 from taskbridge.cli.data_folder import data_folder
 from taskbridge.cli.doctor import host, services
 from taskbridge.cli.doctor.findings import failed, found, ok, warning
@@ -17,6 +17,7 @@ from taskbridge.edge.settings import EdgeSettings
 from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.runtime.kafka import read_kafka_config
 from taskbridge.runtime.logs import configure_logs
+from taskbridge.runtime.reloaded_file import FileBroken
 from taskbridge.runtime.settings import load_settings, partitions_setting
 from taskbridge.streams.api.tokens import TokensFile
 from taskbridge.streams.contract.acls import needed, wished
@@ -74,6 +75,7 @@ class Examination:
         connection = find_connection(
             self.bootstrap_servers, self.registry_url, self.environment, data_dir=self.data_dir
         )
+        check_something_runs(connection)
         yield from self._brokers(connection, None, "--bootstrap-servers")
 
     def _edge(self) -> Iterator[Finding]:
@@ -121,7 +123,12 @@ class Examination:
 
     def _end_to_end(self, edge: str, streams: str, api_token: str | None) -> Iterator[Finding]:
         named = self.credentials or data_folder(self.data_dir, self.environment).credentials
-        yield from services.end_to_end(edge, streams, CredentialsFile(named).current, api_token)
+        try:
+            credentials = CredentialsFile(named).current
+        except FileBroken as error:
+            yield failed("end-to-end", str(error), "name the credentials file of the edge with --credentials")
+            return
+        yield from services.end_to_end(edge, streams, credentials, api_token)
 
 
 def _connection(settings: EdgeSettings | StreamsSettings) -> Connection:

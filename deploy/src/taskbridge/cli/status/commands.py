@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from taskbridge.cli.options import DataDir, Json, example
+from taskbridge.cli.options import streams_url as url_of
 from taskbridge.cli.terminal import json_line, say, stop_signal
 
 # Commands import what they need when they run, as in program.py.
@@ -40,12 +41,10 @@ def status(
     from rich.console import Console
     from rich.live import Live
 
-    from taskbridge.cli.data_folder import data_folder
     from taskbridge.cli.status.overview import ask
     from taskbridge.cli.status.screen import problems_of, screen
 
-    running = None if streams_url else data_folder(data_dir).running()
-    url = streams_url or (running.streams_url if running else "http://127.0.0.1:8500")
+    url = url_of(streams_url, data_dir)
     if once or as_json or not sys.stdout.isatty():
         found = ask(url, api_token)
         if as_json:
