@@ -178,7 +178,7 @@ def test_what_a_document_tells_to_type_does_what_it_says(
 @pytest.mark.usefixtures("connection")
 def test_names_are_imported_as_the_document_says(newcomer: Newcomer, eventually: Callable[..., object]) -> None:
     told = steps("docs/how-to/import-names.md")
-    assert len(told) == 5
+    assert len(told) == 6
     for step in told:
         newcomer.does(step, eventually)
 

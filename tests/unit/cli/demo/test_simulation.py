@@ -11,18 +11,27 @@ import sys
 import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import httpx2
+from typer.testing import CliRunner
 
-from taskbridge.cli.demo.company import EMPLOYEES, FORMS
+from taskbridge.cli.data_folder import Running, data_folder
+from taskbridge.cli.demo.company import EMPLOYEES, FORMS, busiest
+from taskbridge.cli.demo.simulate import Tally
 from taskbridge.cli.demo.simulation import DROPPED, Posting, SimulatedApp, Simulation
 from taskbridge.cli.demo.story import VISITORS, vendor_sample
 from taskbridge.cli.demo.truth import Truth
+from taskbridge.cli.program import app
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.schemas.events import Action, Status, TaskEvent
 from taskbridge.streams.fold.lifecycle import fold
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
     from taskbridge.streams.fold.instance import Instance
 
 APPS = [SimulatedApp("APP_1", "corp", "T1"), SimulatedApp("APP_2", "corp", "T2")]
@@ -173,3 +182,32 @@ def test_nobody_waits_for_an_answer_after_ctrl_c() -> None:
             assert time.monotonic() - began < 5, "the answer's time limit is ten seconds"
     assert running.returncode == 0
     assert (json.loads(said)["posted"], json.loads(said)["outcomes"]) == (1, {"unanswered": 1})
+
+
+def test_what_was_dropped_is_said_next_to_what_was_posted() -> None:
+    tally = Tally(posted=7, seconds=2.0)
+    tally.outcomes["kafka"] = 7
+    assert tally.line() == "7 callbacks in 2 s (3.5 a second): 7 kafka"
+    assert tally.as_json()["dropped"] == 0
+    tally.kinds[DROPPED] = 3
+    assert tally.line() == "7 callbacks in 2 s (3.5 a second): 7 kafka; 3 dropped, which Yida would have posted"
+    assert tally.as_json()["dropped"] == 3
+
+
+def test_the_person_whose_page_is_named_has_tasks_from_the_beginning_on() -> None:
+    for seed in range(5):
+        assignees = Counter(each for posting in life(seed, 100) for each in event(posting).recipient_ids)
+        assert assignees[busiest().user_id] >= 3
+
+
+def test_a_company_at_work_names_a_page_to_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = data_folder(tmp_path)
+    (tmp_path / "c.toml").write_text('[[apps]]\napp_type = "APP_1"\ncorp_id = "ding1"\nsystem_tokens = ["T1"]\n')
+    monkeypatch.setattr("taskbridge.cli.demo.simulate.introduce", Mock())
+    monkeypatch.setattr("taskbridge.cli.demo.simulate.simulate", Mock())
+    with folder.occupy():
+        folder.tell(Running("k:1", "http://r", "http://e", "http://127.0.0.1:8500", str(tmp_path / "c.toml")))
+        said = CliRunner().invoke(app, ["simulate", "--data-dir", str(tmp_path)])
+    assert said.exit_code == 0, said.output
+    assert f"http://127.0.0.1:8500/?corp_id=ding1&user_id={busiest().user_id}" in said.stderr
+    assert "taskbridge people list" in said.stderr

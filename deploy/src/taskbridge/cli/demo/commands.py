@@ -57,7 +57,8 @@ def simulate(
     from dataclasses import replace
 
     from taskbridge.cli.data_folder import data_folder
-    from taskbridge.cli.demo.simulate import SIMULATED_CORP, Tally, apps_of, introduce
+    from taskbridge.cli.demo.company import busiest
+    from taskbridge.cli.demo.simulate import SIMULATED_CORP, Tally, apps_of, introduce, page_of
     from taskbridge.cli.demo.simulate import simulate as post
     from taskbridge.cli.demo.simulation import SimulatedApp, Simulation
     from taskbridge.cli.demo.truth import Truth
@@ -67,12 +68,15 @@ def simulate(
     else:
         apps = apps_of(credentials or data_folder(data_dir).credentials, app or ())
         apps = [replace(each, corp_id=corp) for each in apps] if corp else apps
-    if url is None and data_folder(data_dir).running() is not None:
+    running = data_folder(data_dir).running() if url is None else None
+    if running is not None:
         try:
             with operator_connection(None, None, data_dir) as connection:
                 introduce(connection, {each.corp_id for each in apps}, progress)
         except OperatorError as error:
             progress(f"people and forms will have no names: {error}")
+        page, name = page_of(running.streams_url, apps[0].corp_id, busiest().user_id), busiest().name
+        progress(f"open {page} for the tasks of {name}; 'taskbridge people list' has the other people's ids")
     url = edge_url(url, data_dir)
     chosen = secrets.randbelow(1 << 32) if seed is None else seed
     progress(f"{len(apps)} apps post {rate:g} callbacks a second to {url}, seed {chosen}; Ctrl-C ends it")

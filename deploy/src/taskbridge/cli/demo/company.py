@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskbridge.schemas.events import Form
@@ -39,6 +40,12 @@ EMPLOYEES: tuple[Employee, ...] = (
         for number, name in enumerate(names)
     ),
 )
+
+
+def busiest() -> Employee:
+    """The head of the largest department, who decides on what its people file."""
+    sizes = Counter(each.department for each in EMPLOYEES)
+    return max((each for each in EMPLOYEES if each.is_head), key=lambda each: sizes[each.department])
 
 
 DEPARTMENT_FIELD = "employeeField_department"

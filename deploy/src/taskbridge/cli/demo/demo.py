@@ -6,12 +6,11 @@ import secrets
 import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 from rich.table import Table
 
 from taskbridge.cli.callbacks.sending import post_callback
-from taskbridge.cli.demo.simulate import Tally, apps_of, introduce, simulate
+from taskbridge.cli.demo.simulate import Tally, apps_of, introduce, page_of, simulate
 from taskbridge.cli.demo.simulation import Simulation
 from taskbridge.cli.demo.story import APP, CORP, PEOPLE, story
 from taskbridge.cli.topics.tail import follow
@@ -66,9 +65,7 @@ def write_credentials(path: Path) -> str:
 
 def person_pages(streams_url: str) -> dict[str, str]:
     """The task center of each person of the story, by their name."""
-    return {
-        name: f"{streams_url}/?{urlencode({'corp_id': CORP, 'user_id': user_id})}" for user_id, name in PEOPLE.items()
-    }
+    return {name: page_of(streams_url, CORP, user_id) for user_id, name in PEOPLE.items()}
 
 
 def trickle(edge_url: str, credentials: Path, stop: threading.Event) -> None:

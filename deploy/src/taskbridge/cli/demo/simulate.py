@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from taskbridge.cli.callbacks.sending import Sender
 from taskbridge.cli.demo.company import EMPLOYEES, FORMS
@@ -48,6 +49,10 @@ class Tally:
         return self.outcomes["kafka"] + self.outcomes["spool"]
 
     @property
+    def dropped(self) -> int:
+        return self.kinds[DROPPED]
+
+    @property
     def all_outcomes(self) -> dict[str, int]:
         unanswered = self.posted - self.outcomes.total()
         return {**self.outcomes, "unanswered": unanswered} if unanswered else dict(self.outcomes)
@@ -55,12 +60,14 @@ class Tally:
     def line(self) -> str:
         told = ", ".join(f"{count} {name}" for name, count in sorted(self.all_outcomes.items()))
         a_second = self.posted / self.seconds if self.seconds else 0.0
-        return f"{self.posted} callbacks in {self.seconds:.0f} s ({a_second:.1f} a second): {told or 'none'}"
+        dropped = f"; {self.dropped} dropped, which Yida would have posted" if self.dropped else ""
+        return f"{self.posted} callbacks in {self.seconds:.0f} s ({a_second:.1f} a second): {told or 'none'}{dropped}"
 
     def as_json(self) -> dict[str, Any]:
         return {
             "posted": self.posted,
             "accepted": self.accepted,
+            "dropped": self.dropped,
             "seconds": round(self.seconds, 1),
             "outcomes": self.all_outcomes,
             "actions": dict(self.actions),
@@ -85,6 +92,11 @@ def apps_of(credentials: Path, wanted: Collection[str] = ()) -> list[SimulatedAp
     if missing or not found:
         raise ConfigurationError(f"{credentials} has no app {', '.join(sorted(missing)) or 'at all'}")
     return found
+
+
+def page_of(streams_url: str, corp_id: str, user_id: str) -> str:
+    """The task center of one person."""
+    return f"{streams_url}/?{urlencode({'corp_id': corp_id, 'user_id': user_id})}"
 
 
 def introduce(connection: Connection, corps: Collection[str], progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""The commands ``taskbridge people import`` and ``forms import``: flags, help and what is printed."""
+"""The commands ``taskbridge people import|list`` and ``forms import``: flags, help and what is printed."""
 
 from __future__ import annotations
 
@@ -79,6 +79,34 @@ def import_people(
 
     where = bootstrap_servers, registry_url, data_dir
     _import(PEOPLE_TARGET, file, read, where, delete=delete, dry_run=dry_run, as_json=as_json)
+
+
+@people_app.command(
+    "list", epilog=example("taskbridge people list", "taskbridge people list 王 --corp ding5d17e3add038d445 --json")
+)
+def list_people(
+    text: Annotated[
+        str | None, typer.Argument(help="Only those who have this in an id, their name or their department.")
+    ] = None,
+    corp: Annotated[str | None, typer.Option(help="Only those of this corp.")] = None,
+    bootstrap_servers: BootstrapServers = None,
+    registry_url: RegistryUrl = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """List who is known by name, with the ids that the task center's page asks for."""
+    from taskbridge.cli.imports.listing import matches, read_people, table
+
+    with operator_connection(bootstrap_servers, registry_url, data_dir) as connection:
+        people = read_people(connection, progress)
+    found = [each for each in people if matches(each, corp, text)]
+    if not people:
+        progress("nobody is known: 'taskbridge people import' fills the topic from a CSV file")
+    elif not found:
+        wanted = " of " + corp if corp else ""
+        progress(f"no person{wanted} of the {len(people)} that are known has '{text or ''}'")
+    for line in map(json_line, found) if as_json else table(found) if found else ():
+        say(line)
 
 
 @forms_app.command(

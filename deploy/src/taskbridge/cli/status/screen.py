@@ -28,8 +28,12 @@ def problems_of(found: Mapping[str, Any]) -> list[str]:
 def screen(found: Mapping[str, Any]) -> Group:
     """All of it: what needs a person first."""
     problems = problems_of(found)
-    verdict = Text("\n".join(problems), "bold red") if problems else Text("all is well", "bold green")
-    errors = [f"{each['at']}  {each['level']:8} {printable(str(each['message']))}" for each in found["errors"][:_LINES]]
+    well = "nothing needs you now" if found["errors"] else "all is well"
+    verdict = Text("\n".join(problems), "bold red") if problems else Text(well, "bold green")
+    errors = ["logged last:"] if found["errors"] else []
+    errors += [
+        f"{each['at']}  {each['level']:8} {printable(str(each['message']))}" for each in found["errors"][:_LINES]
+    ]
     aside = [
         _set_aside("rejected callbacks", found["quarantine"]),
         _set_aside("dead letters", found["dead_letters"]),
