@@ -34,6 +34,7 @@ struct Line<'a> {
     status: &'a str,
     created_at: i64,
     updated_at: i64,
+    process_name: Option<&'a str>,
     source: Option<&'a str>,
     outcome: Option<&'a str>,
     finished_at: Option<i64>,
@@ -61,6 +62,7 @@ impl<'a> Line<'a> {
             status: fields.text()?,
             created_at: fields.integer()?,
             updated_at: fields.integer()?,
+            process_name: None,
             source: None,
             outcome: None,
             finished_at: None,
@@ -68,11 +70,12 @@ impl<'a> Line<'a> {
         };
         for field in FIRST_FIELDS..count {
             match field {
+                10 => line.process_name = fields.optional(Unpacker::text)?,
                 12 => line.source = Some(fields.text()?),
                 13 => line.outcome = fields.optional(Unpacker::text)?,
                 14 => line.finished_at = fields.optional(Unpacker::integer)?,
                 15 => line.result = fields.optional(Unpacker::text)?,
-                _ => drop(fields.optional(Unpacker::text)?), // the process and the actor: nobody is answered these
+                _ => drop(fields.optional(Unpacker::text)?), // the actor: nobody is answered this
             }
         }
         if fields.is_at_end() { Ok(line) } else { Err(Damaged) }
@@ -96,6 +99,7 @@ pub fn write_line<E: From<Damaged>>(
     write(out, ",\"url\":", line.url);
     write(out, ",\"app_type\":", Some(line.app_type));
     write(out, ",\"source\":", Some(line.source.unwrap_or(page.source)));
+    write(out, ",\"process_name\":", line.process_name);
     match line.originator {
         None => out.extend_from_slice(b",\"originator\":null"),
         Some((id, name)) => {

@@ -43,7 +43,12 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, context: Answerin
         [
             notification(occurred_at=1_769_846_400_000, originator=Person("王", None), url="https://x"),
             notification(
-                Change.UPDATED, occurred_at=1_769_846_401_234, title="<b>", status=Status.CANCELLED, outcome="withdrawn"
+                Change.UPDATED,
+                occurred_at=1_769_846_401_234,
+                title="<b>",
+                status=Status.CANCELLED,
+                outcome="withdrawn",
+                process_name="请假",
             ),
             notification(view=View.CREATED, task_id=None, title=None, originator=None),
             notification(
@@ -68,6 +73,7 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, context: Answerin
                 "url": None,
                 "app_type": "APP",
                 "source": "yida",
+                "process_name": "请假",
                 "originator": {"user_id": "ann", "name": "Ann"},
                 "status": "CANCELLED",
                 "created_at": "2026-01-31T08:00:00.000Z",
@@ -88,7 +94,7 @@ def test_an_item_is_as_the_contract_has_it(client: TestClient, context: Answerin
     assert counts == {"created": 1, "pending": 1, "handled": 0, "copied": 0}
     apps = client.get("/v1/corps/corp/users/ann/apps").json()
     fits(models.AppsOut, apps)
-    assert apps == {"items": [{"app_type": "APP", "process_name": None, "source": "yida"}]}
+    assert apps == {"items": [{"app_type": "APP", "process_name": "请假", "source": "yida"}]}
     fits(models.MeOut, client.get("/v1/me").json())
 
 
@@ -189,6 +195,7 @@ def test_an_instance_and_its_history(
     found = client.get("/v1/instances/I-1").json()
     fits(models.InstanceOut, found)
     fits(models.TaskOut, found["tasks"][0])
+    assert found["created_at"] == "1970-01-01T00:00:05.000Z", "it began with the create, whichever came first"
     history = client.get("/v1/instances/I-1/history").json()
     fits(models.HistoryOut, history)
     fits(models.EventOut, history["events"][0])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from taskbridge.schemas.events import Form, Person, TaskEvent, TaskNotification, TaskState, View
+    from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.inbox.layout import Item
 
 to_json = msgspec.json.Encoder().encode
@@ -54,6 +55,7 @@ class ItemJson(Struct, frozen=True, gc=False):
     url: str | None
     app_type: str
     source: str
+    process_name: str | None
     originator: _Person | None
     status: str
     created_at: str
@@ -75,6 +77,7 @@ def item_json(item: Item, view: str, corp_id: str, names: Names = nobody) -> Ite
         item.url,
         item.app_type,
         item.source,
+        item.process_name,
         None if user_id is None else _Person(user_id, names(corp_id, user_id) if name is None else name),
         item.status,
         created_at,
@@ -93,10 +96,12 @@ def notification_json(notification: TaskNotification, names: Names = nobody) -> 
     return found
 
 
-def state_json(state: TaskState, names: Names = nobody, forms: Forms = no_form) -> dict[str, Any]:
+def state_json(instance: Instance, names: Names = nobody, forms: Forms = no_form) -> dict[str, Any]:
     """An instance."""
+    state = instance.state
     return {
         **_fields(state, "updated_at", "finished_at"),
+        "created_at": iso(instance.marks.began_at),
         "originator": _person(state.originator, state.corp_id, names),
         "tasks": [_fields(task, "created_at", "decided_at") for task in state.tasks],
         "copied": [_fields(each, "at") for each in state.copied],
@@ -126,6 +131,9 @@ def event_json(event: TaskEvent, *, partition: int, offset: int) -> dict[str, An
         "recipient_ids": list(event.recipient_ids),
         "title": event.title,
         "app_type": event.app_type,
+        "instance_status": event.instance_status,
+        "approved_result": event.approved_result,
+        "finished_at": None if event.finished_at is None else iso(event.finished_at),
         "partition": partition,
         "offset": offset,
     }

@@ -170,7 +170,7 @@ class OperationsReporter:
         history = await readers.histories.of(owner.partition, instance.state, offsets)
         deleted = instance.state.lifecycle is Lifecycle.DELETED
         return {
-            "state": state_json(instance.state, readers.names, readers.forms),
+            "state": state_json(instance, readers.names, readers.forms),
             "deleted": deleted,
             "history": history,
         }

@@ -24,7 +24,7 @@ class Instances:
         self._store = store
         self._states = states
 
-    def find(self, partition: int, instance_id: str, caller: Caller) -> tuple[TaskState, tuple[int, ...]]:
+    def find(self, partition: int, instance_id: str, caller: Caller) -> tuple[Instance, tuple[int, ...]]:
         """The instance, and where its events stand on its partition of the events topic.
 
         Raises:
@@ -34,8 +34,7 @@ class Instances:
         found = self.look_up(partition, instance_id)
         if found is None or not _may_see(caller, found[0]):
             raise Unknown("no such instance, or none that this caller may see")
-        instance, offsets = found
-        return instance.state, offsets
+        return found
 
     def look_up(self, partition: int, instance_id: str) -> tuple[Instance, tuple[int, ...]] | None:
         """The instance as it is stored, deleted or not, and its events' offsets: for those who may see everything.

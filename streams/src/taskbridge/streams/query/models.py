@@ -27,6 +27,7 @@ ITEM_EXAMPLE: dict[str, Any] = {
     "url": "https://example.aliwork.com/APP_RY60OCRF33Z7534/task/1",
     "app_type": "APP_RY60OCRF33Z7534",
     "source": "yida",
+    "process_name": "请假申请",
     "originator": PERSON_EXAMPLE,
     "status": "PENDING",
     "created_at": MOMENT,
@@ -77,6 +78,7 @@ class ItemOut(BaseModel):
     url: str | None = Field(description="The approval page; http or https.")
     app_type: str
     source: str = _source
+    process_name: str | None
     originator: PersonOut | None = _originator
     status: StatusName
     created_at: str = Field(description="When it entered the view: the order of the list.", examples=[MOMENT])
@@ -171,6 +173,7 @@ class InstanceOut(BaseModel):
                 }
             ],
             "copied": [{"user_id": "hr01", "at": MOMENT}],
+            "created_at": MOMENT,
             "updated_at": MOMENT,
             "revision": 3,
             "form_uuid": "FORM-1",
@@ -198,6 +201,7 @@ class InstanceOut(BaseModel):
     lifecycle: Literal["ACTIVE"] = Field(description="A deleted instance is answered like an unknown one.")
     tasks: list[TaskOut]
     copied: list[CopiedOut]
+    created_at: str = Field(description="When it began, as created_at of its line in `created`.", examples=[MOMENT])
     updated_at: str = _moment
     revision: int = Field(description="How many events have changed it.")
     form_uuid: str | None
@@ -228,6 +232,9 @@ class EventOut(BaseModel):
     recipient_ids: list[str]
     title: str | None
     app_type: str
+    instance_status: str | None = Field(description="Of the instance, in the sender's own words, as approved_result.")
+    approved_result: str | None
+    finished_at: str | None = Field(description="When the instance ended: also a create says so, once it has.")
     partition: int = Field(description="Where it stands on the topic taskbridge.task-events.v1.")
     offset: int
 
@@ -252,6 +259,9 @@ class HistoryOut(BaseModel):
                     "recipient_ids": ["manager02"],
                     "title": ITEM_EXAMPLE["title"],
                     "app_type": ITEM_EXAMPLE["app_type"],
+                    "instance_status": "RUNNING",
+                    "approved_result": None,
+                    "finished_at": None,
                     "partition": 3,
                     "offset": 1812,
                 }

@@ -137,8 +137,8 @@ def build_instances_router(context: ApiContext) -> APIRouter:
         instance_id: InstanceId,
     ) -> Response:
         here = await resolver.instance(request, instance_id)
-        state, offsets = context.readers.instances.find(here.partition, instance_id, here.caller)
-        return json_answer(await context.readers.histories.of(here.partition, state, offsets))
+        found, offsets = context.readers.instances.find(here.partition, instance_id, here.caller)
+        return json_answer(await context.readers.histories.of(here.partition, found.state, offsets))
 
     @router.get("/{instance_id:path}", summary="An instance", response_model=models.InstanceOut, **refused)
     async def instance(  # pyright: ignore[reportUnusedFunction]
@@ -147,8 +147,8 @@ def build_instances_router(context: ApiContext) -> APIRouter:
     ) -> Response:
         here = await resolver.instance(request, instance_id)
         readers = context.readers
-        state, _ = readers.instances.find(here.partition, instance_id, here.caller)
-        return json_answer(state_json(state, readers.names, readers.forms))
+        found, _ = readers.instances.find(here.partition, instance_id, here.caller)
+        return json_answer(state_json(found, readers.names, readers.forms))
 
     return router
 
