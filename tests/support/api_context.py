@@ -105,8 +105,10 @@ class AnsweringWorker:
                 Inboxes(self.inbox, WHOLE),
                 self.told_ahead,
                 Instances(self.instances, self.states),
-                Histories(cast("Any", self.events), task_event_codec(self.registry), self.people.find, self.forms.find),
-                self.people.find,
+                Histories(
+                    cast("Any", self.events), task_event_codec(self.registry), self.people.name_of, self.forms.find
+                ),
+                self.people,
                 self.forms.find,
             )
         )

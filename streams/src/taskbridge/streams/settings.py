@@ -73,7 +73,7 @@ class StreamsSettings(BaseSettings):
     """Which id of a person the header has, where it is not the user id: `employee_number`, or the name of another id in
     the topic of people."""
     people_max: int = Field(200_000, ge=0)
-    """People whose names each worker holds in memory, some 250 bytes each, or 650 with
+    """People whose names and departments each worker holds in memory, some 250 bytes each, or 650 with
     `STREAMS_SSO_MAPPED_ID`; others are shown by their ids."""
     labels_max: int = Field(100_000, ge=0)
     """Labels of forms' fields, and titles of forms, that each worker holds in memory, some 200 bytes each; a form that

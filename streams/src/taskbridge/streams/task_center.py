@@ -101,7 +101,7 @@ class TaskCenter:
             next_offset=lambda partition: self._inboxes and self._inboxes.next_offset(partition),
             most=_most_streams(settings.event_streams),
             most_of_person=settings.event_streams_per_user,
-            names=self._people.find,
+            names=self._people.name_of,
         )
         self.operations = OperationsReporter(
             self.context,
@@ -150,7 +150,7 @@ class TaskCenter:
         if tokens is not None:
             metrics.watch_tokens(lambda: tokens.broken is None)
         self.operations.open(consumer=consumer, offsets=offsets, registry=registry, flow=metrics.flow)
-        self._missed = MissedReader(consumer, offsets=offsets, codec=notifications, names=self._people.find)
+        self._missed = MissedReader(consumer, offsets=offsets, codec=notifications, names=self._people.name_of)
         metrics.registry.register(HubCollector(self.hub))
         agent.listen(self.hub.told, self.hub.comes_again)
         on_assigned(app, self._assigned)
@@ -162,8 +162,8 @@ class TaskCenter:
                 Inboxes(inbox, Wholeness(lambda: consumer_of(app).positions, told)),
                 agent.told_ahead,
                 Instances(instances.store, task_state_codec(registry)),
-                Histories(self._history, task_event_codec(registry), self._people.find, self._forms.find),
-                self._people.find,
+                Histories(self._history, task_event_codec(registry), self._people.name_of, self._forms.find),
+                self._people,
                 self._forms.find,
             )
         )

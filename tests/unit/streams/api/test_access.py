@@ -34,7 +34,7 @@ OURS, THEIRS, ALL = new_token(), new_token(), new_token()
 SECRET = "a secret of all workers"
 
 NEEDS_NO_TOKEN = {"/healthz", "/readyz", "/metrics"}
-ABOUT_THE_CALLER = {"/v1/me"}
+ABOUT_THE_CALLER = {"/v1/me", "/v1/people"}
 
 
 def settings(**given: str) -> StreamsSettings:
@@ -90,6 +90,7 @@ def test_a_token_of_one_corp_reads_nothing_of_another_by_any_route(
 ) -> None:
     context = make_context(build_access(settings(api_tokens_file=str(tokens))))
     furnish(context, make_event, "ours")
+    context.people.know("ours", PersonRecord("ann", "Ann"))
     with TestClient(context.http()) as client:
         asked = queries(client, "ours")
         assert {template for template, _, _ in asked} > NEEDS_NO_TOKEN | ABOUT_THE_CALLER
@@ -150,6 +151,7 @@ def sso_client(
     )
     context = make_context(access)
     furnish(context, make_event, "ours")
+    context.people.know("ours", PersonRecord("ann", "安"))
     context.keep(
         fold(None, make_event(Action.CREATED, corp_id="ours", instance_id="I-of-others", recipient_ids=("bob",)))
     )
@@ -257,8 +259,10 @@ def test_who_signed_in_at_a_trusted_proxy_sees_themselves_and_what_concerns_them
         "corps": ["ours"],
         "corp_id": "ours",
         "user_id": "ann",
+        "user_name": "安",
         "operator": False,
     }
+    assert status("/v1/people") == 403, "not even themselves"
     assert status("/v1/corps/ours/users/ann/tasks?view=pending") == 200
     assert status("/v1/corps/ours/users/bob/tasks?view=pending") == 403
     assert status("/v1/corps/theirs/users/ann/counts") == 403

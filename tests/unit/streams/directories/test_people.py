@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskbridge.schemas.events import MAX_NAME_CHARACTERS, PersonRecord
 from taskbridge.streams.directories.people import People
+from taskbridge.streams.query.search import text_matcher
 
 USERS, IDS = ("u1", "u2", "u3"), ("a", "b")
 
@@ -21,11 +24,11 @@ def test_a_name_is_the_latest_of_this_corp() -> None:
     people.know("corp", person("u1", "王芳"))
     people.know("other", person("u1", "李雷"))
     people.know("corp", person("u1", "王方"))
-    assert (people.find("corp", "u1"), people.find("other", "u1"), people.count) == ("王方", "李雷", 2)
+    assert (people.name_of("corp", "u1"), people.name_of("other", "u1"), people.count) == ("王方", "李雷", 2)
     people.forget("corp", "u1")
     people.forget("corp", "u1")
     people.forget("nobody", "u1")
-    assert (people.find("corp", "u1"), people.find("nobody", "u1"), people.count) == (None, None, 1)
+    assert (people.name_of("corp", "u1"), people.name_of("nobody", "u1"), people.count) == (None, None, 1)
 
 
 def test_there_is_room_for_so_many_and_it_is_known_who_had_none() -> None:
@@ -34,10 +37,10 @@ def test_there_is_room_for_so_many_and_it_is_known_who_had_none() -> None:
     people.know("corp", person("u1", ldap="a"))
     assert people.is_whole
     people.know("corp", person("u2", ldap="a"))
-    assert (people.count, people.left_out, people.find("corp", "u2")) == (1, 1, None)
+    assert (people.count, people.left_out, people.name_of("corp", "u2")) == (1, 1, None)
     assert not people.is_whole, "the id may be another's too"
     people.know("corp", person("u1", "王方", ldap="a"))
-    assert people.find("corp", "u1") == "王方"
+    assert people.name_of("corp", "u1") == "王方"
     people.forget("corp", "u1")
     people.know("corp", person("u3"))
     assert people.count == 1
@@ -80,3 +83,65 @@ def test_who_has_an_id_depends_on_the_last_record_of_each_only(records: list[tup
         users = sorted(user for user, ldap in last.items() if ldap == each)
         assert sorted(people.users_of("corp", each)) == users
         assert (("corp", each) in people.shared) == (len(users) > 1)
+
+
+def found(people: People, q: str, *, limit: int = 50, corps: str = "") -> list[str]:
+    """The users who are found, of these corps or of all."""
+    searching = people.search(q.strip(), text_matcher(q), lambda each: each in (corps or each), limit=limit)
+    return [user for _, user, _ in asyncio.run(searching)]
+
+
+def test_people_are_found_by_any_part_of_name_department_or_id_and_in_any_case() -> None:
+    people = People(most=10)
+    full_width = PersonRecord("u22", None, "\uff29\uff34")
+    for record in (PersonRecord("u1", "王芳", "财务部"), PersonRecord("u2", "Ann-Marie"), full_width):
+        people.know("corp", record)
+    people.know("other", PersonRecord("o1", "王伟"))
+    assert {q: found(people, q) for q in ("王", "财务", "MARIE", "it", "u2", "2", " 王芳 ", "nobody")} == {
+        "王": ["u1", "o1"],
+        "财务": ["u1"],
+        "MARIE": ["u2"],
+        "it": ["u22"],
+        "u2": ["u2", "u22"],
+        "2": ["u2", "u22"],
+        " 王芳 ": ["u1"],
+        "nobody": [],
+    }
+    assert found(people, "") == ["u1", "u2", "u22", "o1"]
+    assert (found(people, "", limit=2), found(people, "", corps="other")) == (["u1", "u2"], ["o1"])
+    people.forget("corp", "u1")
+    assert found(people, "王") == ["o1"]
+
+
+def test_whose_id_it_is_is_found_first_and_once_whoever_else_has_it_in_theirs() -> None:
+    people = People(most=10)
+    for user_id in ("u10", "u11", "u1"):
+        people.know("corp", person(user_id))
+    assert found(people, "u1") == ["u1", "u10", "u11"]
+    assert found(people, "u1", limit=1) == ["u1"]
+    people.know("other", person("u1"))
+    assert found(people, "u1", limit=1, corps="other") == ["u1"]
+
+
+def test_a_search_gives_the_loop_back_and_bears_that_people_come_and_go_meanwhile() -> None:
+    people = People(most=10_000)
+    for number in range(5_000):
+        people.know("corp", person(f"u{number}", f"{number}"))
+
+    async def search() -> list[str]:
+        searching = asyncio.ensure_future(people.search("4999", text_matcher("4999"), lambda _: True, limit=50))
+        await asyncio.sleep(0)
+        assert not searching.done()
+        people.know("corp", person("u5000", "4999"))
+        people.forget("corp", "u4999")
+        return [user for _, user, _ in await searching]
+
+    assert asyncio.run(search()) == []
+
+
+def test_a_department_that_is_too_long_takes_no_more_room_than_a_name() -> None:
+    people = People(most=1)
+    people.know("corp", PersonRecord("u1", "王芳", "部" * (MAX_NAME_CHARACTERS + 1)))
+    known = people.find("corp", "u1")
+    assert known is not None
+    assert known.department == "部" * MAX_NAME_CHARACTERS

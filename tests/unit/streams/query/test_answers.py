@@ -165,6 +165,38 @@ def test_who_started_it_is_shown_and_found_by_name_though_the_sender_gave_an_id_
     assert [each["instance_id"] for each in client.get(f"{tasks}&q=鲍").json()["items"]] == ["I-bob"]
 
 
+def test_a_create_of_a_history_says_where_the_instance_had_ended(
+    client: TestClient, context: AnsweringWorker, make_event: Callable[..., TaskEvent]
+) -> None:
+    begun = make_event(Action.CREATED, occurred_at=1_000, instance_status="RUNNING")
+    ended = make_event(
+        Action.CREATED, occurred_at=2_000, instance_status="COMPLETED", approved_result="disagree", finished_at=1_900
+    )
+    partition = context.keep(fold(fold(None, begun), ended), [1, 2])
+    codec = task_event_codec(context.registry)
+    context.events.values = {(partition, 1): codec.encode(begun), (partition, 2): codec.encode(ended)}
+    told = client.get("/v1/instances/I-1/history").json()["events"]
+    assert [(each["instance_status"], each["approved_result"], each["finished_at"]) for each in told] == [
+        ("RUNNING", None, None),
+        ("COMPLETED", "disagree", "1970-01-01T00:00:01.900Z"),
+    ]
+
+
+def test_people_are_found_of_every_corp_as_many_as_are_asked_for(client: TestClient, context: AnsweringWorker) -> None:
+    context.people.know("corp", PersonRecord("bob", "鲍勃", "财务部"))
+    context.people.know("theirs", PersonRecord("dan", None))
+    found = client.get("/v1/people").json()
+    fits(models.PeopleOut, found)
+    assert found["items"] == [
+        {"corp_id": "corp", "user_id": "bob", "name": "鲍勃", "department": "财务部"},
+        {"corp_id": "theirs", "user_id": "dan", "name": None, "department": None},
+    ]
+    assert [each["user_id"] for each in client.get("/v1/people?limit=1").json()["items"]] == ["bob"]
+    assert [each["user_id"] for each in client.get("/v1/people?q=D").json()["items"]] == ["dan"]
+    for query in ("limit=0", "limit=201", f"q={'a' * 201}"):
+        assert client.get(f"/v1/people?{query}").status_code == 400
+
+
 def test_a_moment_beyond_the_calendar_is_no_error(client: TestClient, context: AnsweringWorker) -> None:
     context.tell([notification(occurred_at=1 << 60), notification(instance_id="I-2", occurred_at=-(1 << 60))])
     items = client.get("/v1/corps/corp/users/ann/tasks?view=pending").json()["items"]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from taskbridge.schemas.codec import Undecodable
 from taskbridge.schemas.events import MAX_NAME_CHARACTERS, PersonRecord
@@ -10,14 +14,25 @@ from taskbridge.schemas.topics import PEOPLE
 from taskbridge.streams.directories.directory import Directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 EMPLOYEE_NUMBER = "employee_number"
 """Of a person's ids, the one that has a field of its own."""
 
 
-class People(Directory[PersonRecord, "str | None"]):
-    """People of all corps by corp and user; ``find`` gives how they are called, where that is known."""
+_SLICE = 500
+"""People whom a search looks at before other queries have their turn: about a millisecond."""
+
+
+class Known(Struct, frozen=True, gc=False):
+    """What is known of a person."""
+
+    name: str | None
+    department: str | None
+
+
+class People(Directory[PersonRecord, Known]):
+    """People of all corps by corp and user."""
 
     what, topic = "people", PEOPLE
 
@@ -29,11 +44,43 @@ class People(Directory[PersonRecord, "str | None"]):
     def clear(self) -> None:
         """Know nobody."""
         super().clear()
+        self._departments: dict[str, str] = {}
+        """Each text once: many people share one."""
         self._ids: dict[tuple[str, str], str] = {}
         self._users: dict[tuple[str, str], tuple[str, ...]] = {}
         self.shared: set[tuple[str, str]] = set()
         """Corps and ids that several people have."""
         self._shared_told: set[tuple[str, str]] = set()
+
+    def name_of(self, corp_id: str, user_id: str) -> str | None:
+        """How this user is called, where that is known."""
+        known = self.find(corp_id, user_id)
+        return None if known is None else known.name
+
+    async def search(
+        self, user: str, matches: Callable[[str], bool], may_see: Callable[[str], bool], *, limit: int
+    ) -> list[tuple[str, str, Known]]:
+        """The first ``limit`` people whose user id, name or department matches: corp, user, and what is known.
+
+        Only of corps that the caller ``may_see``. Those whose user id is exactly ``user`` come first.
+        """
+        # Copies, each made in one step: people may come and go between the slices.
+        corps = [corp_id for corp_id in sorted(self._known) if may_see(corp_id)]
+        is_in_department = lru_cache(maxsize=1024)(matches)
+        found = [(corp_id, user, known) for corp_id in corps if (known := self.find(corp_id, user)) is not None]
+        for corp_id in corps:
+            for number, user_id in enumerate(list(self._known.get(corp_id, ())), 1):
+                if len(found) >= limit:
+                    return found[:limit]
+                if number % _SLICE == 0:
+                    await asyncio.sleep(0)
+                known = self.find(corp_id, user_id)
+                if known is None or user_id == user:
+                    continue
+                name, department = known.name, known.department
+                if matches(user_id) or (name and matches(name)) or (department and is_in_department(department)):
+                    found.append((corp_id, user_id, known))
+        return found[:limit]
 
     @property
     def is_whole(self) -> bool:
@@ -53,7 +100,10 @@ class People(Directory[PersonRecord, "str | None"]):
 
     def know(self, corp_id: str, record: PersonRecord) -> None:
         """Take a person's record in, in the place of the one before it."""
-        if self._keep(corp_id, record.user_id, record.name) and self._mapped_id is not None:
+        department = (record.department or "")[:MAX_NAME_CHARACTERS] or None
+        if department is not None and len(self._departments) < self.most:
+            department = self._departments.setdefault(department, department)
+        if self._keep(corp_id, record.user_id, Known(record.name, department)) and self._mapped_id is not None:
             self._map(corp_id, record.user_id, _id_of(record, self._mapped_id))
 
     def forget(self, corp_id: str, its_id: str) -> None:

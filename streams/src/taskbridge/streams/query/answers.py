@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from taskbridge.streams.api.resolver import Here, OwnerResolver
+    from taskbridge.streams.directories.people import People
     from taskbridge.streams.inbox.told_ahead import ToldAhead
     from taskbridge.streams.query.history import Histories
     from taskbridge.streams.query.inboxes import Inboxes
@@ -38,8 +39,13 @@ class Readers:
     told_ahead: ToldAhead
     instances: Instances
     histories: Histories
-    names: Names
+    people: People
     forms: Forms
+
+    @property
+    def names(self) -> Names:
+        """How people are called."""
+        return self.people.name_of
 
 
 class ApiContext:

@@ -290,6 +290,7 @@ class MeOut(BaseModel):
             "corps": ["ding5d17e3add038d445"],
             "corp_id": None,
             "user_id": None,
+            "user_name": None,
             "operator": False,
         }
     )
@@ -299,7 +300,21 @@ class MeOut(BaseModel):
     corps: list[str] = Field(description='Corps that may be asked about; ["*"] for all.')
     corp_id: str | None = Field(description="With single sign-on: whose corp.")
     user_id: str | None = Field(description="With single sign-on: who.")
+    user_name: str | None = Field(description="With single sign-on: their name, where that is known.")
     operator: bool = Field(description="Whether /ops may be seen.")
+
+
+class FoundPersonOut(BaseModel):
+    corp_id: str
+    user_id: str
+    name: str | None
+    department: str | None
+
+
+class PeopleOut(BaseModel):
+    model_config = _shown({"items": [{"corp_id": "ding5d17e3add038d445", **PERSON_EXAMPLE, "department": "研发部"}]})
+
+    items: list[FoundPersonOut]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from starlette.responses import Response  # noqa: TC002 - as above
 
 from taskbridge.streams.api.access import TOKEN
 from taskbridge.streams.api.json_forms import state_json
+from taskbridge.streams.api.refusals import Forbidden
 from taskbridge.streams.query import models
 from taskbridge.streams.query.answers import (
     LIMIT_DEFAULT,
@@ -20,6 +21,7 @@ from taskbridge.streams.query.answers import (
     page_answer,
     person_here,
 )
+from taskbridge.streams.query.search import text_matcher
 
 if TYPE_CHECKING:
     from taskbridge.streams.api.access import Caller
@@ -64,7 +66,35 @@ def build_router(context: ApiContext) -> APIRouter:
         "/me", summary="Who is asking", response_model=models.MeOut, responses=models.problems(401, 403, 429, 503)
     )
     async def me(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return json_answer(_me(await resolver.access.caller_of(request)))
+        caller = await resolver.access.caller_of(request)
+        signed_in = caller.identity
+        name = None if signed_in is None else context.readers.names(*signed_in)
+        return json_answer(_me(caller, name))
+
+    @router.get(
+        "/people",
+        summary="Whose lists there are",
+        description="Of the people who were imported, of the corps that the caller may ask about, the first who have "
+        "`q` in their name, department or user id, in any case; without it, the first of all. Not with single sign-on: "
+        "there, everybody sees their own lists.",
+        response_model=models.PeopleOut,
+        responses=models.problems(400, 401, 403, 429, 503),
+    )
+    async def people(  # pyright: ignore[reportUnusedFunction]
+        request: Request,
+        q: Annotated[str, Query(max_length=Q_MAX, examples=["王"])] = "",
+        limit: Annotated[int, Query(ge=1, le=LIMIT_MAX, description="People in the answer.")] = LIMIT_DEFAULT,
+    ) -> Response:
+        caller = await resolver.access.caller_of(request)
+        if caller.mode == "sso":
+            raise Forbidden("who signed in sees their own lists, and may not look for other people")
+        matches = text_matcher(q)
+        found = await context.readers.people.search(q.strip(), matches, caller.may_see, limit=limit)
+        shown = [
+            {"corp_id": corp_id, "user_id": user_id, "name": person.name, "department": person.department}
+            for corp_id, user_id, person in found
+        ]
+        return json_answer({"items": shown})
 
     @router.get(
         _TASKS,
@@ -153,12 +183,13 @@ def build_instances_router(context: ApiContext) -> APIRouter:
     return router
 
 
-def _me(caller: Caller) -> dict[str, Any]:
+def _me(caller: Caller, user_name: str | None) -> dict[str, Any]:
     return {
         "mode": caller.mode,
         "name": caller.name,
         "corps": list(caller.corps) if caller.corp_id is None else [caller.corp_id],
         "corp_id": caller.corp_id,
         "user_id": caller.user_id,
+        "user_name": user_name,
         "operator": caller.is_operator,
     }

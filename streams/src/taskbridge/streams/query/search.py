@@ -19,6 +19,12 @@ def folded(text: str) -> str:
     return normalize("NFKC", normalize("NFKC", text).casefold())
 
 
+def text_matcher(q: str) -> Callable[[str], bool]:
+    """Whether ``q`` is found anywhere in a text; spaces around it do not count."""
+    wanted = folded(q.strip())
+    return lambda text: wanted in folded(text)
+
+
 def matcher(
     q: str,
     app_type: str | None = None,
