@@ -11,6 +11,9 @@ import pytest
 
 from browsing import Watched, new_context
 from fake_task_center import FakeTaskCenter, serving
+from taskbridge.edge.callbacks import ACTIONS, PUSH, UNKNOWN
+from taskbridge.edge.errors import REASONS
+from taskbridge.schemas.dead_letters import DlqReason
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -92,6 +95,18 @@ def test_both_languages_say_everything(run: RunModule) -> None:
         for words in (chinese, english):
             words.pop("reasons", None)  # codes that are words in English as they stand
         assert json.dumps(chinese, indent=1) == json.dumps(english, indent=1)
+
+
+def test_every_code_that_the_service_shows_to_operators_has_chinese_words(run: RunModule) -> None:
+    words = run("words-ops.js", "({ OPS_WORDS }) => OPS_WORDS['zh-CN']", None)
+    counted = {*REASONS, "not-durable", "error", "aborted"}
+    assert set(words["reasons"]) == {*counted, *(reason.value for reason in DlqReason), "unknown"}
+    shown = "({ actionTold }, [codes, words]) => codes.map((code) => actionTold(code, words))"
+    codes = [*ACTIONS, PUSH, UNKNOWN]
+    assert run("ops-panels.js", shown, [codes, words]) == [
+        *("创建", "完成", "撤销", "删除", "抄送"),
+        *("推送 push", "未知 unknown"),
+    ]
 
 
 @pytest.mark.parametrize(

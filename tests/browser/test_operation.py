@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from playwright.sync_api import expect
 
 from fake_people import ME
@@ -65,6 +66,8 @@ def test_one_search_tells_what_became_of_a_callback(fake: FakeTaskCenter, open_p
     expect(page.locator(".verdict")).to_contain_text("收到了，实例")
     expect(page.locator(".find-title")).to_have_text(known["title"])
     expect(page.locator(".find-part .step")).to_have_count(3)
+    # By their names, beside the ids that commands want; and by the ids alone where no name is known.
+    expect(page.locator(".find-part tbody tr")).to_contain_text(["李雷 0169-li-lei", "韩梅梅 0169-han-mei"])
     field.fill("inst-rejected")
     page.get_by_role("button", name="查询").click()
     expect(page.locator(".verdict")).to_contain_text("被拒绝并隔离")
@@ -76,6 +79,16 @@ def test_one_search_tells_what_became_of_a_callback(fake: FakeTaskCenter, open_p
     page.goto(f"{fake.url}/ops#inst-rejected")
     page.reload()
     expect(page.locator(".verdict")).to_contain_text("被拒绝并隔离")
+
+
+def test_the_end_of_a_request_is_no_second_start(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    item = fake.items[ME, "created"][2]
+    item["result"] = "agree"
+    page = open_page(f"{fake.url}/ops#{item['instance_id']}", locale="en-GB")
+    expect(page.locator(".step-said")).to_have_text(
+        ["Started by 李雷", "Submitted to 李雷, 韩梅梅", "Copied to 王伟", "Completed by 李雷", "Ended: Agreed"]
+    )
+    expect(page.locator(".verdict p")).to_contain_text("5 events; the last one “Ended” at ")
 
 
 def test_the_verdict_is_in_the_readers_words_and_time(fake: FakeTaskCenter, open_page: OpenPage) -> None:
@@ -158,6 +171,8 @@ def test_reasons_and_actions_are_told_in_chinese_beside_the_codes_that_commands_
     expect(page.locator(".quarantine tbody tr").nth(1)).to_contain_text("完成")
     expect(page.locator(".edges .bars dt").nth(1)).to_have_text("签名不符 wrong-sign")
     expect(page.locator(".dead-letters")).to_contain_text("无法解码 undecodable")
+    expect(page.locator(".quarantine tbody tr").last).to_contain_text("未知路径 unknown-path")
+    expect(page.locator(".quarantine tbody tr").last.locator("td").nth(1)).to_have_text("未知 unknown")
     english = open_page(f"{fake.url}/ops", locale="en-GB")
     expect(english.locator(".quarantine .bars dt").first).to_have_text("wrong-sign")
 
@@ -184,3 +199,11 @@ def test_a_long_quarantine_scrolls_within_its_panel(fake: FakeTaskCenter, open_p
     page = open_page(f"{fake.url}/ops")
     expect(page.locator(".quarantine tbody tr")).to_have_count(50)
     assert page.locator(".quarantine").evaluate("panel => panel.getBoundingClientRect().height") < 700
+
+
+@pytest.mark.parametrize("width", [1280, 1024])
+def test_no_error_is_cut(fake: FakeTaskCenter, open_page: OpenPage, width: int) -> None:
+    page = open_page(f"{fake.url}/ops", viewport={"width": width, "height": 800})
+    expect(page.locator(".errors")).to_contain_text("_TRANSPORT")
+    for table in page.locator(".records").all():
+        assert table.evaluate("table => table.scrollWidth - table.clientWidth") == 0

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from fake_people import CORP, LONG, MARKUP, ME, RIGHT_TO_LEFT
+from fake_task_center import history
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -102,7 +103,7 @@ def test_search_waits_for_the_typist_and_asks_once(fake: FakeTaskCenter, open_pa
     expect(page.locator(".row")).to_have_count(11)
     page.get_by_role("searchbox").press_sequentially("显示器", delay=20)
     expect(page.locator(".row")).to_have_count(1)
-    assert len([query for query in fake.queries if "q=" in query]) == 1
+    assert len([query for query in fake.queries if "/tasks" in query and "q=" in query]) == 1
     page.get_by_role("searchbox").fill("没有这样的任务")
     expect(page.locator(".nothing-heading")).to_have_text(["没有符合条件的任务", "选择一条任务查看详情"])
     page.get_by_role("button", name="清除筛选").click()
@@ -135,16 +136,15 @@ def test_rows_and_the_filter_name_apps_by_their_processes(fake: FakeTaskCenter, 
     expect(options).to_contain_text(["差旅申请"])
 
 
-def test_of_an_app_with_several_processes_a_row_tells_one_only_when_it_is_sure(
-    fake: FakeTaskCenter, open_page: OpenPage
-) -> None:
-    app = {"app_type": "APP_MANY", "user": "many"}
+def test_a_row_names_its_own_process_and_guesses_none(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    app = {"app_type": "APP_ONE", "user": "one"}
     fake.add("张红的请假申请", process_name="请假申请", **app)
-    fake.add("三天", process_name="出差申请", **app)
-    page = open_page(fake.page_of("many"))
-    expect(page.locator(".app-filter option")).to_have_text(["全部应用", "出差申请、请假申请"])
+    fake.add("没有流程名称的请假申请", process_name=None, **app)
+    page = open_page(fake.page_of("one"))
+    expect(page.locator(".app-filter option")).to_have_text(["全部应用", "请假申请"])
     expect(page.locator(".row")).to_have_count(2)
     expect(page.locator(".row-process")).to_have_text(["请假申请"])
+    expect(page.locator(".row").filter(has=page.locator(".row-process"))).to_contain_text("张红的请假申请")
 
 
 def test_the_filter_offers_the_apps_that_were_seen(fake: FakeTaskCenter, open_page: OpenPage) -> None:
@@ -204,6 +204,51 @@ def test_details_tell_who_has_it_what_happened_and_what_was_filled_in(
     expect(detail.locator("table")).to_contain_text("显示器")
     detail.get_by_role("button", name="显示 2 个空字段").click()
     expect(detail).to_contain_text("cascadeDateField_l4sbkqco")
+
+
+def test_details_say_as_the_row_does_how_a_request_ended(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    item = fake.items[ME, "created"][2]
+    item["result"] = "disagree"
+    page = open_page(fake.page_of(more=f"#created/{item['instance_id']}"))
+    is_current(page, item["title"])
+    for place in (".row[aria-selected=true]", ".detail-tags"):
+        expect(page.locator(f"{place} .status")).to_have_text("已拒绝")
+        expect(page.locator(f"{place} .status")).to_have_attribute("data-status", "CANCELLED")
+    expect(page.locator(".step-said")).to_have_text(
+        ["我 发起", "提交给 我、韩梅梅", "抄送给 王伟", "我 处理完成", "流程结束：已拒绝"]
+    )
+    page.get_by_role("button", name="Switch to English").click()
+    expect(page.locator(".detail-tags .status")).to_have_text("Refused")
+    expect(page.locator(".step-said").last).to_have_text("Ended: Refused")
+
+
+def test_a_handled_request_that_waits_for_others_is_pending_and_says_what_one_decided(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    waiting, refused = fake.items[ME, "handled"][:2]
+    waiting.update(waits_for=["0169-han-mei", "0169-wang-wei"], outcome="agree")
+    refused["outcome"] = "disagree"
+    page = open_page(fake.page_of(more=f"#handled/{waiting['instance_id']}"))
+    facts = page.locator(".facts").first
+    expect(page.locator(".detail-tags .status")).to_have_text("待处理")
+    expect(facts.locator(".chip")).to_have_text(["韩梅梅", "王伟", "王伟"])
+    expect(facts).to_contain_text("我的处理已同意")
+    # Nobody says how it ended: then how it was decided is all that is known, and the row says the same.
+    page.locator(".row").nth(1).click()
+    expect(page.locator(".detail h2")).to_have_text(refused["title"])
+    expect(page.locator(".row[aria-selected=true] .status")).to_have_text("已拒绝")
+    expect(page.locator(".detail-tags .status")).to_have_text("已拒绝")
+
+
+def test_the_date_of_the_details_is_the_instances_and_not_its_first_tasks(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    item = fake.items[ME, "pending"][0]
+    began = history(item)["events"][0]["occurred_at"]
+    assert began < item["created_at"]
+    page = open_page(fake.page_of(more=f"#pending/{item['instance_id']}"))
+    expect(page.locator(".timeline time").first).to_have_attribute("datetime", began)
+    expect(page.locator(".detail-by time")).to_have_attribute("datetime", began)
 
 
 def test_people_are_called_as_the_service_says_and_by_their_ids_where_it_does_not(
@@ -326,6 +371,57 @@ def test_on_a_phone_the_details_take_the_place_of_the_list_and_back_leads_back(
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
+def test_on_a_phone_the_head_fits_and_says_whose_list_it_is(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    fake.names["0169-smith"] = "Ann-Marie Smith of the Hangzhou office"
+    for user, name in (
+        (ME, "李雷"),
+        ("0169-smith", fake.names["0169-smith"]),
+        ("0169-nobody-knows", "0169-nobody-knows"),
+    ):
+        for locale in ("en-GB", "zh-CN"):
+            page = open_page(fake.page_of(user), viewport=PHONE, locale=locale)
+            chip = page.locator(".who bdi")
+            expect(chip).to_have_text(name)
+            for state in ("live", "waiting"):
+                fake.streams_refused = state == "waiting"
+                if fake.streams_refused:
+                    fake.break_streams(refuse=True)
+                expect(page.locator(".live")).to_have_attribute("data-state", state)
+                assert page.evaluate("document.documentElement.scrollWidth") == 390, (name, locale, state)
+                # Two Chinese characters, or as many letters of an id as tell who it is.
+                assert chip.evaluate("chip => chip.getBoundingClientRect().width") >= 25, (name, locale, state)
+            fake.streams_refused = False
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+def test_no_placeholder_is_cut(fake: FakeTaskCenter, open_page: OpenPage, locale: str, width: int) -> None:
+    fake.add("Leave", app_type="leave", source="flowable", process_name="Leave")
+    room = """field => {
+      const style = getComputedStyle(field), pen = document.createElement("canvas").getContext("2d");
+      pen.font = style.font;
+      const inside = field.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+      return inside - pen.measureText(field.placeholder).width;
+    }"""
+    for url in (fake.page_of(), f"{fake.url}/ops"):
+        page = open_page(url, locale=locale, viewport={"width": width, "height": 780})
+        if url != f"{fake.url}/ops":
+            expect(page.locator(".source-filter")).to_be_visible()
+        field = page.get_by_role("searchbox")
+        expect(field).not_to_have_attribute("placeholder", "")
+        assert field.evaluate(room) >= 0, url
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_focus_ring_of_the_details_follows_their_corners(
+    fake: FakeTaskCenter, open_page: OpenPage, width: int
+) -> None:
+    item = fake.items[ME, "pending"][0]
+    page = open_page(fake.page_of(more=f"#pending/{item['instance_id']}"), viewport={"width": width, "height": 780})
+    radius = "part => getComputedStyle(part).borderBottomRightRadius"
+    assert page.locator(".detail-body").evaluate(radius) == page.locator(".detail").evaluate(radius)
+
+
 def test_nothing_to_do_is_said_kindly(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     page = open_page(fake.page_of("nobody"))
     expect(page.locator(".task-list .nothing")).to_contain_text("都处理完了")
@@ -394,9 +490,61 @@ def test_a_token_is_asked_for_and_ends_with_the_tab(fake: FakeTaskCenter, open_p
     expect(page.locator(".row")).to_have_count(11)
 
 
+def test_whose_list_it_is_can_be_searched_for_by_name_department_or_id(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    page = open_page(fake.url)
+    field, found = page.get_by_role("searchbox", name="按姓名、部门或 ID 查找"), page.locator(".people button")
+    expect(found).to_have_count(7)
+    for sought, names in {"wang": ["王伟"], "财务": ["韩梅梅", "Ann-Marie Smith"], "李雷": ["李雷"]}.items():
+        field.fill(sought)
+        expect(found.locator("bdi:first-child")).to_have_text(names)
+    field.fill("没有这个人")
+    expect(page.locator(".people-found")).to_have_text("没有找到")
+    expect(found).to_have_count(0)
+    # The ids can still be typed.
+    expect(page.get_by_label("用户 ID")).to_be_visible()
+    field.fill("李")
+    expect(found).to_have_count(1)
+    found.click()
+    expect(page.locator(".row")).to_have_count(11)
+    expect(page.locator(".who bdi")).to_have_text("李雷")
+    page.reload()
+    expect(page.locator(".row")).to_have_count(11)
+    expect(page.locator(".who bdi")).to_have_text("李雷")
+
+
+def test_somebody_is_picked_by_keyboard(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    page = open_page(fake.url)
+    expect(page.locator(".people button")).to_have_count(7)
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.type("财务")
+    expect(page.locator(".people button")).to_have_count(2)
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(".people button").first).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(".people button").last).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".people button").first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".who bdi")).to_have_text("韩梅梅")
+
+
+def test_where_nobody_was_imported_nobody_can_be_picked(fake: FakeTaskCenter, open_page: OpenPage) -> None:
+    fake.names = {}
+    page = open_page(fake.url)
+    expect(page.get_by_label("用户 ID")).to_be_visible()
+    assert page.get_by_role("searchbox").count() == 0
+
+
 def test_single_sign_on_needs_no_question(fake: FakeTaskCenter, open_page: OpenPage) -> None:
     fake.mode, fake.operator = "sso", False
     page = open_page(f"{fake.url}/?corp_id=other&user_id=other")
     expect(page.locator(".row")).to_have_count(11)
+    expect(page.locator(".who")).to_have_text("李雷")
+    assert not [query for query in fake.queries if query.startswith("/v1/people")]
     assert page.get_by_role("link", name="运维").count() == 0
     assert page.get_by_role("button", name="切换用户").count() == 0

@@ -36,8 +36,8 @@ def _rejected(now: datetime, number: int) -> dict[str, Any]:
     return {
         "id": f"q-{number}",
         "received_at": _iso(now - timedelta(minutes=3 + 11 * number)),
-        "action": ("create", "complete", "cc")[number % 3],
-        "reason": ("wrong-sign", "unknown-app", "no-app")[number % 3],
+        "action": ("create", "complete", "cc", "create", "unknown")[number % 5],
+        "reason": ("wrong-sign", "unknown-app", "no-app", "wrong-sign", "unknown-path")[number % 5],
         "app_type": "APP_FNXK2201QW8810" if number % 2 else None,
         "remote_address": "203.0.113.7",
         "replayed_at": _iso(now - timedelta(minutes=1)) if number == REPLAYED else None,
@@ -145,7 +145,8 @@ def _all_alive(now: datetime) -> dict[str, Any]:
                 "at": _iso(now - timedelta(minutes=38)),
                 "worker": WORKERS[1],
                 "level": "warning",
-                "message": "waiting for Kafka: the broker does not answer",
+                "message": "waiting_for_kafka: problem KafkaException: KafkaError{code=_TRANSPORT,val=-195,"
+                'str="127.0.0.1:9092/bootstrap:Connect_to_ipv4#127.0.0.1:9092_failed:Connection_refused"}',
             },
         ],
         "history": {

@@ -15,6 +15,7 @@ PEOPLE = {
     "0169-chen-chen": "陈晨",
     "0169-smith": "Ann-Marie Smith",
 }
+DEPARTMENTS = {ME: "研发部", "0169-han-mei": "财务部", "0169-smith": "财务部"}
 OTHERS = [{"user_id": user, "name": name} for user, name in PEOPLE.items() if user != ME]
 
 APPS = [

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from fake_operations import callbacks, overview
-from fake_people import APPS, CORP, ME, OTHERS, PEOPLE, TITLES
+from fake_people import APPS, CORP, DEPARTMENTS, ME, OTHERS, PEOPLE, TITLES
 from taskbridge.runtime.http.problems import answer_with_problems, problem
 from taskbridge.streams.http import Server, listen
 from taskbridge.streams.web.portals import let_portals_in
@@ -142,6 +142,9 @@ class FakeTaskCenter:
             "status": status,
             "created_at": at,
             "updated_at": at,
+            "outcome": None,
+            "finished_at": None,
+            "result": None,
             **more,
         }
         self.items.setdefault((user, view), []).insert(0, item)
@@ -157,6 +160,7 @@ class FakeTaskCenter:
     def app(self) -> FastAPI:
         api = APIRouter(dependencies=[Depends(self._as_told)])
         api.get("/v1/me")(self._me)
+        api.get("/v1/people", response_model=None)(self._people_found)
         api.get("/v1/corps/{corp}/users/{user}/tasks")(self._tasks)
         api.get("/v1/corps/{corp}/users/{user}/counts")(self._counts)
         api.get("/v1/corps/{corp}/users/{user}/apps")(self._apps)
@@ -192,8 +196,19 @@ class FakeTaskCenter:
             "corps": [CORP] if sso else self.corps,
             "corp_id": CORP if sso else None,
             "user_id": ME if sso else None,
+            "user_name": self.names.get(ME) if sso else None,
             "operator": self.operator,
         }
+
+    async def _people_found(self, q: str = "", limit: int = 20) -> Any:
+        if self.mode == "sso":
+            return problem(403, "Only for who may ask about everybody.")
+        found = [
+            {"corp_id": CORP, "user_id": user, "name": name, "department": DEPARTMENTS.get(user)}
+            for user, name in self.names.items()
+            if q.lower() in f"{user} {name} {DEPARTMENTS.get(user)}".lower()
+        ]
+        return {"items": sorted(found, key=lambda each: each["user_id"] != q)[:limit]}
 
     async def _tasks(  # noqa: PLR0917 - the query's parameters
         self,
@@ -219,8 +234,7 @@ class FakeTaskCenter:
             and (not source or item["source"] == source)
             and (not q or q.lower() in f"{item['title']} {item['process_name']} {item['originator']['name']}".lower())
         ]
-        # The process' name is in notifications, and not in items.
-        items = [{name: value for name, value in item.items() if name != "process_name"} for item in found]
+        items = [{name: value for name, value in item.items() if name != "waits_for"} for item in found]
         return {"items": items, "next_cursor": str(end) if end < len(lines) else None}
 
     async def _counts(self, user: str) -> dict[str, int]:
@@ -229,7 +243,7 @@ class FakeTaskCenter:
     async def _apps(self, user: str) -> dict[str, Any]:
         lines = (item for view in VIEWS for item in self.items.get((user, view), []))
         named = ("app_type", "process_name", "source")
-        found = sorted({tuple(item[name] for name in named) for item in lines})
+        found = sorted({tuple(item[name] for name in named) for item in lines}, key=str)
         return {"items": [dict(zip(named, each, strict=True)) for each in found]}
 
     async def _events(self, request: Request, user: str) -> Response:
@@ -264,7 +278,6 @@ class FakeTaskCenter:
         return self._state(found[0]) if found else problem(404, "There is no such instance.")
 
     def _state(self, item: dict[str, Any]) -> dict[str, Any]:
-        pending = item["status"] == "PENDING"
         return {
             "instance_id": item["instance_id"],
             "corp_id": CORP,
@@ -278,19 +291,29 @@ class FakeTaskCenter:
             "process_code": "TPROC--9BC6687125N9XAJ8873I",
             "process_name": item["process_name"],
             "lifecycle": "ACTIVE",
+            "created_at": history(item)["events"][0]["occurred_at"],
+            "finished_at": item["updated_at"] if item["result"] else None,
+            "result": item["result"],
             "tasks": [
-                {
-                    "task_id": item["task_id"] or f"TASK-of-{item['instance_id']}",
-                    "status": item["status"] if item["status"] != "ACTIVE" else "PENDING",
-                    "assignee_ids": [ME, "0169-han-mei"],
-                    "actor_id": None if pending else ME,
-                    "url": item["url"],
-                    "created_at": item["created_at"],
-                    "decided_at": None if pending else item["updated_at"],
-                }
+                self._task(item, item["task_id"] or f"TASK-of-{item['instance_id']}", item["status"]),
+                *(self._task(item, f"TASK-of-{user}", "PENDING", user) for user in item.get("waits_for", ())),
             ],
             "copied": [{"user_id": "0169-wang-wei", "at": item["created_at"]}],
             "people": self._people(ME, "0169-han-mei", "0169-wang-wei"),
+        }
+
+    def _task(self, item: dict[str, Any], task_id: str, status: str, *assignees: str) -> dict[str, Any]:
+        decided = status in {"COMPLETED", "CANCELLED"}
+        return {
+            "task_id": task_id,
+            "status": "PENDING" if status == "ACTIVE" else status,
+            "assignee_ids": assignees or [ME, "0169-han-mei"],
+            "actor_id": ME if decided else None,
+            "url": item["url"],
+            "created_at": item["created_at"],
+            "decided_at": item["updated_at"] if decided else None,
+            "outcome": item["outcome"] if decided else None,
+            "remark": None,
         }
 
     async def _history(self, instance: str) -> Any:
@@ -316,7 +339,7 @@ class FakeTaskCenter:
 
 
 def history(item: dict[str, Any]) -> dict[str, Any]:
-    """Created, put before its assignees, copied to somebody; handled, if it was."""
+    """Created, put before its assignees, copied to somebody; handled, and ended, if it was."""
     start = datetime.fromisoformat(item["created_at"]) - timedelta(minutes=4)
     steps: list[tuple[str, int, str | None, list[str], int]] = [
         ("CREATED", 0, item["originator"]["user_id"], [], 1),
@@ -325,6 +348,10 @@ def history(item: dict[str, Any]) -> dict[str, Any]:
     ]
     if item["status"] == "COMPLETED":
         steps.append(("COMPLETED", 30, ME, [], 0))
+    # Yida describes the instance once more: its process has ended.
+    ended = len(steps) if item["result"] else None
+    if ended is not None:
+        steps.append(("CREATED", 31, None, [], 0))
     return {
         "instance_id": item["instance_id"],
         "corp_id": CORP,
@@ -351,6 +378,9 @@ def history(item: dict[str, Any]) -> dict[str, Any]:
                 "recipient_ids": recipients,
                 "title": item["title"],
                 "app_type": item["app_type"],
+                "instance_status": "COMPLETED" if number == ended else "RUNNING",
+                "approved_result": item["result"] if number == ended else None,
+                "finished_at": _iso(start + timedelta(minutes=minutes)) if number == ended else None,
                 "partition": 3,
                 "offset": 100 + number,
             }

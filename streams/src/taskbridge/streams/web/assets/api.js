@@ -35,6 +35,8 @@ export class Api {
 
   apps = ({ corpId, userId }, signal) => this.get(`${person(corpId, userId)}/apps`, {}, signal);
 
+  people = (q, limit, signal) => this.get("/v1/people", { q, limit }, signal);
+
   instance = (id, signal) => this.get(`/v1/instances/${encodeURIComponent(id)}`, {}, signal);
 
   history = (id, signal) => this.get(`/v1/instances/${encodeURIComponent(id)}/history`, {}, signal);

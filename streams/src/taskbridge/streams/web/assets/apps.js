@@ -1,4 +1,4 @@
-// The apps of somebody's tasks, by the names of their processes: lists name an app by its id only. And their sources.
+// The apps of somebody's tasks, by the names of their processes, and their sources: what the filters offer.
 
 const NAMES_MAX = 3;
 
@@ -29,15 +29,6 @@ export class Apps {
     if (name) names.add(name);
     this._names.set(app, names);
     this.version += 1;
-  }
-
-  /** The process that an item is of, as far as it is sure: an app may have several. Null when it is not. */
-  processOf({ app_type: app, process_name: name, title }) {
-    if (name) return name;
-    const names = [...(this._names.get(app) ?? [])];
-    if (names.length === 1) return names[0];
-    const named = names.filter((found) => title?.includes(found));
-    return named.toSorted((one, other) => other.length - one.length)[0] ?? null;
   }
 
   /** `[[app, text]]` for people, in the order of the texts; with the id where nothing else tells two apart. */

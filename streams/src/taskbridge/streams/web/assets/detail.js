@@ -4,8 +4,8 @@ import { Problem } from "./api.js";
 import { debounced, element, icon, outsideLink, replace } from "./dom.js";
 import { formShown } from "./form-values.js";
 import { Format, hue, initials, namesIn } from "./format.js";
-import { nothingToShow, problemShown } from "./states.js";
-import { statusShown } from "./task-rows.js";
+import { decisionOf, decisionShown, nothingToShow, problemShown, statusShown } from "./states.js";
+import { itemShown } from "./task-rows.js";
 import { timelineShown } from "./timeline.js";
 
 const AGAIN_AFTER_MS = 200;
@@ -127,7 +127,7 @@ export class Detail {
   _head(state) {
     const { words } = this._context();
     const item = this._item;
-    const task = state?.tasks.find((found) => found.task_id === item?.task_id);
+    const task = this._task(state);
     const title = state?.title ?? item?.title;
     const originator = state?.originator ?? item?.originator;
     const name = originator?.name || originator?.user_id || words.unknownPerson;
@@ -145,7 +145,7 @@ export class Detail {
       element(
         "div",
         { class: "detail-tags" },
-        statusShown(task?.status ?? (state ? overall(state) : item.status), words),
+        state ? requestShown(state, task, words) : itemShown(item, words),
         element("bdi", { class: "detail-process" }, process || state?.app_type || item?.app_type),
         gone ? element("span", { class: "detail-left" }, words.detail.left) : null,
       ),
@@ -155,10 +155,15 @@ export class Detail {
         { class: "detail-by" },
         element("span", { class: "avatar", "aria-hidden": "true", data: { hue: hue(originator?.user_id ?? name) } }, initials(originator?.name)),
         element("bdi", { class: "detail-name" }, name),
-        element("time", { datetime: firstTime(state, item) }, this._format.full(firstTime(state, item))),
+        state ? element("time", { datetime: state.created_at }, this._format.full(state.created_at)) : null,
       ),
       link ?? element("p", { class: "no-page" }, words.detail.noPage),
     );
+  }
+
+  /** The one that the row is about, where it is about one. */
+  _task(state) {
+    return state?.tasks.find((task) => task.task_id === this._item?.task_id);
   }
 
   _left(item) {
@@ -170,6 +175,8 @@ export class Detail {
     const waiting = [...new Set(state.tasks.filter((task) => task.status === "PENDING").flatMap((task) => task.assignee_ids))];
     const chips = (ids) => element("dd", {}, ...ids.map((id) => element("bdi", { class: "chip" }, name(id))));
     const copied = state.copied.map((entry) => entry.user_id);
+    const task = this._task(state);
+    const decision = task?.actor_id === this._inbox.person.userId ? decisionShown(task, words) : null;
     return element(
       "dl",
       { class: "facts" },
@@ -177,6 +184,8 @@ export class Detail {
       waiting.length > 0 ? chips(waiting) : element("dd", { class: "faint" }, words.detail.nobodyWaits),
       copied.length > 0 ? element("dt", {}, words.detail.copied) : null,
       copied.length > 0 ? chips(copied) : null,
+      decision === null ? null : element("dt", {}, words.detail.decision),
+      decision === null ? null : element("dd", {}, decision),
       element("dt", {}, words.detail.updated),
       element("dd", {}, element("time", { datetime: state.updated_at }, this._format.full(state.updated_at))),
     );
@@ -223,14 +232,16 @@ export class Detail {
   }
 }
 
+/** Of the whole request: how it ended. Where nobody says so, how the row's task was decided is what is known. */
+function requestShown(state, task, words) {
+  const status = overall(state);
+  const outcome = decisionOf(state.result, words) === null ? task?.outcome : state.result;
+  return decisionShown({ status, outcome }, words) ?? statusShown(status, words);
+}
+
 /** The contract's rule for an instance: pending while any task is, else completed, else cancelled, else active. */
-export function overall(state) {
+function overall(state) {
   if (state.lifecycle === "DELETED") return "DELETED";
   const found = new Set(state.tasks.map((task) => task.status));
   return ["PENDING", "COMPLETED", "CANCELLED"].find((status) => found.has(status)) ?? "ACTIVE";
-}
-
-function firstTime(state, item) {
-  const times = (state?.tasks ?? []).map((task) => task.created_at).filter(Boolean).toSorted();
-  return times[0] ?? item?.created_at ?? state?.updated_at ?? "";
 }

@@ -35,7 +35,7 @@ export class Inbox extends EventTarget {
     this.problem = null;
     this.counts = {};
     this.live = "connecting";
-    /** Those known so far: what the filter offers, and what rows are called by. */
+    /** Those known so far: what the filters offer. */
     this.apps = new Apps();
     this._loading = null;
     this._waiting = [];
@@ -163,7 +163,7 @@ export class Inbox extends EventTarget {
     }
   }
 
-  /** Lists name the app only. Failing is no harm: names are missing until the next unknown app. */
+  /** Also those of lines that are not shown yet. Failing is no harm: they are missing until the next unknown app. */
   async _loadApps() {
     try {
       const { items } = await this._api.apps(this.person);

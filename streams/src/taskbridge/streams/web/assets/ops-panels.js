@@ -15,6 +15,11 @@ export function reasonTold(reason, { reasons }) {
 /** Why an entry was set aside, and when it was replayed. */
 const reasonOf = (words, format) => (row) => (row.replayed_at ? `${reasonTold(row.reason, words)} (${words.told.replayed(format.moment(row.replayed_at), 0)})` : reasonTold(row.reason, words));
 
+/** What a callback was posted to do, in words. */
+export function actionTold(action, { actions, otherActions }) {
+  return actions[WIRE_ACTIONS[action]] ?? otherActions[action] ?? action;
+}
+
 export function panel(kind, heading, hint, ...content) {
   return element(
     "section",
@@ -153,10 +158,10 @@ export function partitionMap({ partitions, workers }, words, format) {
   return scrollingTable(words.map, headings, workers.map(row), { table: "map", foot: element("tfoot", {}, lags) });
 }
 
-/** A table of texts: `columns` are `[heading, (row) => text or element]`. */
+/** A table of texts: `columns` are `[heading, (row) => text or element]`, and `"long"` where words may be. */
 export function rowsShown(rows, columns, label) {
   const headings = columns.map(([heading]) => element("th", { scope: "col" }, heading));
-  const cells = (row) => columns.map(([heading, shown]) => element("td", { data: { heading } }, element("bdi", {}, shown(row) ?? "–")));
+  const cells = (row) => columns.map(([heading, shown, kind = ""]) => element("td", { class: kind, data: { heading } }, element("bdi", {}, shown(row) ?? "–")));
   return scrollingTable(label, headings, rows.map((row) => element("tr", {}, ...cells(row))), { kind: "records" });
 }
 
@@ -169,9 +174,9 @@ export function quarantineColumns(words, format) {
   const { columns } = words;
   return [
     [columns.at, (row) => format.moment(row.received_at)],
-    [columns.action, (row) => words.actions[WIRE_ACTIONS[row.action]] ?? row.action],
+    [columns.action, (row) => actionTold(row.action, words)],
     [columns.reason, reasonOf(words, format)],
-    [columns.app, (row) => row.app_type],
+    [columns.app, (row) => row.app_type, "long"],
     [columns.from, (row) => row.remote_address],
   ];
 }
@@ -191,8 +196,8 @@ export function deadLetterColumns(words, format) {
   return [
     [columns.at, (row) => format.moment(row.at)],
     [columns.reason, reasonOf(words, format)],
-    [columns.detail, (row) => row.detail],
+    [columns.detail, (row) => row.detail, "long"],
     [columns.where, (row) => `${row.partition} / ${row.offset}`],
-    [columns.key, (row) => row.key],
+    [columns.key, (row) => row.key, "long"],
   ];
 }

@@ -5,7 +5,7 @@ import { element, icon, replace } from "./dom.js";
 import { namesIn } from "./format.js";
 import { deadLetterColumns, quarantineColumns, reasonTold, rowsShown } from "./ops-panels.js";
 import { problemShown } from "./states.js";
-import { timelineShown } from "./timeline.js";
+import { isEnd, timelineShown } from "./timeline.js";
 
 export class CallbackSearch {
   constructor(api, words, opsWords, format) {
@@ -73,7 +73,7 @@ export class CallbackSearch {
       found.history ? this._part(ops.openInstance, timelineShown(found.history, this._context(found))) : null,
       found.quarantined.length > 0 ? this._part(ops.quarantine, this._table(found.quarantined, quarantineColumns(ops, this._format), ops.quarantine)) : null,
       found.dead_letters.length > 0 ? this._part(ops.deadLetters, rowsShown(found.dead_letters, deadLetterColumns(ops, this._format), ops.deadLetters)) : null,
-      found.notifications.length > 0 ? this._part(ops.notifications, this._notifications(found.notifications)) : null,
+      found.notifications.length > 0 ? this._part(ops.notifications, this._notifications(found)) : null,
       element("p", { class: "faint" }, ops.searched(this._format.number(quarantine), this._format.number(letters), this._format.full(since))),
     ];
   }
@@ -85,7 +85,7 @@ export class CallbackSearch {
     if (state !== null && !deleted) {
       const last = events?.events.at(-1);
       const received = last
-        ? [told.events(events.events.length, events.complete), told.last(actions[last.action] ?? last.action, this._format.full(last.occurred_at))]
+        ? [told.events(events.events.length, events.complete), told.last(isEnd(last) ? told.ended : (actions[last.action] ?? last.action), this._format.full(last.occurred_at))]
         : [told.eventsGone];
       const people = new Set(notifications.map((each) => each.recipient_id)).size;
       said.push([...received, told.people(people)].join(told.clause) + told.end);
@@ -112,19 +112,21 @@ export class CallbackSearch {
   }
 
   _table(rows, columns, label) {
-    return rowsShown(rows, [...columns, [this._ops.columns.detail, (row) => row.detail]], label);
+    return rowsShown(rows, [...columns, [this._ops.columns.detail, (row) => row.detail, "long"]], label);
   }
 
-  _notifications(rows) {
+  _notifications(found) {
     const { columns, changes } = this._ops;
+    const { name } = this._context(found);
+    const who = (id) => (name(id) === id ? id : `${name(id)} ${id}`);
     const shown = [
       [columns.at, (row) => this._format.moment(row.occurred_at)],
-      [columns.who, (row) => row.recipient_id],
+      [columns.who, (row) => who(row.recipient_id)],
       [columns.view, (row) => this._words.views[row.view] ?? row.view],
       [columns.change, (row) => changes[row.change] ?? row.change],
       [columns.status, (row) => this._words.statuses[row.status] ?? row.status],
     ];
-    return rowsShown(rows, shown, this._ops.notifications);
+    return rowsShown(found.notifications, shown, this._ops.notifications);
   }
 }
 

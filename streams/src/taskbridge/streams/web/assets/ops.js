@@ -151,7 +151,7 @@ class Operation {
     const shown = [
       [columns.at, (row) => this._format.moment(row.at)],
       [this._ops.worker, (row) => row.worker],
-      [columns.detail, (row) => row.message],
+      [columns.detail, (row) => row.message, "long"],
     ];
     const content = errors.length > 0 ? rowsShown(errors, shown, this._ops.errors) : noneShown(this._ops.noErrors);
     return panel("errors", this._ops.errors, null, content);

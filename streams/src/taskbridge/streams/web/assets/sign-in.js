@@ -2,6 +2,7 @@
 
 import { Api, Problem } from "./api.js";
 import { element, replace } from "./dom.js";
+import { peoplePicker } from "./people-picker.js";
 import { keepForTab, keptForTab, remember, remembered } from "./preferences.js";
 import { problemShown } from "./states.js";
 
@@ -37,6 +38,7 @@ export async function signIn(api, root, words, given) {
       { name: "corpId", label: words.signIn.corp, value: given.corpId || corps[0] || "", choices: corps },
       { name: "userId", label: words.signIn.user, value: given.userId || "" },
     ],
+    picker: (choose) => peoplePicker(api, words, ({ corp_id: corpId, user_id: userId }) => choose({ corpId, userId })),
   });
   // A token is a program's or an operator's: whom they looked at ends with the tab.
   const person = JSON.stringify(typed);
@@ -92,29 +94,31 @@ function lastPerson() {
   }
 }
 
-/** A small form in place of the page; resolves with what was typed. */
-function ask(root, words, { title, text, fields, problem = null }) {
-  return new Promise((resolve) => {
-    const inputs = fields.map(inputOf);
-    const form = element(
-      "form",
-      { class: "sign-in-form" },
-      element("h1", {}, title),
-      element("p", { class: "faint" }, text),
-      problem === null ? null : element("p", { class: "sign-in-problem", role: "alert" }, problem),
-      ...fields.map(({ label }, index) => element("label", {}, element("span", {}, label), inputs[index])),
-      element("button", { type: "submit", class: "primary-button" }, words.signIn.submit),
-    );
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      const typed = Object.fromEntries(fields.map(({ name }, index) => [name, inputs[index].value.trim()]));
-      const missing = inputs.find((input) => input.value.trim() === "");
-      if (missing) missing.focus();
-      else resolve(typed);
-    });
-    replace(root, element("main", { class: "sign-in" }, form));
-    (inputs.find((input) => input.value === "") ?? inputs[0]).focus();
+/** A small form in place of the page; resolves with what was typed, or picked. */
+async function ask(root, words, { title, text, fields, problem = null, picker = async () => null }) {
+  const { promise, resolve } = Promise.withResolvers();
+  const picked = await picker(resolve);
+  const inputs = fields.map(inputOf);
+  const form = element(
+    "form",
+    { class: "sign-in-form" },
+    element("h1", {}, title),
+    picked,
+    element("p", { class: "faint" }, text),
+    problem === null ? null : element("p", { class: "sign-in-problem", role: "alert" }, problem),
+    ...fields.map(({ label }, index) => element("label", {}, element("span", {}, label), inputs[index])),
+    element("button", { type: "submit", class: "primary-button" }, words.signIn.submit),
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const typed = Object.fromEntries(fields.map(({ name }, index) => [name, inputs[index].value.trim()]));
+    const missing = inputs.find((input) => input.value.trim() === "");
+    if (missing) missing.focus();
+    else resolve(typed);
   });
+  replace(root, element("main", { class: "sign-in" }, form));
+  (picked?.querySelector("input") ?? inputs.find((input) => input.value === "") ?? inputs[0]).focus();
+  return promise;
 }
 
 function inputOf({ name, value, secret = false, choices = [] }) {

@@ -6,6 +6,7 @@ import { element, icon, replace } from "./dom.js";
 import { Inbox, VIEWS } from "./inbox.js";
 import { helpDialog } from "./help.js";
 import { liveSign, ownLink, pageHead } from "./page-head.js";
+import { nameOf } from "./people-picker.js";
 import { forgetPerson, forgetToken, pageApi, signIn } from "./sign-in.js";
 import { chosenWords } from "./words.js";
 
@@ -17,6 +18,7 @@ class TaskCenter {
     this._root = root;
     this._api = api;
     this._me = me;
+    this._name = me.user_name ?? null;
     this._inbox = new Inbox(api, person);
     const { view } = readAddress();
     if (view !== null) this._inbox.view = view;
@@ -29,6 +31,12 @@ class TaskCenter {
     document.addEventListener("keydown", (event) => this._onKey(event));
     this._inbox.start();
     this._followAddress();
+    if (this._me.mode !== "sso") this._learnName();
+  }
+
+  async _learnName() {
+    this._name = await nameOf(this._api, this._inbox.person);
+    this._chip.replaceWith(this._who());
   }
 
   /** Everything anew in another language; the inbox and what is selected stay. */
@@ -54,21 +62,23 @@ class TaskCenter {
   }
 
   _head(words) {
-    const { person } = this._inbox;
     const help = element("button", { type: "button", class: "tool", "aria-label": words.help, title: words.help, on: { click: () => this._help.showModal() } }, "?");
-    const own = [this._live.root, this._who(words, person), help];
+    const own = [this._live.root, this._who(), help];
     const other = this._me.operator ? ownLink("/ops", words.ops) : null;
     return pageHead(words, { title: words.product, other, own, onLanguage: (next) => this.draw(next) });
   }
 
-  _who(words, { userId }) {
-    if (this._me.mode === "sso") return element("bdi", { class: "who" }, userId);
-    return element(
-      "button",
-      { type: "button", class: "who", title: words.signIn.switch, "aria-label": `${words.signIn.switch}: ${userId}`, on: { click: () => switchPerson() } },
-      icon("person"),
-      element("bdi", {}, userId),
-    );
+  /** Whose list it is: by name where that is known. */
+  _who() {
+    const { userId } = this._inbox.person;
+    const name = element("bdi", {}, this._name ?? userId);
+    const change = this._words.signIn.switch;
+    const label = `${change}: ${this._name ? `${this._name}, ${userId}` : userId}`;
+    this._chip =
+      this._me.mode === "sso"
+        ? element("span", { class: "who", title: userId }, name)
+        : element("button", { type: "button", class: "who", title: label, "aria-label": label, on: { click: () => switchPerson() } }, icon("person"), name);
+    return this._chip;
   }
 
   _onChange() {

@@ -1,12 +1,11 @@
 // The rows as a listbox: focus stays on the box and the current row moves, so that a row that goes takes no focus along.
 
-import { element, icon, replace } from "./dom.js";
+import { element, replace } from "./dom.js";
 import { hue, initials } from "./format.js";
 import { keyOf } from "./inbox.js";
+import { decisionShown, statusShown } from "./states.js";
 
-const STATUS_ICONS = { PENDING: "clock", COMPLETED: "check", CANCELLED: "cancel", ACTIVE: "send" };
 const TELLING = new Set(["created", "copied"]);
-const AGAINST = new Set(["disagree", "refuse", "revoked", "terminated"]);
 const LONG_MS = 3 * 24 * 3600 * 1000;
 let made = 0;
 
@@ -131,15 +130,14 @@ export class TaskRows extends EventTarget {
 
   _row(key, item) {
     const known = this._rows.get(key);
-    const process = this._inbox.apps.processOf(item);
-    if (known?.item === item && known.process === process) return known.row;
+    if (known?.item === item) return known.row;
     const row = known?.row ?? element("div", { class: "row", role: "option", id: `tb-row-${(made += 1)}`, part: "row", "aria-selected": "false" });
-    replace(row, this._parts(item, process));
+    replace(row, this._parts(item));
     if (this._fresh?.delete(key)) {
       row.classList.add("fresh");
       row.addEventListener("animationend", () => row.classList.remove("fresh"), { once: true });
     }
-    this._rows.set(key, { row, item, process });
+    this._rows.set(key, { row, item });
     return row;
   }
 
@@ -147,9 +145,9 @@ export class TaskRows extends EventTarget {
     return item.view === "pending" && Date.now() - Date.parse(item.created_at) > LONG_MS;
   }
 
-  _parts(item, process) {
+  _parts(item) {
     const words = this._words;
-    const { originator, status, title } = item;
+    const { originator, process_name: process, title } = item;
     const name = originator?.name || originator?.user_id || words.unknownPerson;
     const mine = originator?.user_id === this._inbox.person.userId;
     return [
@@ -162,30 +160,21 @@ export class TaskRows extends EventTarget {
           "span",
           { class: "row-more" },
           element("bdi", {}, mine ? words.you : name),
-          process === null ? null : element("span", { class: "dot", "aria-hidden": "true" }, "·"),
-          process === null ? null : element("bdi", { class: "row-process" }, process),
+          process ? element("span", { class: "dot", "aria-hidden": "true" }, "·") : null,
+          process ? element("bdi", { class: "row-process" }, process) : null,
         ),
       ),
       element(
         "span",
         { class: "row-side" },
         element("time", { datetime: item.created_at, class: this._waitsLong(item) ? "long" : "" }, this._format.ago(item.created_at)),
-        decisionShown(item, words) ??
-          // Where all have the same status it would only be noise.
-          (TELLING.has(item.view) ? statusShown(status, words) : null),
+        itemShown(item, words),
       ),
     ];
   }
 }
 
-export function statusShown(status, words, text = words.statuses[status] ?? status) {
-  return element("span", { class: "status", data: { status }, part: "status" }, icon(STATUS_ICONS[status] ?? "clock"), text);
-}
-
-/** How it was decided or how it ended, where the sender's word for that is one that we know. */
-function decisionShown({ status, outcome, result }, words) {
-  const word = (outcome ?? result ?? "").toLowerCase();
-  const text = Object.hasOwn(words.outcomes, word) ? words.outcomes[word] : undefined;
-  if (text === undefined || status === "PENDING") return null;
-  return statusShown(AGAINST.has(word) ? "CANCELLED" : status, words, text);
+/** How a line was decided or ended, else its status; null where all lines have the same, and it would only be noise. */
+export function itemShown(item, words) {
+  return decisionShown(item, words) ?? (TELLING.has(item.view) ? statusShown(item.status, words) : null);
 }
