@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import subprocess
 import sys
 import threading
@@ -330,6 +331,31 @@ def test_librdkafka_says_when_there_are_reports_and_nobody_has_to_ask(monkeypatc
         assert open_files() <= files
 
     asyncio.run(scenario())
+
+
+def test_a_closed_producers_descriptor_gets_nothing_while_a_request_still_holds_the_library(tmp_path: Path) -> None:
+    """As ``list_topics`` does in its thread. The number may be a client's connection by then, here a file."""
+
+    async def scenario() -> bytes:
+        producer = AsyncProducer({"linger.ms": 0})
+        request, signal = producer._producer, producer._signal  # pyright: ignore[reportPrivateUsage]
+        assert signal is not None, "the pinned version is known"
+        delivery = producer.produce("topic", key=None, value=b"v")
+        await asyncio.sleep(0)
+        assert await producer.close(timeout_s=0) == 1
+        path = tmp_path / "connection"
+        with path.open("wb") as connection:
+            os.dup2(connection.fileno(), signal)
+            request.purge()
+            while not request.poll(1):
+                pass
+            if signal != connection.fileno():
+                os.close(signal)
+            with pytest.raises(DeliveryFailed):
+                await delivery
+        return path.read_bytes()
+
+    assert asyncio.run(scenario()) == b""
 
 
 def test_a_library_that_is_not_known_is_asked_each_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from taskbridge.runtime.acls import is_refusal, not_allowed
 from taskbridge.runtime.kafka import LIBRDKAFKA
-from taskbridge.runtime.producing.report_signal import report_signal
+from taskbridge.runtime.producing.report_signal import close_signal, report_signal
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class AsyncProducer:
         self._next_poll.cancel()
         if self._signal is not None:
             self._loop.remove_reader(self._signal)
+            close_signal(self._signal, self._producer)
         left = self.pending
         await asyncio.to_thread(self._destroy)
         return left
@@ -157,8 +158,6 @@ class AsyncProducer:
     def _destroy(self) -> None:
         """Blocks until librdkafka's threads have ended, which may be waiting for a name server."""
         del self._producer
-        if self._signal is not None:
-            os.close(self._signal)
 
     def _hand_over(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
