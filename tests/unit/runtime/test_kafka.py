@@ -171,9 +171,12 @@ class Librdkafka:
     def __len__(self) -> int:
         return len(self.given)
 
-    def produce(self, _topic: str, value: bytes, _key: object, _partition: int, on_delivery: Any, *_: object) -> None:
+    def produce(self, _topic: str, value: bytes, _key: object, _partition: int, on_delivery: Any, *more: Any) -> None:
         if self.full:
             raise BufferError
+        _, _, headers = more
+        if any(not isinstance(each, bytes) for _, each in headers):
+            raise TypeError("headers have bytes")
         self.values.append(value)
         self.given.append(on_delivery)
 
@@ -247,6 +250,20 @@ def test_a_full_queue_takes_nothing_on(librdkafka: Librdkafka) -> None:
             await within(1, producer.produce("topic", key=None, value=b"v"))
         assert producer.pending == 0
         await producer.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_record_that_cannot_be_handed_over_for_whatever_reason_fails_alone(librdkafka: Librdkafka) -> None:
+    async def scenario() -> None:
+        producer = AsyncProducer({})
+        strange: Any = [("header", object())]
+        delivery = producer.produce("topic", key=None, value=b"strange", headers=strange)
+        producer.produce("topic", key=None, value=b"sent")
+        with pytest.raises(DeliveryFailed, match="topic: headers"):
+            await within(1, delivery)
+        assert librdkafka.values == [b"sent"]
+        await producer.close(timeout_s=0)
 
     asyncio.run(scenario())
 

@@ -6,20 +6,26 @@ import asyncio
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import uvicorn
+from confluent_kafka import KafkaError, KafkaException
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
+from uvicorn.server import ServerState
 
+from raw_http import callback
 from spool_bench import until
+from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import event_of, locate
 from taskbridge.edge.decided import Decided
 from taskbridge.edge.delivery.publisher import KafkaPublisher
 from taskbridge.edge.delivery.router import Durability
 from taskbridge.edge.errors import NotDurable, TooLarge
 from taskbridge.edge.kafka import surroundings
+from taskbridge.edge.server.direct import DirectProtocol
 from taskbridge.edge.spool.keeper import SpoolKeeper
 from taskbridge.edge.testing import parameters_of
 from taskbridge.runtime.producing.producer import DeliveryFailed, QueueFull
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from taskbridge.edge.app import EdgeApp
     from taskbridge.edge.kafka.record import Record
     from taskbridge.edge.settings import EdgeSettings
     from taskbridge.runtime.producing.producer import Delivery
@@ -221,6 +228,43 @@ def test_what_kafka_does_not_acknowledge_goes_to_the_spool_as_the_same_record(
         await publisher.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("headers", "sent"), [([], "sent"), (["X-A: 张"], "reports")], ids=["direct", "general"])
+def test_a_callback_is_answered_from_the_spool_where_no_new_producer_can_be_made(
+    settings: EdgeSettings, around: Surroundings, monkeypatch: pytest.MonkeyPatch, headers: list[str], sent: str
+) -> None:
+    def make(_: object) -> Surroundings:
+        if around.is_dead:
+            raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE))
+        return around
+
+    monkeypatch.setattr("taskbridge.edge.delivery.publisher.AsyncProducer", make)
+
+    async def scenario() -> bytes:
+        app = create_app(settings)
+        async with app.router.lifespan_context(app) as state:
+            config = uvicorn.Config(app, http=DirectProtocol, log_config=None, lifespan="off")
+            config.load()
+            await until(cast("EdgeApp", app).callbacks.publisher.takes_directly)
+            listening = await asyncio.get_running_loop().create_server(
+                lambda: DirectProtocol(config, ServerState(), cast("Any", state)), "127.0.0.1", 0
+            )
+            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            writer.write(callback("inst-raw", *headers))
+            await until(lambda: around.produced)
+            around.is_dead = True
+            [delivery] = getattr(around, sent)
+            delivery.set_exception(DeliveryFailed("a fatal error"))
+            async with asyncio.timeout(10):
+                answer = await reader.readuntil(b"}")
+            writer.close()
+            listening.close()
+            return answer
+
+    answer = asyncio.run(scenario())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"durability":"spool"' in answer
 
 
 def test_it_starts_and_keeps_callbacks_at_once_while_everything_is_away(

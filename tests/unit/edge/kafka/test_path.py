@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import KafkaError
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from metadata_broker import metadata_broker
 from spool_bench import REGISTRY, SCHEMA, TestProducer, open_spool, record, until
 from taskbridge.edge.kafka.path import KafkaPath, SchemaIdUnknown
+from taskbridge.edge.kafka.sending import Sendings
 from taskbridge.edge.spool.draining.drainer import Drainer
 from taskbridge.runtime.producing.producer import AsyncProducer, DeliveryFailed
 from taskbridge.schemas.registry import SchemaRef
@@ -52,8 +53,11 @@ class Producers:
 
     def __init__(self) -> None:
         self.made: list[Mortal] = []
+        self.fails = False
 
     def __call__(self) -> Mortal:
+        if self.fails:
+            raise OSError("too many open files")
         self.made.append(Mortal())
         return self.made[-1]
 
@@ -155,6 +159,47 @@ def test_the_end_waits_for_the_last_reports_of_a_dead_producer() -> None:
         await closing
         assert first.is_closed
         assert not path._closing  # pyright: ignore[reportPrivateUsage]
+
+    asyncio.run(scenario())
+
+
+def test_where_no_producer_can_be_made_kafka_is_away_and_each_check_tries_again() -> None:
+    async def scenario() -> None:
+        producers = Producers()
+        path = await open_path(producers)
+        [first] = producers.made
+        first.failing[0] = DeliveryFailed("fatal")
+        producers.fails = True
+        with pytest.raises(DeliveryFailed, match="fatal"):
+            await path.send_within(record(0), timeout_s=1)
+        path.succeed(record(0))
+        assert not path.takes(record(1))
+        assert not await path.check()
+        assert first.closing_s == [], "it is still the only one"
+        producers.fails = False
+        assert await path.check()
+        assert path.takes(record(1))
+        await path.send_within(record(1), timeout_s=1)
+        assert [each.sent for each in producers.made] == [[0], [1]]
+        assert first.closing_s != []
+        await path.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_sent_a_record_is_told_of_its_failure_whatever_else_the_failure_breaks() -> None:
+    async def scenario() -> None:
+        errors: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+
+        def broken(*_: object) -> None:
+            raise RuntimeError("broken")
+
+        told: list[Exception | None] = []
+        Sendings(broken).add(record(0), told.append, timeout_s=1).set_exception(failure := DeliveryFailed("away"))
+        await asyncio.sleep(0)
+        assert told == [failure]
+        assert [str(each) for each in errors] == ["broken"]
 
     asyncio.run(scenario())
 

@@ -134,7 +134,7 @@ class KafkaPath:
     async def check(self) -> bool:
         """Ask a broker, and remember whether it answered."""
         self.replace_if_dead()
-        answers = await self._producer.answers()
+        answers = not self._producer.is_dead and await self._producer.answers()
         now = time.monotonic()
         if answers:
             self._heard_at = now
@@ -247,12 +247,20 @@ class KafkaPath:
             self._replace_producer(problem="a fatal error")
 
     def _replace_producer(self, *, problem: str) -> None:
+        """Make another producer; where none can be made, Kafka is away, and the next check tries again."""
+        former = self._producer
+        try:
+            self._producer = self._make_producer()
+        except Exception as error:  # noqa: BLE001 - whatever it is, callbacks go to the spool
+            _log.error("kafka_producer_not_replaced", problem=problem, because=str(error))
+            self.answers = False
+            self._update()
+            return
         _log.warning("kafka_producer_replaced", problem=problem)
         # Somebody may wait for a record of its without a limit in time, so each gets its report.
-        task = asyncio.create_task(self._producer.close(timeout_s=_LAST_REPORT_S))
+        task = asyncio.create_task(former.close(timeout_s=_LAST_REPORT_S))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-        self._producer = self._make_producer()
 
     def _update(self) -> None:
         (self._open.set if self.answers and self._topics else self._open.clear)()

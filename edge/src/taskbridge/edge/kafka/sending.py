@@ -76,5 +76,7 @@ class Sending(Struct, eq=False):
         self._all.loop.call_soon(self._fail, error)
 
     def _fail(self, error: Exception) -> None:
-        self._all.failed(self._record, error)
-        self._then(error)
+        try:
+            self._all.failed(self._record, error)
+        finally:
+            self._then(error)

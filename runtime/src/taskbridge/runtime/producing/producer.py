@@ -172,6 +172,8 @@ class AsyncProducer:
                 delivery.set_exception(QueueFull("the Kafka producer's queue is full"))
             except KafkaException as error:
                 delivery.set_exception(self._failure(topic, error.args[0]))
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for these records hear of it
+                delivery.set_exception(DeliveryFailed(f"{topic}: {error}"))
         if not self._is_busy:
             self._is_busy = True
             self._next_poll.cancel()
