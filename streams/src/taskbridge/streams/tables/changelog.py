@@ -60,6 +60,7 @@ class ChangelogReader:
     topic: str
     store: Store
     on_failure: Callable[[BaseException], None]
+    """Is called in the thread; the worker must not go on without its reader."""
     batch_bytes: int = _BATCH_BYTES
 
     def __post_init__(self) -> None:
@@ -86,8 +87,6 @@ class ChangelogReader:
         following = Followed(next_offset=start, until=None if standby else end, end=end)
 
         def begin() -> None:
-            if not following.done.set_running_or_notify_cancel():
-                return  # a rebalance overtook it: whoever asked has gone, and asks for what is wanted then
             if following.next_offset >= end:
                 following.done.set_result(None)
                 if not standby:
@@ -95,8 +94,7 @@ class ChangelogReader:
             self._followed[partition] = following
             self._consumer.incremental_assign([TopicPartition(self.topic, partition, start)])
 
-        self._commands.put(begin)
-        return following.done
+        return self._do(begin, following.done)
 
     def leave_all_but(self, standbys: Collection[int]) -> Future[None]:
         """Stop reading all but these, where they are on standby already. Also what was asked for and has not begun.
@@ -106,14 +104,13 @@ class ChangelogReader:
         """
         left: Future[None] = Future()
 
-        def stop() -> None:
+        def leave() -> None:
             for partition, following in list(self._followed.items()):
                 if partition not in standbys or following.until is not None:
                     self._leave(partition)
             left.set_result(None)
 
-        self._commands.put(stop)
-        return left
+        return self._do(leave, left)
 
     def close(self) -> None:
         """Stop, and wait until nothing more is written."""
@@ -124,16 +121,33 @@ class ChangelogReader:
         self._commands.put(stop)
         self._thread.join()
 
+    def _do(self, command: Callable[[], None], done: Future[None]) -> Future[None]:
+        """Hand it to the thread, unless ``done`` is cancelled first: a rebalance overtook it, and nobody waits."""
+
+        def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                command()
+            except BaseException as error:
+                _fail(done, error)
+                raise
+
+        self._commands.put(run)
+        return done
+
     def _run(self) -> None:
-        try:
-            while not self._stopping:
+        while not self._stopping:
+            try:
                 self._run_commands()
                 if self._followed:
                     self._apply(self._consumer.consume(self._batch, _WAIT_S))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the worker must not go on without its reader
-            self.on_failure(error)
-        finally:
-            self._consumer.close()
+            except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+                followed, self._followed = self._followed, {}
+                for each in followed.values():
+                    _fail(each.done, error)
+                self.on_failure(error)
+        self._consumer.close()
 
     def _run_commands(self) -> None:
         block = not self._followed
@@ -194,6 +208,11 @@ class ChangelogReader:
     def _leave(self, partition: int) -> None:
         if self._followed.pop(partition, None) is not None:
             self._consumer.incremental_unassign([TopicPartition(self.topic, partition)])
+
+
+def _fail(done: Future[None], error: BaseException) -> None:
+    if not done.done():
+        done.set_exception(error)
 
 
 _FAILURES = (
