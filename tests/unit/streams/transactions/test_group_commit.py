@@ -33,7 +33,10 @@ class FakeProducers:
     """Remembers what each transaction had; its commit ends when it may."""
 
     def __init__(self) -> None:
+        self.made: list[str] = []
         self.claimed: list[str] = []
+        self.claiming = threading.Lock()
+        """Holds up who claims."""
         self.transactions: list[dict[str, Any]] = []
         self.aborted = 0
         self.closed: list[str] = []
@@ -46,6 +49,7 @@ class FakeProducers:
         process waits for them."""
 
     def make(self, _config: Mapping[str, object], transactional_id: str) -> BulkProducer:
+        self.made.append(transactional_id)
         return cast("BulkProducer", FakeProducer(self, transactional_id))
 
 
@@ -63,6 +67,8 @@ class FakeProducer:
     def claim(self) -> None:
         if self._all.claim_failure is not None:
             raise self._all.claim_failure
+        assert self._all.claiming.acquire(timeout=10)
+        self._all.claiming.release()
         self._all.claimed.append(self._id)
 
     def begin(self) -> None:
@@ -266,6 +272,75 @@ def test_a_round_whose_offsets_no_coordinator_took_is_done_again_by_new_producer
     assert producers.claimed[:2] == producers.claimed[2:]
     assert producers.aborted == 0
     assert [each["positions"] for each in producers.transactions] == [{("events", 0): (1, "worker ")}]
+
+
+def test_where_new_producers_cannot_be_claimed_the_round_fails_with_that_and_so_does_all_that_follows() -> None:
+    producers = FakeProducers()
+    producers.failure = OffsetsNotTaken("not reached")
+
+    async def story(group_commit: GroupCommit) -> None:
+        producers.claim_failure = KafkaException("not allowed")
+        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+        waiting = group_commit.hand_over(SECOND, 1, one(b"b"), generation=5)
+        producers.may_commit.release()
+        async with asyncio.timeout(10):
+            for each in (first, waiting):
+                with pytest.raises(KafkaException, match="not allowed"):
+                    await each
+        with pytest.raises(KafkaException, match="not allowed"):
+            group_commit.hand_over(FIRST, 2, one(b"c"), generation=5)
+
+    told(producers, story)
+    assert producers.transactions == []
+
+
+def test_a_rebalance_while_producers_are_renewed_claims_nothing_of_its_own() -> None:
+    producers = FakeProducers()
+    producers.failure = OffsetsNotTaken("not reached")
+
+    async def story(group_commit: GroupCommit) -> None:
+        first = group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+        with producers.claiming:
+            producers.may_commit.release()
+            while len(producers.made) < 4:  # noqa: ASYNC110 - they are made by another thread
+                await asyncio.sleep(0)
+            group_commit.claim()
+        producers.failure = None
+        producers.may_commit.release()
+        await first
+
+    told(producers, story)
+    assert len(producers.made) == 4
+
+
+def test_whatever_a_round_fails_with_is_told() -> None:
+    class Panic(BaseException):
+        """As the native core's is."""
+
+    producers = FakeProducers()
+    producers.failure = cast("Exception", Panic())
+
+    async def story(group_commit: GroupCommit) -> None:
+        producers.may_commit.release()
+        async with asyncio.timeout(10):
+            with pytest.raises(Panic):
+                await group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+
+    told(producers, story)
+
+
+def test_records_that_cannot_be_counted_are_refused_to_who_hands_them_over() -> None:
+    producers = FakeProducers()
+    strange: Any = [Batch("states", [(b"a", 5, [])])]  # type: ignore[list-item]
+
+    async def story(group_commit: GroupCommit) -> None:
+        with pytest.raises(TypeError):
+            group_commit.hand_over(FIRST, 1, strange, generation=5)
+        producers.may_commit.release()
+        async with asyncio.timeout(10):
+            await group_commit.hand_over(FIRST, 1, one(b"a"), generation=5)
+
+    told(producers, story)
 
 
 MIB = 1 << 20

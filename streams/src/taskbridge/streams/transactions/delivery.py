@@ -46,14 +46,13 @@ class Delivery:
     group: bytes
     done: asyncio.Future[list[int]]
     sent: list[Sent] = field(default_factory=list[Sent])
+    records: int = field(init=False)
+    size: int = field(init=False)
 
-    @property
-    def records(self) -> int:
-        return sum(len(batch.records) for batch in self.batches)
-
-    @property
-    def size(self) -> int:
-        return sum(value_bytes(batch.records) for batch in self.batches)
+    def __post_init__(self) -> None:
+        # Counted where they are handed over, so that what cannot be counted fails there.
+        self.records = sum(len(batch.records) for batch in self.batches)
+        self.size = sum(value_bytes(batch.records) for batch in self.batches)
 
 
 def send(producer: TransactionalProducer, batch: Batch) -> Sent:
@@ -64,7 +63,7 @@ def value_bytes(records: Sequence[RecordWithHeaders]) -> int:
     return (records if isinstance(records, EncodedRecords) else PythonRecords(records)).value_bytes
 
 
-def tell(deliveries: Iterable[Delivery], failure: Exception | None) -> None:
+def tell(deliveries: Iterable[Delivery], failure: BaseException | None) -> None:
     for delivery in deliveries:
         if delivery.done.done():  # nobody waits for it any more
             continue

@@ -77,7 +77,7 @@ class GroupCommit:
         self._waiting: queue.SimpleQueue[Sequence[Delivery] | None] = queue.SimpleQueue()
         self._is_under_way = False
         self._gathering = Gathering(self._waiting.put, is_under_way=lambda: self._is_under_way)
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
 
     def claim(self) -> None:
@@ -134,7 +134,7 @@ class GroupCommit:
         for deliveries in self._groups():
             if self._failure is None:
                 self._failure = self._perform(turn, deliveries)
-                turn = (turn + 1) % len(self._producers)
+                turn = (turn + 1) % _PRODUCERS
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 deliveries[0].done.get_loop().call_soon_threadsafe(tell, deliveries, self._failure)
         _close(self._producers)
@@ -158,7 +158,7 @@ class GroupCommit:
         if group:
             yield group
 
-    def _perform(self, turn: int, deliveries: Sequence[Delivery]) -> Exception | None:
+    def _perform(self, turn: int, deliveries: Sequence[Delivery]) -> BaseException | None:
         try:
             try:
                 self._attempt(self._producers[turn], deliveries)
@@ -169,7 +169,7 @@ class GroupCommit:
             # Not within ``except``: the error holds the former producer, so that its end came in this thread.
             self._renew()
             self._attempt(self._producers[turn], deliveries)
-        except Exception as error:
+        except BaseException as error:  # whatever it is, the chunks wait to hear of it
             log.exception("group_commit_failed", chunks=len(deliveries))
             return error
         return None
@@ -192,10 +192,10 @@ class GroupCommit:
 
     def _renew(self) -> None:
         """New producers under the same names: what the former ones have open is undone."""
-        former, self._producers = self._producers, []
+        # Not emptied meanwhile: ``claim`` comes from another thread.
+        former, self._producers = self._producers, claimed(self.config, self.name, self.make)
         # Their ends may take long, and nothing waits for them.
         threading.Thread(target=_close, args=(former,), name="former-producers", daemon=True).start()
-        self._producers = claimed(self.config, self.name, self.make)
 
     def _keep(self, producer: TransactionalProducer, reached: Mapping[TP, int]) -> None:
         """The positions go to the changelogs, behind what they stand for."""
