@@ -6,7 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from faust.types import TP
+from structlog.testing import capture_logs
 
+from taskbridge.runtime.acls import NotAllowed
 from taskbridge.schemas.topics import TASK_EVENTS
 from taskbridge.streams.positions.group_positions import Committed
 from taskbridge.streams.transactions.takeover import Takeover
@@ -52,3 +54,15 @@ def test_a_moved_position_is_waited_for_until_it_is_told() -> None:
     asyncio.run(takeover.begin(before, {SOURCE: None}, generation=1))
     assert kafka.handed_over == {SOURCE: 3}
     assert kafka.late < 0, "or the old one would still be told"
+
+
+def test_an_owner_whose_producers_may_not_be_claimed_is_said_in_the_log() -> None:
+    def claim(_owner: str) -> None:
+        raise NotAllowed("lacks Write on transactional-id them-0")
+
+    takeover = Takeover(cast("Any", None), cast("Any", None), group="group", name="us", claim=claim)
+    with capture_logs() as logged:
+        takeover._claim_one("them")  # pyright: ignore[reportPrivateUsage]
+    [line] = logged
+    assert (line["event"], line["owner"]) == ("former_owner_not_fenced", "them")
+    assert "transactional-id" in line["problem"]

@@ -23,6 +23,7 @@ import structlog
 from confluent_kafka import KafkaException
 from faust.types import TP
 
+from taskbridge.schemas.errors import OperatorError
 from taskbridge.streams.positions.offsets import Bounds
 from taskbridge.streams.positions.standing import is_after_loss, standing
 
@@ -178,7 +179,7 @@ class Takeover:
         try:
             self.claim(owner)
             log.info("former_owner_fenced", owner=owner)
-        except KafkaException as error:
+        except (KafkaException, OperatorError) as error:
             log.warning("former_owner_not_fenced", owner=owner, problem=str(error))
 
     def _bounds(self, sources: Collection[TP]) -> dict[TP, Bounds]:
