@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,7 @@ from taskbridge.runtime.producing.producer import DeliveryFailed
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas.topics import Topic
 from taskbridge.streams.engine.producing.joint_producer import JointProducer
-from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced
+from taskbridge.streams.transactions.bulk_producer import BulkProducer, Fenced, Sent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,6 +97,28 @@ def test_one_that_kafka_does_not_take_fails_all_though_it_is_not_the_last(
         producer.commit()
     make(topic)  # which undoes what is open
     assert read_topic(topic) == []
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_a_topic_that_takes_smaller_batches_gets_the_same_records_in_those(
+    connection: Connection, topic: str, read_topic: Callable[[str], list[Message]], codec: str
+) -> None:
+    config = producer_config(connection.bootstrap_servers, {"compression.type": codec})
+    with closing(JointProducer(config, topic)) as producer:
+        producer.claim()
+        values = [[random.randbytes(90 if number % 7 else 700) for number in range(40)] for _ in range(2)]
+        sent: list[Sent] = []
+        for theirs in values:
+            producer.begin()
+            for begin in (0, 20):
+                some: list[RecordWithHeaders] = [(b"k", each, [("name", b"header")]) for each in theirs[begin:][:20]]
+                sent.append(producer.send(topic, some))
+            producer.commit()
+    found = read_topic(topic)
+    assert [each.value() for each in found] == [*values[0], *values[1]]
+    assert all(each.headers() == [("name", b"header")] for each in found)
+    offsets = [each.offset() for each in found]
+    assert [each.last_offset for each in sent] == [offsets[at] for at in (19, 39, 59, 79)]
 
 
 def test_records_by_the_thousand_come_whole_and_in_their_order(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import structlog
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatch
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from taskbridge.runtime.producing.producer import DeliveryFailed
@@ -17,14 +18,16 @@ from taskbridge.streams.engine.producing import transaction_client
 from taskbridge.streams.engine.producing.joint_producer import JointProducer
 from taskbridge.streams.engine.producing.record_batches import CODECS
 from taskbridge.streams.engine.producing.transaction_requests import Identity, Produce, TxnOffsetCommit
-from taskbridge.streams.transactions.bulk_producer import Fenced, OffsetsNotTaken
+from taskbridge.streams.transactions.bulk_producer import Fenced, OffsetsNotTaken, Sent
 from taskbridge.streams.transactions.group_metadata import Membership, group_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from aiokafka.client import CoordinationType
     from aiokafka.structs import TopicPartition as Partition
+
+    from taskbridge.streams.records import RecordWithHeaders
 
 GROUP = group_metadata("group", Membership(5, "member-1", "instance-1"))
 OFFSETS = [TopicPartition("events", 0, 7, "worker")]
@@ -38,6 +41,10 @@ class FakeKafka:
         self.produced: list[tuple[int, list[tuple[str, int, bytes]]]] = []
         self.refusals: dict[str, list[int | Exception]] = {}
         """By what is asked, or by the partition."""
+        self.most_bytes = 1 << 30
+        """Of a batch."""
+        self.too_large: int = KafkaError.MSG_SIZE_TOO_LARGE
+        self.written: dict[tuple[str, int], list[Any]] = {}
         self.looked_up: list[str] = []
         self.metadata_updates = 0
         self.cluster = self
@@ -77,12 +84,23 @@ class FakeKafka:
             self.produced.append((node, [(topic, each, data) for topic, found in topics for each, data in found]))
             return SimpleNamespace(
                 topics=[
-                    (topic, [(each, self._code(f"{each}"), 10 * each) for each, _ in found]) for topic, found in topics
+                    (topic, [(each, *self._append(topic, each, data)) for each, data in found])
+                    for topic, found in topics
                 ]
             )
         if name in ("AddPartitionsToTxnRequest", "TxnOffsetCommit"):
             return SimpleNamespace(errors=[("topic", [(0, code)])])
         return SimpleNamespace(error_code=code, producer_id=3, producer_epoch=0)
+
+    def _append(self, topic: str, partition: int, data: bytes) -> tuple[int, int]:
+        """A code, and where the batch begins: partitions have ten records each from the start."""
+        code = self.too_large if len(data) > self.most_bytes else self._code(f"{partition}")
+        log = self.written.setdefault((topic, partition), [])
+        begins = 10 * partition + len(log)
+        if not code:
+            assert int.from_bytes(data[53:57], "big") == len(log), "the next sequence"
+            log += cast("Any", DefaultRecordBatch(bytes(data)))
+        return code, begins
 
     def _code(self, what: str) -> int:
         refusal = self.refusals[what].pop(0) if self.refusals.get(what) else 0
@@ -174,6 +192,73 @@ def test_what_is_refused_for_good_is_not_committed(
     with pytest.raises(error):
         producer.commit(OFFSETS, GROUP)
     assert kafka.asked.count("EndTxnRequest") == (refused == "EndTxnRequest")
+
+
+def values(written: Sequence[Any]) -> list[bytes | None]:
+    return [each.value for each in written]
+
+
+def records(*of: bytes) -> list[RecordWithHeaders]:
+    return [(b"k", each, [("h", b"1")]) for each in of]
+
+
+@pytest.mark.parametrize("code", [KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE])
+def test_what_is_too_large_for_its_topic_goes_out_in_smaller_batches(
+    kafka: FakeKafka, producer: JointProducer, code: int
+) -> None:
+    kafka.most_bytes, kafka.too_large = 600, code
+    written = [b"%d" % number + 100 * b"." for number in range(10)]
+
+    pair = [400 * b".", 300 * b"."]
+
+    def transaction() -> list[Sent]:
+        kafka.produced.clear()
+        producer.begin()
+        sent = [
+            producer.send(topic, records(*some), partition=partition)
+            for topic, partition, some in (
+                ("states", 0, written[:4]),
+                ("states", 0, written[4:]),
+                ("states", 2, written),
+                ("told", 0, written[:3]),
+                ("told", 2, pair),
+            )
+        ]
+        producer.commit()
+        return sent
+
+    assert [each.last_offset for each in transaction()] == [3, 9, 29, 2, 21]
+    assert [each.last_offset for each in transaction()] == [13, 19, 39, 5, 23]
+    assert [len(found) for _, found in kafka.produced] == [4, 3, 2, 2], "it is known by now"
+    assert [values(each) for each in kafka.written.values()] == [2 * written, 2 * written, 2 * written[:3], 2 * pair]
+    assert all(each.headers == [("h", b"1")] for written in kafka.written.values() for each in written)
+
+
+def test_smaller_batches_are_as_large_as_they_may_be_and_said_in_the_log(
+    kafka: FakeKafka, producer: JointProducer
+) -> None:
+    kafka.most_bytes = 700_000
+    producer.begin()
+    for partition in (0, 2):
+        producer.send("states", records(*[bytes(100_000)] * 9), partition=partition)
+    with structlog.testing.capture_logs() as logged:
+        producer.commit()
+    assert [len(data) // 100_000 for _, found in kafka.produced for _, _, data in found] == [9, 9, 4, 4, 4, 4, 1, 1]
+    assert [(each["event"], each["topic"], each["most_bytes"]) for each in logged] == [
+        ("smaller_batches", "states", 500_000)
+    ] * 2
+
+
+def test_a_single_record_that_is_too_large_fails_the_transaction_and_what_is_with_it_goes_out_once(
+    kafka: FakeKafka, producer: JointProducer
+) -> None:
+    kafka.most_bytes = 1000
+    producer.begin()
+    producer.send("states", records(b"small", bytes(2000), b"small"), partition=0)
+    with pytest.raises(DeliveryFailed, match="too large"):
+        producer.commit()
+    assert values(kafka.written["states", 0]) == [b"small"]
+    assert [len(found) for _, found in kafka.produced] == [1, 1, 1]
 
 
 def test_what_the_user_lacks_is_named(kafka: FakeKafka, producer: JointProducer) -> None:

@@ -131,11 +131,11 @@ class JointProducer:
     async def _commit(self, batches: Batches, offsets: Sequence[TopicPartition], group: bytes | None) -> None:
         if not batches and not offsets:
             return
-        client = self._claimed[0]
+        client, records = self._claimed
         deadline = time.monotonic() + COMMIT_S
         name, member = (None, None) if group is None or not offsets else read_group_metadata(group)
         await client.add(batches, name, deadline)
-        await client.produce(batches, deadline)
+        await client.produce(batches, deadline, smaller=records.smaller)
         if name is not None and member is not None:
             try:
                 await client.send_offsets(offsets, name, member, time.monotonic() + OFFSETS_S)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
+import structlog
 from aiokafka import codec
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from taskbridge.schemas.errors import ConfigurationError
 from taskbridge.streams.encoded_records import EncodedRecords
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from taskbridge.streams.engine.producing.transaction_requests import Identity
     from taskbridge.streams.records import RecordWithHeaders
 
+log = structlog.get_logger(__name__)
+
 _MAGIC = 2
 _BYTES = 1_000_000
-"""Of a batch before it is packed. One record may be more."""
+"""Of a batch before it is packed, where its topic takes as much. One record may be more."""
 _SEQUENCES = 1 << 31
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -112,6 +115,8 @@ class RecordBatches:
 
     def __init__(self, of: Identity, codec: int) -> None:
         self._of, self._codec = of, codec
+        self._most_bytes: dict[str, int] = {}
+        """Of topics that have refused more."""
         self._sequences: dict[tuple[str, int], int] = {}
         self._open: dict[tuple[str, int], list[RecordBatch]] = {}
 
@@ -125,18 +130,43 @@ class RecordBatches:
                 continue
             batches = self._open.setdefault((topic, each), [])
             if not batches:
-                batches.append(self._begin(self._sequences.get((topic, each), 0)))
+                batches.append(self._begin(topic, self._sequences.get((topic, each), 0)))
             taken = batches[-1].extend(theirs, 0, now_ms)
             while taken < len(theirs):
-                batches.append(self._begin(batches[-1].next_sequence))
+                batches.append(self._begin(topic, batches[-1].next_sequence))
                 taken += batches[-1].extend(theirs, taken, now_ms)
             batches[-1].ends.append((sent, batches[-1].count - 1))
         return sent
 
-    def _begin(self, sequence: int) -> RecordBatch:
-        of = self._of
-        builder = _BatchBuilder(self._codec, of.producer_id, of.epoch, sequence, _BYTES)
+    def _begin(self, topic: str, sequence: int) -> RecordBatch:
+        of, most_bytes = self._of, self._most_bytes.get(topic, _BYTES)
+        builder = _BatchBuilder(self._codec, of.producer_id, of.epoch, sequence, most_bytes)
         return RecordBatch(builder, sequence, _PACK.get(self._codec))
+
+    def smaller(self, topic: str, batch: RecordBatch) -> list[RecordBatch]:
+        """The records of a batch that Kafka refused as too large, in smaller ones; none where it is a single record.
+
+        Of a batch that is refused nothing is written, so that its sequence is theirs.
+        """
+        if batch.count == 1:
+            return []
+        # First as large as they may be by now: another partition's batch may have been refused already.
+        while len(found := self._refilled(topic, batch)) == 1:
+            self._most_bytes[topic] = self._most_bytes.get(topic, _BYTES) // 2
+        log.warning("smaller_batches", topic=topic, most_bytes=self._most_bytes.get(topic))
+        return found
+
+    def _refilled(self, topic: str, batch: RecordBatch) -> list[RecordBatch]:
+        lasts = {at: sent for sent, at in batch.ends}
+        found = [self._begin(topic, batch.sequence)]
+        for at, each in enumerate(DefaultRecordBatch(bytes(batch.data))):
+            record = EncodedRecords([(each.key, each.value, each.headers)])
+            if not found[-1].extend(record, 0, each.timestamp):
+                found.append(self._begin(topic, found[-1].next_sequence))
+                found[-1].extend(record, 0, each.timestamp)
+            if at in lasts:
+                found[-1].ends.append((lasts[at], found[-1].count - 1))
+        return found
 
     def take(self) -> dict[tuple[str, int], list[RecordBatch]]:
         """All that was added since; of each partition in order."""

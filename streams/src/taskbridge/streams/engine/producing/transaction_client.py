@@ -35,6 +35,7 @@ from taskbridge.streams.engine.producing.record_batches import by_topic
 from taskbridge.streams.engine.producing.transaction_requests import (
     AGAIN,
     MOVED,
+    TOO_LARGE,
     TRANSPORT,
     Identity,
     Produce,
@@ -45,7 +46,7 @@ from taskbridge.streams.engine.producing.transaction_requests import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from confluent_kafka import TopicPartition
 
@@ -129,8 +130,13 @@ class TransactionClient:
             if isinstance(answer, BaseException):
                 raise answer
 
-    async def produce(self, batches: Batches, deadline: float) -> None:
-        """Until all of them are on all in-sync replicas: of each partition one at a time. After ``add``."""
+    async def produce(
+        self, batches: Batches, deadline: float, *, smaller: Callable[[str, RecordBatch], list[RecordBatch]]
+    ) -> None:
+        """Until all of them are on all in-sync replicas: of each partition one at a time. After ``add``.
+
+        ``smaller``: what goes out in the place of a batch that is too large for its topic; nothing where none can.
+        """
         attempts = _Attempts(self._id, "produce", deadline)
         while batches:
             answers = await asyncio.gather(*(self._put(node, of) for node, of in self._by_leader(batches).items()))
@@ -141,6 +147,8 @@ class TransactionClient:
                     if not batches[at]:
                         del batches[at]
                     attempts.pause_s = _PAUSE_S
+                elif code in TOO_LARGE and (instead := smaller(at[0], batches[at][0])):
+                    batches[at][:1] = instead
                 else:
                     refused = KafkaError(code, _why(at[0], code))
                     attempts.check(refused)

@@ -43,7 +43,11 @@ AGAIN = (
     KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
     KafkaError.CONCURRENT_TRANSACTIONS,
 )
-
+TOO_LARGE = (
+    # For the topic's ``max.message.bytes``, or for a segment of its log.
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.RECORD_LIST_TOO_LARGE,
+)
 
 _ALL_IN_SYNC = -1
 Topics = Sequence[tuple[str, Sequence[tuple[int, bytes | bytearray]]]]
