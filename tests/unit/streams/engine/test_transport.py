@@ -169,6 +169,20 @@ def test_the_position_is_behind_what_is_done_and_what_comes_again_from_before_it
     with_consumer(check)
 
 
+def test_what_comes_again_in_other_pieces_is_left_out_as_far_as_it_was_taken(with_consumer: Any) -> None:
+    """As after a rebalance that changes nothing: it is under way, and would be told twice."""
+
+    async def check(consumer: FakeBroker) -> None:
+        taken: list[int] = []
+        for first, behind in ((0, 10), (10, 20), (0, 5), (5, 25), (25, 26)):
+            consumer.fetched = {FIRST: [FakeRecord(offset) for offset in range(first, behind)]}
+            [(_, message)] = await chunks_of(consumer)
+            taken += [each.offset for each in consumer.take(message, message.value)]
+        assert taken == list(range(26))
+
+    with_consumer(check)
+
+
 def test_what_was_fetched_before_a_rebalance_is_left_out_though_the_generation_is_the_same(with_consumer: Any) -> None:
     """As when a follower joins again and nothing changes. Taken, it would hide the chunks in front of it.
 
@@ -212,6 +226,28 @@ def test_a_position_is_forgotten_with_its_partition(with_consumer: Any) -> None:
             consumer.done(message)
         await consumer.on_partitions_revoked({FIRST})
         assert (consumer.position_of(FIRST), consumer.position_of(SECOND)) == (0, 1)
+
+    with_consumer(check)
+
+
+def test_a_chunk_that_ends_behind_a_revocation_moves_no_position_once_the_partition_comes_back(
+    with_consumer: Any,
+) -> None:
+    """The rebalance waits for it no longer, and another worker was further meanwhile."""
+
+    async def check(consumer: FakeBroker) -> None:
+        loose = cast("Any", consumer)
+        loose._thread.fetch_position = lambda _: 0  # pyright: ignore[reportUnknownLambdaType]
+        consumer.fetched = {FIRST: [FakeRecord(0, timestamp=1000)]}
+        [(_, message)] = await chunks_of(consumer)
+        await consumer.on_partitions_revoked({FIRST})
+        consumer.done(message)
+        for generation, assigned in ((2, set[TP]()), (3, {FIRST})):
+            consumer.app.consumer_generation_id = generation
+            await consumer.on_partitions_assigned(assigned, generation)
+        loose._committed_offset[FIRST] = 7  # as the seek says
+        assert consumer.position_of(FIRST) == 7
+        assert consumer.positions[FIRST] == Position(7, None)
 
     with_consumer(check)
 

@@ -144,11 +144,11 @@ class ChunkConsumer(driver.Consumer):
             return []
         tp, generation = message.tp, message.generation_id
         assert generation is not None
-        position = self.position_of(tp)
         taken_in, taken = self._taken.get(tp, (generation, 0))
-        if taken_in == generation:
-            position = max(position, taken)
-        self._taken[tp] = (generation, message.offset + 1)
+        if taken_in != generation:
+            taken = 0
+        self._taken[tp] = (generation, max(taken, message.offset + 1))
+        position = max(self.position_of(tp), taken)
         return records if records[0].offset >= position else [each for each in records if each.offset >= position]
 
     async def wait_empty(self) -> None:
@@ -181,12 +181,17 @@ class ChunkConsumer(driver.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.is_leaving = False
+        # What was still in work when the partition was revoked may have ended since.
+        self._forget(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         self.is_leaving = True
         await super().on_partitions_revoked(revoked)
-        for tp in revoked:
+        self._forget(revoked)
+
+    def _forget(self, partitions: set[TP]) -> None:
+        for tp in partitions:
             self._done.pop(tp, None)
             self._reached_at.pop(tp, None)
             cast("ConsumerThread", self._thread).polled.pop(tp, None)
