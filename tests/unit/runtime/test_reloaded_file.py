@@ -37,7 +37,7 @@ class Numbers(BaseModel):
 
 
 def test_it_is_looked_at_now_and_then_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.runtime.reloaded_file._POLL_S", 1000)
+    monkeypatch.setattr("taskbridge.runtime.reloaded_file.POLL_S", 1000)
     (tmp_path / "text").write_text("one")
     file, looked = Text(tmp_path / "text"), list[int]()
     monkeypatch.setattr(file, "reload_if_changed", lambda: looked.append(1))
@@ -53,7 +53,7 @@ def test_it_is_looked_at_now_and_then_only(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_it_is_kept_up_with_until_the_watch_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskbridge.runtime.reloaded_file._POLL_S", 0)
+    monkeypatch.setattr("taskbridge.runtime.reloaded_file.POLL_S", 0)
     path = tmp_path / "text"
     path.write_text("one")
     file = Text(path)

@@ -161,6 +161,42 @@ def test_a_broken_new_version_is_reported_once_and_the_old_one_stays(tmp_path: P
     assert (tokens_in_force(file), file.broken) == (["mended"], None)
 
 
+ENTRY = f'[[apps]]\napp_type = "{APP_TYPE}"\nsystem_tokens = ["{SECRET}"]\n'
+OTHERS = '\n[[apps]]\napp_type = "OTHER"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (ENTRY + "[[apps\n" + ENTRY, "line 4: not TOML: Expected ']]'"),
+        # The statement begins where it is to be corrected, not where the parser gives up.
+        (f'[[apps]]\napp_type = "A"\nsystem_tokens = ["{SECRET}"\n\n{ENTRY}', "line 3: not TOML: Unclosed array"),
+        (f'[[apps]]\napp_type = "A"\nsystem_tokens = ["{SECRET}",\n\n{ENTRY}', "line 3: not TOML: Invalid value"),
+        (ENTRY + 'corp_id = """\nding1\n', "line 4: not TOML: Unterminated string"),
+        (ENTRY.replace("\n", "\r\n") + "x = [", "line 4: not TOML: Invalid value"),
+        (ENTRY + 'app_type = "A"\n', "line 4: not TOML: Cannot overwrite a value"),
+        (ENTRY + OTHERS + "system_tokens = []", "line 7: apps.1.system_tokens: "),
+        (ENTRY + OTHERS, "line 5: apps.1: "),
+        (ENTRY + OTHERS + 'system_token = "x"', "line 7: apps.1.system_token: Extra inputs are not permitted"),
+        (
+            ENTRY + OTHERS + 'corp_id = "o"\nsystem_tokens = ["x"]\n[[sources]]\nname = "s"\n',
+            "line 9: sources.0.corp_id: ",
+        ),
+        (ENTRY.replace("[[apps", "[[app"), "line 1: app: Extra inputs are not permitted"),
+        (ENTRY + ENTRY, "apps: the same app_type"),
+        (f'apps = [{{app_type = "A", system_tokens = ["{SECRET}"]}}, {{app_type = "B"}}]', "apps.1: "),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_line(tmp_path: Path, text: str, line: str) -> None:
+    path = tmp_path / "credentials.toml"
+    path.write_text(text, newline="")
+    with pytest.raises(FileBroken) as caught:
+        CredentialsFile(path)
+    assert str(caught.value).startswith(f"credentials file {path}: {line}")
+    assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_running_edge_keeps_up_with_the_file(client: TestClient, settings: EdgeSettings) -> None:
     def said() -> str:
         return client.get("/readyz").json()["credentials"]
