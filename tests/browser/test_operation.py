@@ -18,13 +18,28 @@ def test_it_says_first_what_is_wrong(fake: FakeTaskCenter, open_page: OpenPage) 
     page = open_page(f"{fake.url}/ops", locale="en-GB")
     expect(page.locator(".notices li")).to_have_text(
         [
-            "Edge http://10.0.0.21:8400 is degraded: it keeps callbacks on its own disk",
+            "Edge http://10.0.0.21:8400 is degraded: Kafka did not acknowledge within 1000 ms",
             "212 callbacks wait in an edge’s spool, the oldest for 95 s",
             "Partition 5 is 13 s behind",
             "2 records are on the dead-letter topic",
             "53 rejected callbacks are in quarantine",
         ]
     )
+
+
+def test_a_change_of_a_file_that_is_not_in_force_is_among_the_first_things_to_know(
+    fake: FakeTaskCenter, open_page: OpenPage
+) -> None:
+    fake.not_in_force = "the last change is not in force: API tokens file tokens.toml: line 3: tokens.0: no corps"
+    page = open_page(f"{fake.url}/ops", locale="en-GB")
+    expect(page.locator(".notices li").filter(has_text=fake.not_in_force)).to_have_text(
+        [
+            f"Edge http://10.0.0.22:8400 is degraded: credentials: {fake.not_in_force}",
+            f"Worker http://10.0.0.11:8500: {fake.not_in_force}",
+        ]
+    )
+    chinese = open_page(f"{fake.url}/ops").locator(".notices li").filter(has_text=fake.not_in_force)
+    expect(chinese.last).to_have_text(f"工作进程 http://10.0.0.11:8500：{fake.not_in_force}")
 
 
 def test_it_shows_flow_outcomes_partitions_and_what_was_parked(fake: FakeTaskCenter, open_page: OpenPage) -> None:

@@ -21,9 +21,14 @@ def _flow(base: float, phase: float) -> list[int]:
     return [round(base * (1 + 0.5 * math.sin(minute / 9 + phase) + 0.12 * ((minute * 7) % 5))) for minute in range(60)]
 
 
-def overview(now: datetime, *, dead_workers: int = 0, rejected: int = 5) -> dict[str, Any]:
+def overview(
+    now: datetime, *, dead_workers: int = 0, rejected: int = 5, not_in_force: str | None = None
+) -> dict[str, Any]:
     """The same at every call, but for ``at``. The last so many workers are dead, and nobody has taken over."""
     found = _all_alive(now)
+    if not_in_force is not None:
+        found["edges"][1].update(degraded=True, problem=f"credentials: {not_in_force}")
+        found["workers"][0]["problem"] = not_in_force
     found["quarantine"]["latest"] = [_rejected(now, number) for number in range(rejected)]
     for worker in found["workers"][len(WORKERS) - dead_workers :]:
         found["partitions"] = [each for each in found["partitions"] if each["worker"] != worker["url"]]
@@ -125,6 +130,7 @@ def _all_alive(now: datetime) -> dict[str, Any]:
                 "url": url,
                 "reachable": True,
                 "ready": True,
+                "problem": None,
                 "active": list(range(4 * index, 4 * index + 4)),
                 "standby": [(4 * index + 8 + number) % 12 for number in range(4)],
                 "lag_records": (3, 341, 3)[index],

@@ -43,6 +43,8 @@ class FakeTaskCenter:
     dead_workers: int = 0
     missed: dict[str, Any] | None = None
     rejected: int = 5
+    not_in_force: str | None = None
+    """Why the last change of a file is not in force, as an edge and a worker say it."""
     names: dict[str, str] = field(default_factory=lambda: dict(PEOPLE))
     """What is known of people, beside what the lines say of who started them."""
     labels: dict[str, str] = field(default_factory=dict[str, str])
@@ -330,7 +332,10 @@ class FakeTaskCenter:
     async def _overview(self) -> Any:
         if not self.operator:
             return problem(403, "Not an operator.")
-        return {**overview(self.now, dead_workers=self.dead_workers, rejected=self.rejected), "missed": self.missed}
+        found = overview(
+            self.now, dead_workers=self.dead_workers, rejected=self.rejected, not_in_force=self.not_in_force
+        )
+        return {**found, "missed": self.missed}
 
     async def _callbacks(self, instance_id: str) -> Any:
         found = self._found(instance_id)

@@ -64,7 +64,7 @@ async def _serve(settings: StreamsSettings, partitions: int, center: TaskCenter)
         loop.add_signal_handler(signum, stop.set)
     tracing = tracing_from_environment(os.environ, "taskbridge-streams")
     metrics = Metrics(times_stuck=TimesStuck(settings.data_dir).count())
-    surroundings = Surroundings(settings, center, Health(), metrics, tracing)
+    surroundings = Surroundings(settings, center, Health(center.access.tokens), metrics, tracing)
     server = _server(surroundings)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     switched: AnotherVersion | None = None

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
+from taskbridge.cli.status.screen import problems_of
 from taskbridge.edge.app import create_app
 from taskbridge.edge.callbacks import ACTIONS
 from taskbridge.edge.deciding.decision import IS_BUILT
+from taskbridge.edge.monitoring.health import HealthRoutes
+from taskbridge.edge.monitoring.worker_metrics import WorkerMetrics
 from taskbridge.edge.testing import MemoryPublisher
+from taskbridge.edge.verification.credentials import CredentialsFile
+from taskbridge.streams.operations.edges import Answers, edge_of
 
 if TYPE_CHECKING:
     from taskbridge.edge.settings import EdgeSettings
@@ -33,6 +40,27 @@ def test_it_is_ready_but_degraded_while_only_the_spool_can_keep_a_callback(
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json()["ready"], answer.json()["degraded"]) == (200, True, True)
     assert answer.json()["kafka"] == "does not answer"
+
+
+def test_a_change_of_the_credentials_that_is_not_in_force_is_where_operators_look(
+    settings: EdgeSettings, publisher: MemoryPublisher
+) -> None:
+    credentials = CredentialsFile(settings.credentials_file)
+    settings.credentials_file.write_text("[[apps]\n")
+    credentials.reload_if_changed()
+    metrics = WorkerMetrics(CollectorRegistry(), folder=None)
+    app = FastAPI()
+    app.include_router(
+        HealthRoutes(credentials=credentials, publisher=publisher, metrics=metrics, core="native").router()
+    )
+    answer = TestClient(app).get("/readyz")
+    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+    says = (
+        f"credentials: the last change is not in force: credentials file {settings.credentials_file}: line 1: not TOML"
+    )
+    edge = edge_of(Answers("http://edge", answer.text, ""))
+    (problem,) = problems_of({"edges": [edge], "workers": [], "partitions": []})
+    assert problem.startswith(f"edge http://edge is degraded: {says}: Expected ']]'")
 
 
 def test_it_lives_but_is_not_ready_while_nothing_can_keep_a_callback(

@@ -112,7 +112,7 @@ def test_an_edge_shows_what_it_has_counted() -> None:
 
 
 def test_a_degraded_edge_says_why() -> None:
-    said = json.dumps({"ready": True, "degraded": True, "kafka": "does not answer", "spool": "ok"})
+    said = json.dumps({"ready": True, "degraded": True, "kafka": "does not answer", "spool": "ok", "core": "native"})
     edge = edge_of(Answers("http://edge", said, ""))
     assert (edge["degraded"], edge["problem"]) == (True, "kafka: does not answer")
 

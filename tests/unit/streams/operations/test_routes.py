@@ -9,9 +9,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api_context import AnsweringWorker
+from taskbridge.cli.status.screen import problems_of
 from taskbridge.streams.api.access import Access
 from taskbridge.streams.api.tokens import TokensFile
 from taskbridge.streams.http import build_http
+from taskbridge.streams.monitoring.health import Health
 from taskbridge.streams.operations.reporting import OperationsReporter
 from taskbridge.streams.operations.routes import operations_router
 from taskbridge.streams.sse.hub import Hub
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Generator[TestClient]:
+def access(tmp_path: Path) -> Access:
     tokens = tmp_path / "tokens.toml"
     tokens.write_text(
         "\n".join(
@@ -33,7 +35,11 @@ def client(tmp_path: Path) -> Generator[TestClient]:
             for name, corp in (("operator-secret-of-all", "*"), ("portal-secret-of-corp", "corp"))
         )
     )
-    access = Access(tokens=TokensFile(tokens))
+    return Access(tokens=TokensFile(tokens))
+
+
+@pytest.fixture
+def client(tmp_path: Path, access: Access) -> Generator[TestClient]:
     context = AnsweringWorker(tmp_path / "worker", access)
     hub = Hub(next_offset=lambda _: 5, most=0, most_of_person=1)
     reporter = OperationsReporter(
@@ -78,6 +84,23 @@ def test_an_overview_without_kafka_is_one_too(client: TestClient) -> None:
     assert found["edges"] == []
     assert len(found["flow"]["minutes"]) == 60
     assert found["history"]["times"] == []
+
+
+def test_a_change_of_the_tokens_that_is_not_in_force_is_where_operators_look(
+    client: TestClient, access: Access
+) -> None:
+    tokens = access.tokens
+    assert tokens is not None
+    assert Health(tokens).readiness()["problems"] == []
+    tokens.path.write_text("[[tokens]\n")
+    tokens.reload_if_changed()
+    says = f"the last change is not in force: API tokens file {tokens.path}: line 1: not TOML: Expected ']]'"
+    (problem,) = Health(tokens).readiness()["problems"]
+    assert problem.startswith(says)
+    (worker,) = client.get("/v1/ops/overview", headers=OPERATOR).json()["workers"]
+    assert worker["problem"] == problem
+    found = {"edges": [], "workers": [{**worker, "ready": True}], "partitions": []}
+    assert problems_of(found) == [f"worker http://127.0.0.1:8500: {problem}"]
 
 
 def test_what_is_asked_for_must_be_named(client: TestClient) -> None:

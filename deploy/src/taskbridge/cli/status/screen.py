@@ -58,6 +58,8 @@ def _problems(found: Mapping[str, Any]) -> Iterator[str]:
     for worker in found["workers"]:
         if not worker["ready"]:
             yield f"worker {worker['url']} is {'not ready' if worker['reachable'] else 'not reached'}"
+        elif worker.get("problem"):
+            yield f"worker {worker['url']}: {worker['problem']}"
     late = [each for each in found["partitions"] if each["lag_seconds"] > _LAG_S]
     if late:
         yield f"{len(late)} partitions are behind, by up to {max(each['lag_seconds'] for each in late):.0f} s"

@@ -48,18 +48,17 @@ class HealthRoutes:
         """200 when a callback can be accepted and kept, else 503; the body says what is missing.
 
         Where operators have an address of their own it says so there, and anywhere else ``ready`` alone. Degraded: it
-        can be kept, though not as it should be, in the spool alone for example.
+        can be kept, though not as it should be, in the spool alone for example; or the last change of the credentials
+        is not in force.
         """
-        parts = self.publisher.health()
         has_apps = self.credentials.current.count > 0
+        credentials = self.credentials.problem or (_OK if has_apps else "no apps")
+        parts = {**self.publisher.health(), "credentials": credentials}
         ready = has_apps and self.publisher.can_keep()
         degraded = ready and any(part != _OK for part in parts.values())
-        said = "ok" if has_apps else "no apps"
-        if self.credentials.broken is not None:
-            said = f"the newest version is not in force: {self.credentials.broken}"
         body: dict[str, Any] = {"ready": ready}
         if self.details:
-            body |= {"degraded": degraded, **parts, "credentials": said, "core": self.core}
+            body |= {"degraded": degraded, **parts, "core": self.core}
         return JSONResponse(body, status_code=200 if ready else 503, headers=identity("edge"))
 
     async def _metrics(self) -> Response:

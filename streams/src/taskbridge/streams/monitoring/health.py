@@ -9,13 +9,15 @@ if TYPE_CHECKING:
 
     import faust
 
+    from taskbridge.runtime.reloaded_file import ReloadedFile
     from taskbridge.streams.monitoring.progress import Progress
 
 
 class Health:
     """Told of each step by whoever takes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: ReloadedFile[Any] | None = None) -> None:
+        self._tokens = tokens
         self._is_connected = False
         self._app: faust.App | None = None
         self._progress: Progress | None = None
@@ -41,12 +43,13 @@ class Health:
 
     def readiness(self) -> dict[str, Any]:
         """As ``/readyz`` tells it."""
+        tokens = self._tokens and self._tokens.problem
         return {
             "ready": self.is_ready,
             "kafka_and_registry": "connected" if self._is_connected else "waiting",
             "tables": "live" if self._tables_ready else "recovering",
             "core": self._core,
-            "problems": self._problems,
+            "problems": [*self._problems, *([tokens] if tokens else [])],
             "topics": list(self._drift),
             **({} if self._progress is None else self._progress.details()),
         }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _CALLBACKS = "taskbridge_edge_callbacks"
 _SPOOL = "taskbridge_edge_spool_"
 _DURABLE = ("kafka", "spool")
+_NO_PARTS = ("ready", "degraded", "core")
 _PROBLEM_MAX = 300
 
 
@@ -67,7 +68,7 @@ def _readiness(text: str) -> dict[str, Any]:
         raise TypeError("/readyz is no JSON object")
     said = cast("dict[str, Any]", found)
     ready, degraded = bool(said["ready"]), bool(said.get("degraded"))
-    parts = {name: str(value) for name, value in said.items() if name not in ("ready", "degraded") and value != "ok"}
+    parts = {name: str(value) for name, value in said.items() if name not in _NO_PARTS and value != "ok"}
     problem = "; ".join(f"{name}: {value}" for name, value in parts.items())[:_PROBLEM_MAX]
     return {"ready": ready, "degraded": degraded, "problem": problem if problem and (degraded or not ready) else None}
 

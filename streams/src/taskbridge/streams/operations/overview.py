@@ -54,6 +54,7 @@ def _worker(url: str, share: Share | None) -> dict[str, Any]:
         "url": url,
         "reachable": share is not None,
         "ready": said["ready"],
+        "problem": said.get("problem"),
         "active": said["active"],
         "standby": said["standby"],
         "lag_records": None if share is None else sum(share["lag"].values()),

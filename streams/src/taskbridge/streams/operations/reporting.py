@@ -113,9 +113,10 @@ class OperationsReporter:
 
     def share(self) -> dict[str, Any]:
         """What this worker says of itself, to whichever worker puts the overview together."""
-        now = self._now
+        now, tokens = self._now, self._context.resolver.access.tokens
         return {
             "ready": self._ready(),
+            "problem": tokens and tokens.problem,
             "active": now.active,
             "standby": now.standby,
             "lag": _by_name(now.lag),

@@ -40,12 +40,13 @@ export function notices(overview, words, format) {
   for (const edge of overview.edges) {
     if (!edge.reachable) note("bad", say.edgeDown(edge.url));
     else if (!edge.ready) note("bad", say.edgeNotReady(edge.url));
-    else if (edge.degraded) note("warn", say.edgeDegraded(edge.url));
+    else if (edge.degraded) note("warn", say.edgeDegraded(edge.url, edge.problem ?? "?"));
     if (edge.spool?.records > 0) note("warn", say.spool(format.number(edge.spool.records), format.seconds(edge.spool.oldest_age_s)));
   }
   for (const worker of overview.workers) {
     if (!worker.reachable) note("bad", say.workerDown(worker.url));
     else if (!worker.ready) note("warn", say.workerNotReady(worker.url));
+    else if (worker.problem) note("warn", say.workerProblem(worker.url, worker.problem));
   }
   const orphans = orphaned(overview);
   if (orphans.length > 0) note("bad", say.noWorker(orphans.join(", ")));
