@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 
 from forked import taskbridge
@@ -166,8 +168,11 @@ def catches(pid: int, signum: signal.Signals) -> bool:
     return bool(int(status["SigCgt"], 16) >> (signum - 1) & 1)
 
 
-def test_up_stops_everything_in_order_when_told_and_a_second_up_finds_yesterdays_events(tmp_path: Path) -> None:
-    token = write_credentials(tmp_path / "credentials.toml")
+def test_up_stops_everything_in_order_when_told_and_a_second_up_finds_yesterdays_events(
+    tmp_path: Path, eventually: Any
+) -> None:
+    credentials, token = tmp_path / "credentials.toml", ""
+    credentials.touch()
     yesterdays: set[str] = set()
     for signum in (signal.SIGINT, signal.SIGTERM):
         ports = dict(zip(PORTS, free_ports(4), strict=True))  # others in each life
@@ -179,6 +184,19 @@ def test_up_stops_everything_in_order_when_told_and_a_second_up_finds_yesterdays
         assert f"task center  {streams}/\n" in printed
         assert f"operations   {streams}/ops\n" in printed
         assert f"  export TASKBRIDGE_DATA_DIR={tmp_path}\n" in printed
+        if not token:  # it started without an app; what becomes of changes is said in the terminal
+            assert process.stderr is not None
+            no_app, changed = f"add your apps to {credentials}", f"credentials file {credentials}: "
+            assert any(no_app in line for line in process.stderr)
+            token = write_credentials(credentials)
+            assert f"{changed}the last change is in force (3 entries)\n" in process.stderr
+            good = credentials.read_text()
+            credentials.write_text(f"{good}[[apps\n")
+            assert any(f"not in force: {changed}line 15: not TOML: Expected ']]'" in line for line in process.stderr)
+            credentials.write_text(good)
+            assert f"{changed}the last change is in force (3 entries)\n" in process.stderr
+            ready = partial(httpx2.get, f"{edge}/readyz", trust_env=False)
+            eventually(lambda ready=ready: ready().is_success, what="the edge has the apps")
         kafka, registry = f"127.0.0.1:{ports['kafka-port']}", registry_url("127.0.0.1", ports["registry-port"])
         with contextlib.closing(Connection(kafka, registry, {})) as connection:
             outsider = Outsider(edge, token, connection)
@@ -223,6 +241,33 @@ def test_the_doctor_follows_a_task_all_the_way_through_a_bridge_that_runs(runnin
     created, deleted = [each["says"] for each in found if each["check"] == "end-to-end"]
     assert created.startswith("create was accepted (kafka) and told live in ")
     assert deleted.startswith("delete was accepted (kafka) and told live in ")
+
+
+def test_a_change_that_is_not_in_force_is_said_by_the_commands_that_look_at_a_bridge(
+    running: RunningBridge, eventually: Any
+) -> None:
+    bridge, good = running.bridge, running.bridge.credentials.read_text()
+
+    def is_ready_and_says(said: str) -> bool:
+        answer = httpx2.get(f"{bridge.edge_url}/readyz", trust_env=False)
+        return answer.is_success and said in answer.json()["credentials"]
+
+    bridge.credentials.write_text(f"{good}[[apps\n")
+    try:
+        says = (
+            f"the last change is not in force: credentials file {bridge.credentials}: line 15: not TOML: Expected ']]'"
+        )
+        eventually(lambda: is_ready_and_says(says), what="the edge reads the file")
+        status = taskbridge("status", "--json", "--data-dir", str(bridge.data_dir), environment=ENVIRONMENT)
+        assert status.returncode == 1
+        (edge,) = json.loads(status.stdout)["edges"]
+        assert says in edge["problem"]
+        doctor = taskbridge("doctor", "--json", "--data-dir", str(bridge.data_dir), environment=ENVIRONMENT)
+        found = [json.loads(line) for line in doctor.stdout.splitlines()]
+        assert [each["state"] for each in found if says in each["says"]] == ["warning"]
+    finally:
+        bridge.credentials.write_text(good)
+    eventually(lambda: is_ready_and_says("ok"), what="the edge reads the file again")
 
 
 def descendants(pid: int) -> set[int]:

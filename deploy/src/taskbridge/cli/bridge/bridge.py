@@ -7,13 +7,18 @@ import secrets
 import signal
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
 
 from taskbridge.cli.bridge.probes import answers_ready, broken_spool
 from taskbridge.cli.connection import Connection
 from taskbridge.cli.data_folder import DataFolder, Running
+from taskbridge.cli.demo.story import CORP
 from taskbridge.edge.server.connections.listening import listen
+from taskbridge.edge.settings import EdgeSettings
+from taskbridge.edge.verification.credentials import CredentialsFile
 from taskbridge.local.disk import readable_os_errors
+from taskbridge.local.endpoints import Endpoints
 from taskbridge.local.errors import StackError
 from taskbridge.local.ports import LOOPBACK, check_distinct, check_free
 from taskbridge.local.processes.services import ServiceSpec
@@ -21,25 +26,30 @@ from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.progress import call_with_heartbeat
 from taskbridge.local.stack import ExternalStack, choose_stack
 from taskbridge.runtime.http.identity import RUN_VARIABLE, identity
-from taskbridge.runtime.settings import partitions_setting
+from taskbridge.runtime.kafka import read_kafka_config
+from taskbridge.runtime.reloaded_file import POLL_S
+from taskbridge.runtime.settings import load_settings, partitions_setting
 from taskbridge.runtime.topic_admin import apply_topics
 from taskbridge.schemas import topics
 from taskbridge.schemas.errors import ConfigurationError
+from taskbridge.streams.api.tokens import TokensFile
+from taskbridge.streams.settings import StreamsSettings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import ExitStack
     from pathlib import Path
 
-    from taskbridge.local.endpoints import Endpoints
     from taskbridge.local.processes.services import ServiceEvent
     from taskbridge.local.progress import Progress
+    from taskbridge.runtime.reloaded_file import ReloadedFile
 
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
 _QUEUES = 8
 """Each holds net.core.somaxconn connections, 4096 where nobody changed it: together a minute's callbacks at 500/s."""
+_NOWHERE = Endpoints("127.0.0.1:1", "http://127.0.0.1:1")
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to be compared with
 
 
@@ -87,6 +97,8 @@ class Bridge:
         self._occupied: ExitStack | None = None
         self._sockets: list[socket.socket] = []
         self._edge_settings: Mapping[str, str] | None = None
+        self._files: list[ReloadedFile[Any]] = []
+        self._stopped = Event()
         self.credentials = options.credentials or options.data_dir / "credentials.toml"
         self.edge_url = f"http://{LOOPBACK}:{options.edge_port}"
         # Where it tells the details; nowhere else, when operators have an address of their own.
@@ -110,15 +122,14 @@ class Bridge:
             self._options.data_dir.mkdir(parents=True, exist_ok=True)
             self._occupied = self._folder.occupy()
             self._example_credentials()
+        self._check_files()
+        Thread(target=self._watch_files, name="watch-files", daemon=True).start()
         self._progress(f"using {self._stack.description}")
         endpoints = self._stack.start()
         connection = Connection(endpoints.bootstrap_servers, endpoints.registry_url, {})
         call_with_heartbeat(lambda: self._apply_contract(connection), self._progress, "making topics and schemas")
         self._sockets = self._listen()
-        credentials = str(self.credentials.resolve())
-        edges = self._environment.get("STREAMS_EDGE_URLS", self.operator_url)
-        streams = self._settings("streams", self._options.streams_port, endpoints, EDGE_URLS=edges)
-        self._edge_settings = self._settings("edge", self._options.edge_port, endpoints, CREDENTIALS_FILE=credentials)
+        self._edge_settings, streams = self._settings_of_services(endpoints)
         self._supervisor.start(self._edge(), self._service("streams", self.streams_url, streams))
         self._folder.tell(
             Running(
@@ -126,7 +137,7 @@ class Bridge:
                 registry_url=endpoints.registry_url,
                 edge_url=self.edge_url,
                 streams_url=self.streams_url,
-                credentials=credentials,
+                credentials=self._edge_settings["EDGE_CREDENTIALS_FILE"],
             )
         )
         return connection
@@ -142,6 +153,7 @@ class Bridge:
 
     def stop(self) -> None:
         """Stop what is running, the last started first. A second call does nothing."""
+        self._stopped.set()
         self._supervisor.stop("edge", "streams")
         for each in self._sockets:
             each.close()
@@ -176,6 +188,30 @@ class Bridge:
             self.credentials.write_text(_EXAMPLE_CREDENTIALS.format(token=secrets.token_hex(20)))
             self._progress(f"wrote an example credentials file: put your apps into {self.credentials}")
 
+    def _check_files(self) -> None:
+        """Raise for what the services would fail with once Kafka and the registry run, and write to their logs only."""
+        edge_settings, streams_settings = self._settings_of_services(_NOWHERE)
+        partitions_setting(self._environment)
+        edge, streams = load_settings(EdgeSettings, edge_settings), load_settings(StreamsSettings, streams_settings)
+        try:
+            for each in (edge, streams):
+                read_kafka_config(each.kafka_config_file)
+            self._files = [CredentialsFile(edge.credentials_file)]
+            if streams.api_tokens_file is not None:
+                self._files.append(TokensFile(streams.api_tokens_file))
+        except ConfigurationError as error:
+            raise StackError(f"{error}: correct the file, and start again") from error
+        if not self._has_apps():
+            refuses = "no app is configured, so the edge refuses every callback"
+            self._progress(f"{refuses}: add your apps to {self.credentials}, which it reads again when it changes")
+
+    def _has_apps(self) -> bool:
+        return self._files[0].current.count > 0
+
+    def _watch_files(self) -> None:
+        while not self._stopped.wait(POLL_S):
+            report_changes(self._files, self._progress)
+
     def _listen(self) -> list[socket.socket]:
         try:
             return listen(self._environment.get("EDGE_HOST", LOOPBACK), self._options.edge_port, queues=_QUEUES)
@@ -184,21 +220,37 @@ class Bridge:
 
     def _edge(self) -> ServiceSpec:
         assert self._edge_settings is not None
-        edge = self._service("edge", self.edge_url, self._edge_settings)
+        edge = self._service("edge", self.edge_url, self._edge_settings, can_be_ready=self._has_apps)
         return replace(edge, ailment=broken_spool(self.operator_url), sockets=self._sockets)
 
-    def _service(self, name: str, url: str, environment: Mapping[str, str]) -> ServiceSpec:
+    def _service(
+        self,
+        name: str,
+        url: str,
+        environment: Mapping[str, str],
+        *,
+        can_be_ready: Callable[[], bool] = lambda: True,
+    ) -> ServiceSpec:
         run = secrets.token_hex(8)
         return ServiceSpec(
             name=name,
             argv=[sys.executable, "-P", "-m", "taskbridge.cli", name],
             env={**environment, RUN_VARIABLE: run},
             log_path=self._options.data_dir / "logs" / f"{name}.log",
-            ready=answers_ready(url, identity(name, {RUN_VARIABLE: run})),
+            ready=answers_ready(url, identity(name, {RUN_VARIABLE: run}), can_be_ready=can_be_ready),
             ready_timeout_s=_READY_TIMEOUT_S,
             stop_timeout_s=_STOP_TIMEOUT_S,
             # Killed outright, an edge with several workers would leave them behind, on its port.
             orphan_signal=signal.SIGTERM,
+        )
+
+    def _settings_of_services(self, endpoints: Endpoints) -> tuple[dict[str, str], dict[str, str]]:
+        """Of the edge, and of the streams service."""
+        credentials = str(self.credentials.resolve())
+        edges = self._environment.get("STREAMS_EDGE_URLS", self.operator_url)
+        return (
+            self._settings("edge", self._options.edge_port, endpoints, CREDENTIALS_FILE=credentials),
+            self._settings("streams", self._options.streams_port, endpoints, EDGE_URLS=edges),
         )
 
     def _settings(self, service: str, port: int, endpoints: Endpoints, **more: str) -> dict[str, str]:
@@ -214,10 +266,20 @@ class Bridge:
         return {**self._environment, **{f"{prefix}_{name}": value for name, value in own.items()}}
 
 
-_EXAMPLE_CREDENTIALS = """\
-# One entry for each Yida app. The system token is the app's secret: application settings, deployment and operation.
-# While you rotate it, list the old and the new one. The edge reads this file again when it changes.
+def report_changes(files: Iterable[ReloadedFile[Any]], progress: Progress) -> None:
+    """Say of each file that has changed whether the change is in force: the services see the same within a second."""
+    for each in files:
+        if each.refresh():
+            done = f"{each.title} {each.path}: the last change is in force ({each.current.count} entries)"
+            progress(each.problem or done)
+
+
+_EXAMPLE_CREDENTIALS = f"""\
+# One entry for each Yida app, in place of this example. The system token is the app's secret: application settings,
+# deployment and operation. While you rotate it, list the old and the new one. The edge reads this file again when it
+# changes.
 [[apps]]
 app_type = "APP_EXAMPLE"
-system_tokens = ["{token}"]
+corp_id = "{CORP}"
+system_tokens = ["{{token}}"]
 """

@@ -20,8 +20,13 @@ def _asking() -> httpx2.Client:
     return httpx2.Client(timeout=2, trust_env=False, headers={"Connection": "close"})
 
 
-def answers_ready(url: str, who: Mapping[str, str]) -> Callable[[], bool]:
-    """Tells whether the service that we started is ready: another that has its address is not taken for it."""
+def answers_ready(
+    url: str, who: Mapping[str, str], *, can_be_ready: Callable[[], bool] = lambda: True
+) -> Callable[[], bool]:
+    """Tells whether the service that we started is ready: another that has its address is not taken for it.
+
+    A service that cannot be ready yet needs only to answer.
+    """
     client = _asking()
 
     def ready() -> bool:
@@ -29,7 +34,8 @@ def answers_ready(url: str, who: Mapping[str, str]) -> Callable[[], bool]:
             answer = client.get(f"{url}/readyz")
         except httpx2.HTTPError:
             return False
-        return answer.is_success and all(answer.headers.get(name) == said for name, said in who.items())
+        ours = all(answer.headers.get(name) == said for name, said in who.items())
+        return ours and (answer.is_success or not can_be_ready())
 
     return ready
 
