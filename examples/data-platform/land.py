@@ -84,6 +84,7 @@ def land(bootstrap_servers: str, registry_url: str, folder: Path) -> None:
             "group.id": "none",  # the library asks for one; nothing is committed
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",  # where what comes next is no longer kept
+            "fetch.wait.max.ms": 20,  # the end of each partition is waited for
             "enable.partition.eof": True,
             "enable.auto.commit": False,
         }
