@@ -191,7 +191,6 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
             ("schemas", "register", "--registry-url", "http://127.0.0.1:9"),
             "taskbridge: the schema registry at http://127.0.0.1:9 does not",
         ),
-        (("up", "--credentials", "/nowhere/c.toml", "--kafka-port", "1"), "there is no credentials file"),
         (
             ("up", "--data-dir", "/nowhere", "--edge-port", "18400", "--streams-port", "18400"),
             "taskbridge: --edge-port and --streams-port are both 18400: each needs a port of its own",
@@ -242,6 +241,12 @@ def test_a_data_folder_that_cannot_be_made_is_one_readable_line(
     assert err.endswith("\n")
     assert len(err.splitlines()) == 1
     assert "--data-dir" in err
+
+
+def test_a_credentials_file_that_is_not_there_is_one_readable_line(run: Callable[..., tuple[int, str]]) -> None:
+    ports = [f"--{name}-port={port}" for name, port in zip(("edge", "streams"), free_ports(2), strict=True)]
+    ended = run("up", "--credentials", "/nowhere/c.toml", *ports)
+    assert_one_readable_line(ended, "there is no credentials file /nowhere/c.toml: check --credentials")
 
 
 def test_the_version_is_told() -> None:
