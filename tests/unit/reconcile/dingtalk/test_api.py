@@ -65,6 +65,36 @@ def test_pages_that_lack_a_row_are_given_and_then_said_to_be_incomplete() -> Non
     asyncio.run(ask())
 
 
+def test_rows_that_go_while_pages_are_read_hide_no_others() -> None:
+    """A deleted row lets all behind it slip: the first of the next page is on the page that was read."""
+
+    async def ask() -> None:
+        async with asked(*(filed(f"I-{n:03}", NOW - (250 - n) * MINUTE_MS) for n in range(250))) as there:
+            found = list[str]()
+            async for rows in there.api.instances(FORM, WEEK, by=By.MODIFIED):
+                found += (each.process_instance_id for each in rows)
+                for gone in {100: ("I-007",), 200: ("I-008", "I-009")}.get(len(found), ()):
+                    there.company.happened(happened(Action.DELETED, NOW, instance_id=gone))
+            assert sorted({*found}) == [f"I-{n:03}" for n in range(250)]
+            assert there.dingtalk.calls[wire.GetInstances.path] == 3 + 2 * 2, "two calls more each time"
+
+    asyncio.run(ask())
+
+
+def test_rows_that_go_at_every_page_end_the_reading() -> None:
+    async def ask() -> None:
+        async with asked(*(filed(f"I-{n:03}", NOW - (250 - n) * MINUTE_MS) for n in range(250))) as there:
+            pages = there.api.instances(FORM, WEEK, by=By.MODIFIED)
+            for _ in range(6):
+                gone = (await anext(pages))[0].process_instance_id
+                there.company.happened(happened(Action.DELETED, NOW, instance_id=gone))
+            with pytest.raises(Unreachable, match="rows went while they were read"):
+                await anext(pages)
+            assert there.dingtalk.calls[wire.GetInstances.path] == 12
+
+    asyncio.run(ask())
+
+
 def test_more_rows_than_a_query_gives_are_asked_for_by_fewer_days_and_at_last_by_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import quote
 
 from taskbridge.reconcile.dingtalk import wire
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 IDS_A_CALL = 50
 """The documents give no bound; an address of so many ids is two kilobytes long."""
 _INCOMPLETE_RETRY_MS = 60_000
+_SHRINKS = 5
+"""So often one query goes back to a page that was read; each time takes two calls more."""
 
 
 class By(StrEnum):
@@ -66,7 +69,8 @@ class YidaApi:
         ends, and look at the times of what comes.
 
         Raises:
-            Unreachable: fewer came than DingTalk counts; those that came are right, but nothing is known of others.
+            Unreachable: fewer came than DingTalk counts, or rows went at page after page; those that came are right,
+                but nothing is known of others.
         """
         request = self._query(form_uuid, days, by)
         first = await self._page(request, 1)
@@ -118,25 +122,35 @@ class YidaApi:
         return (await self._calls.get(request, wire.OperationRecordList)).result
 
     async def _pages(self, request: wire.GetInstances, first: wire.InstancePage) -> AsyncIterator[list[wire.Instance]]:
-        answer, page, came = first, 1, 0
+        answer, page, shrunk = first, 1, 0
+        came = set[str]()
         while True:
-            came += len(answer.data)
+            came.update(each.process_instance_id for each in answer.data)
             yield answer.data
             # Rows that came twice push others behind the last page that DingTalk counts: that one must be short.
             is_last = page * wire.PAGE_ROWS >= min(answer.total_count, wire.QUERY_ROWS)
             if is_last and (len(answer.data) < wire.PAGE_ROWS or page * wire.PAGE_ROWS >= wire.QUERY_ROWS):
                 break
-            page += 1
-            answer = await self._page(request, page)
-        self._check_complete(came, answer.total_count, "instances")
+            page, total = page + 1, answer.total_count
+            while (answer := await self._page(request, page)).total_count < total:
+                # Rows were deleted, or modified since: the rows behind them moved up, onto pages that were read.
+                shrunk += 1
+                if shrunk > _SHRINKS:
+                    self._incomplete("rows went while they were read")
+                page = max(1, page - math.ceil((total - answer.total_count) / wire.PAGE_ROWS))
+                total = answer.total_count
+        self._check_complete(len(came), answer.total_count, "instances")
 
     async def _page(self, request: wire.GetInstances, page: int) -> wire.InstancePage:
         return await self._calls.post(request, wire.InstancePage, page=page)
 
     def _check_complete(self, came: int, total: int, what: str) -> None:
         if came < total:
-            retry_at_ms = self._clock.now_ms() + _INCOMPLETE_RETRY_MS
-            raise Unreachable(f"{self.app.app_type}: {came} of {total} {what} came", retry_at_ms=retry_at_ms)
+            self._incomplete(f"{came} of {total} {what} came")
+
+    def _incomplete(self, why: str) -> NoReturn:
+        retry_at_ms = self._clock.now_ms() + _INCOMPLETE_RETRY_MS
+        raise Unreachable(f"{self.app.app_type}: {why}", retry_at_ms=retry_at_ms)
 
     def _query(self, form_uuid: str, days: Days, by: By, status: str | None = None) -> wire.GetInstances:
         times = {
