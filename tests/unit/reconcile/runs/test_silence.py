@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
+from msgspec import structs
 from reconciled_company import APPS, BEGIN, HOUR_MS, Reconciled, company_life, losses, reconciled
 
 from taskbridge.reconcile.testing.clock import FakeClock
 from taskbridge.reconcile.testing.company import Company
+from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,5 +95,24 @@ def test_what_a_backfill_brings_in_is_no_silence() -> None:
                 await found.backfill(api, clock, BEGIN)
             assert found.streams.published
             assert {each.missing for each in found.kept.callbacks.all()} == {0}
+
+    asyncio.run(run())
+
+
+def test_a_repair_that_kafka_refuses_sixty_times_hides_no_callbacks() -> None:
+    async def run() -> None:
+        clock = FakeClock(EVENTS[-1].occurred_at + HOUR_MS)
+        async with reconciled(Company(EVENTS), clock) as found:
+            found.streams.fold(EVENTS[::2])
+            with patch.object(found.streams, "publish", side_effect=OperatorError("Kafka is away")) as refused:
+                for _ in range(60):
+                    with pytest.raises(OperatorError, match="Kafka is away"):
+                        await found.run(clock)
+            [repaired] = {each.instance_id for call in refused.call_args_list for each in call.args[0]}
+            await found.run(clock)
+            await found.catch_up()
+            state, callbacks = found.streams.instances[repaired].state, found.kept.callbacks
+            assert not callbacks.take(state), "repairs are not taken for callbacks"
+            assert callbacks.take(structs.replace(state, revision=state.revision + 1))
 
     asyncio.run(run())

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS revisions (instance_id TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS announced (
+    instance_id TEXT NOT NULL, event_id TEXT NOT NULL, PRIMARY KEY (instance_id, event_id)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS callbacks (
     corp_id TEXT NOT NULL, app_type TEXT NOT NULL, last_ms INTEGER NOT NULL, PRIMARY KEY (corp_id, app_type)
 ) WITHOUT ROWID;
@@ -36,7 +39,7 @@ class Silence(NamedTuple):
 class Callbacks:
     """Across restarts. A state's revision counts its events, so one above the known and our own repairs is a callback.
 
-    A repair that changes no state hides one callback of its instance.
+    A repair that changes no state, or that Kafka never takes, hides one callback of its instance.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
@@ -49,12 +52,15 @@ class Callbacks:
 
     def take(self, state: TaskState) -> bool:
         """Whether a callback moved the state since it, or a repair of it, was known last."""
-        row = self._database.execute(
-            "SELECT revision FROM revisions WHERE instance_id = ?", (state.instance_id,)
-        ).fetchone()
-        if row is not None and state.revision <= row[0]:
+        [(known,)] = self._database.execute(
+            "SELECT (SELECT count(*) FROM announced WHERE instance_id = ?1)"
+            " + ifnull((SELECT revision FROM revisions WHERE instance_id = ?1), 0)",
+            (state.instance_id,),
+        )
+        if state.revision <= known:
             return False
-        self._database.execute("INSERT OR REPLACE INTO revisions VALUES (?, ?)", (state.instance_id, state.revision))
+        self.let_go(state.instance_id)
+        self._database.execute("INSERT INTO revisions VALUES (?, ?)", (state.instance_id, state.revision))
         key = state.corp_id, state.app_type
         self._database.execute(
             "INSERT INTO callbacks VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET last_ms = max(last_ms, excluded.last_ms)",
@@ -63,11 +69,11 @@ class Callbacks:
         self._database.execute("DELETE FROM untold WHERE (corp_id, app_type) = (?, ?)", key)
         return True
 
-    def mend(self, repairs: Iterable[Repair]) -> None:
-        """These are about to be delivered: each moves its state once."""
+    def announce(self, repairs: Iterable[Repair]) -> None:
+        """These are about to be delivered: each moves its state once, however often it is tried."""
         self._database.executemany(
-            "INSERT INTO revisions VALUES (?, 1) ON CONFLICT DO UPDATE SET revision = revision + 1",
-            ((each.event.instance_id,) for each in repairs),
+            "INSERT OR IGNORE INTO announced VALUES (?, ?)",
+            ((each.event.instance_id, each.event.event_id) for each in repairs),
         )
 
     def missed(self, repairs: Iterable[Repair]) -> None:
@@ -82,10 +88,12 @@ class Callbacks:
         )
 
     def let_go(self, instance_id: str) -> None:
+        self._database.execute("DELETE FROM announced WHERE instance_id = ?", (instance_id,))
         self._database.execute("DELETE FROM revisions WHERE instance_id = ?", (instance_id,))
 
     def forget(self) -> None:
         """States come from their beginning once more."""
+        self._database.execute("DELETE FROM announced")
         self._database.execute("DELETE FROM revisions")
 
     def all(self) -> list[Silence]:

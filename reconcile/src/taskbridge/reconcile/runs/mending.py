@@ -181,7 +181,7 @@ class Mender:
     async def deliver(self, repairs: Sequence[Repair]) -> None:
         """Return once they are durable, and counted."""
         if repairs:
-            self.kept.callbacks.mend(repairs)
+            self.kept.callbacks.announce(repairs)
             await self._outbox.publish([structs.replace(each.event, recovered_by=self.work) for each in repairs])
             self.kept.found.note(repairs, work=self.work)
             if self.work != BACKFILL:
