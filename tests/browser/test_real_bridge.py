@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from playwright.sync_api import expect
 
+from fake_portal import portal, put
 from forked import taskbridge
 from taskbridge.cli.bridge.bridge import Bridge, BridgeOptions
 from taskbridge.cli.callbacks.sending import post_callback
@@ -53,8 +54,8 @@ class Task:
 class Company:
     """A running bridge, and Yida, which posts to it."""
 
-    def __init__(self, bridge: Bridge, token: str, connection: Connection) -> None:
-        self.bridge = bridge
+    def __init__(self, bridge: Bridge, token: str, connection: Connection, portal_url: str) -> None:
+        self.bridge, self.portal_url = bridge, portal_url
         self._token = token
         self._connection = connection
 
@@ -150,15 +151,17 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Generator[Company]:
         registry_port=registry,
         credentials=credentials,
     )
-    bridge = Bridge(options, progress=lambda _: None, environment=ENVIRONMENT)
-    connection: Connection | None = None
-    try:
-        connection = bridge.start()
-        yield Company(bridge, token, connection)
-    finally:
-        bridge.stop()
-        if connection is not None:
-            connection.close()
+    with portal(lambda: f"http://127.0.0.1:{streams}") as portal_url:
+        environment = {**ENVIRONMENT, "STREAMS_ALLOWED_ORIGINS": portal_url}
+        bridge = Bridge(options, progress=lambda _: None, environment=environment)
+        connection: Connection | None = None
+        try:
+            connection = bridge.start()
+            yield Company(bridge, token, connection, portal_url)
+        finally:
+            bridge.stop()
+            if connection is not None:
+                connection.close()
 
 
 @pytest.fixture
@@ -335,6 +338,14 @@ def test_a_network_that_was_away_misses_nothing(company: Company, open_page: Ope
     shown(page, task.title)
     counted(page, 1, 0)
     expect(page.locator(".live")).to_have_text("实时更新中", timeout=SOON_MS)
+
+
+def test_a_portal_of_another_origin_is_live(company: Company, open_page: OpenPage, user: str) -> None:
+    page = open_page(company.portal_url)
+    put(page, {"corp-id": CORP, "user-id": user})
+    expect(page.locator("body")).to_have_attribute("data-live", "live", timeout=SOON_MS)
+    task = company.create("门户里的申请", user)
+    shown(page, task.title)
 
 
 def test_the_operator_finds_out_what_became_of_a_callback(company: Company, open_page: OpenPage, user: str) -> None:

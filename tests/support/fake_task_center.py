@@ -24,6 +24,8 @@ from taskbridge.streams.web.routes import pages_router
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
 
+    from starlette.types import ASGIApp
+
 VIEWS = ("pending", "handled", "created", "copied")
 TOKEN = "let-me-in"
 _LINES_A_SEARCH = 300
@@ -159,7 +161,7 @@ class FakeTaskCenter:
 
     # What is answered
 
-    def app(self) -> FastAPI:
+    def app(self) -> ASGIApp:
         api = APIRouter(dependencies=[Depends(self._as_told)])
         api.get("/v1/me")(self._me)
         api.get("/v1/people", response_model=None)(self._people_found)
@@ -175,8 +177,7 @@ class FakeTaskCenter:
         answer_with_problems(app)
         app.include_router(pages_router())
         app.include_router(api)
-        let_portals_in(app, self.allowed_origins)
-        return app
+        return let_portals_in(app, self.allowed_origins)
 
     async def _as_told(self, request: Request) -> None:
         path = request.url.path

@@ -98,8 +98,7 @@ def _server(surroundings: Surroundings) -> Server:
     )
     if settings.task_center:
         http.include_router(pages_router())
-    let_portals_in(http, settings.allowed_origins)
-    return Server(http)
+    return Server(let_portals_in(http, settings.allowed_origins))
 
 
 def _said(error: BaseException) -> str:

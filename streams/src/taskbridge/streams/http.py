@@ -223,7 +223,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 class Server(uvicorn.Server):
     """Uvicorn within a loop that is somebody else's: signals are the composition root's business."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         logging.getLogger("uvicorn.error").addFilter(_is_ours)
         super().__init__(
             uvicorn.Config(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 from fastapi import FastAPI
@@ -15,18 +16,20 @@ from taskbridge.streams.web.assets import read_assets
 from taskbridge.streams.web.portals import let_portals_in
 from taskbridge.streams.web.routes import pages_router
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
 
 @pytest.fixture
 def client() -> TestClient:
     return TestClient(_http())
 
 
-def _http(origins: str = "") -> FastAPI:
+def _http(origins: str = "") -> ASGIApp:
     http = FastAPI()
     answer_with_problems(http)
     http.include_router(pages_router())
-    let_portals_in(http, origins)
-    return http
+    return let_portals_in(http, origins)
 
 
 @pytest.mark.parametrize("path", ["/", "/ops"])

@@ -42,9 +42,10 @@ _TOO_OLD = "what happened after this id is no longer there in full"
 
 
 class EventStream(Response):
-    """An answer that goes on for long: it is left to ``HoldsStreams``, once the framework is through with the request.
+    """An answer that goes on for long: only its head goes through the framework's layers, which add their headers.
 
-    Its layers would stay on the stack for as long as a stream lives, and take as much memory again as the stream.
+    The rest is left to ``HoldsStreams``: the layers would stay on the stack for as long as a stream lives, and take as
+    much memory again as the stream.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -53,7 +54,8 @@ class EventStream(Response):
         self.status_code = 200
         self._writer = writer
 
-    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         scope[_HELD] = self._writer
 
 
@@ -84,9 +86,8 @@ class Writer:
     _task: asyncio.Task[None] | None = None
 
     async def run(self, receive: Receive, send: Send) -> None:
-        """Return when the client has gone or the stream has ended."""
+        """Write on behind the head; return when the client has gone or the stream has ended."""
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             await send({"type": "http.response.body", "body": OPENING, "more_body": True})
             self._send = send
             self._task = asyncio.get_running_loop().create_task(self._begin())

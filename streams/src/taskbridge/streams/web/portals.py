@@ -10,11 +10,11 @@ from starlette.middleware.cors import CORSMiddleware
 from taskbridge.schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 
-def let_portals_in(http: FastAPI, setting: str) -> None:
-    """Scripts of these origins (comma-separated) may read what their user may; without any, nothing changes.
+def let_portals_in(http: ASGIApp, setting: str) -> ASGIApp:
+    """The app, of which scripts of these origins (comma-separated) may read what their user may: failures, too.
 
     Raises:
         ConfigurationError: one is no origin.
@@ -26,9 +26,9 @@ def let_portals_in(http: FastAPI, setting: str) -> None:
         if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
             raise ConfigurationError(f"STREAMS_ALLOWED_ORIGINS has {origin!r}: give origins, as https://portal.example")
     if not origins:
-        return
-    http.add_middleware(
-        CORSMiddleware,
+        return http
+    return CORSMiddleware(
+        http,
         allow_origins=origins,
         allow_methods=["GET"],
         allow_headers=["authorization", "last-event-id"],
