@@ -134,7 +134,7 @@ class EventStreamsWorker:
                     assert message.error() is None
                     notification = self._codec.decode(message.value())
                     partition, offset = message.partition() or 0, message.offset() or 0
-                    self._next[partition] = offset + 1
-                    self.hub.told(partition, [(offset, notification)])
+                    begins, self._next[partition] = self._next[partition], offset + 1
+                    self.hub.told(partition, (begins, offset + 1), [(offset, notification)])
         finally:
             await asyncio.to_thread(consumer.close)

@@ -35,7 +35,7 @@ async def serve(port: int, heartbeat_s: float) -> None:
     http = build_http(lambda: {"ready": True}, Metrics(), routers=[router])
 
     async def tell(user_id: str, offset: int) -> dict[str, int]:
-        hub.told(0, [(offset, _notification(user_id))])
+        hub.told(0, (1, offset + 1), [(offset, _notification(user_id))])
         return {"streams": hub.count}
 
     http.add_api_route("/tell/{user_id}/{offset}", tell, methods=["POST"])

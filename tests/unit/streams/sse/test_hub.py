@@ -35,7 +35,8 @@ def make_hub(*, most: int = 100, most_of_person: int = 1000, next_offset: int | 
 
 
 def tell(hub: Hub, notification: TaskNotification, *offsets: int, user_id: str = "ann", partition: int = 0) -> None:
-    hub.told(partition, [(offset, replace(notification, recipient_id=user_id)) for offset in offsets])
+    told = [(offset, replace(notification, recipient_id=user_id)) for offset in offsets]
+    hub.told(partition, (offsets[0], offsets[-1] + 1), told)
 
 
 def test_each_gets_their_own_in_order(notification: TaskNotification) -> None:
@@ -54,7 +55,7 @@ def test_a_name_with_a_slash_hears_nothing_of_another_corp(notification: TaskNot
     hub = make_hub()
     stranger = Listener(hub, "x/ann")
 
-    hub.told(0, [(5, replace(notification, corp_id="corp/x"))])
+    hub.told(0, (5, 6), [(5, replace(notification, corp_id="corp/x"))])
 
     assert stranger.ids() == []
 
@@ -121,7 +122,7 @@ def test_a_stream_knows_where_it_begins_and_where_it_is(notification: TaskNotifi
     assert ann.subscription.begins == 5
     assert hub.place(ann.subscription) == Place(0, 5)
 
-    tell(hub, notification, 8, user_id="bob")
+    hub.told(0, (5, 9), [(8, replace(notification, recipient_id="bob"))])
     applied = 9
     assert hub.place(ann.subscription) == Place(0, 9), "others' notifications count as seen"
     assert Listener(hub).subscription.begins == 9
@@ -144,6 +145,37 @@ def test_what_could_not_be_applied_is_given_once_more_when_it_is_told_again(noti
     tell(hub, notification, 6, 7, partition=1)
     assert ann.ids() == slow.ids() == ["0-7", "0-8"]
     assert bob.ids() == ["0-8"]
+
+
+def test_a_place_lies_behind_what_was_told_here_and_nothing_else() -> None:
+    """A partition that went, unseen, and came back: another worker told what its store has by now."""
+    applied = 5
+    hub = Hub(next_offset=lambda _: applied, most=10, most_of_person=10)
+    ann = Listener(hub)
+    applied = 9
+    assert hub.place(ann.subscription) == Place(0, 5)
+
+
+@pytest.mark.parametrize("seen_by", ["what is told next", "a heartbeat", "another stream"])
+def test_streams_of_a_partition_that_went_and_came_back_unseen_end(
+    notification: TaskNotification, seen_by: str
+) -> None:
+    applied = {0: 5, 1: 5}
+    hub = Hub(next_offset=applied.get, most=10, most_of_person=10)
+    ann, bob = Listener(hub), Listener(hub, "bob", partition=1)
+    hub.told(1, (5, 6), [(5, replace(notification, recipient_id="bob"))])
+    applied |= {0: 9, 1: 6}
+
+    if seen_by == "what is told next":
+        hub.told(0, (9, 10), [(9, notification)])
+    elif seen_by == "a heartbeat":
+        hub.beat(100)
+    else:
+        assert Listener(hub).subscription.ending is None
+
+    assert ann.subscription.ending is Ending.MOVED
+    assert ann.ids() == [], "it comes back for what it has not seen"
+    assert (bob.subscription.ending, bob.ids()) == (None, ["1-6"])
 
 
 def test_streams_of_a_partition_that_went_end() -> None:

@@ -95,7 +95,7 @@ def make_hub(next_offset: int = 5) -> Hub:
 
 
 def tell(hub: Hub, notification: TaskNotification, *offsets: int) -> None:
-    hub.told(0, [(offset, notification) for offset in offsets])
+    hub.told(0, (offsets[0], offsets[-1] + 1), [(offset, notification) for offset in offsets])
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -133,7 +133,7 @@ def test_who_wants_to_know_is_told_when_a_notification_is_written_and_by_each_st
         slow, quick = Connection(hub), Connection(hub)
         await turns()
         slow.reads.clear()
-        hub.told(0, [(5, notification), (6, notification)], {6: lambda: written.append("6")})
+        hub.told(0, (5, 7), [(5, notification), (6, notification)], {6: lambda: written.append("6")})
         assert written == []
         await turns()
         assert (quick.ids, slow.ids, written) == (["0-6", "0-7"], [], ["6"])

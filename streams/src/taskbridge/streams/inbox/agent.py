@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-Listener = Callable[[int, Sequence[tuple[int, "TaskNotification"]], Mapping[int, Callable[[], None]]], None]
+Listener = Callable[
+    [int, tuple[int, int], Sequence[tuple[int, "TaskNotification"]], Mapping[int, Callable[[], None]]], None
+]
 ComesAgain = Callable[[int, int], None]
 
 
@@ -71,7 +73,7 @@ class InboxAgent:
         self._queues = PartitionQueues(self._take, failed=self.app.crash)
 
     def listen(self, told: Listener, comes_again: ComesAgain) -> None:
-        """Have ``told`` called, in this loop, with a partition and what just came, each with its offset.
+        """Have ``told`` called, in this loop, with a partition, the offsets that just came, and what is at them.
 
         And with what it is to call, by offset, when it has sent somebody a notification that is traced.
         ``comes_again``: with a partition and an offset, where what was told from there on could not be applied.
@@ -149,7 +151,7 @@ class InboxAgent:
         people = {user_part(each.corp_id, each.recipient_id) for _, each in told}
         self.told_ahead.begin(partition, offsets[1], people)
         for listener, _ in self._listeners:
-            listener(partition, told, {} if trace is None else trace.written())
+            listener(partition, offsets, told, {} if trace is None else trace.written())
         try:
             yield
         except BaseException:

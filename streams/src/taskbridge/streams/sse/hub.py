@@ -62,6 +62,8 @@ class Hub:
     def __post_init__(self) -> None:
         # By both ids: in a record's key they stand side by side, and one with a slash could pass for another two.
         self._of_person: dict[tuple[str, str], list[Subscription]] = {}
+        self._reached: dict[int, int] = {}
+        """Of each partition, the offset up to which its streams were told everything."""
         self.count = 0
         self.forwarded = 0
         """Streams that other workers have and this one passes on."""
@@ -91,6 +93,7 @@ class Hub:
         begins = self.next_offset(partition)
         if begins is None:
             raise NotFollowed(str(NotFollowed.__doc__))
+        self._go_on(partition, begins, begins)
         # Those that came at once do not beat at once.
         due = now + self.heartbeat_s * (self.count * _GOLDEN % 1)
         found = Subscription((corp_id, user_id), partition, begins, due, may_go_on)
@@ -135,14 +138,16 @@ class Hub:
     def told(
         self,
         partition: int,
+        offsets: tuple[int, int],
         notifications: Sequence[tuple[int, TaskNotification]],
         written: Mapping[int, Callable[[], None]] = NOTHING,
     ) -> None:
         """Pass on what has just come, in the order of its offsets. Repeats are dropped.
 
-        Each notification is encoded once, and only when somebody listens. ``written``, by offset, is called for each
-        stream that it was written to.
+        ``offsets``: from, and to before, which it came. Each notification is encoded once, and only when somebody
+        listens. ``written``, by offset, is called for each stream that it was written to.
         """
+        self._go_on(partition, *offsets)
         for offset, notification in notifications:
             listening = self._of_person.get((notification.corp_id, notification.recipient_id))
             if listening:
@@ -152,30 +157,33 @@ class Hub:
 
     def comes_again(self, partition: int, offset: int) -> None:
         """What was told from this offset on is not in people's lists: when it is told again, that is no repeat."""
+        self._reached[partition] = min(self._reached.get(partition, offset), offset)
         for each in self._all():
             if each.partition == partition:
                 each.comes_again(offset)
 
     def place(self, subscription: Subscription) -> Place | None:
         """Where somebody who has read all of this stream would go on; None while something waits."""
-        offset = self.next_offset(subscription.partition)
-        if offset is None or subscription.has_waiting or subscription.ending is not None:
+        if subscription.has_waiting or subscription.ending is not None:
             return None
-        return Place(subscription.partition, offset)
+        return Place(subscription.partition, self._reached[subscription.partition])
 
     def beat(self, now: float) -> None:
         """Have those write a heartbeat, or end, whose time has come. To be called several times in ``heartbeat_s``."""
         for each in list(self._all()):
             if each.due <= now:
-                if each.may_go_on(now):
-                    each.beat(now + self.heartbeat_s)
-                else:
+                if not each.may_go_on(now):
                     each.end(Ending.ACCESS)
+                elif (self.next_offset(each.partition) or 0) > self._reached[each.partition]:
+                    each.end(Ending.MOVED)
+                else:
+                    each.beat(now + self.heartbeat_s)
 
     def assigned(self, partitions: Collection[int]) -> None:
         """End the streams of all other partitions; their clients find the new owner by themselves.
 
-        To be called at every assignment: of a partition that went and came back, something was told elsewhere.
+        To be called at every assignment. A partition that went and came back between two of them is noticed by its
+        offsets: something was told elsewhere.
         """
         for each in list(self._all()):
             if each.partition not in partitions:
@@ -186,6 +194,14 @@ class Hub:
         self.stopping = True
         for each in list(self._all()):
             each.end(Ending.STOPPING)
+
+    def _go_on(self, partition: int, begins: int, until: int) -> None:
+        """Its streams are told ``begins`` to ``until``. Those that lack something before end."""
+        if self._reached.get(partition, begins) < begins:
+            for each in self._all():
+                if each.partition == partition:
+                    each.end(Ending.MOVED)
+        self._reached[partition] = until
 
     def _all(self) -> Iterator[Subscription]:
         return (each for of_person in self._of_person.values() for each in of_person)
