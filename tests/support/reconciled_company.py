@@ -73,8 +73,10 @@ class Streams:
 class Reconciled:
     """One company: what is true of it, what came of it, and who looks for the rest."""
 
-    def __init__(self, apis: list[YidaApi], budget: Budget, database: sqlite3.Connection, fake: FakeDingTalk) -> None:
-        self.apis, self.budget, self.dingtalk = apis, budget, fake
+    def __init__(
+        self, apis: list[YidaApi], budget: Budget, database: sqlite3.Connection, fake: FakeDingTalk, clock: FakeClock
+    ) -> None:
+        self.apis, self.budget, self.dingtalk, self._clock = apis, budget, fake, clock
         self.streams, self.kept = Streams(), Kept(database)
         self.rules = RULES
 
@@ -82,6 +84,7 @@ class Reconciled:
         for each in self.streams.changed:
             self.kept.states.take(self.streams.instances[each].state)
         self.streams.changed.clear()
+        self.kept.states.current_ms = self._clock.now_ms()
 
     async def run(self, clock: FakeClock) -> PassReport:
         passes = Passes(self.apis, self.kept, self.streams, clock, self.rules, catch_up=self.catch_up)
@@ -123,7 +126,7 @@ async def reconciled(
                 )
                 for each in APPS
             ]
-            yield Reconciled(apis, budget, database, fake)
+            yield Reconciled(apis, budget, database, fake, clock)
 
 
 def losses(seed: int, events: Sequence[TaskEvent], share: float) -> tuple[set[str], set[str]]:

@@ -120,7 +120,7 @@ async def assembled(
             each.corp_id: Calls(http, each.corp, memory.budget, clock, attempts=settings.call_attempts, count=count)
             for each in memory.apps
         }
-        states = StatesTopic(settings.kafka_bootstrap_servers, extra, registry, memory.kept.states)
+        states = StatesTopic(settings.kafka_bootstrap_servers, extra, registry, memory.kept.states, clock)
         stack.callback(states.close)
         outbox = KafkaOutbox(
             settings.kafka_bootstrap_servers, extra, registry, clock, records_per_second=settings.records_per_second

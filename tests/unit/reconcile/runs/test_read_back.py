@@ -55,6 +55,7 @@ class Followed:
         for each in self.streams.changed:
             self.kept.states.take(self.streams.instances[each].state)
         self.streams.changed.clear()
+        self.kept.states.current_ms = self.asked.clock.now_ms()
 
     @property
     def read_back(self) -> ReadBack:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
 from msgspec import structs
-from reconciled_company import APPS, BEGIN, HOUR_MS, Reconciled, company_life, losses, reconciled
+from reconciled_company import APPS, BEGIN, HOUR_MS, MINUTE_MS, Reconciled, company_life, losses, reconciled
 
+from taskbridge.reconcile.kept.states import StatesBehind
+from taskbridge.reconcile.runs.read_back import ReadBack
 from taskbridge.reconcile.testing.clock import FakeClock
 from taskbridge.reconcile.testing.company import Company
 from taskbridge.schemas.errors import OperatorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+    from taskbridge.reconcile.dingtalk.wire import Form
     from taskbridge.schemas.events import TaskEvent
 
 EVENTS = company_life(11, 300)
@@ -114,5 +118,59 @@ def test_a_repair_that_kafka_refuses_sixty_times_hides_no_callbacks() -> None:
             state, callbacks = found.streams.instances[repaired].state, found.kept.callbacks
             assert not callbacks.take(state), "repairs are not taken for callbacks"
             assert callbacks.take(structs.replace(state, revision=state.revision + 1))
+
+    asyncio.run(run())
+
+
+def test_callbacks_that_come_during_a_long_pass_are_not_lost() -> None:
+    """The pass knows the states as they were at its start."""
+
+    async def run() -> None:
+        clock, waiting = FakeClock(EVENTS[100].occurred_at), [*EVENTS]
+        async with reconciled(Company(EVENTS), clock) as found:
+
+            def come() -> None:
+                while waiting and waiting[0].occurred_at <= clock.now_ms():
+                    found.streams.fold([waiting.pop(0)])
+
+            for api in found.apis:
+
+                async def slowly(forms: Callable[[], Awaitable[list[Form]]] = api.forms) -> list[Form]:
+                    clock.pass_s(46 * 60)
+                    come()
+                    return await forms()
+
+                api.forms = slowly  # pyright: ignore[reportAttributeAccessIssue] - for this test
+            come()
+            for _ in range(3):
+                report = await found.run(clock)
+                assert report.tally.unsettled
+                assert [each for each in found.kept.found.counts() if each.is_lost] == []
+                settled_ms = found.kept.states.current_ms - found.rules.settle_ms
+                assert all(cursor.until_ms <= settled_ms for _, cursor in found.kept.cursors.all())
+            assert {each.missing for each in found.kept.callbacks.all()} == {0}
+
+    asyncio.run(run())
+
+
+def test_nothing_is_asked_while_the_workers_are_behind_the_events() -> None:
+    async def run() -> None:
+        clock = FakeClock(EVENTS[-1].occurred_at + HOUR_MS)
+        async with reconciled(Company(EVENTS), clock) as found:
+            with patch.object(found, "catch_up", side_effect=StatesBehind("some wait")):
+                with pytest.raises(StatesBehind, match="some wait"):
+                    await found.run(clock)
+                read_back = ReadBack(
+                    found.apis,
+                    found.kept,
+                    found.streams,
+                    clock,
+                    replace(found.rules, read_back_ms=MINUTE_MS),
+                    budget=found.budget,
+                    catch_up=found.catch_up,
+                )
+                await read_back.work_for(3600)
+            assert not found.dingtalk.calls
+            assert found.kept.found.last_pass_ms(whole=False) is None
 
     asyncio.run(run())

@@ -9,5 +9,6 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_STATES
 RECONCILE = (
     Acl("Read", "topic", TASK_STATES.name, "what is known of each instance"),
     Acl("Write", "topic", TASK_EVENTS.name, "repairs, and history"),
-    Acl("Describe", "group", GROUP, "it joins no group, and still names one"),
+    Acl("Read", "topic", TASK_EVENTS.name, "whether an event waits for the workers"),
+    Acl("Describe", "group", GROUP, "how far the workers are; it joins no group"),
 )

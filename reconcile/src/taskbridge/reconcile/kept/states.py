@@ -11,6 +11,7 @@ import msgspec
 from taskbridge.reconcile.dingtalk.moments import DAY_MS
 from taskbridge.reconcile.kept.callbacks import Callbacks
 from taskbridge.reconcile.kept.questions import Questions
+from taskbridge.schemas.errors import OperatorError
 from taskbridge.schemas.events import SOURCE_YIDA, Lifecycle, Status, TaskState
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ CREATE TABLE IF NOT EXISTS positions (partition INTEGER PRIMARY KEY, offset INTE
 _FINISHED_UNSEEN_MS = 30 * DAY_MS
 
 
+class StatesBehind(OperatorError):
+    """The states lack events that are on Kafka: what these tell would look as if it had never been told."""
+
+
 class Gone(Enum):
     GONE = "gone"
 
@@ -41,6 +46,8 @@ class States:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
+        self.current_ms = 0
+        """Every event that was on Kafka at this moment is in the states."""
         self.callbacks, self.questions = Callbacks(database), Questions(database)
         database.executescript(_TABLES)
 

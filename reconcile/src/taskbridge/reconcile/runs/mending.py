@@ -41,7 +41,7 @@ class Rules:
     """What the administrator chose."""
 
     settle_ms: int
-    """An instance that changed so lately is left for later."""
+    """An instance that changed so shortly before the moment of our states, or after it, is left for later."""
     outcomes: bool = True
     """Whether instances are asked for of which only the outcome is not known."""
     remarks: bool = False
@@ -133,10 +133,11 @@ class Mender:
         state = self.kept.states.find(instance_id)
         if state is GONE or self.kept.asked.modified(*self._key, instance_id) == modified:
             return
-        now_ms, settle_ms = self.clock.now_ms(), self.rules.settle_ms
+        # Of what happened later, the callback may be there and not yet in the state.
+        known_ms, settle_ms = self.kept.states.current_ms, self.rules.settle_ms
         url = self.api.app.url_of(instance_id)
         reading = Reading(*self._key, instance, url=url, process_name=process_name)
-        if not is_settled(reading, now_ms=now_ms, settle_ms=settle_ms):
+        if not is_settled(reading, now_ms=known_ms, settle_ms=settle_ms):
             self.tally.unsettled += 1
             return
         if self._wants_all(instance) or needs_details(reading, state, outcomes=self.rules.outcomes):
@@ -144,7 +145,7 @@ class Mender:
                 reading = await self._with_details(reading)
             except Absent:
                 return
-            if _last_ms(reading) + settle_ms > now_ms:
+            if _last_ms(reading) + settle_ms > known_ms:
                 # Something happened between the query and the questions.
                 self.tally.unsettled += 1
                 return

@@ -50,7 +50,7 @@ class Passes:
         *,
         catch_up: Callable[[], Awaitable[None]],
     ) -> None:
-        """``catch_up`` has the kept states be those of the topic."""
+        """``catch_up`` has the stored states be those of the topic, and ``current_ms`` the moment of the call."""
         self._apis, self._kept, self._outbox, self._clock, self._rules = apis, kept, outbox, clock, rules
         self._catch_up = catch_up
 
@@ -58,6 +58,7 @@ class Passes:
         """Make one pass. What DingTalk refuses, or is not to be asked now, is in the report: the rest is done.
 
         Raises:
+            StatesBehind: the workers are behind the events; DingTalk was not asked.
             OperatorError: Kafka does not give the states, or does not take an event.
         """
         await self._catch_up()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from taskbridge.reconcile.dingtalk.errors import Absent, Later, Refused, Unexpected
+from taskbridge.reconcile.kept.states import StatesBehind
 from taskbridge.reconcile.runs.mending import READ_BACK, Mender, Tally
 
 if TYPE_CHECKING:
@@ -57,13 +58,17 @@ class ReadBack:
         Raises:
             OperatorError: Kafka does not give the states, or does not take an event.
         """
-        await self._catch_up()
         tally, closed = Tally(), set[str]()
+        try:
+            await self._catch_up()
+        except StatesBehind as error:
+            _log.info("read_back_waits", problem=str(error))
+            return tally
+        known_ms = self._kept.states.current_ms
         for api in self._apis:
             mender = Mender(api, self._kept, self._outbox, self._clock, self._rules, work=READ_BACK, tally=tally)
-            now_ms = self._clock.now_ms()
             for instance_id in self._kept.questions.due(
-                api.app.corp_id, api.app.app_type, now_ms=now_ms, quiet_ms=self._quiet_ms
+                api.app.corp_id, api.app.app_type, now_ms=known_ms, quiet_ms=self._quiet_ms
             ):
                 if api.app.corp_id in closed or not self._may_ask(api.app.corp_id):
                     break

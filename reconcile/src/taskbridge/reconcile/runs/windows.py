@@ -23,19 +23,19 @@ async def read_form(mender: Mender, form: wire.Form, since_ms: int) -> None:
     """Look at whatever of the form was modified from ``since_ms``, or from the cursor on, until now.
 
     Days are DingTalk's: a day more is asked for at both ends, which is also what readings overlap by. What was
-    just modified is left behind the cursor.
+    modified just before our states were read, or since, is left behind the cursor.
 
     Raises:
         Later, Refused, Unexpected: calls do; what was read before stands, and the cursor at the end of that.
     """
-    started_ms, settle_ms = mender.clock.now_ms(), mender.rules.settle_ms
+    settled_ms = mender.kept.states.current_ms - mender.rules.settle_ms
     place = Place(mender.work, mender.api.app.corp_id, mender.api.app.app_type, form.form_uuid)
     cursors = mender.kept.cursors
     cursor = cursors.find(place)
     if cursor is None or cursor.since_ms > since_ms:
         cursor = Cursor(since_ms, since_ms)
     first = day_of(cursor.until_ms - DAY_MS)
-    last = day_of(started_ms + DAY_MS)
+    last = day_of(mender.clock.now_ms() + DAY_MS)
     while first <= last:
         days = await _slice(mender, form, Days(first, last))
         async for rows in mender.api.instances(form.form_uuid, days, by=By.MODIFIED):
@@ -43,7 +43,7 @@ async def read_form(mender: Mender, form: wire.Form, since_ms: int) -> None:
         if (error := mender.not_understood) is not None:
             mender.not_understood = None
             raise error
-        until_ms = min(day_start_ms(days.last), started_ms - settle_ms)
+        until_ms = min(day_start_ms(days.last), settled_ms)
         cursor = Cursor(cursor.since_ms, max(cursor.until_ms, until_ms))
         cursors.move(place, cursor)
         first = _plus(days.last, 1)
