@@ -171,7 +171,7 @@ class AsyncProducer:
             except BufferError:
                 delivery.set_exception(QueueFull("the Kafka producer's queue is full"))
             except KafkaException as error:
-                delivery.set_exception(self._failure(topic, error.args[0]))
+                delivery.set_exception(self._failure(topic, self._fatal or error.args[0]))
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for these records hear of it
                 delivery.set_exception(DeliveryFailed(f"{topic}: {error}"))
         if not self._is_busy:
