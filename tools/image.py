@@ -39,7 +39,6 @@ def install(app: Path, *, wheels: Path) -> None:
         UV,
         "export",
         "--quiet",
-        "--no-dev",
         "--no-hashes",
         "--no-emit-workspace",
         "--package",

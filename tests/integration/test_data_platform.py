@@ -207,7 +207,7 @@ class Platform:
     """The example as its page says to run it."""
 
     def __init__(self, bridge: Connection, folder: Path) -> None:
-        (command,) = re.findall(r"^uv run python (examples/.*)$", PAGE, re.MULTILINE)
+        (command,) = re.findall(r"^uv run --with duckdb python (examples/.*)$", PAGE, re.MULTILINE)
         script, _, _, self._folder_on_the_page = shlex.split(command)
         self.folder = folder
         self._argv = [sys.executable, script, bridge.bootstrap_servers, bridge.registry_url, str(folder)]

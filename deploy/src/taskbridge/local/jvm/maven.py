@@ -35,7 +35,7 @@ def copy_dependencies(
         )
     argv = [maven, "-B", "--strict-checksums", "-f", str(POM), f"-DoutputDirectory={into}"]
     argv.append("org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies")
-    progress("fetching Kafka and the schema registry with Maven, once (about 210 MB)")
+    progress("fetching Kafka and the schema registry with Maven, once (about 235 MB)")
     heartbeat = Heartbeat(progress)
     with log_path.open("wb") as log:
         process = subprocess.Popen(
