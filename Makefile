@@ -3,16 +3,19 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 # What the developers' commands need is in groups: a user's `uv run` installs none of it.
 RUN := $(UV) run --group dev
 
-.PHONY: image demo test disasters consumers slow docs check native fuzz
+.PHONY: image demo test disasters consumers slow docs check native fuzz prerequisites
+demo: NEEDS := demo
 demo: $(UV)
 	@$(UV) run --no-project python tools/native.py
 	@$(UV) run taskbridge demo
 
 # Libraries are compiled beforehand, not by each process of the tests. ARGUMENTS go to pytest.
+test: NEEDS := test
 test: native
 	@$(RUN) --compile-bytecode pytest $(ARGUMENTS)
 
 # Brokers, workers, disks and topics killed, frozen, filled up and lost, and all that is built anew after it.
+disasters consumers slow: NEEDS := slow
 disasters: native
 	@$(RUN) --compile-bytecode pytest -m disasters tests/chaos tests/integration $(ARGUMENTS)
 
@@ -49,6 +52,13 @@ fuzz:
 	@mkdir -p native/fuzz/found
 	@cd native && cargo +nightly fuzz run decide fuzz/found fuzz/corpus/decide -- \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -dict=fuzz/decide.dict
+
+# Before uv is brought and anything is fetched: what the command needs of this machine.
+$(UV): | prerequisites
+prerequisites:
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 8))' || \
+		{ echo "Python is missing or too old: taskbridge needs 3.11 or newer, as python3"; exit 1; }
+	@python3 tools/prerequisites.py $(NEEDS)
 
 .uv/bin/uv:
 	@echo "bringing uv into .uv/"

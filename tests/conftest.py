@@ -16,6 +16,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from jvm_artifacts import artifacts
+from needs import pytest_sessionfinish
 from shared_registry import KafkaBeside, SharedRegistry, given_registry, say
 from slowest import pytest_addoption, pytest_terminal_summary
 from taskbridge.local.ports import free_ports
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from taskbridge.local.stack import Stack
 
 # Hooks of pytest's.
-__all__ = ["pytest_addoption", "pytest_terminal_summary"]
+__all__ = ["pytest_addoption", "pytest_sessionfinish", "pytest_terminal_summary"]
 
 # A setting that many containers have: with it, each service that a test starts compiles all of its libraries anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -181,7 +182,7 @@ def stack(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
     with Supervisor(on_event=say) as supervisor:
         chosen = _stack_in(folder, supervisor) if registry is None else KafkaBeside(registry, folder, supervisor)
         try:
-            # Shown, not captured: the first run fetches 210 MB.
+            # Shown, not captured: the first run fetches 235 MB.
             with capture.global_and_fixture_disabled():
                 if isinstance(chosen, JvmStack):
                     artifacts(say)

@@ -18,6 +18,7 @@ from reference_pages.chart_values import chart_schema_text
 from reference_pages.commands import commands_page
 from reference_pages.decisions import decisions_page
 from reference_pages.metrics import metrics_page
+from reference_pages.prerequisites import prerequisites_page
 from reference_pages.problems import problems_page
 from reference_pages.settings import settings_page
 from reference_pages.topics import topics_page
@@ -37,6 +38,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/topics.md": topics_page,
     "reference/asyncapi.json": asyncapi_text,
     "reference/acls.md": acls_page,
+    "reference/prerequisites.md": prerequisites_page,
     "reference/problems.md": problems_page,
     "reference/metrics.md": metrics_page,
     "reference/alerts.md": alerts_page,

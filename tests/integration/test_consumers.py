@@ -22,6 +22,7 @@ import go_builds
 import pytest
 from confluent_kafka import Producer
 
+import needs
 import npm
 import plain_http
 from own_broker import OwnBroker
@@ -225,6 +226,8 @@ def write_what_nobody_may_take(bridge: Connection) -> None:
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, Example]]:
     """Built, all at once, and stopped at the end."""
     folder = tmp_path_factory.mktemp("examples")
+    for each in ("javac", "cc"):
+        needs.program(each)
     programs = npm.programs(tmp_path_factory.mktemp("bin"))
     found = {each: Example(each, folder, programs) for each in LANGUAGES}
     for language, building in [(each, found[each].build()) for each in LANGUAGES]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import image
 import pytest
 
+import needs
 import plain_http
 import stand_ins
 from docker_daemon import BASE, DockerDaemon
@@ -116,6 +117,7 @@ class Composed:
         (folder / "streams" / "api-tokens.toml").write_text("\n".join(["[[tokens]]", *lines]))
 
     def run(self, *arguments: str) -> None:
+        needs.program("docker compose")
         argv = [*self._daemon.docker, "compose", *arguments]
         done = subprocess.run(
             argv, cwd=self._folder, env=self._environment, capture_output=True, text=True, check=False

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import needs
 import plain_http
 from taskbridge.local.ports import free_ports
 
@@ -144,6 +145,7 @@ def steps(document: str) -> list[Step]:
 
 @pytest.fixture(scope="module")
 def newcomer(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Newcomer:
+    needs.program("curl")
     folder = tmp_path_factory.mktemp("newcomer")
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     flags = " ".join(f"--{name} {port}" for name, port in ports.items())

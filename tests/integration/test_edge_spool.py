@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -17,6 +16,7 @@ import httpx2
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
+import needs
 from forked import taskbridge
 from running_edge import RunningEdge, wait_until
 from spool_disk import can_mount, fill, small_disk
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 FORGED = f"appType={APP_TYPE}&corpId={CORP_ID}&formInstId=forged&sign={'0' * 32}"
-NOT_THERE = "strace is missing, and with it the proof that answers come after the fsync: apt-get install strace"
 
 
 def send(edge: RunningEdge, instance_id: str, task_id: str = "t-1") -> httpx2.Response:
@@ -73,7 +72,7 @@ def task_ids(connection: Connection, messages: list[Message], instance_id: str) 
 
 
 def test_the_spools_fsync_is_complete_before_the_answer_is_written(tmp_path: Path, edge: RunningEdge) -> None:
-    assert shutil.which("strace"), NOT_THERE
+    needs.program("strace")
     trace = tmp_path / "trace"
     calls = "trace=fsync,fdatasync,write,writev,sendto,sendmsg,pwrite64"
     edge.start("strace", "-f", "-qq", "-ttt", "-T", "-y", "-s", "300", "-e", calls, "-o", str(trace))
@@ -172,7 +171,7 @@ def fsync_fails(pid: int) -> Generator[None]:
 
 
 def test_after_a_failed_fsync_a_new_file_is_begun_and_nothing_is_lost(edge: RunningEdge) -> None:
-    assert shutil.which("strace"), NOT_THERE
+    needs.program("strace")
     edge.start()
     wait_until(edge.is_ready)
     assert edge.process is not None
@@ -196,7 +195,7 @@ def test_after_a_failed_fsync_a_new_file_is_begun_and_nothing_is_lost(edge: Runn
 
 
 def test_the_supervisor_restarts_an_edge_whose_spool_is_broken(tmp_path: Path, edge: RunningEdge) -> None:
-    assert shutil.which("strace"), NOT_THERE
+    needs.program("strace")
     events: list[ServiceEvent] = []
     spec = ServiceSpec(
         name="edge",

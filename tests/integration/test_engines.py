@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import needs
 import plain_http
 from running_edge import RunningEdge, wait_until
 from running_workers import Worker
@@ -116,6 +117,7 @@ def edge(connection: Connection, tmp_path: Path) -> Generator[RunningEdge]:
 
 @pytest.fixture
 def consoles(edge: RunningEdge, tmp_path: Path) -> Generator[tuple[Console, ...]]:
+    needs.program("javac")
     *build, _ = commands()
     log = tmp_path / "build.log"
     with typed("\n".join(build), log) as building:

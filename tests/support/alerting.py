@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import needs
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -73,7 +75,9 @@ def complaints(test: Mapping[str, object], folder: Path, *, every: str) -> str:
     path = folder / "outage.yml"
     tests = {"rule_files": [str(each) for each in RULES], "evaluation_interval": every, "tests": [test]}
     path.write_text(json.dumps(tests), "utf-8")
-    done = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [needs.program("promtool"), "test", "rules", path], capture_output=True, text=True, check=False
+    )
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import subprocess
+import tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, sync_playwright
 
+import needs
+import npm
+from prerequisites import NPM
+from taskbridge.local.disk import locked
+
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage
 
@@ -28,6 +36,14 @@ _FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+_FONTS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig>
+  <include ignore_missing="yes">/etc/fonts/fonts.conf</include>
+  <dir>{own}</dir>
+  <cachedir prefix="xdg">fontconfig</cachedir>
+</fontconfig>
+"""
 _TELL_VIOLATIONS = """
 globalThis.addEventListener('securitypolicyviolation', (event) =>
   console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
@@ -36,15 +52,35 @@ globalThis.addEventListener('securitypolicyviolation', (event) =>
 
 @contextmanager
 def chromium() -> Generator[Browser]:
-    """Debian's Chromium, without a window: where it is there, the build that has none and takes half the CPU time."""
-    path = shutil.which("chromium-headless-shell") or shutil.which("chromium")
-    assert path is not None, "there is no Chromium: apt-get install chromium-headless-shell"
+    """The Chromium of this machine, without a window: the build that has none takes half the CPU time. Or npm's."""
+    path, environment = needs.program("chromium"), dict[str, str]()
+    if path == NPM:
+        path, environment = _from_npm()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, headless=True, args=_FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=path, headless=True, args=_FLAGS, env={**os.environ, **environment}
+        )
         try:
             yield browser
         finally:
             browser.close()
+
+
+def _from_npm() -> tuple[str, Mapping[str, str]]:
+    """A headless Chromium, and its environment: fetched and unpacked once, for all processes."""
+    with locked(npm.folder_of("chromium").with_suffix(".lock"), progress=print, waiting_for="waiting for Chromium"):
+        try:
+            folder = npm.installed("chromium", "--fetch-retries=1", "--fetch-retry-mintimeout=1000")
+        except (subprocess.SubprocessError, OSError):
+            needs.leave_out("chromium", "npm's could not be fetched, and this machine has none")
+        unpacked = folder / "unpacked"
+        if not unpacked.exists():
+            part = Path(tempfile.mkdtemp(dir=folder))
+            subprocess.run([npm.NODE, "unpack.mjs"], cwd=folder, env={**os.environ, "TMPDIR": str(part)}, check=True)
+            (part / "fonts.conf").write_text(_FONTS.format(own=unpacked / "fonts"), "utf-8")
+            part.rename(unpacked)
+    libraries = str(unpacked / "al2023" / "lib")
+    return str(unpacked / "chromium"), {"LD_LIBRARY_PATH": libraries, "FONTCONFIG_FILE": str(unpacked / "fonts.conf")}
 
 
 @dataclass

@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import needs
+from prerequisites import which
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import IO, Self
@@ -27,14 +30,13 @@ class DockerDaemon:
         self._folder = folder
         self._bridge = f"taskbridge{os.getpid() % 100_000}"  # names of interfaces have 15 characters
         self.host = f"unix://{folder}/docker.sock"
-        # Debian's: what else is called docker may be older or newer than the daemon.
-        self.docker = ("/usr/bin/docker", "--host", self.host)
+        self.docker = (needs.program("docker"), "--host", self.host)
 
     def __enter__(self) -> Self:
-        subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=True)
+        subprocess.run([needs.program("ip"), "link", "add", self._bridge, "type", "bridge"], check=True)
         options = {"host": self.host, "iptables": "false", "bridge": self._bridge}
         options |= {name: str(self._folder / name) for name in ("data-root", "exec-root", "pidfile")}
-        argv = ["/usr/sbin/dockerd", *(f"--{name}={value}" for name, value in options.items())]
+        argv = [str(which("dockerd")), *(f"--{name}={value}" for name, value in options.items())]
         self._log = (self._folder / "dockerd.log").open("wb")
         self._process = subprocess.Popen(argv, stdout=self._log, stderr=self._log)
         deadline = time.monotonic() + _READY_S
@@ -51,7 +53,7 @@ class DockerDaemon:
         self._process.terminate()
         self._process.wait(60)
         self._log.close()
-        subprocess.run(["ip", "link", "delete", self._bridge], check=True)
+        subprocess.run([needs.program("ip"), "link", "delete", self._bridge], check=True)
         # Namespaces of networks stay mounted, and would keep the folder from being removed.
         mounts = (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines())
         for each in [mount for mount in mounts if mount.startswith(str(self._folder))]:
@@ -65,7 +67,7 @@ class DockerDaemon:
         tree = self._folder / "base"
         include = "--include=python3-minimal,libpython3-stdlib,libstdc++6,bash"
         subprocess.run(
-            ["/usr/bin/mmdebstrap", "--quiet", "--variant=extract", include, "bookworm", tree, _DEBIAN],
+            [needs.program("mmdebstrap"), "--quiet", "--variant=extract", include, "bookworm", tree, _DEBIAN],
             check=True,
             capture_output=True,
         )

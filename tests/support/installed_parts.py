@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import needs
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,10 +30,12 @@ _CARGO_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path.home
 CAN_BUILD_NATIVE = os.environ.get("TASKBRIDGE_NATIVE_CORE") == "required" or bool(
     shutil.which("cargo", path=_CARGO_PATH) and importlib.util.find_spec("taskbridge.native")
 )
-WHERE_CARGO_BUILDS = pytest.mark.skipif(
-    not CAN_BUILD_NATIVE,
-    reason="no native core, or no cargo: make native",
+WHERE_CARGO_BUILDS = pytest.mark.skipif(not CAN_BUILD_NATIVE, reason=needs.reason_of_no_core())
+WHERE_THE_CORE_IS = pytest.mark.skipif(
+    os.environ.get("TASKBRIDGE_NATIVE_CORE") != "required" and not importlib.util.find_spec("taskbridge.native"),
+    reason=needs.reason_of_no_core(),
 )
+"""Without it the services run the Python implementation, and there is nothing to compare it with."""
 
 
 def in_native(*command: str) -> subprocess.CompletedProcess[str]:

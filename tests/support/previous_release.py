@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import fastavro
 import pytest
 
+import needs
 from installed_parts import CAN_BUILD_NATIVE, NATIVE, PYPROJECT, ROOT, Installed, built, install
 from taskbridge.schemas.registry import schema_text
 from taskbridge.schemas.topics import ALL
@@ -61,7 +62,7 @@ class PreviousRelease:
 def previous_release(folder: Path) -> PreviousRelease:
     """With the native core where this checkout has it."""
     wanted = os.environ.get("TASKBRIDGE_UPGRADE_FROM") or PYPROJECT["tool"]["taskbridge"]["previous-release"]
-    archive = subprocess.run(["git", "archive", wanted], cwd=ROOT, capture_output=True, check=False)
+    archive = subprocess.run([needs.program("git"), "archive", wanted], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode != 0:
         problem = archive.stderr.decode().strip()
         pytest.fail(f"the previous release, {wanted}, is not in this clone ({problem}): git fetch --unshallow")

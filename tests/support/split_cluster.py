@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kafka_cluster import BROKERS, KafkaCluster
 
+import needs
 from jvm_artifacts import change_properties
 from taskbridge.local.ports import free_ports
 from taskbridge.local.probes import kafka_answers, port_answers
@@ -86,7 +87,7 @@ class SplitCluster(KafkaCluster):
         subprocess.run([*self._inside(), "iptables", "--wait", *arguments], check=True)
 
     def _inside(self) -> list[str]:
-        return ["ip", "netns", "exec", self._name]
+        return [needs.program("ip"), "netns", "exec", self._name]
 
     def _place(self, broker: int, data_dir: Path, controller: str) -> None:
         address, clients_at = self._addresses[broker], self._clients_at[broker]
@@ -106,4 +107,4 @@ class SplitCluster(KafkaCluster):
 
 
 def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
+    subprocess.run([needs.program("ip"), *arguments], check=True)

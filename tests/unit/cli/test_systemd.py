@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import needs
 from running_edge import RunningEdge, wait_until
 from taskbridge.cli.callbacks.sending import post_callback
 from taskbridge.edge.testing import SYSTEM_TOKEN, parameters_of
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
 UNITS = Path(__file__).parents[3] / "deploy" / "systemd"
 INSTALLED = "/opt/taskbridge/.venv/bin/taskbridge"
-NOT_THERE = "systemd's own tools are missing: apt-get install systemd"
 
 
 def verified(folder: Path, *, mistake: str = "") -> str:
     """What systemd has to say about the units, with a program that is on this machine."""
-    assert shutil.which("systemd-analyze"), NOT_THERE
+    needs.program("systemd")
     copies: list[str] = []
     for unit in sorted(UNITS.iterdir()):
         copy = folder / unit.name
@@ -54,7 +53,7 @@ def edge(tmp_path: Path) -> Generator[RunningEdge]:
 
 
 def test_a_socket_that_is_activated_takes_the_callback_which_started_the_edge(edge: RunningEdge) -> None:
-    assert shutil.which("systemd-socket-activate"), NOT_THERE
+    needs.program("systemd")
     given = [f"--setenv={name}={value}" for name, value in edge.environment.items() if name.startswith("EDGE_")]
     port = edge.port
     given.append(f"--setenv=EDGE_PORT={port % 2000 + 1024}")  # a wrong one: the socket's is what counts

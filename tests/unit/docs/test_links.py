@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import needs
 from reference_pages.commands import commands
 from reference_pages.settings import INTERNAL, SHARED
 from taskbridge.edge.settings import EdgeSettings
@@ -70,7 +71,9 @@ def test_a_page_of_the_site_leads_to_pages_of_the_site() -> None:
 
 
 def test_every_document_that_a_file_names_is_there() -> None:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        [needs.program("git"), "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
     for name in filter(None, listed.split("\0")):
         path = ROOT / name
         is_bytes = path.suffix in {".png", ".svg", ".avro", ".sha256", ".checkpoint"} or "corpus" in path.parts

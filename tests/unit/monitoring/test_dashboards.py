@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from dashboards import DASHBOARDS, FOLDER, rendered
 
+import needs
 from reference_pages.metrics import edge_metrics, streams_metrics
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def test_prometheus_understands_every_question(tmp_path: Path) -> None:
     rules = [{"record": f"question:{number}", "expr": question} for number, question in enumerate(asked)]
     path = tmp_path / "questions.yml"
     path.write_text(json.dumps({"groups": [{"name": "questions", "rules": rules}]}), "utf-8")
-    done = subprocess.run(["promtool", "check", "rules", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [needs.program("promtool"), "check", "rules", path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

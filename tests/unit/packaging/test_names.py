@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+import needs
 from installed_parts import ROOT
 
 # Whatever installs from an index, its flags, other packages; then the bare name.
@@ -18,7 +19,9 @@ INSTALLS = re.compile(
 
 
 def test_nothing_tells_anybody_to_install_taskbridge() -> None:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        [needs.program("git"), "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     found: list[str] = []
     for name in listed.split("\0"):
         path = ROOT / name

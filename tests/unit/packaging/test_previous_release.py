@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from previous_release import previous_release
 
+import needs
 from installed_parts import PYPROJECT, ROOT
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def test_the_previous_release_came_before_this_one() -> None:
     commit = PYPROJECT["tool"]["taskbridge"]["previous-release"]
-    command = ["git", "merge-base", "--is-ancestor", commit, "HEAD"]
+    command = [needs.program("git"), "merge-base", "--is-ancestor", commit, "HEAD"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.returncode == 0, f"{commit} is not in the history of this clone: git fetch --unshallow\n{found.stderr}"
 

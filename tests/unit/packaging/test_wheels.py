@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import httpx2
 from packaging.requirements import Requirement
 
+import needs
 from installed_parts import NATIVE, PYPROJECT, ROOT, WHERE_CARGO_BUILDS, in_native, install
 from running_edge import RunningEdge, wait_until
 
@@ -116,7 +117,9 @@ def test_a_wheel_holds_its_part_of_the_namespace_typed_and_nothing_else(wheels: 
         assert all(f"taskbridge/{package}/py.typed" in names for package in PACKAGES[part])
         assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
         sources = ROOT / ("deploy" if part == "cli" else part) / "src"
-        tracked = subprocess.run(["git", "ls-files", "."], cwd=sources, capture_output=True, text=True, check=True)
+        tracked = subprocess.run(
+            [needs.program("git"), "ls-files", "."], cwd=sources, capture_output=True, text=True, check=True
+        )
         assert set(tracked.stdout.split()) <= set(names), "schemas, pages and whatever else is no Python"
 
 

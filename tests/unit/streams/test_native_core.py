@@ -5,7 +5,6 @@ That includes the words of what is wrong with a record: what the core cannot rea
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,6 +28,7 @@ from fold_inputs import (
     event,
     reading,
 )
+from installed_parts import WHERE_THE_CORE_IS
 from taskbridge.schemas.codec import framed, task_event_head_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.errors import RecordError, TaskbridgeError
 from taskbridge.schemas.events import Action, Person
@@ -52,11 +52,7 @@ if TYPE_CHECKING:
     from taskbridge.streams.fold.instance import Instance
     from taskbridge.streams.folding.folding import Folding
 
-# Without the native core the service runs the Python implementation, and there is nothing to compare it with.
-pytestmark = pytest.mark.skipif(
-    not IS_BUILT and os.environ.get("TASKBRIDGE_NATIVE_CORE") != "required",
-    reason="the native core is not installed here: make native",
-)
+pytestmark = WHERE_THE_CORE_IS
 
 STATES = task_state_codec(REGISTRY)
 EXAMPLES = settings().max_examples

@@ -18,6 +18,7 @@ from crash_states import Disk, Recorder, State, Step
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import needs
 from spool_bench import SCHEMA, number_of, record
 from taskbridge.edge.kafka.record import record_of, row_of
 from taskbridge.edge.spool.recovery.recovery import open_or_recover
@@ -56,7 +57,7 @@ HISTORIES: dict[str, list[Step]] = {
 
 @pytest.fixture(scope="module")
 def recorder() -> Generator[Recorder]:
-    assert shutil.which("strace"), "strace is missing, which writes down what the disk is told: apt-get install strace"
+    needs.program("strace")
     with Recorder() as recorder:
         yield recorder
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +17,15 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
+from installed_parts import WHERE_THE_CORE_IS
 from taskbridge.streams.engine.fetched_records import FetchedPartition, FetchedRecords, read_natively
-from taskbridge.streams.folding.native import IS_BUILT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Given = list[tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]]
 
-# Without the native core aiokafka reads alone.
-pytestmark = pytest.mark.skipif(
-    not IS_BUILT and os.environ.get("TASKBRIDGE_NATIVE_CORE") != "required",
-    reason="the native core is not installed here: make native",
-)
+pytestmark = WHERE_THE_CORE_IS
 
 AT = TP("events", 3)
 PRODUCER = 7

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -10,20 +9,16 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from installed_parts import WHERE_THE_CORE_IS
 from taskbridge.streams.encoded_records import EncodedRecords, PythonRecords
 from taskbridge.streams.engine.producing import record_batches
 from taskbridge.streams.engine.producing.record_batches import CODECS, PythonBatchBuilder, RecordBatches
 from taskbridge.streams.engine.producing.transaction_requests import Identity
-from taskbridge.streams.folding.native import IS_BUILT
 
 if TYPE_CHECKING:
     from taskbridge.streams.records import RecordWithHeaders
 
-# Without the native core the service runs the Python implementation, and there is nothing to compare it with.
-pytestmark = pytest.mark.skipif(
-    not IS_BUILT and os.environ.get("TASKBRIDGE_NATIVE_CORE") != "required",
-    reason="the native core is not installed here: make native",
-)
+pytestmark = WHERE_THE_CORE_IS
 
 OF = Identity("worker-0", 1 << 40, 7)
 VALUES = st.none() | st.binary(max_size=20)

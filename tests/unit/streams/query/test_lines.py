@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,18 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from installed_parts import WHERE_THE_CORE_IS
 from taskbridge.schemas.events import SOURCE_YIDA
-from taskbridge.streams.folding.native import CORE, IS_BUILT
+from taskbridge.streams.folding.native import CORE
 from taskbridge.streams.inbox import layout
 from taskbridge.streams.query.lines import lines_json, python_lines_json
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DataObject
 
-pytestmark = pytest.mark.skipif(
-    not IS_BUILT and os.environ.get("TASKBRIDGE_NATIVE_CORE") != "required",
-    reason="the native core is not installed here: make native",
-)
+pytestmark = WHERE_THE_CORE_IS
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=10) | st.sampled_from(
     ("", '"\\/', "\x00\x08\x09\x0a\x0c\x0d\x1f\x7f", "</script>\u2028", "é𝄞王", "x" * 300)

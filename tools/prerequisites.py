@@ -1,0 +1,501 @@
+"""Checks what a command needs of this machine before anything starts: ``python3 tools/prerequisites.py test``.
+
+As root, or with a sudo that asks for no password, it installs on Debian and its like what the command lacks, and says
+so. Elsewhere it prints what is missing, for what, and the command that installs it; the tests that need it are skipped
+then (``tests/support/needs.py``). A required program is a failure in one line, and so is any with ``CI=true``.
+
+It runs on Python 3.8, so that an old Python gets that line, and not a SyntaxError.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+ROOT = Path(__file__).resolve().parents[1]
+OLDEST_PYTHON = (3, 11)
+MODE = "TASKBRIDGE_PREREQUISITES"
+"""Set to ``check``, it has this program install nothing."""
+CONNECTED_WITHIN_S = 1.5
+NPM = "npm"
+"""Where a Chromium is that the tests fetch."""
+
+COMMANDS = ("demo", "test", "slow")
+"""Each needs what those before it need; without a command it is the first and what brings the packages."""
+
+
+class Prerequisite(NamedTuple):
+    name: str
+    purpose: str
+    command: str
+    """The first of COMMANDS that needs it; empty: every one."""
+    find: Callable[[], str | None]
+    """Returns where it is, None where it is missing."""
+    packages: Sequence[str] = ()
+    """Debian's packages; of names with a | between them the first that this release has, and "" is none."""
+    required: bool = False
+    """Without it nothing of the command runs."""
+    left_out: str = ""
+    """The tests that are skipped without it."""
+    as_root: bool = False
+    """It is of use to root only."""
+
+    def is_missing(self) -> bool:
+        return self.find() is None or (self.as_root and not is_root())
+
+
+def which(*names: str) -> str | None:
+    """Return the first of these programs: on the PATH, in an ``sbin`` next to it, or where rustup puts its own."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    folders += [each[:-3] + "sbin" for each in folders if each.endswith("/bin")]
+    path = os.pathsep.join([*folders, str(Path.home() / ".cargo" / "bin")])
+    return next(filter(None, (shutil.which(name, path=path) for name in names)), None)
+
+
+def all_of(*names: str) -> str | None:
+    return which(names[0]) if all(map(which, names)) else None
+
+
+def new_python() -> str | None:
+    """Return an interpreter that is new enough: this one, another on the PATH, or one of uv's."""
+    if sys.version_info >= OLDEST_PYTHON:
+        return sys.executable
+    newer = which(*(f"python3.{minor}" for minor in range(OLDEST_PYTHON[1], OLDEST_PYTHON[1] + 9)))
+    if newer is None and uv() is not None:
+        newer = output(str(uv()), "python", "find", "--no-project", "--no-python-downloads", ">=3.11").strip() or None
+    return newer
+
+
+def uv() -> str | None:
+    own = ROOT / ".uv" / "bin" / "uv"
+    return which("uv") or (str(own) if own.exists() else None)
+
+
+def venv() -> str | None:
+    return uv() or (sys.executable if importlib.util.find_spec("ensurepip") else None)
+
+
+def maven() -> str | None:
+    return kafka() or which("mvn")
+
+
+def java() -> str | None:
+    home = os.environ.get("JAVA_HOME")  # Maven takes it in place of the PATH, right or wrong
+    return kafka() or (shutil.which("java", path=f"{home}/bin") if home else which("java"))
+
+
+def kafka() -> str | None:
+    """Return where Kafka and a registry come from without Maven: as ``taskbridge.local.stack`` chooses."""
+    sums = ROOT / "deploy" / "src" / "taskbridge" / "local" / "jvm" / "artifacts.sha256"
+    caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    cache = Path(os.environ.get("TASKBRIDGE_CACHE_DIR") or f"{caches}/taskbridge")
+    fetched = cache / f"stack-{hashlib.sha256(sums.read_bytes()).hexdigest()[:16]}" / "complete.json"
+    given = os.environ.get("TASKBRIDGE_KAFKA_BOOTSTRAP_SERVERS")
+    return given or (str(fetched) if fetched.exists() else docker_host())
+
+
+def docker_host() -> str | None:
+    """Return where a Docker daemon listens; one elsewhere is taken at its word."""
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if not host.startswith("unix://"):
+        return host
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1)
+        return None if connection.connect_ex(host[len("unix://") :]) else host
+
+
+def docker() -> str | None:
+    """Return the client that came with the daemon: another may be older or newer."""
+    daemon = which("dockerd")
+    path = os.pathsep.join([str(Path(daemon).parents[1] / "bin"), os.environ.get("PATH", os.defpath)]) if daemon else ""
+    return shutil.which("docker", path=path)
+
+
+def compose() -> str | None:
+    client = docker()
+    if client is None:
+        return None
+    prefix = Path(client).parents[1]
+    folders = [prefix / "libexec" / "docker", prefix / "lib" / "docker", Path.home() / ".docker"]
+    plugins = (folder / "cli-plugins" / "docker-compose" for folder in folders)
+    return next((str(each) for each in plugins if os.access(each, os.X_OK)), None)
+
+
+def chromium() -> str | None:
+    """Return the browser; on Linux with these processors the tests fetch one from npm where there is none."""
+    from_npm = sys.platform == "linux" and os.uname().machine == "x86_64"
+    return which("chromium-headless-shell", "chromium") or (NPM if from_npm else None)
+
+
+def chinese_font() -> str | None:
+    return output("fc-list", ":lang=zh").partition(":")[0] or None
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def output(*command: str) -> str:
+    """Return what a program prints; nothing where it is missing or fails."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+PYTHON = Prerequisite("Python", "3.11 or newer runs everything", "", new_python, required=True)
+ALL = (
+    PYTHON,
+    Prerequisite("venv", "Python's module brings uv where it is missing", "", venv, ("python3-venv",), required=True),
+    Prerequisite("mvn", "Maven fetches Kafka and the registry, once", "demo", maven, ("maven",), required=True),
+    Prerequisite("java", "runs Maven", "demo", java, ("default-jre-headless",), required=True),
+    Prerequisite(
+        "cc",
+        "a C compiler links the native core; without it everything runs in Python, slower",
+        "test",
+        lambda: which("cc"),
+        ("gcc", "libc6-dev"),
+        left_out="those that compare the native core with Python",
+    ),
+    Prerequisite(
+        "cargo",
+        "builds the native core, as cc; where it is missing, a Rust toolchain is fetched",
+        "test",
+        lambda: which("cargo"),
+        ("cargo-web|cargo",),
+        left_out="those that run cargo: `unit/packaging`, `test_native_vectors.py`",
+    ),
+    Prerequisite(
+        "git",
+        "lists the files of the checkout",
+        "test",
+        lambda: which("git"),
+        ("git",),
+        left_out="`unit/packaging`, `unit/docs`",
+    ),
+    Prerequisite(
+        "strace",
+        "shows that a callback is on the disk before its answer",
+        "test",
+        lambda: which("strace"),
+        ("strace",),
+        left_out="`unit/edge/spool/test_power_failures.py`, `integration/test_edge_spool.py`",
+    ),
+    Prerequisite(
+        "systemd",
+        "its tools check the units of `deploy/systemd`",
+        "test",
+        lambda: all_of("systemd-analyze", "systemd-socket-activate"),
+        ("systemd",),
+        left_out="`unit/cli/test_systemd.py`",
+    ),
+    Prerequisite(
+        "promtool",
+        "Prometheus' own program says which alerts fire",
+        "test",
+        lambda: which("promtool"),
+        ("prometheus", "prometheus-node-exporter-"),  # without a service that watches this machine
+        left_out="`unit/monitoring`",
+    ),
+    Prerequisite(
+        "curl",
+        "is typed as the documents say",
+        "test",
+        lambda: which("curl"),
+        ("curl",),
+        left_out="`integration/test_documents.py`",
+    ),
+    Prerequisite(
+        "chromium",
+        "shows the pages; on Linux with an x86-64 processor npm has one, which the tests fetch (68 MB)",
+        "test",
+        chromium,
+        ("chromium-headless-shell|chromium",),
+        left_out="`browser`",
+    ),
+    Prerequisite(
+        "Chinese font",
+        "gives the pages' text its width",
+        "test",
+        chinese_font,
+        ("fontconfig", "fonts-noto-cjk"),
+        left_out="none",
+    ),
+    Prerequisite(
+        "javac",
+        "with mvn, compiles the examples in Java",
+        "slow",
+        lambda: all_of("javac", "mvn"),
+        ("default-jdk-headless", "maven"),
+        left_out="`integration/test_consumers.py`, `integration/test_engines.py`",
+    ),
+    Prerequisite(
+        "docker",
+        "builds and runs the image, by a daemon of the tests' own",
+        "slow",
+        docker,
+        ("docker.io", "docker-cli|"),
+        left_out="`integration/test_containers.py`",
+        as_root=True,
+    ),
+    Prerequisite(
+        "docker compose",
+        "version 2 runs `deploy/compose`",
+        "slow",
+        compose,
+        ("docker-compose-v2|docker-compose",),
+        left_out="one of `integration/test_containers.py`",
+    ),
+    Prerequisite(
+        "mmdebstrap",
+        "makes the Debian that the image is built on",
+        "slow",
+        lambda: which("mmdebstrap"),
+        ("mmdebstrap",),
+        left_out="`integration/test_containers.py`",
+    ),
+    Prerequisite(
+        "ip",
+        "with iptables, cuts a broker off",
+        "slow",
+        lambda: all_of("ip", "iptables"),
+        ("iproute2", "iptables"),
+        left_out="`integration/test_partitioned_broker.py`",
+        as_root=True,
+    ),
+)
+BY_NAME = {each.name: each for each in ALL}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code 1 where the command, if one is given, cannot run: one line on stderr says what to do."""
+    command = arguments[0] if arguments else ""
+    if PYTHON.is_missing():
+        return fail(
+            f"Python {sys.version.split()[0]} is too old: taskbridge needs 3.11 or newer. Install one, or uv,"
+            " and with it one: uv python install 3.13"
+        )
+    missing = missing_for(command)
+    if error := network_error(command):  # before what fetches as well
+        return fail(error)
+    if missing and install(missing):
+        missing = [each for each in missing if each.is_missing()]
+    if required := [each for each in missing if each.required]:
+        names = " and ".join(f"{each.name} ({each.purpose})" for each in required)
+        return fail(f"{names} missing: {apt_get_install(required)}")
+    if missing:
+        sys.stderr.write(table(missing))
+        if os.environ.get("CI") == "true":
+            return fail("CI is true: all of these are required")
+        sys.stderr.write("without them the tests that need them are skipped\n")
+    if command == "demo" and which("cc") is None:
+        sys.stderr.write(
+            f"without a C compiler the services run in Python, slower: {apt_get_install([BY_NAME['cc']])}\n"
+        )
+    return 0
+
+
+def fail(line: str) -> int:
+    sys.stderr.write(line + "\n")
+    return 1
+
+
+def missing_for(command: str) -> list[Prerequisite]:
+    needed = ("", *COMMANDS[: COMMANDS.index(command) + 1]) if command else ("",)
+    return [each for each in ALL if each.command in needed and each.is_missing()]
+
+
+def table(missing: Sequence[Prerequisite]) -> str:
+    """What is missing, for what, and the command that installs it."""
+    rows = [("missing", "what for", "Debian's package")]
+    for each in missing:
+        why = f"as root: {each.purpose}" if each.as_root else each.purpose
+        rows.append((each.name, why.replace("`", ""), " ".join(names_of([each]))))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = ["  ".join(row[column].ljust(widths[column]) for column in range(3)).rstrip() for row in rows]
+    return "\n".join([*lines, f"install them: {apt_get_install(missing)}", ""])
+
+
+def names_of(missing: Iterable[Prerequisite]) -> list[str]:
+    return [name for each in missing for package in each.packages if (name := first_known(package))]
+
+
+def apt_get_install(missing: Iterable[Prerequisite]) -> str:
+    """The command, for a reader."""
+    packages = " ".join(names_of(missing))
+    return f"{'' if is_root() else 'sudo '}apt-get install {packages}"
+
+
+def install(missing: Sequence[Prerequisite]) -> bool:
+    """Have apt-get install what it can; False where it may not, or there is nothing for it."""
+    sudo = before_apt_get()
+    wanted = [each for each in missing if is_root() or not each.as_root]
+    if sudo is None or not any(each.packages for each in wanted):
+        return False
+    run = Apt(sudo)
+    run("update")
+    chosen = names_of(wanted)
+    sys.stderr.write(f"installing {' '.join(chosen)}\n")
+    older = [name for name in chosen if name == "docker-compose" and candidate(name).startswith("1.")]
+    run("install", "--yes", *(name for name in chosen if name not in older))
+    if older:
+        install_from_debian_13(run, older)
+    return True
+
+
+def before_apt_get() -> list[str] | None:
+    """What makes apt-get work; None where it is not to be used."""
+    if os.environ.get(MODE) == "check" or which("apt-get") is None:
+        return None
+    if is_root():
+        return []
+    sudo = which("sudo")
+    asks = sudo is None or subprocess.run([sudo, "-n", "true"], capture_output=True, check=False).returncode != 0
+    return None if asks else [str(sudo), "-n"]
+
+
+class Apt:
+    def __init__(self, sudo: Sequence[str]) -> None:
+        self._begin = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
+
+    def __call__(self, *arguments: str) -> None:
+        # What it cannot do shows in what is missing afterwards; why, it says itself.
+        subprocess.run([*self._begin, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+
+
+def first_known(package: str) -> str:
+    names = package.split("|")
+    return next((name for name in names[:-1] if output("apt-cache", "show", name)), names[-1])
+
+
+def candidate(name: str) -> str:
+    return output("apt-cache", "policy", name).partition("Candidate: ")[2].partition("\n")[0]
+
+
+def install_from_debian_13(apt: Apt, packages: Sequence[str]) -> None:
+    """Debian 12 has the first Compose only. The package of 13 needs nothing else, so 12 takes it as well."""
+    targets = output(
+        "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Component: main"
+    ).split()
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        (folder / "lists" / "partial").mkdir(parents=True)
+        key = "/usr/share/keyrings/debian-archive-keyring.gpg"
+        (folder / "sources.list").write_text(f"deb [signed-by={key}] {next(iter(targets), '')} trixie main\n", "utf-8")
+        chosen = {
+            "Dir::State::lists": folder / "lists",
+            "Dir::Etc::sourcelist": folder / "sources.list",
+            "Dir::Etc::sourceparts": "/dev/null",
+        }
+        options = [f"-o{name}={value}" for name, value in chosen.items()]
+        apt("update", *options)
+        apt("install", "--yes", "--no-install-recommends", *options, *packages)
+
+
+def network_error(command: str) -> str:
+    """One line where something has to be fetched and the index of packages accepts no connection; else nothing."""
+    program = uv()
+    if program is not None:
+        group = ["--group", "dev"] if command in COMMANDS[1:] else []
+        synced = [program, "sync", "--offline", "--dry-run", "--inexact", "--project", str(ROOT), *group]
+        if os.environ.get("UV_OFFLINE") or subprocess.run(synced, capture_output=True, check=False).returncode == 0:
+            return ""
+    index = index_of_uv() if program else index_of_pip()
+    address = urlsplit(index or "")
+    if not address.hostname:
+        return ""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
+    if proxy and not urllib.request.proxy_bypass(address.hostname):
+        address = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    reason = unreachable(str(address.hostname), address.port or (80 if address.scheme == "http" else 443))
+    if not reason:
+        return ""
+    where = "UV_DEFAULT_INDEX" if program else "PIP_INDEX_URL"
+    return (
+        f"no network: {address.hostname} accepts no connection ({reason}), and packages have to be fetched once."
+        f" A mirror is set by {where}, a proxy by HTTPS_PROXY"
+    )
+
+
+def index_of_uv() -> str | None:
+    """The address that uv fetches from; None where only uv knows."""
+    environ = os.environ
+    if named := environ.get("UV_DEFAULT_INDEX") or environ.get("UV_INDEX_URL"):
+        return named[named.find("=http") + 1 :]  # it may have a name
+    configured = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    files = [Path(configured, "uv", "uv.toml"), Path("/etc/uv/uv.toml")]
+    others = ("UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX", "UV_CONFIG_FILE")
+    return None if any(map(environ.get, others)) or any(map(Path.exists, files)) else default_index()
+
+
+def index_of_pip() -> str | None:
+    """The address that pip fetches uv from; None where it needs none."""
+    environ = os.environ
+    if environ.get("PIP_NO_INDEX") or list(Path(environ.get("PIP_FIND_LINKS") or os.devnull).glob("uv-*.whl")):
+        return None
+    if "PIP_INDEX_URL" in environ:
+        return environ["PIP_INDEX_URL"]
+    configured = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    user = [Path.home() / ".pip" / "pip.conf", Path(configured, "pip", "pip.conf")]
+    files = [Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"), *user, environ.get("PIP_CONFIG_FILE") or os.devnull]
+    settings = configparser.RawConfigParser(strict=False)
+    try:
+        settings.read(files, "utf-8")
+    except (configparser.Error, OSError, UnicodeError):
+        return None
+    if settings.has_option("global", "no-index"):
+        return None
+    sections = [each for each in ("install", "global") if settings.has_option(each, "index-url")]
+    return settings.get(sections[0], "index-url") if sections else default_index()
+
+
+def default_index() -> str | None:
+    """As pip has it: installed, or in the wheel that Python brings for new environments."""
+    folders = [sysconfig.get_config_var("WHEEL_PKG_DIR")]
+    if spec := importlib.util.find_spec("ensurepip"):
+        folders.append(str(Path(str(spec.origin)).parent / "_bundled"))
+    sys.path += [str(wheel) for folder in folders if folder for wheel in Path(folder).glob("pip-*.whl")]
+    try:
+        return str(importlib.import_module("pip._internal.models.index").PyPI.simple_url)
+    except (ImportError, AttributeError):
+        return None
+
+
+def unreachable(host: str, port: int) -> str:
+    """Why no connection is accepted; empty where one is."""
+    reasons = [f"no answer in {CONNECTED_WITHIN_S} s"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), CONNECTED_WITHIN_S).close()
+            reasons[:] = [""]
+        except OSError as error:
+            reasons[:] = [error.strerror or str(error)]
+
+    connecting = threading.Thread(target=connect, daemon=True)  # a name may take longer to be found
+    connecting.start()
+    connecting.join(CONNECTED_WITHIN_S)
+    return reasons[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,27 @@
+"""What the commands of the README need of a machine, as they check it."""
+
+from __future__ import annotations
+
+import prerequisites
+from reference_pages.markdown import code, page, table
+
+_INTRODUCTION = f"""\
+`make demo`, `make test` and `make slow` (with `make disasters` and `make consumers`) check this list before anything
+else starts. As root, or with a `sudo` that asks for no password, they install what they lack on Debian and its like,
+and say so; `{prerequisites.MODE}=check` has them install nothing. Elsewhere they print what is missing, for what, and
+the command that installs it. Without a required program they end, in one line. Without another the tests that need it
+are skipped, and the last line of a run counts them; with `CI=true` that is a failure. What is fetched without root (uv,
+Python's packages, Go, Node, Kafka) is not listed."""
+
+_COMMANDS = {"": "all", "demo": "`make demo`, `make test`", "test": "`make test`", "slow": "`make slow`"}
+
+
+def prerequisites_page() -> str:
+    heads = ("what", "for", "needed by", "Debian's packages", "tests without it")
+    return page("Prerequisites", _INTRODUCTION, table(heads, map(_row, prerequisites.ALL)))
+
+
+def _row(each: prerequisites.Prerequisite) -> tuple[str, ...]:
+    packages = ", ".join(" or ".join(map(code, filter(None, name.split("|")))) for name in each.packages)
+    purpose = f"as root: {each.purpose}" if each.as_root else each.purpose
+    return each.name, purpose, _COMMANDS[each.command], packages, "required" if each.required else each.left_out
