@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 def build(arguments: list[str]) -> tuple[int, str]:
     environment = {**os.environ, "PATH": PATH}
-    if shutil.which("cargo", path=PATH) is None and not is_reachable():
+    if shutil.which("cc") is None or (shutil.which("cargo", path=PATH) is None and not is_reachable()):
         # Its own attempts would hold this up for minutes. What was built before is found all the same.
         environment["MATURIN_NO_INSTALL_RUST"] = "1"
     command = [UV, "sync", "--quiet", "--inexact", *arguments, "--group", "native"]
@@ -67,6 +67,8 @@ def is_reachable() -> bool:
 
 def reason(errors: str) -> str:
     """The line that says most."""
+    if shutil.which("cc") is None:
+        return "there is no C compiler (cc), which links it: install gcc"
     if shutil.which("cargo", path=PATH) is None:
         return "there is no Rust toolchain (https://rustup.rs), and none could be fetched"
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
