@@ -84,7 +84,7 @@ def new_python() -> str | None:
 
 def uv() -> str | None:
     own = ROOT / ".uv" / "bin" / "uv"
-    return which("uv") or (str(own) if own.exists() else None)
+    return shutil.which("uv") or (str(own) if own.exists() else None)
 
 
 def venv() -> str | None:
@@ -298,8 +298,8 @@ def main(arguments: Sequence[str]) -> int:
     if missing and install(missing):
         missing = [each for each in missing if each.is_missing()]
     if required := [each for each in missing if each.required]:
-        names = " and ".join(f"{each.name} ({each.purpose})" for each in required)
-        return fail(f"{names} missing: {apt_get_install(required)}")
+        names = ", ".join(f"{each.name} ({each.purpose})" for each in required)
+        return fail(f"missing: {names}; to install: {apt_get_install(required)}")
     if missing:
         sys.stderr.write(table(missing))
         if os.environ.get("CI") == "true":
@@ -339,8 +339,8 @@ def names_of(missing: Iterable[Prerequisite]) -> list[str]:
 
 def apt_get_install(missing: Iterable[Prerequisite]) -> str:
     """The command, for a reader."""
-    packages = " ".join(names_of(missing))
-    return f"{'' if is_root() else 'sudo '}apt-get install {packages}"
+    where = "" if which("apt-get") else "on Debian: "
+    return f"{where}{'' if is_root() else 'sudo '}apt-get install {' '.join(names_of(missing))}"
 
 
 def install(missing: Sequence[Prerequisite]) -> bool:

@@ -37,6 +37,7 @@ PORTS: tuple[str, ...] = ("edge-port", "streams-port", "kafka-port", "registry-p
 READS = ("curl ", "uv run taskbridge tail ", "uv run taskbridge quarantine list")
 """What only looks may be typed again until it shows what the text shows."""
 UV = """#!/bin/sh
+[ "$1" = sync ] && exit 0
 shift
 while [ "${1#--}" != "$1" ]; do shift; done
 case "$1 $2" in

@@ -41,7 +41,8 @@ def leave_out(name: str, why: str = "") -> NoReturn:
 
 def reason_of(name: str, why: str = "") -> str:
     needed = BY_NAME[name]
-    return f"{name} {_MISSING}{' as root' * needed.as_root}: {why or apt_get_install([needed])}"
+    why = why or ("run the tests as root" if needed.find() else apt_get_install([needed]))
+    return f"{name} {_MISSING}: {why}"
 
 
 def reason_of_no_core() -> str:

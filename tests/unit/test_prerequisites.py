@@ -149,9 +149,9 @@ def says(done: subprocess.CompletedProcess[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("hidden", "told"),
     [
-        (("mvn",), "mvn (Maven fetches Kafka and the registry, once) missing: "),
-        (("java",), "java (runs Maven) missing: "),
-        (("mvn", "java"), "mvn (Maven fetches Kafka and the registry, once) and java (runs Maven) missing: "),
+        (("mvn",), "missing: mvn (Maven fetches Kafka and the registry, once); "),
+        (("java",), "missing: java (runs Maven); "),
+        (("mvn", "java"), "missing: mvn (Maven fetches Kafka and the registry, once), java (runs Maven); "),
     ],
 )
 def test_without_maven_one_line_says_what_to_do_before_anything_is_fetched(
