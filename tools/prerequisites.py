@@ -231,6 +231,14 @@ ALL = (
         left_out="`browser`",
     ),
     Prerequisite(
+        "nginx",
+        "shows that the documented proxy works; with apt-get the tests unpack Debian's package",
+        "test",
+        lambda: which("nginx", "apt-get"),
+        ("nginx-light",),
+        left_out="`integration/test_documented_proxy.py`",
+    ),
+    Prerequisite(
         "Chinese font",
         "gives the pages' text its width",
         "test",
