@@ -74,7 +74,8 @@ class PeoplesTopic:
         return [dict(each) for each in logs]
 
     def names(self, *users: str) -> list[str | None]:
-        return [self.directory.find("corp", each) for each in users]
+        found = [self.directory.find("corp", each) for each in users]
+        return [each and each.name for each in found]
 
 
 @pytest.fixture
