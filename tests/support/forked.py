@@ -1,7 +1,7 @@
 """Services and commands of ours as processes of their own that have nothing to load: forked from one that has.
 
 A service loads for a second of CPU time, a command for 0.4, and the tests start some hundred and thirty of them; see
-docs/adr/0088.
+tests/README.md.
 """
 
 from __future__ import annotations

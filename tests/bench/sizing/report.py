@@ -252,7 +252,7 @@ def _rebuilding(found: Found) -> list[str]:
         *_prose("""
             Each instance has one event, and in changelog and states another title than that says. `taskbridge streams
             --rebuild` makes all anew, and one worker then tells all of it: see
-            [ADR 64](../adr/0064-a-rebuild-leaves-the-telling-to-the-workers.md).
+            [ADR 24](../adr/0024-rebuild-while-workers-run.md).
         """),
         *_table(
             "instances|rebuild: s|\u00b5s of processor an instance|s of it with nobody at work|states told"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _SWITCH_S = 0.0005
 """How soon the threads that fetch and commit have the interpreter's lock while the loop is at work. Each asks Kafka
 several things one after the other, and by Python's own 5 ms waits for the lock each time: under load a round took a
-fifth longer (docs/benchmarks/streams-profile.md)."""
+fifth longer."""
 _END_S = 6.0
 """For what is asked of this worker, and for what its libraries have under way: threads of theirs may wait for Kafka."""
 

@@ -1,7 +1,7 @@
 """The direct way: a request that came whole, alone and on an idle connection, without parser, scope and task.
 
 What is not as usual goes the general way from the start. Whatever happens while one is under way hands it over to the
-general way, which goes on where it stands: see docs/adr/0073-the-direct-way.md.
+general way, which goes on where it stands: see docs/adr/0012-the-fast-path-of-the-edge.md.
 """
 
 from __future__ import annotations

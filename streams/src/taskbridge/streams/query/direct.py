@@ -1,7 +1,7 @@
 """A page and the counts, answered before the layers of the framework: they took most of what such a query cost.
 
 Only where it is asked plainly. Whatever is unusual goes on to the framework's routes, which answer the same, or say
-what is wrong with it: see ``docs/adr/0079``.
+what is wrong with it: see ``docs/adr/0018``.
 """
 
 from __future__ import annotations
