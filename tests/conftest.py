@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, settings
 from jvm_artifacts import artifacts
 from needs import pytest_sessionfinish
 from shared_registry import KafkaBeside, SharedRegistry, given_registry, say
-from slowest import pytest_addoption, pytest_terminal_summary
 from taskbridge.local.ports import free_ports
 from taskbridge.local.processes.supervisor import Supervisor
 from taskbridge.local.stack import JvmStack, choose_stack
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from taskbridge.local.endpoints import Endpoints
     from taskbridge.local.stack import Stack
 
-# Hooks of pytest's.
-__all__ = ["pytest_addoption", "pytest_sessionfinish", "pytest_terminal_summary"]
+# A hook of pytest.
+__all__ = ["pytest_sessionfinish"]
 
 # A setting that many containers have: with it, each service that a test starts compiles all of its libraries anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

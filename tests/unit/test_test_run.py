@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import slowest
-
 ROOT = Path(__file__).parents[2]
 MODULE = """
 import os, pathlib, pytest
@@ -37,28 +35,3 @@ def test_a_files_tests_are_run_by_one_process_and_files_side_by_side(tmp_path: P
     by_file = {name: {worker for file, worker in ran if file == name} for name in names}
     assert all(len(workers) == 1 for workers in by_file.values()), by_file
     assert len({worker for _, worker in ran}) > 1
-
-
-def test_the_slowest_are_written_where_those_of_the_last_run_stand(tmp_path: Path) -> None:
-    head, rows = "| `make test` | seconds |\n|---|---|\n", "| `unit/test_old.py`: is gone | 9 |\n| more | 8 |\n"
-    others = "\n| `make disasters` | seconds |\n|---|---|\n| `chaos/test_it.py`: is lost | 70 |\n"
-    page = tmp_path / "page.md"
-    page.write_text(f"Before.\n\n{head}{rows}{others}")
-    took = [(f"tests/unit/test_a.py::test_takes_{each}_s[a|b]", each) for each in range(30)]
-    slowest.write(page, "make test", took)
-    written = [f"| `unit/test_a.py`: takes {each} s [a/b] | {each} |\n" for each in range(29, 9, -1)]
-    assert page.read_text() == f"Before.\n\n{head}{''.join(written)}{others}"
-
-
-def test_what_each_test_took_is_told_by_the_run_itself(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text("from slowest import *")
-    (tmp_path / "test_one.py").write_text("def test_it_is_quick(): pass\ndef test_it_fails(): assert False")
-    page = tmp_path / "page.md"
-    page.write_text("| `make test` | seconds |\n|---|---|\n")
-    argv = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", "-n", "0"]
-    ended = subprocess.run([*argv, f"--slowest={page}", str(tmp_path)], capture_output=True, text=True, check=False)
-    assert ended.returncode == 1, ended.stdout
-    assert {line.split(": ")[1] for line in page.read_text().splitlines()[2:]} == {
-        "it is quick | 0 |",
-        "it fails | 0 |",
-    }
