@@ -12,7 +12,6 @@ from aiokafka.errors import OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.engine.fetch_protocol import write_and_read_fetches
 from taskbridge.streams.engine.fetched_records import read_natively
 from taskbridge.streams.transactions.group_metadata import Membership
 
@@ -54,7 +53,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         read_natively()
-        write_and_read_fetches()
         aiokafka = cast("Any", super()._create_worker_consumer(transport))
         # Of what another worker's transaction left unfinished, nothing is to be folded.
         aiokafka._isolation_level = "read_committed"  # noqa: SLF001
