@@ -61,7 +61,7 @@ def test_an_alert_asks_for_metrics_that_exist(
 
 
 def test_every_alert_has_its_section_of_the_runbook_and_the_other_way_round() -> None:
-    sections = re.findall(r"^## (\w+)\n\*\*Means\*\* ", RUNBOOK, re.MULTILINE)
+    sections = re.findall(r"^## (\w+)\n\n\*\*Means\*\* ", RUNBOOK, re.MULTILINE)
     assert sections == [rule["alert"] for rule in rules()]
     assert [section.lower() for section in sections] == [rule["section"] for rule in rules()]
     for part in re.split(r"^## ", RUNBOOK, flags=re.MULTILINE)[1:]:
