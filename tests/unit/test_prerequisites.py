@@ -239,7 +239,7 @@ def test_the_demo_installs_nothing_of_the_developers_and_says_that_there_is_no_c
 
 HIDDEN = ("chromium.*", "promtool", "docker.*", "cargo", *DEMO_AND_TEST_NEED_NO_ROOT)
 SELECTED = (
-    "tests/unit/test_test_run.py::test_the_slowest_are_written_where_those_of_the_last_run_stand",
+    "tests/unit/test_test_run.py::test_a_files_tests_are_run_by_one_process_and_files_side_by_side",
     "tests/unit/monitoring/test_dashboards.py::test_prometheus_understands_every_question",
     "tests/unit/edge/test_native_vectors.py",
     "tests/browser/test_modules.py",

@@ -33,8 +33,9 @@ def test_a_page_is_as_the_code_has_it(name: str) -> None:
     assert (DOCS / name).read_text("utf-8") == PAGES[name](), "run: make docs"
 
 
-def test_every_page_of_the_reference_is_written_from_the_code() -> None:
-    assert {f"reference/{path.name}" for path in (DOCS / "reference").iterdir()} <= set(PAGES)
+def test_every_page_of_the_reference_but_the_glossary_is_written_from_the_code() -> None:
+    written = {f"reference/{path.name}" for path in (DOCS / "reference").iterdir()} - {"reference/glossary.md"}
+    assert written <= set(PAGES)
 
 
 def test_every_setting_has_its_meaning() -> None:
