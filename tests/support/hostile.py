@@ -148,6 +148,24 @@ def _in_other_sets() -> Iterator[Hostile]:
             yield Hostile(name=name, body=body, content_type=f"{kind}; charset={label}")
 
 
+def _half_pairs_behind_backslashes() -> Iterator[Hostile]:
+    """Half a surrogate pair in the body and one in its task, so that both are repaired, in each way to read them."""
+    task = json.dumps("{" + _NAMED + '"x":"张', ensure_ascii=False)[1:-1]
+    end = '\\\\ud800\\"}"}'
+    for name, half, label in (
+        ("", '"\\ud800"', "GBK"),
+        (", only in a task", '""', "GBK"),
+        ("", '"\\ud800"', "ISO-8859-1"),
+    ):
+        body = _filled(f'{_SIGNED}"y":{half},"task":"{task}', "\\" * 4, end)
+        yield Hostile(
+            name=f"gzip of half surrogate pairs behind backslashes{name}, labelled {label}",
+            body=gzip.compress(body),
+            content_type=f"{_JSON}; charset={label}",
+            action="create",
+        )
+
+
 def _form(piece: str, codec: str = "utf-8", *, begin: str = "") -> bytes:
     return _filled(f"sign=0&appType={APP_TYPE}&corpId={CORP_ID}&x={begin}", piece, "", codec)
 
@@ -191,6 +209,7 @@ def hostile() -> list[Hostile]:
         Hostile(name="lines in parts", body=_parts("\r\n"), content_type=_PARTS),
         Hostile(name="almost ends of parts", body=_parts("\r\n--"), content_type=_PARTS),
         *_in_other_sets(),
+        *_half_pairs_behind_backslashes(),
         *_messages(letters),
     ]
 

@@ -337,6 +337,23 @@ def test_half_a_surrogate_pair_is_a_question_mark_as_in_java() -> None:
     assert read_parameters(b"", None, body) == [{"a": "?", "b": "?\U0001f600", "c": "\\ud83d", "d": '[ "?" ]'}]
 
 
+@pytest.mark.parametrize(("label", "codec"), [("gbk", "gbk"), ("iso-8859-1", "utf-8")])
+def test_beside_half_a_surrogate_pair_a_large_body_is_read_in_the_likelier_character_set_only(
+    label: str, codec: str
+) -> None:
+    for size, readings_ in ((0, 2), (LARGE, 1)):
+        body = ('{"a": "\\uD83D", "b": "张张", "x": "' + "x" * size + '"}').encode()
+        found = read_parameters(b"", f"application/json; charset={label}", body)
+        assert len(found) == readings_
+        assert found[0] == {"a": "?", "b": "张张".encode().decode(codec), "x": "x" * size}
+
+
+@pytest.mark.parametrize("times", [1, LARGE])
+def test_half_a_surrogate_pair_is_read_in_latin_1_where_it_is_not_utf_8(times: int) -> None:
+    body = ('{"a": "\\ud83d", "b": "' + "é" * times + '"}').encode("latin-1")
+    assert read_parameters(b"", "application/json; charset=ISO-8859-1", body) == [{"a": "?", "b": "é" * times}]
+
+
 def test_a_task_keeps_the_half_pairs_in_its_own_text() -> None:
     body = rb'{"task": "{\"title\": \"\\ud83d\"}"}'
     assert read_parameters(b"", None, body) == [{"task": r'{"title": "\ud83d"}'}]

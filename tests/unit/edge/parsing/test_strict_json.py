@@ -173,10 +173,22 @@ def test_in_the_short_way_too_no_more_members_are_looked_at() -> None:
 
 def test_half_pairs_are_question_marks_as_long_as_they_are_not_too_many() -> None:
     assert strict_json.members('{"a": "\\ud83d \\uD83D"}') == [("a", "? ?")]
-    most = strict_json._MAX_HALF_PAIRS  # pyright: ignore[reportPrivateUsage]
+    most = strict_json._MAX_SURROGATES  # pyright: ignore[reportPrivateUsage]
     assert strict_json.members('{"a": "' + "\\ud83d" * most + '"}') == [("a", "?" * most)]
     with pytest.raises(ValueError, match="surrogate"):
         strict_json.members('{"a": "' + "\\ud83d" * (most + 1) + '"}')
+
+
+@given(
+    st.lists(
+        st.sampled_from(["\\\\", "\\ud83d", "\\uDE00", "\\uD83D\\ude00", "\\ud55c", "ud83d", "\\n", '\\"', "a", "张"])
+    )
+)
+def test_half_pairs_are_what_the_standard_library_and_java_make_of_them(pieces: list[str]) -> None:
+    text = '{"a": "' + "".join(pieces) + '"}'
+    expected = json.loads(text)["a"].encode("utf-8", "replace").decode()
+    assert strict_json.members(text) == strict_json.members(text.encode()) == [("a", expected)]
+    assert strict_json.picker(("a",))(text).get("a") == expected
 
 
 def test_members_that_are_nested_too_deep_are_refused() -> None:

@@ -69,13 +69,14 @@ def unpacked(body: bytes, *, max_bytes: int) -> bytes:
 class Body:
     """A body, once it is known what it is. What was read for one reading of a request is not read again for another."""
 
-    __slots__ = ("_boundary", "_bytes", "_charset", "_codecs", "_form", "_is_utf_8", "_kind", "_read")
+    __slots__ = ("_boundary", "_bytes", "_charset", "_codecs", "_form", "_is_large", "_is_utf_8", "_kind", "_read")
 
     def __init__(self, content_type: str | None, body: bytes, *, is_large: bool) -> None:
         """Raises UnsupportedType where it is neither JSON nor a form nor multipart."""
         media_type, self._charset, self._codecs, self._boundary = _type_of(content_type or "")
         self._bytes = body.removeprefix(BOM_UTF8)
         self._kind = _kind_of(media_type, self._bytes)
+        self._is_large = is_large
         leaves_open = len(self._codecs) > 1 or self._kind == _MULTIPART
         self._is_utf_8 = _is_plainly_utf_8(self._bytes) if is_large and leaves_open else None
         self._read: dict[tuple[bool, bool], Pairs | Rejection] = {}
@@ -88,7 +89,11 @@ class Body:
             return not (self._is_utf_8 or self._bytes.isascii())
         if len(self._codecs) == 1 or self._is_utf_8 or (self._is_utf_8 is False and self._codecs is _GBK):
             return False
-        return not self._bytes.isascii() or (self._kind == _FORM and b"%" in self._bytes)
+        if self._bytes.isascii():
+            return self._kind == _FORM and b"%" in self._bytes
+        # Half pairs of a large body are repaired in one character set only.
+        is_repaired = self._is_large and self._kind == _JSON and strict_json.may_have_half_pairs(self._bytes)
+        return not is_repaired or self._is_utf_8 is False
 
     @property
     def has_plus(self) -> bool:
@@ -130,6 +135,8 @@ class Body:
             raise
 
     def _json_pairs(self, codec: str) -> Pairs:
+        if codec == _UTF_8 and self._is_utf_8 is False:
+            text_of(self._bytes, _UTF_8)  # to say so before anything else is tried
         body = self._bytes if codec == _UTF_8 else text_of(self._bytes, codec).encode()
         plain = strict_json.plain_members(body)
         if plain is not None:

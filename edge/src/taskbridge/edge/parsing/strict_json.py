@@ -26,14 +26,12 @@ MAX_DEPTH = 100
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 """An unterminated string runs to the end: were it skipped quote by quote, the scan would be quadratic."""
 
-_HALF_PAIR = re.compile(
-    r"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    r"|[c-fC-F][0-9a-fA-F]{2}(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD].{3}))"
-)
-
-
-_MAX_HALF_PAIRS = 4096
-"""Escapes of halves that are looked at one by one; whole pairs need no looking at."""
+_SURROGATE = b"\\ud"
+"""What an escape of a surrogate begins with, in lower case; not each that begins with it is one."""
+_MAX_SURROGATES = 4096
+"""Each is looked at by itself: a text with more of them is not repaired."""
+_BACKSLASHES = re.compile(rb"\\*")
+_PAIR_OR_HALF = re.compile(rb"(\\u[dD][89abAB]%b\\u[dD][c-fC-F]%b)|\\u[dD][89a-fA-F]%b" % ((b"[0-9a-fA-F]{2}",) * 3))
 
 
 class Number(str):
@@ -190,17 +188,34 @@ def _with_whole_pairs(read: Callable[[str | bytes], T], text: str | bytes) -> T:
         try:
             return read(text)
         except msgspec.DecodeError:
-            written = text if isinstance(text, str) else text.decode()
-            if not 0 < written.count("\\ud") + written.count("\\uD") <= _MAX_HALF_PAIRS:
+            repaired = _without_half_pairs(text if isinstance(text, bytes) else text.encode())
+            if repaired is None:
                 raise
-        return read(_without_half_pairs(written))
+        return read(repaired)
     except RecursionError:
         raise ValueError("nested too deep") from None
 
 
-def _without_half_pairs(text: str) -> str:
-    # A backslash that is itself escaped begins no escape. Zeros stand in for such pairs: no JSON has any.
-    return _HALF_PAIR.sub("?", text.replace("\\\\", "\0\0")).replace("\0\0", "\\\\")
+def _without_half_pairs(text: bytes) -> bytes | None:
+    """The text with ``?`` for each half surrogate pair; None where no escape is of one, or too many may be."""
+    between = text.lower().split(_SURROGATE, _MAX_SURROGATES + 1)
+    if len(between) > _MAX_SURROGATES + 1:
+        return None
+    pieces: list[bytes] = []
+    end = at = 0
+    for skipped in between[:-1]:
+        at += len(skipped)
+        backslashes = cast("re.Match[bytes]", _BACKSLASHES.match(skipped[::-1])).end()  # rstrip takes twice as long
+        found = None if backslashes % 2 or at < end else _PAIR_OR_HALF.match(text, at)
+        if found:
+            pieces += text[end:at], found[1] or b"?"
+            end = found.end()
+        at += len(_SURROGATE)
+    return b"".join((*pieces, text[end:])) if pieces else None
+
+
+def may_have_half_pairs(text: bytes) -> bool:
+    return _SURROGATE in text.lower()
 
 
 def _check_depth(text: str) -> None:
