@@ -127,13 +127,9 @@ impl<'a> Described<'a> {
         if !action.describes() {
             return Some(Self::default());
         }
-        let mut recipient_ids = Vec::new();
-        for &key in action.recipients() {
-            ids.people(callback.described(key), &mut recipient_ids)?;
-        }
-        for &key in action.recipients() {
-            ids.people(callback.beside(key), &mut recipient_ids)?;
-        }
+        let keys = action.recipients().iter();
+        let named = keys.clone().map(|key| callback.described(key)).chain(keys.map(|key| callback.beside(key)));
+        let recipient_ids = ids.people(named)?;
         let originator = match ids.person(callback.told("originatorId"))? {
             Some(user_id) => Some((user_id, callback.told("originatorDisplayName").plain()?)),
             None => None,

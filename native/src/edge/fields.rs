@@ -3,6 +3,7 @@
 //! The outer Option is None where Python has to decide: what would be refused, or noted as not understood.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::json::{self, Value};
 
@@ -90,8 +91,20 @@ impl Ids {
         (!text.starts_with(['[', '{']) && !text.contains(',') && self.is_id(text)).then_some(Some(text))
     }
 
-    /// Add the people that are meant, each once.
-    pub fn people<'a>(self, told: Told<'a>, found: &mut Vec<Cow<'a, str>>) -> Option<()> {
+    /// The people that are meant, each once, in their order.
+    pub fn people<'a>(self, told: impl Iterator<Item = Told<'a>>) -> Option<Vec<Cow<'a, str>>> {
+        let mut found = Vec::new();
+        for each in told {
+            self.listed(each, &mut found)?;
+        }
+        if found.len() > 1 {
+            let mut known = HashSet::with_capacity(found.len());
+            found.retain(|id| known.insert(id.clone()));
+        }
+        Some(found)
+    }
+
+    fn listed<'a>(self, told: Told<'a>, found: &mut Vec<Cow<'a, str>>) -> Option<()> {
         match told {
             Told::Nothing => {}
             Told::Text(text) => {
@@ -122,9 +135,7 @@ impl Ids {
         };
         if !id.is_empty() {
             self.is_id(&id).then_some(())?;
-            if !found.contains(&id) {
-                found.push(id);
-            }
+            found.push(id);
         }
         Some(())
     }
@@ -202,4 +213,22 @@ pub fn form(told: Told<'_>) -> Option<Form<'_>> {
         Some((name, value))
     });
     values.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ids, Told};
+
+    /// Were each compared with all before it, this would take an hour.
+    #[test]
+    fn any_number_of_people_are_each_named_once_in_their_order() {
+        let many: Vec<String> = (0..500_000).rev().map(|number| number.to_string()).collect();
+        let (text, list) = (many.join(","), format!("[{}]", many.join(", ")));
+        let ids = Ids { characters: 128 };
+        assert_eq!(ids.people([Told::Text(&text), Told::List(&list), Told::Text("0, x")].into_iter()).unwrap(), {
+            let mut expected = many.clone();
+            expected.push("x".into());
+            expected
+        });
+    }
 }

@@ -50,7 +50,7 @@ pub fn fold<'i, 'a>(known: &'i mut Option<Instance<'a>>, event: &Event<'a>) -> (
         | match event.action {
             Action::Created => created(instance, event),
             Action::Completed | Action::Cancelled => decided(instance, event),
-            Action::Copied => copied(instance, event),
+            Action::Copied => copy(&mut instance.copied, &event.recipient_ids, event.occurred_at),
             Action::Deleted => deleted(instance, event),
             Action::Unknown => false, // refused before
         };
@@ -136,16 +136,20 @@ fn decided<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
     changed | unite(&mut task.actor_ids, event.actor_id.as_slice())
 }
 
-fn copied<'a>(instance: &mut Instance<'a>, event: &Event<'a>) -> bool {
-    let mut changed = false;
-    for &user_id in &event.recipient_ids {
-        let known = &mut instance.copied;
-        match known.binary_search_by_key(&user_id, |each| each.user_id) {
-            Ok(at) if known[at].at <= event.occurred_at => continue,
-            Ok(at) => known[at].at = event.occurred_at,
-            Err(at) => known.insert(at, Copied { user_id, at: event.occurred_at }),
+/// Add who was copied in to an ordered set of them, each with the first time; whether that changed anything.
+fn copy<'a>(known: &mut Vec<Copied<'a>>, user_ids: &[&'a str], at: i64) -> bool {
+    let (before, mut changed) = (known.len(), false);
+    for &user_id in user_ids {
+        match known[..before].binary_search_by_key(&user_id, |each| each.user_id) {
+            Ok(place) if known[place].at <= at => continue,
+            Ok(place) => known[place].at = at,
+            Err(_) => known.push(Copied { user_id, at }),
         }
         changed = true;
+    }
+    if known.len() > before {
+        known.sort_unstable_by_key(|each| each.user_id);
+        known.dedup_by_key(|each| each.user_id);
     }
     changed
 }
@@ -188,4 +192,22 @@ fn replace(known: &mut i64, by: impl FnOnce(i64) -> i64) -> bool {
     let before = *known;
     *known = by(before);
     *known != before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::copy;
+
+    /// Were each put among all that are known, this would take some minutes.
+    #[test]
+    fn any_number_of_people_are_copied_in_once_in_the_order_of_their_ids() {
+        let many: Vec<String> = (0..1_000_000).map(|number| format!("{number:06}")).collect();
+        let falling: Vec<&str> = many.iter().rev().map(String::as_str).collect();
+        let mut known = Vec::new();
+        assert!(copy(&mut known, &falling[..2], 3));
+        assert!(copy(&mut known, &[&falling[1..], &falling[..3]].concat(), 2));
+        assert!(!copy(&mut known, &falling, 2));
+        let found: Vec<_> = known.iter().map(|each| (each.user_id, each.at)).collect();
+        assert_eq!(found, many.iter().map(|id| (id.as_str(), 2)).collect::<Vec<_>>());
+    }
 }

@@ -60,6 +60,30 @@ def test_a_repeat_at_any_later_time_changes_nothing_at_all(
     assert fold(instance, data.draw(st.sampled_from(events)), EVERY) is instance
 
 
+class Compared(str):
+    """A text that counts how often it is compared with another."""
+
+    __slots__ = ()
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return super().__eq__(other)
+
+    __hash__ = str.__hash__
+
+
+def test_a_repeat_with_many_people_compares_each_a_few_times(make_event: MakeEvent) -> None:
+    def created() -> TaskEvent:
+        people = tuple(Compared(f"{number:04}") for number in range(2000))
+        return make_event(Action.CREATED, task_id="t", recipient_ids=people)
+
+    instance = fold(None, created())
+    Compared.times = 0
+    fold(instance, created())
+    assert Compared.times < 10 * 2000
+
+
 @given(data=st.data())
 def test_revision_counts_the_changes(histories: SearchStrategy[list[TaskEvent]], data: DataObject) -> None:
     revision = 0

@@ -196,6 +196,5 @@ def _with_task(before: Instance, entry: TaskEntry, marks: TaskMarks) -> Instance
 
 
 def _union(ids: tuple[str, ...], more: Sequence[str]) -> tuple[str, ...]:
-    if all(each in ids for each in more):
-        return ids
-    return tuple(sorted({*ids, *more}))
+    known = {*ids}
+    return ids if known.issuperset(more) else tuple(sorted(known.union(more)))
