@@ -60,12 +60,7 @@ _FORM_DATA = "dataMap"
 _ORIGINATOR, _ORIGINATOR_NAME = "originatorId", "originatorDisplayName"
 _CREATED, _FINISHED = "createTime", "finishTime"
 
-_IDS = ("appType", "corpId", "originatorCorpId", "taskId", *_TASK_INSTANCE)
-
 _find_app = picker(("appType", "corpId", "originatorCorpId"))
-_find_all = picker(
-    (*_IDS, *_URLS, *_COPIED_IN, *_TEXTS.values(), _FORM_DATA, _ORIGINATOR, _ORIGINATOR_NAME, _CREATED, _FINISHED)
-)
 _NO_TASK: Mapping[str, Any] = {}
 _NO_KEYS = frozenset[str]()
 _SHORT_CHARACTERS = 4096
@@ -180,14 +175,14 @@ def _located(action: Action, parameters: Mapping[str, str]) -> Picked | Mapping[
 
 
 def _described(callback: Callback) -> Mapping[str, Any]:
-    """The members of ``task``, now that it is proven; of one that is nested too deep, the text of each."""
+    """The members of ``task``, now that it is proven; what is nested too deep is text."""
     if not isinstance(callback.described, Picked):
         return callback.described
     text = callback.parameters["task"]
     try:
         return strict_json.parse(text)
     except ValueError:
-        return _find_all(text).as_written()
+        return strict_json.parse_members(text)
 
 
 def _not_located(reason: str, detail: str, parameters: Mapping[str, str]) -> Malformed:

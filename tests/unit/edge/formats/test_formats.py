@@ -140,6 +140,27 @@ def test_flowables_instances_end(told: Callable[..., TaskEvent], kind: str) -> N
     assert event.finished_at == event.occurred_at == 1795695535883
 
 
+@pytest.mark.parametrize("system_", ["flowable", "camunda 7", "camunda 8", "todo"])
+@pytest.mark.parametrize("nests", ["objects", "lists"])
+def test_what_is_nested_too_deep_is_left_out_and_the_event_is_read(
+    told: Callable[..., TaskEvent], system_: str, nests: str
+) -> None:
+    deep: Any = 1
+    for _ in range(500):
+        deep = {"a": deep} if nests == "objects" else [deep]
+    variables = {"variables": deep}
+    bodies: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+        "flowable": lambda more: {"type": "TASK_CREATED", "data": {**FLOWABLE_TASK, **more}, **more},
+        "camunda 7": lambda more: {**CAMUNDA_7_TASK, **more},
+        "camunda 8": lambda more: {**zeebe("CREATED", **more), **more},
+        "todo": lambda more: {**TODO, "isremark": "0", **more},
+    }
+    system, body = system_.partition(" ")[0], bodies[system_]
+    event, plain = told(system, body(variables)), told(system, body({}))
+    assert brief(event) == brief(plain)
+    assert (event.title, event.occurred_at) == (plain.title, plain.occurred_at)
+
+
 def test_a_path_says_that_one_of_flowables_instances_is_deleted(told: Callable[..., TaskEvent]) -> None:
     event = told("flowable", {"type": "ENTITY_DELETED", "data": FLOWABLE_INSTANCE}, "delete")
     assert brief(event) == (Action.DELETED, "leave", "flowable:4", None, (), None)

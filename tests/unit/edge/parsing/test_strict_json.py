@@ -208,15 +208,17 @@ def test_a_picked_member_is_a_text_a_number_or_nothing_and_false_whatever_else_i
     assert [found.get(key) for key in keys] == ["张\n", "42", "-1.50e3", None, False, False, None]
     assert isinstance(found.get("number"), strict_json.Number)
     assert found.get("left") is None
-    written = found.as_written()
-    assert written == {
-        "text": "张\n",
-        "number": "42",
-        "other": "-1.50e3",
-        "null": None,
-        "true": "true",
-        "list": "[1, 2]",
-    }
+
+
+def test_members_that_are_nested_too_deep_are_text_and_the_others_are_values() -> None:
+    deep, most = ("[" * depth + "]" * depth for depth in (500, strict_json.MAX_DEPTH))
+    given = '"text": "张\\n", "half": "\\ud800", "number": 1.50, "null": null, "list": [{"b": true}], '
+    given += f'"most": {most}, "deep": {deep}'
+    read = {"text": "张\n", "half": "?", "number": "1.50", "null": None, "list": [{"b": True}], "deep": deep}
+    read["most"] = strict_json.parse(most)
+    text = f'\ufeff{{{given}, "in": {{{given}}}}}'
+    assert strict_json.parse_members(text) == read | {"in": f"{{{given}}}".replace("\\ud800", "?")}
+    assert strict_json.parse_members(text, levels=2) == read | {"in": read}
 
 
 @pytest.mark.parametrize("task", ['{"a": "\\\\n", "b": "1"}', '{"title": "张", "x": null}'])

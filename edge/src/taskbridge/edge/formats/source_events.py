@@ -42,8 +42,6 @@ _TIME = "time"
 _FORMATS = {"flowable": flowable.told, "camunda": camunda.told, "todo": todo.told}
 """Each maps what a system posts to what happened and to the names of an event's own fields."""
 
-_find = strict_json.picker(DATA_KEYS)
-
 
 def verify(received: Received, body: bytes, source: Source) -> Token:
     """Prove that the source sent this body: that it signed it when the request says so, or holds one of its tokens.
@@ -133,9 +131,9 @@ def _reported(received: Received, body: bytes, source: Source) -> tuple[Action, 
         if action is None:
             raise UnknownPath
         attributes = attributes_of(received.headers, body)
-        return action, {**_data(attributes[DATA]), _TIME: attributes.get(_TIME)}, attributes
+        return action, {**_data(attributes[DATA], levels=1), _TIME: attributes.get(_TIME)}, attributes
     text = text_of(body.removeprefix(BOM_UTF8), "utf-8")
-    told, data = read(_data(text))
+    told, data = read(_data(text, levels=2))  # what happened may be described in a member
     # Where the path says what happened, it is believed: some senders have an address for each.
     action = action or told
     if action is None:
@@ -143,13 +141,13 @@ def _reported(received: Received, body: bytes, source: Source) -> tuple[Action, 
     return action, data, {"body": text}
 
 
-def _data(text: str) -> Mapping[str, Any]:
-    """The members of ``data``; where one is nested too deep, those that are read here, the nested ones as text."""
+def _data(text: str, *, levels: int) -> Mapping[str, Any]:
+    """The members of ``data``; what is nested too deep is text, on the first ``levels`` of them."""
     members(text, DATA)
     try:
         return cast("Mapping[str, Any]", strict_json.parse(text))
     except ValueError:
-        return _find(text).as_written()
+        return strict_json.parse_members(text, levels=levels)
 
 
 def _instance_id(told: Any, source: str) -> str:

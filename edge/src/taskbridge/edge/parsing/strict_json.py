@@ -47,6 +47,7 @@ def _no_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant)
 _encoded = json.JSONEncoder(ensure_ascii=False).encode
 _TEXT = msgspec.json.Decoder(str)
+_RAW = msgspec.json.Decoder(dict[str, Raw])
 _PLAIN = msgspec.json.Decoder(dict[str, str | None])
 _SHORT_BYTES = 64 << 10
 _QUOTE = ord('"')
@@ -142,11 +143,6 @@ class Picked:
             return None
         return Number(raw.decode()) if raw[:1] in b"-0123456789" else False
 
-    def as_written(self) -> dict[str, Any]:
-        """The members, those that are neither text nor number nor null as they are written."""
-        given = {key: each for key in self._found.__struct_fields__ if (each := getattr(self._found, key)) is not None}
-        return {key: bytes(raw).decode() if (value := self.get(key)) is False else value for key, raw in given.items()}
-
 
 def parse(text: str) -> Any:
     """The value of a whole JSON text; numbers come as ``Number``. Only for what is proven: it costs by the value.
@@ -156,6 +152,24 @@ def parse(text: str) -> Any:
     """
     _check_depth(text)
     return _DECODER.decode(text.removeprefix("\ufeff"))
+
+
+def parse_members(text: str, *, levels: int = 1) -> dict[str, Any]:
+    """The members of an object, each as of ``parse``; one that is nested too deep is text, as it is written.
+
+    With more ``levels`` an object that is nested too deep is its members. Only for what is proven.
+
+    Raises:
+        ValueError: not one JSON object.
+    """
+    found: dict[str, Any] = {}
+    for name, raw in _with_whole_pairs(_RAW.decode, text.removeprefix("\ufeff")).items():
+        written = bytes(raw).decode()
+        try:
+            found[name] = parse(written)
+        except ValueError:
+            found[name] = parse_members(written, levels=levels - 1) if levels > 1 and written[0] == "{" else written
+    return found
 
 
 def compact(value: Any) -> str:
