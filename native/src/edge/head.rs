@@ -38,7 +38,8 @@ pub fn whole(bytes: &[u8]) -> Option<Whole<'_>> {
             b"x-forwarded-for" => found.forwarded_for = Some(value),
             b"traceparent" => found.traceparent = Some(value),
             b"connection" => value.eq_ignore_ascii_case("keep-alive").then_some(())?,
-            b"transfer-encoding" | b"expect" | b"upgrade" | b"content-encoding" | b"http2-settings" | b"trailer" => {
+            b"proxy-connection" | b"transfer-encoding" | b"expect" | b"upgrade" | b"content-encoding"
+            | b"http2-settings" | b"trailer" => {
                 return None;
             }
             _ => (),

@@ -73,7 +73,15 @@ PATHS = {f"POST {path} HTTP/1.1".encode(): path for path in YIDA_PATHS}
 LINES = [
     *("Host: edge.example", "User-Agent: Yida/1.0", "Accept: */*", "X-Request-Id: 0123456789abcdef", "X-A:b", "X-A: c"),
     *("X-Forwarded-For: 192.0.2.7, 10.0.0.1", "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
-    *("Connection: keep-alive", "Connection: Keep-Alive", "connection: close", "Connection: TE", "X-Empty:", "X-B: "),
+    *(
+        "Connection: keep-alive",
+        "Connection: Keep-Alive",
+        "connection: close",
+        "Connection: TE",
+        "Proxy-Connection: close",
+        "X-Empty:",
+        "X-B: ",
+    ),
     *("Transfer-Encoding: chunked", "Expect: 100-continue", "Upgrade: h2c", "Content-Encoding: gzip", "Trailer: x"),
     *("HTTP2-Settings: AAEAA", "Content-Length: 2", "content-length: 000240", "Content-Type: text/plain", "X-C:  b"),
     *("X Space: b", " X-Before: b", "X-After : b", "X-End: b ", ": b", "no colon", "", "X-Tab: a\tb", "X-张: b"),
@@ -118,6 +126,12 @@ def test_what_nearly_all_requests_are_is_taken_whole() -> None:
     for request in IN_THE_BODY:
         first, lines = head_of(request)
         assert is_taken_whole(piece_of(first, [*HABITS, *lines], request.body)), request
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_each_line_that_is_taken_python_reads_alike(line: str) -> None:
+    first, needed = head_of(IN_THE_BODY[0])
+    is_taken_whole(piece_of(first, [line, *needed], IN_THE_BODY[0].body))
 
 
 @given(st.sampled_from(IN_THE_BODY), st.lists(st.sampled_from(LINES), max_size=4), st.randoms(use_true_random=False))

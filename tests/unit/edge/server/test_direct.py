@@ -7,6 +7,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+import httptools
 import pytest
 import uvicorn
 import uvloop
@@ -239,6 +240,7 @@ REQUESTS: dict[str, Callable[[], bytes]] = {
     "plain": fresh,
     "traced": lambda: fresh(TRACE),
     "keep-alive": lambda: fresh("Connection: keep-alive"),
+    "last for a proxy": lambda: fresh("Proxy-Connection: close"),
     "last": lambda: fresh("Connection: close"),
     "expects": lambda: fresh("Expect: 100-continue"),
     "offers": lambda: fresh("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAA"),
@@ -265,6 +267,47 @@ REQUESTS: dict[str, Callable[[], bytes]] = {
     "bare LF": lambda: fresh().replace(b"\r\n", b"\n"),
     "garbage": lambda: b"garbage\r\n\r\n",
 }
+NAMES = [
+    *(
+        "Connection",
+        "Proxy-Connection",
+        "Keep-Alive",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "HTTP2-Settings",
+    ),
+    *("Proxy-Authorization", "Proxy-Authenticate", "Proxy-Status", "Via", "Forwarded", "X-Forwarded-For"),
+    *("X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP", "X-HTTP-Method-Override", "X-Original-URL", "Host"),
+    *(
+        "Expect",
+        "Content-Encoding",
+        "Content-Length",
+        "Content-Range",
+        "Content-Type",
+        "Content-MD5",
+        "Range",
+        "Origin",
+    ),
+    *("Authorization", "Accept-Encoding", "Access-Control-Request-Method", "Cookie", "Date", "If-Match", "Prefer"),
+    *("Sec-WebSocket-Key", "Sec-WebSocket-Version", "Early-Data", "webhook-id", "ce-type", "traceparent", "tracestate"),
+]
+"""Headers that a proxy or a server may act upon, the hop-by-hop ones among them."""
+VALUES = [
+    "close",
+    "keep-alive",
+    "Close, TE",
+    "upgrade",
+    "h2c",
+    "chunked",
+    "gzip",
+    "100-continue",
+    "0",
+    "DELETE",
+    "*",
+    "",
+]
 happenings = st.sampled_from(["kafka", "kafka", "failure", "away", "eof", "lost", "shutdown", "lag", "catches-up"])
 
 
@@ -360,12 +403,49 @@ def test_a_head_is_read_only_where_there_is_one_way_to_read_it() -> None:
             b"a: \0",
         ),
         *(b"Content-Length: 12", b"Transfer-Encoding: chunked", b"EXPECT: 100-continue", b"upgrade: h2c", b"host: b"),
-        *(b"content-encoding: gzip", b"connection: close", b"connection: x"),
+        *(b"content-encoding: gzip", b"connection: close", b"connection: x", b"proxy-connection: close"),
     ):
         assert plain_head(good + b"\r\n" + line, PATHS) is None, line
     for length in (b"+12", b"1_2", b"-1", b"", b"0x1", b"1234567", b"12 ", "١٢".encode()):
         assert plain_head(good.removesuffix(b"12") + length, PATHS) is None, length
     assert plain_head(good.replace(b"create", b"copy"), PATHS) is None
+
+
+class Parsed:
+    """What the parser of the general way tells of one request."""
+
+    def __init__(self, request: bytes) -> None:
+        self.headers: dict[str, str] = {}
+        self.bodies: list[bytes] = []
+        self.is_whole = self.stays = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(request)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.decode().lower()] = value.decode()
+
+    def on_headers_complete(self) -> None:
+        self.stays = self.parser.should_keep_alive() and not self.parser.should_upgrade()
+
+    def on_body(self, body: bytes) -> None:
+        self.bodies.append(body)
+
+    def on_message_complete(self) -> None:
+        self.is_whole = True
+
+
+def test_whatever_header_a_plain_request_has_the_parser_reads_it_alike() -> None:
+    plain = 0
+    for name, value in itertools.product(NAMES, VALUES):
+        head = f"POST /yida/tasks/create HTTP/1.1\r\n{name}: {value}\r\nContent-Length: 2".encode()
+        found = plain_head(head, PATHS)
+        if found is None:
+            continue
+        plain += 1
+        parsed = Parsed(head + b"\r\n\r\n{}")
+        assert (parsed.headers, parsed.bodies, parsed.is_whole) == (found.headers, [b"{}"], True), head
+        assert parsed.stays, head
+    assert plain > len(NAMES) * len(VALUES) / 2
 
 
 def test_heads_are_remembered_within_bounds() -> None:

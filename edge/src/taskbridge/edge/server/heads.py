@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 _HEADER = re.compile(rb"([A-Za-z0-9_-]+): ?((?:[!-~](?:[ -~]*[!-~])?)?)")
 """A line that no parser reads in another way."""
-_UNUSUAL = frozenset({"transfer-encoding", "expect", "upgrade", "content-encoding", "http2-settings", "trailer"})
+_UNUSUAL = frozenset(
+    {"proxy-connection", "transfer-encoding", "expect", "upgrade", "content-encoding", "http2-settings", "trailer"}
+)
 _LENGTH_DIGITS = 6
 _END = b"\r\n\r\n"
 _REMEMBERED = 256
