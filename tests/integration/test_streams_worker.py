@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Producer
+from foreign_records import produce_foreign
 from msgspec import structs
 from typer.testing import CliRunner
 
@@ -18,9 +19,11 @@ from stream_lives import assert_all_is_right, assert_told_exactly_once, caught_u
 from taskbridge.cli.program import app
 from taskbridge.runtime.kafka import producer_config
 from taskbridge.runtime.topic_admin import apply_topics
+from taskbridge.schemas import topics
 from taskbridge.schemas.codec import framed, task_event_codec, task_notification_codec, task_state_codec
 from taskbridge.schemas.dead_letters import REASON_HEADER, TOPIC_HEADER
 from taskbridge.schemas.events import Action, Change, Lifecycle, TaskState
+from taskbridge.schemas.headers import headers_of
 from taskbridge.schemas.registry import schema_text
 from taskbridge.schemas.topics import MAX_MESSAGE_BYTES, TASK_EVENTS, TASK_EVENTS_DLQ, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.fold.lifecycle import fold
@@ -168,6 +171,42 @@ def test_poison_records_are_parked_and_replayed_after_the_fix(
     eventually(lambda: caught_up(connection), what="the replayed records are processed")
     assert len(dlq(connection, "list", "--json")) >= 2 * len(poison) - 1
     assert_all_is_right(connection, read_topic)
+
+
+def test_headers_whose_names_are_no_utf_8_stop_nobody(
+    connection: Connection, streams_service: Any, read_topic: Callable[[str], list[Message]], eventually: Any
+) -> None:
+    codec = task_event_codec(connection.registry)
+    foreign = [(b"\xff\xfe", b"1"), (b"ce_id", b"2"), (b"\xe5\xbc", b"3")]
+    for number, packed in enumerate(("none", "gzip", "snappy", "lz4", "zstd")):
+        events = [(each.instance_id.encode(), codec.encode(each), foreign) for each in lives(3, seed=40 + number)]
+        produce_foreign(connection, TASK_EVENTS.name, [*events, (b"foreign", packed.encode(), foreign)], codec=packed)
+    people = [each.name for each in topics.ALL if each not in (TASK_STATES, TASK_NOTIFICATIONS, TASK_EVENTS)]
+    for topic in people:
+        produce_foreign(connection, topic, [(b"foreign", b"put there", foreign)])
+    streams_service.start()
+    eventually(lambda: caught_up(connection), what="all events are processed")
+    streams_service.wait_until_ready()
+    assert_all_is_right(connection, read_topic)
+
+    parked = [each for each in read_topic(TASK_EVENTS_DLQ.name) if each.key() == b"foreign"]
+    assert {each.value() for each in parked} == {b"none", b"gzip", b"snappy", b"lz4", b"zstd", b"put there"}
+    read = {("\ufffd\ufffd", b"1"), ("ce_id", b"2"), ("\ufffd", b"3"), (REASON_HEADER, b"undecodable")}
+    assert all(read <= {*headers_of(each)} for each in parked if each.value() != b"put there")
+    reasons = [each["reason"] for each in dlq(connection, "list", "--json") if each["key"] == "foreign"]
+    assert sorted(reasons, key=str) == [None, *["undecodable"] * 5]
+    assert [headers_of(each) for each in parked if each.value() == b"put there"] == [
+        [("\ufffd", b"1"), ("ce_id", b"2"), ("\ufffd", b"3")]
+    ]
+    assert {each["outcome"] for each in dlq(connection, "replay", "--reason", "undecodable", "--json")} == {"replayed"}
+    where = ["--bootstrap-servers", connection.bootstrap_servers, "--registry-url", connection.registry_url]
+    for topic in (TASK_EVENTS.name, *people):
+        result = CliRunner().invoke(app, ["tail", topic, "--from-beginning", "--max", "1", *where])
+        assert result.exit_code == 0, result.output
+    result = CliRunner().invoke(app, ["quarantine", "list", "--json", *where])
+    assert result.exit_code == 0, result.output
+    eventually(lambda: caught_up(connection), what="the replayed records are processed")
+    assert streams_service.stop() == 0
 
 
 def test_an_instance_and_a_dead_letter_that_are_too_large_do_not_stop_the_worker(

@@ -1,10 +1,9 @@
 //! The records of a batch that was fetched. What is packed, older or damaged is aiokafka's to read, or to refuse.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crc32c::crc32c;
-
-use super::Header;
 
 /// Where a record's parts stand among the bytes that the batch is part of.
 pub struct Fetched {
@@ -44,7 +43,7 @@ pub fn read_batch(bytes: &[u8], batch: Range<usize>) -> Option<(Vec<Fetched>, bo
         let offset = base_offset.checked_add(record.number()?)?;
         let (key, value) = (record.bytes()?, record.bytes()?);
         let headers = record.at..record.end;
-        record.headers(|_| ())?;
+        record.headers(|_, _| ())?;
         // -1 is no time.
         if record.at != record.end || timestamp == -1 {
             return None;
@@ -54,10 +53,12 @@ pub fn read_batch(bytes: &[u8], batch: Range<usize>) -> Option<(Vec<Fetched>, bo
     (cursor.at == cursor.end).then_some((found, is_log_time))
 }
 
-/// Names and values, of what `read_batch` has read.
-pub fn headers(bytes: &[u8], at: Range<usize>) -> Vec<Header<'_>> {
+/// Names and values, of what `read_batch` has read. In a name that is no UTF-8 a mark is in place of what is none: no name
+/// keeps an event from being folded.
+pub fn headers(bytes: &[u8], at: Range<usize>) -> Vec<(Cow<'_, str>, Option<&[u8]>)> {
     let mut found = Vec::new();
-    Cursor { bytes, at: at.start, end: at.end }.headers(|each| found.push(each));
+    let take = |name, value| found.push((String::from_utf8_lossy(name), value));
+    Cursor { bytes, at: at.start, end: at.end }.headers(take);
     found
 }
 
@@ -93,11 +94,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn headers(&mut self, mut take: impl FnMut(Header<'a>)) -> Option<()> {
+    fn headers(&mut self, mut take: impl FnMut(&'a [u8], Option<&'a [u8]>)) -> Option<()> {
         let count = u64::try_from(self.number()?).ok()?;
         for _ in 0..count {
             let (name, value) = (self.bytes()??, self.bytes()?);
-            take((str::from_utf8(&self.bytes[name]).ok()?, value.map(|value| &self.bytes[value])));
+            take(&self.bytes[name], value.map(|value| &self.bytes[value]));
         }
         Some(())
     }

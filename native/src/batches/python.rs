@@ -80,7 +80,7 @@ impl FetchedRecord {
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let found = fetched::headers(self.bytes.as_bytes(py), self.headers.clone());
-        PyTuple::new(py, found.iter().map(|&(name, value)| (name, value.map(|value| PyBytes::new(py, value)))))
+        PyTuple::new(py, found.iter().map(|(name, value)| (&**name, value.map(|value| PyBytes::new(py, value)))))
     }
 
     #[getter]

@@ -12,7 +12,7 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer
 
 from taskbridge.cli.topics.reading import partitions_of, reader_of
 from taskbridge.schemas.cloudevents import rfc3339
-from taskbridge.schemas.headers import text_of
+from taskbridge.schemas.headers import named, text_of
 from taskbridge.schemas.registry import RegistryUnavailable
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Decoder:
             "offset": message.offset(),
             "key": text_of(message.key()),
             "timestamp": rfc3339(kind_and_timestamp[1]),
-            "headers": {name: text_of(value) for name, value in message.headers() or []},
+            "headers": {name: text_of(value) for name, value in named(message)},
             "value": self.value(message.value()),
         }
 

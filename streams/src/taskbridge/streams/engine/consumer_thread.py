@@ -12,7 +12,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 
 from taskbridge.schemas.errors import OperatorError
-from taskbridge.streams.engine.fetched_records import read_natively
+from taskbridge.streams.engine.fetched_records import read_fetches
 from taskbridge.streams.transactions.group_metadata import Membership
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         """Behind the last record of each partition that was polled, whoever has it by now."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        read_natively()
+        read_fetches()
         aiokafka = cast("Any", super()._create_worker_consumer(transport))
         # Of what another worker's transaction left unfinished, nothing is to be folded.
         aiokafka._isolation_level = "read_committed"  # noqa: SLF001

@@ -1,0 +1,41 @@
+"""Records whose header names are no UTF-8, as programs in C write them: confluent-kafka has no way to."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import confluent_kafka
+
+from taskbridge.runtime.kafka import producer_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from taskbridge.cli.connection import Connection
+
+    Given = tuple[bytes, bytes | None, list[tuple[bytes, bytes]]]
+
+_TOPIC, _VALUE, _KEY, _FLAGS, _HEADER, _END = (ctypes.c_int(each) for each in (1, 4, 5, 7, 9, 0))
+_COPY = ctypes.c_int(2)
+
+
+def produce_foreign(connection: Connection, topic: str, records: Iterable[Given], *, codec: str = "none") -> None:
+    """Keys, values, and headers by the bytes of their names."""
+    config: dict[str, Any] = producer_config(connection.bootstrap_servers)
+    producer = confluent_kafka.Producer(config | {"compression.type": codec})
+    [path] = (Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs").glob("librdkafka-*")
+    produce = ctypes.CDLL(str(path)).rd_kafka_producev
+    handle = ctypes.c_void_p.from_address(id(producer) + object.__basicsize__)
+    for key, value, headers in records:
+        named: list[Any] = [
+            each
+            for name, said in headers
+            for each in (_HEADER, ctypes.c_char_p(name), ctypes.c_char_p(said), ctypes.c_ssize_t(len(said)))
+        ]
+        size = ctypes.c_size_t(len(value or b""))
+        where = (_TOPIC, ctypes.c_char_p(topic.encode()), _FLAGS, _COPY)
+        what = (_KEY, ctypes.c_char_p(key), ctypes.c_size_t(len(key)), _VALUE, ctypes.c_char_p(value), size)
+        assert produce(handle, *where, *what, *named, _END) == 0
+    assert producer.flush(30) == 0
