@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskbridge.edge.errors import MAX_PARAMETERS, Malformed, Rejection, TooLarge, UnsupportedType
-from taskbridge.edge.parsing import forms
+from taskbridge.edge.parsing import forms, strict_json
 from taskbridge.edge.parsing.bodies import Body, unpacked
 from taskbridge.edge.parsing.forms import Form
 from taskbridge.edge.parsing.parameters import readings
@@ -349,9 +349,19 @@ def test_beside_half_a_surrogate_pair_a_large_body_is_read_in_the_likelier_chara
 
 
 @pytest.mark.parametrize("times", [1, LARGE])
-def test_half_a_surrogate_pair_is_read_in_latin_1_where_it_is_not_utf_8(times: int) -> None:
+def test_half_a_surrogate_pair_is_read_in_latin_1_where_it_is_not_utf_8(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repair, repaired = strict_json._without_half_pairs, list[int]()  # pyright: ignore[reportPrivateUsage]
+
+    def counted(text: bytes) -> bytes | None:
+        repaired.append(len(text))
+        return repair(text)
+
+    monkeypatch.setattr(strict_json, "_without_half_pairs", counted)
     body = ('{"a": "\\ud83d", "b": "' + "é" * times + '"}').encode("latin-1")
     assert read_parameters(b"", "application/json; charset=ISO-8859-1", body) == [{"a": "?", "b": "é" * times}]
+    assert len(repaired) == (2 if times == 1 else 1), "a large body is not repaired in UTF-8, which it is not"
 
 
 def test_a_task_keeps_the_half_pairs_in_its_own_text() -> None:

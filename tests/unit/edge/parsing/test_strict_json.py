@@ -219,6 +219,7 @@ def test_members_that_are_nested_too_deep_are_text_and_the_others_are_values() -
     text = f'\ufeff{{{given}, "in": {{{given}}}}}'
     assert strict_json.parse_members(text) == read | {"in": f"{{{given}}}".replace("\\ud800", "?")}
     assert strict_json.parse_members(text, levels=2) == read | {"in": read}
+    assert strict_json.parse_members(f'{{"out": {text[1:]}}}', levels=3) == {"out": read | {"in": read}}
 
 
 @pytest.mark.parametrize("task", ['{"a": "\\\\n", "b": "1"}', '{"title": "张", "x": null}'])
