@@ -531,31 +531,33 @@ def test_it_is_nobody_elses_to_read(path: Path, window: FileWindow) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_window_is_found_in_whatever_size_it_has(path: Path, window: FileWindow) -> None:
-    assert FileWindow.existing(path) is None
-    window.claim(mark(b"d" * 16))
-    found = FileWindow.existing(path)
-    assert found is not None
-    assert found_in(found, b"d" * 16) == mark(b"d" * 16)
-    found.close()
-
-
-def test_a_command_uses_the_windows_that_an_edge_left_and_makes_none(tmp_path: Path) -> None:
+def test_a_command_shares_the_windows_of_an_edge_of_any_size(tmp_path: Path) -> None:
     assert not FileWindows(tmp_path, entries=None).open()
-    edge = FileWindows(tmp_path, entries=ENTRIES)
+    edge = FileWindows(tmp_path, entries=ENTRIES + 1)
     assert edge.open()
     message = Mark(b"an id", b"an event!", Action.COMPLETED, "erp")
     edge.claim(mark(b"d" * 16))
     edge.claim(message)
-    edge.close()
     command = FileWindows(tmp_path, entries=None)
     assert command.open()
     assert command.find(mark(b"d" * 16)) == mark(b"d" * 16)
     assert command.find(message) == message
-    other = Mark(b"an id", b"an event!", Action.COMPLETED, "other")
-    assert (command.find(other), command.claim(other), command.problem) == (None, None, None)
-    assert not command.path("other").exists()
     command.close()
+    edge.close()
+
+
+def test_an_edge_knows_what_a_command_claimed_for_a_source_that_it_has_not_heard_of(tmp_path: Path) -> None:
+    edge = FileWindows(tmp_path, entries=ENTRIES + 1)
+    edge.open()
+    message = Mark(b"an id", b"an event!", Action.COMPLETED, "erp")
+    command = FileWindows(tmp_path, entries=None)
+    assert command.find(message) is None
+    assert not command.path("erp").exists(), "looking makes none"
+    assert command.claim(message) is None
+    assert edge.claim(message) == message
+    assert (command.problem, edge.problem) == (None, None)
+    command.close()
+    edge.close()
 
 
 def test_memory_reads_the_files_and_writes_nothing_into_them(tmp_path: Path) -> None:

@@ -77,9 +77,10 @@ class FileWindows:
     """A window for Yida's callbacks and one for each source, so that no source evicts marks of another sender."""
 
     def __init__(self, folder: Path, *, entries: int | None) -> None:
-        """``entries``: of Yida's window. None uses the windows that an edge made, of any size, and makes none."""
+        """``entries``: of Yida's window. None: as large as the one that an edge made here."""
         self._folder = folder
-        self._entries = entries
+        sets = _sets_in(self.path()) if entries is None else -(-entries // _ENTRIES_PER_SET)
+        self._entries = sets and sets * _ENTRIES_PER_SET
         self._windows: dict[str, FileWindow] = {}
 
     @property
@@ -97,11 +98,11 @@ class FileWindows:
 
     def find(self, mark: Mark) -> Mark | None:
         """The mark that has the same digest, without remembering anything."""
-        window = self._window(mark.source)
+        window = self._window(mark.source) if self.path(mark.source).exists() else None
         return window and window.find(mark)
 
     def open(self) -> bool:
-        """Make Yida's window ready before the first callback; False where there is none and none is made."""
+        """Make Yida's window ready before the first callback; False where no edge made it and no size is given."""
         window = self._window(SOURCE_YIDA)
         if window is not None:
             window.open()
@@ -112,17 +113,20 @@ class FileWindows:
             each.close()
 
     def _window(self, source: str) -> FileWindow | None:
-        window = self._windows.get(source)
-        if window is None:
-            path = self.path(source)
-            if self._entries is None:
-                window = FileWindow.existing(path)
-            else:
-                share = 1 if source == SOURCE_YIDA else _SOURCE_SHARE
-                window = FileWindow(path, entries=self._entries // share)
-            if window is not None:
-                self._windows[source] = window
-        return window
+        if self._entries and source not in self._windows:
+            share = 1 if source == SOURCE_YIDA else _SOURCE_SHARE
+            self._windows[source] = FileWindow(self.path(source), entries=self._entries // share)
+        return self._windows.get(source)
+
+
+def _sets_in(path: Path) -> int | None:
+    """As the header of the window says that an edge left or has in use; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            magic, version, sets, _ = _HEADER.unpack(file.read(_HEADER.size))
+    except (OSError, struct.error):
+        return None
+    return sets if (magic, version) == (_MAGIC, _VERSION) else None
 
 
 class FileWindow:
@@ -142,16 +146,6 @@ class FileWindow:
         self._try_again_at = self._warn_again_at = 0.0
         self.problem: str | None = None
         """Why nothing is remembered now; None while all is well."""
-
-    @classmethod
-    def existing(cls, path: Path) -> FileWindow | None:
-        """The window that an edge left or has in use, of any size; None where there is none."""
-        try:
-            with path.open("rb") as file:
-                magic, version, sets, _ = _HEADER.unpack(file.read(_HEADER.size))
-        except (OSError, struct.error):
-            return None
-        return cls(path, entries=sets * _ENTRIES_PER_SET) if (magic, version) == (_MAGIC, _VERSION) else None
 
     def claim(self, mark: Mark, *, remember: bool = True) -> Mark | None:
         """Remember the mark where its digest is new, else return the mark that has the digest."""
