@@ -66,11 +66,12 @@ def write_page(folder: Path, found: Found, *, command: str) -> Path:
         "# Size it",
         "",
         *_prose(f"""
-            Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}, and by nothing else: run it on your machine to have
-            your own figures. Bytes and counts are exact. The machine was busy with other work, so speed is told as
-            processor time; seconds only compare with each other. One instance is the life of ten callbacks, as
-            `tests/bench/streams/workload.py` has it: five creates with a form, a copy, decisions. {found.partitions}
-            partitions, one replica: multiply what is on Kafka by the replication factor, 3 in production.
+            For the operator: estimate disk, memory and processors from callbacks a second and instances stored. Written
+            by `{command}` on {datetime.now(UTC):%Y-%m-%d}, and only by it: run it on your machine for your own figures.
+            Bytes and counts are exact. The machine was busy, so speed is given as processor time; compare seconds only
+            with each other. One instance is the life of ten callbacks, as in `tests/bench/streams/workload.py`: five
+            creates with a form, a copy, decisions. There are {found.partitions} partitions and one replica: multiply
+            Kafka's figures by the replication factor, 3 in production.
         """),
         *_by_rate(found),
         *_by_instances(found),
@@ -124,20 +125,20 @@ def _by_rate(found: Found) -> list[str]:
         "## By callbacks a second",
         "",
         *_prose("""
-            Measured: signed callbacks posted as forms, to one edge; one worker with the task center; one broker. The
-            more come at a time, the larger the batches and the cheaper each. The other topics are states and both
-            changelogs as they are written, before Kafka compacts them to what the next part shows.
+            Measured with signed callbacks posted as forms to one edge, one worker with the task center, and one broker.
+            Larger batches make each callback cheaper. The other topics are states and both changelogs as written,
+            before Kafka compacts them to the sizes in the next part.
         """),
         *_table(
-            "wanted a second|reached|callbacks|bytes of `task-events` each|notifications each"
+            "target a second|reached|callbacks|bytes of `task-events` each|notifications each"
             "|bytes of `task-notifications` each|bytes of the other topics each"
             "|ms of processor each: edge|worker|Kafka|MiB: edge|worker",
             measured,
         ),
         *_prose(f"""
-            From it: rate {_TIMES} {_DAY_S:,} s {_TIMES} days kept {_TIMES} bytes each; and rate {_TIMES} processor
-            time each, in per cent of one core: where the machine did not reach the rate, that is too much. A worker
-            folds a partition on one core: above some 50 % have another one.
+            Bytes are rate {_TIMES} {_DAY_S:,} s {_TIMES} days stored {_TIMES} bytes each. Processors are rate {_TIMES}
+            processor time each, in per cent of one core; where the machine did not reach the rate, this is too high. A
+            worker folds a partition on one core: above some 50 % add another worker.
         """),
         *_table(
             f"callbacks a second|a day|`task-events`, {_EVENTS_DAYS} days"
@@ -174,7 +175,7 @@ _PARTS = (
 
 
 def _by_instances(found: Found) -> list[str]:
-    """By instances that are kept."""
+    """By instances that are stored."""
     counts = [f"{each.instances:,}" for each in found.holdings]
     rows: list[list[str]] = []
     for of, name, plain in _PARTS:
@@ -186,21 +187,19 @@ def _by_instances(found: Found) -> list[str]:
     measured = [f"{each.memory_mb:,.0f} MiB" for each in found.holdings]
     rows.append(["memory of a worker with all partitions", *measured, f"{resident:,.0f}", *map(_bytes, memory)])
     return [
-        "## By instances kept",
+        "## By instances stored",
         "",
         *_prose(f"""
-            Measured with {" and ".join(counts)} instances, {_lines_each(found):.1f} lines in people's inboxes
-            each. What an instance takes is, of the two largest, the difference of the sizes divided by that of
-            the numbers; the columns behind it are that times the number. On Kafka: each key once, as compaction
-            leaves it. These were made of 500 lives and written in large batches, which compress well; what is
-            compacted out of small ones lies between that and uncompressed. Until it has, a changelog is twice
-            as large (`min.cleanable.dirty.ratio` 0.5). A store, too, holds more while RocksDB compacts: leave
-            it half as much again. Memory is what the process had once it was restored; what an instance takes
-            of it are RocksDB's indexes, filters and buffers. The buffers, some 20 MiB for each partition and
-            table, fill first: measured with less than a million instances, what the columns say of memory is
-            too much. To it comes what people and live updates take (`STREAMS_PEOPLE_MAX`,
-            `STREAMS_EVENT_STREAMS`). With `STREAMS_STANDBYS=1` (the default) the workers hold each partition
-            twice: a worker's share of disk and memory is 2 / workers of this.
+            Measured with {" and ".join(counts)} instances, {_lines_each(found):.1f} entries in people's inboxes each.
+            Bytes of an instance are the difference in size between the two largest runs, divided by the difference in
+            instances; the next columns multiply that. On Kafka, each key counts once, as after compaction. The data
+            repeats 500 lives in large batches, which compress well; records compacted from small batches lie between
+            that and uncompressed. Before compaction a changelog is twice as large (`min.cleanable.dirty.ratio` 0.5).
+            While RocksDB compacts, a store is larger: add half. Memory is the process's after restoring; per instance
+            it is RocksDB's indexes, filters and buffers. The buffers, some 20 MiB for each partition and table, fill
+            first: measured with less than a million instances, the memory columns are too high. Add memory for people
+            and live updates (`STREAMS_PEOPLE_MAX`, `STREAMS_EVENT_STREAMS`). With `STREAMS_STANDBYS=1` (the default)
+            each partition is on two workers: a worker's share of disk and memory is 2 / workers of this.
         """),
         *_table(
             "|".join(["", *(f"{each} measured" for each in counts), "bytes an instance", *map(_power, _ASKED)]), rows
@@ -216,9 +215,9 @@ def _restoring(found: Found) -> list[str]:
         "## Until a worker has its states",
         "",
         *_prose("""
-            One worker takes all partitions. On an empty disk it reads both changelogs. One that had them on standby
-            takes over from one that was killed, and is missed after `STREAMS_SESSION_TIMEOUT_S` (6 s). On its own disk
-            it reads what it missed.
+            One worker has all partitions. On an empty disk it reads both changelogs. From standby, it takes over from a
+            killed worker, which is noticed after `STREAMS_SESSION_TIMEOUT_S` (6 s). On its own disk it reads what it
+            missed.
         """),
         *_table(
             "instances|empty disk: s|s of processor|from standby: s|s of processor|own disk: s|s of processor",
@@ -236,27 +235,27 @@ def _restoring(found: Found) -> list[str]:
         ),
         *_prose(f"""
             On an empty disk an instance takes {each_takes * 1e6:,.0f} \u00b5s of processor: {", ".join(times)} for
-            {", ".join(map(_power, _ASKED))} on one worker; divided by their number where several start empty. From
-            standby and on its own disk it does not depend on how many there are, but on what was missed.
+            {", ".join(map(_power, _ASKED))} on one worker; divided by the number of workers that start empty. From standby
+            and on its own disk the time depends on what was missed, not on the number of instances.
         """),
     ]
 
 
 def _rebuilding(found: Found) -> list[str]:
-    """When every instance comes out another."""
+    """When every instance changes."""
     last = found.rebuilds[-1]
     rebuild, telling = (_time(cpu_s / last.instances * 10**7) for cpu_s in (last.cpu_s, last.telling_cpu_s))
     return [
         "## A rebuild that changes every instance",
         "",
         *_prose("""
-            Each instance has one event, and in changelog and states another title than that says. `taskbridge streams
-            --rebuild` makes all anew, and one worker then tells all of it: see
-            [ADR 24](../adr/0024-rebuild-while-workers-run.md).
+            Each instance has one event, and another title in changelog and states than in that event. `taskbridge
+            streams --rebuild` rebuilds all states, and one worker then publishes all differences: see [ADR
+            24](../adr/0024-rebuild-while-workers-run.md).
         """),
         *_table(
-            "instances|rebuild: s|\u00b5s of processor an instance|s of it with nobody at work|states told"
-            "|notifications told|telling: s|\u00b5s of processor an instance|bytes of the new changelog an instance",
+            "instances|rebuild: s|\u00b5s of processor an instance|s with workers stopped|states published"
+            "|notifications published|publishing: s|\u00b5s of processor an instance|bytes of the new changelog an instance",
             [
                 [
                     f"{each.instances:,}",
@@ -273,10 +272,10 @@ def _rebuilding(found: Found) -> list[str]:
             ],
         ),
         *_prose(f"""
-            Both grow in proportion to the instances, and no transaction grows with them. 10\u2077 instances take, at
-            what one of {last.instances:,} takes, {rebuild} of processor for the rebuild, while workers work, and
-            {telling} of the workers' processors together for the telling, beside the events. To the seconds with nobody
-            at work come those of the group (6 s), what came meanwhile, and the workers' start on the new version.
+            Both grow in proportion to the instances; no transaction grows with them. At the rate of {last.instances:,}
+            instances, 10\u2077 take {rebuild} of processor for the rebuild, while workers run, and {telling} of the
+            workers' processors together for publishing, while events go on. Workers are stopped for some seconds more:
+            for the group (6 s), for what came meanwhile, and for their start on the new version.
         """),
     ]
 
@@ -302,7 +301,7 @@ def _example(found: Found) -> list[str]:
         f"- Kafka, {replicas} replicas: {replicas} {_TIMES} ({parts}) = {kafka} on all brokers together.",
         f"- {workers} workers, one standby: 2 {_TIMES} {_bytes(kept)} / {workers} {_TIMES} 1.5 = {disk} of disk each.",
         f"- An edge whose spool is to last a day: {_bytes(_DAY_S * case.wanted * found.spooled_bytes)}.",
-        "- Less with `STREAMS_RETENTION_DAYS`, which lets finished instances go.",
+        "- Less with `STREAMS_RETENTION_DAYS`, which deletes finished instances.",
         "",
     ]
 
