@@ -1,4 +1,4 @@
--- The two topics in ClickHouse, by its Kafka engine, and the questions. Put your own addresses into both tables of a topic.
+-- The two topics in ClickHouse, by its Kafka engine, and the queries. Put your addresses into both tables of a topic.
 CREATE TABLE task_events (
     event_id String, action String, app_type String, instance_id String, task_id Nullable(String), actor_id Nullable(String),
     occurred_at DateTime64(3, 'UTC')
@@ -40,7 +40,7 @@ CREATE TABLE task_states_topic (
 CREATE MATERIALIZED VIEW task_states_landing TO task_states AS
 SELECT *, _offset AS place FROM task_states_topic WHERE _error = '';
 
--- Tombstones are passed over by the engine: which instances are gone, the events say.
+-- The engine skips tombstones: the events say which instances are gone.
 CREATE VIEW instances AS
 SELECT * FROM task_states FINAL
 WHERE instance_id NOT IN (SELECT instance_id FROM task_events WHERE action = 'DELETED');

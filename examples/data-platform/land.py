@@ -1,10 +1,10 @@
-"""Lands the events and the states as Parquet files, for DuckDB or whatever reads those: a job to copy and change.
+"""Write the events and the states as Parquet files, for DuckDB and others: a job to copy and change.
 
     python land.py BOOTSTRAP_SERVERS REGISTRY_URL FOLDER
 
-Each run lands what is on the topics by then, and ends: start it by a timer. Where it goes on stands in the names of the
-files that are there, so a run that died is simply followed by the next. Two runs at once land some records twice, which
-``questions.sql`` counts once.
+Each run writes the new records of the topics and ends: start it by a timer. File names have the offsets at which the
+next run begins, also after a run that died. Two runs at once write some records twice, which ``questions.sql`` counts
+once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _texts(names: str) -> dict[str, str]:
 
 
 class Table(NamedTuple):
-    """A topic, and which fields of its records become columns. Moments stay milliseconds."""
+    """A topic, and which fields of its records become columns. Times stay milliseconds."""
 
     topic: Topic
     codec: Callable[[Registry], Codec[Any]]
@@ -76,7 +76,7 @@ TABLES = {
 
 
 def land(bootstrap_servers: str, registry_url: str, folder: Path) -> None:
-    """Land what is new of both topics."""
+    """Write the new records of both topics."""
     registry = Registry(registry_url)
     consumer = Consumer(
         {
@@ -106,11 +106,11 @@ def land(bootstrap_servers: str, registry_url: str, folder: Path) -> None:
 
 
 def unread(consumer: Consumer, topic: str, partition: int, folder: Path) -> Iterator[list[Message]]:
-    """What of the partition is not in the folder, up to what is its end now, in pieces of one file each."""
+    """Records that are not in the folder, up to the partition's current end, in pieces of one file each."""
     begin = max((int(each.stem.split("-")[1]) + 1 for each in folder.glob("*.parquet")), default=0)
     _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)
     if begin > end:
-        raise SystemExit(f"{topic} was made anew: move {folder.parent} away, and start again")
+        raise SystemExit(f"{topic} was recreated: move {folder.parent} away, and start again")
     consumer.assign([TopicPartition(topic, partition, begin)])
     read: list[Message] = []
     at_end = False
@@ -128,9 +128,9 @@ def unread(consumer: Consumer, topic: str, partition: int, folder: Path) -> Iter
 
 
 def write(folder: Path, messages: list[Message], codec: Codec[Any], columns: Mapping[str, str]) -> int:
-    """A file of these, named by the first and the last offset; it is there as a whole or not at all.
+    """Write one file, named by the first and the last offset, atomically.
 
-    A record that cannot be decoded is told, and passed over: it would be the same at every run.
+    A record that cannot be decoded is reported and skipped: a retry would not help.
     """
     rows: list[bytes] = []
     for each in messages:
@@ -153,7 +153,7 @@ def write(folder: Path, messages: list[Message], codec: Codec[Any], columns: Map
 
 
 def row(message: Message, codec: Codec[Any]) -> dict[str, Any]:
-    """A tombstone has its instance's id alone."""
+    """A tombstone has only its instance's id."""
     place = {"partition": message.partition(), "offset": message.offset()}
     key, value = message.key(), message.value()
     if value is None and isinstance(key, bytes) and message.topic() == TASK_STATES.name:

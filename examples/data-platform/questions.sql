@@ -1,10 +1,10 @@
--- What landed, each event and each instance once, however often it came. Before it: SET VARIABLE folder = 'FOLDER'
--- By name: files of before have fewer columns.
+-- The files, each event and each instance once, without repeats. Before it: SET VARIABLE folder = 'FOLDER'
+-- By name: older files have fewer columns.
 CREATE OR REPLACE VIEW task_events AS
 FROM read_parquet(getvariable('folder') || '/task_events/*/*.parquet', union_by_name = true)
 QUALIFY row_number() OVER (PARTITION BY event_id ORDER BY "partition", "offset") = 1;
 
--- The last record of an instance holds: all of them are in one partition. A tombstone has no lifecycle.
+-- The last record of an instance is current: all of them are in one partition. A tombstone has no lifecycle.
 CREATE OR REPLACE VIEW task_states AS
 FROM (
     FROM read_parquet(getvariable('folder') || '/task_states/*/*.parquet')

@@ -16,7 +16,7 @@ FROM (
 )
 GROUP BY app_type, week;
 
--- Open tasks by the day on which they were created: how old they are changes without a record, and nothing would tell Flink.
+-- Open tasks by day of creation: their age changes without a record, which Flink would not notice.
 CREATE TEMPORARY VIEW open_since AS
 SELECT app_type, `day`, COUNT(*) AS `open`
 FROM (SELECT app_type, CAST(TO_TIMESTAMP_LTZ(created_at, 3) AS DATE) AS `day` FROM tasks WHERE status = 'PENDING')
@@ -47,7 +47,7 @@ FROM tasks
 WHERE status = 'CANCELLED'
 GROUP BY app_type, process_name;
 
--- What happened, each event once, however often it is on the topic.
+-- What happened, each event once, without repeats.
 CREATE TEMPORARY VIEW events AS
 SELECT action, COUNT(DISTINCT event_id) AS events FROM task_events GROUP BY action;
 

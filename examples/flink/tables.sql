@@ -1,5 +1,5 @@
--- The two topics as tables. A query over them ends with what is there when it begins; without 'scan.bounded.mode' it goes on.
--- The schema in each is what is read of a record, every field nullable. Moments are milliseconds since 1970, UTC.
+-- The topics as tables. A query ends at the end of the topics when it began; without 'scan.bounded.mode' it continues.
+-- The schema in each selects the fields of a record, all nullable. Times are milliseconds since 1970, UTC.
 SET 'table.local-time-zone' = 'UTC';
 
 CREATE TEMPORARY TABLE task_states (

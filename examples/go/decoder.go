@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sr"
 )
 
-// A value that is not what the registry says it is. It stays so, however often it is read.
+// A value that does not match its schema in the registry. Retries do not help.
 var errUndecodable = errors.New("cannot be decoded")
 
 // decoder reads the Confluent wire format: a zero byte, four bytes of schema id, Avro.
@@ -24,7 +24,7 @@ func newDecoder(registryURL string) (*decoder, error) {
 	return &decoder{registry, map[int]avro.Schema{}}, err
 }
 
-// decode returns errUndecodable, or what the registry failed with: then the record is as good as it was.
+// decode returns errUndecodable, or the registry's error: then the record may be fine.
 func (d *decoder) decode(ctx context.Context, value []byte) (told TaskNotification, err error) {
 	id, body, err := new(sr.ConfluentHeader).DecodeID(value)
 	if err != nil {

@@ -33,7 +33,7 @@ func openLists(path string) (*lists, error) {
 	return &lists{file}, err
 }
 
-// apply changes the lists, and notes down that it was done, in one transaction: whatever comes again changes nothing.
+// apply changes the lists and records the id in one transaction: a repeat changes nothing.
 func (l *lists) apply(ctx context.Context, told []TaskNotification) error {
 	tx, err := l.BeginTx(ctx, nil)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Keeps everybody's four lists in a SQLite file, each change once: a subscriber to copy and change.
+// Writes everybody's four lists to a SQLite file, each change once: a subscriber to copy and change.
 //
 //	subscriber BOOTSTRAP_SERVERS REGISTRY_URL FILE
 //
@@ -17,7 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// In a project of your own: the file that you keep the schema in.
+// In your own project: your file with the schema.
 //go:generate go tool avrogen -encoders -fullschema -enums -pkg main -o notification.go ../../schemas/src/taskbridge/schemas/avro/TaskNotification.avsc
 
 func main() {
@@ -27,7 +27,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1], os.Args[2], os.Args[3]); err != nil && ctx.Err() == nil {
-		log.Fatal(err) // whatever runs this starts it again
+		log.Fatal(err) // its supervisor restarts it
 	}
 }
 
@@ -76,7 +76,7 @@ func run(ctx context.Context, servers, registryURL, path string) error {
 		if err := lists.apply(ctx, told); err != nil {
 			return err
 		}
-		// What is not committed now is committed with what comes next, or comes again and changes nothing.
+		// An uncommitted record is committed with the next ones, or comes again and changes nothing.
 		if err := client.CommitUncommittedOffsets(ctx); err != nil {
 			log.Printf("not committed yet: %v", err)
 		}

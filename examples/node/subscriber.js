@@ -1,4 +1,4 @@
-// Keeps everybody's four lists in a SQLite file, each change once: a subscriber to copy and change.
+// Writes everybody's four lists to a SQLite file, each change once: a subscriber to copy and change.
 //
 //     node subscriber.js BOOTSTRAP_SERVERS REGISTRY_URL FILE
 //
@@ -28,7 +28,7 @@ const takeAway = file.prepare(
   "DELETE FROM entries WHERE (corp_id, user_id, view, instance_id, task_id) = (?, ?, ?, ?, ?)",
 );
 
-/** Change the lists, and note down that it was done, in one transaction: whatever comes again changes nothing. */
+/** Change the lists and record the id in one transaction: a repeat changes nothing. */
 function apply(told) {
   // In SQL no two nulls are equal, and an entry about a whole instance has no task.
   const entry = [told.corp_id, told.recipient_id, told.view, told.instance_id, told.task_id ?? ""];
@@ -49,7 +49,7 @@ function apply(told) {
 
 const registry = new SchemaRegistry({ host: registryUrl });
 
-/** The record as it was written; undefined when it cannot be decoded. A registry that is away is an error: asked again. */
+/** The record as it was written; undefined when it cannot be decoded. Without the registry it throws: try again. */
 async function decode({ topic, partition, message }) {
   try {
     return await registry.decode(message.value);
@@ -60,10 +60,10 @@ async function decode({ topic, partition, message }) {
 }
 
 const kafka = new Kafka({ brokers: servers.split(","), logLevel: logLevel.WARN });
-// It reads what is committed, as kafkajs does unless told otherwise, and commits what eachMessage is done with.
+// By default kafkajs reads committed records, and commits after eachMessage returns.
 const consumer = kafka.consumer({ groupId: "example-node", sessionTimeout: 10_000 });
 consumer.on(consumer.events.CRASH, ({ payload }) => {
-  if (!payload.restart) process.exit(1); // whatever runs this starts it again
+  if (!payload.restart) process.exit(1); // its supervisor restarts it
 });
 for (const signal of ["SIGINT", "SIGTERM"]) {
   process.once(signal, async () => {

@@ -1,4 +1,4 @@
-"""Keeps everybody's four lists in a SQLite file, each change once: a subscriber to copy and change.
+"""Write everybody's four lists to a SQLite file, each change once: a subscriber to copy and change.
 
     python subscriber.py BOOTSTRAP_SERVERS REGISTRY_URL FILE
 
@@ -35,7 +35,7 @@ TAKE_AWAY = "DELETE FROM entries WHERE (corp_id, user_id, view, instance_id, tas
 
 
 def apply(file: sqlite3.Connection, told: TaskNotification) -> None:
-    """Change the lists, and note down that it was done, in one transaction: whatever comes again changes nothing."""
+    """Change the lists and record the id in one transaction: a repeat changes nothing."""
     # In SQL no two nulls are equal, and an entry about a whole instance has no task.
     entry = (told.corp_id, told.recipient_id, told.view, told.instance_id, told.task_id or "")
     with file:

@@ -5,5 +5,5 @@ CREATE TABLE IF NOT EXISTS entries (
     corp_id TEXT, user_id TEXT, view TEXT, instance_id TEXT, task_id TEXT, title TEXT, status TEXT,
     entered_at INTEGER, PRIMARY KEY (corp_id, user_id, view, instance_id, task_id)
 ) WITHOUT ROWID;
--- The topic keeps seven days.
+-- The topic has seven days.
 DELETE FROM seen WHERE at < unixepoch() - 8 * 86400;

@@ -14,7 +14,7 @@ import java.util.Base64;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
 
-/** The bridge's door for other systems. What it is given is signed as Standard Webhooks has it. */
+/** The bridge's endpoint for other systems. Requests are signed by Standard Webhooks. */
 public final class Bridge {
     private static final Duration PATIENCE = Duration.ofSeconds(30);
 
@@ -28,9 +28,9 @@ public final class Bridge {
     }
 
     /**
-     * Returns when the event is durable. The same id and body may be posted as often as one likes.
+     * Returns when the event is durable. The same id and body may be posted repeatedly.
      *
-     * @throws IOException it is not, as far as is known: post it again
+     * @throws IOException it may not be durable: post it again
      */
     public void post(String id, String body) throws IOException {
         var moment = Long.toString(Instant.now().getEpochSecond());

@@ -10,14 +10,14 @@ import source.camunda.Camunda;
 import source.flowable.Flowable;
 
 /**
- * An engine in memory that reports to the bridge, to be told on the console what people do. Its arguments:
+ * An engine in memory that reports to the bridge, driven by the console. Its arguments:
  * flowable|camunda ADDRESS SECRET.
  *
  * <p>start USER · claim|complete|assign|candidate|delegate|resolve INSTANCE TASK USER · withdraw|cancel INSTANCE USER ·
  * lists USER
  */
 public final class Console {
-    /** What both engines can be told. A task is the open one of that name in the instance. */
+    /** The commands of both engines. A task is the open one of that name in the instance. */
     public interface Engine extends AutoCloseable {
         void isNow(String user);
 
@@ -42,7 +42,7 @@ public final class Console {
         void cancel(String instance);
 
         /**
-         * What the engine says of a person: the ids of open tasks, of those that they are involved in (who was ever
+         * A person's lists in the engine: the ids of open tasks, of those that they are involved in (who was ever
          * named, assigned to others since or not), that they completed, and of the instances that they started.
          */
         Map<String, Collection<String>> lists(String user);

@@ -21,7 +21,7 @@ import org.apache.flink.types.Row;
 import org.apache.flink.types.RowKind;
 import org.apache.flink.util.CloseableIterator;
 
-/** Runs files of SQL on a cluster within this process, and prints what each SELECT comes to when its tables have ended. */
+/** Runs SQL files on a cluster in this process, and prints the result of each SELECT when its tables have ended. */
 public final class Ask {
     private static final Pattern SETTING = Pattern.compile("SET '(.*)' = '(.*)'");
 
@@ -31,7 +31,7 @@ public final class Ask {
         configuration.set(RestOptions.ADDRESS, "127.0.0.1");
         configuration.set(RestOptions.BIND_ADDRESS, "127.0.0.1");
         configuration.set(RestOptions.BIND_PORT, "0");
-        // One for all questions: that of Flink's local mode ends with each job, at times before its last rows are fetched.
+        // One for all queries: Flink's local cluster ends with each job, sometimes before its last rows are fetched.
         try (MiniCluster cluster = new MiniCluster(
                 new MiniClusterConfiguration.Builder().setConfiguration(configuration).build())) {
             cluster.start();
@@ -62,7 +62,7 @@ public final class Ask {
         }
     }
 
-    /** A result is a stream of changes: what is taken back is not printed. */
+    /** A result is a stream of changes: retracted rows are not printed. */
     private static void print(TableEnvironment flink, String question) throws Exception {
         Map<String, Integer> rows = new LinkedHashMap<>();
         try (CloseableIterator<Row> changes = flink.executeSql(question).collect()) {

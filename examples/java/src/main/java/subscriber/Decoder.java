@@ -17,7 +17,7 @@ import org.apache.avro.specific.SpecificDatumReader;
 import org.apache.avro.util.ClassSecurityValidator;
 import taskbridge.v1.TaskNotification;
 
-/** Decodes the Confluent wire format: a zero byte, four bytes of schema id, Avro. Any registry with that API will do. */
+/** Decodes the Confluent wire format: a zero byte, four bytes of schema id, Avro. Any registry with that API works. */
 final class Decoder {
     private static final int HEAD = 5;
 
@@ -35,7 +35,7 @@ final class Decoder {
         this.registryUrl = registryUrl;
     }
 
-    /** Throws IOException when the registry is away: the record is as good as it was, so try again. */
+    /** Throws IOException when the registry is away: the record may be fine, so try again. */
     TaskNotification decode(byte[] value) throws UndecodableException, IOException, InterruptedException {
         if (value == null || value.length < HEAD || value[0] != 0) {
             throw new UndecodableException("not in the Confluent wire format");

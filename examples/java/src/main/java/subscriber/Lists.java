@@ -8,7 +8,7 @@ import taskbridge.v1.Change;
 import taskbridge.v1.TaskNotification;
 import taskbridge.v1.View;
 
-/** Everybody's lists in a SQLite file, with the ids of what was done: what comes again changes nothing. */
+/** Everybody's lists in a SQLite file, with the ids of applied changes: a repeat changes nothing. */
 final class Lists implements AutoCloseable {
     private static final String[] TABLES = {
         """
@@ -42,7 +42,7 @@ final class Lists implements AutoCloseable {
                 "DELETE FROM entries WHERE (corp_id, user_id, view, instance_id, task_id) = (?, ?, ?, ?, ?)");
     }
 
-    /** Changes the lists; {@link #commit} keeps it, together with the id by which a repeat is known. */
+    /** Changes the lists; {@link #commit} stores this together with the id that identifies a repeat. */
     void apply(TaskNotification told) throws SQLException {
         if (run(isNew, told.getNotificationId()) == 0) {
             return;

@@ -14,7 +14,7 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Keeps everybody's four lists in a SQLite file, each change once: a subscriber to copy and change.
+ * Writes everybody's four lists to a SQLite file, each change once: a subscriber to copy and change.
  *
  * <p>Its arguments: BOOTSTRAP_SERVERS REGISTRY_URL FILE. Start it twice with the same file: the two share the work.
  * Ctrl-C and SIGTERM end it.
@@ -46,7 +46,7 @@ public final class Subscriber {
         }
     }
 
-    /** A registry that is away ends the program with nothing committed; whatever runs this starts it again. */
+    /** Without the registry the program ends, with nothing committed; its supervisor restarts it. */
     private static void apply(ConsumerRecord<String, byte[]> record, Decoder decoder, Lists lists) throws Exception {
         try {
             lists.apply(decoder.decode(record.value()));
@@ -55,7 +55,7 @@ public final class Subscriber {
         }
     }
 
-    /** What is not committed now is committed with what comes next, or comes again and changes nothing. */
+    /** An uncommitted record is committed with the next ones, or comes again and changes nothing. */
     private static void commit(KafkaConsumer<?, ?> consumer) {
         try {
             consumer.commitSync();

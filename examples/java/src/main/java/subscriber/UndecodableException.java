@@ -1,6 +1,6 @@
 package subscriber;
 
-/** A value that is not what the registry says it is. It stays so, however often it is read. */
+/** A value that does not match its schema in the registry. Retries do not help. */
 final class UndecodableException extends Exception {
     UndecodableException(String message) {
         super(message);

@@ -13,7 +13,7 @@ import org.springframework.kafka.listener.DefaultErrorHandler;
 import org.springframework.util.backoff.FixedBackOff;
 
 /**
- * Keeps everybody's four lists in a SQLite file, each change once: a subscriber to copy and change.
+ * Writes everybody's four lists to a SQLite file, each change once: a subscriber to copy and change.
  *
  * <p>Its arguments: --spring.kafka.bootstrap-servers=SERVERS --registry=URL --lists=FILE. Start it twice with the same
  * file: the two share the work. Ctrl-C and SIGTERM end it. How it reads is in application.properties.
@@ -34,13 +34,13 @@ class SpringSubscriber {
         SpringApplication.run(SpringSubscriber.class, args);
     }
 
-    /** What one poll returned is committed when this has returned for each of it. */
+    /** The records of a poll are committed when this has returned for all of them. */
     @KafkaListener(topics = "taskbridge.task-notifications.v1")
     void apply(ConsumerRecord<String, byte[]> record) throws Exception {
         lists.apply(decoder.decode(record.value()));
     }
 
-    /** Tries again for ever, once a second, and passes over, with a log, only what will never be decoded. */
+    /** Retries for ever, once a second; logs and skips only records that can never be decoded. */
     @Bean
     static DefaultErrorHandler errorHandler() {
         var handler = new DefaultErrorHandler(new FixedBackOff(1000, FixedBackOff.UNLIMITED_ATTEMPTS));

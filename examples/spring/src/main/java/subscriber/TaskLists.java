@@ -7,7 +7,7 @@ import taskbridge.v1.Change;
 import taskbridge.v1.TaskNotification;
 import taskbridge.v1.View;
 
-/** Everybody's lists (schema.sql), with the ids of what was done: what comes again changes nothing. */
+/** Everybody's lists (schema.sql), with the ids of applied changes: a repeat changes nothing. */
 @Component
 class TaskLists {
     private final JdbcClient file;
@@ -16,7 +16,7 @@ class TaskLists {
         this.file = file;
     }
 
-    /** Changes the lists, together with the id by which a repeat is known. */
+    /** Changes the lists and records the id that identifies a repeat. */
     @Transactional
     void apply(TaskNotification told) {
         if (run("INSERT OR IGNORE INTO seen (notification_id) VALUES (?)", told.getNotificationId()) == 0) {

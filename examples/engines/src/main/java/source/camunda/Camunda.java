@@ -30,7 +30,7 @@ public final class Camunda implements Console.Engine {
         // The two lines that an engine of your own needs.
         configuration.getProcessEnginePlugins().add(new Taskbridge(bridge, Duration.ofSeconds(1)));
         configuration.setJobExecutorActivate(true);
-        // This one's own: what is listed below needs all of the history, and a trial is short.
+        // Only for this trial: the lists below need the full history, and a trial is short.
         configuration.setHistory(ProcessEngineConfiguration.HISTORY_FULL);
         configuration.setJobExecutor(new DefaultJobExecutor());
         configuration.getJobExecutor().setWaitTimeInMillis(500);

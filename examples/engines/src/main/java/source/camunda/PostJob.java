@@ -14,12 +14,12 @@ import org.camunda.bpm.engine.impl.persistence.entity.MessageEntity;
 import org.camunda.bpm.engine.repository.ResourceTypes;
 import source.Bridge;
 
-/** Posts one event to the bridge. What fails is tried again by the engine. */
+/** Posts one event to the bridge. The engine retries failures. */
 final class PostJob implements JobHandler<PostJob.Body> {
     static final String TYPE = "taskbridge";
     private static final int TRIES = 10_000; // ten seconds apart: the bridge may be away for a day
 
-    /** Where the text of the event is kept: a job's own configuration has room for 4,000 characters. */
+    /** Where the event's text is stored: a job's configuration has room for only 4,000 characters. */
     record Body(String id) implements JobHandlerConfiguration {
         @Override
         public String toCanonicalString() {
@@ -33,7 +33,7 @@ final class PostJob implements JobHandler<PostJob.Body> {
         this.bridge = bridge;
     }
 
-    /** Keeps the event, by the transaction that is under way. The job is of no instance, and so outlives it. */
+    /** Stores the event in the current transaction. The job belongs to no instance, and so outlives it. */
     static void keep(CommandContext context, String event) {
         var text = new ByteArrayEntity(TYPE, event.getBytes(StandardCharsets.UTF_8), ResourceTypes.RUNTIME);
         context.getByteArrayManager().insertByteArray(text);

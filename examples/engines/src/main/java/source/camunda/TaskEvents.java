@@ -15,8 +15,8 @@ import org.camunda.bpm.engine.impl.util.ClockUtil;
 import org.camunda.bpm.engine.task.IdentityLink;
 
 /**
- * Reports tasks and process instances to the bridge, each history event as a job of the engine: it is kept if and only
- * if what it reports is, by the same transaction, and {@link PostJob} posts it until the bridge has it.
+ * Reports tasks and process instances to the bridge, each history event as a job of the engine, created in
+ * the transaction that it reports. {@link PostJob} posts it until the bridge has it.
  */
 final class TaskEvents implements HistoryEventHandler {
     private static final Gson JSON = new GsonBuilder().setDateFormat("yyyy-MM-dd'T'HH:mm:ss.SSSXXX").create();
@@ -38,7 +38,7 @@ final class TaskEvents implements HistoryEventHandler {
         }
     }
 
-    /** Who may take it, and who completed it: the event has only who it is assigned to. */
+    /** The candidates, and who completed it: the event has only the assignee. */
     private static JsonObject withPeople(JsonObject told, HistoricTaskInstanceEventEntity event) {
         var context = Context.getCommandContext();
         var task = context.getTaskManager().findTaskById(event.getTaskId());

@@ -10,12 +10,12 @@ import org.camunda.bpm.engine.impl.interceptor.CommandContext;
 import org.camunda.bpm.engine.impl.util.ClockUtil;
 import source.Bridge;
 
-/** Has an engine report its tasks and process instances to the bridge. */
+/** Lets an engine report its tasks and process instances to the bridge. */
 public final class Taskbridge extends AbstractProcessEnginePlugin {
     private final Bridge bridge;
     private final Duration pause;
 
-    /** After a pause it is tried again to post an event that the bridge has not taken. */
+    /** An event that the bridge has not accepted is posted again after a pause. */
     public Taskbridge(Bridge bridge, Duration pause) {
         this.bridge = bridge;
         this.pause = pause;
@@ -28,7 +28,7 @@ public final class Taskbridge extends AbstractProcessEnginePlugin {
         configuration.setFailedJobCommandFactory(Again::new);
     }
 
-    /** Of itself the engine would try again at once, until nothing is left of the tries. */
+    /** By default the engine retries at once, until no retries are left. */
     private final class Again extends DefaultJobRetryCmd {
         Again(String jobId, Throwable failure) {
             super(jobId, failure);

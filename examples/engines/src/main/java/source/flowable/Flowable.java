@@ -27,7 +27,7 @@ public final class Flowable implements Console.Engine {
         configuration.setEventListeners(List.of(new TaskEvents()));
         configuration.addCustomJobHandler(new PostJob(bridge));
         configuration.setAsyncExecutorActivate(true);
-        // This one's own: a trial is short.
+        // Only for this trial: it is short.
         configuration.setAsyncFailedJobWaitTime(1);
         configuration.setAsyncExecutorDefaultTimerJobAcquireWaitTime(500);
 

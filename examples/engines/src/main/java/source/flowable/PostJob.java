@@ -8,7 +8,7 @@ import org.flowable.job.service.impl.persistence.entity.JobEntity;
 import org.flowable.variable.api.delegate.VariableScope;
 import source.Bridge;
 
-/** Posts one event to the bridge. What fails is tried again by the engine. */
+/** Posts one event to the bridge. The engine retries failures. */
 public final class PostJob implements JobHandler {
     static final String TYPE = "taskbridge";
 

@@ -18,8 +18,8 @@ import org.flowable.identitylink.service.impl.persistence.entity.IdentityLinkEnt
 import org.flowable.task.service.impl.persistence.entity.TaskEntity;
 
 /**
- * Reports tasks and process instances to the bridge, each event as a job of the engine: it is kept if and only if what
- * it reports is, by the same transaction, and {@link PostJob} posts it until the bridge has it.
+ * Reports tasks and process instances to the bridge, each event as a job of the engine, created in
+ * the transaction that it reports. {@link PostJob} posts it until the bridge has it.
  */
 public final class TaskEvents extends AbstractFlowableEventListener {
     private static final String COMPLETED = "taskbridge.completed.";
@@ -59,13 +59,13 @@ public final class TaskEvents extends AbstractFlowableEventListener {
         }
     }
 
-    /** An event that fails takes the engine's transaction with it: nothing happens that is not reported. */
+    /** A failing event fails the engine's transaction: nothing happens without a report. */
     @Override
     public boolean isFailOnException() {
         return true;
     }
 
-    /** Those who are named when the task comes into being are reported with it. */
+    /** People who are named when the task is created are reported with it. */
     private static void reportCandidateOf(String taskId) {
         var task = engine().getTaskServiceConfiguration().getTaskService().getTask(taskId);
         if (!task.isInserted()) {
