@@ -235,8 +235,8 @@ def _restoring(found: Found) -> list[str]:
         ),
         *_prose(f"""
             On an empty disk an instance takes {each_takes * 1e6:,.0f} \u00b5s of processor: {", ".join(times)} for
-            {", ".join(map(_power, _ASKED))} on one worker; divided by the number of workers that start empty. From standby
-            and on its own disk the time depends on what was missed, not on the number of instances.
+            {", ".join(map(_power, _ASKED))} on one worker; divided by the number of workers that start empty. From
+            standby and on its own disk the time depends on what was missed, not on the number of instances.
         """),
     ]
 
@@ -255,7 +255,8 @@ def _rebuilding(found: Found) -> list[str]:
         """),
         *_table(
             "instances|rebuild: s|\u00b5s of processor an instance|s with workers stopped|states published"
-            "|notifications published|publishing: s|\u00b5s of processor an instance|bytes of the new changelog an instance",
+            "|notifications published|publishing: s|\u00b5s of processor an instance"
+            "|bytes of the new changelog an instance",
             [
                 [
                     f"{each.instances:,}",
