@@ -366,7 +366,7 @@ def assert_all_is_right_in_the_end(rollout: Rollout) -> None:
     if "TaskState" in changed:
         rollout.rebuild.run("--rebuild")
     if "TaskNotification" in changed:
-        rollout.rebuild.run("--retell")
+        rollout.rebuild.run("--republish")
     rollout.shared()
     assert_all_is_right(connection, read, counted=not {"TaskState", "TaskNotification"} & set(changed))
     lines = lines_of(expected(connection, read).values())

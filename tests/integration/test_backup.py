@@ -343,7 +343,7 @@ def by_a_mirror(company: Company) -> None:
     for records in mirrored.values():
         copy(company, records)
     company.rebuild()
-    company.rebuild("--retell")
+    company.rebuild("--republish")
     company.worker = company.new_worker()
     company.settles()
     company.has(right, timed=False)

@@ -29,7 +29,7 @@ from taskbridge.streams.engine.producing.joint_producer import JointProducer
 from taskbridge.streams.positions.changelog_topic import (
     INBOX_CHANGELOG,
     REBUILD,
-    RETELL,
+    REPUBLISH,
     instances_changelog,
     reader_config,
 )
@@ -106,7 +106,7 @@ class Place:
         self._at_work(prepared, fold, name=name)
 
     def leave(self, source: str, changelog: topics.Topic, *, version: int) -> None:
-        """What a rebuild or a retelling does at its end, which has made that changelog."""
+        """What a rebuild or a republication does at its end, which has made that changelog."""
         apply_topics(self.admin, [changelog], partitions=PARTITIONS)
         names = [source, changelog.name, VERSION_TOPIC.name]
         source_id, changelog_id, version_id = (self.offsets.topics(names)[name].topic_id for name in names)
@@ -287,23 +287,23 @@ def test_the_end_of_a_changelog_is_lost_before_any_worker_has_taken_it_over(plac
 
 def test_the_changelog_of_the_inboxes_is_lost_made_anew_or_cut(place: Place) -> None:
     place.cut(INBOX_CHANGELOG.name, to=3)
-    refused(place, f"{INBOX_CHANGELOG.name} was cut", RETELL)
+    refused(place, f"{INBOX_CHANGELOG.name} was cut", REPUBLISH)
     place.make_anew(INBOX_CHANGELOG)
-    refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", RETELL)
+    refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", REPUBLISH)
     place.lose(INBOX_CHANGELOG.name)
-    refused(place, f"{INBOX_CHANGELOG.name} is lost", RETELL)
+    refused(place, f"{INBOX_CHANGELOG.name} is lost", REPUBLISH)
     assert place.start(task_center=False).version == 1, "without the task center nobody needs it"
     place.leave(TASK_NOTIFICATIONS.name, INBOX_CHANGELOG, version=1)
     after = place.start()
     assert INBOX_CHANGELOG.name in after.known
     place.make_anew(INBOX_CHANGELOG)
-    refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", RETELL)
+    refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", REPUBLISH)
     place.lose(INBOX_CHANGELOG.name)
     place.leave(TASK_NOTIFICATIONS.name, INBOX_CHANGELOG, version=1)
     after = place.start()
     assert set(place.take_over(after, kept(after)).values()) == {10}
     place.make_anew(INBOX_CHANGELOG)
-    refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", RETELL)
+    refused(place, f"{INBOX_CHANGELOG.name} was deleted and made anew", REPUBLISH)
 
 
 def test_the_record_of_the_live_version_is_lost_made_anew_cut_or_damaged(place: Place) -> None:

@@ -357,7 +357,7 @@ if FULL:
         for partitions, acl in enumerate(own, topics.DEFAULT_PARTITIONS + 1):
             commands = (
                 ("--rebuild",),
-                ("--retell",),
+                ("--republish",),
                 ("--rebuild", "--partitions", str(partitions)),
                 ("--forget-old",),
             )

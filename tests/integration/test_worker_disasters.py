@@ -29,7 +29,7 @@ from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STAT
 from taskbridge.streams.contract.live_version import LiveVersion
 from taskbridge.streams.fold.lifecycle import fold
 from taskbridge.streams.fold.stored_instance import age_of
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, REPUBLISH, instances_changelog
 from taskbridge.streams.positions.kept_position import POSITION_KEY
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.positions.version import VERSION_KEY, VERSION_TOPIC
@@ -266,15 +266,15 @@ def _cut(topic: Callable[[Company], str]) -> Callable[[Company], None]:
     return cut
 
 
-REBUILDS, RETELLS = (REBUILD, ("--rebuild",)), (RETELL, ("--retell",))
+REBUILDS, REPUBLISHES = (REBUILD, ("--rebuild",)), (REPUBLISH, ("--republish",))
 DISASTERS = [
     Disaster("states-made-anew", _states_anew, _states, *REBUILDS),
     Disaster("states-cut", _cut(_states), _states, *REBUILDS),
     Disaster("a-state-damaged", _damaged_state, _states, *REBUILDS),
     Disaster("a-state-under-another-key", _another_instance, _states, *REBUILDS),
-    Disaster("inbox-made-anew", _inbox_anew, _inbox, *RETELLS),
-    Disaster("inbox-cut", _cut(_inbox), _inbox, *RETELLS),
-    Disaster("lines-damaged", _damaged_line, _inbox, *RETELLS),
+    Disaster("inbox-made-anew", _inbox_anew, _inbox, *REPUBLISHES),
+    Disaster("inbox-cut", _cut(_inbox), _inbox, *REPUBLISHES),
+    Disaster("lines-damaged", _damaged_line, _inbox, *REPUBLISHES),
     Disaster("version-lost", _version_lost, _version, *REBUILDS),
     Disaster("version-made-anew", _version_anew, _version, *REBUILDS),
     Disaster("version-cut", _cut(_version), _version, *REBUILDS),
@@ -296,10 +296,10 @@ def test_what_was_made_anew_and_is_lost_before_any_worker_has_started_is_missed(
     _states_anew(company)
     company.is_refused(f"{company.states} was deleted and made anew", REBUILD)
     assert company.is_mended("--rebuild")["lost"] == 0
-    company.command.run("--retell")
+    company.command.run("--republish")
     _inbox_anew(company)
-    company.is_refused(f"{INBOX_CHANGELOG.name} was deleted and made anew", RETELL)
-    company.is_mended("--retell")
+    company.is_refused(f"{INBOX_CHANGELOG.name} was deleted and made anew", REPUBLISH)
+    company.is_mended("--republish")
 
 
 def test_without_changelog_published_states_and_old_events_all_comes_back_from_the_local_stores(
@@ -357,8 +357,8 @@ def test_inboxes_that_are_being_made_anew_are_asked_for_later_and_then_answered_
         return [plain_http.get(f"{url}/user-{user}/counts", timeout=10) for user in range(20)]
 
     company.lose(INBOX_CHANGELOG.name)
-    company.is_refused(f"{INBOX_CHANGELOG.name} is lost", RETELL)
-    company.command.run("--retell")
+    company.is_refused(f"{INBOX_CHANGELOG.name} is lost", REPUBLISH)
+    company.command.run("--republish")
     go_on = company.folder / "go-on"
     company.worker.start(_HELD.format(path=str(go_on)))
     wait_until(company.worker.is_ready, what="the worker is ready")
@@ -435,7 +435,7 @@ def notifications_that_are_lost_leave_the_inboxes_and_are_told_again(company: Co
     company.work()
     assert lines_kept(company.read) == lines_of(company.right.values())
     company.rest()
-    company.is_mended("--retell")
+    company.is_mended("--republish")
 
 
 def events_that_went_before_a_worker_could_read_them_end_it_and_it_goes_on_behind_them(company: Company) -> None:
@@ -476,8 +476,8 @@ def a_topic_with_another_number_of_partitions_is_named_and_all_get_it(company: C
     company.is_refused(f"{TASK_EVENTS.name} has {PARTITIONS + 1}", f"{REBUILD} --partitions")
     company.command.run("--rebuild", "--partitions", str(PARTITIONS + 1))
     company.make_anew(INBOX_CHANGELOG, PARTITIONS + 1)
-    company.is_refused(f"{INBOX_CHANGELOG.name} was deleted and made anew", RETELL)
-    company.is_mended("--retell")
+    company.is_refused(f"{INBOX_CHANGELOG.name} was deleted and made anew", REPUBLISH)
+    company.is_mended("--republish")
 
 
 OTHERS = [

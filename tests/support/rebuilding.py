@@ -18,7 +18,7 @@ from taskbridge.streams.inbox.changes import inbox_changes
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.offsets import Offsets
 from taskbridge.streams.processing.untold import UNTOLD, instance_key
-from taskbridge.streams.rebuild.comparison import told_again
+from taskbridge.streams.rebuild.comparison import republished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -116,7 +116,7 @@ def lines_of(instances: Iterable[Instance]) -> dict[bytes, bytes]:
     """The same of these instances."""
     store: dict[bytes, bytes] = {}
     for instance in instances:
-        for key, value in inbox_changes(told_again(show(instance), number=1), stored=store.get).items():
+        for key, value in inbox_changes(republished(show(instance), number=1), stored=store.get).items():
             if value is None:
                 store.pop(key, None)
             else:

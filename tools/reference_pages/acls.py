@@ -38,7 +38,7 @@ _SAYS = {
         "Kafka user lacks …`, or with the topic that is missing and may not be created."
     ),
     "rebuild": (
-        "`taskbridge streams --rebuild`, `--retell` and `--forget-old`. The command ends with Kafka's own words "
+        "`taskbridge streams --rebuild`, `--republish` and `--forget-old`. The command ends with Kafka's own words "
         "(`… authorization failed`), and can be started again."
     ),
     "reconcile": (

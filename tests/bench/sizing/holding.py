@@ -22,7 +22,7 @@ from taskbridge.streams.fold.stored_instance import state_value
 from taskbridge.streams.fold.views import show
 from taskbridge.streams.inbox.changes import inbox_changes
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
-from taskbridge.streams.rebuild.comparison import told_again
+from taskbridge.streams.rebuild.comparison import republished
 from tests.bench.cpu import resident_mb, tree_seconds
 from tests.bench.services import wait_until
 from tests.bench.sizing.disk import bytes_below, topics_bytes
@@ -223,7 +223,7 @@ def _inbox_of(seeds: Seeds, number: int, key: bytes) -> Iterator[tuple[bytes, by
     template = number % seeds.templates
     if template not in _LINES:
         instance = seeds.instance(template)
-        changed = inbox_changes(told_again(show(instance), number=1), stored=lambda _key: None)
+        changed = inbox_changes(republished(show(instance), number=1), stored=lambda _key: None)
         lines = [(name, value) for name, value in changed.items() if value is not None and name[:1] != b"C"]
         _LINES[template] = instance.state.instance_id.encode(), lines
     old, lines = _LINES[template]

@@ -123,7 +123,7 @@ def test_all_topics_move_to_more_partitions_while_events_keep_coming_and_nothing
     # The next move died in the midst of it: workers wait, and nothing else is done before it has come to its end.
     die_moving(connection, live=2, partitions=AFTER + 1)
     produce(connection, lives(20, seed=43))
-    assert_refused(rebuild, f"--rebuild --partitions {AFTER + 1} first", "--retell")
+    assert_refused(rebuild, f"--rebuild --partitions {AFTER + 1} first", "--republish")
     assert rebuild.run("--rebuild", "--partitions", str(AFTER + 1))["partitions"] == AFTER + 1
     eventually(lambda: all(each.is_ready() for each in workers), what="the workers are ready")
     eventually(lambda: lines_kept(read) == lines_by_the_states(connection, read), what="the inboxes are whole")

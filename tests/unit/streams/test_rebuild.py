@@ -20,8 +20,8 @@ from taskbridge.streams.rebuild.comparison import (
     GONE,
     from_published,
     is_whole,
+    republished,
     side_by_side,
-    told_again,
     unfounded,
 )
 from taskbridge.streams.rebuild.sources.copies import Copy, Kept, Ticker
@@ -82,20 +82,22 @@ def test_who_followed_the_old_version_ends_up_with_what_the_new_one_shows(
 
 
 @given(data=st.data())
-def test_whoever_is_told_again_ends_up_with_what_is_shown_whatever_they_had(
+def test_a_person_ends_up_with_what_is_shown_after_a_republication_regardless_of_what_they_had(
     histories: Histories, data: DataObject
 ) -> None:
     _, missed_the_end = sent_by_the_old_one(data.draw(histories)[:1])
     instance, _ = sent_by_the_old_one(data.draw(histories))
     shown = show(instance)
-    again = told_again(shown, number=1)
+    again = republished(shown, number=1)
     for known in ([], missed_the_end):
         mine = [each for each in known if EntryKey(each.recipient_id, each.view, each.task_id) in shown.lines]
         assert shown_to([*mine, *again]) == set(views(instance))
-    assert told_again(shown, number=1) == again
+    assert republished(shown, number=1) == again
     ids = {each.notification_id for each in again}
     assert len(ids) == len(again)
-    assert not ids & {each.notification_id for each in told_again(shown, number=2)}, "no repeats of the last retelling"
+    assert not ids & {each.notification_id for each in republished(shown, number=2)}, (
+        "no repeats of the last republication"
+    )
 
 
 def test_a_line_that_no_instance_shows_is_taken_away() -> None:

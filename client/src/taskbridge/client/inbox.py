@@ -33,8 +33,8 @@ class Inbox:
     cannot be decoded, or is of a newer version's view, is passed over; the first is logged.
 
     **As complete as the topic.** That keeps seven days, so a task that has not moved for longer is missing after a
-    start, until ``taskbridge streams --retell`` tells everybody again what they see. Who needs all of it at every start
-    raises the topic's ``retention.ms``, or asks the task center's API.
+    start, until ``taskbridge streams --republish`` publishes every present entry again. Who needs all of it at every
+    start raises the topic's ``retention.ms``, or asks the task center's API.
     """
 
     def __init__(self, source: Source, *, corp: Wanted = None, person: Wanted = None) -> None:

@@ -59,7 +59,7 @@ def subscribe(
 
     **What is away is waited for**, brokers and registry alike, however long it takes; the log ``taskbridge.client``
     says so. The group goes on where it was. A group that was away for longer than the topic keeps (seven days) goes
-    on with the first record that there is: what it missed, ``taskbridge streams --retell`` tells again.
+    on with the first record that there is: ``taskbridge streams --republish`` publishes what it missed again.
 
     **A record that cannot be decoded** is logged, with its place, and passed over: it stops nothing. With
     ``on_undecodable`` that is called instead; what it raises ends the loop, with the record not done.

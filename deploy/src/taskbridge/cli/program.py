@@ -64,8 +64,8 @@ ForgetOld = Annotated[
 Partitions = Annotated[
     int | None, typer.Option(min=1, help="With --rebuild: have all topics moved to so many, which may be more only.")
 ]
-Retell = Annotated[
-    bool, typer.Option("--retell", help="Tell everybody again what they see, from the states; makes inboxes anew.")
+Republish = Annotated[
+    bool, typer.Option("--republish", help="Tell everybody again what they see, from the states; makes inboxes anew.")
 ]
 
 
@@ -106,7 +106,7 @@ def edge() -> None:
         "STREAMS_SCHEMA_REGISTRY_URL=http://registry:8081 taskbridge streams",
         "taskbridge streams --rebuild --dry-run",
         "taskbridge streams --rebuild --partitions 24",
-        "taskbridge streams --retell",
+        "taskbridge streams --republish",
     )
 )
 def streams(
@@ -114,27 +114,27 @@ def streams(
     dry_run: DryRun = False,  # noqa: FBT002
     partitions: Partitions = None,
     forget_old: ForgetOld = False,  # noqa: FBT002
-    retell: Retell = False,  # noqa: FBT002
+    republish: Republish = False,  # noqa: FBT002
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Run the streams service against an existing Kafka and registry, configured by STREAMS_* in the environment.
 
     With --rebuild it is no worker: it makes the states anew while workers go on, and ends when the new ones are live.
-    With --retell neither: workers stop until everybody is told.
+    With --republish neither: workers stop until everybody is told.
     """
     if dry_run and not rebuild:
         raise typer.BadParameter("goes with --rebuild", param_hint="--dry-run")
     if partitions is not None and (dry_run or not rebuild):
         raise typer.BadParameter("goes with --rebuild, and not with --dry-run", param_hint="--partitions")
-    if rebuild + forget_old + retell > 1:
-        raise typer.BadParameter("one at a time", param_hint="--rebuild, --retell, --forget-old")
-    if rebuild or forget_old or retell:
-        from taskbridge.cli.rebuild import forget, remake, tell_again
+    if rebuild + forget_old + republish > 1:
+        raise typer.BadParameter("one at a time", param_hint="--rebuild, --republish, --forget-old")
+    if rebuild or forget_old or republish:
+        from taskbridge.cli.rebuild import forget, rebuild_states, republish_entries
 
         if rebuild:
-            remake(dry_run=dry_run, partitions=partitions, as_json=as_json)
-        elif retell:
-            tell_again(as_json=as_json)
+            rebuild_states(dry_run=dry_run, partitions=partitions, as_json=as_json)
+        elif republish:
+            republish_entries(as_json=as_json)
         else:
             forget(as_json=as_json)
         return

@@ -1,4 +1,4 @@
-"""What ``taskbridge streams --rebuild``, ``--retell`` and ``--forget-old`` print."""
+"""Print the results of ``taskbridge streams --rebuild``, ``--republish`` and ``--forget-old``."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from taskbridge.cli.connection import find_connection, first_given
 from taskbridge.cli.data_folder import data_folder
 from taskbridge.cli.terminal import json_line, progress, say
 from taskbridge.streams.rebuild.command import forget_old, rebuild
-from taskbridge.streams.rebuild.retelling import retell
+from taskbridge.streams.rebuild.republishing import republish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _LINES = {
     "events": "events folded",
-    "rejected": "records that cannot be folded, parked before",
+    "rejected": "records that cannot be folded; they are dead letters already",
     "instances": "instances",
-    "built_upon": "of them with events that are gone: folded onto the old state",
-    "carried_over": "of them with no event left: taken over as they were",
-    "from_stores": "of those: from a local store, as the changelog does not have them",
-    "from_published": "of those: from the published state, as nothing else has them",
-    "let_go": "instances let go, their retention being over",
-    "lost": "instances lost: no event, and no state that can be read",
-    "states": "states published, having come out another",
-    "notifications": "notifications of what came out another",
+    "built_upon": "of these: some events deleted; the rest folded onto the old state",
+    "carried_over": "of these: all events deleted; state copied unchanged",
+    "from_stores": "of the two above: read from a local store, because the changelog lacks them",
+    "from_published": "of the two above: read from the published state, because nothing else has them",
+    "let_go": "instances dropped, because their retention is over",
+    "lost": "instances lost: no event and no readable state is left",
+    "states": "states that changed, published",
+    "notifications": "notifications of these changes",
 }
 _ALWAYS = ("events", "instances", "states", "notifications")
-"""Also where there are none."""
+"""Printed even when zero."""
 
 
-def remake(*, dry_run: bool, partitions: int | None, as_json: bool) -> None:
-    """Run a rebuild to its end."""
+def rebuild_states(*, dry_run: bool, partitions: int | None, as_json: bool) -> None:
+    """Rebuild all states, and print the counts."""
     found = rebuild(_environment(), dry_run=dry_run, tell=progress, partitions=partitions)
     if as_json:
         say(json_line(found))
@@ -42,36 +42,36 @@ def remake(*, dry_run: bool, partitions: int | None, as_json: bool) -> None:
             say(f"{found[name]:>12,}  {text}")
     if found["switched"]:
         if partitions is not None:
-            say(f"all topics have {partitions} partitions: set TASKBRIDGE_PARTITIONS={partitions} from now on")
-        say(f"version {found['version']} is live. Once you are content: taskbridge streams --forget-old")
+            say(f"All topics have {partitions} partitions. Set TASKBRIDGE_PARTITIONS={partitions} from now on.")
+        say(f"Version {found['version']} is live. Check it, then delete the old one: taskbridge streams --forget-old")
     else:
-        say("nothing was changed")
+        say("Dry run: nothing was changed.")
 
 
-def tell_again(*, as_json: bool) -> None:
-    """Run a retelling to its end."""
-    found = retell(_environment(), tell=progress)
+def republish_entries(*, as_json: bool) -> None:
+    """Publish every present list entry again, and print the counts."""
+    found = republish(_environment(), tell=progress)
     if as_json:
         say(json_line(found))
         return
     say(f"{found['instances']:>12,}  instances")
-    say(f"{found['notifications']:>12,}  notifications of how they stand")
+    say(f"{found['notifications']:>12,}  notifications of present list entries")
     if found["unfounded"]:
-        say(f"{found['unfounded']:>12,}  of them about lines that no instance shows: they go")
-    say("the inboxes are made anew of them as the workers read on")
+        say(f"{found['unfounded']:>12,}  of these: removals of entries that no instance shows")
+    say("Workers rebuild the inboxes from these notifications.")
 
 
 def forget(*, as_json: bool) -> None:
-    """Delete old changelogs, and tell which."""
+    """Delete old changelogs, and print their names."""
     deleted = forget_old(_environment())
     for name in deleted:
         say(json_line({"deleted": name}) if as_json else f"deleted {name}")
     if not deleted and not as_json:
-        say("there is nothing to forget")
+        say("No old version to delete.")
 
 
 def _environment() -> Mapping[str, str]:
-    """The service's own settings; where Kafka and the registry are not among them, as for every operator's command."""
+    """The service's settings; missing addresses of Kafka and the registry are found as for every command."""
     found = find_connection(None, None)
     defaults = {
         "STREAMS_KAFKA_BOOTSTRAP_SERVERS": found.bootstrap_servers,

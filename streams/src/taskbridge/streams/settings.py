@@ -43,7 +43,7 @@ class StreamsSettings(BaseSettings):
     """Where other workers reach this one. Default: `http://` with host and port."""
     task_center: bool = True
     """`false`: no inboxes and no API, only states and notifications; the same for all workers of a group. Switched on
-    later: run `taskbridge streams --retell` once."""
+    later: run `taskbridge streams --republish` once."""
     event_streams: int = Field(10_000, ge=1)
     """Connections for live updates that a worker holds at a time, some ten kilobytes each, those to other workers too;
     more get 503."""

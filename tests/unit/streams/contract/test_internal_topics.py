@@ -7,7 +7,7 @@ from faust.types import TP
 
 from taskbridge.schemas.topics import TASK_EVENTS, TASK_NOTIFICATIONS, TASK_STATES
 from taskbridge.streams.contract.internal_topics import Found, Situation, problem
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, REPUBLISH, instances_changelog
 from taskbridge.streams.positions.group_positions import Committed
 from taskbridge.streams.positions.kept_position import KeptPosition, PositionUnreadable, read_position, write_position
 from taskbridge.streams.positions.mark import Ground, Mark, read_metadata, write_metadata
@@ -46,9 +46,9 @@ def test_where_all_is_there_a_worker_may_start() -> None:
         (but(INSTANCES=None), f"{INSTANCES} is lost", REBUILD),
         (but(INSTANCES=Found("another", 12)), f"{INSTANCES} was deleted and made anew", REBUILD),
         (but(INSTANCES=TOPICS[INSTANCES]._replace(first=1)), f"{INSTANCES} was cut", REBUILD),
-        (but(INBOX=None), f"{INBOX} is lost", RETELL),
-        (but(INBOX=Found("another", 12)), f"{INBOX} was deleted and made anew", RETELL),
-        (but(INBOX=TOPICS[INBOX]._replace(first=1)), f"{INBOX} was cut", RETELL),
+        (but(INBOX=None), f"{INBOX} is lost", REPUBLISH),
+        (but(INBOX=Found("another", 12)), f"{INBOX} was deleted and made anew", REPUBLISH),
+        (but(INBOX=TOPICS[INBOX]._replace(first=1)), f"{INBOX} was cut", REPUBLISH),
         (but(VERSION=None), f"{VERSION} is lost", REBUILD),
         (but(VERSION=Found("another", 1)), f"{VERSION} was deleted and made anew", REBUILD),
         (GOOD._replace(is_said=False), f"{VERSION} was cut", REBUILD),

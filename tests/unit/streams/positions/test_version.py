@@ -7,7 +7,7 @@ import pytest
 from taskbridge.streams.positions.changelog_topic import instances_changelog, instances_table_name
 from taskbridge.streams.positions.version import (
     FIRST_VERSION,
-    Retold,
+    Republished,
     Versions,
     VersionUnreadable,
     read_told,
@@ -27,7 +27,7 @@ def test_what_an_earlier_program_said_is_understood() -> None:
 
 
 def test_how_far_everybody_was_told_is_understood_and_else_nobody_waits() -> None:
-    told = Retold("topic", {0: 7, 11: 0})
+    told = Republished("topic", {0: 7, 11: 0})
     assert read_told(write_told(told)) == told
     assert [read_told(each) for each in (None, b"", b"7", b"{}", b'{"topic_id": "t", "ends": [1]}')] == [None] * 5
 

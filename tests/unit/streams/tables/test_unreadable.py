@@ -8,14 +8,14 @@ import msgspec
 import pytest
 
 from taskbridge.streams.fold.stored_instance import StoreUnreadable
-from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, RETELL, instances_changelog
+from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, REBUILD, REPUBLISH, instances_changelog
 from taskbridge.streams.positions.kept_position import PositionUnreadable
 from taskbridge.streams.tables.store import PartitionNotHeld
 from taskbridge.streams.tables.unreadable import TableUnreadable, naming
 
 
 @pytest.mark.parametrize(
-    ("changelog", "command"), [(instances_changelog(2).name, REBUILD), (INBOX_CHANGELOG.name, RETELL)]
+    ("changelog", "command"), [(instances_changelog(2).name, REBUILD), (INBOX_CHANGELOG.name, REPUBLISH)]
 )
 @pytest.mark.parametrize(
     "error", [StoreUnreadable("why"), PositionUnreadable("why"), struct.error("why"), msgspec.DecodeError("why")]

@@ -40,7 +40,7 @@ REBUILD = (
     *OPERATOR,
     Acl("Delete", "topic", _CONTRACT, "--partitions makes the states' topic anew", prefixed=True),
     Acl("Alter", "topic", _CONTRACT, "--partitions adds partitions", prefixed=True),
-    Acl("Create", "topic", INTERNAL, "--rebuild and --retell make changelogs", prefixed=True),
+    Acl("Create", "topic", INTERNAL, "--rebuild and --republish create changelogs", prefixed=True),
     Acl("Read", "topic", INTERNAL, "what was known so far", prefixed=True),
     Acl("Write", "topic", INTERNAL, "the new version, and that it is live", prefixed=True),
     Acl("Delete", "topic", INTERNAL, "--forget-old, and inboxes made anew", prefixed=True),
@@ -48,7 +48,7 @@ REBUILD = (
     Acl("Read", "group", REBUILD_ID, "one rebuild at a time"),
     Acl("Write", "transactional-id", INTERNAL, "the switch is one transaction", prefixed=True),
 )
-"""Who runs ``taskbridge streams --rebuild``, ``--retell`` and ``--forget-old`` as well."""
+"""Who runs ``taskbridge streams --rebuild``, ``--republish`` and ``--forget-old`` as well."""
 
 
 def roles(subscriber: str) -> dict[str, tuple[Acl, ...]]:

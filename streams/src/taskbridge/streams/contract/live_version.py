@@ -21,7 +21,7 @@ from taskbridge.streams.positions.version import (
     TOLD_KEY,
     VERSION_KEY,
     VERSION_TOPIC,
-    Retold,
+    Republished,
     Versions,
     VersionUnreadable,
     read_told,
@@ -63,7 +63,7 @@ class LiveVersion:
         self._offsets = offsets
         self._read_to = -1
         self._versions = Versions()
-        self.told: Retold | None = None
+        self.told: Republished | None = None
         """What ``TOLD_KEY`` says, as of the last ``read``."""
         self.is_said = False
         """Whether a record names a version, as of the last ``read``."""
@@ -167,6 +167,6 @@ def say(writer: TransactionalWriter, versions: Versions) -> None:
     writer.write(VERSION_TOPIC.name, VERSION_KEY, write_versions(versions), partition=0)
 
 
-def say_told(writer: TransactionalWriter, told: Retold) -> None:
+def say_told(writer: TransactionalWriter, told: Republished) -> None:
     """Part of a transaction: everybody was told again, up to there."""
     writer.write(VERSION_TOPIC.name, TOLD_KEY, write_told(told), partition=0)

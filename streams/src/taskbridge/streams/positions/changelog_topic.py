@@ -24,14 +24,14 @@ INBOX_CHANGELOG = Topic("taskbridge-streams-inbox-changelog", None, _SETTINGS)
 
 
 REBUILD = "taskbridge streams --rebuild"
-RETELL = "taskbridge streams --retell"
+REPUBLISH = "taskbridge streams --republish"
 
 
 def mend(changelog: str) -> str:
     """What to do where that changelog has lost something, in a sentence without its full stop."""
     if changelog == INBOX_CHANGELOG.name:
-        return f"Make the inboxes anew: {RETELL}"
-    return f"Make the states anew: {REBUILD}"
+        return f"Rebuild the inboxes: {REPUBLISH}"
+    return f"Rebuild the states: {REBUILD}"
 
 
 def instances_table_name(version: int) -> str:

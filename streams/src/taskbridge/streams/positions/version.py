@@ -24,8 +24,8 @@ TOLD_KEY = b"told"
 """Its value is how far notifications went when everybody had been told again: before that, inboxes are not whole."""
 
 
-class Retold(NamedTuple):
-    """Behind the last notification of a retelling, by partition."""
+class Republished(NamedTuple):
+    """The offset after the last notification of a republication, by partition."""
 
     topic_id: str
     """Kafka's id of the notifications: in a topic made anew, offsets begin again."""
@@ -73,14 +73,14 @@ def read_versions(written: bytes | None) -> Versions:
         raise VersionUnreadable(f"{VERSION_TOPIC.name} says {written[:100]!r}, which names no version") from error
 
 
-def write_told(told: Retold) -> bytes:
+def write_told(told: Republished) -> bytes:
     return json.dumps({"topic_id": told.topic_id, "ends": {str(each): end for each, end in told.ends.items()}}).encode()
 
 
-def read_told(written: bytes | None) -> Retold | None:
+def read_told(written: bytes | None) -> Republished | None:
     """What ``write_told`` wrote; None where nothing was, or something else: then nobody waits for anything."""
     try:
         found = json.loads(written or b"")
-        return Retold(str(found["topic_id"]), {int(each): int(end) for each, end in found["ends"].items()})
+        return Republished(str(found["topic_id"]), {int(each): int(end) for each, end in found["ends"].items()})
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -91,7 +91,7 @@ def _rebuild(run: Operation, partitions: int | None) -> dict[str, Any]:
         published = [topics.TASK_NOTIFICATIONS, *([] if move else [topics.TASK_STATES])]
         apply_topics(run.admin, published, partitions=homes)
         # What an earlier rebuild left in it goes first.
-        made = run.make_anew(changelog, partitions=homes)
+        made = run.recreate(changelog, partitions=homes)
         ground = run.ground(topics.TASK_EVENTS.name, changelog.name, made, version=version, partitions=homes)
         publication = Publication(run, run.registry, writer, ground)
         run.tell(f"version {version} of the instances is made beside version {live}, which stays live")

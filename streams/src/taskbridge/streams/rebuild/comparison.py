@@ -1,7 +1,4 @@
-"""What a rebuild decides about one instance: what it is built upon; and what a retelling tells.
-
-Pure.
-"""
+"""Decide what a rebuild starts an instance from, and which notifications a republication has. Pure."""
 
 from __future__ import annotations
 
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
     from taskbridge.schemas.inbox import Line
     from taskbridge.streams.fold.views import Shown
 
+_ACTION = "retold"  # spellchecker:disable-line - part of the ids of events
 _Value = TypeVar("_Value")
 
 GONE = (0, 0)
@@ -57,15 +55,15 @@ def from_published(state: TaskState) -> Instance:
     return Instance(state, Marks((None,) * len(FACTS), tuple(tasks), originators, began_at=earliest_known(state)))
 
 
-def told_again(shown: Shown, *, number: int) -> list[TaskNotification]:
-    """How it stands now, to everyone who has or ever had a line of the instance; the cause is that retelling."""
-    return difference(shown, shown, cause(shown.instance.state, "retold", number=number))
+def republished(shown: Shown, *, number: int) -> list[TaskNotification]:
+    """The present state, for everyone who has or ever had a line of the instance; the cause is that republication."""
+    return difference(shown, shown, cause(shown.instance.state, _ACTION, number=number))
 
 
 def unfounded(line: Line, *, number: int) -> TaskNotification:
-    """Takes a line away that no instance shows; of the instance nothing is known but its id."""
+    """The removal of a line that no instance shows; of the instance only the id is known."""
     named = {"instance_id": line.instance_id, "number": str(number)}
-    event_id = event_id_for(SOURCE_TASKBRIDGE, "retold", named)
+    event_id = event_id_for(SOURCE_TASKBRIDGE, _ACTION, named)
     return TaskNotification(
         notification_id=notification_id_for(event_id, line.user_id, line.view, line.task_id, Change.REMOVED),
         corp_id=line.corp_id,

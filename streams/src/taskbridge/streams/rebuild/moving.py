@@ -76,7 +76,7 @@ class Move:
         run, there = self._run, self._run.topics()
         self._grow(there)
         self._take_notifications_away(there)
-        run.make_anew(TASK_STATES, partitions=self.partitions)
+        run.recreate(TASK_STATES, partitions=self.partitions)
         if INBOX_CHANGELOG.name in there or run.settings.task_center:
             self.inboxes = run.new_inboxes(version, self.partitions)
         return run.claimed_writer()

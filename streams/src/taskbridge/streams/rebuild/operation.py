@@ -1,4 +1,4 @@
-"""What a rebuild and a retelling have in common: Kafka, the workers, a folder of their own, and a way to be stopped."""
+"""What ``--rebuild`` and ``--republish`` share: Kafka, the workers, a working folder, and stopping on a signal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from taskbridge.streams.contract.live_version import REBUILD_ID, LiveVersion, sa
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG
 from taskbridge.streams.positions.mark import Ground, Mark
 from taskbridge.streams.positions.offsets import Offsets
-from taskbridge.streams.positions.version import VERSION_TOPIC, Retold
+from taskbridge.streams.positions.version import VERSION_TOPIC, Republished
 from taskbridge.streams.rebuild.sources.copies import Ticker, TopicCopy
 from taskbridge.streams.rebuild.workers import Workers, alone
 from taskbridge.streams.settings import StreamsSettings
@@ -43,22 +43,22 @@ if TYPE_CHECKING:
 _ANSWER_S = 15
 _LOOK_S = 0.5
 _TRANSACTION_MAX_MS = 15 * 60 * 1000
-"""What brokers allow a transaction at most, unless they are told otherwise."""
+"""The default of brokers for ``transaction.max.timeout.ms``."""
 
 
 class Stopped(OperatorError):
-    """It was stopped before it was done: run it again."""
+    """A signal stopped the run before its end: run it again."""
 
 
 class HalfMoved(OperatorError):
-    """Some topics have another number of partitions already, and all have to get it before anything else is done."""
+    """A move to another number of partitions ended halfway, and has to be completed before anything else."""
 
 
 class Operation:
-    """Of one run."""
+    """One run of a command."""
 
     def __init__(self, settings: StreamsSettings, tell: Callable[[str], None], stopping: Callable[[], None]) -> None:
-        """``stopping`` raises once the run was told to stop."""
+        """``stopping`` raises once a signal has asked the run to stop."""
         self.settings = settings
         self.tell = tell
         self.stopping = stopping
@@ -73,7 +73,7 @@ class Operation:
         self.workers = Workers(self.offsets, claim=claim, tell=tell, stopping=stopping)
 
     def ticker(self, what: str) -> Ticker:
-        """Tells people how far that is."""
+        """Reports progress to people."""
         return Ticker(self.tell, what, stopping=self.stopping)
 
     def copy_of(self, topic: str, path: Path) -> TopicCopy:
@@ -83,13 +83,13 @@ class Operation:
     def alone(
         self, folder_name: str, *, partitions: int | None = None
     ) -> Generator[tuple[TransactionalWriter, Versions, Path]]:
-        """Be the only one at work: the one who may write, which version is live, and a folder to work in.
+        """Run alone: gives the only writer, which version is live, and a working folder.
 
-        ``partitions``: the number that all topics are being brought to, where this is what the run is for.
+        ``partitions``: the target number of partitions of all topics, where the run moves them.
 
         Raises:
-            AnotherRebuild: somebody else is.
-            HalfMoved: topics are on their way to another number, and must come to that first.
+            AnotherRebuild: another run is active.
+            HalfMoved: an earlier move to another number of partitions has to be completed first.
         """
         self.live_version.prepare()
         with alone(self.offsets, self.consumer), _emptied(self.settings.data_dir / folder_name) as folder:
@@ -99,7 +99,7 @@ class Operation:
             if versions.partitions is not None:
                 if versions.partitions != partitions:
                     raise HalfMoved(
-                        f"a move to {versions.partitions} partitions ended halfway: run"
+                        f"an earlier move to {versions.partitions} partitions is incomplete: run"
                         f" taskbridge streams --rebuild --partitions {versions.partitions} first"
                     )
             elif versions.next is not None:
@@ -110,10 +110,10 @@ class Operation:
 
     @contextmanager
     def nobody_at_work(self, writer: TransactionalWriter, versions: Versions, following: int) -> Generator[ExitStack]:
-        """The workers have stopped, and wait until it is said which version is live: the ``following`` one, or another.
+        """All workers have stopped, and wait until a version is declared live: ``following``, or another.
 
-        Where this ends with an error, they go on with what ``versions`` says; ``pop_all`` takes that way back away.
-        Should this process die, the first worker that asks finds that nobody is there, and goes on.
+        If the block fails, they continue with what ``versions`` says, unless ``pop_all`` was called. If this process
+        dies, the first worker that looks finds the group empty, and continues.
 
         Raises:
             WorkersStay: they do not stop.
@@ -127,68 +127,68 @@ class Operation:
             way_back.pop_all()
 
     def claimed_writer(self) -> TransactionalWriter:
-        """The only one that can write; an earlier one cannot any more."""
+        """The only writer: an earlier one is fenced."""
         writer = TransactionalWriter(self.producer, REBUILD_ID, timeout_ms=_TRANSACTION_MAX_MS)
         writer.claim()
         return writer
 
     def topics(self) -> dict[str, int]:
-        """How many partitions each has."""
+        """The number of partitions of each topic."""
         return {name: len(each.partitions) for name, each in self.admin.list_topics(timeout=_ANSWER_S).topics.items()}
 
-    def told_now(self) -> Retold:
-        """Where the notifications end."""
+    def notification_ends(self) -> Republished:
+        """The end offset of each partition of the notifications."""
         name = topics.TASK_NOTIFICATIONS.name
         topic = self.offsets.topics([name])[name]
-        return Retold(topic.topic_id, self.offsets.ends(name, range(topic.partitions)))
+        return Republished(topic.topic_id, self.offsets.ends(name, range(topic.partitions)))
 
     def ground(self, source: str, changelog: str, changelog_id: str, *, version: int, partitions: int) -> Ground:
-        """What workers are to stand upon that read ``source``, with the changelog that was made for it."""
+        """The ground of workers that read ``source``, with the changelog that was created for it."""
         ids = {name: each.topic_id for name, each in self.offsets.topics([source, VERSION_TOPIC.name]).items()}
         return Ground(ids[source], changelog, Mark(version, partitions, changelog_id, ids[VERSION_TOPIC.name]))
 
     def new_inboxes(self, version: int, partitions: int) -> Ground:
-        """What workers are to stand upon that make the inboxes anew."""
-        made = self.make_anew(INBOX_CHANGELOG, partitions=partitions)
+        """The ground of workers that rebuild the inboxes, with a new changelog."""
+        made = self.recreate(INBOX_CHANGELOG, partitions=partitions)
         return self.ground(
             topics.TASK_NOTIFICATIONS.name, INBOX_CHANGELOG.name, made, version=version, partitions=partitions
         )
 
-    def make_anew(self, topic: Topic, *, partitions: int) -> str:
-        """The topic is there, empty; returns Kafka's id of it. Blocks until it is: Kafka deletes in its own time."""
+    def recreate(self, topic: Topic, *, partitions: int) -> str:
+        """Delete the topic and create it, empty; returns its id. Blocks, since Kafka deletes asynchronously."""
         if topic.name in self.topics():
             delete_topics(self.admin, [topic.name])
         deadline = time.monotonic() + _ANSWER_S
         made = False
         while True:
-            # One that goes or comes is not the same to all who are asked.
+            # Brokers disagree for a moment about a topic that is being deleted or created.
             with suppress(TopicsUnavailable, KafkaException):
                 made = made or apply_topics(self.admin, [topic], partitions=partitions)[0].created
                 if made:
                     return self.offsets.topic_id(topic.name)
             if time.monotonic() > deadline:
-                raise OperatorError(f"{topic.name} could not be made anew")
+                raise OperatorError(f"Kafka did not recreate {topic.name} within {_ANSWER_S} s: run it again")
             time.sleep(_LOOK_S)
 
 
 @contextmanager
 def operation(environment: Mapping[str, str], tell: Callable[[str], None]) -> Generator[Operation]:
-    """One run, which SIGTERM and SIGINT stop where nothing is half done.
+    """One run, which SIGTERM and SIGINT stop at a point where nothing is half done.
 
     Raises:
-        ConfigurationError: before anything is begun.
-        OperatorError: Kafka refuses or does not answer, or the run was stopped.
+        ConfigurationError: a setting is wrong; nothing was started.
+        OperatorError: Kafka refuses or does not answer, or a signal stopped the run.
     """
     settings = load_settings(StreamsSettings, environment)
     configure_logs(settings.log_format, "WARNING")
     collect_garbage_rarely()
     try:
-        with _stop_told() as stopping:
+        with _stop_signal() as stopping:
             run = Operation(settings, tell, stopping)
             with closing(run.registry):
                 yield run
     except (KafkaException, TimeoutError) as error:
-        raise OperatorError(f"Kafka refuses or does not answer: {error}. Run it again") from error
+        raise OperatorError(f"Kafka refuses or does not answer: {error}. Run the command again") from error
 
 
 def _say_if_possible(writer: TransactionalWriter, versions: Versions) -> None:
@@ -197,14 +197,14 @@ def _say_if_possible(writer: TransactionalWriter, versions: Versions) -> None:
 
 
 def delete_topics(admin: AdminClient, names: list[str]) -> None:
-    """Blocks until Kafka has begun to."""
+    """Blocks until Kafka has started to delete them."""
     for future in cast("dict[str, Any]", admin.delete_topics(names, operation_timeout=_ANSWER_S)).values():
         future.result(_ANSWER_S)
 
 
 @contextmanager
 def _emptied(folder: Path) -> Generator[Path]:
-    """A folder of this run's own. What a run that was killed left there goes first."""
+    """An empty folder for this run; the remains of a killed run are deleted first."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -214,18 +214,18 @@ def _emptied(folder: Path) -> Generator[Path]:
 
 
 @contextmanager
-def _stop_told() -> Generator[Callable[[], None]]:
+def _stop_signal() -> Generator[Callable[[], None]]:
     """A check that raises once SIGTERM or SIGINT came, where nothing is half done."""
-    told = threading.Event()
+    received = threading.Event()
 
     def stopping() -> None:
-        if told.is_set():
-            raise Stopped("stopped before it was done: run it again")
+        if received.is_set():
+            raise Stopped("a signal stopped the command before its end: run it again")
 
-    def tell(_signum: int, _frame: object) -> None:
-        told.set()
+    def receive(_signum: int, _frame: object) -> None:
+        received.set()
 
-    before = {each: signal.signal(each, tell) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, receive) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopping
     finally:

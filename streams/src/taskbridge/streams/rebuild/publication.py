@@ -97,7 +97,7 @@ class Publication:
         while some := list(islice(outcomes, _TOGETHER)):
             with self._writer.transaction():
                 self._publish(some)
-        told = self._run.told_now()
+        told = self._run.notification_ends()
         with self._writer.transaction():
             say_told(self._writer, told)
             if move.inboxes is not None:

@@ -91,7 +91,7 @@ def test_inboxes_without_their_changelog_and_without_notifications_come_back_who
     lose_notifications(connection)
 
     # The task center is switched on when nobody tells of the tasks any more.
-    rebuild.run("--retell")
+    rebuild.run("--republish")
     for worker in workers:
         worker.start()
     processed(connection, workers, eventually)
@@ -102,7 +102,7 @@ def test_inboxes_without_their_changelog_and_without_notifications_come_back_who
     load = Load(connection, seed=32)
     try:
         eventually(lambda: any(key.endswith(STALE) for key in lines_kept(read)), what="the line is there")
-        assert rebuild.run("--retell")["instances"] >= 150
+        assert rebuild.run("--republish")["instances"] >= 150
     finally:
         load.stop()
     processed(connection, workers, eventually)
@@ -115,7 +115,7 @@ def test_inboxes_without_their_changelog_and_without_notifications_come_back_who
         shutil.rmtree(worker.data_dir)
     lose_notifications(connection)
     delete_topics(connection.admin(), [INBOX_CHANGELOG.name])
-    rebuild.run("--retell")
+    rebuild.run("--republish")
     first.start()
     processed(connection, [first], eventually)
     eventually(whole, what="the inboxes are whole")

@@ -1,7 +1,7 @@
-"""``taskbridge streams --retell``: everybody is told again what they see, and the inboxes are made anew from it.
+"""``taskbridge streams --republish``: publish every present list entry again, and rebuild the inboxes from them.
 
-The states are the source, wherever the notifications that once told of them have gone. No worker works meanwhile, as in
-a rebuild's switch: what is told is what is so, and nothing that a worker tells can come in between.
+The states are the source, so earlier notifications may be gone. Workers are stopped meanwhile, as for the switch of a
+rebuild: so no notification of a worker comes between, and all that is published is current.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from taskbridge.streams.inbox import layout
 from taskbridge.streams.positions.changelog_topic import INBOX_CHANGELOG, instances_changelog
 from taskbridge.streams.positions.version import VERSION_TOPIC
 from taskbridge.streams.processing.untold import FIRST_INSTANCE
-from taskbridge.streams.rebuild.comparison import told_again, unfounded
+from taskbridge.streams.rebuild.comparison import republished, unfounded
 from taskbridge.streams.rebuild.operation import operation
 from taskbridge.streams.rebuild.sources.copies import Copy, Kept
 from taskbridge.streams.tables.unreadable import naming
@@ -42,23 +42,23 @@ _TOGETHER = 20_000
 """Notifications in one transaction."""
 
 
-class NothingToTell(OperatorError):
-    """The changelog of the live instances is not on this Kafka: they have to be made anew first."""
+class NothingToRepublish(OperatorError):
+    """The changelog of the live instances is not on this Kafka: rebuild the states first."""
 
 
-def retell(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Tell everybody again what they see of every instance; returns what it came to, by name.
+def republish(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Publish every present list entry of every instance again; returns counts by name.
 
     Raises:
-        ConfigurationError: before anything is begun.
-        OperatorError: some may have been told, and nobody anything wrong; it can be started again.
+        ConfigurationError: a setting is wrong; nothing was started.
+        OperatorError: some entries may have been published, all of them correct; it is safe to run it again.
     """
     began = time.monotonic()
     with operation(environment, tell) as run:
-        with run.alone("retell") as (writer, versions, folder), ExitStack() as copies:
+        with run.alone("republish") as (writer, versions, folder), ExitStack() as copies:
             there, changelog = run.topics(), instances_changelog(versions.live).name
             if changelog not in there:
-                raise NothingToTell(f"{changelog} is lost: make the states anew first, taskbridge streams --rebuild")
+                raise NothingToRepublish(f"Kafka has no topic {changelog}: run taskbridge streams --rebuild first")
             apply_topics(run.admin, [TASK_NOTIFICATIONS], partitions=there[changelog])
 
             states, *inboxes = (
@@ -72,79 +72,81 @@ def retell(environment: Mapping[str, str], *, tell: Callable[[str], None]) -> di
                 for copy in (states, *inboxes):
                     copy.catch_up(there[copy.topic], reading)
 
-            # Most of it while the workers are still at work.
+            # Copy most of it while workers still run.
             catch_up()
             with run.nobody_at_work(writer, versions, versions.live):
                 catch_up()
                 shown = copies.enter_context(closing(Copy(folder / "shown")))
-                telling = run.ticker("instances told")
-                # Where the word that nobody may work stands: it grows with each retelling.
+                publishing = run.ticker("instances published")
+                # The offset of the record that stops the workers: it is different for each republication.
                 number = run.offsets.ends(VERSION_TOPIC.name, [0])[0]
-                retelling = Retelling(writer, run.registry, shown, changelog=changelog, number=number, telling=telling)
-                told = retelling.tell(retelling.of_instances(states))
-                gone = sum(retelling.tell(retelling.of_no_instance(copy)) for copy in inboxes)
-                told_to = run.told_now()
-                # After what was told: workers begin a new inbox where they stood in the notifications.
+                republication = Republication(
+                    writer, run.registry, shown, changelog=changelog, number=number, publishing=publishing
+                )
+                present = republication.publish(republication.of_instances(states))
+                removed = sum(republication.publish(republication.of_no_instance(copy)) for copy in inboxes)
+                published = run.notification_ends()
+                # After publishing: workers start a new inbox at their position in the notifications.
                 ground = run.new_inboxes(versions.live, there[changelog]) if run.settings.task_center else None
                 with writer.transaction():
-                    say_told(writer, told_to)
+                    say_told(writer, published)
                     if ground is not None:
                         stood = run.workers.positions(TASK_NOTIFICATIONS.name)
                         writer.hand_over(APP_ID, TASK_NOTIFICATIONS.name, ground, stood)
                     say(writer, versions)
         return {
-            "instances": retelling.instances,
-            "notifications": told + gone,
-            "unfounded": gone,
+            "instances": republication.instances,
+            "notifications": present + removed,
+            "unfounded": removed,
             "seconds": round(time.monotonic() - began, 1),
         }
 
 
 @dataclass(eq=False)
-class Retelling:
-    """Of all instances, once."""
+class Republication:
+    """One run over all instances."""
 
     writer: TransactionalWriter
     registry: Registry
     shown: Copy
-    """Takes the key of each line that there is."""
+    """Receives the key of each present entry."""
     changelog: str
-    """The instances'."""
+    """The name of the changelog of the instances, for errors."""
     number: int
-    """Another one for each retelling. So its notifications are no repeats of the last one's."""
-    telling: Callable[[int, int], None]
+    """Different for each republication, so that its notifications are no repeats of the last one's."""
+    publishing: Callable[[int, int], None]
 
     def __post_init__(self) -> None:
         self._states: Codec[TaskState] = task_state_codec(self.registry)
         self._notifications: Codec[TaskNotification] = task_notification_codec(self.registry)
         self.instances = 0
 
-    def tell(self, notifications: Iterator[TaskNotification]) -> int:
-        """Tell all of it; returns how many it were."""
-        told = 0
+    def publish(self, notifications: Iterator[TaskNotification]) -> int:
+        """Publish all of them; returns how many."""
+        count = 0
         while together := list(islice(notifications, _TOGETHER)):
             records = [notification_record(each, self._notifications) for each in together]
             with self.writer.transaction():
                 self.writer.send(TASK_NOTIFICATIONS.name, records)
             self.shown.write({_line_key(each): _THERE for each in together})
-            told += len(together)
-            self.telling(self.instances, self.instances)
-        return told
+            count += len(together)
+            self.publishing(self.instances, self.instances)
+        return count
 
     def of_instances(self, states: Copy) -> Iterator[TaskNotification]:
-        """How every instance in the copy stands, which holds them as they are stored.
+        """Every present entry of every instance in the copy.
 
         Raises:
-            TableUnreadable: one of them cannot be read; nobody is told anything wrong.
+            TableUnreadable: one of them cannot be read; nothing wrong was published.
         """
         for _, kept in states.items(FIRST_INSTANCE):
             with naming(self.changelog, kept.partition):
                 instance = unpack(kept.value, self._states)
             self.instances += 1
-            yield from told_again(show(instance), number=self.number)
+            yield from republished(show(instance), number=self.number)
 
     def of_no_instance(self, inboxes: Copy) -> Iterator[TaskNotification]:
-        """That every line in these inboxes goes which was not told of."""
+        """The removal of every line in these inboxes that no instance shows."""
         for key in inboxes:
             line = layout.read_line_key(key)
             if line is not None and self.shown.get(key) is None:
@@ -154,6 +156,6 @@ class Retelling:
 _THERE = Kept(0, b"")
 
 
-def _line_key(told: TaskNotification) -> bytes:
-    user = layout.user_part(told.corp_id, told.recipient_id)
-    return layout.line_key(user, told.view, layout.line_part(told.instance_id, told.task_id))
+def _line_key(notification: TaskNotification) -> bytes:
+    user = layout.user_part(notification.corp_id, notification.recipient_id)
+    return layout.line_key(user, notification.view, layout.line_part(notification.instance_id, notification.task_id))
